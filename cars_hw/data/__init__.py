@@ -1,1 +1,25 @@
-"""data."""
+"""Image data: where it comes from, how it is divided, and how it reaches the device that trains.
+
+- :func:`load` returns a :class:`DataBundle`: the embedded set, a set that torchvision knows, or a folder.
+- :func:`stratified_split` and :func:`mixed_order` divide and order a set by class.
+- :class:`TrainingBatches` and :class:`EvaluationBatches` keep the images on the training device as bytes and
+  hand out normalised batches; :class:`Augmentation` varies the training images there.
+"""
+
+from __future__ import annotations
+
+from cars_hw.data.batches import Augmentation, EvaluationBatches, TrainingBatches
+from cars_hw.data.datasets import BUILT_IN, DataBundle, Dataset, load
+from cars_hw.data.splits import mixed_order, stratified_split
+
+__all__ = [
+    "BUILT_IN",
+    "Augmentation",
+    "DataBundle",
+    "Dataset",
+    "EvaluationBatches",
+    "TrainingBatches",
+    "load",
+    "mixed_order",
+    "stratified_split",
+]

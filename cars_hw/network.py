@@ -1,0 +1,193 @@
+"""Network: one genotype under a NetworkSpec, the network that is trained, exported and measured."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from cars_hw.genotype import Cell, Genotype
+from cars_hw.operations import FactorizedReduce, Normalization, ReLUConvBN, make_operation
+from cars_hw.spec import CellLayout, NetworkSpec
+
+AUXILIARY_CHANNELS: Final = (128, 768)
+"""Width of the auxiliary head's two convolutions (DARTS)."""
+
+
+class CifarStem(nn.Sequential):
+    """3x3 convolution and normalisation; both states of the first cell are its output."""
+
+    def __init__(self, spec: NetworkSpec, norm: Normalization) -> None:
+        channels = spec.stem_shapes()[0].channels
+        super().__init__(nn.Conv2d(spec.in_channels, channels, 3, padding=1, bias=False), norm.layer(channels))
+
+
+class ImageNetStem(nn.Module):
+    """Three strided 3x3 convolutions; the states of the first cell are at a quarter and an eighth."""
+
+    def __init__(self, spec: NetworkSpec, norm: Normalization) -> None:
+        super().__init__()
+        channels = spec.channels
+        self.quarter = nn.Sequential(
+            nn.Conv2d(spec.in_channels, channels // 2, 3, stride=2, padding=1, bias=False),
+            norm.layer(channels // 2),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels // 2, channels, 3, stride=2, padding=1, bias=False),
+            norm.layer(channels),
+        )
+        self.eighth = nn.Sequential(
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, stride=2, padding=1, bias=False),
+            norm.layer(channels),
+        )
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the two states (N, C, H/4, W/4) and (N, C, H/8, W/8)."""
+        quarter = self.quarter(x)
+        return quarter, self.eighth(quarter)
+
+
+def make_stem(spec: NetworkSpec, norm: Normalization) -> CifarStem | ImageNetStem:
+    """Return the stem that ``spec`` names."""
+    return CifarStem(spec, norm) if spec.stem == "cifar" else ImageNetStem(spec, norm)
+
+
+def run_stem(stem: CifarStem | ImageNetStem, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the two states that the first cell gets from images ``x`` (N, C_in, H, W)."""
+    if isinstance(stem, CifarStem):
+        state = stem(x)
+        return state, state
+    states: tuple[Tensor, Tensor] = stem(x)
+    return states
+
+
+def make_preprocessing(layout: CellLayout, norm: Normalization) -> tuple[nn.Module, nn.Module]:
+    """Return the modules that bring a cell's two inputs to its width and resolution."""
+    before, last = layout.inputs
+    channels = layout.inner.channels
+    first = FactorizedReduce if layout.previous_reduction else ReLUConvBN
+    return first(before.channels, channels, norm), ReLUConvBN(last.channels, channels, norm)
+
+
+class NetworkCell(nn.Module):
+    """One cell: two preprocessed inputs, four nodes, their concatenation."""
+
+    def __init__(self, layout: CellLayout, cell: Cell, norm: Normalization) -> None:
+        super().__init__()
+        self.cell = cell
+        self.preprocess_0, self.preprocess_1 = make_preprocessing(layout, norm)
+        self.nodes = nn.ModuleList(
+            nn.ModuleList(
+                make_operation(
+                    edge.operation,
+                    layout.inner.channels,
+                    2 if layout.reduction and edge.source < 2 else 1,
+                    norm,
+                )
+                for edge in node
+                if edge.is_real
+            )
+            for node in cell
+        )
+
+    def forward(self, before: Tensor, last: Tensor, drop_path: float = 0.0) -> Tensor:
+        """Return the concatenated nodes (N, 4 C, H, W) from the two cells before."""
+        states: list[Tensor | None] = [self.preprocess_0(before), self.preprocess_1(last)]
+        for node, operations in zip(self.cell, self.nodes, strict=True):
+            real = [edge for edge in node if edge.is_real]
+            state: Tensor | None = None
+            assert isinstance(operations, nn.ModuleList)
+            for edge, operation in zip(real, operations, strict=True):
+                source = states[edge.source]
+                assert source is not None  # Genotype refuses edges from empty nodes.
+                value = operation(source)
+                if drop_path > 0 and not isinstance(operation, nn.Identity):
+                    value = _drop_path(value, drop_path)
+                state = value if state is None else state + value
+            states.append(state)
+        return concatenate_nodes(states[2:])
+
+
+def concatenate_nodes(nodes: list[Tensor | None]) -> Tensor:
+    """Return the nodes side by side; a node without any real edge (None) is zeros."""
+    present = next(node for node in nodes if node is not None)
+    return torch.cat([torch.zeros_like(present) if node is None else node for node in nodes], dim=1)
+
+
+def _drop_path(value: Tensor, probability: float) -> Tensor:
+    """Zero whole samples with ``probability`` and scale the rest, so that the mean stays (DARTS)."""
+    keep = torch.empty(value.shape[0], 1, 1, 1, device=value.device, dtype=value.dtype)
+    return value * keep.bernoulli_(1 - probability) / (1 - probability)
+
+
+class AuxiliaryHead(nn.Sequential):
+    """The head that helps deep networks to train; it hangs behind the second reduction and never ships.
+
+    On the 8x8 of CIFAR-10 and the 7x7 of ImageNet the pooling is that of DARTS: 5x5 windows to 2x2 outputs.
+    Smaller maps are pooled with smaller windows.
+    """
+
+    def __init__(self, channels: int, height: int, width: int, classes: int) -> None:
+        pools = [(min(5, size - 1) or 1, max(1, size - 5)) for size in (height, width)]
+        inner, outer = AUXILIARY_CHANNELS
+        super().__init__(
+            nn.ReLU(),
+            nn.AvgPool2d((pools[0][0], pools[1][0]), (pools[0][1], pools[1][1]), count_include_pad=False),
+            nn.Conv2d(channels, inner, 1, bias=False),
+            nn.BatchNorm2d(inner),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(inner, outer, 2, bias=False),
+            nn.BatchNorm2d(outer),
+            nn.ReLU(inplace=True),
+            nn.Flatten(),
+            nn.Linear(outer, classes),
+        )
+
+
+class Network(nn.Module):
+    """The network of ``genotype`` under ``spec``, with logits (N, classes) for images (N, C_in, H, W).
+
+    ``drop_path`` is the probability that a path is dropped for a sample while training; set it as training
+    goes on. The auxiliary head is there only when asked for.
+    """
+
+    def __init__(
+        self,
+        spec: NetworkSpec,
+        genotype: Genotype,
+        *,
+        auxiliary: bool = False,
+        norm: Normalization | None = None,
+    ) -> None:
+        super().__init__()
+        norm = norm or Normalization()
+        self.spec = spec
+        self.genotype = genotype
+        self.drop_path = 0.0
+        layouts = spec.cells()
+        self.stem = make_stem(spec, norm)
+        self.cells = nn.ModuleList(NetworkCell(layout, genotype.cell(layout.reduction), norm) for layout in layouts)
+        self.classifier = nn.Linear(layouts[-1].concatenated.channels, spec.classes)
+        self.auxiliary: AuxiliaryHead | None = None
+        if auxiliary:
+            shape = layouts[spec.reductions[1]].concatenated
+            if min(shape.height, shape.width) < 3:
+                raise ValueError("the auxiliary head needs at least 3x3 pixels behind the second reduction")
+            self.auxiliary = AuxiliaryHead(shape.channels, shape.height, shape.width, spec.classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits."""
+        return self.forward_with_auxiliary(x)[0]
+
+    def forward_with_auxiliary(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the logits and, while training with an auxiliary head, its logits."""
+        before, last = run_stem(self.stem, x)
+        drop_path = self.drop_path if self.training else 0.0
+        auxiliary = None
+        for index, cell in enumerate(self.cells):
+            before, last = last, cell(before, last, drop_path)
+            if self.training and self.auxiliary is not None and index == self.spec.reductions[1]:
+                auxiliary = self.auxiliary(last)
+        logits: Tensor = self.classifier(last.mean(dim=(2, 3)))
+        return logits, auxiliary

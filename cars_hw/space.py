@@ -1,0 +1,115 @@
+"""SearchSpace: the genotypes that a search may propose, how they are drawn and how they neighbour."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from cars_hw.errors import GenotypeError
+from cars_hw.genotype import NODES, OPERATIONS, Cell, Edge, Genotype, Node
+
+CellName = Literal["normal", "reduce"]
+CELL_NAMES: tuple[CellName, CellName] = ("normal", "reduce")
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """All genotypes over ``operations`` whose every node keeps at least one real edge.
+
+    Raises:
+        GenotypeError: an unknown operation, or none that is real.
+    """
+
+    operations: tuple[str, ...] = OPERATIONS
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.operations) - set(OPERATIONS))
+        if unknown:
+            raise GenotypeError(f"unknown operation '{unknown[0]}'; known: {', '.join(OPERATIONS)}")
+        if not set(self.operations) - {"none"}:
+            raise GenotypeError("a search space needs at least one operation besides none")
+
+    @cached_property
+    def _operation_pairs(self) -> tuple[tuple[str, str], ...]:
+        both = ((first, second) for first in self.operations for second in self.operations)
+        return tuple(pair for pair in both if pair != ("none", "none"))
+
+    def node_choices(self, number: int) -> list[Node]:
+        """Return every legal node at position ``number``: two inputs in ascending order, an operation on each."""
+        return [
+            (Edge(first, low), Edge(second, high))
+            for low, high in itertools.combinations(range(number + 2), 2)
+            for first, second in self._operation_pairs
+        ]
+
+    def sample_node(self, number: int, rng: np.random.Generator) -> Node:
+        """Draw a node uniformly: two distinct inputs, then operations until one of them is real."""
+        low, high = sorted(rng.choice(number + 2, size=2, replace=False).tolist())
+        first, second = self._operation_pairs[int(rng.integers(len(self._operation_pairs)))]
+        return Edge(first, low), Edge(second, high)
+
+    def sample(self, rng: np.random.Generator) -> Genotype:
+        """Draw a genotype, every node uniformly."""
+        normal, reduce = (tuple(self.sample_node(node, rng) for node in range(NODES)) for _ in CELL_NAMES)
+        return Genotype(normal, reduce)
+
+    def validate(self, genotype: Genotype) -> None:
+        """Check that a search could propose ``genotype``.
+
+        Raises:
+            GenotypeError: an operation outside of the space, or a node without any real edge.
+        """
+        for name in CELL_NAMES:
+            for number, node in enumerate(getattr(genotype, name)):
+                for edge in node:
+                    if edge.operation not in self.operations:
+                        raise GenotypeError(f"'{edge.operation}' is not in this search space")
+                if not any(edge.is_real for edge in node):
+                    raise GenotypeError(f"node {number} of the {name} cell has no real edge")
+
+    def neighbours(self, genotype: Genotype) -> Iterator[Genotype]:
+        """Yield every genotype that differs from ``genotype`` in one edge's operation or one edge's input."""
+        for name in CELL_NAMES:
+            cell: Cell = getattr(genotype, name)
+            for number, node in enumerate(cell):
+                for position in (0, 1):
+                    for changed in self._changed_nodes(number, node, position):
+                        yield replace_node(genotype, name, number, changed)
+
+    def _changed_nodes(self, number: int, node: Node, position: int) -> Iterator[Node]:
+        edge, other = node[position], node[1 - position]
+        edges = [Edge(operation, edge.source) for operation in self.operations if operation != edge.operation]
+        free = (source for source in range(number + 2) if source not in (edge.source, other.source))
+        edges += [Edge(edge.operation, source) for source in free]
+        for changed in edges:
+            if changed.is_real or other.is_real:
+                yield (changed, other) if position == 0 else (other, changed)
+
+    def encode(self, genotype: Genotype) -> npt.NDArray[np.float32]:
+        """Return shape ``(2, 14, 8)``, one hot: per cell and edge of the full cell, its operation.
+
+        Edges are ordered by node and then by input; an edge that the genotype lacks is all zeros but for
+        ``none``, which stands for absent.
+        """
+        code = np.zeros((2, NODES * (NODES + 3) // 2, len(OPERATIONS)), dtype=np.float32)
+        code[:, :, OPERATIONS.index("none")] = 1
+        for row, name in enumerate(CELL_NAMES):
+            for number, node in enumerate(getattr(genotype, name)):
+                for edge in node:
+                    column = number * (number + 3) // 2 + edge.source
+                    code[row, column] = 0
+                    code[row, column, OPERATIONS.index(edge.operation)] = 1
+        return code
+
+
+def replace_node(genotype: Genotype, name: CellName, number: int, node: Node) -> Genotype:
+    """Return ``genotype`` with ``node`` in the place ``number`` of the cell ``name``."""
+    cell = list(getattr(genotype, name))
+    cell[number] = node
+    return replace(genotype, **{name: tuple(cell)})

@@ -1,0 +1,182 @@
+"""NetworkSpec: what turns a genotype into a network, and the shapes that follow from it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final, Literal, NamedTuple
+
+from cars_hw.errors import SpecError
+from cars_hw.genotype import NODES
+
+Stem = Literal["cifar", "imagenet"]
+
+STEM_MULTIPLIER: Final = 3
+"""The CIFAR stem has three times the channels of the first cell (DARTS)."""
+
+
+class Shape(NamedTuple):
+    """Channels, height and width of one activation, without the batch."""
+
+    channels: int
+    height: int
+    width: int
+
+    def halved(self, channels: int | None = None) -> Shape:
+        """Return the shape behind a stride of 2: sizes are rounded up, whatever the operation."""
+        return Shape(channels or self.channels, (self.height + 1) // 2, (self.width + 1) // 2)
+
+
+class CellLayout(NamedTuple):
+    """Where one cell stands in the network.
+
+    ``inputs`` are the shapes of the two incoming states, before their preprocessing to ``channels``;
+    ``inner`` is what the two preprocessed states have, ``output`` what every node has.
+    """
+
+    position: int
+    reduction: bool
+    previous_reduction: bool
+    inputs: tuple[Shape, Shape]
+    inner: Shape
+    output: Shape
+
+    @property
+    def concatenated(self) -> Shape:
+        """The shape of the cell's output, all nodes side by side."""
+        return self.output._replace(channels=NODES * self.output.channels)
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """Everything but the genotype: width, depth, input, classes and stem.
+
+    ``channels`` are those of the first cell; they double at each of the two reduction cells, which stand at
+    one third and two thirds of ``layers``. ``resolution`` is (height, width) in pixels.
+
+    Raises:
+        SpecError: a size that no network can have.
+    """
+
+    channels: int
+    layers: int
+    resolution: tuple[int, int]
+    in_channels: int = 3
+    classes: int = 10
+    stem: Stem = "cifar"
+
+    def __post_init__(self) -> None:
+        for name in ("channels", "in_channels"):
+            if getattr(self, name) < 1:
+                raise SpecError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.channels % 2:
+            raise SpecError(f"channels must be even, not {self.channels}: a strided skip is made of two halves")
+        if self.classes < 2:
+            raise SpecError(f"classes must be at least 2, not {self.classes}")
+        if self.layers < 3:
+            raise SpecError(f"layers must be at least 3, not {self.layers}: two of them reduce")
+        if self.stem not in ("cifar", "imagenet"):
+            raise SpecError(f"stem must be cifar or imagenet, not {self.stem}")
+        least = 8 if self.stem == "cifar" else 32
+        if len(self.resolution) != 2 or min(self.resolution) < least:
+            raise SpecError(f"resolution must be at least {least}x{least} for the {self.stem} stem")
+
+    @property
+    def reductions(self) -> tuple[int, int]:
+        """The indices of the two cells that halve the resolution."""
+        return self.layers // 3, 2 * self.layers // 3
+
+    @property
+    def input_shape(self) -> Shape:
+        """The shape of one image."""
+        return Shape(self.in_channels, *self.resolution)
+
+    def stem_shapes(self) -> tuple[Shape, Shape]:
+        """Return the shapes of the two states that the first cell gets."""
+        if self.stem == "cifar":
+            state = Shape(STEM_MULTIPLIER * self.channels, *self.resolution)
+            return state, state
+        quarter = self.input_shape.halved().halved(self.channels)
+        return quarter, quarter.halved()
+
+    def cells(self) -> tuple[CellLayout, ...]:
+        """Return the layout of every cell, first to last."""
+        layouts = []
+        before, last = self.stem_shapes()
+        previous_reduction = self.stem == "imagenet"
+        channels = self.channels
+        for index in range(self.layers):
+            reduction = index in self.reductions
+            channels = 2 * channels if reduction else channels
+            inner = last._replace(channels=channels)
+            output = inner.halved() if reduction else inner
+            layouts.append(CellLayout(index, reduction, previous_reduction, (before, last), inner, output))
+            before, last = last, layouts[-1].concatenated
+            previous_reduction = reduction
+        return tuple(layouts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {**asdict(self), "resolution": list(self.resolution)}
+
+    @classmethod
+    def from_dict(cls, value: Any) -> NetworkSpec:  # noqa: ANN401 -- whatever a JSON file holds
+        """Build a spec from :meth:`to_dict`'s form.
+
+        Raises:
+            SpecError: a missing, unknown or mistyped field.
+        """
+        try:
+            height, width = value["resolution"]
+            fields = {**value, "resolution": (height, width)}
+            numbers = [fields[name] for name in ("channels", "layers", "in_channels", "classes")]
+            if not all(type(number) is int for number in (*numbers, height, width)):
+                raise SpecError("the network's sizes must be whole numbers")
+            return cls(**fields)
+        except (KeyError, TypeError, ValueError) as error:
+            raise SpecError(f"not a network: {error}") from error
+
+    def describe(self) -> str:
+        """Return one line for people."""
+        height, width = self.resolution
+        return (
+            f"{self.channels} channels, {self.layers} cells, {height}x{width}x{self.in_channels}, "
+            f"{self.classes} classes, {self.stem} stem"
+        )
+
+    def with_changes(
+        self,
+        *,
+        channels: int | None = None,
+        layers: int | None = None,
+        resolution: tuple[int, int] | None = None,
+        in_channels: int | None = None,
+        classes: int | None = None,
+    ) -> NetworkSpec:
+        """Return a copy with every given field changed."""
+        changes: dict[str, Any] = {
+            "channels": channels,
+            "layers": layers,
+            "resolution": resolution,
+            "in_channels": in_channels,
+            "classes": classes,
+        }
+        return replace(self, **{name: value for name, value in changes.items() if value is not None})
+
+
+NETWORKS: Final[dict[str, NetworkSpec]] = {
+    "cifar": NetworkSpec(channels=36, layers=20, resolution=(32, 32)),
+    "imagenet": NetworkSpec(channels=48, layers=14, resolution=(224, 224), classes=1000, stem="imagenet"),
+    "quick": NetworkSpec(channels=8, layers=5, resolution=(28, 28), in_channels=1),
+}
+"""The networks that have a name: the paper's two, and the small one of the quickstart."""
+
+
+def named_network(name: str) -> NetworkSpec:
+    """Return the network called ``name``.
+
+    Raises:
+        SpecError: there is none; the message lists those that are.
+    """
+    if name not in NETWORKS:
+        raise SpecError(f"unknown network '{name}'; known: {', '.join(NETWORKS)}")
+    return NETWORKS[name]

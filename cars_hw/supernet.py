@@ -1,0 +1,116 @@
+"""SuperNet: the weights that a population of architectures shares (CARS, section 3.1)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from cars_hw.genotype import NODES, OPERATIONS, Cell, Genotype
+from cars_hw.network import Network, NetworkCell, concatenate_nodes, make_preprocessing, make_stem, run_stem
+from cars_hw.operations import Normalization, make_operation
+from cars_hw.spec import CellLayout, NetworkSpec
+
+SHARED = Normalization(affine=False, running=False)
+"""Shared layers are normalised by the batch: running averages over many architectures describe none."""
+
+
+class SuperCell(nn.Module):
+    """One cell with every operation on every edge; running it computes one architecture's edges only."""
+
+    def __init__(self, layout: CellLayout) -> None:
+        super().__init__()
+        self.preprocess_0, self.preprocess_1 = make_preprocessing(layout, SHARED)
+        self.nodes = nn.ModuleList(
+            nn.ModuleList(
+                nn.ModuleDict(
+                    {
+                        name: make_operation(
+                            name, layout.inner.channels, 2 if layout.reduction and source < 2 else 1, SHARED
+                        )
+                        for name in OPERATIONS
+                        if name != "none"
+                    }
+                )
+                for source in range(node + 2)
+            )
+            for node in range(NODES)
+        )
+
+    def operation(self, node: int, source: int, name: str) -> nn.Module:
+        """Return the shared operation ``name`` from state ``source`` to ``node``."""
+        sources = self.nodes[node]
+        assert isinstance(sources, nn.ModuleList)
+        operations = sources[source]
+        assert isinstance(operations, nn.ModuleDict)
+        return operations[name]
+
+    def forward(self, before: Tensor, last: Tensor, cell: Cell) -> Tensor:
+        """Return the concatenated nodes (N, 4 C, H, W) of ``cell``."""
+        states: list[Tensor | None] = [self.preprocess_0(before), self.preprocess_1(last)]
+        for number, node in enumerate(cell):
+            state: Tensor | None = None
+            for edge in node:
+                source = states[edge.source]
+                if not edge.is_real:
+                    continue
+                assert source is not None  # Genotype refuses edges from empty nodes.
+                value = self.operation(number, edge.source, edge.operation)(source)
+                state = value if state is None else state + value
+            states.append(state)
+        return concatenate_nodes(states[2:])
+
+
+class SuperNet(nn.Module):
+    """The shared weights of all architectures of the space under ``spec``.
+
+    Batch normalisation always uses the batch's own statistics, in training and in evaluation. Parameters are
+    kept in channels_last; give it images in channels_last too.
+    """
+
+    def __init__(self, spec: NetworkSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        layouts = spec.cells()
+        self.stem = make_stem(spec, SHARED)
+        self.cells = nn.ModuleList(SuperCell(layout) for layout in layouts)
+        self.classifier = nn.Linear(layouts[-1].concatenated.channels, spec.classes)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, x: Tensor, genotype: Genotype) -> Tensor:
+        """Return the logits (N, classes) of ``genotype`` for images (N, C_in, H, W)."""
+        before, last = run_stem(self.stem, x)
+        for cell, reduction in zip(self.cells, self._reductions(), strict=True):
+            before, last = last, cell(before, last, genotype.cell(reduction))
+        logits: Tensor = self.classifier(last.mean(dim=(2, 3)))
+        return logits
+
+    def _reductions(self) -> list[bool]:
+        return [index in self.spec.reductions for index in range(self.spec.layers)]
+
+    def hand_over(self, network: Network) -> None:
+        """Copy the weights of ``network``'s genotype into it; what only the network has keeps its values.
+
+        Raises:
+            ValueError: the two are not of the same NetworkSpec.
+        """
+        if network.spec != self.spec:
+            raise ValueError("weights can be handed over only to a network of the SuperNet's own NetworkSpec")
+        _copy(self.stem, network.stem)
+        _copy(self.classifier, network.classifier)
+        for ours, theirs in zip(self.cells, network.cells, strict=True):
+            assert isinstance(ours, SuperCell)
+            assert isinstance(theirs, NetworkCell)
+            _copy(ours.preprocess_0, theirs.preprocess_0)
+            _copy(ours.preprocess_1, theirs.preprocess_1)
+            for number, (node, operations) in enumerate(zip(theirs.cell, theirs.nodes, strict=True)):
+                real = [edge for edge in node if edge.is_real]
+                assert isinstance(operations, nn.ModuleList)
+                for edge, operation in zip(real, operations, strict=True):
+                    _copy(ours.operation(number, edge.source, edge.operation), operation)
+
+
+def _copy(source: nn.Module, target: nn.Module) -> None:
+    # Not strict: the network's normalisation has a scale, a shift and averages that shared layers lack.
+    missing = target.load_state_dict(source.state_dict(), strict=False)
+    if missing.unexpected_keys:
+        raise ValueError(f"the network has no place for {missing.unexpected_keys}")

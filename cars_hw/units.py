@@ -1,0 +1,40 @@
+"""Latency as people write it."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Final
+
+from cars_hw.errors import UnitError
+
+_MILLISECONDS: Final = {"us": 1e-3, "ms": 1.0, "s": 1e3}
+_PATTERN: Final = re.compile(r"\s*(?P<number>[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*(?P<unit>[a-zA-Zµ]*)\s*")
+
+
+def parse_latency(text: str) -> float:
+    """Return the milliseconds that ``text`` says: ``20ms``, ``1.5ms``, ``0.02s``, ``800us``.
+
+    Raises:
+        UnitError: no unit, an unknown one, or not a positive number.
+    """
+    match = _PATTERN.fullmatch(text)
+    if match is None:
+        raise UnitError(f"'{text}' is not a latency; write it with its unit, such as 20ms or 0.02s")
+    unit = match["unit"].lower().replace("µ", "u")
+    if unit not in _MILLISECONDS:
+        problem = f"has an unknown unit '{match['unit']}'" if unit else "has no unit"
+        raise UnitError(f"latency '{text}' {problem}; write it as us, ms or s, such as 20ms or 0.02s")
+    value = float(match["number"]) * _MILLISECONDS[unit]
+    if not (value > 0 and math.isfinite(value)):
+        raise UnitError(f"latency '{text}' must be more than nothing and finite")
+    return value
+
+
+def format_latency(milliseconds: float) -> str:
+    """Return ``milliseconds`` with three significant digits and the unit that reads best."""
+    if milliseconds < 1:
+        return f"{1000 * milliseconds:.3g} us"
+    if milliseconds < 1000:
+        return f"{milliseconds:.3g} ms"
+    return f"{milliseconds / 1000:.3g} s"
