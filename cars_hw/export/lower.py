@@ -1,0 +1,302 @@
+"""From torch modules in eval mode to a :class:`~cars_hw.export.graph.Graph`.
+
+Every batch normalisation is folded, in float64, into the convolution before it. Auxiliary head and drop-path
+help training only and are left out. The ReLU of a state is computed once, however many edges take it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor, nn
+
+from cars_hw.errors import ExportError
+from cars_hw.export.graph import (
+    Add,
+    AvgPool,
+    Concat,
+    Conv,
+    GlobalAveragePool,
+    Graph,
+    Identity,
+    Layer,
+    Linear,
+    MaxPool,
+    Relu,
+    Shift,
+    Zeros,
+)
+from cars_hw.network import ImageNetStem, Network, NetworkCell
+from cars_hw.operations import FactorizedReduce
+from cars_hw.spec import Shape
+
+Exact = npt.NDArray[np.float64]
+
+
+def lower_network(network: Network) -> Graph:
+    """Return what ``network`` computes in eval mode, from ``image`` (N, C_in, H, W) to ``logits`` (N, classes).
+
+    Cells and inputs of cells that nothing reads are left out: a cell need not use both of its inputs.
+
+    Raises:
+        ExportError: a batch normalisation has no running averages, or a module is none of this space.
+    """
+    build = _Builder((("image", network.spec.input_shape),))
+    stem = _lower_outputs(build, network.stem, "image", "stem")
+    before, last = stem[0], stem[-1]
+    for index, cell in enumerate(network.cells):
+        assert isinstance(cell, NetworkCell)
+        before, last = last, _lower_cell(build, cell, before, last, f"cells.{index}")
+    logits = _lower_head(build, network.classifier, last, "logits")
+    return build.graph((logits,)).without_dead_layers()
+
+
+def lower_module(module: nn.Module, shape: Shape) -> Graph:
+    """Return what ``module`` computes in eval mode from ``input``, an image of ``shape``.
+
+    ``module`` is a candidate operation, a cell's preprocessing, a stem (the ImageNet stem has two outputs: a
+    quarter and an eighth of the resolution) or a classifier ``nn.Linear``, which gets the mean over all pixels.
+
+    Raises:
+        ExportError: a batch normalisation has no running averages, the module wants another number of
+            channels, or it is none of this space.
+    """
+    build = _Builder((("input", shape),))
+    outputs = _lower_outputs(build, module, "input", type(module).__name__)
+    if outputs == ("input",):
+        # A format needs at least one layer between what goes in and what comes out.
+        outputs = (build.add(Identity(output="same", inputs=outputs, shape=shape)),)
+    return build.graph(outputs)
+
+
+class _Builder:
+    """The graph so far. Every method adds a layer and returns the name of what it computes."""
+
+    def __init__(self, inputs: tuple[tuple[str, Shape], ...]) -> None:
+        self.inputs = inputs
+        self.layers: dict[str, Layer] = {}
+        self.shapes = dict(inputs)
+
+    def graph(self, outputs: tuple[str, ...]) -> Graph:
+        return Graph(self.inputs, tuple(self.layers.values()), outputs)
+
+    def add(self, layer: Layer) -> str:
+        self.layers[layer.output] = layer
+        self.shapes[layer.output] = layer.shape
+        return layer.output
+
+    def fresh(self, name: str) -> str:
+        """Return ``name``, or ``name_2``, ``name_3`` if it is taken."""
+        number, unique = 1, name
+        while unique in self.shapes:
+            number += 1
+            unique = f"{name}_{number}"
+        return unique
+
+    def relu(self, source: str) -> str:
+        """Add the ReLU of ``source``, unless it is there already: it is the same value for all who take it."""
+        name = f"{source}/relu"
+        if name in self.layers:
+            return name
+        return self.add(Relu(output=name, inputs=(source,), shape=self.shapes[source]))
+
+    def shift(self, source: str) -> str:
+        """Add ``source`` shifted by a pixel, unless it is there already."""
+        name = f"{source}/shift"
+        if name in self.layers:
+            return name
+        channels, height, width = self.shapes[source]
+        shape = Shape(channels, height - 1 + height % 2, width - 1 + width % 2)
+        return self.add(Shift(output=name, inputs=(source,), shape=shape))
+
+    def conv(self, conv: nn.Conv2d, affine: tuple[Exact, Exact] | None, source: str, name: str) -> str:
+        """Add ``conv``, its output scaled and shifted by ``affine``, two arrays of shape (C_out,)."""
+        shape = self.shapes[source]
+        if conv.in_channels != shape.channels:
+            raise ExportError(f"{name}: {conv.in_channels} channels are expected, not {shape.channels}")
+        if conv.padding_mode != "zeros" or isinstance(conv.padding, str):
+            raise ExportError(f"{name}: only convolutions with a number of zeros as padding can be exported")
+        kernel, stride, padding, dilation = (
+            _square(name, pair) for pair in (conv.kernel_size, conv.stride, conv.padding, conv.dilation)
+        )
+        height, width = (
+            (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1 for size in (shape.height, shape.width)
+        )
+        weight, bias = _fold(conv, affine)
+        return self.add(
+            Conv(
+                output=self.fresh(name),
+                inputs=(source,),
+                shape=Shape(conv.out_channels, height, width),
+                weight=weight,
+                bias=bias,
+                stride=stride,
+                padding=padding,
+                dilation=dilation,
+                groups=conv.groups,
+            )
+        )
+
+
+def _lower_cell(build: _Builder, cell: NetworkCell, before: str, last: str, name: str) -> str:
+    states: list[str | None] = [
+        _lower(build, cell.preprocess_0, before, f"{name}/preprocess_0"),
+        _lower(build, cell.preprocess_1, last, f"{name}/preprocess_1"),
+    ]
+    for number, (node, operations) in enumerate(zip(cell.cell, cell.nodes, strict=True)):
+        assert isinstance(operations, nn.ModuleList)
+        values = []
+        for edge, operation in zip((edge for edge in node if edge.is_real), operations, strict=True):
+            source = states[edge.source]
+            assert source is not None  # Genotype refuses edges from empty nodes.
+            path = f"{name}/node{number}/{edge.operation}.from_{edge.source}"
+            values.append(_lower(build, operation, source, path))
+        states.append(_sum(build, values, f"{name}/node{number}"))
+    return _concatenate(build, states[2:], name)
+
+
+def _sum(build: _Builder, values: list[str], name: str) -> str | None:
+    """Return the node that sums ``values``: none at all are None, and one is itself."""
+    if len(values) < 2:
+        return values[0] if values else None
+    return build.add(Add(output=name, inputs=tuple(values), shape=build.shapes[values[0]]))
+
+
+def _concatenate(build: _Builder, nodes: list[str | None], name: str) -> str:
+    """Return the nodes side by side; a node without any real edge (None) is zeros."""
+    present = next(node for node in nodes if node is not None)
+    shape = build.shapes[present]
+    zeros = f"{name}/zeros"
+    if None in nodes:
+        build.add(Zeros(output=zeros, inputs=(present,), shape=shape))
+    inputs = tuple(zeros if node is None else node for node in nodes)
+    return build.add(Concat(output=name, inputs=inputs, shape=shape._replace(channels=len(nodes) * shape.channels)))
+
+
+def _lower_outputs(build: _Builder, module: nn.Module, source: str, name: str) -> tuple[str, ...]:
+    """Lower ``module``, which may have several outputs."""
+    if isinstance(module, ImageNetStem):
+        quarter = _lower(build, module.quarter, source, f"{name}/quarter")
+        return quarter, _lower(build, module.eighth, quarter, f"{name}/eighth")
+    return (_lower(build, module, source, name),)
+
+
+def _lower(build: _Builder, module: nn.Module, source: str, name: str) -> str:
+    match module:
+        case nn.Identity():
+            return source
+        case nn.ReLU():
+            return build.relu(source)
+        case nn.MaxPool2d() | nn.AvgPool2d():
+            return _lower_pool(build, module, source, name)
+        case FactorizedReduce():
+            return _lower_reduce(build, module, source, name)
+        case nn.Sequential():
+            return _lower_sequence(build, list(module), source, name)
+        case nn.Linear():
+            return _lower_head(build, module, source, f"{name}/logits")
+        case _:
+            raise ExportError(f"{name}: {type(module).__name__} is no module of this space; it cannot be exported")
+
+
+def _lower_pool(build: _Builder, pool: nn.MaxPool2d | nn.AvgPool2d, source: str, name: str) -> str:
+    if isinstance(pool, nn.MaxPool2d):
+        known = pool.dilation == 1 and not pool.return_indices
+    else:
+        known = not pool.count_include_pad and pool.divisor_override is None
+    stride = pool.stride
+    if not known or (pool.kernel_size, pool.padding, pool.ceil_mode) != (3, 1, False) or stride not in (1, 2):
+        raise ExportError(f"{name}: {pool} is no pooling of this space; it cannot be exported")
+    assert isinstance(stride, int)
+    shape = build.shapes[source].halved() if stride == 2 else build.shapes[source]
+    kind = MaxPool if isinstance(pool, nn.MaxPool2d) else AvgPool
+    return build.add(kind(output=name, inputs=(source,), shape=shape, stride=stride))
+
+
+def _lower_sequence(build: _Builder, modules: Sequence[nn.Module], source: str, name: str) -> str:
+    folded: nn.Module | None = None
+    for module, following in pairwise((*modules, None)):
+        assert module is not None
+        if module is folded:
+            continue
+        if isinstance(module, nn.Conv2d):
+            folded = following if isinstance(following, nn.BatchNorm2d) else None
+            affine = None if folded is None else _scale_and_shift(folded, name)
+            source = build.conv(module, affine, source, f"{name}/{_kind(module)}")
+        else:
+            source = _lower(build, module, source, name)
+    return source
+
+
+def _lower_reduce(build: _Builder, module: FactorizedReduce, source: str, name: str) -> str:
+    relu = build.relu(source)
+    scale, shift = _scale_and_shift(module.bn, name)
+    half = module.conv_1.out_channels
+    # At a stride of 2 an unshifted 1x1 convolution never meets the padding, so only the shifted half has it.
+    even = build.conv(module.conv_1, (scale[:half], shift[:half]), relu, f"{name}/even")
+    odd = build.conv(module.conv_2, (scale[half:], shift[half:]), build.shift(relu), f"{name}/odd")
+    shape = build.shapes[even]._replace(channels=scale.size)
+    return build.add(Concat(output=name, inputs=(even, odd), shape=shape))
+
+
+def _lower_head(build: _Builder, linear: nn.Linear, source: str, name: str) -> str:
+    channels = build.shapes[source].channels
+    if linear.in_features != channels:
+        raise ExportError(f"{name}: {linear.in_features} channels are expected, not {channels}")
+    bias = np.zeros(linear.out_features) if linear.bias is None else _exact(linear.bias)
+    mean = build.add(GlobalAveragePool(output=f"{name}/mean", inputs=(source,), shape=Shape(channels, 1, 1)))
+    return build.add(
+        Linear(
+            output=name,
+            inputs=(mean,),
+            shape=Shape(linear.out_features, 1, 1),
+            weight=_exact(linear.weight).astype(np.float32),
+            bias=bias.astype(np.float32),
+        )
+    )
+
+
+def _exact(tensor: Tensor) -> Exact:
+    exact: Exact = tensor.detach().cpu().double().numpy()
+    return exact
+
+
+def _scale_and_shift(norm: nn.Module, name: str) -> tuple[Exact, Exact]:
+    """Return the scale and the shift, (C,) each, that ``norm`` amounts to in eval mode."""
+    if not isinstance(norm, nn.BatchNorm2d):
+        raise ExportError(f"{name}: {type(norm).__name__} cannot be folded into a convolution")
+    if norm.running_mean is None or norm.running_var is None:
+        raise ExportError(f"{name}: its normalisation keeps no running averages; export a trained Network instead")
+    scale = 1 / np.sqrt(_exact(norm.running_var) + norm.eps)
+    if norm.affine:
+        scale *= _exact(norm.weight)
+    shift = -_exact(norm.running_mean) * scale
+    return scale, shift + _exact(norm.bias) if norm.affine else shift
+
+
+def _fold(
+    conv: nn.Conv2d, affine: tuple[Exact, Exact] | None
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
+    weight = _exact(conv.weight)
+    bias = None if conv.bias is None else _exact(conv.bias)
+    if affine is not None:
+        scale, shift = affine
+        weight = weight * scale[:, None, None, None]
+        bias = shift if bias is None else bias * scale + shift
+    return weight.astype(np.float32), None if bias is None else bias.astype(np.float32)
+
+
+def _kind(conv: nn.Conv2d) -> str:
+    if conv.groups > 1:
+        return "depthwise"
+    return "pointwise" if conv.kernel_size == (1, 1) else "conv"
+
+
+def _square(name: str, pair: Iterable[int]) -> int:
+    first, *others = pair
+    if any(other != first for other in others):
+        raise ExportError(f"{name}: only convolutions that treat height and width alike can be exported")
+    return first
