@@ -1,0 +1,231 @@
+"""Data sets in memory, and where they come from: the embedded one, torchvision's, or a folder of images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from cars_hw.errors import DatasetError
+
+BUILT_IN = ("fashion-mini", "fashion-mnist", "cifar10")
+"""The names that :func:`load` knows."""
+
+_FASHION_CLASSES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+_CIFAR10_CLASSES = (
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Labelled images, all of one size, on one device.
+
+    ``images`` is uint8 of shape ``(images, channels, height, width)``; ``labels`` is int64 of shape
+    ``(images,)``. Raises ``ValueError`` if they are anything else.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    def __post_init__(self) -> None:
+        if self.images.dtype != torch.uint8 or self.images.ndim != 4:
+            raise ValueError(f"images must be uint8 NCHW, not {self.images.dtype} {self.images.shape}")
+        if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:
+            raise ValueError(f"labels must be int64 N, not {self.labels.dtype} {self.labels.shape}")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device | str) -> Dataset:
+        """Return the same images on ``device``; nothing is copied if they are there already."""
+        return Dataset(self.images.to(device), self.labels.to(device))
+
+    def select(self, indices: Tensor) -> Dataset:
+        """Return a copy of the images at ``indices``, int64 of shape ``(chosen,)``, in that order."""
+        indices = indices.to(self.images.device)
+        return Dataset(self.images[indices], self.labels[indices])
+
+
+@dataclass(frozen=True, eq=False)
+class DataBundle:
+    """A data set with its two parts and what a network must know about it.
+
+    ``class_names[i]`` is the name of label ``i``. ``mean`` and ``std`` hold one value a channel, over all
+    pixels of the training part, in units of [0, 1] pixel values; a channel that never varies has a ``std`` of
+    1, so that dividing by it is safe.
+    """
+
+    name: str
+    train: Dataset
+    test: Dataset
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def channels(self) -> int:
+        """Channels of an image: 1 for grey, 3 for colour."""
+        return int(self.train.images.shape[1])
+
+    @property
+    def resolution(self) -> tuple[int, int]:
+        """Height and width of an image, in pixels."""
+        height, width = self.train.images.shape[2:]
+        return int(height), int(width)
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+
+def load(
+    source: str,
+    *,
+    root: Path | None = None,
+    download: bool = False,
+    resolution: tuple[int, int] | None = None,
+    seed: int = 0,
+) -> DataBundle:
+    """Load a data set into memory, on the CPU.
+
+    CIFAR-10 is distributed as pickles. torchvision compares every file with its known MD5 digest before it
+    unpickles it, and that check stays on; nothing else here is ever unpickled.
+
+    Args:
+        source: ``fashion-mini`` (embedded: 5,000 and 1,000 images), ``fashion-mnist``, ``cifar10``, or the
+            path of a folder that holds a folder of images for every class, or such folders below ``train/``
+            and ``test/`` (or ``val/``). A name wins over a folder that is called the same; write
+            ``./cifar10`` for the folder.
+        root: where torchvision's sets are kept; ``~/.cache/cars-hw/data`` if None.
+        download: fetch one of torchvision's sets if it is not in ``root``. Nothing is fetched otherwise.
+        resolution: height and width in pixels to which every image is resized, without keeping its aspect. If
+            None, images stay as they are, and those of a folder must all have the same size.
+        seed: decides which sixth of each class is the test part of a folder that has no parts.
+
+    Raises:
+        DatasetError: there is no such set or folder, it has not been downloaded, it has fewer than two
+            classes or too few images, its parts differ in their classes, its images differ in size, or one is
+            unreadable.
+    """
+    if resolution is not None and min(resolution) < 1:
+        raise DatasetError(f"{resolution[0]}x{resolution[1]} is no resolution; give at least 1x1 pixels")
+    folder = Path(source).expanduser()
+    if source == "fashion-mini":
+        train, test = _fashion_mini()
+        names: tuple[str, ...] = _FASHION_CLASSES
+    elif source in BUILT_IN:
+        train, test = _torchvision(source, root or Path.home() / ".cache" / "cars-hw" / "data", download)
+        names = _FASHION_CLASSES if source == "fashion-mnist" else _CIFAR10_CLASSES
+    elif folder.is_dir():
+        from cars_hw.data.folders import read_folder
+
+        training, testing, names = read_folder(folder, resolution, seed)
+        return _bundle(folder.resolve().name, Dataset(*training), Dataset(*testing), names)
+    else:
+        raise DatasetError(
+            f"there is no data set and no folder called {source!r}; give one of {', '.join(BUILT_IN)}, "
+            "or the path of a folder that holds a folder of images for every class"
+        )
+    if resolution is not None:
+        train, test = _resized(train, resolution), _resized(test, resolution)
+    return _bundle(source, train, test, names)
+
+
+def _bundle(name: str, train: Dataset, test: Dataset, class_names: tuple[str, ...]) -> DataBundle:
+    mean, std = _channel_statistics(train.images)
+    return DataBundle(name, train, test, class_names, mean, std)
+
+
+def _channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return each channel's mean and standard deviation in units of [0, 1] pixel values.
+
+    ``images`` is uint8 of shape ``(images, channels, height, width)`` with at least one image. A channel that
+    never varies has a standard deviation of 1.
+    """
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    means, deviations = [], []
+    for channel in images.unbind(1):
+        # Counting the 256 levels is exact and needs no floating-point copy of the data set.
+        share = torch.bincount(channel.flatten(), minlength=256).double() / channel.numel()
+        mean = float(share @ levels)
+        variance = float(share @ (levels - mean).square())
+        means.append(mean)
+        deviations.append(variance**0.5 if int((share > 0).sum()) > 1 else 1.0)
+    return tuple(means), tuple(deviations)
+
+
+def _fashion_mini() -> tuple[Dataset, Dataset]:
+    with (
+        resources.files("cars_hw.data").joinpath("fashion_mini.npz").open("rb") as handle,
+        np.load(handle, allow_pickle=False) as arrays,
+    ):
+        parts = [
+            Dataset(
+                torch.from_numpy(arrays[f"{part}_images"]).unsqueeze(1),
+                torch.from_numpy(arrays[f"{part}_labels"]).long(),
+            )
+            for part in ("train", "test")
+        ]
+    return parts[0], parts[1]
+
+
+def _torchvision(source: str, root: Path, download: bool) -> tuple[Dataset, Dataset]:
+    from torchvision.datasets import CIFAR10, FashionMNIST
+
+    def part(train: bool) -> Dataset:
+        if source == "cifar10":
+            cifar = CIFAR10(root, train=train, download=download)
+            images = torch.from_numpy(cifar.data).permute(0, 3, 1, 2).contiguous()
+            return Dataset(images, torch.tensor(cifar.targets, dtype=torch.int64))
+        fashion = FashionMNIST(root, train=train, download=download)
+        return Dataset(fashion.data.unsqueeze(1), fashion.targets.long())
+
+    try:
+        return part(True), part(False)
+    except (RuntimeError, OSError, ValueError, AssertionError) as error:
+        # torchvision tells a missing set from a damaged one, or from a failed download, only in its wording.
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        if download:
+            message = f"{source} could not be fetched into {root} ({reason}); check the network and try again"
+        else:
+            message = f"{source} is not in {root}, or is damaged there; add --download to fetch it"
+        raise DatasetError(message) from error
+
+
+def _resized(dataset: Dataset, resolution: tuple[int, int], chunk: int = 1000) -> Dataset:
+    """Return ``dataset`` at ``resolution``, height and width in pixels; ``chunk`` images at a time."""
+    resized = [
+        functional.interpolate(images.float(), size=resolution, mode="bilinear", antialias=True)
+        .round()
+        .clamp(0, 255)
+        .to(torch.uint8)
+        for images in torch.split(dataset.images, chunk)
+    ]
+    return Dataset(torch.cat(resized), dataset.labels)
