@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cars_hw.data import load
+from cars_hw.errors import DatasetError
+
+
+def save(
+    path: Path,
+    value: int | tuple[int, ...] = 0,
+    size: tuple[int, int] = (4, 3),
+    mode: str = "L",
+) -> None:
+    """Save an image of one colour; ``size`` is height and width."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size[::-1], value).save(path)
+
+
+def fill(folder: Path, name: str, values: range, size: tuple[int, int] = (4, 3)) -> None:
+    for value in values:
+        save(folder / name / f"{value:03}.png", value, size)
+
+
+def values_of(images: torch.Tensor) -> list[int]:
+    """Return the grey values of images of one colour each."""
+    return images[:, 0, 0, 0].tolist()
+
+
+def refused(folder: Path, resolution: tuple[int, int] | None = None) -> str:
+    """Return the message that ``load`` refuses ``folder`` with, which must be a single line."""
+    with pytest.raises(DatasetError) as caught:
+        load(str(folder), resolution=resolution)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert str(folder) in message
+    return message
+
+
+def test_a_sixth_of_every_class_is_kept_for_the_test(tmp_path: Path) -> None:
+    fill(tmp_path, "dog", range(100, 112))
+    fill(tmp_path, "cat", range(24))
+    bundle = load(str(tmp_path))
+
+    assert bundle.name == tmp_path.name
+    assert bundle.class_names == ("cat", "dog")
+    assert (bundle.channels, bundle.resolution, bundle.classes) == (1, (4, 3), 2)
+    assert torch.bincount(bundle.train.labels).tolist() == [20, 10]
+    assert torch.bincount(bundle.test.labels).tolist() == [4, 2]
+    everything = values_of(bundle.train.images) + values_of(bundle.test.images)
+    assert sorted(everything) == [*range(24), *range(100, 112)]
+    for part in (bundle.train, bundle.test):
+        assert part.labels.tolist() == [int(value >= 100) for value in values_of(part.images)]
+
+
+def test_the_seed_decides_which_sixth(tmp_path: Path) -> None:
+    fill(tmp_path, "cat", range(24))
+    fill(tmp_path, "dog", range(100, 124))
+    first, again, other = (values_of(load(str(tmp_path), seed=seed).test.images) for seed in (1, 1, 2))
+    assert first == again
+    assert sorted(first) != sorted(other)
+
+
+@pytest.mark.parametrize("held_out", ["test", "val"])
+def test_the_parts_of_a_folder_are_respected(tmp_path: Path, held_out: str) -> None:
+    for name, value in (("cat", 10), ("dog", 20)):
+        fill(tmp_path / "train", name, range(value, value + 2))
+        fill(tmp_path / held_out, name, range(value + 5, value + 6))
+    bundle = load(str(tmp_path))
+    assert values_of(bundle.train.images) == [10, 11, 20, 21]
+    assert bundle.train.labels.tolist() == [0, 0, 1, 1]
+    assert values_of(bundle.test.images) == [15, 25]
+    assert bundle.test.labels.tolist() == [0, 1]
+    # Over the training part alone: 10, 11, 20, 21 have a mean of 15.5 and a variance of 25.25.
+    assert bundle.mean == pytest.approx([15.5 / 255])
+    assert bundle.std == pytest.approx([25.25**0.5 / 255])
+
+
+def test_test_is_preferred_to_val(tmp_path: Path) -> None:
+    for part, value in (("train", 1), ("val", 2), ("test", 3)):
+        for name in ("cat", "dog"):
+            save(tmp_path / part / name / "a.png", value)
+    assert values_of(load(str(tmp_path)).test.images) == [3, 3]
+
+
+def test_one_colour_image_makes_all_of_them_colour(tmp_path: Path) -> None:
+    fill(tmp_path, "cat", range(10, 14))
+    fill(tmp_path, "dog", range(20, 24))
+    assert load(str(tmp_path)).channels == 1
+    save(tmp_path / "dog" / "colour.png", (1, 2, 3), mode="RGB")
+    bundle = load(str(tmp_path))
+    images = torch.cat([bundle.train.images, bundle.test.images])
+    colours = sorted(images[:, :, 0, 0].tolist())
+    assert colours == [[1, 2, 3], *([value] * 3 for value in [*range(10, 14), *range(20, 24)])]
+
+
+def test_a_channel_that_never_varies_can_be_divided_by(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        for index in range(4):
+            save(tmp_path / name / f"{index}.png", (index, 51, 0), mode="RGB")
+    bundle = load(str(tmp_path))
+    assert bundle.mean[1:] == pytest.approx((0.2, 0.0))
+    assert bundle.std[1:] == (1.0, 1.0)
+
+
+def test_every_kind_of_image_is_read(tmp_path: Path) -> None:
+    suffixes = ["png", "JPG", "jpeg", "bmp", "webp", "gif", "tiff", "ppm"]
+    for name in ("cat", "dog"):
+        for suffix in suffixes:
+            save(tmp_path / name / f"a.{suffix}", (200, 200, 200), mode="RGB")
+        for mode, value in (("RGBA", (200, 200, 200, 0)), ("L", 200), ("LA", (200, 0))):
+            save(tmp_path / name / f"{mode}.png", value, mode=mode)
+        palette = Image.new("P", (3, 4), 1)
+        palette.putpalette([0, 0, 0, 200, 200, 200])
+        palette.save(tmp_path / name / "P.png", transparency=b"\xff\x00")
+        (tmp_path / name / "notes.txt").write_text("no image")
+        (tmp_path / name / "._a.png").write_bytes(b"no image")
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "README").write_text("no class")
+    bundle = load(str(tmp_path))
+    images = torch.cat([bundle.train.images, bundle.test.images])
+    assert images.shape == (2 * (len(suffixes) + 4), 3, 4, 3)
+    assert images.int().sub(200).abs().max() <= 1
+
+
+def test_images_are_turned_upright(tmp_path: Path) -> None:
+    pixels = np.zeros((4, 3), np.uint8)
+    pixels[0, 0] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera's top is the picture's right
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for index in range(4):
+            Image.fromarray(pixels).save(tmp_path / name / f"{index}.png", exif=exif)
+    bundle = load(str(tmp_path))
+    assert bundle.resolution == (3, 4)
+    assert bundle.train.images[0, 0].tolist() == [[0, 0, 0, 255], [0, 0, 0, 0], [0, 0, 0, 0]]
+
+
+def test_images_are_resized_on_request(tmp_path: Path) -> None:
+    fill(tmp_path, "cat", range(10, 14), size=(8, 8))
+    fill(tmp_path, "dog", range(20, 24), size=(5, 9))
+    message = refused(tmp_path)
+    assert "8x8" in message
+    assert "5x9" in message
+    assert "--resolution" in message
+    bundle = load(str(tmp_path), resolution=(6, 7))
+    assert bundle.resolution == (6, 7)
+    assert sorted(values_of(torch.cat([bundle.train.images, bundle.test.images]))) == [
+        *range(10, 14),
+        *range(20, 24),
+    ]
+
+
+def test_resizing_averages_over_what_it_drops(tmp_path: Path) -> None:
+    checks = (np.indices((16, 16)).sum(0) % 2 * 255).astype(np.uint8)
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for index in range(4):
+            Image.fromarray(checks).save(tmp_path / name / f"{index}.png")
+    images = load(str(tmp_path), resolution=(4, 4)).train.images
+    assert images.int().sub(127).abs().max() < 16
+
+
+def test_an_empty_folder(tmp_path: Path) -> None:
+    assert "is empty" in refused(tmp_path)
+
+
+def test_a_folder_of_images_without_classes(tmp_path: Path) -> None:
+    save(tmp_path / "a.png")
+    assert "fewer than two classes" in refused(tmp_path)
+
+
+def test_a_single_class(tmp_path: Path) -> None:
+    fill(tmp_path, "cat", range(10))
+    assert "fewer than two classes" in refused(tmp_path)
+
+
+def test_a_class_without_images(tmp_path: Path) -> None:
+    fill(tmp_path, "cat", range(10))
+    (tmp_path / "dog").mkdir()
+    (tmp_path / "dog" / "notes.txt").write_text("no image")
+    assert f"{tmp_path / 'dog'} holds no images" in refused(tmp_path)
+
+
+@pytest.mark.parametrize("count", [1, 3, 4])
+def test_a_class_that_is_too_small_to_split(tmp_path: Path, count: int) -> None:
+    fill(tmp_path, "cat", range(10))
+    fill(tmp_path, "dog", range(count))
+    if count < 4:
+        message = refused(tmp_path)
+        assert f"class dog in {tmp_path} has too few images to split ({count})" in message
+        assert "at least 4" in message
+    else:
+        assert torch.bincount(load(str(tmp_path)).test.labels).tolist() == [2, 1]
+
+
+def test_parts_with_different_classes(tmp_path: Path) -> None:
+    for part, other in (("train", "dog"), ("test", "fox")):
+        fill(tmp_path / part, "cat", range(2))
+        fill(tmp_path / part, other, range(2))
+    message = refused(tmp_path)
+    assert "same classes" in message
+    assert message.endswith("dog, fox")
+
+
+@pytest.mark.parametrize("resolution", [None, (4, 3)])
+@pytest.mark.parametrize("content", [b"", b"no image", "truncated"])
+def test_an_unreadable_image_is_named(
+    tmp_path: Path, content: bytes | str, resolution: tuple[int, int] | None
+) -> None:
+    fill(tmp_path, "cat", range(4))
+    fill(tmp_path, "dog", range(4))
+    broken = tmp_path / "dog" / "002.png"
+    broken.write_bytes(broken.read_bytes()[:50] if isinstance(content, str) else content)
+    message = refused(tmp_path, resolution=resolution)
+    assert f"{broken} cannot be read as an image" in message
+
+
+def test_images_of_16_bits_are_not_cut_to_8(tmp_path: Path) -> None:
+    fill(tmp_path, "cat", range(4))
+    fill(tmp_path, "dog", range(4))
+    save(tmp_path / "dog" / "deep.png", 1000, mode="I;16")
+    assert f"{tmp_path / 'dog' / 'deep.png'} has pixels of mode I;16" in refused(tmp_path)
+
+
+def test_a_folder_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(self: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "iterdir", closed)
+    assert "(Permission denied); check its permissions" in refused(tmp_path)
