@@ -1,0 +1,129 @@
+"""A device without a clock: latencies that follow from the model file alone, for tests and for a first try."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from cars_hw.devices.protocol import Measurement, MeasurePlan, ModelFormat, Progress
+from cars_hw.devices.rounds import measure_in_rounds
+from cars_hw.errors import DeviceError
+
+NODE_MS: Final = 0.002
+MULTIPLY_ADDS_PER_MS: Final = 4e6
+ELEMENTS_PER_MS: Final = 1e6
+
+
+class FakeDevice:
+    """Prices every node of an ONNX file: a fixed cost, its multiply-adds, and the elements that it moves.
+
+    A model costs ``overhead_ms`` more than its nodes, all divided by ``speed``. ``noise`` is the standard
+    deviation of a session, as a fraction; it is drawn from ``seed``, the round and the file's bytes, so that the
+    same file gives the same samples, always.
+    """
+
+    model_format: Final[ModelFormat] = "onnx"
+
+    def __init__(
+        self,
+        name: str = "fake",
+        seed: int = 0,
+        speed: float = 1.0,
+        noise: float = 0.0,
+        overhead_ms: float = 0.01,
+    ) -> None:
+        self.name = name
+        self._seed = seed
+        self._speed = speed
+        self._noise = noise
+        self._overhead_ms = overhead_ms
+
+    def conditions(self) -> dict[str, Any]:
+        """Return conditions that are the same at all times."""
+        return {
+            "processor": "none, latencies are computed",
+            "cores": 1,
+            "clock_mhz": None,
+            "governor": None,
+            "load": None,
+            "platform": "fake",
+            "time": "2000-01-01T00:00:00+00:00",
+            "runtime": f"fake seed {self._seed} speed {self._speed:g} noise {self._noise:g}",
+            "threads": 1,
+            "pinned": "nothing to pin",
+        }
+
+    def measure(
+        self, models: Sequence[Path], plan: MeasurePlan, progress: Progress | None = None
+    ) -> list[Measurement]:
+        """Return one measurement a model, in the order of ``models``; see :class:`Device`.
+
+        Raises:
+            DeviceError: a file that is missing or not ONNX.
+        """
+        priced = [(self._overhead_ms + model_price(model)) / self._speed for model in models]
+        digests = [int.from_bytes(hashlib.sha256(model.read_bytes()).digest()[:8]) for model in models]
+        done = 0
+
+        def run_round(order: list[int], seed: int) -> list[float]:
+            nonlocal done
+            taken = []
+            for index in order:
+                rng = np.random.default_rng((self._seed, seed, digests[index]))
+                taken.append(priced[index] * math.exp(self._noise * float(rng.standard_normal())))
+            done = min(done + len(order), len(models) * plan.sessions)
+            if progress is not None:
+                progress(done)
+            return taken
+
+        return measure_in_rounds(run_round, len(models), plan)
+
+
+def model_price(path: Path) -> float:
+    """Return what the nodes of the ONNX file ``path`` cost, in milliseconds.
+
+    Raises:
+        DeviceError: no such file, or not an ONNX file whose shapes can be inferred.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    try:
+        model = onnx.shape_inference.infer_shapes(onnx.load(path), strict_mode=True, data_prop=True)
+    except (OSError, DecodeError, onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
+        raise DeviceError(f"fake: cannot read the model {path}: {str(error).splitlines()[0]}") from error
+    graph = model.graph
+    shapes = {
+        value.name: [dimension.dim_value or 1 for dimension in value.type.tensor_type.shape.dim]
+        for value in (*graph.input, *graph.output, *graph.value_info)
+    }
+    weights = {weight.name: list(weight.dims) for weight in graph.initializer}
+    return sum(_node_price(node, shapes, weights) for node in graph.node if node.op_type != "Constant")
+
+
+def _node_price(
+    node: Any,  # noqa: ANN401 -- onnx has no types
+    shapes: dict[str, list[int]],
+    weights: dict[str, list[int]],
+) -> float:
+    moved = sum(math.prod(shapes[name]) for name in (*node.input, *node.output) if name in shapes)
+    return NODE_MS + _multiply_adds(node, shapes, weights) / MULTIPLY_ADDS_PER_MS + moved / ELEMENTS_PER_MS
+
+
+def _multiply_adds(
+    node: Any,  # noqa: ANN401 -- onnx has no types
+    shapes: dict[str, list[int]],
+    weights: dict[str, list[int]],
+) -> int:
+    if node.op_type not in ("Conv", "Gemm", "MatMul"):
+        return 0
+    weight = weights.get(node.input[1], [])
+    if node.op_type == "Conv":
+        # Weights are (out, in / groups, height, width): each output element takes one filter's worth.
+        return math.prod(shapes[node.output[0]]) * math.prod(weight[1:])
+    return math.prod(weight)

@@ -1,0 +1,109 @@
+"""What a device is to the rest of cars-hw: it takes model files and gives milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol
+
+from cars_hw.errors import InputError
+
+ModelFormat = Literal["onnx", "tflite"]
+
+Progress = Callable[[int], None]
+"""Called with the number of model sessions done so far, of ``len(models) * plan.sessions``.
+
+Sessions that are measured again because they were off do not count.
+"""
+
+
+@dataclass(frozen=True)
+class MeasurePlan:
+    """How often a model is run, and what of it is kept.
+
+    A *session* is a fresh process with a freshly loaded model; all models have one session a round, in an order
+    that is drawn anew. A session gives one sample: the ``quantile`` of its runs, which on a shared machine moves
+    ten times less than their mean. The models whose samples do not agree have further sessions, at most
+    ``max_extra_sessions`` each: as long as fewer than ``sessions`` of them lie within ``tolerance`` (a
+    fraction) of the median of the others.
+
+    A session runs a model ``warmup_runs`` times unmeasured, then at least ``min_runs`` times and for at least
+    ``min_seconds``, but ends at ``max_seconds`` as soon as it has five runs.
+
+    Raises:
+        InputError: a number that no measurement can be made with.
+    """
+
+    sessions: int = 5
+    warmup_runs: int = 3
+    min_runs: int = 20
+    min_seconds: float = 0.03
+    max_seconds: float = 5.0
+    quantile: float = 0.1
+    tolerance: float = 0.05
+    max_extra_sessions: int = 3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("sessions", 1), ("min_runs", 1), ("warmup_runs", 0), ("max_extra_sessions", 0)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name} must be at least {least}, not {getattr(self, name)}")
+        if not 0 <= self.quantile <= 1:
+            raise InputError(f"quantile must be between 0 and 1, not {self.quantile}")
+        if not (self.tolerance > 0 and self.min_seconds >= 0 and self.max_seconds > 0 and self.seed >= 0):
+            raise InputError("tolerance and max_seconds must be positive, min_seconds and seed not negative")
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One model's latency in milliseconds.
+
+    ``ms`` is the median of ``samples``, one a session and in their order. ``spread`` is their median
+    distance from ``ms``, as a fraction of it: half of the sessions were that close.
+    """
+
+    ms: float
+    samples: tuple[float, ...]
+    spread: float
+
+    @property
+    def sessions(self) -> int:
+        """How many sessions there were."""
+        return len(self.samples)
+
+
+class DeviceStatus(NamedTuple):
+    """Whether a device can be used here and now; ``detail`` says what it is or what is missing."""
+
+    name: str
+    usable: bool
+    detail: str
+
+
+class Device(Protocol):
+    """Something that runs model files. It knows no genotypes."""
+
+    @property
+    def name(self) -> str:
+        """What stands in the table, such as ``ort``."""
+
+    @property
+    def model_format(self) -> ModelFormat:
+        """The files that it runs."""
+
+    def conditions(self) -> dict[str, Any]:
+        """Return, ready for JSON, what the device measures under at this moment.
+
+        At least ``processor``, ``cores``, ``platform``, ``runtime``, ``threads`` (a whole number), ``pinned``,
+        ``load`` and ``time`` (ISO 8601); ``clock_mhz`` and ``governor`` where they can be read.
+        """
+
+    def measure(
+        self, models: Sequence[Path], plan: MeasurePlan, progress: Progress | None = None
+    ) -> list[Measurement]:
+        """Return one measurement a model, in the order of ``models``; batch 1, inputs drawn at random.
+
+        Raises:
+            DeviceError: the device is missing, busy, crashes, hangs, or cannot run a model (named).
+        """
