@@ -1,1 +1,38 @@
-"""latency."""
+"""Latency: what a network's operations cost on a device, and what the whole network will.
+
+:func:`profile` measures a device into a :class:`LatencyTable`, :class:`Predictor` turns the table into the latency
+of any genotype with an upper bound, :func:`validate` holds the two against the device. Predicting needs neither
+torch nor a runtime.
+"""
+
+from __future__ import annotations
+
+from cars_hw.latency.keys import OpKey, PlacedKey, genotype_keys, spec_keys
+from cars_hw.latency.measure import measure_genotypes
+from cars_hw.latency.models import build_model
+from cars_hw.latency.predictor import Breakdown, Prediction, Predictor
+from cars_hw.latency.profile import profile
+from cars_hw.latency.smallest import smallest
+from cars_hw.latency.table import CalibrationNetwork, Coefficients, LatencyTable
+from cars_hw.latency.validate import Validation, ValidationRow, fresh_genotypes, validate
+
+__all__ = [
+    "Breakdown",
+    "CalibrationNetwork",
+    "Coefficients",
+    "LatencyTable",
+    "OpKey",
+    "PlacedKey",
+    "Prediction",
+    "Predictor",
+    "Validation",
+    "ValidationRow",
+    "build_model",
+    "fresh_genotypes",
+    "genotype_keys",
+    "measure_genotypes",
+    "profile",
+    "smallest",
+    "spec_keys",
+    "validate",
+]

@@ -1,0 +1,72 @@
+"""What an interrupted profile leaves behind, so that it can go on: ``OUT.partial``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from cars_hw.devices.rounds import Samples
+from cars_hw.errors import TableError
+from cars_hw.latency.sealed import SealedFormat
+
+PARTIAL: Final = SealedFormat("cars-hw partial profile", 1, "delete it and profile again")
+
+
+def partial_path(out: Path) -> Path:
+    """Return where the samples are kept until the table ``out`` is finished."""
+    return out.with_name(f"{out.name}.partial")
+
+
+class Journal:
+    """The samples so far, per stage and model, on disk after every round.
+
+    ``identity`` is all that must be the same for the samples to belong together. With ``out`` None nothing is
+    kept on disk.
+
+    Raises:
+        TableError: samples of an earlier profile are there and ``resume`` was not asked for, or they are of
+            another profile, or damaged.
+    """
+
+    def __init__(
+        self, out: Path | None, identity: Mapping[str, Any], conditions: Mapping[str, Any], *, resume: bool
+    ) -> None:
+        self._path = None if out is None else partial_path(out)
+        self._identity = dict(identity)
+        self.conditions = dict(conditions)
+        self._samples: dict[str, dict[str, list[float]]] = {}
+        if self._path is not None and self._path.exists():
+            if not resume:
+                raise TableError(
+                    f"{self._path} holds an interrupted profile; go on with --resume, or delete it to start over"
+                )
+            self._load(self._path)
+
+    def samples(self, stage: str, names: Sequence[str]) -> Samples:
+        """Return the samples (milliseconds) that the models ``names`` of ``stage`` have, in that order."""
+        known = self._samples.get(stage, {})
+        return [list(known.get(name, [])) for name in names]
+
+    def keep(self, stage: str, names: Sequence[str], samples: Samples) -> None:
+        """Put ``samples`` (milliseconds) of the models ``names`` in the place of what was kept for ``stage``."""
+        self._samples[stage] = {name: list(taken) for name, taken in zip(names, samples, strict=True)}
+        if self._path is not None:
+            content = {"identity": self._identity, "conditions": self.conditions, "samples": self._samples}
+            PARTIAL.write(self._path, content)
+
+    def remove(self) -> None:
+        """Delete the file, now that the samples are in a table or of no use."""
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+
+    def _load(self, path: Path) -> None:
+        content = PARTIAL.read(path)
+        kept = content["identity"]
+        differing = [name for name, value in self._identity.items() if kept.get(name) != value]
+        if differing:
+            raise TableError(
+                f"{path} is of another profile (different: {', '.join(differing)}); "
+                "go on with the settings it was begun with, or delete it to start over"
+            )
+        self.conditions, self._samples = content["conditions"], content["samples"]

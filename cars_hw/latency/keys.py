@@ -1,0 +1,188 @@
+"""Op keys: what a network is made of, each with all that its latency depends on.
+
+A network runs only what its logits depend on. A cell that no edge joins to one of its inputs does without that
+input's preprocessing, and whole cells can fall away; so where a genotype's edges come from decides what it costs
+as well as what they compute.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from cars_hw.genotype import NODES, OPERATIONS, Cell, Genotype, Node
+from cars_hw.spec import CellLayout, NetworkSpec, Shape
+
+REAL_OPERATIONS: Final = tuple(name for name in OPERATIONS if name != "none")
+
+
+@dataclass(frozen=True, order=True)
+class OpKey:
+    """One computation on an image of shape ``source`` that gives ``channels`` channels.
+
+    ``kind`` is a candidate operation or one of ``stem_cifar``, ``stem_quarter`` and ``stem_eighth`` (ImageNet's),
+    ``relu_conv_bn``, ``factorized_reduce``, ``add``, ``concat``, ``zeros`` and ``head``. ``stride`` is that of
+    a candidate operation, and 0 elsewhere. As text: ``sep_conv_3x3/c36/32x32/s1``.
+    """
+
+    kind: str
+    source: Shape
+    channels: int
+    stride: int = 0
+
+    @property
+    def elements(self) -> int:
+        """How many elements the computation alone takes in and gives out, of one image."""
+        inputs = {"add": 2, "concat": NODES}.get(self.kind, 1)
+        return inputs * math.prod(self.source) + math.prod(self._output)
+
+    @property
+    def _output(self) -> Shape:
+        same = self.source._replace(channels=self.channels)
+        match self.kind:
+            case "head":
+                return Shape(self.channels, 1, 1)
+            case "factorized_reduce" | "stem_eighth":
+                return same.halved()
+            case "stem_quarter":
+                return same.halved().halved()
+            case _:
+                return same.halved() if self.stride == 2 else same
+
+    def __str__(self) -> str:
+        same = self.source.channels == self.channels and self.kind not in ("relu_conv_bn", "factorized_reduce")
+        channels = f"c{self.source.channels}" if same else f"c{self.source.channels}-c{self.channels}"
+        stride = f"/s{self.stride}" if self.stride else ""
+        return f"{self.kind}/{channels}/{self.source.height}x{self.source.width}{stride}"
+
+
+class PlacedKey(NamedTuple):
+    """A key at its place: the cell's index, None for stem and head, and what it does there, for people."""
+
+    key: OpKey
+    cell: int | None
+    what: str
+
+
+class Usage(NamedTuple):
+    """Which of its two inputs a cell has a real edge from, and whether it has a node without any."""
+
+    first: bool
+    second: bool
+    empty_node: bool
+
+
+def spec_keys(spec: NetworkSpec) -> tuple[OpKey, ...]:
+    """Return every key that any genotype under ``spec`` can need, each once, stem to head."""
+    keys = list(_stem_keys(spec, {-2, -1}))
+    for layout in spec.cells():
+        keys += [key for key, _ in _glue_keys(layout, Usage(True, True, True))]
+        for name in REAL_OPERATIONS:
+            keys += _operation_keys(layout, name, from_input=True)
+            keys += _operation_keys(layout, name, from_input=False)
+        keys.append(_add_key(layout))
+    keys.append(_head_key(spec))
+    return tuple(dict.fromkeys(keys))
+
+
+def genotype_keys(spec: NetworkSpec, genotype: Genotype) -> list[PlacedKey]:
+    """Return what the network of ``genotype`` under ``spec`` runs, as often as it runs it, stem to head."""
+    usages = usage_of(genotype.normal), usage_of(genotype.reduce)
+    live = live_states(spec, usages)
+    placed = list(placed_glue(spec, usages))
+    for layout in spec.cells():
+        if layout.position in live:
+            for number, node in enumerate(genotype.cell(layout.reduction)):
+                for key, what in node_keys(layout, node):
+                    placed.append(PlacedKey(key, layout.position, f"node {number}{what}"))
+    last = spec.layers
+    return sorted(placed, key=lambda item: _rank(item, last))
+
+
+def usage_of(cell: Cell) -> Usage:
+    """Return what ``cell`` takes from its inputs."""
+    sources = {edge.source for node in cell for edge in node if edge.is_real}
+    return Usage(0 in sources, 1 in sources, not all(node[0].is_real or node[1].is_real for node in cell))
+
+
+def live_states(spec: NetworkSpec, usages: tuple[Usage, Usage]) -> set[int]:
+    """Return the indices of the cells that the logits depend on; -2 and -1 are the stem's two states.
+
+    ``usages`` are those of the normal and of the reduction cell.
+    """
+    live = {spec.layers - 1}
+    for index in reversed(range(spec.layers)):
+        if index in live:
+            usage = usages[index in spec.reductions]
+            live.update(index - back for back, used in ((2, usage.first), (1, usage.second)) if used)
+    return live
+
+
+def placed_glue(spec: NetworkSpec, usages: tuple[Usage, Usage]) -> Iterator[PlacedKey]:
+    """Yield everything but nodes: stem, preprocessing, zeros, concatenations and head."""
+    live = live_states(spec, usages)
+    for key in _stem_keys(spec, live):
+        yield PlacedKey(key, None, "stem")
+    for layout in spec.cells():
+        if layout.position in live:
+            for key, what in _glue_keys(layout, usages[layout.reduction]):
+                yield PlacedKey(key, layout.position, what)
+    yield PlacedKey(_head_key(spec), None, "head")
+
+
+def node_keys(layout: CellLayout, node: Node) -> Iterator[tuple[OpKey, str]]:
+    """Yield the keys of one node in the cell at ``layout``: its edges and, if there are two, their sum."""
+    real = [edge for edge in node if edge.is_real]
+    for edge in real:
+        for key in _operation_keys(layout, edge.operation, from_input=edge.source < 2):
+            yield key, f" from {edge.source}"
+    if len(real) == 2:
+        yield _add_key(layout), ""
+
+
+def _operation_keys(layout: CellLayout, name: str, *, from_input: bool) -> list[OpKey]:
+    stride = 2 if layout.reduction and from_input else 1
+    if name == "skip_connect" and stride == 1:
+        return []
+    source = layout.inner if from_input else layout.output
+    return [OpKey(name, source, source.channels, stride)]
+
+
+def _add_key(layout: CellLayout) -> OpKey:
+    return OpKey("add", layout.output, layout.output.channels)
+
+
+def _glue_keys(layout: CellLayout, usage: Usage) -> Iterator[tuple[OpKey, str]]:
+    channels = layout.inner.channels
+    if usage.first:
+        kind = "factorized_reduce" if layout.previous_reduction else "relu_conv_bn"
+        yield OpKey(kind, layout.inputs[0], channels), "preprocessing 0"
+    if usage.second:
+        yield OpKey("relu_conv_bn", layout.inputs[1], channels), "preprocessing 1"
+    if usage.empty_node:
+        # However many nodes are empty, the zeros are made once.
+        yield OpKey("zeros", layout.output, channels), "zeros"
+    yield OpKey("concat", layout.output, NODES * channels), "concatenation"
+
+
+def _stem_keys(spec: NetworkSpec, live: set[int]) -> Iterator[OpKey]:
+    before, last = spec.stem_shapes()
+    if spec.stem == "cifar":
+        yield OpKey("stem_cifar", spec.input_shape, last.channels)
+        return
+    yield OpKey("stem_quarter", spec.input_shape, before.channels)
+    if -1 in live:
+        yield OpKey("stem_eighth", before, last.channels)
+
+
+def _head_key(spec: NetworkSpec) -> OpKey:
+    return OpKey("head", spec.cells()[-1].concatenated, spec.classes)
+
+
+def _rank(item: PlacedKey, layers: int) -> tuple[int, int]:
+    if item.cell is None:
+        return (-1, 0) if item.what == "stem" else (layers, 0)
+    order = ("preprocessing", "node", "zeros", "concatenation")
+    return item.cell, next(rank for rank, word in enumerate(order) if item.what.startswith(word))

@@ -1,0 +1,135 @@
+"""From keys and genotypes to model files, with weights that make a runtime do its ordinary work."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from cars_hw.errors import InputError
+from cars_hw.genotype import NODES, Genotype
+from cars_hw.latency.keys import OpKey
+from cars_hw.spec import NetworkSpec, Shape
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from cars_hw.devices import ModelFormat
+    from cars_hw.export.graph import Graph
+
+Module = TypeVar("Module", bound="nn.Module")
+
+OVERHEAD_SHAPE = Shape(1, 1, 1)
+"""The identity on it is what it takes to run nothing."""
+
+
+def build_model(key: OpKey, path: Path, model_format: ModelFormat) -> None:
+    """Write the model that runs ``key`` and nothing else to ``path``; the same key gives the same file.
+
+    In a network a ReLU is shared by the edges that take the same state, and a runtime fuses across operations;
+    both are alike from network to network and left to the predictor's correction.
+
+    Raises:
+        InputError: no model of that format can be written.
+    """
+    write_graph(_key_graph(key), path, model_format)
+
+
+def build_network(spec: NetworkSpec, genotype: Genotype, path: Path, model_format: ModelFormat) -> None:
+    """Write the network of ``genotype`` under ``spec``, with fresh weights, to ``path``; always the same file.
+
+    Raises:
+        InputError: no model of that format can be written.
+    """
+    from cars_hw.export.lower import lower_network
+    from cars_hw.network import Network
+
+    write_graph(lower_network(_seeded(lambda: Network(spec, genotype), repr(genotype))), path, model_format)
+
+
+def build_overhead(path: Path, model_format: ModelFormat) -> None:
+    """Write the model that does nothing to ``path``.
+
+    Raises:
+        InputError: no model of that format can be written.
+    """
+    from cars_hw.export.graph import identity_graph
+
+    write_graph(identity_graph(OVERHEAD_SHAPE), path, model_format)
+
+
+def write_graph(graph: Graph, path: Path, model_format: ModelFormat) -> None:
+    """Write ``graph`` for batch 1 to ``path``.
+
+    Raises:
+        InputError: no model of that format can be written.
+    """
+    if model_format != "onnx":
+        raise InputError(f"models for devices that run {model_format} cannot be written in this version")
+    from cars_hw.export.onnx import write_onnx
+
+    write_onnx(graph, path)
+
+
+def _key_graph(key: OpKey) -> Graph:
+    from cars_hw.export.graph import Graph, Zeros, add_graph, concat_graph, head_graph
+    from cars_hw.export.lower import lower_module
+
+    match key.kind:
+        case "add":
+            return add_graph(key.source)
+        case "concat":
+            return concat_graph(key.source, NODES)
+        case "zeros":
+            layer = Zeros(output="zeros", inputs=("input",), shape=key.source)
+            return Graph((("input", key.source),), (layer,), ("zeros",))
+        case "head":
+            return head_graph(key.source, key.channels)
+        case _:
+            return lower_module(_seeded(lambda: _key_module(key), str(key)), key.source)
+
+
+def _key_module(key: OpKey) -> nn.Module:
+    from cars_hw.network import CifarStem, ImageNetStem
+    from cars_hw.operations import FactorizedReduce, Normalization, ReLUConvBN, make_operation
+
+    norm = Normalization()
+    channels_in, height, width = key.source
+    match key.kind:
+        case "relu_conv_bn":
+            return ReLUConvBN(channels_in, key.channels, norm)
+        case "factorized_reduce":
+            return FactorizedReduce(channels_in, key.channels, norm)
+        case "stem_cifar":
+            return CifarStem(NetworkSpec(key.channels // 3, 3, (height, width), channels_in), norm)
+        case "stem_quarter":
+            return ImageNetStem(_imagenet(key.channels, (height, width), channels_in), norm).quarter
+        case "stem_eighth":
+            return ImageNetStem(_imagenet(key.channels, (4 * height, 4 * width), 3), norm).eighth
+        case _:
+            return make_operation(key.kind, key.channels, key.stride, norm)
+
+
+def _imagenet(channels: int, resolution: tuple[int, int], in_channels: int) -> NetworkSpec:
+    return NetworkSpec(channels, 3, resolution, in_channels, stem="imagenet")
+
+
+def _seeded(make: Callable[[], Module], name: str) -> Module:
+    """Return what ``make`` makes, in eval mode, with weights that follow from ``name`` alone.
+
+    A fresh network's signal shrinks at every convolution, and after twenty cells its numbers are so small that
+    a processor computes them a hundred times slower. Shifts in the normalisations keep it at the size that
+    it has in a trained network.
+    """
+    import torch
+    from torch import nn
+
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(zlib.crc32(name.encode()))
+        module = make().eval()
+        for norm in module.modules():
+            if isinstance(norm, nn.BatchNorm2d):
+                nn.init.uniform_(norm.weight, 0.5, 1.5)
+                nn.init.normal_(norm.bias, 0.0, 0.5)
+    return module

@@ -1,0 +1,124 @@
+"""From a table to the latency of any genotype, with an upper bound and where the time goes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from cars_hw.errors import InputError, TableError
+from cars_hw.genotype import Genotype
+from cars_hw.latency.fit import FloatArray, Observations, conformal_margin, fit_line, leave_one_out, net_costs
+from cars_hw.latency.keys import genotype_keys, spec_keys
+from cars_hw.latency.sums import OperationSums
+from cars_hw.latency.table import CalibrationNetwork, Coefficients, LatencyTable
+
+DEFAULT_LEVEL: Final = 0.95
+
+
+class Prediction(NamedTuple):
+    """A latency and its upper bound, both in milliseconds."""
+
+    ms: float
+    bound_ms: float
+
+
+@dataclass(frozen=True)
+class Breakdown:
+    """Where a predicted latency goes, in milliseconds; each of the three views adds up to ``ms``.
+
+    ``cells`` has one figure a cell, first to last, and ``operations`` one a kind, the slowest first; ``stem``
+    and ``head`` belong to no cell. ``other`` is the predictor's intercept: what a network costs however small
+    it is.
+    """
+
+    ms: float
+    stem: float
+    cells: tuple[float, ...]
+    head: float
+    operations: dict[str, float]
+    other: float
+
+
+class Predictor:
+    """The predictor that ``table`` holds: a function of the file and of nothing else.
+
+    ``level`` is how often the bound should hold; with few calibration networks it is less, see
+    ``self.level``.
+
+    Raises:
+        TableError: the table lacks an entry or the predictor, or holds one of an unknown kind.
+        InputError: a level that is not between 0 and 1.
+    """
+
+    def __init__(self, table: LatencyTable, level: float = DEFAULT_LEVEL) -> None:
+        if table.predictor is None:
+            raise TableError("the table holds no predictor: its profile was not finished; profile the device again")
+        if table.predictor.kind != "affine":
+            raise TableError(
+                f"the table's predictor is of an unknown kind, {table.predictor.kind}; upgrade cars-hw"
+            )
+        table.require_keys(spec_keys(table.spec))
+        self.spec = table.spec
+        self._coefficients = table.predictor
+        net = net_costs(*_arrays(table), table.predictor.conversion_ns)
+        self._costs = {str(key): float(cost) for key, cost in zip(spec_keys(table.spec), net, strict=True)}
+        self._sums = OperationSums(table.spec, self._costs)
+        self.margin, self.level = conformal_margin(table.predictor.residuals, level)
+
+    def predict(self, genotype: Genotype) -> Prediction:
+        """Return the latency of the network of ``genotype``."""
+        ms = self._coefficients.slope * self._sums.total(genotype) + self._coefficients.intercept_ms
+        return Prediction(ms, ms * (1 + self.margin))
+
+    def bound(self, genotype: Genotype) -> float:
+        """Return the upper bound alone, in milliseconds: what a budget is held against."""
+        return self.predict(genotype).bound_ms
+
+    def breakdown(self, genotype: Genotype) -> Breakdown:
+        """Return where the latency of the network of ``genotype`` goes."""
+        slope, other = self._coefficients.slope, self._coefficients.intercept_ms
+        cells = [0.0] * self.spec.layers
+        outside = {"stem": 0.0, "head": 0.0}
+        operations: dict[str, float] = {}
+        for key, cell, what in genotype_keys(self.spec, genotype):
+            ms = slope * self._costs[str(key)]
+            operations[key.kind] = operations.get(key.kind, 0.0) + ms
+            if cell is None:
+                outside[what] += ms
+            else:
+                cells[cell] += ms
+        ranked = dict(sorted(operations.items(), key=lambda item: -item[1]))
+        total = self.predict(genotype).ms
+        return Breakdown(total, outside["stem"], tuple(cells), outside["head"], ranked, other)
+
+
+def fit_coefficients(table: LatencyTable, calibration: Sequence[CalibrationNetwork]) -> Coefficients:
+    """Return the predictor that fits the entries of ``table`` to the networks ``calibration``.
+
+    Raises:
+        InputError: less than four networks.
+        DeviceError: measurements that no predictor can be made of.
+    """
+    if len(calibration) < 4:
+        raise InputError(f"the predictor needs at least 4 calibration networks, not {len(calibration)}")
+    keys = spec_keys(table.spec)
+    column = {key: index for index, key in enumerate(keys)}
+    counts = np.zeros((len(calibration), len(keys)))
+    for row, network in enumerate(calibration):
+        for placed in genotype_keys(table.spec, network.genotype):
+            counts[row, column[placed.key]] += 1
+    costs, elements = _arrays(table)
+    observations = Observations(counts, costs, elements, np.array([network.measured.ms for network in calibration]))
+    line = fit_line(observations)
+    residuals = tuple(round(float(residual), 6) for residual in leave_one_out(observations))
+    return Coefficients(line.slope, line.intercept_ms, line.conversion_ns, residuals)
+
+
+def _arrays(table: LatencyTable) -> tuple[FloatArray, FloatArray]:
+    """Return costs (ms, less the overhead) and elements of the table's keys, both of shape (K,)."""
+    costs = table.costs()
+    keys = spec_keys(table.spec)
+    return np.array([costs[str(key)] for key in keys]), np.array([float(key.elements) for key in keys])

@@ -1,0 +1,173 @@
+"""From a device to its latency table."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from cars_hw.devices.protocol import Device, Measurement, MeasurePlan
+from cars_hw.devices.rounds import measure_in_rounds, wants_more
+from cars_hw.errors import DeviceError, InputError, TableError
+from cars_hw.latency.calibration import spread_genotypes
+from cars_hw.latency.journal import Journal
+from cars_hw.latency.keys import spec_keys
+from cars_hw.latency.models import build_model, build_network, build_overhead
+from cars_hw.latency.predictor import fit_coefficients
+from cars_hw.latency.sums import OperationSums
+from cars_hw.latency.table import CalibrationNetwork, LatencyTable
+from cars_hw.space import SearchSpace
+from cars_hw.spec import NetworkSpec
+
+ProgressCallback = Callable[[str, int, int], None]
+"""Called with the stage (``operations``, then ``networks``), the model sessions done, and all of the stage."""
+
+OVERHEAD: Final = "overhead"
+SAME_MACHINE: Final = ("processor", "cores", "platform", "runtime", "threads")
+
+
+def profile(
+    device: Device,
+    spec: NetworkSpec,
+    *,
+    precision: str = "fp32",
+    calibration: int = 24,
+    seed: int = 0,
+    out: Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    plan: MeasurePlan | None = None,
+    space: SearchSpace | None = None,
+    progress: ProgressCallback | None = None,
+) -> LatencyTable:
+    """Measure every operation that ``spec`` can need and ``calibration`` whole networks; fit the predictor.
+
+    The networks are random genotypes of ``space`` (everything, if None), spread over the range of latencies.
+    With ``out`` the table is written there, and until then the samples are kept after every round in
+    ``OUT.partial``. With ``resume`` a profile goes on from there, if there is anything, and ends as it would
+    have ended; without it, such a file is an error, and so is ``out`` itself unless ``overwrite``.
+
+    Raises:
+        InputError: a precision or a format that this version cannot write, or less than 4 networks.
+        TableError: ``out`` or a partial profile is in the way, or is of something else.
+        DeviceError: the device fails; what was measured so far is kept.
+    """
+    plan = replace(plan or MeasurePlan(), seed=seed)
+    if precision != "fp32":
+        raise InputError(f"precision must be fp32 in this version, not {precision}")
+    if calibration < 4:
+        raise InputError(f"the predictor needs at least 4 calibration networks, not {calibration}")
+    if out is not None and out.exists() and not overwrite:
+        raise TableError(f"{out} exists; write to another file, or delete it first")
+    space = space or SearchSpace()
+    conditions = device.conditions()
+    identity = {
+        "device": device.name,
+        "precision": precision,
+        "network": spec.to_dict(),
+        "calibration": calibration,
+        "operations": list(space.operations),
+        "plan": asdict(plan),
+        **{name: conditions[name] for name in SAME_MACHINE},
+    }
+    journal = Journal(out, identity, conditions, resume=resume)
+    stages = _Stages(device, plan, journal, progress)
+    entries = _measure_operations(stages, spec)
+    table = LatencyTable(
+        device=device.name,
+        precision=precision,
+        threads=conditions["threads"],
+        spec=spec,
+        created=journal.conditions["time"],
+        conditions=journal.conditions,
+        plan=asdict(plan),
+        overhead=entries.pop(OVERHEAD),
+        entries=entries,
+    )
+    table = _calibrate(stages, table, space, calibration, np.random.default_rng(seed))
+    if out is not None:
+        table.write(out)
+    journal.remove()
+    return table
+
+
+class _Stages:
+    """Measures one list of models after the other, keeping the journal after every round."""
+
+    def __init__(
+        self, device: Device, plan: MeasurePlan, journal: Journal, progress: ProgressCallback | None
+    ) -> None:
+        self.device = device
+        self.journal = journal
+        self._plan = plan
+        self._progress = progress
+
+    def measure(self, stage: str, builders: Mapping[str, Callable[[Path], None]]) -> list[Measurement]:
+        """Return a measurement for each of ``builders``, which write the models and name them in the journal."""
+        names = list(builders)
+        samples = self.journal.samples(stage, names)
+        with tempfile.TemporaryDirectory(prefix="cars-hw-") as folder:
+            models = [Path(folder) / f"{index}.{self.device.model_format}" for index in range(len(names))]
+            for name, model, taken in zip(names, models, samples, strict=True):
+                if wants_more(taken, self._plan):
+                    builders[name](model)
+
+            def run_round(order: list[int], seed: int) -> list[float]:
+                session = replace(self._plan, sessions=1, max_extra_sessions=0, seed=seed)
+                before = sum(min(len(taken), self._plan.sessions) for taken in samples)
+                due = [models[index] for index in order]
+                measured = self.device.measure(due, session, self._report(stage, before, len(names)))
+                return [measurement.ms for measurement in measured]
+
+            return measure_in_rounds(
+                run_round,
+                len(names),
+                self._plan,
+                samples=samples,
+                on_round=lambda taken: self.journal.keep(stage, names, taken),
+            )
+
+    def _report(self, stage: str, before: int, count: int) -> Callable[[int], None]:
+        total = count * self._plan.sessions
+
+        def report(done: int) -> None:
+            if self._progress is not None:
+                self._progress(stage, min(before + done, total), total)
+
+        return report
+
+
+def _measure_operations(stages: _Stages, spec: NetworkSpec) -> dict[str, Measurement]:
+    """Return the measurement of every key of ``spec`` by its text, and that of the overhead."""
+    model_format = stages.device.model_format
+    builders: dict[str, Callable[[Path], None]] = {OVERHEAD: lambda path: build_overhead(path, model_format)}
+    for key in spec_keys(spec):
+        builders[str(key)] = lambda path, key=key: build_model(key, path, model_format)  # type: ignore[misc]
+    return dict(zip(builders, stages.measure("operations", builders), strict=True))
+
+
+def _calibrate(
+    stages: _Stages, table: LatencyTable, space: SearchSpace, count: int, rng: np.random.Generator
+) -> LatencyTable:
+    """Return ``table`` with ``count`` calibration networks and the predictor."""
+    sums = OperationSums(table.spec, table.costs())
+    genotypes = spread_genotypes(space, sums.total, count, rng)
+    model_format = stages.device.model_format
+    builders: dict[str, Callable[[Path], None]] = {}
+    for genotype in genotypes:
+        builders[genotype.to_darts()] = lambda path, genotype=genotype: build_network(  # type: ignore[misc]
+            table.spec, genotype, path, model_format
+        )
+    measured = stages.measure("networks", builders)
+    networks = tuple(CalibrationNetwork(*pair) for pair in zip(genotypes, measured, strict=True))
+    try:
+        predictor = fit_coefficients(table, networks)
+    except DeviceError:
+        # To go on from samples that no predictor can be made of would fail in the same way for ever.
+        stages.journal.remove()
+        raise
+    return replace(table, calibration=networks, predictor=predictor)
