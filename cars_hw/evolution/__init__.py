@@ -1,1 +1,1 @@
-"""evolution."""
+"""Evolution: populations, variation, selection by pNSGA-III, and the search that drives them."""

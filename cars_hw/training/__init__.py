@@ -1,1 +1,1 @@
-"""training."""
+"""Training: the shared weights of a search, and the networks that were chosen."""

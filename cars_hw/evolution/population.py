@@ -1,0 +1,55 @@
+"""The members of a population, and the rows that they are to the selection."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cars_hw.genotype import Genotype
+
+
+@dataclass(frozen=True)
+class Member:
+    """An architecture as its last evaluation saw it.
+
+    ``accuracy`` is a fraction of the evaluated images under the shared weights; ``gain`` is what it gained
+    since the generation before; ``costs`` are the values of the cost objectives, in their units.
+    """
+
+    genotype: Genotype
+    costs: tuple[float, ...]
+    accuracy: float
+    gain: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            "genotype": self.genotype.to_dict(),
+            "accuracy": self.accuracy,
+            "gain": self.gain,
+            "costs": list(self.costs),
+        }
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> Member:
+        """Build a member from :meth:`to_dict`'s form."""
+        return cls(Genotype.from_dict(value["genotype"]), tuple(value["costs"]), value["accuracy"], value["gain"])
+
+
+def objective_rows(members: Sequence[Member], scales: Sequence[float]) -> NDArray[np.float64]:
+    """Return shape (N, 1 + M): the error (a fraction), then each cost divided by its scale."""
+    return np.array(
+        [
+            [1 - member.accuracy, *(cost / scale for cost, scale in zip(member.costs, scales, strict=True))]
+            for member in members
+        ]
+    )
+
+
+def gains(members: Sequence[Member]) -> NDArray[np.float64]:
+    """Return shape (N,): the accuracy that each gained."""
+    return np.array([member.gain for member in members])

@@ -1,0 +1,265 @@
+"""Algorithm 1 of CARS: parameters and architectures are optimised in turn, so that one search gives a front."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from cars_hw.errors import BudgetError
+from cars_hw.evolution.hypervolume import hypervolume
+from cars_hw.evolution.objectives import CostObjective, feasible
+from cars_hw.evolution.pnsga3 import (
+    Normalization,
+    Protection,
+    pareto_front,
+    reference_directions,
+    survive,
+)
+from cars_hw.evolution.population import Member, gains, objective_rows
+from cars_hw.evolution.variation import VariationRates, offspring
+from cars_hw.genotype import Genotype
+from cars_hw.progress import Progress, silent
+from cars_hw.space import SearchSpace
+
+
+class SharedWeights(Protocol):
+    """What the search asks of the SuperNet: to learn, and to judge."""
+
+    def train(self, draw: Callable[[int], Sequence[Genotype]]) -> float:
+        """Train one epoch; ``draw(B)`` gives the architectures of a step. Return the mean loss."""
+
+    def remember(self) -> None:
+        """Keep the present weights as those of the generation before."""
+
+    def accuracies(self, genotypes: Sequence[Genotype], *, before: bool = False, full: bool = False) -> list[float]:
+        """Return each one's accuracy (a fraction), all on the same batches in the same order.
+
+        ``before`` judges under the remembered weights, ``full`` on all validation images instead of the
+        subset.
+        """
+
+    def state(self) -> dict[str, Any]:
+        """Return all that a resumed search needs: tensors and plain values."""
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up the state that :meth:`state` returned."""
+
+
+@dataclass(frozen=True)
+class EvolutionSettings:
+    """How long, how many, and who is protected.
+
+    ``epochs`` in all, of which ``warmup_epochs`` come first; then a generation is one architecture step and
+    ``epochs_per_generation`` epochs of parameter steps. Raises ValueError for a setting that makes no sense.
+    """
+
+    population: int = 128
+    epochs: int = 500
+    warmup_epochs: int = 50
+    epochs_per_generation: int = 10
+    protection: Protection = "speed"
+    rates: VariationRates = field(default_factory=VariationRates)
+
+    def __post_init__(self) -> None:
+        if min(self.population, self.epochs, self.warmup_epochs, self.epochs_per_generation) < 1:
+            raise ValueError("population, epochs, warm-up and epochs a generation must be at least 1")
+        if self.generations < 1:
+            raise ValueError(
+                f"{self.epochs} epochs leave no generation after {self.warmup_epochs} epochs of warm-up"
+            )
+
+    @property
+    def generations(self) -> int:
+        """The number of architecture steps; epochs that do not fill a generation are not run."""
+        return (self.epochs - self.warmup_epochs) // self.epochs_per_generation
+
+
+class Search:
+    """One search: its population, its random state, and where it stands.
+
+    The state after each unit of work (an epoch of warm-up, a generation) is whole: written down and restored,
+    the search goes on as if it had never stopped.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        objectives: Sequence[CostObjective],
+        weights: SharedWeights,
+        settings: EvolutionSettings,
+        *,
+        seed: int,
+        anchor: Genotype | None = None,
+    ) -> None:
+        """Prepare a search; ``anchor`` is a genotype that keeps to every budget, needed where there is one."""
+        if not objectives:
+            raise ValueError("a search needs at least one cost beside the error")
+        limited = any(objective.limit is not None for objective in objectives)
+        if limited and (anchor is None or not feasible(objectives, anchor)):
+            uppers = () if anchor is None else tuple(objective.upper(anchor) for objective in objectives)
+            raise BudgetError("no architecture that keeps to the budget is known", uppers)
+        self.space = space
+        self.objectives = tuple(objectives)
+        self.weights = weights
+        self.settings = settings
+        self.anchor = anchor
+        self.rng = np.random.default_rng(seed)
+        self.directions = reference_directions(1 + len(objectives), settings.population)
+        self.normalization = Normalization(1 + len(objectives))
+        self.population: list[Member] = []
+        self.history: list[dict[str, Any]] = []
+        self.warmed_up = 0
+        self.generation = 0
+        # A cost is compared in multiples of its limit, or of what the first population costs at most.
+        self.scales: list[float] = []
+
+    @property
+    def finished(self) -> bool:
+        """Whether all generations have been run."""
+        return self.generation >= self.settings.generations
+
+    def run(self, checkpoint: Callable[[], None] = lambda: None, progress: Progress = silent) -> list[Member]:
+        """Run from where the search stands to its end and return the front, cheapest first.
+
+        ``checkpoint`` is called after each unit of work; the state is whole then.
+        """
+        settings = self.settings
+        while self.warmed_up < settings.warmup_epochs:
+            progress("warm-up", self.warmed_up, settings.warmup_epochs)
+            self.warm_up()
+            checkpoint()
+        progress("warm-up", settings.warmup_epochs, settings.warmup_epochs)
+        while not self.finished:
+            self.evolve(lambda done, total: progress("generations", self.generation * total + done, self.steps))
+            checkpoint()
+        progress("generations", self.steps, self.steps)
+        return self.front()
+
+    @property
+    def steps(self) -> int:
+        """What progress counts: each generation's architecture step and its epochs."""
+        return self.settings.generations * (1 + self.settings.epochs_per_generation)
+
+    def warm_up(self) -> None:
+        """Train one epoch on architectures that are drawn uniformly (CARS, section 4.1)."""
+        # Newcomers of the first generation are measured against weights that are one generation younger.
+        if self.warmed_up == max(0, self.settings.warmup_epochs - self.settings.epochs_per_generation):
+            self.weights.remember()
+        self.weights.train(lambda count: [self.space.sample(self.rng) for _ in range(count)])
+        self.warmed_up += 1
+
+    def evolve(self, progress: Callable[[int, int], None] = lambda _done, _total: None) -> None:
+        """Run one generation: an architecture step, then the parameter steps."""
+        total = 1 + self.settings.epochs_per_generation
+        progress(0, total)
+        candidates = self.candidates()
+        self.population = self.select(candidates)
+        self.weights.remember()
+        losses = []
+        for epoch in range(self.settings.epochs_per_generation):
+            progress(1 + epoch, total)
+            losses.append(self.weights.train(self.draw))
+        self.generation += 1
+        self.history.append(self._record(candidates, losses))
+
+    def candidates(self) -> list[Member]:
+        """Return parents and offspring, all evaluated under the present weights."""
+        parents = [member.genotype for member in self.population]
+        wanted = self.settings.population if parents else 2 * self.settings.population
+        children = offspring(
+            parents,
+            wanted,
+            self.space,
+            self.settings.rates,
+            self.rng,
+            allowed=lambda genotype: feasible(self.objectives, genotype),
+            anchor=self.anchor,
+        )
+        everybody = parents + children
+        accuracies = self.weights.accuracies(everybody)
+        earlier = [member.accuracy for member in self.population]
+        if self.settings.protection in ("speed", "both"):
+            earlier += self.weights.accuracies(children, before=True)
+        else:
+            earlier += accuracies[len(parents) :]
+        return [
+            Member(genotype, self._costs(genotype), accuracy, accuracy - before)
+            for genotype, accuracy, before in zip(everybody, accuracies, earlier, strict=True)
+        ]
+
+    def select(self, candidates: Sequence[Member]) -> list[Member]:
+        """Return the survivors by pNSGA-III."""
+        if not self.scales:
+            self.scales = [
+                objective.limit or max(member.costs[index] for member in candidates) or 1.0
+                for index, objective in enumerate(self.objectives)
+            ]
+        rows = survive(
+            objective_rows(candidates, self.scales),
+            gains(candidates),
+            self.settings.population,
+            self.settings.protection,
+            reference_directions=self.directions,
+            normalization=self.normalization,
+            random_state=self.rng,
+        )
+        return [candidates[row] for row in rows]
+
+    def draw(self, count: int) -> list[Genotype]:
+        """Draw ``count`` architectures of the population without replacement (Eq. 3's B)."""
+        chosen = self.rng.choice(len(self.population), size=min(count, len(self.population)), replace=False)
+        return [self.population[int(index)].genotype for index in chosen]
+
+    def front(self) -> list[Member]:
+        """Return the Pareto front of the population under the final weights, on all validation images.
+
+        Cheapest first, by the first cost.
+        """
+        genotypes = [member.genotype for member in self.population]
+        accuracies = self.weights.accuracies(genotypes, full=True)
+        final = [
+            Member(genotype, self._costs(genotype), accuracy)
+            for genotype, accuracy in zip(genotypes, accuracies, strict=True)
+        ]
+        best = pareto_front(objective_rows(final, self.scales))
+        return sorted((final[row] for row in best), key=lambda member: (member.costs, -member.accuracy))
+
+    def state(self) -> dict[str, Any]:
+        """Return where the search stands, in JSON's own types; the weights' state is not in it."""
+        return {
+            "warmed_up": self.warmed_up,
+            "generation": self.generation,
+            "population": [member.to_dict() for member in self.population],
+            "history": self.history,
+            "scales": self.scales,
+            "rng": self.rng.bit_generator.state,
+            "normalization": self.normalization.state(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up the state that :meth:`state` returned."""
+        self.warmed_up = state["warmed_up"]
+        self.generation = state["generation"]
+        self.population = [Member.from_dict(member) for member in state["population"]]
+        self.history = list(state["history"])
+        self.scales = list(state["scales"])
+        self.rng.bit_generator.state = state["rng"]
+        self.normalization = Normalization.restore(state["normalization"])
+
+    def _costs(self, genotype: Genotype) -> tuple[float, ...]:
+        return tuple(objective.value(genotype) for objective in self.objectives)
+
+    def _record(self, candidates: Sequence[Member], losses: Sequence[float]) -> dict[str, Any]:
+        rows = objective_rows(self.population, self.scales)
+        return {
+            "generation": self.generation,
+            "candidates": len(candidates),
+            "loss": float(np.mean(losses)),
+            "best_accuracy": max(member.accuracy for member in self.population),
+            # The reference point is an error of 1 at the scale of every cost.
+            "hypervolume": hypervolume(rows, np.ones(rows.shape[1])),
+            "population": [member.to_dict() for member in self.population],
+        }

@@ -1,0 +1,112 @@
+"""How offspring come about: mutation, crossover, fresh ones; within the budget and never twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cars_hw.genotype import NODES, Genotype
+from cars_hw.space import CELL_NAMES, SearchSpace, replace_node
+
+RETRIES = 100
+"""How often a draw that is over the budget or known already is thrown away before it is repaired."""
+
+
+@dataclass(frozen=True)
+class VariationRates:
+    """The probabilities of the three ways, and of a node to be touched by mutation or crossover.
+
+    The defaults are the paper's (CARS, section 4.1). Raises ValueError unless they are probabilities.
+    """
+
+    mutation: float = 0.25
+    crossover: float = 0.25
+    random: float = 0.5
+    node: float = 0.5
+
+    def __post_init__(self) -> None:
+        ways = (self.mutation, self.crossover, self.random)
+        if not all(0 <= rate <= 1 for rate in (*ways, self.node)) or abs(sum(ways) - 1) > 1e-9:
+            raise ValueError(f"the rates of mutation, crossover and random must sum to 1: {self}")
+
+
+def mutate(parent: Genotype, space: SearchSpace, rate: float, rng: np.random.Generator) -> Genotype:
+    """Redraw each node of both cells with probability ``rate``."""
+    child = parent
+    for name in CELL_NAMES:
+        for number in range(NODES):
+            if rng.random() < rate:
+                child = replace_node(child, name, number, space.sample_node(number, rng))
+    return child
+
+
+def crossover(first: Genotype, second: Genotype, rate: float, rng: np.random.Generator) -> Genotype:
+    """Take each node of both cells from ``second`` with probability ``rate``, else from ``first``."""
+    child = first
+    for name in CELL_NAMES:
+        for number in range(NODES):
+            if rng.random() < rate:
+                child = replace_node(child, name, number, getattr(second, name)[number])
+    return child
+
+
+def repair(
+    genotype: Genotype, anchor: Genotype, allowed: Callable[[Genotype], bool], rng: np.random.Generator
+) -> Genotype:
+    """Replace nodes, in random order, by those of ``anchor`` until ``genotype`` is allowed.
+
+    Ends after eight nodes at the latest, at ``anchor`` itself.
+    """
+    places = [(name, number) for name in CELL_NAMES for number in range(NODES)]
+    for index in rng.permutation(len(places)):
+        if allowed(genotype):
+            break
+        name, number = places[int(index)]
+        genotype = replace_node(genotype, name, number, getattr(anchor, name)[number])
+    return genotype
+
+
+def offspring(
+    parents: Sequence[Genotype],
+    count: int,
+    space: SearchSpace,
+    rates: VariationRates,
+    rng: np.random.Generator,
+    *,
+    allowed: Callable[[Genotype], bool] = lambda _: True,
+    anchor: Genotype | None = None,
+) -> list[Genotype]:
+    """Return at most ``count`` new genotypes, all allowed, none among ``parents`` and none twice.
+
+    A draw that is not allowed or not new is thrown away; after `RETRIES` of them in a row, draws are repaired
+    towards ``anchor`` (an allowed genotype) for as many tries again. Fewer than ``count`` come back only when
+    the allowed part of the space seems exhausted. Without parents all are fresh.
+    """
+    taken = {parent.key() for parent in parents}
+    children: list[Genotype] = []
+    for _ in range(count):
+        for attempt in range(2 * RETRIES):
+            child = _draw(parents, space, rates, rng)
+            if attempt >= RETRIES and anchor is not None:
+                child = repair(child, anchor, allowed, rng)
+            if child.key() not in taken and allowed(child):
+                taken.add(child.key())
+                children.append(child)
+                break
+        else:
+            break
+    return children
+
+
+def _draw(
+    parents: Sequence[Genotype], space: SearchSpace, rates: VariationRates, rng: np.random.Generator
+) -> Genotype:
+    way = rng.random()
+    if not parents or way < rates.random:
+        return space.sample(rng)
+    if way < rates.random + rates.mutation or len(parents) < 2:
+        return mutate(parents[int(rng.integers(len(parents)))], space, rates.node, rng)
+    first, second = rng.choice(len(parents), size=2, replace=False)
+    return crossover(parents[int(first)], parents[int(second)], rates.node, rng)

@@ -1,0 +1,88 @@
+"""Presets: settings of a search and of the training after it that belong together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from cars_hw.errors import InputError
+from cars_hw.evolution.search import EvolutionSettings
+from cars_hw.evolution.variation import VariationRates
+from cars_hw.training.settings import Recipe, SharedTraining
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named set of settings; ``summary`` says in one line what it is for.
+
+    The SuperNet has ``supernet_channels`` and ``supernet_layers``; None takes those of the network that
+    ships.
+    """
+
+    summary: str
+    recipe: Recipe
+    supernet_channels: int | None = None
+    supernet_layers: int | None = None
+    evolution: EvolutionSettings = field(default_factory=EvolutionSettings)
+    training: SharedTraining = field(default_factory=SharedTraining)
+
+
+_FEW_RANDOM: Final = VariationRates(mutation=0.45, crossover=0.45, random=0.1)
+
+_DARTS_CIFAR: Final = Recipe(epochs=600, batch_size=96, auxiliary=0.4, drop_path=0.2, cutout=16)
+
+PRESETS: Final[dict[str, Preset]] = {
+    "quick": Preset(
+        summary="minutes on two CPU cores, for small images and small networks",
+        evolution=EvolutionSettings(
+            population=16,
+            epochs=14,
+            warmup_epochs=4,
+            epochs_per_generation=1,
+            protection="size",
+            rates=_FEW_RANDOM,
+        ),
+        training=SharedTraining(
+            batch_size=64,
+            learning_rate=0.1,
+            learning_rate_min=0.005,
+            crop_padding=2,
+            validation_fraction=0.2,
+            evaluation_images=500,
+        ),
+        recipe=Recipe(epochs=6, batch_size=64, learning_rate=0.05, crop_padding=2),
+    ),
+    "cifar": Preset(
+        summary="about a fifth of the paper's search, for CIFAR-10 and the like, on a GPU",
+        supernet_channels=16,
+        supernet_layers=8,
+        evolution=EvolutionSettings(
+            population=64,
+            epochs=110,
+            warmup_epochs=10,
+            epochs_per_generation=5,
+            protection="size",
+            rates=_FEW_RANDOM,
+        ),
+        training=SharedTraining(evaluation_images=5000),
+        recipe=_DARTS_CIFAR,
+    ),
+    "paper": Preset(
+        summary="the paper's search: population 128, 50 epochs of warm-up, 45 generations of 10 epochs",
+        supernet_channels=16,
+        supernet_layers=8,
+        recipe=_DARTS_CIFAR,
+    ),
+}
+"""``paper`` has the paper's protection and rates; the others what is expected to search better."""
+
+
+def named_preset(name: str) -> Preset:
+    """Return the preset called ``name``.
+
+    Raises:
+        InputError: there is none; the message lists those that are.
+    """
+    if name not in PRESETS:
+        raise InputError(f"unknown preset '{name}'; known: {', '.join(PRESETS)}")
+    return PRESETS[name]

@@ -1,0 +1,247 @@
+"""A run on disk: plain files that a person can read, each written in one step.
+
+::
+
+    run.json         configuration, versions, seed
+    tables/          copies of the latency tables that the search used
+    history.jsonl    a line a generation
+    front.json       the Pareto front
+    checkpoint/      where the search stands
+    trained/         weights of trained networks, each with a JSON beside it
+    models/          exported models, each with its card beside it
+    verified.json    what the exported models took on the device
+    report.html
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from cars_hw.errors import CarsHwError, RunError
+from cars_hw.files import to_json, write_json, write_text
+from cars_hw.genotype import Genotype
+from cars_hw.spec import NetworkSpec
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What a table says of a network, in milliseconds: predicted, its upper bound, and what was asked for."""
+
+    device: str
+    predicted_ms: float
+    bound_ms: float
+    asked_ms: float | None
+
+
+@dataclass(frozen=True)
+class FrontNetwork:
+    """A network of the front. ``accuracy`` is a fraction of the validation images, under shared weights."""
+
+    name: str
+    genotype: Genotype
+    accuracy: float
+    parameters: int
+    multiply_adds: int
+    promises: tuple[Promise, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {**asdict(self), "genotype": self.genotype.to_dict(), "promises": [*map(asdict, self.promises)]}
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> FrontNetwork:
+        """Build a network from :meth:`to_dict`'s form; KeyError or TypeError where it is not that."""
+        promises = tuple(Promise(**promise) for promise in value["promises"])
+        return cls(**{**value, "genotype": Genotype.from_dict(value["genotype"]), "promises": promises})
+
+
+@dataclass(frozen=True)
+class TrainedNetwork:
+    """A network that was trained: ``accuracy`` is a fraction of the test images."""
+
+    name: str
+    genotype: Genotype
+    accuracy: float
+    loss: float
+    recipe: dict[str, Any]
+    seed: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {**asdict(self), "genotype": self.genotype.to_dict()}
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> TrainedNetwork:
+        """Build a network from :meth:`to_dict`'s form; KeyError or TypeError where it is not that."""
+        return cls(**{**value, "genotype": Genotype.from_dict(value["genotype"])})
+
+
+class RunFolder:
+    """The files of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path, configuration: dict[str, Any], about: dict[str, Any]) -> RunFolder:
+        """Begin a run in the new folder ``path``.
+
+        Raises:
+            RunError: there is something at ``path`` already.
+        """
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise RunError(f"{path} exists; go on with it by --resume, or choose another folder with --out")
+        run = cls(path)
+        write_json(run.path / "run.json", {"schema": SCHEMA, **about, "configuration": configuration})
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """Open the run at ``path``.
+
+        Raises:
+            RunError: there is none, or it is of another schema.
+        """
+        run = cls(path)
+        if not (path / "run.json").is_file():
+            raise RunError(f"{path} is no run folder: it has no run.json; make one with: cars-hw search")
+        schema = run._read("run.json").get("schema")
+        if schema != SCHEMA:
+            raise RunError(f"{path} has schema {schema}; this version of cars-hw reads {SCHEMA}")
+        return run
+
+    @property
+    def configuration(self) -> dict[str, Any]:
+        """What the run was configured with."""
+        configuration = self._read("run.json").get("configuration")
+        if not isinstance(configuration, dict):
+            raise RunError(f"{self.path / 'run.json'} has no configuration; the run cannot be used")
+        return configuration
+
+    def require(self, configuration: dict[str, Any]) -> None:
+        """Check that the run was begun with ``configuration``.
+
+        Raises:
+            RunError: it was not; the message names the first setting that differs.
+        """
+        difference = _first_difference(self.configuration, json.loads(to_json(configuration)))
+        if difference is not None:
+            name, before, now = difference
+            raise RunError(
+                f"{self.path} was begun with {name} = {before}, not {now}; resume with the same settings, "
+                "or start a new run with another --out"
+            )
+
+    @property
+    def network(self) -> NetworkSpec:
+        """The network that the run's genotypes ship as."""
+        return NetworkSpec.from_dict(self.configuration.get("network"))
+
+    @property
+    def checkpoint(self) -> Path:
+        """The search's checkpoint."""
+        return self.path / "checkpoint" / "search.pt"
+
+    def table_path(self, index: int) -> Path:
+        """The copy of the table with this index."""
+        return self.path / "tables" / f"{index}.json"
+
+    def weights_path(self, name: str) -> Path:
+        """The weights of the trained network ``name``."""
+        return self.path / "trained" / f"{name}.pt"
+
+    def model_path(self, name: str, model_format: str) -> Path:
+        """The exported model ``name``."""
+        return self.path / "models" / f"{name}.{model_format}"
+
+    @property
+    def report(self) -> Path:
+        """The report."""
+        return self.path / "report.html"
+
+    def write_history(self, history: Sequence[dict[str, Any]]) -> None:
+        """Write a line a generation."""
+        lines = (json.dumps(generation, allow_nan=False) + "\n" for generation in history)
+        write_text(self.path / "history.jsonl", "".join(lines))
+
+    def history(self) -> list[dict[str, Any]]:
+        """Return the generations so far."""
+        path = self.path / "history.jsonl"
+        if not path.is_file():
+            return []
+        try:
+            return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        except ValueError as error:
+            raise RunError(f"{path} is damaged: {error}") from error
+
+    def write_front(self, networks: Sequence[FrontNetwork]) -> None:
+        """Write the front."""
+        content = {"schema": SCHEMA, "networks": [network.to_dict() for network in networks]}
+        write_json(self.path / "front.json", content)
+
+    def front(self) -> list[FrontNetwork]:
+        """Return the front.
+
+        Raises:
+            RunError: the search has not finished, or the file is damaged.
+        """
+        if not (self.path / "front.json").is_file():
+            raise RunError(f"the search in {self.path} has not finished; go on with: cars-hw search --resume")
+        return [self._parsed("front.json", FrontNetwork.from_dict, n) for n in self._read("front.json")["networks"]]
+
+    def write_trained(self, network: TrainedNetwork) -> None:
+        """Note that ``network`` was trained; its weights have been written before."""
+        write_json(self.weights_path(network.name).with_suffix(".json"), network.to_dict())
+
+    def trained(self) -> list[TrainedNetwork]:
+        """Return the trained networks, by name."""
+        names = sorted(path.name for path in (self.path / "trained").glob("*.json"))
+        return [
+            self._parsed(f"trained/{name}", TrainedNetwork.from_dict, self._read(f"trained/{name}"))
+            for name in names
+        ]
+
+    def write_verified(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Write what the models took on their devices."""
+        write_json(self.path / "verified.json", {"schema": SCHEMA, "models": list(rows)})
+
+    def verified(self) -> list[dict[str, Any]]:
+        """Return what the models took on their devices; empty before it was measured."""
+        if not (self.path / "verified.json").is_file():
+            return []
+        return list(self._read("verified.json").get("models", []))
+
+    def _read(self, name: str) -> dict[str, Any]:
+        path = self.path / name
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise RunError(f"cannot read {path}: {error.strerror}") from error
+        except ValueError as error:
+            raise RunError(f"{path} is not JSON: {error}") from error
+        if not isinstance(content, dict):
+            raise RunError(f"{path} does not hold an object")
+        return content
+
+    def _parsed(self, name: str, parse: Any, value: Any) -> Any:  # noqa: ANN401 -- any of the records
+        try:
+            return parse(value)
+        except (KeyError, TypeError, AttributeError, CarsHwError) as error:
+            raise RunError(f"{self.path / name} is damaged: {error}") from error
+
+
+def _first_difference(before: Any, now: Any, name: str = "") -> tuple[str, Any, Any] | None:  # noqa: ANN401
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in [*before, *(key for key in now if key not in before)]:
+            inner = f"{name}.{key}" if name else key
+            found = _first_difference(before.get(key), now.get(key), inner)
+            if found is not None:
+                return found
+        return None
+    return None if before == now else (name, before, now)

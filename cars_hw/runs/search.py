@@ -1,0 +1,297 @@
+"""The first step of a run: from data, tables and budgets to a front."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from cars_hw.cost import network_cost
+from cars_hw.data import DataBundle, load
+from cars_hw.errors import BudgetError, InputError
+from cars_hw.evolution import checkpoint
+from cars_hw.evolution.objectives import CostObjective, excess, feasible
+from cars_hw.evolution.population import Member
+from cars_hw.evolution.search import Search
+from cars_hw.genotype import Genotype
+from cars_hw.latency import LatencyTable, Predictor, smallest
+from cars_hw.presets import Preset
+from cars_hw.progress import Progress, silent
+from cars_hw.runs.folder import FrontNetwork, Promise, RunFolder
+from cars_hw.space import SearchSpace
+from cars_hw.spec import NetworkSpec
+from cars_hw.supernet import SuperNet
+from cars_hw.training.shared import SuperNetWeights
+from cars_hw.units import format_latency
+
+COSTS: Final = ("parameters", "multiply-adds")
+"""The costs that need no table, in millions."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A device's table and, in milliseconds, what a network may take there; None: as little as possible."""
+
+    table: LatencyTable
+    limit_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """Where the images come from: see :func:`cars_hw.data.load`."""
+
+    source: str
+    root: Path | None = None
+    download: bool = False
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """All that decides a search.
+
+    ``network`` is the network that ships; the tables are for it. With ``proxy`` the search runs on other data
+    than the network is meant for, as the paper does, CIFAR-10 for ImageNet; otherwise the data must fit.
+    """
+
+    data: DataSource
+    network: NetworkSpec
+    preset: Preset
+    budgets: tuple[Budget, ...] = ()
+    costs: tuple[str, ...] = ()
+    space: SearchSpace = field(default_factory=SearchSpace)
+    seed: int = 0
+    proxy: bool = False
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        for budget in self.budgets:
+            budget.table.require(self.network, budget.table.precision)
+        if not self.budgets and not self.costs:
+            raise InputError("a search needs a cost: give a latency table, or parameters or multiply-adds")
+        unknown = [name for name in self.costs if name not in COSTS]
+        if unknown:
+            raise InputError(f"unknown cost '{unknown[0]}'; known: {', '.join(COSTS)}")
+
+
+def run_search(
+    plan: SearchPlan,
+    out: Path,
+    *,
+    resume: bool = False,
+    progress: Progress = silent,
+    on_generation: Callable[[dict[str, Any]], None] = lambda _record: None,
+) -> RunFolder:
+    """Search by ``plan`` in the run folder ``out`` and return it with its front written.
+
+    With ``resume`` the search goes on after the last unit of work that was finished, and ends with the front
+    that it would have had; a search that has ended is left as it is. ``on_generation`` hears of each one.
+
+    Raises:
+        BudgetError: no architecture keeps to the budgets; the message names the smallest latency.
+        RunError: ``out`` exists, or was begun with other settings.
+        DatasetError: the data cannot be used, or does not fit the network.
+    """
+    configuration = _configuration(plan)
+    objectives = cost_objectives(plan)
+    anchor = find_anchor(plan, objectives)
+    if resume and (out / "run.json").is_file():
+        run = RunFolder.open(out)
+        run.require(configuration)
+        if (out / "front.json").is_file():
+            return run
+    else:
+        run = None
+    data = load_data(plan)
+    if run is None:
+        run = RunFolder.create(out, configuration, _about())
+    for index, budget in enumerate(plan.budgets):
+        budget.table.write(run.table_path(index))
+    search = _build(plan, data, objectives, anchor)
+    if resume and run.checkpoint.is_file():
+        checkpoint.restore(search, run.checkpoint)
+        run.write_history(search.history)
+
+    def write_down() -> None:
+        checkpoint.save(search, run.checkpoint)
+        run.write_history(search.history)
+        if search.history and search.history[-1]["generation"] == search.generation:
+            on_generation(search.history[-1])
+
+    front = search.run(write_down, progress)
+    run.write_front(describe_front(plan, front))
+    return run
+
+
+def cost_objectives(plan: SearchPlan) -> list[CostObjective]:
+    """Return the latencies, in the order of the tables, and then the other costs of ``plan``."""
+    objectives = []
+    for budget in plan.budgets:
+        predictor = Predictor(budget.table)
+        objectives.append(
+            CostObjective(
+                name=f"latency on {budget.table.device}",
+                unit="ms",
+                value=lambda genotype, predictor=predictor: predictor.predict(genotype).ms,  # type: ignore[misc]
+                bound=predictor.bound,
+                limit=budget.limit_ms,
+            )
+        )
+    for name in plan.costs:
+        attribute = name.replace("-", "_")
+
+        def millions(genotype: Genotype, attribute: str = attribute) -> float:
+            return float(getattr(network_cost(plan.network, genotype), attribute)) / 1e6
+
+        objectives.append(CostObjective(name=name, unit="M", value=millions))
+    return objectives
+
+
+def find_anchor(plan: SearchPlan, objectives: Sequence[CostObjective]) -> Genotype | None:
+    """Return an architecture that keeps to every budget: the one that keeps to them by the widest margin.
+
+    Without budgets this is None.
+
+    Raises:
+        BudgetError: there is none.
+    """
+    if all(objective.limit is None for objective in objectives):
+        return None
+    rng = np.random.default_rng(plan.seed)
+    anchor = smallest(plan.space, lambda genotype: excess(objectives, genotype), rng)
+    if feasible(objectives, anchor):
+        return anchor
+    uppers = tuple(objective.upper(anchor) for objective in objectives if objective.limit is not None)
+    limited = [objective for objective in objectives if objective.limit is not None]
+    told = "; ".join(
+        f"{objective.name}: asked {format_latency(objective.limit or 0)}, possible {format_latency(upper)}"
+        for objective, upper in zip(limited, uppers, strict=True)
+    )
+    raise BudgetError(
+        f"no architecture keeps to the budget ({told}, upper bounds); allow at least that, or profile a smaller "
+        "network with --channels, --layers or --resolution",
+        uppers,
+    )
+
+
+def load_data(plan: SearchPlan) -> DataBundle:
+    """Load the data of ``plan``, resized to what the network takes, and check that it fits.
+
+    Raises:
+        DatasetError: it cannot be loaded.
+        InputError: channels or classes are not those of the network, and the data is no proxy.
+    """
+    resolution = None if plan.proxy else plan.network.resolution
+    data = load(plan.data.source, root=plan.data.root, download=plan.data.download, resolution=resolution)
+    if not plan.proxy:
+        require_fit(data, plan.network)
+    return data
+
+
+def require_fit(data: DataBundle, network: NetworkSpec) -> None:
+    """Check that ``data`` has the channels and classes of ``network``.
+
+    Raises:
+        InputError: it has others.
+    """
+    for name, has, wants in (
+        ("channels", data.channels, network.in_channels),
+        ("classes", data.classes, network.classes),
+    ):
+        if has != wants:
+            raise InputError(
+                f"{data.name} has {has} {name}, the network {wants}; profile the network with "
+                f"--{'in-channels' if name == 'channels' else name} {has}, or search on it as a proxy with --proxy"
+            )
+
+
+def supernet_spec(plan: SearchPlan, data: DataBundle) -> NetworkSpec:
+    """Return the NetworkSpec of the SuperNet: the preset's width and depth, the data's input and classes."""
+    preset = plan.preset
+    spec = plan.network.with_changes(channels=preset.supernet_channels, layers=preset.supernet_layers)
+    if not plan.proxy:
+        return spec
+    # Proxy images are small: they could not spare the factor of eight that the ImageNet stem takes.
+    return replace(spec, resolution=data.resolution, in_channels=data.channels, classes=data.classes, stem="cifar")
+
+
+def describe_front(plan: SearchPlan, front: Sequence[Member]) -> list[FrontNetwork]:
+    """Return the front as it is written down, named in the order that it comes in."""
+    predictors = [Predictor(budget.table) for budget in plan.budgets]
+    networks = []
+    for number, member in enumerate(front, start=1):
+        cost = network_cost(plan.network, member.genotype)
+        predictions = [predictor.predict(member.genotype) for predictor in predictors]
+        networks.append(
+            FrontNetwork(
+                name=f"net-{number:02d}",
+                genotype=member.genotype,
+                accuracy=member.accuracy,
+                parameters=cost.parameters,
+                multiply_adds=cost.multiply_adds,
+                promises=tuple(
+                    Promise(budget.table.device, prediction.ms, prediction.bound_ms, budget.limit_ms)
+                    for budget, prediction in zip(plan.budgets, predictions, strict=True)
+                ),
+            )
+        )
+    return networks
+
+
+def _build(
+    plan: SearchPlan, data: DataBundle, objectives: Sequence[CostObjective], anchor: Genotype | None
+) -> Search:
+    # torch's layers draw their first weights from the global generator; fork it so that nobody else notices.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(plan.seed)
+        supernet = SuperNet(supernet_spec(plan, data))
+    evolution = plan.preset.evolution
+    weights = SuperNetWeights(
+        supernet,
+        data,
+        plan.preset.training,
+        epochs=evolution.warmup_epochs + evolution.generations * evolution.epochs_per_generation,
+        seed=plan.seed,
+        device=plan.device,
+    )
+    return Search(plan.space, objectives, weights, evolution, seed=plan.seed, anchor=anchor)
+
+
+def _configuration(plan: SearchPlan) -> dict[str, Any]:
+    return {
+        "data": plan.data.source,
+        "seed": plan.seed,
+        "network": plan.network.to_dict(),
+        "operations": list(plan.space.operations),
+        "budgets": [
+            {
+                "device": budget.table.device,
+                "limit_ms": budget.limit_ms,
+                "profiled": budget.table.created,
+                "precision": budget.table.precision,
+            }
+            for budget in plan.budgets
+        ],
+        "costs": list(plan.costs),
+        "proxy": plan.proxy,
+        "supernet_channels": plan.preset.supernet_channels,
+        "supernet_layers": plan.preset.supernet_layers,
+        "evolution": asdict(plan.preset.evolution),
+        "training": asdict(plan.preset.training),
+        "recipe": asdict(plan.preset.recipe),
+    }
+
+
+def _about() -> dict[str, Any]:
+    packages = ("cars-hw", "torch", "numpy", "pymoo")
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        "torch_threads": torch.get_num_threads(),
+    }

@@ -1,0 +1,89 @@
+"""The last step of a run: its exported models are measured against what was promised."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from cars_hw.devices.protocol import Device, MeasurePlan
+from cars_hw.errors import RunError
+from cars_hw.export.card import ModelCard, card_path
+from cars_hw.runs.folder import Promise, RunFolder
+
+
+@dataclass(frozen=True)
+class Verified:
+    """One exported model: promised and measured, in milliseconds; accuracy a fraction of the test images."""
+
+    name: str
+    device: str
+    accuracy: float | None
+    parameters: int
+    predicted_ms: float | None
+    bound_ms: float | None
+    asked_ms: float | None
+    measured_ms: float
+    spread: float
+
+    @property
+    def deviation(self) -> float | None:
+        """How much slower (positive) or faster than predicted it is, a fraction of the prediction."""
+        return self.measured_ms / self.predicted_ms - 1 if self.predicted_ms else None
+
+    @property
+    def within_budget(self) -> bool | None:
+        """Whether it keeps to the budget; None where none was asked for."""
+        return None if self.asked_ms is None else self.measured_ms <= self.asked_ms
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {**asdict(self), "deviation": self.deviation, "within_budget": self.within_budget}
+
+
+def verify_run(
+    run: RunFolder,
+    device: Device,
+    *,
+    plan: MeasurePlan | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> list[Verified]:
+    """Measure every exported model of ``run`` on ``device``, and note it in the run and in the models' cards.
+
+    Raises:
+        RunError: nothing has been exported for this device.
+        DeviceError: the device fails.
+    """
+    paths = sorted((run.path / "models").glob(f"*.{device.model_format}"))
+    if not paths:
+        raise RunError(
+            f"{run.path} has no {device.model_format} models to measure; first run: cars-hw export {run.path}"
+        )
+    cards = [ModelCard.read(card_path(path)) for path in paths]
+    front = {network.name: network for network in run.front()}
+    measured = device.measure(paths, plan or MeasurePlan(), progress)
+    rows = []
+    for path, card, measurement in zip(paths, cards, measured, strict=True):
+        network = front.get(path.stem)
+        promise = _promise(network.promises if network else (), device.name)
+        rows.append(
+            Verified(
+                name=path.stem,
+                device=device.name,
+                accuracy=card.accuracy,
+                parameters=network.parameters if network else 0,
+                predicted_ms=promise.predicted_ms if promise else None,
+                bound_ms=promise.bound_ms if promise else None,
+                asked_ms=promise.asked_ms if promise else None,
+                measured_ms=measurement.ms,
+                spread=measurement.spread,
+            )
+        )
+        replace(card, measured_ms=measurement.ms).write(card_path(path))
+    others = [row for row in run.verified() if row.get("device") != device.name]
+    run.write_verified([*others, *(row.to_dict() for row in rows)])
+    return rows
+
+
+def _promise(promises: tuple[Promise, ...], device: str) -> Promise | None:
+    return next((promise for promise in promises if promise.device == device), None)

@@ -1,0 +1,182 @@
+"""The SuperNet's side of a search: Eq. 3 of CARS for the weights, and the judging of architectures."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cars_hw.data import (
+    Augmentation,
+    DataBundle,
+    EvaluationBatches,
+    TrainingBatches,
+    mixed_order,
+    stratified_split,
+)
+from cars_hw.genotype import Genotype
+from cars_hw.supernet import SuperNet
+from cars_hw.training.settings import SharedTraining, cosine
+
+Batch = tuple[Tensor, Tensor]
+
+
+class SuperNetWeights:
+    """Trains and judges a SuperNet; what :class:`cars_hw.evolution.search.SharedWeights` asks for.
+
+    The training images are split once, stratified by ``seed``: one part trains the weights, the other judges
+    the architectures.
+    """
+
+    def __init__(
+        self,
+        supernet: SuperNet,
+        data: DataBundle,
+        settings: SharedTraining,
+        *,
+        epochs: int,
+        seed: int,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.device = torch.device(device)
+        self.supernet = supernet.to(self.device).to(memory_format=torch.channels_last)
+        self.settings = settings
+        self.epochs = epochs
+        self.epoch = 0
+        splitter = torch.Generator().manual_seed(seed)
+        share = settings.validation_fraction
+        train, valid = stratified_split(data.train.labels, [1 - share, share], splitter)
+        # In this order every stretch is mixed by class, so the subset is its beginning.
+        valid = valid[mixed_order(data.train.labels[valid], splitter)]
+        subset = valid[: settings.evaluation_images] if settings.evaluation_images else valid
+        self.batches = TrainingBatches(
+            data.train.select(train),
+            settings.batch_size,
+            data.mean,
+            data.std,
+            Augmentation(settings.crop_padding, True, settings.cutout),
+            device=self.device,
+        )
+        self._subset, self._full = (
+            EvaluationBatches(data.train.select(part), settings.evaluation_batch, data.mean, data.std, self.device)
+            for part in (subset, valid)
+        )
+        self.optimizer = torch.optim.SGD(
+            self.supernet.parameters(),
+            lr=settings.learning_rate,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+        )
+        self.generator = torch.Generator().manual_seed(seed + 1)
+        self._before = self._copied_weights()
+
+    def train(self, draw: Callable[[int], Sequence[Genotype]]) -> float:
+        """Train one epoch and return its mean loss.
+
+        Each minibatch draws B architectures, and the gradient is the mean over them (Eq. 3).
+        """
+        settings = self.settings
+        rate = cosine(self.epoch / self.epochs, settings.learning_rate, settings.learning_rate_min)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.supernet.train()
+        total = torch.zeros((), device=self.device)
+        for images, labels in self.batches.epoch(self.generator):
+            total += self.step(images, labels, draw(settings.architectures))
+        self.epoch += 1
+        return float(total) / len(self.batches)
+
+    def step(self, images: Tensor, labels: Tensor, genotypes: Sequence[Genotype]) -> Tensor:
+        """Take one step on a minibatch and return its loss, detached.
+
+        Parameters that no drawn architecture uses keep a gradient of None, which is what makes the optimiser
+        pass them by: no momentum, no decay.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=self.device)
+        for genotype in genotypes:
+            with self._autocast():
+                loss = F.cross_entropy(self.supernet(images, genotype), labels) / len(genotypes)
+            torch.autograd.backward(loss)
+            total += loss.detach()
+        torch.nn.utils.clip_grad_norm_(self.supernet.parameters(), self.settings.gradient_clip)
+        self.optimizer.step()
+        return total
+
+    def remember(self) -> None:
+        """Keep the present weights as those of the generation before."""
+        self._before = self._copied_weights()
+
+    def accuracies(self, genotypes: Sequence[Genotype], *, before: bool = False, full: bool = False) -> list[float]:
+        """Return each one's accuracy as a fraction of the judged images; see the protocol."""
+        batches = self._full if full else self._subset
+        with self._remembered() if before else _unchanged():
+            return evaluate(self.supernet, genotypes, batches, self._autocast)
+
+    def state(self) -> dict[str, Any]:
+        """Return the weights, those before, the optimiser, the epoch and the random state."""
+        return {
+            "supernet": self.supernet.state_dict(),
+            "before": self._before,
+            "optimizer": self.optimizer.state_dict(),
+            "epoch": self.epoch,
+            "generator": self.generator.get_state(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up the state that :meth:`state` returned."""
+        self.supernet.load_state_dict(state["supernet"])
+        self._before = {name: value.to(self.device) for name, value in state["before"].items()}
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.epoch = state["epoch"]
+        self.generator.set_state(state["generator"].cpu())
+
+    def _copied_weights(self) -> dict[str, Tensor]:
+        return copy.deepcopy(self.supernet.state_dict())
+
+    @contextmanager
+    def _remembered(self) -> Iterator[None]:
+        now = self._copied_weights()
+        self.supernet.load_state_dict(self._before)
+        try:
+            yield
+        finally:
+            self.supernet.load_state_dict(now)
+
+    def _autocast(self) -> torch.autocast:
+        bf16 = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16)
+
+
+@contextmanager
+def _unchanged() -> Iterator[None]:
+    yield
+
+
+@torch.inference_mode()
+def evaluate(
+    supernet: SuperNet,
+    genotypes: Sequence[Genotype],
+    batches: Iterable[Batch],
+    autocast: Callable[[], torch.autocast],
+) -> list[float]:
+    """Return each genotype's accuracy under the shared weights, a fraction of the images in ``batches``.
+
+    Batch normalisation uses each batch's own statistics, and all genotypes see the same batches. The counts
+    stay on the device until the end, so that a GPU never waits for Python.
+    """
+    supernet.train()
+    prepared = list(batches)
+    images_in_all = sum(len(labels) for _, labels in prepared)
+    right = torch.zeros(len(genotypes), dtype=torch.int64, device=prepared[0][1].device)
+    for row, genotype in enumerate(genotypes):
+        for images, labels in prepared:
+            with autocast():
+                logits = supernet(images, genotype)
+            right[row] += (logits.argmax(dim=1) == labels).sum()
+    return [int(count) / images_in_all for count in right.tolist()]
