@@ -1,0 +1,123 @@
+"""The card: it round-trips, and whatever is wrong with one is said in a typed error."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cars_hw.errors import GenotypeError, InputError, SpecError
+from cars_hw.export.card import ModelCard, Preprocessing, card_path
+from cars_hw.spec import NETWORKS
+from cars_hw.zoo import zoo
+
+CARD = ModelCard(
+    genotype=zoo()["CARS_A"].genotype,
+    network=NETWORKS["quick"],
+    preprocessing=Preprocessing(mean=(0.25,), std=(0.5,), resolution=(28, 28)),
+    class_names=tuple("abcdefghij"),
+    parity=1e-7,
+    versions={"torch": "2.14.0"},
+    accuracy=0.5,
+    predicted_ms=2.0,
+)
+
+
+def test_a_card_round_trips(tmp_path: Path) -> None:
+    path = card_path(tmp_path / "net.onnx")
+    CARD.write(path)
+    assert path.name == "net.onnx.json"
+    assert ModelCard.read(path) == CARD
+    assert ModelCard.from_dict(replace(CARD, precision="int8", measured_ms=3).to_dict()).measured_ms == 3
+
+
+def test_a_card_says_how_to_feed_the_model() -> None:
+    assert CARD.to_dict()["preprocessing"] == {
+        "scale": 1 / 255,
+        "mean": [0.25],
+        "std": [0.5],
+        "layout": "NCHW",
+        "resolution": [28, 28],
+        "channels": 1,
+    }
+
+
+BAD: list[tuple[tuple[str, ...], Any, type[InputError], str]] = [
+    (("genotype",), {"normal": []}, GenotypeError, "normal cell needs 8 pairs"),
+    (("network", "layers"), 1, SpecError, "layers"),
+    (("network", "layers"), None, SpecError, "whole numbers"),
+    (("network",), [], SpecError, "not a network"),
+    (("precision",), "fp16", InputError, "precision"),
+    (("precision",), [], InputError, "precision"),
+    (("class_names",), ["a"], InputError, "1 class names for 10"),
+    (("class_names",), "abcdefghij", InputError, "list of names"),
+    (("class_names",), list(range(10)), InputError, "list of names"),
+    (("versions",), {"torch": 2}, InputError, "versions"),
+    (("accuracy",), 90, InputError, "fraction"),
+    (("accuracy",), float("nan"), InputError, "fraction"),
+    (("accuracy",), True, InputError, "accuracy must be a number"),
+    (("parity",), None, InputError, "parity must be a number"),
+    (("parity",), "small", InputError, "parity must be a number"),
+    (("predicted_ms",), -1, InputError, "predicted_ms"),
+    (("bound_ms",), float("inf"), InputError, "bound_ms"),
+    (("measured_ms",), 10**400, InputError, "too large"),
+    (("preprocessing",), None, InputError, "preprocessing is an object"),
+    (("preprocessing", "mean"), 0.25, InputError, "list of numbers"),
+    (("preprocessing", "mean"), [0.25, 0.25], InputError, "one value a channel"),
+    (("preprocessing", "mean"), [float("nan")], InputError, "finite"),
+    (("preprocessing", "std"), [0], InputError, "above zero"),
+    (("preprocessing", "layout"), "CHWN", InputError, "layout"),
+    (("preprocessing", "resolution"), [28, "28"], InputError, "height, width"),
+    (("preprocessing", "resolution"), [32, 32], InputError, "32x32 pixels"),
+    (("preprocessing", "channels"), 3, InputError, "3 channels, but 1 means"),
+]
+
+
+@pytest.mark.parametrize(("keys", "value", "error", "message"), BAD)
+def test_a_bad_field_is_a_typed_error_that_names_the_file(
+    keys: tuple[str, ...], value: object, error: type[InputError], message: str, tmp_path: Path
+) -> None:
+    card = copy.deepcopy(CARD.to_dict())
+    holder = card
+    for key in keys[:-1]:
+        holder = holder[key]
+    holder[keys[-1]] = value
+    path = tmp_path / "net.onnx.json"
+    path.write_text(json.dumps(card), encoding="utf-8")
+    with pytest.raises(error, match=message) as raised:
+        ModelCard.read(path)
+    assert type(raised.value) is error
+    assert str(path) in str(raised.value)
+
+
+@pytest.mark.parametrize("name", list(CARD.to_dict()))
+def test_no_field_may_be_missing(name: str) -> None:
+    card = CARD.to_dict()
+    del card[name]
+    with pytest.raises(InputError, match=f"no '{name}'"):
+        ModelCard.from_dict(card)
+
+
+def test_no_field_is_ignored() -> None:
+    with pytest.raises(InputError, match="unknown field 'speed'"):
+        ModelCard.from_dict({**CARD.to_dict(), "speed": 1})
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "[" * 100_000, "\x00"])
+def test_what_is_no_card_is_an_input_error(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "card.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=r"card\.json"):
+        ModelCard.read(path)
+
+
+def test_a_file_that_cannot_be_read_is_an_input_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot read"):
+        ModelCard.read(tmp_path / "missing.json")
+    (tmp_path / "bytes.json").write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match="not JSON"):
+        ModelCard.read(tmp_path / "bytes.json")
