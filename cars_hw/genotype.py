@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import reprlib
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeGuard
 
@@ -23,6 +24,10 @@ OPERATIONS: Final = (
 
 NODES: Final = 4
 """Nodes of a cell. Node ``n`` may take its inputs from states ``0 .. n + 1``; its own state is ``n + 2``."""
+
+
+_LONGEST_TEXT: Final = 10_000
+"""Characters of DARTS text that are looked at; a genotype has about 500, and Python's parser can be overwhelmed."""
 
 
 class Edge(NamedTuple):
@@ -112,6 +117,8 @@ class Genotype:
         Raises:
             GenotypeError: the text is not a ``Genotype(...)`` of literals, or the cells are illegal.
         """
+        if len(text) > _LONGEST_TEXT:
+            raise GenotypeError(f"the genotype is not DARTS text: it has more than {_LONGEST_TEXT} characters")
         try:
             tree = ast.parse(text.strip(), mode="eval").body
         except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
@@ -139,7 +146,7 @@ class Genotype:
             return cls.from_darts(text)
         try:
             value = json.loads(text)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise GenotypeError(f"the genotype is not JSON: {error}") from error
         return cls.from_dict(value)
 
@@ -165,7 +172,9 @@ def _check_concat(name: str, concat: object) -> None:
     if concat is None:
         return
     if not isinstance(concat, list | tuple) or list(concat) != expected:
-        raise GenotypeError(f"the {name} cell concatenates {concat}; this space concatenates nodes {expected}")
+        raise GenotypeError(
+            f"the {name} cell concatenates {reprlib.repr(concat)}; this space concatenates nodes {expected}"
+        )
 
 
 def _pair_up(name: str, edges: object) -> Cell:
@@ -176,7 +185,9 @@ def _pair_up(name: str, edges: object) -> Cell:
         if not (
             isinstance(edge, list | tuple) and len(edge) == 2 and isinstance(edge[0], str) and type(edge[1]) is int
         ):
-            raise GenotypeError(f"the {name} cell's pair {position + 1} is not [operation, input]: {edge!r}")
+            raise GenotypeError(
+                f"the {name} cell's pair {position + 1} is not [operation, input]: {reprlib.repr(edge)}"
+            )
         parsed.append(Edge(edge[0], edge[1]))
     return tuple((parsed[2 * node], parsed[2 * node + 1]) for node in range(NODES))
 
@@ -190,7 +201,8 @@ def _check_cell(name: str, cell: Cell) -> None:
         for edge in (first, second):
             if edge.operation not in OPERATIONS:
                 raise GenotypeError(
-                    f"{where} has an unknown operation '{edge.operation}'; known: {', '.join(OPERATIONS)}"
+                    f"{where} has an unknown operation {reprlib.repr(edge.operation)}; "
+                    f"known: {', '.join(OPERATIONS)}"
                 )
             if not 0 <= edge.source < number + 2:
                 raise GenotypeError(

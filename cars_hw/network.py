@@ -7,6 +7,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
+from cars_hw.errors import SpecError
 from cars_hw.genotype import Cell, Genotype
 from cars_hw.operations import FactorizedReduce, Normalization, ReLUConvBN, make_operation
 from cars_hw.spec import CellLayout, NetworkSpec
@@ -118,22 +119,24 @@ def concatenate_nodes(nodes: list[Tensor | None]) -> Tensor:
 def _drop_path(value: Tensor, probability: float) -> Tensor:
     """Zero whole samples with ``probability`` and scale the rest, so that the mean stays (DARTS)."""
     keep = torch.empty(value.shape[0], 1, 1, 1, device=value.device, dtype=value.dtype)
-    return value * keep.bernoulli_(1 - probability) / (1 - probability)
+    return value * (keep.bernoulli_(1 - probability) / (1 - probability))
 
 
 class AuxiliaryHead(nn.Sequential):
     """The head that helps deep networks to train; it hangs behind the second reduction and never ships.
 
     On the 8x8 of CIFAR-10 and the 7x7 of ImageNet the pooling is that of DARTS: 5x5 windows to 2x2 outputs.
-    Smaller maps are pooled with smaller windows.
+    Smaller maps are pooled with smaller windows and larger ones with larger, so that every pixel counts.
     """
 
     def __init__(self, channels: int, height: int, width: int, classes: int) -> None:
-        pools = [(min(5, size - 1) or 1, max(1, size - 5)) for size in (height, width)]
+        kernel = [max(min(5, size - 1), (size + 1) // 2) for size in (height, width)]
+        # The second window ends at the border, so there are two on each axis.
+        stride = [size - window for size, window in zip((height, width), kernel, strict=True)]
         inner, outer = AUXILIARY_CHANNELS
         super().__init__(
             nn.ReLU(),
-            nn.AvgPool2d((pools[0][0], pools[1][0]), (pools[0][1], pools[1][1]), count_include_pad=False),
+            nn.AvgPool2d((kernel[0], kernel[1]), (stride[0], stride[1])),
             nn.Conv2d(channels, inner, 1, bias=False),
             nn.BatchNorm2d(inner),
             nn.ReLU(inplace=True),
@@ -172,8 +175,8 @@ class Network(nn.Module):
         self.auxiliary: AuxiliaryHead | None = None
         if auxiliary:
             shape = layouts[spec.reductions[1]].concatenated
-            if min(shape.height, shape.width) < 3:
-                raise ValueError("the auxiliary head needs at least 3x3 pixels behind the second reduction")
+            if min(shape.height, shape.width) < 2:
+                raise SpecError("the auxiliary head needs at least 2x2 pixels behind the second reduction")
             self.auxiliary = AuxiliaryHead(shape.channels, shape.height, shape.width, spec.classes)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ class SearchSpace:
     """All genotypes over ``operations`` whose every node keeps at least one real edge.
 
     Raises:
-        GenotypeError: an unknown operation, or none that is real.
+        GenotypeError: an unknown operation, the same one twice, or none that is real.
     """
 
     operations: tuple[str, ...] = OPERATIONS
@@ -32,6 +32,8 @@ class SearchSpace:
         unknown = sorted(set(self.operations) - set(OPERATIONS))
         if unknown:
             raise GenotypeError(f"unknown operation '{unknown[0]}'; known: {', '.join(OPERATIONS)}")
+        if len(set(self.operations)) < len(self.operations):
+            raise GenotypeError("a search space has the same operation twice; draws would not be uniform")
         if not set(self.operations) - {"none"}:
             raise GenotypeError("a search space needs at least one operation besides none")
 
@@ -74,7 +76,12 @@ class SearchSpace:
                     raise GenotypeError(f"node {number} of the {name} cell has no real edge")
 
     def neighbours(self, genotype: Genotype) -> Iterator[Genotype]:
-        """Yield every genotype that differs from ``genotype`` in one edge's operation or one edge's input."""
+        """Yield every genotype that differs from ``genotype`` in one edge's operation or one edge's input.
+
+        Raises:
+            GenotypeError: ``genotype`` is not of this space.
+        """
+        self.validate(genotype)
         for name in CELL_NAMES:
             cell: Cell = getattr(genotype, name)
             for number, node in enumerate(cell):

@@ -132,7 +132,9 @@ class NetworkSpec:
             if not all(type(number) is int for number in (*numbers, height, width)):
                 raise SpecError("the network's sizes must be whole numbers")
             return cls(**fields)
-        except (KeyError, TypeError, ValueError) as error:
+        except KeyError as error:
+            raise SpecError(f"not a network: it lacks {error}") from error
+        except (TypeError, ValueError) as error:
             raise SpecError(f"not a network: {error}") from error
 
     def describe(self) -> str:

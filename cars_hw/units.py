@@ -9,7 +9,7 @@ from typing import Final
 from cars_hw.errors import UnitError
 
 _MILLISECONDS: Final = {"us": 1e-3, "ms": 1.0, "s": 1e3}
-_PATTERN: Final = re.compile(r"\s*(?P<number>[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*(?P<unit>[a-zA-Zµ]*)\s*")
+_PATTERN: Final = re.compile(r"\s*(?P<number>[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*(?P<unit>[a-zA-Zµμ]*)\s*")
 
 
 def parse_latency(text: str) -> float:
@@ -21,7 +21,8 @@ def parse_latency(text: str) -> float:
     match = _PATTERN.fullmatch(text)
     if match is None:
         raise UnitError(f"'{text}' is not a latency; write it with its unit, such as 20ms or 0.02s")
-    unit = match["unit"].lower().replace("µ", "u")
+    # The micro sign and the Greek letter look alike, and keyboards have the one or the other.
+    unit = match["unit"].lower().replace("\N{MICRO SIGN}", "u").replace("\N{GREEK SMALL LETTER MU}", "u")
     if unit not in _MILLISECONDS:
         problem = f"has an unknown unit '{match['unit']}'" if unit else "has no unit"
         raise UnitError(f"latency '{text}' {problem}; write it as us, ms or s, such as 20ms or 0.02s")
@@ -33,8 +34,10 @@ def parse_latency(text: str) -> float:
 
 def format_latency(milliseconds: float) -> str:
     """Return ``milliseconds`` with three significant digits and the unit that reads best."""
-    if milliseconds < 1:
-        return f"{1000 * milliseconds:.3g} us"
-    if milliseconds < 1000:
-        return f"{milliseconds:.3g} ms"
-    return f"{milliseconds / 1000:.3g} s"
+    # Rounded first: 999.9 us is a millisecond, and would else be written as 1e+03 us.
+    rounded = float(f"{milliseconds:.3g}")
+    if rounded < 1:
+        return f"{1000 * rounded:.3g} us"
+    if rounded < 1000:
+        return f"{rounded:.3g} ms"
+    return f"{rounded / 1000:.3g} s" if rounded < 1e6 else f"{rounded / 1000:.0f} s"

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
+import reprlib
+from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from cars_hw.errors import GenotypeError
@@ -21,10 +25,14 @@ class Published(NamedTuple):
 
 
 @cache
-def zoo() -> dict[str, Published]:
+def zoo() -> Mapping[str, Published]:
     """Return the published genotypes by name, in the order of their papers."""
     text = resources.files("cars_hw").joinpath("zoo.json").read_text(encoding="utf-8")
-    return {name: Published(Genotype.from_dict(entry), entry["source"]) for name, entry in json.loads(text).items()}
+    entries = json.loads(text).items()
+    # Everybody gets the same object, so nobody may change it.
+    return MappingProxyType(
+        {name: Published(Genotype.from_dict(value), value["source"]) for name, value in entries}
+    )
 
 
 def resolve(text: str) -> Genotype:
@@ -36,21 +44,30 @@ def resolve(text: str) -> Genotype:
     if text in zoo():
         return zoo()[text].genotype
     stripped = text.strip()
-    if stripped.startswith(("{", "Genotype")):
+    if re.match(r"\{|Genotype\s*\(", stripped):
         return Genotype.parse(stripped)
     path = Path(text)
-    if path.suffix == ".json" or path.is_file():
+    if path.suffix == ".json" or _is_file(path):
         return _read(path)
     near = difflib.get_close_matches(text, zoo(), n=1, cutoff=0.5)
     hint = f"did you mean {near[0]}?" if near else "see: cars-hw zoo"
-    raise GenotypeError(f"unknown genotype '{text}': no such name, file or DARTS text; {hint}")
+    raise GenotypeError(f"unknown genotype {reprlib.repr(text)}: no such name, file or DARTS text; {hint}")
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # A text that is too long to be a file's name is none.
+        return False
 
 
 def _read(path: Path) -> Genotype:
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise GenotypeError(f"cannot read the genotype file {path}: {error}") from error
+    except OSError as error:
+        raise GenotypeError(f"cannot read the genotype file {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise GenotypeError(f"cannot read the genotype file {str(path)!r}: {error}") from error
     try:
         return Genotype.parse(text)
     except GenotypeError as error:
