@@ -1,1 +1,136 @@
-"""cars-hw."""
+"""cars-hw: the most accurate convolutional network that keeps to a latency budget on your device.
+
+The steps are those of the command line::
+
+    from pathlib import Path
+    import cars_hw
+
+    table = cars_hw.profile(cars_hw.open_device("ort"), cars_hw.NETWORKS["quick"])
+    data = cars_hw.DataSource("fashion-mini")
+    plan = cars_hw.SearchPlan(
+        data=data,
+        network=table.spec,
+        preset=cars_hw.PRESETS["quick"],
+        budgets=(cars_hw.Budget(table, limit_ms=0.5),),
+    )
+    run = cars_hw.run_search(plan, Path("run"))
+    cars_hw.train_run(run, data=data)
+    cars_hw.export_run(run, data=data)
+    for model in cars_hw.verify_run(run, cars_hw.open_device("ort")):
+        print(model.name, model.accuracy, model.measured_ms, model.within_budget)
+
+Names are imported when they are first used, so that importing this package costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cars_hw.cost import Cost, network_cost
+    from cars_hw.data import DataBundle, load
+    from cars_hw.devices import Device, FakeDevice, MeasurePlan, open_device
+    from cars_hw.errors import CarsHwError
+    from cars_hw.genotype import Edge, Genotype
+    from cars_hw.latency import LatencyTable, Predictor, measure_genotypes, profile, smallest, validate
+    from cars_hw.network import Network
+    from cars_hw.presets import PRESETS, Preset
+    from cars_hw.report.page import write_report
+    from cars_hw.runs.export import export_genotype, export_run
+    from cars_hw.runs.folder import RunFolder
+    from cars_hw.runs.search import Budget, DataSource, SearchPlan, run_search
+    from cars_hw.runs.train import load_trained, train_run
+    from cars_hw.runs.verify import verify_run
+    from cars_hw.space import SearchSpace
+    from cars_hw.spec import NETWORKS, NetworkSpec
+    from cars_hw.supernet import SuperNet
+    from cars_hw.zoo import resolve
+
+_WHERE = {
+    "Budget": "runs.search",
+    "CarsHwError": "errors",
+    "Cost": "cost",
+    "DataBundle": "data",
+    "DataSource": "runs.search",
+    "Device": "devices",
+    "Edge": "genotype",
+    "FakeDevice": "devices",
+    "Genotype": "genotype",
+    "LatencyTable": "latency",
+    "MeasurePlan": "devices",
+    "NETWORKS": "spec",
+    "Network": "network",
+    "NetworkSpec": "spec",
+    "PRESETS": "presets",
+    "Predictor": "latency",
+    "Preset": "presets",
+    "RunFolder": "runs.folder",
+    "SearchPlan": "runs.search",
+    "SearchSpace": "space",
+    "SuperNet": "supernet",
+    "export_genotype": "runs.export",
+    "export_run": "runs.export",
+    "load": "data",
+    "load_trained": "runs.train",
+    "measure_genotypes": "latency",
+    "network_cost": "cost",
+    "open_device": "devices",
+    "profile": "latency",
+    "resolve": "zoo",
+    "run_search": "runs.search",
+    "smallest": "latency",
+    "train_run": "runs.train",
+    "validate": "latency",
+    "verify_run": "runs.verify",
+    "write_report": "report.page",
+}
+
+__all__ = [
+    "NETWORKS",
+    "PRESETS",
+    "Budget",
+    "CarsHwError",
+    "Cost",
+    "DataBundle",
+    "DataSource",
+    "Device",
+    "Edge",
+    "FakeDevice",
+    "Genotype",
+    "LatencyTable",
+    "MeasurePlan",
+    "Network",
+    "NetworkSpec",
+    "Predictor",
+    "Preset",
+    "RunFolder",
+    "SearchPlan",
+    "SearchSpace",
+    "SuperNet",
+    "export_genotype",
+    "export_run",
+    "load",
+    "load_trained",
+    "measure_genotypes",
+    "network_cost",
+    "open_device",
+    "profile",
+    "resolve",
+    "run_search",
+    "smallest",
+    "train_run",
+    "validate",
+    "verify_run",
+    "write_report",
+]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 -- whatever the name stands for
+    if name not in _WHERE:
+        raise AttributeError(f"module 'cars_hw' has no attribute '{name}'")
+    return getattr(import_module(f"cars_hw.{_WHERE[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -13,6 +13,7 @@ from cars_hw.export.export import export_onnx
 from cars_hw.genotype import Genotype
 from cars_hw.network import Network
 from cars_hw.runs.folder import RunFolder
+from cars_hw.runs.promises import Promises
 from cars_hw.runs.search import DataSource
 from cars_hw.runs.train import load_trained
 from cars_hw.spec import NetworkSpec
@@ -60,11 +61,11 @@ def export_run(
     if not trained:
         raise RunError(f"no network of {run.path} has been trained; first run: cars-hw train {run.path}")
     bundle = load(data.source, root=data.root, download=data.download, resolution=run.network.resolution)
-    promises = {network.name: network.promises for network in run.front()}
+    promises = Promises(run)
     exported = []
     for done, network in enumerate(trained):
         progress(done, len(trained))
-        promise = next(iter(promises.get(network.name, ())), None)
+        promise = next(iter(promises.of(network.genotype)), None)
         path = run.model_path(network.name, "onnx") if out is None else out / f"{network.name}.onnx"
         card = export_onnx(
             load_trained(run, network),

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from cars_hw.cost import network_cost
 from cars_hw.devices.protocol import Device, MeasurePlan
 from cars_hw.errors import RunError
 from cars_hw.export.card import ModelCard, card_path
-from cars_hw.runs.folder import Promise, RunFolder
+from cars_hw.runs.folder import RunFolder
+from cars_hw.runs.promises import Promises
 
 
 @dataclass(frozen=True)
@@ -60,18 +62,17 @@ def verify_run(
             f"{run.path} has no {device.model_format} models to measure; first run: cars-hw export {run.path}"
         )
     cards = [ModelCard.read(card_path(path)) for path in paths]
-    front = {network.name: network for network in run.front()}
+    promises = Promises(run)
     measured = device.measure(paths, plan or MeasurePlan(), progress)
     rows = []
     for path, card, measurement in zip(paths, cards, measured, strict=True):
-        network = front.get(path.stem)
-        promise = _promise(network.promises if network else (), device.name)
+        promise = promises.on(device.name, card.genotype)
         rows.append(
             Verified(
                 name=path.stem,
                 device=device.name,
                 accuracy=card.accuracy,
-                parameters=network.parameters if network else 0,
+                parameters=network_cost(card.network, card.genotype).parameters,
                 predicted_ms=promise.predicted_ms if promise else None,
                 bound_ms=promise.bound_ms if promise else None,
                 asked_ms=promise.asked_ms if promise else None,
@@ -83,7 +84,3 @@ def verify_run(
     others = [row for row in run.verified() if row.get("device") != device.name]
     run.write_verified([*others, *(row.to_dict() for row in rows)])
     return rows
-
-
-def _promise(promises: tuple[Promise, ...], device: str) -> Promise | None:
-    return next((promise for promise in promises if promise.device == device), None)

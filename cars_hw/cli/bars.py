@@ -1,0 +1,85 @@
+"""Progress for people: bars on a terminal, now and then a line elsewhere; always on standard error."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+import click
+
+SECONDS_BETWEEN_LINES = 15.0
+
+
+class Bars:
+    """A bar for each stage; a context manager whose :meth:`update` is a :data:`cars_hw.progress.Progress`."""
+
+    def __init__(self) -> None:
+        self._bars: _RichBars | _Lines = _RichBars() if sys.stderr.isatty() else _Lines()
+
+    def __enter__(self) -> Bars:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def update(self, stage: str, done: int, total: int) -> None:
+        """Show that ``done`` of ``total`` steps of ``stage`` are done."""
+        self._bars.update(stage, done, total)
+
+    def say(self, line: str) -> None:
+        """Print a line above the bars."""
+        self._bars.say(line)
+
+
+class _RichBars:
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=Console(stderr=True),
+        )
+        self._tasks: dict[str, object] = {}
+        self._progress.start()
+
+    def update(self, stage: str, done: int, total: int) -> None:
+        if stage not in self._tasks:
+            self._tasks[stage] = self._progress.add_task(stage, total=total)
+        self._progress.update(self._tasks[stage], completed=done, total=total)  # type: ignore[arg-type]
+
+    def say(self, line: str) -> None:
+        self._progress.console.print(line, highlight=False)
+
+    def stop(self) -> None:
+        self._progress.stop()
+
+
+class _Lines:
+    def __init__(self) -> None:
+        self._started: dict[str, float] = {}
+        self._printed: dict[str, float] = {}
+        self._finished: set[str] = set()
+
+    def update(self, stage: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        begun = self._started.setdefault(stage, now)
+        ends = done >= total and stage not in self._finished
+        if not ends and (stage in self._finished or now - self._printed.get(stage, 0.0) < SECONDS_BETWEEN_LINES):
+            return
+        if ends:
+            self._finished.add(stage)
+        self._printed[stage] = now
+        click.echo(f"{stage}: {done}/{total} after {now - begun:.0f} s", err=True)
+
+    def say(self, line: str) -> None:
+        click.echo(line, err=True)
+
+    def stop(self) -> None:
+        pass

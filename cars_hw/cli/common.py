@@ -1,0 +1,207 @@
+"""What several commands share: option types, the network's options, and printing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import click
+
+from cars_hw.errors import CarsHwError
+from cars_hw.genotype import Genotype
+from cars_hw.spec import NETWORKS, NetworkSpec, named_network
+from cars_hw.units import parse_latency
+from cars_hw.zoo import resolve
+
+if TYPE_CHECKING:
+    from cars_hw.runs.search import DataSource
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class Named(NamedTuple):
+    """A genotype and what to call it in print."""
+
+    name: str
+    genotype: Genotype
+
+
+class GenotypeType(click.ParamType[Named]):
+    """A genotype by name, file or text."""
+
+    name = "GENOTYPE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Named:  # noqa: ANN401
+        """Return the genotype that ``value`` says, called as the user called it."""
+        if isinstance(value, Named):
+            return value
+        try:
+            genotype = resolve(value)
+        except CarsHwError as error:
+            self.fail(str(error), param, ctx)
+        is_text = value.lstrip().startswith(("{", "Genotype"))
+        return Named("genotype" if is_text else Path(value).stem, genotype)
+
+
+class LatencyType(click.ParamType[float]):
+    """A latency with its unit, as milliseconds."""
+
+    name = "LATENCY"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401
+        """Return the milliseconds that ``value`` says."""
+        if isinstance(value, float):
+            return value
+        try:
+            return parse_latency(value)
+        except CarsHwError as error:
+            self.fail(str(error), param, ctx)
+
+
+class ResolutionType(click.ParamType[tuple[int, int]]):
+    """Height and width in pixels: 32 or 65x97."""
+
+    name = "HxW"
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401 -- click's own type
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> tuple[int, int]:
+        """Return the height and the width that ``value`` says."""
+        if isinstance(value, tuple):
+            return value
+        sizes = value.lower().split("x")
+        if len(sizes) > 2 or not all(size.isdecimal() for size in sizes):
+            self.fail(
+                f"'{value}' is not a resolution; write one number, or height x width such as 65x97", param, ctx
+            )
+        return int(sizes[0]), int(sizes[-1])
+
+
+GENOTYPE = GenotypeType()
+LATENCY = LatencyType()
+RESOLUTION = ResolutionType()
+FOLDER = click.Path(path_type=Path, file_okay=False)
+FILE = click.Path(path_type=Path, dir_okay=False)
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+threads_option = click.option(
+    "--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads that a model runs on."
+)
+
+
+def network_options(command: Command) -> Command:
+    """Add the options that say which network ships; the command gets ``spec``, a NetworkSpec."""
+    options = (
+        click.option(
+            "--network",
+            type=click.Choice(list(NETWORKS)),
+            default="quick",
+            show_default=True,
+            help="The network that ships: the paper's two, or a small one for 28x28 grey images.",
+        ),
+        click.option("--channels", type=click.IntRange(1), help="Channels of the first cell."),
+        click.option("--layers", type=click.IntRange(1), help="Number of cells."),
+        click.option("--resolution", type=RESOLUTION, help="Size of the images in pixels."),
+        click.option("--in-channels", type=click.IntRange(1), help="1 for grey images, 3 for colour."),
+        click.option("--classes", type=click.IntRange(2), help="Number of classes."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def spec_of(
+    *,
+    network: str,
+    channels: int | None,
+    layers: int | None,
+    resolution: tuple[int, int] | None,
+    in_channels: int | None,
+    classes: int | None,
+) -> NetworkSpec:
+    """Return the network that :func:`network_options` describe."""
+    return named_network(network).with_changes(
+        channels=channels, layers=layers, resolution=resolution, in_channels=in_channels, classes=classes
+    )
+
+
+def data_options(command: Command) -> Command:
+    """Add the options that say where images come from, but for ``--data`` itself."""
+    options = (
+        click.option("--data-root", type=FOLDER, help="Where downloaded sets are. [~/.cache/cars-hw/data]"),
+        click.option("--download", is_flag=True, help="Fetch the set if it is not there."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def data_of(run_data: str, data: str | None, root: Path | None, download: bool) -> DataSource:
+    """Return the source of images of a run, or another one if that was asked for."""
+    from cars_hw.runs.search import DataSource
+
+    return DataSource(data or run_data, root, download)
+
+
+def training_device(name: str) -> str:
+    """Return the device that ``name`` means: ``auto`` is the GPU where there is one.
+
+    Raises:
+        InputError: a GPU is asked for and there is none.
+    """
+    import torch
+
+    from cars_hw.errors import InputError
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("there is no GPU that torch can use; train with --on cpu")
+    return name
+
+
+on_option = click.option(
+    "--on",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where to train: auto is the GPU if there is one.",
+)
+
+
+def print_json(value: Any) -> None:  # noqa: ANN401 -- whatever json can hold
+    """Print ``value`` as JSON on standard output."""
+    click.echo(json.dumps(value, indent=1, allow_nan=False))
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table; the first column is text, the others are figures."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    console = Console()
+    # Into a file or a pipe a table is as wide as it is.
+    if not console.is_terminal:
+        console = Console(width=240)
+    console.print(table)
+
+
+def percent(fraction: float | None, digits: int = 1) -> str:
+    """Return ``fraction`` as a percentage, or a dash where it is not known."""
+    return "-" if fraction is None else f"{100 * fraction:.{digits}f}%"
+
+
+def milliseconds(value: float | None) -> str:
+    """Return ``value`` in milliseconds with four significant digits, or a dash where it is not known."""
+    return "-" if value is None else f"{value:.4g} ms"

@@ -1,0 +1,21 @@
+"""``cars-hw devices``."""
+
+from __future__ import annotations
+
+import click
+
+from cars_hw.cli.common import json_option, print_json, print_table
+
+
+@click.command("devices")
+@json_option
+def command(as_json: bool) -> None:
+    """List what can be profiled here and now, and what is missing."""
+    from cars_hw.devices import available
+
+    found = available()
+    if as_json:
+        print_json([status._asdict() for status in found])
+        return
+    rows = [(status.name, "yes" if status.usable else "no", status.detail) for status in found]
+    print_table("", ("device", "usable", "detail"), rows)

@@ -1,0 +1,98 @@
+"""``cars-hw export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cars_hw.cli.bars import Bars
+from cars_hw.cli.common import (
+    FOLDER,
+    GENOTYPE,
+    data_of,
+    data_options,
+    json_option,
+    network_options,
+    percent,
+    print_json,
+    print_table,
+    spec_of,
+)
+
+if TYPE_CHECKING:
+    from cars_hw.runs.export import Exported
+
+
+@click.command("export")
+@click.argument("what", metavar="RUN|GENOTYPE")
+@click.option("--format", "formats", default="onnx", show_default=True, help="Formats, with commas between them.")
+@click.option("--precision", type=click.Choice(["fp32"]), default="fp32", show_default=True)
+@click.option("--out", type=FOLDER, help="Where the files go. [RUN/models, or this folder for a genotype]")
+@click.option("--dynamic-batch", is_flag=True, help="Let the model take any number of images at once.")
+@click.option("--data", help="Other data than the run's.")
+@data_options
+@json_option
+@network_options
+def command(
+    what: str,
+    formats: str,
+    precision: str,  # noqa: ARG001 -- there is only one yet
+    out: Path | None,
+    dynamic_batch: bool,
+    data: str | None,
+    data_root: Path | None,
+    download: bool,
+    as_json: bool,
+    **network: Any,  # noqa: ANN401 -- the options of network_options
+) -> None:
+    """Export the trained networks of a run, or a genotype with fresh weights.
+
+    Every model gets a JSON beside it that says what it is and how to feed it, and is written only if it computes
+    what the network computes. A genotype without a run is for measuring, or for training elsewhere.
+    """
+    from cars_hw.runs.export import export_genotype, export_run
+    from cars_hw.runs.folder import RunFolder
+
+    wanted = [name.strip() for name in formats.split(",") if name.strip()]
+    if (Path(what) / "run.json").is_file():
+        run = RunFolder.open(Path(what))
+        source = data_of(run.configuration["data"], data, data_root, download)
+        with Bars() as bars:
+            exported = export_run(
+                run,
+                data=source,
+                formats=wanted,
+                out=out,
+                dynamic_batch=dynamic_batch,
+                progress=lambda done, total: bars.update("models", done, total),
+            )
+    elif Path(what).is_dir():
+        run = RunFolder.open(Path(what))  # Says what is wrong with the folder.
+        return
+    else:
+        named = GENOTYPE.convert(what, None, click.get_current_context())
+        spec = spec_of(**network)
+        exported = [
+            export_genotype(
+                named.genotype, spec, out or Path(), name=named.name, formats=wanted, dynamic_batch=dynamic_batch
+            )
+        ]
+    _print(exported, as_json)
+
+
+def _print(exported: list[Exported], as_json: bool) -> None:
+    if as_json:
+        print_json([{"name": model.name, "path": str(model.path), **model.card.to_dict()} for model in exported])
+        return
+    rows = [
+        (
+            str(model.path),
+            percent(model.card.accuracy),
+            f"{model.path.stat().st_size / 1e6:.2f} MB",
+            f"{model.card.parity:.1e}",
+        )
+        for model in exported
+    ]
+    print_table("Exported", ("model", "accuracy", "size", "relative error"), rows)

@@ -1,0 +1,73 @@
+"""``cars-hw measure``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from cars_hw.cli.bars import Bars
+from cars_hw.cli.common import (
+    GENOTYPE,
+    Named,
+    json_option,
+    milliseconds,
+    network_options,
+    percent,
+    print_json,
+    print_table,
+    spec_of,
+    threads_option,
+)
+
+
+@click.command("measure")
+@click.option("--device", "device_name", required=True, metavar="DEVICE", help="See: cars-hw devices.")
+@network_options
+@threads_option
+@click.option("--sessions", type=click.IntRange(1), default=5, show_default=True, help="Fresh sessions a network.")
+@json_option
+@click.argument("genotypes", type=GENOTYPE, nargs=-1, required=True)
+def command(
+    device_name: str,
+    threads: int,
+    sessions: int,
+    as_json: bool,
+    genotypes: tuple[Named, ...],
+    **network: Any,  # noqa: ANN401 -- the options of network_options
+) -> None:
+    """Measure whole networks on a device: the real thing, with fresh weights."""
+    spec = spec_of(**network)
+    from cars_hw.devices import MeasurePlan, open_device
+    from cars_hw.latency import measure_genotypes
+
+    device = open_device(device_name, threads)
+    plan = MeasurePlan(sessions=sessions)
+    total = len(genotypes) * sessions
+    with Bars() as bars:
+        measured = measure_genotypes(
+            device,
+            spec,
+            [named.genotype for named in genotypes],
+            plan,
+            lambda done: bars.update("sessions", done, total),
+        )
+    if as_json:
+        print_json(
+            [
+                {
+                    "name": named.name,
+                    "genotype": named.genotype.to_dict(),
+                    "ms": found.ms,
+                    "spread": found.spread,
+                    "samples": list(found.samples),
+                }
+                for named, found in zip(genotypes, measured, strict=True)
+            ]
+        )
+        return
+    rows = [
+        (named.name, milliseconds(found.ms), percent(found.spread), str(found.sessions))
+        for named, found in zip(genotypes, measured, strict=True)
+    ]
+    print_table(f"{spec.describe()} on {device.name}", ("genotype", "latency", "spread", "sessions"), rows)

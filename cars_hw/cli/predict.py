@@ -1,0 +1,80 @@
+"""``cars-hw predict``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cars_hw.cli.common import FILE, GENOTYPE, Named, json_option, milliseconds, percent, print_json, print_table
+
+if TYPE_CHECKING:
+    from cars_hw.latency import Predictor
+
+
+@click.command("predict")
+@click.option("--table", "table_path", type=FILE, required=True, help="A latency table.")
+@click.option(
+    "--level", type=click.FloatRange(0, 1), default=0.95, show_default=True, help="How often the bound holds."
+)
+@click.option(
+    "--quantile",
+    type=click.FloatRange(0, 1),
+    help="Instead, print the latency to whose bound this share of random networks keeps: a budget for scripts.",
+)
+@json_option
+@click.argument("genotypes", type=GENOTYPE, nargs=-1)
+def command(
+    table_path: Path, level: float, quantile: float | None, as_json: bool, genotypes: tuple[Named, ...]
+) -> None:
+    """Predict latencies from a table: the latency, its upper bound, and where the time goes.
+
+    Without a GENOTYPE, tell what can be had: the smallest latency of the space and how random networks lie.
+    """
+    import numpy as np
+
+    from cars_hw.latency import LatencyTable, Predictor, smallest
+    from cars_hw.space import SearchSpace
+
+    predictor = Predictor(LatencyTable.read(table_path), level)
+    if genotypes:
+        _print_predictions(predictor, genotypes, as_json)
+        return
+    space, rng = SearchSpace(), np.random.default_rng(0)
+    bounds = [predictor.bound(space.sample(rng)) for _ in range(1000)]
+    if quantile is not None:
+        click.echo(f"{np.quantile(bounds, quantile):.4g}ms")
+        return
+    found = {"smallest": predictor.bound(smallest(space, predictor.bound, rng))}
+    found |= {f"{share}% of random": float(np.quantile(bounds, share / 100)) for share in (10, 50, 90)}
+    if as_json:
+        print_json({"bounds_ms": found})
+        return
+    print_table("Upper bounds", ("networks", "latency"), [(name, milliseconds(ms)) for name, ms in found.items()])
+
+
+def _print_predictions(predictor: Predictor, genotypes: tuple[Named, ...], as_json: bool) -> None:
+    records = []
+    for named in genotypes:
+        breakdown = asdict(predictor.breakdown(named.genotype))
+        bound = predictor.bound(named.genotype)
+        records.append({"name": named.name, "genotype": named.genotype.to_dict(), "bound_ms": bound, **breakdown})
+    if as_json:
+        print_json(records)
+        return
+    rows = [
+        (
+            record["name"],
+            milliseconds(record["ms"]),
+            milliseconds(record["bound_ms"]),
+            *(percent(part / record["ms"], 0) for part in (record["stem"], sum(record["cells"]), record["head"])),
+            ", ".join(
+                f"{kind} {percent(ms / record['ms'], 0)}" for kind, ms in list(record["operations"].items())[:3]
+            ),
+        )
+        for record in records
+    ]
+    columns = ("genotype", "latency", "upper bound", "stem", "cells", "head", "slowest operations")
+    print_table("", columns, rows)

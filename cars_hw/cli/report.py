@@ -1,0 +1,19 @@
+"""``cars-hw report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from cars_hw.cli.common import FOLDER
+
+
+@click.command("report")
+@click.argument("run_path", metavar="RUN", type=FOLDER)
+def command(run_path: Path) -> None:
+    """Write one HTML page about a run: the front, the models, what was promised and what was measured."""
+    from cars_hw.report.page import write_report
+    from cars_hw.runs.folder import RunFolder
+
+    click.echo(write_report(RunFolder.open(run_path)))

@@ -1,0 +1,196 @@
+"""``cars-hw search``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cars_hw.cli.bars import Bars
+from cars_hw.cli.common import (
+    FILE,
+    FOLDER,
+    LATENCY,
+    data_options,
+    json_option,
+    milliseconds,
+    network_options,
+    on_option,
+    percent,
+    print_json,
+    print_table,
+    spec_of,
+    training_device,
+)
+
+if TYPE_CHECKING:
+    from cars_hw.presets import Preset
+    from cars_hw.runs.folder import FrontNetwork
+
+PROTECTIONS = ("speed", "size", "both", "none")
+
+
+@click.command("search")
+@click.option(
+    "--data", required=True, help="fashion-mini (embedded), fashion-mnist, cifar10, or a folder of class folders."
+)
+@data_options
+@click.option(
+    "--table", "tables", type=FILE, multiple=True, help="A latency table; the network is the table's. Repeatable."
+)
+@click.option(
+    "--latency",
+    "latencies",
+    type=LATENCY,
+    multiple=True,
+    help="The budget on the device of the table at the same place. Repeatable.",
+)
+@click.option(
+    "--cost",
+    "costs",
+    type=click.Choice(["parameters", "multiply-adds"]),
+    multiple=True,
+    help="Minimise this too. Repeatable.",
+)
+@click.option(
+    "--preset",
+    "preset_name",
+    type=click.Choice(["quick", "cifar", "paper"]),
+    default="quick",
+    show_default=True,
+    help="quick: minutes on a CPU; cifar: hours on a GPU; paper: the paper's settings.",
+)
+@click.option("--out", type=FOLDER, required=True, help="The run folder to write.")
+@click.option("--resume", is_flag=True, help="Go on with the search in --out.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--population", type=click.IntRange(1), help="Architectures that survive a generation.")
+@click.option("--epochs", type=click.IntRange(1), help="Epochs in all.")
+@click.option("--warmup-epochs", type=click.IntRange(1), help="Epochs on uniformly drawn architectures.")
+@click.option("--epochs-per-generation", type=click.IntRange(1), help="Epochs between two selections.")
+@click.option(
+    "--protect",
+    type=click.Choice(PROTECTIONS),
+    help="What the selection protects: speed of learning (the paper), size (its code), both, or none (NSGA-III).",
+)
+@click.option("--architectures", type=click.IntRange(1), help="Architectures a minibatch trains (B of Eq. 3).")
+@click.option("--batch-size", type=click.IntRange(2), help="Images in a minibatch.")
+@click.option(
+    "--random-share",
+    type=click.FloatRange(0, 1),
+    help="Share of offspring that are fresh; mutation and crossover halve the rest.",
+)
+@click.option("--proxy", is_flag=True, help="Search on other data than the network ships for, as the paper does.")
+@on_option
+@json_option
+@network_options
+def command(
+    data: str,
+    data_root: Path | None,
+    download: bool,
+    tables: tuple[Path, ...],
+    latencies: tuple[float, ...],
+    costs: tuple[str, ...],
+    preset_name: str,
+    out: Path,
+    resume: bool,
+    seed: int,
+    proxy: bool,
+    on: str,
+    as_json: bool,
+    **options: Any,  # noqa: ANN401 -- the preset's and the network's settings
+) -> None:
+    """Search for a Pareto front of networks under a latency budget.
+
+    The front holds the most accurate networks found for every latency up to the budget, which is held against the
+    predictor's upper bound. Killed at any time, the search goes on with --resume and ends with the same front.
+    Without a table, the search minimises --cost for the network that the options describe.
+    """
+    if latencies and len(latencies) != len(tables):
+        raise click.UsageError(f"{len(latencies)} --latency for {len(tables)} --table: give one to each, or none")
+    from cars_hw.errors import InputError
+    from cars_hw.latency import LatencyTable
+    from cars_hw.runs.search import Budget, DataSource, SearchPlan, run_search
+
+    read = [LatencyTable.read(path) for path in tables]
+    limits = latencies or (None,) * len(read)
+    network = {
+        name: options.pop(name)
+        for name in ("network", "channels", "layers", "resolution", "in_channels", "classes")
+    }
+    try:
+        preset = _changed_preset(preset_name, options)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    plan = SearchPlan(
+        data=DataSource(data, data_root, download),
+        network=read[0].spec if read else spec_of(**network),
+        preset=preset,
+        budgets=tuple(Budget(table, limit) for table, limit in zip(read, limits, strict=True)),
+        costs=costs,
+        seed=seed,
+        proxy=proxy,
+        device=training_device(on),
+    )
+    with Bars() as bars:
+
+        def tell(record: dict[str, Any]) -> None:
+            bars.say(
+                f"generation {record['generation']}/{preset.evolution.generations}: best accuracy "
+                f"{percent(record['best_accuracy'])} under shared weights, hypervolume {record['hypervolume']:.4f}"
+            )
+
+        run = run_search(plan, out, resume=resume, progress=bars.update, on_generation=tell)
+    front = run.front()
+    if as_json:
+        print_json([network.to_dict() for network in front])
+        return
+    print_front(front)
+    click.echo(f"{run.path / 'front.json'} holds {len(front)} networks. Next: cars-hw train {run.path}")
+
+
+def print_front(front: list[FrontNetwork]) -> None:
+    """Print the front, a line a network."""
+    devices = [promise.device for promise in front[0].promises] if front else []
+    columns = ["network", "accuracy (shared)", "parameters", "multiply-adds"]
+    for device in devices:
+        columns += [f"latency on {device}", "upper bound"]
+    rows = [
+        [
+            network.name,
+            percent(network.accuracy),
+            f"{network.parameters:,}",
+            f"{network.multiply_adds:,}",
+            *(
+                text
+                for promise in network.promises
+                for text in (milliseconds(promise.predicted_ms), milliseconds(promise.bound_ms))
+            ),
+        ]
+        for network in front
+    ]
+    print_table("Pareto front", columns, rows)
+
+
+def _changed_preset(name: str, options: dict[str, Any]) -> Preset:
+    from cars_hw.presets import named_preset
+
+    preset = named_preset(name)
+    evolution = {
+        field: options[field]
+        for field in ("population", "epochs", "warmup_epochs", "epochs_per_generation")
+        if options[field] is not None
+    }
+    if options["protect"] is not None:
+        evolution["protection"] = options["protect"]
+    share = options["random_share"]
+    if share is not None:
+        rest = (1 - share) / 2
+        evolution["rates"] = replace(preset.evolution.rates, random=share, mutation=rest, crossover=rest)
+    training = {field: options[field] for field in ("architectures", "batch_size") if options[field] is not None}
+    return replace(
+        preset,
+        evolution=replace(preset.evolution, **evolution),
+        training=replace(preset.training, **training),
+    )

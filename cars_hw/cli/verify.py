@@ -1,0 +1,73 @@
+"""``cars-hw verify``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from cars_hw.cli.bars import Bars
+from cars_hw.cli.common import FOLDER, json_option, milliseconds, percent, print_json, print_table, threads_option
+from cars_hw.errors import BudgetError
+
+
+@click.command("verify")
+@click.argument("run_path", metavar="RUN", type=FOLDER)
+@click.option("--device", "device_name", required=True, metavar="DEVICE", help="See: cars-hw devices.")
+@threads_option
+@click.option("--sessions", type=click.IntRange(1), default=7, show_default=True, help="Fresh sessions a model.")
+@json_option
+def command(run_path: Path, device_name: str, threads: int, sessions: int, as_json: bool) -> None:
+    """Measure the exported models of a run against what was promised.
+
+    Ends with exit code 1 if a model exceeds its budget.
+    """
+    from cars_hw.devices import MeasurePlan, open_device
+    from cars_hw.runs.folder import RunFolder
+    from cars_hw.runs.verify import verify_run
+
+    run = RunFolder.open(run_path)
+    device = open_device(device_name, threads)
+    plan = MeasurePlan(sessions=sessions)
+    total = sessions * len(list((run.path / "models").glob(f"*.{device.model_format}")))
+    with Bars() as bars:
+        rows = verify_run(run, device, plan=plan, progress=lambda done: bars.update("sessions", done, total))
+    if as_json:
+        print_json([row.to_dict() for row in rows])
+    else:
+        columns = (
+            "network",
+            "accuracy",
+            "parameters",
+            "predicted",
+            "upper bound",
+            "measured",
+            "deviation",
+            "budget",
+        )
+        print_table(
+            f"Measured again on {device.name}",
+            columns,
+            [
+                (
+                    row.name,
+                    percent(row.accuracy),
+                    f"{row.parameters:,}",
+                    milliseconds(row.predicted_ms),
+                    milliseconds(row.bound_ms),
+                    milliseconds(row.measured_ms),
+                    percent(row.deviation),
+                    "-"
+                    if row.asked_ms is None
+                    else f"{milliseconds(row.asked_ms)} {'kept' if row.within_budget else 'MISSED'}",
+                )
+                for row in rows
+            ],
+        )
+    over = [row for row in rows if row.within_budget is False]
+    if over:
+        raise BudgetError(
+            f"{len(over)} of {len(rows)} models exceed the budget, first {over[0].name}; measure again when the "
+            "machine is quiet, or search with a smaller --latency",
+            tuple(row.measured_ms for row in over),
+        )

@@ -1,0 +1,31 @@
+"""``cars-hw zoo``."""
+
+from __future__ import annotations
+
+import click
+
+from cars_hw.cli.common import json_option, print_json, print_table
+from cars_hw.cost import network_cost
+from cars_hw.spec import NETWORKS
+from cars_hw.zoo import zoo
+
+
+@click.command("zoo")
+@json_option
+def command(as_json: bool) -> None:
+    """List the published genotypes, what they cost, and where they were published."""
+    if as_json:
+        print_json({name: {**entry.genotype.to_dict(), "source": entry.source} for name, entry in zoo().items()})
+        return
+    rows = [
+        (
+            name,
+            *(
+                f"{network_cost(NETWORKS[network], entry.genotype).parameters:,}"
+                for network in ("cifar", "imagenet")
+            ),
+            entry.source,
+        )
+        for name, entry in zoo().items()
+    ]
+    print_table("", ("name", "parameters, cifar", "parameters, imagenet", "source"), rows)

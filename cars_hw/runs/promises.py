@@ -1,0 +1,29 @@
+"""What a run's tables say of any genotype."""
+
+from __future__ import annotations
+
+from cars_hw.genotype import Genotype
+from cars_hw.latency import LatencyTable, Predictor
+from cars_hw.runs.folder import Promise, RunFolder
+
+
+class Promises:
+    """The predictors of the tables that a run keeps copies of, with its budgets."""
+
+    def __init__(self, run: RunFolder) -> None:
+        budgets = run.configuration["budgets"]
+        self._limits: list[float | None] = [budget["limit_ms"] for budget in budgets]
+        self._tables = [LatencyTable.read(run.table_path(index)) for index in range(len(budgets))]
+        self._predictors = [Predictor(table) for table in self._tables]
+
+    def of(self, genotype: Genotype) -> tuple[Promise, ...]:
+        """Return a promise for each table, in their order."""
+        promises = []
+        for table, predictor, limit in zip(self._tables, self._predictors, self._limits, strict=True):
+            prediction = predictor.predict(genotype)
+            promises.append(Promise(table.device, prediction.ms, prediction.bound_ms, limit))
+        return tuple(promises)
+
+    def on(self, device: str, genotype: Genotype) -> Promise | None:
+        """Return the promise for ``device``, or None where the run has no table of it."""
+        return next((promise for promise in self.of(genotype) if promise.device == device), None)
