@@ -17,6 +17,7 @@ from cars_hw.errors import DeviceError
 NODE_MS: Final = 0.002
 MULTIPLY_ADDS_PER_MS: Final = 4e6
 ELEMENTS_PER_MS: Final = 1e6
+FREE: Final = ("Constant", "Identity")
 
 
 class FakeDevice:
@@ -103,7 +104,7 @@ def model_price(path: Path) -> float:
         for value in (*graph.input, *graph.output, *graph.value_info)
     }
     weights = {weight.name: list(weight.dims) for weight in graph.initializer}
-    return sum(_node_price(node, shapes, weights) for node in graph.node if node.op_type != "Constant")
+    return sum(_node_price(node, shapes, weights) for node in graph.node if node.op_type not in FREE)
 
 
 def _node_price(

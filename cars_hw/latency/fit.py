@@ -2,14 +2,15 @@
 
 An isolated model pays for more than its operation. To be run at all costs the overhead; and a runtime that keeps
 images in a layout of its own converts what goes in and what comes out, which inside of a network it does not.
-The first is measured, the second is fitted: so many nanoseconds for each element that the isolated model takes in
-or gives out. Without it pooling, which does little with many elements, is taken for twice what it costs, and the
-networks at the fast end, where budgets are, are a third off.
+The first is measured, the second is fitted: so many nanoseconds for each element of what a model takes in or gives
+out, but for what computes alike in any layout. Without it pooling, which does little with many elements, is taken
+for twice what it costs, and the networks at the fast end, where budgets are, are a third off.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,7 +21,7 @@ from cars_hw.errors import DeviceError, InputError
 
 FloatArray = npt.NDArray[np.float64]
 
-STEPS: Final = 41
+STEPS: Final = 21
 """How many values of the conversion are tried."""
 
 
@@ -29,8 +30,8 @@ class Observations:
     """What there is to fit: N networks made of K operations.
 
     ``counts`` (N, K) says how often each network runs each operation, ``costs`` (K,) what the isolated ones cost
-    in milliseconds beyond the overhead, ``elements`` (K,) what they take in and give out, and ``measured`` (N,)
-    the networks' latencies in milliseconds.
+    in milliseconds beyond the overhead, ``elements`` (K,) how many elements a runtime may convert for them, and
+    ``measured`` (N,) the networks' latencies in milliseconds.
     """
 
     counts: FloatArray
@@ -72,33 +73,49 @@ def fit_line(observations: Observations) -> Line:
     Raises:
         DeviceError: the line does not rise: these are not measurements of these networks, or noise is all.
     """
-    ratios = 1e6 * observations.costs / observations.elements
-    best: tuple[float, Line] | None = None
-    for conversion in np.linspace(0.0, float(np.median(ratios)), STEPS):
-        sums = observations.sums(float(conversion))
-        slope, intercept = _weighted_line(sums, observations.measured)
-        error = float(np.mean(((slope * sums + intercept) / observations.measured - 1) ** 2))
-        # Where nothing is gained but what rounding gives, the smaller conversion stands.
-        if slope > 0 and (best is None or error < best[0] - 1e-12):
-            best = error, Line(slope, intercept, float(conversion))
-    if best is None:
+    from sklearn.linear_model import LinearRegression
+
+    converting = observations.elements > 0
+    ratios = 1e6 * observations.costs[converting] / observations.elements[converting]
+    conversions = np.linspace(0.0, float(np.median(ratios)), STEPS) if len(ratios) else np.zeros(1)
+    errors = _errors(np.stack([observations.sums(float(value)) for value in conversions]), observations.measured)
+    if not np.isfinite(errors).any():
         raise DeviceError(
             "networks with slower operations are not slower on this device; profile it again when it is quiet"
         )
-    return best[1]
+    # Where nothing is gained but what rounding gives, the smaller conversion stands.
+    conversion = float(conversions[np.argmax(errors <= errors.min() + 1e-12)])
+    sums, weights = observations.sums(conversion), observations.measured**-2.0
+    model = LinearRegression().fit(sums[:, None], observations.measured, sample_weight=weights)
+    return Line(float(model.coef_[0]), float(model.intercept_), conversion)
 
 
-def leave_one_out(observations: Observations) -> FloatArray:
-    """Return shape (N,): each network's excess over its prediction by all the others, as a fraction of that.
+def _errors(sums: FloatArray, measured: FloatArray) -> FloatArray:
+    """Return shape (C,): what the best rising line through each row of ``sums`` (C, N) leaves of ``measured``.
+
+    As a fraction of what there is, weighted by relative error; infinite where the best line does not rise.
+    """
+    weights = measured**-2.0 / np.sum(measured**-2.0)
+    x = sums - (sums @ weights)[:, None]
+    y = measured - measured @ weights
+    xx, xy = x**2 @ weights, (x * y) @ weights
+    left = 1 - xy**2 / np.maximum(xx * (y**2 @ weights), np.finfo(float).tiny)
+    return np.where(xy > 0, left, np.inf)
+
+
+def leave_one_out(observations: Observations, left_out: Sequence[int]) -> FloatArray:
+    """Return, for each of the networks ``left_out``, its excess over its prediction by all the others.
+
+    As a fraction of that prediction, shape (len(left_out),).
 
     Raises:
         DeviceError: a line does not rise.
     """
-    residuals = np.empty(len(observations.measured))
-    for left_out, measured in enumerate(observations.measured):
-        line = fit_line(observations.without(left_out))
-        predicted = line.slope * observations.sums(line.conversion_ns)[left_out] + line.intercept_ms
-        residuals[left_out] = measured / predicted - 1
+    residuals = np.empty(len(left_out))
+    for position, network in enumerate(left_out):
+        line = fit_line(observations.without(network))
+        predicted = line.slope * observations.sums(line.conversion_ns)[network] + line.intercept_ms
+        residuals[position] = observations.measured[network] / predicted - 1
     return residuals
 
 
@@ -119,11 +136,3 @@ def conformal_margin(residuals: tuple[float, ...], level: float) -> tuple[float,
     rank = math.ceil((count + 1) * level - 1e-9)
     reached = level if rank <= count else count / (count + 1)
     return max(sorted(residuals)[min(rank, count) - 1], 0.0), reached
-
-
-def _weighted_line(sums: FloatArray, measured: FloatArray) -> tuple[float, float]:
-    """Return slope and intercept (ms) through ``sums`` with the least squared relative error."""
-    from sklearn.linear_model import LinearRegression
-
-    model = LinearRegression().fit(sums[:, None], measured, sample_weight=measured**-2.0)
-    return float(model.coef_[0]), float(model.intercept_)

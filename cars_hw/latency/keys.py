@@ -2,13 +2,14 @@
 
 A network runs only what its logits depend on. A cell that no edge joins to one of its inputs does without that
 input's preprocessing, and whole cells can fall away; so where a genotype's edges come from decides what it costs
-as well as what they compute.
+as well as what they compute. And a state's ReLU is computed once, however many edges take it: so it is a key of its
+own, and the operations' keys are without it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -17,14 +18,17 @@ from cars_hw.spec import CellLayout, NetworkSpec, Shape
 
 REAL_OPERATIONS: Final = tuple(name for name in OPERATIONS if name != "none")
 
+ELEMENTWISE: Final = ("relu", "add", "concat", "zeros")
+"""What computes alike in any layout of its images."""
+
 
 @dataclass(frozen=True, order=True)
 class OpKey:
-    """One computation on an image of shape ``source`` that gives ``channels`` channels.
+    """One computation on an image of shape ``source`` that gives ``channels`` channels; its first ReLU is left out.
 
     ``kind`` is a candidate operation or one of ``stem_cifar``, ``stem_quarter`` and ``stem_eighth`` (ImageNet's),
-    ``relu_conv_bn``, ``factorized_reduce``, ``add``, ``concat``, ``zeros`` and ``head``. ``stride`` is that of
-    a candidate operation, and 0 elsewhere. As text: ``sep_conv_3x3/c36/32x32/s1``.
+    ``relu_conv_bn``, ``factorized_reduce``, ``relu``, ``add``, ``concat``, ``zeros`` and ``head``. ``stride`` is
+    that of a candidate operation, and 0 elsewhere. As text: ``sep_conv_3x3/c36/32x32/s1``.
     """
 
     kind: str
@@ -33,10 +37,9 @@ class OpKey:
     stride: int = 0
 
     @property
-    def elements(self) -> int:
-        """How many elements the computation alone takes in and gives out, of one image."""
-        inputs = {"add": 2, "concat": NODES}.get(self.kind, 1)
-        return inputs * math.prod(self.source) + math.prod(self._output)
+    def converted(self) -> int:
+        """How many elements a runtime may convert to and from its own layout where the computation stands alone."""
+        return 0 if self.kind in ELEMENTWISE else math.prod(self.source) + math.prod(self._output)
 
     @property
     def _output(self) -> Shape:
@@ -74,16 +77,20 @@ class Usage(NamedTuple):
     empty_node: bool
 
 
+Usages = tuple[Usage, Usage]
+"""Of the normal and of the reduction cell."""
+
+
 def spec_keys(spec: NetworkSpec) -> tuple[OpKey, ...]:
     """Return every key that any genotype under ``spec`` can need, each once, stem to head."""
-    keys = list(_stem_keys(spec, {-2, -1}))
+    everything = Usage(True, True, True)
+    keys = [item.key for item in frame_keys(spec, (everything, everything))]
     for layout in spec.cells():
-        keys += [key for key, _ in _glue_keys(layout, Usage(True, True, True))]
+        keys += [key for key, _ in relu_keys(layout, range(NODES + 1))]
         for name in REAL_OPERATIONS:
             keys += _operation_keys(layout, name, from_input=True)
             keys += _operation_keys(layout, name, from_input=False)
         keys.append(_add_key(layout))
-    keys.append(_head_key(spec))
     return tuple(dict.fromkeys(keys))
 
 
@@ -91,14 +98,17 @@ def genotype_keys(spec: NetworkSpec, genotype: Genotype) -> list[PlacedKey]:
     """Return what the network of ``genotype`` under ``spec`` runs, as often as it runs it, stem to head."""
     usages = usage_of(genotype.normal), usage_of(genotype.reduce)
     live = live_states(spec, usages)
-    placed = list(placed_glue(spec, usages))
+    placed = list(frame_keys(spec, usages))
     for layout in spec.cells():
-        if layout.position in live:
-            for number, node in enumerate(genotype.cell(layout.reduction)):
-                for key, what in node_keys(layout, node):
-                    placed.append(PlacedKey(key, layout.position, f"node {number}{what}"))
-    last = spec.layers
-    return sorted(placed, key=lambda item: _rank(item, last))
+        if layout.position not in live:
+            continue
+        cell = genotype.cell(layout.reduction)
+        for key, what in relu_keys(layout, relu_sources(cell, layout.reduction)):
+            placed.append(PlacedKey(key, layout.position, what))
+        for number, node in enumerate(cell):
+            for key, what in node_keys(layout, node):
+                placed.append(PlacedKey(key, layout.position, f"node {number}{what}"))
+    return sorted(placed, key=lambda item: _rank(item, spec.layers))
 
 
 def usage_of(cell: Cell) -> Usage:
@@ -107,29 +117,44 @@ def usage_of(cell: Cell) -> Usage:
     return Usage(0 in sources, 1 in sources, not all(node[0].is_real or node[1].is_real for node in cell))
 
 
-def live_states(spec: NetworkSpec, usages: tuple[Usage, Usage]) -> set[int]:
-    """Return the indices of the cells that the logits depend on; -2 and -1 are the stem's two states.
-
-    ``usages`` are those of the normal and of the reduction cell.
-    """
+def live_states(spec: NetworkSpec, usages: Usages) -> set[int]:
+    """Return the indices of the cells that the logits depend on; -2 and -1 are the stem's two states."""
     live = {spec.layers - 1}
     for index in reversed(range(spec.layers)):
         if index in live:
-            usage = usages[index in spec.reductions]
-            live.update(index - back for back, used in ((2, usage.first), (1, usage.second)) if used)
+            live.update(_inputs_read(spec, usages, index))
     return live
 
 
-def placed_glue(spec: NetworkSpec, usages: tuple[Usage, Usage]) -> Iterator[PlacedKey]:
-    """Yield everything but nodes: stem, preprocessing, zeros, concatenations and head."""
+def frame_keys(spec: NetworkSpec, usages: Usages) -> Iterator[PlacedKey]:
+    """Yield all that does not depend on the cells' edges but through ``usages``."""
     live = live_states(spec, usages)
-    for key in _stem_keys(spec, live):
-        yield PlacedKey(key, None, "stem")
+    yield from _stem_keys(spec, live)
+    read = {state for cell in live if cell >= 0 for state in _inputs_read(spec, usages, cell)}
     for layout in spec.cells():
         if layout.position in live:
             for key, what in _glue_keys(layout, usages[layout.reduction]):
                 yield PlacedKey(key, layout.position, what)
-    yield PlacedKey(_head_key(spec), None, "head")
+            if layout.position in read:
+                yield PlacedKey(_relu_key(layout.concatenated), layout.position, "relu of the output")
+    yield PlacedKey(OpKey("head", spec.cells()[-1].concatenated, spec.classes), None, "head")
+
+
+def relu_sources(cell: Cell, reduction: bool) -> tuple[int, ...]:
+    """Return the states of ``cell`` that some edge takes the ReLU of."""
+    taken = {
+        edge.source
+        for node in cell
+        for edge in node
+        if "conv" in edge.operation or (edge.operation == "skip_connect" and reduction and edge.source < 2)
+    }
+    return tuple(sorted(taken))
+
+
+def relu_keys(layout: CellLayout, sources: Iterable[int]) -> Iterator[tuple[OpKey, str]]:
+    """Yield the ReLUs of the states ``sources`` in the cell at ``layout``."""
+    for source in sources:
+        yield _relu_key(layout.inner if source < 2 else layout.output), f"relu of state {source}"
 
 
 def node_keys(layout: CellLayout, node: Node) -> Iterator[tuple[OpKey, str]]:
@@ -142,6 +167,12 @@ def node_keys(layout: CellLayout, node: Node) -> Iterator[tuple[OpKey, str]]:
         yield _add_key(layout), ""
 
 
+def _inputs_read(spec: NetworkSpec, usages: Usages, index: int) -> list[int]:
+    """Return the states that the cell ``index`` reads: those of the one and of the two before."""
+    usage = usages[index in spec.reductions]
+    return [index - back for back, used in ((2, usage.first), (1, usage.second)) if used]
+
+
 def _operation_keys(layout: CellLayout, name: str, *, from_input: bool) -> list[OpKey]:
     stride = 2 if layout.reduction and from_input else 1
     if name == "skip_connect" and stride == 1:
@@ -152,6 +183,10 @@ def _operation_keys(layout: CellLayout, name: str, *, from_input: bool) -> list[
 
 def _add_key(layout: CellLayout) -> OpKey:
     return OpKey("add", layout.output, layout.output.channels)
+
+
+def _relu_key(shape: Shape) -> OpKey:
+    return OpKey("relu", shape, shape.channels)
 
 
 def _glue_keys(layout: CellLayout, usage: Usage) -> Iterator[tuple[OpKey, str]]:
@@ -167,22 +202,23 @@ def _glue_keys(layout: CellLayout, usage: Usage) -> Iterator[tuple[OpKey, str]]:
     yield OpKey("concat", layout.output, NODES * channels), "concatenation"
 
 
-def _stem_keys(spec: NetworkSpec, live: set[int]) -> Iterator[OpKey]:
+def _stem_keys(spec: NetworkSpec, live: set[int]) -> Iterator[PlacedKey]:
     before, last = spec.stem_shapes()
     if spec.stem == "cifar":
-        yield OpKey("stem_cifar", spec.input_shape, last.channels)
+        # Both states are one image, which a live cell reads: so it has one ReLU.
+        yield PlacedKey(OpKey("stem_cifar", spec.input_shape, last.channels), None, "stem")
+        yield PlacedKey(_relu_key(last), None, "stem")
         return
-    yield OpKey("stem_quarter", spec.input_shape, before.channels)
+    yield PlacedKey(OpKey("stem_quarter", spec.input_shape, before.channels), None, "stem")
+    # Whichever of the two reads it, the eighth and the first cell take the same ReLU.
+    yield PlacedKey(_relu_key(before), None, "stem")
     if -1 in live:
-        yield OpKey("stem_eighth", before, last.channels)
-
-
-def _head_key(spec: NetworkSpec) -> OpKey:
-    return OpKey("head", spec.cells()[-1].concatenated, spec.classes)
+        yield PlacedKey(OpKey("stem_eighth", before, last.channels), None, "stem")
+        yield PlacedKey(_relu_key(last), None, "stem")
 
 
 def _rank(item: PlacedKey, layers: int) -> tuple[int, int]:
     if item.cell is None:
         return (-1, 0) if item.what == "stem" else (layers, 0)
-    order = ("preprocessing", "node", "zeros", "concatenation")
-    return item.cell, next(rank for rank, word in enumerate(order) if item.what.startswith(word))
+    order = ("preprocessing", "relu of state", "node", "zeros", "concatenation", "relu of the output")
+    return item.cell, next(rank for rank, words in enumerate(order) if item.what.startswith(words))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -27,8 +28,8 @@ OVERHEAD_SHAPE = Shape(1, 1, 1)
 def build_model(key: OpKey, path: Path, model_format: ModelFormat) -> None:
     """Write the model that runs ``key`` and nothing else to ``path``; the same key gives the same file.
 
-    In a network a ReLU is shared by the edges that take the same state, and a runtime fuses across operations;
-    both are alike from network to network and left to the predictor's correction.
+    In a network a runtime fuses across operations; that is alike from network to network and left to the
+    predictor's correction.
 
     Raises:
         InputError: no model of that format can be written.
@@ -73,7 +74,7 @@ def write_graph(graph: Graph, path: Path, model_format: ModelFormat) -> None:
 
 
 def _key_graph(key: OpKey) -> Graph:
-    from cars_hw.export.graph import Graph, Zeros, add_graph, concat_graph, head_graph
+    from cars_hw.export.graph import Graph, Relu, Zeros, add_graph, concat_graph, head_graph
     from cars_hw.export.lower import lower_module
 
     match key.kind:
@@ -81,13 +82,30 @@ def _key_graph(key: OpKey) -> Graph:
             return add_graph(key.source)
         case "concat":
             return concat_graph(key.source, NODES)
+        case "relu":
+            relu = Relu(output="relu", inputs=("input",), shape=key.source)
+            return Graph((("input", key.source),), (relu,), ("relu",))
         case "zeros":
             layer = Zeros(output="zeros", inputs=("input",), shape=key.source)
             return Graph((("input", key.source),), (layer,), ("zeros",))
         case "head":
             return head_graph(key.source, key.channels)
         case _:
-            return lower_module(_seeded(lambda: _key_module(key), str(key)), key.source)
+            return _without_first_relu(lower_module(_seeded(lambda: _key_module(key), str(key)), key.source))
+
+
+def _without_first_relu(graph: Graph) -> Graph:
+    """Return ``graph`` with its input in the place of its input's ReLU."""
+    from cars_hw.export.graph import Graph, Relu
+
+    (image, _), *_ = graph.inputs
+    relus = {layer.output for layer in graph.layers if isinstance(layer, Relu) and layer.inputs == (image,)}
+    layers = [
+        replace(layer, inputs=tuple(image if name in relus else name for name in layer.inputs))
+        for layer in graph.layers
+        if layer.output not in relus
+    ]
+    return Graph(graph.inputs, tuple(layers), graph.outputs)
 
 
 def _key_module(key: OpKey) -> nn.Module:

@@ -113,12 +113,13 @@ def fit_coefficients(table: LatencyTable, calibration: Sequence[CalibrationNetwo
     costs, elements = _arrays(table)
     observations = Observations(counts, costs, elements, np.array([network.measured.ms for network in calibration]))
     line = fit_line(observations)
-    residuals = tuple(round(float(residual), 6) for residual in leave_one_out(observations))
+    judged = [index for index, network in enumerate(calibration) if not network.anchor]
+    residuals = tuple(round(float(residual), 6) for residual in leave_one_out(observations, judged))
     return Coefficients(line.slope, line.intercept_ms, line.conversion_ns, residuals)
 
 
 def _arrays(table: LatencyTable) -> tuple[FloatArray, FloatArray]:
-    """Return costs (ms, less the overhead) and elements of the table's keys, both of shape (K,)."""
+    """Return costs (ms, less the overhead) and converted elements of the table's keys, both of shape (K,)."""
     costs = table.costs()
     keys = spec_keys(table.spec)
-    return np.array([costs[str(key)] for key in keys]), np.array([float(key.elements) for key in keys])
+    return np.array([costs[str(key)] for key in keys]), np.array([float(key.converted) for key in keys])

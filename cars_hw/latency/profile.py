@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +19,7 @@ from cars_hw.latency.journal import Journal
 from cars_hw.latency.keys import spec_keys
 from cars_hw.latency.models import build_model, build_network, build_overhead
 from cars_hw.latency.predictor import fit_coefficients
+from cars_hw.latency.smallest import smallest
 from cars_hw.latency.sums import OperationSums
 from cars_hw.latency.table import CalibrationNetwork, LatencyTable
 from cars_hw.space import SearchSpace
@@ -25,6 +27,9 @@ from cars_hw.spec import NetworkSpec
 
 ProgressCallback = Callable[[str, int, int], None]
 """Called with the stage (``operations``, then ``networks``), the model sessions done, and all of the stage."""
+
+Builder = Callable[[Path], None]
+"""Writes a model to a path."""
 
 OVERHEAD: Final = "overhead"
 SAME_MACHINE: Final = ("processor", "cores", "platform", "runtime", "threads")
@@ -46,7 +51,8 @@ def profile(
 ) -> LatencyTable:
     """Measure every operation that ``spec`` can need and ``calibration`` whole networks; fit the predictor.
 
-    The networks are random genotypes of ``space`` (everything, if None), spread over the range of latencies.
+    The networks are random genotypes of ``space`` (everything, if None), spread over the range of latencies, and
+    the smallest of it.
     With ``out`` the table is written there, and until then the samples are kept after every round in
     ``OUT.partial``. With ``resume`` a profile goes on from there, if there is anything, and ends as it would
     have ended; without it, such a file is an error, and so is ``out`` itself unless ``overwrite``.
@@ -106,7 +112,7 @@ class _Stages:
         self._plan = plan
         self._progress = progress
 
-    def measure(self, stage: str, builders: Mapping[str, Callable[[Path], None]]) -> list[Measurement]:
+    def measure(self, stage: str, builders: Mapping[str, Builder]) -> list[Measurement]:
         """Return a measurement for each of ``builders``, which write the models and name them in the journal."""
         names = list(builders)
         samples = self.journal.samples(stage, names)
@@ -144,9 +150,8 @@ class _Stages:
 def _measure_operations(stages: _Stages, spec: NetworkSpec) -> dict[str, Measurement]:
     """Return the measurement of every key of ``spec`` by its text, and that of the overhead."""
     model_format = stages.device.model_format
-    builders: dict[str, Callable[[Path], None]] = {OVERHEAD: lambda path: build_overhead(path, model_format)}
-    for key in spec_keys(spec):
-        builders[str(key)] = lambda path, key=key: build_model(key, path, model_format)  # type: ignore[misc]
+    builders: dict[str, Builder] = {OVERHEAD: partial(build_overhead, model_format=model_format)}
+    builders |= {str(key): partial(build_model, key, model_format=model_format) for key in spec_keys(spec)}
     return dict(zip(builders, stages.measure("operations", builders), strict=True))
 
 
@@ -155,15 +160,19 @@ def _calibrate(
 ) -> LatencyTable:
     """Return ``table`` with ``count`` calibration networks and the predictor."""
     sums = OperationSums(table.spec, table.costs())
-    genotypes = spread_genotypes(space, sums.total, count, rng)
+    # What no budget can be below is predicted more often than anything, and is far from all that is drawn.
+    anchor = smallest(space, sums.total, rng, starts=1)
+    genotypes = [anchor, *spread_genotypes(space, sums.total, count - 1, rng, apart_from=anchor)]
     model_format = stages.device.model_format
-    builders: dict[str, Callable[[Path], None]] = {}
-    for genotype in genotypes:
-        builders[genotype.to_darts()] = lambda path, genotype=genotype: build_network(  # type: ignore[misc]
-            table.spec, genotype, path, model_format
-        )
+    builders = {
+        genotype.to_darts(): partial(build_network, table.spec, genotype, model_format=model_format)
+        for genotype in genotypes
+    }
     measured = stages.measure("networks", builders)
-    networks = tuple(CalibrationNetwork(*pair) for pair in zip(genotypes, measured, strict=True))
+    networks = tuple(
+        CalibrationNetwork(genotype, taken, genotype is anchor)
+        for genotype, taken in zip(genotypes, measured, strict=True)
+    )
     try:
         predictor = fit_coefficients(table, networks)
     except DeviceError:

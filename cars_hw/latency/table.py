@@ -20,20 +20,25 @@ TABLE: Final = SealedFormat("cars-hw latency table", 1, "restore it, or make one
 
 @dataclass(frozen=True)
 class CalibrationNetwork:
-    """A whole network that the predictor was fitted on."""
+    """A whole network that the predictor was fitted on.
+
+    An ``anchor`` was searched for, at the end of the range, so that no prediction reaches beyond what was
+    measured. It says nothing about how far off predictions of other networks are.
+    """
 
     genotype: Genotype
     measured: Measurement
+    anchor: bool = False
 
 
 @dataclass(frozen=True)
 class Coefficients:
     """The predictor: ``slope`` times the sum of operations plus ``intercept_ms``.
 
-    Of each operation ``conversion_ns`` (nanoseconds) are taken off for every element that its isolated model takes
-    in or gives out, see :mod:`cars_hw.latency.fit`.
+    Of each operation ``conversion_ns`` (nanoseconds) are taken off for every element that its isolated model may
+    convert, see :mod:`cars_hw.latency.fit`.
 
-    ``residuals`` are, for each calibration network, how much slower it is than was predicted without it, as a
+    ``residuals`` are, for each calibration network but anchors, how much slower it is than the others predict, as a
     fraction of that prediction; the upper bound is made of them. ``kind`` leaves room for other predictors: a
     reader refuses what it does not know.
     """
@@ -138,7 +143,11 @@ class LatencyTable:
             "overhead": _measurement_dict(self.overhead),
             "entries": {key: _measurement_dict(entry) for key, entry in self.entries.items()},
             "calibration": [
-                {"genotype": network.genotype.to_dict(), **_measurement_dict(network.measured)}
+                {
+                    "genotype": network.genotype.to_dict(),
+                    "anchor": network.anchor,
+                    **_measurement_dict(network.measured),
+                }
                 for network in self.calibration
             ],
             "predictor": asdict(self.predictor) if self.predictor is not None else None,
@@ -159,7 +168,9 @@ class LatencyTable:
             overhead=_measurement(content["overhead"]),
             entries={key: _measurement(entry) for key, entry in content["entries"].items()},
             calibration=tuple(
-                CalibrationNetwork(Genotype.from_dict(network["genotype"]), _measurement(network))
+                CalibrationNetwork(
+                    Genotype.from_dict(network["genotype"]), _measurement(network), bool(network["anchor"])
+                )
                 for network in content["calibration"]
             ),
             predictor=predictor and Coefficients(**{**predictor, "residuals": tuple(predictor["residuals"])}),

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from cars_hw.devices import FakeDevice, OrtDevice, available, open_device
+from cars_hw.errors import DeviceError, InputError
+
+
+def test_names_open_devices() -> None:
+    assert isinstance(open_device("ort"), OrtDevice)
+    assert open_device("ort", threads=2).conditions()["threads"] == 2
+    assert isinstance(open_device("fake"), FakeDevice)
+    assert "seed 7" in open_device("fake:7").conditions()["runtime"]
+
+
+@pytest.mark.parametrize("text", ["litert", "android", "android:R58M", "android:10.0.0.2:5555"])
+def test_what_is_not_built_yet_says_so(text: str) -> None:
+    with pytest.raises(DeviceError, match=r"not in this version; use one of: ort, fake"):
+        open_device(text)
+
+
+@pytest.mark.parametrize("text", ["", "cpu", "ORT", "ort:1", "fake:x", "fake:-1"])
+def test_an_unknown_name_is_refused(text: str) -> None:
+    with pytest.raises(InputError):
+        open_device(text)
+
+
+def test_no_threads_are_refused() -> None:
+    with pytest.raises(InputError, match="threads"):
+        open_device("ort", threads=0)
+
+
+def test_every_device_that_is_said_to_be_usable_opens_and_no_other() -> None:
+    statuses = available()
+    assert {status.name for status in statuses} == {"ort", "fake", "litert", "android"}
+    for status in statuses:
+        assert status.detail
+        if status.usable:
+            open_device(status.name)
+        else:
+            with pytest.raises(DeviceError):
+                open_device(status.name)
+
+
+@pytest.mark.parametrize("package", ["cars_hw.devices", "cars_hw.latency", "cars_hw.devices.ort_worker"])
+def test_importing_loads_no_runtime_and_no_training_framework(package: str) -> None:
+    heavy = "{'torch', 'onnxruntime', 'onnx', 'sklearn', 'scipy'}"
+    code = f"import sys, {package}; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cars_hw.errors import DeviceError, InputError
+from cars_hw.latency.fit import Observations, conformal_margin, fit_line, leave_one_out, net_costs
+
+
+def observations(
+    slope: float, intercept: float, conversion_ns: float, *, networks: int = 20, seed: int = 0
+) -> Observations:
+    rng = np.random.default_rng(seed)
+    counts = rng.integers(0, 5, (networks, 6)).astype(float)
+    # Three operations that are half conversion, two that are not, and one without any.
+    elements = np.array([1e5, 2e5, 4e5, 1e4, 1e4, 0.0])
+    costs = np.array([0.1, 0.2, 0.4, 0.3, 0.2, 0.1])
+    measured = slope * counts @ net_costs(costs, elements, conversion_ns) + intercept
+    return Observations(counts, costs, elements, measured)
+
+
+@pytest.mark.parametrize(("slope", "intercept"), [(1.0, 0.0), (0.6, 0.5), (2.5, 0.01)])
+def test_a_line_without_conversion_is_found_exactly(slope: float, intercept: float) -> None:
+    line = fit_line(observations(slope, intercept, 0.0))
+    assert line.conversion_ns == 0.0
+    assert line.slope == pytest.approx(slope)
+    assert line.intercept_ms == pytest.approx(intercept, abs=1e-9)
+
+
+def test_a_conversion_is_found() -> None:
+    # The median of 1, 1, 1, 30 and 20 ns is 1: half of it is one of the values that are tried.
+    line = fit_line(observations(0.9, 0.05, 0.5))
+    assert line.conversion_ns == pytest.approx(0.5)
+    assert line.slope == pytest.approx(0.9)
+    assert line.intercept_ms == pytest.approx(0.05)
+
+
+def test_net_costs_are_not_negative() -> None:
+    net = net_costs(np.array([0.1, 0.1, 0.1]), np.array([0.0, 1e5, 3e5]), 0.5)
+    assert net.tolist() == pytest.approx([0.1, 0.05, 0.0])
+
+
+def test_the_error_that_is_squared_is_relative() -> None:
+    counts = np.array([[1.0], [1.0], [2.0], [2.0]])
+    measured = np.array([1.0, 1.2, 10.0, 14.0])
+    line = fit_line(Observations(counts, np.array([1.0]), np.array([0.0]), measured))
+    low, high = line.slope + line.intercept_ms, 2 * line.slope + line.intercept_ms
+    # At each point the least squared relative error is at (sum of 1/y) / (sum of 1/y^2).
+    assert low == pytest.approx((1 / 1.0 + 1 / 1.2) / (1 / 1.0 + 1 / 1.44))
+    assert high == pytest.approx((1 / 10 + 1 / 14) / (1 / 100 + 1 / 196))
+
+
+def test_a_line_that_falls_is_refused() -> None:
+    rising = observations(1.0, 0.1, 0.0)
+    falling = Observations(rising.counts, rising.costs, rising.elements, 20 - rising.measured)
+    with pytest.raises(DeviceError, match="not slower"):
+        fit_line(falling)
+
+
+def test_a_network_is_judged_by_the_others_alone() -> None:
+    exact = observations(0.8, 0.2, 0.0, networks=8)
+    measured = exact.measured.copy()
+    measured[3] *= 1.5
+    changed = Observations(exact.counts, exact.costs, exact.elements, measured)
+    # Without it the line is exact, so it stands out by all of its half.
+    assert leave_one_out(changed, [3]) == pytest.approx([0.5])
+    both = leave_one_out(changed, [3, 0])
+    assert both.shape == (2,)
+    assert both[0] == pytest.approx(0.5)
+    # The others are judged by a line that it has bent.
+    assert abs(both[1]) > 0.001
+
+
+@pytest.mark.parametrize(
+    ("count", "level", "rank", "reached"),
+    [
+        (19, 0.95, 19, 0.95),  # 20 * 0.95 = 19, which floating point must not make 20
+        (24, 0.95, 24, 0.95),  # 25 * 0.95 = 23.75
+        (39, 0.95, 38, 0.95),
+        (24, 0.90, 23, 0.90),  # 25 * 0.90 = 22.5
+        (24, 0.50, 13, 0.50),
+        (10, 0.95, 10, 10 / 11),  # 11 * 0.95 = 10.45 is more than there are
+        (1, 0.95, 1, 0.5),
+    ],
+)
+def test_the_conformal_rank_by_hand(count: int, level: float, rank: int, reached: float) -> None:
+    residuals = tuple(float(value) for value in np.random.default_rng(0).permutation(np.arange(1, count + 1)))
+    margin, achieved = conformal_margin(residuals, level)
+    assert margin == rank
+    assert achieved == pytest.approx(reached)
+
+
+def test_a_margin_is_never_negative() -> None:
+    assert conformal_margin((-0.3, -0.2, -0.1), 0.5)[0] == 0.0
+
+
+@pytest.mark.parametrize(("residuals", "level"), [((), 0.95), ((0.1,), 0.0), ((0.1,), 1.0), ((0.1,), float("nan"))])
+def test_a_margin_of_nothing_is_refused(residuals: tuple[float, ...], level: float) -> None:
+    with pytest.raises(InputError, match="upper bound"):
+        conformal_margin(residuals, level)
+
+
+@pytest.mark.parametrize("level", [0.8, 0.9, 0.95])
+def test_the_margin_covers_what_is_exchangeable(level: float) -> None:
+    rng = np.random.default_rng(1)
+    covered = []
+    for _ in range(4000):
+        *calibration, fresh = rng.standard_cauchy(25)
+        margin, _ = conformal_margin(tuple(abs(value) for value in calibration), level)
+        covered.append(abs(fresh) <= margin)
+    # At least the level, and not by more than the 1 / (n + 1) of theory and three standard errors.
+    assert level - 0.018 <= np.mean(covered) <= level + 1 / 25 + 0.018

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cars_hw.errors import InputError, TableError
+from cars_hw.genotype import Genotype
+from cars_hw.latency import LatencyTable, Predictor, genotype_keys
+from cars_hw.latency.predictor import fit_coefficients
+from cars_hw.latency.sums import OperationSums
+from cars_hw.space import SearchSpace
+from cars_hw.spec import NETWORKS
+from cars_hw.zoo import zoo
+
+MakeTable = Callable[..., LatencyTable]
+
+
+@pytest.mark.parametrize(("slope", "intercept"), [(0.8, 0.3), (1.0, 0.0), (0.6, 0.05)])
+def test_a_correction_that_is_there_is_found(
+    make_table: MakeTable, genotypes: list[Genotype], slope: float, intercept: float
+) -> None:
+    table = make_table(slope=slope, intercept=intercept)
+    predictor = Predictor(table)
+    costs = table.costs()
+    for genotype in genotypes:
+        by_hand = sum(costs[str(placed.key)] for placed in genotype_keys(table.spec, genotype))
+        prediction = predictor.predict(genotype)
+        assert prediction.ms == pytest.approx(slope * by_hand + intercept, rel=1e-5)
+        assert prediction.bound_ms == pytest.approx(prediction.ms, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["quick", "imagenet"])
+def test_the_fast_sum_is_the_slow_sum(name: str) -> None:
+    spec = NETWORKS[name]
+    rng = np.random.default_rng(5)
+    few = SearchSpace(("none", "skip_connect", "avg_pool_3x3"))
+    everything = [
+        *(SearchSpace().sample(rng) for _ in range(60)),
+        *(few.sample(rng) for _ in range(60)),
+        *(published.genotype for published in zoo().values()),
+    ]
+    keys = {str(placed.key) for genotype in everything for placed in genotype_keys(spec, genotype)}
+    costs = {key: float(rng.uniform(0.01, 1.0)) for key in sorted(keys)}
+    sums = OperationSums(spec, costs)
+    for genotype in everything:
+        slow = sum(costs[str(placed.key)] for placed in genotype_keys(spec, genotype))
+        assert sums.total(genotype) == pytest.approx(slow)
+        assert sums.total(genotype) == sums.total(genotype)
+
+
+def test_a_thousand_predictions_take_no_time(make_table: MakeTable) -> None:
+    predictor = Predictor(make_table())
+    rng = np.random.default_rng(0)
+    thousand = [SearchSpace().sample(rng) for _ in range(1000)]
+    began = time.perf_counter()
+    for genotype in thousand:
+        predictor.predict(genotype)
+    # It takes 0.05 s on a quiet machine; one that looks nothing up takes 3.
+    assert time.perf_counter() - began < 1.0
+
+
+def test_a_prediction_depends_on_the_file_alone(
+    make_table: MakeTable, genotypes: list[Genotype], tmp_path: Path
+) -> None:
+    table = make_table(noise=0.02)
+    table.write(tmp_path / "table.json")
+    read = LatencyTable.read(tmp_path / "table.json")
+    once, backwards = Predictor(table), Predictor(read)
+    expected = [once.predict(genotype) for genotype in genotypes]
+    assert [backwards.predict(genotype) for genotype in reversed(genotypes)] == expected[::-1]
+
+
+def test_the_bound_is_the_prediction_and_its_margin(make_table: MakeTable, genotypes: list[Genotype]) -> None:
+    table = make_table(noise=0.05, networks=24)
+    predictor = Predictor(table)
+    assert table.predictor is not None
+    assert predictor.margin == max(*table.predictor.residuals, 0.0) > 0.01
+    assert predictor.level == 0.95
+    prediction = predictor.predict(genotypes[0])
+    assert prediction.bound_ms == pytest.approx(prediction.ms * (1 + predictor.margin))
+    assert predictor.bound(genotypes[0]) == prediction.bound_ms
+    assert Predictor(table, level=0.5).margin < predictor.margin
+    assert Predictor(table, level=0.99).level == pytest.approx(24 / 25)
+
+
+def test_the_bound_covers_new_networks(make_table: MakeTable) -> None:
+    covered = []
+    for seed in range(12):
+        table = make_table(noise=0.05, networks=24, seed=seed)
+        predictor, sums = Predictor(table, level=0.9), OperationSums(table.spec, table.costs())
+        rng = np.random.default_rng(100 + seed)
+        for _ in range(50):
+            genotype = SearchSpace().sample(rng)
+            measured = (0.8 * sums.total(genotype) + 0.3) * float(np.exp(0.05 * rng.standard_normal()))
+            covered.append(measured <= predictor.bound(genotype))
+    assert 0.85 <= np.mean(covered) <= 0.98
+
+
+def test_where_the_time_goes_adds_up(make_table: MakeTable, genotypes: list[Genotype]) -> None:
+    table = make_table()
+    predictor = Predictor(table)
+    for genotype in [*genotypes[:5], zoo()["SNAS_aggressive"].genotype]:
+        parts = predictor.breakdown(genotype)
+        assert parts.ms == predictor.predict(genotype).ms
+        assert parts.stem + sum(parts.cells) + parts.head + parts.other == pytest.approx(parts.ms)
+        assert sum(parts.operations.values()) + parts.other == pytest.approx(parts.ms)
+        assert len(parts.cells) == table.spec.layers
+        assert list(parts.operations.values()) == sorted(parts.operations.values(), reverse=True)
+        assert {"stem_cifar", "head", "concat"} <= set(parts.operations)
+
+
+def test_a_table_without_a_predictor_or_with_an_unknown_one_is_refused(make_table: MakeTable) -> None:
+    table = make_table()
+    with pytest.raises(TableError, match="no predictor"):
+        Predictor(replace(table, predictor=None))
+    with pytest.raises(TableError, match="unknown kind, forest"):
+        Predictor(replace(table, predictor=replace(table.predictor, kind="forest")))
+    with pytest.raises(InputError, match="level"):
+        Predictor(table, level=1.0)
+
+
+def test_three_networks_are_too_few(make_table: MakeTable) -> None:
+    table = make_table()
+    with pytest.raises(InputError, match="at least 4"):
+        fit_coefficients(table, table.calibration[:3])

@@ -1,0 +1,263 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cars_hw.devices import Device, FakeDevice, Measurement, MeasurePlan, ModelFormat
+from cars_hw.devices.protocol import Progress
+from cars_hw.errors import DeviceError, InputError, TableError
+from cars_hw.genotype import Genotype
+from cars_hw.latency import (
+    LatencyTable,
+    Predictor,
+    fresh_genotypes,
+    measure_genotypes,
+    profile,
+    spec_keys,
+    validate,
+)
+from cars_hw.latency.calibration import spread_genotypes
+from cars_hw.space import SearchSpace
+from cars_hw.spec import NetworkSpec
+from cars_hw.zoo import zoo
+
+SPEC = NetworkSpec(channels=4, layers=3, resolution=(8, 8), in_channels=1)
+FEW = SearchSpace(("none", "skip_connect", "sep_conv_3x3", "dil_conv_5x5"))
+PLAN = MeasurePlan(sessions=3, max_extra_sessions=2, tolerance=0.02)
+
+
+class Counting:
+    """A device that counts its model sessions, and gives up after so many rounds."""
+
+    def __init__(self, device: Device, rounds: int | None = None) -> None:
+        self.device = device
+        self.name: str = device.name
+        self.model_format: ModelFormat = device.model_format
+        self.rounds = rounds
+        self.sessions = 0
+
+    def conditions(self) -> dict[str, Any]:
+        return self.device.conditions()
+
+    def measure(
+        self, models: Sequence[Path], plan: MeasurePlan, progress: Progress | None = None
+    ) -> list[Measurement]:
+        if self.rounds == 0:
+            raise KeyboardInterrupt
+        if self.rounds is not None:
+            self.rounds -= 1
+        measured = self.device.measure(models, plan, progress)
+        self.sessions += sum(measurement.sessions for measurement in measured)
+        return measured
+
+
+class Single(SearchSpace):
+    """A space that proposes one genotype only."""
+
+    def sample(self, rng: np.random.Generator) -> Genotype:  # noqa: ARG002
+        return zoo()["CARS_A"].genotype
+
+
+def noisy() -> Counting:
+    return Counting(FakeDevice(noise=0.01))
+
+
+def run(device: Device, out: Path | None = None, **options: Any) -> LatencyTable:  # noqa: ANN401
+    return profile(device, SPEC, **{"calibration": 8, "plan": PLAN, "out": out, "space": FEW, **options})
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[LatencyTable, Path, int]:
+    out = tmp_path_factory.mktemp("profile") / "table.json"
+    device = noisy()
+    return run(device, out), out, device.sessions
+
+
+def test_a_profile_holds_all_that_there_is(finished: tuple[LatencyTable, Path, int]) -> None:
+    table, out, sessions = finished
+    assert list(table.entries) == [str(key) for key in spec_keys(SPEC)]
+    assert len(table.calibration) == 8
+    assert LatencyTable.read(out) == table
+    assert not out.with_name("table.json.partial").exists()
+    everything = [table.overhead, *table.entries.values(), *(network.measured for network in table.calibration)]
+    assert sessions == sum(measurement.sessions for measurement in everything)
+    assert {measurement.sessions for measurement in everything} <= {3, 4, 5}
+    assert max(measurement.sessions for measurement in everything) > 3
+    assert (table.device, table.threads, table.plan["sessions"]) == ("fake", 1, 3)
+    assert 0 < table.noise < 0.02
+
+
+def test_predictions_hold_on_networks_that_took_no_part() -> None:
+    device = FakeDevice(noise=0.01)
+    table = profile(device, SPEC, calibration=16, plan=MeasurePlan(sessions=3))
+    fresh = fresh_genotypes(table, 40, np.random.default_rng(8))
+    result = validate(table, device, [*fresh, zoo()["SNAS_aggressive"].genotype], plan=MeasurePlan(sessions=3))
+    assert result.mean_error < 0.05
+    assert result.kendall_tau is not None
+    assert result.kendall_tau > 0.85
+    assert result.coverage >= 0.85
+    assert result.within_10 >= 0.95
+    assert 0 < result.noise < 0.02
+    assert len(result.rows) == 41
+    assert json.loads(json.dumps(result.to_dict()))["rows"][0]["measured_ms"] == result.rows[0].measured_ms
+
+
+def test_what_took_part_in_the_calibration_does_not_validate(finished: tuple[LatencyTable, Path, int]) -> None:
+    table = finished[0]
+    known = table.calibration[2].genotype
+    # The same network, written in another order.
+    swapped = replace(known, normal=tuple((second, first) for first, second in known.normal))
+    for genotype in (known, swapped):
+        with pytest.raises(InputError, match="1 of 2 genotypes took part"):
+            validate(table, FakeDevice(), [genotype, zoo()["CARS_A"].genotype])
+    with pytest.raises(InputError, match="nothing to validate"):
+        validate(table, FakeDevice(), [])
+
+
+def test_another_device_does_not_validate(finished: tuple[LatencyTable, Path, int]) -> None:
+    with pytest.raises(TableError, match="for device fake"):
+        validate(finished[0], FakeDevice(name="other"), [zoo()["CARS_A"].genotype])
+
+
+def test_fresh_genotypes_are_all_different_and_no_calibration(finished: tuple[LatencyTable, Path, int]) -> None:
+    table = finished[0]
+    drawn = fresh_genotypes(table, 50, np.random.default_rng(0))
+    taken = {network.genotype.key() for network in table.calibration}
+    assert len({genotype.key() for genotype in drawn} - taken) == 50
+    with pytest.raises(InputError, match="only 1 of 3"):
+        fresh_genotypes(table, 3, np.random.default_rng(0), Single())
+
+
+# The stages have 3 rounds each, and up to 2 for what is off.
+@pytest.mark.parametrize("rounds", [0, 1, 3, 4, 7])
+def test_an_interrupted_profile_goes_on_where_it_was(
+    rounds: int, finished: tuple[LatencyTable, Path, int], tmp_path: Path
+) -> None:
+    table, _, sessions = finished
+    out = tmp_path / "table.json"
+    first, second = Counting(FakeDevice(noise=0.01), rounds), noisy()
+    try:
+        run(first, out)
+    except KeyboardInterrupt:
+        assert not out.exists()
+    else:
+        pytest.fail("the profile has fewer rounds than the test interrupts it after")
+    assert out.with_name("table.json.partial").exists() == (rounds > 0)
+    assert run(second, out, resume=True) == table
+    assert LatencyTable.read(out) == table
+    assert first.sessions + second.sessions == sessions
+    assert list(tmp_path.iterdir()) == [out]
+
+
+@pytest.fixture
+def interrupted(tmp_path: Path) -> Path:
+    with pytest.raises(KeyboardInterrupt):
+        run(Counting(FakeDevice(noise=0.01), 1), tmp_path / "table.json")
+    return tmp_path / "table.json"
+
+
+def test_an_interrupted_profile_is_not_overwritten_by_accident(interrupted: Path) -> None:
+    with pytest.raises(TableError, match=r"table\.json\.partial holds an interrupted profile.*--resume"):
+        run(noisy(), interrupted)
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"seed": 1}, "plan"),
+        ({"space": SearchSpace(("skip_connect", "sep_conv_3x3"))}, "operations"),
+    ],
+)
+def test_it_does_not_go_on_with_other_settings(options: dict[str, Any], field: str, interrupted: Path) -> None:
+    with pytest.raises(TableError, match=rf"of another profile \(different: {field}\)"):
+        run(noisy(), interrupted, resume=True, **options)
+
+
+def test_it_does_not_go_on_on_another_device(interrupted: Path) -> None:
+    with pytest.raises(TableError, match="different: runtime"):
+        run(FakeDevice(noise=0.02), interrupted, resume=True)
+    with pytest.raises(TableError, match="different: device"):
+        run(FakeDevice(noise=0.01, name="other"), interrupted, resume=True)
+
+
+def test_damaged_samples_are_not_gone_on_with(interrupted: Path) -> None:
+    partial = interrupted.with_name("table.json.partial")
+    partial.write_text(partial.read_text().replace("0.0", "0.1", 1))
+    with pytest.raises(TableError, match="delete it and profile again"):
+        run(noisy(), interrupted, resume=True)
+
+
+def test_a_table_is_not_overwritten_by_accident(finished: tuple[LatencyTable, Path, int], tmp_path: Path) -> None:
+    out = tmp_path / "table.json"
+    out.write_text("mine")
+    for resume in (False, True):
+        with pytest.raises(TableError, match="exists"):
+            run(noisy(), out, resume=resume)
+    assert out.read_text() == "mine"
+    assert run(noisy(), out, overwrite=True) == LatencyTable.read(out) == finished[0]
+
+
+def test_wrong_settings_are_refused_before_anything_is_measured() -> None:
+    device = noisy()
+    with pytest.raises(InputError, match="fp32 in this version, not int8"):
+        run(device, precision="int8")
+    with pytest.raises(InputError, match="at least 4"):
+        profile(device, SPEC, calibration=3)
+    assert device.sessions == 0
+
+
+def test_progress_runs_through_both_stages() -> None:
+    seen: list[tuple[str, int, int]] = []
+    run(FakeDevice(), progress=lambda *step: seen.append(step))
+    operations = 3 * (len(spec_keys(SPEC)) + 1)
+    assert seen[-1] == ("networks", 24, 24)
+    assert [step for step in seen if step[0] == "operations"][-1] == ("operations", operations, operations)
+    for stage in ("operations", "networks"):
+        done = [step[1] for step in seen if step[0] == stage]
+        assert done == sorted(done)
+
+
+def test_samples_that_no_predictor_can_be_made_of_are_not_kept(tmp_path: Path) -> None:
+    class Backwards(Counting):
+        def measure(
+            self, models: Sequence[Path], plan: MeasurePlan, progress: Progress | None = None
+        ) -> list[Measurement]:
+            measured = super().measure(models, plan, progress)
+            if len(models) > 8:
+                return measured
+            return [Measurement(1 / taken.ms, (1 / taken.ms,), 0.0) for taken in measured]
+
+    with pytest.raises(DeviceError, match="not slower"):
+        run(Backwards(FakeDevice()), tmp_path / "table.json")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_calibration_networks_are_drawn_and_spread(finished: tuple[LatencyTable, Path, int]) -> None:
+    latency = Predictor(finished[0]).bound
+    chosen = spread_genotypes(SearchSpace(), latency, 21, np.random.default_rng(0))
+    assert len({genotype.key() for genotype in chosen}) == 21
+    times = np.array([latency(genotype) for genotype in chosen])
+    assert (np.diff(times) >= 0).all()
+    rng = np.random.default_rng(1)
+    uniform = np.array([latency(SearchSpace().sample(rng)) for _ in range(200)])
+    assert times[0] < uniform.min()
+    # Ten are drawn and eleven are a tenth of the range apart, so that no gap is much larger than a tenth.
+    assert np.diff(times).max() < 0.2 * (times[-1] - times[0])
+    assert chosen == spread_genotypes(SearchSpace(), latency, 21, np.random.default_rng(0))
+    with pytest.raises(InputError, match="too few"):
+        spread_genotypes(Single(("skip_connect",)), latency, 20, np.random.default_rng(0))
+
+
+def test_whole_networks_are_measured_in_their_order() -> None:
+    rng = np.random.default_rng(0)
+    heavy, light = (SearchSpace((operation,)).sample(rng) for operation in ("sep_conv_5x5", "skip_connect"))
+    first = measure_genotypes(FakeDevice(), SPEC, [heavy, light], PLAN)
+    second = measure_genotypes(FakeDevice(), SPEC, [light, heavy], PLAN)
+    assert first == second[::-1]
+    assert first[0].ms > first[1].ms
