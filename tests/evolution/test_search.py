@@ -1,0 +1,248 @@
+"""Algorithm 1 with weights that learn by a formula: what is done in which order, and that it can be resumed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cars_hw.cost import network_cost
+from cars_hw.errors import BudgetError
+from cars_hw.evolution.objectives import CostObjective, excess, feasible
+from cars_hw.evolution.pnsga3 import Protection
+from cars_hw.evolution.search import EvolutionSettings, Search
+from cars_hw.evolution.variation import VariationRates
+from cars_hw.genotype import NODES, Edge, Genotype
+from cars_hw.space import SearchSpace
+from cars_hw.spec import NetworkSpec
+
+SPACE = SearchSpace()
+SPEC = NetworkSpec(8, 5, (28, 28), 1)
+
+NODE = (Edge("skip_connect", 0), Edge("none", 1))
+LEAN = Genotype((NODE,) * NODES, (NODE,) * NODES)
+
+
+def megas(genotype: Genotype) -> float:
+    return network_cost(SPEC, genotype).multiply_adds / 1e6
+
+
+class ToyWeights:
+    """Accuracy rises with size, and the larger the network the longer it takes: the trap in a formula."""
+
+    def __init__(self) -> None:
+        self.epoch = 0
+        self.before = 0
+        self.calls: list[tuple[Any, ...]] = []
+        self.draws: list[list[Genotype]] = []
+
+    def train(self, draw: Callable[[int], Sequence[Genotype]]) -> float:
+        for _ in range(3):
+            self.draws.append(list(draw(2)))
+        self.calls.append(("train",))
+        self.epoch += 1
+        return 1.0 / self.epoch
+
+    def remember(self) -> None:
+        self.calls.append(("remember", self.epoch))
+        self.before = self.epoch
+
+    def accuracies(self, genotypes: Sequence[Genotype], *, before: bool = False, full: bool = False) -> list[float]:
+        self.calls.append(("evaluate", list(genotypes), before, full))
+        epoch = self.before if before else self.epoch
+        return [toy_accuracy(genotype, epoch) for genotype in genotypes]
+
+    def state(self) -> dict[str, Any]:
+        return {"epoch": self.epoch, "before": self.before}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.epoch, self.before = state["epoch"], state["before"]
+
+
+def toy_accuracy(genotype: Genotype, epoch: float) -> float:
+    size = megas(genotype) / 4
+    final = 0.5 + 0.4 * size / (1 + size)
+    return float(final * (1 - np.exp(-epoch / (1 + 12 * size))))
+
+
+def make_search(
+    protection: Protection = "speed",
+    limit: float | None = None,
+    *,
+    seed: int = 0,
+    population: int = 8,
+    epochs: int = 9,
+) -> tuple[Search, ToyWeights]:
+    objectives = [CostObjective("multiply-adds", "M", megas, limit=limit)]
+    settings = EvolutionSettings(
+        population=population,
+        epochs=epochs,
+        warmup_epochs=3,
+        epochs_per_generation=2,
+        protection=protection,
+        rates=VariationRates(mutation=0.45, crossover=0.45, random=0.1),
+    )
+    weights = ToyWeights()
+    return Search(SPACE, objectives, weights, settings, seed=seed, anchor=LEAN), weights
+
+
+def test_the_paper_s_epochs_are_50_of_warm_up_and_45_generations_of_10() -> None:
+    paper = EvolutionSettings()
+    assert (paper.population, paper.warmup_epochs, paper.generations, paper.protection) == (128, 50, 45, "speed")
+    assert paper.warmup_epochs + paper.generations * paper.epochs_per_generation == 500
+    assert paper.rates == VariationRates(mutation=0.25, crossover=0.25, random=0.5, node=0.5)
+
+
+def test_a_generation_is_one_architecture_step_and_then_parameter_steps() -> None:
+    search, weights = make_search()
+    search.run()
+    names = [call[0] for call in weights.calls]
+    generation = ["evaluate", "evaluate", "remember", "train", "train"]
+    # Warm-up of 3 epochs, remembered one generation (2 epochs) before its end; then 3 generations; then the front.
+    assert names == ["train", "remember", "train", "train", *generation * 3, "evaluate"]
+    evaluations = [call for call in weights.calls if call[0] == "evaluate"]
+    assert evaluations[-1][3] is True
+    assert [call[2] for call in evaluations[:-1]] == [False, True] * 3
+
+
+def test_the_warm_up_draws_from_the_space_and_then_only_from_the_population() -> None:
+    search, weights = make_search()
+    for _ in range(3):
+        search.warm_up()
+    warm = weights.draws[:]
+    assert len({genotype.key() for step in warm for genotype in step}) == 18
+    search.evolve()
+    members = {member.genotype for member in search.population}
+    for step in weights.draws[len(warm) :]:
+        assert set(step) <= members
+        assert len(set(step)) == 2
+
+
+def test_newcomers_are_measured_under_the_weights_before_and_parents_keep_their_record() -> None:
+    search, weights = make_search()
+    for _ in range(3):
+        search.warm_up()
+    search.evolve()
+    parents = {member.genotype: member.accuracy for member in search.population}
+    epoch_before, epoch_now = weights.before, weights.epoch
+    candidates = search.candidates()
+    assert len(candidates) == 16
+    for member in candidates:
+        now = toy_accuracy(member.genotype, epoch_now)
+        assert member.accuracy == now
+        expected = parents.get(member.genotype, toy_accuracy(member.genotype, epoch_before))
+        assert member.gain == pytest.approx(now - expected)
+    asked_before = [call[1] for call in weights.calls if call[0] == "evaluate" and call[2]][-1]
+    assert set(asked_before).isdisjoint(parents)
+
+
+def test_what_exceeds_the_budget_is_never_evaluated_or_trained() -> None:
+    limit = 3.0
+    search, weights = make_search(limit=limit)
+    search.run()
+    evaluated = [genotype for call in weights.calls if call[0] == "evaluate" for genotype in call[1]]
+    trained = [genotype for step in weights.draws[9:] for genotype in step]
+    assert evaluated
+    assert all(megas(genotype) <= limit for genotype in evaluated + trained)
+
+
+def test_a_budget_is_held_against_the_bound_and_not_the_value() -> None:
+    objective = CostObjective("latency", "ms", lambda _: 1.0, bound=lambda _: 1.2, limit=1.1)
+    genotype = SPACE.sample(np.random.default_rng(0))
+    assert not feasible([objective], genotype)
+    assert excess([objective], genotype) == pytest.approx(1.2 / 1.1)
+    other = CostObjective("size", "M", lambda _: 9.0, limit=3.0)
+    assert excess([objective, other], genotype) == pytest.approx(3.0)
+    assert excess([], genotype) == 0.0
+
+
+def test_a_search_under_a_budget_needs_an_architecture_that_keeps_to_it() -> None:
+    objectives = [CostObjective("multiply-adds", "M", megas, limit=0.01)]
+    with pytest.raises(BudgetError) as error:
+        Search(SPACE, objectives, ToyWeights(), EvolutionSettings(), seed=0, anchor=LEAN)
+    assert error.value.smallest == (megas(LEAN),)
+
+
+@pytest.mark.parametrize("stop_after", range(6))
+def test_a_search_restored_at_any_checkpoint_ends_as_it_would_have(stop_after: int) -> None:
+    whole, _ = make_search("both", limit=4.0)
+    expected = whole.run()
+
+    class Killed(Exception):
+        pass
+
+    first, weights = make_search("both", limit=4.0)
+    saved: list[str] = []
+
+    def checkpoint() -> None:
+        saved.append(json.dumps([first.state(), weights.state()], allow_nan=False))
+        if len(saved) > stop_after:
+            raise Killed
+
+    with pytest.raises(Killed):
+        first.run(checkpoint)
+    second, other = make_search("both", limit=4.0, seed=99)
+    search_state, weights_state = json.loads(saved[-1])
+    second.restore(search_state)
+    other.restore(weights_state)
+    assert second.run() == expected
+    assert second.history == whole.history
+
+
+def test_another_seed_gives_another_search() -> None:
+    fronts = [make_search(seed=seed)[0].run() for seed in (1, 1, 2)]
+    assert fronts[0] == fronts[1]
+    assert fronts[0] != fronts[2]
+
+
+def test_the_front_is_not_dominated_and_comes_cheapest_first() -> None:
+    search, _ = make_search("size", population=16)
+    front = search.run()
+    for one in front:
+        for other in front:
+            worse = other.accuracy < one.accuracy or other.costs > one.costs
+            assert one == other or worse
+    assert [member.costs for member in front] == sorted(member.costs for member in front)
+    assert [member.accuracy for member in front] == sorted(member.accuracy for member in front)
+
+
+def test_protection_keeps_slow_learners_that_plain_nsga3_loses() -> None:
+    """The paper's Figure 2 in miniature: how large the largest survivors are when all have learned little."""
+    largest = {}
+    for protection in ("none", "speed", "size", "both"):
+        sizes = []
+        for seed in range(4):
+            search, _ = make_search(protection, seed=seed, population=16, epochs=15)  # type: ignore[arg-type]
+            search.run()
+            sizes.append(np.mean(sorted(member.costs[0] for member in search.population)[-4:]))
+        largest[protection] = np.mean(sizes)
+    assert largest["size"] > 1.3 * largest["none"]
+    assert largest["both"] > 1.3 * largest["none"]
+    assert largest["speed"] > 1.05 * largest["none"]
+
+
+def test_history_has_a_record_a_generation_with_the_hypervolume() -> None:
+    search, _ = make_search("size", limit=4.0)
+    search.run()
+    assert [record["generation"] for record in search.history] == [1, 2, 3]
+    for record in search.history:
+        assert len(record["population"]) == 8
+        # By hand: two objectives, reference (1, 1), costs in multiples of the limit.
+        points = sorted((member["costs"][0] / 4.0, 1 - member["accuracy"]) for member in record["population"])
+        area, lowest = 0.0, 1.0
+        for cost, error in points:
+            if error < lowest:
+                area += (1 - cost) * (lowest - error)
+                lowest = error
+        assert record["hypervolume"] == pytest.approx(area)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"population": 0}, {"epochs": 4, "warmup_epochs": 4}, {"epochs": 12, "warmup_epochs": 5}]
+)
+def test_settings_that_leave_no_generation_are_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=r"at least 1|leave no generation"):
+        EvolutionSettings(**wrong)

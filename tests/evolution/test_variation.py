@@ -1,0 +1,133 @@
+"""Offspring: what each way of variation does, and what none of them may do."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cars_hw.cost import network_cost
+from cars_hw.evolution.variation import VariationRates, crossover, mutate, offspring, repair
+from cars_hw.genotype import NODES, Edge, Genotype
+from cars_hw.space import CELL_NAMES, SearchSpace
+from cars_hw.spec import NetworkSpec
+
+SPACE = SearchSpace()
+SPEC = NetworkSpec(8, 5, (28, 28), 1)
+SEEDS = st.integers(0, 2**32 - 1)
+
+NODE = (Edge("skip_connect", 0), Edge("none", 1))
+LEAN = Genotype((NODE,) * NODES, (NODE,) * NODES)
+
+
+def multiply_adds(genotype: Genotype) -> int:
+    return network_cost(SPEC, genotype).multiply_adds
+
+
+def nodes_of(genotype: Genotype) -> list[tuple[Edge, Edge]]:
+    return [node for name in CELL_NAMES for node in getattr(genotype, name)]
+
+
+@given(SEEDS)
+def test_mutation_at_rate_zero_changes_nothing_and_at_rate_one_draws_anew(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    parent = SPACE.sample(rng)
+    assert mutate(parent, SPACE, 0.0, rng) == parent
+    SPACE.validate(mutate(parent, SPACE, 1.0, rng))
+
+
+def test_mutation_touches_about_half_of_the_nodes() -> None:
+    rng = np.random.default_rng(5)
+    parent = SPACE.sample(rng)
+    changed = sum(
+        before != after
+        for _ in range(500)
+        for before, after in zip(nodes_of(parent), nodes_of(mutate(parent, SPACE, 0.5, rng)), strict=True)
+    )
+    # A redrawn node is the old one again in at most 1 of 63 cases (node 0): 0.49 of 4,000, give or take 5 sigma.
+    assert 0.45 * 4000 < changed < 0.54 * 4000
+
+
+@given(SEEDS)
+def test_crossover_takes_every_node_from_one_of_the_parents(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    first, second = SPACE.sample(rng), SPACE.sample(rng)
+    child = crossover(first, second, 0.5, rng)
+    for mine, one, other in zip(nodes_of(child), nodes_of(first), nodes_of(second), strict=True):
+        assert mine in (one, other)
+    assert crossover(first, second, 0.0, rng) == first
+    assert crossover(first, second, 1.0, rng) == second
+
+
+def test_the_two_cells_vary_independently() -> None:
+    rng = np.random.default_rng(0)
+    first, second = SPACE.sample(rng), SPACE.sample(rng)
+    seen = Counter()
+    for _ in range(400):
+        child = crossover(first, second, 0.5, rng)
+        seen[(child.normal[0] == first.normal[0], child.reduce[0] == first.reduce[0])] += 1
+    assert len(seen) == 4
+    assert min(seen.values()) > 60
+
+
+@given(SEEDS)
+def test_repair_ends_within_the_limit_or_at_the_anchor(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    limit = multiply_adds(LEAN) * float(rng.uniform(1.0, 2.0))
+    repaired = repair(SPACE.sample(rng), LEAN, lambda genotype: multiply_adds(genotype) <= limit, rng)
+    assert multiply_adds(repaired) <= limit
+
+
+def test_repair_leaves_what_is_allowed_alone() -> None:
+    rng = np.random.default_rng(1)
+    genotype = SPACE.sample(rng)
+    assert repair(genotype, LEAN, lambda _: True, rng) == genotype
+
+
+@settings(max_examples=15, deadline=None)
+@given(SEEDS, st.floats(1.0, 3.0))
+def test_offspring_are_allowed_new_and_never_twice(seed: int, factor: float) -> None:
+    rng = np.random.default_rng(seed)
+    limit = multiply_adds(LEAN) * factor
+
+    def allowed(genotype: Genotype) -> bool:
+        return multiply_adds(genotype) <= limit
+
+    parents = offspring([], 6, SPACE, VariationRates(), rng, allowed=allowed, anchor=LEAN)
+    children = offspring(parents, 12, SPACE, VariationRates(), rng, allowed=allowed, anchor=LEAN)
+    everybody = [*parents, *children]
+    assert parents
+    assert all(map(allowed, everybody))
+    assert len({genotype.key() for genotype in everybody}) == len(everybody)
+    for genotype in everybody:
+        SPACE.validate(genotype)
+
+
+def test_an_exhausted_space_gives_fewer_offspring_and_ends() -> None:
+    tiny = SearchSpace(("none", "skip_connect"))
+    rng = np.random.default_rng(0)
+    found = offspring(
+        [], 5, tiny, VariationRates(), rng, allowed=lambda genotype: genotype.key() == LEAN.key(), anchor=LEAN
+    )
+    assert [genotype.key() for genotype in found] == [LEAN.key()]
+
+
+def test_the_ways_are_taken_at_their_rates() -> None:
+    rng = np.random.default_rng(3)
+    parents = [LEAN, Genotype((NODE,) * NODES, ((Edge("none", 0), Edge("skip_connect", 1)),) * NODES)]
+    only_crossover = VariationRates(mutation=0.0, crossover=1.0, random=0.0)
+    known = {node for parent in parents for node in nodes_of(parent)}
+    for child in offspring(parents, 8, SPACE, only_crossover, rng):
+        assert set(nodes_of(child)) <= known
+    only_random = VariationRates(mutation=0.0, crossover=0.0, random=1.0)
+    fresh = offspring(parents, 50, SPACE, only_random, rng)
+    assert len({node for child in fresh for node in nodes_of(child)} - known) > 100
+
+
+@pytest.mark.parametrize("rates", [{"mutation": 0.5}, {"random": -0.1, "mutation": 0.85}, {"node": 1.5}])
+def test_rates_that_are_no_probabilities_are_refused(rates: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="sum to 1"):
+        VariationRates(**rates)

@@ -1,0 +1,181 @@
+"""The SuperNet's training: Eq. 3, untouched parameters, evaluation, and exact restoring."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cars_hw.data import DataBundle, Dataset
+from cars_hw.genotype import Genotype
+from cars_hw.space import SearchSpace
+from cars_hw.spec import NetworkSpec
+from cars_hw.supernet import SuperNet
+from cars_hw.training.settings import SharedTraining, cosine
+from cars_hw.training.shared import SuperNetWeights
+
+SPEC = NetworkSpec(4, 3, (8, 8), 1, classes=4)
+SETTINGS = SharedTraining(batch_size=16, validation_fraction=0.25, evaluation_images=12, evaluation_batch=6)
+
+
+def toy_data(count: int = 80) -> DataBundle:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (count, 1, 8, 8), dtype=torch.uint8, generator=generator)
+    part = Dataset(images, torch.arange(count) % 4)
+    return DataBundle("toy", part, part, ("a", "b", "c", "d"), (0.5,), (0.25,))
+
+
+def make_weights(seed: int = 0, settings: SharedTraining = SETTINGS) -> SuperNetWeights:
+    torch.manual_seed(seed)
+    return SuperNetWeights(SuperNet(SPEC), toy_data(), settings, epochs=10, seed=seed)
+
+
+def genotypes(count: int, seed: int = 0) -> list[Genotype]:
+    rng = np.random.default_rng(seed)
+    return [SearchSpace().sample(rng) for _ in range(count)]
+
+
+def batch() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(16, 1, 8, 8, generator=generator).contiguous(memory_format=torch.channels_last)
+    return images, torch.arange(16) % 4
+
+
+def test_a_step_follows_the_mean_gradient_of_its_architectures() -> None:
+    settings = SharedTraining(batch_size=16, momentum=0.0, weight_decay=0.0, gradient_clip=1e9, learning_rate=0.1)
+    weights = make_weights(settings=settings)
+    images, labels = batch()
+    drawn = genotypes(3)
+    reference = copy.deepcopy(weights.supernet)
+    before = dict(reference.named_parameters())
+    mean: dict[str, Tensor] = {}
+    for genotype in drawn:
+        reference.zero_grad(set_to_none=True)
+        F.cross_entropy(reference(images, genotype), labels).backward()
+        for name, parameter in reference.named_parameters():
+            if parameter.grad is not None:
+                mean[name] = mean.get(name, torch.zeros_like(parameter)) + parameter.grad / 3
+    weights.step(images, labels, drawn)
+    moved = 0
+    for name, parameter in weights.supernet.named_parameters():
+        if name in mean:
+            torch.testing.assert_close(parameter, before[name] - 0.1 * mean[name], rtol=1e-4, atol=1e-6)
+            moved += 1
+        else:
+            assert torch.equal(parameter, before[name])
+    assert moved > 20
+
+
+def test_parameters_off_the_path_keep_value_and_momentum() -> None:
+    weights = make_weights()
+    images, labels = batch()
+    one, other = genotypes(2, seed=3)
+    weights.step(images, labels, [one])
+    touched = {name for name, parameter in weights.supernet.named_parameters() if parameter.grad is not None}
+    values = {name: parameter.detach().clone() for name, parameter in weights.supernet.named_parameters()}
+    weights.step(images, labels, [other])
+    idle = [(name, parameter) for name, parameter in weights.supernet.named_parameters() if parameter.grad is None]
+    # Some of those have a momentum from the first step, and still must not move.
+    assert any(name in touched for name, _ in idle)
+    for name, parameter in idle:
+        assert torch.equal(parameter, values[name])
+
+
+def test_the_gradient_is_clipped_to_its_norm() -> None:
+    settings = SharedTraining(batch_size=16, momentum=0.0, weight_decay=0.0, gradient_clip=1e-3, learning_rate=1.0)
+    weights = make_weights(settings=settings)
+    before = [parameter.detach().clone() for parameter in weights.supernet.parameters()]
+    weights.step(*batch(), genotypes(1))
+    steps = [
+        (parameter.detach() - value).square().sum()
+        for parameter, value in zip(weights.supernet.parameters(), before, strict=True)
+    ]
+    assert float(torch.stack(steps).sum().sqrt()) == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_accuracy_counts_hits_with_each_batch_s_own_statistics() -> None:
+    weights = make_weights()
+    chosen = genotypes(3)
+    expected = []
+    for genotype in chosen:
+        hits = images_seen = 0
+        for images, labels in weights._full:
+            with torch.no_grad():
+                hits += int((weights.supernet(images, genotype).argmax(1) == labels).sum())
+            images_seen += len(labels)
+        expected.append(hits / images_seen)
+    assert weights.accuracies(chosen, full=True) == expected
+    assert len(set(expected)) > 1
+    # 80 images, a quarter of which judge, 12 of those in every generation.
+    assert images_seen == 20
+    assert sum(len(labels) for _, labels in weights._subset) == 12
+
+
+def test_judging_before_uses_the_remembered_weights_and_changes_nothing() -> None:
+    weights = make_weights()
+    chosen = genotypes(4)
+    was = weights.accuracies(chosen)
+    weights.remember()
+    for _ in range(3):
+        weights.train(lambda count: chosen[:count])
+    now = weights.accuracies(chosen)
+    kept = copy.deepcopy(weights.supernet.state_dict())
+    assert weights.accuracies(chosen, before=True) == was
+    assert weights.accuracies(chosen) == now
+    assert now != was
+    for name, value in weights.supernet.state_dict().items():
+        assert torch.equal(value, kept[name])
+
+
+def test_restored_weights_go_on_to_the_last_bit() -> None:
+    chosen = genotypes(5)
+    first = make_weights()
+    first.train(lambda count: chosen[:count])
+    first.remember()
+    state = copy.deepcopy(first.state())
+    second = make_weights(seed=0)
+    second.restore(state)
+    for weights in (first, second):
+        weights.train(lambda count: chosen[1 : 1 + count])
+    for mine, theirs in zip(first.supernet.parameters(), second.supernet.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+    assert first.accuracies(chosen, before=True) == second.accuracies(chosen, before=True)
+
+
+def test_the_learning_rate_falls_along_a_cosine() -> None:
+    assert cosine(0.0, 0.1, 0.01) == pytest.approx(0.1)
+    assert cosine(0.5, 0.1, 0.01) == pytest.approx(0.055)
+    assert cosine(1.0, 0.1, 0.01) == pytest.approx(0.01)
+    weights = make_weights()
+    rates = []
+    for _ in range(3):
+        weights.train(genotypes)
+        rates.append(weights.optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([cosine(epoch / 10, 0.025, 0.001) for epoch in range(3)])
+
+
+def test_training_learns() -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(128) % 4
+    # Each class is bright in its own corner.
+    images = torch.randint(0, 60, (128, 1, 8, 8), dtype=torch.uint8, generator=generator)
+    for index, label in enumerate(labels.tolist()):
+        row, column = 4 * (label // 2), 4 * (label % 2)
+        images[index, :, row : row + 4, column : column + 4] += 150
+    data = Dataset(images, labels)
+    bundle = DataBundle("corners", data, data, ("a", "b", "c", "d"), (0.3,), (0.25,))
+    torch.manual_seed(0)
+    settings = SharedTraining(
+        batch_size=16, learning_rate=0.1, crop_padding=0, validation_fraction=0.25, evaluation_batch=32
+    )
+    weights = SuperNetWeights(SuperNet(SPEC), bundle, settings, epochs=6, seed=0)
+    chosen = genotypes(4)
+    rng = np.random.default_rng(0)
+    for _ in range(6):
+        weights.train(lambda count: [chosen[int(index)] for index in rng.integers(4, size=count)])
+    # Flips mix left with right in the training images, so that only top and bottom can be told for sure.
+    assert max(weights.accuracies(chosen, full=True)) > 0.45
