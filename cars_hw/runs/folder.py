@@ -116,6 +116,12 @@ class RunFolder:
             raise RunError(f"{path} has schema {schema}; this version of cars-hw reads {SCHEMA}")
         return run
 
+    def sweep(self) -> None:
+        """Remove the temporary files that a run left when it was killed while it wrote."""
+        for folder in (self.path, self.path / "checkpoint", self.path / "tables"):
+            for leftover in folder.glob(".*"):
+                leftover.unlink(missing_ok=True)
+
     @property
     def configuration(self) -> dict[str, Any]:
         """What the run was configured with."""

@@ -104,6 +104,7 @@ def run_search(
     if resume and (out / "run.json").is_file():
         run = RunFolder.open(out)
         run.require(configuration)
+        run.sweep()
         if (out / "front.json").is_file():
             return run
     else:

@@ -1,0 +1,44 @@
+"""A small network and a table of the fake device for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cars_hw.devices import FakeDevice, MeasurePlan
+from cars_hw.latency import LatencyTable, profile
+from cars_hw.spec import NetworkSpec
+
+TINY = NetworkSpec(4, 3, (8, 8), 1, classes=3)
+
+
+@pytest.fixture(scope="session")
+def tiny_table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table of the fake device for a network of 4 channels and 3 cells on 8x8 images."""
+    path = tmp_path_factory.mktemp("tables") / "tiny.json"
+    profile(FakeDevice(), TINY, calibration=8, out=path, plan=MeasurePlan(sessions=1))
+    return path
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 3 classes of 64 grey images of 8x8: striped along, striped across, plain; with noise."""
+    folder = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for name in ("across", "along", "plain"):
+        (folder / name).mkdir()
+        for number in range(64):
+            pixels = rng.integers(0, 90, (8, 8), dtype=np.uint8)
+            pixels[::2, :] += 140 * (name == "across")
+            pixels[:, ::2] += 140 * (name == "along")
+            Image.fromarray(pixels).save(folder / name / f"{number}.png")
+    return folder
+
+
+@pytest.fixture
+def table(tiny_table: Path) -> LatencyTable:
+    """The same, read."""
+    return LatencyTable.read(tiny_table)
