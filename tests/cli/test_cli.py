@@ -1,0 +1,267 @@
+"""The command line: what a user can get wrong ends in one line, and nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from cars_hw.cli.main import main
+from cars_hw.devices import FakeDevice, MeasurePlan
+from cars_hw.latency import profile
+from cars_hw.latency.sealed import checksum
+from cars_hw.spec import NetworkSpec
+
+SPEC = NetworkSpec(4, 3, (8, 8), 1, classes=2)
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def fails(result: Result, code: int, *parts: str) -> None:
+    assert result.exit_code == code, result.output
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    line = [line for line in result.stderr.splitlines() if line.startswith("Error:")]
+    assert len(line) == 1, result.stderr
+    for part in parts:
+        assert part in line[0]
+    assert "Traceback" not in result.output + result.stderr
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("cli") / "table.json"
+    profile(FakeDevice(), SPEC, calibration=6, out=path, plan=MeasurePlan(sessions=1))
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name, shade in (("dark", 20), ("light", 220)):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for number in range(30):
+            Image.new("L", (8, 8), shade + number % 5).save(tmp_path / "images" / name / f"{number}.png")
+    return tmp_path / "images"
+
+
+QUICK = ("--population", "4", "--epochs", "2", "--warmup-epochs", "1", "--batch-size", "8", "--on", "cpu")
+
+
+def changed(table: Path, target: Path, **changes: object) -> Path:
+    content = {**json.loads(table.read_text()), **changes}
+    content["checksum"] = checksum({key: value for key, value in content.items() if key != "checksum"})
+    target.write_text(json.dumps(content))
+    return target
+
+
+def test_the_whole_job_on_the_fake_device(tmp_path: Path, folder: Path) -> None:
+    made, out = tmp_path / "t.json", tmp_path / "run"
+    small = ("--channels", "4", "--layers", "3", "--resolution", "8", "--classes", "2")
+    result = run("profile", "--device", "fake", *small, "--calibration", "6", "--out", made, "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["calibration_networks"] == 6
+    budget = run("predict", "--table", made, "--quantile", "0.5").stdout.strip()
+    assert budget.endswith("ms")
+    steps = [
+        ("search", "--data", folder, "--table", made, "--latency", budget, "--out", out, *QUICK, "--json"),
+        ("train", out, "--top", "2", "--epochs", "1", "--jobs", "1", "--on", "cpu", "--json"),
+        ("export", out, "--json"),
+        ("verify", out, "--device", "fake", "--sessions", "1", "--json"),
+    ]
+    for step in steps:
+        result = run(*step)
+        assert result.exit_code == 0, result.output + result.stderr
+        assert len(json.loads(result.stdout)) >= 1
+    assert run("report", out).stdout.strip() == str(out / "report.html")
+    assert (out / "report.html").stat().st_size > 3000
+    for step in (["validate", "--table", made, "--random", "4"], ["measure", "--device", "fake", "CARS_A"]):
+        assert run(*step).exit_code == 0
+    table_again = run("verify", out, "--device", "fake", "--sessions", "1").stdout
+    for column in ("accuracy", "parameters", "predicted", "upper bound", "measured", "deviation"):
+        assert column in table_again
+
+
+def test_every_command_has_help_that_says_what_it_does() -> None:
+    listed = run("--help").stdout
+    for name, command in main.commands.items():
+        assert name in listed
+        result = run(name, "--help")
+        assert result.exit_code == 0
+        assert command.help
+        for parameter in command.params:
+            if parameter.param_type_name == "option" and parameter.name not in ("json", "seed", "precision"):
+                assert getattr(parameter, "help", None), f"{name} {parameter.name}"
+
+
+def test_help_starts_fast_because_it_imports_no_torch() -> None:
+    code = (
+        "import sys; from cars_hw.cli.main import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'numpy', 'onnx', 'onnxruntime', 'sklearn', 'pymoo', 'scipy'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_costs_are_those_of_the_paper() -> None:
+    result = run("cost", "CARS_A", "--network", "imagenet", "--json")
+    assert json.loads(result.stdout)[0]["parameters"] == 3_687_712
+    assert json.loads(result.stdout)[0]["multiply_adds"] == 410_524_032
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "parts"),
+    [
+        (["cost", "CARS_Z"], 2, ["unknown genotype 'CARS_Z'", "did you mean"]),
+        (["cost", "nowhere.json"], 2, ["cannot read the genotype file"]),
+        (["cost", "Genotype(normal=[], reduce=[])"], 2, ["needs 8 pairs"]),
+        (["cost", "Genotype(normal=__import__('os').getcwd(), reduce=[])"], 2, ["is not a literal"]),
+        (["cost", "CARS_A", "--channels", "7"], 1, ["channels must be even"]),
+        (["cost", "CARS_A", "--resolution", "big"], 2, ["is not a resolution"]),
+        (["profile", "--device", "abacus", "--out", "t.json"], 1, ["unknown device 'abacus'"]),
+        (["predict", "--table", "nowhere.json"], 1, ["cannot read nowhere.json"]),
+        (["train", "nowhere"], 1, ["is no run folder"]),
+        (["verify", "nowhere", "--device", "ort"], 1, ["is no run folder"]),
+        (["report", "nowhere"], 1, ["is no run folder"]),
+        (["export", "CARS_Z"], 2, ["unknown genotype 'CARS_Z'"]),
+        (["export", "CARS_A", "--format", "caffe"], 1, ["unknown format 'caffe'"]),
+        (["search", "--data", "fashion-mini", "--out", "r"], 1, ["a search needs a cost"]),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(
+    arguments: list[str], code: int, parts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    fails(run(*arguments), code, *parts)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("node", "message"),
+    [
+        ([["skip_connect", 0], ["skip_connect", 0]], "takes input 0 twice"),
+        ([["skip_connect", 0], ["skip_connect", 7]], "takes input 7; it can only look back at 0 to 1"),
+        ([["skip_connect", 0], ["conv_9x9", 1]], "has an unknown operation 'conv_9x9'"),
+    ],
+)
+def test_an_illegal_genotype_says_which_node(node: list[list[Any]], message: str, tmp_path: Path) -> None:
+    legal = [["skip_connect", 0], ["sep_conv_3x3", 1]]
+    path = tmp_path / "g.json"
+    path.write_text(json.dumps({"normal": node + legal * 3, "reduce": legal * 4}))
+    fails(run("cost", path), 2, str(path), "node 0 of the normal cell", message)
+
+
+@pytest.mark.parametrize(
+    ("latency", "message"), [("20", "has no unit"), ("20min", "unknown unit"), ("fast", "20ms")]
+)
+def test_a_latency_needs_its_unit(table: Path, folder: Path, latency: str, message: str, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    fails(run("search", "--data", folder, "--table", table, "--latency", latency, "--out", out), 2, message)
+    assert not out.exists()
+
+
+def test_an_impossible_budget_names_the_smallest_latency(table: Path, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    result = run("search", "--data", folder, "--table", table, "--latency", "1us", "--out", out, *QUICK)
+    fails(result, 1, "no architecture keeps to the budget", "asked 1 us, possible ")
+    assert not out.exists()
+
+
+def test_a_budget_without_its_table_is_wrong_usage(table: Path, tmp_path: Path) -> None:
+    result = run("search", "--data", "fashion-mini", "--latency", "1ms", "--out", tmp_path / "run")
+    fails(result, 2, "1 --latency for 0 --table")
+
+
+def test_tables_that_cannot_be_used_are_refused(table: Path, folder: Path, tmp_path: Path) -> None:
+    def search(path: Path, *more: str) -> Result:
+        return run("search", "--data", folder, "--table", path, "--out", tmp_path / "run", *QUICK, *more)
+
+    newer = changed(table, tmp_path / "newer.json", version=99)
+    fails(search(newer), 1, "newer", str(newer))
+    content = json.loads(table.read_text())
+    entries = dict(content["entries"])
+    gone = next(key for key in entries if "sep_conv_5x5" in key)
+    del entries[gone]
+    fails(search(changed(table, tmp_path / "less.json", entries=entries)), 1, "no entry for", gone)
+    broken = tmp_path / "broken.json"
+    broken.write_text(table.read_text().replace('"ms": 0.', '"ms": 1.', 1))
+    fails(search(broken), 1, str(broken))
+    other = tmp_path / "other.json"
+    profile(FakeDevice(), NetworkSpec(4, 3, (8, 8), 3, classes=2), calibration=6, out=other)
+    fails(search(other), 1, "has 1 channels, the network 3")
+    fails(
+        run("search", "--data", folder, "--table", table, "--table", other, "--out", tmp_path / "run", *QUICK),
+        1,
+        "the table is for",
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_image_folders_that_cannot_be_used_are_refused(table: Path, folder: Path, tmp_path: Path) -> None:
+    def search(path: Path) -> Result:
+        return run("search", "--data", path, "--table", table, "--out", tmp_path / "run", *QUICK)
+
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    fails(search(empty), 1, str(empty))
+    one = tmp_path / "one"
+    one.mkdir()
+    (folder / "dark").rename(one / "dark")
+    fails(search(one), 1, "class")
+    (one / "dark").rename(folder / "dark")
+    (folder / "dark" / "3.png").write_bytes(b"no image")
+    fails(search(folder), 1, "3.png")
+    fails(search(tmp_path / "nowhere"), 1, "no data set and no folder")
+    assert not (tmp_path / "run").exists()
+
+
+def test_runs_that_exist_or_differ_are_left_alone(table: Path, folder: Path, tmp_path: Path) -> None:
+    search = ["search", "--data", folder, "--table", table, "--out", tmp_path / "run", *QUICK]
+    assert run(*search).exit_code == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    fails(run(*search), 1, "exists; go on with it by --resume")
+    fails(run(*search, "--resume", "--seed", "5"), 1, "begun with seed = 0, not 5")
+    fails(run("export", tmp_path / "run"), 1, "no network of", "cars-hw train")
+    fails(run("verify", tmp_path / "run", "--device", "fake"), 1, "has no onnx models", "cars-hw export")
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(
+    table: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    out = tmp_path / "run"
+    fails(run("search", "--data", folder, "--table", table, "--out", out, *QUICK), 1, "No space left on device")
+    assert not (out / "front.json").exists()
+    assert not list((out / "checkpoint").iterdir())
+    monkeypatch.undo()
+    again = run("search", "--data", folder, "--table", table, "--out", out, *QUICK, "--resume")
+    assert again.exit_code == 0, again.stderr
+
+
+def test_a_missed_budget_is_an_error_of_verify(
+    table: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    budget = run("predict", "--table", table, "--quantile", "0.5").stdout.strip()
+    assert (
+        run("search", "--data", folder, "--table", table, "--latency", budget, "--out", out, *QUICK).exit_code == 0
+    )
+    assert run("train", out, "--top", "1", "--epochs", "1", "--jobs", "1", "--on", "cpu").exit_code == 0
+    assert run("export", out).exit_code == 0
+    monkeypatch.setattr("cars_hw.devices.open_device", lambda *_: FakeDevice(speed=0.01))
+    fails(run("verify", out, "--device", "fake"), 1, "1 of 1 models exceed the budget")
