@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from cars_hw.errors import SpecError
 from cars_hw.genotype import Cell, Genotype
-from cars_hw.operations import FactorizedReduce, Normalization, ReLUConvBN, make_operation
+from cars_hw.operations import FactorizedReduce, Normalization, ReLUConvBN, concatenate, make_operation
 from cars_hw.spec import CellLayout, NetworkSpec
 
 AUXILIARY_CHANNELS: Final = (128, 768)
@@ -63,7 +63,9 @@ def run_stem(stem: CifarStem | ImageNetStem, x: Tensor) -> tuple[Tensor, Tensor]
     return states
 
 
-def make_preprocessing(layout: CellLayout, norm: Normalization) -> tuple[nn.Module, nn.Module]:
+def make_preprocessing(
+    layout: CellLayout, norm: Normalization
+) -> tuple[FactorizedReduce | ReLUConvBN, FactorizedReduce | ReLUConvBN]:
     """Return the modules that bring a cell's two inputs to its width and resolution."""
     before, last = layout.inputs
     channels = layout.inner.channels
@@ -113,7 +115,7 @@ class NetworkCell(nn.Module):
 def concatenate_nodes(nodes: list[Tensor | None]) -> Tensor:
     """Return the nodes side by side; a node without any real edge (None) is zeros."""
     present = next(node for node in nodes if node is not None)
-    return torch.cat([torch.zeros_like(present) if node is None else node for node in nodes], dim=1)
+    return concatenate([torch.zeros_like(present) if node is None else node for node in nodes])
 
 
 def _drop_path(value: Tensor, probability: float) -> Tensor:

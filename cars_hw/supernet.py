@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cars_hw.genotype import NODES, OPERATIONS, Cell, Genotype
 from cars_hw.network import Network, NetworkCell, concatenate_nodes, make_preprocessing, make_stem, run_stem
-from cars_hw.operations import Normalization, make_operation
+from cars_hw.operations import FactorizedReduce, Normalization, ReLUFirst, make_operation
 from cars_hw.spec import CellLayout, NetworkSpec
 
 SHARED = Normalization(affine=False, running=False)
@@ -45,16 +46,23 @@ class SuperCell(nn.Module):
         return operations[name]
 
     def forward(self, before: Tensor, last: Tensor, cell: Cell) -> Tensor:
-        """Return the concatenated nodes (N, 4 C, H, W) of ``cell``."""
-        states: list[Tensor | None] = [self.preprocess_0(before), self.preprocess_1(last)]
+        """Return the concatenated nodes (N, 4 C, H, W) of ``cell``; both inputs' ReLU is done already."""
+        states: list[Tensor | None] = [self.preprocess_0.activated(before), self.preprocess_1.activated(last)]
+        activated: dict[int, Tensor] = {}
         for number, node in enumerate(cell):
             state: Tensor | None = None
             for edge in node:
-                source = states[edge.source]
                 if not edge.is_real:
                     continue
+                source = states[edge.source]
                 assert source is not None  # Genotype refuses edges from empty nodes.
-                value = self.operation(number, edge.source, edge.operation)(source)
+                operation = self.operation(number, edge.source, edge.operation)
+                if isinstance(operation, ReLUFirst | FactorizedReduce):
+                    if edge.source not in activated:
+                        activated[edge.source] = F.relu(source)
+                    value = operation.activated(activated[edge.source])
+                else:
+                    value = operation(source)
                 state = value if state is None else state + value
             states.append(state)
         return concatenate_nodes(states[2:])
@@ -79,8 +87,14 @@ class SuperNet(nn.Module):
     def forward(self, x: Tensor, genotype: Genotype) -> Tensor:
         """Return the logits (N, classes) of ``genotype`` for images (N, C_in, H, W)."""
         before, last = run_stem(self.stem, x)
-        for cell, reduction in zip(self.cells, self._reductions(), strict=True):
-            before, last = last, cell(before, last, genotype.cell(reduction))
+        # A state is the input of two cells, and all that either does with it begins with a ReLU. One for both
+        # saves the largest activations; the last cell's output goes to the classifier without.
+        shared = before is last
+        before = F.relu(before)
+        last = before if shared else F.relu(last)
+        for index, (cell, reduction) in enumerate(zip(self.cells, self._reductions(), strict=True)):
+            out = cell(before, last, genotype.cell(reduction))
+            before, last = last, out if index == len(self.cells) - 1 else F.relu(out, inplace=True)
         logits: Tensor = self.classifier(last.mean(dim=(2, 3)))
         return logits
 
