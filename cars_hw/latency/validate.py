@@ -15,7 +15,7 @@ from cars_hw.errors import InputError, TableError
 from cars_hw.genotype import Genotype
 from cars_hw.latency.measure import measure_genotypes
 from cars_hw.latency.predictor import DEFAULT_LEVEL, Prediction, Predictor
-from cars_hw.latency.table import LatencyTable
+from cars_hw.latency.table import CalibrationNetwork, LatencyTable
 from cars_hw.space import SearchSpace
 
 
@@ -42,7 +42,9 @@ class Validation:
     ``mean_error`` is the mean absolute relative error, ``bias`` the mean relative error, ``within_5`` and
     ``within_10`` the shares of networks that are predicted to 5% and 10%. ``coverage`` is the share whose
     measurement kept to the bound, which should be at least ``level``. ``noise`` is the measurements' own median
-    spread. ``kendall_tau`` is None where there is no order to compare.
+    spread. ``kendall_tau`` is None where there is no order to compare. ``drift`` is how much slower than in the
+    table the device runs the table's own networks now, None where that was not measured; nothing is corrected
+    by it.
     """
 
     rows: tuple[ValidationRow, ...]
@@ -54,6 +56,7 @@ class Validation:
     coverage: float
     level: float
     noise: float
+    drift: float | None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -72,6 +75,9 @@ def validate(
 ) -> Validation:
     """Measure ``genotypes`` on ``device`` in fresh sessions and compare with what ``table`` predicts.
 
+    A few of the calibration networks are measured among them, to tell a predictor that is off from a machine that
+    has become slower. ``progress`` is called with the model sessions of ``genotypes`` done so far.
+
     Raises:
         InputError: no genotypes, or some that the predictor was calibrated on: they would flatter it.
         TableError: the table is another device's or has no predictor.
@@ -87,9 +93,23 @@ def validate(
         )
     _require_device(table, device)
     predictor = Predictor(table, level)
-    measured = measure_genotypes(device, table.spec, genotypes, plan, progress)
+    plan = plan or MeasurePlan()
+    references = _references(table)
+    total = len(genotypes) * plan.sessions
+
+    def report(done: int) -> None:
+        # The references are nobody's business: what was asked for is done before they are.
+        if progress is not None:
+            progress(min(done, total))
+
+    everything = [*genotypes, *(network.genotype for network in references)]
+    measured = measure_genotypes(device, table.spec, everything, plan, report)
+    again = [
+        taken.ms / network.measured.ms - 1
+        for network, taken in zip(references, measured[len(genotypes) :], strict=True)
+    ]
     predicted = [predictor.predict(genotype) for genotype in genotypes]
-    return compare(genotypes, predicted, measured, predictor.level)
+    return compare(genotypes, predicted, measured[: len(genotypes)], predictor.level, drift=median(again))
 
 
 def fresh_genotypes(
@@ -104,12 +124,12 @@ def fresh_genotypes(
     taken = {network.genotype.key() for network in table.calibration}
     drawn: list[Genotype] = []
     for _ in range(100 + 10 * count):
-        if len(drawn) == count:
-            return drawn
         genotype = space.sample(rng)
-        if genotype.key() not in taken:
+        if len(drawn) < count and genotype.key() not in taken:
             taken.add(genotype.key())
             drawn.append(genotype)
+    if len(drawn) == count:
+        return drawn
     raise InputError(f"only {len(drawn)} of {count} architectures that took no part in the calibration were found")
 
 
@@ -118,6 +138,8 @@ def compare(
     predicted: Sequence[Prediction],
     measured: Sequence[Measurement],
     level: float,
+    *,
+    drift: float | None = None,
 ) -> Validation:
     """Return the comparison of ``predicted`` with ``measured``, one of each a genotype, at least one."""
     rows = tuple(
@@ -135,7 +157,14 @@ def compare(
         coverage=fmean(row.measured_ms <= row.bound_ms for row in rows),
         level=level,
         noise=median(row.spread for row in rows),
+        drift=drift,
     )
+
+
+def _references(table: LatencyTable) -> list[CalibrationNetwork]:
+    """Return three calibration networks from across the range of latencies."""
+    ranked = sorted(table.calibration, key=lambda network: network.measured.ms)
+    return [ranked[len(ranked) // 4], ranked[len(ranked) // 2], ranked[3 * len(ranked) // 4]]
 
 
 def _kendall_tau(predicted: list[float], measured: list[float]) -> float | None:

@@ -108,6 +108,17 @@ def test_predictions_hold_on_networks_that_took_no_part() -> None:
     assert json.loads(json.dumps(result.to_dict()))["rows"][0]["measured_ms"] == result.rows[0].measured_ms
 
 
+def test_a_machine_that_has_become_slower_is_told_from_a_predictor_that_is_off() -> None:
+    table = profile(FakeDevice(), SPEC, calibration=8, plan=PLAN, space=FEW)
+    done: list[int] = []
+    fresh = fresh_genotypes(table, 4, np.random.default_rng(0))
+    slower = validate(table, FakeDevice(speed=0.8), fresh, plan=PLAN, progress=done.append)
+    assert slower.drift == pytest.approx(0.25, abs=1e-4)
+    assert slower.bias == pytest.approx(-0.2, abs=0.03)
+    assert done[-1] == 4 * PLAN.sessions
+    assert validate(table, FakeDevice(), fresh, plan=PLAN).drift == pytest.approx(0.0, abs=1e-6)
+
+
 def test_what_took_part_in_the_calibration_does_not_validate(finished: tuple[LatencyTable, Path, int]) -> None:
     table = finished[0]
     known = table.calibration[2].genotype

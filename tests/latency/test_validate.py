@@ -31,4 +31,5 @@ def test_the_figures_by_hand() -> None:
 def test_a_single_network_has_no_order() -> None:
     only = compare([zoo()["CARS_A"].genotype], [Prediction(1.0, 1.1)], [Measurement(1.0, (1.0,), 0.0)], 0.95)
     assert only.kendall_tau is None
+    assert only.drift is None
     assert only.to_dict()["kendall_tau"] is None
