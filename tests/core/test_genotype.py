@@ -1,6 +1,7 @@
 import json
 import sys
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -42,9 +43,9 @@ def cells(draw: st.DrawFn) -> Cell:
 genotypes = st.builds(Genotype, cells(), cells())
 
 
-def cell(*operations_and_sources: Any) -> list[list[Any]]:
+def cell(*changes: tuple[int, object]) -> list[list[Any]]:
     pairs = [list(pair) for pair in PAIRS]
-    for position, pair in operations_and_sources:
+    for position, pair in changes:
         pairs[position] = pair
     return pairs
 
@@ -62,7 +63,7 @@ def test_darts_round_trip(genotype: Genotype) -> None:
 
 
 @given(genotypes, st.randoms(use_true_random=False))
-def test_key_ignores_order_in_a_node(genotype: Genotype, random: Any) -> None:
+def test_key_ignores_order_in_a_node(genotype: Genotype, random: Random) -> None:
     def shuffled(cell: Cell) -> Cell:
         return tuple((node[1], node[0]) if random.random() < 0.5 else node for node in cell)
 
@@ -105,7 +106,9 @@ def test_darts_text_by_position_and_without_concatenation() -> None:
     positional = CARS_A_AS_PUBLISHED
     for name in ("normal=", "normal_concat=", "reduce=", "reduce_concat="):
         positional = positional.replace(name, "")
-    short = CARS_A_AS_PUBLISHED.replace(" normal_concat=range(2, 6),", "").replace(", reduce_concat=range(2, 6)", "")
+    short = CARS_A_AS_PUBLISHED.replace(" normal_concat=range(2, 6),", "").replace(
+        ", reduce_concat=range(2, 6)", ""
+    )
     assert Genotype.parse(positional) == Genotype.parse(short) == zoo()["CARS_A"].genotype
 
 
@@ -212,7 +215,7 @@ ILLEGAL = {
 
 
 @pytest.mark.parametrize(("pairs", "message"), ILLEGAL.values(), ids=ILLEGAL.keys())
-def test_illegal_cells_say_what_is_wrong(pairs: Any, message: str) -> None:
+def test_illegal_cells_say_what_is_wrong(pairs: object, message: str) -> None:
     with pytest.raises(GenotypeError, match=message) as error:
         Genotype.from_dict({"normal": pairs, "reduce": PAIRS})
     assert "\n" not in str(error.value)
@@ -233,7 +236,7 @@ def test_illegal_cells_say_what_is_wrong(pairs: Any, message: str) -> None:
         ({"normal": PAIRS, "reduce": PAIRS, "reduce_concat": "2345"}, "the reduce cell concatenates '2345'"),
     ],
 )
-def test_incomplete_objects_say_what_is_missing(value: Any, message: str) -> None:
+def test_incomplete_objects_say_what_is_missing(value: object, message: str) -> None:
     with pytest.raises(GenotypeError, match=message):
         Genotype.from_dict(value)
 

@@ -1,0 +1,124 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from cars_hw.cost import Cost, network_cost, operation_cost
+from cars_hw.genotype import OPERATIONS, Genotype
+from cars_hw.network import Network
+from cars_hw.operations import Normalization, make_operation
+from cars_hw.space import SearchSpace
+from cars_hw.spec import NETWORKS, NetworkSpec, Shape
+from cars_hw.zoo import zoo
+
+# Millions of parameters as the paper prints them: CIFAR-10 in Table 1, ImageNet in Table 2.
+PRINTED = {
+    "CARS_A": ("2.4", "3.7"),
+    "CARS_B": ("2.7", "4.0"),
+    "CARS_C": ("2.8", "4.2"),
+    "CARS_D": ("2.9", "4.3"),
+    "CARS_E": ("3.0", "4.4"),
+    "CARS_F": ("3.1", "4.5"),
+    "CARS_G": ("3.2", "4.7"),
+    "CARS_H": ("3.3", "4.8"),
+    "CARS_I": ("3.6", "5.1"),
+}
+# Few cells, odd sizes at every reduction, and images that are not square.
+SPECS = {
+    "cifar": NetworkSpec(channels=4, layers=4, resolution=(16, 16), classes=7),
+    "cifar, odd": NetworkSpec(channels=6, layers=3, resolution=(15, 13), in_channels=1),
+    "imagenet": NetworkSpec(channels=4, layers=3, resolution=(64, 64), classes=11, stem="imagenet"),
+    "imagenet, odd": NetworkSpec(channels=2, layers=4, resolution=(57, 71), stem="imagenet"),
+}
+
+
+def counted(module: nn.Module, shape: tuple[int, ...]) -> Cost:
+    """What a forward pass over one image really computes; nothing is computed on the meta device."""
+    multiply_adds = 0
+
+    def count(module: nn.Module, inputs: object, output: torch.Tensor) -> None:
+        nonlocal multiply_adds
+        weight = module.get_parameter("weight")
+        # Each output value takes as many multiply-adds as its filter has weights.
+        multiply_adds += output.numel() * weight[0].numel()
+
+    handles = [
+        part.register_forward_hook(count) for part in module.modules() if isinstance(part, nn.Conv2d | nn.Linear)
+    ]
+    module.eval()(torch.empty(1, *shape, device="meta"))
+    for handle in handles:
+        handle.remove()
+    return Cost(sum(parameter.numel() for parameter in module.parameters()), multiply_adds)
+
+
+def counted_network(spec: NetworkSpec, genotype: Genotype) -> Cost:
+    with torch.device("meta"):
+        network = Network(spec, genotype)
+    return counted(network, spec.input_shape)
+
+
+@pytest.mark.parametrize("name", PRINTED)
+def test_parameters_are_those_that_the_paper_prints(name: str) -> None:
+    genotype = zoo()[name].genotype
+    millions = tuple(
+        f"{network_cost(NETWORKS[network], genotype).parameters / 1e6:.1f}" for network in ("cifar", "imagenet")
+    )
+    assert millions == PRINTED[name]
+
+
+def test_cars_a_exactly() -> None:
+    genotype = zoo()["CARS_A"].genotype
+    assert network_cost(NETWORKS["cifar"], genotype).parameters == 2_432_206
+    assert network_cost(NETWORKS["imagenet"], genotype) == Cost(3_687_712, 410_524_032)
+
+
+@pytest.mark.parametrize("name", ["CARS_A", "CARS_I", "DARTS_V2", "SNAS_aggressive"])
+@pytest.mark.parametrize("network", ["cifar", "imagenet"])
+def test_published_networks_counted_from_the_module(name: str, network: str) -> None:
+    genotype = zoo()[name].genotype
+    assert counted_network(NETWORKS[network], genotype) == network_cost(NETWORKS[network], genotype)
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_closed_form_is_what_the_module_counts(name: str) -> None:
+    space, rng = SearchSpace(), np.random.default_rng(list(SPECS).index(name))
+    genotypes = [space.sample(rng) for _ in range(50)]
+    absent = [
+        not edge.is_real for genotype in genotypes for node in genotype.normal + genotype.reduce for edge in node
+    ]
+    assert any(absent)
+    for genotype in genotypes:
+        assert counted_network(SPECS[name], genotype) == network_cost(SPECS[name], genotype)
+
+
+@pytest.mark.parametrize("operation", [name for name in OPERATIONS if name != "none"])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [(8, 8), (7, 5)])
+def test_each_operation_is_what_its_module_counts(operation: str, stride: int, size: tuple[int, int]) -> None:
+    with torch.device("meta"):
+        module = make_operation(operation, 6, stride, Normalization())
+    shape = Shape(6, *size)
+    assert counted(module, shape) == operation_cost(operation, shape, stride)
+
+
+def test_an_absent_edge_costs_nothing() -> None:
+    assert operation_cost("none", Shape(16, 32, 32), 1) == operation_cost("none", Shape(16, 32, 32), 2) == Cost()
+
+
+def test_a_separable_convolution_worked_out_by_hand() -> None:
+    # Twice: 16 filters of 9, 16 x 16 of 1, scale and shift; 64 pixels in, 16 out.
+    weights = 16 * 9 + 16 * 16
+    assert operation_cost("sep_conv_3x3", Shape(16, 8, 8), 2) == Cost(2 * (weights + 32), 2 * weights * 16)
+
+
+def test_an_auxiliary_head_is_not_counted() -> None:
+    spec = NetworkSpec(channels=4, layers=5, resolution=(32, 32))
+    genotype = zoo()["CARS_A"].genotype
+    with torch.device("meta"):
+        network = Network(spec, genotype, auxiliary=True)
+    assert network.auxiliary is not None
+    head = sum(parameter.numel() for parameter in network.auxiliary.parameters())
+    assert (
+        sum(parameter.numel() for parameter in network.parameters()) - head
+        == network_cost(spec, genotype).parameters
+    )

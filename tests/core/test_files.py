@@ -1,0 +1,78 @@
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from cars_hw.files import replacing, to_json, write_json, write_text
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_text_and_json_are_written_and_replace_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "value.json"
+    write_text(path, "Grüße\n")
+    assert path.read_text(encoding="utf-8") == "Grüße\n"
+    write_json(path, {"b": 1, "a": [1.5, None, "ü"]})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"b": 1, "a": [1.5, None, "ü"]}
+    assert names(path.parent) == ["value.json"]
+
+
+def test_others_may_read_it(tmp_path: Path) -> None:
+    write_text(tmp_path / "value", "x")
+    assert (tmp_path / "value").stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, OSError])
+def test_an_error_in_the_middle_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, error: type[BaseException]
+) -> None:
+    path = tmp_path / "value.json"
+    write_text(path, "old")
+    with pytest.raises(error), replacing(path) as temporary:
+        assert temporary.parent == path.parent
+        temporary.write_text("half of")
+        assert path.read_text() == "old"
+        raise error
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["value.json"]
+
+
+def test_an_error_in_the_middle_leaves_no_new_file(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), replacing(tmp_path / "value.json") as temporary:
+        temporary.write_text("half of")
+        raise RuntimeError
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("failing", ["fsync", "replace"])
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    path = tmp_path / "value.json"
+    write_text(path, "old")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(*((os, "fsync") if failing == "fsync" else (Path, "replace")), full)
+    with pytest.raises(OSError, match="No space left"):
+        write_text(path, "new")
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["value.json"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), [float("inf")], {"a": object()}, {1j: 2}])
+def test_what_json_cannot_hold_leaves_the_old_file(tmp_path: Path, value: object) -> None:
+    path = tmp_path / "value.json"
+    write_json(path, {"a": 1})
+    with pytest.raises((ValueError, TypeError)):
+        write_json(path, value)
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert names(tmp_path) == ["value.json"]
+
+
+def test_json_keeps_the_order_and_ends_its_last_line() -> None:
+    assert to_json({"b": 1, "a": "é"}) == '{\n "b": 1,\n "a": "é"\n}\n'

@@ -1,0 +1,129 @@
+import json
+from typing import Any
+
+import pytest
+
+from cars_hw.errors import SpecError
+from cars_hw.spec import NETWORKS, NetworkSpec, Shape, named_network
+
+SPEC = NetworkSpec(channels=16, layers=8, resolution=(32, 32))
+
+
+def test_the_named_networks_are_the_papers() -> None:
+    assert NETWORKS["cifar"] == NetworkSpec(36, 20, (32, 32), 3, 10, "cifar")
+    assert NETWORKS["imagenet"] == NetworkSpec(48, 14, (224, 224), 3, 1000, "imagenet")
+    assert named_network("quick") is NETWORKS["quick"]
+    with pytest.raises(SpecError, match="unknown network 'large'; known: cifar, imagenet, quick"):
+        named_network("large")
+
+
+@pytest.mark.parametrize(
+    ("layers", "reductions"), [(3, (1, 2)), (4, (1, 2)), (5, (1, 3)), (8, (2, 5)), (14, (4, 9)), (20, (6, 13))]
+)
+def test_reductions_stand_at_a_third_and_two_thirds(layers: int, reductions: tuple[int, int]) -> None:
+    spec = SPEC.with_changes(layers=layers)
+    assert spec.reductions == reductions
+    assert tuple(layout.position for layout in spec.cells() if layout.reduction) == reductions
+
+
+def test_cifar_layout_worked_out_by_hand() -> None:
+    first, _, reduction, after, two_after, *_, last = SPEC.cells()
+    assert first.inputs == (Shape(48, 32, 32), Shape(48, 32, 32))
+    assert first.inner == first.output == Shape(16, 32, 32)
+    assert not first.previous_reduction
+    assert (reduction.reduction, reduction.previous_reduction) == (True, False)
+    assert (reduction.inner, reduction.output) == (Shape(32, 32, 32), Shape(32, 16, 16))
+    assert after.previous_reduction
+    assert after.inputs == (Shape(64, 32, 32), Shape(128, 16, 16))
+    assert after.inner == Shape(32, 16, 16)
+    assert not two_after.previous_reduction
+    assert last.concatenated == Shape(256, 8, 8)
+
+
+def test_imagenet_layout_worked_out_by_hand() -> None:
+    spec = NETWORKS["imagenet"]
+    assert spec.input_shape == Shape(3, 224, 224)
+    assert spec.stem_shapes() == (Shape(48, 56, 56), Shape(48, 28, 28))
+    first, *_, last = spec.cells()
+    assert first.previous_reduction
+    assert first.inner == Shape(48, 28, 28)
+    assert last.concatenated == Shape(768, 7, 7)
+
+
+def test_odd_sizes_are_rounded_up() -> None:
+    assert Shape(4, 7, 9).halved() == Shape(4, 4, 5)
+    assert Shape(4, 1, 2).halved(8) == Shape(8, 1, 1)
+    assert NetworkSpec(4, 3, (57, 71), stem="imagenet").stem_shapes() == (Shape(4, 15, 18), Shape(4, 8, 9))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"channels": 0}, "channels must be at least 1, not 0"),
+        ({"channels": 15}, "channels must be even, not 15"),
+        ({"in_channels": 0}, "in_channels must be at least 1, not 0"),
+        ({"classes": 1}, "classes must be at least 2, not 1"),
+        ({"layers": 2}, "layers must be at least 3, not 2"),
+        ({"resolution": (7, 32)}, "resolution must be at least 8x8 for the cifar stem"),
+    ],
+)
+def test_impossible_sizes_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        SPEC.with_changes(**changes)
+
+
+def test_impossible_stems_are_refused() -> None:
+    with pytest.raises(SpecError, match="stem must be cifar or imagenet, not mobile"):
+        NetworkSpec(16, 8, (32, 32), stem="mobile")  # type: ignore[arg-type]
+    with pytest.raises(SpecError, match="at least 32x32 for the imagenet stem"):
+        NetworkSpec(16, 8, (31, 32), stem="imagenet")
+
+
+@pytest.mark.parametrize("spec", [*NETWORKS.values(), NetworkSpec(6, 4, (15, 13), 1, 7)])
+def test_json_round_trip(spec: NetworkSpec) -> None:
+    again = NetworkSpec.from_dict(json.loads(json.dumps(spec.to_dict())))
+    assert again == spec
+    assert hash(again) == hash(spec)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"channels": "16"}, "whole numbers"),
+        ({"channels": 16.0}, "whole numbers"),
+        ({"layers": True}, "whole numbers"),
+        ({"classes": None}, "whole numbers"),
+        ({"resolution": [32, 32.5]}, "whole numbers"),
+        ({"resolution": [32]}, "not a network"),
+        ({"resolution": 32}, "not a network"),
+        ({"depth": 3}, "not a network: .*depth"),
+        ({"stem": ["cifar"]}, "stem must be cifar or imagenet"),
+    ],
+)
+def test_mistyped_fields_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        NetworkSpec.from_dict({**SPEC.to_dict(), **changes})
+
+
+@pytest.mark.parametrize("name", ["channels", "layers", "resolution", "in_channels", "classes"])
+def test_missing_fields_are_named(name: str) -> None:
+    fields = SPEC.to_dict()
+    del fields[name]
+    with pytest.raises(SpecError, match=f"not a network: it lacks '{name}'"):
+        NetworkSpec.from_dict(fields)
+
+
+@pytest.mark.parametrize("value", [None, [], "cifar", 3])
+def test_what_is_no_object_is_no_network(value: object) -> None:
+    with pytest.raises(SpecError, match="not a network"):
+        NetworkSpec.from_dict(value)
+
+
+def test_changes_leave_the_rest_alone() -> None:
+    changed = NETWORKS["imagenet"].with_changes(classes=10, resolution=(64, 96))
+    assert changed == NetworkSpec(48, 14, (64, 96), 3, 10, "imagenet")
+    assert SPEC.with_changes() == SPEC
+
+
+def test_described_in_a_line() -> None:
+    assert NETWORKS["cifar"].describe() == "36 channels, 20 cells, 32x32x3, 10 classes, cifar stem"

@@ -1,0 +1,233 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cars_hw.genotype import NODES, Edge, Genotype
+from cars_hw.network import Network
+from cars_hw.operations import Normalization
+from cars_hw.space import SearchSpace
+from cars_hw.spec import NetworkSpec
+from cars_hw.supernet import SHARED, SuperNet
+from cars_hw.zoo import zoo
+
+SPECS = {
+    "cifar": NetworkSpec(channels=4, layers=3, resolution=(16, 16), classes=5),
+    "odd": NetworkSpec(channels=2, layers=4, resolution=(13, 9), in_channels=1, classes=3),
+    "imagenet": NetworkSpec(channels=2, layers=4, resolution=(45, 40), classes=4, stem="imagenet"),
+}
+
+
+def drawn(count: int, seed: int) -> list[Genotype]:
+    """Random genotypes, half of them without any none."""
+    rng = np.random.default_rng(seed)
+    spaces = (SearchSpace(), SearchSpace(SearchSpace().operations[1:]))
+    genotypes = [spaces[number % 2].sample(rng) for number in range(count)]
+    assert any(not edge.is_real for genotype in genotypes for node in genotype.normal for edge in node)
+    return genotypes
+
+
+# Nodes that are another node or an input itself, and nodes that are nothing: where tensors are shared. Nothing
+# looks at the second input, so that a whole cell may be without use.
+ALIASED = [["skip_connect", 0], ["none", 1], ["skip_connect", 2], ["none", 1]]
+ALIASED += [["sep_conv_3x3", 3], ["max_pool_3x3", 2], ["skip_connect", 3], ["dil_conv_5x5", 2]]
+ALIASES = Genotype.from_dict({"normal": ALIASED, "reduce": ALIASED})
+GENOTYPES = [*drawn(6, seed=4), ALIASES, zoo()["SNAS_aggressive"].genotype]
+
+
+def batch(spec: NetworkSpec, seed: int = 0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(6, *spec.input_shape, generator=generator).contiguous(memory_format=torch.channels_last)
+    return x, torch.randint(spec.classes, (6,), generator=generator)
+
+
+def path_names(spec: NetworkSpec, genotype: Genotype) -> dict[str, str]:
+    """Prefixes of the SuperNet's parameters on the path, each with the Network's prefix for the same."""
+    names = {"stem.": "stem.", "classifier.": "classifier."}
+    for index in range(spec.layers):
+        for number in (0, 1):
+            names[f"cells.{index}.preprocess_{number}."] = f"cells.{index}.preprocess_{number}."
+        for number, node in enumerate(genotype.cell(index in spec.reductions)):
+            for position, edge in enumerate(edge for edge in node if edge.is_real):
+                ours = f"cells.{index}.nodes.{number}.{edge.source}.{edge.operation}."
+                names[ours] = f"cells.{index}.nodes.{number}.{position}."
+    return names
+
+
+def used_names(spec: NetworkSpec, genotype: Genotype) -> dict[str, str]:
+    """As above, without what the logits do not depend on: an input, or a whole cell, that nothing looks at."""
+    # A state's number is that of the cell that makes it; -1 and -2 come from the stem.
+    used, dead = {spec.layers - 1}, []
+    for index in reversed(range(spec.layers)):
+        cell = genotype.cell(index in spec.reductions)
+        sources = {edge.source for node in cell for edge in node if edge.is_real}
+        if index not in used:
+            dead.append(f"cells.{index}.")
+            continue
+        for source, state in ((0, index - 2), (1, index - 1)):
+            if source in sources:
+                used.add(state)
+            else:
+                dead.append(f"cells.{index}.preprocess_{source}.")
+    if spec.stem == "imagenet" and -1 not in used:
+        dead.append("stem.eighth.")
+    names = path_names(spec, genotype)
+    if spec.stem == "imagenet":
+        names |= {"stem.quarter.": "stem.quarter.", "stem.eighth.": "stem.eighth."}
+        del names["stem."]
+    return {ours: theirs for ours, theirs in names.items() if not ours.startswith(tuple(dead))}
+
+
+def on_path(module: nn.Module, prefixes: dict[str, str]) -> dict[str, nn.Parameter]:
+    """Parameters below a prefix, by the name that the prefix maps to."""
+    return {
+        target + name.removeprefix(prefix): parameter
+        for name, parameter in module.named_parameters()
+        for prefix, target in prefixes.items()
+        if name.startswith(prefix)
+    }
+
+
+def relative(one: Tensor, other: Tensor) -> float:
+    return ((one - other).abs().max() / other.abs().max()).item()
+
+
+@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("number", range(len(GENOTYPES)))
+def test_a_path_is_the_network_of_its_genotype(name: str, number: int) -> None:
+    spec, genotype = SPECS[name], GENOTYPES[number]
+    torch.manual_seed(number)
+    supernet, network = SuperNet(spec), Network(spec, genotype, norm=SHARED)
+    supernet.hand_over(network)
+    x, labels = batch(spec)
+    with torch.no_grad():
+        assert relative(supernet(x, genotype), network(x)) < 1e-5
+
+    # Gradients are compared in double precision: batch statistics over few pixels divide by small deviations and
+    # make of single precision's 1e-7 what would hide an error. The bound is 1e-5 all the same.
+    supernet.double(), network.double()
+    x = x.double()
+    losses = [F.cross_entropy(logits, labels) for logits in (supernet(x, genotype), network(x))]
+    torch.testing.assert_close(losses[0], losses[1], rtol=1e-12, atol=0)
+    for loss in losses:
+        loss.backward()
+    shared = on_path(supernet, path_names(spec, genotype))
+    used = on_path(network, {theirs: theirs for theirs in used_names(spec, genotype).values()})
+    own = dict(network.named_parameters())
+    assert shared.keys() == own.keys() >= used.keys()
+    for key, parameter in own.items():
+        if key not in used:
+            assert parameter.grad is None
+            assert shared[key].grad is None
+            continue
+        torch.testing.assert_close(shared[key].grad, parameter.grad, rtol=1e-5, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_parameters_off_the_path_are_left_alone(name: str) -> None:
+    spec = SPECS[name]
+    torch.manual_seed(1)
+    supernet = SuperNet(spec)
+    optimiser = torch.optim.SGD(supernet.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)
+    touched: set[str] = set()
+    for step, genotype in enumerate(GENOTYPES):
+        path = set(on_path(supernet, {ours: ours for ours in used_names(spec, genotype)}))
+        before = {key: parameter.detach().clone() for key, parameter in supernet.named_parameters()}
+        optimiser.zero_grad()
+        x, labels = batch(spec, seed=step)
+        F.cross_entropy(supernet(x, genotype), labels).backward()
+        optimiser.step()
+        with_momentum_but_off = 0
+        for key, parameter in supernet.named_parameters():
+            assert (parameter.grad is not None) == (key in path)
+            assert torch.equal(parameter, before[key]) == (key not in path)
+            with_momentum_but_off += key in touched - path
+        # What was on an earlier path has momentum now: the case in which an optimiser could move it.
+        assert step == 0 or with_momentum_but_off > 0
+        touched |= path
+    assert touched < {key for key, _ in supernet.named_parameters()}
+
+
+def test_order_in_a_node_and_absent_edges_change_nothing() -> None:
+    spec = SPECS["cifar"]
+    supernet = SuperNet(spec).double()
+    x = batch(spec)[0].double()
+    for genotype in GENOTYPES[:3]:
+        turned = Genotype(*(tuple(node[::-1] for node in cell) for cell in (genotype.normal, genotype.reduce)))
+        torch.testing.assert_close(supernet(x, turned), supernet(x, genotype))
+    here, there = (
+        ((Edge("sep_conv_3x3", 0), Edge("none", 1)),) * 3 + ((Edge("sep_conv_3x3", 0), Edge("none", source)),)
+        for source in (1, 4)
+    )
+    assert torch.equal(supernet(x, Genotype(here, here)), supernet(x, Genotype(there, there)))
+
+
+def test_every_edge_matters() -> None:
+    spec = SPECS["cifar"]
+    torch.manual_seed(2)
+    supernet = SuperNet(spec)
+    x, _ = batch(spec)
+    genotype = SearchSpace().sample(np.random.default_rng(0))
+    with torch.no_grad():
+        logits = supernet(x, genotype)
+        for neighbour in SearchSpace().neighbours(genotype):
+            same = neighbour.key() == genotype.key()
+            assert torch.equal(supernet(x, neighbour), logits) == same
+
+
+def test_evaluation_uses_the_statistics_of_the_batch() -> None:
+    spec = SPECS["cifar"]
+    supernet = SuperNet(spec)
+    x, _ = batch(spec)
+    assert not list(supernet.buffers())
+    training = supernet(x, ALIASES)
+    with torch.no_grad():
+        torch.testing.assert_close(supernet.eval()(x, ALIASES), training)
+        # So a sample's logits depend on its company.
+        assert relative(supernet(x[:3], ALIASES), training[:3]) > 1e-3
+
+
+def test_running_changes_neither_weights_nor_images() -> None:
+    spec = SPECS["imagenet"]
+    supernet = SuperNet(spec)
+    x, labels = batch(spec)
+    before = x.clone()
+    weights = {key: value.clone() for key, value in supernet.state_dict().items()}
+    F.cross_entropy(supernet(x, ALIASES), labels).backward()
+    assert torch.equal(x, before)
+    assert all(torch.equal(value, weights[key]) for key, value in supernet.state_dict().items())
+
+
+def test_every_operation_has_weights_of_its_own_on_every_edge() -> None:
+    spec = SPECS["cifar"]
+    supernet = SuperNet(spec)
+    edges = NODES * (NODES + 3) // 2
+    depthwise = [p for key, p in supernet.named_parameters() if ".sep_conv_5x5.1." in key]
+    assert len({p.data_ptr() for p in depthwise}) == spec.layers * edges
+    assert len({id(p) for p in supernet.parameters()}) == len(list(supernet.parameters()))
+
+
+def test_weights_are_handed_over_as_copies() -> None:
+    spec, genotype = SPECS["cifar"], GENOTYPES[0]
+    supernet, network = SuperNet(spec), Network(spec, genotype)
+    scale = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    with torch.no_grad():
+        for layer in scale:
+            layer.weight.fill_(3)
+    supernet.hand_over(network)
+    assert all((layer.weight == 3).all() for layer in scale)
+    shared = on_path(supernet, path_names(spec, genotype))
+    own = dict(network.named_parameters())
+    assert all(torch.equal(own[key], parameter) for key, parameter in shared.items())
+    with torch.no_grad():
+        for parameter in supernet.parameters():
+            parameter.add_(1)
+    assert not any(torch.equal(own[key], parameter) for key, parameter in shared.items())
+
+
+def test_weights_are_handed_over_to_the_same_spec_only() -> None:
+    supernet = SuperNet(SPECS["cifar"])
+    other = Network(SPECS["cifar"].with_changes(classes=6), ALIASES, norm=Normalization())
+    with pytest.raises(ValueError, match="only to a network of the SuperNet's own NetworkSpec"):
+        supernet.hand_over(other)

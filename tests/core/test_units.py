@@ -1,0 +1,78 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cars_hw.errors import UnitError
+from cars_hw.units import format_latency, parse_latency
+
+
+@pytest.mark.parametrize(
+    ("text", "milliseconds"),
+    [
+        ("20ms", 20),
+        ("1.5ms", 1.5),
+        ("0.02s", 20),
+        (".5s", 500),
+        ("800us", 0.8),
+        ("800µs", 0.8),
+        ("800\N{GREEK SMALL LETTER MU}s", 0.8),
+        (" 3 ms ", 3),
+        ("2S", 2000),
+        ("1e-3s", 1),
+        ("2.5E2us", 0.25),
+    ],
+)
+def test_latencies_with_a_unit(text: str, milliseconds: float) -> None:
+    assert parse_latency(text) == pytest.approx(milliseconds, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("20", "latency '20' has no unit; write it as us, ms or s"),
+        ("1e3", "has no unit"),
+        ("20min", "has an unknown unit 'min'"),
+        ("20m", "has an unknown unit 'm'"),
+        ("20ns", "has an unknown unit 'ns'"),
+        ("0ms", "must be more than nothing and finite"),
+        ("0.0s", "must be more than nothing and finite"),
+        ("1e400ms", "must be more than nothing and finite"),
+        ("-5ms", "is not a latency; write it with its unit"),
+        ("", "is not a latency"),
+        ("ms", "is not a latency"),
+        ("nan ms", "is not a latency"),
+        ("infms", "is not a latency"),
+        ("1,5ms", "is not a latency"),
+        ("20ms 30ms", "is not a latency"),
+        ("٣ms", "is not a latency"),
+        ("1.2.3ms", "is not a latency"),
+    ],
+)
+def test_anything_else_is_refused(text: str, message: str) -> None:
+    with pytest.raises(UnitError, match=message):
+        parse_latency(text)
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "text"),
+    [
+        (0.0123, "12.3 us"),
+        (0.5, "500 us"),
+        (0.99949, "999 us"),
+        (0.9996, "1 ms"),
+        (1.0, "1 ms"),
+        (1.2345, "1.23 ms"),
+        (23.456, "23.5 ms"),
+        (999.4, "999 ms"),
+        (999.6, "1 s"),
+        (1234.0, "1.23 s"),
+        (1.5e6, "1500 s"),
+    ],
+)
+def test_written_with_three_digits_and_the_unit_that_reads_best(milliseconds: float, text: str) -> None:
+    assert format_latency(milliseconds) == text
+
+
+@given(st.floats(1e-3, 1e6))
+def test_what_is_written_can_be_read(milliseconds: float) -> None:
+    assert parse_latency(format_latency(milliseconds)) == pytest.approx(milliseconds, rel=5.1e-3)
