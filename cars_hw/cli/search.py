@@ -112,6 +112,7 @@ def command(
     from cars_hw.errors import InputError
     from cars_hw.latency import LatencyTable
     from cars_hw.runs.search import Budget, DataSource, SearchPlan, run_search
+    from cars_hw.training.memory import keep_freed_memory
 
     read = [LatencyTable.read(path) for path in tables]
     limits = latencies or (None,) * len(read)
@@ -133,6 +134,7 @@ def command(
         proxy=proxy,
         device=training_device(on),
     )
+    keep_freed_memory()
     with Bars() as bars:
 
         def tell(record: dict[str, Any]) -> None:

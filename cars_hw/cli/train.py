@@ -62,9 +62,11 @@ def command(
     """
     from cars_hw.runs.folder import RunFolder
     from cars_hw.runs.train import train_run
+    from cars_hw.training.memory import keep_freed_memory
     from cars_hw.training.settings import Recipe
 
     run = RunFolder.open(run_path)
+    keep_freed_memory()
     recipe = Recipe(**run.configuration["recipe"])
     if epochs is not None:
         recipe = replace(recipe, epochs=epochs)

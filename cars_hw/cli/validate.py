@@ -69,5 +69,6 @@ def command(
         f"Kendall's tau {tau}",
         f"bound held by {percent(result.coverage, 0)} (level {percent(result.level, 0)})",
         f"noise of the measurements {percent(result.noise)}",
+        f"the machine has drifted by {percent(result.drift)} since the table was made",
     )
     click.echo(f"{len(rows)} networks on {device.name}: {', '.join(summary)}")

@@ -168,16 +168,7 @@ class Search:
     def candidates(self) -> list[Member]:
         """Return parents and offspring, all evaluated under the present weights."""
         parents = [member.genotype for member in self.population]
-        wanted = self.settings.population if parents else 2 * self.settings.population
-        children = offspring(
-            parents,
-            wanted,
-            self.space,
-            self.settings.rates,
-            self.rng,
-            allowed=lambda genotype: feasible(self.objectives, genotype),
-            anchor=self.anchor,
-        )
+        children = self._offspring(parents)
         everybody = parents + children
         accuracies = self.weights.accuracies(everybody)
         earlier = [member.accuracy for member in self.population]
@@ -214,11 +205,13 @@ class Search:
         return [self.population[int(index)].genotype for index in chosen]
 
     def front(self) -> list[Member]:
-        """Return the Pareto front of the population under the final weights, on all validation images.
+        """Return the Pareto front under the final weights, on all validation images; cheapest first.
 
-        Cheapest first, by the first cost.
+        The search ends with an architecture step: besides the population, which the last parameter steps have
+        trained, its offspring may enter the front.
         """
         genotypes = [member.genotype for member in self.population]
+        genotypes += self._offspring(genotypes)
         accuracies = self.weights.accuracies(genotypes, full=True)
         final = [
             Member(genotype, self._costs(genotype), accuracy)
@@ -248,6 +241,17 @@ class Search:
         self.scales = list(state["scales"])
         self.rng.bit_generator.state = state["rng"]
         self.normalization = Normalization.restore(state["normalization"])
+
+    def _offspring(self, parents: Sequence[Genotype]) -> list[Genotype]:
+        return offspring(
+            parents,
+            self.settings.population if parents else 2 * self.settings.population,
+            self.space,
+            self.settings.rates,
+            self.rng,
+            allowed=lambda genotype: feasible(self.objectives, genotype),
+            anchor=self.anchor,
+        )
 
     def _costs(self, genotype: Genotype) -> tuple[float, ...]:
         return tuple(objective.value(genotype) for objective in self.objectives)

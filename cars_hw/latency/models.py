@@ -46,7 +46,7 @@ def build_network(spec: NetworkSpec, genotype: Genotype, path: Path, model_forma
     from cars_hw.export.lower import lower_network
     from cars_hw.network import Network
 
-    write_graph(lower_network(_seeded(lambda: Network(spec, genotype), repr(genotype))), path, model_format)
+    write_graph(lower_network(seeded(lambda: Network(spec, genotype), repr(genotype))), path, model_format)
 
 
 def build_overhead(path: Path, model_format: ModelFormat) -> None:
@@ -91,7 +91,7 @@ def _key_graph(key: OpKey) -> Graph:
         case "head":
             return head_graph(key.source, key.channels)
         case _:
-            return _without_first_relu(lower_module(_seeded(lambda: _key_module(key), str(key)), key.source))
+            return _without_first_relu(lower_module(seeded(lambda: _key_module(key), str(key)), key.source))
 
 
 def _without_first_relu(graph: Graph) -> Graph:
@@ -133,7 +133,7 @@ def _imagenet(channels: int, resolution: tuple[int, int], in_channels: int) -> N
     return NetworkSpec(channels, 3, resolution, in_channels, stem="imagenet")
 
 
-def _seeded(make: Callable[[], Module], name: str) -> Module:
+def seeded(make: Callable[[], Module], name: str) -> Module:
     """Return what ``make`` makes, in eval mode, with weights that follow from ``name`` alone.
 
     A fresh network's signal shrinks at every convolution, and after twenty cells its numbers are so small that

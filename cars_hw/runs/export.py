@@ -11,6 +11,7 @@ from cars_hw.errors import InputError, RunError
 from cars_hw.export.card import ModelCard, Preprocessing
 from cars_hw.export.export import export_onnx
 from cars_hw.genotype import Genotype
+from cars_hw.latency.models import seeded
 from cars_hw.network import Network
 from cars_hw.runs.folder import RunFolder
 from cars_hw.runs.promises import Promises
@@ -93,6 +94,8 @@ def export_genotype(
 ) -> Exported:
     """Export the network of ``genotype`` under ``spec`` with fresh weights: to measure, or to train elsewhere.
 
+    The same genotype always gives the same file, with numbers of the size that a trained network has.
+
     Pixels are scaled to -1 to 1, and classes have numbers for names: there is no data to take them from.
 
     Raises:
@@ -102,7 +105,7 @@ def export_genotype(
     path = out / f"{name}.onnx"
     middle = (0.5,) * spec.in_channels
     card = export_onnx(
-        Network(spec, genotype).eval(),
+        seeded(lambda: Network(spec, genotype), repr(genotype)),
         path,
         preprocessing=Preprocessing(middle, middle, spec.resolution),
         class_names=[str(number) for number in range(spec.classes)],

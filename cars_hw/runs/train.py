@@ -22,6 +22,7 @@ from cars_hw.network import Network
 from cars_hw.runs.folder import FrontNetwork, RunFolder, TrainedNetwork
 from cars_hw.runs.search import DataSource, require_fit
 from cars_hw.supernet import SuperNet
+from cars_hw.training.memory import keep_freed_memory
 from cars_hw.training.network import train_network
 from cars_hw.training.settings import Recipe
 
@@ -160,6 +161,7 @@ def _listen(futures: Sequence[Future[None]], messages: Any, heard: Heard) -> Non
 
 def _train_in_worker(job: _Job, threads: int, messages: Any) -> None:  # noqa: ANN401 -- a proxy
     torch.set_num_threads(threads)
+    keep_freed_memory()
     data = load(job.data.source, root=job.data.root, resolution=RunFolder(job.run).network.resolution)
     _train(job, data, lambda done, total: messages.put((job.name, done, total)))
 
