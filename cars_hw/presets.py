@@ -51,7 +51,7 @@ PRESETS: Final[dict[str, Preset]] = {
             validation_fraction=0.2,
             evaluation_images=500,
         ),
-        recipe=Recipe(epochs=7, batch_size=32, learning_rate=0.05, crop_padding=0),
+        recipe=Recipe(epochs=12, batch_size=32, learning_rate=0.05, crop_padding=0),
     ),
     "cifar": Preset(
         summary="about a fifth of the paper's search, for CIFAR-10 and the like, on a GPU",

@@ -77,6 +77,22 @@ class EvolutionSettings:
         return (self.epochs - self.warmup_epochs) // self.epochs_per_generation
 
 
+def without_clones(members: Sequence[Member], least: int) -> list[Member]:
+    """Return ``members`` less those that are alike in accuracy and in every cost to an earlier one.
+
+    Two genotypes can be one network: where a cell reads only one of its inputs, whole cells may lead nowhere,
+    and what is in them makes no difference. At least ``least`` members stay, clones in their order if need be.
+    """
+    seen: set[tuple[float, ...]] = set()
+    first: list[Member] = []
+    clones: list[Member] = []
+    for member in members:
+        alike = (member.accuracy, *member.costs)
+        (clones if alike in seen else first).append(member)
+        seen.add(alike)
+    return first + clones[: max(0, least - len(first))]
+
+
 class Search:
     """One search: its population, its random state, and where it stands.
 
@@ -182,7 +198,8 @@ class Search:
         ]
 
     def select(self, candidates: Sequence[Member]) -> list[Member]:
-        """Return the survivors by pNSGA-III."""
+        """Return the survivors by pNSGA-III; of clones, as long as there are enough others, only the first."""
+        candidates = without_clones(candidates, self.settings.population)
         if not self.scales:
             self.scales = [
                 objective.limit or max(member.costs[index] for member in candidates) or 1.0
@@ -217,6 +234,7 @@ class Search:
             Member(genotype, self._costs(genotype), accuracy)
             for genotype, accuracy in zip(genotypes, accuracies, strict=True)
         ]
+        final = without_clones(final, 1)
         best = pareto_front(objective_rows(final, self.scales))
         return sorted((final[row] for row in best), key=lambda member: (member.costs, -member.accuracy))
 

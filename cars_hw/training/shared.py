@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -158,7 +159,6 @@ def _unchanged() -> Iterator[None]:
     yield
 
 
-@torch.inference_mode()
 def evaluate(
     supernet: SuperNet,
     genotypes: Sequence[Genotype],
@@ -167,16 +167,29 @@ def evaluate(
 ) -> list[float]:
     """Return each genotype's accuracy under the shared weights, a fraction of the images in ``batches``.
 
-    Batch normalisation uses each batch's own statistics, and all genotypes see the same batches. The counts
-    stay on the device until the end, so that a GPU never waits for Python.
+    Batch normalisation uses each batch's own statistics, and all genotypes see the same batches. On a CPU the
+    genotypes are shared out over torch's threads, one each: an operation on a small activation is over before a
+    second thread has woken up. On a GPU the counts stay there until the end, so that it never waits for Python.
     """
     supernet.train()
     prepared = list(batches)
     images_in_all = sum(len(labels) for _, labels in prepared)
-    right = torch.zeros(len(genotypes), dtype=torch.int64, device=prepared[0][1].device)
-    for row, genotype in enumerate(genotypes):
+
+    @torch.inference_mode()
+    def hits(genotype: Genotype) -> Tensor:
+        right = torch.zeros((), dtype=torch.int64, device=prepared[0][1].device)
         for images, labels in prepared:
             with autocast():
                 logits = supernet(images, genotype)
-            right[row] += (logits.argmax(dim=1) == labels).sum()
-    return [int(count) / images_in_all for count in right.tolist()]
+            right += (logits.argmax(dim=1) == labels).sum()
+        return right
+
+    threads = torch.get_num_threads()
+    if prepared[0][0].is_cuda or threads == 1:
+        counts = [hits(genotype) for genotype in genotypes]
+    else:
+        with ThreadPoolExecutor(threads, initializer=lambda: torch.set_num_threads(1)) as pool:
+            counts = list(pool.map(hits, genotypes))
+        # The workers' setting is what threads that start later would begin with.
+        torch.set_num_threads(threads)
+    return [int(count) / images_in_all for count in counts]

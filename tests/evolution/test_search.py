@@ -13,7 +13,8 @@ from cars_hw.cost import network_cost
 from cars_hw.errors import BudgetError
 from cars_hw.evolution.objectives import CostObjective, excess, feasible
 from cars_hw.evolution.pnsga3 import Protection
-from cars_hw.evolution.search import EvolutionSettings, Search
+from cars_hw.evolution.population import Member
+from cars_hw.evolution.search import EvolutionSettings, Search, without_clones
 from cars_hw.evolution.variation import VariationRates
 from cars_hw.genotype import NODES, Edge, Genotype
 from cars_hw.space import SearchSpace
@@ -215,13 +216,13 @@ def test_protection_keeps_slow_learners_that_plain_nsga3_loses() -> None:
     for protection in ("none", "speed", "size", "both"):
         sizes = []
         for seed in range(4):
-            search, _ = make_search(protection, seed=seed, population=16, epochs=15)  # type: ignore[arg-type]
+            search, _ = make_search(protection, seed=seed, population=16, epochs=21)  # type: ignore[arg-type]
             search.run()
             sizes.append(np.mean(sorted(member.costs[0] for member in search.population)[-4:]))
         largest[protection] = np.mean(sizes)
     assert largest["size"] > 1.3 * largest["none"]
     assert largest["both"] > 1.3 * largest["none"]
-    assert largest["speed"] > 1.05 * largest["none"]
+    assert largest["speed"] > 1.2 * largest["none"]
 
 
 def test_history_has_a_record_a_generation_with_the_hypervolume() -> None:
@@ -238,6 +239,19 @@ def test_history_has_a_record_a_generation_with_the_hypervolume() -> None:
                 area += (1 - cost) * (lowest - error)
                 lowest = error
         assert record["hypervolume"] == pytest.approx(area)
+
+
+def test_of_clones_the_first_stays_unless_too_few_are_left() -> None:
+    one, other, third, fourth = (SPACE.sample(np.random.default_rng(seed)) for seed in range(4))
+    members = [
+        Member(one, (1.0, 2.0), 0.5),
+        Member(other, (1.0, 2.0), 0.5, gain=0.1),
+        Member(third, (1.0, 2.5), 0.5),
+        Member(fourth, (1.0, 2.0), 0.5),
+    ]
+    assert without_clones(members, 1) == [members[0], members[2]]
+    assert without_clones(members, 3) == [members[0], members[2], members[1]]
+    assert without_clones(members, 9) == [members[0], members[2], members[1], members[3]]
 
 
 @pytest.mark.parametrize(

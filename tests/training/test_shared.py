@@ -115,6 +115,18 @@ def test_accuracy_counts_hits_with_each_batch_s_own_statistics() -> None:
     assert sum(len(labels) for _, labels in weights._subset) == 12
 
 
+def test_threads_share_the_genotypes_out_and_change_no_accuracy() -> None:
+    weights = make_weights()
+    chosen = genotypes(6)
+    alone = weights.accuracies(chosen)
+    torch.set_num_threads(2)
+    try:
+        assert weights.accuracies(chosen) == alone
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+
+
 def test_judging_before_uses_the_remembered_weights_and_changes_nothing() -> None:
     weights = make_weights()
     chosen = genotypes(4)
