@@ -14,15 +14,21 @@ from __future__ import annotations
 
 import argparse
 import copy
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+# Read when torch is loaded. A thread that spins while it waits for one whose core is taken by another process
+# waits for a time slice at every operation, and both ways would be timed by the neighbours' habits.
+os.environ["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "passive")
+
 import torch
 import torch.nn.functional as F
-from timing import machine, ratios, show_progress, spread, take_turns
+from timing import Progress, machine, ratios, spread, take_turns
 from torch import Tensor, nn
 
 from cars_hw.files import write_json
@@ -153,19 +159,18 @@ def measure(spec: NetworkSpec, batch: int, genotypes: list[Genotype], repeats: i
 
     paths = {f"architecture {number + 1}": along(genotype) for number, genotype in enumerate(genotypes)}
     results = {}
+    progress = Progress()
     for what, required in REQUIRED.items():
         if what == "forward":
             contenders = {name: without_gradients(run) for name, run in {DARTS: all_at_once, **paths}.items()}
         else:
             contenders = {DARTS: training_step(all_at_once, darts, labels)}
             contenders |= {name: training_step(run, supernet, labels) for name, run in paths.items()}
-        # The first call plans convolutions and grows the heap. The slow way's training step is long enough
-        # for that not to show, so it is spared it.
+        # The first call plans convolutions and grows the heap: the slow way's first step takes twice as long.
         for name, run in contenders.items():
-            if what == "forward" or name != DARTS:
-                show_progress(f"{what}, warm-up: {name}")
-                run()
-        taken = take_turns(contenders, repeats, lambda text, what=what: show_progress(text and f"{what}, {text}"))
+            progress(f"{what}, warm-up: {name}")
+            run()
+        taken = take_turns(contenders, repeats, lambda text, what=what: progress(text and f"{what}, {text}"))
         slow, fast = taken[DARTS], [taken[name] for name in paths]
         results[what] = {
             "darts_seconds": spread(slow),

@@ -72,9 +72,16 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "least": min(values), "most": max(values)}
 
 
-def show_progress(text: str) -> None:
-    """Keep one line of progress on a terminal; leave a log alone but for its lines."""
-    if sys.stderr.isatty():
-        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
-    elif text:
-        print(text, file=sys.stderr, flush=True)
+class Progress:
+    """One line of progress that is kept up to date on a terminal; in a log, a line every ten seconds."""
+
+    def __init__(self) -> None:
+        self._written = time.perf_counter()
+
+    def __call__(self, text: str) -> None:
+        """Show ``text``; the empty text ends the line."""
+        if sys.stderr.isatty():
+            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+        elif text and time.perf_counter() - self._written > 10:
+            self._written = time.perf_counter()
+            print(text, file=sys.stderr, flush=True)

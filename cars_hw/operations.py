@@ -248,12 +248,13 @@ class DilatedDepthwise(nn.Conv2d):
         if height % 2 or width % 2:
             x = F.pad(x, (0, width % 2, 0, height % 2))
         rows, columns = x.shape[2] // 2, x.shape[3] // 2
-        # In channels_last the reshuffle is a copy of whole pixels: (N, H, W, C) is what lies in memory.
-        pixels = x.permute(0, 2, 3, 1).reshape(batch, rows, 2, columns, 2, channels)
-        phases = pixels.permute(2, 4, 0, 1, 3, 5).reshape(4 * batch, rows, columns, channels)
-        out = _depthwise(phases.permute(0, 3, 1, 2), self.weight)
-        pixels = out.permute(0, 2, 3, 1).reshape(2, 2, batch, rows, columns, channels)
-        whole = pixels.permute(2, 3, 0, 4, 1, 5).reshape(batch, 2 * rows, 2 * columns, channels)
+        # In channels_last (N, H, W, C) is what lies in memory: an even and an odd pixel side by side are one pixel
+        # of twice the channels, without a copy; even and odd rows go into the batch, row by row.
+        pairs = x.permute(0, 2, 3, 1).reshape(batch, rows, 2, columns, 2 * channels)
+        phases = pairs.permute(2, 0, 1, 3, 4).reshape(2 * batch, rows, columns, 2 * channels)
+        out = _depthwise(phases.permute(0, 3, 1, 2), self.weight.repeat(2, 1, 1, 1))
+        pairs = out.permute(0, 2, 3, 1).reshape(2, batch, rows, columns, 2 * channels)
+        whole = pairs.permute(1, 2, 0, 3, 4).reshape(batch, 2 * rows, 2 * columns, channels)
         return whole.permute(0, 3, 1, 2)[:, :, :height, :width]
 
 
