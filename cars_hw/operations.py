@@ -113,91 +113,132 @@ class FactorizedReduce(nn.Module):
         """Return both halves from the pixels that each is made of.
 
         The backward pass of a strided 1x1 convolution on a CPU fills its whole input's gradient, and that of a
-        slice does so again for each axis; here it is one copy.
+        slice does so again for each axis.
         """
-        batch, channels, height, width = x.shape
-        rows = x.permute(0, 2, 3, 1).reshape(batch, height // 2, 2, width // 2, 2 * channels)
-        even, odd = rows.unbind(2)
-        first, second = even[..., :channels].contiguous(), odd[..., channels:].contiguous()
-        return (
-            F.conv2d(first.permute(0, 3, 1, 2), self.conv_1.weight),
-            F.conv2d(second.permute(0, 3, 1, 2), self.conv_2.weight),
-        )
+        even, odd = _EverySecondPixel.apply(x, (0, 1))
+        return F.conv2d(even, self.conv_1.weight), F.conv2d(odd, self.conv_2.weight)
 
 
-class _FiveByFive(torch.autograd.Function):
-    """A depthwise 5x5 convolution of stride 1 that keeps the size, with a fast gradient of the weights.
-
-    oneDNN's kernel for that gradient is 10 times slower for widths above 3 than for 3, so it is computed as two
-    5x3 kernels that share their middle column.
-    """
+class _EverySecondPixel(torch.autograd.Function):
+    """Every second pixel of every second row, from each of some starts on the diagonal."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:  # noqa: ANN401 -- PyTorch does not name its type
-        """Convolve (N, C, H, W) with weights (C, 1, 5, 5) to (N, C, H, W)."""
-        ctx.save_for_backward(x, weight)
-        return F.conv2d(x, weight, padding=2, groups=x.shape[1])
+    def forward(ctx: Any, x: Tensor, starts: tuple[int, ...]) -> tuple[Tensor, ...]:  # noqa: ANN401
+        """Return, for each start, about a quarter of (N, C, H, W)."""
+        ctx.shape, ctx.starts = x.shape, starts
+        return tuple(x[:, :, start::2, start::2].contiguous(memory_format=torch.channels_last) for start in starts)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:  # noqa: ANN401
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
+        """Return the gradient, zero for the pixels that were left out."""
+        batch, channels, height, width = ctx.shape
+        for_x = gradients[0].new_zeros(batch, height, width, channels).permute(0, 3, 1, 2)
+        for start, gradient in zip(ctx.starts, gradients, strict=True):
+            for_x[:, :, start::2, start::2] = gradient
+        return for_x, None
+
+
+class _DepthwiseFunction(torch.autograd.Function):
+    """A depthwise convolution of stride 1 that keeps the size, with a backward pass that is fast on a CPU.
+
+    PyTorch's is 10 to 50 times slower than its forward with dilation, and 10 times with kernels wider than 3.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, dilation: int) -> Tensor:  # noqa: ANN401
+        """Convolve (N, C, H, W) with weights (C, 1, K, K) to (N, C, H, W)."""
+        ctx.save_for_backward(x, weight)
+        ctx.dilation = dilation
+        return _native_depthwise(x, weight, dilation)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # noqa: ANN401
         """Return the gradients of the input and of the weights."""
         x, weight = ctx.saved_tensors
         for_x = for_weight = None
         if ctx.needs_input_grad[0]:
-            for_x, _ = _depthwise_backward(gradient, x, weight, (True, False))
+            for_x = _native_depthwise(gradient, weight.flip(2, 3), ctx.dilation)
         if ctx.needs_input_grad[1]:
-            for_weight = _five_by_five_weight_gradient(x, gradient)
-        return for_x, for_weight
+            for_weight = _weight_gradient(x, gradient, weight.shape[2], ctx.dilation)
+        return for_x, for_weight, None
 
 
-def _depthwise_backward(
-    gradient: Tensor, x: Tensor, weight: Tensor, wanted: tuple[bool, bool]
-) -> tuple[Tensor, Tensor]:
-    padding = (weight.shape[2] // 2, weight.shape[3] // 2)
-    both: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.convolution_backward(
-        gradient, x, weight, None, (1, 1), padding, (1, 1), False, (0, 0), x.shape[1], (*wanted, False)
-    )
-    return both[0], both[1]
+def _native_depthwise(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
+    padding = dilation * (weight.shape[2] // 2)
+    return F.conv2d(x, weight, padding=padding, dilation=dilation, groups=x.shape[1])
 
 
-def _five_by_five_weight_gradient(x: Tensor, gradient: Tensor) -> Tensor:
-    # A 5x3 kernel meets a pixel's neighbours -1 to 1; with the input moved to one side of the gradient by one
-    # pixel it meets -2 to 0, and moved to the other 0 to 2.
-    like = gradient.new_empty(x.shape[1], 1, 5, 3)
-    missing = 5 - x.shape[2]
+def _weight_gradient(x: Tensor, gradient: Tensor, kernel: int, dilation: int) -> Tensor:
+    """Return the gradient (C, 1, K, K) of a depthwise convolution's weights."""
+    if dilation == 2:
+        for_phases = _weight_gradient(_phases(x), _phases(gradient), kernel, 1)
+        return for_phases.view(2, -1, 1, kernel, kernel).sum(0)
+    if kernel != 5:
+        return _native_weight_gradient(x, gradient, (kernel, kernel))
+    missing = kernel - x.shape[2]
     if missing > 0:
-        # And 10 times slower it is again on maps that are lower than the kernel.
+        # oneDNN's kernel is 10 times slower on maps that are lower than the window.
         x, gradient = F.pad(x, (0, 0, 0, missing)), F.pad(gradient, (0, 0, 0, missing))
+    # A 5x3 window meets a pixel's neighbours -1 to 1; with the input moved to one side of the gradient by one
+    # pixel it meets -2 to 0, and moved to the other 0 to 2.
     x_before, x_behind = _gapped(x)
     gradient_before, gradient_behind = _gapped(gradient)
-    _, left = _depthwise_backward(gradient_behind, x_before, like, (False, True))
-    _, right = _depthwise_backward(gradient_before, x_behind, like, (False, True))
+    left = _native_weight_gradient(x_before, gradient_behind, (5, 3))
+    right = _native_weight_gradient(x_behind, gradient_before, (5, 3))
     return torch.cat((left, right[..., 1:]), dim=3)
+
+
+def _native_weight_gradient(x: Tensor, gradient: Tensor, kernel: tuple[int, int]) -> Tensor:
+    channels = x.shape[1]
+    padding = (kernel[0] // 2, kernel[1] // 2)
+    like = x.new_empty(channels, 1, *kernel)
+    for_all: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.convolution_backward(
+        gradient, x, like, None, (1, 1), padding, (1, 1), False, (0, 0), channels, (False, True, False)
+    )
+    return for_all[1]
+
+
+def _phases(x: Tensor) -> Tensor:
+    """Return (N, C, H, W) as the phases that a dilation of 2 keeps apart: (2 N, 2 C, ceil(H/2), ceil(W/2)).
+
+    In channels_last an even and an odd pixel side by side are one pixel of twice the channels, without a copy.
+    Even and odd rows go into the batch.
+    """
+    batch, channels, height, width = x.shape
+    if height % 2 or width % 2:
+        x = F.pad(x, (0, width % 2, 0, height % 2))
+    rows, columns = x.shape[2] // 2, x.shape[3] // 2
+    pairs = x.permute(0, 2, 3, 1).reshape(batch, rows, 2, columns, 2 * channels)
+    return pairs.permute(2, 0, 1, 3, 4).reshape(2 * batch, rows, columns, 2 * channels).permute(0, 3, 1, 2)
 
 
 def _gapped(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return ``x`` (N, C, H, W) with a column of zeros before it and with one behind it, in one copy.
 
-    Every row is followed by a zero pixel, and so is nothing by the first; from one pixel further on the same
-    memory reads the other way.
+    A zero pixel follows each row and one precedes the first; from one pixel further on the same memory reads the
+    other way.
     """
     batch, channels, height, width = x.shape
-    pixels = x.new_zeros((batch * height * (width + 1) + 1) * channels)
+    pixels = x.new_empty((batch * height * (width + 1) + 1) * channels)
     shape = (batch, height, width + 1, channels)
     before, behind = pixels[:-channels].view(shape), pixels[channels:].view(shape)
+    before[0, 0, 0] = 0
+    behind[:, :, width] = 0
     behind[:, :, :width] = x.permute(0, 2, 3, 1)
     return before.permute(0, 3, 1, 2), behind.permute(0, 3, 1, 2)
 
 
-def _depthwise(x: Tensor, weight: Tensor) -> Tensor:
+def _depthwise(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
     """Convolve (N, C, H, W) with weights (C, 1, K, K), stride 1, to the same shape."""
-    kernel = weight.shape[2]
-    trainable = weight.requires_grad and torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
-    if kernel == 5 and trainable and _for_cpu(x):
-        out: Tensor = _FiveByFive.apply(x, weight)
+    slow = dilation == 2 or weight.shape[2] == 5
+    # Autocast changes types between the passes, which a function of one's own would have to follow.
+    trained = torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
+    if slow and trained and _for_cpu(x):
+        out: Tensor = _DepthwiseFunction.apply(x, weight, dilation)
         return out
-    return F.conv2d(x, weight, padding=kernel // 2, groups=x.shape[1])
+    return _native_depthwise(x, weight, dilation)
 
 
 class Depthwise(nn.Conv2d):
@@ -210,16 +251,11 @@ class Depthwise(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve (N, C, H, W) to (N, C, H, W) or, at a stride of 2, to (N, C, ceil(H/2), ceil(W/2))."""
-        return _depthwise(x, self.weight) if self.stride[0] == 1 else super().forward(x)
+        return _depthwise(x, self.weight, 1) if self.stride[0] == 1 else super().forward(x)
 
 
 class DilatedDepthwise(nn.Conv2d):
-    """A depthwise convolution with dilation 2 whose backward pass is fast on a CPU as well.
-
-    PyTorch's CPU backward of a dilated depthwise convolution is 10 to 50 times slower than its forward. The
-    even and the odd rows and columns of the input never meet in such a convolution, so on a CPU the four
-    phases go into the batch and are convolved without dilation; at a stride of 2 only one phase is wanted.
-    """
+    """A depthwise convolution with dilation 2 that keeps the size, or halves it at a stride of 2."""
 
     def __init__(self, channels: int, kernel: int, stride: int) -> None:
         super().__init__(
@@ -235,27 +271,13 @@ class DilatedDepthwise(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve (N, C, H, W) to (N, C, H, W) or, at a stride of 2, to (N, C, ceil(H/2), ceil(W/2))."""
-        return self.by_phases(x) if _for_cpu(x) and torch.is_grad_enabled() else super().forward(x)
-
-    def by_phases(self, x: Tensor) -> Tensor:
-        """Return the same values as the native operation, computed on the phases."""
-        if self.stride[0] == 2:
-            # Sliced as (N, H, W, C), for a slice's gradient is made in the plain order of its input's axes.
-            even = x.permute(0, 2, 3, 1)[:, ::2, ::2].contiguous().permute(0, 3, 1, 2)
-            return _depthwise(even, self.weight)
-        batch, channels, height, width = x.shape
-        # A row or column of zeros more is what the native padding has there anyway.
-        if height % 2 or width % 2:
-            x = F.pad(x, (0, width % 2, 0, height % 2))
-        rows, columns = x.shape[2] // 2, x.shape[3] // 2
-        # In channels_last (N, H, W, C) is what lies in memory: an even and an odd pixel side by side are one pixel
-        # of twice the channels, without a copy; even and odd rows go into the batch, row by row.
-        pairs = x.permute(0, 2, 3, 1).reshape(batch, rows, 2, columns, 2 * channels)
-        phases = pairs.permute(2, 0, 1, 3, 4).reshape(2 * batch, rows, columns, 2 * channels)
-        out = _depthwise(phases.permute(0, 3, 1, 2), self.weight.repeat(2, 1, 1, 1))
-        pairs = out.permute(0, 2, 3, 1).reshape(2, batch, rows, columns, 2 * channels)
-        whole = pairs.permute(1, 2, 0, 3, 4).reshape(batch, 2 * rows, 2 * columns, channels)
-        return whole.permute(0, 3, 1, 2)[:, :, :height, :width]
+        if self.stride[0] == 1:
+            return _depthwise(x, self.weight, 2)
+        if _for_cpu(x) and torch.is_grad_enabled():
+            # A stride of 2 over a dilation of 2 meets even rows and columns only.
+            (even,) = _EverySecondPixel.apply(x, (0,))
+            return _depthwise(even, self.weight, 1)
+        return super().forward(x)
 
 
 class SepConv(ReLUFirst):

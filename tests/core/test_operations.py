@@ -52,33 +52,29 @@ def assert_same(
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("kernel", [3, 5])
-def test_dilated_by_phases_is_the_native_operation(
-    kernel: int, stride: int, size: tuple[int, int], last: bool
-) -> None:
+def test_dilated_is_the_native_operation(kernel: int, stride: int, size: tuple[int, int], last: bool) -> None:
     module = DilatedDepthwise(4, kernel, stride).double()
     x = images(4, size, last)
 
     def native(x: Tensor) -> Tensor:
         return F.conv2d(x, module.weight, None, stride, 2 * (kernel // 2), 2, 4)
 
-    assert_same(values_and_gradients(module.by_phases, module, x), values_and_gradients(native, module, x))
+    assert_same(values_and_gradients(module, module, x), values_and_gradients(native, module, x))
     with torch.no_grad():
         torch.testing.assert_close(module(x), native(x))
 
 
-def test_dilated_goes_by_phases_only_where_it_pays() -> None:
-    module = DilatedDepthwise(4, 3, 1)
+@pytest.mark.parametrize("make", [DilatedDepthwise, Depthwise])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_exporters_and_other_devices_get_the_native_operation(
+    make: Callable[[int, int, int], nn.Conv2d], stride: int
+) -> None:
+    module = make(4, 5, stride)
     x = torch.randn(1, 4, 8, 8)
-    with mock.patch.object(module, "by_phases", wraps=module.by_phases) as by_phases:
-        module(x)
-        assert by_phases.call_count == 1
-        with torch.no_grad():
-            module(x)
-        # An exporter runs with gradients on, and wants the operation itself.
-        with mock.patch("torch.onnx.is_in_onnx_export", return_value=True):
-            module(x)
-        module.to("meta")(x.to("meta"))
-        assert by_phases.call_count == 1
+    # An exporter runs with gradients on, and wants the operation itself.
+    with mock.patch("torch.onnx.is_in_onnx_export", return_value=True):
+        assert module(x).grad_fn.name() == "ConvolutionBackward0"
+    assert module.to("meta")(x.to("meta")).grad_fn.name() == "ConvolutionBackward0"
 
 
 @pytest.mark.parametrize("last", [True, False], ids=["channels_last", "NCHW"])
@@ -95,8 +91,9 @@ def test_depthwise_is_the_native_operation(kernel: int, stride: int, size: tuple
     assert_same(values_and_gradients(module, module, x), values_and_gradients(native, module, x))
 
 
-def test_depthwise_with_frozen_weights_or_input() -> None:
-    module = Depthwise(4, 5, 1).double()
+@pytest.mark.parametrize("make", [DilatedDepthwise, Depthwise])
+def test_depthwise_with_frozen_weights_or_input(make: Callable[[int, int, int], nn.Conv2d]) -> None:
+    module = make(4, 5, 1).double()
     x = images(4, (8, 8))
     (only_weight,) = torch.autograd.grad(module(x).square().sum(), [module.weight])
     x.requires_grad_()
@@ -107,8 +104,9 @@ def test_depthwise_with_frozen_weights_or_input() -> None:
     torch.testing.assert_close(only_input, both[0])
 
 
-def test_depthwise_under_autocast() -> None:
-    module = Depthwise(4, 5, 1)
+@pytest.mark.parametrize("make", [DilatedDepthwise, Depthwise])
+def test_depthwise_under_autocast(make: Callable[[int, int, int], nn.Conv2d]) -> None:
+    module = make(4, 5, 1)
     x = torch.randn(2, 4, 8, 8)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         out = module(x)
@@ -234,9 +232,12 @@ def test_concatenation_is_torchs_and_its_gradients_are_dense(last: bool) -> None
 
 @pytest.mark.parametrize("size", [(16, 16), (9, 6), (4, 4), (2, 5)])
 @pytest.mark.parametrize("make", [Depthwise, DilatedDepthwise])
-def test_five_by_five_in_single_precision(make: type[nn.Conv2d], size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_depthwise_in_single_precision(
+    make: Callable[[int, int, int], nn.Conv2d], kernel: int, size: tuple[int, int]
+) -> None:
     # oneDNN has no double precision: these are the kernels that training really uses.
-    module = make(16, 5, 1)  # type: ignore[call-arg, arg-type]
+    module = make(16, kernel, 1)
     x = images(16, size).float()
 
     def native(x: Tensor) -> Tensor:
