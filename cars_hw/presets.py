@@ -50,6 +50,7 @@ PRESETS: Final[dict[str, Preset]] = {
             crop_padding=0,
             validation_fraction=0.2,
             evaluation_images=400,
+            threads=1,
         ),
         recipe=Recipe(epochs=9, batch_size=32, learning_rate=0.05, crop_padding=0),
     ),

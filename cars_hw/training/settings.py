@@ -13,6 +13,8 @@ class SharedTraining:
     ``architectures`` is the B of Eq. 3, drawn for each minibatch. The learning rate falls from
     ``learning_rate`` to ``learning_rate_min`` along a cosine, epoch by epoch. ``validation_fraction`` of the
     training images judges architectures; of these, ``evaluation_images`` (0: all) do so in every generation.
+    ``threads`` (0: torch's own number) take part in a step on a CPU: on small activations a second thread gains
+    a tenth, and costs tenfold as soon as another process wants its core.
     """
 
     batch_size: int = 128
@@ -27,6 +29,7 @@ class SharedTraining:
     validation_fraction: float = 0.5
     evaluation_images: int = 0
     evaluation_batch: int = 500
+    threads: int = 0
 
 
 @dataclass(frozen=True)

@@ -87,8 +87,9 @@ class SuperNetWeights:
             group["lr"] = rate
         self.supernet.train()
         total = torch.zeros((), device=self.device)
-        for images, labels in self.batches.epoch(self.generator):
-            total += self.step(images, labels, draw(settings.architectures))
+        with _threads(settings.threads):
+            for images, labels in self.batches.epoch(self.generator):
+                total += self.step(images, labels, draw(settings.architectures))
         self.epoch += 1
         return float(total) / len(self.batches)
 
@@ -152,6 +153,16 @@ class SuperNetWeights:
     def _autocast(self) -> torch.autocast:
         bf16 = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16)
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager
