@@ -184,7 +184,8 @@ class Search:
     def candidates(self) -> list[Member]:
         """Return parents and offspring, all evaluated under the present weights."""
         parents = [member.genotype for member in self.population]
-        children = self._offspring(parents)
+        wanted = self.settings.population if parents else 2 * self.settings.population
+        children = self._offspring(parents, wanted)
         everybody = parents + children
         accuracies = self.weights.accuracies(everybody)
         earlier = [member.accuracy for member in self.population]
@@ -228,7 +229,8 @@ class Search:
         trained, its offspring may enter the front.
         """
         genotypes = [member.genotype for member in self.population]
-        genotypes += self._offspring(genotypes)
+        # Twice as many as in a generation: they cost an evaluation, and make the front denser.
+        genotypes += self._offspring(genotypes, 2 * self.settings.population)
         accuracies = self.weights.accuracies(genotypes, full=True)
         final = [
             Member(genotype, self._costs(genotype), accuracy)
@@ -260,10 +262,10 @@ class Search:
         self.rng.bit_generator.state = state["rng"]
         self.normalization = Normalization.restore(state["normalization"])
 
-    def _offspring(self, parents: Sequence[Genotype]) -> list[Genotype]:
+    def _offspring(self, parents: Sequence[Genotype], count: int) -> list[Genotype]:
         return offspring(
             parents,
-            self.settings.population if parents else 2 * self.settings.population,
+            count,
             self.space,
             self.settings.rates,
             self.rng,
