@@ -118,9 +118,12 @@ class RunFolder:
 
     def sweep(self) -> None:
         """Remove the temporary files that a run left when it was killed while it wrote."""
-        for folder in (self.path, self.path / "checkpoint", self.path / "tables"):
-            for leftover in folder.glob(".*"):
+        # By the names that `replacing` gives them: a hidden file of the user's is not ours to remove.
+        for target in (self.path / "history.jsonl", self.path / "front.json", self.checkpoint):
+            for leftover in target.parent.glob(f".{target.name}.*"):
                 leftover.unlink(missing_ok=True)
+        for leftover in (self.path / "tables").glob(".*.json.*"):
+            leftover.unlink(missing_ok=True)
 
     @property
     def configuration(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import queue
+import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass
@@ -89,7 +90,7 @@ def train_run(
     recipe = recipe or Recipe(**run.configuration["recipe"])
     if genotype is not None:
         known = [network for network in run.front() if network.genotype.key() == genotype.key()]
-        chosen = [(known[0].name if known else "genotype", genotype)]
+        chosen = [(known[0].name if known else _name_of(genotype), genotype)]
     else:
         chosen = [(network.name, network.genotype) for network in choose(run.front(), top)]
     bundle = load(data.source, root=data.root, download=data.download, resolution=spec.resolution)
@@ -118,6 +119,11 @@ def load_trained(run: RunFolder, trained: TrainedNetwork) -> Network:
     except (OSError, RuntimeError, ValueError, EOFError) as error:
         raise RunError(f"cannot read the weights {path}; train the network again: cars-hw train") from error
     return network.eval()
+
+
+def _name_of(genotype: Genotype) -> str:
+    """Return a name for a genotype outside of the front, so that another one does not take its files."""
+    return f"genotype-{zlib.crc32(repr(genotype.key()).encode()):08x}"
 
 
 def _default_jobs(device: str, networks: int) -> int:

@@ -43,6 +43,18 @@ def test_a_folder_that_exists_is_not_overwritten(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["mine.txt"]
 
 
+def test_sweeping_removes_half_written_files_and_nothing_else(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path / "run", CONFIGURATION, {})
+    (run.path / "checkpoint").mkdir()
+    leftovers = [run.path / ".front.json.x1", run.path / "checkpoint" / ".search.pt.x2"]
+    kept = [run.path / ".gitignore", run.path / "checkpoint" / "search.pt"]
+    for path in leftovers + kept:
+        path.write_text("")
+    run.sweep()
+    assert not any(path.exists() for path in leftovers)
+    assert all(path.exists() for path in kept)
+
+
 def test_an_empty_folder_may_be_used(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     RunFolder.create(tmp_path / "run", CONFIGURATION, {})
