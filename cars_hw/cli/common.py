@@ -16,6 +16,7 @@ from cars_hw.units import parse_latency
 from cars_hw.zoo import resolve
 
 if TYPE_CHECKING:
+    from cars_hw.latency import LatencyTable
     from cars_hw.runs.search import DataSource
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -172,6 +173,17 @@ on_option = click.option(
     show_default=True,
     help="Where to train: auto is the GPU if there is one.",
 )
+
+
+def warn_of_noise(table: LatencyTable, path: Path) -> None:
+    """Say on standard error why no promise can be made with ``table``, if there is a reason."""
+    reasons = table.distrust()
+    if reasons:
+        click.echo(
+            f"Warning: {path} cannot be trusted: when it was made the machine was too noisy to promise anything: "
+            f"{'; '.join(reasons)}. Stop what runs beside, and profile again.",
+            err=True,
+        )
 
 
 def print_json(value: Any) -> None:  # noqa: ANN401 -- whatever json can hold

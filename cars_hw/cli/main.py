@@ -16,6 +16,7 @@ from cars_hw.cli import (
     profile,
     report,
     search,
+    table,
     train,
     validate,
     verify,
@@ -67,5 +68,19 @@ def main() -> None:
     """
 
 
-for module in (devices, profile, predict, measure, validate, search, train, export, verify, report, cost, zoo):
+for module in (
+    devices,
+    profile,
+    predict,
+    measure,
+    validate,
+    search,
+    train,
+    export,
+    verify,
+    report,
+    table,
+    cost,
+    zoo,
+):
     main.add_command(module.command)

@@ -51,7 +51,7 @@ def command(
             [named.genotype for named in genotypes],
             plan,
             lambda done: bars.update("sessions", done, total),
-        )
+        ).models
     if as_json:
         print_json(
             [
@@ -60,7 +60,7 @@ def command(
                     "genotype": named.genotype.to_dict(),
                     "ms": found.ms,
                     "spread": found.spread,
-                    "samples": list(found.samples),
+                    "samples": [sample.ms for sample in found.samples],
                 }
                 for named, found in zip(genotypes, measured, strict=True)
             ]

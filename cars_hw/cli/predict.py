@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cars_hw.cli.common import FILE, GENOTYPE, Named, json_option, milliseconds, percent, print_json, print_table
+from cars_hw.cli.common import (
+    FILE,
+    GENOTYPE,
+    Named,
+    json_option,
+    milliseconds,
+    percent,
+    print_json,
+    print_table,
+    warn_of_noise,
+)
 
 if TYPE_CHECKING:
     from cars_hw.latency import Predictor
@@ -38,7 +48,9 @@ def command(
     from cars_hw.latency import LatencyTable, Predictor, smallest
     from cars_hw.space import SearchSpace
 
-    predictor = Predictor(LatencyTable.read(table_path), level)
+    table = LatencyTable.read(table_path)
+    warn_of_noise(table, table_path)
+    predictor = Predictor(table, level)
     if genotypes:
         _print_predictions(predictor, genotypes, as_json)
         return

@@ -8,7 +8,16 @@ from typing import Any
 import click
 
 from cars_hw.cli.bars import Bars
-from cars_hw.cli.common import FILE, json_option, network_options, percent, print_json, spec_of, threads_option
+from cars_hw.cli.common import (
+    FILE,
+    json_option,
+    network_options,
+    percent,
+    print_json,
+    spec_of,
+    threads_option,
+    warn_of_noise,
+)
 from cars_hw.units import format_latency
 
 
@@ -22,7 +31,7 @@ from cars_hw.units import format_latency
 @click.option(
     "--calibration",
     type=click.IntRange(4),
-    default=24,
+    default=40,
     show_default=True,
     help="Whole networks that the predictor is fitted on.",
 )
@@ -77,7 +86,12 @@ def command(
         "margin": predictor.margin,
         "level": predictor.level,
         "noise": table.noise,
+        "unrest": table.unrest,
+        "distrust": table.distrust(),
+        "predictor": table.predictor.kind if table.predictor is not None else None,
+        "left_out_error": dict(table.predictor.left_out_error) if table.predictor is not None else {},
     }
+    warn_of_noise(table, out)
     if as_json:
         print_json(summary)
         return
@@ -85,5 +99,6 @@ def command(
         f"{out}: {len(table.entries)} operations and {len(latencies)} networks of {spec.describe()} on "
         f"{table.device}.\nThese networks take {format_latency(latencies[0])} to {format_latency(latencies[-1])}. "
         f"The upper bound is {percent(predictor.margin)} above the prediction and holds for "
-        f"{percent(predictor.level, 0)} of networks; repeated sessions differ by {percent(table.noise)}."
+        f"{percent(predictor.level, 0)} of networks; repeated sessions differ by {percent(table.noise)}, and the "
+        f"machine's speed wandered by {percent(table.unrest)}."
     )

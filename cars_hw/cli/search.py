@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,9 +24,12 @@ from cars_hw.cli.common import (
     print_table,
     spec_of,
     training_device,
+    warn_of_noise,
 )
 
 if TYPE_CHECKING:
+    from cars_hw.devices import Device
+    from cars_hw.latency import LatencyTable
     from cars_hw.presets import Preset
     from cars_hw.runs.folder import FrontNetwork
 
@@ -81,6 +85,12 @@ PROTECTIONS = ("speed", "size", "both", "none")
     type=click.FloatRange(0, 1),
     help="Share of offspring that are fresh; mutation and crossover halve the rest.",
 )
+@click.option(
+    "--measure/--no-measure",
+    default=True,
+    show_default=True,
+    help="Measure the front on the devices at hand, and replace what exceeds its budget.",
+)
 @click.option("--proxy", is_flag=True, help="Search on other data than the network ships for, as the paper does.")
 @on_option
 @json_option
@@ -96,6 +106,7 @@ def command(
     out: Path,
     resume: bool,
     seed: int,
+    measure: bool,
     proxy: bool,
     on: str,
     as_json: bool,
@@ -104,8 +115,9 @@ def command(
     """Search for a Pareto front of networks under a latency budget.
 
     The front holds the most accurate networks found for every latency up to the budget, which is held against the
-    predictor's upper bound. Killed at any time, the search goes on with --resume and ends with the same front.
-    Without a table, the search minimises --cost for the network that the options describe.
+    predictor's upper bound. In the end the front is measured on the device, if it is at hand, and the next best
+    take the place of networks that exceed the budget. Killed at any time, the search goes on with --resume and ends
+    with the same front. Without a table, the search minimises --cost for the network that the options describe.
     """
     if latencies and len(latencies) != len(tables):
         raise click.UsageError(f"{len(latencies)} --latency for {len(tables)} --table: give one to each, or none")
@@ -115,6 +127,8 @@ def command(
     from cars_hw.training.memory import keep_freed_memory
 
     read = [LatencyTable.read(path) for path in tables]
+    for table, path in zip(read, tables, strict=True):
+        warn_of_noise(table, path)
     limits = latencies or (None,) * len(read)
     network = {
         name: options.pop(name)
@@ -143,13 +157,29 @@ def command(
                 f"{percent(record['best_accuracy'])} under shared weights, hypervolume {record['hypervolume']:.4f}"
             )
 
-        run = run_search(plan, out, resume=resume, progress=bars.update, on_generation=tell)
-    front = run.front()
+        devices = _devices(read, bars.say) if measure else []
+        run = run_search(plan, out, resume=resume, devices=devices, progress=bars.update, on_generation=tell)
+    front, struck = run.front(), run.struck()
     if as_json:
         print_json([network.to_dict() for network in front])
         return
     print_front(front)
+    if struck:
+        click.echo(f"Measured, {len(struck)} more exceeded the budget; the next best took their place.")
     click.echo(f"{run.path / 'front.json'} holds {len(front)} networks. Next: cars-hw train {run.path}")
+
+
+def _devices(tables: Sequence[LatencyTable], say: Callable[[str], None]) -> list[Device | None]:
+    """Return the devices of ``tables`` that are at hand, None for others; ``say`` hears why these are not."""
+    from cars_hw.runs.settle import device_of
+
+    devices = []
+    for table in tables:
+        device, reason = device_of(table)
+        if device is None:
+            say(f"the front will not be measured on {table.device}: {reason}")
+        devices.append(device)
+    return devices
 
 
 def print_front(front: list[FrontNetwork]) -> None:
@@ -157,7 +187,7 @@ def print_front(front: list[FrontNetwork]) -> None:
     devices = [promise.device for promise in front[0].promises] if front else []
     columns = ["network", "accuracy (shared)", "parameters", "multiply-adds"]
     for device in devices:
-        columns += [f"latency on {device}", "upper bound"]
+        columns += [f"latency on {device}", "upper bound", "measured"]
     rows = [
         [
             network.name,
@@ -167,7 +197,7 @@ def print_front(front: list[FrontNetwork]) -> None:
             *(
                 text
                 for promise in network.promises
-                for text in (milliseconds(promise.predicted_ms), milliseconds(promise.bound_ms))
+                for text in map(milliseconds, (promise.predicted_ms, promise.bound_ms, promise.measured_ms))
             ),
         ]
         for network in front

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from cars_hw.cli.bars import Bars
-from cars_hw.cli.common import FILE, GENOTYPE, Named, json_option, milliseconds, percent, print_json, print_table
+from cars_hw.cli.common import (
+    FILE,
+    GENOTYPE,
+    Named,
+    json_option,
+    milliseconds,
+    percent,
+    print_json,
+    print_table,
+    warn_of_noise,
+)
+
+if TYPE_CHECKING:
+    from cars_hw.latency import LatencyTable, Validation
 
 
 @click.command("validate")
@@ -17,58 +32,122 @@ from cars_hw.cli.common import FILE, GENOTYPE, Named, json_option, milliseconds,
 @click.option(
     "--level", type=click.FloatRange(0, 1), default=0.95, show_default=True, help="How often the bound holds."
 )
+@click.option("--zoo", "with_zoo", is_flag=True, help="Hold it against the published genotypes too.")
+@click.option("--plot", type=FILE, help="Write a picture of predicted against measured, an SVG file.")
+@click.option("--out", type=FILE, help="Write all figures, a JSON file.")
 @json_option
 @click.argument("genotypes", type=GENOTYPE, nargs=-1)
 def command(
-    table_path: Path, count: int | None, seed: int, level: float, as_json: bool, genotypes: tuple[Named, ...]
+    table_path: Path,
+    count: int | None,
+    seed: int,
+    level: float,
+    with_zoo: bool,
+    plot: Path | None,
+    out: Path | None,
+    as_json: bool,
+    genotypes: tuple[Named, ...],
 ) -> None:
-    """Hold a table against its device: predicted against measured, on networks that took no part in it."""
+    """Hold a table against its device: predicted against measured, on networks that took no part in it.
+
+    Every network is measured twice. How far the two differ is the noise floor, below which no prediction can be; it
+    stands beside the errors, as do those of simpler predictors on the same networks.
+    """
     import numpy as np
 
     from cars_hw.devices import MeasurePlan, open_device
+    from cars_hw.files import write_json, write_text
     from cars_hw.latency import LatencyTable, fresh_genotypes, validate
+    from cars_hw.latency.validate import PASSES
 
     table = LatencyTable.read(table_path)
-    chosen = [named.genotype for named in genotypes]
-    names = [named.name for named in genotypes]
-    if count is not None or not chosen:
-        chosen += fresh_genotypes(table, count or 30, np.random.default_rng(seed))
-        names += [f"random {number}" for number in range(1, len(chosen) - len(names) + 1)]
+    warn_of_noise(table, table_path)
+    named = [*genotypes, *(_zoo(table, genotypes) if with_zoo else ())]
+    if count is not None or not named:
+        drawn = fresh_genotypes(table, count or 30, np.random.default_rng(seed))
+        named += [Named(f"random {number}", genotype) for number, genotype in enumerate(drawn, start=1)]
     device = open_device(table.device, table.threads)
     plan = MeasurePlan()
-    total = len(chosen) * plan.sessions
+    total = PASSES * len(named) * plan.sessions
     with Bars() as bars:
         result = validate(
             table,
             device,
-            chosen,
+            [one.genotype for one in named],
             plan=plan,
             level=level,
             progress=lambda done: bars.update("sessions", done, total),
         )
+    names = [one.name for one in named]
+    record = {"table": str(table_path), "names": names, **result.to_dict()}
+    if out is not None:
+        write_json(out, record)
+    if plot is not None:
+        write_text(plot, _plot(names, result))
     if as_json:
-        print_json(result.to_dict())
+        print_json(record)
         return
+    _print(names, result, device.name)
+
+
+def _zoo(table: LatencyTable, given: Sequence[Named]) -> list[Named]:
+    """Return the published genotypes, each once, without those that are ``given`` or that calibrated ``table``."""
+    from cars_hw.zoo import zoo
+
+    seen = {network.genotype.key() for network in table.calibration} | {one.genotype.key() for one in given}
+    chosen = []
+    for name, published in zoo().items():
+        if published.genotype.key() not in seen:
+            seen.add(published.genotype.key())
+            chosen.append(Named(name, published.genotype))
+    return chosen
+
+
+def _plot(names: Sequence[str], result: Validation) -> str:
+    from cars_hw.report.plot import Point, scatter, standalone
+
+    points = [
+        Point(
+            row.measured_ms,
+            row.predicted_ms,
+            f"{name}: predicted {milliseconds(row.predicted_ms)}, measured {milliseconds(row.measured_ms)}",
+            "network",
+        )
+        for name, row in zip(names, result.rows, strict=True)
+    ]
+    return standalone(scatter(points, "measured latency (ms)", "predicted latency (ms)", equal=True))
+
+
+def _print(names: Sequence[str], result: Validation, device: str) -> None:
     rows = [
         (
             name,
             milliseconds(row.predicted_ms),
             milliseconds(row.bound_ms),
             milliseconds(row.measured_ms),
+            milliseconds(row.again_ms),
             percent(row.error),
         )
         for name, row in zip(names, result.rows, strict=True)
     ]
-    print_table("", ("network", "predicted", "upper bound", "measured", "error"), rows)
-    tau = "-" if result.kendall_tau is None else f"{result.kendall_tau:.2f}"
-    summary = (
-        f"mean error {percent(result.mean_error)}",
-        f"bias {percent(result.bias)}",
-        f"within 5% {percent(result.within_5, 0)}",
-        f"within 10% {percent(result.within_10, 0)}",
-        f"Kendall's tau {tau}",
-        f"bound held by {percent(result.coverage, 0)} (level {percent(result.level, 0)})",
-        f"noise of the measurements {percent(result.noise)}",
-        f"the machine has drifted by {percent(result.drift)} since the table was made",
+    print_table("", ("network", "predicted", "upper bound", "measured", "again", "error"), rows)
+    judged = {"this table's predictor": result.accuracy, **result.baselines}
+    rows = [
+        (
+            name,
+            percent(accuracy.mean_error),
+            percent(accuracy.bias),
+            percent(accuracy.within_5, 0),
+            percent(accuracy.within_10, 0),
+            "-" if accuracy.kendall_tau is None else f"{accuracy.kendall_tau:.3f}",
+        )
+        for name, accuracy in judged.items()
+    ]
+    columns = ("predicted by", "mean error", "bias", "within 5%", "within 10%", "Kendall's tau")
+    print_table(f"{len(names)} networks on {device}", columns, rows)
+    click.echo(
+        f"The bound (level {percent(result.level, 0)}) held for {percent(result.coverage)}.\n"
+        f"Noise floor: the same networks measured twice differ by {percent(result.noise_floor)}; networks of the "
+        f"table, then and now, by {percent(result.then_and_now)}; sessions spread by {percent(result.noise)}.\n"
+        f"The reference network takes {percent(result.drift)} more than when the table was made."
     )
-    click.echo(f"{len(rows)} networks on {device.name}: {', '.join(summary)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,19 +19,40 @@ def host_conditions() -> dict[str, Any]:
 
     What this system does not tell is None.
     """
-    load = None
-    with suppress(OSError, AttributeError):
-        load = [round(value, 2) for value in os.getloadavg()]
     return {
         "processor": _cpuinfo("model name") or platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "clock_mhz": _clock_mhz(),
         "governor": _read(_CPUFREQ / "scaling_governor"),
-        "load": load,
+        "load": _load(),
         "platform": platform.platform(),
         "python": platform.python_version(),
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "time": now(),
     }
+
+
+def now() -> str:
+    """Return the time to the second, ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+class Watch:
+    """From its making on, what this machine does beside the process that watches."""
+
+    def __init__(self) -> None:
+        self._began, self._busy, self._own = time.monotonic(), _busy_seconds(), time.process_time()
+
+    def conditions(self) -> dict[str, float | None]:
+        """Return ``load`` (1 minute), ``clock_mhz`` and ``others``: how many cores others kept busy meanwhile.
+
+        The clock of the kernel's accounts ticks in hundredths of a second: over a short time ``others`` is coarse.
+        """
+        wall, busy = time.monotonic() - self._began, _busy_seconds()
+        others = None
+        if busy is not None and self._busy is not None and wall > 0:
+            others = round(max(busy - self._busy - (time.process_time() - self._own), 0.0) / wall, 2)
+        load = _load()
+        return {"load": load[0] if load else None, "clock_mhz": _clock_mhz(), "others": others}
 
 
 def pin_to(cores: int) -> list[int] | None:
@@ -43,6 +65,22 @@ def pin_to(cores: int) -> list[int] | None:
         return None
     allowed = sorted(os.sched_getaffinity(0))
     return allowed[-cores:] if len(allowed) >= cores else None
+
+
+def _load() -> list[float] | None:
+    with suppress(OSError, AttributeError):
+        return [round(value, 2) for value in os.getloadavg()]
+    return None
+
+
+def _busy_seconds() -> float | None:
+    """Return for how long the processors have been busy or were taken away by a hypervisor, all together."""
+    first, _, _ = (_read(Path("/proc/stat")) or "").partition("\n")
+    name, *fields = first.split()[:9] if first else [""]
+    if name != "cpu" or len(fields) < 8:
+        return None
+    user, nice, system, _idle, _waiting, interrupts, soft_interrupts, stolen = map(int, fields)
+    return (user + nice + system + interrupts + soft_interrupts + stolen) / os.sysconf("SC_CLK_TCK")
 
 
 def _clock_mhz() -> float | None:

@@ -10,8 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from cars_hw.devices.protocol import Measurement, MeasurePlan, ModelFormat, Progress
-from cars_hw.devices.rounds import measure_in_rounds
+from cars_hw.devices.protocol import MeasurePlan, ModelFormat, Progress, Sample
 from cars_hw.errors import DeviceError
 
 NODE_MS: Final = 0.002
@@ -24,7 +23,7 @@ class FakeDevice:
     """Prices every node of an ONNX file: a fixed cost, its multiply-adds, and the elements that it moves.
 
     A model costs ``overhead_ms`` more than its nodes, all divided by ``speed``. ``noise`` is the standard
-    deviation of a session, as a fraction; it is drawn from ``seed``, the round and the file's bytes, so that the
+    deviation of a session, as a fraction; it is drawn from ``seed``, the block and the file's bytes, so that the
     same file gives the same samples, always.
     """
 
@@ -60,33 +59,26 @@ class FakeDevice:
             "pinned": "nothing to pin",
         }
 
-    def measure(
-        self, models: Sequence[Path], plan: MeasurePlan, progress: Progress | None = None
-    ) -> list[Measurement]:
-        """Return one measurement a model, in the order of ``models``; see :class:`Device`.
+    def run(
+        self, models: Sequence[Path], plan: MeasurePlan, seed: int, progress: Progress | None = None
+    ) -> list[Sample]:
+        """Return one sample of each of ``models``; see :class:`Device`.
 
         Raises:
             DeviceError: a file that is missing or not ONNX.
         """
-        digests = [_digest(model) for model in models]
-        for digest, model in zip(digests, models, strict=True):
+        del plan
+        taken = []
+        for done, model in enumerate(models, start=1):
+            digest = _digest(model)
             if digest not in self._prices:
                 self._prices[digest] = model_price(model)
-        priced = [(self._overhead_ms + self._prices[digest]) / self._speed for digest in digests]
-        done = 0
-
-        def run_round(order: list[int], seed: int) -> list[float]:
-            nonlocal done
-            taken = []
-            for index in order:
-                rng = np.random.default_rng((self._seed, seed, digests[index]))
-                taken.append(priced[index] * math.exp(self._noise * float(rng.standard_normal())))
-            done = min(done + len(order), len(models) * plan.sessions)
+            rng = np.random.default_rng((self._seed, seed, digest))
+            priced = (self._overhead_ms + self._prices[digest]) / self._speed
+            taken.append(Sample(round(priced * math.exp(self._noise * float(rng.standard_normal())), 6)))
             if progress is not None:
                 progress(done)
-            return taken
-
-        return measure_in_rounds(run_round, len(models), plan)
+        return taken
 
 
 def model_price(path: Path) -> float:

@@ -9,9 +9,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
-from cars_hw.devices.conditions import host_conditions, pin_to
-from cars_hw.devices.protocol import Measurement, MeasurePlan, ModelFormat, Progress
-from cars_hw.devices.rounds import measure_in_rounds
+from cars_hw.devices.conditions import host_conditions, now, pin_to
+from cars_hw.devices.protocol import MeasurePlan, ModelFormat, Progress, Sample
 from cars_hw.devices.worker import Worker
 from cars_hw.errors import DeviceError, InputError
 
@@ -19,7 +18,7 @@ WORKER: Final = (sys.executable, "-m", "cars_hw.devices.ort_worker")
 
 
 class OrtDevice:
-    """ONNX Runtime's CPU provider, in a fresh process a round, pinned to as many cores as it has threads.
+    """ONNX Runtime's CPU provider, in a fresh process a block, pinned to as many cores as it has threads.
 
     ``time_limit_s`` is how long one session of one model may take, in seconds; ``worker`` is the command that
     is started with ``--threads`` and ``--cores``.
@@ -48,10 +47,10 @@ class OrtDevice:
             "pinned": "not possible here" if cores is None else cores,
         }
 
-    def measure(
-        self, models: Sequence[Path], plan: MeasurePlan, progress: Progress | None = None
-    ) -> list[Measurement]:
-        """Return one measurement a model, in the order of ``models``; see :class:`Device`.
+    def run(
+        self, models: Sequence[Path], plan: MeasurePlan, seed: int, progress: Progress | None = None
+    ) -> list[Sample]:
+        """Return one sample of each of ``models``, all from one fresh process; see :class:`Device`.
 
         Raises:
             DeviceError: a file that is missing or that the runtime cannot run, a worker that crashes or hangs.
@@ -59,22 +58,13 @@ class OrtDevice:
         for model in models:
             if not model.is_file():
                 raise DeviceError(f"ort: there is no model file {model}")
-        total = len(models) * plan.sessions
-        done = 0
-
-        def run_round(order: list[int], seed: int) -> list[float]:
-            nonlocal done
-            taken = []
-            with Worker(self._command(), who="ort", time_limit_s=self._time_limit_s) as worker:
-                for index in order:
-                    answer = worker.ask(_request(models[index], plan, seed), str(models[index]))
-                    taken.append(_milliseconds(answer, models[index]))
-                    done = min(done + 1, total)
-                    if progress is not None:
-                        progress(done)
-            return taken
-
-        return measure_in_rounds(run_round, len(models), plan)
+        taken = []
+        with Worker(self._command(), who="ort", time_limit_s=self._time_limit_s) as worker:
+            for done, model in enumerate(models, start=1):
+                taken.append(_sample(worker.ask(_request(model, plan, seed), str(model)), model))
+                if progress is not None:
+                    progress(done)
+        return taken
 
     def _command(self) -> list[str]:
         return [*self._worker, "--threads", str(self._threads), "--cores", json.dumps(pin_to(self._threads))]
@@ -92,8 +82,12 @@ def _request(model: Path, plan: MeasurePlan, seed: int) -> dict[str, Any]:
     }
 
 
-def _milliseconds(answer: dict[str, Any], model: Path) -> float:
+def _sample(answer: dict[str, Any], model: Path) -> Sample:
     ms = answer.get("ms")
     if not isinstance(ms, float) or not ms > 0:
         raise DeviceError(f"ort: the worker gives no time for {model}: {answer}")
-    return ms
+    return Sample(
+        round(ms, 6),
+        now(),
+        *(answer.get(name) for name in ("load", "clock_mhz", "others")),
+    )

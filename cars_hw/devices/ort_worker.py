@@ -1,4 +1,4 @@
-"""The process that ONNX Runtime is timed in; started by :mod:`cars_hw.devices.ort`, a fresh one a round.
+"""The process that ONNX Runtime is timed in; started by :mod:`cars_hw.devices.ort`, a fresh one a block.
 
 Only onnxruntime, numpy and the standard library are imported, so that it is up in a third of a second. A model
 that cannot be run ends the process: its traceback's last line is what the other side reports.
@@ -14,6 +14,7 @@ import sys
 import time
 from typing import Any
 
+from cars_hw.devices.conditions import Watch
 from cars_hw.devices.rounds import low_quantile
 
 
@@ -34,7 +35,7 @@ def main(arguments: list[str]) -> None:
 
 
 def measure(request: dict[str, Any], threads: int) -> dict[str, Any]:
-    """Return the low quantile of a model's runs in a fresh session, in milliseconds, and how many runs it took."""
+    """Return the low quantile (milliseconds) of a model's runs in a fresh session, how many, and the conditions."""
     import numpy as np
 
     session = _open(request["model"], threads)
@@ -43,6 +44,7 @@ def measure(request: dict[str, Any], threads: int) -> dict[str, Any]:
         node.name: rng.standard_normal([size if isinstance(size, int) else 1 for size in node.shape], np.float32)
         for node in session.get_inputs()
     }
+    watch = Watch()
     for _ in range(request["warmup_runs"]):
         session.run(None, feeds)
     gc.collect()
@@ -51,7 +53,7 @@ def measure(request: dict[str, Any], threads: int) -> dict[str, Any]:
         runs = _time(lambda: session.run(None, feeds), request)
     finally:
         gc.enable()
-    return {"ms": low_quantile(runs, request["quantile"]) / 1e6, "runs": len(runs)}
+    return {"ms": low_quantile(runs, request["quantile"]) / 1e6, "runs": len(runs), **watch.conditions()}
 
 
 def _open(model: str, threads: int) -> Any:  # noqa: ANN401 -- onnxruntime has no types

@@ -14,7 +14,7 @@ ModelFormat = Literal["onnx", "tflite"]
 Progress = Callable[[int], None]
 """Called with the number of model sessions done so far, of ``len(models) * plan.sessions``.
 
-Sessions that are measured again because they were off do not count.
+Sessions that are measured again, and those of a reference, do not count.
 """
 
 
@@ -22,11 +22,13 @@ Sessions that are measured again because they were off do not count.
 class MeasurePlan:
     """How often a model is run, and what of it is kept.
 
-    A *session* is a fresh process with a freshly loaded model; all models have one session a round, in an order
-    that is drawn anew. A session gives one sample: the ``quantile`` of its runs, which on a shared machine moves
-    ten times less than their mean. The models whose samples do not agree have further sessions, at most
-    ``max_extra_sessions`` each: as long as fewer than ``sessions`` of them lie within ``tolerance`` (a
-    fraction) of the median of the others.
+    A *session* is a freshly loaded model; all models have one session a round, in an order that is drawn anew, and
+    every ``block`` of them has a fresh process. A session gives one sample: the ``quantile`` of its runs, which
+    on a shared machine moves ten times less than their mean.
+
+    A model has further sessions, at most ``max_extra_sessions``, as long as fewer than ``sessions`` of them are
+    good: they lie within ``tolerance`` (a fraction) of the median of the others, and the reference that was run
+    around them within ``drift_tolerance`` of its usual figure.
 
     A session runs a model ``warmup_runs`` times unmeasured, then at least ``min_runs`` times and for at least
     ``min_seconds``, but ends at ``max_seconds`` as soon as it has five runs.
@@ -42,29 +44,61 @@ class MeasurePlan:
     max_seconds: float = 5.0
     quantile: float = 0.1
     tolerance: float = 0.05
+    drift_tolerance: float = 0.03
+    block: int = 16
     max_extra_sessions: int = 3
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("sessions", 1), ("min_runs", 1), ("warmup_runs", 0), ("max_extra_sessions", 0)):
+        for name, least in (
+            ("sessions", 1),
+            ("min_runs", 1),
+            ("warmup_runs", 0),
+            ("block", 1),
+            ("max_extra_sessions", 0),
+        ):
             if getattr(self, name) < least:
                 raise InputError(f"{name} must be at least {least}, not {getattr(self, name)}")
         if not 0 <= self.quantile <= 1:
             raise InputError(f"quantile must be between 0 and 1, not {self.quantile}")
-        if not (self.tolerance > 0 and self.min_seconds >= 0 and self.max_seconds > 0 and self.seed >= 0):
-            raise InputError("tolerance and max_seconds must be positive, min_seconds and seed not negative")
+        for name in ("tolerance", "drift_tolerance", "max_seconds"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} must be positive, not {getattr(self, name)}")
+        if not (self.min_seconds >= 0 and self.seed >= 0):
+            raise InputError("min_seconds and seed must not be negative")
+
+
+class Sample(NamedTuple):
+    """One session's figure, and what it was taken under; None is what the device does not tell.
+
+    Attributes:
+        ms: milliseconds.
+        time: when it ended, ISO 8601.
+        load: the load average over a minute.
+        clock_mhz: the processor's clock.
+        others: processor time that was not the session's own, as a number of cores kept busy.
+        reference_ms: what the reference took around it, in milliseconds; None where there was none.
+    """
+
+    ms: float
+    time: str | None = None
+    load: float | None = None
+    clock_mhz: float | None = None
+    others: float | None = None
+    reference_ms: float | None = None
 
 
 @dataclass(frozen=True)
 class Measurement:
     """One model's latency in milliseconds.
 
-    ``ms`` is the median of ``samples``, one a session and in their order. ``spread`` is their median
-    distance from ``ms``, as a fraction of it: half of the sessions were that close.
+    ``samples`` are all that were taken, one a session and in their order. ``ms`` is the median of the good ones,
+    see :func:`cars_hw.devices.rounds.summarize`, and ``spread`` their median distance from it, as a fraction
+    of it: half of these sessions were that close.
     """
 
     ms: float
-    samples: tuple[float, ...]
+    samples: tuple[Sample, ...]
     spread: float
 
     @property
@@ -99,10 +133,13 @@ class Device(Protocol):
         ``load`` and ``time`` (ISO 8601); ``clock_mhz`` and ``governor`` where they can be read.
         """
 
-    def measure(
-        self, models: Sequence[Path], plan: MeasurePlan, progress: Progress | None = None
-    ) -> list[Measurement]:
-        """Return one measurement a model, in the order of ``models``; batch 1, inputs drawn at random.
+    def run(
+        self, models: Sequence[Path], plan: MeasurePlan, seed: int, progress: Progress | None = None
+    ) -> list[Sample]:
+        """Run one session of each of ``models`` in this order, and return a sample of each.
+
+        A model can come more than once. Batch 1, inputs drawn at random from ``seed``; ``plan`` says how often a
+        session runs its model. ``progress`` hears of every session.
 
         Raises:
             DeviceError: the device is missing, busy, crashes, hangs, or cannot run a model (named).

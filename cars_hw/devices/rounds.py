@@ -1,49 +1,135 @@
 """Rounds of sessions, and the one figure that they come to.
 
-Every backend measures through :func:`measure_in_rounds`: it brings the session, and gets the random order, the
-repetition of what was off, and the statistics.
+Every device is measured through :func:`measure`: a backend brings the session, and gets the random order, the
+reference that shows drift, the repetition of what was off, and the statistics.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 import numpy as np
 
-from cars_hw.devices.protocol import Measurement, MeasurePlan
-
-RunRound = Callable[[list[int], int], list[float]]
-"""Run one session of each of the models that are numbered, in that order, in milliseconds; the second argument
-seeds whatever the round draws."""
-
-Samples = list[list[float]]
+from cars_hw.devices.protocol import Device, Measurement, MeasurePlan, Progress, Sample
 
 
-def low_quantile(runs: Sequence[float], quantile: float) -> float:
-    """Return the ``quantile`` (a fraction) of ``runs``: the smallest run that so many do not exceed.
+@dataclass
+class Series:
+    """All samples so far: per model, of the reference, and how many of the latter each round began with.
 
-    One of the runs, not a mixture of two: of 20 runs, the quantile 0.1 is the second fastest.
+    It is all that a measurement needs to go on where it was interrupted.
     """
-    ranked = sorted(runs)
-    rank = int(np.ceil(quantile * len(ranked) - 1e-9))
-    return ranked[max(rank, 1) - 1]
+
+    models: list[list[Sample]]
+    reference: list[Sample] = field(default_factory=list)
+    rounds: list[int] = field(default_factory=list)
 
 
-def summarize(samples: Sequence[float]) -> Measurement:
-    """Return the median of ``samples`` (milliseconds, at least one) and their spread, to the nanosecond."""
-    figure = median(samples)
-    spread = median(abs(sample - figure) for sample in samples) / figure
-    return Measurement(round(figure, 6), tuple(round(sample, 6) for sample in samples), round(spread, 6))
+class Measured(NamedTuple):
+    """One measurement a model, and that of the reference, None where there was none."""
+
+    models: list[Measurement]
+    reference: Measurement | None
 
 
-def wants_more(samples: Sequence[float], plan: MeasurePlan) -> bool:
+def measure(
+    device: Device,
+    models: Sequence[Path],
+    plan: MeasurePlan | None = None,
+    *,
+    reference: Path | None = None,
+    usual_ms: float | None = None,
+    progress: Progress | None = None,
+    series: Series | None = None,
+    on_block: Callable[[Series], None] | None = None,
+) -> Measured:
+    """Measure ``models`` on ``device`` in rounds of sessions until each has what ``plan`` asks for.
+
+    A sample that is off is not thrown away: it stays in the record, and further sessions outvote it.
+
+    Args:
+        device: what runs them.
+        models: files of the device's format.
+        plan: how often, and what counts as off.
+        reference: a model that has a session before and after every block of the others: what it takes tells
+            a machine that has changed from a model that is slow.
+        usual_ms: what the reference usually takes, such as when a table was made; the median of this
+            measurement, if None.
+        progress: called with the model sessions done so far.
+        series: what an interrupted measurement has; extended in place. Rounds and blocks are seeded by their
+            numbers, so that what follows is what would have followed.
+        on_block: called with all samples after every block of sessions.
+
+    Raises:
+        DeviceError: the device fails.
+    """
+    plan = plan or MeasurePlan()
+    series = Series([[] for _ in models]) if series is None else series
+    if not models:
+        return Measured([], None)
+    total = len(models) * plan.sessions
+
+    def report(block: Sequence[int], within: int) -> None:
+        if progress is not None:
+            before = sum(min(len(taken), plan.sessions) for taken in series.models)
+            new = sum(len(series.models[index]) < plan.sessions for index in block[:within])
+            progress(min(before + new, total))
+
+    for block, seed in _blocks(plan, series, usual_ms):
+        around = [] if reference is None else [reference]
+        lead = len(around)
+        taken = device.run(
+            [*around, *(models[index] for index in block), *around],
+            plan,
+            seed,
+            lambda done, block=block, lead=lead: report(block, max(done - lead, 0)),  # type: ignore[misc]
+        )
+        if reference is not None:
+            series.reference += [taken[0], taken[-1]]
+            taken = _between(taken)
+        for index, sample in zip(block, taken, strict=True):
+            series.models[index].append(sample)
+        if on_block is not None:
+            on_block(series)
+    usual = usual_ms or _usual(series.reference)
+    return Measured(
+        [summarize(taken, plan, usual) for taken in series.models],
+        summarize(series.reference, plan, None) if series.reference else None,
+    )
+
+
+def summarize(samples: Sequence[Sample], plan: MeasurePlan, usual_ms: float | None = None) -> Measurement:
+    """Return the median of ``samples`` (at least one) and their spread, to the nanosecond.
+
+    Where at least half of ``plan.sessions`` were taken while the reference was within the tolerance of
+    ``usual_ms``, the others do not count.
+    """
+    steady = [sample for sample in samples if not has_drifted(sample, plan, usual_ms)]
+    good = steady if 2 * len(steady) >= plan.sessions else samples
+    figure = median(sample.ms for sample in good)
+    spread = median(abs(sample.ms - figure) for sample in good) / figure
+    return Measurement(round(figure, 6), tuple(samples), round(spread, 6))
+
+
+def has_drifted(sample: Sample, plan: MeasurePlan, usual_ms: float | None) -> bool:
+    """Return whether the machine was not as usual when ``sample`` was taken."""
+    if sample.reference_ms is None or usual_ms is None:
+        return False
+    return abs(sample.reference_ms / usual_ms - 1) > plan.drift_tolerance
+
+
+def wants_more(samples: Sequence[Sample], plan: MeasurePlan, usual_ms: float | None = None) -> bool:
     """Return whether a model with ``samples`` needs a further session under ``plan``."""
     if len(samples) < plan.sessions:
         return True
     if len(samples) >= plan.sessions + plan.max_extra_sessions:
         return False
-    return len(samples) - len(off_sessions(samples, plan.tolerance)) < plan.sessions
+    steady = [sample.ms for sample in samples if not has_drifted(sample, plan, usual_ms)]
+    return len(steady) - len(off_sessions(steady, plan.tolerance)) < plan.sessions
 
 
 def off_sessions(samples: Sequence[float], tolerance: float) -> list[int]:
@@ -56,41 +142,51 @@ def off_sessions(samples: Sequence[float], tolerance: float) -> list[int]:
     return off
 
 
-def measure_in_rounds(
-    run_round: RunRound,
-    count: int,
-    plan: MeasurePlan,
-    *,
-    samples: Samples | None = None,
-    on_round: Callable[[Samples], None] | None = None,
-) -> list[Measurement]:
-    """Measure ``count`` models in rounds of sessions until each has what ``plan`` asks for.
+def low_quantile(runs: Sequence[float], quantile: float) -> float:
+    """Return the ``quantile`` (a fraction) of ``runs``: the smallest run that so many do not exceed.
 
-    A sample that is off is not thrown away: it stays in the record, and the further sessions outvote it.
-
-    Args:
-        run_round: one session of the models that are due.
-        count: how many models there are.
-        plan: how often, and what counts as off.
-        samples: what an interrupted measurement has, per model, in milliseconds; extended in place. Rounds are
-            seeded by their number, so that what follows is what would have followed.
-        on_round: called with all samples after every round.
-
-    Returns:
-        One measurement a model.
+    One of the runs, not a mixture of two: of 20 runs, the quantile 0.1 is the second fastest.
     """
-    samples = [[] for _ in range(count)] if samples is None else samples
+    ranked = sorted(runs)
+    rank = int(np.ceil(quantile * len(ranked) - 1e-9))
+    return ranked[max(rank, 1) - 1]
+
+
+def _blocks(plan: MeasurePlan, series: Series, usual_ms: float | None) -> Iterator[tuple[list[int], int]]:
+    """Yield the models of every block that is still to be run, and the block's seed.
+
+    What is due in a round is settled when it begins, by what is known then, so that an interruption changes
+    nothing.
+    """
     for number in range(plan.sessions + plan.max_extra_sessions):
+        if len(series.rounds) == number:
+            series.rounds.append(len(series.reference))
+        usual = usual_ms or _usual(series.reference[: series.rounds[number]])
+        rng = np.random.default_rng((plan.seed, number))
+        order = [int(index) for index in rng.permutation(len(series.models))]
         # Whoever wants more has been in every round so far, so its samples number the rounds.
         due = [
-            index for index in range(count) if len(samples[index]) == number and wants_more(samples[index], plan)
+            index
+            for index in order
+            if len(series.models[index]) > number
+            or (len(series.models[index]) == number and wants_more(series.models[index], plan, usual))
         ]
-        if not due:
-            continue
-        rng = np.random.default_rng((plan.seed, number))
-        order = [int(index) for index in rng.permutation(due)]
-        for index, ms in zip(order, run_round(order, int(rng.integers(2**31))), strict=True):
-            samples[index].append(round(ms, 6))
-        if on_round is not None:
-            on_round(samples)
-    return [summarize(taken) for taken in samples]
+        seeds = rng.integers(2**31, size=len(due))
+        for start in range(0, len(due), plan.block):
+            block = due[start : start + plan.block]
+            if len(series.models[block[0]]) == number:
+                yield block, int(seeds[start])
+
+
+def _usual(reference: Sequence[Sample]) -> float | None:
+    return median(sample.ms for sample in reference) if reference else None
+
+
+def _between(taken: Sequence[Sample]) -> list[Sample]:
+    """Return ``taken`` without its first and last, each with what the reference took at its place in the block."""
+    first, last = taken[0].ms, taken[-1].ms
+    steps = len(taken) - 1
+    return [
+        sample._replace(reference_ms=round(first + (last - first) * place / steps, 6))
+        for place, sample in enumerate(taken[1:-1], start=1)
+    ]

@@ -138,7 +138,7 @@ class Search:
         return self.generation >= self.settings.generations
 
     def run(self, checkpoint: Callable[[], None] = lambda: None, progress: Progress = silent) -> list[Member]:
-        """Run from where the search stands to its end and return the front, cheapest first.
+        """Run from where the search stands to its end and return the finalists, see :meth:`finalists`.
 
         ``checkpoint`` is called after each unit of work; the state is whole then.
         """
@@ -152,7 +152,7 @@ class Search:
             self.evolve(lambda done, total: progress("generations", self.generation * total + done, self.steps))
             checkpoint()
         progress("generations", self.steps, self.steps)
-        return self.front()
+        return self.finalists()
 
     @property
     def steps(self) -> int:
@@ -222,11 +222,11 @@ class Search:
         chosen = self.rng.choice(len(self.population), size=min(count, len(self.population)), replace=False)
         return [self.population[int(index)].genotype for index in chosen]
 
-    def front(self) -> list[Member]:
-        """Return the Pareto front under the final weights, on all validation images; cheapest first.
+    def finalists(self) -> list[Member]:
+        """Return who may enter the front, under the final weights and on all validation images.
 
         The search ends with an architecture step: besides the population, which the last parameter steps have
-        trained, its offspring may enter the front.
+        trained, its offspring are among them. All keep to every budget.
         """
         genotypes = [member.genotype for member in self.population]
         # Twice as many as in a generation: they cost an evaluation, and make the front denser.
@@ -236,9 +236,12 @@ class Search:
             Member(genotype, self._costs(genotype), accuracy)
             for genotype, accuracy in zip(genotypes, accuracies, strict=True)
         ]
-        final = without_clones(final, 1)
-        best = pareto_front(objective_rows(final, self.scales))
-        return sorted((final[row] for row in best), key=lambda member: (member.costs, -member.accuracy))
+        return without_clones(final, 1)
+
+    def front(self, members: Sequence[Member]) -> list[Member]:
+        """Return those of ``members`` (at least one) that no other is better than in everything; cheapest first."""
+        best = pareto_front(objective_rows(members, self.scales))
+        return sorted((members[row] for row in best), key=lambda member: (member.costs, -member.accuracy))
 
     def state(self) -> dict[str, Any]:
         """Return where the search stands, in JSON's own types; the weights' state is not in it."""

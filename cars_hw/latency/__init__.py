@@ -7,27 +7,33 @@ torch nor a runtime.
 
 from __future__ import annotations
 
+from cars_hw.latency.compare import Moved, TableDifference, compare_tables
 from cars_hw.latency.keys import OpKey, PlacedKey, genotype_keys, spec_keys
 from cars_hw.latency.measure import measure_genotypes
 from cars_hw.latency.models import build_model
 from cars_hw.latency.predictor import Breakdown, Prediction, Predictor
 from cars_hw.latency.profile import profile
 from cars_hw.latency.smallest import smallest
-from cars_hw.latency.table import CalibrationNetwork, Coefficients, LatencyTable
-from cars_hw.latency.validate import Validation, ValidationRow, fresh_genotypes, validate
+from cars_hw.latency.table import CalibrationNetwork, Coefficients, LatencyTable, Reference
+from cars_hw.latency.validate import Accuracy, Validation, ValidationRow, fresh_genotypes, validate
 
 __all__ = [
+    "Accuracy",
     "Breakdown",
     "CalibrationNetwork",
     "Coefficients",
     "LatencyTable",
+    "Moved",
     "OpKey",
     "PlacedKey",
     "Prediction",
     "Predictor",
+    "Reference",
+    "TableDifference",
     "Validation",
     "ValidationRow",
     "build_model",
+    "compare_tables",
     "fresh_genotypes",
     "genotype_keys",
     "measure_genotypes",

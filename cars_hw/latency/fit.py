@@ -5,14 +5,18 @@ images in a layout of its own converts what goes in and what comes out, which in
 The first is measured, the second is fitted: so many nanoseconds for each element of what a model takes in or gives
 out, but for what computes alike in any layout. Without it pooling, which does little with many elements, is taken
 for twice what it costs, and the networks at the fast end, where budgets are, are a third off.
+
+What is left differs by kind of operation: inside a network a runtime fuses some of them with their neighbours, and
+their images are in the cache or are not. So on top of the line each kind may have a factor of its own, shrunk
+towards 1; but only where networks that are left out are predicted better by it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,39 +28,74 @@ FloatArray = npt.NDArray[np.float64]
 STEPS: Final = 21
 """How many values of the conversion are tried."""
 
+PENALTIES: Final = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+"""The shrinkages that are tried: of the factors' squared distance from 1, against squared relative errors."""
+
+GAIN: Final = 0.95
+"""Factors have to leave no more than this share of the error to be worth having."""
+
 
 @dataclass(frozen=True)
 class Observations:
     """What there is to fit: N networks made of K operations.
 
     ``counts`` (N, K) says how often each network runs each operation, ``costs`` (K,) what the isolated ones cost
-    in milliseconds beyond the overhead, ``elements`` (K,) how many elements a runtime may convert for them, and
-    ``measured`` (N,) the networks' latencies in milliseconds.
+    in milliseconds beyond the overhead, ``elements`` (K,) how many elements a runtime may convert for them,
+    ``kinds`` (K,) numbers their kinds from 0 without a gap, and ``measured`` (N,) are the networks' latencies in
+    milliseconds.
     """
 
     counts: FloatArray
     costs: FloatArray
     elements: FloatArray
+    kinds: npt.NDArray[np.int_]
     measured: FloatArray
 
     def without(self, network: int) -> Observations:
         """Return all but one of the networks."""
         kept = np.arange(len(self.measured)) != network
-        return Observations(self.counts[kept], self.costs, self.elements, self.measured[kept])
+        return Observations(self.counts[kept], self.costs, self.elements, self.kinds, self.measured[kept])
 
     def sums(self, conversion_ns: float) -> FloatArray:
         """Return shape (N,): each network's operations together, in milliseconds."""
         sums: FloatArray = self.counts @ net_costs(self.costs, self.elements, conversion_ns)
         return sums
 
+    def by_kind(self, conversion_ns: float) -> FloatArray:
+        """Return shape (N, kinds): the parts of :meth:`sums`."""
+        membership = np.eye(int(self.kinds.max()) + 1)[self.kinds]
+        parts: FloatArray = (self.counts * net_costs(self.costs, self.elements, conversion_ns)) @ membership
+        return parts
+
 
 @dataclass(frozen=True)
 class Line:
-    """``slope`` times the sum of operations net of ``conversion_ns`` an element, plus ``intercept_ms``."""
+    """``slope`` times the sum of operations net of ``conversion_ns`` an element, plus ``intercept_ms``.
+
+    ``factors`` (kinds,) multiply the parts of the sum, if there are any.
+    """
 
     slope: float
     intercept_ms: float
     conversion_ns: float
+    factors: FloatArray | None = None
+
+    def predict(self, observations: Observations) -> FloatArray:
+        """Return shape (N,): the networks' latencies in milliseconds."""
+        parts = observations.by_kind(self.conversion_ns)
+        predicted: FloatArray = self.slope * (parts @ self._factors(parts.shape[1])) + self.intercept_ms
+        return predicted
+
+    def _factors(self, kinds: int) -> FloatArray:
+        return np.ones(kinds) if self.factors is None else self.factors
+
+
+class Fitted(NamedTuple):
+    """The line that was chosen, its residuals, and for each kind of predictor the mean absolute residual."""
+
+    line: Line
+    residuals: FloatArray
+    left_out_error: dict[str, float]
 
 
 def net_costs(costs: FloatArray, elements: FloatArray, conversion_ns: float) -> FloatArray:
@@ -103,36 +142,78 @@ def _errors(sums: FloatArray, measured: FloatArray) -> FloatArray:
     return np.where(xy > 0, left, np.inf)
 
 
-def leave_one_out(observations: Observations, left_out: Sequence[int]) -> FloatArray:
-    """Return, for each of the networks ``left_out``, its excess over its prediction by all the others.
+def add_factors(line: Line, observations: Observations, penalty: float) -> Line:
+    """Return ``line`` with a factor for every kind of operation, shrunk towards 1 by ``penalty``; ridge regression.
 
-    As a fraction of that prediction, shape (len(left_out),).
+    What is fitted is what the line leaves, by relative error.
+    """
+    from sklearn.linear_model import Ridge
+
+    parts = line.slope * observations.by_kind(line.conversion_ns)
+    model = Ridge(alpha=penalty).fit(
+        parts, observations.measured - line.predict(observations), sample_weight=observations.measured**-2.0
+    )
+    return replace(line, intercept_ms=line.intercept_ms + float(model.intercept_), factors=1 + model.coef_)
+
+
+def fit_best(observations: Observations, judged: Sequence[int]) -> Fitted:
+    """Return the line, with factors only where these predict the ``judged`` networks better, each left out in turn.
 
     Raises:
         DeviceError: a line does not rise.
     """
-    residuals = np.empty(len(left_out))
+    plain, *shrunk = leave_one_out(observations, judged, (None, *PENALTIES))
+    errors = [float(np.abs(residuals).mean()) for residuals in shrunk]
+    best = int(np.argmin(errors))
+    told = {"affine": float(np.abs(plain).mean()), "ridge": errors[best]}
+    line = fit_line(observations)
+    rich = add_factors(line, observations, PENALTIES[best])
+    assert rich.factors is not None
+    # An operation of a negative or no latency is the sign of a fit to noise.
+    if told["ridge"] < GAIN * told["affine"] and rich.factors.min() > 0:
+        return Fitted(rich, shrunk[best], told)
+    return Fitted(line, plain, told)
+
+
+def leave_one_out(
+    observations: Observations, left_out: Sequence[int], penalties: Sequence[float | None]
+) -> list[FloatArray]:
+    """Return, for each of ``penalties``, how far the networks ``left_out`` exceed their predictions by all others.
+
+    As fractions of these predictions, each of shape (len(left_out),). Without a penalty there are no factors.
+
+    Raises:
+        DeviceError: a line does not rise.
+    """
+    residuals = np.empty((len(penalties), len(left_out)))
     for position, network in enumerate(left_out):
-        line = fit_line(observations.without(network))
-        predicted = line.slope * observations.sums(line.conversion_ns)[network] + line.intercept_ms
-        residuals[position] = observations.measured[network] / predicted - 1
-    return residuals
+        others = observations.without(network)
+        line = fit_line(others)
+        for row, penalty in enumerate(penalties):
+            fitted = line if penalty is None else add_factors(line, others, penalty)
+            residuals[row, position] = observations.measured[network] / fitted.predict(observations)[network] - 1
+    return list(residuals)
 
 
-def conformal_margin(residuals: tuple[float, ...], level: float) -> tuple[float, float]:
+def conformal_margin(residuals: Sequence[float], level: float, drifts: Sequence[float] = ()) -> tuple[float, float]:
     """Return by what fraction to exceed a prediction, and the level that this really has.
 
     With n residuals that are exchangeable with what is to come, the ceil((n + 1) * level)-th smallest is
     exceeded with a probability of at most 1 - level. Where n is too small for that, the largest has to do, and
-    its level is n / (n + 1). A bound below the prediction would be of no use, so the margin is not negative.
+    its level is n / (n + 1). ``drifts`` are how much slower than usual the machine was at moments that stand for
+    those to come: then every residual is taken at each of them, and the bound is of all the same share. A bound
+    below the prediction would be of no use, so the margin is not negative.
 
     Raises:
         InputError: no residuals, or a level that is not between 0 and 1.
     """
-    if not (0 < level < 1 and residuals):
+    if not (0 < level < 1 and len(residuals)):
         raise InputError(f"an upper bound needs calibration networks and a level between 0 and 1, not {level}")
     count = len(residuals)
     # Just above a whole number, floating point must not make one more of it: 20 * 0.95 is 19.
     rank = math.ceil((count + 1) * level - 1e-9)
     reached = level if rank <= count else count / (count + 1)
-    return max(sorted(residuals)[min(rank, count) - 1], 0.0), reached
+    excesses, moments = np.asarray(residuals, float), np.asarray(drifts or (0.0,), float)
+    excess = np.sort((np.add.outer(excesses, moments) + np.outer(excesses, moments)).ravel())
+    last = math.ceil(min(rank, count) / count * len(excess) - 1e-9) - 1
+    return max(float(excess[last]), 0.0), reached

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from cars_hw.devices.rounds import Samples
+from cars_hw.devices.protocol import Sample
+from cars_hw.devices.rounds import Series
 from cars_hw.errors import TableError
 from cars_hw.latency.sealed import SealedFormat
 
-PARTIAL: Final = SealedFormat("cars-hw partial profile", 1, "delete it and profile again")
+PARTIAL: Final = SealedFormat("cars-hw partial profile", 2, "delete it and profile again")
 
 
 def partial_path(out: Path) -> Path:
@@ -19,7 +20,7 @@ def partial_path(out: Path) -> Path:
 
 
 class Journal:
-    """The samples so far, per stage and model, on disk after every round.
+    """The samples so far, per stage and model, on disk after every block.
 
     ``identity`` is all that must be the same for the samples to belong together. With ``out`` None nothing is
     kept on disk.
@@ -35,7 +36,7 @@ class Journal:
         self._path = None if out is None else partial_path(out)
         self._identity = dict(identity)
         self.conditions = dict(conditions)
-        self._samples: dict[str, dict[str, list[float]]] = {}
+        self._stages: dict[str, dict[str, Any]] = {}
         if self._path is not None and self._path.exists():
             if not resume:
                 raise TableError(
@@ -43,16 +44,21 @@ class Journal:
                 )
             self._load(self._path)
 
-    def samples(self, stage: str, names: Sequence[str]) -> Samples:
-        """Return the samples (milliseconds) that the models ``names`` of ``stage`` have, in that order."""
-        known = self._samples.get(stage, {})
-        return [list(known.get(name, [])) for name in names]
+    def series(self, stage: str, names: Sequence[str]) -> Series:
+        """Return the samples that the models ``names`` of ``stage`` have, in that order."""
+        kept = self._stages.get(stage, {"models": {}, "reference": [], "rounds": []})
+        models = [[Sample(*sample) for sample in kept["models"].get(name, [])] for name in names]
+        return Series(models, [Sample(*sample) for sample in kept["reference"]], list(kept["rounds"]))
 
-    def keep(self, stage: str, names: Sequence[str], samples: Samples) -> None:
-        """Put ``samples`` (milliseconds) of the models ``names`` in the place of what was kept for ``stage``."""
-        self._samples[stage] = {name: list(taken) for name, taken in zip(names, samples, strict=True)}
+    def keep(self, stage: str, names: Sequence[str], series: Series) -> None:
+        """Put ``series`` of the models ``names`` in the place of what was kept for ``stage``."""
+        self._stages[stage] = {
+            "models": dict(zip(names, series.models, strict=True)),
+            "reference": series.reference,
+            "rounds": series.rounds,
+        }
         if self._path is not None:
-            content = {"identity": self._identity, "conditions": self.conditions, "samples": self._samples}
+            content = {"identity": self._identity, "conditions": self.conditions, "stages": self._stages}
             PARTIAL.write(self._path, content)
 
     def remove(self) -> None:
@@ -69,4 +75,4 @@ class Journal:
                 f"{path} is of another profile (different: {', '.join(differing)}); "
                 "go on with the settings it was begun with, or delete it to start over"
             )
-        self.conditions, self._samples = content["conditions"], content["samples"]
+        self.conditions, self._stages = content["conditions"], content["stages"]

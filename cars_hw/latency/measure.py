@@ -6,7 +6,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from cars_hw.devices.protocol import Device, Measurement, MeasurePlan, Progress
+from cars_hw.devices.protocol import Device, MeasurePlan, Progress
+from cars_hw.devices.rounds import Measured, measure
 from cars_hw.genotype import Genotype
 from cars_hw.latency.models import build_network
 from cars_hw.spec import NetworkSpec
@@ -18,10 +19,14 @@ def measure_genotypes(
     genotypes: Sequence[Genotype],
     plan: MeasurePlan | None = None,
     progress: Progress | None = None,
-) -> list[Measurement]:
+    *,
+    reference: Genotype | None = None,
+    usual_ms: float | None = None,
+) -> Measured:
     """Return the latency of each genotype's network under ``spec``, exported with fresh weights.
 
-    ``progress`` is called with the model sessions done so far.
+    ``reference`` is measured between them, see :func:`cars_hw.devices.measure`, where ``progress``, called
+    with the model sessions done so far, and ``usual_ms`` are explained too.
 
     Raises:
         InputError: the device runs a format that this version cannot write.
@@ -31,4 +36,8 @@ def measure_genotypes(
         models = [Path(folder) / f"{index}.{device.model_format}" for index in range(len(genotypes))]
         for genotype, model in zip(genotypes, models, strict=True):
             build_network(spec, genotype, model, device.model_format)
-        return device.measure(models, plan or MeasurePlan(), progress)
+        beside = None
+        if reference is not None:
+            beside = Path(folder) / f"reference.{device.model_format}"
+            build_network(spec, reference, beside, device.model_format)
+        return measure(device, models, plan, reference=beside, usual_ms=usual_ms, progress=progress)

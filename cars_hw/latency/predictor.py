@@ -10,12 +10,13 @@ import numpy as np
 
 from cars_hw.errors import InputError, TableError
 from cars_hw.genotype import Genotype
-from cars_hw.latency.fit import FloatArray, Observations, conformal_margin, fit_line, leave_one_out, net_costs
+from cars_hw.latency.fit import FloatArray, Observations, conformal_margin, fit_best, net_costs
 from cars_hw.latency.keys import genotype_keys, spec_keys
 from cars_hw.latency.sums import OperationSums
 from cars_hw.latency.table import CalibrationNetwork, Coefficients, LatencyTable
 
 DEFAULT_LEVEL: Final = 0.95
+KINDS: Final = ("affine", "ridge")
 
 
 class Prediction(NamedTuple):
@@ -45,8 +46,9 @@ class Breakdown:
 class Predictor:
     """The predictor that ``table`` holds: a function of the file and of nothing else.
 
-    ``level`` is how often the bound should hold; with few calibration networks it is less, see
-    ``self.level``.
+    The upper bound is ``margin`` (a fraction) above the prediction: so much that it holds for networks that were
+    left out of the fit, at any moment of the machine that calibration saw. ``level`` is how often it should
+    hold; with few calibration networks it is less, see ``self.level``.
 
     Raises:
         TableError: the table lacks an entry or the predictor, or holds one of an unknown kind.
@@ -56,7 +58,7 @@ class Predictor:
     def __init__(self, table: LatencyTable, level: float = DEFAULT_LEVEL) -> None:
         if table.predictor is None:
             raise TableError("the table holds no predictor: its profile was not finished; profile the device again")
-        if table.predictor.kind != "affine":
+        if table.predictor.kind not in KINDS:
             raise TableError(
                 f"the table's predictor is of an unknown kind, {table.predictor.kind}; upgrade cars-hw"
             )
@@ -64,9 +66,14 @@ class Predictor:
         self.spec = table.spec
         self._coefficients = table.predictor
         net = net_costs(*_arrays(table), table.predictor.conversion_ns)
-        self._costs = {str(key): float(cost) for key, cost in zip(spec_keys(table.spec), net, strict=True)}
+        factors = table.predictor.factors
+        self._costs = {
+            str(key): float(cost) * factors.get(key.kind, 1.0)
+            for key, cost in zip(spec_keys(table.spec), net, strict=True)
+        }
         self._sums = OperationSums(table.spec, self._costs)
-        self.margin, self.level = conformal_margin(table.predictor.residuals, level)
+        drifts = table.reference.drifts if table.reference is not None else ()
+        self.margin, self.level = conformal_margin(table.predictor.residuals, level, drifts)
 
     def predict(self, genotype: Genotype) -> Prediction:
         """Return the latency of the network of ``genotype``."""
@@ -106,16 +113,30 @@ def fit_coefficients(table: LatencyTable, calibration: Sequence[CalibrationNetwo
         raise InputError(f"the predictor needs at least 4 calibration networks, not {len(calibration)}")
     keys = spec_keys(table.spec)
     column = {key: index for index, key in enumerate(keys)}
+    kinds = list(dict.fromkeys(key.kind for key in keys))
     counts = np.zeros((len(calibration), len(keys)))
     for row, network in enumerate(calibration):
         for placed in genotype_keys(table.spec, network.genotype):
             counts[row, column[placed.key]] += 1
     costs, elements = _arrays(table)
-    observations = Observations(counts, costs, elements, np.array([network.measured.ms for network in calibration]))
-    line = fit_line(observations)
+    observations = Observations(
+        counts=counts,
+        costs=costs,
+        elements=elements,
+        kinds=np.array([kinds.index(key.kind) for key in keys]),
+        measured=np.array([network.measured.ms for network in calibration]),
+    )
     judged = [index for index, network in enumerate(calibration) if not network.anchor]
-    residuals = tuple(round(float(residual), 6) for residual in leave_one_out(observations, judged))
-    return Coefficients(line.slope, line.intercept_ms, line.conversion_ns, residuals)
+    line, residuals, left_out_error = fit_best(observations, judged)
+    return Coefficients(
+        line.slope,
+        line.intercept_ms,
+        line.conversion_ns,
+        tuple(round(float(residual), 6) for residual in residuals),
+        kind="affine" if line.factors is None else "ridge",
+        factors={} if line.factors is None else dict(zip(kinds, map(float, line.factors), strict=True)),
+        left_out_error={name: round(error, 6) for name, error in left_out_error.items()},
+    )
 
 
 def _arrays(table: LatencyTable) -> tuple[FloatArray, FloatArray]:

@@ -12,8 +12,9 @@ from typing import Final
 import numpy as np
 
 from cars_hw.devices.protocol import Device, Measurement, MeasurePlan
-from cars_hw.devices.rounds import measure_in_rounds, wants_more
+from cars_hw.devices.rounds import measure
 from cars_hw.errors import DeviceError, InputError, TableError
+from cars_hw.genotype import Genotype
 from cars_hw.latency.calibration import spread_genotypes
 from cars_hw.latency.journal import Journal
 from cars_hw.latency.keys import spec_keys
@@ -21,9 +22,10 @@ from cars_hw.latency.models import build_model, build_network, build_overhead
 from cars_hw.latency.predictor import fit_coefficients
 from cars_hw.latency.smallest import smallest
 from cars_hw.latency.sums import OperationSums
-from cars_hw.latency.table import CalibrationNetwork, LatencyTable
+from cars_hw.latency.table import CalibrationNetwork, LatencyTable, Reference
 from cars_hw.space import SearchSpace
 from cars_hw.spec import NetworkSpec
+from cars_hw.zoo import zoo
 
 ProgressCallback = Callable[[str, int, int], None]
 """Called with the stage (``operations``, then ``networks``), the model sessions done, and all of the stage."""
@@ -40,7 +42,7 @@ def profile(
     spec: NetworkSpec,
     *,
     precision: str = "fp32",
-    calibration: int = 24,
+    calibration: int = 40,
     seed: int = 0,
     out: Path | None = None,
     resume: bool = False,
@@ -53,7 +55,7 @@ def profile(
 
     The networks are random genotypes of ``space`` (everything, if None), spread over the range of latencies, and
     the smallest of it.
-    With ``out`` the table is written there, and until then the samples are kept after every round in
+    With ``out`` the table is written there, and until then the samples are kept after every block in
     ``OUT.partial``. With ``resume`` a profile goes on from there, if there is anything, and ends as it would
     have ended; without it, such a file is an error, and so is ``out`` itself unless ``overwrite``.
 
@@ -81,8 +83,9 @@ def profile(
         **{name: conditions[name] for name in SAME_MACHINE},
     }
     journal = Journal(out, identity, conditions, resume=resume)
-    stages = _Stages(device, plan, journal, progress)
-    entries = _measure_operations(stages, spec)
+    reference = partial(build_network, spec, reference_genotype(), model_format=device.model_format)
+    stages = _Stages(device, plan, journal, reference, progress)
+    entries, beside = _measure_operations(stages, spec)
     table = LatencyTable(
         device=device.name,
         precision=precision,
@@ -94,71 +97,85 @@ def profile(
         overhead=entries.pop(OVERHEAD),
         entries=entries,
     )
-    table = _calibrate(stages, table, space, calibration, np.random.default_rng(seed))
+    table = _calibrate(stages, table, beside, space, calibration)
     if out is not None:
         table.write(out)
     journal.remove()
     return table
 
 
+def reference_genotype() -> Genotype:
+    """Return the genotype whose network shows drift: one that uses most operations, and a light one of those."""
+    return zoo()["CARS_A"].genotype
+
+
 class _Stages:
-    """Measures one list of models after the other, keeping the journal after every round."""
+    """Measures one list of models after the other beside the reference, keeping the journal after every block."""
 
     def __init__(
-        self, device: Device, plan: MeasurePlan, journal: Journal, progress: ProgressCallback | None
+        self,
+        device: Device,
+        plan: MeasurePlan,
+        journal: Journal,
+        reference: Builder,
+        progress: ProgressCallback | None,
     ) -> None:
         self.device = device
         self.journal = journal
         self._plan = plan
+        self._reference = reference
         self._progress = progress
 
-    def measure(self, stage: str, builders: Mapping[str, Builder]) -> list[Measurement]:
-        """Return a measurement for each of ``builders``, which write the models and name them in the journal."""
+    def measure(self, stage: str, builders: Mapping[str, Builder]) -> tuple[list[Measurement], Measurement]:
+        """Return a measurement for each of ``builders``, and that of the reference.
+
+        Builders write the models; their names are those in the journal.
+        """
         names = list(builders)
-        samples = self.journal.samples(stage, names)
+        series = self.journal.series(stage, names)
+        suffix = self.device.model_format
         with tempfile.TemporaryDirectory(prefix="cars-hw-") as folder:
-            models = [Path(folder) / f"{index}.{self.device.model_format}" for index in range(len(names))]
-            for name, model, taken in zip(names, models, samples, strict=True):
-                if wants_more(taken, self._plan):
-                    builders[name](model)
-
-            def run_round(order: list[int], seed: int) -> list[float]:
-                session = replace(self._plan, sessions=1, max_extra_sessions=0, seed=seed)
-                before = sum(min(len(taken), self._plan.sessions) for taken in samples)
-                due = [models[index] for index in order]
-                measured = self.device.measure(due, session, self._report(stage, before, len(names)))
-                return [measurement.ms for measurement in measured]
-
-            return measure_in_rounds(
-                run_round,
-                len(names),
+            models = [Path(folder) / f"{index}.{suffix}" for index in range(len(names))]
+            reference = Path(folder) / f"reference.{suffix}"
+            for build, model in zip((*builders.values(), self._reference), (*models, reference), strict=True):
+                build(model)
+            measured = measure(
+                self.device,
+                models,
                 self._plan,
-                samples=samples,
-                on_round=lambda taken: self.journal.keep(stage, names, taken),
+                reference=reference,
+                progress=self._report(stage, len(names)),
+                series=series,
+                on_block=lambda taken: self.journal.keep(stage, names, taken),
             )
+        assert measured.reference is not None
+        return measured.models, measured.reference
 
-    def _report(self, stage: str, before: int, count: int) -> Callable[[int], None]:
-        total = count * self._plan.sessions
-
+    def _report(self, stage: str, count: int) -> Callable[[int], None]:
         def report(done: int) -> None:
             if self._progress is not None:
-                self._progress(stage, min(before + done, total), total)
+                self._progress(stage, done, count * self._plan.sessions)
 
         return report
 
 
-def _measure_operations(stages: _Stages, spec: NetworkSpec) -> dict[str, Measurement]:
-    """Return the measurement of every key of ``spec`` by its text, and that of the overhead."""
+def _measure_operations(stages: _Stages, spec: NetworkSpec) -> tuple[dict[str, Measurement], Measurement]:
+    """Return the measurement of every key of ``spec`` by its text, of the overhead too, and of the reference."""
     model_format = stages.device.model_format
     builders: dict[str, Builder] = {OVERHEAD: partial(build_overhead, model_format=model_format)}
     builders |= {str(key): partial(build_model, key, model_format=model_format) for key in spec_keys(spec)}
-    return dict(zip(builders, stages.measure("operations", builders), strict=True))
+    measured, reference = stages.measure("operations", builders)
+    return dict(zip(builders, measured, strict=True)), reference
 
 
 def _calibrate(
-    stages: _Stages, table: LatencyTable, space: SearchSpace, count: int, rng: np.random.Generator
+    stages: _Stages, table: LatencyTable, beside: Measurement, space: SearchSpace, count: int
 ) -> LatencyTable:
-    """Return ``table`` with ``count`` calibration networks and the predictor."""
+    """Return ``table`` with ``count`` calibration networks, the reference and the predictor.
+
+    ``beside`` is what the reference took beside the operations.
+    """
+    rng = np.random.default_rng(table.plan["seed"])
     sums = OperationSums(table.spec, table.costs())
     # What no budget can be below is predicted more often than anything, and is far from all that is drawn.
     anchor = smallest(space, sums.total, rng, starts=1)
@@ -168,7 +185,7 @@ def _calibrate(
         genotype.to_darts(): partial(build_network, table.spec, genotype, model_format=model_format)
         for genotype in genotypes
     }
-    measured = stages.measure("networks", builders)
+    measured, beside_networks = stages.measure("networks", builders)
     networks = tuple(
         CalibrationNetwork(genotype, taken, genotype is anchor)
         for genotype, taken in zip(genotypes, measured, strict=True)
@@ -179,4 +196,5 @@ def _calibrate(
         # To go on from samples that no predictor can be made of would fail in the same way for ever.
         stages.journal.remove()
         raise
-    return replace(table, calibration=networks, predictor=predictor)
+    reference = Reference(reference_genotype(), beside, beside_networks)
+    return replace(table, calibration=networks, predictor=predictor, reference=reference)

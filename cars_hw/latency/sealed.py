@@ -44,7 +44,10 @@ class SealedFormat:
                 f"{self.version}); upgrade cars-hw"
             )
         if content["version"] != self.version:
-            raise TableError(f"{path} has the unknown schema {content['version']}; {self.remedy}")
+            raise TableError(
+                f"{path} was written by an older cars-hw (schema {content['version']}, this one reads "
+                f"{self.version}); {self.remedy}"
+            )
         sealed = content.pop("checksum", None)
         if sealed != checksum(content):
             raise TableError(

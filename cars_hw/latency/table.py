@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any, Final
 
-from cars_hw.devices.protocol import Measurement
+from cars_hw.devices.protocol import Measurement, Sample
 from cars_hw.errors import InputError, TableError
 from cars_hw.genotype import Genotype
 from cars_hw.latency.keys import OpKey
 from cars_hw.latency.sealed import SealedFormat
 from cars_hw.spec import NetworkSpec
 
-TABLE: Final = SealedFormat("cars-hw latency table", 1, "restore it, or make one with: cars-hw profile")
+TABLE: Final = SealedFormat("cars-hw latency table", 2, "restore it, or make one with: cars-hw profile")
+
+
+MOST_NOISE: Final = 0.03
+MOST_UNREST: Final = 0.05
+MOST_OTHERS: Final = 0.5
+"""Above any of these a machine is too noisy to promise anything, see :meth:`LatencyTable.distrust`."""
 
 
 @dataclass(frozen=True)
@@ -32,15 +38,45 @@ class CalibrationNetwork:
 
 
 @dataclass(frozen=True)
+class Reference:
+    """A network that was measured again and again among the others: it shows when the machine changed.
+
+    ``operations`` is what it took while the operations were measured, and ``networks`` what it took among the
+    calibration networks: their figures are of a machine in that state.
+    """
+
+    genotype: Genotype
+    operations: Measurement
+    networks: Measurement
+
+    @property
+    def usual_ms(self) -> float:
+        """What it takes on the machine that predictions are for."""
+        return self.networks.ms
+
+    @property
+    def drifts(self) -> tuple[float, ...]:
+        """How much slower than usual the machine was at each moment of calibration, fractions.
+
+        Of three sessions that follow each other the median, so that a single one that was disturbed is none.
+        """
+        times = [sample.ms for sample in self.networks.samples]
+        smooth = [median(times[max(place - 1, 0) : place + 2]) for place in range(len(times))]
+        return tuple(round(ms / self.usual_ms - 1, 6) for ms in smooth)
+
+
+@dataclass(frozen=True)
 class Coefficients:
     """The predictor: ``slope`` times the sum of operations plus ``intercept_ms``.
 
     Of each operation ``conversion_ns`` (nanoseconds) are taken off for every element that its isolated model may
-    convert, see :mod:`cars_hw.latency.fit`.
+    convert, see :mod:`cars_hw.latency.fit`. ``factors`` by kind of operation, 1 where none stands, multiply what is
+    left: empty with the ``kind`` ``affine``, and all that tells ``ridge`` from it.
 
     ``residuals`` are, for each calibration network but anchors, how much slower it is than the others predict, as a
-    fraction of that prediction; the upper bound is made of them. ``kind`` leaves room for other predictors: a
-    reader refuses what it does not know.
+    fraction of that prediction; the upper bound is made of them. ``left_out_error`` is for each kind of
+    predictor that was tried the mean absolute residual, which decided between them. A reader refuses a ``kind``
+    that it does not know.
     """
 
     slope: float
@@ -48,6 +84,8 @@ class Coefficients:
     conversion_ns: float
     residuals: tuple[float, ...]
     kind: str = "affine"
+    factors: Mapping[str, float] = field(default_factory=dict)
+    left_out_error: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -70,6 +108,7 @@ class LatencyTable:
     entries: Mapping[str, Measurement]
     calibration: tuple[CalibrationNetwork, ...] = ()
     predictor: Coefficients | None = None
+    reference: Reference | None = None
 
     @property
     def overhead_ms(self) -> float:
@@ -80,6 +119,40 @@ class LatencyTable:
     def noise(self) -> float:
         """The median spread of the calibration networks, a fraction: below it no prediction means anything."""
         return median(network.measured.spread for network in self.calibration) if self.calibration else 0.0
+
+    @property
+    def unrest(self) -> float:
+        """How far the reference wandered while networks were measured: half of its 10% to 90% range, a fraction."""
+        if self.reference is None:
+            return 0.0
+        ranked = sorted(self.reference.drifts)
+        tenth = len(ranked) // 10
+        return (ranked[-1 - tenth] - ranked[tenth]) / 2
+
+    @property
+    def others(self) -> float | None:
+        """How many cores other processes kept busy while networks were measured; None where nobody told."""
+        told = [
+            sample.others
+            for network in self.calibration
+            for sample in network.measured.samples
+            if sample.others is not None
+        ]
+        return fmean(told) if told else None
+
+    def distrust(self) -> list[str]:
+        """Return why no promise should be made with this table, in words and figures; empty if it can be."""
+        reasons = []
+        if self.noise > MOST_NOISE:
+            reasons.append(f"repeated sessions differ by {self.noise:.1%}, more than {MOST_NOISE:.0%}")
+        if self.unrest > MOST_UNREST:
+            reasons.append(f"its speed wandered by {self.unrest:.1%} either way, more than {MOST_UNREST:.0%}")
+        if self.others is not None and self.others > MOST_OTHERS:
+            reasons.append(
+                f"other processes kept {self.others:.1f} of its {self.conditions.get('cores')} cores busy, more "
+                f"than {MOST_OTHERS}"
+            )
+        return reasons
 
     def costs(self) -> dict[str, float]:
         """Return every entry less the overhead, in milliseconds and not below 0."""
@@ -150,13 +223,19 @@ class LatencyTable:
                 }
                 for network in self.calibration
             ],
+            "reference": self.reference
+            and {
+                "genotype": self.reference.genotype.to_dict(),
+                "operations": _measurement_dict(self.reference.operations),
+                "networks": _measurement_dict(self.reference.networks),
+            },
             "predictor": asdict(self.predictor) if self.predictor is not None else None,
         }
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> LatencyTable:
         """Build a table from :meth:`to_dict`'s form; KeyError, TypeError or InputError where it is not that."""
-        predictor = content["predictor"]
+        predictor, reference = content["predictor"], content["reference"]
         return cls(
             device=content["device"],
             precision=content["precision"],
@@ -174,12 +253,25 @@ class LatencyTable:
                 for network in content["calibration"]
             ),
             predictor=predictor and Coefficients(**{**predictor, "residuals": tuple(predictor["residuals"])}),
+            reference=reference
+            and Reference(
+                Genotype.from_dict(reference["genotype"]),
+                _measurement(reference["operations"]),
+                _measurement(reference["networks"]),
+            ),
         )
 
 
 def _measurement_dict(measured: Measurement) -> dict[str, Any]:
-    return {"ms": measured.ms, "spread": measured.spread, "samples": list(measured.samples)}
+    """Return the JSON form: samples as columns, those that nobody told left out."""
+    columns = dict(zip(Sample._fields, zip(*measured.samples, strict=True), strict=True))
+    told = {name: list(column) for name, column in columns.items() if any(value is not None for value in column)}
+    return {"ms": measured.ms, "spread": measured.spread, "samples": told}
 
 
 def _measurement(value: Mapping[str, Any]) -> Measurement:
-    return Measurement(float(value["ms"]), tuple(map(float, value["samples"])), float(value["spread"]))
+    columns = value["samples"]
+    samples = [
+        Sample(**{name: column[index] for name, column in columns.items()}) for index in range(len(columns["ms"]))
+    ]
+    return Measurement(float(value["ms"]), tuple(samples), float(value["spread"]))

@@ -4,30 +4,41 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from statistics import fmean, median
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from cars_hw.devices.protocol import Device, Measurement, MeasurePlan, Progress
 from cars_hw.errors import InputError, TableError
 from cars_hw.genotype import Genotype
+from cars_hw.latency.baselines import baselines
 from cars_hw.latency.measure import measure_genotypes
 from cars_hw.latency.predictor import DEFAULT_LEVEL, Prediction, Predictor
 from cars_hw.latency.table import CalibrationNetwork, LatencyTable
 from cars_hw.space import SearchSpace
 
+PASSES: Final = 2
+"""How often validation measures every network: the second time shows what the first is worth."""
+
+REVISITED: Final = 6
+"""How many calibration networks are measured again."""
+
 
 @dataclass(frozen=True)
 class ValidationRow:
-    """One network: predicted, upper bound and measured, in milliseconds; the measurement's spread, a fraction."""
+    """One network: predicted, upper bound and measured, in milliseconds; the measurement's spread, a fraction.
+
+    ``again_ms`` is what a second, separate measurement gave, None where there was none.
+    """
 
     genotype: Genotype
     predicted_ms: float
     bound_ms: float
     measured_ms: float
     spread: float
+    again_ms: float | None = None
 
     @property
     def error(self) -> float:
@@ -36,27 +47,56 @@ class ValidationRow:
 
 
 @dataclass(frozen=True)
-class Validation:
-    """How good a table is. All but ``kendall_tau`` (-1 to 1) are fractions.
+class Accuracy:
+    """How near predictions come. All but ``kendall_tau`` (-1 to 1) are fractions.
 
     ``mean_error`` is the mean absolute relative error, ``bias`` the mean relative error, ``within_5`` and
-    ``within_10`` the shares of networks that are predicted to 5% and 10%. ``coverage`` is the share whose
-    measurement kept to the bound, which should be at least ``level``. ``noise`` is the measurements' own median
-    spread. ``kendall_tau`` is None where there is no order to compare. ``drift`` is how much slower than in the
-    table the device runs the table's own networks now, None where that was not measured; nothing is corrected
-    by it.
+    ``within_10`` the shares of networks that are predicted to 5% and 10%. ``kendall_tau`` is None where there is
+    no order to compare.
     """
 
-    rows: tuple[ValidationRow, ...]
     mean_error: float
     bias: float
     within_5: float
     within_10: float
     kendall_tau: float | None
+
+    @classmethod
+    def of(cls, predicted: Sequence[float], measured: Sequence[float]) -> Accuracy:
+        """Compare ``predicted`` with ``measured``, both in milliseconds and at least one."""
+        errors = [guess / found - 1 for guess, found in zip(predicted, measured, strict=True)]
+        return cls(
+            mean_error=fmean(map(abs, errors)),
+            bias=fmean(errors),
+            within_5=fmean(abs(error) <= 0.05 for error in errors),
+            within_10=fmean(abs(error) <= 0.10 for error in errors),
+            kendall_tau=_kendall_tau(predicted, measured),
+        )
+
+
+@dataclass(frozen=True)
+class Validation:
+    """How good a table is; all figures but the rows' are fractions, see :class:`Accuracy` for ``accuracy``.
+
+    ``coverage`` is the share of networks whose measurement kept to the bound, which should be at least ``level``.
+
+    What no predictor can do better than: ``noise`` is the median spread of sessions, ``noise_floor`` the mean
+    difference between the two measurements of the same networks, and ``then_and_now`` the mean difference
+    between what networks of the table took when it was made and take now. ``drift`` is how much slower than
+    then the device runs the reference now. Nothing is corrected by any of them, and None is what was not
+    measured. ``baselines`` are simpler predictors on the same networks.
+    """
+
+    rows: tuple[ValidationRow, ...]
+    accuracy: Accuracy
     coverage: float
     level: float
     noise: float
-    drift: float | None
+    noise_floor: float | None = None
+    then_and_now: float | None = None
+    drift: float | None = None
+    baselines: dict[str, Accuracy] = field(default_factory=dict)
+    conditions: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -73,10 +113,13 @@ def validate(
     level: float = DEFAULT_LEVEL,
     progress: Progress | None = None,
 ) -> Validation:
-    """Measure ``genotypes`` on ``device`` in fresh sessions and compare with what ``table`` predicts.
+    """Measure ``genotypes`` on ``device`` in fresh sessions, twice, and compare with what ``table`` predicts.
 
-    A few of the calibration networks are measured among them, to tell a predictor that is off from a machine that
-    has become slower. ``progress`` is called with the model sessions of ``genotypes`` done so far.
+    Predictions are held against the first measurement. The table's reference is measured between them, sessions
+    while it is off what it was are measured again, within the bounds of ``plan``, and some of the calibration
+    networks are measured among them, to tell a predictor that is off from a machine that has become slower.
+    ``progress`` is called with the model sessions of ``genotypes`` done so far, of
+    ``PASSES * len(genotypes) * plan.sessions``.
 
     Raises:
         InputError: no genotypes, or some that the predictor was calibrated on: they would flatter it.
@@ -91,25 +134,46 @@ def validate(
         raise InputError(
             f"{overlap} of {len(genotypes)} genotypes took part in the table's calibration; validate on others"
         )
-    _require_device(table, device)
+    require_device(table, device)
     predictor = Predictor(table, level)
     plan = plan or MeasurePlan()
-    references = _references(table)
-    total = len(genotypes) * plan.sessions
+    conditions = device.conditions()
+    count = len(genotypes)
+    revisited = _revisited(table)
+    everything = [*genotypes, *(network.genotype for network in revisited)]
+    share = count / len(everything)
+    reference = table.reference
+    passes = []
+    for number in range(PASSES):
 
-    def report(done: int) -> None:
-        # The references are nobody's business: what was asked for is done before they are.
-        if progress is not None:
-            progress(min(done, total))
+        def report(done: int, number: int = number) -> None:
+            if progress is not None:
+                progress(number * count * plan.sessions + round(done * share))
 
-    everything = [*genotypes, *(network.genotype for network in references)]
-    measured = measure_genotypes(device, table.spec, everything, plan, report)
-    again = [
-        taken.ms / network.measured.ms - 1
-        for network, taken in zip(references, measured[len(genotypes) :], strict=True)
-    ]
+        passes.append(
+            measure_genotypes(
+                device,
+                table.spec,
+                everything,
+                # Other orders than those of the table, and than each other's.
+                replace(plan, seed=plan.seed + 1 + number),
+                report,
+                reference=reference.genotype if reference is not None else None,
+                usual_ms=reference.usual_ms if reference is not None else None,
+            )
+        )
+    first, second = passes
     predicted = [predictor.predict(genotype) for genotype in genotypes]
-    return compare(genotypes, predicted, measured[: len(genotypes)], predictor.level, drift=median(again))
+    result = compare(genotypes, predicted, first.models[:count], predictor.level, again=second.models[:count])
+    times = [row.measured_ms for row in result.rows]
+    now = [taken.ms for taken in first.models[count:]]
+    return replace(
+        result,
+        then_and_now=fmean(abs(ms / network.measured.ms - 1) for network, ms in zip(revisited, now, strict=True)),
+        drift=_drift(table, [taken.reference for taken in passes]),
+        baselines={name: Accuracy.of(guesses, times) for name, guesses in baselines(table, genotypes).items()},
+        conditions=conditions,
+    )
 
 
 def fresh_genotypes(
@@ -139,47 +203,60 @@ def compare(
     measured: Sequence[Measurement],
     level: float,
     *,
-    drift: float | None = None,
+    again: Sequence[Measurement] | None = None,
 ) -> Validation:
-    """Return the comparison of ``predicted`` with ``measured``, one of each a genotype, at least one."""
+    """Return the comparison of ``predicted`` with ``measured``, one of each a genotype, at least one.
+
+    ``again`` is a second measurement of the same.
+    """
+    second = [None] * len(genotypes) if again is None else [taken.ms for taken in again]
     rows = tuple(
-        ValidationRow(genotype, guess.ms, guess.bound_ms, found.ms, found.spread)
-        for genotype, guess, found in zip(genotypes, predicted, measured, strict=True)
+        ValidationRow(genotype, guess.ms, guess.bound_ms, found.ms, found.spread, later)
+        for genotype, guess, found, later in zip(genotypes, predicted, measured, second, strict=True)
     )
-    errors = [row.error for row in rows]
+    differences = [abs(row.again_ms / row.measured_ms - 1) for row in rows if row.again_ms is not None]
     return Validation(
         rows=rows,
-        mean_error=fmean(map(abs, errors)),
-        bias=fmean(errors),
-        within_5=fmean(abs(error) <= 0.05 for error in errors),
-        within_10=fmean(abs(error) <= 0.10 for error in errors),
-        kendall_tau=_kendall_tau([row.predicted_ms for row in rows], [row.measured_ms for row in rows]),
+        accuracy=Accuracy.of([row.predicted_ms for row in rows], [row.measured_ms for row in rows]),
         coverage=fmean(row.measured_ms <= row.bound_ms for row in rows),
         level=level,
         noise=median(row.spread for row in rows),
-        drift=drift,
+        noise_floor=fmean(differences) if differences else None,
     )
 
 
-def _references(table: LatencyTable) -> list[CalibrationNetwork]:
-    """Return three calibration networks from across the range of latencies."""
-    ranked = sorted(table.calibration, key=lambda network: network.measured.ms)
-    return [ranked[len(ranked) // 4], ranked[len(ranked) // 2], ranked[3 * len(ranked) // 4]]
+def require_device(table: LatencyTable, device: Device) -> None:
+    """Check that ``table`` was made on ``device``, with as many threads.
 
-
-def _kendall_tau(predicted: list[float], measured: list[float]) -> float | None:
-    from scipy.stats import kendalltau  # type: ignore[import-untyped]
-
-    if len(predicted) < 2:
-        return None
-    tau = float(kendalltau(predicted, measured).statistic)
-    return tau if math.isfinite(tau) else None
-
-
-def _require_device(table: LatencyTable, device: Device) -> None:
+    Raises:
+        TableError: it was not.
+    """
     threads = device.conditions()["threads"]
     if (device.name, threads) != (table.device, table.threads):
         raise TableError(
             f"the table is for device {table.device} with {table.threads} threads, not for {device.name} with "
             f"{threads}; profile that device"
         )
+
+
+def _revisited(table: LatencyTable) -> list[CalibrationNetwork]:
+    """Return a few calibration networks from across the range of latencies."""
+    ranked = sorted(table.calibration, key=lambda network: network.measured.ms)
+    places = np.linspace(0, len(ranked) - 1, min(REVISITED, len(ranked)))
+    return [ranked[round(float(place))] for place in places]
+
+
+def _drift(table: LatencyTable, references: Sequence[Measurement | None]) -> float | None:
+    if table.reference is None:
+        return None
+    times = [sample.ms for taken in references if taken is not None for sample in taken.samples]
+    return median(times) / table.reference.usual_ms - 1 if times else None
+
+
+def _kendall_tau(predicted: Sequence[float], measured: Sequence[float]) -> float | None:
+    from scipy.stats import kendalltau  # type: ignore[import-untyped]
+
+    if len(predicted) < 2:
+        return None
+    tau = float(kendalltau(predicted, measured).statistic)
+    return tau if math.isfinite(tau) else None

@@ -20,10 +20,29 @@ class Point(NamedTuple):
     kind: str
 
 
-def scatter(points: Sequence[Point], x_title: str, y_title: str, limit: float | None = None) -> str:
-    """Return an SVG of ``points``, with a vertical line at ``limit`` on the x axis if there is one."""
+STYLE = (
+    "svg{background:#fff;font:13px system-ui,sans-serif;fill:#333}.grid{stroke:#ddd}"
+    ".limit,.equal{stroke:#c33;stroke-dasharray:5 4}circle{fill:#1667c0;fill-opacity:.7}"
+)
+"""For a picture that stands alone; in a page it has the page's."""
+
+
+def standalone(svg: str) -> str:
+    """Return ``svg`` as the text of a file."""
+    return svg.replace(">", f' xmlns="http://www.w3.org/2000/svg"><style>{STYLE}</style>', 1) + "\n"
+
+
+def scatter(
+    points: Sequence[Point], x_title: str, y_title: str, limit: float | None = None, *, equal: bool = False
+) -> str:
+    """Return an SVG of ``points``, with a vertical line at ``limit`` on the x axis if there is one.
+
+    With ``equal`` both axes have one scale, and a line joins where x is y.
+    """
     xs = [point.x for point in points] + ([limit] if limit is not None else [])
     ys = [point.y for point in points]
+    if equal:
+        xs = ys = xs + ys
     x_ticks, y_ticks = ticks(min(xs), max(xs)), ticks(min(ys), max(ys))
 
     def across(x: float) -> float:
@@ -41,6 +60,11 @@ def scatter(points: Sequence[Point], x_title: str, y_title: str, limit: float | 
         parts.append(f'<text x="{LEFT - 8}" y="{down(y) + 4:.1f}" text-anchor="end">{y:.4g}</text>')
     if limit is not None:
         parts.append(f'<path class="limit" d="M{across(limit):.1f} {TOP}V{HEIGHT - BOTTOM}"/>')
+    if equal:
+        low, high = x_ticks[0], x_ticks[-1]
+        parts.append(
+            f'<path class="equal" d="M{across(low):.1f} {down(low):.1f}L{across(high):.1f} {down(high):.1f}"/>'
+        )
     parts.append(
         f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 8}" text-anchor="middle">{_text(x_title)}</text>'
         f'<text transform="translate(16 {(TOP + HEIGHT - BOTTOM) / 2}) rotate(-90)" text-anchor="middle">'

@@ -31,12 +31,22 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Promise:
-    """What a table says of a network, in milliseconds: predicted, its upper bound, and what was asked for."""
+    """What a table says of a network, in milliseconds: predicted, its upper bound, and what was asked for.
+
+    ``measured_ms`` is what the network took on the device when the search ended, with fresh weights; None where
+    it was not measured.
+    """
 
     device: str
     predicted_ms: float
     bound_ms: float
     asked_ms: float | None
+    measured_ms: float | None = None
+
+    @property
+    def broken(self) -> bool:
+        """Whether the network was measured to exceed what was asked for."""
+        return None not in (self.asked_ms, self.measured_ms) and self.measured_ms > self.asked_ms  # type: ignore[operator]
 
 
 @dataclass(frozen=True)
@@ -189,9 +199,13 @@ class RunFolder:
         except ValueError as error:
             raise RunError(f"{path} is damaged: {error}") from error
 
-    def write_front(self, networks: Sequence[FrontNetwork]) -> None:
-        """Write the front."""
-        content = {"schema": SCHEMA, "networks": [network.to_dict() for network in networks]}
+    def write_front(self, networks: Sequence[FrontNetwork], struck: Sequence[FrontNetwork] = ()) -> None:
+        """Write the front, and beside it the networks that were ``struck`` from it."""
+        content = {
+            "schema": SCHEMA,
+            "networks": [network.to_dict() for network in networks],
+            "struck": [network.to_dict() for network in struck],
+        }
         write_json(self.path / "front.json", content)
 
     def front(self) -> list[FrontNetwork]:
@@ -200,9 +214,21 @@ class RunFolder:
         Raises:
             RunError: the search has not finished, or the file is damaged.
         """
+        return self._networks("networks")
+
+    def struck(self) -> list[FrontNetwork]:
+        """Return what was taken from the front because the device took longer than the budget.
+
+        Raises:
+            RunError: the search has not finished, or the file is damaged.
+        """
+        return self._networks("struck")
+
+    def _networks(self, which: str) -> list[FrontNetwork]:
         if not (self.path / "front.json").is_file():
             raise RunError(f"the search in {self.path} has not finished; go on with: cars-hw search --resume")
-        return [self._parsed("front.json", FrontNetwork.from_dict, n) for n in self._read("front.json")["networks"]]
+        kept = self._read("front.json").get(which, [])
+        return [self._parsed("front.json", FrontNetwork.from_dict, network) for network in kept]
 
     def write_trained(self, network: TrainedNetwork) -> None:
         """Note that ``network`` was trained; its weights have been written before."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 
 from cars_hw.cost import network_cost
 from cars_hw.data import DataBundle, load
+from cars_hw.devices import Device, MeasurePlan
 from cars_hw.errors import BudgetError, InputError
 from cars_hw.evolution import checkpoint
 from cars_hw.evolution.objectives import CostObjective, excess, feasible
@@ -25,6 +27,7 @@ from cars_hw.latency import LatencyTable, Predictor, smallest
 from cars_hw.presets import Preset
 from cars_hw.progress import Progress, silent
 from cars_hw.runs.folder import FrontNetwork, Promise, RunFolder
+from cars_hw.runs.settle import Held, Settled, settle
 from cars_hw.space import SearchSpace
 from cars_hw.spec import NetworkSpec
 from cars_hw.supernet import SuperNet
@@ -85,16 +88,23 @@ def run_search(
     out: Path,
     *,
     resume: bool = False,
+    devices: Sequence[Device | None] = (),
+    measure_plan: MeasurePlan | None = None,
     progress: Progress = silent,
     on_generation: Callable[[dict[str, Any]], None] = lambda _record: None,
 ) -> RunFolder:
     """Search by ``plan`` in the run folder ``out`` and return it with its front written.
 
+    ``devices`` has one for each budget, in their order, or None where it is not at hand. On those that are, the
+    front is measured in the end by ``measure_plan``, and networks that exceed a budget there are replaced by
+    the next best; see :func:`cars_hw.runs.settle.settle`.
+
     With ``resume`` the search goes on after the last unit of work that was finished, and ends with the front
     that it would have had; a search that has ended is left as it is. ``on_generation`` hears of each one.
 
     Raises:
-        BudgetError: no architecture keeps to the budgets; the message names the smallest latency.
+        BudgetError: no architecture keeps to the budgets, by prediction or in the end by measurement; the message
+            names the smallest latency.
         RunError: ``out`` exists, or was begun with other settings.
         DatasetError: the data cannot be used, or does not fit the network.
     """
@@ -125,8 +135,21 @@ def run_search(
         if search.history and search.history[-1]["generation"] == search.generation:
             on_generation(search.history[-1])
 
-    front = search.run(write_down, progress)
-    run.write_front(describe_front(plan, front))
+    finalists = search.run(write_down, progress)
+    at_hand = [index for index, device in enumerate(devices) if device is not None]
+    held = [
+        Held(budget.table, device, budget.limit_ms)
+        for budget, device in zip(plan.budgets, devices, strict=bool(devices))
+        if device is not None
+    ]
+    if held:
+        settled = settle(finalists, search.front, held, plan=measure_plan, progress=progress)
+    else:
+        settled = Settled(search.front(finalists), [], {})
+    measured = {genotype: dict(zip(at_hand, times, strict=True)) for genotype, times in settled.measured.items()}
+    run.write_front(
+        describe_front(plan, settled.front, measured), describe_front(plan, settled.struck, measured, "struck")
+    )
     return run
 
 
@@ -222,8 +245,16 @@ def supernet_spec(plan: SearchPlan, data: DataBundle) -> NetworkSpec:
     return replace(spec, resolution=data.resolution, in_channels=data.channels, classes=data.classes, stem="cifar")
 
 
-def describe_front(plan: SearchPlan, front: Sequence[Member]) -> list[FrontNetwork]:
-    """Return the front as it is written down, named in the order that it comes in."""
+def describe_front(
+    plan: SearchPlan,
+    front: Sequence[Member],
+    measured: Mapping[Genotype, Mapping[int, float]] = MappingProxyType({}),
+    prefix: str = "net",
+) -> list[FrontNetwork]:
+    """Return the front as it is written down, named in the order that it comes in.
+
+    ``measured`` has milliseconds by genotype and number of the budget.
+    """
     predictors = [Predictor(budget.table) for budget in plan.budgets]
     networks = []
     for number, member in enumerate(front, start=1):
@@ -231,14 +262,20 @@ def describe_front(plan: SearchPlan, front: Sequence[Member]) -> list[FrontNetwo
         predictions = [predictor.predict(member.genotype) for predictor in predictors]
         networks.append(
             FrontNetwork(
-                name=f"net-{number:02d}",
+                name=f"{prefix}-{number:02d}",
                 genotype=member.genotype,
                 accuracy=member.accuracy,
                 parameters=cost.parameters,
                 multiply_adds=cost.multiply_adds,
                 promises=tuple(
-                    Promise(budget.table.device, prediction.ms, prediction.bound_ms, budget.limit_ms)
-                    for budget, prediction in zip(plan.budgets, predictions, strict=True)
+                    Promise(
+                        budget.table.device,
+                        prediction.ms,
+                        prediction.bound_ms,
+                        budget.limit_ms,
+                        measured.get(member.genotype, {}).get(index),
+                    )
+                    for index, (budget, prediction) in enumerate(zip(plan.budgets, predictions, strict=True))
                 ),
             )
         )

@@ -8,6 +8,7 @@ from typing import Any
 
 from cars_hw.cost import network_cost
 from cars_hw.devices.protocol import Device, MeasurePlan
+from cars_hw.devices.rounds import measure
 from cars_hw.errors import RunError
 from cars_hw.export.card import ModelCard, card_path
 from cars_hw.runs.folder import RunFolder
@@ -63,7 +64,7 @@ def verify_run(
         )
     cards = [ModelCard.read(card_path(path)) for path in paths]
     promises = Promises(run)
-    measured = device.measure(paths, plan or MeasurePlan(), progress)
+    measured = measure(device, paths, plan, progress=progress).models
     rows = []
     for path, card, measurement in zip(paths, cards, measured, strict=True):
         promise = promises.on(device.name, card.genotype)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from click.testing import CliRunner, Result
@@ -86,6 +87,58 @@ def test_the_whole_job_on_the_fake_device(tmp_path: Path, folder: Path) -> None:
     table_again = run("verify", out, "--device", "fake", "--sessions", "1").stdout
     for column in ("accuracy", "parameters", "predicted", "upper bound", "measured", "deviation"):
         assert column in table_again
+
+
+def test_a_validation_is_printed_drawn_and_written(table: Path, tmp_path: Path) -> None:
+    plot, out = tmp_path / "plot.svg", tmp_path / "validation.json"
+    result = run("validate", "--table", table, "--random", "3", "--zoo", "--plot", plot, "--out", out)
+    assert result.exit_code == 0, result.output
+    for word in (
+        "this table's predictor",
+        "multiply-adds",
+        "table sum",
+        "operation counts",
+        "Noise floor",
+        "CARS_I",
+    ):
+        assert word in result.stdout
+    record = json.loads(out.read_text())
+    assert len(record["names"]) == len(record["rows"]) > 20
+    assert record["accuracy"]["mean_error"] < record["baselines"]["multiply-adds"]["mean_error"]
+    # The fake device has no noise.
+    assert record["noise_floor"] == record["drift"] == record["then_and_now"] == 0.0
+    picture = ElementTree.fromstring(plot.read_text())
+    assert len(picture.findall("{http://www.w3.org/2000/svg}circle")) == len(record["rows"])
+
+
+def test_two_tables_are_compared(table: Path, tmp_path: Path) -> None:
+    content = json.loads(table.read_text())
+    name = next(key for key in content["entries"] if "sep_conv_5x5" in key)
+    entries = {**content["entries"], name: {**content["entries"][name], "ms": 99.0}}
+    after = changed(table, tmp_path / "after.json", entries=entries)
+    same = run("table", "diff", table, table)
+    assert same.exit_code == 0, same.output
+    assert f"0 of {len(entries)} operations in both tables moved by more than the noise." in same.stdout
+    result = run("table", "diff", table, after)
+    assert f"1 of {len(entries)} operations" in result.stdout
+    assert name in result.stdout
+    assert str(after) in result.stdout
+    found = json.loads(run("table", "diff", table, after, "--json").stdout)
+    assert [moved["name"] for moved in found["operations"] if moved["beyond_noise"]] == [name]
+    assert f"{len(entries)} of {len(entries)}" not in run("table", "diff", table, after, "--all").stdout
+    fails(run("table", "diff", table, tmp_path / "nowhere"), 1, "nowhere")
+
+
+def test_a_table_of_a_noisy_machine_is_warned_of(table: Path, tmp_path: Path) -> None:
+    content = json.loads(table.read_text())
+    networks = [{**network, "spread": 0.08} for network in content["calibration"]]
+    noisy = changed(table, tmp_path / "noisy.json", calibration=networks)
+    for command in (["predict", "--table", noisy, "CARS_A"], ["validate", "--table", noisy, "--random", "1"]):
+        result = run(*command)
+        assert result.exit_code == 0
+        assert "cannot be trusted" in result.stderr
+        assert "repeated sessions differ by 8.0%, more than 3%" in result.stderr
+    assert run("predict", "--table", table, "CARS_A").stderr == ""
 
 
 def test_every_command_has_help_that_says_what_it_does() -> None:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+import sys
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from cars_hw.devices import Device, FakeDevice, MeasurePlan, OrtDevice
+from cars_hw.devices import Device, FakeDevice, MeasurePlan, OrtDevice, measure
 from cars_hw.errors import DeviceError
 from cars_hw.export.graph import Conv, Graph, Identity
 from cars_hw.export.onnx import write_onnx
@@ -41,40 +43,49 @@ class DeviceContract:
 
     def test_every_model_gets_a_positive_time_from_every_session(self, tmp_path: Path) -> None:
         models = [write_conv(tmp_path / f"{channels}.onnx", channels) for channels in (1, 2, 4)]
-        measured = self.device().measure(models, PLAN)
+        measured = measure(self.device(), models, PLAN).models
         assert len(measured) == 3
         for measurement in measured:
             assert measurement.sessions == len(measurement.samples) == 2
             assert measurement.ms > 0
-            assert min(measurement.samples) <= measurement.ms <= max(measurement.samples)
+            times = [sample.ms for sample in measurement.samples]
+            assert min(times) <= measurement.ms <= max(times)
             assert 0 <= measurement.spread < 1
 
     def test_a_much_larger_model_is_slower_wherever_it_stands_in_the_list(self, tmp_path: Path) -> None:
         # 160 squared is 1600 times 4 squared: no noise hides that.
         small, large = write_conv(tmp_path / "small.onnx", 4), write_conv(tmp_path / "large.onnx", 160)
         for models in ([small, large], [large, small]):
-            times = dict(zip(models, self.device().measure(models, PLAN), strict=True))
+            times = dict(zip(models, measure(self.device(), models, PLAN).models, strict=True))
             assert times[large].ms > 3 * times[small].ms
 
+    def test_a_run_gives_a_sample_each_in_order_however_often_a_model_comes(self, tmp_path: Path) -> None:
+        small, large = write_conv(tmp_path / "small.onnx", 4), write_conv(tmp_path / "large.onnx", 160)
+        seen: list[int] = []
+        first, second, third = self.device().run([small, large, small], PLAN, 0, seen.append)
+        assert second.ms > 3 * max(first.ms, third.ms)
+        assert seen == [1, 2, 3]
+        assert first.reference_ms is None
+
     def test_nothing_to_measure_is_nothing_measured(self) -> None:
-        assert self.device().measure([], PLAN) == []
+        assert measure(self.device(), [], PLAN).models == []
 
     def test_progress_counts_the_sessions_up_to_their_number(self, tmp_path: Path) -> None:
         models = [write_conv(tmp_path / f"{channels}.onnx", channels) for channels in (1, 2)]
         seen: list[int] = []
-        self.device().measure(models, PLAN, seen.append)
+        measure(self.device(), models, PLAN, progress=seen.append)
         assert seen == sorted(seen)
         assert seen[-1] == 4
 
     def test_a_missing_file_is_an_error_that_names_it(self, tmp_path: Path) -> None:
         with pytest.raises(DeviceError, match=r"nowhere\.onnx"):
-            self.device().measure([tmp_path / "nowhere.onnx"], PLAN)
+            measure(self.device(), [tmp_path / "nowhere.onnx"], PLAN)
 
     def test_a_file_that_is_no_model_is_an_error_that_names_it(self, tmp_path: Path) -> None:
         good, bad = write_conv(tmp_path / "good.onnx", 1), tmp_path / "bad.onnx"
         bad.write_bytes(b"this is no model")
         with pytest.raises(DeviceError, match=r"bad\.onnx") as raised:
-            self.device().measure([good, bad], PLAN)
+            measure(self.device(), [good, bad], PLAN)
         assert "\n" not in str(raised.value)
 
     def test_the_conditions_are_complete_and_json(self) -> None:
@@ -91,17 +102,17 @@ class TestFakeDevice(DeviceContract):
 
     def test_the_same_file_gives_the_same_samples_and_another_seed_gives_others(self, tmp_path: Path) -> None:
         model = write_conv(tmp_path / "model.onnx", 4)
-        first, again = (FakeDevice(noise=0.1, seed=1).measure([model], PLAN) for _ in range(2))
+        first, again = (measure(FakeDevice(noise=0.1, seed=1), [model], PLAN).models for _ in range(2))
         assert first == again
         assert first[0].samples[0] != first[0].samples[1]
-        assert FakeDevice(noise=0.1, seed=2).measure([model], PLAN) != first
+        assert measure(FakeDevice(noise=0.1, seed=2), [model], PLAN).models != first
 
     def test_the_price_is_overhead_nodes_multiply_adds_and_elements(self, tmp_path: Path) -> None:
         model = write_conv(tmp_path / "model.onnx", 4)
         nodes, multiply_adds, elements = 1, 4 * 4 * 9 * 256, 2 * 4 * 256
         expected = 0.5 + 0.002 * nodes + multiply_adds / 4e6 + elements / 1e6
-        assert FakeDevice(overhead_ms=0.5).measure([model], PLAN)[0].ms == pytest.approx(expected, abs=1e-6)
-        half = FakeDevice(overhead_ms=0.5, speed=2).measure([model], PLAN)[0].ms
+        assert measure(FakeDevice(overhead_ms=0.5), [model], PLAN).models[0].ms == pytest.approx(expected, abs=1e-6)
+        half = measure(FakeDevice(overhead_ms=0.5, speed=2), [model], PLAN).models[0].ms
         assert half == pytest.approx(expected / 2, abs=1e-6)
 
 
@@ -114,10 +125,19 @@ class TestOrtDevice(DeviceContract):
         assert conditions["runtime"].startswith("onnxruntime ")
         assert conditions["pinned"] == "not possible here" or len(conditions["pinned"]) == 1
 
+    def test_every_sample_is_kept_with_what_it_was_taken_under(self, tmp_path: Path) -> None:
+        (sample,) = OrtDevice().run([write_conv(tmp_path / "model.onnx", 2)], PLAN, 0)
+        assert sample.time is not None
+        assert datetime.fromisoformat(sample.time).tzinfo is not None
+        if sys.platform == "linux":
+            assert sample.load is not None
+            assert sample.others is not None
+            assert sample.others >= 0
+
     def test_several_inputs_and_threads_run(self, tmp_path: Path) -> None:
         shape = Shape(1, 2, 2)
         layers = tuple(Identity(output=f"out{n}", inputs=(f"in{n}",), shape=shape) for n in range(2))
         write_onnx(Graph((("in0", shape), ("in1", shape)), layers, ("out0", "out1")), tmp_path / "two.onnx")
         device = OrtDevice(threads=2)
         assert device.conditions()["threads"] == 2
-        assert device.measure([tmp_path / "two.onnx"], PLAN)[0].ms > 0
+        assert measure(device, [tmp_path / "two.onnx"], PLAN).models[0].ms > 0

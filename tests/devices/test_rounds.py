@@ -1,12 +1,22 @@
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
 import pytest
 
-from cars_hw.devices import MeasurePlan, measure_in_rounds
-from cars_hw.devices.rounds import low_quantile, off_sessions, summarize, wants_more
+from cars_hw.devices import Measured, MeasurePlan, ModelFormat, Sample, Series, measure
+from cars_hw.devices.protocol import Progress
+from cars_hw.devices.rounds import has_drifted, low_quantile, off_sessions, summarize, wants_more
 from cars_hw.errors import InputError
 
 PLAN = MeasurePlan(sessions=5, max_extra_sessions=3, tolerance=0.05)
+REFERENCE = Path("reference")
+
+
+def samples(*times: float) -> list[Sample]:
+    return [Sample(ms) for ms in times]
 
 
 @pytest.mark.parametrize(("quantile", "expected"), [(0, 1), (0.05, 1), (0.1, 2), (0.11, 3), (0.5, 10), (1, 20)])
@@ -21,14 +31,14 @@ def test_a_single_run_is_its_own_quantile() -> None:
 
 def test_figure_and_spread_by_hand() -> None:
     # The median is 2; the distances from it are 1, 1, 0, 8, 0 with the median 1, half of 2.
-    measured = summarize([3.0, 1.0, 2.0, 10.0, 2.0])
+    measured = summarize(samples(3.0, 1.0, 2.0, 10.0, 2.0), PLAN)
     assert (measured.ms, measured.spread) == (2.0, 0.5)
-    assert measured.samples == (3.0, 1.0, 2.0, 10.0, 2.0)
+    assert measured.samples == tuple(samples(3.0, 1.0, 2.0, 10.0, 2.0))
     assert measured.sessions == 5
 
 
 @pytest.mark.parametrize(
-    ("samples", "off"),
+    ("times", "off"),
     [
         ([1.0, 1.0, 1.0, 1.0, 1.0], []),
         ([1.0, 1.04, 1.0, 0.96, 1.0], []),
@@ -38,12 +48,12 @@ def test_figure_and_spread_by_hand() -> None:
         ([1.0], []),
     ],
 )
-def test_a_session_is_off_against_the_median_of_the_others(samples: list[float], off: list[int]) -> None:
-    assert off_sessions(samples, 0.05) == off
+def test_a_session_is_off_against_the_median_of_the_others(times: list[float], off: list[int]) -> None:
+    assert off_sessions(times, 0.05) == off
 
 
 @pytest.mark.parametrize(
-    ("samples", "more"),
+    ("times", "more"),
     [
         ([], True),
         ([1.0] * 4, True),
@@ -54,65 +64,166 @@ def test_a_session_is_off_against_the_median_of_the_others(samples: list[float],
         ([1.0, 2.0] * 4, False),
     ],
 )
-def test_when_a_model_is_measured_again(samples: list[float], more: bool) -> None:
-    assert wants_more(samples, PLAN) is more
+def test_when_a_model_is_measured_again(times: list[float], more: bool) -> None:
+    assert wants_more(samples(*times), PLAN) is more
 
 
 class Script:
-    """Plays prepared samples and keeps what was asked."""
+    """A device that plays prepared times and keeps what was asked of it."""
 
-    def __init__(self, *models: list[float]) -> None:
-        self.models = models
-        self.taken = [0] * len(models)
-        self.rounds: list[list[int]] = []
+    name = "script"
+    model_format: ModelFormat = "onnx"
 
-    def __call__(self, order: list[int], _: int) -> list[float]:
-        self.rounds.append(order)
-        samples = [self.models[index][self.taken[index]] for index in order]
-        for index in order:
-            self.taken[index] += 1
-        return samples
+    def __init__(self, play: Callable[[str, int, int], float]) -> None:
+        """Play the time of a model, its how many-th session, and the block's seed."""
+        self.play = play
+        self.taken: dict[str, int] = {}
+        self.blocks: list[list[str]] = []
+
+    def conditions(self) -> dict[str, Any]:
+        return {}
+
+    def run(
+        self, models: Sequence[Path], plan: MeasurePlan, seed: int, progress: Progress | None = None
+    ) -> list[Sample]:
+        assert plan.sessions
+        names = [model.name for model in models]
+        self.blocks.append(names)
+        found = []
+        for done, name in enumerate(names, start=1):
+            number = self.taken[name] = self.taken.get(name, -1) + 1
+            found.append(Sample(self.play(name, number, seed)))
+            if progress is not None:
+                progress(done)
+        return found
+
+
+def paths(count: int) -> list[Path]:
+    return [Path(str(index)) for index in range(count)]
+
+
+def played(*models: list[float]) -> Script:
+    return Script(lambda name, number, _: models[int(name)][number])
 
 
 def test_only_what_is_off_is_measured_again_and_not_for_ever() -> None:
-    script = Script([1.0] * 9, [2.0, 2.0, 2.0, 2.5, 2.0, 2.0, 9.0], [3.0, 4.0] * 5)
-    steady, once_off, hopeless = measure_in_rounds(script, 3, PLAN)
-    assert steady.samples == (1.0,) * 5
-    assert once_off.samples == (2.0, 2.0, 2.0, 2.5, 2.0, 2.0)
+    script = played([1.0] * 9, [2.0, 2.0, 2.0, 2.5, 2.0, 2.0, 9.0], [3.0, 4.0] * 5)
+    steady, once_off, hopeless = measure(script, paths(3), PLAN).models
+    assert steady.samples == tuple(samples(*[1.0] * 5))
+    assert once_off.samples == tuple(samples(2.0, 2.0, 2.0, 2.5, 2.0, 2.0))
     assert once_off.ms == 2.0
     assert hopeless.sessions == 8
     assert hopeless.spread > 0.1
-    assert [sorted(order) for order in script.rounds] == [[0, 1, 2]] * 5 + [[1, 2], [2], [2]]
+    assert [sorted(block) for block in script.blocks] == [["0", "1", "2"]] * 5 + [["1", "2"], ["2"], ["2"]]
 
 
 def test_the_order_is_drawn_anew_each_round_and_follows_the_seed() -> None:
-    def orders(seed: int) -> list[list[int]]:
-        script = Script(*([1.0] * 5 for _ in range(12)))
-        measure_in_rounds(script, 12, MeasurePlan(seed=seed))
-        return script.rounds
+    def orders(seed: int) -> list[list[str]]:
+        script = Script(lambda *_: 1.0)
+        measure(script, paths(12), MeasurePlan(seed=seed))
+        return script.blocks
 
     assert orders(0) == orders(0) != orders(1)
     assert len({tuple(order) for order in orders(0)}) == 5
 
 
 def test_a_sample_belongs_to_its_model_whatever_the_order() -> None:
-    measured = measure_in_rounds(lambda order, _: [1.0 + index for index in order], 20, PLAN)
-    assert [measurement.ms for measurement in measured] == [1.0 + index for index in range(20)]
+    measured = measure(Script(lambda name, *_: 1.0 + int(name)), paths(20), PLAN)
+    assert [measurement.ms for measurement in measured.models] == [1.0 + index for index in range(20)]
+    assert measured.reference is None
 
 
-@pytest.mark.parametrize("stop", range(8))
-def test_going_on_after_any_round_ends_where_it_would_have_ended(stop: int) -> None:
-    def run(order: list[int], seed: int) -> list[float]:
-        return [1.0 + (seed * (index + 3) % 17) / 100 for index in order]
+def test_the_reference_stands_at_both_ends_of_every_block_and_in_no_model_s_figures() -> None:
+    script = Script(lambda name, *_: 7.0 if name == REFERENCE.name else 1.0)
+    done: list[int] = []
+    plan = MeasurePlan(sessions=2, block=4)
+    measured = measure(script, paths(10), plan, reference=REFERENCE, progress=done.append)
+    assert [len(block) for block in script.blocks] == [6, 6, 4] * 2
+    for block in script.blocks:
+        assert [place for place, name in enumerate(block) if name == REFERENCE.name] == [0, len(block) - 1]
+    assert all(measurement.ms == 1.0 for measurement in measured.models)
+    assert measured.reference is not None
+    assert (measured.reference.ms, measured.reference.sessions) == (7.0, 12)
+    assert done == sorted(done)
+    assert done[-1] == 20
 
-    whole: list[list[list[float]]] = []
-    expected = measure_in_rounds(run, 6, PLAN, on_round=lambda taken: whole.append([list(one) for one in taken]))
-    assert len(whole) == 8
-    kept = whole[stop]
-    further: list[int] = []
-    resumed = measure_in_rounds(run, 6, PLAN, samples=kept, on_round=lambda _: further.append(1))
-    assert resumed == expected
-    assert len(further) == 7 - stop
+
+def test_a_sample_knows_what_the_reference_took_at_its_place() -> None:
+    # The machine becomes slower while the block runs: from 10 to 12 over the five steps from end to end.
+    measured = measure(
+        Script(lambda name, number, _: 10.0 + 2.0 * number if name == REFERENCE.name else 1.0),
+        paths(4),
+        MeasurePlan(sessions=1, max_extra_sessions=0),
+        reference=REFERENCE,
+    )
+    around = sorted(measurement.samples[0].reference_ms or 0.0 for measurement in measured.models)
+    assert around == pytest.approx([10.4, 10.8, 11.2, 11.6])
+
+
+def test_sessions_while_the_machine_was_slower_are_taken_again_and_outvoted() -> None:
+    # In the third and fourth of five rounds everything takes a fifth longer, the reference too.
+    class Slowing(Script):
+        def run(
+            self, models: Sequence[Path], plan: MeasurePlan, seed: int, progress: Progress | None = None
+        ) -> list[Sample]:
+            factor = 1.2 if len(self.blocks) in (2, 3) else 1.0
+            return [sample._replace(ms=sample.ms * factor) for sample in super().run(models, plan, seed, progress)]
+
+    script = Slowing(lambda name, *_: 5.0 if name == REFERENCE.name else 1.0)
+    measured = measure(script, paths(3), PLAN, reference=REFERENCE)
+    assert len(script.blocks) == 7
+    for measurement in measured.models:
+        assert [sample.ms for sample in measurement.samples] == [1.0, 1.0, 1.2, 1.2, 1.0, 1.0, 1.0]
+        assert [has_drifted(sample, PLAN, 5.0) for sample in measurement.samples] == [
+            ms == 1.2 for ms in (1.0, 1.0, 1.2, 1.2, 1.0, 1.0, 1.0)
+        ]
+        assert (measurement.ms, measurement.spread) == (1.0, 0.0)
+
+
+def test_a_machine_that_stays_slower_than_it_used_to_be_is_measured_as_it_is() -> None:
+    script = Script(lambda name, *_: 6.0 if name == REFERENCE.name else 1.2)
+    measured = measure(script, paths(2), PLAN, reference=REFERENCE, usual_ms=5.0)
+    # All sessions drifted, so all the extra ones were spent, and all count.
+    assert [measurement.sessions for measurement in measured.models] == [8, 8]
+    assert [measurement.ms for measurement in measured.models] == [1.2, 1.2]
+
+
+def test_drift_by_hand() -> None:
+    plan = MeasurePlan(sessions=3, drift_tolerance=0.03)
+    taken = [
+        Sample(ms, reference_ms=around) for ms, around in ((1.0, 10.0), (1.1, 10.29), (1.5, 10.31), (9.0, 9.6))
+    ]
+    assert [has_drifted(sample, plan, 10.0) for sample in taken] == [False, False, True, True]
+    assert not any(has_drifted(sample, plan, None) for sample in taken)
+    # Two of three that were asked for are enough to do without the drifted ones; one is not.
+    assert summarize(taken, plan, 10.0).ms == pytest.approx(1.05)
+    assert summarize(taken[1:], plan, 10.0).ms == 1.5
+    assert wants_more(taken, plan, 10.0)
+    assert not wants_more(taken, plan, None) or off_sessions([1.0, 1.1, 1.5, 9.0], plan.tolerance)
+
+
+def noisy(name: str, _number: int, seed: int) -> float:
+    return 1.0 + (seed * (len(name) + ord(name[-1]) + 3) % 17) / 100
+
+
+def copied(series: Series) -> Series:
+    return Series([list(one) for one in series.models], list(series.reference), list(series.rounds))
+
+
+@pytest.mark.parametrize("reference", [None, REFERENCE])
+def test_going_on_after_any_block_ends_where_it_would_have_ended(reference: Path | None) -> None:
+    plan = MeasurePlan(sessions=5, max_extra_sessions=3, tolerance=0.05, block=4)
+    whole: list[Series] = []
+
+    def run(**options: Any) -> Measured:  # noqa: ANN401
+        return measure(Script(noisy), paths(10), plan, reference=reference, **options)
+
+    expected = run(on_block=lambda series: whole.append(copied(series)))
+    assert len(whole) > 15
+    for stop, kept in enumerate(whole):
+        further: list[int] = []
+        assert run(series=copied(kept), on_block=lambda _, further=further: further.append(1)) == expected
+        assert len(further) == len(whole) - stop - 1
 
 
 @pytest.mark.parametrize(
@@ -122,6 +233,8 @@ def test_going_on_after_any_round_ends_where_it_would_have_ended(stop: int) -> N
         {"min_runs": 0},
         {"quantile": 1.5},
         {"tolerance": 0.0},
+        {"drift_tolerance": 0.0},
+        {"block": 0},
         {"max_seconds": 0.0},
         {"seed": -1},
         {"max_extra_sessions": -1},

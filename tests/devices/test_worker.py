@@ -24,7 +24,7 @@ def measure(code: str, tmp_path: Path, time_limit_s: float = 20.0) -> float:
     model = tmp_path / "model.onnx"
     model.write_bytes(b"")
     device = OrtDevice(worker=stub(code), time_limit_s=time_limit_s)
-    return device.measure([model], PLAN)[0].ms
+    return device.run([model], PLAN, 0)[0].ms
 
 
 def test_an_answer_is_the_measurement(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_an_interrupted_measurement_leaves_no_worker_behind(tmp_path: Path) -> N
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        OrtDevice(worker=stub(code)).measure(models, PLAN, interrupt)
+        OrtDevice(worker=stub(code)).run(models, PLAN, 0, interrupt)
     assert workers
     assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
 

@@ -201,7 +201,7 @@ def test_another_seed_gives_another_search() -> None:
 
 def test_the_front_is_not_dominated_and_comes_cheapest_first() -> None:
     search, _ = make_search("size", population=16)
-    front = search.run()
+    front = search.front(search.run())
     for one in front:
         for other in front:
             worse = other.accuracy < one.accuracy or other.costs > one.costs

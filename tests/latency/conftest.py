@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cars_hw.devices import Measurement
+from cars_hw.devices import Measurement, Sample
 from cars_hw.genotype import Genotype
 from cars_hw.latency import CalibrationNetwork, LatencyTable, spec_keys
 from cars_hw.latency.predictor import fit_coefficients
@@ -20,7 +20,7 @@ MakeTable = Callable[..., LatencyTable]
 
 
 def exactly(ms: float) -> Measurement:
-    return Measurement(ms, (ms, ms), 0.0)
+    return Measurement(ms, (Sample(ms), Sample(ms)), 0.0)
 
 
 @pytest.fixture

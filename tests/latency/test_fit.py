@@ -1,10 +1,24 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from cars_hw.errors import DeviceError, InputError
-from cars_hw.latency.fit import Observations, conformal_margin, fit_line, leave_one_out, net_costs
+from cars_hw.latency.fit import (
+    GAIN,
+    Line,
+    Observations,
+    add_factors,
+    conformal_margin,
+    fit_best,
+    fit_line,
+    leave_one_out,
+    net_costs,
+)
+
+KINDS = np.array([0, 1, 1, 2, 2, 3])
 
 
 def observations(
@@ -16,7 +30,7 @@ def observations(
     elements = np.array([1e5, 2e5, 4e5, 1e4, 1e4, 0.0])
     costs = np.array([0.1, 0.2, 0.4, 0.3, 0.2, 0.1])
     measured = slope * counts @ net_costs(costs, elements, conversion_ns) + intercept
-    return Observations(counts, costs, elements, measured)
+    return Observations(counts, costs, elements, KINDS, measured)
 
 
 @pytest.mark.parametrize(("slope", "intercept"), [(1.0, 0.0), (0.6, 0.5), (2.5, 0.01)])
@@ -43,7 +57,7 @@ def test_net_costs_are_not_negative() -> None:
 def test_the_error_that_is_squared_is_relative() -> None:
     counts = np.array([[1.0], [1.0], [2.0], [2.0]])
     measured = np.array([1.0, 1.2, 10.0, 14.0])
-    line = fit_line(Observations(counts, np.array([1.0]), np.array([0.0]), measured))
+    line = fit_line(Observations(counts, np.array([1.0]), np.array([0.0]), np.array([0]), measured))
     low, high = line.slope + line.intercept_ms, 2 * line.slope + line.intercept_ms
     # At each point the least squared relative error is at (sum of 1/y) / (sum of 1/y^2).
     assert low == pytest.approx((1 / 1.0 + 1 / 1.2) / (1 / 1.0 + 1 / 1.44))
@@ -52,7 +66,7 @@ def test_the_error_that_is_squared_is_relative() -> None:
 
 def test_a_line_that_falls_is_refused() -> None:
     rising = observations(1.0, 0.1, 0.0)
-    falling = Observations(rising.counts, rising.costs, rising.elements, 20 - rising.measured)
+    falling = replace(rising, measured=20 - rising.measured)
     with pytest.raises(DeviceError, match="not slower"):
         fit_line(falling)
 
@@ -61,14 +75,63 @@ def test_a_network_is_judged_by_the_others_alone() -> None:
     exact = observations(0.8, 0.2, 0.0, networks=8)
     measured = exact.measured.copy()
     measured[3] *= 1.5
-    changed = Observations(exact.counts, exact.costs, exact.elements, measured)
+    changed = replace(exact, measured=measured)
     # Without it the line is exact, so it stands out by all of its half.
-    assert leave_one_out(changed, [3]) == pytest.approx([0.5])
-    both = leave_one_out(changed, [3, 0])
+    assert leave_one_out(changed, [3], [None])[0] == pytest.approx([0.5])
+    (both,) = leave_one_out(changed, [3, 0], [None])
     assert both.shape == (2,)
     assert both[0] == pytest.approx(0.5)
     # The others are judged by a line that it has bent.
     assert abs(both[1]) > 0.001
+
+
+def with_factors(factors: list[float], *, noise: float = 0.0, networks: int = 30) -> Observations:
+    plain = observations(1.0, 0.0, 0.0, networks=networks)
+    measured = plain.by_kind(0.0) @ np.array(factors) + 0.2
+    rng = np.random.default_rng(7)
+    return replace(plain, measured=measured * np.exp(noise * rng.standard_normal(networks)))
+
+
+def test_the_parts_by_kind_are_the_parts_of_the_sum() -> None:
+    seen = observations(1.0, 0.0, 0.0, networks=3)
+    parts = seen.by_kind(0.5)
+    assert parts.shape == (3, 4)
+    assert parts.sum(axis=1) == pytest.approx(seen.sums(0.5))
+    # Kind 1 is the second operation and the third, each half of it conversion.
+    assert parts[:, 1] == pytest.approx(seen.counts[:, 1] * 0.1 + seen.counts[:, 2] * 0.2)
+
+
+def test_factors_that_are_there_are_found() -> None:
+    factors = [0.7, 1.1, 1.0, 1.4]
+    seen = with_factors(factors)
+    line = add_factors(fit_line(seen), seen, 1e-9)
+    assert line.factors is not None
+    assert line.slope * line.factors == pytest.approx(factors, abs=1e-3)
+    assert line.predict(seen) == pytest.approx(seen.measured, rel=1e-4)
+
+
+def test_ridge_by_its_normal_equations() -> None:
+    seen = with_factors([0.7, 1.1, 1.0, 1.4], noise=0.02)
+    line = Line(0.9, 0.1, 0.0)
+    penalty = 0.05
+    found = add_factors(line, seen, penalty)
+    # Minimise sum(w * (t - X d - b)^2) + penalty * |d|^2 over d and b, with w = 1 / y^2.
+    x = np.c_[0.9 * seen.by_kind(0.0), np.ones(30)]
+    w = seen.measured**-2.0
+    t = seen.measured - (0.9 * seen.sums(0.0) + 0.1)
+    solution = np.linalg.solve(x.T @ (w[:, None] * x) + np.diag([penalty] * 4 + [0.0]), x.T @ (w * t))
+    assert found.factors == pytest.approx(1 + solution[:4])
+    assert found.intercept_ms == pytest.approx(0.1 + solution[4])
+
+
+def test_factors_are_had_only_where_they_help_with_networks_that_are_left_out() -> None:
+    bent = fit_best(with_factors([0.7, 1.1, 1.0, 1.4], noise=0.01), range(30))
+    assert bent.line.factors is not None
+    assert bent.left_out_error["ridge"] < GAIN * bent.left_out_error["affine"]
+    assert float(np.abs(bent.residuals).mean()) == pytest.approx(bent.left_out_error["ridge"])
+    straight = fit_best(with_factors([0.9] * 4, noise=0.02), range(30))
+    assert straight.line.factors is None
+    assert float(np.abs(straight.residuals).mean()) == pytest.approx(straight.left_out_error["affine"])
 
 
 @pytest.mark.parametrize(
@@ -88,6 +151,28 @@ def test_the_conformal_rank_by_hand(count: int, level: float, rank: int, reached
     margin, achieved = conformal_margin(residuals, level)
     assert margin == rank
     assert achieved == pytest.approx(reached)
+
+
+def test_the_margin_with_drift_by_hand() -> None:
+    # At half the level of 3 residuals the second counts, 2 of 3: of the six products the fourth smallest.
+    residuals, drifts = (0.0, 0.1, 0.2), (-0.1, 0.1)
+    products = sorted((1 + residual) * (1 + drift) for residual in residuals for drift in drifts)
+    margin, level = conformal_margin(residuals, 0.5, drifts)
+    assert margin == pytest.approx(products[3] - 1)
+    assert level == 0.5
+    assert conformal_margin(residuals, 0.5, (0.0,)) == conformal_margin(residuals, 0.5)
+
+
+def test_a_machine_that_wanders_is_covered_too() -> None:
+    rng = np.random.default_rng(2)
+    covered = []
+    for _ in range(3000):
+        residuals = 0.02 * rng.standard_normal(40)
+        drifts = 0.05 * rng.standard_normal(40)
+        margin, _ = conformal_margin(tuple(residuals), 0.9, tuple(drifts))
+        fresh = (1 + 0.02 * rng.standard_normal()) * (1 + 0.05 * rng.standard_normal()) - 1
+        covered.append(fresh <= margin)
+    assert 0.87 <= np.mean(covered) <= 0.95
 
 
 def test_a_margin_is_never_negative() -> None:

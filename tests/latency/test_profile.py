@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cars_hw.devices import Device, FakeDevice, Measurement, MeasurePlan, ModelFormat
+from cars_hw.devices import Device, FakeDevice, MeasurePlan, ModelFormat, Sample
 from cars_hw.devices.protocol import Progress
 from cars_hw.errors import DeviceError, InputError, TableError
 from cars_hw.genotype import Genotype
@@ -23,6 +23,7 @@ from cars_hw.latency import (
     validate,
 )
 from cars_hw.latency.calibration import spread_genotypes
+from cars_hw.latency.validate import PASSES
 from cars_hw.space import SearchSpace
 from cars_hw.spec import NetworkSpec
 from cars_hw.zoo import zoo
@@ -33,27 +34,27 @@ PLAN = MeasurePlan(sessions=3, max_extra_sessions=2, tolerance=0.02)
 
 
 class Counting:
-    """A device that counts its model sessions, and gives up after so many rounds."""
+    """A device that counts its model sessions, and gives up after so many blocks."""
 
-    def __init__(self, device: Device, rounds: int | None = None) -> None:
+    def __init__(self, device: Device, blocks: int | None = None) -> None:
         self.device = device
         self.name: str = device.name
         self.model_format: ModelFormat = device.model_format
-        self.rounds = rounds
+        self.blocks = blocks
         self.sessions = 0
 
     def conditions(self) -> dict[str, Any]:
         return self.device.conditions()
 
-    def measure(
-        self, models: Sequence[Path], plan: MeasurePlan, progress: Progress | None = None
-    ) -> list[Measurement]:
-        if self.rounds == 0:
+    def run(
+        self, models: Sequence[Path], plan: MeasurePlan, seed: int, progress: Progress | None = None
+    ) -> list[Sample]:
+        if self.blocks == 0:
             raise KeyboardInterrupt
-        if self.rounds is not None:
-            self.rounds -= 1
-        measured = self.device.measure(models, plan, progress)
-        self.sessions += sum(measurement.sessions for measurement in measured)
+        if self.blocks is not None:
+            self.blocks -= 1
+        measured = self.device.run(models, plan, seed, progress)
+        self.sessions += len(measured)
         return measured
 
 
@@ -86,7 +87,10 @@ def test_a_profile_holds_all_that_there_is(finished: tuple[LatencyTable, Path, i
     assert LatencyTable.read(out) == table
     assert not out.with_name("table.json.partial").exists()
     everything = [table.overhead, *table.entries.values(), *(network.measured for network in table.calibration)]
-    assert sessions == sum(measurement.sessions for measurement in everything)
+    assert table.reference is not None
+    beside = table.reference.operations.sessions + table.reference.networks.sessions
+    assert sessions == beside + sum(measurement.sessions for measurement in everything)
+    assert all(sample.reference_ms is not None for measurement in everything for sample in measurement.samples)
     assert {measurement.sessions for measurement in everything} <= {3, 4, 5}
     assert max(measurement.sessions for measurement in everything) > 3
     assert (table.device, table.threads, table.plan["sessions"]) == ("fake", 1, 3)
@@ -98,11 +102,16 @@ def test_predictions_hold_on_networks_that_took_no_part() -> None:
     table = profile(device, SPEC, calibration=16, plan=MeasurePlan(sessions=3))
     fresh = fresh_genotypes(table, 40, np.random.default_rng(8))
     result = validate(table, device, [*fresh, zoo()["SNAS_aggressive"].genotype], plan=MeasurePlan(sessions=3))
-    assert result.mean_error < 0.05
-    assert result.kendall_tau is not None
-    assert result.kendall_tau > 0.85
+    accuracy = result.accuracy
+    assert accuracy.mean_error < 0.05
+    assert accuracy.kendall_tau is not None
+    assert accuracy.kendall_tau > 0.85
     assert result.coverage >= 0.85
-    assert result.within_10 >= 0.95
+    assert accuracy.within_10 >= 0.95
+    assert result.noise_floor is not None
+    assert 0 < result.noise_floor < 0.02
+    assert set(result.baselines) == {"multiply-adds", "table sum", "operation counts"}
+    assert all(baseline.mean_error > accuracy.mean_error for baseline in result.baselines.values())
     assert 0 < result.noise < 0.02
     assert len(result.rows) == 41
     assert json.loads(json.dumps(result.to_dict()))["rows"][0]["measured_ms"] == result.rows[0].measured_ms
@@ -114,8 +123,11 @@ def test_a_machine_that_has_become_slower_is_told_from_a_predictor_that_is_off()
     fresh = fresh_genotypes(table, 4, np.random.default_rng(0))
     slower = validate(table, FakeDevice(speed=0.8), fresh, plan=PLAN, progress=done.append)
     assert slower.drift == pytest.approx(0.25, abs=1e-4)
-    assert slower.bias == pytest.approx(-0.2, abs=0.03)
-    assert done[-1] == 4 * PLAN.sessions
+    assert slower.then_and_now == pytest.approx(0.25, abs=1e-4)
+    assert slower.noise_floor == pytest.approx(0.0, abs=1e-9)
+    assert slower.accuracy.bias == pytest.approx(-0.2, abs=0.03)
+    assert done == sorted(done)
+    assert done[-1] == PASSES * 4 * PLAN.sessions
     assert validate(table, FakeDevice(), fresh, plan=PLAN).drift == pytest.approx(0.0, abs=1e-6)
 
 
@@ -145,21 +157,21 @@ def test_fresh_genotypes_are_all_different_and_no_calibration(finished: tuple[La
         fresh_genotypes(table, 3, np.random.default_rng(0), Single())
 
 
-# The stages have 3 rounds each, and up to 2 for what is off.
-@pytest.mark.parametrize("rounds", [0, 1, 3, 4, 7])
+# Operations have three rounds of four blocks and up to two for what is off; networks have one block a round.
+@pytest.mark.parametrize("blocks", [0, 1, 5, 12, 14, 18])
 def test_an_interrupted_profile_goes_on_where_it_was(
-    rounds: int, finished: tuple[LatencyTable, Path, int], tmp_path: Path
+    blocks: int, finished: tuple[LatencyTable, Path, int], tmp_path: Path
 ) -> None:
     table, _, sessions = finished
     out = tmp_path / "table.json"
-    first, second = Counting(FakeDevice(noise=0.01), rounds), noisy()
+    first, second = Counting(FakeDevice(noise=0.01), blocks), noisy()
     try:
         run(first, out)
     except KeyboardInterrupt:
         assert not out.exists()
     else:
-        pytest.fail("the profile has fewer rounds than the test interrupts it after")
-    assert out.with_name("table.json.partial").exists() == (rounds > 0)
+        pytest.fail("the profile has fewer blocks than the test interrupts it after")
+    assert out.with_name("table.json.partial").exists() == (blocks > 0)
     assert run(second, out, resume=True) == table
     assert LatencyTable.read(out) == table
     assert first.sessions + second.sessions == sessions
@@ -236,13 +248,13 @@ def test_progress_runs_through_both_stages() -> None:
 
 def test_samples_that_no_predictor_can_be_made_of_are_not_kept(tmp_path: Path) -> None:
     class Backwards(Counting):
-        def measure(
-            self, models: Sequence[Path], plan: MeasurePlan, progress: Progress | None = None
-        ) -> list[Measurement]:
-            measured = super().measure(models, plan, progress)
-            if len(models) > 8:
-                return measured
-            return [Measurement(1 / taken.ms, (1 / taken.ms,), 0.0) for taken in measured]
+        def run(
+            self, models: Sequence[Path], plan: MeasurePlan, seed: int, progress: Progress | None = None
+        ) -> list[Sample]:
+            measured = super().run(models, plan, seed, progress)
+            # Operations come in full blocks, and the overhead in one of them.
+            networks = len(models) == 8 + 2
+            return [sample._replace(ms=1 / sample.ms) for sample in measured] if networks else measured
 
     with pytest.raises(DeviceError, match="not slower"):
         run(Backwards(FakeDevice()), tmp_path / "table.json")
@@ -268,7 +280,7 @@ def test_calibration_networks_are_drawn_and_spread(finished: tuple[LatencyTable,
 def test_whole_networks_are_measured_in_their_order() -> None:
     rng = np.random.default_rng(0)
     heavy, light = (SearchSpace((operation,)).sample(rng) for operation in ("sep_conv_5x5", "skip_connect"))
-    first = measure_genotypes(FakeDevice(), SPEC, [heavy, light], PLAN)
-    second = measure_genotypes(FakeDevice(), SPEC, [light, heavy], PLAN)
+    first = measure_genotypes(FakeDevice(), SPEC, [heavy, light], PLAN).models
+    second = measure_genotypes(FakeDevice(), SPEC, [light, heavy], PLAN).models
     assert first == second[::-1]
     assert first[0].ms > first[1].ms

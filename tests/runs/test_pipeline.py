@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 import torch
 
-from cars_hw.devices import FakeDevice, MeasurePlan
+from cars_hw.devices import FakeDevice, MeasurePlan, measure
 from cars_hw.errors import BudgetError, InputError, RunError
 from cars_hw.evolution.search import EvolutionSettings
 from cars_hw.export.card import ModelCard, card_path
-from cars_hw.latency import LatencyTable, Predictor, smallest
+from cars_hw.latency import LatencyTable, Predictor, measure_genotypes, smallest
 from cars_hw.presets import PRESETS, Preset
 from cars_hw.report.page import write_report
 from cars_hw.runs.export import export_run
@@ -76,7 +76,7 @@ def test_from_a_search_to_verified_models_and_a_report(
         card = ModelCard.read(card_path(model.path))
         assert card.genotype == network.genotype
         assert card.accuracy == network.accuracy == row.accuracy
-        assert card.measured_ms == row.measured_ms == device.measure([model.path], MeasurePlan())[0].ms
+        assert card.measured_ms == row.measured_ms == measure(device, [model.path]).models[0].ms
         assert row.within_budget is (row.measured_ms <= limit)
         assert row.deviation == pytest.approx(row.measured_ms / predictor.predict(network.genotype).ms - 1)
     page = write_report(run).read_text()
@@ -86,6 +86,31 @@ def test_from_a_search_to_verified_models_and_a_report(
     before = run.weights_path(trained[0].name).stat().st_mtime_ns
     train_run(run, data=data, top=2, jobs=1)
     assert run.weights_path(trained[0].name).stat().st_mtime_ns == before
+
+
+def test_the_front_is_held_against_the_device_and_written_down(
+    table: LatencyTable, tmp_path: Path, data: DataSource
+) -> None:
+    plan = make_plan(table, data)
+    limit = plan.budgets[0].limit_ms
+    assert limit is not None
+    predicted = run_search(plan, tmp_path / "predicted").front()
+    assert all(network.promises[0].measured_ms is None for network in predicted)
+    # The device has become slower than its table, just so that a part of the front is too slow.
+    device = FakeDevice(speed=0.9 * predicted[-1].promises[0].predicted_ms / limit)
+    run = run_search(plan, tmp_path / "run", devices=[device], measure_plan=MeasurePlan(sessions=1))
+    front, struck = run.front(), run.struck()
+    assert front
+    assert struck
+    assert not any(network.promises[0].broken for network in front)
+    assert all(network.promises[0].broken for network in struck)
+    assert {network.genotype for network in predicted} <= {network.genotype for network in front + struck}
+    for network in front + struck:
+        (promise,) = network.promises
+        assert promise.asked_ms == limit
+        (measured,) = measure_genotypes(device, table.spec, [network.genotype], MeasurePlan(sessions=1)).models
+        assert promise.measured_ms == measured.ms
+    assert [network.name for network in struck] == [f"struck-{n:02d}" for n in range(1, len(struck) + 1)]
 
 
 def test_trained_networks_start_from_the_shared_weights(

@@ -1,0 +1,61 @@
+"""``cars-hw table``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from cars_hw.cli.common import FILE, json_option, milliseconds, percent, print_json, print_table
+
+SHOWN = 20
+
+
+@click.group("table")
+def command() -> None:
+    """Look into latency tables."""
+
+
+@command.command("diff")
+@click.option("--all", "everything", is_flag=True, help="Also list what moved by less than the noise.")
+@json_option
+@click.argument("before", type=FILE)
+@click.argument("after", type=FILE)
+def diff(before: Path, after: Path, everything: bool, as_json: bool) -> None:
+    """Compare the tables BEFORE and AFTER: what moved by more than the noise.
+
+    An operation's noise is three standard errors of the two medians over its sessions.
+    """
+    from cars_hw.latency import LatencyTable, compare_tables
+
+    found = compare_tables(LatencyTable.read(before), LatencyTable.read(after))
+    if as_json:
+        print_json(found.to_dict())
+        return
+    for title, moved in (("operations", found.operations), ("calibration networks", found.networks)):
+        beyond = [one for one in moved if one.beyond_noise]
+        shown = sorted(moved if everything else beyond, key=lambda one: -abs(one.ratio - 1))
+        click.echo(f"{len(beyond)} of {len(moved)} {title} in both tables moved by more than the noise.")
+        if shown:
+            rows = [
+                (
+                    one.name,
+                    milliseconds(one.before_ms),
+                    milliseconds(one.after_ms),
+                    f"{100 * (one.ratio - 1):+.1f}%",
+                    percent(one.noise),
+                )
+                for one in (shown if everything else shown[:SHOWN])
+            ]
+            print_table("", (title, str(before), str(after), "change", "noise"), rows)
+        if len(shown) > SHOWN and not everything:
+            click.echo(f"{len(shown) - SHOWN} more; --all lists them.")
+    for name, (old, new) in found.conditions.items():
+        click.echo(f"{name}: {old} -> {new}")
+    for names, path in ((found.only_before, before), (found.only_after, after)):
+        if names:
+            click.echo(f"{len(names)} operations only in {path}, first {names[0]}")
+    click.echo(
+        f"The median operation changed by {percent(found.median_change)} either way; "
+        f"the second table's take {found.median_ratio:.3f} times what the first one's do."
+    )

@@ -1,0 +1,126 @@
+"""Two tables of one network: what moved by more than the noise."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any, Final
+
+from cars_hw.devices.protocol import Measurement
+from cars_hw.errors import TableError
+from cars_hw.latency.table import LatencyTable
+
+SIGMAS: Final = 3.0
+"""So many standard errors apart two figures have to be to differ."""
+
+TO_DEVIATION: Final = 1.4826
+"""From a median absolute deviation to the standard deviation of the normal distribution that has it."""
+
+TO_MEDIAN: Final = 1.2533
+"""By so much the standard error of a median exceeds that of a mean."""
+
+LEAST_SPREAD: Final = 0.005
+"""Three sessions that happen to agree do not make a measurement better than this."""
+
+
+@dataclass(frozen=True)
+class Moved:
+    """One operation or network in both tables.
+
+    ``ratio`` is the second figure over the first, and ``noise`` how far it may be from 1 by chance, a fraction.
+    """
+
+    name: str
+    before_ms: float
+    after_ms: float
+    ratio: float
+    noise: float
+
+    @property
+    def beyond_noise(self) -> bool:
+        """Whether it moved by more than the noise."""
+        return abs(math.log(self.ratio)) > math.log1p(self.noise)
+
+
+@dataclass(frozen=True)
+class TableDifference:
+    """What differs between two tables.
+
+    ``operations`` and ``networks`` are what both hold, in the first one's order; ``only_before`` and
+    ``only_after`` name operations that one alone holds, and ``conditions`` what they were made under, by name,
+    where it differs. ``median_ratio`` is of the operations, and ``median_change`` how far an operation moved
+    either way, a fraction.
+    """
+
+    operations: tuple[Moved, ...]
+    networks: tuple[Moved, ...]
+    only_before: tuple[str, ...]
+    only_after: tuple[str, ...]
+    conditions: dict[str, tuple[Any, Any]]
+    median_ratio: float
+    median_change: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        named = {
+            kind: [{**asdict(moved), "beyond_noise": moved.beyond_noise} for moved in getattr(self, kind)]
+            for kind in ("operations", "networks")
+        }
+        return {**asdict(self), **named}
+
+
+def compare_tables(before: LatencyTable, after: LatencyTable) -> TableDifference:
+    """Compare two tables of the same network, from one device or from two.
+
+    Raises:
+        TableError: they are of different networks, or have no operation in common.
+    """
+    if before.spec != after.spec:
+        raise TableError(
+            f"the tables are of different networks, {before.spec.describe()} and {after.spec.describe()}; "
+            "compare tables of one network"
+        )
+    operations = tuple(
+        _moved(name, entry, after.entries[name]) for name, entry in before.entries.items() if name in after.entries
+    )
+    if not operations:
+        raise TableError("the tables have no operation in common; compare tables of one network")
+    later = {network.genotype.key(): network.measured for network in after.calibration}
+    networks = tuple(
+        _moved(network.genotype.to_darts(), network.measured, later[network.genotype.key()])
+        for network in before.calibration
+        if network.genotype.key() in later
+    )
+    return TableDifference(
+        operations=operations,
+        networks=networks,
+        only_before=tuple(name for name in before.entries if name not in after.entries),
+        only_after=tuple(name for name in after.entries if name not in before.entries),
+        conditions=_differing(_conditions(before), _conditions(after)),
+        median_ratio=median(moved.ratio for moved in operations),
+        median_change=median(abs(moved.ratio - 1) for moved in operations),
+    )
+
+
+def _moved(name: str, before: Measurement, after: Measurement) -> Moved:
+    noise = SIGMAS * math.hypot(_standard_error(before), _standard_error(after))
+    return Moved(name, before.ms, after.ms, after.ms / before.ms, noise)
+
+
+def _standard_error(measured: Measurement) -> float:
+    """Return that of the median of the sessions, a fraction."""
+    return TO_MEDIAN * TO_DEVIATION * max(measured.spread, LEAST_SPREAD) / math.sqrt(measured.sessions)
+
+
+def _conditions(table: LatencyTable) -> dict[str, Any]:
+    told = {name: value for name, value in table.conditions.items() if name not in ("time", "load")}
+    return {"device": table.device, "precision": table.precision, "created": table.created, **told}
+
+
+def _differing(before: dict[str, Any], after: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    return {
+        name: (before.get(name), after.get(name))
+        for name in dict.fromkeys((*before, *after))
+        if before.get(name) != after.get(name)
+    }
