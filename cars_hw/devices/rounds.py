@@ -58,7 +58,7 @@ def measure(
         reference: a model that has a session before and after every block of the others: what it takes tells
             a machine that has changed from a model that is slow.
         usual_ms: what the reference usually takes, such as when a table was made; the median of this
-            measurement, if None.
+            measurement, if None, or if that is out of the tolerance altogether.
         progress: called with the model sessions done so far.
         series: what an interrupted measurement has; extended in place. Rounds and blocks are seeded by their
             numbers, so that what follows is what would have followed.
@@ -95,7 +95,7 @@ def measure(
             series.models[index].append(sample)
         if on_block is not None:
             on_block(series)
-    usual = usual_ms or _usual(series.reference)
+    usual = _usual(series.reference, plan, usual_ms)
     return Measured(
         [summarize(taken, plan, usual) for taken in series.models],
         summarize(series.reference, plan, None) if series.reference else None,
@@ -161,7 +161,7 @@ def _blocks(plan: MeasurePlan, series: Series, usual_ms: float | None) -> Iterat
     for number in range(plan.sessions + plan.max_extra_sessions):
         if len(series.rounds) == number:
             series.rounds.append(len(series.reference))
-        usual = usual_ms or _usual(series.reference[: series.rounds[number]])
+        usual = _usual(series.reference[: series.rounds[number]], plan, usual_ms)
         rng = np.random.default_rng((plan.seed, number))
         order = [int(index) for index in rng.permutation(len(series.models))]
         # Whoever wants more has been in every round so far, so its samples number the rounds.
@@ -178,8 +178,15 @@ def _blocks(plan: MeasurePlan, series: Series, usual_ms: float | None) -> Iterat
                 yield block, int(seeds[start])
 
 
-def _usual(reference: Sequence[Sample]) -> float | None:
-    return median(sample.ms for sample in reference) if reference else None
+def _usual(reference: Sequence[Sample], plan: MeasurePlan, usual_ms: float | None) -> float | None:
+    """Return what the reference has to be near to: ``usual_ms``, or its own median.
+
+    A machine that is another one by now, and not just at times, does not become what it was by waiting for it.
+    """
+    if not reference:
+        return usual_ms
+    own = median(sample.ms for sample in reference)
+    return own if usual_ms is None or abs(own / usual_ms - 1) > plan.drift_tolerance else usual_ms
 
 
 def _between(taken: Sequence[Sample]) -> list[Sample]:

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -176,6 +180,59 @@ def test_an_interrupted_profile_goes_on_where_it_was(
     assert LatencyTable.read(out) == table
     assert first.sessions + second.sessions == sessions
     assert list(tmp_path.iterdir()) == [out]
+
+
+def test_killed_at_any_moment_a_profile_resumes_and_measures_everything_as_often_as_it_should(
+    tmp_path: Path,
+) -> None:
+    def start(out: Path) -> subprocess.Popen[bytes]:
+        small = [
+            "--channels",
+            "4",
+            "--layers",
+            "3",
+            "--resolution",
+            "8",
+            "--in-channels",
+            "1",
+            "--calibration",
+            "6",
+        ]
+        command = [
+            sys.executable,
+            "-m",
+            "cars_hw",
+            "profile",
+            "--device",
+            "fake",
+            *small,
+            "--out",
+            str(out),
+            "--resume",
+        ]
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    whole, broken = tmp_path / "whole.json", tmp_path / "broken.json"
+    partial = broken.with_name("broken.json.partial")
+    assert start(whole).wait(timeout=120) == 0
+    rng = np.random.default_rng(3)
+    seen = []
+    for _ in range(3):
+        process = start(broken)
+        size = partial.stat().st_size if partial.exists() else 0
+        while (partial.stat().st_size if partial.exists() else 0) == size and process.poll() is None:
+            time.sleep(0.005)
+        time.sleep(float(rng.uniform(0, 0.1)))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        seen.append(partial.exists())
+    assert seen[0]
+    assert start(broken).wait(timeout=120) == 0
+    finished, expected = LatencyTable.read(broken), LatencyTable.read(whole)
+    assert finished.entries == expected.entries
+    assert {entry.sessions for entry in finished.entries.values()} == {finished.plan["sessions"]}
+    assert (finished.calibration, finished.predictor) == (expected.calibration, expected.predictor)
+    assert not partial.exists()
 
 
 @pytest.fixture

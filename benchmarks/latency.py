@@ -1,0 +1,227 @@
+"""What a latency table's promises are worth on this machine.
+
+::
+
+    .venv/bin/python benchmarks/latency.py careful  --network cifar --table table.json [--json PATH]
+    .venv/bin/python benchmarks/latency.py coarse   --network cifar [--json PATH]
+    .venv/bin/python benchmarks/latency.py noisy    --network cifar --table table.json [--json PATH]
+    .venv/bin/python benchmarks/latency.py budgets  --table table.json [--json PATH]
+
+``careful`` profiles the machine into the table (unless it is there) and validates it on 60 random networks and the
+zoo. ``coarse`` does the same as tools do that measure once: one session in the running process, pinned to nothing,
+and the mean of its runs. ``noisy`` profiles a second time beside a process that keeps a core busy, and compares.
+``budgets`` searches under three budgets across the table's range and measures every front again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cars_hw.devices import Device, MeasurePlan, OrtDevice, Sample
+from cars_hw.devices.protocol import Progress
+from cars_hw.evolution.search import EvolutionSettings
+from cars_hw.files import write_json
+from cars_hw.genotype import Genotype
+from cars_hw.latency import (
+    LatencyTable,
+    Predictor,
+    Validation,
+    compare_tables,
+    fresh_genotypes,
+    measure_genotypes,
+    profile,
+    validate,
+)
+from cars_hw.presets import PRESETS
+from cars_hw.runs.search import Budget, DataSource, SearchPlan, run_search
+from cars_hw.space import SearchSpace
+from cars_hw.spec import NETWORKS
+from cars_hw.zoo import zoo
+
+RANDOM_NETWORKS = 60
+SHARES = (0.1, 0.4, 0.8)
+"""A budget is what this share of random networks keeps to."""
+
+
+class CoarseDevice(OrtDevice):
+    """ONNX Runtime as it is timed in passing: in this process, on whichever core, and the mean of the runs."""
+
+    def run(
+        self,
+        models: Sequence[Path],
+        plan: MeasurePlan,
+        seed: int,
+        progress: Progress | None = None,
+    ) -> list[Sample]:
+        """Return one sample a model."""
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        rng = np.random.default_rng(seed)
+        taken = []
+        for done, model in enumerate(models, start=1):
+            session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+            feeds = {node.name: rng.standard_normal(node.shape, np.float32) for node in session.get_inputs()}
+            session.run(None, feeds)
+            began = time.perf_counter()
+            for _ in range(plan.min_runs):
+                session.run(None, feeds)
+            taken.append(Sample(round(1e3 * (time.perf_counter() - began) / plan.min_runs, 6)))
+            if progress is not None:
+                progress(done)
+        return taken
+
+
+ONCE = MeasurePlan(sessions=1, max_extra_sessions=0, block=10_000)
+
+
+def held_out(table: LatencyTable) -> list[Genotype]:
+    """Return random genotypes and the zoo's, without those that calibrated ``table``."""
+    drawn = fresh_genotypes(table, RANDOM_NETWORKS, np.random.default_rng(1))
+    taken = {network.genotype.key() for network in table.calibration} | {genotype.key() for genotype in drawn}
+    published = {one.genotype.key(): one.genotype for one in zoo().values()}
+    return drawn + [genotype for key, genotype in published.items() if key not in taken]
+
+
+def validated(table: LatencyTable, device: Device, plan: MeasurePlan | None = None) -> Validation:
+    """Validate ``table`` and print what came out."""
+    result = validate(table, device, held_out(table), plan=plan)
+    for name, accuracy in {"predictor": result.accuracy, **result.baselines}.items():
+        print(
+            f"  {name:18} mean error {accuracy.mean_error:6.1%}  bias {accuracy.bias:+6.1%}  "
+            f"within 5% {accuracy.within_5:4.0%}  within 10% {accuracy.within_10:4.0%}  "
+            f"tau {accuracy.kendall_tau:.3f}"
+        )
+    print(
+        f"  bound held {result.coverage:.1%} (level {result.level:.0%})  noise floor {result.noise_floor:.1%}  "
+        f"then and now {result.then_and_now:.1%}  drift {result.drift:+.1%}  sessions {result.noise:.1%}"
+    )
+    return result
+
+
+def profiled(
+    device: Device, network: str, plan: MeasurePlan | None = None, out: Path | None = None
+) -> LatencyTable:
+    """Profile ``device`` and print how long it took and how restless it was."""
+    began = time.monotonic()
+    table = profile(device, NETWORKS[network], plan=plan, out=out)
+    predictor = Predictor(table)
+    print(
+        f"{network}: profiled in {time.monotonic() - began:.0f} s, margin {predictor.margin:.1%}, sessions differ "
+        f"by {table.noise:.1%}, speed wandered by {table.unrest:.1%}, others kept {table.others or 0:.2f} cores; "
+        f"{table.predictor.kind if table.predictor else None}"
+    )
+    for reason in table.distrust():
+        print(f"  not to be trusted: {reason}")
+    return table
+
+
+def careful(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Profile as the product does, and validate."""
+    device = OrtDevice()
+    if arguments.table.exists():
+        table = LatencyTable.read(arguments.table)
+    else:
+        table = profiled(device, arguments.network, out=arguments.table)
+    return validated(table, device).to_dict()
+
+
+def coarse(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Profile and validate from one unpinned session and a mean."""
+    device = CoarseDevice()
+    return validated(profiled(device, arguments.network, ONCE), device, ONCE).to_dict()
+
+
+def busy() -> None:
+    """Keep a core busy, for ever."""
+    rng = np.random.default_rng(0)
+    matrix = rng.standard_normal((128, 128))
+    while True:
+        matrix = np.tanh(matrix @ matrix)
+
+
+def noisy(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Profile again beside a busy process and compare with the table."""
+    quiet = LatencyTable.read(arguments.table)
+    neighbour = multiprocessing.get_context("spawn").Process(target=busy, daemon=True)
+    neighbour.start()
+    try:
+        beside = profiled(OrtDevice(), arguments.network)
+    finally:
+        neighbour.kill()
+        neighbour.join()
+    found = compare_tables(quiet, beside)
+    moved = sum(one.beyond_noise for one in found.operations)
+    print(
+        f"  median operation changed by {found.median_change:.1%}, median ratio {found.median_ratio:.3f}, "
+        f"{moved} of {len(found.operations)} beyond the noise"
+    )
+    return {"difference": found.to_dict(), "distrust": beside.distrust()}
+
+
+def budgets(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Search under three budgets, and measure every front once more when its search has ended."""
+    table = LatencyTable.read(arguments.table)
+    predictor, rng = Predictor(table), np.random.default_rng(0)
+    bounds = [predictor.bound(SearchSpace().sample(rng)) for _ in range(1000)]
+    # A small SuperNet on other images than the network's: what it finds is for the budget to hold.
+    preset = replace(
+        PRESETS["quick"],
+        supernet_channels=8,
+        supernet_layers=5,
+        evolution=EvolutionSettings(
+            population=24, epochs=arguments.epochs, warmup_epochs=2, epochs_per_generation=1, protection="size"
+        ),
+    )
+    device = OrtDevice()
+    found = []
+    for share in SHARES:
+        limit = float(np.quantile(bounds, share))
+        plan = SearchPlan(DataSource("fashion-mini"), table.spec, preset, (Budget(table, limit),), proxy=True)
+        with tempfile.TemporaryDirectory() as folder:
+            run = run_search(plan, Path(folder) / "run", devices=[device])
+            front, struck = run.front(), run.struck()
+        again = measure_genotypes(device, table.spec, [network.genotype for network in front]).models
+        over = [taken.ms for taken in again if taken.ms > limit]
+        record = {
+            "limit_ms": limit,
+            "front": [asdict(network.promises[0]) for network in front],
+            "struck": [asdict(network.promises[0]) for network in struck],
+            "again_ms": [taken.ms for taken in again],
+        }
+        found.append(record)
+        print(
+            f"budget {limit:.4g} ms: {len(front)} networks, {len(struck)} struck; measured again, {len(over)} "
+            f"over; slowest {max(record['again_ms']):.4g} ms",
+            flush=True,
+        )
+    return {"searches": found}
+
+
+def main() -> None:
+    """Run one of the four."""
+    ways = {"careful": careful, "coarse": coarse, "noisy": noisy, "budgets": budgets}
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("way", choices=ways)
+    parser.add_argument("--network", choices=NETWORKS, default="cifar")
+    parser.add_argument("--table", type=Path, default=Path("table.json"))
+    parser.add_argument("--epochs", type=int, default=7)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    record = ways[arguments.way](arguments)
+    if arguments.json is not None:
+        write_json(arguments.json, {"way": arguments.way, "conditions": OrtDevice().conditions(), **record})
+
+
+if __name__ == "__main__":
+    main()
