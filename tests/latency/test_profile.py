@@ -182,34 +182,14 @@ def test_an_interrupted_profile_goes_on_where_it_was(
     assert list(tmp_path.iterdir()) == [out]
 
 
+COMMAND = "profile --device fake --channels 4 --layers 3 --resolution 8 --in-channels 1 --calibration 6 --resume"
+
+
 def test_killed_at_any_moment_a_profile_resumes_and_measures_everything_as_often_as_it_should(
     tmp_path: Path,
 ) -> None:
     def start(out: Path) -> subprocess.Popen[bytes]:
-        small = [
-            "--channels",
-            "4",
-            "--layers",
-            "3",
-            "--resolution",
-            "8",
-            "--in-channels",
-            "1",
-            "--calibration",
-            "6",
-        ]
-        command = [
-            sys.executable,
-            "-m",
-            "cars_hw",
-            "profile",
-            "--device",
-            "fake",
-            *small,
-            "--out",
-            str(out),
-            "--resume",
-        ]
+        command = [sys.executable, "-m", "cars_hw", *COMMAND.split(), "--out", str(out)]
         return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     whole, broken = tmp_path / "whole.json", tmp_path / "broken.json"
