@@ -64,6 +64,13 @@ def command(run_path: Path, device_name: str, threads: int, sessions: int, as_js
                 for row in rows
             ],
         )
+    drift = rows[0].drift
+    if drift is not None and abs(drift) > MeasurePlan.drift_tolerance:
+        click.echo(
+            f"{device.name} is {percent(abs(drift))} {'slower' if drift > 0 else 'faster'} than when the table was "
+            "made: the reference network says so.",
+            err=True,
+        )
     over = [row for row in rows if row.within_budget is False]
     if over:
         raise BudgetError(

@@ -42,6 +42,7 @@ def write_report(run: RunFolder) -> Path:
         "<h2>The front</h2>",
         _plot(front, trained),
         _front_table(front, trained),
+        _struck(run.struck()),
     ]
     if verified:
         body += ["<h2>Promised and measured</h2>", _verified_table(verified)]
@@ -90,7 +91,7 @@ def _front_table(front: Sequence[FrontNetwork], trained: Sequence[TrainedNetwork
     devices = [promise.device for promise in front[0].promises] if front else []
     columns = ["network", "shared accuracy", "trained accuracy", "parameters", "multiply-adds"]
     for device in devices:
-        columns += [f"predicted on {device}", "upper bound"]
+        columns += [f"predicted on {device}", "upper bound", "measured"]
     rows = []
     for network in front:
         row = [
@@ -101,9 +102,20 @@ def _front_table(front: Sequence[FrontNetwork], trained: Sequence[TrainedNetwork
             f"{network.multiply_adds:,}",
         ]
         for promise in network.promises:
+            measured = promise.measured_ms
             row += [format_latency(promise.predicted_ms), format_latency(promise.bound_ms)]
+            row.append(format_latency(measured) if measured is not None else "not measured")
         rows.append(row)
     return _table(columns, rows)
+
+
+def _struck(struck: Sequence[FrontNetwork]) -> str:
+    if not struck:
+        return ""
+    return (
+        f"<p>{len(struck)} more networks were predicted to keep to the budget, exceeded it when measured, "
+        "and were replaced by the next best.</p>"
+    )
 
 
 def _verified_table(verified: Sequence[dict[str, Any]]) -> str:

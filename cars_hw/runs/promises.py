@@ -24,6 +24,10 @@ class Promises:
             promises.append(Promise(table.device, prediction.ms, prediction.bound_ms, limit))
         return tuple(promises)
 
+    def table(self, device: str) -> LatencyTable | None:
+        """Return the run's table of ``device``, or None."""
+        return next((table for table in self._tables if table.device == device), None)
+
     def on(self, device: str, genotype: Genotype) -> Promise | None:
         """Return the promise for ``device``, or None where the run has no table of it."""
         return next((promise for promise in self.of(genotype) if promise.device == device), None)

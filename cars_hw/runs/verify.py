@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from cars_hw.cost import network_cost
-from cars_hw.devices.protocol import Device, MeasurePlan
+from cars_hw.devices.protocol import Device, Measurement, MeasurePlan
 from cars_hw.devices.rounds import measure
 from cars_hw.errors import RunError
 from cars_hw.export.card import ModelCard, card_path
+from cars_hw.latency.models import build_network
+from cars_hw.latency.table import LatencyTable
 from cars_hw.runs.folder import RunFolder
 from cars_hw.runs.promises import Promises
 
 
 @dataclass(frozen=True)
 class Verified:
-    """One exported model: promised and measured, in milliseconds; accuracy a fraction of the test images."""
+    """One exported model: promised and measured, in milliseconds; accuracy a fraction of the test images.
+
+    ``drift`` is how much slower the table's reference network ran beside it than when the table was made, a
+    fraction; None without a table.
+    """
 
     name: str
     device: str
@@ -28,6 +36,7 @@ class Verified:
     asked_ms: float | None
     measured_ms: float
     spread: float
+    drift: float | None = None
 
     @property
     def deviation(self) -> float | None:
@@ -64,7 +73,7 @@ def verify_run(
         )
     cards = [ModelCard.read(card_path(path)) for path in paths]
     promises = Promises(run)
-    measured = measure(device, paths, plan, progress=progress).models
+    measured, drift = _measure(device, paths, promises.table(device.name), plan, progress)
     rows = []
     for path, card, measurement in zip(paths, cards, measured, strict=True):
         promise = promises.on(device.name, card.genotype)
@@ -79,9 +88,29 @@ def verify_run(
                 asked_ms=promise.asked_ms if promise else None,
                 measured_ms=measurement.ms,
                 spread=measurement.spread,
+                drift=drift,
             )
         )
         replace(card, measured_ms=measurement.ms).write(card_path(path))
     others = [row for row in run.verified() if row.get("device") != device.name]
     run.write_verified([*others, *(row.to_dict() for row in rows)])
     return rows
+
+
+def _measure(
+    device: Device,
+    paths: Sequence[Path],
+    table: LatencyTable | None,
+    plan: MeasurePlan | None,
+    progress: Callable[[int], None] | None,
+) -> tuple[list[Measurement], float | None]:
+    """Return a measurement of each of ``paths``, and how much slower ``table``'s reference is by now."""
+    if table is None or table.reference is None:
+        return measure(device, paths, plan, progress=progress).models, None
+    usual_ms = table.reference.usual_ms
+    with tempfile.TemporaryDirectory(prefix="cars-hw-") as folder:
+        beside = Path(folder) / f"reference.{device.model_format}"
+        build_network(table.spec, table.reference.genotype, beside, device.model_format)
+        found = measure(device, paths, plan, reference=beside, usual_ms=usual_ms, progress=progress)
+    assert found.reference is not None
+    return found.models, found.reference.ms / usual_ms - 1

@@ -78,6 +78,7 @@ def test_from_a_search_to_verified_models_and_a_report(
         assert card.accuracy == network.accuracy == row.accuracy
         assert card.measured_ms == row.measured_ms == measure(device, [model.path]).models[0].ms
         assert row.within_budget is (row.measured_ms <= limit)
+        assert row.drift == 0.0
         assert row.deviation == pytest.approx(row.measured_ms / predictor.predict(network.genotype).ms - 1)
     page = write_report(run).read_text()
     assert all(row.name in page for row in rows)
@@ -110,6 +111,8 @@ def test_the_front_is_held_against_the_device_and_written_down(
         assert promise.asked_ms == limit
         (measured,) = measure_genotypes(device, table.spec, [network.genotype], MeasurePlan(sessions=1)).models
         assert promise.measured_ms == measured.ms
+    page = write_report(run).read_text()
+    assert f"<p>{len(struck)} more networks were predicted to keep to the budget" in page
     assert [network.name for network in struck] == [f"struck-{n:02d}" for n in range(1, len(struck) + 1)]
 
 
