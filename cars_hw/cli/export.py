@@ -22,15 +22,22 @@ from cars_hw.cli.common import (
 )
 
 if TYPE_CHECKING:
+    from cars_hw.export.card import Precision
     from cars_hw.runs.export import Exported
 
 
 @click.command("export")
 @click.argument("what", metavar="RUN|GENOTYPE")
-@click.option("--format", "formats", default="onnx", show_default=True, help="Formats, with commas between them.")
-@click.option("--precision", type=click.Choice(["fp32"]), default="fp32", show_default=True)
+@click.option(
+    "--format", "formats", default="onnx,tflite", show_default=True, help="Formats, with commas between them."
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "int8"]),
+    help="int8: quantise every model as well, calibrated on training images. [what the run was searched with]",
+)
 @click.option("--out", type=FOLDER, help="Where the files go. [RUN/models, or this folder for a genotype]")
-@click.option("--dynamic-batch", is_flag=True, help="Let the model take any number of images at once.")
+@click.option("--dynamic-batch", is_flag=True, help="Let the ONNX model take any number of images at once.")
 @click.option("--data", help="Other data than the run's.")
 @data_options
 @json_option
@@ -38,7 +45,7 @@ if TYPE_CHECKING:
 def command(
     what: str,
     formats: str,
-    precision: str,  # noqa: ARG001 -- there is only one yet
+    precision: Precision | None,
     out: Path | None,
     dynamic_batch: bool,
     data: str | None,
@@ -64,6 +71,7 @@ def command(
                 run,
                 data=source,
                 formats=wanted,
+                precision=precision or run.configuration.get("precision", "fp32"),
                 out=out,
                 dynamic_batch=dynamic_batch,
                 progress=lambda done, total: bars.update("models", done, total),
@@ -72,13 +80,13 @@ def command(
         run = RunFolder.open(Path(what))  # Says what is wrong with the folder.
         return
     else:
+        if precision == "int8":
+            raise click.UsageError("int8 is calibrated on images: it needs a run with trained networks")
         named = GENOTYPE.convert(what, None, click.get_current_context())
         spec = spec_of(**network)
-        exported = [
-            export_genotype(
-                named.genotype, spec, out or Path(), name=named.name, formats=wanted, dynamic_batch=dynamic_batch
-            )
-        ]
+        exported = export_genotype(
+            named.genotype, spec, out or Path(), name=named.name, formats=wanted, dynamic_batch=dynamic_batch
+        )
     _print(exported, as_json)
 
 

@@ -18,6 +18,7 @@ from cars_hw.cli.common import (
     threads_option,
     warn_of_noise,
 )
+from cars_hw.export.card import Precision
 from cars_hw.units import format_latency
 
 
@@ -42,7 +43,7 @@ from cars_hw.units import format_latency
 @json_option
 def command(
     device_name: str,
-    precision: str,
+    precision: Precision,
     threads: int,
     calibration: int,
     seed: int,

@@ -29,6 +29,7 @@ from cars_hw.cli.common import (
 
 if TYPE_CHECKING:
     from cars_hw.devices import Device
+    from cars_hw.export.card import Precision
     from cars_hw.latency import LatencyTable
     from cars_hw.presets import Preset
     from cars_hw.runs.folder import FrontNetwork
@@ -65,6 +66,11 @@ PROTECTIONS = ("speed", "size", "both", "none")
     default="quick",
     show_default=True,
     help="quick: minutes on a CPU; cifar: hours on a GPU; paper: the paper's settings.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "int8"]),
+    help="Of the models that are handed over, and of the tables. [the tables']",
 )
 @click.option("--out", type=FOLDER, required=True, help="The run folder to write.")
 @click.option("--resume", is_flag=True, help="Go on with the search in --out.")
@@ -103,6 +109,7 @@ def command(
     latencies: tuple[float, ...],
     costs: tuple[str, ...],
     preset_name: str,
+    precision: Precision | None,
     out: Path,
     resume: bool,
     seed: int,
@@ -146,6 +153,7 @@ def command(
         costs=costs,
         seed=seed,
         proxy=proxy,
+        precision=precision,
         device=training_device(on),
     )
     keep_freed_memory()

@@ -37,6 +37,7 @@ def command(run_path: Path, device_name: str, threads: int, sessions: int, as_js
     else:
         columns = (
             "network",
+            "precision",
             "accuracy",
             "parameters",
             "predicted",
@@ -51,6 +52,7 @@ def command(run_path: Path, device_name: str, threads: int, sessions: int, as_js
             [
                 (
                     row.name,
+                    row.precision,
                     percent(row.accuracy),
                     f"{row.parameters:,}",
                     milliseconds(row.predicted_ms),

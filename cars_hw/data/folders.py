@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
+from cars_hw.data.images import GREY, Size, opened, read_image, require_mode, upright_size
 from cars_hw.data.splits import stratified_split
 from cars_hw.errors import DatasetError
 
@@ -24,12 +21,6 @@ SMALLEST_CLASS = 4
 
 Part = tuple[Tensor, Tensor]
 """Images, uint8 ``(N, C, H, W)``, and labels, int64 ``(N,)``."""
-
-Size = tuple[int, int]
-"""Height and width, in pixels."""
-
-_GREY = ("1", "L", "LA")
-_COLOUR = ("P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 
 
 def read_folder(folder: Path, resolution: Size | None, seed: int) -> tuple[Part, Part, tuple[str, ...]]:
@@ -112,12 +103,11 @@ def _read_images(files: list[Path], resolution: Size | None) -> Tensor:
     # Headers first: channels and size must be known before the one array that all images go into can be made.
     sizes: dict[Size, Path] = {}
     for file in files:
-        with _opened(file) as image:
-            if image.mode not in _GREY and image.mode not in _COLOUR:
-                raise DatasetError(f"{file} has pixels of mode {image.mode}; save it as 8-bit grey or RGB")
-            grey = grey and image.mode in _GREY
+        with opened(file) as image:
+            require_mode(file, image)
+            grey = grey and image.mode in GREY
             if resolution is None:
-                sizes.setdefault(_upright_size(image), file)
+                sizes.setdefault(upright_size(image), file)
     if len(sizes) > 1:
         ((height, width), first), ((other_height, other_width), second) = list(sizes.items())[:2]
         raise DatasetError(
@@ -127,34 +117,5 @@ def _read_images(files: list[Path], resolution: Size | None) -> Tensor:
     height, width = resolution or next(iter(sizes))
     pixels = np.empty((len(files), height, width, 1 if grey else 3), np.uint8)
     for index, file in enumerate(files):
-        with _opened(file) as image:
-            ImageOps.exif_transpose(image, in_place=True)
-            plain = _plain(image, "L" if grey else "RGB")
-            if plain.size != (width, height):
-                plain = plain.resize((width, height), Image.Resampling.BILINEAR)
-            pixels[index] = np.asarray(plain).reshape(pixels.shape[1:])
+        pixels[index] = read_image(file, pixels.shape[-1], (height, width))
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
-
-
-def _upright_size(image: Image.Image) -> Size:
-    """Return the size that ``image`` will have once it is turned upright, without decoding it."""
-    lies_on_its_side = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-    return (image.width, image.height) if lies_on_its_side else (image.height, image.width)
-
-
-def _plain(image: Image.Image, mode: str) -> Image.Image:
-    """Return ``image`` in ``mode``, ``L`` or ``RGB``."""
-    if image.mode in ("P", "PA"):
-        # Pillow warns about a palette with transparency unless it goes through RGBA.
-        image = image.convert("RGBA")
-    return image.convert(mode)
-
-
-@contextmanager
-def _opened(file: Path) -> Iterator[Image.Image]:
-    """Open an image; whatever Pillow raises for a damaged one becomes a DatasetError that names it."""
-    try:
-        with Image.open(file) as image:
-            yield image
-    except (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError) as error:
-        raise DatasetError(f"{file} cannot be read as an image; replace or remove it") from error

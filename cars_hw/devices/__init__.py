@@ -7,15 +7,16 @@ its sessions are :func:`measure`. No runtime is imported before something is mea
 from __future__ import annotations
 
 from cars_hw.devices.fake import FakeDevice
-from cars_hw.devices.ort import OrtDevice
+from cars_hw.devices.host import LitertDevice, OrtDevice
 from cars_hw.devices.protocol import Device, DeviceStatus, Measurement, MeasurePlan, ModelFormat, Sample
-from cars_hw.devices.registry import available, open_device
+from cars_hw.devices.registry import available, format_of, open_device
 from cars_hw.devices.rounds import Measured, Series, measure
 
 __all__ = [
     "Device",
     "DeviceStatus",
     "FakeDevice",
+    "LitertDevice",
     "MeasurePlan",
     "Measured",
     "Measurement",
@@ -24,6 +25,7 @@ __all__ = [
     "Sample",
     "Series",
     "available",
+    "format_of",
     "measure",
     "open_device",
 ]

@@ -12,6 +12,8 @@ how far, and an exported model may be off by a few times as much.
 from __future__ import annotations
 
 import copy
+import struct
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +23,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from cars_hw.devices.litert_runtime import interpreter
 from cars_hw.errors import ExportError, InputError
+from cars_hw.export.tflite import with_outputs
 from cars_hw.network import Network
 
 PARITY_BOUND: Final = 1e-5
@@ -39,23 +43,32 @@ Values = dict[str, npt.NDArray[Any]]
 
 
 def check_onnx(network: Network, path: Path, images: Tensor | None = None) -> float:
-    """Return the relative error of the float32 model at ``path``: the largest over logits and cells' outputs.
+    """Return the relative error of the float32 ONNX model at ``path``: the largest over logits and cells' outputs.
 
-    Both get ``images`` (N, C_in, H, W) float32, one by one, or two images of noise that are always the same. ONNX
-    Runtime runs on one thread of the CPU. ``network`` is evaluated in eval mode, on a copy.
+    Both get ``images`` (N, C_in, H, W) float32, one by one, or two images of noise that are always the same. The
+    runtime runs on one thread of the CPU. ``network`` is evaluated in eval mode, on a copy.
 
     Raises:
         ExportError: the error is over both :data:`PARITY_BOUND` and :data:`FLOAT32_FACTOR` times that of torch's
-            own float32, or ONNX Runtime cannot run the model.
+            own float32, or the runtime cannot run the model.
         InputError: the images are not of the network's shape.
     """
+    return _check(network, images, lambda pixels: _run_onnx(path, pixels))
+
+
+def check_tflite(network: Network, path: Path, images: Tensor | None = None) -> float:
+    """Return the relative error of the float32 TFLite model at ``path``; see :func:`check_onnx`."""
+    return _check(network, images, lambda pixels: _run_tflite(path, pixels))
+
+
+def _check(network: Network, images: Tensor | None, run: Callable[[npt.NDArray[np.float32]], Values]) -> float:
     shape = network.spec.input_shape
     if images is None:
         images = torch.randn(IMAGES, *shape, generator=torch.Generator().manual_seed(0))
     if images.dim() != 4 or len(images) == 0 or tuple(images.shape[1:]) != tuple(shape):
         raise InputError(f"images of shape (N, {', '.join(map(str, shape))}) are needed, not {tuple(images.shape)}")
     images = images.detach().cpu().float()
-    exported = _run_onnx(path, images.numpy())
+    exported = run(images.numpy())
     exact = _run_torch(network, images.double())
     errors = _errors(exact, exported)
     allowed = max(PARITY_BOUND, FLOAT32_FACTOR * max(_errors(exact, _run_torch(network, images)).values()))
@@ -131,6 +144,36 @@ def _run_onnx(path: Path, images: npt.NDArray[np.float32]) -> Values:
         raise ExportError(f"ONNX Runtime cannot run {path}: {error}") from error
 
 
+def _run_tflite(path: Path, images: npt.NDArray[np.float32]) -> Values:
+    """Return the logits of the model as it is, and the cells' outputs of a copy that has them as outputs."""
+
+    def run(model: bytes) -> Values:
+        loaded = interpreter(model, 1)
+        source = loaded.get_input_details()[0]["index"]
+        targets = loaded.get_output_details()
+        results: dict[str, list[npt.NDArray[Any]]] = {target["name"]: [] for target in targets}
+        for image in images:
+            loaded.set_tensor(source, image.transpose(1, 2, 0)[None])
+            loaded.invoke()
+            for target in targets:
+                value = loaded.get_tensor(target["index"])
+                # Cells are images with their channels last.
+                results[target["name"]].append(value.transpose(0, 3, 1, 2) if value.ndim == 4 else value)
+        return {name: np.concatenate(parts) for name, parts in results.items()}
+
+    try:
+        model = path.read_bytes()
+        return run(with_outputs(model, _is_cell)) | run(model)
+    # A file that is none leads its reader anywhere.
+    except (OSError, ValueError, RuntimeError, TypeError, IndexError, AttributeError, struct.error) as error:
+        raise ExportError(f"LiteRT cannot run {path}: {error}") from error
+
+
 def _cell_names(graph: Any) -> set[str]:  # noqa: ANN401 -- protobuf has no types
-    """Return the names of the values that are a cell's output, as :mod:`~cars_hw.export.lower` calls them."""
-    return {node.name for node in graph.node if node.name.startswith("cells.") and "/" not in node.name}
+    """Return the names of the values that are a cell's output."""
+    return {node.name for node in graph.node if _is_cell(node.name)}
+
+
+def _is_cell(name: str) -> bool:
+    """Return whether the value ``name`` is a cell's output, as :mod:`~cars_hw.export.lower` calls them."""
+    return name.startswith("cells.") and "/" not in name

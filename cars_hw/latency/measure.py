@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cars_hw.devices.protocol import Device, MeasurePlan, Progress
 from cars_hw.devices.rounds import Measured, measure
+from cars_hw.export.card import Precision
 from cars_hw.genotype import Genotype
 from cars_hw.latency.models import build_network
 from cars_hw.spec import NetworkSpec
@@ -20,10 +21,11 @@ def measure_genotypes(
     plan: MeasurePlan | None = None,
     progress: Progress | None = None,
     *,
+    precision: Precision = "fp32",
     reference: Genotype | None = None,
     usual_ms: float | None = None,
 ) -> Measured:
-    """Return the latency of each genotype's network under ``spec``, exported with fresh weights.
+    """Return the latency of each genotype's network under ``spec``, exported with fresh weights at ``precision``.
 
     ``reference`` is measured between them, see :func:`cars_hw.devices.measure`, where ``progress``, called
     with the model sessions done so far, and ``usual_ms`` are explained too.
@@ -35,9 +37,9 @@ def measure_genotypes(
     with tempfile.TemporaryDirectory(prefix="cars-hw-") as folder:
         models = [Path(folder) / f"{index}.{device.model_format}" for index in range(len(genotypes))]
         for genotype, model in zip(genotypes, models, strict=True):
-            build_network(spec, genotype, model, device.model_format)
+            build_network(spec, genotype, model, device.model_format, precision)
         beside = None
         if reference is not None:
             beside = Path(folder) / f"reference.{device.model_format}"
-            build_network(spec, reference, beside, device.model_format)
+            build_network(spec, reference, beside, device.model_format, precision)
         return measure(device, models, plan, reference=beside, usual_ms=usual_ms, progress=progress)

@@ -6,26 +6,34 @@ import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import numpy as np
 
 from cars_hw.errors import InputError
+from cars_hw.files import replacing
 from cars_hw.genotype import NODES, Genotype
 from cars_hw.latency.keys import OpKey
 from cars_hw.spec import NetworkSpec, Shape
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     from torch import nn
 
     from cars_hw.devices import ModelFormat
+    from cars_hw.export.card import Precision
     from cars_hw.export.graph import Graph
 
 Module = TypeVar("Module", bound="nn.Module")
+
+PRECISIONS: Final = ("fp32", "int8")
+NOISE_IMAGES: Final = 2
 
 OVERHEAD_SHAPE = Shape(1, 1, 1)
 """The identity on it is what it takes to run nothing."""
 
 
-def build_model(key: OpKey, path: Path, model_format: ModelFormat) -> None:
+def build_model(key: OpKey, path: Path, model_format: ModelFormat, precision: Precision = "fp32") -> None:
     """Write the model that runs ``key`` and nothing else to ``path``; the same key gives the same file.
 
     In a network a runtime fuses across operations; that is alike from network to network and left to the
@@ -34,10 +42,12 @@ def build_model(key: OpKey, path: Path, model_format: ModelFormat) -> None:
     Raises:
         InputError: no model of that format can be written.
     """
-    write_graph(_key_graph(key), path, model_format)
+    write_graph(_key_graph(key), path, model_format, precision)
 
 
-def build_network(spec: NetworkSpec, genotype: Genotype, path: Path, model_format: ModelFormat) -> None:
+def build_network(
+    spec: NetworkSpec, genotype: Genotype, path: Path, model_format: ModelFormat, precision: Precision = "fp32"
+) -> None:
     """Write the network of ``genotype`` under ``spec``, with fresh weights, to ``path``; always the same file.
 
     Raises:
@@ -46,10 +56,11 @@ def build_network(spec: NetworkSpec, genotype: Genotype, path: Path, model_forma
     from cars_hw.export.lower import lower_network
     from cars_hw.network import Network
 
-    write_graph(lower_network(seeded(lambda: Network(spec, genotype), repr(genotype))), path, model_format)
+    network = seeded(lambda: Network(spec, genotype), repr(genotype))
+    write_graph(lower_network(network), path, model_format, precision)
 
 
-def build_overhead(path: Path, model_format: ModelFormat) -> None:
+def build_overhead(path: Path, model_format: ModelFormat, precision: Precision = "fp32") -> None:
     """Write the model that does nothing to ``path``.
 
     Raises:
@@ -57,20 +68,45 @@ def build_overhead(path: Path, model_format: ModelFormat) -> None:
     """
     from cars_hw.export.graph import identity_graph
 
-    write_graph(identity_graph(OVERHEAD_SHAPE), path, model_format)
+    write_graph(identity_graph(OVERHEAD_SHAPE), path, model_format, precision)
 
 
-def write_graph(graph: Graph, path: Path, model_format: ModelFormat) -> None:
-    """Write ``graph`` for batch 1 to ``path``.
+def write_graph(graph: Graph, path: Path, model_format: ModelFormat, precision: Precision = "fp32") -> None:
+    """Write ``graph`` for batch 1 to ``path``; int8 is calibrated on images of noise.
 
     Raises:
-        InputError: no model of that format can be written.
+        InputError: no model of that format or precision can be written.
+        ExportError: it cannot be quantised.
     """
-    if model_format != "onnx":
-        raise InputError(f"models for devices that run {model_format} cannot be written in this version")
-    from cars_hw.export.onnx import write_onnx
+    if model_format not in ("onnx", "tflite") or precision not in PRECISIONS:
+        raise InputError(f"{model_format} models of precision {precision} cannot be written in this version")
+    if model_format == "tflite":
+        from cars_hw.export.tflite import tflite_bytes
 
-    write_onnx(graph, path)
+        model = tflite_bytes(graph)
+    else:
+        from cars_hw.export.onnx import onnx_bytes
+
+        model = onnx_bytes(graph)
+    if precision == "int8":
+        from cars_hw.export.quantize import quantize
+
+        model = quantize(model, model_format, _noise(graph, model_format))
+    with replacing(path) as temporary:
+        temporary.write_bytes(model)
+
+
+def _noise(graph: Graph, model_format: ModelFormat) -> list[dict[str, npt.NDArray[np.float32]]]:
+    """Return a few inputs of noise, laid out as the format wants them."""
+    rng = np.random.default_rng(0)
+    feeds = []
+    for _ in range(NOISE_IMAGES):
+        feed = {}
+        for name, (channels, height, width) in graph.inputs:
+            shape = (1, channels, height, width) if model_format == "onnx" else (1, height, width, channels)
+            feed[name] = rng.standard_normal(shape, np.float32)
+        feeds.append(feed)
+    return feeds
 
 
 def _key_graph(key: OpKey) -> Graph:

@@ -5,20 +5,20 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
-from cars_hw.devices.protocol import Device, Measurement, MeasurePlan
+from cars_hw.devices.protocol import Device, Measurement, MeasurePlan, ModelFormat
 from cars_hw.devices.rounds import measure
 from cars_hw.errors import DeviceError, InputError, TableError
+from cars_hw.export.card import Precision
 from cars_hw.genotype import Genotype
 from cars_hw.latency.calibration import spread_genotypes
 from cars_hw.latency.journal import Journal
-from cars_hw.latency.keys import spec_keys
-from cars_hw.latency.models import build_model, build_network, build_overhead
+from cars_hw.latency.keys import OpKey, spec_keys
+from cars_hw.latency.models import PRECISIONS, build_model, build_network, build_overhead
 from cars_hw.latency.predictor import fit_coefficients
 from cars_hw.latency.smallest import smallest
 from cars_hw.latency.sums import OperationSums
@@ -41,7 +41,7 @@ def profile(
     device: Device,
     spec: NetworkSpec,
     *,
-    precision: str = "fp32",
+    precision: Precision = "fp32",
     calibration: int = 40,
     seed: int = 0,
     out: Path | None = None,
@@ -65,8 +65,8 @@ def profile(
         DeviceError: the device fails; what was measured so far is kept.
     """
     plan = replace(plan or MeasurePlan(), seed=seed)
-    if precision != "fp32":
-        raise InputError(f"precision must be fp32 in this version, not {precision}")
+    if precision not in PRECISIONS:
+        raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision}")
     if calibration < 4:
         raise InputError(f"the predictor needs at least 4 calibration networks, not {calibration}")
     if out is not None and out.exists() and not overwrite:
@@ -83,9 +83,11 @@ def profile(
         **{name: conditions[name] for name in SAME_MACHINE},
     }
     journal = Journal(out, identity, conditions, resume=resume)
-    reference = partial(build_network, spec, reference_genotype(), model_format=device.model_format)
-    stages = _Stages(device, plan, journal, reference, progress)
-    entries, beside = _measure_operations(stages, spec)
+    written = _Written(spec, device.model_format, precision)
+    stages = _Stages(device, plan, journal, written.network(reference_genotype()), progress)
+    builders = {OVERHEAD: written.overhead()} | {str(key): written.operation(key) for key in spec_keys(spec)}
+    measured, beside = stages.measure("operations", builders)
+    entries = dict(zip(builders, measured, strict=True))
     table = LatencyTable(
         device=device.name,
         precision=precision,
@@ -97,7 +99,22 @@ def profile(
         overhead=entries.pop(OVERHEAD),
         entries=entries,
     )
-    table = _calibrate(stages, table, beside, space, calibration)
+    genotypes = _to_calibrate_on(table, space, calibration)
+    builders = {genotype.to_darts(): written.network(genotype) for genotype in genotypes}
+    measured, among = stages.measure("networks", builders)
+    networks = tuple(
+        # The first is the smallest that there is.
+        CalibrationNetwork(genotype, taken, number == 0)
+        for number, (genotype, taken) in enumerate(zip(genotypes, measured, strict=True))
+    )
+    try:
+        predictor = fit_coefficients(table, networks)
+    except DeviceError:
+        # To go on from samples that no predictor can be made of would fail in the same way for ever.
+        journal.remove()
+        raise
+    reference = Reference(reference_genotype(), beside, among)
+    table = replace(table, calibration=networks, predictor=predictor, reference=reference)
     if out is not None:
         table.write(out)
     journal.remove()
@@ -107,6 +124,23 @@ def profile(
 def reference_genotype() -> Genotype:
     """Return the genotype whose network shows drift: one that uses most operations, and a light one of those."""
     return zoo()["CARS_A"].genotype
+
+
+class _Written(NamedTuple):
+    """How models are written; what its methods return writes one."""
+
+    spec: NetworkSpec
+    model_format: ModelFormat
+    precision: Precision
+
+    def overhead(self) -> Builder:
+        return lambda path: build_overhead(path, self.model_format, self.precision)
+
+    def operation(self, key: OpKey) -> Builder:
+        return lambda path: build_model(key, path, self.model_format, self.precision)
+
+    def network(self, genotype: Genotype) -> Builder:
+        return lambda path: build_network(self.spec, genotype, path, self.model_format, self.precision)
 
 
 class _Stages:
@@ -159,42 +193,10 @@ class _Stages:
         return report
 
 
-def _measure_operations(stages: _Stages, spec: NetworkSpec) -> tuple[dict[str, Measurement], Measurement]:
-    """Return the measurement of every key of ``spec`` by its text, of the overhead too, and of the reference."""
-    model_format = stages.device.model_format
-    builders: dict[str, Builder] = {OVERHEAD: partial(build_overhead, model_format=model_format)}
-    builders |= {str(key): partial(build_model, key, model_format=model_format) for key in spec_keys(spec)}
-    measured, reference = stages.measure("operations", builders)
-    return dict(zip(builders, measured, strict=True)), reference
-
-
-def _calibrate(
-    stages: _Stages, table: LatencyTable, beside: Measurement, space: SearchSpace, count: int
-) -> LatencyTable:
-    """Return ``table`` with ``count`` calibration networks, the reference and the predictor.
-
-    ``beside`` is what the reference took beside the operations.
-    """
+def _to_calibrate_on(table: LatencyTable, space: SearchSpace, count: int) -> list[Genotype]:
+    """Return the smallest genotype of ``space`` and ``count`` - 1 that are spread over its range."""
     rng = np.random.default_rng(table.plan["seed"])
     sums = OperationSums(table.spec, table.costs())
     # What no budget can be below is predicted more often than anything, and is far from all that is drawn.
     anchor = smallest(space, sums.total, rng, starts=1)
-    genotypes = [anchor, *spread_genotypes(space, sums.total, count - 1, rng, apart_from=anchor)]
-    model_format = stages.device.model_format
-    builders = {
-        genotype.to_darts(): partial(build_network, table.spec, genotype, model_format=model_format)
-        for genotype in genotypes
-    }
-    measured, beside_networks = stages.measure("networks", builders)
-    networks = tuple(
-        CalibrationNetwork(genotype, taken, genotype is anchor)
-        for genotype, taken in zip(genotypes, measured, strict=True)
-    )
-    try:
-        predictor = fit_coefficients(table, networks)
-    except DeviceError:
-        # To go on from samples that no predictor can be made of would fail in the same way for ever.
-        stages.journal.remove()
-        raise
-    reference = Reference(reference_genotype(), beside, beside_networks)
-    return replace(table, calibration=networks, predictor=predictor, reference=reference)
+    return [anchor, *spread_genotypes(space, sums.total, count - 1, rng, apart_from=anchor)]

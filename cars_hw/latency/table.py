@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from cars_hw.devices.protocol import Measurement, Sample
 from cars_hw.errors import InputError, TableError
+from cars_hw.export.card import Precision
 from cars_hw.genotype import Genotype
 from cars_hw.latency.keys import OpKey
 from cars_hw.latency.sealed import SealedFormat
@@ -98,7 +99,7 @@ class LatencyTable:
     """
 
     device: str
-    precision: str
+    precision: Precision
     threads: int
     spec: NetworkSpec
     created: str

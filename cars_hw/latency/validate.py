@@ -158,6 +158,7 @@ def validate(
                 # Other orders than those of the table, and than each other's.
                 replace(plan, seed=plan.seed + 1 + number),
                 report,
+                precision=table.precision,
                 reference=reference.genotype if reference is not None else None,
                 usual_ms=reference.usual_ms if reference is not None else None,
             )

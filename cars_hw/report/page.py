@@ -45,7 +45,7 @@ def write_report(run: RunFolder) -> Path:
         _struck(run.struck()),
     ]
     if verified:
-        body += ["<h2>Promised and measured</h2>", _verified_table(verified)]
+        body += ["<h2>Promised and measured</h2>", _verified_table(verified), _int8(verified)]
     body += ["<h2>How the search went</h2>", _history_table(run.history())]
     body += ["<h2>Conditions</h2>", _conditions(run), "<h2>Genotypes</h2>", _genotypes(front)]
     write_text(
@@ -127,10 +127,48 @@ def _verified_table(verified: Sequence[dict[str, Any]]) -> str:
         deviation = f"{100 * row['deviation']:+.1f}%" if row["deviation"] is not None else "not known"
         measured = format_latency(row["measured_ms"]) + (" (over)" if row["within_budget"] is False else "")
         rows.append(
-            [row["name"], row["device"], accuracy, f"{row['parameters']:,}", *latencies, measured, deviation]
+            [
+                row["name"],
+                row["device"],
+                row.get("precision", "fp32"),
+                accuracy,
+                f"{row['parameters']:,}",
+                *latencies,
+                measured,
+                deviation,
+            ]
         )
-    columns = ["network", "device", "accuracy", "parameters", "predicted", "upper bound", "asked", "measured"]
+    columns = [
+        "network",
+        "device",
+        "precision",
+        "accuracy",
+        "parameters",
+        "predicted",
+        "upper bound",
+        "asked",
+        "measured",
+    ]
     return _table([*columns, "deviation"], rows)
+
+
+def _int8(verified: Sequence[dict[str, Any]]) -> str:
+    """Say what int8 did to latency and accuracy, model by model."""
+    floats = {(row["device"], row["name"]): row for row in verified if row.get("precision") == "fp32"}
+    lines = []
+    for row in verified:
+        whole = floats.get((row["device"], row["name"].removesuffix(".int8")))
+        if row.get("precision") != "int8" or whole is None:
+            continue
+        ratio = row["measured_ms"] / whole["measured_ms"]
+        speed = f"{ratio:.2f} times slower than" if ratio > 1 else f"{1 / ratio:.2f} times faster than"
+        points = ""
+        if None not in (row["accuracy"], whole["accuracy"]):
+            points = f", {100 * (row['accuracy'] - whole['accuracy']):+.1f} points of accuracy"
+        lines.append(f"{row['name']} on {row['device']}: {speed} in float{points}.")
+    if not lines:
+        return ""
+    return "<h3>What int8 does here</h3><ul>" + "".join(f"<li>{_text(line)}</li>" for line in lines) + "</ul>"
 
 
 def _history_table(history: Sequence[dict[str, Any]]) -> str:

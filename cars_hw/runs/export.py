@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final, NamedTuple, cast
 
-from cars_hw.data import load
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from cars_hw.data import DataBundle, Dataset, load
+from cars_hw.devices import ModelFormat, format_of
 from cars_hw.errors import InputError, RunError
-from cars_hw.export.card import ModelCard, Preprocessing
-from cars_hw.export.export import export_onnx
+from cars_hw.export.card import ModelCard, Precision, Preprocessing
+from cars_hw.export.export import export_int8, export_model
+from cars_hw.export.quantize import CALIBRATION_IMAGES
 from cars_hw.genotype import Genotype
 from cars_hw.latency.models import seeded
 from cars_hw.network import Network
@@ -19,7 +26,14 @@ from cars_hw.runs.search import DataSource
 from cars_hw.runs.train import load_trained
 from cars_hw.spec import NetworkSpec
 
-FORMATS = ("onnx",)
+FORMATS: Final[tuple[ModelFormat, ...]] = ("onnx", "tflite")
+
+
+class Latency(NamedTuple):
+    """What is predicted of a model, in milliseconds; None where no table says it."""
+
+    predicted_ms: float | None
+    bound_ms: float | None
 
 
 @dataclass(frozen=True)
@@ -31,8 +45,8 @@ class Exported:
     card: ModelCard
 
 
-def require_formats(formats: Sequence[str]) -> None:
-    """Check that every one of ``formats`` can be written.
+def require_formats(formats: Sequence[str]) -> tuple[ModelFormat, ...]:
+    """Return ``formats``, each once, if every one of them can be written.
 
     Raises:
         InputError: one cannot.
@@ -40,6 +54,7 @@ def require_formats(formats: Sequence[str]) -> None:
     unknown = [name for name in formats if name not in FORMATS]
     if unknown or not formats:
         raise InputError(f"unknown format '{', '.join(unknown)}'; this version writes: {', '.join(FORMATS)}")
+    return cast("tuple[ModelFormat, ...]", tuple(dict.fromkeys(formats)))
 
 
 def export_run(
@@ -47,40 +62,79 @@ def export_run(
     *,
     data: DataSource,
     formats: Sequence[str] = FORMATS,
+    precision: Precision = "fp32",
     out: Path | None = None,
     dynamic_batch: bool = False,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> list[Exported]:
-    """Export every trained network of ``run`` to ``out``, the run's own ``models/`` by default.
+    """Export every trained network of ``run`` to ``out``, the run's own ``models/`` by default; all formats of one.
+
+    With the precision ``int8`` every model is followed by its quantised one, calibrated on training images; both
+    are judged on the same test images. A model's card has the latency that is predicted by the run's first
+    table for its format and precision, if any.
 
     Raises:
         RunError: no network has been trained.
-        ExportError: a file does not compute what its network does; it is not written.
+        ExportError: a file does not compute what its network does, or cannot be quantised; it is not written.
     """
-    require_formats(formats)
+    wanted = require_formats(formats)
     trained = run.trained()
     if not trained:
         raise RunError(f"no network of {run.path} has been trained; first run: cars-hw train {run.path}")
     bundle = load(data.source, root=data.root, download=data.download, resolution=run.network.resolution)
     promises = Promises(run)
-    exported = []
-    for done, network in enumerate(trained):
-        progress(done, len(trained))
-        promise = next(iter(promises.of(network.genotype)), None)
-        path = run.model_path(network.name, "onnx") if out is None else out / f"{network.name}.onnx"
-        card = export_onnx(
-            load_trained(run, network),
-            path,
-            preprocessing=Preprocessing(bundle.mean, bundle.std, bundle.resolution),
-            class_names=bundle.class_names,
-            accuracy=network.accuracy,
-            predicted_ms=promise.predicted_ms if promise else None,
-            bound_ms=promise.bound_ms if promise else None,
-            dynamic_batch=dynamic_batch,
-        )
-        exported.append(Exported(network.name, path, card))
-    progress(len(trained), len(trained))
+    exported: list[Exported] = []
+    total = len(trained) * len(wanted)
+    for number, network in enumerate(trained):
+        loaded = load_trained(run, network)
+        for place, model_format in enumerate(wanted):
+            progress(number * len(wanted) + place, total)
+            path = (out or run.path / "models") / f"{network.name}.{model_format}"
+
+            def promised(
+                at: Precision, format_: ModelFormat = model_format, of: Genotype = network.genotype
+            ) -> Latency:
+                matching = (p for p in promises.of(of) if (format_of(p.device), p.precision) == (format_, at))
+                promise = next(matching, None)
+                return Latency(promise.predicted_ms, promise.bound_ms) if promise else Latency(None, None)
+
+            card = export_model(
+                loaded,
+                path,
+                model_format,
+                preprocessing=Preprocessing(bundle.mean, bundle.std, bundle.resolution),
+                class_names=bundle.class_names,
+                accuracy=network.accuracy,
+                **promised("fp32")._asdict(),
+                dynamic_batch=dynamic_batch and model_format == "onnx",
+            )
+            exported.append(Exported(network.name, path, card))
+            if precision == "int8":
+                exported.append(_int8(exported[-1], bundle, promised("int8")))
+    progress(total, total)
     return exported
+
+
+def _int8(model: Exported, bundle: DataBundle, latency: Latency) -> Exported:
+    """Export ``model`` in int8, and judge it on the test images."""
+    path = model.path.with_name(f"{model.name}.int8{model.path.suffix}")
+    generator = torch.Generator().manual_seed(0)
+    chosen = torch.randperm(len(bundle.train), generator=generator)[:CALIBRATION_IMAGES]
+    card = export_int8(
+        model.path,
+        path,
+        calibration=pixels_of(bundle.train.select(chosen)),
+        images=pixels_of(bundle.test),
+        labels=bundle.test.labels.numpy(),
+        **latency._asdict(),
+    )
+    return Exported(f"{model.name}.int8", path, card)
+
+
+def pixels_of(part: Dataset) -> npt.NDArray[np.uint8]:
+    """Return the images of ``part`` as files have them, of shape (N, H, W, C)."""
+    pixels: npt.NDArray[np.uint8] = part.images.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    return pixels
 
 
 def export_genotype(
@@ -91,7 +145,7 @@ def export_genotype(
     name: str,
     formats: Sequence[str] = FORMATS,
     dynamic_batch: bool = False,
-) -> Exported:
+) -> list[Exported]:
     """Export the network of ``genotype`` under ``spec`` with fresh weights: to measure, or to train elsewhere.
 
     The same genotype always gives the same file, with numbers of the size that a trained network has.
@@ -101,14 +155,18 @@ def export_genotype(
     Raises:
         ExportError: the file does not compute what the network does; it is not written.
     """
-    require_formats(formats)
-    path = out / f"{name}.onnx"
+    network = seeded(lambda: Network(spec, genotype), repr(genotype))
     middle = (0.5,) * spec.in_channels
-    card = export_onnx(
-        seeded(lambda: Network(spec, genotype), repr(genotype)),
-        path,
-        preprocessing=Preprocessing(middle, middle, spec.resolution),
-        class_names=[str(number) for number in range(spec.classes)],
-        dynamic_batch=dynamic_batch,
-    )
-    return Exported(name, path, card)
+    exported = []
+    for model_format in require_formats(formats):
+        path = out / f"{name}.{model_format}"
+        card = export_model(
+            network,
+            path,
+            model_format,
+            preprocessing=Preprocessing(middle, middle, spec.resolution),
+            class_names=[str(number) for number in range(spec.classes)],
+            dynamic_batch=dynamic_batch and model_format == "onnx",
+        )
+        exported.append(Exported(name, path, card))
+    return exported

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from cars_hw.errors import CarsHwError, RunError
+from cars_hw.export.card import Precision
 from cars_hw.files import to_json, write_json, write_text
 from cars_hw.genotype import Genotype
 from cars_hw.spec import NetworkSpec
@@ -34,7 +35,7 @@ class Promise:
     """What a table says of a network, in milliseconds: predicted, its upper bound, and what was asked for.
 
     ``measured_ms`` is what the network took on the device when the search ended, with fresh weights; None where
-    it was not measured.
+    it was not measured. All of it is for models of ``precision``.
     """
 
     device: str
@@ -42,6 +43,7 @@ class Promise:
     bound_ms: float
     asked_ms: float | None
     measured_ms: float | None = None
+    precision: Precision = "fp32"
 
     @property
     def broken(self) -> bool:

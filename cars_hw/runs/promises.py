@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cars_hw.export.card import Precision
 from cars_hw.genotype import Genotype
 from cars_hw.latency import LatencyTable, Predictor
 from cars_hw.runs.folder import Promise, RunFolder
@@ -21,13 +22,18 @@ class Promises:
         promises = []
         for table, predictor, limit in zip(self._tables, self._predictors, self._limits, strict=True):
             prediction = predictor.predict(genotype)
-            promises.append(Promise(table.device, prediction.ms, prediction.bound_ms, limit))
+            promises.append(
+                Promise(table.device, prediction.ms, prediction.bound_ms, limit, precision=table.precision)
+            )
         return tuple(promises)
 
     def table(self, device: str) -> LatencyTable | None:
-        """Return the run's table of ``device``, or None."""
+        """Return the run's first table of ``device``, or None."""
         return next((table for table in self._tables if table.device == device), None)
 
-    def on(self, device: str, genotype: Genotype) -> Promise | None:
-        """Return the promise for ``device``, or None where the run has no table of it."""
-        return next((promise for promise in self.of(genotype) if promise.device == device), None)
+    def on(self, device: str, precision: Precision, genotype: Genotype) -> Promise | None:
+        """Return the promise for ``device`` and models of ``precision``, None where the run has no such table."""
+        for promise in self.of(genotype):
+            if (promise.device, promise.precision) == (device, precision):
+                return promise
+        return None

@@ -22,6 +22,7 @@ from cars_hw.evolution import checkpoint
 from cars_hw.evolution.objectives import CostObjective, excess, feasible
 from cars_hw.evolution.population import Member
 from cars_hw.evolution.search import Search
+from cars_hw.export.card import Precision
 from cars_hw.genotype import Genotype
 from cars_hw.latency import LatencyTable, Predictor, smallest
 from cars_hw.presets import Preset
@@ -61,6 +62,7 @@ class SearchPlan:
 
     ``network`` is the network that ships; the tables are for it. With ``proxy`` the search runs on other data
     than the network is meant for, as the paper does, CIFAR-10 for ImageNet; otherwise the data must fit.
+    ``precision`` is that of the models that are handed over, and of all tables; None is the tables' own.
     """
 
     data: DataSource
@@ -71,16 +73,23 @@ class SearchPlan:
     space: SearchSpace = field(default_factory=SearchSpace)
     seed: int = 0
     proxy: bool = False
+    precision: Precision | None = None
     device: str = "cpu"
 
     def __post_init__(self) -> None:
         for budget in self.budgets:
-            budget.table.require(self.network, budget.table.precision)
+            budget.table.require(self.network, self.precision or budget.table.precision)
         if not self.budgets and not self.costs:
             raise InputError("a search needs a cost: give a latency table, or parameters or multiply-adds")
         unknown = [name for name in self.costs if name not in COSTS]
         if unknown:
             raise InputError(f"unknown cost '{unknown[0]}'; known: {', '.join(COSTS)}")
+
+    @property
+    def shipped_precision(self) -> Precision:
+        """The precision of the models that are handed over: int8 as soon as a table is for it."""
+        tables = {budget.table.precision for budget in self.budgets}
+        return self.precision or ("int8" if "int8" in tables else "fp32")
 
 
 def run_search(
@@ -274,6 +283,7 @@ def describe_front(
                         prediction.bound_ms,
                         budget.limit_ms,
                         measured.get(member.genotype, {}).get(index),
+                        budget.table.precision,
                     )
                     for index, (budget, prediction) in enumerate(zip(plan.budgets, predictions, strict=True))
                 ),
@@ -316,6 +326,7 @@ def _configuration(plan: SearchPlan) -> dict[str, Any]:
             }
             for budget in plan.budgets
         ],
+        "precision": plan.shipped_precision,
         "costs": list(plan.costs),
         "proxy": plan.proxy,
         "supernet_channels": plan.preset.supernet_channels,

@@ -99,6 +99,7 @@ def _measure(
             genotypes,
             plan,
             lambda done, before=before: progress("measuring the front", before + done, total),  # type: ignore[misc]
+            precision=table.precision,
             reference=reference.genotype if reference is not None else None,
             usual_ms=reference.usual_ms if reference is not None else None,
         )

@@ -12,7 +12,7 @@ from cars_hw.cost import network_cost
 from cars_hw.devices.protocol import Device, Measurement, MeasurePlan
 from cars_hw.devices.rounds import measure
 from cars_hw.errors import RunError
-from cars_hw.export.card import ModelCard, card_path
+from cars_hw.export.card import ModelCard, Precision, card_path
 from cars_hw.latency.models import build_network
 from cars_hw.latency.table import LatencyTable
 from cars_hw.runs.folder import RunFolder
@@ -29,6 +29,7 @@ class Verified:
 
     name: str
     device: str
+    precision: Precision
     accuracy: float | None
     parameters: int
     predicted_ms: float | None
@@ -76,11 +77,12 @@ def verify_run(
     measured, drift = _measure(device, paths, promises.table(device.name), plan, progress)
     rows = []
     for path, card, measurement in zip(paths, cards, measured, strict=True):
-        promise = promises.on(device.name, card.genotype)
+        promise = promises.on(device.name, card.precision, card.genotype)
         rows.append(
             Verified(
                 name=path.stem,
                 device=device.name,
+                precision=card.precision,
                 accuracy=card.accuracy,
                 parameters=network_cost(card.network, card.genotype).parameters,
                 predicted_ms=promise.predicted_ms if promise else None,
@@ -110,7 +112,7 @@ def _measure(
     usual_ms = table.reference.usual_ms
     with tempfile.TemporaryDirectory(prefix="cars-hw-") as folder:
         beside = Path(folder) / f"reference.{device.model_format}"
-        build_network(table.spec, table.reference.genotype, beside, device.model_format)
+        build_network(table.spec, table.reference.genotype, beside, device.model_format, table.precision)
         found = measure(device, paths, plan, reference=beside, usual_ms=usual_ms, progress=progress)
     assert found.reference is not None
     return found.models, found.reference.ms / usual_ms - 1

@@ -89,6 +89,23 @@ def test_the_whole_job_on_the_fake_device(tmp_path: Path, folder: Path) -> None:
         assert column in table_again
 
 
+def test_an_image_is_classified_from_a_file_and_its_card(folder: Path, tmp_path: Path) -> None:
+    image = next(folder.rglob("*.png"))
+    small = ("--channels", "4", "--layers", "3", "--resolution", "8", "--classes", "2", "--in-channels", "1")
+    made = run("export", "CARS_A", *small, "--out", tmp_path, "--json")
+    assert made.exit_code == 0, made.output
+    paths = [entry["path"] for entry in json.loads(made.stdout)]
+    assert [Path(path).suffix for path in paths] == [".onnx", ".tflite"]
+    said = [json.loads(run("run", path, image, "--json").stdout) for path in paths]
+    assert [guess["name"] for guess in said[0]] == [guess["name"] for guess in said[1]]
+    assert said[0][0]["probability"] == pytest.approx(said[1][0]["probability"], abs=1e-4)
+    assert len(json.loads(run("run", paths[0], image, "--top", "1", "--json").stdout)) == 1
+    assert "probability" in run("run", paths[1], image).stdout
+    fails(run("run", tmp_path / "nothing.onnx", image), 1, "nothing.onnx")
+    fails(run("run", paths[0], tmp_path / "nothing.png"), 1, "nothing.png")
+    fails(run("export", "CARS_A", "--precision", "int8", "--out", tmp_path), 2, "needs a run")
+
+
 def test_a_validation_is_printed_drawn_and_written(table: Path, tmp_path: Path) -> None:
     plot, out = tmp_path / "plot.svg", tmp_path / "validation.json"
     result = run("validate", "--table", table, "--random", "3", "--zoo", "--plot", plot, "--out", out)

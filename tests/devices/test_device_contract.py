@@ -3,21 +3,36 @@ from __future__ import annotations
 import json
 import sys
 from datetime import datetime
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 
-from cars_hw.devices import Device, FakeDevice, MeasurePlan, OrtDevice, measure
+from cars_hw.devices import (
+    Device,
+    FakeDevice,
+    LitertDevice,
+    MeasurePlan,
+    OrtDevice,
+    available,
+    litert_runtime,
+    measure,
+    open_device,
+)
 from cars_hw.errors import DeviceError
 from cars_hw.export.graph import Conv, Graph, Identity
 from cars_hw.export.onnx import write_onnx
+from cars_hw.latency.models import write_graph
 from cars_hw.spec import Shape
 
 PLAN = MeasurePlan(sessions=2, min_runs=5, min_seconds=0.0, warmup_runs=1, max_extra_sessions=0)
 
 
 def write_conv(path: Path, channels: int) -> Path:
+    """Write a convolution in the format that the path's name ends in."""
     shape = Shape(channels, 16, 16)
     weight = np.ones((channels, channels, 3, 3), np.float32)
     conv = Conv(
@@ -31,7 +46,7 @@ def write_conv(path: Path, channels: int) -> Path:
         dilation=1,
         groups=1,
     )
-    write_onnx(Graph((("in", shape),), (conv,), ("out",)), path)
+    write_graph(Graph((("in", shape),), (conv,), ("out",)), path, "onnx" if path.suffix == ".onnx" else "tflite")
     return path
 
 
@@ -41,8 +56,11 @@ class DeviceContract:
     def device(self) -> Device:
         raise NotImplementedError
 
+    def conv(self, folder: Path, channels: int) -> Path:
+        return write_conv(folder / f"{channels}.{self.device().model_format}", channels)
+
     def test_every_model_gets_a_positive_time_from_every_session(self, tmp_path: Path) -> None:
-        models = [write_conv(tmp_path / f"{channels}.onnx", channels) for channels in (1, 2, 4)]
+        models = [self.conv(tmp_path, channels) for channels in (1, 2, 4)]
         measured = measure(self.device(), models, PLAN).models
         assert len(measured) == 3
         for measurement in measured:
@@ -54,13 +72,13 @@ class DeviceContract:
 
     def test_a_much_larger_model_is_slower_wherever_it_stands_in_the_list(self, tmp_path: Path) -> None:
         # 160 squared is 1600 times 4 squared: no noise hides that.
-        small, large = write_conv(tmp_path / "small.onnx", 4), write_conv(tmp_path / "large.onnx", 160)
+        small, large = self.conv(tmp_path, 4), self.conv(tmp_path, 160)
         for models in ([small, large], [large, small]):
             times = dict(zip(models, measure(self.device(), models, PLAN).models, strict=True))
             assert times[large].ms > 3 * times[small].ms
 
     def test_a_run_gives_a_sample_each_in_order_however_often_a_model_comes(self, tmp_path: Path) -> None:
-        small, large = write_conv(tmp_path / "small.onnx", 4), write_conv(tmp_path / "large.onnx", 160)
+        small, large = self.conv(tmp_path, 4), self.conv(tmp_path, 160)
         seen: list[int] = []
         first, second, third = self.device().run([small, large, small], PLAN, 0, seen.append)
         assert second.ms > 3 * max(first.ms, third.ms)
@@ -71,7 +89,7 @@ class DeviceContract:
         assert measure(self.device(), [], PLAN).models == []
 
     def test_progress_counts_the_sessions_up_to_their_number(self, tmp_path: Path) -> None:
-        models = [write_conv(tmp_path / f"{channels}.onnx", channels) for channels in (1, 2)]
+        models = [self.conv(tmp_path, channels) for channels in (1, 2)]
         seen: list[int] = []
         measure(self.device(), models, PLAN, progress=seen.append)
         assert seen == sorted(seen)
@@ -82,7 +100,7 @@ class DeviceContract:
             measure(self.device(), [tmp_path / "nowhere.onnx"], PLAN)
 
     def test_a_file_that_is_no_model_is_an_error_that_names_it(self, tmp_path: Path) -> None:
-        good, bad = write_conv(tmp_path / "good.onnx", 1), tmp_path / "bad.onnx"
+        good, bad = self.conv(tmp_path, 1), tmp_path / "bad.onnx"
         bad.write_bytes(b"this is no model")
         with pytest.raises(DeviceError, match=r"bad\.onnx") as raised:
             measure(self.device(), [good, bad], PLAN)
@@ -114,6 +132,47 @@ class TestFakeDevice(DeviceContract):
         assert measure(FakeDevice(overhead_ms=0.5), [model], PLAN).models[0].ms == pytest.approx(expected, abs=1e-6)
         half = measure(FakeDevice(overhead_ms=0.5, speed=2), [model], PLAN).models[0].ms
         assert half == pytest.approx(expected / 2, abs=1e-6)
+
+
+class TestLitertDevice(DeviceContract):
+    def device(self) -> Device:
+        return LitertDevice()
+
+    def test_its_runtime_is_among_the_conditions(self) -> None:
+        assert LitertDevice().conditions()["runtime"].startswith("ai-edge-litert ")
+
+    def test_several_threads_run(self, tmp_path: Path) -> None:
+        device = LitertDevice(threads=2)
+        assert device.conditions()["threads"] == 2
+        assert measure(device, [write_conv(tmp_path / "model.tflite", 4)], PLAN).models[0].ms > 0
+
+    def test_without_a_runtime_it_says_what_to_install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("cars_hw.devices.litert_runtime.RUNTIMES", ())
+        with pytest.raises(DeviceError, match="pip install ai-edge-litert"):
+            open_device("litert")
+        status = next(status for status in available() if status.name == "litert")
+        assert not status.usable
+        assert "pip install ai-edge-litert" in status.detail
+
+    def test_the_old_runtime_is_used_where_there_is_no_other(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        made: list[dict[str, Any]] = []
+
+        class Interpreter:
+            def __init__(self, **options: Any) -> None:  # noqa: ANN401
+                made.append(options)
+
+            def allocate_tensors(self) -> None:
+                made.append({"allocated": True})
+
+        old = ModuleType("tflite_runtime")
+        module = ModuleType("tflite_runtime.interpreter")
+        module.Interpreter = Interpreter  # type: ignore[attr-defined]
+        old.__spec__ = ModuleSpec("tflite_runtime", None)
+        monkeypatch.setitem(sys.modules, "tflite_runtime", old)
+        monkeypatch.setitem(sys.modules, "tflite_runtime.interpreter", module)
+        monkeypatch.setattr("cars_hw.devices.litert_runtime.RUNTIMES", litert_runtime.RUNTIMES[1:])
+        litert_runtime.interpreter("model.tflite", 3)
+        assert made == [{"model_path": "model.tflite", "num_threads": 3}, {"allocated": True}]
 
 
 class TestOrtDevice(DeviceContract):

@@ -5,20 +5,21 @@ import sys
 
 import pytest
 
-from cars_hw.devices import FakeDevice, OrtDevice, available, open_device
+from cars_hw.devices import FakeDevice, LitertDevice, OrtDevice, available, open_device
 from cars_hw.errors import DeviceError, InputError
 
 
 def test_names_open_devices() -> None:
     assert isinstance(open_device("ort"), OrtDevice)
     assert open_device("ort", threads=2).conditions()["threads"] == 2
+    assert isinstance(open_device("litert"), LitertDevice)
     assert isinstance(open_device("fake"), FakeDevice)
     assert "seed 7" in open_device("fake:7").conditions()["runtime"]
 
 
-@pytest.mark.parametrize("text", ["litert", "android", "android:R58M", "android:10.0.0.2:5555"])
+@pytest.mark.parametrize("text", ["android", "android:R58M", "android:10.0.0.2:5555"])
 def test_what_is_not_built_yet_says_so(text: str) -> None:
-    with pytest.raises(DeviceError, match=r"not in this version; use one of: ort, fake"):
+    with pytest.raises(DeviceError, match=r"not in this version; use one of: ort, litert, fake"):
         open_device(text)
 
 
@@ -45,9 +46,11 @@ def test_every_device_that_is_said_to_be_usable_opens_and_no_other() -> None:
                 open_device(status.name)
 
 
-@pytest.mark.parametrize("package", ["cars_hw.devices", "cars_hw.latency", "cars_hw.devices.ort_worker"])
+@pytest.mark.parametrize(
+    "package", ["cars_hw.devices", "cars_hw.latency", "cars_hw.devices.ort_worker", "cars_hw.devices.litert_worker"]
+)
 def test_importing_loads_no_runtime_and_no_training_framework(package: str) -> None:
-    heavy = "{'torch', 'onnxruntime', 'onnx', 'sklearn', 'scipy'}"
+    heavy = "{'torch', 'onnxruntime', 'onnx', 'ai_edge_litert', 'sklearn', 'scipy'}"
     code = f"import sys, {package}; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

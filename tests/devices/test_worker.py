@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cars_hw.devices import MeasurePlan, OrtDevice
-from cars_hw.devices.ort_worker import _time
+from cars_hw.devices.session_worker import time_runs
 from cars_hw.devices.worker import Worker
 from cars_hw.errors import DeviceError
 
@@ -105,6 +105,6 @@ def test_an_interrupted_measurement_leaves_no_worker_behind(tmp_path: Path) -> N
     ],
 )
 def test_how_often_a_model_is_run(limits: dict[str, float], runs: int) -> None:
-    taken = _time(lambda: time.sleep(0.002), limits)
+    taken = time_runs(lambda: time.sleep(0.002), limits)
     assert runs / 3 <= len(taken) <= runs
     assert min(taken) >= 2_000_000

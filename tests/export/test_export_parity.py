@@ -140,9 +140,10 @@ def test_images_of_another_shape_are_refused(shape: tuple[int, ...], tmp_path: P
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_export_puts_model_and_card_in_place(dynamic: bool, tmp_path: Path) -> None:
     path = tmp_path / "models" / "net.onnx"
-    card = export.export_onnx(
+    card = export.export_model(
         network(),
         path,
+        "onnx",
         preprocessing=PREPROCESSING,
         class_names=NAMES,
         accuracy=0.9,
@@ -170,7 +171,7 @@ def export_tampered(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             export, "onnx_bytes", lambda *args, **kwargs: tamper(onnx_bytes(*args, **kwargs), "cells.1/")
         )
         with pytest.raises(ExportError, match="off by"):
-            export.export_onnx(network(), path, preprocessing=PREPROCESSING, class_names=NAMES)
+            export.export_model(network(), path, "onnx", preprocessing=PREPROCESSING, class_names=NAMES)
 
 
 def test_a_model_that_fails_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,7 +181,7 @@ def test_a_model_that_fails_leaves_no_file(tmp_path: Path, monkeypatch: pytest.M
 
 def test_a_model_that_fails_leaves_the_last_one_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "net.onnx"
-    export.export_onnx(network(), path, preprocessing=PREPROCESSING, class_names=NAMES)
+    export.export_model(network(), path, "onnx", preprocessing=PREPROCESSING, class_names=NAMES)
     before = {entry.name: entry.read_bytes() for entry in tmp_path.iterdir()}
     export_tampered(path, monkeypatch)
     assert {entry.name: entry.read_bytes() for entry in tmp_path.iterdir()} == before
@@ -188,9 +189,10 @@ def test_a_model_that_fails_leaves_the_last_one_alone(tmp_path: Path, monkeypatc
 
 def test_preprocessing_for_another_network_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the preprocessing makes images"):
-        export.export_onnx(
+        export.export_model(
             network(),
             tmp_path / "net.onnx",
+            "onnx",
             preprocessing=replace(PREPROCESSING, resolution=(32, 32)),
             class_names=NAMES,
         )

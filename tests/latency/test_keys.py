@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cars_hw.devices import ModelFormat
 from cars_hw.errors import InputError
+from cars_hw.export.card import Precision
 from cars_hw.export.graph import (
     Add,
     AvgPool,
@@ -154,11 +156,17 @@ def test_places_run_from_stem_to_head() -> None:
     assert "node 0 from 0" in {item.what for item in placed}
 
 
-def test_the_same_key_is_the_same_file_and_other_formats_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("model_format", ["onnx", "tflite"])
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_the_same_key_is_the_same_file(model_format: ModelFormat, precision: Precision, tmp_path: Path) -> None:
     key = OpKey("sep_conv_3x3", Shape(4, 8, 8), 4, 2)
-    for name in ("a.onnx", "b.onnx"):
-        build_model(key, tmp_path / name, "onnx")
-    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
-    with pytest.raises(InputError, match="tflite"):
-        build_model(key, tmp_path / "c.tflite", "tflite")
-    assert not (tmp_path / "c.tflite").exists()
+    for name in ("a", "b"):
+        build_model(key, tmp_path / name, model_format, precision)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+@pytest.mark.parametrize(("model_format", "precision"), [("pickle", "fp32"), ("onnx", "int4")])
+def test_other_formats_and_precisions_are_refused(model_format: str, precision: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=rf"{model_format} models of precision {precision}"):
+        build_model(OpKey("relu", Shape(4, 8, 8), 4), tmp_path / "a", model_format, precision)  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())

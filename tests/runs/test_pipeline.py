@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-from cars_hw.devices import FakeDevice, MeasurePlan, measure
-from cars_hw.errors import BudgetError, InputError, RunError
+from cars_hw.devices import FakeDevice, LitertDevice, MeasurePlan, measure
+from cars_hw.errors import BudgetError, InputError, RunError, TableError
 from cars_hw.evolution.search import EvolutionSettings
 from cars_hw.export.card import ModelCard, card_path
 from cars_hw.latency import LatencyTable, Predictor, measure_genotypes, smallest
@@ -69,7 +69,7 @@ def test_from_a_search_to_verified_models_and_a_report(
         assert promise.bound_ms <= limit
     trained = train_run(run, data=data, top=2, jobs=1)
     assert [network.name for network in trained] == [network.name for network in choose(front, 2)]
-    exported = export_run(run, data=data)
+    exported = export_run(run, data=data, formats=["onnx"])
     device = FakeDevice()
     rows = verify_run(run, device, plan=MeasurePlan(sessions=1))
     for model, row, network in zip(exported, rows, trained, strict=True):
@@ -87,6 +87,40 @@ def test_from_a_search_to_verified_models_and_a_report(
     before = run.weights_path(trained[0].name).stat().st_mtime_ns
     train_run(run, data=data, top=2, jobs=1)
     assert run.weights_path(trained[0].name).stat().st_mtime_ns == before
+
+
+def test_both_formats_come_out_in_both_precisions_and_run_on_litert(
+    table: LatencyTable, tmp_path: Path, data: DataSource
+) -> None:
+    run = run_search(make_plan(table, data), tmp_path / "run")
+    (trained,) = train_run(run, data=data, top=1, jobs=1)
+    exported = export_run(run, data=data, precision="int8")
+    assert [model.path.name for model in exported] == [
+        f"{trained.name}{suffix}" for suffix in (".onnx", ".int8.onnx", ".tflite", ".int8.tflite")
+    ]
+    for model in exported:
+        card = ModelCard.read(card_path(model.path))
+        assert card == model.card
+        assert card.precision == ("int8" if ".int8." in model.path.name else "fp32")
+        # The run's table is of a device that runs ONNX in float.
+        assert (card.predicted_ms is not None) is (model.path.name == f"{trained.name}.onnx")
+    rows = verify_run(run, LitertDevice(), plan=MeasurePlan(sessions=1, min_runs=5))
+    assert [(row.name, row.precision) for row in rows] == [(f"{trained.name}.int8", "int8"), (trained.name, "fp32")]
+    assert all(row.within_budget is None for row in rows)
+    page = write_report(run).read_text()
+    assert "What int8 does here" in page
+    assert f"{trained.name}.int8 on litert" in page
+
+
+def test_a_table_of_int8_is_for_int8_models(table: LatencyTable, tmp_path: Path, data: DataSource) -> None:
+    quantised = replace(table, precision="int8")
+    plan = make_plan(quantised, data)
+    assert plan.shipped_precision == "int8"
+    run = run_search(plan, tmp_path / "run")
+    assert run.configuration["precision"] == "int8"
+    assert all(network.promises[0].precision == "int8" for network in run.front())
+    with pytest.raises(TableError, match="for precision int8, not fp32"):
+        replace(plan, precision="fp32")
 
 
 def test_the_front_is_held_against_the_device_and_written_down(

@@ -1,0 +1,132 @@
+"""Runtimes on this machine's processor: ONNX Runtime and LiteRT."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from cars_hw.devices.conditions import host_conditions, now, pin_to
+from cars_hw.devices.litert_runtime import runtime as litert_runtime
+from cars_hw.devices.protocol import MeasurePlan, ModelFormat, Progress, Sample
+from cars_hw.devices.worker import Worker
+from cars_hw.errors import DeviceError, InputError
+
+
+class HostDevice:
+    """A runtime in a fresh process a block, pinned to as many cores as it has threads.
+
+    ``time_limit_s`` is how long one session of one model may take, in seconds; ``worker`` is the command that
+    is started with ``--threads`` and ``--cores``, the class's own if None.
+
+    Raises:
+        InputError: less than one thread.
+    """
+
+    name: str
+    model_format: ModelFormat
+    module: str
+
+    def __init__(
+        self, threads: int = 1, *, time_limit_s: float = 120.0, worker: Sequence[str] | None = None
+    ) -> None:
+        if threads < 1:
+            raise InputError(f"threads must be at least 1, not {threads}")
+        self._threads = threads
+        self._time_limit_s = time_limit_s
+        self._worker = tuple(worker or (sys.executable, "-m", self.module))
+
+    @staticmethod
+    def runtime() -> str:
+        """Return the runtime's name and version.
+
+        Raises:
+            DeviceError: it is not installed.
+        """
+        raise NotImplementedError
+
+    def conditions(self) -> dict[str, Any]:
+        """Return the conditions; ``pinned`` lists the cores, or says that they cannot be chosen here."""
+        cores = pin_to(self._threads)
+        return {
+            **host_conditions(),
+            "runtime": self.runtime(),
+            "threads": self._threads,
+            "pinned": "not possible here" if cores is None else cores,
+        }
+
+    def run(
+        self, models: Sequence[Path], plan: MeasurePlan, seed: int, progress: Progress | None = None
+    ) -> list[Sample]:
+        """Return one sample of each of ``models``, all from one fresh process; see :class:`Device`.
+
+        Raises:
+            DeviceError: a file that is missing or that the runtime cannot run, a worker that crashes or hangs.
+        """
+        for model in models:
+            if not model.is_file():
+                raise DeviceError(f"{self.name}: there is no model file {model}")
+        taken = []
+        with Worker(self._command(), who=self.name, time_limit_s=self._time_limit_s) as worker:
+            for done, model in enumerate(models, start=1):
+                taken.append(self._sample(worker.ask(_request(model, plan, seed), str(model)), model))
+                if progress is not None:
+                    progress(done)
+        return taken
+
+    def _command(self) -> list[str]:
+        return [*self._worker, "--threads", str(self._threads), "--cores", json.dumps(pin_to(self._threads))]
+
+    def _sample(self, answer: dict[str, Any], model: Path) -> Sample:
+        ms = answer.get("ms")
+        if not isinstance(ms, float) or not ms > 0:
+            raise DeviceError(f"{self.name}: the worker gives no time for {model}: {answer}")
+        told = (answer.get(name) for name in ("load", "clock_mhz", "others"))
+        return Sample(round(ms, 6), now(), *told)
+
+
+class OrtDevice(HostDevice):
+    """ONNX Runtime's CPU provider."""
+
+    name = "ort"
+    model_format: ModelFormat = "onnx"
+    module = "cars_hw.devices.ort_worker"
+
+    @staticmethod
+    def runtime() -> str:
+        """Return ONNX Runtime's version; see :meth:`HostDevice.runtime`."""
+        try:
+            return f"onnxruntime {metadata.version('onnxruntime')}"
+        except metadata.PackageNotFoundError as error:
+            raise DeviceError("device 'ort' needs ONNX Runtime; install it: pip install onnxruntime") from error
+
+
+class LitertDevice(HostDevice):
+    """LiteRT with XNNPACK."""
+
+    name = "litert"
+    model_format: ModelFormat = "tflite"
+    module = "cars_hw.devices.litert_worker"
+
+    @staticmethod
+    def runtime() -> str:
+        """Return LiteRT's version; see :meth:`HostDevice.runtime`."""
+        found = litert_runtime()
+        if found is None:
+            raise DeviceError("device 'litert' needs LiteRT; install it: pip install ai-edge-litert")
+        return found
+
+
+def _request(model: Path, plan: MeasurePlan, seed: int) -> dict[str, Any]:
+    return {
+        "model": str(model.resolve()),
+        "seed": seed,
+        "warmup_runs": plan.warmup_runs,
+        "min_runs": plan.min_runs,
+        "min_seconds": plan.min_seconds,
+        "max_seconds": plan.max_seconds,
+        "quantile": plan.quantile,
+    }

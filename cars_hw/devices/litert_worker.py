@@ -1,0 +1,31 @@
+"""The process that LiteRT is timed in; started by :class:`cars_hw.devices.host.LitertDevice`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from cars_hw.devices.litert_runtime import interpreter, runtime, to_quantised
+from cars_hw.devices.session_worker import OpenSession, serve
+
+
+def prepare() -> tuple[str, OpenSession]:
+    """Say which runtime it is; it is loaded with the first model."""
+    return runtime() or "", open_session
+
+
+def open_session(model: str, threads: int, seed: int) -> Callable[[], object]:
+    """Load ``model`` and return what runs it once; its inputs are set once, as they stay where they are."""
+    import numpy as np
+
+    loaded = interpreter(model, threads)
+    rng = np.random.default_rng(seed)
+    for detail in loaded.get_input_details():
+        value = rng.standard_normal(detail["shape"], np.float32)
+        loaded.set_tensor(detail["index"], to_quantised(value, detail))
+    invoke: Callable[[], object] = loaded.invoke
+    return invoke
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1:], prepare)

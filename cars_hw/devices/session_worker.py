@@ -1,0 +1,78 @@
+"""What the processes that a runtime is timed in have in common: requests, timing, answers.
+
+Only numpy and the standard library are imported, so that such a process is up in a third of a second. A model that
+cannot be run ends the process: its traceback's last line is what the other side reports.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from cars_hw.devices.conditions import Watch
+from cars_hw.devices.rounds import low_quantile
+
+OpenSession = Callable[[str, int, int], Callable[[], object]]
+"""Load the model at a path for so many threads, feed it what a seed draws, and return what runs it once."""
+
+
+def serve(arguments: list[str], prepare: Callable[[], tuple[str, OpenSession]]) -> None:
+    """Say hello, then answer a line of JSON ``{"ms": ..., "runs": ...}`` for each request, until input ends.
+
+    ``prepare`` loads the runtime and returns its name and version, and how it opens a session.
+    """
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--cores", type=json.loads, required=True)
+    options = parser.parse_args(arguments)
+    # Before the runtime is loaded: its threads inherit the cores of the process.
+    if options.cores is not None:
+        os.sched_setaffinity(0, options.cores)
+    runtime, open_session = prepare()
+    _say({"runtime": runtime})
+    for line in sys.stdin:
+        _say(measure(json.loads(line), options.threads, open_session))
+
+
+def measure(request: dict[str, Any], threads: int, open_session: OpenSession) -> dict[str, Any]:
+    """Return the low quantile (milliseconds) of a model's runs in a fresh session, how many, and the conditions."""
+    run = open_session(request["model"], threads, request["seed"])
+    watch = Watch()
+    for _ in range(request["warmup_runs"]):
+        run()
+    gc.collect()
+    gc.disable()
+    try:
+        runs = time_runs(run, request)
+    finally:
+        gc.enable()
+    return {"ms": low_quantile(runs, request["quantile"]) / 1e6, "runs": len(runs), **watch.conditions()}
+
+
+def time_runs(run: Callable[[], object], request: dict[str, Any]) -> list[int]:
+    """Return the runs' times in nanoseconds: enough of them, over enough time, but not for ever."""
+    floor, ceiling = request["min_seconds"] * 1e9, request["max_seconds"] * 1e9
+    clock = time.perf_counter_ns
+    runs: list[int] = []
+    began = clock()
+    while True:
+        start = clock()
+        run()
+        stop = clock()
+        runs.append(stop - start)
+        elapsed = stop - began
+        if len(runs) >= request["min_runs"] and elapsed >= floor:
+            return runs
+        if len(runs) >= 5 and elapsed >= ceiling:
+            return runs
+
+
+def _say(answer: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,410 @@
+"""A graph as a TFLite model of float32: images (1, H, W, C), no transposes, no custom operators.
+
+Written by hand over the schema that LiteRT ships. Converters from torch take half a minute a network, and make of
+an average pool something that runs twenty times longer than the pool; a latency table of their files is wrong.
+
+TFLite pads a strided window at the end of an image, torch all around. Where the two differ, at stride 2 and even
+sizes, the padding is an operator of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import flatbuffers  # type: ignore[import-untyped]
+import numpy as np
+import numpy.typing as npt
+from ai_edge_litert import schema_py_generated as schema  # type: ignore[import-untyped]
+
+from cars_hw.errors import ExportError
+from cars_hw.export.graph import (
+    VECTORS,
+    Add,
+    AvgPool,
+    Concat,
+    Conv,
+    GlobalAveragePool,
+    Graph,
+    Identity,
+    Layer,
+    Linear,
+    MaxPool,
+    Relu,
+    Shift,
+    Zeros,
+)
+from cars_hw.export.onnx import NO_METADATA
+from cars_hw.files import replacing
+
+SIGNATURE: Final = "serving_default"
+"""What TensorFlow calls a model's only signature; quantisers and callers look for it."""
+
+FORMAT_VERSION: Final = 3
+FILE_IDENTIFIER: Final = b"TFL3"
+
+_OPERATORS: Final = schema.BuiltinOperator
+_NO_ACTIVATION: Final = schema.ActivationFunctionType.NONE
+_RELU: Final = schema.ActivationFunctionType.RELU
+
+
+def write_tflite(graph: Graph, path: Path, *, metadata: Mapping[str, str] = NO_METADATA) -> None:
+    """Write ``graph`` to ``path`` in one step, as :func:`tflite_bytes` makes it.
+
+    Raises:
+        ExportError: the graph holds a layer that TFLite has no operator for; nothing is written.
+    """
+    model = tflite_bytes(graph, metadata=metadata)
+    with replacing(path) as temporary:
+        temporary.write_bytes(model)
+
+
+def tflite_bytes(graph: Graph, *, metadata: Mapping[str, str] = NO_METADATA) -> bytes:
+    """Return ``graph`` as a TFLite model: images (1, H, W, C) and vectors (1, C) of float32.
+
+    Inputs and outputs have the graph's names, in the signature :data:`SIGNATURE` too. ``metadata`` is stored in the
+    model. The same graph and metadata give the same bytes.
+
+    Raises:
+        ExportError: the graph holds a layer that TFLite has no operator for.
+    """
+    writer = _Writer(graph)
+    for layer in graph.layers:
+        writer.write(layer)
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(writer.model(metadata).Pack(builder), FILE_IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def with_outputs(model: bytes, wanted: Callable[[str], bool]) -> bytes:
+    """Return ``model`` with the values whose names are ``wanted`` among its outputs.
+
+    Raises:
+        ValueError: the bytes are no TFLite model.
+    """
+    if model[4:8] != FILE_IDENTIFIER:
+        raise ValueError("not a TFLite model")
+    opened = schema.ModelT.InitFromPackedBuf(model)
+    subgraph = opened.subgraphs[0]
+    # The signature would hide outputs that it does not name.
+    opened.signatureDefs = []
+    more = [number for number, tensor in enumerate(subgraph.tensors) if wanted(tensor.name.decode())]
+    subgraph.outputs = np.array([*subgraph.outputs, *more], np.int32)
+    builder = flatbuffers.Builder(len(model))
+    builder.Finish(opened.Pack(builder), FILE_IDENTIFIER)
+    return bytes(builder.Output())
+
+
+class _Writer:
+    """Tensors, constants and operators so far; a value of the graph is the tensor of its name."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.buffers = [schema.BufferT()]
+        self.tensors: list[Any] = []
+        self.operators: list[Any] = []
+        self.codes: dict[tuple[int, int], int] = {}
+        self.index: dict[str, int] = {}
+        # A ReLU that alone reads what a convolution or a sum makes is that operator's own activation.
+        readers: dict[str, int] = {}
+        for name in (*graph.outputs, *(source for layer in graph.layers for source in layer.inputs)):
+            readers[name] = readers.get(name, 0) + 1
+        makers = {layer.output: layer for layer in graph.layers}
+        self.activated = {
+            layer.inputs[0]: layer.output
+            for layer in graph.layers
+            if isinstance(layer, Relu)
+            and readers[layer.inputs[0]] == 1
+            and isinstance(makers.get(layer.inputs[0]), Conv | Add)
+        }
+        for name, (channels, height, width) in graph.inputs:
+            self.tensor(name, (1, height, width, channels))
+
+    def tensor(self, name: str, shape: Sequence[int], value: npt.NDArray[Any] | None = None) -> int:
+        """Add a tensor, a constant if it has a ``value``, and return its number."""
+        tensor = schema.TensorT()
+        tensor.name = name.encode()
+        tensor.shape = np.array(shape, np.int32)
+        tensor.type = schema.TensorType.FLOAT32
+        tensor.buffer = 0
+        if value is not None:
+            if value.dtype == np.int32:
+                tensor.type = schema.TensorType.INT32
+            buffer = schema.BufferT()
+            buffer.data = np.frombuffer(np.ascontiguousarray(value).tobytes(), np.uint8)
+            tensor.buffer = len(self.buffers)
+            self.buffers.append(buffer)
+        self.tensors.append(tensor)
+        number = len(self.tensors) - 1
+        self.index[name] = number
+        return number
+
+    def constant(self, name: str, value: npt.NDArray[Any]) -> int:
+        return self.tensor(name, value.shape, value)
+
+    def operator(
+        self,
+        kind: int,
+        inputs: Sequence[int],
+        output: str,
+        shape: Sequence[int],
+        options: tuple[int, Any],
+        *,
+        version: int = 1,
+    ) -> int:
+        """Add the operator that computes ``output`` and return the number of its tensor."""
+        operator = schema.OperatorT()
+        operator.opcodeIndex = self.codes.setdefault((kind, version), len(self.codes))
+        operator.inputs = np.array(inputs, np.int32)
+        number = self.tensor(output, shape)
+        operator.outputs = np.array([number], np.int32)
+        operator.builtinOptionsType, operator.builtinOptions = options
+        self.operators.append(operator)
+        return number
+
+    def write(self, layer: Layer) -> None:
+        """Add the operators that compute ``layer``."""
+        inputs, output = [self.index[name] for name in layer.inputs], layer.output
+        channels, height, width = layer.shape
+        shape = (1, channels) if isinstance(layer, VECTORS) else (1, height, width, channels)
+        match layer:
+            case Conv():
+                self.conv(layer, shape)
+            case MaxPool() | AvgPool():
+                self.pool(layer, shape)
+            case Shift():
+                self.shift(layer, shape)
+            case Relu():
+                if self.activated.get(layer.inputs[0]) == output:
+                    self.index[output] = inputs[0]
+                    return
+                self.operator(_OPERATORS.RELU, inputs, output, shape, _options("NONE"))
+            case Add():
+                options = _options("AddOptions", fusedActivationFunction=self.activation(output))
+                self.operator(_OPERATORS.ADD, inputs, output, shape, options)
+            case Concat():
+                options = _options("ConcatenationOptions", axis=3, fusedActivationFunction=_NO_ACTIVATION)
+                self.operator(_OPERATORS.CONCATENATION, inputs, output, shape, options)
+            case Zeros():
+                self.zeros(layer, shape)
+            case Identity():
+                sizes = self.constant(f"{output}/shape", np.array(shape, np.int32))
+                options = _options("ReshapeOptions", newShape=np.array(shape, np.int32))
+                self.operator(_OPERATORS.RESHAPE, [*inputs, sizes], output, shape, options)
+            case GlobalAveragePool():
+                axes = self.constant(f"{output}/axes", np.array([1, 2], np.int32))
+                options = _options("ReducerOptions", keepDims=False)
+                self.operator(_OPERATORS.MEAN, [*inputs, axes], output, shape, options)
+            case Linear():
+                weight = self.constant(f"{output}/weight", layer.weight)
+                bias = self.constant(f"{output}/bias", layer.bias)
+                options = _options("FullyConnectedOptions", fusedActivationFunction=_NO_ACTIVATION)
+                self.operator(_OPERATORS.FULLY_CONNECTED, [*inputs, weight, bias], output, shape, options)
+            case _:
+                raise ExportError(f"{output}: {type(layer).__name__} cannot be written to TFLite")
+
+    def activation(self, output: str) -> int:
+        """Return the activation of the operator that computes ``output``."""
+        return int(_RELU if output in self.activated else _NO_ACTIVATION)
+
+    def conv(self, layer: Conv, shape: Sequence[int]) -> None:
+        """Add a convolution, or a depthwise one."""
+        source, output = layer.inputs[0], layer.output
+        channels = self.graph.shape(source).channels
+        window = layer.dilation * (layer.weight.shape[2] - 1) + 1
+        inputs, padding = self.padded(source, output, window, layer.stride, layer.padding)
+        depthwise = layer.groups == channels == layer.weight.shape[0] > 1
+        if not depthwise and layer.groups != 1:
+            raise ExportError(f"{output}: a convolution in {layer.groups} groups cannot be written to TFLite")
+        # Torch has (out, in, height, width): TFLite wants the channels last, and a depthwise filter as an image.
+        order = (1, 2, 3, 0) if depthwise else (0, 2, 3, 1)
+        weight = self.constant(f"{output}/weight", layer.weight.transpose(order))
+        bias = layer.bias if layer.bias is not None else np.zeros(layer.weight.shape[0], np.float32)
+        common = {
+            "padding": padding,
+            "strideH": layer.stride,
+            "strideW": layer.stride,
+            "dilationHFactor": layer.dilation,
+            "dilationWFactor": layer.dilation,
+            "fusedActivationFunction": self.activation(output),
+        }
+        options = (
+            _options("DepthwiseConv2DOptions", depthMultiplier=1, **common)
+            if depthwise
+            else _options("Conv2DOptions", **common)
+        )
+        kind = _OPERATORS.DEPTHWISE_CONV_2D if depthwise else _OPERATORS.CONV_2D
+        # A depthwise convolution that is dilated came with the operator's second version.
+        version = 2 if depthwise and layer.dilation > 1 else 1
+        operands = [inputs, weight, self.constant(f"{output}/bias", bias)]
+        self.operator(kind, operands, output, shape, options, version=version)
+
+    def pool(self, layer: MaxPool | AvgPool, shape: Sequence[int]) -> None:
+        """Add a 3x3 pool whose padding never wins and does not count."""
+        source, output, stride = layer.inputs[0], layer.output, layer.stride
+        average = isinstance(layer, AvgPool)
+        kind = _OPERATORS.AVERAGE_POOL_2D if average else _OPERATORS.MAX_POOL_2D
+        inputs, padding = (
+            self.padded(source, output, 3, stride, 1) if average else self.extended(source, output, stride)
+        )
+        options = _options(
+            "Pool2DOptions",
+            padding=padding,
+            strideH=stride,
+            strideW=stride,
+            filterHeight=3,
+            filterWidth=3,
+            fusedActivationFunction=_NO_ACTIVATION,
+        )
+        if not average or padding == schema.Padding.SAME:
+            self.operator(kind, [inputs], output, shape, options)
+            return
+        # The padded zeros have been counted: make up for them where a window has some.
+        pooled = self.operator(kind, [inputs], f"{output}/counted", shape, options)
+        _, height, width = self.graph.shape(source)
+        counts = np.outer(*(_window_sizes(size, stride) for size in (height, width))).astype(np.float32)
+        weights = self.constant(f"{output}/weights", (9 / counts)[None, :, :, None])
+        options = _options("MulOptions", fusedActivationFunction=_NO_ACTIVATION)
+        self.operator(_OPERATORS.MUL, [pooled, weights], output, shape, options)
+
+    def padded(self, source: str, output: str, window: int, stride: int, padding: int) -> tuple[int, int]:
+        """Return the tensor to slide a window of so many pixels over, and how TFLite is to pad it with zeros."""
+        channels, height, width = self.graph.shape(source)
+        if padding == 0:
+            return self.index[source], schema.Padding.VALID
+        if 2 * padding == window - 1 and all(_pads_evenly(size, window, stride) for size in (height, width)):
+            return self.index[source], schema.Padding.SAME
+        pads = np.array([[0, 0], [padding] * 2, [padding] * 2, [0, 0]], np.int32)
+        operands = [self.index[source], self.constant(f"{output}/pads", pads)]
+        shape = (1, height + 2 * padding, width + 2 * padding, channels)
+        padded = self.operator(_OPERATORS.PAD, operands, f"{output}/padded", shape, _options("PadOptions"))
+        return padded, schema.Padding.VALID
+
+    def extended(self, source: str, output: str, stride: int) -> tuple[int, int]:
+        """Return the tensor to slide a maximum's 3x3 window over, and how TFLite is to pad it.
+
+        Where it has to start a pixel early, the image's edges come twice: their copies never win alone. Padding
+        with minus infinity would do the same, but XNNPACK has no such operator, and int8 has no such number.
+        """
+        channels, height, width = self.graph.shape(source)
+        if all(_pads_evenly(size, 3, stride) for size in (height, width)):
+            return self.index[source], schema.Padding.SAME
+        image, sizes = self.index[source], [1, height, width, channels]
+        for axis, name in ((1, "row"), (2, "column")):
+            # Of an even size, the last window ends with the image.
+            ends = {"first": 0, "last": sizes[axis] - 1} if sizes[axis] % 2 else {"first": 0}
+            edge = [1 if other == axis else size for other, size in enumerate(sizes)]
+            copies = [
+                self.sliced(
+                    image, f"{output}/{end}_{name}", [at if other == axis else 0 for other in range(4)], edge
+                )
+                for end, at in ends.items()
+            ]
+            sizes[axis] += len(copies)
+            options = _options("ConcatenationOptions", axis=axis, fusedActivationFunction=_NO_ACTIVATION)
+            parts = [copies[0], image, *copies[1:]]
+            image = self.operator(_OPERATORS.CONCATENATION, parts, f"{output}/{name}s", sizes, options)
+        return image, schema.Padding.VALID
+
+    def sliced(self, image: int, output: str, begin: Sequence[int], size: Sequence[int]) -> int:
+        """Add a part of ``image``."""
+        bounds = [
+            self.constant(f"{output}/{name}", np.array(value, np.int32))
+            for name, value in (("begin", begin), ("size", size))
+        ]
+        return self.operator(_OPERATORS.SLICE, [image, *bounds], output, size, _options("SliceOptions"))
+
+    def shift(self, layer: Layer, shape: Sequence[int]) -> None:
+        """Add a slice that drops row and column 0, of an image that is padded to even sizes first."""
+        source, output = layer.inputs[0], layer.output
+        channels, height, width = self.graph.shape(source)
+        image = self.index[source]
+        if height % 2 or width % 2:
+            pads = self.constant(
+                f"{output}/pads", np.array([[0, 0], [0, height % 2], [0, width % 2], [0, 0]], np.int32)
+            )
+            even = (1, height + height % 2, width + width % 2, channels)
+            image = self.operator(_OPERATORS.PAD, [image, pads], f"{output}/even", even, _options("PadOptions"))
+        self.sliced(image, output, [0, 1, 1, 0], shape)
+
+    def zeros(self, layer: Layer, shape: Sequence[int]) -> None:
+        """Add zeros: a constant, but where they are all that there is."""
+        output = layer.output
+        if output not in self.graph.outputs:
+            self.constant(output, np.zeros(shape, np.float32))
+            return
+        nothing = self.constant(f"{output}/nothing", np.zeros((1,), np.float32))
+        options = _options("MulOptions", fusedActivationFunction=_NO_ACTIVATION)
+        self.operator(_OPERATORS.MUL, [self.index[layer.inputs[0]], nothing], output, shape, options)
+
+    def model(self, metadata: Mapping[str, str]) -> Any:  # noqa: ANN401 -- the schema has no types
+        """Return the model that has been written."""
+        subgraph = schema.SubGraphT()
+        subgraph.name = b"network"
+        subgraph.tensors = self.tensors
+        subgraph.operators = self.operators
+        inputs = [name for name, _ in self.graph.inputs]
+        subgraph.inputs = np.array([self.index[name] for name in inputs], np.int32)
+        subgraph.outputs = np.array([self.index[name] for name in self.graph.outputs], np.int32)
+        signature = schema.SignatureDefT()
+        signature.signatureKey = SIGNATURE.encode()
+        signature.subgraphIndex = 0
+        signature.inputs = [self.named(name) for name in inputs]
+        signature.outputs = [self.named(name) for name in self.graph.outputs]
+        model = schema.ModelT()
+        model.version = FORMAT_VERSION
+        model.description = b"cars-hw"
+        model.subgraphs = [subgraph]
+        model.signatureDefs = [signature]
+        model.operatorCodes = [_code(kind, version) for kind, version in self.codes]
+        model.metadata = [self.stored(name, text) for name, text in sorted(metadata.items())]
+        model.buffers = self.buffers
+        return model
+
+    def named(self, name: str) -> Any:  # noqa: ANN401 -- the schema has no types
+        found = schema.TensorMapT()
+        found.name = name.encode()
+        found.tensorIndex = self.index[name]
+        return found
+
+    def stored(self, name: str, text: str) -> Any:  # noqa: ANN401 -- the schema has no types
+        buffer = schema.BufferT()
+        buffer.data = np.frombuffer(text.encode(), np.uint8)
+        entry = schema.MetadataT()
+        entry.name = name.encode()
+        entry.buffer = len(self.buffers)
+        self.buffers.append(buffer)
+        return entry
+
+
+def _options(name: str, **fields: Any) -> tuple[int, Any]:  # noqa: ANN401 -- the schema has no types
+    """Return the kind and the value of an operator's options."""
+    if name == "NONE":
+        return schema.BuiltinOptions.NONE, None
+    options = getattr(schema, f"{name}T")()
+    for field, value in fields.items():
+        setattr(options, field, value)
+    return getattr(schema.BuiltinOptions, name), options
+
+
+def _code(kind: int, version: int) -> Any:  # noqa: ANN401 -- the schema has no types
+    code = schema.OperatorCodeT()
+    code.builtinCode = kind
+    # Readers from before there were more than 127 operators look here.
+    code.deprecatedBuiltinCode = min(kind, 127)
+    code.version = version
+    return code
+
+
+def _pads_evenly(size: int, window: int, stride: int) -> bool:
+    """Return whether TFLite's own padding of ``size`` pixels is the same on both sides and all that torch pads."""
+    steps = -(-size // stride)
+    return (steps - 1) * stride + window - size == window - 1
+
+
+def _window_sizes(size: int, stride: int) -> npt.NDArray[np.int_]:
+    """Return how many of ``size`` pixels each window of three covers, one pixel being padded on both sides."""
+    starts = np.arange(-1, size - 1, stride)
+    sizes: npt.NDArray[np.int_] = np.minimum(starts + 3, size) - np.maximum(starts, 0)
+    return sizes

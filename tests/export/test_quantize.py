@@ -1,0 +1,148 @@
+"""int8: the quantised files compute about what the float files do, and say what they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cars_hw.devices import ModelFormat
+from cars_hw.errors import ExportError, InputError
+from cars_hw.export import export
+from cars_hw.export.card import ModelCard, Preprocessing, card_path
+from cars_hw.export.classify import load_model
+from cars_hw.export.export import export_int8, export_model
+from cars_hw.export.graph import Graph
+from cars_hw.export.lower import lower_module
+from cars_hw.export.onnx import onnx_bytes
+from cars_hw.export.quantize import quantize
+from cars_hw.export.tflite import tflite_bytes
+from cars_hw.genotype import OPERATIONS
+from cars_hw.network import Network
+from cars_hw.operations import Normalization, make_operation
+from cars_hw.spec import NetworkSpec, Shape
+from cars_hw.zoo import zoo
+
+Season = Callable[[nn.Module, Tensor], nn.Module]
+
+FORMATS: tuple[ModelFormat, ...] = ("onnx", "tflite")
+SPEC = NetworkSpec(4, 3, (12, 16), 3, classes=4)
+NAMES = ["a", "b", "c", "d"]
+
+
+def written(graph: Graph, model_format: ModelFormat) -> bytes:
+    return onnx_bytes(graph) if model_format == "onnx" else tflite_bytes(graph)
+
+
+@pytest.mark.parametrize("model_format", FORMATS)
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("name", [name for name in OPERATIONS if name != "none"])
+def test_every_operation_in_int8_is_about_right(
+    name: str, stride: int, model_format: ModelFormat, seasoned: Season, tmp_path: Path
+) -> None:
+    shape = Shape(8, 9, 8)
+    images = torch.randn(6, *shape, generator=torch.Generator().manual_seed(0))
+    graph = lower_module(seasoned(make_operation(name, 8, stride, Normalization()), images), shape)
+    batches = [
+        (image if model_format == "onnx" else image.permute(1, 2, 0)).numpy()[None].copy() for image in images
+    ]
+    model = written(graph, model_format)
+    for file, content in (
+        ("float", model),
+        ("int8", quantize(model, model_format, [{"input": batch} for batch in batches])),
+    ):
+        (tmp_path / file).write_bytes(content)
+    exact, rough = (
+        np.concatenate([*map(load_model(tmp_path / file, model_format), batches)]) for file in ("float", "int8")
+    )
+    error = np.linalg.norm(rough - exact) / np.linalg.norm(exact)
+    # What needs no arithmetic may be left in float by the library.
+    assert (0.001 if "conv" in name else 0.0) <= error < 0.08
+
+
+@pytest.fixture(scope="module")
+def pixels() -> npt.NDArray[np.uint8]:
+    """Images of four classes: a bright quarter each, in noise."""
+    rng = np.random.default_rng(0)
+    found = rng.integers(0, 80, (120, 12, 16, 3), dtype=np.uint8)
+    for number in range(120):
+        quarter = number % 4
+        found[number, 6 * (quarter // 2) : 6 + 6 * (quarter // 2), 8 * (quarter % 2) : 8 + 8 * (quarter % 2)] += 150
+    return found
+
+
+@pytest.fixture(scope="module")
+def network(pixels: npt.NDArray[np.uint8]) -> Network:
+    """A network that has learned them."""
+    torch.manual_seed(0)
+    made = Network(SPEC, zoo()["CARS_A"].genotype)
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+    labels = torch.arange(120) % 4
+    optimizer = torch.optim.SGD(made.parameters(), lr=0.05, momentum=0.9)
+    for norm in (layer for layer in made.modules() if isinstance(layer, nn.BatchNorm2d)):
+        # Averages over all steps' batches, which are all images, settle sooner than moving ones.
+        norm.momentum = 0.3
+    for _ in range(30):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(made.train()((images - 0.5) / 0.5), labels).backward()
+        optimizer.step()
+    return made.eval()
+
+
+@pytest.fixture(params=FORMATS)
+def exported(request: pytest.FixtureRequest, network: Network, tmp_path: Path) -> Path:
+    model_format: ModelFormat = request.param
+    path = tmp_path / f"net.{model_format}"
+    preprocessing = Preprocessing((0.5,) * 3, (0.5,) * 3, (12, 16))
+    export_model(network, path, model_format, preprocessing=preprocessing, class_names=NAMES, measured_ms=1.0)
+    return path
+
+
+def test_a_trained_network_keeps_its_accuracy_and_gets_smaller(
+    exported: Path, pixels: npt.NDArray[np.uint8]
+) -> None:
+    path = exported.with_name(f"net.int8{exported.suffix}")
+    labels = np.arange(120) % 4
+    card = export_int8(
+        exported, path, calibration=pixels[:40], images=pixels, labels=labels, predicted_ms=2.0, bound_ms=2.5
+    )
+    assert ModelCard.read(card_path(path)) == card
+    assert card.precision == "int8"
+    assert card.accuracy is not None
+    assert card.accuracy > 0.95
+    assert 0 < card.parity < 0.05
+    # What was measured of the float model says nothing of this one.
+    assert (card.predicted_ms, card.bound_ms, card.measured_ms) == (2.0, 2.5, None)
+    assert "litert-quantizer" in card.versions
+    assert path.read_bytes() != exported.read_bytes()
+
+
+def test_a_model_that_is_too_far_off_leaves_no_file(
+    exported: Path, pixels: npt.NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = exported.with_name(f"net.int8{exported.suffix}")
+    before = sorted(exported.parent.iterdir())
+    monkeypatch.setattr(export, "INT8_BOUND", 1e-6)
+    with pytest.raises(ExportError, match=r"net\.int8.*off by .*keep the float model"):
+        export_int8(exported, path, calibration=pixels[:4], images=pixels[:8], labels=np.arange(8) % 4)
+    assert sorted(exported.parent.iterdir()) == before
+
+
+def test_what_cannot_be_quantised_is_an_error_in_one_line(tmp_path: Path) -> None:
+    for model_format in FORMATS:
+        with pytest.raises(ExportError, match="cannot be quantised") as raised:
+            quantize(b"no model", model_format, [{"image": np.zeros((1, 4, 4, 3), np.float32)}])
+        assert "\n" not in str(raised.value)
+    with pytest.raises(InputError, match="model card"):
+        export_int8(
+            tmp_path / "nothing.onnx",
+            tmp_path / "int8.onnx",
+            calibration=np.zeros((1, 4, 4, 3), np.uint8),
+            images=np.zeros((1, 4, 4, 3), np.uint8),
+            labels=np.zeros(1, np.int64),
+        )
