@@ -64,7 +64,7 @@ def main() -> None:
       cars-hw verify   run --device ort
       cars-hw report   run
 
-    DEVICE is ort (ONNX Runtime on this machine); `cars-hw devices` lists what can be used here and now. GENOTYPE
+    DEVICE is ort (ONNX Runtime) or litert, on this machine; `cars-hw devices` lists what can be used now. GENOTYPE
     is a name that `cars-hw zoo` lists, a JSON file, or DARTS text. LATENCY has a unit: 20ms, 1.5ms, 0.02s.
     """
 
