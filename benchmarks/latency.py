@@ -191,7 +191,14 @@ def budgets(arguments: argparse.Namespace) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:
             run = run_search(plan, Path(folder) / "run", devices=[device])
             front, struck = run.front(), run.struck()
-        again = measure_genotypes(device, table.spec, [network.genotype for network in front]).models
+        assert table.reference is not None
+        again = measure_genotypes(
+            device,
+            table.spec,
+            [network.genotype for network in front],
+            reference=table.reference.genotype,
+            usual_ms=table.reference.usual_ms,
+        ).models
         over = [taken.ms for taken in again if taken.ms > limit]
         record = {
             "limit_ms": limit,

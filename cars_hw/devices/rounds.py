@@ -6,15 +6,23 @@ reference that shows drift, the repetition of what was off, and the statistics.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from cars_hw.devices.protocol import Device, Measurement, MeasurePlan, Progress, Sample
+
+DISTURBED: Final = 0.1
+"""A reference that is so far off, a fraction, tells of somebody else on the processor, not of a change of speed."""
+
+PROBES: Final = 20
+PAUSE_S = 3.0
+"""So often, and so many seconds each time, a measurement waits in all for a disturbed machine."""
 
 
 @dataclass
@@ -49,7 +57,8 @@ def measure(
 ) -> Measured:
     """Measure ``models`` on ``device`` in rounds of sessions until each has what ``plan`` asks for.
 
-    A sample that is off is not thrown away: it stays in the record, and further sessions outvote it.
+    A sample that is off is not thrown away: it stays in the record, and further sessions outvote it. While the
+    reference is far off, the measurement waits, up to a minute in all.
 
     Args:
         device: what runs them.
@@ -58,7 +67,7 @@ def measure(
         reference: a model that has a session before and after every block of the others: what it takes tells
             a machine that has changed from a model that is slow.
         usual_ms: what the reference usually takes, such as when a table was made; the median of this
-            measurement, if None, or if that is out of the tolerance altogether.
+            measurement, if None, or if that shows that the machine has become another one.
         progress: called with the model sessions done so far.
         series: what an interrupted measurement has; extended in place. Rounds and blocks are seeded by their
             numbers, so that what follows is what would have followed.
@@ -79,7 +88,9 @@ def measure(
             new = sum(len(series.models[index]) < plan.sessions for index in block[:within])
             progress(min(before + new, total))
 
+    patience = _Patience(device, plan, reference)
     for block, seed in _blocks(plan, series, usual_ms):
+        patience.wait(series.reference, usual_ms)
         around = [] if reference is None else [reference]
         lead = len(around)
         taken = device.run(
@@ -178,15 +189,43 @@ def _blocks(plan: MeasurePlan, series: Series, usual_ms: float | None) -> Iterat
                 yield block, int(seeds[start])
 
 
+class _Patience:
+    """Waits while the machine is disturbed, for :data:`PROBES` pauses in all."""
+
+    def __init__(self, device: Device, plan: MeasurePlan, reference: Path | None) -> None:
+        self._device = device
+        self._plan = plan
+        self._reference = reference
+        self._left = PROBES
+
+    def wait(self, taken: Sequence[Sample], usual_ms: float | None) -> None:
+        """Return as soon as the reference is near what it usually takes, or when there is no patience left."""
+        usual = usual_ms or _usual(taken, self._plan, None)
+        if self._reference is None or usual is None:
+            return
+        last = taken[-1].ms if taken else self._probe(self._reference)
+        while self._left and abs(last / usual - 1) > DISTURBED:
+            self._left -= 1
+            time.sleep(PAUSE_S)
+            last = self._probe(self._reference)
+
+    def _probe(self, reference: Path) -> float:
+        (sample,) = self._device.run([reference], self._plan, self._plan.seed)
+        return sample.ms
+
+
 def _usual(reference: Sequence[Sample], plan: MeasurePlan, usual_ms: float | None) -> float | None:
     """Return what the reference has to be near to: ``usual_ms``, or its own median.
 
-    A machine that is another one by now, and not just at times, does not become what it was by waiting for it.
+    A machine that is a little off as a whole has become another one, and waiting does not bring it back. One that
+    is far off is disturbed, and what disturbs it goes away.
     """
     if not reference:
         return usual_ms
     own = median(sample.ms for sample in reference)
-    return own if usual_ms is None or abs(own / usual_ms - 1) > plan.drift_tolerance else usual_ms
+    if usual_ms is None:
+        return own
+    return own if plan.drift_tolerance < abs(own / usual_ms - 1) <= DISTURBED else usual_ms
 
 
 def _between(taken: Sequence[Sample]) -> list[Sample]:
