@@ -32,4 +32,5 @@ def test_freed_memory_is_not_paged_in_again() -> None:
         ).stdout.split()
         faults[mode] = int(done[1])
     assert faults["keep"] < 100
-    assert faults["return"] > 10_000
+    # 20 times 40 MB are 200,000 pages, or 400 where the system gives huge ones.
+    assert faults["return"] > 350
