@@ -20,6 +20,9 @@ from cars_hw.devices.protocol import Device, Measurement, MeasurePlan, Progress,
 DISTURBED: Final = 0.1
 """A reference that is so far off, a fraction, tells of somebody else on the processor, not of a change of speed."""
 
+FEW: Final = 6
+"""With fewer sessions of its own, a measurement does not know what is usual."""
+
 PROBES: Final = 20
 PAUSE_S = 3.0
 """So often, and so many seconds each time, a measurement waits in all for a disturbed machine."""
@@ -200,11 +203,12 @@ class _Patience:
 
     def wait(self, taken: Sequence[Sample], usual_ms: float | None) -> None:
         """Return as soon as the reference is near what it usually takes, or when there is no patience left."""
-        usual = usual_ms or _usual(taken, self._plan, None)
+        # A median of few is no measure of what is usual.
+        usual = usual_ms or (_usual(taken, self._plan, None) if len(taken) >= FEW else None)
         if self._reference is None or usual is None:
             return
         last = taken[-1].ms if taken else self._probe(self._reference)
-        while self._left and abs(last / usual - 1) > DISTURBED:
+        while self._left and last / usual - 1 > DISTURBED:
             self._left -= 1
             time.sleep(PAUSE_S)
             last = self._probe(self._reference)
