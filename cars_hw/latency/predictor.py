@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from cars_hw.devices.rounds import DISTURBED
 from cars_hw.errors import InputError, TableError
 from cars_hw.genotype import Genotype
 from cars_hw.latency.fit import FloatArray, Observations, conformal_margin, fit_best, net_costs
@@ -47,8 +48,8 @@ class Predictor:
     """The predictor that ``table`` holds: a function of the file and of nothing else.
 
     The upper bound is ``margin`` (a fraction) above the prediction: so much that it holds for networks that were
-    left out of the fit, at any moment of the machine that calibration saw. ``level`` is how often it should
-    hold; with few calibration networks it is less, see ``self.level``.
+    left out of the fit, at any moment of the machine that calibration saw and that nobody disturbed. ``level`` is
+    how often it should hold; with few calibration networks it is less, see ``self.level``.
 
     Raises:
         TableError: the table lacks an entry or the predictor, or holds one of an unknown kind.
@@ -72,7 +73,9 @@ class Predictor:
             for key, cost in zip(spec_keys(table.spec), net, strict=True)
         }
         self._sums = OperationSums(table.spec, self._costs)
-        drifts = table.reference.drifts if table.reference is not None else ()
+        # Somebody else on the processor is waited for when it is measured, and no state that can be promised for.
+        moments = table.reference.drifts if table.reference is not None else ()
+        drifts = tuple(drift for drift in moments if abs(drift) <= DISTURBED)
         self.margin, self.level = conformal_margin(table.predictor.residuals, level, drifts)
 
     def predict(self, genotype: Genotype) -> Prediction:

@@ -44,6 +44,10 @@ def test_the_bound_holds_whatever_the_machine_did(make_table: MakeTable, genotyp
     assert Predictor(wandering).predict(genotypes[0]).ms == Predictor(steady).predict(genotypes[0]).ms
     assert Predictor(wandering).margin > 0.08
     assert Predictor(replace(steady, reference=reference(*[10.0] * 20))).margin == Predictor(steady).margin
+    # A third more is somebody else on the processor, who is waited for.
+    disturbed = replace(steady, reference=reference(*[10.0] * 12, *[13.0] * 8))
+    assert Predictor(disturbed).margin == Predictor(steady).margin
+    assert disturbed.distrust()
 
 
 def test_a_noisy_machine_is_said_to_be_one_with_the_figure(make_table: MakeTable) -> None:
