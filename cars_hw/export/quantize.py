@@ -25,7 +25,7 @@ Feeds = Sequence[Mapping[str, npt.NDArray[np.float32]]]
 """What a model takes, by input, image for image; laid out as its format wants it."""
 
 CALIBRATION_IMAGES: Final = 64
-"""So many images give the ranges of the activations. More moved no accuracy here."""
+"""So many training images give the ranges of the activations."""
 
 
 def quantize(model: bytes, model_format: ModelFormat, feeds: Feeds) -> bytes:

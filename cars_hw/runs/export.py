@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple, cast
+from typing import Final, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from cars_hw.data import DataBundle, Dataset, load
-from cars_hw.devices import ModelFormat, format_of
+from cars_hw.devices import ModelFormat
 from cars_hw.errors import InputError, RunError
 from cars_hw.export.card import ModelCard, Precision, Preprocessing
 from cars_hw.export.export import export_int8, export_model
@@ -20,20 +20,13 @@ from cars_hw.export.quantize import CALIBRATION_IMAGES
 from cars_hw.genotype import Genotype
 from cars_hw.latency.models import seeded
 from cars_hw.network import Network
-from cars_hw.runs.folder import RunFolder
+from cars_hw.runs.folder import Promise, RunFolder
 from cars_hw.runs.promises import Promises
 from cars_hw.runs.search import DataSource
 from cars_hw.runs.train import load_trained
 from cars_hw.spec import NetworkSpec
 
 FORMATS: Final[tuple[ModelFormat, ...]] = ("onnx", "tflite")
-
-
-class Latency(NamedTuple):
-    """What is predicted of a model, in milliseconds; None where no table says it."""
-
-    predicted_ms: float | None
-    bound_ms: float | None
 
 
 @dataclass(frozen=True)
@@ -69,8 +62,9 @@ def export_run(
 ) -> list[Exported]:
     """Export every trained network of ``run`` to ``out``, the run's own ``models/`` by default; all formats of one.
 
-    With the precision ``int8`` every model is followed by its quantised one, calibrated on training images; both
-    are judged on the same test images. A model's card has the latency that is predicted by the run's first
+    With the precision ``int8`` every model is followed by its quantised one, calibrated on training images and
+    judged in its runtime on the first :data:`~cars_hw.export.export.JUDGED_IMAGES` test images; a float model's
+    accuracy is on all of them. A model's card has the latency that is predicted by the run's first
     table for its format and precision, if any.
 
     Raises:
@@ -90,14 +84,7 @@ def export_run(
         for place, model_format in enumerate(wanted):
             progress(number * len(wanted) + place, total)
             path = (out or run.path / "models") / f"{network.name}.{model_format}"
-
-            def promised(
-                at: Precision, format_: ModelFormat = model_format, of: Genotype = network.genotype
-            ) -> Latency:
-                matching = (p for p in promises.of(of) if (format_of(p.device), p.precision) == (format_, at))
-                promise = next(matching, None)
-                return Latency(promise.predicted_ms, promise.bound_ms) if promise else Latency(None, None)
-
+            promise = promises.of_models(model_format, "fp32", network.genotype)
             card = export_model(
                 loaded,
                 path,
@@ -105,17 +92,19 @@ def export_run(
                 preprocessing=Preprocessing(bundle.mean, bundle.std, bundle.resolution),
                 class_names=bundle.class_names,
                 accuracy=network.accuracy,
-                **promised("fp32")._asdict(),
+                predicted_ms=promise.predicted_ms if promise else None,
+                bound_ms=promise.bound_ms if promise else None,
                 dynamic_batch=dynamic_batch and model_format == "onnx",
             )
             exported.append(Exported(network.name, path, card))
             if precision == "int8":
-                exported.append(_int8(exported[-1], bundle, promised("int8")))
+                promise = promises.of_models(model_format, "int8", network.genotype)
+                exported.append(_int8(exported[-1], bundle, promise))
     progress(total, total)
     return exported
 
 
-def _int8(model: Exported, bundle: DataBundle, latency: Latency) -> Exported:
+def _int8(model: Exported, bundle: DataBundle, promise: Promise | None) -> Exported:
     """Export ``model`` in int8, and judge it on the test images."""
     path = model.path.with_name(f"{model.name}.int8{model.path.suffix}")
     generator = torch.Generator().manual_seed(0)
@@ -126,7 +115,8 @@ def _int8(model: Exported, bundle: DataBundle, latency: Latency) -> Exported:
         calibration=pixels_of(bundle.train.select(chosen)),
         images=pixels_of(bundle.test),
         labels=bundle.test.labels.numpy(),
-        **latency._asdict(),
+        predicted_ms=promise.predicted_ms if promise else None,
+        bound_ms=promise.bound_ms if promise else None,
     )
     return Exported(f"{model.name}.int8", path, card)
 

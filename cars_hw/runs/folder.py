@@ -48,7 +48,7 @@ class Promise:
     @property
     def broken(self) -> bool:
         """Whether the network was measured to exceed what was asked for."""
-        return None not in (self.asked_ms, self.measured_ms) and self.measured_ms > self.asked_ms  # type: ignore[operator]
+        return self.asked_ms is not None and self.measured_ms is not None and self.measured_ms > self.asked_ms
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cars_hw.devices import ModelFormat, format_of
 from cars_hw.export.card import Precision
 from cars_hw.genotype import Genotype
 from cars_hw.latency import LatencyTable, Predictor
@@ -30,6 +31,13 @@ class Promises:
     def table(self, device: str) -> LatencyTable | None:
         """Return the run's first table of ``device``, or None."""
         return next((table for table in self._tables if table.device == device), None)
+
+    def of_models(self, model_format: ModelFormat, precision: Precision, genotype: Genotype) -> Promise | None:
+        """Return the promise of the first table whose device runs such models, or None."""
+        for promise in self.of(genotype):
+            if (format_of(promise.device), promise.precision) == (model_format, precision):
+                return promise
+        return None
 
     def on(self, device: str, precision: Precision, genotype: Genotype) -> Promise | None:
         """Return the promise for ``device`` and models of ``precision``, None where the run has no such table."""
