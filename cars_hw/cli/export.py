@@ -22,7 +22,7 @@ from cars_hw.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from cars_hw.export.card import Precision
+    from cars_hw.devices.protocol import Precision
     from cars_hw.runs.export import Exported
 
 

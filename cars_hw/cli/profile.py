@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,8 +18,10 @@ from cars_hw.cli.common import (
     threads_option,
     warn_of_noise,
 )
-from cars_hw.export.card import Precision
 from cars_hw.units import format_latency
+
+if TYPE_CHECKING:
+    from cars_hw.devices.protocol import Precision
 
 
 @click.command("profile")

@@ -29,7 +29,7 @@ from cars_hw.cli.common import (
 
 if TYPE_CHECKING:
     from cars_hw.devices import Device
-    from cars_hw.export.card import Precision
+    from cars_hw.devices.protocol import Precision
     from cars_hw.latency import LatencyTable
     from cars_hw.presets import Preset
     from cars_hw.runs.folder import FrontNetwork

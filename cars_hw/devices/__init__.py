@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from cars_hw.devices.fake import FakeDevice
 from cars_hw.devices.host import LitertDevice, OrtDevice
-from cars_hw.devices.protocol import Device, DeviceStatus, Measurement, MeasurePlan, ModelFormat, Sample
+from cars_hw.devices.protocol import Device, DeviceStatus, Measurement, MeasurePlan, ModelFormat, Precision, Sample
 from cars_hw.devices.registry import available, format_of, open_device
 from cars_hw.devices.rounds import Measured, Series, measure
 
@@ -22,6 +22,7 @@ __all__ = [
     "Measurement",
     "ModelFormat",
     "OrtDevice",
+    "Precision",
     "Sample",
     "Series",
     "available",

@@ -11,6 +11,8 @@ from cars_hw.errors import InputError
 
 ModelFormat = Literal["onnx", "tflite"]
 
+Precision = Literal["fp32", "int8"]
+
 Progress = Callable[[int], None]
 """Called with the number of model sessions done so far, of ``len(models) * plan.sessions``.
 

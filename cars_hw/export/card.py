@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
+from cars_hw.devices.protocol import Precision
 from cars_hw.errors import InputError
 from cars_hw.files import write_json
 from cars_hw.genotype import Genotype
 from cars_hw.spec import NetworkSpec
-
-Precision = Literal["fp32", "int8"]
 
 LATENCIES: Final = ("predicted_ms", "bound_ms", "measured_ms")
 

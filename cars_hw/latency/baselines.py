@@ -13,7 +13,7 @@ import numpy as np
 from cars_hw.cost import network_cost
 from cars_hw.genotype import Genotype
 from cars_hw.latency.fit import FloatArray
-from cars_hw.latency.keys import genotype_keys, spec_keys
+from cars_hw.latency.keys import genotype_keys, key_counts
 from cars_hw.latency.table import LatencyTable
 
 PENALTIES: Final = tuple(float(penalty) for penalty in np.logspace(-4, 3, 15))
@@ -66,15 +66,8 @@ def _counted(
     from sklearn.linear_model import RidgeCV
     from sklearn.preprocessing import StandardScaler
 
-    column = {key: index for index, key in enumerate(spec_keys(table.spec))}
-
-    def counts(of: Sequence[Genotype]) -> FloatArray:
-        rows = np.zeros((len(of), len(column)))
-        for row, genotype in zip(rows, of, strict=True):
-            for placed in genotype_keys(table.spec, genotype):
-                row[column[placed.key]] += 1
-        return rows
-
-    scaler = StandardScaler().fit(counts(known))
-    model = RidgeCV(alphas=PENALTIES).fit(scaler.transform(counts(known)), measured, sample_weight=weights)
-    return [float(ms) for ms in model.predict(scaler.transform(counts(genotypes)))]
+    scaler = StandardScaler().fit(key_counts(table.spec, known))
+    model = RidgeCV(alphas=PENALTIES).fit(
+        scaler.transform(key_counts(table.spec, known)), measured, sample_weight=weights
+    )
+    return [float(ms) for ms in model.predict(scaler.transform(key_counts(table.spec, genotypes)))]

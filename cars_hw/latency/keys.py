@@ -9,9 +9,12 @@ own, and the operations' keys are without it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from cars_hw.genotype import NODES, OPERATIONS, Cell, Genotype, Node
 from cars_hw.spec import CellLayout, NetworkSpec, Shape
@@ -109,6 +112,16 @@ def genotype_keys(spec: NetworkSpec, genotype: Genotype) -> list[PlacedKey]:
             for key, what in node_keys(layout, node):
                 placed.append(PlacedKey(key, layout.position, f"node {number}{what}"))
     return sorted(placed, key=lambda item: _rank(item, spec.layers))
+
+
+def key_counts(spec: NetworkSpec, genotypes: Sequence[Genotype]) -> npt.NDArray[np.float64]:
+    """Return shape (N, K): how often the network of each genotype runs each of :func:`spec_keys`."""
+    column = {key: index for index, key in enumerate(spec_keys(spec))}
+    counts = np.zeros((len(genotypes), len(column)))
+    for row, genotype in zip(counts, genotypes, strict=True):
+        for placed in genotype_keys(spec, genotype):
+            row[column[placed.key]] += 1
+    return counts
 
 
 def usage_of(cell: Cell) -> Usage:

@@ -6,9 +6,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from cars_hw.devices.protocol import Device, MeasurePlan, Progress
+from cars_hw.devices.protocol import Device, MeasurePlan, Precision, Progress
 from cars_hw.devices.rounds import Measured, measure
-from cars_hw.export.card import Precision
 from cars_hw.genotype import Genotype
 from cars_hw.latency.models import build_network
 from cars_hw.spec import NetworkSpec

@@ -6,10 +6,11 @@ import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar, get_args
 
 import numpy as np
 
+from cars_hw.devices.protocol import Precision
 from cars_hw.errors import InputError
 from cars_hw.files import replacing
 from cars_hw.genotype import NODES, Genotype
@@ -21,12 +22,11 @@ if TYPE_CHECKING:
     from torch import nn
 
     from cars_hw.devices import ModelFormat
-    from cars_hw.export.card import Precision
     from cars_hw.export.graph import Graph
 
 Module = TypeVar("Module", bound="nn.Module")
 
-PRECISIONS: Final = ("fp32", "int8")
+PRECISIONS: Final = get_args(Precision)
 NOISE_IMAGES: Final = 2
 
 OVERHEAD_SHAPE = Shape(1, 1, 1)

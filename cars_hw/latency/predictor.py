@@ -12,7 +12,7 @@ from cars_hw.devices.rounds import DISTURBED
 from cars_hw.errors import InputError, TableError
 from cars_hw.genotype import Genotype
 from cars_hw.latency.fit import FloatArray, Observations, conformal_margin, fit_best, net_costs
-from cars_hw.latency.keys import genotype_keys, spec_keys
+from cars_hw.latency.keys import genotype_keys, key_counts, spec_keys
 from cars_hw.latency.sums import OperationSums
 from cars_hw.latency.table import CalibrationNetwork, Coefficients, LatencyTable
 
@@ -115,15 +115,10 @@ def fit_coefficients(table: LatencyTable, calibration: Sequence[CalibrationNetwo
     if len(calibration) < 4:
         raise InputError(f"the predictor needs at least 4 calibration networks, not {len(calibration)}")
     keys = spec_keys(table.spec)
-    column = {key: index for index, key in enumerate(keys)}
     kinds = list(dict.fromkeys(key.kind for key in keys))
-    counts = np.zeros((len(calibration), len(keys)))
-    for row, network in enumerate(calibration):
-        for placed in genotype_keys(table.spec, network.genotype):
-            counts[row, column[placed.key]] += 1
     costs, elements = _arrays(table)
     observations = Observations(
-        counts=counts,
+        counts=key_counts(table.spec, [network.genotype for network in calibration]),
         costs=costs,
         elements=elements,
         kinds=np.array([kinds.index(key.kind) for key in keys]),

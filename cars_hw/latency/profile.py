@@ -10,10 +10,9 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from cars_hw.devices.protocol import Device, Measurement, MeasurePlan, ModelFormat
+from cars_hw.devices.protocol import Device, Measurement, MeasurePlan, ModelFormat, Precision
 from cars_hw.devices.rounds import measure
 from cars_hw.errors import DeviceError, InputError, TableError
-from cars_hw.export.card import Precision
 from cars_hw.genotype import Genotype
 from cars_hw.latency.calibration import spread_genotypes
 from cars_hw.latency.journal import Journal

@@ -8,9 +8,8 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any, Final
 
-from cars_hw.devices.protocol import Measurement, Sample
+from cars_hw.devices.protocol import Measurement, Precision, Sample
 from cars_hw.errors import InputError, TableError
-from cars_hw.export.card import Precision
 from cars_hw.genotype import Genotype
 from cars_hw.latency.keys import OpKey
 from cars_hw.latency.sealed import SealedFormat

@@ -13,8 +13,9 @@ import torch
 
 from cars_hw.data import DataBundle, Dataset, load
 from cars_hw.devices import ModelFormat
+from cars_hw.devices.protocol import Precision
 from cars_hw.errors import InputError, RunError
-from cars_hw.export.card import ModelCard, Precision, Preprocessing
+from cars_hw.export.card import ModelCard, Preprocessing
 from cars_hw.export.export import export_int8, export_model
 from cars_hw.export.quantize import CALIBRATION_IMAGES
 from cars_hw.genotype import Genotype

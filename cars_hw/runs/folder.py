@@ -21,8 +21,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from cars_hw.devices.protocol import Precision
 from cars_hw.errors import CarsHwError, RunError
-from cars_hw.export.card import Precision
 from cars_hw.files import to_json, write_json, write_text
 from cars_hw.genotype import Genotype
 from cars_hw.spec import NetworkSpec

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cars_hw.devices import ModelFormat, format_of
-from cars_hw.export.card import Precision
+from cars_hw.devices.protocol import Precision
 from cars_hw.genotype import Genotype
 from cars_hw.latency import LatencyTable, Predictor
 from cars_hw.runs.folder import Promise, RunFolder

@@ -17,12 +17,12 @@ import torch
 from cars_hw.cost import network_cost
 from cars_hw.data import DataBundle, load
 from cars_hw.devices import Device, MeasurePlan
+from cars_hw.devices.protocol import Precision
 from cars_hw.errors import BudgetError, InputError
 from cars_hw.evolution import checkpoint
 from cars_hw.evolution.objectives import CostObjective, excess, feasible
 from cars_hw.evolution.population import Member
 from cars_hw.evolution.search import Search
-from cars_hw.export.card import Precision
 from cars_hw.genotype import Genotype
 from cars_hw.latency import LatencyTable, Predictor, smallest
 from cars_hw.presets import Preset

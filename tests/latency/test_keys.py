@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from cars_hw.devices import ModelFormat
+from cars_hw.devices.protocol import Precision
 from cars_hw.errors import InputError
-from cars_hw.export.card import Precision
 from cars_hw.export.graph import (
     Add,
     AvgPool,
