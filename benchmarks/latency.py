@@ -7,6 +7,8 @@
     .venv/bin/python benchmarks/latency.py noisy    --network cifar --table table.json [--json PATH]
     .venv/bin/python benchmarks/latency.py budgets  --table table.json [--json PATH]
 
+``--device litert`` does it on LiteRT (but ``coarse``, which is ONNX Runtime's).
+
 ``careful`` profiles the machine into the table (unless it is there) and validates it on 60 random networks and the
 zoo. ``coarse`` does the same as tools do that measure once: one session in the running process, pinned to nothing,
 and the mean of its runs. ``noisy`` profiles a second time beside a process that keeps a core busy, and compares.
@@ -26,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from cars_hw.devices import Device, MeasurePlan, OrtDevice, Sample
+from cars_hw.devices import Device, MeasurePlan, OrtDevice, Sample, open_device
 from cars_hw.devices.protocol import Progress
 from cars_hw.evolution.search import EvolutionSettings
 from cars_hw.files import write_json
@@ -128,7 +130,7 @@ def profiled(
 
 def careful(arguments: argparse.Namespace) -> dict[str, Any]:
     """Profile as the product does, and validate."""
-    device = OrtDevice()
+    device = open_device(arguments.device)
     if arguments.table.exists():
         table = LatencyTable.read(arguments.table)
     else:
@@ -156,7 +158,7 @@ def noisy(arguments: argparse.Namespace) -> dict[str, Any]:
     neighbour = multiprocessing.get_context("spawn").Process(target=busy, daemon=True)
     neighbour.start()
     try:
-        beside = profiled(OrtDevice(), arguments.network)
+        beside = profiled(open_device(arguments.device), arguments.network)
     finally:
         neighbour.kill()
         neighbour.join()
@@ -183,7 +185,7 @@ def budgets(arguments: argparse.Namespace) -> dict[str, Any]:
             population=24, epochs=arguments.epochs, warmup_epochs=2, epochs_per_generation=1, protection="size"
         ),
     )
-    device = OrtDevice()
+    device = open_device(arguments.device)
     found = []
     for share in SHARES:
         limit = float(np.quantile(bounds, share))
@@ -221,13 +223,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("way", choices=ways)
     parser.add_argument("--network", choices=NETWORKS, default="cifar")
+    parser.add_argument("--device", default="ort")
     parser.add_argument("--table", type=Path, default=Path("table.json"))
     parser.add_argument("--epochs", type=int, default=7)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     record = ways[arguments.way](arguments)
     if arguments.json is not None:
-        write_json(arguments.json, {"way": arguments.way, "conditions": OrtDevice().conditions(), **record})
+        write_json(
+            arguments.json,
+            {"way": arguments.way, "conditions": open_device(arguments.device).conditions(), **record},
+        )
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from cars_hw.export.classify import load_model, prepare
 from cars_hw.export.lower import lower_network
 from cars_hw.export.onnx import onnx_bytes
 from cars_hw.export.parity import check_onnx, check_tflite
-from cars_hw.export.quantize import quantize
+from cars_hw.export.refine import refine
 from cars_hw.export.tflite import tflite_bytes
 from cars_hw.files import replacing
 from cars_hw.network import Network
@@ -122,7 +122,7 @@ def export_int8(
     card = ModelCard.read(card_path(source))
     model_format: ModelFormat = "onnx" if source.suffix == ".onnx" else "tflite"
     feeds = [{INPUT: prepare(pixels, card.preprocessing)} for pixels in calibration]
-    model = quantize(source.read_bytes(), model_format, feeds)
+    model = refine(source.read_bytes(), model_format, feeds)
     batches = [prepare(pixels, card.preprocessing) for pixels in images[:JUDGED_IMAGES]]
     with replacing(path) as temporary:
         temporary.write_bytes(model)

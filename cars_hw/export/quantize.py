@@ -12,7 +12,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,14 +24,16 @@ from cars_hw.export.tflite import SIGNATURE
 Feeds = Sequence[Mapping[str, npt.NDArray[np.float32]]]
 """What a model takes, by input, image for image; laid out as its format wants it."""
 
-CALIBRATION_IMAGES: Final = 64
-"""So many training images give the ranges of the activations."""
+Ranges = Mapping[str, tuple[float, float]]
+"""The smallest and the largest value that is told apart, by tensor; what is beyond is clipped."""
 
 
-def quantize(model: bytes, model_format: ModelFormat, feeds: Feeds) -> bytes:
-    """Return the float32 ``model`` in int8, calibrated on ``feeds`` (at least one).
+def quantize(model: bytes, model_format: ModelFormat, feeds: Feeds, ranges: Ranges | None = None) -> bytes:
+    """Return the float32 ``model`` in int8.
 
-    A TFLite model takes and gives int8, by the scales in its tensors; an ONNX model (QDQ) takes and gives float32.
+    The ranges of the activations are ``ranges``, and those of tensors that are not in it what they are on ``feeds``
+    (at least one). A TFLite model takes and gives int8, by the scales in its tensors; an ONNX model (QDQ) takes and
+    gives float32.
 
     Raises:
         ExportError: the library cannot quantise it.
@@ -39,15 +41,15 @@ def quantize(model: bytes, model_format: ModelFormat, feeds: Feeds) -> bytes:
     quantizer = _quantize_onnx if model_format == "onnx" else _quantize_tflite
     try:
         with _silence():
-            return quantizer(model, feeds)
+            return quantizer(model, feeds, ranges or {})
     # Both libraries raise whatever comes up inside of them.
     except Exception as error:
         said = str(error).strip().splitlines() or [type(error).__name__]
         raise ExportError(f"the model cannot be quantised: {said[0]}") from error
 
 
-def _quantize_tflite(model: bytes, feeds: Feeds) -> bytes:
-    from litert_quantizer import quantizer, recipe  # type: ignore[import-untyped]
+def _quantize_tflite(model: bytes, feeds: Feeds, known_ranges: Ranges) -> bytes:
+    from litert_quantizer import quantizer, recipe
 
     job = quantizer.Quantizer(bytearray(model), recipe.static_wi8_ai8())
     # Over several images the calibration averages their ranges and clips what is outside of the average: a small
@@ -59,10 +61,14 @@ def _quantize_tflite(model: bytes, feeds: Feeds) -> bytes:
             if found and known:
                 known["min"] = np.minimum(known["min"], found["min"])
                 known["max"] = np.maximum(known["max"], found["max"])
+    for name, (low, high) in known_ranges.items():
+        if ranges.get(name):
+            ranges[name]["min"] = np.full_like(ranges[name]["min"], low)
+            ranges[name]["max"] = np.full_like(ranges[name]["max"], high)
     return bytes(job.quantize(ranges, enable_progress_report=False).quantized_model)
 
 
-def _quantize_onnx(model: bytes, feeds: Feeds) -> bytes:
+def _quantize_onnx(model: bytes, feeds: Feeds, known_ranges: Ranges) -> bytes:
     import onnx
     import onnxruntime
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
@@ -88,6 +94,12 @@ def _quantize_onnx(model: bytes, feeds: Feeds) -> bytes:
             activation_type=QuantType.QUInt8,
             # On processors without VNNI signed weights saturate inside of the kernels: off by 7% instead of 1%.
             weight_type=QuantType.QUInt8,
+            extra_options={
+                "TensorQuantOverrides": {
+                    name: [{"rmin": np.float32(low), "rmax": np.float32(high)}]
+                    for name, (low, high) in known_ranges.items()
+                }
+            },
         )
         return path.read_bytes()
 

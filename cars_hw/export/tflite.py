@@ -16,7 +16,7 @@ from typing import Any, Final
 import flatbuffers  # type: ignore[import-untyped]
 import numpy as np
 import numpy.typing as npt
-from ai_edge_litert import schema_py_generated as schema  # type: ignore[import-untyped]
+from ai_edge_litert import schema_py_generated as schema
 
 from cars_hw.errors import ExportError
 from cars_hw.export.graph import (

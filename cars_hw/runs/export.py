@@ -17,7 +17,7 @@ from cars_hw.devices.protocol import Precision
 from cars_hw.errors import InputError, RunError
 from cars_hw.export.card import ModelCard, Preprocessing
 from cars_hw.export.export import export_int8, export_model
-from cars_hw.export.quantize import CALIBRATION_IMAGES
+from cars_hw.export.refine import CALIBRATION_IMAGES
 from cars_hw.genotype import Genotype
 from cars_hw.latency.models import seeded
 from cars_hw.network import Network
