@@ -11,6 +11,14 @@
     ├── TableError              a latency table that is corrupt, newer, or for something else
     ├── BudgetError             no architecture keeps to the budget; carries the smallest latency
     ├── DeviceError             a device that is missing, busy or fails
+    │   ├── NoDeviceError       nothing is attached that answers to the name
+    │   ├── SeveralDevicesError more than one does
+    │   ├── UnauthorizedError   the phone has not allowed this computer
+    │   ├── OfflineError        the phone is there and does not answer
+    │   ├── UsbHeldError        another program, such as an adb server, holds the USB port
+    │   ├── ConnectionLostError the connection broke and did not come back
+    │   ├── DeviceStateError    too hot, too little battery, no room
+    │   └── RunnerError         what runs models on the device is missing, crashes, hangs or talks nonsense
     ├── ExportError             an exported file that does not do what the network does
     └── RunError                a run folder that exists, is another's, or is incomplete
 
@@ -63,6 +71,38 @@ class BudgetError(CarsHwError):
 
 class DeviceError(CarsHwError):
     """A device that is missing, busy, or that fails while it measures."""
+
+
+class NoDeviceError(DeviceError):
+    """Nothing is attached that answers to the name."""
+
+
+class SeveralDevicesError(DeviceError):
+    """More than one device answers to the name."""
+
+
+class UnauthorizedError(DeviceError):
+    """The phone has not allowed this computer."""
+
+
+class OfflineError(DeviceError):
+    """The phone is there and does not answer."""
+
+
+class UsbHeldError(DeviceError):
+    """Another program, such as an adb server, holds the phone's USB port."""
+
+
+class ConnectionLostError(DeviceError):
+    """The connection broke in the middle."""
+
+
+class DeviceStateError(DeviceError):
+    """The device is in no state to measure: too hot, too little battery, no room."""
+
+
+class RunnerError(DeviceError):
+    """What runs models on the device is missing, crashes, hangs or talks nonsense."""
 
 
 class ExportError(CarsHwError):

@@ -16,6 +16,7 @@ from cars_hw.cli import (
     profile,
     report,
     run,
+    runner,
     search,
     table,
     train,
@@ -64,8 +65,9 @@ def main() -> None:
       cars-hw verify   run --device ort
       cars-hw report   run
 
-    DEVICE is ort (ONNX Runtime) or litert, on this machine; `cars-hw devices` lists what can be used now. GENOTYPE
-    is a name that `cars-hw zoo` lists, a JSON file, or DARTS text. LATENCY has a unit: 20ms, 1.5ms, 0.02s.
+    DEVICE is ort (ONNX Runtime) or litert, on this machine, or android, the phone on the cable; `cars-hw devices`
+    lists what can be used now. GENOTYPE is a name that `cars-hw zoo` lists, a JSON file, or DARTS text. LATENCY has
+    a unit: 20ms, 1.5ms, 0.02s.
     """
 
 
@@ -80,6 +82,7 @@ for module in (
     export,
     run,
     verify,
+    runner,
     report,
     table,
     cost,

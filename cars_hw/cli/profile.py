@@ -22,11 +22,18 @@ from cars_hw.units import format_latency
 
 if TYPE_CHECKING:
     from cars_hw.devices.protocol import Precision
+    from cars_hw.latency import LatencyTable
 
 
 @click.command("profile")
 @click.option(
-    "--device", "device_name", required=True, metavar="DEVICE", help="What to measure; see: cars-hw devices."
+    "--device",
+    "device_names",
+    required=True,
+    multiple=True,
+    metavar="DEVICE",
+    help="What to measure; see: cars-hw devices. Several are measured side by side, one table each; android:* is "
+    "every phone on the cable.",
 )
 @network_options
 @click.option("--precision", type=click.Choice(["fp32", "int8"]), default="fp32", show_default=True)
@@ -39,12 +46,18 @@ if TYPE_CHECKING:
     help="Whole networks that the predictor is fitted on.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides which networks these are.")
-@click.option("--out", type=FILE, required=True, help="The table to write, a JSON file.")
+@click.option(
+    "--out",
+    type=FILE,
+    required=True,
+    help="The table to write, a JSON file. With several devices each table has its device's name in its own: "
+    "phones.json becomes phones-android-SERIAL.json.",
+)
 @click.option("--resume", is_flag=True, help="Go on with a profile that was interrupted.")
 @click.option("--overwrite", is_flag=True, help="Replace a table that is there.")
 @json_option
 def command(
-    device_name: str,
+    device_names: tuple[str, ...],
     precision: Precision,
     threads: int,
     calibration: int,
@@ -61,26 +74,50 @@ def command(
     which the predictor of a network's latency is fitted. The table is for the network that the options describe.
     """
     spec = spec_of(**network)
-    from cars_hw.devices import open_device
-    from cars_hw.latency import Predictor, profile
+    from cars_hw.devices import named_devices, open_device
+    from cars_hw.latency.side_by_side import profile_all, table_paths
 
-    device = open_device(device_name, threads)
+    names = named_devices(device_names)
+    devices = [open_device(name, threads) for name in names]
+    paths = table_paths(out, devices)
     with Bars() as bars:
-        table = profile(
-            device,
+        tables = profile_all(
+            devices,
             spec,
+            paths,
             precision=precision,
             calibration=calibration,
             seed=seed,
-            out=out,
             resume=resume,
             overwrite=overwrite,
             progress=bars.update,
         )
+    for table, path in zip(tables, paths, strict=True):
+        warn_of_noise(table, path)
+    summaries = [_summary(table, path) for table, path in zip(tables, paths, strict=True)]
+    if as_json:
+        print_json(summaries[0] if len(names) == 1 else summaries)
+        return
+    for table, summary in zip(tables, summaries, strict=True):
+        click.echo(
+            f"{summary['table']}: {summary['operations']} operations and {summary['calibration_networks']} "
+            "networks "
+            f"of {spec.describe()} on {table.device}.\nThese networks take "
+            f"{format_latency(summary['fastest_ms'])} to {format_latency(summary['slowest_ms'])}. The upper bound "
+            "is "
+            f"{percent(summary['margin'])} above the prediction and holds for {percent(summary['level'], 0)} of "
+            f"networks; repeated sessions differ by {percent(table.noise)}, and the machine's speed wandered by "
+            f"{percent(table.unrest)}."
+        )
+
+
+def _summary(table: LatencyTable, path: Path) -> dict[str, Any]:
+    from cars_hw.latency import Predictor
+
     predictor = Predictor(table)
     latencies = sorted(network.measured.ms for network in table.calibration)
-    summary = {
-        "table": str(out),
+    return {
+        "table": str(path),
         "device": table.device,
         "operations": len(table.entries),
         "calibration_networks": len(latencies),
@@ -94,14 +131,3 @@ def command(
         "predictor": table.predictor.kind if table.predictor is not None else None,
         "left_out_error": dict(table.predictor.left_out_error) if table.predictor is not None else {},
     }
-    warn_of_noise(table, out)
-    if as_json:
-        print_json(summary)
-        return
-    click.echo(
-        f"{out}: {len(table.entries)} operations and {len(latencies)} networks of {spec.describe()} on "
-        f"{table.device}.\nThese networks take {format_latency(latencies[0])} to {format_latency(latencies[-1])}. "
-        f"The upper bound is {percent(predictor.margin)} above the prediction and holds for "
-        f"{percent(predictor.level, 0)} of networks; repeated sessions differ by {percent(table.noise)}, and the "
-        f"machine's speed wandered by {percent(table.unrest)}."
-    )

@@ -1,6 +1,6 @@
 """Devices: model files in, milliseconds out. Nothing here knows what a genotype is.
 
-A backend is one class with the four members of :class:`Device`; the order, the repetition and the statistics of
+A backend is one class with the five members of :class:`Device`; the order, the repetition and the statistics of
 its sessions are :func:`measure`. No runtime is imported before something is measured.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from cars_hw.devices.fake import FakeDevice
 from cars_hw.devices.host import LitertDevice, OrtDevice
 from cars_hw.devices.protocol import Device, DeviceStatus, Measurement, MeasurePlan, ModelFormat, Precision, Sample
-from cars_hw.devices.registry import available, format_of, open_device
+from cars_hw.devices.registry import available, format_of, named_devices, open_device
 from cars_hw.devices.rounds import Measured, Series, measure
 
 __all__ = [
@@ -28,5 +28,6 @@ __all__ = [
     "available",
     "format_of",
     "measure",
+    "named_devices",
     "open_device",
 ]

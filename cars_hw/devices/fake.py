@@ -80,6 +80,9 @@ class FakeDevice:
                 progress(done)
         return taken
 
+    def release(self) -> None:
+        """Do nothing: nothing was taken."""
+
 
 def model_price(path: Path) -> float:
     """Return what the nodes of the ONNX file ``path`` cost, in milliseconds.

@@ -77,6 +77,9 @@ class HostDevice:
                     progress(done)
         return taken
 
+    def release(self) -> None:
+        """Do nothing: a block's process is gone when it has ended."""
+
     def _command(self) -> list[str]:
         return [*self._worker, "--threads", str(self._threads), "--cores", json.dumps(pin_to(self._threads))]
 

@@ -146,3 +146,6 @@ class Device(Protocol):
         Raises:
             DeviceError: the device is missing, busy, crashes, hangs, or cannot run a model (named).
         """
+
+    def release(self) -> None:
+        """Give back what was taken: called when a measurement has ended, whatever way. It can be run again."""

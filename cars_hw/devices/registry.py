@@ -8,32 +8,68 @@ from cars_hw.devices.conditions import host_conditions, pin_to
 from cars_hw.devices.fake import FakeDevice
 from cars_hw.devices.host import HostDevice, LitertDevice, OrtDevice
 from cars_hw.devices.protocol import Device, DeviceStatus, ModelFormat
-from cars_hw.errors import DeviceError, InputError
+from cars_hw.errors import DeviceError, InputError, NoDeviceError
 
 _HOST: Final[dict[str, type[HostDevice]]] = {"ort": OrtDevice, "litert": LitertDevice}
 _FORMATS: Final[dict[str, ModelFormat]] = {"ort": "onnx", "litert": "tflite", "fake": "onnx", "android": "tflite"}
-_USABLE: Final = "ort, litert, fake"
-_LATER: Final = {"android": "a phone over ADB"}
+
+ALL_PHONES: Final = "android:*"
 
 
 def open_device(text: str, threads: int = 1) -> Device:
-    """Return the device that ``text`` names: ``ort``, ``litert``, ``fake`` or ``fake:SEED``.
+    """Return the device that ``text`` names: ``ort``, ``litert``, ``android...``, ``fake`` or ``fake:SEED``.
+
+    A phone is ``android`` if it is the only one on the cable, or ``android:SERIAL``, ``android:usb-BUS-PORT`` or
+    ``android:HOST:PORT``; with ``+gpu`` or ``+nnapi`` behind it models run there. It is connected to at once.
 
     Raises:
         InputError: an unknown name, a seed that is not a whole number, less than one thread.
-        DeviceError: a device that this version does not have yet, or whose runtime is not installed.
+        DeviceError: a phone that is not there or does not allow this computer, or a runtime that is not installed.
     """
     kind, _, rest = text.partition(":")
-    if kind in _LATER:
-        raise DeviceError(f"device '{kind}' ({_LATER[kind]}) is not in this version; use one of: {_USABLE}")
+    if kind.partition("+")[0] == "android":
+        from cars_hw.devices.android import open_android
+
+        return open_android(rest or text.removeprefix("android"), threads)
     if kind == "fake":
         if rest and not rest.isdecimal():
             raise InputError(f"'{text}' is not a device: write fake:SEED with a whole number")
         return FakeDevice(seed=int(rest or 0))
     if text not in _HOST:
-        raise InputError(f"unknown device '{text}'; use one of: {_USABLE}")
+        raise InputError(f"unknown device '{text}'; use one of: {', '.join(_FORMATS)}")
     _HOST[text].runtime()
     return _HOST[text](threads)
+
+
+def named_devices(texts: tuple[str, ...] | list[str]) -> list[str]:
+    """Return ``texts`` with ``android:*`` replaced by every phone on the cable.
+
+    Raises:
+        NoDeviceError: there is none.
+        InputError: the same device twice.
+    """
+    found = []
+    for text in texts:
+        if text != ALL_PHONES:
+            found.append(text)
+            continue
+        from cars_hw.devices.adb import NO_PHONE, usb_phones
+
+        phones = usb_phones()
+        if not phones:
+            raise NoDeviceError(NO_PHONE)
+        serials = [phone.serial for phone in phones]
+        # Phones whose numbers are alike, or not to be had, are told apart by where they are plugged in.
+        found += [
+            f"android:{phone.serial}"
+            if phone.serial and serials.count(phone.serial) == 1
+            else f"android:usb-{phone.usb_port}"
+            for phone in phones
+        ]
+    twice = {text for text in found if found.count(text) > 1}
+    if twice:
+        raise InputError(f"{', '.join(sorted(twice))} is named twice")
+    return found
 
 
 def format_of(name: str) -> ModelFormat | None:
@@ -46,7 +82,7 @@ def available() -> list[DeviceStatus]:
     found = [
         *(_host_status(name, device) for name, device in _HOST.items()),
         DeviceStatus("fake", True, "latencies computed from the model file; for trying things out"),
-        *(DeviceStatus(name, False, f"{what}: not in this version") for name, what in _LATER.items()),
+        *_phones(),
     ]
     return sorted(found, key=lambda status: not status.usable)
 
@@ -59,3 +95,35 @@ def _host_status(name: str, device: type[HostDevice]) -> DeviceStatus:
     cores = pin_to(1)
     pinned = "cannot be pinned here" if cores is None else f"pinned to core {cores[0]}"
     return DeviceStatus(name, True, f"{runtime} on {host_conditions()['processor']}, {pinned}")
+
+
+def _phones() -> list[DeviceStatus]:
+    """Return the phones on the cable, each connected to for a moment, or the reason why there is none."""
+    from cars_hw.devices.android import open_android
+
+    try:
+        names = named_devices([ALL_PHONES])
+    except DeviceError as error:
+        return [DeviceStatus("android", False, str(error))]
+    found = []
+    for name in names:
+        try:
+            device = open_android(name.removeprefix("android:"))
+            try:
+                conditions = device.conditions()
+            finally:
+                device.release()
+        except DeviceError as error:
+            found.append(DeviceStatus(name, False, str(error)))
+            continue
+        battery = "" if conditions["battery_percent"] is None else f", battery {conditions['battery_percent']}%"
+        found.append(
+            DeviceStatus(
+                name,
+                True,
+                f"{conditions['processor']}, {conditions['platform']}, {conditions['cores']} cores, "
+                f"{conditions['runtime']}"
+                f"{battery}",
+            )
+        )
+    return found

@@ -92,23 +92,26 @@ def measure(
             progress(min(before + new, total))
 
     patience = _Patience(device, plan, reference)
-    for block, seed in _blocks(plan, series, usual_ms):
-        patience.wait(series.reference, usual_ms)
-        around = [] if reference is None else [reference]
-        lead = len(around)
-        taken = device.run(
-            [*around, *(models[index] for index in block), *around],
-            plan,
-            seed,
-            lambda done, block=block, lead=lead: report(block, max(done - lead, 0)),  # type: ignore[misc]
-        )
-        if reference is not None:
-            series.reference += [taken[0], taken[-1]]
-            taken = _between(taken)
-        for index, sample in zip(block, taken, strict=True):
-            series.models[index].append(sample)
-        if on_block is not None:
-            on_block(series)
+    try:
+        for block, seed in _blocks(plan, series, usual_ms):
+            patience.wait(series.reference, usual_ms)
+            around = [] if reference is None else [reference]
+            lead = len(around)
+            taken = device.run(
+                [*around, *(models[index] for index in block), *around],
+                plan,
+                seed,
+                lambda done, block=block, lead=lead: report(block, max(done - lead, 0)),  # type: ignore[misc]
+            )
+            if reference is not None:
+                series.reference += [taken[0], taken[-1]]
+                taken = _between(taken)
+            for index, sample in zip(block, taken, strict=True):
+                series.models[index].append(sample)
+            if on_block is not None:
+                on_block(series)
+    finally:
+        device.release()
     usual = _usual(series.reference, plan, usual_ms)
     return Measured(
         [summarize(taken, plan, usual) for taken in series.models],

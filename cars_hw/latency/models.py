@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
@@ -28,6 +29,9 @@ Module = TypeVar("Module", bound="nn.Module")
 
 PRECISIONS: Final = get_args(Precision)
 NOISE_IMAGES: Final = 2
+
+_SEEDING: Final = threading.Lock()
+"""Several devices are profiled in threads, and torch's generator is one for all of them."""
 
 OVERHEAD_SHAPE = Shape(1, 1, 1)
 """The identity on it is what it takes to run nothing."""
@@ -179,7 +183,7 @@ def seeded(make: Callable[[], Module], name: str) -> Module:
     import torch
     from torch import nn
 
-    with torch.random.fork_rng(devices=()):
+    with _SEEDING, torch.random.fork_rng(devices=()):
         torch.manual_seed(zlib.crc32(name.encode()))
         module = make().eval()
         for norm in module.modules():

@@ -22,6 +22,7 @@ from cars_hw.devices import (
     measure,
     open_device,
 )
+from cars_hw.devices.android import AndroidDevice
 from cars_hw.errors import DeviceError
 from cars_hw.export.graph import Conv, Graph, Identity
 from cars_hw.export.onnx import write_onnx
@@ -173,6 +174,17 @@ class TestLitertDevice(DeviceContract):
         monkeypatch.setattr("cars_hw.devices.litert_runtime.RUNTIMES", litert_runtime.RUNTIMES[1:])
         litert_runtime.interpreter("model.tflite", 3)
         assert made == [{"model_path": "model.tflite", "num_threads": 3}, {"allocated": True}]
+
+
+class TestAndroidDevice(DeviceContract):
+    """Against the simulated phone, which runs models for real."""
+
+    @pytest.fixture(autouse=True)
+    def connected(self, device: AndroidDevice) -> None:
+        self._device = device
+
+    def device(self) -> Device:
+        return self._device
 
 
 class TestOrtDevice(DeviceContract):

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from cars_hw.devices import FakeDevice, LitertDevice, OrtDevice, available, open_device
-from cars_hw.errors import DeviceError, InputError
+from cars_hw.errors import DeviceError, InputError, NoDeviceError
 
 
 def test_names_open_devices() -> None:
@@ -17,9 +18,16 @@ def test_names_open_devices() -> None:
     assert "seed 7" in open_device("fake:7").conditions()["runtime"]
 
 
-@pytest.mark.parametrize("text", ["android", "android:R58M", "android:10.0.0.2:5555"])
-def test_what_is_not_built_yet_says_so(text: str) -> None:
-    with pytest.raises(DeviceError, match=r"not in this version; use one of: ort, litert, fake"):
+@pytest.fixture(autouse=True)
+def no_phones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is on the cable of a machine that tests run on, whatever is."""
+    monkeypatch.setattr("cars_hw.devices.adb.usb_phones", list)
+
+
+@pytest.mark.parametrize("text", ["android", "android:R58M", "android+gpu", "android:usb-1-2"])
+def test_a_phone_that_is_not_there_is_missed(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cars_hw.devices.adb.KEYS", tmp_path)
+    with pytest.raises(NoDeviceError, match="plug"):
         open_device(text)
 
 

@@ -80,6 +80,8 @@ class Script:
         self.taken: dict[str, int] = {}
         self.blocks: list[list[str]] = []
 
+    def release(self) -> None: ...
+
     def conditions(self) -> dict[str, Any]:
         return {}
 

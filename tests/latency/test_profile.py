@@ -47,6 +47,8 @@ class Counting:
         self.blocks = blocks
         self.sessions = 0
 
+    def release(self) -> None: ...
+
     def conditions(self) -> dict[str, Any]:
         return self.device.conditions()
 
@@ -65,7 +67,7 @@ class Counting:
 class Single(SearchSpace):
     """A space that proposes one genotype only."""
 
-    def sample(self, rng: np.random.Generator) -> Genotype:  # noqa: ARG002
+    def sample(self, rng: np.random.Generator) -> Genotype:
         return zoo()["CARS_A"].genotype
 
 

@@ -1,0 +1,64 @@
+"""``cars-hw runner``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from cars_hw.cli.common import FILE, json_option, print_json
+from cars_hw.devices.runner import OFFICIAL
+
+
+@click.group("runner")
+def command() -> None:
+    """Say which benchmark_model runs models on phones.
+
+    It is TensorFlow Lite's and LiteRT's own tool, built for the phone's processor. Where it comes from, the first
+    that there is: the one stored by the commands below; /data/local/tmp/benchmark_model on the phone. cars-hw
+    fetches nothing unasked.
+
+    TensorFlow's own build for arm64 phones, made every night, is what `fetch` fetches if no other address is named.
+    """
+
+
+@command.command("use")
+@click.argument("path", type=FILE)
+def use(path: Path) -> None:
+    """Store a copy of the tool at PATH."""
+    from cars_hw.devices.runner import use as store
+
+    runner = store(path)
+    click.echo(f"{runner.path}: SHA-256 {runner.sha256}")
+
+
+@command.command("fetch")
+@click.option("--from", "address", default=OFFICIAL, show_default=True, help="Where it is.")
+@click.option(
+    "--sha256",
+    help="What its SHA-256 must be. Without it the digest is shown and nothing is kept, unless the stored tool "
+    "came "
+    "from the same address: then it must be the same again.",
+)
+def fetch(address: str, sha256: str | None) -> None:
+    """Fetch the tool and store it, if it is the one that was meant."""
+    from cars_hw.devices.runner import fetch as fetched
+
+    click.echo(f"fetching {address}", err=True)
+    runner = fetched(address, sha256)
+    click.echo(f"{runner.path}: SHA-256 {runner.sha256}")
+
+
+@command.command("show")
+@json_option
+def show(as_json: bool) -> None:
+    """Show which tool is stored."""
+    from cars_hw.devices.runner import stored
+
+    runner = stored()
+    if as_json:
+        print_json(None if runner is None else {**runner._asdict(), "path": str(runner.path)})
+    elif runner is None:
+        click.echo("none is stored; phones use their own /data/local/tmp/benchmark_model")
+    else:
+        click.echo(f"{runner.path}: SHA-256 {runner.sha256}, from {runner.source}")

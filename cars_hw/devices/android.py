@@ -1,0 +1,463 @@
+"""A phone as a device: TFLite models in ``benchmark_model``, a block of sessions at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+import shlex
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple, get_args
+
+from cars_hw.devices import adb, benchmark_model
+from cars_hw.devices.adb import AdbShell, Address, SilenceError, to_stderr
+from cars_hw.devices.benchmark_model import Delegate
+from cars_hw.devices.conditions import now
+from cars_hw.devices.phone import FOLDER, Phone, PhoneState, look, look_again
+from cars_hw.devices.protocol import MeasurePlan, ModelFormat, Progress, Sample
+from cars_hw.devices.remote import (
+    Ran,
+    RemoteShell,
+    ScriptEndedError,
+    Session,
+    ended,
+    last_words,
+    script,
+)
+from cars_hw.devices.runner import stored_runner
+from cars_hw.errors import (
+    ConnectionLostError,
+    DeviceError,
+    DeviceStateError,
+    InputError,
+    NoDeviceError,
+    OfflineError,
+    RunnerError,
+)
+
+HERE: Final = f"{FOLDER}/cars-hw"
+"""Everything that is pushed goes here, and goes away with it."""
+
+THEIRS: Final = f"{FOLDER}/benchmark_model"
+"""Where people put the tool themselves."""
+
+DELEGATES: Final = get_args(Delegate)
+
+COOL_DOWN_S: Final = 600.0
+RETURN_S: Final = 60.0
+"""How long a phone may take to cool down, and a cable to be plugged in again."""
+
+FRUITLESS: Final = 5
+"""After so many broken connections without a session in between, the cable is not what is wrong."""
+
+# A script of ours whose connection broke may still be there: it is told to stop, and has a while to restore the
+# phone.
+_MAKE_WAY: Final = """\
+busy() { [ -s pid ] && grep -q cars-hw "/proc/$(cat pid)/cmdline" 2>/dev/null; }
+if busy; then
+  if [ "$(cat owner)" = OWNER ]; then kill "$(cat pid)"; fi
+  waited=0
+  while busy && [ $waited -lt PATIENCE ]; do sleep 1; waited=$((waited + 1)); done
+fi"""
+
+# The phone's own state is kept in a file until it has been restored, so that a script that could not do so leaves
+# word to the next one.
+_BEFORE: Final = """\
+cd "$(dirname "$0")" || exit 97
+MAKE_WAY
+if busy; then trap - EXIT; echo MARK busy; exit 98; fi
+echo OWNER > owner; echo $$ > pid
+[ -f before ] || settings get global stay_on_while_plugged_in > before 2>/dev/null
+svc power stayon true >/dev/null 2>&1
+input keyevent KEYCODE_WAKEUP >/dev/null 2>&1
+cmd power set-fixed-performance-mode-enabled true >/dev/null 2>&1"""
+
+_RESTORE: Final = """\
+if [ -f before ]; then
+  case "$(cat before)" in
+    ''|null) settings delete global stay_on_while_plugged_in ;;
+    *) settings put global stay_on_while_plugged_in "$(cat before)" ;;
+  esac >/dev/null 2>&1
+  cmd power set-fixed-performance-mode-enabled false >/dev/null 2>&1
+  rm -f before
+fi"""
+
+
+class Tool(NamedTuple):
+    """What runs models: a file here, or None; where it is on the phone; how its digest begins."""
+
+    source: Path | None
+    target: str
+    digest: str
+
+
+class AndroidDevice:
+    """The phone behind ``shell``, called ``name`` in tables.
+
+    A session is a fresh process of ``benchmark_model``, pinned to the ``threads`` fastest cores. ``runner`` is the
+    tool as a file here; None uses the stored one, or the phone's own. A delegate that does not take a whole model
+    is an error, not a figure. While measuring the screen stays awake and the phone in fixed-performance mode,
+    where it has one. A connection that breaks is waited for, and the block goes on with what is missing.
+
+    ``cool_down_s`` is how long the phone may take to cool down, ``return_s`` how long the cable may be out,
+    ``time_limit_s`` how long a session may take, ``pause_s`` how often is looked, ``patience_s`` how long another
+    measurement on the phone is waited for; all in seconds.
+
+    Raises:
+        InputError: less than one thread, an unknown delegate.
+    """
+
+    model_format: ModelFormat = "tflite"
+
+    def __init__(
+        self,
+        shell: RemoteShell,
+        name: str,
+        threads: int = 1,
+        *,
+        delegate: Delegate = "cpu",
+        runner: Path | None = None,
+        say: Callable[[str], None],
+        cool_down_s: float = COOL_DOWN_S,
+        return_s: float = RETURN_S,
+        time_limit_s: float = 120.0,
+        pause_s: float = 5.0,
+        patience_s: int = 10,
+    ) -> None:
+        if threads < 1:
+            raise InputError(f"threads must be at least 1, not {threads}")
+        if delegate not in DELEGATES:
+            raise InputError(f"the delegate must be one of {', '.join(DELEGATES)}, not {delegate}")
+        self.name = name
+        self._shell = shell
+        self._threads = threads
+        self._delegate: Delegate = delegate
+        self._runner = runner
+        self._say = say
+        self._cool_down_s = cool_down_s
+        self._return_s = return_s
+        self._time_limit_s = time_limit_s
+        self._pause_s = pause_s
+        self._patience_s = patience_s
+        self._owner = secrets.token_hex(8)
+        self._phone: Phone | None = None
+        self._serial: str | None = None
+        self._tool: Tool | None = None
+        self._pushed: set[str] = set()
+
+    def conditions(self) -> dict[str, Any]:
+        """Return the conditions; beside those of every device the phone's clocks, memory, room and battery.
+
+        Raises:
+            DeviceError: the phone is not there, or has no tool to run models with.
+        """
+        phone, state = self._look()
+        cores = phone.fastest(self._threads)
+        return {
+            "processor": f"{phone.name}, {phone.serial}",
+            "cores": len(phone.clocks_mhz),
+            "clock_mhz": phone.clocks_mhz[cores[-1]],
+            "governor": phone.governor,
+            "load": phone.load,
+            "platform": f"{phone.android}, {phone.abi}",
+            "time": now(),
+            "runtime": f"benchmark_model {self._find_tool().digest} on {self._delegate}",
+            "threads": self._threads,
+            "pinned": cores if phone.can_pin else "not possible here",
+            "clocks_mhz": {str(core): clock for core, clock in sorted(phone.clocks_mhz.items())},
+            "memory_mb": phone.memory_mb,
+            "free_mb": state.free_mb,
+            "battery_percent": state.battery_percent,
+            "battery_c": state.battery_c,
+            "thermal_status": state.thermal_status,
+        }
+
+    def run(
+        self,
+        models: Sequence[Path],
+        plan: MeasurePlan,
+        seed: int,  # noqa: ARG002 -- the tool draws its own inputs
+        progress: Progress | None = None,
+    ) -> list[Sample]:
+        """Return one sample of each of ``models``; see :class:`cars_hw.devices.protocol.Device`.
+
+        ``seed`` is not used: the tool draws its own inputs.
+
+        Raises:
+            ConnectionLostError: the phone is gone and did not come back.
+            RunnerError: a model that the tool cannot run, crashes or hangs on, or that a delegate does not take.
+            DeviceStateError: the phone stays hot, has too little battery or no room.
+            DeviceError: anything else that keeps the phone from measuring.
+        """
+        for model in models:
+            if not model.is_file():
+                raise DeviceError(f"{self.name}: there is no model file {model}")
+        # By content, so that no two models get into each other's way.
+        digests = {model: hashlib.sha256(model.read_bytes()).hexdigest() for model in dict.fromkeys(models)}
+        names = {model: f"m-{digest[:24]}.tflite" for model, digest in digests.items()}
+        taken: list[Sample] = []
+        fruitless = 0
+        while len(taken) < len(models):
+            before = len(taken)
+            try:
+                self._be_ready(names)
+                for ran in self._block(models, names, before, plan):
+                    taken.append(self._sample(ran, models[ran.number]))
+                    if progress is not None:
+                        progress(len(taken))
+                if len(taken) < len(models):
+                    raise ConnectionLostError(f"{self._shell.where} left out {len(models) - len(taken)} sessions")
+            except ConnectionLostError as error:
+                fruitless = fruitless + 1 if len(taken) == before else 0
+                if fruitless >= FRUITLESS:
+                    raise
+                self._wait_for_return(error)
+            except BaseException:
+                # In the middle of a script's lines the connection is good for nothing else.
+                self._disconnect()
+                raise
+        return taken
+
+    def release(self) -> None:
+        """Restore the phone and remove what was pushed; where it is gone, say so."""
+        if not self._pushed:
+            self._disconnect()
+            return
+        try:
+            if self._phone is None:
+                self._look()
+            self._shell.call(f"cd {HERE} 2>/dev/null || exit 0\n{self._make_way()}\n{_RESTORE}\nrm -rf {HERE}")
+        except DeviceError as error:
+            self._say(f"{self._shell.where} could not be tidied up ({error}); on the phone remove {HERE}")
+        finally:
+            self._pushed.clear()
+            self._disconnect()
+
+    def _look(self) -> tuple[Phone, PhoneState]:
+        """Connect if need be, and return what the phone is and how it is.
+
+        Raises:
+            ConnectionLostError: another phone is there than was before.
+        """
+        if self._phone is None:
+            self._shell.open()
+        phone, state = look(self._shell)
+        if self._serial not in (None, phone.serial):
+            self._disconnect()
+            raise OtherPhoneError(
+                f"another phone ({phone.serial}) is at {self._shell.where} than was before ({self._serial}); plug "
+                "in "
+                "the first and go on with --resume"
+            )
+        self._phone, self._serial = phone, phone.serial
+        return phone, state
+
+    def _disconnect(self) -> None:
+        self._shell.close()
+        self._phone = None
+
+    def _make_way(self) -> str:
+        return _MAKE_WAY.replace("OWNER", self._owner).replace("PATIENCE", str(self._patience_s))
+
+    def _be_ready(self, names: Mapping[Path, str]) -> None:
+        """See to it that the phone is there, charged and cool, and has what is to be run."""
+        if self._phone is None:
+            self._look()
+        deadline = time.monotonic() + self._cool_down_s
+        told = False
+        while True:
+            state = look_again(self._shell)
+            state.require_charge(self._shell.where)
+            if not state.is_hot:
+                break
+            if time.monotonic() >= deadline:
+                raise DeviceStateError(
+                    f"{self._shell.where} stays hot ({state.describe()}) after {self._cool_down_s:.0f} s; take it "
+                    "out "
+                    "of its case, put it in the shade, and go on with --resume"
+                )
+            if not told:
+                self._say(
+                    f"{self._shell.where} is hot ({state.describe()}); waiting for up to {self._cool_down_s:.0f} s"
+                )
+                told = True
+            time.sleep(self._pause_s)
+        tool = self._find_tool()
+        missing = {model: f"{HERE}/{name}" for model, name in names.items() if f"{HERE}/{name}" not in self._pushed}
+        if tool.source is not None and tool.target not in self._pushed:
+            missing[tool.source] = tool.target
+        size_mb = sum(source.stat().st_size for source in missing) / 2**20
+        if state.free_mb is not None and size_mb > state.free_mb:
+            raise DeviceStateError(
+                f"{self._shell.where} has {state.free_mb:.0f} MB left in {FOLDER} and the models need "
+                f"{size_mb:.0f} MB; "
+                "free some storage"
+            )
+        for source, target in missing.items():
+            self._push(source, target, executable=source == tool.source)
+
+    def _push(self, source: Path, target: str, *, executable: bool = False) -> None:
+        if not self._pushed:
+            # What a measurement left there that could not tidy up, but for its word on the phone's state.
+            self._shell.call(f"mkdir -p {HERE} && cd {HERE} && rm -f m-*.tflite job-*.sh")
+            self._pushed.add(HERE)
+        self._shell.push(source, target, executable=executable)
+        self._pushed.add(target)
+
+    def _find_tool(self) -> Tool:
+        """Return what runs models: the one given, the stored one, or the one that is on the phone."""
+        if self._tool is not None:
+            return self._tool
+        source = self._runner or stored_runner()
+        if source is not None:
+            digest = hashlib.sha256(source.read_bytes()).hexdigest()
+            self._tool = Tool(source, f"{HERE}/benchmark_model", digest[:12])
+            return self._tool
+        answer = self._shell.call(f"ls {THEIRS} >/dev/null && sha256sum {THEIRS}")
+        found = re.match(r"([0-9a-f]{64}) ", answer.output.strip())
+        if found is None:
+            raise RunnerError(
+                f"{self._shell.where} has no {THEIRS}, which runs the models; get one with `cars-hw runner fetch` "
+                "or "
+                "`cars-hw runner use PATH` (cars-hw runner --help says where from)"
+            )
+        self._tool = Tool(None, THEIRS, found[1][:12])
+        return self._tool
+
+    def _block(
+        self, models: Sequence[Path], names: Mapping[Path, str], first: int, plan: MeasurePlan
+    ) -> Iterator[Ran]:
+        """Yield how each session ended, from that of the model ``first`` on."""
+        assert self._phone is not None
+        cores = self._phone.fastest(self._threads)
+        # The script runs in its own folder, and knows no other.
+        program = ["../benchmark_model" if self._find_tool().source is None else "./benchmark_model"]
+        if self._phone.can_pin:
+            program = ["taskset", f"{sum(1 << core for core in cores):x}", *program]
+        sessions = []
+        for number, model in enumerate(models[first:], start=first):
+            flags = benchmark_model.flags(names[model], plan, self._threads, self._delegate)
+            sessions.append(Session(number, shlex.join([*program, *flags])))
+        mark = f"@cars-hw-{secrets.token_hex(4)}"
+        text = script(
+            sessions,
+            mark,
+            before=_BEFORE.replace("MAKE_WAY", self._make_way())
+            .replace("OWNER", self._owner)
+            .replace("MARK", mark),
+            after=f"rm -f pid\n{_RESTORE}",
+            clock_file=f"/sys/devices/system/cpu/cpu{cores[-1]}/cpufreq/scaling_cur_freq",
+        )
+        target = f"{HERE}/job-{mark[1:]}.sh"
+        with tempfile.TemporaryDirectory(prefix="cars-hw-") as folder:
+            job = Path(folder) / "job.sh"
+            job.write_text(text, encoding="utf-8", newline="\n")
+            self._push(job, target)
+        begun = first
+        lines = self._shell.lines(f"sh {target}; rm -f {target}", self._time_limit_s)
+        try:
+            for ran in ended(lines, mark):
+                yield ran
+                begun = ran.number + 1
+        except ScriptEndedError as error:
+            if f"{mark} busy" in error.said:
+                raise DeviceError(
+                    f"another cars-hw measures on {self._shell.where}; wait for it to end, or unplug the phone "
+                    "for a "
+                    "moment"
+                ) from error
+            raise ConnectionLostError(f"the script on {self._shell.where} was ended: {error.said}") from error
+        except SilenceError as error:
+            self._tell_hang(models[begun], error)
+
+    def _tell_hang(self, model: Path, error: ConnectionLostError) -> None:
+        """Tell a phone that is gone from a model that hangs: the one that is there answers.
+
+        Raises:
+            RunnerError: the phone answers.
+            ConnectionLostError: it does not.
+        """
+        self._disconnect()
+        try:
+            self._look()
+            self._shell.call(f'cd {HERE} && kill "$(cat pid)"')
+        except DeviceError:
+            self._disconnect()
+            raise error from None
+        raise RunnerError(
+            f"{self.name}: no end of {model} within {self._time_limit_s:g} s; a smaller network, or fewer runs, "
+            "may fit"
+        ) from error
+
+    def _sample(self, ran: Ran, model: Path) -> Sample:
+        if ran.status != 0:
+            raise RunnerError(
+                f"{self.name}: benchmark_model cannot run {model}: {benchmark_model.why(ran.output, ran.status)}: "
+                f"{last_words(ran.output)}"
+            )
+        try:
+            timed = benchmark_model.parse(ran.output)
+        except RunnerError as error:
+            unknown = benchmark_model.complaints(ran.output)
+            hint = f"; it does not know {', '.join(unknown)}" if unknown else ""
+            raise RunnerError(
+                f"{self.name}: benchmark_model on {model}: {error}{hint}: {last_words(ran.output)}"
+            ) from error
+        if self._delegate != "cpu" and timed.delegated != "all":
+            how = {"part": "takes only a part of", "none": "does not take"}.get(
+                timed.delegated or "", "is not said to take"
+            )
+            raise RunnerError(
+                f"{self.name}: the {self._delegate} delegate {how} {model}, so the processor runs the rest; that "
+                "is not "
+                f"counted as {self._delegate} latency. Measure without the delegate, or another precision"
+            )
+        return Sample(round(timed.us / 1e3, 6), now(), ran.load, ran.clock_mhz)
+
+    def _wait_for_return(self, error: ConnectionLostError) -> None:
+        """Connect again, for as long as is allowed.
+
+        Raises:
+            ConnectionLostError: the phone did not come back, or another one did.
+        """
+        self._disconnect()
+        self._say(f"{error}; waiting for up to {self._return_s:.0f} s for it to come back")
+        deadline = time.monotonic() + self._return_s
+        while True:
+            try:
+                self._look()
+                return
+            except OtherPhoneError:
+                raise
+            except (NoDeviceError, OfflineError, ConnectionLostError) as again:
+                self._disconnect()
+                if time.monotonic() >= deadline:
+                    raise ConnectionLostError(
+                        f"{error}, and it did not come back within {self._return_s:.0f} s; plug it in and go on "
+                        "with "
+                        "--resume"
+                    ) from again
+                time.sleep(min(self._pause_s, 1.0))
+
+
+class OtherPhoneError(DeviceError):
+    """Another phone is at the address than was before."""
+
+
+def open_android(where: str, threads: int = 1, *, say: Callable[[str], None] | None = None) -> AndroidDevice:
+    """Return the phone that ``where`` names, ``[ADDRESS][+gpu|+nnapi]``, connected.
+
+    Raises:
+        InputError: an address or a delegate that is none.
+        DeviceError: it is not there, or does not allow this computer.
+    """
+    text, plus, delegate = where.partition("+")
+    if plus and delegate not in DELEGATES:
+        raise InputError(f"'+{delegate}' is no delegate; write one of: {', '.join(f'+{one}' for one in DELEGATES)}")
+    shell = AdbShell(Address.parse(text), keys=adb.KEYS, say=say or to_stderr)
+    shell.open()
+    name = f"android:{shell.address}" + (f"+{delegate}" if delegate not in ("", "cpu") else "")
+    return AndroidDevice(shell, name, threads, delegate=delegate or "cpu", say=say or to_stderr)  # type: ignore[arg-type]

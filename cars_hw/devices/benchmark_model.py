@@ -1,0 +1,150 @@
+"""``benchmark_model``, the tool that TensorFlow Lite and LiteRT come with: its flags, and what it prints.
+
+It prints a line ``count=50 first=7176 curr=7505 min=6373 max=7775 avg=7454.97 std=256`` for the warm-up and one for
+the measurement, in microseconds, newer builds with ``p5= median= p95=``, then a summary that repeats the averages.
+A run that ended early has no summary, so a figure counts only if the summary agrees with it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Final, Literal, NamedTuple
+
+from cars_hw.devices.protocol import MeasurePlan
+from cars_hw.errors import RunnerError
+
+Delegate = Literal["cpu", "gpu", "nnapi"]
+
+COARSE_US: Final = 20
+"""The tool counts whole microseconds: below so many, its average says more than its smallest run."""
+
+_NUMBER: Final = r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?"
+_COUNT: Final = re.compile(
+    rf"count=(?P<count>\d+)"
+    rf"(?: first=(?P<first>{_NUMBER}))? curr=(?P<curr>{_NUMBER})"
+    rf"(?:(?P<same> ?\(all same\))"
+    rf"| min=(?P<min>{_NUMBER}) max=(?P<max>{_NUMBER}) avg=(?P<avg>{_NUMBER}) std=(?P<std>{_NUMBER}|-?nan)"
+    rf"(?: p5=(?P<p5>{_NUMBER}) median=(?P<median>{_NUMBER}) p95=(?P<p95>{_NUMBER}))?)?\s*"
+)
+_SUMMARY: Final = (
+    (re.compile(rf"Inference timings in us:.*, Inference \(avg\): (?P<avg>{_NUMBER})\s*"), 1.0),
+    (re.compile(rf"Inference \(avg\): +(?P<avg>{_NUMBER}) ms \(\d+ runs\)\s*"), 1e3),
+)
+_EXECUTED: Final = {"will be completely executed": "all", "will be partially executed": "part"}
+_NOT_EXECUTED: Final = "will not be executed by the delegate"
+
+
+class Timed(NamedTuple):
+    """What a run of the tool comes to.
+
+    Attributes:
+        us: the low figure of its runs, in microseconds: the 5th percentile where the tool tells it, else the
+            smallest; their average where that is too small to be counted in whole microseconds.
+        runs: how many there were.
+        delegated: how much of the model the delegate took, None where the tool does not say.
+    """
+
+    us: float
+    runs: int
+    delegated: Literal["all", "part", "none"] | None
+
+
+def flags(model: str, plan: MeasurePlan, threads: int, delegate: Delegate) -> list[str]:
+    """Return the tool's flags for one session of ``model``."""
+    return [
+        f"--graph={model}",
+        f"--num_threads={threads}",
+        f"--num_runs={plan.min_runs}",
+        f"--min_secs={plan.min_seconds:g}",
+        f"--max_secs={plan.max_seconds:g}",
+        # Without any it does not print the first of its two lines.
+        f"--warmup_runs={max(plan.warmup_runs, 1)}",
+        "--warmup_min_secs=0",
+        f"--use_xnnpack={'true' if delegate == 'cpu' else 'false'}",
+        *(("--use_gpu=true", "--gpu_precision_loss_allowed=true") if delegate == "gpu" else ()),
+        *(("--use_nnapi=true",) if delegate == "nnapi" else ()),
+    ]
+
+
+def parse(output: str) -> Timed:
+    """Return what the tool measured, from all that it printed.
+
+    Raises:
+        RunnerError: it printed no measurement, or one that its own summary does not agree with.
+    """
+    counts: list[re.Match[str]] = []
+    average, decimals = None, 0.0
+    for line in output.splitlines():
+        place = line.find("count=")
+        found = _COUNT.fullmatch(line, place) if place >= 0 else None
+        if found is not None:
+            counts.append(found)
+            continue
+        for pattern, microseconds in _SUMMARY:
+            summary = pattern.search(line)
+            # Nothing may come behind it: half a figure would be another one.
+            if summary is not None and summary.end() == len(line) and len(counts) >= 2:
+                average = float(summary["avg"]) * microseconds
+                decimals = _step(summary["avg"]) * microseconds
+    if len(counts) != 2:
+        raise RunnerError("there is no measurement in what it printed" if len(counts) < 2 else "it measured twice")
+    if average is None:
+        raise RunnerError("it ended before it had said what it measured")
+    us, own = _figure(counts[1])
+    if not abs(average - own) <= max(decimals, 1e-4 * own):
+        raise RunnerError(f"its average is {own:g} us in one line and {average:g} us in another")
+    return Timed(us, int(counts[1]["count"]), _delegated(output))
+
+
+def _figure(found: re.Match[str]) -> tuple[float, float]:
+    """Return the low figure and the average, both in microseconds."""
+    said = {name: float(text) for name, text in found.groupdict().items() if text and name != "same"}
+    if said["count"] < 1:
+        raise RunnerError("it ran the model not once")
+    if "avg" not in said:
+        if said["count"] > 1 and found["same"] is None:
+            raise RunnerError("its line of times is incomplete")
+        said |= dict.fromkeys(("min", "max", "avg"), said["curr"])
+    low = said.get("p5", said["min"])
+    ordered = [said["min"], low, said.get("median", low), said.get("p95", said["max"]), said["max"]]
+    # The average of whole numbers may be a rounding beside them.
+    margin = 1e-4 * abs(said["max"]) + 1e-6
+    if ordered != sorted(ordered) or not said["min"] - margin <= said["avg"] <= said["max"] + margin:
+        raise RunnerError("its figures contradict each other")
+    us = low if low >= COARSE_US else said["avg"]
+    if not (math.isfinite(us) and us > 0):
+        raise RunnerError(f"it says that the model takes {us:g} us")
+    return us, said["avg"]
+
+
+def _step(number: str) -> float:
+    """Return what the last digit of ``number`` is worth."""
+    digits, _, exponent = number.lower().partition("e")
+    _, _, decimals = digits.partition(".")
+    step: float = 10.0 ** (int(exponent or 0) - len(decimals))
+    return step
+
+
+def _delegated(output: str) -> Literal["all", "part", "none"] | None:
+    if _NOT_EXECUTED in output:
+        return "none"
+    said = {how for words, how in _EXECUTED.items() if words in output}
+    return "part" if "part" in said else "all" if said else None
+
+
+def why(output: str, status: int) -> str:
+    """Return in words why the tool ended with ``status``."""
+    if status in (126, 127) or "not executable" in output:
+        return "it does not start; it must be built for the phone's processor (arm64 for almost all)"
+    if "No space left" in output:
+        return "there is no room on the phone"
+    if status > 128:
+        return f"it crashed (signal {status - 128})"
+    return f"exit status {status}"
+
+
+def complaints(output: str) -> Sequence[str]:
+    """Return the flags that the tool did not know."""
+    return re.findall(r"(?:Unconsumed cmdline flags|[Uu]nknown flag)[^-\n]*(--[\w=.]+)", output)

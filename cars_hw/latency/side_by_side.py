@@ -1,0 +1,79 @@
+"""Several devices profiled at the same time, one table each."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+from cars_hw.devices.protocol import Device
+from cars_hw.errors import InputError
+from cars_hw.latency.profile import ProgressCallback, profile
+from cars_hw.latency.table import LatencyTable
+from cars_hw.spec import NetworkSpec
+
+
+class _Stopped(Exception):
+    """Another device's profile failed, or the person wants to stop."""
+
+
+def table_paths(out: Path, devices: Sequence[Device]) -> list[Path]:
+    """Return where each device's table goes: ``out``, or, if there are several, names made of it and theirs.
+
+    Raises:
+        InputError: the same device twice.
+    """
+    names = [device.name for device in devices]
+    if len(set(names)) < len(names):
+        raise InputError(f"the same device is named twice: {', '.join(names)}")
+    if len(devices) == 1:
+        return [out]
+    return [out.with_name(f"{out.stem}-{re.sub('[^A-Za-z0-9.]+', '-', name)}{out.suffix}") for name in names]
+
+
+def profile_all(
+    devices: Sequence[Device],
+    spec: NetworkSpec,
+    paths: Sequence[Path],
+    *,
+    progress: ProgressCallback | None = None,
+    **options: Any,  # noqa: ANN401 -- those of profile
+) -> list[LatencyTable]:
+    """Profile ``devices`` side by side into ``paths``; see :func:`cars_hw.latency.profile.profile`.
+
+    If one fails the others stop after the session that they are at; all can be resumed.
+
+    Raises:
+        CarsHwError: what the first to fail failed with.
+    """
+    if len(devices) == 1:
+        return [profile(devices[0], spec, out=paths[0], progress=progress, **options)]
+    stop = threading.Event()
+    reporting = threading.Lock()
+
+    def one(device: Device, path: Path) -> LatencyTable:
+        def report(stage: str, done: int, total: int) -> None:
+            if stop.is_set():
+                raise _Stopped
+            if progress is not None:
+                with reporting:
+                    progress(f"{device.name}: {stage}", done, total)
+
+        return profile(device, spec, out=path, progress=report, **options)
+
+    with ThreadPoolExecutor(len(devices)) as pool:
+        running = [pool.submit(one, device, path) for device, path in zip(devices, paths, strict=True)]
+        try:
+            wait(running, return_when=FIRST_EXCEPTION)
+        finally:
+            # On Ctrl-C too: the pool waits for its threads.
+            stop.set() if not all(each.done() for each in running) else None
+        wait(running)
+    failed = [each.exception() for each in running]
+    for error in failed:
+        if error is not None and not isinstance(error, _Stopped):
+            raise error
+    return [each.result() for each in running]

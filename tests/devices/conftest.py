@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from simulated_phone import Adbd, Phone
+
+from cars_hw.devices.adb import AdbShell, Address
+from cars_hw.devices.android import AndroidDevice
+
+
+@pytest.fixture
+def phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Phone:
+    """A phone with the real runner where people put it; nothing is stored on this side."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    made = Phone(tmp_path / "phone")
+    made.install()
+    return made
+
+
+@pytest.fixture
+def adbd(phone: Phone) -> Iterator[Adbd]:
+    """The phone's side of the connection; lets everybody in."""
+    with Adbd(phone) as serving:
+        yield serving
+
+
+@pytest.fixture(scope="session")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with this computer's key: making one takes a tenth of a second."""
+    from cars_hw.devices.adb import make_key
+
+    folder = tmp_path_factory.mktemp("keys")
+    make_key(folder / "adbkey")
+    return folder
+
+
+@pytest.fixture
+def shell(adbd: Adbd, keys: Path) -> Iterator[AdbShell]:
+    made = AdbShell(Address("127.0.0.1", adbd.port), keys=keys, connect_s=5.0, authorise_s=1.0)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def device(shell: AdbShell, said: list[str]) -> AndroidDevice:
+    return AndroidDevice(
+        shell, "android:sim", say=said.append, cool_down_s=1.0, return_s=5.0, time_limit_s=20.0, pause_s=0.05
+    )

@@ -1,0 +1,283 @@
+"""Our side of ADB against a device side that knows nothing of it: keys, errors, shell, files."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from simulated_phone import Adbd, Faults, Phone
+from simulated_phone.adbd import verifies
+
+from cars_hw.devices import adb
+from cars_hw.devices.adb import AdbShell, Address, SilenceError, UsbPhone, make_key, signer
+from cars_hw.errors import (
+    ConnectionLostError,
+    DeviceError,
+    DeviceStateError,
+    InputError,
+    NoDeviceError,
+    OfflineError,
+    SeveralDevicesError,
+    UnauthorizedError,
+    UsbHeldError,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("", Address()),
+        ("R58M123", Address(serial="R58M123")),
+        ("usb-1-4-2", Address(usb_port="1-4-2")),
+        ("10.0.0.2:5555", Address("10.0.0.2", 5555)),
+        ("[::1]:5557", Address("::1", 5557)),
+    ],
+)
+def test_addresses_are_read_as_they_are_written(text: str, address: Address) -> None:
+    assert Address.parse(text) == address
+    assert str(address) == text
+
+
+@pytest.mark.parametrize("text", [":5555", "host:", "host:x", "host:0", "host:65536"])
+def test_what_is_no_address_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="HOST:PORT"):
+        Address.parse(text)
+
+
+def test_a_key_is_made_for_its_owner_only_and_used_again(tmp_path: Path) -> None:
+    folder = tmp_path / "android"
+    first = signer(folder)
+    private, public = folder / "adbkey", folder / "adbkey.pub"
+    assert stat.S_IMODE(private.stat().st_mode) == 0o600
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert sorted(path.name for path in folder.iterdir()) == ["adbkey", "adbkey.pub"]
+    token = os.urandom(20)
+    assert verifies(public.read_text(), token, first.Sign(token))
+    assert not verifies(public.read_text(), os.urandom(20), first.Sign(token))
+    before = private.read_bytes()
+    public.unlink()
+    again = signer(folder)
+    assert private.read_bytes() == before
+    assert verifies(public.read_text(), token, again.Sign(token))
+
+
+def test_a_damaged_key_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    make_key(tmp_path / "adbkey")
+    (tmp_path / "adbkey").write_text("nothing")
+    with pytest.raises(InputError, match="move it away"):
+        signer(tmp_path)
+
+
+def test_commands_give_their_output_and_their_exit_status(shell: AdbShell) -> None:
+    shell.open()
+    assert shell.call("echo one; echo two >&2; false") == ("one\ntwo\n", 1)
+    assert shell.call("printf no-newline") == ("no-newline", 0)
+    assert shell.call("exit 3", 5.0) == ("", 3)
+
+
+def test_lines_come_while_the_command_runs(shell: AdbShell) -> None:
+    shell.open()
+    began = time.monotonic()
+    times = [time.monotonic() - began for _ in shell.lines("echo a; sleep 0.6; echo b", 5.0)]
+    assert len(times) == 2
+    assert times[1] - times[0] > 0.4
+    assert shell.call("echo on").output == "on\n"
+
+
+def test_files_arrive_whole_and_executable(shell: AdbShell, phone: Phone, tmp_path: Path) -> None:
+    shell.open()
+    source = tmp_path / "file"
+    source.write_bytes(os.urandom(700_001))
+    shell.push(source, "/data/local/tmp/a/b", executable=True)
+    arrived = phone.tmp / "a" / "b"
+    assert arrived.read_bytes() == source.read_bytes()
+    assert os.access(arrived, os.X_OK)
+
+
+def test_no_room_is_an_error_that_says_so(shell: AdbShell, phone: Phone, tmp_path: Path) -> None:
+    phone.storage(1)
+    shell.open()
+    (tmp_path / "file").write_bytes(bytes(5000))
+    with pytest.raises(DeviceStateError, match="no room"):
+        shell.push(tmp_path / "file", "/data/local/tmp/file")
+
+
+def test_a_new_computer_is_asked_for_and_then_known(phone: Phone, keys: Path) -> None:
+    said: list[str] = []
+    with Adbd(phone, taps=True) as adbd:
+        for _ in range(2):
+            shell = AdbShell(Address("127.0.0.1", adbd.port), keys=keys, say=said.append)
+            shell.open()
+            shell.close()
+        assert adbd.asked == 1
+    assert len(said) == 1
+    assert "Allow USB debugging" in said[0]
+
+
+def test_a_phone_that_nobody_taps_on_is_unauthorised(phone: Phone, keys: Path) -> None:
+    with Adbd(phone, keys=[]) as adbd:
+        shell = AdbShell(
+            Address("127.0.0.1", adbd.port), keys=keys, say=lambda _: None, connect_s=2.0, authorise_s=0.2
+        )
+        with pytest.raises(UnauthorizedError, match='tap "Allow"'):
+            shell.open()
+
+
+def test_nobody_there_and_nobody_answering_are_told_apart(adbd: Adbd, keys: Path) -> None:
+    adbd.faults.silent = True
+    with pytest.raises(OfflineError, match="does not answer"):
+        AdbShell(Address("127.0.0.1", adbd.port), keys=keys, connect_s=0.3).open()
+    closed = adbd.port
+    adbd.__exit__()
+    with pytest.raises(NoDeviceError, match="adb tcpip"):
+        AdbShell(Address("127.0.0.1", closed), keys=keys, connect_s=0.3).open()
+
+
+def test_a_cut_and_a_silence_are_told_apart(shell: AdbShell, adbd: Adbd) -> None:
+    shell.open()
+    threading.Timer(0.3, adbd.cut).start()
+    with pytest.raises(ConnectionLostError, match="broke") as raised:
+        list(shell.lines("echo a; sleep 5", 4.0))
+    assert not isinstance(raised.value, SilenceError)
+    with pytest.raises(ConnectionLostError, match="not connected"):
+        shell.call("echo")
+    shell.open()
+    with pytest.raises(SilenceError):
+        list(shell.lines("echo a; sleep 5", 0.3))
+    with pytest.raises(DeviceError, match="silent"):
+        shell.open()
+        shell.call("sleep 5", 0.3)
+
+
+def test_a_cut_at_any_packet_is_an_error_and_nothing_else(phone: Phone, keys: Path) -> None:
+    for packet in range(1, 14):
+        with Adbd(phone, taps=True, faults=Faults(cut_after=[packet])) as adbd:
+            shell = AdbShell(
+                Address("127.0.0.1", adbd.port), keys=keys, say=lambda _: None, connect_s=1.0, authorise_s=1.0
+            )
+            try:
+                shell.open()
+                answer = shell.call("echo hello", 1.0)
+            except DeviceError:
+                continue
+            finally:
+                shell.close()
+            assert answer == ("hello\n", 0)
+
+
+class FakeTransport:
+    """What the library finds on a cable."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def close(self) -> None: ...
+
+
+@pytest.fixture
+def cable(monkeypatch: pytest.MonkeyPatch) -> list[UsbPhone]:
+    plugged: list[UsbPhone] = []
+    monkeypatch.setattr(adb, "usb_phones", lambda: plugged)
+    return plugged
+
+
+def transport(error: Exception) -> Any:  # noqa: ANN401
+    from adb_shell.transport.base_transport import BaseTransport
+
+    class Broken(BaseTransport):  # type: ignore[misc]
+        def connect(self, transport_timeout_s: float | None = None) -> None:
+            raise error
+
+        def close(self) -> None: ...
+
+        def bulk_read(self, numbytes: int, transport_timeout_s: float | None) -> bytes:
+            raise error
+
+        def bulk_write(self, data: bytes, transport_timeout_s: float | None) -> int:
+            raise error
+
+    return Broken()
+
+
+def test_the_only_phone_on_the_cable_needs_no_name_and_keeps_it(cable: list[UsbPhone], keys: Path) -> None:
+    shell = AdbShell(Address(), keys=keys)
+    with pytest.raises(NoDeviceError, match="USB debugging on"):
+        shell.open()
+    cable.append(UsbPhone("AAA", "1-1", transport(OSError("gone"))))
+    with pytest.raises(OfflineError):
+        shell.open()
+    assert shell.address == Address(serial="AAA")
+    with pytest.raises(NoDeviceError, match="BBB is not attached"):
+        AdbShell(Address(serial="BBB"), keys=keys).open()
+
+
+def test_several_phones_have_to_be_named_and_alike_ones_by_their_port(cable: list[UsbPhone], keys: Path) -> None:
+    cable += [UsbPhone("AAA", "1-1", transport(OSError())), UsbPhone("BBB", "1-2", transport(OSError()))]
+    with pytest.raises(SeveralDevicesError, match="android:AAA, android:BBB"):
+        AdbShell(Address(), keys=keys).open()
+    cable[:] = [UsbPhone("0123", port, transport(OSError())) for port in ("1-1", "1-2")]
+    with pytest.raises(SeveralDevicesError, match="android:usb-1-1, android:usb-1-2"):
+        AdbShell(Address(serial="0123"), keys=keys).open()
+    with pytest.raises(OfflineError):
+        AdbShell(Address(usb_port="1-2"), keys=keys).open()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("USBErrorBusy", "adb kill-server"), ("USBErrorAccess", "plugdev")],
+)
+def test_a_held_port_says_how_to_free_it(name: str, expected: str, cable: list[UsbPhone], keys: Path) -> None:
+    error = type(name, (Exception,), {})("LIBUSB_ERROR")
+    cable.append(UsbPhone("AAA", "1-1", transport(error)))
+    with pytest.raises(UsbHeldError, match=expected):
+        AdbShell(Address(), keys=keys).open()
+
+
+ADB = shutil.which("adb")
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The environment of an adb server of its own, with a key of its own."""
+    assert ADB is not None
+    environment = {**os.environ, "HOME": str(tmp_path), "ANDROID_ADB_SERVER_PORT": "15037"}
+    yield environment
+    subprocess.run([ADB, "kill-server"], env=environment, capture_output=True, check=False, timeout=30)
+
+
+@pytest.mark.skipif(ADB is None, reason="needs Debian's adb")
+def test_debians_adb_finds_in_the_simulated_phone_what_it_finds_in_others(
+    phone: Phone, server: dict[str, str], tmp_path: Path
+) -> None:
+    assert ADB is not None
+
+    def run(*arguments: str) -> str:
+        done = subprocess.run(
+            [ADB, *arguments], env=server, capture_output=True, text=True, check=False, timeout=30
+        )
+        return done.stdout + done.stderr
+
+    with Adbd(phone, taps=True) as adbd:
+        where = f"127.0.0.1:{adbd.port}"
+        assert "connected" in run("connect", where)
+        deadline = time.monotonic() + 10
+        while f"{where}\tdevice" not in run("devices") and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert adbd.asked == 1
+        assert run("-s", where, "shell", "getprop").count("ro.product.model") == 1
+        source = tmp_path / "pushed"
+        source.write_bytes(os.urandom(300_000))
+        assert "1 file pushed" in run("-s", where, "push", str(source), "/data/local/tmp/pushed")
+        assert (phone.tmp / "pushed").read_bytes() == source.read_bytes()
+        assert "1 file pulled" in run("-s", where, "pull", "/data/local/tmp/pushed", str(tmp_path / "pulled"))
+        assert (tmp_path / "pulled").read_bytes() == source.read_bytes()
+        phone.storage(1)
+        assert "No space left" in run("-s", where, "push", str(source), "/data/local/tmp/again")

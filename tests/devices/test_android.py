@@ -1,0 +1,384 @@
+"""A phone as a device, against the simulated one: figures, care, faults."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from simulated_phone import Adbd, Phone
+
+from cars_hw.devices import Device, DeviceStatus, MeasurePlan, available, measure, named_devices, open_device
+from cars_hw.devices.adb import AdbShell, Address, UsbPhone
+from cars_hw.devices.android import HERE, AndroidDevice, open_android
+from cars_hw.errors import (
+    ConnectionLostError,
+    DeviceError,
+    DeviceStateError,
+    InputError,
+    NoDeviceError,
+    RunnerError,
+)
+from cars_hw.latency.keys import spec_keys
+from cars_hw.latency.models import build_model, build_overhead
+from cars_hw.spec import NETWORKS
+
+PLAN = MeasurePlan(sessions=2, min_runs=5, min_seconds=0.0, warmup_runs=1, max_extra_sessions=0)
+
+# Prints what the tool prints: of a model so many microseconds as its file has bytes, then whatever FAULT does.
+CANNED = """\
+for flag in "$@"; do case $flag in --graph=*) graph=${flag#--graph=} ;; esac; done
+us=$(wc -c < "$graph")
+echo "count=2 first=$us curr=$((us + 9)) min=$us max=$((us + 9)) avg=$us.5 std=1"
+FAULT
+echo "count=5 first=$us curr=$((us + 9)) min=$us max=$((us + 9)) avg=$us.5 std=1"
+echo "Inference timings in us: Init: 1, First inference: $us, Warmup (avg): $us.5, Inference (avg): $us.5"
+"""
+
+
+def canned(phone: Phone, fault: str = ":") -> None:
+    phone.install(CANNED.replace("FAULT", fault))
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> list[Path]:
+    """Files of different sizes; the canned runner takes them for models."""
+    made = []
+    for number in range(5):
+        path = tmp_path / f"{number}.tflite"
+        path.write_bytes(bytes(1000 + 100 * number))
+        made.append(path)
+    return made
+
+
+def test_the_conditions_say_what_phone_it_is(device: AndroidDevice) -> None:
+    conditions = device.conditions()
+    assert conditions["processor"] == "Simulated One (SIM-9000), SIM0001"
+    assert conditions["platform"] == "Android 14 (API 34), arm64-v8a"
+    assert conditions["runtime"].startswith("benchmark_model ")
+    assert conditions["runtime"].endswith(" on cpu")
+    assert (conditions["battery_percent"], conditions["battery_c"], conditions["thermal_status"]) == (80, 27.0, 0)
+    assert conditions["pinned"] == [max(int(core) for core in conditions["clocks_mhz"])]
+    assert conditions["clock_mhz"] == 2800.0
+
+
+def test_figures_come_in_order_and_the_phone_is_left_as_it_was(
+    device: AndroidDevice, phone: Phone, models: list[Path]
+) -> None:
+    canned(phone)
+    (phone.folder / "setting-global-stay_on_while_plugged_in").write_text("3\n")
+    seen: list[int] = []
+    samples = device.run([*models, models[0]], PLAN, 0, seen.append)
+    assert [round(1e3 * sample.ms) for sample in samples] == [1000, 1100, 1200, 1300, 1400, 1000]
+    assert seen == [1, 2, 3, 4, 5, 6]
+    assert samples[0].load is not None
+    log = phone.log()
+    assert "cmd power set-fixed-performance-mode-enabled true" in log
+    assert log.index("svc power stayon true") < len(log) - 1
+    assert phone.setting("stay_on_while_plugged_in") == "3"
+    assert (phone.folder / "fixed-mode").read_text().strip() == "false"
+    device.release()
+    assert not (phone.tmp / "cars-hw").exists()
+    assert (phone.tmp / "benchmark_model").exists()
+
+
+def test_it_can_be_run_again_after_it_was_released(device: AndroidDevice, phone: Phone, models: list[Path]) -> None:
+    canned(phone)
+    first = device.run(models, PLAN, 0)
+    device.release()
+    assert [sample.ms for sample in device.run(models, PLAN, 0)] == [sample.ms for sample in first]
+    device.release()
+
+
+def test_a_model_goes_over_once(device: AndroidDevice, phone: Phone, adbd: Adbd, models: list[Path]) -> None:
+    canned(phone)
+    device.run(models, PLAN, 0)
+    stamps = {path: path.stat().st_mtime_ns for path in (phone.tmp / "cars-hw").glob("m-*")}
+    assert len(stamps) == len(models)
+    device.run(models, PLAN, 0)
+    assert {path: path.stat().st_mtime_ns for path in (phone.tmp / "cars-hw").glob("m-*")} == stamps
+    device.release()
+
+
+def test_the_stored_tool_goes_over_and_away_again(
+    shell: AdbShell, phone: Phone, tmp_path: Path, models: list[Path]
+) -> None:
+    canned(phone)
+    tool = (phone.tmp / "benchmark_model").rename(tmp_path / "tool")
+    device = AndroidDevice(shell, "android:sim", runner=tool, say=lambda _: None)
+    assert len(device.run(models, PLAN, 0)) == len(models)
+    assert (phone.tmp / "cars-hw" / "benchmark_model").exists()
+    device.release()
+    assert list(phone.tmp.iterdir()) == []
+
+
+def test_a_missing_tool_says_where_to_get_it(device: AndroidDevice, phone: Phone, models: list[Path]) -> None:
+    (phone.tmp / "benchmark_model").unlink()
+    with pytest.raises(RunnerError, match=r"cars-hw runner fetch"):
+        device.run(models, PLAN, 0)
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [
+        ("kill -SEGV $$", r"crashed \(signal 11\)"),
+        ("echo broken; exit 1", "exit status 1.*broken"),
+        ("exit 0", "no measurement"),
+        ("echo 'WARNING: Unconsumed cmdline flags: --use_xnnpack=true'; exit 0", "does not know --use_xnnpack"),
+        ("us=$((us * 2)); echo 'count=1 curr=3'", "measured twice"),
+    ],
+)
+def test_a_runner_that_fails_is_an_error_that_names_the_model(
+    fault: str, expected: str, device: AndroidDevice, phone: Phone, models: list[Path]
+) -> None:
+    canned(phone, f'if [ "$us" = 1200 ]; then {fault}; fi')
+    with pytest.raises(RunnerError, match=expected) as raised:
+        measure(device, models, PLAN)
+    assert "2.tflite" in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert phone.setting("stay_on_while_plugged_in") is None
+    assert not (phone.tmp / "cars-hw").exists()
+
+
+def test_noise_around_the_figures_does_not_matter(device: AndroidDevice, phone: Phone, models: list[Path]) -> None:
+    canned(phone, "echo 'WARNING: Unconsumed cmdline flags: --x=1'; echo 'I tflite: hello' >&2")
+    assert [round(1e3 * sample.ms) for sample in device.run(models[:2], PLAN, 0)] == [1000, 1100]
+    device.release()
+
+
+def test_a_runner_that_hangs_is_ended(shell: AdbShell, phone: Phone, models: list[Path]) -> None:
+    canned(phone, 'if [ "$us" = 1200 ]; then sleep 60; fi')
+    device = AndroidDevice(shell, "android:sim", say=lambda _: None, time_limit_s=1.0)
+    began = time.monotonic()
+    with pytest.raises(RunnerError, match=r"no end of .*2\.tflite within 1 s"):
+        measure(device, models, PLAN)
+    assert time.monotonic() - began < 15
+    assert not (phone.tmp / "cars-hw").exists()
+    assert phone.setting("stay_on_while_plugged_in") is None
+
+
+def test_a_delegate_that_leaves_work_to_the_processor_is_not_counted(
+    shell: AdbShell, phone: Phone, models: list[Path]
+) -> None:
+    for words, how in (
+        ("the model graph will not be executed by the delegate", "does not take"),
+        (
+            "the model graph will be partially executed by the delegate w/ 2 delegate kernels",
+            "takes only a part of",
+        ),
+        ("hello", "is not said to take"),
+    ):
+        canned(phone, f"echo 'INFO: GPU: {words}.'")
+        device = AndroidDevice(shell, "android:sim+gpu", delegate="gpu", say=lambda _: None)
+        with pytest.raises(RunnerError, match=f"the gpu delegate {how} .*not counted"):
+            device.run(models[:1], PLAN, 0)
+    canned(phone, "echo 'the model graph will be completely executed by the delegate.'")
+    device = AndroidDevice(shell, "android:sim+gpu", delegate="gpu", say=lambda _: None)
+    assert len(device.run(models[:1], PLAN, 0)) == 1
+    device.release()
+
+
+def test_a_hot_phone_is_waited_for_and_one_that_stays_hot_is_an_error(
+    device: AndroidDevice, phone: Phone, models: list[Path], said: list[str]
+) -> None:
+    canned(phone)
+    phone.thermal(2)
+    threading.Timer(0.4, phone.thermal).start()
+    assert len(device.run(models[:1], PLAN, 0)) == 1
+    assert "is hot (battery 27 C, thermal status 2)" in said[0]
+    phone.battery(tenths=430)
+    with pytest.raises(DeviceStateError, match=r"stays hot .battery 43 C.*--resume"):
+        device.run(models[:1], PLAN, 0)
+    device.release()
+
+
+def test_a_low_battery_and_a_full_phone_are_errors(device: AndroidDevice, phone: Phone, models: list[Path]) -> None:
+    canned(phone)
+    phone.battery(level=9)
+    with pytest.raises(DeviceStateError, match="9% of its battery left"):
+        device.run(models[:1], PLAN, 0)
+    phone.battery()
+    phone.storage(1)
+    with pytest.raises(DeviceStateError, match=r"0 MB left.*free some storage"):
+        device.run(models, PLAN, 0)
+    phone.storage(100_000)
+    assert len(device.run(models, PLAN, 0)) == len(models)
+    device.release()
+
+
+def test_a_phone_without_fixed_performance_mode_measures_too(
+    device: AndroidDevice, phone: Phone, models: list[Path]
+) -> None:
+    canned(phone)
+    (phone.folder / "no-fixed-mode").touch()
+    assert len(device.run(models[:2], PLAN, 0)) == 2
+    device.release()
+
+
+def test_the_cable_comes_out_and_goes_in_again(
+    phone: Phone, keys: Path, models: list[Path], said: list[str]
+) -> None:
+    """Wherever it is cut: the same figures in the same order, none twice."""
+    canned(phone, "sleep 0.01")
+    rng = random.Random(0)
+    with Adbd(phone) as adbd:
+        shell = AdbShell(Address("127.0.0.1", adbd.port), keys=keys, connect_s=2.0)
+        device = AndroidDevice(shell, "android:sim", say=said.append, return_s=5.0, pause_s=0.02)
+        device.run(models, PLAN, 0)
+        device.release()
+        whole = adbd.packets
+        for _ in range(12):
+            cuts = sorted(rng.sample(range(1, whole), rng.choice([1, 1, 2])))
+            adbd.faults.cut_after = [adbd.packets + cut for cut in cuts]
+            seen: list[int] = []
+            samples = device.run([*models, models[1]], PLAN, 0, seen.append)
+            assert [round(1e3 * sample.ms) for sample in samples] == [1000, 1100, 1200, 1300, 1400, 1100]
+            assert seen == [1, 2, 3, 4, 5, 6]
+            adbd.faults.cut_after = []
+            device.release()
+            assert not (phone.tmp / "cars-hw").exists()
+    assert any("come back" in line for line in said)
+    assert phone.setting("stay_on_while_plugged_in") is None
+
+
+def test_a_phone_that_does_not_come_back_is_an_error_and_another_one_is_not_taken_for_it(
+    phone: Phone, keys: Path, models: list[Path], tmp_path: Path
+) -> None:
+    canned(phone, "sleep 0.05")
+    with Adbd(phone) as adbd:
+        shell = AdbShell(Address("127.0.0.1", adbd.port), keys=keys, connect_s=0.5)
+        device = AndroidDevice(shell, "android:sim", say=lambda _: None, return_s=0.3, pause_s=0.02)
+        device.conditions()
+        adbd.faults.refuse_s = 60.0
+        threading.Timer(0.3, adbd.cut).start()
+        with pytest.raises(ConnectionLostError, match=r"did not come back within 0 s.*--resume"):
+            device.run(models * 4, PLAN, 0)
+        adbd._let_in_at = 0.0
+        adbd.phone = Phone(tmp_path / "other", serial="OTHER")
+        with pytest.raises(DeviceError, match=r"another phone \(OTHER\).*SIM0001"):
+            device.run(models, PLAN, 0)
+        adbd.phone.close()
+        adbd.phone = phone
+        assert len(device.run(models, PLAN, 0)) == len(models)
+        device.release()
+
+
+def test_what_an_earlier_measurement_changed_is_restored_by_the_next(
+    device: AndroidDevice, phone: Phone, models: list[Path]
+) -> None:
+    """As after a computer that went off in the middle: the phone's own value is in a file."""
+    canned(phone)
+    left = phone.tmp / "cars-hw"
+    left.mkdir()
+    (left / "before").write_text("1\n")
+    (left / "m-old.tflite").write_text("old")
+    (phone.folder / "setting-global-stay_on_while_plugged_in").write_text("7\n")
+    device.run(models[:1], PLAN, 0)
+    assert phone.setting("stay_on_while_plugged_in") == "1"
+    assert not (left / "m-old.tflite").exists()
+    device.release()
+
+
+def test_two_measurements_on_one_phone_do_not_mix(
+    device: AndroidDevice, phone: Phone, adbd: Adbd, keys: Path, models: list[Path]
+) -> None:
+    canned(phone, "sleep 0.5")
+    other = AndroidDevice(
+        AdbShell(Address("127.0.0.1", adbd.port), keys=keys), "android:sim", say=lambda _: None, patience_s=1
+    )
+    errors: list[Exception] = []
+
+    def run_other() -> None:
+        try:
+            other.run(models, PLAN, 0)
+        except DeviceError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run_other)
+    timer = threading.Timer(0.8, thread.start)
+    timer.start()
+    samples = device.run(models, PLAN, 0)
+    timer.join()
+    thread.join()
+    assert len(samples) == len(models)
+    assert len(errors) == 1
+    assert "another cars-hw measures" in str(errors[0])
+    device.release()
+    other._shell.close()
+
+
+def test_threads_are_pinned_to_as_many_of_the_fastest_cores(
+    shell: AdbShell, phone: Phone, models: list[Path]
+) -> None:
+    canned(phone, 'taskset -p $$ >> "$PHONE/affinity"')
+    AndroidDevice(shell, "android:sim", say=lambda _: None).run(models[:1], PLAN, 0)
+    mask = int((phone.folder / "affinity").read_text().split()[-1], 16)
+    conditions = AndroidDevice(shell, "android:sim", say=lambda _: None).conditions()
+    assert [1 << core for core in conditions["pinned"]] == [mask]
+    with pytest.raises(DeviceError, match="cores, not 99"):
+        AndroidDevice(shell, "android:sim", 99, say=lambda _: None).conditions()
+
+
+def test_names_open_phones_and_tables_can_name_them_again(
+    adbd: Adbd, keys: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cars_hw.devices.adb.KEYS", keys)
+    where = f"android:127.0.0.1:{adbd.port}"
+    device = open_device(where)
+    assert isinstance(device, AndroidDevice)
+    assert device.name == where
+    device._shell.close()
+    gpu = open_android(f"127.0.0.1:{adbd.port}+gpu")
+    assert gpu.name == f"{where}+gpu"
+    assert gpu.conditions()["runtime"].endswith(" on gpu")
+    gpu._shell.close()
+    with pytest.raises(InputError, match=r"\+tpu"):
+        open_device(f"{where}+tpu")
+
+
+def test_every_phone_on_the_cable_and_its_state_are_listed(
+    adbd: Adbd, keys: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cars_hw.devices.adb import _tcp_transport
+
+    phones = [UsbPhone("AAA", "1-1", None), UsbPhone("0123", "1-2", None), UsbPhone("0123", "1-3", None)]
+    monkeypatch.setattr("cars_hw.devices.adb.KEYS", keys)
+    monkeypatch.setattr("cars_hw.devices.adb.usb_phones", lambda: phones)
+    assert named_devices(["ort", "android:*"]) == ["ort", "android:AAA", "android:usb-1-2", "android:usb-1-3"]
+    with pytest.raises(InputError, match="named twice"):
+        named_devices(["android:AAA", "android:*"])
+    # What the cable leads to is the simulated phone.
+    phones[:] = [UsbPhone("AAA", "1-1", _tcp_transport("127.0.0.1", adbd.port))]
+    (found,) = [status for status in available() if status.name.startswith("android")]
+    assert found.usable
+    assert "Simulated One (SIM-9000), SIM0001, Android 14 (API 34), arm64-v8a" in found.detail
+    assert "battery 80%" in found.detail
+    (adbd.phone.tmp / "benchmark_model").unlink()
+    phones[:] = [UsbPhone("AAA", "1-1", _tcp_transport("127.0.0.1", adbd.port))]
+    (found,) = [status for status in available() if status.name.startswith("android")]
+    assert not found.usable
+    assert "cars-hw runner" in found.detail
+    phones.clear()
+    with pytest.raises(NoDeviceError):
+        named_devices(["android:*"])
+    assert DeviceStatus("android", False, found.detail).name == "android"
+
+
+def test_the_real_runner_tells_a_large_operation_from_a_small_one(
+    device: Device, phone: Phone, tmp_path: Path
+) -> None:
+    small, large = tmp_path / "small.tflite", tmp_path / "large.tflite"
+    build_overhead(small, "tflite")
+    build_model(
+        next(key for key in spec_keys(NETWORKS["cifar"]) if str(key) == "sep_conv_5x5/c36/32x32/s1"),
+        large,
+        "tflite",
+    )
+    times = measure(device, [large, small], PLAN).models
+    assert times[0].ms > 5 * times[1].ms > 0
+
+
+def test_here_is_where_everything_goes() -> None:
+    assert HERE == "/data/local/tmp/cars-hw"

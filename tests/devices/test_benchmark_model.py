@@ -1,0 +1,192 @@
+"""What benchmark_model prints becomes the right number or an error, and never another number."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cars_hw.devices.benchmark_model import complaints, flags, parse, why
+from cars_hw.devices.protocol import MeasurePlan
+from cars_hw.errors import RunnerError
+
+OLD = """\
+STARTING!
+Log parameter values verbosely: [0]
+Graph: [/data/local/tmp/net.tflite]
+Loaded model /data/local/tmp/net.tflite
+INFO: Created TensorFlow Lite XNNPACK delegate for CPU.
+The input model file size (MB): 3.2
+Initialized session in 16.772ms.
+Running benchmark for at least 1 iterations and at least 0.5 seconds but terminate if exceeding 150 seconds.
+count=67 first=8781 curr=7433 min=7301 max=8781 avg=7514.93 std=215
+
+Running benchmark for at least 50 iterations and at least 1 seconds but terminate if exceeding 150 seconds.
+count=133 first=7176 curr=7505 min=6373 max=7775 avg=7454.97 std=256
+
+Inference timings in us: Init: 16772, First inference: 8781, Warmup (avg): 7514.93, Inference (avg): 7454.97
+Note: as the benchmark tool itself affects memory footprint, the following is only APPROXIMATE to the actual memory.
+Memory footprint delta from the start of the tool (MB): init=5.9 overall=9.8
+"""
+NEW = OLD.replace("std=215", "std=215 p5=7310 median=7500 p95=7900").replace(
+    "std=256", "std=256 p5=6400 median=7450 p95=7770"
+)
+LOGGED = "".join(f"I tflite  : {line}\n" if line else "\n" for line in NEW.splitlines())
+INFO = "".join(f"INFO: {line}\n" if line else "\n" for line in OLD.splitlines())
+LITERT = re.sub(r"Inference timings in us.*", "Inference (avg):  7.45 ms (133 runs)", NEW)
+SCIENTIFIC = OLD.replace(
+    "count=133 first=7176 curr=7505 min=6373 max=7775 avg=7454.97 std=256",
+    "count=5 first=2950000 curr=2950500 min=2.9e+06 max=2.99e+06 avg=2.95034e+06 std=9000",
+).replace("Inference (avg): 7454.97", "Inference (avg): 2.95034e+06")
+ONE = OLD.replace(
+    "count=133 first=7176 curr=7505 min=6373 max=7775 avg=7454.97 std=256", "count=1 curr=3512391"
+).replace("Inference (avg): 7454.97", "Inference (avg): 3.51239e+06")
+SAME = OLD.replace(
+    "count=133 first=7176 curr=7505 min=6373 max=7775 avg=7454.97 std=256", "count=80 curr=311 (all same)"
+).replace("Inference (avg): 7454.97", "Inference (avg): 311")
+SMALL = OLD.replace(
+    "count=133 first=7176 curr=7505 min=6373 max=7775 avg=7454.97 std=256",
+    "count=9000 first=4 curr=3 min=2 max=90 avg=3.25172 std=1",
+).replace("Inference (avg): 7454.97", "Inference (avg): 3.25172")
+
+PUBLISHED = {
+    "old": (OLD, 6373.0, 133),
+    "new": (NEW, 6400.0, 133),
+    "logged": (LOGGED, 6400.0, 133),
+    "info": (INFO, 6373.0, 133),
+    "litert": (LITERT, 6400.0, 133),
+    "scientific": (SCIENTIFIC, 2.9e6, 5),
+    "one run": (ONE, 3512391.0, 1),
+    "all the same": (SAME, 311.0, 80),
+    "too small for its clock": (SMALL, 3.25172, 9000),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_every_published_format_is_read(name: str) -> None:
+    output, us, runs = PUBLISHED[name]
+    timed = parse(output)
+    assert (timed.us, timed.runs, timed.delegated) == (us, runs, None)
+    # A terminal's line ends are no different.
+    assert parse(output.replace("\n", "\r\n")) == timed
+
+
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [
+        ("", "no measurement"),
+        ("CANNOT LINK EXECUTABLE", "no measurement"),
+        (OLD[: OLD.index("count=133")], "no measurement"),
+        (OLD[: OLD.index("Inference timings")], "before it had said"),
+        (OLD.replace("Inference (avg): 7454.97", "Inference (avg): 745"), "7454.97 us in one line and 745 us"),
+        (OLD + "count=3 first=1 curr=2 min=1 max=2 avg=1.5 std=0\n", "measured twice"),
+        (OLD.replace("min=6373", "min=8373"), "contradict"),
+        (NEW.replace("p5=6400", "p5=7460"), "contradict"),
+        (OLD.replace("avg=7454.97", "avg=nan"), "no measurement"),
+        (ONE.replace("count=1 ", "count=0 "), "not once"),
+        (ONE.replace("curr=3512391", "curr=0").replace("3.51239e+06", "0"), "takes 0 us"),
+        (SAME.replace(" (all same)", ""), "incomplete"),
+    ],
+)
+def test_what_is_no_measurement_is_an_error(output: str, said: str) -> None:
+    with pytest.raises(RunnerError, match=re.escape(said)):
+        parse(output)
+
+
+def test_what_a_delegate_took_is_told() -> None:
+    for words, delegated in (
+        (
+            "Explicitly applied GPU delegate, and the model graph will be completely executed by the delegate.",
+            "all",
+        ),
+        (
+            "Explicitly applied GPU delegate, and the model graph will be partially executed by the delegate w/ 3 "
+            "delegate kernels.",
+            "part",
+        ),
+        (
+            "Though NNAPI delegate is explicitly applied, the model graph will not be executed by the delegate.",
+            "none",
+        ),
+    ):
+        assert parse(f"INFO: {words}\n{NEW}").delegated == delegated
+
+
+def test_the_flags_are_the_plan_and_the_delegate() -> None:
+    plan = MeasurePlan(min_runs=7, min_seconds=0.25, max_seconds=9, warmup_runs=0)
+    said = flags("m.tflite", plan, 2, "cpu")
+    assert {"--graph=m.tflite", "--num_threads=2", "--num_runs=7", "--min_secs=0.25", "--max_secs=9"} <= set(said)
+    assert {"--warmup_runs=1", "--use_xnnpack=true"} <= set(said)
+    assert "--use_gpu=true" in flags("m", plan, 1, "gpu")
+    assert "--use_xnnpack=false" in flags("m", plan, 1, "gpu")
+    assert "--use_nnapi=true" in flags("m", plan, 1, "nnapi")
+
+
+def test_unknown_flags_and_exit_statuses_are_told_in_words() -> None:
+    assert complaints("WARNING: Unconsumed cmdline flags: --use_nnapi=true") == ["--use_nnapi=true"]
+    assert complaints(NEW) == []
+    assert "signal 11" in why("", 139)
+    assert "arm64" in why("sh: benchmark_model: not executable: 64-bit ELF file", 1)
+    assert "no room" in why("write: No space left on device", 1)
+
+
+GARBAGE = st.text(st.characters(blacklist_characters="\x00", blacklist_categories=("Cs",)), max_size=40)
+
+
+@st.composite
+def outputs(draw: st.DrawFn) -> tuple[str, float]:
+    """Return what a run prints, with noise between its lines and perhaps cut off, and its low figure."""
+    times = draw(st.lists(st.integers(1, 10**7), min_size=1, max_size=60))
+    newer = draw(st.booleans())
+
+    def line(values: list[int]) -> str:
+        if len(set(values)) == 1:
+            return f"count={len(values)} curr={values[0]}" + (" (all same)" if len(values) > 1 else "")
+        ranked = sorted(values)
+        p5, median, p95 = (ranked[min(int(share * len(ranked)), len(ranked) - 1)] for share in (0.05, 0.5, 0.95))
+        tail = f" p5={p5} median={median} p95={p95}" if newer else ""
+        mean = sum(values) / len(values)
+        return (
+            f"count={len(values)} first={values[0]} curr={values[-1]} min={ranked[0]} max={ranked[-1]} "
+            f"avg={mean:.6g} std={ranked[-1] - ranked[0]}{tail}"
+        )
+
+    average = sum(times) / len(times)
+    low = sorted(times)[min(int(0.05 * len(times)), len(times) - 1)] if newer else min(times)
+    expected = low if low >= 20 or len(set(times)) == 1 else float(f"{average:.6g}")
+    prefix = draw(st.sampled_from(["", "INFO: ", "I tflite  : "]))
+    warm = draw(st.lists(st.integers(1, 10**7), min_size=1, max_size=5))
+    lines = [
+        "STARTING!",
+        line(warm),
+        line(times),
+        f"Inference timings in us: Init: 3, First inference: {times[0]}, Warmup (avg): 1, Inference (avg): "
+        f"{average:.6g}",
+    ]
+    said = []
+    for each in lines:
+        said += [*draw(st.lists(GARBAGE.filter(lambda text: "count=" not in text), max_size=2)), prefix + each]
+    output = "\n".join(said) + "\n"
+    if draw(st.booleans()):
+        output = output[: draw(st.integers(0, len(output)))]
+    return output, expected
+
+
+@settings(max_examples=500, deadline=None)
+@given(outputs())
+def test_whatever_is_printed_gives_the_right_number_or_an_error(case: tuple[str, float]) -> None:
+    output, expected = case
+    try:
+        timed = parse(output)
+    except RunnerError:
+        return
+    assert timed.us == pytest.approx(expected, rel=1e-9)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(max_size=300))
+def test_garbage_is_an_error(text: str) -> None:
+    with pytest.raises(RunnerError):
+        parse(text)

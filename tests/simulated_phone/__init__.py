@@ -1,0 +1,10 @@
+"""A phone for tests: the device side of ADB over TCP, a shell behind it, and a real runner of TFLite models.
+
+It shares no code with the product: the protocol is written from its description, so that each side checks the
+other, and Debian's ``adb`` checks both.
+"""
+
+from simulated_phone.adbd import Adbd, Faults
+from simulated_phone.phone import Phone
+
+__all__ = ["Adbd", "Faults", "Phone"]

@@ -1,0 +1,18 @@
+import json
+import os
+import socket
+import sys
+
+# Hands its arguments, folder and cores to the server, prints what comes back, and ends as the run did.
+asked = {"arguments": sys.argv[1:], "folder": os.getcwd(), "cores": sorted(os.sched_getaffinity(0))}  # noqa: PTH109
+with socket.socket(socket.AF_UNIX) as connected:
+    os.chdir(FOLDER)  # noqa: F821 -- the line above this file, where it is installed
+    connected.connect("runner")
+    connected.sendall(json.dumps(asked).encode() + b"\n")
+    while part := connected.recv(65536):
+        text, end, status = part.partition(b"\0")
+        sys.stdout.buffer.write(text)
+        sys.stdout.buffer.flush()
+        if end:
+            sys.exit(int(status))
+sys.exit(1)
