@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 import click
 
 from cars_hw.cli.common import FILE, json_option, print_json
-from cars_hw.devices.runner import OFFICIAL
+
+OFFICIAL: Final = (
+    "https://storage.googleapis.com/tensorflow-nightly-public/prod/tensorflow/release/lite/tools/nightly/latest/"
+    "android_aarch64_benchmark_model"
+)
+"""TensorFlow's own build for arm64 phones, made every night: its digest changes."""
 
 
 @click.group("runner")

@@ -18,12 +18,6 @@ from typing import Final, NamedTuple
 from cars_hw.errors import DeviceError, InputError, RunnerError
 from cars_hw.files import replacing, write_json
 
-OFFICIAL: Final = (
-    "https://storage.googleapis.com/tensorflow-nightly-public/prod/tensorflow/release/lite/tools/nightly/latest/"
-    "android_aarch64_benchmark_model"
-)
-"""TensorFlow's own build for arm64 phones, made every night: its digest changes."""
-
 LARGEST: Final = 200 * 2**20
 """Bytes; the tool has about six million."""
 

@@ -1,0 +1,162 @@
+"""A simulated phone on this machine, over the whole way that a real one takes.
+
+::
+
+    .venv/bin/python benchmarks/android.py overhead [--network quick] [--json PATH]
+    .venv/bin/python benchmarks/android.py agree    --table litert.json [--json PATH]
+    .venv/bin/python benchmarks/android.py validate [--network quick] [--json PATH]
+    .venv/bin/python benchmarks/android.py cuts     [--runs 200] [--json PATH]
+
+``overhead`` profiles the phone and compares with what its runner itself took. ``agree`` profiles it for the network
+of a table of ``--device litert`` and compares the two. ``validate`` profiles it, and holds the table against random
+networks and the zoo's. ``cuts`` profiles a small network again and again with the connection cut at random packets,
+resuming where a profile stops, and checks every table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+
+import numpy as np
+from simulated_phone import Adbd, Phone
+
+from cars_hw.devices import MeasurePlan
+from cars_hw.devices.adb import AdbShell, Address
+from cars_hw.devices.android import AndroidDevice
+from cars_hw.errors import DeviceError
+from cars_hw.files import write_json
+from cars_hw.latency import LatencyTable, Predictor, compare_tables, profile
+from cars_hw.spec import NETWORKS, NetworkSpec
+from latency import profiled, validated  # noqa: TID251 -- the benchmark beside this one
+
+# Prints what the tool prints, of a model so many microseconds as its file has bytes: the right answer is known.
+CANNED = """\
+for flag in "$@"; do case $flag in --graph=*) graph=${flag#--graph=} ;; esac; done
+us=$(wc -c < "$graph")
+echo "count=2 first=$us curr=$((us + 9)) min=$us max=$((us + 9)) avg=$us.5 std=1"
+echo "count=5 first=$us curr=$((us + 9)) min=$us max=$((us + 9)) avg=$us.5 std=1"
+echo "Inference timings in us: Init: 1, First inference: $us, Warmup (avg): $us.5, Inference (avg): $us.5"
+"""
+TINY = NetworkSpec(4, 3, (8, 8), 1, classes=3)
+ONCE = MeasurePlan(sessions=1, max_extra_sessions=0)
+
+
+@contextmanager
+def plugged_in(script: str | None = None) -> Iterator[tuple[Phone, Adbd, AndroidDevice]]:
+    """Yield a phone, its side of the connection and ours."""
+    with tempfile.TemporaryDirectory(prefix="cars-hw-") as folder:
+        os.environ["XDG_CACHE_HOME"] = folder
+        phone = Phone(Path(folder) / "phone")
+        phone.install(script)
+        with Adbd(phone, taps=True) as adbd:
+            shell = AdbShell(Address("127.0.0.1", adbd.port), keys=Path(folder) / "keys", say=lambda _: None)
+            yield (
+                phone,
+                adbd,
+                AndroidDevice(shell, "android:simulated", say=lambda _: None, pause_s=0.02, return_s=2.0),
+            )
+            shell.close()
+
+
+def overhead(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Compare the time of a profile with what the runner took, which it writes down itself."""
+    with plugged_in() as (phone, adbd, device):
+        began = time.monotonic()
+        table = profiled(device, arguments.network)
+        took = time.monotonic() - began
+        runs = [float(line) for line in (phone.folder / "runs").read_text().split()]
+    print(
+        f"  {len(runs)} runs of {sum(runs):.1f} s in all, profile {took:.1f} s: {took / sum(runs):.2f} times; "
+        f"{adbd.packets} packets, {len(table.entries)} operations"
+    )
+    return {"profile_s": took, "runner_s": sum(runs), "runs": len(runs), "packets": adbd.packets}
+
+
+def agree(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Compare the phone's table with that of LiteRT on this machine."""
+    here = LatencyTable.read(arguments.table)
+    with plugged_in() as (_, _, device):
+        there = profile(device, here.spec, precision=here.precision)
+    found = compare_tables(here, there)
+    slow = [one for one in found.operations if one.before_ms >= 0.02]
+    ratios = [one.ratio for one in found.networks]
+    print(
+        f"  operations: median ratio {found.median_ratio:.3f}, of those of 20 us and more "
+        f"{np.median([one.ratio for one in slow]):.3f} ({len(slow)} of {len(found.operations)}); "
+        f"{len(ratios)} networks in both: median ratio {np.median(ratios) if ratios else float('nan'):.3f}"
+    )
+    return {"difference": found.to_dict(), "network_ratios": ratios}
+
+
+def validate_phone(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Profile the phone and hold the table against networks that took no part in it."""
+    with plugged_in() as (_, _, device):
+        return validated(profiled(device, arguments.network), device).to_dict()
+
+
+def cuts(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Cut the connection at random packets of profiles, and compare every table with an undisturbed one."""
+    rng = random.Random(0)
+    with tempfile.TemporaryDirectory(prefix="cars-hw-") as folder, plugged_in(CANNED) as (phone, adbd, device):
+        whole = profile(device, TINY, calibration=6, plan=ONCE)
+        expected = {key: entry.ms for key, entry in whole.entries.items()}
+        packets = adbd.packets
+        resumed, broken, longest = 0, 0, 0.0
+        for number in range(arguments.runs):
+            out = Path(folder) / f"{number}.json"
+            # One cut in four keeps the phone away for longer than it is waited for.
+            adbd.faults.refuse_s = rng.choice([0.0, 0.0, 0.05, 2.5])
+            count = rng.choice([1, 1, 2, 3])
+            adbd.faults.cut_after = sorted(adbd.packets + rng.randrange(1, packets) for _ in range(count))
+            table = None
+            while table is None:
+                began = time.monotonic()
+                try:
+                    table = profile(device, TINY, calibration=6, plan=ONCE, out=out, resume=True)
+                except DeviceError:
+                    resumed += 1
+                    time.sleep(0.1)
+                longest = max(longest, time.monotonic() - began)
+            broken += count - len(adbd.faults.cut_after)
+            adbd.faults.cut_after = []
+            assert {key: entry.ms for key, entry in table.entries.items()} == expected
+            assert all(entry.sessions == 1 for entry in table.entries.values())
+            assert [one.measured.ms for one in table.calibration] == [one.measured.ms for one in whole.calibration]
+            assert not (phone.tmp / "cars-hw").exists() or adbd.faults.refuse_s > 2
+            Predictor(table)
+    print(
+        f"  {arguments.runs} profiles of about {packets} packets, {broken} cuts, {resumed} times resumed by hand, "
+        "all "
+        f"tables complete and equal; the longest took {longest:.1f} s"
+    )
+    return {"runs": arguments.runs, "cuts": broken, "resumed": resumed, "longest_s": longest}
+
+
+def main() -> None:
+    """Run one of the four."""
+    ways = {"overhead": overhead, "agree": agree, "validate": validate_phone, "cuts": cuts}
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("way", choices=ways)
+    parser.add_argument("--network", choices=NETWORKS, default="quick")
+    parser.add_argument("--table", type=Path)
+    parser.add_argument("--runs", type=int, default=200)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    record = ways[arguments.way](arguments)
+    if arguments.json is not None:
+        write_json(arguments.json, record)
+
+
+if __name__ == "__main__":
+    main()

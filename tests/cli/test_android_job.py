@@ -1,0 +1,119 @@
+"""From two phones on the cable to models that were measured on both again, by commands alone."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+from simulated_phone import Adbd, Phone
+
+from cars_hw.cli.main import main
+from cars_hw.devices import MeasurePlan
+from cars_hw.devices.adb import make_key
+from cars_hw.latency import LatencyTable
+
+SMALL = ("--channels", "8", "--layers", "3", "--resolution", "16", "--classes", "2")
+QUICK = ("--population", "4", "--epochs", "2", "--warmup-epochs", "1", "--batch-size", "8", "--on", "cpu")
+
+
+def run(*arguments: str | Path) -> Result:
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output + result.stderr
+    return result
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for name, shade in (("dark", 20), ("light", 200)):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for number in range(30):
+            pixels = rng.integers(shade, shade + 50, (16, 16), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "images" / name / f"{number}.png")
+    return tmp_path / "images"
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """One session a model, a key that is made here, and no stored tool."""
+    once = partial(MeasurePlan, sessions=1, min_runs=5, min_seconds=0.0, max_extra_sessions=0)
+    for module in ("latency.profile", "latency.validate", "runs.settle"):
+        monkeypatch.setattr(import_module(f"cars_hw.{module}"), "MeasurePlan", once)
+    make_key(tmp_path / "keys" / "adbkey")
+    monkeypatch.setattr("cars_hw.devices.adb.KEYS", tmp_path / "keys")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def test_two_phones_are_profiled_side_by_side_and_one_search_keeps_to_both(tmp_path: Path, folder: Path) -> None:
+    fast, slow = Phone(tmp_path / "fast"), Phone(tmp_path / "slow", serial="SIM0002", slower=4.0)
+    for phone in (fast, slow):
+        phone.install()
+    with Adbd(fast) as first, Adbd(slow) as second:
+        names = [f"android:127.0.0.1:{adbd.port}" for adbd in (first, second)]
+        devices = [word for name in names for word in ("--device", name)]
+        summaries = json.loads(
+            run(
+                "profile", *devices, *SMALL, "--calibration", "6", "--out", tmp_path / "phones.json", "--json"
+            ).stdout
+        )
+        paths = [tmp_path / f"phones-android-127.0.0.1-{adbd.port}.json" for adbd in (first, second)]
+        assert [Path(summary["table"]) for summary in summaries] == paths
+        tables = [LatencyTable.read(path) for path in paths]
+        assert [table.device for table in tables] == names
+        assert "SIM0002" in tables[1].conditions["processor"]
+        slower = [
+            tables[1].entries[key].ms / tables[0].entries[key].ms for key in tables[0].entries if "conv" in str(key)
+        ]
+        assert 1.5 < np.median(slower) < 10
+
+        # What these tiny models take is mostly noise; three times the slowest is safe from it.
+        budgets = [f"{3 * summary['slowest_ms']}ms" for summary in summaries]
+        asked = [
+            word
+            for path, budget in zip(paths, budgets, strict=True)
+            for word in ("--table", str(path), "--latency", budget)
+        ]
+        out = tmp_path / "run"
+        run("search", "--data", folder, *asked, "--out", out, *QUICK, "--json")
+        front = json.loads((out / "front.json").read_text())["networks"]
+        for network in front:
+            for promise, name in zip(network["promises"], names, strict=True):
+                assert promise["device"] == name
+                assert 0 < promise["measured_ms"] <= promise["asked_ms"]
+        run("train", out, "--top", "1", "--epochs", "1", "--jobs", "1", "--on", "cpu", "--json")
+        run("export", out, "--format", "tflite", "--json")
+        for name in names:
+            (row,) = json.loads(run("verify", out, "--device", name, "--sessions", "1", "--json").stdout)
+            assert row["device"] == name
+            assert row["within_budget"]
+        run("validate", "--table", paths[0], "--random", "2")
+    for phone in (fast, slow):
+        assert not (phone.tmp / "cars-hw").exists()
+        assert phone.setting("stay_on_while_plugged_in") is None
+
+
+def test_one_phone_that_fails_stops_the_others_and_all_can_be_resumed(tmp_path: Path) -> None:
+    good, bad = Phone(tmp_path / "good"), Phone(tmp_path / "bad", serial="SIM0002")
+    good.install()
+    bad.install("exit 1")
+    with Adbd(good) as first, Adbd(bad) as second:
+        arguments = [
+            *(word for adbd in (first, second) for word in ("--device", f"android:127.0.0.1:{adbd.port}")),
+            *SMALL,
+            "--calibration",
+            "4",
+            "--out",
+            str(tmp_path / "t.json"),
+        ]
+        result = CliRunner().invoke(main, ["profile", *arguments])
+        assert result.exit_code == 1
+        assert "benchmark_model cannot run" in result.output + result.stderr
+        assert not (tmp_path / f"t-android-127.0.0.1-{first.port}.json").exists()
+        bad.install()
+        assert len(json.loads(run("profile", *arguments, "--resume", "--json").stdout)) == 2

@@ -1,0 +1,108 @@
+"""The script that runs a block of sessions, in a real shell, and the reading of what it prints."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cars_hw.devices.remote import Ran, ScriptEndedError, Session, ended, last_words, script
+
+MARK = "@mark"
+
+
+def lines_of(text: str, folder: Path) -> list[str]:
+    done = subprocess.run(["sh", "-c", text], cwd=folder, capture_output=True, text=True, check=False, timeout=20)
+    return (done.stdout + done.stderr).splitlines()
+
+
+def test_every_session_ends_with_its_status_and_its_own_words(tmp_path: Path) -> None:
+    sessions = [Session(3, "echo one"), Session(4, "sh -c 'printf two; exit 7'"), Session(5, "cat")]
+    text = script(sessions, MARK, before="echo before", after="touch after", clock_file=None)
+    ran = list(ended(lines_of(text, tmp_path), MARK))
+    assert [(one.number, one.status, one.output) for one in ran] == [(3, 0, "one"), (4, 7, "two"), (5, 0, "")]
+    assert (tmp_path / "after").exists()
+
+
+def test_load_and_clock_are_read_where_they_are_told(tmp_path: Path) -> None:
+    (tmp_path / "clock").write_text("1804800\n")
+    text = script([Session(0, "true")], MARK, before=":", after=":", clock_file=str(tmp_path / "clock"))
+    (ran,) = ended(lines_of(text, tmp_path), MARK)
+    assert ran.clock_mhz == 1804.8
+    assert (ran.load is not None) == Path("/proc/loadavg").exists()
+    text = script([Session(0, "true")], MARK, before=":", after=":", clock_file=str(tmp_path / "nothing"))
+    (ran,) = ended(lines_of(text, tmp_path), MARK)
+    assert ran.clock_mhz is None
+
+
+@pytest.mark.parametrize("told", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
+def test_a_script_that_is_told_to_stop_stops_at_once_and_restores_once(
+    told: signal.Signals, tmp_path: Path
+) -> None:
+    """Although it is told twice, as by a connection that closes and by whoever comes next."""
+    after = "sleep 0.3; echo restored >> after"
+    text = script([Session(0, "sleep 30")], MARK, before="touch began", after=after, clock_file=None)
+    process = subprocess.Popen(["sh", "-c", text], cwd=tmp_path, stdout=subprocess.DEVNULL, start_new_session=True)
+    while not (tmp_path / "began").exists():
+        time.sleep(0.01)
+    time.sleep(0.1)
+    began = time.monotonic()
+    os.kill(process.pid, told)
+    time.sleep(0.1)
+    os.kill(process.pid, told)
+    assert process.wait(timeout=10) == 129
+    assert time.monotonic() - began < 5
+    assert (tmp_path / "after").read_text() == "restored\n"
+
+
+def test_lines_that_end_too_early_are_an_error_with_the_last_words() -> None:
+    lines = [f"{MARK} begin 0", "hello", f"{MARK} end 0 0 / 1.5 / ", f"{MARK} begin 1", "Killed"]
+    found = ended(lines, MARK)
+    assert next(found) == Ran(0, 0, "hello", 1.5, None)
+    with pytest.raises(ScriptEndedError, match="Killed"):
+        next(found)
+
+
+def test_the_end_of_another_session_is_nobodys() -> None:
+    lines = [
+        f"{MARK} begin 0",
+        f"{MARK} end 1 0 / 1 / ",
+        f"{MARK} begin 2",
+        f"{MARK} end 2 0 / 1 / ",
+        f"{MARK} done",
+    ]
+    assert [one.number for one in ended(lines, MARK)] == [2]
+
+
+def test_everything_is_read_also_behind_the_last_mark() -> None:
+    lines = iter([f"{MARK} done", "rm: nothing", ""])
+    assert list(ended(lines, MARK)) == []
+    assert list(lines) == []
+
+
+@settings(deadline=None)
+@given(st.lists(st.text(max_size=20), max_size=30), st.integers(0, 60))
+def test_noise_between_the_marks_changes_no_session(noise: list[str], seed: int) -> None:
+    noise = [line for line in noise if MARK not in line and "\n" not in line]
+    lines = []
+    for number in range(3):
+        lines += [
+            *noise[number::3],
+            f"{MARK} begin {number}",
+            *noise[:seed],
+            f"{MARK} end {number} {seed} / 1 / 2000",
+        ]
+    ran = list(ended([*lines, f"{MARK} done"], MARK))
+    assert [(one.number, one.status, one.clock_mhz) for one in ran] == [(number, seed, 2.0) for number in range(3)]
+
+
+def test_last_words_are_one_line_and_not_too_many() -> None:
+    assert last_words("a\n  b\n") == "a b"
+    assert last_words("") == "without a word"
+    assert len(last_words("x" * 5000)) == 400
