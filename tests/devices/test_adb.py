@@ -267,7 +267,8 @@ def test_debians_adb_finds_in_the_simulated_phone_what_it_finds_in_others(
 
     with Adbd(phone, taps=True) as adbd:
         where = f"127.0.0.1:{adbd.port}"
-        assert "connected" in run("connect", where)
+        # It says "failed to authenticate" as long as the phone has not been tapped on.
+        run("connect", where)
         deadline = time.monotonic() + 10
         while f"{where}\tdevice" not in run("devices") and time.monotonic() < deadline:
             time.sleep(0.1)
