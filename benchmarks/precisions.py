@@ -47,7 +47,8 @@ def main() -> None:
     limit = float(np.quantile(bounds["int8"], arguments.share))
     shares = {name: float(np.mean(np.array(found) <= limit)) for name, found in bounds.items()}
     print(
-        f"budget {limit:.4g} ms: {shares['fp32']:.0%} of random networks keep to it in float and {shares['int8']:.0%} "
+        f"budget {limit:.4g} ms: {shares['fp32']:.0%} of random networks keep to it in float and "
+        f"{shares['int8']:.0%} "
         f"in int8; their predictions' tau {kendalltau(bounds['fp32'], bounds['int8']).statistic:.2f}",
         flush=True,
     )
