@@ -32,6 +32,17 @@ def parse_latency(text: str) -> float:
     return value
 
 
+def format_seconds(seconds: float) -> str:
+    """Return a span of time as people say it: 45 s, 3 min 20 s, 7 h 5 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
 def format_latency(milliseconds: float) -> str:
     """Return ``milliseconds`` with three significant digits and the unit that reads best."""
     # Rounded first: 999.9 us is a millisecond, and would else be written as 1e+03 us.

@@ -26,13 +26,17 @@ from cars_hw.cli.common import (
     training_device,
     warn_of_noise,
 )
+from cars_hw.units import format_seconds
 
 if TYPE_CHECKING:
     from cars_hw.devices import Device
     from cars_hw.devices.protocol import Precision
     from cars_hw.latency import LatencyTable
     from cars_hw.presets import Preset
-    from cars_hw.runs.folder import FrontNetwork
+    from cars_hw.runs.estimate import Estimate
+    from cars_hw.runs.folder import FrontNetwork, RunFolder
+    from cars_hw.runs.search import SearchPlan
+    from cars_hw.training.ranks import Ranks
 
 PROTECTIONS = ("speed", "size", "both", "none")
 
@@ -72,7 +76,7 @@ PROTECTIONS = ("speed", "size", "both", "none")
     type=click.Choice(["fp32", "int8"]),
     help="Of the models that are handed over, and of the tables. [the tables']",
 )
-@click.option("--out", type=FOLDER, required=True, help="The run folder to write.")
+@click.option("--out", type=FOLDER, help="The run folder to write.")
 @click.option("--resume", is_flag=True, help="Go on with the search in --out.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--population", type=click.IntRange(1), help="Architectures that survive a generation.")
@@ -97,6 +101,11 @@ PROTECTIONS = ("speed", "size", "both", "none")
     show_default=True,
     help="Measure the front on the devices at hand, and replace what exceeds its budget.",
 )
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Time a few steps, say how long the search will take and what it needs, and end.",
+)
 @click.option("--proxy", is_flag=True, help="Search on other data than the network ships for, as the paper does.")
 @on_option
 @json_option
@@ -110,10 +119,11 @@ def command(
     costs: tuple[str, ...],
     preset_name: str,
     precision: Precision | None,
-    out: Path,
+    out: Path | None,
     resume: bool,
     seed: int,
     measure: bool,
+    dry_run: bool,
     proxy: bool,
     on: str,
     as_json: bool,
@@ -125,13 +135,21 @@ def command(
     predictor's upper bound. In the end the front is measured on the device, if it is at hand, and the next best
     take the place of networks that exceed the budget. Killed at any time, the search goes on with --resume and ends
     with the same front. Without a table, the search minimises --cost for the network that the options describe.
+
+    \b
+    Several processes or GPUs, also on several machines, which go on by themselves if one of them dies:
+      torchrun --standalone --nproc-per-node 2 --max-restarts 3 -m cars_hw search ... --architectures 2
     """
+    if out is None and not dry_run:
+        raise click.UsageError("Missing option '--out'.")
     if latencies and len(latencies) != len(tables):
         raise click.UsageError(f"{len(latencies)} --latency for {len(tables)} --table: give one to each, or none")
     from cars_hw.errors import InputError
     from cars_hw.latency import LatencyTable
+    from cars_hw.runs.estimate import estimate
     from cars_hw.runs.search import Budget, DataSource, SearchPlan, run_search
     from cars_hw.training.memory import keep_freed_memory
+    from cars_hw.training.ranks import joined, restarted
 
     read = [LatencyTable.read(path) for path in tables]
     for table, path in zip(read, tables, strict=True):
@@ -157,16 +175,15 @@ def command(
         device=training_device(on),
     )
     keep_freed_memory()
-    with Bars() as bars:
-
-        def tell(record: dict[str, Any]) -> None:
-            bars.say(
-                f"generation {record['generation']}/{preset.evolution.generations}: best accuracy "
-                f"{percent(record['best_accuracy'])} under shared weights, hypervolume {record['hypervolume']:.4f}"
-            )
-
-        devices = _devices(read, bars.say) if measure else []
-        run = run_search(plan, out, resume=resume, devices=devices, progress=bars.update, on_generation=tell)
+    if dry_run:
+        _print_estimate(estimate(plan), as_json)
+        return
+    assert out is not None
+    with joined(plan.device) as ranks:
+        if not ranks.leads:
+            run_search(plan, out, resume=resume, ranks=ranks)
+            return
+        run = _lead(plan, out, read if measure else (), resume=resume or restarted(), ranks=ranks)
     front, struck = run.front(), run.struck()
     if as_json:
         print_json([network.to_dict() for network in front])
@@ -175,6 +192,52 @@ def command(
     if struck:
         click.echo(f"Measured, {len(struck)} more exceeded the budget; the next best took their place.")
     click.echo(f"{run.path / 'front.json'} holds {len(front)} networks. Next: cars-hw train {run.path}")
+
+
+def _print_estimate(found: Estimate, as_json: bool) -> None:
+    if as_json:
+        print_json(found.to_dict())
+        return
+    rows = [
+        (part.name, f"{part.times:,}", f"{1e3 * part.seconds:.3g} ms", format_seconds(part.total_seconds))
+        for part in found.parts
+    ]
+    print_table("", ("work", "times", "each", "in all"), rows)
+    click.echo(
+        f"About {format_seconds(found.seconds)} and {found.memory_mb:,.0f} MB of "
+        f"{'GPU memory' if found.on_gpu else 'memory'}; training the front, exporting and measuring come on top."
+    )
+
+
+def _lead(
+    plan: SearchPlan, out: Path, measured: Sequence[LatencyTable], *, resume: bool, ranks: Ranks
+) -> RunFolder:
+    """Search and say how it goes; the front is measured on the devices of ``measured`` that are at hand."""
+    from cars_hw.runs.search import run_search
+
+    evolution = plan.preset.evolution
+    with Bars() as bars:
+        if plan.preset.training.architectures < ranks.world:
+            bars.say(
+                f"{ranks.world} processes share the judging of architectures, but only "
+                f"{plan.preset.training.architectures} the training: give --architectures {ranks.world} or more"
+            )
+
+        def tell(record: dict[str, Any]) -> None:
+            bars.say(
+                f"generation {record['generation']}/{evolution.generations}: best accuracy "
+                f"{percent(record['best_accuracy'])} under shared weights, hypervolume {record['hypervolume']:.4f}"
+            )
+
+        return run_search(
+            plan,
+            out,
+            resume=resume,
+            devices=_devices(measured, bars.say),
+            progress=bars.update,
+            on_generation=tell,
+            ranks=ranks,
+        )
 
 
 def _devices(tables: Sequence[LatencyTable], say: Callable[[str], None]) -> list[Device | None]:

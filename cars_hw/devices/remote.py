@@ -105,12 +105,14 @@ def script(sessions: Sequence[Session], mark: str, *, before: str, after: str, c
         "trap 'after; exit 129' HUP INT TERM PIPE",
         before,
         "run() {",
-        # Through the shell's own input a runner could read the rest of what is to be run.
-        '  "$@" </dev/null 2>&1 &',
+        # Through the shell's own input a runner could read the rest of what is to be run; and what it prints goes
+        # over in one piece when it has ended: line by line each would be a packet, and sent while it measures.
+        '  "$@" </dev/null >said 2>&1 &',
         "  child=$!",
         "  wait $child",
         "  status=$?",
         "  child=",
+        "  cat said",
         "}",
     ]
     for session in sessions:

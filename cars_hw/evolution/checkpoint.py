@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from pickle import UnpicklingError
@@ -28,13 +29,13 @@ def save(search: Search, path: Path) -> None:
         torch.save(content, temporary)
 
 
-def restore(search: Search, path: Path) -> None:
-    """Bring ``search`` and its weights to the state in ``path``.
+def restore(search: Search, source: Path | bytes) -> None:
+    """Bring ``search`` and its weights to the state in ``source``, a file or what is in one.
 
     Raises:
         RunError: the file cannot be read, or is of another schema.
     """
-    content = _read(path)
+    content = _read(source)
     search.restore(json.loads(content["search"]))
     search.weights.restore(content["weights"])
 
@@ -49,9 +50,11 @@ def supernet_weights(path: Path) -> dict[str, Any]:
     return weights
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(source: Path | bytes) -> dict[str, Any]:
+    path = source if isinstance(source, Path) else "of another process"
     try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        file = source if isinstance(source, Path) else io.BytesIO(source)
+        content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
         schema = content["schema"]
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, UnpicklingError) as error:
         raise RunError(f"cannot read the checkpoint {path}; start the search anew in another folder") from error

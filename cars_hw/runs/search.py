@@ -32,11 +32,15 @@ from cars_hw.runs.settle import Held, Settled, settle
 from cars_hw.space import SearchSpace
 from cars_hw.spec import NetworkSpec
 from cars_hw.supernet import SuperNet
+from cars_hw.training.ranks import ALONE, Ranks
 from cars_hw.training.shared import SuperNetWeights
 from cars_hw.units import format_latency
 
 COSTS: Final = ("parameters", "multiply-adds")
 """The costs that need no table, in millions."""
+
+FINISHED: Final = b"finished"
+"""What the leading process says instead of a checkpoint if there is nothing left to do."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,7 @@ def run_search(
     measure_plan: MeasurePlan | None = None,
     progress: Progress = silent,
     on_generation: Callable[[dict[str, Any]], None] = lambda _record: None,
+    ranks: Ranks = ALONE,
 ) -> RunFolder:
     """Search by ``plan`` in the run folder ``out`` and return it with its front written.
 
@@ -110,6 +115,7 @@ def run_search(
 
     With ``resume`` the search goes on after the last unit of work that was finished, and ends with the front
     that it would have had; a search that has ended is left as it is. ``on_generation`` hears of each one.
+    Of several processes, ``ranks``, the leading one writes and measures; the others return when it begins to.
 
     Raises:
         BudgetError: no architecture keeps to the budgets, by prediction or in the end by measurement; the message
@@ -120,11 +126,14 @@ def run_search(
     configuration = _configuration(plan)
     objectives = cost_objectives(plan)
     anchor = find_anchor(plan, objectives)
+    if not ranks.leads:
+        return _follow(plan, out, objectives, anchor, ranks)
     if resume and (out / "run.json").is_file():
         run = RunFolder.open(out)
         run.require(configuration)
         run.sweep()
         if (out / "front.json").is_file():
+            ranks.broadcast(FINISHED)
             return run
     else:
         run = None
@@ -133,8 +142,12 @@ def run_search(
         run = RunFolder.create(out, configuration, _about())
     for index, budget in enumerate(plan.budgets):
         budget.table.write(run.table_path(index))
-    search = _build(plan, data, objectives, anchor)
-    if resume and run.checkpoint.is_file():
+    search = _build(plan, data, objectives, anchor, ranks)
+    known = resume and run.checkpoint.is_file()
+    if ranks.world > 1:
+        # The others may be on machines that do not see this folder.
+        ranks.broadcast(run.checkpoint.read_bytes() if known else b"")
+    if known:
         checkpoint.restore(search, run.checkpoint)
         run.write_history(search.history)
 
@@ -160,6 +173,20 @@ def run_search(
         describe_front(plan, settled.front, measured), describe_front(plan, settled.struck, measured, "struck")
     )
     return run
+
+
+def _follow(
+    plan: SearchPlan, out: Path, objectives: Sequence[CostObjective], anchor: Genotype | None, ranks: Ranks
+) -> RunFolder:
+    """Share the leading process's work until there are finalists."""
+    search = _build(plan, load_data(plan), objectives, anchor, ranks)
+    begin = ranks.broadcast(None)
+    if begin == FINISHED:
+        return RunFolder(out)
+    if begin:
+        checkpoint.restore(search, begin)
+    search.run()
+    return RunFolder(out)
 
 
 def cost_objectives(plan: SearchPlan) -> list[CostObjective]:
@@ -293,22 +320,32 @@ def describe_front(
 
 
 def _build(
-    plan: SearchPlan, data: DataBundle, objectives: Sequence[CostObjective], anchor: Genotype | None
+    plan: SearchPlan,
+    data: DataBundle,
+    objectives: Sequence[CostObjective],
+    anchor: Genotype | None,
+    ranks: Ranks = ALONE,
 ) -> Search:
+    weights = supernet_weights_of(plan, data, ranks)
+    return Search(plan.space, objectives, weights, plan.preset.evolution, seed=plan.seed, anchor=anchor)
+
+
+def supernet_weights_of(plan: SearchPlan, data: DataBundle, ranks: Ranks = ALONE) -> SuperNetWeights:
+    """Return the SuperNet of ``plan`` with fresh weights, ready to learn and to judge."""
     # torch's layers draw their first weights from the global generator; fork it so that nobody else notices.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(plan.seed)
         supernet = SuperNet(supernet_spec(plan, data))
     evolution = plan.preset.evolution
-    weights = SuperNetWeights(
+    return SuperNetWeights(
         supernet,
         data,
         plan.preset.training,
         epochs=evolution.warmup_epochs + evolution.generations * evolution.epochs_per_generation,
         seed=plan.seed,
-        device=plan.device,
+        device=plan.device if ranks.world == 1 else ranks.device,
+        ranks=ranks,
     )
-    return Search(plan.space, objectives, weights, evolution, seed=plan.seed, anchor=anchor)
 
 
 def _configuration(plan: SearchPlan) -> dict[str, Any]:

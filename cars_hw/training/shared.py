@@ -22,6 +22,7 @@ from cars_hw.data import (
 )
 from cars_hw.genotype import Genotype
 from cars_hw.supernet import SuperNet
+from cars_hw.training.ranks import ALONE, Ranks
 from cars_hw.training.settings import SharedTraining, cosine
 
 Batch = tuple[Tensor, Tensor]
@@ -31,7 +32,7 @@ class SuperNetWeights:
     """Trains and judges a SuperNet; what :class:`cars_hw.evolution.search.SharedWeights` asks for.
 
     The training images are split once, stratified by ``seed``: one part trains the weights, the other judges
-    the architectures.
+    the architectures. Several processes share the work by ``ranks``, and all have the same weights.
     """
 
     def __init__(
@@ -43,7 +44,9 @@ class SuperNetWeights:
         epochs: int,
         seed: int,
         device: torch.device | str = "cpu",
+        ranks: Ranks = ALONE,
     ) -> None:
+        self.ranks = ranks
         self.device = torch.device(device)
         self.supernet = supernet.to(self.device).to(memory_format=torch.channels_last)
         self.settings = settings
@@ -91,21 +94,22 @@ class SuperNetWeights:
             for images, labels in self.batches.epoch(self.generator):
                 total += self.step(images, labels, draw(settings.architectures))
         self.epoch += 1
-        return float(total) / len(self.batches)
+        return float(self.ranks.add(total)) / len(self.batches)
 
     def step(self, images: Tensor, labels: Tensor, genotypes: Sequence[Genotype]) -> Tensor:
-        """Take one step on a minibatch and return its loss, detached.
+        """Take one step on a minibatch and return the part of its loss that is this process's, detached.
 
         Parameters that no drawn architecture uses keep a gradient of None, which is what makes the optimiser
         pass them by: no momentum, no decay.
         """
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
-        for genotype in genotypes:
+        for genotype in self.ranks.share(genotypes):
             with self._autocast():
                 loss = F.cross_entropy(self.supernet(images, genotype), labels) / len(genotypes)
             torch.autograd.backward(loss)
             total += loss.detach()
+        self.ranks.add_gradients(self.supernet.parameters())
         torch.nn.utils.clip_grad_norm_(self.supernet.parameters(), self.settings.gradient_clip)
         self.optimizer.step()
         return total
@@ -118,7 +122,8 @@ class SuperNetWeights:
         """Return each one's accuracy as a fraction of the judged images; see the protocol."""
         batches = self._full if full else self._subset
         with self._remembered() if before else _unchanged():
-            return evaluate(self.supernet, genotypes, batches, self._autocast)
+            found = evaluate(self.supernet, self.ranks.share(genotypes), batches, self._autocast)
+        return self.ranks.gather(found, len(genotypes))
 
     def state(self) -> dict[str, Any]:
         """Return the weights, those before, the optimiser, the epoch and the random state."""

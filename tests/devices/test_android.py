@@ -84,6 +84,25 @@ def test_figures_come_in_order_and_the_phone_is_left_as_it_was(
     assert (phone.tmp / "benchmark_model").exists()
 
 
+def test_ctrl_c_in_the_middle_leaves_the_phone_as_it_was(
+    device: AndroidDevice, phone: Phone, models: list[Path]
+) -> None:
+    canned(phone, "sleep 0.1")
+
+    def interrupt(done: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        measure(device, models, PLAN, progress=interrupt)
+    assert "svc power stayon true" in phone.log()
+    assert phone.setting("stay_on_while_plugged_in") is None
+    assert (phone.folder / "fixed-mode").read_text().strip() == "false"
+    assert not (phone.tmp / "cars-hw").exists()
+    assert [sample.ms for sample in device.run(models[:1], PLAN, 0)] == [1.0]
+    device.release()
+
+
 def test_it_can_be_run_again_after_it_was_released(device: AndroidDevice, phone: Phone, models: list[Path]) -> None:
     canned(phone)
     first = device.run(models, PLAN, 0)

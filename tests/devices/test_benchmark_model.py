@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 import pytest
@@ -174,7 +175,8 @@ def outputs(draw: st.DrawFn) -> tuple[str, float]:
     return output, expected
 
 
-@settings(max_examples=500, deadline=None)
+# Ten thousand with CARS_HW_EXAMPLES=10000.
+@settings(max_examples=int(os.environ.get("CARS_HW_EXAMPLES", "500")), deadline=None)
 @given(outputs())
 def test_whatever_is_printed_gives_the_right_number_or_an_error(case: tuple[str, float]) -> None:
     output, expected = case

@@ -41,7 +41,7 @@ def test_load_and_clock_are_read_where_they_are_told(tmp_path: Path) -> None:
     assert ran.clock_mhz is None
 
 
-@pytest.mark.parametrize("told", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("told", [signal.SIGHUP, signal.SIGTERM])
 def test_a_script_that_is_told_to_stop_stops_at_once_and_restores_once(
     told: signal.Signals, tmp_path: Path
 ) -> None:

@@ -1,0 +1,138 @@
+"""What a search will take, before it is begun: a few steps are timed and multiplied."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from cars_hw.errors import InputError
+from cars_hw.genotype import Genotype
+from cars_hw.runs.search import SearchPlan, load_data, supernet_weights_of
+from cars_hw.training.shared import SuperNetWeights
+
+STEPS: Final = 3
+"""So many architectures are timed, after one that is not: the first call plans and allocates."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Work that is done ``times`` times and takes ``seconds`` each time."""
+
+    name: str
+    times: int
+    seconds: float
+
+    @property
+    def total_seconds(self) -> float:
+        """All of it."""
+        return self.times * self.seconds
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a search will take: its parts, and the memory that the timed steps needed, in MB."""
+
+    parts: tuple[Part, ...]
+    memory_mb: float
+    on_gpu: bool
+
+    @property
+    def seconds(self) -> float:
+        """All parts together."""
+        return sum(part.total_seconds for part in self.parts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            "parts": [{**asdict(part), "total_seconds": part.total_seconds} for part in self.parts],
+            "seconds": self.seconds,
+            "memory_mb": self.memory_mb,
+            "on_gpu": self.on_gpu,
+        }
+
+
+def estimate(plan: SearchPlan) -> Estimate:
+    """Return what the search of ``plan`` will take in one process.
+
+    As in section 3.5 of CARS: the warm-up trains for so many epochs; each generation judges the population and its
+    offspring, and trains for so many epochs. Beyond the paper: with a protection that needs accuracy gained,
+    offspring are judged under the weights before, too, and in the end finalists are judged on all validation
+    images.
+
+    Raises:
+        DatasetError: the data cannot be used.
+        InputError: the memory does not suffice; the message says what to lower.
+    """
+    weights = supernet_weights_of(plan, load_data(plan))
+    evolution, rng = plan.preset.evolution, np.random.default_rng(plan.seed)
+    drawn = [plan.space.sample(rng) for _ in range(STEPS + 1)]
+    images, labels = next(weights.batches.epoch(torch.Generator().manual_seed(plan.seed)))
+    on_gpu = weights.device.type == "cuda"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats(weights.device)
+    try:
+        step = _seconds(weights, drawn, lambda one: weights.step(images, labels, [one]))
+        judged = _seconds(weights, drawn, lambda one: weights.accuracies([one]))
+        judged_fully = _seconds(weights, drawn, lambda one: weights.accuracies([one], full=True))
+    except torch.OutOfMemoryError as error:
+        raise InputError(out_of_memory(plan)) from error
+    memory = torch.cuda.max_memory_allocated(weights.device) / 2**20 if on_gpu else _resident_mb()
+    population, generations = evolution.population, evolution.generations
+    # Before the first generation there are no parents: twice as many newcomers are judged.
+    judgements = 2 * population * generations
+    if evolution.protection in ("speed", "both"):
+        judgements += population * (generations + 1)
+    epochs = evolution.warmup_epochs + generations * evolution.epochs_per_generation
+    steps = epochs * len(weights.batches) * min(plan.preset.training.architectures, population)
+    return Estimate(
+        (
+            Part("training steps, an architecture each", steps, step),
+            Part("architectures judged on the subset", judgements, judged),
+            Part("finalists judged on all validation images", 3 * population, judged_fully),
+        ),
+        memory,
+        on_gpu,
+    )
+
+
+def out_of_memory(plan: SearchPlan) -> str:
+    """Return in words that a GPU has too little memory, and what to lower."""
+    training = plan.preset.training
+    return (
+        f"the GPU's memory does not suffice for batches of {training.batch_size} images and judging "
+        f"{training.evaluation_batch} at a time; lower --batch-size, or search with fewer --channels or --layers"
+    )
+
+
+def _seconds(weights: SuperNetWeights, drawn: list[Genotype], work: Callable[[Genotype], object]) -> float:
+    taken = []
+    for genotype in drawn:
+        _wait(weights)
+        began = time.perf_counter()
+        work(genotype)
+        _wait(weights)
+        taken.append(time.perf_counter() - began)
+    return median(taken[1:])
+
+
+def _wait(weights: SuperNetWeights) -> None:
+    if weights.device.type == "cuda":
+        torch.cuda.synchronize(weights.device)
+
+
+def _resident_mb() -> float:
+    """Return the most memory that this process has had; nothing where the system does not tell."""
+    try:
+        import resource
+    except ImportError:
+        return 0.0
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Linux counts in kilobytes, macOS in bytes.
+    return most / 2**20 if sys.platform == "darwin" else most / 2**10

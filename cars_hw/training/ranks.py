@@ -1,0 +1,124 @@
+"""Several processes that train and judge one SuperNet: torch.distributed, as torchrun starts them.
+
+Every process runs the same search, with the same random numbers, on the same batches. What is spread is the work:
+of the architectures of a step each process trains some, of a population it judges some. Gradients and accuracies
+are put together, so that the weights are the same everywhere, and those that one process alone would have.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+T = TypeVar("T")
+
+TIMEOUT: Final = timedelta(minutes=30)
+"""A process that is not heard of for so long is taken for dead."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process's number ``rank`` among ``world``; where they are on ``device``, tensors are exchanged there."""
+
+    rank: int = 0
+    world: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that writes, prints and measures."""
+        return self.rank == 0
+
+    def share(self, items: Sequence[T]) -> Sequence[T]:
+        """Return those of ``items`` that are this process's: every ``world``-th."""
+        return items[self.rank :: self.world]
+
+    def gather(self, values: Sequence[float], total: int) -> list[float]:
+        """Return the ``total`` values of all processes, each of which brings those of its :meth:`share`."""
+        if self.world == 1:
+            return list(values)
+        longest = -(-total // self.world)
+        # In doubles a fraction is the same after the way as before.
+        mine = torch.zeros(longest, dtype=torch.float64, device=self.device)
+        mine[: len(values)] = torch.tensor(values, dtype=torch.float64)
+        everyones = [torch.empty_like(mine) for _ in range(self.world)]
+        dist.all_gather(everyones, mine)
+        return [float(everyones[index % self.world][index // self.world]) for index in range(total)]
+
+    def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Sum every parameter's gradient over the processes; one that has none anywhere keeps None."""
+        if self.world == 1:
+            return
+        everything = list(parameters)
+        touched = torch.tensor([one.grad is not None for one in everything], dtype=torch.uint8, device=self.device)
+        dist.all_reduce(touched, dist.ReduceOp.MAX)
+        shared = [one for one, used in zip(everything, touched.tolist(), strict=True) if used]
+        parts = [(torch.zeros_like(one) if one.grad is None else one.grad).reshape(-1) for one in shared]
+        # One exchange for all: each has a latency of its own.
+        flat = torch.cat(parts)
+        dist.all_reduce(flat)
+        for one, part in zip(shared, torch.split(flat, [len(part) for part in parts]), strict=True):
+            if one.grad is None:
+                one.grad = torch.empty_like(one)
+            one.grad.copy_(part.view(one.shape))
+
+    def add(self, value: Tensor) -> Tensor:
+        """Return the sum of ``value`` over the processes."""
+        if self.world == 1:
+            return value
+        total = value.clone()
+        dist.all_reduce(total)
+        return total
+
+    def broadcast(self, data: bytes | None) -> bytes:
+        """Return the leading process's ``data`` in every process; the others' is not looked at."""
+        if self.world == 1:
+            return data or b""
+        size = torch.tensor([len(data or b"") if self.leads else 0], device=self.device)
+        dist.broadcast(size, 0)
+        content = torch.zeros(int(size), dtype=torch.uint8, device=self.device)
+        if self.leads and data:
+            content.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
+        dist.broadcast(content, 0)
+        return content.cpu().numpy().tobytes()
+
+
+ALONE: Final = Ranks()
+
+
+def restarted() -> bool:
+    """Return whether torchrun has started this process again after one of them died."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+def launched() -> int:
+    """Return how many processes torchrun has started, 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+@contextmanager
+def joined(device: str) -> Iterator[Ranks]:
+    """Yield this process's place among those that torchrun started, for as long as the block lasts.
+
+    ``device`` is where weights are trained; on GPUs each process gets its own.
+    """
+    if launched() == 1:
+        yield ALONE
+        return
+    on_gpu = device.startswith("cuda")
+    place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if on_gpu else torch.device("cpu")
+    if on_gpu:
+        torch.cuda.set_device(place)
+    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=TIMEOUT)
+    try:
+        yield Ranks(dist.get_rank(), dist.get_world_size(), place)
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,78 @@
+"""A search by two processes: the front of one, and also if one of the two is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SEARCH = ("--population", "4", "--epochs", "5", "--warmup-epochs", "1", "--epochs-per-generation", "1")
+TRAIN = ("--batch-size", "8", "--architectures", "2", "--on", "cpu", "--seed", "3")
+LAUNCHER = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+
+
+def command(table: Path, images: Path, out: Path) -> list[str]:
+    given = ["search", "--data", str(images), "--table", str(table), "--out", str(out), "--no-measure"]
+    return ["-m", "cars_hw", *given, *SEARCH, *TRAIN]
+
+
+@pytest.fixture(scope="module")
+def alone(tiny_table: Path, images: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The front that one process finds."""
+    out = tmp_path_factory.mktemp("alone") / "run"
+    done = subprocess.run(
+        [sys.executable, *command(tiny_table, images, out)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return (out / "front.json").read_text()
+
+
+def test_two_processes_find_the_front_of_one(alone: str, tiny_table: Path, images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    done = subprocess.run(
+        [*LAUNCHER, *command(tiny_table, images, out)], capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (out / "front.json").read_text() == alone
+    assert done.stdout.count("Pareto front") == 1
+
+
+def test_when_one_of_two_is_killed_both_go_on_from_the_checkpoint(
+    alone: str, tiny_table: Path, images: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    process = subprocess.Popen(
+        [*LAUNCHER, "--max-restarts", "1", *command(tiny_table, images, out)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    history = out / "history.jsonl"
+    deadline = time.monotonic() + 200
+    # In the middle: after the first generation and before the last.
+    while not (history.exists() and history.read_text().strip()):
+        assert process.poll() is None, process.communicate()[0][-3000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    killed = _workers(process.pid)
+    os.kill(killed[-1], signal.SIGKILL)
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, said[-3000:]
+    assert (out / "front.json").read_text() == alone
+
+
+def _workers(launcher: int) -> list[int]:
+    """Return the processes that the launcher has started, by number."""
+    listed = subprocess.run(
+        ["ps", "-o", "pid=,args=", "--ppid", str(launcher)], capture_output=True, text=True, check=True
+    )
+    return sorted(int(line.split()[0]) for line in listed.stdout.splitlines() if "cars_hw" in line)

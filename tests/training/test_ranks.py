@@ -1,0 +1,61 @@
+"""Two processes and one give the same weights and the same accuracies."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from two_processes import trained
+
+from cars_hw.training.ranks import ALONE, Ranks, joined, launched, restarted
+
+
+def test_one_process_is_alone_and_exchanges_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with joined("cpu") as ranks:
+        assert ranks is ALONE
+    assert launched() == 1
+    assert ranks.leads
+    assert ranks.share([1, 2, 3]) == [1, 2, 3]
+    assert ranks.gather([0.25, 0.5], 2) == [0.25, 0.5]
+    assert ranks.broadcast(b"x") == b"x"
+    assert ranks.add(torch.tensor(3.0)) == 3.0
+
+
+def test_shares_are_disjoint_and_everything() -> None:
+    items = list(range(7))
+    shares = [Ranks(rank, 3).share(items) for rank in range(3)]
+    assert [list(share) for share in shares] == [[0, 3, 6], [1, 4], [2, 5]]
+    assert [Ranks(rank, 3).leads for rank in range(3)] == [True, False, False]
+
+
+def test_a_restart_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TORCHELASTIC_RESTART_COUNT", raising=False)
+    assert not restarted()
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert restarted()
+
+
+def test_two_processes_train_and_judge_as_one_does(tmp_path: Path) -> None:
+    script = Path(__file__).with_name("two_processes.py")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*launcher, str(script), str(tmp_path)], capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    weights, accuracies = trained(ALONE)
+    assert first["world"] == 2
+    changed = 0
+    for name, value in weights.supernet.state_dict().items():
+        torch.testing.assert_close(first["state"][name], value, rtol=1e-6, atol=1e-7)
+        assert torch.equal(first["state"][name], second["state"][name])
+        changed += value.numel()
+    assert changed > 10_000
+    assert first["accuracies"].tolist() == pytest.approx(accuracies, abs=1e-9)
+    assert torch.equal(first["accuracies"], second["accuracies"])
+    assert bytes(first["said"]) == bytes(second["said"]) == b"hello"
+    assert first["added"].tolist() == second["added"].tolist() == [2.0, 1.0]

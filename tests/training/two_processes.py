@@ -1,0 +1,57 @@
+"""What each process of test_ranks.py does: python -m torch.distributed.run ... two_processes.py FOLDER."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cars_hw.data import load
+from cars_hw.space import SearchSpace
+from cars_hw.spec import NetworkSpec
+from cars_hw.supernet import SuperNet
+from cars_hw.training.ranks import ALONE, Ranks, joined
+from cars_hw.training.settings import SharedTraining
+from cars_hw.training.shared import SuperNetWeights
+
+STEPS = 20
+SPEC = NetworkSpec(4, 3, (28, 28), 1)
+
+
+def trained(ranks: Ranks) -> tuple[SuperNetWeights, list[float]]:
+    """Return weights after :data:`STEPS` steps of three architectures each, and what they make of seven."""
+    torch.manual_seed(0)
+    settings = SharedTraining(batch_size=16, architectures=3, evaluation_images=100, evaluation_batch=50)
+    data = load("fashion-mini")
+    weights = SuperNetWeights(SuperNet(SPEC), data, settings, epochs=4, seed=0, ranks=ranks)
+    # In single precision a rounding that turns a ReLU or a maximum the other way grows a hundredfold in ten steps.
+    weights.supernet.double()
+    rng, space = np.random.default_rng(0), SearchSpace()
+    batches = weights.batches.epoch(weights.generator)
+    for _ in range(STEPS):
+        images, labels = next(batches)
+        weights.step(images.double(), labels, [space.sample(rng) for _ in range(3)])
+    weights.supernet.float()
+    return weights, weights.accuracies([space.sample(rng) for _ in range(7)])
+
+
+def main(folder: Path) -> None:
+    """Train, and write down this process's weights and what it was told by the others."""
+    torch.set_num_threads(1)
+    with joined("cpu") as ranks:
+        weights, accuracies = trained(ranks)
+        said = ranks.broadcast(b"hello" if ranks.leads else None)
+        added = ranks.add(torch.tensor([1.0, float(ranks.rank)]))
+        found = {
+            "state": weights.supernet.state_dict(),
+            "accuracies": torch.tensor(accuracies, dtype=torch.float64),
+            "added": added,
+        }
+        torch.save(found | {"said": list(said), "world": ranks.world}, folder / f"{ranks.rank}.pt")
+    assert ranks != ALONE
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
