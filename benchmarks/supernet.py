@@ -39,6 +39,7 @@ from cars_hw.space import SearchSpace
 from cars_hw.spec import NetworkSpec
 from cars_hw.supernet import SuperCell, SuperNet
 from cars_hw.training.memory import keep_freed_memory
+from cars_hw.training.shared import evaluate
 
 REQUIRED = {"forward": 20.0, "step": 30.0}
 IMAGE = (32, 32)
@@ -185,6 +186,42 @@ def measure(spec: NetworkSpec, batch: int, genotypes: list[Genotype], repeats: i
     return results
 
 
+def judge(spec: NetworkSpec, genotypes: list[Genotype], images: int, repeats: int) -> dict[str, Any]:
+    """Return how much sooner a population is judged together than by one call after the other."""
+    torch.manual_seed(0)
+    supernet = SuperNet(spec).train()
+    pixels = torch.randn(images, spec.in_channels, *spec.resolution).contiguous(memory_format=torch.channels_last)
+    labels = torch.randint(spec.classes, (images,))
+    batches = [(pixels, labels)]
+
+    def autocast() -> torch.autocast:
+        return torch.autocast("cpu", enabled=False)
+
+    def one_by_one() -> None:
+        for genotype in genotypes:
+            evaluate(supernet, [genotype], batches, autocast)
+
+    def together() -> None:
+        evaluate(supernet, genotypes, batches, autocast)
+
+    def plainly() -> None:
+        # With all of torch's threads in every operation, as a loop over a validation set is written.
+        with torch.inference_mode():
+            for genotype in genotypes:
+                (supernet(pixels, genotype).argmax(dim=1) == labels).sum().item()
+
+    contenders = {"one by one": one_by_one, "in a plain loop": plainly, "together": together}
+    evaluate(supernet, genotypes[:2], batches, autocast)
+    taken = take_turns(contenders, repeats, Progress())
+    return {
+        "images_a_second": {
+            name: len(genotypes) * images / spread(values)["median"] for name, values in taken.items()
+        },
+        "ratio": spread(ratios(taken["in a plain loop"], [taken["together"]])),
+        "samples": taken,
+    }
+
+
 def print_table(results: dict[str, Any], batch: int) -> None:
     print(f"{'':14}{'DARTS way':>14}{'one path':>14}{'ratio':>9}{'least..most':>16}{'required':>10}")
     for what, result in results.items():
@@ -204,6 +241,7 @@ def main() -> int:
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--architectures", type=int, default=8)
+    parser.add_argument("--population", type=int, default=64)
     parser.add_argument("--threads", type=int, help="PyTorch's threads (default: PyTorch's choice)")
     options = parser.parse_args()
     if options.threads:
@@ -216,10 +254,18 @@ def main() -> int:
     print(f"{spec.describe()}; batch {options.batch}; {len(genotypes)} architectures, {options.repeats} rounds")
     results = measure(spec, options.batch, genotypes, options.repeats)
     print_table(results, options.batch)
+    population = [SearchSpace().sample(rng) for _ in range(options.population)]
+    judged = judge(spec, population, options.batch, options.repeats)
+    speeds = ", ".join(f"{name} {speed:,.0f}" for name, speed in judged["images_a_second"].items())
+    print(
+        f"judging {len(population)} architectures, images a second: {speeds}; {judged['ratio']['median']:.2f} times"
+    )
+    results["judging"] = judged
     if options.json:
         settings = {"network": spec.to_dict(), "batch": options.batch, "rounds": options.repeats}
         write_json(options.json, {"machine": described, **settings, "results": results})
-    return 0 if all(result["ratio"]["median"] >= result["required_ratio"] for result in results.values()) else 1
+    reached = [results[what]["ratio"]["median"] >= required for what, required in REQUIRED.items()]
+    return 0 if all(reached) else 1
 
 
 if __name__ == "__main__":
