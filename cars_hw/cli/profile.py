@@ -101,11 +101,9 @@ def command(
     for table, summary in zip(tables, summaries, strict=True):
         click.echo(
             f"{summary['table']}: {summary['operations']} operations and {summary['calibration_networks']} "
-            "networks "
-            f"of {spec.describe()} on {table.device}.\nThese networks take "
+            f"networks of {spec.describe()} on {table.device}.\nThese networks take "
             f"{format_latency(summary['fastest_ms'])} to {format_latency(summary['slowest_ms'])}. The upper bound "
-            "is "
-            f"{percent(summary['margin'])} above the prediction and holds for {percent(summary['level'], 0)} of "
+            f"is {percent(summary['margin'])} above the prediction and holds for {percent(summary['level'], 0)} of "
             f"networks; repeated sessions differ by {percent(table.noise)}, and the machine's speed wandered by "
             f"{percent(table.unrest)}."
         )

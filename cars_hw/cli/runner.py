@@ -43,8 +43,7 @@ def use(path: Path) -> None:
 @click.option(
     "--sha256",
     help="What its SHA-256 must be. Without it the digest is shown and nothing is kept, unless the stored tool "
-    "came "
-    "from the same address: then it must be the same again.",
+    "came from the same address: then it must be the same again.",
 )
 def fetch(address: str, sha256: str | None) -> None:
     """Fetch the tool and store it, if it is the one that was meant."""

@@ -40,8 +40,7 @@ _USB_PORT: Final = "usb-"
 
 NO_PHONE: Final = (
     "no phone is attached over USB; plug one in with USB debugging on (Settings, Developer options), or name one "
-    "in "
-    "the network: android:HOST:PORT"
+    "in the network: android:HOST:PORT"
 )
 
 
@@ -255,8 +254,7 @@ class AdbShell:
         if kind.startswith("USBErrorBusy") or "LIBUSB_ERROR_BUSY" in said:
             return UsbHeldError(
                 f"{self.where} is held by another program, most likely an adb server; free it with: adb "
-                "kill-server "
-                "(and close Android Studio)"
+                "kill-server (and close Android Studio)"
             )
         if kind.startswith("USBErrorAccess") or "LIBUSB_ERROR_ACCESS" in said:
             return UsbHeldError(
@@ -275,8 +273,7 @@ class AdbShell:
             )
         return OfflineError(
             f"{self.where} does not answer ({last_words(said)}); unlock it, turn USB debugging off and on again, "
-            "or "
-            "plug it in again"
+            "or plug it in again"
         )
 
     def _while_connected(self, error: Exception) -> DeviceError:
@@ -339,8 +336,7 @@ def signer(folder: Path) -> Any:  # noqa: ANN401 -- the library has no types
     except (OSError, ValueError, TypeError) as error:
         raise InputError(
             f"this computer's key {private} cannot be used ({error}); move it away and a new one is made, which "
-            "the "
-            "phone has to allow again"
+            "the phone has to allow again"
         ) from error
 
 

@@ -205,6 +205,8 @@ class AndroidDevice:
             try:
                 self._be_ready(names)
                 for ran in self._block(models, names, before, plan):
+                    if ran.number != len(taken):
+                        raise ConnectionLostError(f"{self._shell.where} left out a session")
                     taken.append(self._sample(ran, models[ran.number]))
                     if progress is not None:
                         progress(len(taken))
@@ -249,8 +251,7 @@ class AndroidDevice:
             self._disconnect()
             raise OtherPhoneError(
                 f"another phone ({phone.serial}) is at {self._shell.where} than was before ({self._serial}); plug "
-                "in "
-                "the first and go on with --resume"
+                "in the first and go on with --resume"
             )
         self._phone, self._serial = phone, phone.serial
         return phone, state
@@ -276,8 +277,7 @@ class AndroidDevice:
             if time.monotonic() >= deadline:
                 raise DeviceStateError(
                     f"{self._shell.where} stays hot ({state.describe()}) after {self._cool_down_s:.0f} s; take it "
-                    "out "
-                    "of its case, put it in the shade, and go on with --resume"
+                    "out of its case, put it in the shade, and go on with --resume"
                 )
             if not told:
                 self._say(
@@ -321,8 +321,7 @@ class AndroidDevice:
         if found is None:
             raise RunnerError(
                 f"{self._shell.where} has no {THEIRS}, which runs the models; get one with `cars-hw runner fetch` "
-                "or "
-                "`cars-hw runner use PATH` (cars-hw runner --help says where from)"
+                "or `cars-hw runner use PATH` (cars-hw runner --help says where from)"
             )
         self._tool = Tool(None, THEIRS, found[1][:12])
         return self._tool
@@ -366,12 +365,11 @@ class AndroidDevice:
             if f"{mark} busy" in error.said:
                 raise DeviceError(
                     f"another cars-hw measures on {self._shell.where}; wait for it to end, or unplug the phone "
-                    "for a "
-                    "moment"
+                    "for a moment"
                 ) from error
             raise ConnectionLostError(f"the script on {self._shell.where} was ended: {error.said}") from error
         except SilenceError as error:
-            self._tell_hang(models[begun], error)
+            self._tell_hang(models[min(begun, len(models) - 1)], error)
 
     def _tell_hang(self, model: Path, error: ConnectionLostError) -> None:
         """Tell a phone that is gone from a model that hangs: the one that is there answers.
@@ -412,8 +410,7 @@ class AndroidDevice:
             )
             raise RunnerError(
                 f"{self.name}: the {self._delegate} delegate {how} {model}, so the processor runs the rest; that "
-                "is not "
-                f"counted as {self._delegate} latency. Measure without the delegate, or another precision"
+                f"is not counted as {self._delegate} latency. Measure without the delegate, or another precision"
             )
         return Sample(round(timed.us / 1e3, 6), now(), ran.load, ran.clock_mhz)
 
@@ -437,8 +434,7 @@ class AndroidDevice:
                 if time.monotonic() >= deadline:
                     raise ConnectionLostError(
                         f"{error}, and it did not come back within {self._return_s:.0f} s; plug it in and go on "
-                        "with "
-                        "--resume"
+                        "with --resume"
                     ) from again
                 time.sleep(min(self._pause_s, 1.0))
 

@@ -56,8 +56,7 @@ def stored() -> Runner | None:
     if found != known:
         raise RunnerError(
             f"{path} is not the file that was stored: its SHA-256 is {found}, it was {known}; store it again: "
-            "cars-hw "
-            "runner use PATH"
+            "cars-hw runner use PATH"
         )
     return Runner(path, known, source)
 
@@ -101,8 +100,7 @@ def fetch(address: str, sha256: str | None) -> Runner:
         if known is None:
             raise RunnerError(
                 f"what is at {address} has SHA-256 {found}; nothing was kept. If that is what its maker says, or "
-                "you "
-                f"trust the address, run: cars-hw runner fetch --from {address} --sha256 {found}"
+                f"you trust the address, run: cars-hw runner fetch --from {address} --sha256 {found}"
             )
         if found != known:
             raise RunnerError(f"what is at {address} has SHA-256 {found}, not {known}; nothing was kept")

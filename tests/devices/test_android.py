@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -260,6 +261,27 @@ def test_the_cable_comes_out_and_goes_in_again(
             assert not (phone.tmp / "cars-hw").exists()
     assert any("come back" in line for line in said)
     assert phone.setting("stay_on_while_plugged_in") is None
+
+
+def test_a_session_whose_end_was_lost_is_run_again_and_nobody_gets_anothers_figure(
+    adbd: Adbd, phone: Phone, keys: Path, models: list[Path]
+) -> None:
+    canned(phone)
+    lost: list[str] = []
+
+    class Losing(AdbShell):
+        def lines(self, command: str, idle_s: float) -> Iterator[str]:
+            for line in super().lines(command, idle_s):
+                if " end 2 " in line and not lost:
+                    lost.append(line)
+                else:
+                    yield line
+
+    shell = Losing(Address("127.0.0.1", adbd.port), keys=keys)
+    device = AndroidDevice(shell, "android:sim", say=lambda _: None, pause_s=0.02)
+    assert [round(1e3 * sample.ms) for sample in device.run(models, PLAN, 0)] == [1000, 1100, 1200, 1300, 1400]
+    assert len(lost) == 1
+    device.release()
 
 
 def test_a_phone_that_does_not_come_back_is_an_error_and_another_one_is_not_taken_for_it(
