@@ -96,7 +96,11 @@ ALONE: Final = Ranks()
 
 def restarted() -> bool:
     """Return whether torchrun has started this process again after one of them died."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    return _restarts() > 0
+
+
+def _restarts() -> int:
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 def launched() -> int:
@@ -117,8 +121,13 @@ def joined(device: str) -> Iterator[Ranks]:
     place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if on_gpu else torch.device("cpu")
     if on_gpu:
         torch.cuda.set_device(place)
-    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=TIMEOUT)
+    store, rank, world = next(dist.rendezvous("env://", timeout=TIMEOUT))  # type: ignore[attr-defined]
+    # torchrun may keep its store when it starts processes again, and in it the addresses of those that died.
+    own = dist.PrefixStore(f"cars-hw/{_restarts()}", store)  # type: ignore[attr-defined]
+    dist.init_process_group("nccl" if on_gpu else "gloo", store=own, rank=rank, world_size=world, timeout=TIMEOUT)
     try:
-        yield Ranks(dist.get_rank(), dist.get_world_size(), place)
+        yield Ranks(rank, world, place)
+        # Nobody goes while another may still want something.
+        dist.barrier()
     finally:
         dist.destroy_process_group()
