@@ -149,6 +149,8 @@ def cuts(arguments: argparse.Namespace) -> dict[str, Any]:
             assert [one.measured.ms for one in table.calibration] == [one.measured.ms for one in whole.calibration]
             assert not (phone.tmp / "cars-hw").exists() or adbd.faults.refuse_s > 2
             Predictor(table)
+            if (number + 1) % 10 == 0:
+                print(f"  {number + 1} profiles, {broken} cuts, {resumed} times resumed", flush=True)
     print(
         f"  {arguments.runs} profiles of about {packets} packets, {broken} cuts, {resumed} times resumed by hand, "
         f"all tables complete and equal; the longest took {longest:.1f} s"

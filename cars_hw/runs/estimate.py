@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import torch
 
 from cars_hw.errors import InputError
-from cars_hw.genotype import Genotype
 from cars_hw.runs.search import SearchPlan, load_data, supernet_weights_of
-from cars_hw.training.shared import SuperNetWeights
+from cars_hw.training.shared import SuperNetWeights, torch_threads
+
+T = TypeVar("T")
 
 STEPS: Final = 3
 """So many architectures are timed, after one that is not: the first call plans and allocates."""
@@ -78,9 +79,11 @@ def estimate(plan: SearchPlan) -> Estimate:
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(weights.device)
     try:
-        step = _seconds(weights, drawn, lambda one: weights.step(images, labels, [one]))
-        judged = _seconds(weights, drawn, lambda one: weights.accuracies([one]))
-        judged_fully = _seconds(weights, drawn, lambda one: weights.accuracies([one], full=True))
+        with torch_threads(plan.preset.training.threads):
+            step = _seconds(weights, drawn, lambda one: weights.step(images, labels, [one]))
+        # Together, as a population is: they are shared out over the threads.
+        judged = _seconds(weights, [drawn] * 2, weights.accuracies) / len(drawn)
+        judged_fully = _seconds(weights, [drawn] * 2, lambda some: weights.accuracies(some, full=True)) / len(drawn)
     except torch.OutOfMemoryError as error:
         raise InputError(out_of_memory(plan)) from error
     memory = torch.cuda.max_memory_allocated(weights.device) / 2**20 if on_gpu else _resident_mb()
@@ -111,12 +114,13 @@ def out_of_memory(plan: SearchPlan) -> str:
     )
 
 
-def _seconds(weights: SuperNetWeights, drawn: list[Genotype], work: Callable[[Genotype], object]) -> float:
+def _seconds(weights: SuperNetWeights, asked: Sequence[T], work: Callable[[T], object]) -> float:
+    """Return what ``work`` takes on one of ``asked``, whose first is not counted."""
     taken = []
-    for genotype in drawn:
+    for one in asked:
         _wait(weights)
         began = time.perf_counter()
-        work(genotype)
+        work(one)
         _wait(weights)
         taken.append(time.perf_counter() - began)
     return median(taken[1:])

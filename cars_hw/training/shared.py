@@ -90,7 +90,7 @@ class SuperNetWeights:
             group["lr"] = rate
         self.supernet.train()
         total = torch.zeros((), device=self.device)
-        with _threads(settings.threads):
+        with torch_threads(settings.threads):
             for images, labels in self.batches.epoch(self.generator):
                 total += self.step(images, labels, draw(settings.architectures))
         self.epoch += 1
@@ -161,7 +161,8 @@ class SuperNetWeights:
 
 
 @contextmanager
-def _threads(number: int) -> Iterator[None]:
+def torch_threads(number: int) -> Iterator[None]:
+    """Let torch use ``number`` threads for as long as the block lasts; 0 leaves it as it is."""
     before = torch.get_num_threads()
     torch.set_num_threads(number or before)
     try:
