@@ -43,7 +43,7 @@ from cars_hw.latency import (
     profile,
     validate,
 )
-from cars_hw.presets import PRESETS
+from cars_hw.presets import PRESETS, Preset
 from cars_hw.runs.search import Budget, DataSource, SearchPlan, run_search
 from cars_hw.space import SearchSpace
 from cars_hw.spec import NETWORKS
@@ -171,20 +171,20 @@ def noisy(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"difference": found.to_dict(), "distrust": beside.distrust()}
 
 
+def small_preset(population: int, epochs: int) -> Preset:
+    """Return a search of minutes: a small SuperNet, on whatever images; what it finds is for latency to judge."""
+    evolution = EvolutionSettings(
+        population=population, epochs=epochs, warmup_epochs=2, epochs_per_generation=1, protection="size"
+    )
+    return replace(PRESETS["quick"], supernet_channels=8, supernet_layers=5, evolution=evolution)
+
+
 def budgets(arguments: argparse.Namespace) -> dict[str, Any]:
     """Search under three budgets, and measure every front once more when its search has ended."""
     table = LatencyTable.read(arguments.table)
     predictor, rng = Predictor(table), np.random.default_rng(0)
     bounds = [predictor.bound(SearchSpace().sample(rng)) for _ in range(1000)]
-    # A small SuperNet on other images than the network's: what it finds is for the budget to hold.
-    preset = replace(
-        PRESETS["quick"],
-        supernet_channels=8,
-        supernet_layers=5,
-        evolution=EvolutionSettings(
-            population=24, epochs=arguments.epochs, warmup_epochs=2, epochs_per_generation=1, protection="size"
-        ),
-    )
+    preset = small_preset(24, arguments.epochs)
     device = open_device(arguments.device)
     found = []
     for share in SHARES:

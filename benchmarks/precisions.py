@@ -11,21 +11,20 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.stats import kendalltau
 
-from cars_hw.devices import open_device
-from cars_hw.evolution.search import EvolutionSettings
+from cars_hw.devices import Device, open_device
 from cars_hw.files import write_json
+from cars_hw.genotype import Genotype
 from cars_hw.latency import LatencyTable, Predictor, measure_genotypes, profile
-from cars_hw.presets import PRESETS
 from cars_hw.runs.search import Budget, DataSource, SearchPlan, run_search
 from cars_hw.space import SearchSpace
 from cars_hw.spec import NETWORKS
+from latency import small_preset  # noqa: TID251 -- the benchmark beside this one
 
 PRECISIONS = ("fp32", "int8")
 
@@ -52,14 +51,7 @@ def main() -> None:
         f"in int8; their predictions' tau {kendalltau(bounds['fp32'], bounds['int8']).statistic:.2f}",
         flush=True,
     )
-    preset = replace(
-        PRESETS["quick"],
-        supernet_channels=8,
-        supernet_layers=5,
-        evolution=EvolutionSettings(
-            population=32, epochs=arguments.epochs, warmup_epochs=2, epochs_per_generation=1, protection="size"
-        ),
-    )
+    preset = small_preset(32, arguments.epochs)
     record: dict[str, Any] = {"limit_ms": limit, "share_within": shares, "fronts": {}}
     for name, table in tables.items():
         plan = SearchPlan(DataSource("fashion-mini"), spec, preset, (Budget(table, limit),), proxy=True)
@@ -90,7 +82,7 @@ def main() -> None:
         write_json(arguments.json, record)
 
 
-def _measured(device: Any, table: LatencyTable, genotypes: list[Any]) -> list[float]:  # noqa: ANN401
+def _measured(device: Device, table: LatencyTable, genotypes: list[Genotype]) -> list[float]:
     assert table.reference is not None
     found = measure_genotypes(
         device,

@@ -9,7 +9,7 @@ import contextlib
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -214,10 +214,7 @@ class AdbShell:
         if not found:
             raise NoDeviceError(f"{self.where} is not attached over USB; plug it in" if str(address) else NO_PHONE)
         if len(found) > 1:
-            alike = len({phone.serial for phone in found}) < len(found)
-            names = ", ".join(f"android:{_USB_PORT}{one.usb_port if alike else ''}" for one in found)
-            if not alike:
-                names = ", ".join(f"android:{phone.serial}" for phone in found)
+            names = ", ".join(usb_names(found))
             raise SeveralDevicesError(f"{len(found)} phones answer to that; name one of: {names}")
         phone = found[0]
         if address == Address():
@@ -316,6 +313,17 @@ def usb_phones() -> list[UsbPhone]:
             serial = ""
         phones.append(UsbPhone(serial, "-".join(str(part) for part in transport.port_path), transport))
     return sorted(phones, key=lambda phone: phone.usb_port)
+
+
+def usb_names(phones: Sequence[UsbPhone]) -> list[str]:
+    """Return what each of ``phones`` is called so that no other answers: by its number, or else by its port."""
+    serials = [phone.serial for phone in phones]
+    return [
+        f"android:{phone.serial}"
+        if phone.serial and serials.count(phone.serial) == 1
+        else f"android:{_USB_PORT}{phone.usb_port}"
+        for phone in phones
+    ]
 
 
 def signer(folder: Path) -> Any:  # noqa: ANN401 -- the library has no types

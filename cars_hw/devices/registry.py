@@ -53,19 +53,12 @@ def named_devices(texts: tuple[str, ...] | list[str]) -> list[str]:
         if text != ALL_PHONES:
             found.append(text)
             continue
-        from cars_hw.devices.adb import NO_PHONE, usb_phones
+        from cars_hw.devices.adb import NO_PHONE, usb_names, usb_phones
 
         phones = usb_phones()
         if not phones:
             raise NoDeviceError(NO_PHONE)
-        serials = [phone.serial for phone in phones]
-        # Phones whose numbers are alike, or not to be had, are told apart by where they are plugged in.
-        found += [
-            f"android:{phone.serial}"
-            if phone.serial and serials.count(phone.serial) == 1
-            else f"android:usb-{phone.usb_port}"
-            for phone in phones
-        ]
+        found += usb_names(phones)
     twice = {text for text in found if found.count(text) > 1}
     if twice:
         raise InputError(f"{', '.join(sorted(twice))} is named twice")

@@ -173,15 +173,6 @@ def test_a_cut_at_any_packet_is_an_error_and_nothing_else(phone: Phone, keys: Pa
             assert answer == ("hello\n", 0)
 
 
-class FakeTransport:
-    """What the library finds on a cable."""
-
-    def __init__(self, error: Exception) -> None:
-        self.error = error
-
-    def close(self) -> None: ...
-
-
 @pytest.fixture
 def cable(monkeypatch: pytest.MonkeyPatch) -> list[UsbPhone]:
     plugged: list[UsbPhone] = []

@@ -72,7 +72,14 @@ def test_when_one_of_two_is_killed_both_go_on_from_the_checkpoint(
 
 def _workers(launcher: int) -> list[int]:
     """Return the processes that the launcher has started, by number."""
-    listed = subprocess.run(
-        ["ps", "-o", "pid=,args=", "--ppid", str(launcher)], capture_output=True, text=True, check=True
-    )
-    return sorted(int(line.split()[0]) for line in listed.stdout.splitlines() if "cars_hw" in line)
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+            arguments = (process / "cmdline").read_bytes()
+        except OSError:
+            # It has ended meanwhile.
+            continue
+        if parent == launcher and b"cars_hw" in arguments:
+            found.append(int(process.name))
+    return sorted(found)
