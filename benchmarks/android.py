@@ -4,12 +4,14 @@
 
     .venv/bin/python benchmarks/android.py overhead [--network quick] [--json PATH]
     .venv/bin/python benchmarks/android.py agree    --table litert.json [--json PATH]
-    .venv/bin/python benchmarks/android.py validate [--network quick] [--json PATH]
+    .venv/bin/python benchmarks/android.py validate [--network quick] [--table phone.json] [--json PATH]
+    .venv/bin/python benchmarks/android.py budgets  --table phone.json [--epochs 7] [--json PATH]
     .venv/bin/python benchmarks/android.py cuts     [--runs 200] [--json PATH]
 
 ``overhead`` profiles the phone and compares with what its runner itself took. ``agree`` profiles it for the network
 of a table of ``--device litert`` and compares the two. ``validate`` profiles it, and holds the table against random
-networks and the zoo's. ``cuts`` profiles a small network again and again with the connection cut at random packets,
+networks and the zoo's; ``budgets`` searches on that table under three budgets and measures the fronts on the phone
+again. ``cuts`` profiles a small network again and again with the connection cut at random packets,
 resuming where a profile stops, and checks every table.
 """
 
@@ -38,7 +40,7 @@ from cars_hw.errors import DeviceError
 from cars_hw.files import write_json
 from cars_hw.latency import LatencyTable, Predictor, compare_tables, profile
 from cars_hw.spec import NETWORKS, NetworkSpec
-from latency import profiled, validated  # noqa: TID251 -- the benchmark beside this one
+from latency import profiled, searched, validated  # noqa: TID251 -- the benchmark beside this one
 
 # Prints what the tool prints, of a model so many microseconds as its file has bytes: the right answer is known.
 CANNED = """\
@@ -116,7 +118,13 @@ def agree(arguments: argparse.Namespace) -> dict[str, Any]:
 def validate_phone(arguments: argparse.Namespace) -> dict[str, Any]:
     """Profile the phone and hold the table against networks that took no part in it."""
     with plugged_in() as (_, _, device):
-        return validated(profiled(device, arguments.network), device).to_dict()
+        return validated(profiled(device, arguments.network, out=arguments.table), device).to_dict()
+
+
+def budgets(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Search on the table of a phone that ``validate`` wrote."""
+    with plugged_in() as (_, _, device):
+        return searched(LatencyTable.read(arguments.table), device, arguments.epochs)
 
 
 def cuts(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -159,12 +167,19 @@ def cuts(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run one of the four."""
-    ways = {"overhead": overhead, "agree": agree, "validate": validate_phone, "cuts": cuts}
+    """Run one of the five."""
+    ways = {
+        "overhead": overhead,
+        "agree": agree,
+        "validate": validate_phone,
+        "budgets": budgets,
+        "cuts": cuts,
+    }
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("way", choices=ways)
     parser.add_argument("--network", choices=NETWORKS, default="quick")
     parser.add_argument("--table", type=Path)
+    parser.add_argument("--epochs", type=int, default=7)
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()

@@ -179,13 +179,11 @@ def small_preset(population: int, epochs: int) -> Preset:
     return replace(PRESETS["quick"], supernet_channels=8, supernet_layers=5, evolution=evolution)
 
 
-def budgets(arguments: argparse.Namespace) -> dict[str, Any]:
+def searched(table: LatencyTable, device: Device, epochs: int) -> dict[str, Any]:
     """Search under three budgets, and measure every front once more when its search has ended."""
-    table = LatencyTable.read(arguments.table)
     predictor, rng = Predictor(table), np.random.default_rng(0)
     bounds = [predictor.bound(SearchSpace().sample(rng)) for _ in range(1000)]
-    preset = small_preset(24, arguments.epochs)
-    device = open_device(arguments.device)
+    preset = small_preset(24, epochs)
     found = []
     for share in SHARES:
         limit = float(np.quantile(bounds, share))
@@ -215,6 +213,11 @@ def budgets(arguments: argparse.Namespace) -> dict[str, Any]:
             flush=True,
         )
     return {"searches": found}
+
+
+def budgets(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Search on the table of this machine."""
+    return searched(LatencyTable.read(arguments.table), open_device(arguments.device), arguments.epochs)
 
 
 def main() -> None:
