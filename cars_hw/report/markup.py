@@ -28,11 +28,11 @@ def join(parts: Iterable[str]) -> Html:
     return Html("".join(map(text, parts)))
 
 
-def tag(name: str, *content: str, **attributes: Attribute) -> Html:
+def tag(name: str, /, *content: str, **attributes: Attribute) -> Html:
     """Return the element ``name`` around ``content``, markup or text.
 
-    ``class_`` stands for ``class``, and ``data_network`` for ``data-network``. An attribute of None or False is left
-    out, one of True has no value, and a float is written to a tenth, which is enough for a drawing.
+    ``class_`` stands for ``class``, and ``data_network`` for ``data-network``. An attribute of None or False is
+    left out, one of True has no value, and a float is written to a tenth, which is enough for a drawing.
     """
     written = "".join(_attribute(key, value) for key, value in attributes.items())
     inner = join(content)

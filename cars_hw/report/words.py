@@ -1,5 +1,6 @@
 """How the report writes figures and names: one unit for a latency wherever it stands."""
 
+# ruff: noqa: RUF001 -- people read 3×3 and not 3x3
 from __future__ import annotations
 
 import math
