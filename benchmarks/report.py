@@ -4,8 +4,8 @@
 
     .venv/bin/python benchmarks/report.py RUN [--pictures FOLDER] [--loads 5]
 
-Writes the report of the run again, loads it, and prints. The pictures are of its beginning on a desk (1280 CSS pixels,
-light and dark) and on a telephone (390); with ``--whole`` they are of the whole page.
+Writes the report of the run again, loads it, and prints. The pictures are of its beginning on a desk (1280 CSS
+pixels, light and dark) and on a telephone (390); with ``--whole`` they are of the whole page.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from cars_hw.latency import Part
 from cars_hw.report.markup import Html, tag
-from cars_hw.report.words import FAMILIES, kind_of, milliseconds, percent
+from cars_hw.report.words import FAMILIES, kind_of, parts_of, percent
 from cars_hw.spec import NetworkSpec
 
 
@@ -50,6 +50,7 @@ def draw_bars(bars: Sequence[Bar], title: str) -> Html:
     """Return ``bars`` as a list, the longest as wide as there is room, each with its milliseconds and its share."""
     longest = max((bar.ms for bar in bars), default=0.0) or 1.0
     whole = sum(bar.ms for bar in bars) or 1.0
+    written = parts_of(whole)
     rows = []
     for bar in bars:
         segments = [
@@ -57,7 +58,7 @@ def draw_bars(bars: Sequence[Bar], title: str) -> Html:
                 "span",
                 class_=f"segment {family}",
                 style=f"width:{100 * bar.families[family] / longest:.2f}%",
-                title=f"{FAMILIES[family]}: {milliseconds(bar.families[family])}",
+                title=f"{FAMILIES[family]}: {written(bar.families[family])}",
             )
             for family in FAMILIES
             if bar.families.get(family, 0.0) > 0
@@ -67,7 +68,7 @@ def draw_bars(bars: Sequence[Bar], title: str) -> Html:
                 "li",
                 tag("span", bar.name, class_="name"),
                 tag("span", *segments, class_="bar"),
-                tag("span", milliseconds(bar.ms), class_="ms"),
+                tag("span", written(bar.ms), class_="ms"),
                 tag("span", percent(bar.ms / whole, 0), class_="share"),
             )
         )

@@ -23,6 +23,8 @@ RAIL: Final = 13
 OUTPUT: Final = 26
 MARGIN: Final = 8
 LABEL_HEIGHT: Final = 21
+SCALE: Final = 1.2
+"""How much larger than its view box a cell is drawn where there is room."""
 
 
 class Place(NamedTuple):
@@ -66,8 +68,8 @@ def draw_cell(cell: Cell, title: str) -> Html:
         *edges,
         *boxes,
         viewBox=f"0 0 {width:.0f} {height:.0f}",
-        width=f"{width:.0f}",
-        height=f"{height:.0f}",
+        width=f"{SCALE * width:.0f}",
+        height=f"{SCALE * height:.0f}",
         role="img",
         aria_label=f"{title}: {describe(cell)}",
         class_="cell",

@@ -32,6 +32,22 @@ class Mark(NamedTuple):
     text: str
 
 
+class Box(NamedTuple):
+    """Room that is taken: its middle, half its width and half its height."""
+
+    x: float
+    y: float
+    half_width: float
+    half_height: float
+
+    def overlaps(self, other: Box) -> bool:
+        """Tell whether the two share room."""
+        return (
+            abs(self.x - other.x) < self.half_width + other.half_width
+            and abs(self.y - other.y) < self.half_height + other.half_height
+        )
+
+
 class Label(NamedTuple):
     """A text around ``x``, ``y``, its middle."""
 
@@ -39,10 +55,10 @@ class Label(NamedTuple):
     y: float
     text: str
 
-    def overlaps(self, x: float, y: float, half_width: float, half_height: float) -> bool:
-        """Tell whether it shares room with the box around ``x``, ``y``."""
-        half = LETTER * len(self.text) / 2
-        return abs(self.x - x) < half + half_width and abs(self.y - y) < HALF + half_height
+    @property
+    def box(self) -> Box:
+        """The room that it takes."""
+        return Box(self.x, self.y, LETTER * len(self.text) / 2, HALF)
 
 
 def front(marks: Sequence[Mark], x_title: str, limit: float | None, limit_text: str, frame: Frame) -> Html:
@@ -55,36 +71,33 @@ def front(marks: Sequence[Mark], x_title: str, limit: float | None, limit_text: 
     heights = [height for mark in marks for height in (mark.shared, mark.trained) if height is not None]
     axes = Axes(frame, costs + ([limit] if limit is not None else []), heights)
     parts = axes.draw(x_title, "accuracy, %")
-    labels = _places(marks, axes)
-    if limit is not None:
-        parts.append(axes.upright(limit, "limit"))
-        edge = axes.across(limit)
-        parts.append(tag("text", limit_text, class_="limit", x=edge - 6, y=frame.top + 14, text_anchor="end"))
+    line, limit_label = _limit(limit, limit_text, axes)
+    parts += line
+    labels = _places(marks, axes, limit_label)
     parts.append(_stairs(marks, axes))
     parts += [_network(mark, label, axes) for mark, label in zip(marks, labels, strict=True)]
     return drawing(frame, parts, f"The front: accuracy by {x_title}", role="group")
 
 
 def place_labels(
-    anchors: Sequence[tuple[float, float]], texts: Sequence[str], taken: Sequence[tuple[float, float]], frame: Frame
+    anchors: Sequence[tuple[float, float]], texts: Sequence[str], taken: Sequence[Box], frame: Frame
 ) -> list[Label | None]:
-    """Return for each anchor a label beside it that touches no other label, and none of the marks at ``taken``.
+    """Return for each anchor a label beside it that touches no other label, and nothing that is ``taken``.
 
-    The first of above, right, left and below that is free; None where none is.
+    The first of above, left, right and below that is free; None where none is.
     """
-    placed: list[Label] = []
+    boxes = list(taken)
     found: list[Label | None] = []
     for (x, y), text in zip(anchors, texts, strict=True):
         aside = LETTER * len(text) / 2 + 12
-        options = (
-            Label(x, y - 17, text),
-            Label(x + aside, y, text),
-            Label(x - aside, y, text),
-            Label(x, y + 17, text),
-        )
-        free = [label for label in options if _is_free(label, placed, taken, frame)]
+        options = [Label(x + dx, y + dy, text) for dx, dy in ((0, -19), (-aside, 0), (aside, 0), (0, 19))]
+        free = [
+            label
+            for label in options
+            if _is_inside(label.box, frame) and not any(label.box.overlaps(box) for box in boxes)
+        ]
         found.append(free[0] if free else None)
-        placed += free[:1]
+        boxes += [label.box for label in free[:1]]
     return found
 
 
@@ -92,6 +105,7 @@ def generations(
     populations: Sequence[tuple[int, Sequence[tuple[float, float]]]],
     x_title: str,
     limit: float | None,
+    limit_text: str,
     frame: Frame,
 ) -> Html:
     """Return each generation's population (cost, accuracy in percent): the younger, the stronger and larger."""
@@ -99,8 +113,7 @@ def generations(
     xs = [x for x, _ in everybody] + ([limit] if limit is not None else [])
     axes = Axes(frame, xs, [y for _, y in everybody])
     parts = axes.draw(x_title, "accuracy under shared weights, %")
-    if limit is not None:
-        parts.append(axes.upright(limit, "limit"))
+    parts += _limit(limit, limit_text, axes)[0]
     for place, (number, members) in enumerate(populations):
         age = (place + 1) / len(populations)
         # Lines without a length and with round ends: a disc each, at a third of the letters that circles take.
@@ -181,15 +194,19 @@ def _stairs(marks: Sequence[Mark], axes: Axes) -> Html:
     return tag("path", class_="stairs", d=path)
 
 
-def _places(marks: Sequence[Mark], axes: Axes) -> list[Label | None]:
+def _places(marks: Sequence[Mark], axes: Axes, limit: Label | None) -> list[Label | None]:
     """Return where the labels stand: at the disc, or at the ring of what was not trained."""
     tops: list[tuple[float, float]] = []
-    taken = []
+    taken = [] if limit is None else [limit.box]
     for mark in marks:
-        for height in (mark.shared, mark.trained):
-            if height is not None:
-                taken.append((axes.across(mark.cost), axes.down(height)))
-        tops.append(taken[-1])
+        x = axes.across(mark.cost)
+        heights = [axes.down(height) for height in (mark.shared, mark.trained) if height is not None]
+        tops.append((x, heights[-1]))
+        taken += [Box(x, y, 7, 7) for y in heights]
+        taken.append(Box(x, (heights[0] + heights[-1]) / 2, 1, abs(heights[0] - heights[-1]) / 2))
+        if mark.bound is not None:
+            end = axes.across(mark.bound)
+            taken.append(Box((x + end) / 2, heights[-1], abs(end - x) / 2, 1))
     # Those that were trained are looked at first, and have the first choice.
     order = sorted(range(len(marks)), key=lambda index: marks[index].trained is None)
     labels = place_labels(
@@ -198,15 +215,19 @@ def _places(marks: Sequence[Mark], axes: Axes) -> list[Label | None]:
     return [label for _, label in sorted(zip(order, labels, strict=True), key=lambda pair: pair[0])]
 
 
-def _is_free(label: Label, placed: Sequence[Label], taken: Sequence[tuple[float, float]], frame: Frame) -> bool:
-    half = LETTER * len(label.text) / 2
-    inside = frame.left <= label.x - half and label.x + half <= frame.width - 2
-    inside = inside and frame.top <= label.y - HALF and label.y + HALF <= frame.height - frame.bottom
-    others = (LETTER * len(other.text) / 2 for other in placed)
+def _is_inside(box: Box, frame: Frame) -> bool:
     return (
-        inside
-        and not any(label.overlaps(x, y, 6, 6) for x, y in taken)
-        and not any(
-            label.overlaps(other.x, other.y, width, HALF) for other, width in zip(placed, others, strict=True)
-        )
+        frame.left <= box.x - box.half_width
+        and box.x + box.half_width <= frame.width - 2
+        and frame.top <= box.y - box.half_height
+        and box.y + box.half_height <= frame.height - frame.bottom
     )
+
+
+def _limit(limit: float | None, text: str, axes: Axes) -> tuple[list[Html], Label | None]:
+    """Return the line of a limit with its text, and where that stands."""
+    if limit is None:
+        return [], None
+    label = Label(axes.across(limit) - 6 - LETTER * len(text) / 2, axes.frame.top + 10, text)
+    letters = tag("text", text, class_="limit", x=axes.across(limit) - 6, y=axes.frame.top + 14, text_anchor="end")
+    return [axes.upright(limit, "limit"), letters], label

@@ -13,6 +13,7 @@ from cars_hw.errors import TableError
 from cars_hw.export.card import ModelCard, card_path
 from cars_hw.genotype import Genotype
 from cars_hw.latency import LatencyTable, Predictor
+from cars_hw.report.words import milliseconds
 from cars_hw.runs.folder import FrontNetwork, Promise, RunFolder, TrainedNetwork
 from cars_hw.spec import NetworkSpec
 
@@ -28,6 +29,11 @@ class ModelFile:
     path: str
     size: int
     card: ModelCard
+
+    @property
+    def file(self) -> str:
+        """What the file is called."""
+        return Path(self.path).name
 
     @property
     def network(self) -> str:
@@ -82,6 +88,11 @@ class Cost:
     index: int
     limit: float | None = None
 
+    @property
+    def limit_text(self) -> str:
+        """What is written at the limit."""
+        return "" if self.limit is None else f"budget {milliseconds(self.limit)}"
+
     def of(self, candidate: Candidate) -> float:
         """Return the cost of ``candidate``, in the unit."""
         if self.unit == "ms":
@@ -127,7 +138,7 @@ class Facts:
         """Return the file of the model ``name`` that ``device`` runs, or None."""
         wanted = f"{name}.{format_of(device)}"
         files = (model for candidate in self.candidates for model in candidate.models)
-        return next((model for model in files if Path(model.path).name == wanted), None)
+        return next((model for model in files if model.file == wanted), None)
 
 
 def gather(run: RunFolder) -> Facts:

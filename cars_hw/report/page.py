@@ -9,8 +9,9 @@ from typing import Final, NamedTuple
 
 from cars_hw.files import write_text
 from cars_hw.report.facts import Facts, gather
-from cars_hw.report.markup import Html, join, tag
+from cars_hw.report.markup import Html, join, tag, text
 from cars_hw.report.sections import answer, conditions, front, measured, networks, population, repeat
+from cars_hw.report.words import milliseconds
 from cars_hw.runs.folder import RunFolder
 
 POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
@@ -49,7 +50,7 @@ def write_report(run: RunFolder) -> Path:
 
 def page(facts: Facts) -> str:
     """Return the page: HTML with its style and its script in it."""
-    title = f"cars-hw: {facts.name}"
+    title = f"{_title(facts)} - cars-hw"
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
@@ -62,7 +63,7 @@ def page(facts: Facts) -> str:
     links = [tag("a", section.title, href=f"#{section.name}") for section in SECTIONS]
     top = tag(
         "header",
-        tag("h1", facts.name),
+        tag("h1", _title(facts)),
         tag("p", _subtitle(facts)),
         tag("nav", *links, aria_label="Sections"),
     )
@@ -80,10 +81,19 @@ def page(facts: Facts) -> str:
     return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"
 
 
+def _title(facts: Facts) -> str:
+    """Return what the run was to find: the data, the devices and the budgets."""
+    data = Path(str(facts.configuration["data"])).name
+    places = [
+        budget.device + (f" in {milliseconds(ms)}" if (ms := budget.limit_ms) else "") for budget in facts.budgets
+    ]
+    return f"{data} on {' and '.join(places)}" if places else f"{data}: {facts.costs[0].title}"
+
+
 def _subtitle(facts: Facts) -> Html:
+    words = [tag("code", f"{facts.name}/"), text(f": networks of {facts.spec.describe()}")]
     created = str(facts.about.get("created", ""))[:10]
-    words = [f"Networks for {facts.configuration['data']}", f"{facts.spec.describe()}"]
-    return join([", ".join(words), f", searched on {created}" if created else ""])
+    return join([*words, f"; searched on {created}" if created else ""])
 
 
 def _asset(name: str) -> Html:

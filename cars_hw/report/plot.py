@@ -22,8 +22,9 @@ class Frame(NamedTuple):
 
 WIDE: Final = Frame(860, 420, 62, 24, 26, 54)
 NARROW: Final = Frame(360, 340, 46, 12, 26, 52)
-SMALL: Final = Frame(420, 250, 58, 14, 16, 46)
-"""For a desk, for a telephone, and for a plot that stands beside others; on each, letters are about as large."""
+SMALL: Final = Frame(350, 230, 46, 12, 28, 44)
+SQUARE: Final = Frame(440, 430, 52, 14, 28, 48)
+"""For a desk, for a telephone, for a plot beside others, and for two axes of one scale; letters are about alike."""
 
 
 class Point(NamedTuple):
@@ -54,7 +55,7 @@ class Axes:
         self.frame = frame
         if equal:
             xs = ys = [*xs, *ys]
-        self.x_ticks = ticks(min(xs), max(xs), 4 if frame.width < SMALL.width else 6)
+        self.x_ticks = ticks(min(xs), max(xs), 6 if frame.width > SQUARE.width else 4)
         self.y_ticks = ticks(min(ys), max(ys))
 
     def across(self, x: float) -> float:

@@ -165,7 +165,9 @@
       }
       setTimeout(() => (button.textContent = "Copy"), 2500);
     });
-    block.after(button);
+    const around = make("div", "copying");
+    block.replaceWith(around);
+    around.append(block, button);
   }
 
   // What is folded is printed too.

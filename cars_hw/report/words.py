@@ -1,9 +1,10 @@
 """How the report writes figures and names: one unit for a latency wherever it stands."""
 
-# ruff: noqa: RUF001 -- people read 3×3 and not 3x3
+# ruff: noqa: RUF001, RUF003 -- people read 3×3 and not 3x3
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 UNKNOWN: Final = "–"
@@ -29,14 +30,14 @@ FAMILIES: Final = {
 """Families of operations, in the order in which they are stacked, with what they are called."""
 
 _KINDS: Final = {
-    "sep_conv_3x3": Kind("separable convolution 3×3", "sep 3×3", "separable"),
-    "sep_conv_5x5": Kind("separable convolution 5×5", "sep 5×5", "separable"),
-    "dil_conv_3x3": Kind("dilated convolution 3×3", "dil 3×3", "dilated"),
-    "dil_conv_5x5": Kind("dilated convolution 5×5", "dil 5×5", "dilated"),
+    "sep_conv_3x3": Kind("separable conv. 3×3", "sep 3×3", "separable"),
+    "sep_conv_5x5": Kind("separable conv. 5×5", "sep 5×5", "separable"),
+    "dil_conv_3x3": Kind("dilated conv. 3×3", "dil 3×3", "dilated"),
+    "dil_conv_5x5": Kind("dilated conv. 5×5", "dil 5×5", "dilated"),
     "max_pool_3x3": Kind("max pooling 3×3", "max 3×3", "pooling"),
     "avg_pool_3x3": Kind("average pooling 3×3", "avg 3×3", "pooling"),
     "skip_connect": Kind("skip connection", "skip", "between"),
-    "relu_conv_bn": Kind("preprocessing, 1×1 convolution", "1×1", "between"),
+    "relu_conv_bn": Kind("preprocessing, 1×1", "1×1", "between"),
     "factorized_reduce": Kind("preprocessing, halving", "halve", "between"),
     "relu": Kind("ReLU", "relu", "elementwise"),
     "add": Kind("sum of two edges", "add", "elementwise"),
@@ -65,6 +66,12 @@ def figure(value: float) -> str:
         return "0" if value == 0 else UNKNOWN
     rounded = float(f"{value:.3g}")
     return f"{rounded:,.{max(0, 2 - math.floor(math.log10(abs(rounded))))}f}"
+
+
+def parts_of(whole: float) -> Callable[[float], str]:
+    """Return what writes parts of ``whole`` (ms), all with as many decimals, since they stand below each other."""
+    decimals = max(0, 3 - math.floor(math.log10(whole))) if whole > 0 else 0
+    return lambda value: f"{value:,.{decimals}f} ms"
 
 
 def percent(fraction: float | None, digits: int = 1) -> str:

@@ -11,7 +11,6 @@ import tempfile
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -50,7 +49,7 @@ class Chromium:
         """Open ``url`` and wait until it has loaded."""
         self._post("url", {"url": url})
 
-    def run(self, script: str, *arguments: Any) -> Any:
+    def run(self, script: str, *arguments: str) -> Any:  # noqa: ANN401 -- whatever a script returns
         """Return what ``script`` (the body of a function) returns in the page."""
         return self._post("execute/sync", {"script": script, "args": list(arguments)})
 
@@ -96,7 +95,7 @@ class Chromium:
             event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"
         ]
 
-    def devtools(self, command: str, **parameters: Any) -> Any:
+    def devtools(self, command: str, **parameters: object) -> Any:  # noqa: ANN401 -- its answer
         """Send a command of the Chrome DevTools protocol and return its answer."""
         return self._post("goog/cdp/execute", {"cmd": command, "params": parameters})
 
@@ -109,7 +108,7 @@ class Chromium:
         """Close the window and end the browser."""
         _send("DELETE", self._address)
 
-    def _post(self, path: str, body: dict[str, Any]) -> Any:
+    def _post(self, path: str, body: dict[str, Any]) -> Any:  # noqa: ANN401
         return _send("POST", f"{self._address}/{path}", body)
 
 
@@ -150,7 +149,7 @@ def _port(driver: subprocess.Popen[str]) -> int:
     raise OSError("chromedriver ended before it listened")
 
 
-def _send(method: str, address: str, body: dict[str, Any] | None = None) -> Any:
+def _send(method: str, address: str, body: dict[str, Any] | None = None) -> Any:  # noqa: ANN401
     data = json.dumps(body).encode() if body is not None else None
     request = urllib.request.Request(address, data, {"Content-Type": "application/json"}, method=method)
     # Whatever proxy the machine has is not for a browser on the machine itself.

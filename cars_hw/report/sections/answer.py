@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from cars_hw.report.facts import Facts
+from cars_hw.report.facts import Facts, ModelFile
 from cars_hw.report.markup import Html, join, table, tag
-from cars_hw.report.words import milliseconds, percent, size
+from cars_hw.report.words import UNKNOWN, milliseconds, percent, size
 
 Row = Mapping[str, Any]
 
@@ -61,8 +61,13 @@ def _best(facts: Facts, row: Row) -> Html:
         tile("parameters", f"{row['parameters']:,}"),
     ]
     if model is not None:
-        tiles.append(tile("file", tag("a", model.path, href=model.path, download=True), size(model.size)))
+        tiles.append(tile("file", file_link(model), f"in models/, {size(model.size)}"))
     return join([statement, tag("dl", *tiles, class_="tiles")])
+
+
+def file_link(model: ModelFile) -> Html:
+    """Return the name of the file of ``model``, which leads to it as long as the page lies in its run's folder."""
+    return tag("a", model.file, href=model.path, download=True)
 
 
 def tile(name: str, value: str, note: str = "") -> Html:
@@ -83,18 +88,18 @@ def _choices(facts: Facts) -> Html:
         lines = []
         for row in rows:
             model = facts.model(row["name"], device)
-            file = tag("a", model.path, href=model.path, download=True) if model is not None else "not in the run"
+            file = file_link(model) if model is not None else "not in the run"
             lines.append(
                 [
                     f"from {milliseconds(row['measured_ms'])}",
-                    _linked(facts, row["name"]),
                     percent(row["accuracy"]),
-                    row.get("precision", "fp32"),
                     file,
-                    size(model.size) if model is not None else "",
+                    size(model.size) if model is not None else UNKNOWN,
+                    row.get("precision", "fp32"),
+                    _linked(facts, row["name"]),
                 ]
             )
-        columns = (f"latency on {device}", "model", "accuracy", "precision", "file", "size")
+        columns = (f"latency, {device}", "accuracy", "file", "size", "precision", "network")
         parts.append(table(columns, lines, f"Which model for which latency on {device}"))
     parts.append(
         tag(
@@ -109,7 +114,7 @@ def _choices(facts: Facts) -> Html:
 
 def _linked(facts: Facts, name: str) -> Html:
     candidate = facts.candidate(name)
-    return tag("a", name, href=f"#{candidate.name}") if candidate is not None else tag("span", name)
+    return tag("a", candidate.name, href=f"#{candidate.name}") if candidate is not None else tag("span", name)
 
 
 def _nothing_yet(facts: Facts) -> Html:

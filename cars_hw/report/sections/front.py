@@ -43,9 +43,8 @@ def mark_of(candidate: Candidate, cost: Cost) -> charts.Mark:
 def _plot(facts: Facts, cost: Cost) -> Html:
     marks = [mark_of(candidate, cost) for candidate in facts.candidates]
     title = f"{cost.title}, {cost.unit}"
-    limit = f"budget {milliseconds(cost.limit)}" if cost.limit is not None else ""
     drawings = [
-        tag("div", charts.front(marks, title, cost.limit, limit, frame), class_=kind)
+        tag("div", charts.front(marks, title, cost.limit, cost.limit_text, frame), class_=kind)
         for kind, frame in (("wide", WIDE), ("narrow", NARROW))
     ]
     signs = [

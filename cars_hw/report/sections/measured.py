@@ -7,7 +7,7 @@ from typing import Any
 
 from cars_hw.report.facts import Facts
 from cars_hw.report.markup import Html, join, table, tag
-from cars_hw.report.plot import NARROW, WIDE, Point, scatter
+from cars_hw.report.plot import SQUARE, Point, scatter
 from cars_hw.report.words import milliseconds, percent, signed_percent
 
 Row = Mapping[str, Any]
@@ -41,17 +41,14 @@ def _plot(facts: Facts, index: int) -> Html:
     if not points:
         return Html("")
     titles = (f"predicted on {device}, ms", "measured, ms")
-    drawings = [
-        tag("div", scatter(points, *titles, equal=True, frame=frame), class_=kind)
-        for kind, frame in (("wide", WIDE), ("narrow", NARROW))
-    ]
+    drawn = scatter(points, *titles, equal=True, frame=SQUARE)
     summary = (
         f"On {device}, {len(points)} measurements are {signed_percent(min(errors))} to "
         f"{signed_percent(max(errors))} off their predictions, {percent(sum(map(abs, errors)) / len(errors))} on "
         "average. On the line both are equal; above it the device was slower. Rings: measured when the search ended. "
         "Discs: exported models, measured again."
     )
-    return tag("figure", *drawings, tag("figcaption", summary))
+    return tag("figure", drawn, tag("figcaption", summary), class_="beside")
 
 
 def _point(name: str, predicted_ms: float, measured_ms: float, kind: str, when: str) -> Point:
@@ -61,7 +58,8 @@ def _point(name: str, predicted_ms: float, measured_ms: float, kind: str, when: 
 
 def _figures(verified: Sequence[Row]) -> Html:
     rows = []
-    for row in verified:
+    devices = list(dict.fromkeys(row["device"] for row in verified))
+    for row in sorted(verified, key=lambda row: (devices.index(row["device"]), row["name"])):
         over = row["within_budget"] is False
         budget = (
             "none" if row["asked_ms"] is None else f"{milliseconds(row['asked_ms'])} {'missed' if over else 'kept'}"

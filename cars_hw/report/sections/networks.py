@@ -6,7 +6,7 @@ from cars_hw.report.bars import by_operation, by_place, draw_bars, legend
 from cars_hw.report.cells import draw_cell
 from cars_hw.report.facts import Budget, Candidate, Facts
 from cars_hw.report.markup import Html, join, table, tag
-from cars_hw.report.sections.answer import tile
+from cars_hw.report.sections.answer import file_link, tile
 from cars_hw.report.sections.front import line_of
 from cars_hw.report.words import UNKNOWN, figure, millions, milliseconds, percent, size
 
@@ -101,7 +101,7 @@ def _files(candidate: Candidate) -> Html:
         card = model.card
         rows.append(
             [
-                tag("a", model.path, href=model.path, download=True),
+                file_link(model),
                 card.precision,
                 percent(card.accuracy),
                 milliseconds(card.measured_ms),

@@ -34,7 +34,7 @@ def _moved(facts: Facts, cost: Cost) -> Html:
         return Html("")
     title = f"{cost.title}, {cost.unit}"
     drawings = [
-        tag("div", charts.generations(populations, title, cost.limit, frame), class_=kind)
+        tag("div", charts.generations(populations, title, cost.limit, cost.limit_text, frame), class_=kind)
         for kind, frame in (("wide", WIDE), ("narrow", NARROW))
     ]
     words = (
@@ -67,9 +67,10 @@ def _trends(facts: Facts) -> Html:
                 [(min(costs), max(costs)) for costs in spreads],
             )
         )
+    most = "the full budget" if cost.limit is not None else "the cost of the dearest of the first networks"
     note = (
-        "Hypervolume is the share of the space between no error at no cost and all errors at the full budget that "
-        "the population dominates: 1 would be perfect."
+        f"Hypervolume is the share of the space between no error at no cost and all errors at {most} that the "
+        "population dominates: 1 would be perfect."
     )
     return join(
         [tag("div", *(tag("figure", plot) for plot in plots), class_="trends"), tag("p", note, class_="note")]
