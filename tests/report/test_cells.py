@@ -36,7 +36,7 @@ def test_a_node_stands_behind_all_that_it_reads() -> None:
 
 def test_a_chain_lies_where_it_was_computed_to_lie() -> None:
     picture = ElementTree.fromstring(draw_cell(CHAIN, "Normal cell"))
-    # A column is 34 + 62 + 16 + 22 = 134 wide, the inputs 8 + 50; lanes are 66 high, the first in the middle of 8..74.
+    # A column is 34 + 62 + 16 + 22 = 134 wide, the inputs 8 + 50; lanes are 66 high, the first one from 8 to 74.
     assert picture.get("viewBox") == f"0 0 {58 + 3 * 134 + 34 + 26 + 8} {16 + 4 * 66}"
     circles = [(float(c.get("cx", 0)), float(c.get("cy", 0))) for c in picture.iter("circle")]
     assert circles == [

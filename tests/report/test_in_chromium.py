@@ -1,4 +1,4 @@
-"""The page where people open it: in a browser, from disk, with the pointer, the keyboard, a telephone, and on paper."""
+"""The page where people open it: in a browser, from disk, by pointer and keyboard, on a telephone and on paper."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def address(run: RunFolder) -> str:
 
 @pytest.fixture
 def window(browser: Chromium, address: str) -> Iterator[Chromium]:
-    """The page at the width of a desk; whatever a test does, it must not be told off for it, nor ask for anything."""
+    """The page at the width of a desk; whatever a test does, no error must come of it, and no request."""
     browser.look(1280)
     browser.open("about:blank")
     browser.errors()
@@ -139,7 +139,8 @@ const rgb = (colour) => {
   return [...canvas.getImageData(0, 0, 1, 1).data];
 };
 const light = (colour) => {
-  const [r, g, b] = rgb(colour).map((v) => v / 255).map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+  const linear = (v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+  const [r, g, b] = rgb(colour).map((v) => linear(v / 255));
   return 0.2126 * r + 0.7152 * g + 0.0722 * b;
 };
 const ground = (element) => {
@@ -155,7 +156,8 @@ const check = (element, colour, least) => {
   const ratio = (a + 0.05) / (b + 0.05);
   if (ratio < least) bad.push(`${element.tagName}.${element.getAttribute('class')}: ${ratio.toFixed(2)}`);
 };
-for (const e of document.querySelectorAll('p, a, th, td, dt, dd, li, h1, h2, h3, h4, h5, code, summary, figcaption, button')) {
+const words = 'p, a, th, td, dt, dd, li, h1, h2, h3, h4, h5, code, summary, figcaption, button';
+for (const e of document.querySelectorAll(words)) {
   if (e.checkVisibility() && e.textContent.trim() && !e.closest('svg')) check(e, getComputedStyle(e).color, 4.5);
 }
 for (const e of document.querySelectorAll('svg text')) {

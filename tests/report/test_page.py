@@ -149,7 +149,8 @@ def test_the_quickstart_is_repeated_by_its_own_commands(run: RunFolder) -> None:
     assert commands == [
         "cars-hw profile --device fake --network quick --channels 4 --layers 3 --resolution 8x8 --classes 3 "
         "--calibration 8 --out table-fake.json",
-        "cars-hw search --data fashion-mini --table run/tables/0.json --latency 0.5ms --preset quick --out run-again",
+        "cars-hw search --data fashion-mini --table run/tables/0.json --latency 0.5ms --preset quick "
+        "--out run-again",
         "cars-hw train run-again --top 2",
         "cars-hw export run-again --format onnx --precision int8",
         "cars-hw verify run-again --device fake",

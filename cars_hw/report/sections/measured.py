@@ -45,8 +45,8 @@ def _plot(facts: Facts, index: int) -> Html:
     summary = (
         f"On {device}, {len(points)} measurements are {signed_percent(min(errors))} to "
         f"{signed_percent(max(errors))} off their predictions, {percent(sum(map(abs, errors)) / len(errors))} on "
-        "average. On the line both are equal; above it the device was slower. Rings: measured when the search ended. "
-        "Discs: exported models, measured again."
+        "average. On the line both are equal; above it the device was slower. Rings: measured when the search "
+        "ended. Discs: exported models, measured again."
     )
     return tag("figure", drawn, tag("figcaption", summary), class_="beside")
 
