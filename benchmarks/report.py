@@ -11,6 +11,7 @@ pixels, light and dark) and on a telephone (390); with ``--whole`` they are of t
 from __future__ import annotations
 
 import argparse
+import io
 import statistics
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from chromium import Chromium, chromium, missing
+from PIL import Image
 
 from cars_hw.report.page import write_report
 from cars_hw.runs.folder import RunFolder
@@ -29,10 +31,13 @@ LOAD_MS = (
 )
 
 LOOKS = {
-    "report-1280": (1280, 1500, False),
-    "report-1280-dark": (1280, 1500, True),
-    "report-390": (390, 1500, False),
+    "report-1280": (1280, 1560, False, ""),
+    "report-1280-dark": (1280, 1560, True, ""),
+    "report-390": (390, 1560, False, ""),
+    "report-network": (1280, 1560, False, "#networks"),
+    "report-population": (1280, 1560, False, "#population"),
 }
+"""For each picture the screen's width and height, whether it is dark, and the part of the page if it is not all."""
 
 
 def load(window: Chromium, url: str) -> tuple[float, float | None]:
@@ -41,6 +46,12 @@ def load(window: Chromium, url: str) -> tuple[float, float | None]:
     window.open(url)
     loaded, painted = window.run(LOAD_MS)
     return loaded, painted
+
+
+def save(path: Path, picture: bytes) -> None:
+    """Write ``picture`` to ``path`` with as few colours as a page needs: a fifth of the bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.open(io.BytesIO(picture)).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 def main() -> None:
@@ -63,14 +74,14 @@ def main() -> None:
         asked = [url for url in window.requests() if not url.startswith(("about:", path.as_uri()))]
         print(f"requests beside the file: {len(asked)} {asked}")
         print(f"console: {window.errors()}")
-        for name, (width, height, dark) in LOOKS.items():
+        for name, (width, height, dark, part) in LOOKS.items():
             window.look(width, height, dark=dark, phone=width < 500)
             load(window, path.as_uri())
             scrolled = window.run("return document.documentElement.scrollWidth")
             print(f"{name}: {scrolled} pixels wide where there are {width}")
             if arguments.pictures:
-                arguments.pictures.mkdir(parents=True, exist_ok=True)
-                (arguments.pictures / f"{name}.png").write_bytes(window.picture(whole=arguments.whole))
+                shown = "html" if arguments.whole and not part else part
+                save(arguments.pictures / f"{name}.png", window.picture(shown))
 
 
 if __name__ == "__main__":

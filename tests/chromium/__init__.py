@@ -99,9 +99,18 @@ class Chromium:
         """Send a command of the Chrome DevTools protocol and return its answer."""
         return self._post("goog/cdp/execute", {"cmd": command, "params": parameters})
 
-    def picture(self, *, whole: bool = False) -> bytes:
-        """Return a PNG of what is to be seen, or of the whole page."""
-        shot = self.devtools("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
+    def picture(self, selector: str = "") -> bytes:
+        """Return a PNG of what is to be seen, or of the first element of ``selector``, all of it."""
+        if not selector:
+            shot = self.devtools("Page.captureScreenshot", format="png")
+            return base64.b64decode(shot["data"])
+        sides = self.run(
+            "const box = document.querySelector(arguments[0]).getBoundingClientRect();"
+            "return [box.x + scrollX, box.y + scrollY, box.width, box.height];",
+            selector,
+        )
+        clip = {**dict(zip(("x", "y", "width", "height"), sides, strict=True)), "scale": 1}
+        shot = self.devtools("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)
         return base64.b64decode(shot["data"])
 
     def close(self) -> None:
