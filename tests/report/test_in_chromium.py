@@ -43,16 +43,16 @@ def window(browser: Chromium, address: str) -> Iterator[Chromium]:
     browser.open(address)
     yield browser
     assert browser.errors() == []
-    assert {url.partition("#")[0] for url in browser.requests()} <= {address}
+    assert {url.partition("#")[0] for url in browser.requests()} <= {address, "about:blank"}
 
 
 def test_it_opens_with_the_answer_selected(window: Chromium) -> None:
-    assert window.run(SHOWN) == ["net-03"]
-    assert window.run(SELECTED) == ["net-03"]
+    assert window.run(SHOWN) == ["net-05"]
+    assert window.run(SELECTED) == ["net-05"]
     assert window.run("return document.readyState") == "complete"
 
 
-@pytest.mark.parametrize("name", ["net-01", "net-05"])
+@pytest.mark.parametrize("name", ["net-01", "net-04"])
 def test_a_click_on_a_point_selects_its_network(window: Chromium, name: str) -> None:
     window.click(f".front .point[data-network='{name}'] .ring")
     assert window.run(SHOWN) == [name]

@@ -76,15 +76,15 @@ def test_the_page_is_whole_and_every_link_leads_somewhere(run: RunFolder) -> Non
     assert {f"net-{n:02d}" for n in range(1, 6)} <= set(reader.ids)
     for link in reader.links:
         assert link[1:] in reader.ids if link.startswith("#") else (path.parent / link).is_file()
-    assert "models/net-03.onnx" in reader.links
+    assert "models/net-05.onnx" in reader.links
 
 
 def test_the_answer_comes_first_with_its_file(run: RunFolder) -> None:
     content = page(gather(run))
     answer = content[content.index('id="answer"') : content.index('id="front"')]
-    assert "net-03</strong> is the most accurate model within the budget" in answer
+    assert "net-05</strong> is the most accurate model within the budget" in answer
     assert ">88.0%<" in answer
-    assert 'href="models/net-03.onnx"' in answer
+    assert 'href="models/net-05.onnx"' in answer
     assert "budget 0.500 ms: kept" in answer
     assert content.index('id="answer"') == min(content.index(f'id="{section.name}"') for section in SECTIONS)
 
@@ -133,7 +133,7 @@ def test_a_table_that_cannot_be_read_leaves_the_rest(make_run: MakeRun) -> None:
     run = make_run("damaged")
     run.table_path(0).write_text("{}")
     content = page(gather(run))
-    assert "net-03</strong> is the most accurate" in content
+    assert "net-05</strong> is the most accurate" in content
     assert "Not known:" in content
 
 
@@ -151,7 +151,7 @@ def test_the_quickstart_is_repeated_by_its_own_commands(run: RunFolder) -> None:
         "--calibration 8 --out table-fake.json",
         "cars-hw search --data fashion-mini --table run/tables/0.json --latency 0.5ms --preset quick "
         "--out run-again",
-        "cars-hw train run-again --top 2",
+        "cars-hw train run-again --top 3",
         "cars-hw export run-again --format onnx --precision int8",
         "cars-hw verify run-again --device fake",
         "cars-hw report run-again",
@@ -215,7 +215,7 @@ def test_a_network_that_was_trained_beside_the_front_is_there_too(make_run: Make
     assert [candidate.name for candidate in facts.candidates][-1] == "genotype-1"
     assert 'id="genotype-1"' in page(facts)
     commands = [command for step in steps(facts) for command in step.commands]
-    assert "cars-hw train beside-again --top 2" in commands
+    assert "cars-hw train beside-again --top 3" in commands
     assert shlex.join(["cars-hw", "train", "beside-again", "--genotype", beside.genotype.to_darts()]) in commands
 
 
