@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from cars_hw.cost import network_cost
-from cars_hw.devices import FakeDevice, MeasurePlan
+from cars_hw.devices import Measurement, MeasurePlan, Sample
 from cars_hw.export.card import ModelCard, Preprocessing
 from cars_hw.genotype import Genotype
-from cars_hw.latency import LatencyTable, Predictor, profile
+from cars_hw.latency import CalibrationNetwork, Coefficients, LatencyTable, Predictor, spec_keys
 from cars_hw.presets import PRESETS
 from cars_hw.runs.folder import FrontNetwork, Promise, RunFolder, TrainedNetwork
 from cars_hw.space import SearchSpace
@@ -25,10 +25,27 @@ MakeRun = Callable[..., RunFolder]
 
 
 @pytest.fixture(scope="session")
-def table(tmp_path_factory: pytest.TempPathFactory) -> LatencyTable:
-    """A table of the fake device for a network of 4 channels and 3 cells on 8x8 images."""
-    path = tmp_path_factory.mktemp("tables") / "tiny.json"
-    return profile(FakeDevice(), SPEC, calibration=8, out=path, plan=MeasurePlan(sessions=1))
+def table() -> LatencyTable:
+    """A table of random operations for a network of 4 channels and 3 cells on 8x8 images."""
+    rng = np.random.default_rng(0)
+    space = SearchSpace()
+    return LatencyTable(
+        device="fake",
+        precision="fp32",
+        threads=1,
+        spec=SPEC,
+        created="2000-01-01T00:00:00+00:00",
+        conditions={"processor": "none", "cores": 2, "load": [0.5, 0.25, 0.125], "governor": None},
+        plan=asdict(MeasurePlan(sessions=1)),
+        overhead=exactly(0.001),
+        entries={str(key): exactly(round(float(rng.uniform(0.002, 0.01)), 6)) for key in spec_keys(SPEC)},
+        calibration=tuple(CalibrationNetwork(space.sample(rng), exactly(0.1)) for _ in range(8)),
+        predictor=Coefficients(0.9, 0.004, 0.01, (-0.02, -0.01, 0.0, 0.0, 0.0, 0.01, 0.02, 0.05)),
+    )
+
+
+def exactly(ms: float) -> Measurement:
+    return Measurement(ms, (Sample(ms), Sample(ms)), 0.0)
 
 
 @pytest.fixture(scope="session")
