@@ -66,13 +66,15 @@ PRESETS: Final[dict[str, Preset]] = {
             protection="size",
             rates=_FEW_RANDOM,
         ),
-        training=SharedTraining(evaluation_images=5000),
+        training=SharedTraining(evaluation_images=5000, evaluation_batch=1000),
         recipe=_DARTS_CIFAR,
     ),
     "paper": Preset(
         summary="the paper's search: population 128, 50 epochs of warm-up, 45 generations of 10 epochs",
         supernet_channels=16,
         supernet_layers=8,
+        # The front is judged on all 25,000 in the end.
+        training=SharedTraining(evaluation_images=5000, evaluation_batch=1000),
         recipe=_DARTS_CIFAR,
     ),
 }
