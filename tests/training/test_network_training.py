@@ -10,11 +10,8 @@ from cars_hw.data import DataBundle, Dataset
 from cars_hw.network import Network
 from cars_hw.space import SearchSpace
 from cars_hw.spec import NetworkSpec
-from cars_hw.training.network import _set_rate, test_accuracy, train_network
+from cars_hw.training.network import accuracy_on, train_network
 from cars_hw.training.settings import Recipe
-
-# The function is not a test, whatever its name says to pytest.
-test_accuracy.__test__ = False  # type: ignore[attr-defined]
 
 SPEC = NetworkSpec(4, 3, (12, 12), 1, classes=3)
 GENOTYPE = SearchSpace().sample(np.random.default_rng(4))
@@ -46,8 +43,11 @@ def test_a_network_learns_what_can_be_told_apart() -> None:
     recipe = Recipe(epochs=5, batch_size=24, learning_rate=0.1, crop_padding=0)
     result = train_network(network, DATA, recipe, seed=0, progress=lambda *step: heard.append(step))
     assert result.accuracy > 0.9
-    assert heard == [(epoch, 5) for epoch in range(6)]
-    assert test_accuracy(network, DATA) == result.accuracy
+    # 240 images are 10 steps an epoch.
+    assert heard == sorted(heard)
+    assert set(heard) == {(step, 50) for step in range(51)}
+    assert accuracy_on(network, DATA.test, DATA) == result.accuracy
+    assert (result.best_epoch, result.held_out_accuracy, result.last) == (5, None, None)
     assert not network.training
 
 
@@ -67,13 +67,8 @@ def test_the_auxiliary_head_takes_part_when_it_is_weighed() -> None:
 
 def test_the_rate_warms_up_and_then_falls_to_nothing() -> None:
     recipe = Recipe(epochs=10, learning_rate=0.4, warmup_epochs=2)
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-
-    def rate(epoch: float) -> float:
-        _set_rate(optimizer, recipe, epoch)
-        return float(optimizer.param_groups[0]["lr"])
-
-    assert rate(0) < 0.001
-    assert rate(1) == pytest.approx(0.2, rel=1e-2)
-    assert rate(5) == pytest.approx(0.2)
-    assert rate(10) == pytest.approx(0.0)
+    assert 0 < recipe.rate(0) < 0.001
+    assert recipe.rate(1) == pytest.approx(0.2, rel=1e-2)
+    assert recipe.rate(2.5) == pytest.approx(0.2 * (1 + 2**-0.5))
+    assert recipe.rate(5) == pytest.approx(0.2)
+    assert recipe.rate(10) == pytest.approx(0.0)
