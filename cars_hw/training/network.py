@@ -226,6 +226,8 @@ class NetworkTraining:
             return
         networks = [self.network] if self.averaged is None else [self.network, self.averaged.module]
         buffers = [buffer for network in networks for buffer in network.buffers() if buffer.is_floating_point()]
+        if not buffers:
+            return
         mean = self.ranks.add(torch.cat([buffer.reshape(-1) for buffer in buffers])) / self.ranks.world
         for buffer, part in zip(buffers, torch.split(mean, [buffer.numel() for buffer in buffers]), strict=True):
             buffer.copy_(part.view(buffer.shape))
