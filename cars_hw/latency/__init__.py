@@ -11,7 +11,7 @@ from cars_hw.latency.compare import Moved, TableDifference, compare_tables
 from cars_hw.latency.keys import OpKey, PlacedKey, genotype_keys, spec_keys
 from cars_hw.latency.measure import measure_genotypes
 from cars_hw.latency.models import build_model
-from cars_hw.latency.predictor import Breakdown, Prediction, Predictor
+from cars_hw.latency.predictor import Breakdown, Composition, Part, Prediction, Predictor
 from cars_hw.latency.profile import profile
 from cars_hw.latency.smallest import smallest
 from cars_hw.latency.table import CalibrationNetwork, Coefficients, LatencyTable, Reference
@@ -22,9 +22,11 @@ __all__ = [
     "Breakdown",
     "CalibrationNetwork",
     "Coefficients",
+    "Composition",
     "LatencyTable",
     "Moved",
     "OpKey",
+    "Part",
     "PlacedKey",
     "Prediction",
     "Predictor",

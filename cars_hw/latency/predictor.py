@@ -12,7 +12,7 @@ from cars_hw.devices.rounds import DISTURBED
 from cars_hw.errors import InputError, TableError
 from cars_hw.genotype import Genotype
 from cars_hw.latency.fit import FloatArray, Observations, conformal_margin, fit_best, net_costs
-from cars_hw.latency.keys import genotype_keys, key_counts, spec_keys
+from cars_hw.latency.keys import PlacedKey, genotype_keys, key_counts, spec_keys
 from cars_hw.latency.sums import OperationSums
 from cars_hw.latency.table import CalibrationNetwork, Coefficients, LatencyTable
 
@@ -25,6 +25,28 @@ class Prediction(NamedTuple):
 
     ms: float
     bound_ms: float
+
+
+class Part(NamedTuple):
+    """One operation at its place, and the milliseconds that it adds to a predicted latency."""
+
+    placed: PlacedKey
+    ms: float
+
+
+class Composition(NamedTuple):
+    """How a predicted latency is made, in milliseconds: ``ms`` is ``slope * corrected_ms + intercept_ms``.
+
+    ``isolated_ms`` is the sum of the network's operations as each was measured by itself, less the overhead of
+    running a model at all; ``corrected_ms`` is what is left of it without the conversions of isolated models, and
+    with the factors of the operations' kinds.
+    """
+
+    isolated_ms: float
+    corrected_ms: float
+    slope: float
+    intercept_ms: float
+    ms: float
 
 
 @dataclass(frozen=True)
@@ -67,6 +89,7 @@ class Predictor:
         self.spec = table.spec
         self._coefficients = table.predictor
         net = net_costs(*_arrays(table), table.predictor.conversion_ns)
+        self._isolated = table.costs()
         factors = table.predictor.factors
         self._costs = {
             str(key): float(cost) * factors.get(key.kind, 1.0)
@@ -87,21 +110,33 @@ class Predictor:
         """Return the upper bound alone, in milliseconds: what a budget is held against."""
         return self.predict(genotype).bound_ms
 
+    def parts(self, genotype: Genotype) -> list[Part]:
+        """Return what each operation of the network of ``genotype`` adds to its latency, stem to head.
+
+        Together with the predictor's intercept they are the predicted latency.
+        """
+        slope = self._coefficients.slope
+        return [Part(placed, slope * self._costs[str(placed.key)]) for placed in genotype_keys(self.spec, genotype)]
+
+    def composition(self, genotype: Genotype) -> Composition:
+        """Return how the latency of the network of ``genotype`` follows from the table's measured operations."""
+        isolated = sum(self._isolated[str(placed.key)] for placed in genotype_keys(self.spec, genotype))
+        slope, intercept = self._coefficients.slope, self._coefficients.intercept_ms
+        return Composition(isolated, self._sums.total(genotype), slope, intercept, self.predict(genotype).ms)
+
     def breakdown(self, genotype: Genotype) -> Breakdown:
         """Return where the latency of the network of ``genotype`` goes."""
-        slope, other = self._coefficients.slope, self._coefficients.intercept_ms
         cells = [0.0] * self.spec.layers
         outside = {"stem": 0.0, "head": 0.0}
         operations: dict[str, float] = {}
-        for key, cell, what in genotype_keys(self.spec, genotype):
-            ms = slope * self._costs[str(key)]
+        for (key, cell, what), ms in self.parts(genotype):
             operations[key.kind] = operations.get(key.kind, 0.0) + ms
             if cell is None:
                 outside[what] += ms
             else:
                 cells[cell] += ms
         ranked = dict(sorted(operations.items(), key=lambda item: -item[1]))
-        total = self.predict(genotype).ms
+        other, total = self._coefficients.intercept_ms, self.predict(genotype).ms
         return Breakdown(total, outside["stem"], tuple(cells), outside["head"], ranked, other)
 
 

@@ -1,14 +1,30 @@
-"""The front as a picture: an SVG that stands in the page itself."""
+"""Axes, and points upon them: SVG that stands in a page, or in a file of its own."""
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-WIDTH, HEIGHT = 720, 380
-LEFT, RIGHT, TOP, BOTTOM = 64, 20, 20, 48
+from cars_hw.report.markup import Html, tag
+
+
+class Frame(NamedTuple):
+    """The size of a drawing and the margins around what it shows, in units of its view box."""
+
+    width: int
+    height: int
+    left: int
+    right: int
+    top: int
+    bottom: int
+
+
+WIDE: Final = Frame(860, 420, 62, 24, 26, 54)
+NARROW: Final = Frame(360, 340, 46, 12, 26, 52)
+SMALL: Final = Frame(350, 230, 46, 12, 28, 44)
+SQUARE: Final = Frame(440, 430, 52, 14, 28, 48)
+"""For a desk, for a telephone, for a plot beside others, and for two axes of one scale; letters are about alike."""
 
 
 class Point(NamedTuple):
@@ -32,51 +48,93 @@ def standalone(svg: str) -> str:
     return svg.replace(">", f' xmlns="http://www.w3.org/2000/svg"><style>{STYLE}</style>', 1) + "\n"
 
 
+class Axes:
+    """Two axes that reach over ``xs`` and ``ys`` in ``frame``; with ``equal`` they have one scale."""
+
+    def __init__(self, frame: Frame, xs: Sequence[float], ys: Sequence[float], *, equal: bool = False) -> None:
+        self.frame = frame
+        if equal:
+            xs = ys = [*xs, *ys]
+        self.x_ticks = ticks(min(xs), max(xs), 6 if frame.width > SQUARE.width else 4)
+        self.y_ticks = ticks(min(ys), max(ys))
+
+    def across(self, x: float) -> float:
+        """Return where ``x`` lies, from the left of the drawing."""
+        low, high, frame = self.x_ticks[0], self.x_ticks[-1], self.frame
+        return frame.left + (x - low) / (high - low) * (frame.width - frame.left - frame.right)
+
+    def down(self, y: float) -> float:
+        """Return where ``y`` lies, from the top of the drawing."""
+        low, high, frame = self.y_ticks[0], self.y_ticks[-1], self.frame
+        return frame.height - frame.bottom - (y - low) / (high - low) * (frame.height - frame.top - frame.bottom)
+
+    def draw(self, x_title: str, y_title: str) -> list[Html]:
+        """Return the grid, the figures at it and the two titles."""
+        frame, bottom = self.frame, self.frame.height - self.frame.bottom
+        parts = []
+        for x in self.x_ticks:
+            parts.append(self.upright(x, "grid"))
+            parts.append(tag("text", f"{x:.4g}", x=self.across(x), y=bottom + 18, text_anchor="middle"))
+        for y in self.y_ticks:
+            parts.append(
+                tag("path", class_="grid", d=f"M{frame.left} {self.down(y):.1f}H{frame.width - frame.right}")
+            )
+            parts.append(tag("text", f"{y:.4g}", x=frame.left - 8, y=self.down(y) + 4, text_anchor="end"))
+        middle = (frame.left + frame.width - frame.right) / 2
+        parts.append(tag("text", x_title, class_="title", x=middle, y=frame.height - 10, text_anchor="middle"))
+        # Above the axis and not along it, so that nobody has to turn the head, or the telephone.
+        parts.append(tag("text", y_title, class_="title", x=4, y=14))
+        return parts
+
+    def upright(self, x: float, kind: str) -> Html:
+        """Return a line from top to bottom at ``x``, of the class ``kind``."""
+        frame = self.frame
+        return tag("path", class_=kind, d=f"M{self.across(x):.1f} {frame.top}V{frame.height - frame.bottom}")
+
+    def diagonal(self) -> Html:
+        """Return the line where x is y, for axes of one scale."""
+        low, high = self.x_ticks[0], self.x_ticks[-1]
+        ends = f"M{self.across(low):.1f} {self.down(low):.1f}L{self.across(high):.1f} {self.down(high):.1f}"
+        return tag("path", class_="equal", d=ends)
+
+
+def drawing(frame: Frame, parts: Sequence[Html], title: str, *, role: str = "img") -> Html:
+    """Return the SVG of ``parts`` that is called ``title``; of a ``group``, a reader is told the parts as well."""
+    return tag("svg", *parts, viewBox=f"0 0 {frame.width} {frame.height}", role=role, aria_label=title)
+
+
 def scatter(
-    points: Sequence[Point], x_title: str, y_title: str, limit: float | None = None, *, equal: bool = False
-) -> str:
+    points: Sequence[Point],
+    x_title: str,
+    y_title: str,
+    limit: float | None = None,
+    *,
+    equal: bool = False,
+    frame: Frame = WIDE,
+) -> Html:
     """Return an SVG of ``points``, with a vertical line at ``limit`` on the x axis if there is one.
 
     With ``equal`` both axes have one scale, and a line joins where x is y.
     """
     xs = [point.x for point in points] + ([limit] if limit is not None else [])
-    ys = [point.y for point in points]
-    if equal:
-        xs = ys = xs + ys
-    x_ticks, y_ticks = ticks(min(xs), max(xs)), ticks(min(ys), max(ys))
-
-    def across(x: float) -> float:
-        return LEFT + (x - x_ticks[0]) / (x_ticks[-1] - x_ticks[0]) * (WIDTH - LEFT - RIGHT)
-
-    def down(y: float) -> float:
-        return HEIGHT - BOTTOM - (y - y_ticks[0]) / (y_ticks[-1] - y_ticks[0]) * (HEIGHT - TOP - BOTTOM)
-
-    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{_text(y_title)} by {_text(x_title)}">']
-    for x in x_ticks:
-        parts.append(f'<path class="grid" d="M{across(x):.1f} {TOP}V{HEIGHT - BOTTOM}"/>')
-        parts.append(f'<text x="{across(x):.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{x:.4g}</text>')
-    for y in y_ticks:
-        parts.append(f'<path class="grid" d="M{LEFT} {down(y):.1f}H{WIDTH - RIGHT}"/>')
-        parts.append(f'<text x="{LEFT - 8}" y="{down(y) + 4:.1f}" text-anchor="end">{y:.4g}</text>')
+    axes = Axes(frame, xs, [point.y for point in points], equal=equal)
+    parts = axes.draw(x_title, y_title)
     if limit is not None:
-        parts.append(f'<path class="limit" d="M{across(limit):.1f} {TOP}V{HEIGHT - BOTTOM}"/>')
+        parts.append(axes.upright(limit, "limit"))
     if equal:
-        low, high = x_ticks[0], x_ticks[-1]
-        parts.append(
-            f'<path class="equal" d="M{across(low):.1f} {down(low):.1f}L{across(high):.1f} {down(high):.1f}"/>'
-        )
-    parts.append(
-        f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 8}" text-anchor="middle">{_text(x_title)}</text>'
-        f'<text transform="translate(16 {(TOP + HEIGHT - BOTTOM) / 2}) rotate(-90)" text-anchor="middle">'
-        f"{_text(y_title)}</text>"
-    )
+        parts.append(axes.diagonal())
     for point in points:
         parts.append(
-            f'<circle class="{point.kind}" cx="{across(point.x):.1f}" cy="{down(point.y):.1f}" r="5">'
-            f"<title>{_text(point.text)}</title></circle>"
+            tag(
+                "circle",
+                tag("title", point.text),
+                class_=point.kind,
+                cx=axes.across(point.x),
+                cy=axes.down(point.y),
+                r=5,
+            )
         )
-    parts.append("</svg>")
-    return "".join(parts)
+    return drawing(frame, parts, f"{y_title} by {x_title}")
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
@@ -88,7 +146,3 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [round(number * step, 12) for number in range(first, last + 1)]
-
-
-def _text(text: str) -> str:
-    return html.escape(text)

@@ -155,6 +155,11 @@ class RunFolder:
             raise RunError(f"{self.path / 'run.json'} has no configuration; the run cannot be used")
         return configuration
 
+    @property
+    def about(self) -> dict[str, Any]:
+        """When the run was begun and with which versions: what ``run.json`` holds beside the configuration."""
+        return {name: value for name, value in self._read("run.json").items() if name != "configuration"}
+
     def require(self, configuration: dict[str, Any]) -> None:
         """Check that the run was begun with ``configuration``.
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cars_hw.devices import Measurement, Sample
 from cars_hw.errors import InputError, TableError
-from cars_hw.genotype import Genotype
-from cars_hw.latency import LatencyTable, Predictor, genotype_keys
+from cars_hw.genotype import Edge, Genotype
+from cars_hw.latency import Coefficients, LatencyTable, Predictor, genotype_keys
 from cars_hw.latency.predictor import fit_coefficients
 from cars_hw.latency.sums import OperationSums
 from cars_hw.space import SearchSpace
@@ -18,6 +19,10 @@ from cars_hw.spec import NETWORKS
 from cars_hw.zoo import zoo
 
 MakeTable = Callable[..., LatencyTable]
+
+
+def exactly(ms: float) -> Measurement:
+    return Measurement(ms, (Sample(ms), Sample(ms)), 0.0)
 
 
 @pytest.mark.parametrize(("slope", "intercept"), [(0.8, 0.3), (1.0, 0.0), (0.6, 0.05)])
@@ -112,6 +117,29 @@ def test_where_the_time_goes_adds_up(make_table: MakeTable, genotypes: list[Geno
         assert len(parts.cells) == table.spec.layers
         assert list(parts.operations.values()) == sorted(parts.operations.values(), reverse=True)
         assert {"stem_cifar", "head", "concat"} <= set(parts.operations)
+
+
+def test_a_prediction_is_made_of_parts_that_can_be_added_by_hand(make_table: MakeTable) -> None:
+    table = make_table()
+    spec = table.spec
+    # Every operation takes 1 ms beyond the overhead of 0.01 ms, and pooling 3 ms; a key is its text.
+    entries = {key: exactly(0.01 + (3.0 if "pool" in key else 1.0)) for key in table.entries}
+    coefficients = Coefficients(0.5, 0.25, 0.0, (0.0,) * 4, kind="ridge", factors={"avg_pool_3x3": 2.0})
+    predictor = Predictor(replace(table, entries=entries, predictor=coefficients))
+    pooled = ((Edge("avg_pool_3x3", 1), Edge("none", 0)),) * 4
+    parts = predictor.parts(Genotype(pooled, pooled))
+    # A cell reads its second input only: one preprocessing, four poolings, a concatenation, and its output's ReLU
+    # but for the last cell's, which nobody reads; outside of cells the stem, its ReLU and the head.
+    by_place = [sum(ms for placed, ms in parts if placed.cell == cell) for cell in range(spec.layers)]
+    assert by_place == pytest.approx([0.5 * (1 + 4 * 6 + 1 + 1)] * 4 + [0.5 * (1 + 4 * 6 + 1)])
+    assert sum(ms for placed, ms in parts if placed.cell is None) == pytest.approx(0.5 * 3)
+    made = predictor.composition(Genotype(pooled, pooled))
+    operations = 3 + 5 * 2 + 4
+    assert made.isolated_ms == pytest.approx(operations + 5 * 4 * 3)
+    assert made.corrected_ms == pytest.approx(operations + 5 * 4 * 6)
+    assert made.ms == pytest.approx(0.5 * made.corrected_ms + 0.25)
+    assert made.ms == pytest.approx(sum(ms for _, ms in parts) + 0.25)
+    assert (made.slope, made.intercept_ms) == (0.5, 0.25)
 
 
 def test_a_table_without_a_predictor_or_with_an_unknown_one_is_refused(make_table: MakeTable) -> None:

@@ -17,7 +17,8 @@ CONFIGURATION = {"seed": 0, "evolution": {"population": 4, "rates": {"node": 0.5
 
 
 def test_front_and_trained_networks_round_trip(tmp_path: Path) -> None:
-    run = RunFolder.create(tmp_path / "run", CONFIGURATION, {})
+    run = RunFolder.create(tmp_path / "run", CONFIGURATION, {"created": "2000-01-01T00:00:00+00:00"})
+    assert run.about == {"schema": 1, "created": "2000-01-01T00:00:00+00:00"}
     run.write_front([NETWORK])
     trained = TrainedNetwork("net-01", GENOTYPE, 0.9, 0.3, {"epochs": 2}, 7)
     run.write_trained(trained)

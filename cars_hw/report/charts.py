@@ -1,0 +1,233 @@
+"""The report's plots: the front, the population of every generation, and figures by generation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Final, NamedTuple
+
+from cars_hw.report.markup import Html, tag
+from cars_hw.report.plot import SMALL, Axes, Frame, drawing
+
+LETTER: Final = 7.4
+"""How wide a letter of a label is at most, in units of the view box."""
+
+HALF: Final = 8.0
+"""Half the height of a label."""
+
+
+class Mark(NamedTuple):
+    """A network of the front: its cost and the cost's upper bound, and its accuracies in percent.
+
+    ``shared`` is under shared weights and ``trained`` after training; either may be missing. ``label`` stands in
+    the drawing, ``text`` is what is said of the network in a line.
+    """
+
+    name: str
+    cost: float
+    bound: float | None
+    shared: float | None
+    trained: float | None
+    label: str
+    text: str
+
+
+class Box(NamedTuple):
+    """Room that is taken: its middle, half its width and half its height."""
+
+    x: float
+    y: float
+    half_width: float
+    half_height: float
+
+    def overlaps(self, other: Box) -> bool:
+        """Tell whether the two share room."""
+        return (
+            abs(self.x - other.x) < self.half_width + other.half_width
+            and abs(self.y - other.y) < self.half_height + other.half_height
+        )
+
+
+class Label(NamedTuple):
+    """A text around ``x``, ``y``, its middle."""
+
+    x: float
+    y: float
+    text: str
+
+    @property
+    def box(self) -> Box:
+        """The room that it takes."""
+        return Box(self.x, self.y, LETTER * len(self.text) / 2, HALF)
+
+
+def front(marks: Sequence[Mark], x_title: str, limit: float | None, limit_text: str, frame: Frame) -> Html:
+    """Return the front: a ring where a network lies under shared weights and a disc where it lies after training.
+
+    Every network is a link to what is said of it (``#name``), so that it is reached with the keyboard and without
+    a script. A thin line leads from the predicted cost to its upper bound, which a limit is held against.
+    """
+    costs = [cost for mark in marks for cost in (mark.cost, mark.bound) if cost is not None]
+    heights = [height for mark in marks for height in (mark.shared, mark.trained) if height is not None]
+    axes = Axes(frame, costs + ([limit] if limit is not None else []), heights)
+    parts = axes.draw(x_title, "accuracy, %")
+    line, limit_label = _limit(limit, limit_text, axes)
+    parts += line
+    labels = _places(marks, axes, limit_label)
+    parts.append(_stairs(marks, axes))
+    parts += [_network(mark, label, axes) for mark, label in zip(marks, labels, strict=True)]
+    return drawing(frame, parts, f"The front: accuracy by {x_title}", role="group")
+
+
+def place_labels(
+    anchors: Sequence[tuple[float, float]], texts: Sequence[str], taken: Sequence[Box], frame: Frame
+) -> list[Label | None]:
+    """Return for each anchor a label beside it that touches no other label, and nothing that is ``taken``.
+
+    The first of above, left, right and below that is free; None where none is.
+    """
+    boxes = list(taken)
+    found: list[Label | None] = []
+    for (x, y), text in zip(anchors, texts, strict=True):
+        aside = LETTER * len(text) / 2 + 12
+        options = [Label(x + dx, y + dy, text) for dx, dy in ((0, -19), (-aside, 0), (aside, 0), (0, 19))]
+        free = [
+            label
+            for label in options
+            if _is_inside(label.box, frame) and not any(label.box.overlaps(box) for box in boxes)
+        ]
+        found.append(free[0] if free else None)
+        boxes += [label.box for label in free[:1]]
+    return found
+
+
+def generations(
+    populations: Sequence[tuple[int, Sequence[tuple[float, float]]]],
+    x_title: str,
+    limit: float | None,
+    limit_text: str,
+    frame: Frame,
+) -> Html:
+    """Return each generation's population (cost, accuracy in percent): the younger, the stronger and larger."""
+    everybody = [member for _, members in populations for member in members]
+    xs = [x for x, _ in everybody] + ([limit] if limit is not None else [])
+    axes = Axes(frame, xs, [y for _, y in everybody])
+    parts = axes.draw(x_title, "accuracy under shared weights, %")
+    parts += _limit(limit, limit_text, axes)[0]
+    for place, (number, members) in enumerate(populations):
+        age = (place + 1) / len(populations)
+        # Lines without a length and with round ends: a disc each, at a third of the letters that circles take.
+        dots = "".join(f"M{axes.across(x):.1f} {axes.down(y):.1f}h0" for x, y in members)
+        parts.append(
+            tag(
+                "path",
+                class_="generation",
+                data_generation=number,
+                d=dots,
+                opacity=f"{0.12 + 0.78 * age**2:.2f}",
+                stroke_width=f"{4 + 5 * age:.1f}",
+            )
+        )
+    return drawing(frame, parts, f"The population of every generation: accuracy by {x_title}")
+
+
+def trend(
+    numbers: Sequence[int],
+    values: Sequence[float],
+    title: str,
+    band: Sequence[tuple[float, float]] = (),
+    frame: Frame = SMALL,
+) -> Html:
+    """Return ``values`` by generation as a line; ``band`` is the range around it, generation by generation."""
+    axes = Axes(frame, numbers, [*values, *(end for ends in band for end in ends)])
+    parts = axes.draw("generation", title)
+    if band:
+        there = [f"{axes.across(x):.1f} {axes.down(low):.1f}" for x, (low, _) in zip(numbers, band, strict=True)]
+        back = [f"{axes.across(x):.1f} {axes.down(high):.1f}" for x, (_, high) in zip(numbers, band, strict=True)]
+        parts.append(tag("path", class_="band", d=f"M{'L'.join(there + back[::-1])}Z"))
+    line = [f"{axes.across(x):.1f} {axes.down(y):.1f}" for x, y in zip(numbers, values, strict=True)]
+    parts.append(tag("path", class_="line", d=f"M{'L'.join(line)}"))
+    parts.append(tag("path", class_="dots", d="".join(f"M{point}h0" for point in line)))
+    return drawing(frame, parts, f"{title}, by generation")
+
+
+def _network(mark: Mark, label: Label | None, axes: Axes) -> Html:
+    x = axes.across(mark.cost)
+    heights = [axes.down(height) for height in (mark.shared, mark.trained) if height is not None]
+    parts = [tag("title", mark.text)]
+    if mark.bound is not None:
+        parts.append(tag("path", class_="bound", d=f"M{x:.1f} {heights[-1]:.1f}H{axes.across(mark.bound):.1f}"))
+    if len(heights) == 2:
+        parts.append(tag("path", class_="gained", d=f"M{x:.1f} {heights[0]:.1f}V{heights[1]:.1f}"))
+    # Drawn where the selected network is to be seen, around its most telling mark.
+    parts.append(tag("circle", class_="halo", cx=x, cy=heights[-1], r=11))
+    if mark.shared is not None:
+        parts.append(tag("circle", class_="ring", cx=x, cy=heights[0], r=5))
+    if mark.trained is not None:
+        parts.append(tag("circle", class_="disc", cx=x, cy=heights[-1], r=6))
+    if label is not None:
+        parts.append(tag("text", label.text, class_="label", x=label.x, y=label.y + 4, text_anchor="middle"))
+    return tag(
+        "a",
+        *parts,
+        href=f"#{mark.name}",
+        class_="point",
+        data_network=mark.name,
+        data_x=x,
+        data_y=heights[-1],
+        aria_label=mark.text,
+    )
+
+
+def _stairs(marks: Sequence[Mark], axes: Axes) -> Html:
+    """Return the line that no network is above, under shared weights."""
+    steps = []
+    best: float | None = None
+    for mark in sorted(marks, key=lambda mark: mark.cost):
+        if mark.shared is not None and (best is None or mark.shared > best):
+            best = mark.shared
+            steps.append((axes.across(mark.cost), axes.down(mark.shared)))
+    if not steps:
+        return Html("")
+    path = f"M{steps[0][0]:.1f} {steps[0][1]:.1f}"
+    path += "".join(f"H{x:.1f}V{y:.1f}" for _, (x, y) in pairwise(steps))
+    return tag("path", class_="stairs", d=path)
+
+
+def _places(marks: Sequence[Mark], axes: Axes, limit: Label | None) -> list[Label | None]:
+    """Return where the labels stand: at the disc, or at the ring of what was not trained."""
+    tops: list[tuple[float, float]] = []
+    taken = [] if limit is None else [limit.box]
+    for mark in marks:
+        x = axes.across(mark.cost)
+        heights = [axes.down(height) for height in (mark.shared, mark.trained) if height is not None]
+        tops.append((x, heights[-1]))
+        taken += [Box(x, y, 7, 7) for y in heights]
+        taken.append(Box(x, (heights[0] + heights[-1]) / 2, 1, abs(heights[0] - heights[-1]) / 2))
+        if mark.bound is not None:
+            end = axes.across(mark.bound)
+            taken.append(Box((x + end) / 2, heights[-1], abs(end - x) / 2, 1))
+    # Those that were trained are looked at first, and have the first choice.
+    order = sorted(range(len(marks)), key=lambda index: marks[index].trained is None)
+    labels = place_labels(
+        [tops[index] for index in order], [marks[index].label for index in order], taken, axes.frame
+    )
+    return [label for _, label in sorted(zip(order, labels, strict=True), key=lambda pair: pair[0])]
+
+
+def _is_inside(box: Box, frame: Frame) -> bool:
+    return (
+        frame.left <= box.x - box.half_width
+        and box.x + box.half_width <= frame.width - 2
+        and frame.top <= box.y - box.half_height
+        and box.y + box.half_height <= frame.height - frame.bottom
+    )
+
+
+def _limit(limit: float | None, text: str, axes: Axes) -> tuple[list[Html], Label | None]:
+    """Return the line of a limit with its text, and where that stands."""
+    if limit is None:
+        return [], None
+    label = Label(axes.across(limit) - 6 - LETTER * len(text) / 2, axes.frame.top + 10, text)
+    letters = tag("text", text, class_="limit", x=axes.across(limit) - 6, y=axes.frame.top + 14, text_anchor="end")
+    return [axes.upright(limit, "limit"), letters], label

@@ -1,0 +1,219 @@
+"""All that the report tells, read once from the run's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cars_hw.cost import network_cost
+from cars_hw.devices import format_of
+from cars_hw.errors import TableError
+from cars_hw.export.card import ModelCard, card_path
+from cars_hw.genotype import Genotype
+from cars_hw.latency import LatencyTable, Predictor
+from cars_hw.report.words import milliseconds
+from cars_hw.runs.folder import FrontNetwork, Promise, RunFolder, TrainedNetwork
+from cars_hw.spec import NetworkSpec
+
+QUANTISED = ".int8"
+"""What the name of a quantised model has behind its network's name."""
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """An exported model: ``path`` is relative to the run's folder, ``size`` in bytes."""
+
+    name: str
+    path: str
+    size: int
+    card: ModelCard
+
+    @property
+    def file(self) -> str:
+        """What the file is called."""
+        return Path(self.path).name
+
+    @property
+    def network(self) -> str:
+        """The name of its network."""
+        return self.name.removesuffix(QUANTISED)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A network of the front, or one that was trained beside it, with all that is known of it.
+
+    ``shared_accuracy`` is a fraction of the validation images, under shared weights; None beside the front.
+    ``measured`` are the rows of ``verified.json`` for its models.
+    """
+
+    name: str
+    genotype: Genotype
+    shared_accuracy: float | None
+    parameters: int
+    multiply_adds: int
+    promises: tuple[Promise, ...]
+    trained: TrainedNetwork | None
+    models: tuple[ModelFile, ...]
+    measured: tuple[Mapping[str, Any], ...]
+
+    @property
+    def accuracy(self) -> float | None:
+        """The accuracy that counts: on the test images once it was trained, before under shared weights."""
+        return self.trained.accuracy if self.trained is not None else self.shared_accuracy
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A device that the search was for, and its table; ``problem`` says why a table cannot be used.
+
+    ``limit_ms`` is None where the search was to be as fast as it can.
+    """
+
+    device: str
+    limit_ms: float | None
+    table: LatencyTable | None
+    predictor: Predictor | None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a front is drawn against: the latency on the device of a budget, or a count in millions."""
+
+    title: str
+    unit: str
+    index: int
+    limit: float | None = None
+
+    @property
+    def limit_text(self) -> str:
+        """What is written at the limit."""
+        return "" if self.limit is None else f"budget {milliseconds(self.limit)}"
+
+    def of(self, candidate: Candidate) -> float:
+        """Return the cost of ``candidate``, in the unit."""
+        if self.unit == "ms":
+            return candidate.promises[self.index].predicted_ms
+        return (candidate.parameters if self.title == "parameters" else candidate.multiply_adds) / 1e6
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A run as the report's sections see it."""
+
+    path: Path
+    about: Mapping[str, Any]
+    configuration: Mapping[str, Any]
+    spec: NetworkSpec
+    candidates: tuple[Candidate, ...]
+    struck: tuple[FrontNetwork, ...]
+    budgets: tuple[Budget, ...]
+    history: tuple[Mapping[str, Any], ...]
+    verified: tuple[Mapping[str, Any], ...]
+
+    @property
+    def name(self) -> str:
+        """What the run's folder is called."""
+        return self.path.resolve().name
+
+    @property
+    def costs(self) -> tuple[Cost, ...]:
+        """The latencies of the budgets, in their order; without any the first count that was minimised."""
+        if self.budgets:
+            return tuple(
+                Cost(f"predicted latency on {budget.device}", "ms", index, budget.limit_ms)
+                for index, budget in enumerate(self.budgets)
+            )
+        return (Cost((self.configuration.get("costs") or ["multiply-adds"])[0], "M", 0),)
+
+    def candidate(self, name: str) -> Candidate | None:
+        """Return the network of the model ``name``, or None."""
+        wanted = name.removesuffix(QUANTISED)
+        return next((candidate for candidate in self.candidates if candidate.name == wanted), None)
+
+    def model(self, name: str, device: str) -> ModelFile | None:
+        """Return the file of the model ``name`` that ``device`` runs, or None."""
+        wanted = f"{name}.{format_of(device)}"
+        files = (model for candidate in self.candidates for model in candidate.models)
+        return next((model for model in files if model.file == wanted), None)
+
+
+def gather(run: RunFolder) -> Facts:
+    """Read all that ``run`` holds. A table that cannot be used is noted, since the rest can be told without it.
+
+    Raises:
+        RunError: the search has not finished, or a file of the run is damaged.
+        InputError: a model's card is damaged.
+    """
+    configuration = run.configuration
+    budgets = tuple(_budget(run, index, budget) for index, budget in enumerate(configuration["budgets"]))
+    verified = run.verified()
+    models = _models(run)
+    trained = {network.name: network for network in run.trained()}
+    front = run.front()
+
+    def candidate(network: FrontNetwork, accuracy: float | None) -> Candidate:
+        return Candidate(
+            network.name,
+            network.genotype,
+            accuracy,
+            network.parameters,
+            network.multiply_adds,
+            network.promises,
+            trained.get(network.name),
+            tuple(model for model in models if model.network == network.name),
+            tuple(row for row in verified if row["name"].removesuffix(QUANTISED) == network.name),
+        )
+
+    candidates = [candidate(network, network.accuracy) for network in front]
+    names = {network.name for network in front}
+    candidates += [
+        candidate(_beside(run.network, network, budgets), None)
+        for network in trained.values()
+        if network.name not in names and all(budget.predictor is not None for budget in budgets)
+    ]
+    return Facts(
+        run.path,
+        run.about,
+        configuration,
+        run.network,
+        tuple(candidates),
+        tuple(run.struck()),
+        budgets,
+        tuple(run.history()),
+        tuple(verified),
+    )
+
+
+def _budget(run: RunFolder, index: int, configured: Mapping[str, Any]) -> Budget:
+    device, limit = configured["device"], configured["limit_ms"]
+    try:
+        table = LatencyTable.read(run.table_path(index))
+        return Budget(device, limit, table, Predictor(table))
+    except TableError as error:
+        return Budget(device, limit, None, None, str(error))
+
+
+def _models(run: RunFolder) -> list[ModelFile]:
+    files = []
+    for path in sorted((run.path / "models").glob("*")):
+        if path.suffix != ".json" and card_path(path).is_file():
+            card = ModelCard.read(card_path(path))
+            files.append(ModelFile(path.stem, f"models/{path.name}", path.stat().st_size, card))
+    return files
+
+
+def _beside(spec: NetworkSpec, network: TrainedNetwork, budgets: Sequence[Budget]) -> FrontNetwork:
+    """Return what the front would say of a network that was trained without being on it."""
+    cost = network_cost(spec, network.genotype)
+    promises = []
+    for budget in budgets:
+        assert budget.predictor is not None
+        ms, bound_ms = budget.predictor.predict(network.genotype)
+        promises.append(Promise(budget.device, ms, bound_ms, budget.limit_ms))
+    return FrontNetwork(
+        network.name, network.genotype, network.accuracy, cost.parameters, cost.multiply_adds, tuple(promises)
+    )

@@ -1,0 +1,158 @@
+"""A run that was written by hand: six networks, a table of a fake device, models that are not models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cars_hw.cost import network_cost
+from cars_hw.devices import Measurement, MeasurePlan, Sample
+from cars_hw.export.card import ModelCard, Preprocessing
+from cars_hw.genotype import Genotype
+from cars_hw.latency import CalibrationNetwork, Coefficients, LatencyTable, Predictor, spec_keys
+from cars_hw.presets import PRESETS
+from cars_hw.runs.folder import FrontNetwork, Promise, RunFolder, TrainedNetwork
+from cars_hw.space import SearchSpace
+from cars_hw.spec import NetworkSpec
+
+SPEC = NetworkSpec(4, 3, (8, 8), 1, classes=3)
+
+MakeRun = Callable[..., RunFolder]
+
+
+@pytest.fixture(scope="session")
+def table() -> LatencyTable:
+    """A table of random operations for a network of 4 channels and 3 cells on 8x8 images."""
+    rng = np.random.default_rng(0)
+    space = SearchSpace()
+    return LatencyTable(
+        device="fake",
+        precision="fp32",
+        threads=1,
+        spec=SPEC,
+        created="2000-01-01T00:00:00+00:00",
+        conditions={"processor": "none", "cores": 2, "load": [0.5, 0.25, 0.125], "governor": None},
+        plan=asdict(MeasurePlan(sessions=1)),
+        overhead=exactly(0.001),
+        entries={str(key): exactly(round(float(rng.uniform(0.002, 0.01)), 6)) for key in spec_keys(SPEC)},
+        calibration=tuple(CalibrationNetwork(space.sample(rng), exactly(0.1)) for _ in range(8)),
+        predictor=Coefficients(0.9, 0.004, 0.01, (-0.02, -0.01, 0.0, 0.0, 0.0, 0.01, 0.02, 0.05)),
+    )
+
+
+def exactly(ms: float) -> Measurement:
+    return Measurement(ms, (Sample(ms), Sample(ms)), 0.0)
+
+
+@pytest.fixture(scope="session")
+def make_run(table: LatencyTable, tmp_path_factory: pytest.TempPathFactory) -> MakeRun:
+    """Write a run whose networks ``net-01``, ``net-03`` and ``net-05`` were trained, exported, and measured."""
+
+    def make(
+        name: str = "run", *, limit: float | None = 0.5, measured: bool = True, data: str = "fashion-mini"
+    ) -> RunFolder:
+        run = RunFolder.create(tmp_path_factory.mktemp("runs") / name, configuration(table, limit, data), ABOUT)
+        table.write(run.table_path(0))
+        predictor, rng = Predictor(table), np.random.default_rng(1)
+        genotypes = sorted((SearchSpace().sample(rng) for _ in range(6)), key=predictor.bound)
+        front = [network(table, genotype, index, limit) for index, genotype in enumerate(genotypes)]
+        run.write_front(front[:5], front[5:])
+        run.write_history([generation(table, number, genotypes[:4]) for number in (1, 2, 3)])
+        if measured:
+            rows = [row for index in (0, 2, 4) for row in finish(run, front[index], index, limit)]
+            run.write_verified(rows)
+        return run
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def run(make_run: MakeRun) -> RunFolder:
+    """A finished run; to be read only."""
+    return make_run()
+
+
+ABOUT = {"created": "2000-01-02T03:04:05+00:00", "versions": {"python": "3.11.0", "cars-hw": "0.1.0"}}
+
+
+def configuration(table: LatencyTable, limit: float | None, data: str) -> dict[str, Any]:
+    preset = PRESETS["quick"]
+    budget = {"device": table.device, "limit_ms": limit, "profiled": table.created, "precision": "fp32"}
+    return {
+        "data": data,
+        "seed": 0,
+        "network": SPEC.to_dict(),
+        "budgets": [budget],
+        "precision": "fp32",
+        "costs": [],
+        "proxy": False,
+        "supernet_channels": None,
+        "supernet_layers": None,
+        "evolution": asdict(preset.evolution),
+        "training": asdict(preset.training),
+        "recipe": asdict(preset.recipe),
+    }
+
+
+def network(table: LatencyTable, genotype: Genotype, index: int, limit: float | None) -> FrontNetwork:
+    ms, bound_ms = Predictor(table).predict(genotype)
+    cost = network_cost(SPEC, genotype)
+    # The sixth was struck: it took longer than it may.
+    taken = 2 * (limit or 1.0) if index == 5 else 1.01 * ms
+    promise = Promise(table.device, ms, bound_ms, limit, taken)
+    return FrontNetwork(
+        f"net-{index + 1:02d}", genotype, 0.7 + 0.02 * index, cost.parameters, cost.multiply_adds, (promise,)
+    )
+
+
+def generation(table: LatencyTable, number: int, genotypes: list[Genotype]) -> dict[str, Any]:
+    members = [
+        {
+            "genotype": genotype.to_dict(),
+            "accuracy": 0.1 * number + 0.02 * place,
+            "gain": 0.0,
+            "costs": [Predictor(table).predict(genotype).ms],
+        }
+        for place, genotype in enumerate(genotypes)
+    ]
+    figures = {"loss": 1.0 / number, "best_accuracy": 0.1 * number + 0.06, "hypervolume": 0.1 * number}
+    return {"generation": number, "candidates": 8, **figures, "population": members}
+
+
+def finish(run: RunFolder, chosen: FrontNetwork, index: int, limit: float | None) -> list[dict[str, Any]]:
+    """Train, export and measure ``chosen``, or rather write what these steps write."""
+    accuracy = 0.8 + 0.02 * index
+    (promise,) = chosen.promises
+    settings = run.configuration["recipe"]
+    run.write_trained(TrainedNetwork(chosen.name, chosen.genotype, accuracy, 0.5, settings, 0))
+    preprocessing = Preprocessing((0.5,), (0.25,), (8, 8))
+    rows = []
+    for suffix, precision in (("", "fp32"), (".int8", "int8")):
+        model = run.model_path(chosen.name + suffix, "onnx")
+        model.parent.mkdir(exist_ok=True)
+        model.write_bytes(b"x" * 1500)
+        card = ModelCard(
+            chosen.genotype, SPEC, preprocessing, ("a", "b", "c"), 1e-6, {"onnx": "1.0"}, precision, accuracy
+        )
+        card.write(model.with_name(f"{model.name}.json"))
+        known = {"predicted_ms": promise.predicted_ms, "bound_ms": promise.bound_ms, "asked_ms": limit}
+        rows.append(
+            {
+                "name": chosen.name + suffix,
+                "device": promise.device,
+                "precision": precision,
+                "accuracy": accuracy - (0.01 if suffix else 0.0),
+                "parameters": chosen.parameters,
+                **(known if not suffix else dict.fromkeys(known)),
+                "measured_ms": 1.02 * promise.predicted_ms * (2 if suffix else 1),
+                "spread": 0.01,
+                "drift": 0.013,
+                "deviation": None if suffix else 0.02,
+                "within_budget": None if suffix or limit is None else True,
+            }
+        )
+    return rows

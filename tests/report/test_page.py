@@ -1,0 +1,230 @@
+"""What the page says of a run, read as it was written."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from cars_hw.cli.main import main
+from cars_hw.genotype import Genotype
+from cars_hw.latency import LatencyTable
+from cars_hw.presets import PRESETS
+from cars_hw.report.commands import network_options, preset_options, profile, steps
+from cars_hw.report.facts import gather
+from cars_hw.report.page import SECTIONS, page, write_report
+from cars_hw.report.sections.answer import best_model, choices
+from cars_hw.runs.folder import RunFolder
+from cars_hw.spec import NETWORKS, NetworkSpec
+
+MakeRun = Callable[..., RunFolder]
+
+NAUGHTY = "<script>alert('&')</script>"
+
+
+class Reader(HTMLParser):
+    """Collects ids, links, and whether every element that was begun has ended."""
+
+    VOID = ("meta", "input", "path", "circle", "rect", "br")
+
+    def __init__(self, content: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.scripts = 0
+        self.feed(content)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        known = dict(attributes)
+        self.ids += [known["id"] or ""] if "id" in known else []
+        self.links += [known["href"] or ""] if "href" in known else []
+        self.scripts += tag == "script"
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        pass
+
+    def handle_endtag(self, tag: str) -> None:
+        # A circle that holds its title has an end.
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+
+def row(
+    name: str, ms: float, accuracy: float | None, within: bool | None = True, device: str = "ort"
+) -> dict[str, Any]:
+    return {"name": name, "device": device, "measured_ms": ms, "accuracy": accuracy, "within_budget": within}
+
+
+def test_the_page_is_whole_and_every_link_leads_somewhere(run: RunFolder) -> None:
+    path = write_report(run)
+    reader = Reader(path.read_text(encoding="utf-8"))
+    assert reader.open == []
+    assert len(reader.ids) == len(set(reader.ids))
+    assert {section.name for section in SECTIONS} <= set(reader.ids)
+    assert {f"net-{n:02d}" for n in range(1, 6)} <= set(reader.ids)
+    for link in reader.links:
+        assert link[1:] in reader.ids if link.startswith("#") else (path.parent / link).is_file()
+    assert "models/net-05.onnx" in reader.links
+
+
+def test_the_answer_comes_first_with_its_file(run: RunFolder) -> None:
+    content = page(gather(run))
+    answer = content[content.index('id="answer"') : content.index('id="front"')]
+    assert "net-05</strong> is the most accurate model within the budget" in answer
+    assert ">88.0%<" in answer
+    assert 'href="models/net-05.onnx"' in answer
+    assert "budget 0.500 ms: kept" in answer
+    assert content.index('id="answer"') == min(content.index(f'id="{section.name}"') for section in SECTIONS)
+
+
+def test_a_model_is_chosen_among_those_that_kept_to_the_budget(run: RunFolder) -> None:
+    rows = [row("a", 1.0, 0.8), row("b", 2.0, 0.9), row("c", 3.0, 0.95, False), row("d", 0.5, 0.99, None, "other")]
+    facts = replace(gather(run), verified=tuple(rows))
+    assert best_model(facts) == rows[1]
+    # What exceeds one budget is not the answer on another device either.
+    assert best_model(replace(facts, verified=(*rows, row("b", 1.0, 0.9, False, "other")))) == rows[0]
+    assert best_model(replace(facts, verified=(rows[2],))) is None
+
+
+def test_of_two_models_the_faster_and_better_one_is_offered() -> None:
+    rows = [
+        row("a", 1.0, 0.8),
+        row("b", 2.0, 0.8),
+        row("c", 3.0, 0.9),
+        row("d", 0.5, None),
+        row("e", 0.9, 0.9, False),
+    ]
+    assert [chosen["name"] for chosen in choices(rows)] == ["a", "c"]
+
+
+def test_before_anything_was_measured_the_next_step_is_told(make_run: MakeRun) -> None:
+    content = page(gather(make_run("fresh", measured=False)))
+    assert "No exported model has been measured yet" in content
+    assert "cars-hw train fresh" in content
+
+
+def test_what_files_say_cannot_break_out(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run("odd & <b>", data=NAUGHTY)
+    folder = run.path
+    for name in ("verified.json", "front.json"):
+        content = json.loads((folder / name).read_text())
+        for entry in content.get("models", []):
+            entry["device"] = NAUGHTY
+        (folder / name).write_text(json.dumps(content))
+    content = write_report(RunFolder.open(folder)).read_text(encoding="utf-8")
+    assert NAUGHTY not in content
+    assert Reader(content).scripts == 1
+    assert "alert(" in content
+
+
+def test_a_table_that_cannot_be_read_leaves_the_rest(make_run: MakeRun) -> None:
+    run = make_run("damaged")
+    run.table_path(0).write_text("{}")
+    content = page(gather(run))
+    assert "net-05</strong> is the most accurate" in content
+    assert "Not known:" in content
+
+
+def test_struck_networks_and_what_int8_does_are_told(run: RunFolder) -> None:
+    content = page(gather(run))
+    assert "<p>1 more networks were predicted to keep to the budget" in content
+    assert "net-06" in content
+    assert "net-03.int8 on fake: 2.00 times slower than in float, \N{MINUS SIGN}1.0 points of accuracy." in content
+
+
+def test_the_quickstart_is_repeated_by_its_own_commands(run: RunFolder) -> None:
+    commands = [command for step in steps(gather(run)) for command in step.commands]
+    assert commands == [
+        "cars-hw profile --device fake --network quick --channels 4 --layers 3 --resolution 8x8 --classes 3 "
+        "--calibration 8 --out table-fake.json",
+        "cars-hw search --data fashion-mini --table run/tables/0.json --latency 0.5ms --preset quick "
+        "--out run-again",
+        "cars-hw train run-again --top 3",
+        "cars-hw export run-again --format onnx --precision int8",
+        "cars-hw verify run-again --device fake",
+        "cars-hw report run-again",
+    ]
+
+
+def test_every_command_is_one_that_the_command_line_takes(make_run: MakeRun) -> None:
+    run = make_run("two words", limit=None, data="cifar10")
+    for step in steps(gather(run)):
+        for command in step.commands:
+            words = shlex.split(command)
+            assert words.pop(0) == "cars-hw"
+            context = main.commands[words[0]].make_context(words[0], words[1:])
+            assert context.command is main.commands[words[0]]
+    assert CliRunner().invoke(main, ["report", str(run.path)]).output.strip() == str(run.report)
+
+
+def test_settings_lead_back_to_their_preset_and_its_options() -> None:
+    def kept(name: str) -> dict[str, Any]:
+        return json.loads(json.dumps(asdict(PRESETS[name])))
+
+    for name in PRESETS:
+        assert preset_options(kept(name)) == (["--preset", name], [])
+    changed = kept("quick")
+    changed["evolution"] |= {"population": 8, "protection": "both"}
+    changed["evolution"]["rates"] = {"mutation": 0.4, "crossover": 0.4, "random": 0.2, "node": 0.5}
+    changed["training"]["batch_size"] = 64
+    options, beyond = preset_options(changed)
+    assert options[:2] == ["--preset", "quick"]
+    assert " ".join(options[2:]) == "--population 8 --protect both --random-share 0.2 --batch-size 64"
+    assert beyond == []
+    changed["training"]["momentum"] = 0.8
+    assert preset_options(changed)[1] == ["training.momentum = 0.8"]
+
+
+def test_what_no_option_says_is_said(table: LatencyTable, make_run: MakeRun) -> None:
+    step = profile(table)
+    assert any("sessions = 1" in note for note in step.notes)
+    other = replace(table, precision="int8", threads=2, plan={**table.plan, "seed": 7})
+    assert "--precision int8 --threads 2 --calibration 8 --seed 7" in profile(other).commands[0]
+    facts = gather(make_run("elsewhere", data="photos"))
+    (search,) = (step for step in steps(facts) if step.title == "Search")
+    assert any("--data-root" in note for note in search.notes)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_is_told_by_its_name_and_what_differs(name: str) -> None:
+    spec = NETWORKS[name]
+    assert network_options(spec) == ["--network", name]
+    wide: NetworkSpec = replace(spec, channels=98, resolution=(64, 96))
+    assert " ".join(network_options(wide)) == f"--network {name} --channels 98 --resolution 64x96"
+
+
+def test_a_network_that_was_trained_beside_the_front_is_there_too(make_run: MakeRun) -> None:
+    run = make_run("beside")
+    trained = run.trained()[0]
+    cells = run.front()[3].genotype
+    beside = replace(trained, name="genotype-1", genotype=Genotype(cells.normal, trained.genotype.reduce))
+    run.write_trained(beside)
+    facts = gather(run)
+    assert [candidate.name for candidate in facts.candidates][-1] == "genotype-1"
+    assert 'id="genotype-1"' in page(facts)
+    commands = [command for step in steps(facts) for command in step.commands]
+    assert "cars-hw train beside-again --top 3" in commands
+    assert shlex.join(["cars-hw", "train", "beside-again", "--genotype", beside.genotype.to_darts()]) in commands
+
+
+def test_the_page_can_be_made_from_a_copy_elsewhere(run: RunFolder, tmp_path: Path) -> None:
+    copied = shutil.copytree(run.path, tmp_path / "run")
+    assert page(gather(RunFolder(copied))) == page(gather(run))
+
+
+def test_the_page_asks_nobody_for_anything(run: RunFolder) -> None:
+    content = page(gather(run))
+    assert "default-src 'none'" in content.replace("&#x27;", "'")
+    assert not re.search(r"https?:|//[a-z]|@import|url\(|<link|<img|\ssrc=", content.replace("// ", ""))

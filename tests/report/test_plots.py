@@ -1,0 +1,155 @@
+"""Plots and bars, against positions and sums computed by hand."""
+
+from __future__ import annotations
+
+import re
+from itertools import combinations
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from cars_hw.latency import LatencyTable, Predictor
+from cars_hw.report import charts
+from cars_hw.report.bars import Bar, by_operation, by_place, draw_bars
+from cars_hw.report.markup import Html, table, tag, text
+from cars_hw.report.plot import NARROW, WIDE, Frame, Point, scatter
+from cars_hw.report.words import figure, kind_of, millions, milliseconds, parts_of, percent, size
+from cars_hw.space import SearchSpace
+
+PLAIN = Frame(width=130, height=120, left=20, right=10, top=10, bottom=10)
+"""A hundred by a hundred, 20 from the left and 10 from the top."""
+
+
+def test_what_is_not_markup_is_escaped_wherever_it_stands() -> None:
+    naughty = "<b>\"&'"
+    assert text(naughty) == "&lt;b&gt;&quot;&amp;&#x27;"
+    assert tag("p", naughty, title=naughty) == f'<p title="{text(naughty)}">{text(naughty)}</p>'
+    assert tag("p", Html("<b>1</b>")) == "<p><b>1</b></p>"
+    assert naughty not in table([naughty], [[naughty]], naughty)
+    assert tag("input", disabled=True, value=None, data_x=1.25) == '<input disabled data-x="1.2"/>'
+
+
+def test_points_lie_where_their_figures_say() -> None:
+    drawn = ElementTree.fromstring(
+        scatter([Point(0, 0, "a", "k"), Point(1, 50, "b", "k"), Point(4, 100, "<", "k")], "x", "y", frame=PLAIN)
+    )
+    circles = [(circle.get("cx"), circle.get("cy")) for circle in drawn.iter("circle")]
+    assert circles == [("20", "110"), ("45", "60"), ("120", "10")]
+    assert [title.text for title in drawn.iter("title")] == ["a", "b", "<"]
+
+
+def marks(count: int) -> list[charts.Mark]:
+    return [
+        charts.Mark(
+            f"net-{n}", 1 + 0.03 * n, 1.08 * (1 + 0.03 * n), 60 + n, 80 + n if n % 2 else None, f"{n:02d}", f"<{n}>"
+        )
+        for n in range(count)
+    ]
+
+
+@pytest.mark.parametrize("frame", [WIDE, NARROW])
+@pytest.mark.parametrize("count", [1, 2, 9, 40])
+def test_every_network_is_a_link_and_labels_touch_nothing(frame: Frame, count: int) -> None:
+    drawn = ElementTree.fromstring(charts.front(marks(count), "ms", 3.0, "budget 3 ms", frame))
+    links = list(drawn.iter("a"))
+    assert [link.get("href") for link in links] == [f"#net-{n}" for n in range(count)]
+    assert [link.get("aria-label") for link in links] == [f"<{n}>" for n in range(count)]
+    assert sum(circle.get("class") == "ring" for circle in drawn.iter("circle")) == count
+    assert sum(circle.get("class") == "disc" for circle in drawn.iter("circle")) == count // 2
+    letters = [label for label in drawn.iter("text") if label.get("class") in ("label", "limit")]
+    places = []
+    for label in letters:
+        half = charts.LETTER * len(label.text or "") / 2
+        x = float(label.get("x", 0)) - (half if label.get("text-anchor") == "end" else 0)
+        places.append((x, float(label.get("y", 0)), half))
+    for (x, y, half), (other_x, other_y, other_half) in combinations(places, 2):
+        assert abs(x - other_x) >= half + other_half - 0.2 or abs(y - other_y) >= 2 * charts.HALF - 0.2
+    rings = [
+        (float(c.get("cx", 0)), float(c.get("cy", 0))) for c in drawn.iter("circle") if c.get("class") != "halo"
+    ]
+    for x, y, half in places[1:]:
+        assert not any(abs(x - cx) < half + 4 and abs(y - 4 - cy) < charts.HALF + 4 for cx, cy in rings)
+
+
+def test_a_label_goes_where_there_is_room_or_nowhere() -> None:
+    free = charts.place_labels([(70, 60)], ["1"], [], PLAIN)
+    assert free == [charts.Label(70, 41, "1")]
+    # Above is taken, so it goes to the left; and where everything is taken, nowhere.
+    beside = charts.place_labels([(70, 60)], ["1"], [charts.Box(70, 41, 5, 5)], PLAIN)
+    assert beside == [charts.Label(70 - 12 - charts.LETTER / 2, 60, "1")]
+    assert charts.place_labels([(70, 60)], ["1"], [charts.Box(70, 60, 50, 50)], PLAIN) == [None]
+
+
+def test_each_generation_has_all_its_members_and_the_last_is_the_strongest() -> None:
+    populations = [(1, [(0.0, 0.0), (1.0, 50.0)]), (2, [(4.0, 100.0)])]
+    drawn = ElementTree.fromstring(charts.generations(populations, "ms", None, "", PLAIN))
+    first, last = (path for path in drawn.iter("path") if path.get("class") == "generation")
+    assert first.get("d") == "M20.0 110.0h0M45.0 60.0h0"
+    assert last.get("d") == "M120.0 10.0h0"
+    assert (first.get("data-generation"), last.get("data-generation")) == ("1", "2")
+    assert float(first.get("opacity", 1)) < float(last.get("opacity", 0)) == 0.9
+
+
+def test_a_trend_is_a_line_through_its_figures_in_its_band() -> None:
+    drawn = ElementTree.fromstring(charts.trend([0, 4], [25.0, 50.0], "y", [(0.0, 50.0), (25.0, 100.0)], PLAIN))
+    ways = {path.get("class"): path.get("d") for path in drawn.iter("path")}
+    assert ways["line"] == "M20.0 85.0L120.0 60.0"
+    assert ways["band"] == "M20.0 110.0L120.0 85.0L120.0 10.0L20.0 60.0Z"
+
+
+def test_bars_add_up_to_the_prediction(table: LatencyTable) -> None:
+    predictor = Predictor(table)
+    rng = np.random.default_rng(2)
+    for genotype in [SearchSpace().sample(rng) for _ in range(10)]:
+        parts, made = predictor.parts(genotype), predictor.composition(genotype)
+        breakdown = predictor.breakdown(genotype)
+        places = by_place(parts, table.spec, made.intercept_ms)
+        operations = by_operation(parts, made.intercept_ms)
+        assert sum(bar.ms for bar in places) == pytest.approx(made.ms)
+        assert sum(bar.ms for bar in operations) == pytest.approx(made.ms)
+        assert [bar.ms for bar in places[1:4]] == pytest.approx(list(breakdown.cells))
+        assert [places[0].ms, places[4].ms] == pytest.approx([breakdown.stem, breakdown.head])
+        assert [bar.name for bar in places[:5]] == [
+            "stem",
+            "cell 1",
+            "cell 2, reduction",
+            "cell 3, reduction",
+            "classifier",
+        ]
+        assert [bar.name for bar in operations[: len(breakdown.operations)]] == [
+            kind_of(kind).title for kind in breakdown.operations
+        ]
+
+
+def test_the_longest_bar_is_as_wide_as_there_is_room() -> None:
+    drawn = draw_bars([Bar("a", {"pooling": 1.0, "dilated": 3.0}), Bar("<b>", {"pooling": 2.0})], "bars")
+    assert re.findall(r"width:([\d.]+)%", drawn) == ["75.00", "25.00", "50.00"]
+    assert re.findall(r'class="ms">([^<]*)<', drawn) == ["4.000 ms", "2.000 ms"]
+    assert re.findall(r'class="share">([^<]*)<', drawn) == ["67%", "33%"]
+    assert "<b>" not in drawn
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        (figure(0.13387), "0.134"),
+        (figure(0.0047298), "0.00473"),
+        (figure(20.46), "20.5"),
+        (figure(999.6), "1,000"),
+        (figure(12345.0), "12,300"),
+        (figure(-0.5), "-0.500"),
+        (figure(0.0), "0"),
+        (milliseconds(None), "\N{EN DASH}"),
+        (milliseconds(1.0), "1.00 ms"),
+        (percent(0.8725), "87.2%"),
+        (millions(4_713_120), "4.71 M"),
+        (size(512), "1 kB"),
+        (size(167_800), "168 kB"),
+        (size(1_300_000), "1.3 MB"),
+        (parts_of(0.309)(0.0057), "0.0057 ms"),
+        (parts_of(42.0)(3.14159), "3.14 ms"),
+    ],
+)
+def test_figures_are_written_as_people_write_them(shown: str, expected: str) -> None:
+    assert shown == expected
