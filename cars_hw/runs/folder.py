@@ -292,6 +292,14 @@ class RunFolder:
             return []
         return list(self._read("verified.json").get("models", []))
 
+    def write_ranking(self, content: dict[str, Any]) -> None:
+        """Write how accuracies under shared weights and alone compare, see :mod:`cars_hw.runs.ranking`."""
+        write_json(self.path / "ranking.json", {"schema": SCHEMA, **content})
+
+    def ranking(self) -> dict[str, Any] | None:
+        """Return what :meth:`write_ranking` wrote, None before."""
+        return self._read("ranking.json") if (self.path / "ranking.json").is_file() else None
+
     def _read(self, name: str) -> dict[str, Any]:
         path = self.path / name
         try:

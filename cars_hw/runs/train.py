@@ -95,6 +95,7 @@ def train_run(
     data: DataSource,
     top: int = 5,
     genotype: Genotype | None = None,
+    chosen: Sequence[tuple[str, Genotype]] = (),
     recipe: Recipe | None = None,
     seed: int = 0,
     device: str = "cpu",
@@ -105,6 +106,8 @@ def train_run(
     ranks: Ranks = ALONE,
 ) -> list[TrainedNetwork]:
     """Train ``top`` networks of the run's front, or ``genotype`` alone, and keep their weights in the run.
+
+    Instead of either, ``chosen`` may name the networks that are to be trained.
 
     Networks start from the SuperNet's weights where the run's SuperNet has the very shapes of the network and
     ``inherit`` is set. ``jobs`` networks are trained side by side (on a CPU one a core by default), each with
@@ -124,7 +127,9 @@ def train_run(
     recipe = _resolved(recipe or recipe_of(run), device)
     if not ranks.leads:
         return _follow(data, spec, ranks)
-    if genotype is not None:
+    if chosen:
+        chosen = list(chosen)
+    elif genotype is not None:
         known = [network for network in run.front() if network.genotype.key() == genotype.key()]
         chosen = [(known[0].name if known else _name_of(genotype), genotype)]
     else:
