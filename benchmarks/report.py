@@ -49,9 +49,9 @@ def load(window: Chromium, url: str) -> tuple[float, float | None]:
 
 
 def save(path: Path, picture: bytes) -> None:
-    """Write ``picture`` to ``path`` with as few colours as a page needs: a fifth of the bytes."""
+    """Write ``picture`` to ``path`` with as few colours as a page needs: a third of the bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.open(io.BytesIO(picture)).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
+    Image.open(io.BytesIO(picture)).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 def main() -> None:

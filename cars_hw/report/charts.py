@@ -139,7 +139,7 @@ def trend(
     frame: Frame = SMALL,
 ) -> Html:
     """Return ``values`` by generation as a line; ``band`` is the range around it, generation by generation."""
-    axes = Axes(frame, numbers, [*values, *(end for ends in band for end in ends)])
+    axes = Axes(frame, numbers, [*values, *(end for ends in band for end in ends)], counted=True)
     parts = axes.draw("generation", title)
     if band:
         there = [f"{axes.across(x):.1f} {axes.down(low):.1f}" for x, (low, _) in zip(numbers, band, strict=True)]

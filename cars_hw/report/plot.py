@@ -49,13 +49,24 @@ def standalone(svg: str) -> str:
 
 
 class Axes:
-    """Two axes that reach over ``xs`` and ``ys`` in ``frame``; with ``equal`` they have one scale."""
+    """Two axes that reach over ``xs`` and ``ys`` in ``frame``.
 
-    def __init__(self, frame: Frame, xs: Sequence[float], ys: Sequence[float], *, equal: bool = False) -> None:
+    With ``equal`` they have one scale; with ``counted`` what is across is counted, and has whole numbers.
+    """
+
+    def __init__(
+        self,
+        frame: Frame,
+        xs: Sequence[float],
+        ys: Sequence[float],
+        *,
+        equal: bool = False,
+        counted: bool = False,
+    ) -> None:
         self.frame = frame
         if equal:
             xs = ys = [*xs, *ys]
-        self.x_ticks = ticks(min(xs), max(xs), 6 if frame.width > SQUARE.width else 4)
+        self.x_ticks = ticks(min(xs), max(xs), 6 if counted or frame.width > SQUARE.width else 4, whole=counted)
         self.y_ticks = ticks(min(ys), max(ys))
 
     def across(self, x: float) -> float:
@@ -137,12 +148,18 @@ def scatter(
     return drawing(frame, parts, f"{y_title} by {x_title}")
 
 
-def ticks(low: float, high: float, about: int = 5) -> list[float]:
-    """Return round numbers, evenly spaced, the first not above ``low`` and the last not below ``high``."""
+def ticks(low: float, high: float, about: int = 5, *, whole: bool = False) -> list[float]:
+    """Return round numbers, evenly spaced, the first not above ``low`` and the last not below ``high``.
+
+    With ``whole`` they are whole numbers: there is no generation 2.5.
+    """
     if not high > low:
         low, high = low - 0.5 * (abs(low) or 1), high + 0.5 * (abs(high) or 1)
     raw = (high - low) / about
+    if whole:
+        raw = max(raw, 1.0)
     power = 10.0 ** math.floor(math.log10(raw))
-    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw * 0.999)
+    factors = (1, 2, 5, 10) if whole else (1, 2, 2.5, 5, 10)
+    step = next(factor * power for factor in factors if factor * power >= raw * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [round(number * step, 12) for number in range(first, last + 1)]

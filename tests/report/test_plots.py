@@ -13,7 +13,7 @@ from cars_hw.latency import LatencyTable, Predictor
 from cars_hw.report import charts
 from cars_hw.report.bars import Bar, by_operation, by_place, draw_bars
 from cars_hw.report.markup import Html, table, tag, text
-from cars_hw.report.plot import NARROW, WIDE, Frame, Point, scatter
+from cars_hw.report.plot import NARROW, WIDE, Frame, Point, scatter, ticks
 from cars_hw.report.words import figure, kind_of, millions, milliseconds, parts_of, percent, size
 from cars_hw.space import SearchSpace
 
@@ -37,6 +37,23 @@ def test_points_lie_where_their_figures_say() -> None:
     circles = [(circle.get("cx"), circle.get("cy")) for circle in drawn.iter("circle")]
     assert circles == [("20", "110"), ("45", "60"), ("120", "10")]
     assert [title.text for title in drawn.iter("title")] == ["a", "b", "<"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "whole", "expected"),
+    [
+        (0.13, 0.39, False, [0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4]),
+        (1, 11, False, [0, 2.5, 5, 7.5, 10, 12.5]),
+        (1, 11, True, [0, 2, 4, 6, 8, 10, 12]),
+        (1, 3, True, [1, 2, 3]),
+        (2, 2, True, [1, 2, 3]),
+        (5, 5, False, [2, 4, 6, 8]),
+    ],
+)
+def test_ticks_are_round_and_reach_over_everything(
+    low: float, high: float, whole: bool, expected: list[float]
+) -> None:
+    assert ticks(low, high, 6 if whole or low < 1 else 4, whole=whole) == expected
 
 
 def marks(count: int) -> list[charts.Mark]:

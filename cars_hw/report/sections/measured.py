@@ -8,7 +8,7 @@ from typing import Any
 from cars_hw.report.facts import Facts
 from cars_hw.report.markup import Html, join, table, tag
 from cars_hw.report.plot import SQUARE, Point, scatter
-from cars_hw.report.words import milliseconds, percent, signed_percent
+from cars_hw.report.words import UNKNOWN, milliseconds, percent, signed_percent
 
 Row = Mapping[str, Any]
 
@@ -62,7 +62,9 @@ def _figures(verified: Sequence[Row]) -> Html:
     for row in sorted(verified, key=lambda row: (devices.index(row["device"]), row["name"])):
         over = row["within_budget"] is False
         budget = (
-            "none" if row["asked_ms"] is None else f"{milliseconds(row['asked_ms'])} {'missed' if over else 'kept'}"
+            UNKNOWN
+            if row["asked_ms"] is None
+            else f"{milliseconds(row['asked_ms'])} {'missed' if over else 'kept'}"
         )
         rows.append(
             [
