@@ -29,7 +29,7 @@ types: $(VENV)/developing
 	$(BIN)/mypy
 
 bench: $(VENV)/developing
-	$(BIN)/python benchmarks/supernet.py
+	$(BIN)/python benchmarks/speed.py
 
 $(VENV)/bin/python:
 	@command -v $(PYTHON) >/dev/null || { echo "Error: $(PYTHON) not found; say which one to use: make PYTHON=python3"; exit 1; }

@@ -122,8 +122,10 @@ def validate_phone(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def budgets(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Search on the table of a phone that ``validate`` wrote."""
+    """Search on the table of a phone, which is profiled unless the table is there."""
     with plugged_in() as (_, _, device):
+        if not arguments.table.exists():
+            profiled(device, arguments.network, out=arguments.table)
         return searched(LatencyTable.read(arguments.table), device, arguments.epochs)
 
 

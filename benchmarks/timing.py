@@ -20,6 +20,7 @@ def machine() -> dict[str, Any]:
         "name": platform.node(),
         "system": platform.platform(),
         "cpu": cpu_name(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "logical_cpus": os.cpu_count(),
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -38,15 +39,20 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def seconds(run: Callable[[], object]) -> float:
-    """Return how long one call takes, in seconds of wall time."""
+def seconds(run: Callable[[], object], wait: Callable[[], object] = lambda: None) -> float:
+    """Return how long one call takes, in seconds of wall time; ``wait`` waits until a GPU has done it."""
+    wait()
     start = time.perf_counter()
     run()
+    wait()
     return time.perf_counter() - start
 
 
 def take_turns(
-    contenders: Mapping[str, Callable[[], object]], rounds: int, progress: Callable[[str], None]
+    contenders: Mapping[str, Callable[[], object]],
+    rounds: int,
+    progress: Callable[[str], None],
+    wait: Callable[[], object] = lambda: None,
 ) -> dict[str, list[float]]:
     """Return every contender's seconds, one value a round.
 
@@ -57,7 +63,7 @@ def take_turns(
     for number in range(rounds):
         for name, run in contenders.items():
             progress(f"round {number + 1} of {rounds}: {name}")
-            taken[name].append(seconds(run))
+            taken[name].append(seconds(run, wait))
     progress("")
     return taken
 

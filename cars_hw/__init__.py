@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from cars_hw.report.page import write_report
     from cars_hw.runs.export import export_genotype, export_run
     from cars_hw.runs.folder import RunFolder
+    from cars_hw.runs.ranking import rank_run
     from cars_hw.runs.search import Budget, DataSource, SearchPlan, run_search
     from cars_hw.runs.train import load_trained, train_run
     from cars_hw.runs.verify import verify_run
@@ -77,6 +78,7 @@ _WHERE = {
     "network_cost": "cost",
     "open_device": "devices",
     "profile": "latency",
+    "rank_run": "runs.ranking",
     "resolve": "zoo",
     "run_search": "runs.search",
     "smallest": "latency",
@@ -116,6 +118,7 @@ __all__ = [
     "network_cost",
     "open_device",
     "profile",
+    "rank_run",
     "resolve",
     "run_search",
     "smallest",

@@ -19,6 +19,7 @@
     │   ├── ConnectionLostError the connection broke and did not come back
     │   ├── DeviceStateError    too hot, too little battery, no room
     │   └── RunnerError         what runs models on the device is missing, crashes, hangs or talks nonsense
+    ├── TrainingError           a training that went astray
     ├── ExportError             an exported file that does not do what the network does
     └── RunError                a run folder that exists, is another's, or is incomplete
 
@@ -103,6 +104,10 @@ class DeviceStateError(DeviceError):
 
 class RunnerError(DeviceError):
     """What runs models on the device is missing, crashes, hangs or talks nonsense."""
+
+
+class TrainingError(CarsHwError):
+    """A training that went astray: its loss is no longer a number."""
 
 
 class ExportError(CarsHwError):

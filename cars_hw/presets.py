@@ -8,6 +8,7 @@ from typing import Final
 from cars_hw.errors import InputError
 from cars_hw.evolution.search import EvolutionSettings
 from cars_hw.evolution.variation import VariationRates
+from cars_hw.training.recipes import RECIPES
 from cars_hw.training.settings import Recipe, SharedTraining
 
 
@@ -28,8 +29,6 @@ class Preset:
 
 
 _FEW_RANDOM: Final = VariationRates(mutation=0.45, crossover=0.45, random=0.1)
-
-_DARTS_CIFAR: Final = Recipe(epochs=600, batch_size=96, auxiliary=0.4, drop_path=0.2, cutout=16)
 
 PRESETS: Final[dict[str, Preset]] = {
     "quick": Preset(
@@ -66,14 +65,16 @@ PRESETS: Final[dict[str, Preset]] = {
             protection="size",
             rates=_FEW_RANDOM,
         ),
-        training=SharedTraining(evaluation_images=5000),
-        recipe=_DARTS_CIFAR,
+        training=SharedTraining(evaluation_images=5000, evaluation_batch=1000),
+        recipe=RECIPES["cifar10-darts"],
     ),
     "paper": Preset(
         summary="the paper's search: population 128, 50 epochs of warm-up, 45 generations of 10 epochs",
         supernet_channels=16,
         supernet_layers=8,
-        recipe=_DARTS_CIFAR,
+        # The front is judged on all 25,000 in the end.
+        training=SharedTraining(evaluation_images=5000, evaluation_batch=1000),
+        recipe=RECIPES["cifar10-darts"],
     ),
 }
 """``paper`` has the paper's protection and rates; the others what is expected to search better."""

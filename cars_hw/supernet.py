@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,6 +17,25 @@ from cars_hw.spec import CellLayout, NetworkSpec
 
 SHARED = Normalization(affine=False, running=False)
 """Shared layers are normalised by the batch: running averages over many architectures describe none."""
+
+
+Choice = tuple[int, int, str]
+"""A node, the state that it reads, and the operation between them."""
+
+
+@dataclass(frozen=True)
+class Common:
+    """What all architectures make of one batch of images in the same way, see :meth:`SuperNet.common`.
+
+    ``inputs`` are the two states that every first cell begins with, ``second`` is the first of the second cell's.
+    ``values`` has the outputs of those of the first cell's operations in ``worth`` that have been computed already.
+    """
+
+    inputs: tuple[Tensor, Tensor]
+    second: Tensor
+    worth: frozenset[Choice] = frozenset()
+    values: dict[Choice, Tensor] = field(default_factory=dict)
+    activated: dict[int, Tensor] = field(default_factory=dict)
 
 
 class SuperCell(nn.Module):
@@ -47,8 +70,12 @@ class SuperCell(nn.Module):
 
     def forward(self, before: Tensor, last: Tensor, cell: Cell) -> Tensor:
         """Return the concatenated nodes (N, 4 C, H, W) of ``cell``; both inputs' ReLU is done already."""
-        states: list[Tensor | None] = [self.preprocess_0.activated(before), self.preprocess_1.activated(last)]
-        activated: dict[int, Tensor] = {}
+        return self.along((self.preprocess_0.activated(before), self.preprocess_1.activated(last)), cell)
+
+    def along(self, inputs: tuple[Tensor, Tensor], cell: Cell, common: Common | None = None) -> Tensor:
+        """Return the concatenated nodes (N, 4 C, H, W) of ``cell`` from its preprocessed ``inputs``."""
+        states: list[Tensor | None] = list(inputs)
+        activated: dict[int, Tensor] = {} if common is None else dict(common.activated)
         for number, node in enumerate(cell):
             state: Tensor | None = None
             for edge in node:
@@ -56,16 +83,26 @@ class SuperCell(nn.Module):
                     continue
                 source = states[edge.source]
                 assert source is not None  # Genotype refuses edges from empty nodes.
-                operation = self.operation(number, edge.source, edge.operation)
-                if isinstance(operation, ReLUFirst | FactorizedReduce):
-                    if edge.source not in activated:
-                        activated[edge.source] = F.relu(source)
-                    value = operation.activated(activated[edge.source])
+                choice = (number, edge.source, edge.operation)
+                if common is not None and choice in common.worth:
+                    if choice not in common.values:
+                        common.values[choice] = self._run(choice, source, activated)
+                    value = common.values[choice]
                 else:
-                    value = operation(source)
+                    value = self._run(choice, source, activated)
                 state = value if state is None else state + value
             states.append(state)
         return concatenate_nodes(states[2:])
+
+    def _run(self, choice: Choice, source: Tensor, activated: dict[int, Tensor]) -> Tensor:
+        """Return the output of ``choice``; its source's ReLU is done once, and kept in ``activated``."""
+        operation = self.operation(*choice)
+        if isinstance(operation, ReLUFirst | FactorizedReduce):
+            if choice[1] not in activated:
+                activated[choice[1]] = F.relu(source)
+            return operation.activated(activated[choice[1]])
+        out: Tensor = operation(source)
+        return out
 
 
 class SuperNet(nn.Module):
@@ -86,20 +123,55 @@ class SuperNet(nn.Module):
 
     def forward(self, x: Tensor, genotype: Genotype) -> Tensor:
         """Return the logits (N, classes) of ``genotype`` for images (N, C_in, H, W)."""
+        return self.along(self.common(x), genotype)
+
+    def common(self, x: Tensor, genotypes: Sequence[Genotype] = (), room: int = 0) -> Common:
+        """Return what all architectures make of images ``x`` (N, C_in, H, W): stem, and what follows from it alone.
+
+        Operations of the first cell that read its inputs may be the same in many of ``genotypes``. The outputs of
+        those with the most users are kept by who comes first, as far as ``room`` bytes go.
+        """
         before, last = run_stem(self.stem, x)
         # A state is the input of two cells, and all that either does with it begins with a ReLU. One for both
         # saves the largest activations; the last cell's output goes to the classifier without.
         shared = before is last
         before = F.relu(before)
         last = before if shared else F.relu(last)
-        for index, (cell, reduction) in enumerate(zip(self.cells, self._reductions(), strict=True)):
-            out = cell(before, last, genotype.cell(reduction))
-            before, last = last, out if index == len(self.cells) - 1 else F.relu(out, inplace=True)
+        first, second = self.cells[0], self.cells[1]
+        assert isinstance(first, SuperCell)
+        assert isinstance(second, SuperCell)
+        inputs = (first.preprocess_0.activated(before), first.preprocess_1.activated(last))
+        worth: frozenset[Choice] = frozenset()
+        activated: dict[int, Tensor] = {}
+        if room:
+            worth = _worth_keeping(genotypes, inputs[0].numel() * inputs[0].element_size(), room)
+            activated = {number: F.relu(state) for number, state in enumerate(inputs)}
+        return Common(inputs, second.preprocess_0.activated(last), worth, {}, activated)
+
+    def along(self, common: Common, genotype: Genotype) -> Tensor:
+        """Return the logits (N, classes) of ``genotype`` for the images that ``common`` was made of."""
+        first, second, *others = (cell for cell in self.cells if isinstance(cell, SuperCell))
+        kinds = [genotype.cell(index in self.spec.reductions) for index in range(self.spec.layers)]
+        before = F.relu(first.along(common.inputs, kinds[0], common), inplace=True)
+        inputs = (common.second, second.preprocess_1.activated(before))
+        last = F.relu(second.along(inputs, kinds[1]), inplace=True)
+        for cell, kind in zip(others, kinds[2:], strict=True):
+            out = cell(before, last, kind)
+            before, last = last, out if cell is others[-1] else F.relu(out, inplace=True)
         logits: Tensor = self.classifier(last.mean(dim=(2, 3)))
         return logits
 
-    def _reductions(self) -> list[bool]:
-        return [index in self.spec.reductions for index in range(self.spec.layers)]
+    def parameters_of(self, genotype: Genotype) -> list[nn.Parameter]:
+        """Return the parameters along ``genotype``, in the order of the cells; the rest has no part in it."""
+        found = [*self.stem.parameters()]
+        for index, cell in enumerate(self.cells):
+            assert isinstance(cell, SuperCell)
+            found += [*cell.preprocess_0.parameters(), *cell.preprocess_1.parameters()]
+            for number, node in enumerate(genotype.cell(index in self.spec.reductions)):
+                for edge in node:
+                    if edge.is_real:
+                        found += cell.operation(number, edge.source, edge.operation).parameters()
+        return [*found, *self.classifier.parameters()]
 
     def hand_over(self, network: Network) -> None:
         """Copy the weights of ``network``'s genotype into it; what only the network has keeps its values.
@@ -121,6 +193,19 @@ class SuperNet(nn.Module):
                 assert isinstance(operations, nn.ModuleList)
                 for edge, operation in zip(real, operations, strict=True):
                     _copy(ours.operation(number, edge.source, edge.operation), operation)
+
+
+def _worth_keeping(genotypes: Sequence[Genotype], size: int, room: int) -> frozenset[Choice]:
+    """Return the first cell's operations on its inputs with most users, two at least, at ``size`` bytes each."""
+    users = Counter(
+        (number, edge.source, edge.operation)
+        for genotype in genotypes
+        for number, node in enumerate(genotype.normal)
+        for edge in node
+        # A skip is its input, and takes neither time nor room.
+        if edge.is_real and edge.source < 2 and edge.operation != "skip_connect"
+    )
+    return frozenset(choice for choice, count in users.most_common(max(0, room // max(1, size))) if count > 1)
 
 
 def _copy(source: nn.Module, target: nn.Module) -> None:

@@ -8,6 +8,8 @@ from types import TracebackType
 
 import click
 
+from cars_hw.units import format_seconds
+
 SECONDS_BETWEEN_LINES = 15.0
 
 
@@ -63,20 +65,24 @@ class _RichBars:
 
 class _Lines:
     def __init__(self) -> None:
-        self._started: dict[str, float] = {}
+        self._started: dict[str, tuple[float, int]] = {}
         self._printed: dict[str, float] = {}
         self._finished: set[str] = set()
 
     def update(self, stage: str, done: int, total: int) -> None:
         now = time.monotonic()
-        begun = self._started.setdefault(stage, now)
+        begun, before = self._started.setdefault(stage, (now, done))
         ends = done >= total and stage not in self._finished
         if not ends and (stage in self._finished or now - self._printed.get(stage, 0.0) < SECONDS_BETWEEN_LINES):
             return
         if ends:
             self._finished.add(stage)
         self._printed[stage] = now
-        click.echo(f"{stage}: {done}/{total} after {now - begun:.0f} s", err=True)
+        line = f"{stage}: {done}/{total} after {now - begun:.0f} s"
+        # What was done before, by a process that was killed, took no time of this one.
+        if before < done < total:
+            line += f", about {format_seconds((now - begun) * (total - done) / (done - before))} left"
+        click.echo(line, err=True)
 
     def say(self, line: str) -> None:
         click.echo(line, err=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -22,6 +24,13 @@ from cars_hw.cli.common import (
     training_device,
 )
 
+if TYPE_CHECKING:
+    from cars_hw.runs.folder import RunFolder, TrainedNetwork
+    from cars_hw.training.settings import Recipe
+
+CHANGES = ("epochs", "batch_size", "learning_rate", "ema", "hold_out", "precision")
+"""The options that change a recipe, by the names that they have there."""
+
 
 @click.command("train")
 @click.argument("run_path", metavar="RUN", type=FOLDER)
@@ -35,7 +44,27 @@ from cars_hw.cli.common import (
 @click.option("--genotype", type=GENOTYPE, help="Train this one instead.")
 @click.option("--data", help="Other data than the run's.")
 @data_options
-@click.option("--epochs", type=click.IntRange(1), help="Instead of the preset's.")
+@click.option(
+    "--recipe", "recipe_name", metavar="NAME", help="cifar10-darts or imagenet-cars. [that of the run's preset]"
+)
+@click.option("--epochs", type=click.IntRange(1), help="Instead of the recipe's.")
+@click.option("--batch-size", type=click.IntRange(2), help="Instead of the recipe's.")
+@click.option("--learning-rate", type=click.FloatRange(0, min_open=True), help="Instead of the recipe's.")
+@click.option(
+    "--ema",
+    type=click.FloatRange(0, 1, max_open=True),
+    help="Ship a moving average of the weights with this decay a step, such as 0.9999. [0: none]",
+)
+@click.option(
+    "--hold-out",
+    type=click.FloatRange(0, 0.5),
+    help="Share of the training images that chooses the best epoch. [0: the last epoch is taken]",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bf16", "fp16"]),
+    help="Of activations in training. [auto: bf16 or else fp16 on a GPU, float32 on a CPU]",
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--jobs", type=click.IntRange(1), help="Networks side by side. [one a core]")
 @click.option("--from-scratch", is_flag=True, help="Do not start from the shared weights.")
@@ -48,44 +77,87 @@ def command(
     data: str | None,
     data_root: Path | None,
     download: bool,
-    epochs: int | None,
+    recipe_name: str | None,
     seed: int,
     jobs: int | None,
     from_scratch: bool,
     on: str,
     as_json: bool,
+    **changes: Any,  # noqa: ANN401 -- the recipe's settings
 ) -> None:
     """Train chosen networks of a run to the end.
 
     They start from the SuperNet's shared weights where it has their very shapes. A network that was trained already
-    with the same settings is not trained again.
+    with the same settings is not trained again. Killed at any time, the same command goes on after the last epoch
+    that was finished, to the same weights.
+
+    \b
+    Several processes or GPUs share each batch, and go on by themselves if one of them dies:
+      torchrun --standalone --nproc-per-node 2 --max-restarts 3 -m cars_hw train RUN ...
     """
     from cars_hw.runs.folder import RunFolder
     from cars_hw.runs.train import train_run
     from cars_hw.training.memory import keep_freed_memory
-    from cars_hw.training.settings import Recipe
+    from cars_hw.training.ranks import joined, launched
 
+    if launched() > 1 and (jobs or 1) > 1:
+        raise click.UsageError("several processes share one network at a time: leave --jobs out")
     run = RunFolder.open(run_path)
+    recipe = _recipe(run, recipe_name, changes)
+    device = training_device(on)
     keep_freed_memory()
-    recipe = Recipe(**run.configuration["recipe"])
-    if epochs is not None:
-        recipe = replace(recipe, epochs=epochs)
-    with Bars() as bars:
-        trained = train_run(
-            run,
-            data=data_of(run.configuration["data"], data, data_root, download),
-            top=top,
-            genotype=genotype.genotype if genotype else None,
-            recipe=recipe,
-            seed=seed,
-            device=training_device(on),
-            jobs=jobs,
-            inherit=not from_scratch,
-            heard=bars.update,
-        )
+    train = partial(
+        train_run,
+        run,
+        data=data_of(run.configuration["data"], data, data_root, download),
+        top=top,
+        genotype=genotype.genotype if genotype else None,
+        recipe=recipe,
+        seed=seed,
+        device=device,
+        jobs=jobs,
+        inherit=not from_scratch,
+    )
+    with joined(device) as ranks:
+        if not ranks.leads:
+            train(ranks=ranks)
+            return
+        with Bars() as bars:
+            trained = train(heard=bars.update, say=bars.say, ranks=ranks)
     if as_json:
         print_json([network.to_dict() for network in trained])
         return
-    rows = [(network.name, percent(network.accuracy), f"{network.loss:.3f}") for network in trained]
-    print_table("Trained", ("network", "accuracy (test)", "loss"), rows)
+    _print(trained, recipe)
     click.echo(f"Next: cars-hw export {run.path}")
+
+
+def _recipe(run: RunFolder, name: str | None, changes: dict[str, Any]) -> Recipe:
+    """Return the recipe called ``name``, or else the run's, with what the options change."""
+    from cars_hw.errors import InputError
+    from cars_hw.runs.train import recipe_of
+    from cars_hw.training.recipes import named_recipe
+
+    recipe = recipe_of(run) if name is None else named_recipe(name)
+    try:
+        return replace(recipe, **{field: changes[field] for field in CHANGES if changes[field] is not None})
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def _print(trained: list[TrainedNetwork], recipe: Recipe) -> None:
+    columns = ["network", "accuracy (test)", "loss"]
+    if recipe.hold_out:
+        columns += ["accuracy (held out)", "best epoch"]
+    rows = [
+        [
+            network.name,
+            percent(network.accuracy),
+            f"{network.loss:.3f}",
+            *([percent(network.held_out_accuracy), str(network.best_epoch)] if recipe.hold_out else []),
+        ]
+        for network in trained
+    ]
+    print_table("Trained", columns, rows)
+    which = "of the epoch that was best on held-out images" if recipe.hold_out else "of the last epoch"
+    averaged = f", averaged with a decay of {recipe.ema:g} a step" if recipe.ema else ""
+    click.echo(f"The weights are those {which}{averaged}.")

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cars_hw.data.datasets import Dataset
+from cars_hw.data.photographs import crop_and_resize, jitter_colours
 from cars_hw.data.splits import mixed_order
 from cars_hw.errors import DatasetError
 
@@ -26,16 +27,23 @@ class Augmentation:
     ``crop_padding`` pixels of zeros are put around an image and a window of the image's size is cut out
     anywhere; with ``flip``, every second image on average is mirrored left to right; ``cutout`` is the side,
     in pixels, of a square that is blanked, whose centre lies anywhere in the image and which the borders
-    clip. 0 turns a step off. Raises ``ValueError`` for a negative number.
+    clip. A ``crop_scale`` above 0 takes the place of ``crop_padding``: a part of the image of at least this share
+    of its area is blown up to the image's size. ``colour_jitter`` is how far brightness, contrast and saturation
+    may be scaled up or down, and twice how far the hue may be turned (as a share of the circle). 0 turns a step
+    off. Raises ``ValueError`` for a negative number, or a share above 1.
     """
 
     crop_padding: int = 4
     flip: bool = True
     cutout: int = 0
+    crop_scale: float = 0.0
+    colour_jitter: float = 0.0
 
     def __post_init__(self) -> None:
         if self.crop_padding < 0 or self.cutout < 0:
             raise ValueError(f"crop_padding and cutout must not be negative: {self}")
+        if not (0 <= self.crop_scale <= 1 and 0 <= self.colour_jitter <= 1):
+            raise ValueError(f"crop_scale and colour_jitter must be from 0 to 1: {self}")
 
     def apply(
         self,
@@ -45,14 +53,19 @@ class Augmentation:
     ) -> Tensor:
         """Return ``images`` of shape ``(N, C, H, W)``, varied.
 
-        The crop and the flip come before ``normalise``, so that the padding is black. Cutout comes after it,
+        Crop, flip and colours come before ``normalise``, so that the padding is black. Cutout comes after it,
         so that its zeros are the data set's mean, as in the DARTS recipe. Without ``normalise`` the dtype is
         kept.
 
         The numbers are drawn on the generator's device and then moved: one on the CPU makes a CPU and a GPU
         vary the same images in the same way.
         """
-        images = self._cropped_and_flipped(images, generator)
+        if self.crop_scale:
+            images = crop_and_resize(images, self.crop_scale, self.flip, generator)
+        else:
+            images = self._cropped_and_flipped(images, generator)
+        if self.colour_jitter:
+            images = jitter_colours(images, self.colour_jitter, generator)
         if normalise is not None:
             images = normalise(images)
         return self._cut(images, generator)

@@ -70,7 +70,7 @@ class Accuracy:
             bias=fmean(errors),
             within_5=fmean(abs(error) <= 0.05 for error in errors),
             within_10=fmean(abs(error) <= 0.10 for error in errors),
-            kendall_tau=_kendall_tau(predicted, measured),
+            kendall_tau=kendall_tau(predicted, measured),
         )
 
 
@@ -254,7 +254,8 @@ def _drift(table: LatencyTable, references: Sequence[Measurement | None]) -> flo
     return median(times) / table.reference.usual_ms - 1 if times else None
 
 
-def _kendall_tau(predicted: Sequence[float], measured: Sequence[float]) -> float | None:
+def kendall_tau(predicted: Sequence[float], measured: Sequence[float]) -> float | None:
+    """Return Kendall's tau-b of the two orders, -1 to 1; None where one of them has no order."""
     from scipy.stats import kendalltau  # type: ignore[import-untyped]
 
     if len(predicted) < 2:

@@ -14,6 +14,8 @@ from cars_hw.presets import PRESETS, Preset
 from cars_hw.report.facts import Candidate, Facts
 from cars_hw.runs.folder import FrontNetwork
 from cars_hw.spec import NETWORKS, NetworkSpec
+from cars_hw.training.recipes import RECIPES
+from cars_hw.training.settings import Recipe
 
 EVOLUTION_OPTIONS = {
     "population": "--population",
@@ -23,6 +25,8 @@ EVOLUTION_OPTIONS = {
     "protection": "--protect",
 }
 TRAINING_OPTIONS = {"architectures": "--architectures", "batch_size": "--batch-size"}
+RECIPE_OPTIONS = ("epochs", "batch_size", "learning_rate", "ema", "hold_out", "precision")
+_DEFAULT_RECIPE = asdict(Recipe(epochs=1))
 
 
 class Step(NamedTuple):
@@ -108,23 +112,40 @@ def training(facts: Facts, run: str) -> list[Step]:
     notes = [
         "Whether training started from the shared weights, as it does without --from-scratch, was not written down."
     ]
-    usual = dict(facts.configuration["recipe"])
+    usual = _plain(facts.configuration["recipe"])
     for candidate in trained:
         assert candidate.trained is not None
-        recipe = _plain(candidate.trained.recipe)
-        options: list[str] = []
-        if recipe.get("epochs") != usual.get("epochs"):
-            options += ["--epochs", str(recipe.get("epochs"))]
+        options, other = recipe_options(_plain(candidate.trained.recipe), usual)
         if candidate.trained.seed:
             options += ["--seed", str(candidate.trained.seed)]
-        other = [name for name, value in recipe.items() if name != "epochs" and usual.get(name) != value]
         if other:
-            notes.append(f"{candidate.name} was trained with {_settings(recipe, other)}, which no option sets.")
+            notes.append(f"{candidate.name} was trained with {', '.join(other)}, which no option sets.")
         groups.setdefault(tuple(options), []).append(candidate)
     commands = [
         command for options, candidates in groups.items() for command in _train(facts, run, options, candidates)
     ]
     return [Step("Train", tuple(commands), tuple(notes))]
+
+
+def recipe_options(recipe: Mapping[str, Any], usual: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Return the options that lead from the run's ``usual`` recipe to ``recipe``, and the settings none leads to.
+
+    A record keeps the settings and not the recipe's name: it is the one that needs the least beside it.
+    """
+    bases = [([], usual), *((["--recipe", name], _plain(asdict(one))) for name, one in RECIPES.items())]
+    found = []
+    for named, base in bases:
+        options, other = list[str](named), list[str]()
+        for name, value in recipe.items():
+            # Runs from before a setting was known had its default.
+            if value == base.get(name, _DEFAULT_RECIPE.get(name)):
+                continue
+            if name in RECIPE_OPTIONS:
+                options += [f"--{name.replace('_', '-')}", str(value)]
+            else:
+                other.append(f"{name} = {value}")
+        found.append((options, other))
+    return min(found, key=lambda change: (len(change[1]), len(change[0])))
 
 
 def exporting(facts: Facts, run: str) -> list[Step]:

@@ -15,6 +15,7 @@ from cars_hw.genotype import Genotype
 from cars_hw.latency import LatencyTable, Predictor
 from cars_hw.report.words import milliseconds
 from cars_hw.runs.folder import FrontNetwork, Promise, RunFolder, TrainedNetwork
+from cars_hw.runs.ranking import Ranking, read_ranking
 from cars_hw.spec import NetworkSpec
 
 QUANTISED = ".int8"
@@ -113,6 +114,7 @@ class Facts:
     budgets: tuple[Budget, ...]
     history: tuple[Mapping[str, Any], ...]
     verified: tuple[Mapping[str, Any], ...]
+    ranking: Ranking | None = None
 
     @property
     def name(self) -> str:
@@ -185,6 +187,7 @@ def gather(run: RunFolder) -> Facts:
         budgets,
         tuple(run.history()),
         tuple(verified),
+        read_ranking(run),
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from cars_hw.errors import InputError
-from cars_hw.runs.search import SearchPlan, load_data, supernet_weights_of
+from cars_hw.runs.search import SearchPlan, load_data, out_of_memory, supernet_weights_of
 from cars_hw.training.shared import SuperNetWeights, torch_threads
 
 T = TypeVar("T")
@@ -81,6 +81,9 @@ def estimate(plan: SearchPlan) -> Estimate:
     try:
         with torch_threads(plan.preset.training.threads):
             step = _seconds(weights, drawn, lambda one: weights.step(images, labels, [one]))
+            # Passes may be recorded when an architecture comes again; from then on they are replayed.
+            recording = _seconds(weights, drawn, lambda one: weights.step(images, labels, [one]))
+            again = _seconds(weights, drawn, lambda one: weights.step(images, labels, [one]))
         # Together, as a population is: they are shared out over the threads.
         judged = _seconds(weights, [drawn] * 2, weights.accuracies) / len(drawn)
         judged_fully = _seconds(weights, [drawn] * 2, lambda some: weights.accuracies(some, full=True)) / len(drawn)
@@ -92,25 +95,21 @@ def estimate(plan: SearchPlan) -> Estimate:
     judgements = 2 * population * generations
     if evolution.protection in ("speed", "both"):
         judgements += population * (generations + 1)
-    epochs = evolution.warmup_epochs + generations * evolution.epochs_per_generation
-    steps = epochs * len(weights.batches) * min(plan.preset.training.architectures, population)
+    a_epoch = len(weights.batches) * min(plan.preset.training.architectures, population)
+    warm_up = evolution.warmup_epochs * a_epoch
+    steps = generations * evolution.epochs_per_generation * a_epoch
+    # At the most, all of a population are new in every generation.
+    recordings = min(population * generations, steps) if weights.records else 0
     return Estimate(
         (
-            Part("training steps, an architecture each", steps, step),
+            Part("warm-up steps, an architecture each", warm_up, step),
+            Part("steps of the population, an architecture each", steps - recordings, again),
+            *([Part("steps that are recorded for replay", recordings, recording)] if recordings else []),
             Part("architectures judged on the subset", judgements, judged),
             Part("finalists judged on all validation images", 3 * population, judged_fully),
         ),
         memory,
         on_gpu,
-    )
-
-
-def out_of_memory(plan: SearchPlan) -> str:
-    """Return in words that a GPU has too little memory, and what to lower."""
-    training = plan.preset.training
-    return (
-        f"the GPU's memory does not suffice for batches of {training.batch_size} images and judging "
-        f"{training.evaluation_batch} at a time; lower --batch-size, or search with fewer --channels or --layers"
     )
 
 

@@ -6,7 +6,7 @@
     tables/          copies of the latency tables that the search used
     history.jsonl    a line a generation
     front.json       the Pareto front
-    checkpoint/      where the search stands
+    checkpoint/      where the search and unfinished trainings stand
     trained/         weights of trained networks, each with a JSON beside it
     models/          exported models, each with its card beside it
     verified.json    what the exported models took on the device
@@ -75,7 +75,13 @@ class FrontNetwork:
 
 @dataclass(frozen=True)
 class TrainedNetwork:
-    """A network that was trained: ``accuracy`` is a fraction of the test images."""
+    """A network that was trained: ``accuracy`` is a fraction of the test images.
+
+    Its weights are those after ``best_epoch`` (counted from 1), chosen by ``held_out_accuracy`` where images were
+    held out; the recipe says so, and whether they are moving averages. ``data`` is where the images came from,
+    ``inherit`` whether the training was to begin with the SuperNet's weights. None: not written down, by an older
+    version.
+    """
 
     name: str
     genotype: Genotype
@@ -83,6 +89,10 @@ class TrainedNetwork:
     loss: float
     recipe: dict[str, Any]
     seed: int
+    best_epoch: int | None = None
+    held_out_accuracy: float | None = None
+    data: str | None = None
+    inherit: bool | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -179,8 +189,16 @@ class RunFolder:
         return self.path / "tables" / f"{index}.json"
 
     def weights_path(self, name: str) -> Path:
-        """The weights of the trained network ``name``."""
+        """The weights of the trained network ``name``: those that are exported."""
         return self.path / "trained" / f"{name}.pt"
+
+    def last_weights_path(self, name: str) -> Path:
+        """The weights of ``name`` after its last epoch, where an earlier one was better."""
+        return self.path / "trained" / f"{name}.last.pt"
+
+    def training_checkpoint(self, name: str) -> Path:
+        """Where the unfinished training of ``name`` stands."""
+        return self.path / "checkpoint" / f"train-{name}.pt"
 
     def model_path(self, name: str, model_format: str) -> Path:
         """The exported model ``name``."""
@@ -239,7 +257,22 @@ class RunFolder:
 
     def write_trained(self, network: TrainedNetwork) -> None:
         """Note that ``network`` was trained; its weights have been written before."""
-        write_json(self.weights_path(network.name).with_suffix(".json"), network.to_dict())
+        write_json(self._trained_path(network.name), network.to_dict())
+
+    def forget_trained(self, name: str) -> None:
+        """Remove what says that ``name`` was trained, before its weights become others.
+
+        What was left by a training that was killed while it wrote goes as well.
+        """
+        paths = (self._trained_path(name), self.weights_path(name), self.last_weights_path(name))
+        for path in paths:
+            for leftover in path.parent.glob(f".{path.name}.*"):
+                leftover.unlink(missing_ok=True)
+        paths[0].unlink(missing_ok=True)
+        paths[2].unlink(missing_ok=True)
+
+    def _trained_path(self, name: str) -> Path:
+        return self.path / "trained" / f"{name}.json"
 
     def trained(self) -> list[TrainedNetwork]:
         """Return the trained networks, by name."""
@@ -258,6 +291,14 @@ class RunFolder:
         if not (self.path / "verified.json").is_file():
             return []
         return list(self._read("verified.json").get("models", []))
+
+    def write_ranking(self, content: dict[str, Any]) -> None:
+        """Write how accuracies under shared weights and alone compare, see :mod:`cars_hw.runs.ranking`."""
+        write_json(self.path / "ranking.json", {"schema": SCHEMA, **content})
+
+    def ranking(self) -> dict[str, Any] | None:
+        """Return what :meth:`write_ranking` wrote, None before."""
+        return self._read("ranking.json") if (self.path / "ranking.json").is_file() else None
 
     def _read(self, name: str) -> dict[str, Any]:
         path = self.path / name

@@ -23,7 +23,7 @@ from cars_hw.evolution import checkpoint
 from cars_hw.evolution.objectives import CostObjective, excess, feasible
 from cars_hw.evolution.population import Member
 from cars_hw.evolution.search import Search
-from cars_hw.genotype import Genotype
+from cars_hw.genotype import NODES, Edge, Genotype
 from cars_hw.latency import LatencyTable, Predictor, smallest
 from cars_hw.presets import Preset
 from cars_hw.progress import Progress, silent
@@ -137,12 +137,11 @@ def run_search(
             return run
     else:
         run = None
-    data = load_data(plan)
+    search = _build(plan, load_data(plan), objectives, anchor, ranks)
     if run is None:
         run = RunFolder.create(out, configuration, _about())
     for index, budget in enumerate(plan.budgets):
         budget.table.write(run.table_path(index))
-    search = _build(plan, data, objectives, anchor, ranks)
     known = resume and run.checkpoint.is_file()
     if ranks.world > 1:
         # The others may be on machines that do not see this folder.
@@ -327,6 +326,8 @@ def _build(
     ranks: Ranks = ALONE,
 ) -> Search:
     weights = supernet_weights_of(plan, data, ranks)
+    if weights.device.type == "cuda":
+        require_memory(plan, weights)
     return Search(plan.space, objectives, weights, plan.preset.evolution, seed=plan.seed, anchor=anchor)
 
 
@@ -345,6 +346,31 @@ def supernet_weights_of(plan: SearchPlan, data: DataBundle, ranks: Ranks = ALONE
         seed=plan.seed,
         device=plan.device if ranks.world == 1 else ranks.device,
         ranks=ranks,
+    )
+
+
+def require_memory(plan: SearchPlan, weights: SuperNetWeights) -> None:
+    """Check before a search begins that its steps fit the memory, by those of the largest architecture.
+
+    Raises:
+        InputError: they do not; the message says what to lower.
+    """
+    # A separable convolution keeps more for the way back than any other operation.
+    known = [name for name in plan.space.operations if name != "none"]
+    heaviest = max(known, key=lambda name: (name.startswith("sep_conv"), name))
+    cell = tuple((Edge(heaviest, 0), Edge(heaviest, 1)) for _ in range(NODES))
+    try:
+        weights.rehearse(Genotype(normal=cell, reduce=cell))
+    except torch.OutOfMemoryError as error:
+        raise InputError(out_of_memory(plan)) from error
+
+
+def out_of_memory(plan: SearchPlan) -> str:
+    """Return in words that the memory is too small, and what to lower."""
+    training = plan.preset.training
+    return (
+        f"the GPU's memory does not suffice for batches of {training.batch_size} images and judging "
+        f"{training.evaluation_batch} at a time; lower --batch-size, or search with fewer --channels or --layers"
     )
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import queue
+import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
+from torch import Tensor
 
 from cars_hw.data import DataBundle, load
 from cars_hw.errors import InputError, RunError
@@ -22,13 +25,23 @@ from cars_hw.genotype import Genotype
 from cars_hw.network import Network
 from cars_hw.runs.folder import FrontNetwork, RunFolder, TrainedNetwork
 from cars_hw.runs.search import DataSource, require_fit
+from cars_hw.spec import NetworkSpec
 from cars_hw.supernet import SuperNet
+from cars_hw.training.checkpoints import TrainingCheckpoint
 from cars_hw.training.memory import keep_freed_memory
 from cars_hw.training.network import train_network
+from cars_hw.training.precision import resolve_precision
+from cars_hw.training.ranks import ALONE, Ranks
 from cars_hw.training.settings import Recipe
 
 Heard = Callable[[str, int, int], None]
-"""Called with a network's name, its epochs done and its epochs in all."""
+"""Called with a network's name, its steps done and its steps in all."""
+
+Said = Callable[[str], None]
+"""Called with a line for people."""
+
+SECONDS_BETWEEN_MESSAGES: Final = 0.2
+"""How often a worker says how far it is: a message costs as much as a step of a small network."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +54,20 @@ class _Job:
     seed: int
     device: str
     inherit: bool
+
+    def done_by(self, trained: TrainedNetwork) -> bool:
+        """Whether ``trained`` is what this job would come to."""
+        try:
+            recipe = _resolved(Recipe(**trained.recipe), self.device)
+        except (TypeError, ValueError):
+            # Of a version that had other settings.
+            return False
+        return (
+            (trained.name, trained.genotype.key()) == (self.name, self.genotype.key())
+            and (recipe, trained.seed) == (self.recipe, self.seed)
+            and trained.data in (None, self.data.source)
+            and trained.inherit in (None, self.inherit)
+        )
 
 
 def choose(front: Sequence[FrontNetwork], count: int) -> list[FrontNetwork]:
@@ -68,42 +95,74 @@ def train_run(
     data: DataSource,
     top: int = 5,
     genotype: Genotype | None = None,
+    chosen: Sequence[tuple[str, Genotype]] = (),
     recipe: Recipe | None = None,
     seed: int = 0,
     device: str = "cpu",
     jobs: int | None = None,
     inherit: bool = True,
     heard: Heard = lambda _name, _done, _total: None,
+    say: Said = lambda _line: None,
+    ranks: Ranks = ALONE,
 ) -> list[TrainedNetwork]:
     """Train ``top`` networks of the run's front, or ``genotype`` alone, and keep their weights in the run.
 
+    Instead of either, ``chosen`` may name the networks that are to be trained.
+
     Networks start from the SuperNet's weights where the run's SuperNet has the very shapes of the network and
     ``inherit`` is set. ``jobs`` networks are trained side by side (on a CPU one a core by default), each with
-    its share of the cores. A network that was trained with the same recipe and seed already is not trained
-    again.
+    its share of the cores. A network that was trained with the same settings already is not trained again, and
+    one whose training was killed goes on after its last epoch, to the weights that it would have had; ``say``
+    hears of it.
+
+    Several processes, ``ranks``, share every batch of one network after the other. The leading one writes, and
+    returns what it wrote; the others need the run's ``run.json`` and the data, and return nothing.
 
     Raises:
-        RunError: the run has no front yet.
-        InputError: the data does not fit the network.
+        RunError: the run has no front yet, or a checkpoint cannot be read.
+        InputError: the data does not fit the network, or the recipe not the device.
+        TrainingError: the loss of a network is no longer a number.
     """
     spec = run.network
-    recipe = recipe or Recipe(**run.configuration["recipe"])
-    if genotype is not None:
+    recipe = _resolved(recipe or recipe_of(run), device)
+    if not ranks.leads:
+        return _follow(data, spec, ranks)
+    if chosen:
+        chosen = list(chosen)
+    elif genotype is not None:
         known = [network for network in run.front() if network.genotype.key() == genotype.key()]
         chosen = [(known[0].name if known else _name_of(genotype), genotype)]
     else:
         chosen = [(network.name, network.genotype) for network in choose(run.front(), top)]
     bundle = load(data.source, root=data.root, download=data.download, resolution=spec.resolution)
     require_fit(bundle, spec)
-    done = {(network.name, network.genotype.key()): network for network in run.trained()}
-    waiting = []
-    for name, chosen_genotype in chosen:
-        before = done.get((name, chosen_genotype.key()))
-        if before is None or (before.recipe, before.seed) != (asdict(recipe), seed):
-            waiting.append(_Job(run.path, data, name, chosen_genotype, recipe, seed, device, inherit))
-    _train_all(waiting, bundle, jobs or _default_jobs(device, len(waiting)), heard)
+    planned = [
+        _Job(run.path, data, name, chosen_genotype, recipe, seed, device, inherit)
+        for name, chosen_genotype in chosen
+    ]
+    trained = run.trained()
+    waiting = [job for job in planned if not any(job.done_by(network) for network in trained)]
+    if ranks.world > 1:
+        ranks.broadcast(_to_bytes(waiting))
+        _train_here(waiting, bundle, heard, say, ranks)
+    else:
+        # By what was chosen, not by what is left of it: after a kill each network has as many threads as before it,
+        # and with other threads sums would be rounded otherwise.
+        _train_all(waiting, bundle, jobs or _default_jobs(device, len(planned)), heard, say)
     names = {name for name, _ in chosen}
     return [network for network in run.trained() if network.name in names]
+
+
+def recipe_of(run: RunFolder) -> Recipe:
+    """Return the recipe of the preset that the run was begun with.
+
+    Raises:
+        RunError: the run was made by a version with other settings.
+    """
+    try:
+        return Recipe(**run.configuration["recipe"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{run.path / 'run.json'} has no recipe that this version knows: {error}") from error
 
 
 def load_trained(run: RunFolder, trained: TrainedNetwork) -> Network:
@@ -121,6 +180,11 @@ def load_trained(run: RunFolder, trained: TrainedNetwork) -> Network:
     return network.eval()
 
 
+def _resolved(recipe: Recipe, device: str) -> Recipe:
+    """Return ``recipe`` with the precision that it comes to on ``device``: that is what decides the weights."""
+    return replace(recipe, precision=resolve_precision(recipe.precision, device))
+
+
 def _name_of(genotype: Genotype) -> str:
     """Return a name for a genotype outside of the front, so that another one does not take its files."""
     return f"genotype-{zlib.crc32(repr(genotype.key()).encode()):08x}"
@@ -133,10 +197,9 @@ def _default_jobs(device: str, networks: int) -> int:
     return max(1, min(cores, networks))
 
 
-def _train_all(waiting: Sequence[_Job], data: DataBundle, jobs: int, heard: Heard) -> None:
+def _train_all(waiting: Sequence[_Job], data: DataBundle, jobs: int, heard: Heard, say: Said) -> None:
     if jobs == 1:
-        for job in waiting:
-            _train(job, data, lambda done, total, name=job.name: heard(name, done, total))  # type: ignore[misc]
+        _train_here(waiting, data, heard, say)
         return
     threads = max(1, torch.get_num_threads() // jobs)
     # A forked torch may hang in its thread pools: the workers are started afresh.
@@ -146,21 +209,25 @@ def _train_all(waiting: Sequence[_Job], data: DataBundle, jobs: int, heard: Hear
         with ProcessPoolExecutor(jobs, mp_context=context) as pool:
             futures = [pool.submit(_train_in_worker, job, threads, messages) for job in waiting]
             try:
-                _listen(futures, messages, heard)
+                _listen(futures, messages, heard, say)
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
 
-def _listen(futures: Sequence[Future[None]], messages: Any, heard: Heard) -> None:  # noqa: ANN401 -- a proxy
+def _listen(futures: Sequence[Future[None]], messages: Any, heard: Heard, say: Said) -> None:  # noqa: ANN401 -- a proxy
     pending = set(futures)
     while pending:
         finished, pending = wait(pending, timeout=0.2)
         while True:
             try:
-                heard(*messages.get_nowait())
+                message = messages.get_nowait()
             except queue.Empty:
                 break
+            if isinstance(message, str):
+                say(message)
+            else:
+                heard(*message)
         for future in finished:
             future.result()
 
@@ -169,24 +236,108 @@ def _train_in_worker(job: _Job, threads: int, messages: Any) -> None:  # noqa: A
     torch.set_num_threads(threads)
     keep_freed_memory()
     data = load(job.data.source, root=job.data.root, resolution=RunFolder(job.run).network.resolution)
-    _train(job, data, lambda done, total: messages.put((job.name, done, total)))
+    sent = -SECONDS_BETWEEN_MESSAGES
+
+    def heard(name: str, done: int, total: int) -> None:
+        nonlocal sent
+        now = time.monotonic()
+        if done == total or now - sent >= SECONDS_BETWEEN_MESSAGES:
+            sent = now
+            messages.put((name, done, total))
+
+    _train(job, data, heard, messages.put)
 
 
-def _train(job: _Job, data: DataBundle, progress: Callable[[int, int], None]) -> None:
+def _train_here(waiting: Sequence[_Job], data: DataBundle, heard: Heard, say: Said, ranks: Ranks = ALONE) -> None:
+    for job in waiting:
+        _train(job, data, heard, say, ranks)
+
+
+def _train(job: _Job, data: DataBundle, heard: Heard, say: Said, ranks: Ranks = ALONE) -> None:
     run = RunFolder(job.run)
-    spec = run.network
+    checkpoint = TrainingCheckpoint(
+        run.training_checkpoint(job.name), _about(job, data, run.network), lambda line: say(f"{job.name}: {line}")
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job.seed)
-        network = Network(spec, job.genotype, auxiliary=job.recipe.auxiliary > 0)
+        network = Network(run.network, job.genotype, auxiliary=job.recipe.auxiliary > 0)
         if job.inherit:
             _inherit(run, network)
-        result = train_network(network, data, job.recipe, seed=job.seed, device=job.device, progress=progress)
-    network.auxiliary = None
-    with replacing(run.weights_path(job.name)) as temporary:
-        torch.save(network.cpu().state_dict(), temporary)
+        result = train_network(
+            network,
+            data,
+            job.recipe,
+            seed=job.seed,
+            device=job.device,
+            ranks=ranks,
+            checkpoint=checkpoint,
+            progress=lambda done, total: heard(job.name, done, total),
+        )
+    # Killed in between, there are weights without a record, which are not used, and the checkpoint to go on from.
+    run.forget_trained(job.name)
+    _save(network.state_dict(), run.weights_path(job.name))
+    if result.last is not None:
+        _save(result.last, run.last_weights_path(job.name))
     run.write_trained(
-        TrainedNetwork(job.name, job.genotype, result.accuracy, result.loss, asdict(job.recipe), job.seed)
+        TrainedNetwork(
+            job.name,
+            job.genotype,
+            result.accuracy,
+            result.loss,
+            asdict(job.recipe),
+            job.seed,
+            best_epoch=result.best_epoch,
+            held_out_accuracy=result.held_out_accuracy,
+            data=job.data.source,
+            inherit=job.inherit,
+        )
     )
+    checkpoint.remove()
+
+
+def _save(weights: Mapping[str, Tensor], path: Path) -> None:
+    """Write ``weights`` without those of the auxiliary head, which never ships."""
+    shipped = {name: value.cpu() for name, value in weights.items() if not name.startswith("auxiliary.")}
+    with replacing(path) as temporary:
+        torch.save(shipped, temporary)
+
+
+def _about(job: _Job, data: DataBundle, spec: NetworkSpec) -> dict[str, str | float | bool | None]:
+    """Return all that decides the weights that ``job`` ends with, but for the machine."""
+    return {
+        "genotype": json.dumps(job.genotype.to_dict()),
+        "network": json.dumps(spec.to_dict()),
+        "data": f"{job.data.source}: {len(data.train)} training images",
+        "seed": job.seed,
+        "inherit": job.inherit,
+        **{f"recipe.{name}": value for name, value in asdict(job.recipe).items()},
+    }
+
+
+def _follow(data: DataSource, spec: NetworkSpec, ranks: Ranks) -> list[TrainedNetwork]:
+    """Share the leading process's trainings; it tells which, and with what weights they begin."""
+    told = json.loads(ranks.broadcast(None))
+    # After the leading process: it may have had to fetch them.
+    bundle = load(data.source, root=data.root, resolution=spec.resolution)
+    for job in told:
+        recipe, genotype = Recipe(**job["recipe"]), Genotype.from_dict(job["genotype"])
+        network = Network(spec, genotype, auxiliary=recipe.auxiliary > 0)
+        with torch.random.fork_rng(devices=[]):
+            train_network(network, bundle, recipe, seed=job["seed"], device=job["device"], ranks=ranks)
+    return []
+
+
+def _to_bytes(jobs: Sequence[_Job]) -> bytes:
+    told = [
+        {
+            "genotype": job.genotype.to_dict(),
+            "recipe": asdict(job.recipe),
+            "seed": job.seed,
+            "device": job.device,
+        }
+        for job in jobs
+    ]
+    return json.dumps(told).encode()
 
 
 def _inherit(run: RunFolder, network: Network) -> None:

@@ -1,27 +1,245 @@
-"""Training a chosen network to the end."""
+"""Training a chosen network to the end, epoch by epoch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from cars_hw.data import Augmentation, DataBundle, EvaluationBatches, TrainingBatches
+from cars_hw.data import (
+    Augmentation,
+    DataBundle,
+    Dataset,
+    EvaluationBatches,
+    TrainingBatches,
+    stratified_split,
+)
+from cars_hw.errors import InputError, TrainingError
 from cars_hw.network import Network
-from cars_hw.training.settings import Recipe, cosine
+from cars_hw.training.checkpoints import TrainingCheckpoint, from_bytes, to_bytes
+from cars_hw.training.precision import autocast, resolve_precision
+from cars_hw.training.ranks import ALONE, Ranks
+from cars_hw.training.settings import Recipe
 
 EVALUATION_BATCH = 500
+
+Weights = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What training came to: accuracy on the test images (a fraction) and the last epoch's mean loss."""
+    """What training came to.
+
+    ``accuracy`` is a fraction of the test images; ``loss`` is the last epoch's mean. ``best_epoch`` counts from 1;
+    ``held_out_accuracy`` is its fraction of the held-out images, None where nothing was held out. ``last`` has the
+    weights after the last epoch, on the CPU, where the best are others.
+    """
 
     accuracy: float
     loss: float
+    best_epoch: int
+    held_out_accuracy: float | None = None
+    last: Weights | None = None
+
+
+@dataclass(frozen=True)
+class _Best:
+    epoch: int
+    accuracy: float
+    weights: Weights
+
+
+class NetworkTraining:
+    """A network that is being trained, in place: what changes from epoch to epoch, and one epoch of it.
+
+    Of several processes, ``ranks``, each has the same batches and trains on every ``world``-th image of them;
+    gradients are put together, so that the weights are the same everywhere. Batch normalisation sees the images of
+    its own process; its running averages are put together after every epoch.
+
+    Raises:
+        InputError: the precision is not for the device, or batches are too small for so many processes.
+        DatasetError: there are too few images.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        data: DataBundle,
+        recipe: Recipe,
+        *,
+        seed: int,
+        device: torch.device | str = "cpu",
+        ranks: Ranks = ALONE,
+    ) -> None:
+        if recipe.batch_size < 2 * ranks.world:
+            raise InputError(
+                f"a batch of {recipe.batch_size} images cannot be shared by {ranks.world} processes: each needs 2; "
+                "make it larger with --batch-size, or start fewer processes"
+            )
+        self.device = ranks.device if ranks.world > 1 else torch.device(device)
+        self.network = network.to(self.device).to(memory_format=torch.channels_last)
+        self.data = data
+        self.recipe = recipe
+        self.seed = seed
+        self.ranks = ranks
+        self.precision = resolve_precision(recipe.precision, self.device)
+        train, self.held_out = hold_out(data.train, recipe.hold_out, seed)
+        self.batches = TrainingBatches(
+            train,
+            recipe.batch_size,
+            data.mean,
+            data.std,
+            Augmentation(recipe.crop_padding, True, recipe.cutout, recipe.crop_scale, recipe.colour_jitter),
+            device=self.device,
+        )
+        # Batch normalisation needs two images in every process: a last batch that is smaller is left out.
+        rest = len(train) - (len(self.batches) - 1) * recipe.batch_size
+        self.steps = len(self.batches) - (rest < 2 * ranks.world)
+        if self.steps == 0:
+            raise InputError(f"{len(train)} images cannot be shared by {ranks.world} processes: each needs 2")
+        self.optimizer = torch.optim.SGD(
+            network.parameters(), recipe.learning_rate, recipe.momentum, weight_decay=recipe.weight_decay
+        )
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+        self.averaged: AveragedModel | None = None
+        if recipe.ema > 0:
+            update = get_ema_multi_avg_fn(recipe.ema)  # type: ignore[no-untyped-call]
+            self.averaged = AveragedModel(network, multi_avg_fn=update, use_buffers=True)
+        self.generator = torch.Generator().manual_seed(seed)
+        self.epoch = 0
+        self.loss = 0.0
+        self.best: _Best | None = None
+
+    @property
+    def judged(self) -> Network:
+        """The network whose weights are judged and shipped: the moving average, where there is one."""
+        if self.averaged is None:
+            return self.network
+        return cast(Network, self.averaged.module)
+
+    def run_epoch(self, progress: Callable[[int, int], None] = lambda _done, _total: None) -> None:
+        """Train for one epoch; ``progress`` hears of each step, of those of all epochs.
+
+        Raises:
+            TrainingError: the loss is no longer a number.
+        """
+        recipe, ranks = self.recipe, self.ranks
+        total = recipe.epochs * self.steps
+        self.network.train()
+        self.network.drop_path = recipe.drop_path * self.epoch / recipe.epochs
+        # Drop-path draws from torch's own generator of the device. Its numbers follow from the epoch, so that an
+        # epoch can be repeated, and differ between processes, whose images differ.
+        torch.manual_seed(_seed_of(self.seed, self.epoch, ranks.rank))
+        loss = torch.zeros((), device=self.device)
+        for step, (images, labels) in enumerate(self.batches.epoch(self.generator)):
+            if step == self.steps:
+                break
+            progress(self.epoch * self.steps + step, total)
+            rate = recipe.rate(self.epoch + step / self.steps)
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            loss += self._step(images, labels)
+        self.loss = float(ranks.add(loss)) / self.steps
+        if not np.isfinite(self.loss):
+            raise TrainingError(
+                f"the loss is {self.loss} in epoch {self.epoch + 1} of {recipe.epochs}; train again with a lower "
+                "--learning-rate, or with --precision float32"
+            )
+        self._unite_buffers()
+        self.epoch += 1
+        self._choose()
+        progress(self.epoch * self.steps, total)
+
+    def state(self) -> dict[str, Any]:
+        """Return all that :meth:`restore` needs to go on as if nothing had happened; tensors are not copied."""
+        return {
+            "epoch": self.epoch,
+            "loss": self.loss,
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "averaged": self.averaged.state_dict() if self.averaged else None,
+            "generator": self.generator.get_state(),
+            "best": vars(self.best) if self.best else None,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Bring the training to ``state``, which :meth:`state` returned for the same network and recipe."""
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.averaged is not None:
+            self.averaged.load_state_dict(state["averaged"])
+        self.generator.set_state(state["generator"])
+        self.epoch = state["epoch"]
+        self.loss = state["loss"]
+        self.best = _Best(**state["best"]) if state["best"] else None
+
+    def finish(self) -> TrainingResult:
+        """Give the network its best weights and return what they are worth.
+
+        The test images are looked at here, once: nothing is chosen by them.
+        """
+        last = _copy(self.judged)
+        best = self.best or _Best(self.epoch, 0.0, last)
+        self.network.load_state_dict(best.weights)
+        accuracy = accuracy_on(self.network, self.data.test, self.data, device=self.device)
+        return TrainingResult(
+            accuracy,
+            self.loss,
+            best.epoch,
+            held_out_accuracy=best.accuracy if self.best else None,
+            last=last if best.epoch != self.epoch else None,
+        )
+
+    def _step(self, images: Tensor, labels: Tensor) -> Tensor:
+        recipe, ranks = self.recipe, self.ranks
+        images_here, labels_here = images[ranks.rank :: ranks.world], labels[ranks.rank :: ranks.world]
+        self.optimizer.zero_grad(set_to_none=True)
+        with autocast(self.precision, self.device):
+            logits, auxiliary = self.network.forward_with_auxiliary(images_here)
+            loss = F.cross_entropy(logits, labels_here, label_smoothing=recipe.label_smoothing)
+            if auxiliary is not None:
+                aside = F.cross_entropy(auxiliary, labels_here, label_smoothing=recipe.label_smoothing)
+                loss = loss + recipe.auxiliary * aside
+        # Summed over the processes, the mean over all images of the batch.
+        loss = loss * (len(labels_here) / len(labels))
+        torch.autograd.backward(self.scaler.scale(loss))
+        ranks.add_gradients(self.network.parameters())
+        self.scaler.unscale_(self.optimizer)
+        nn.utils.clip_grad_norm_(self.network.parameters(), recipe.gradient_clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.network)
+        return loss.detach()
+
+    def _unite_buffers(self) -> None:
+        """Give every process the mean of the running averages of all."""
+        if self.ranks.world == 1:
+            return
+        networks = [self.network] if self.averaged is None else [self.network, self.averaged.module]
+        buffers = [buffer for network in networks for buffer in network.buffers() if buffer.is_floating_point()]
+        if not buffers:
+            return
+        mean = self.ranks.add(torch.cat([buffer.reshape(-1) for buffer in buffers])) / self.ranks.world
+        for buffer, part in zip(buffers, torch.split(mean, [buffer.numel() for buffer in buffers]), strict=True):
+            buffer.copy_(part.view(buffer.shape))
+
+    def _choose(self) -> None:
+        """Keep the weights if no epoch before was better on the held-out images."""
+        if self.held_out is None:
+            return
+        accuracy = accuracy_on(self.judged, self.held_out, self.data, device=self.device)
+        # Of equals the later, which has learnt for longer.
+        if self.best is None or accuracy >= self.best.accuracy:
+            self.best = _Best(self.epoch, accuracy, _copy(self.judged))
 
 
 def train_network(
@@ -31,73 +249,70 @@ def train_network(
     *,
     seed: int,
     device: torch.device | str = "cpu",
+    ranks: Ranks = ALONE,
+    checkpoint: TrainingCheckpoint | None = None,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> TrainingResult:
-    """Train ``network`` in place on all training images of ``data``; ``progress`` hears of each epoch.
+    """Train ``network`` in place and leave it with its best weights; ``progress`` hears of each step.
 
-    The test images are looked at once, after the last epoch: nothing is chosen by them.
+    With ``checkpoint`` it is written after every epoch, and a training that was killed goes on after the last one
+    that it finished, to the same weights. Of several processes, ``ranks``, the leading one reads and writes it.
+
+    Raises:
+        TrainingError: the loss is no longer a number; the checkpoint is that of the epoch before.
+        RunError: the checkpoint cannot be read.
+        InputError: see :class:`NetworkTraining`.
     """
-    target = torch.device(device)
-    network.to(target).to(memory_format=torch.channels_last)
-    batches = TrainingBatches(
-        data.train,
-        recipe.batch_size,
-        data.mean,
-        data.std,
-        Augmentation(recipe.crop_padding, True, recipe.cutout),
-        device=target,
-    )
-    optimizer = torch.optim.SGD(
-        network.parameters(), recipe.learning_rate, recipe.momentum, weight_decay=recipe.weight_decay
-    )
+    training = NetworkTraining(network, data, recipe, seed=seed, device=device, ranks=ranks)
+    if ranks.leads and checkpoint is not None:
+        kept = checkpoint.load()
+        if kept is not None:
+            training.restore(kept)
+    if ranks.world > 1:
+        # The others may have begun with other weights, and may be on machines that do not see the checkpoint.
+        begun = ranks.broadcast(to_bytes(training.state()) if ranks.leads else None)
+        training.restore(from_bytes(begun))
+    while training.epoch < recipe.epochs:
+        training.run_epoch(progress)
+        if ranks.leads and checkpoint is not None:
+            checkpoint.save(training.state())
+    return training.finish()
+
+
+def hold_out(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset | None]:
+    """Return ``dataset`` without ``share`` of each class, and that share; all of it and None where it is 0.
+
+    Raises:
+        InputError: the share is not a single image.
+    """
+    if share == 0:
+        return dataset, None
     generator = torch.Generator().manual_seed(seed)
-    # Drop-path draws from torch's own generator of the device; seeded here so that a seed says it all.
-    torch.manual_seed(seed)
-    loss = torch.zeros((), device=target)
-    for epoch in range(recipe.epochs):
-        progress(epoch, recipe.epochs)
-        network.train()
-        network.drop_path = recipe.drop_path * epoch / recipe.epochs
-        loss = torch.zeros((), device=target)
-        for step, (images, labels) in enumerate(batches.epoch(generator)):
-            _set_rate(optimizer, recipe, epoch + step / len(batches))
-            loss += _step(network, optimizer, recipe, images, labels)
-        loss /= len(batches)
-    progress(recipe.epochs, recipe.epochs)
-    return TrainingResult(test_accuracy(network, data, device=target), float(loss))
+    train, held = stratified_split(dataset.labels, [1 - share, share], generator)
+    if len(held) == 0:
+        raise InputError(f"{share:g} of {len(dataset)} training images is not a single one; hold out more, or 0")
+    return dataset.select(train), dataset.select(held)
 
 
 @torch.inference_mode()
-def test_accuracy(network: nn.Module, data: DataBundle, *, device: torch.device | str = "cpu") -> float:
-    """Return the accuracy on all test images, a fraction, with the network's running averages."""
+def accuracy_on(
+    network: nn.Module, dataset: Dataset, data: DataBundle, *, device: torch.device | str = "cpu"
+) -> float:
+    """Return the accuracy on ``dataset``, a fraction, with the network's running averages.
+
+    Images are normalised as those of ``data``.
+    """
     network.eval()
-    batches = EvaluationBatches(data.test, EVALUATION_BATCH, data.mean, data.std, device)
+    batches = EvaluationBatches(dataset, EVALUATION_BATCH, data.mean, data.std, device)
     right = torch.zeros((), dtype=torch.int64, device=device)
     for images, labels in batches:
         right += (network(images).argmax(dim=1) == labels).sum()
-    return int(right) / len(data.test)
+    return int(right) / len(dataset)
 
 
-def _set_rate(optimizer: torch.optim.Optimizer, recipe: Recipe, epoch: float) -> None:
-    rate = cosine(epoch / recipe.epochs, recipe.learning_rate, 0.0)
-    if epoch < recipe.warmup_epochs:
-        rate = recipe.learning_rate * (epoch + 1e-3) / recipe.warmup_epochs
-    for group in optimizer.param_groups:
-        group["lr"] = rate
+def _copy(network: nn.Module) -> Weights:
+    return {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
 
 
-def _step(
-    network: Network, optimizer: torch.optim.Optimizer, recipe: Recipe, images: Tensor, labels: Tensor
-) -> Tensor:
-    optimizer.zero_grad(set_to_none=True)
-    bf16 = images.is_cuda and torch.cuda.is_bf16_supported()
-    with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=bf16):
-        logits, auxiliary = network.forward_with_auxiliary(images)
-        loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
-        if auxiliary is not None:
-            aside = F.cross_entropy(auxiliary, labels, label_smoothing=recipe.label_smoothing)
-            loss = loss + recipe.auxiliary * aside
-    torch.autograd.backward(loss)
-    nn.utils.clip_grad_norm_(network.parameters(), recipe.gradient_clip)
-    optimizer.step()
-    return loss.detach()
+def _seed_of(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))

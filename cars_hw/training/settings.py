@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
+
+TrainingPrecision = Literal["auto", "float32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True)
@@ -34,11 +37,19 @@ class SharedTraining:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a chosen network is trained to the end.
+    """How a chosen network is trained to the end; :mod:`cars_hw.training.recipes` has the published ones.
 
-    The learning rate rises linearly over ``warmup_epochs`` and then falls to zero along a cosine, step by
-    step. ``auxiliary`` weighs the auxiliary head's loss (0: no such head); ``drop_path`` is reached at the
-    last epoch.
+    The learning rate rises linearly over ``warmup_epochs`` and then falls to zero by ``schedule``, step by step;
+    the schedule counts from the first epoch. ``auxiliary`` weighs the auxiliary head's loss (0: no such head);
+    ``drop_path`` is reached at the last epoch. A ``crop_scale`` above 0 takes the place of ``crop_padding``; see
+    :class:`~cars_hw.data.Augmentation` for what varies images.
+
+    ``ema`` is the decay of an exponential moving average of the weights, a step at a time, which is then what is
+    judged and shipped (0: none). ``hold_out`` is the share of the training images that is not trained on, and that
+    chooses the best epoch (0: the last epoch is taken). ``precision`` is that of activations: see
+    :func:`~cars_hw.training.precision.resolve_precision`.
+
+    Raises ``ValueError`` for what no training can be.
     """
 
     epochs: int
@@ -53,6 +64,32 @@ class Recipe:
     label_smoothing: float = 0.0
     crop_padding: int = 4
     cutout: int = 0
+    schedule: Literal["cosine", "linear"] = "cosine"
+    crop_scale: float = 0.0
+    colour_jitter: float = 0.0
+    ema: float = 0.0
+    hold_out: float = 0.0
+    precision: TrainingPrecision = "auto"
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1:
+            raise ValueError(f"a training has at least one epoch, not {self.epochs}")
+        for name in ("ema", "hold_out", "drop_path"):
+            value = getattr(self, name)
+            if not 0 <= value < 1:
+                raise ValueError(f"{name} must be at least 0 and below 1, not {value}")
+        if self.schedule not in ("cosine", "linear"):
+            raise ValueError(f"unknown schedule '{self.schedule}'; known: cosine, linear")
+
+    def rate(self, epoch: float) -> float:
+        """Return the learning rate at ``epoch``, a step's share of it included: 0 at the beginning."""
+        if epoch < self.warmup_epochs:
+            # A step at a rate of exactly zero would be a step for nothing.
+            return self.learning_rate * (epoch + 1e-3) / self.warmup_epochs
+        position = min(epoch / self.epochs, 1.0)
+        if self.schedule == "linear":
+            return self.learning_rate * (1 - position)
+        return cosine(position, self.learning_rate, 0.0)
 
 
 def cosine(position: float, start: float, end: float) -> float:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import Any
+from contextlib import ExitStack, contextmanager
+from typing import Any, Final
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from cars_hw.data import (
@@ -21,18 +21,23 @@ from cars_hw.data import (
     stratified_split,
 )
 from cars_hw.genotype import Genotype
-from cars_hw.supernet import SuperNet
+from cars_hw.supernet import Common, SuperNet
+from cars_hw.training.passes import RECORD_AT, CudaRecorder, GraphedPasses, Passes, PlainPasses, Recorder
 from cars_hw.training.ranks import ALONE, Ranks
 from cars_hw.training.settings import SharedTraining, cosine
 
 Batch = tuple[Tensor, Tensor]
+
+_ROOM: Final = {False: 256 << 20, True: 2 << 30}
+"""Bytes for what architectures have in common, in a computer's memory and in a GPU's."""
 
 
 class SuperNetWeights:
     """Trains and judges a SuperNet; what :class:`cars_hw.evolution.search.SharedWeights` asks for.
 
     The training images are split once, stratified by ``seed``: one part trains the weights, the other judges
-    the architectures. Several processes share the work by ``ranks``, and all have the same weights.
+    the architectures. Several processes share the work by ``ranks``, and all have the same weights. Passes are
+    recorded by ``recorder`` and replayed: by CUDA graphs on a GPU unless told otherwise, elsewhere not.
     """
 
     def __init__(
@@ -45,6 +50,7 @@ class SuperNetWeights:
         seed: int,
         device: torch.device | str = "cpu",
         ranks: Ranks = ALONE,
+        recorder: Recorder | None = None,
     ) -> None:
         self.ranks = ranks
         self.device = torch.device(device)
@@ -70,14 +76,30 @@ class SuperNetWeights:
             EvaluationBatches(data.train.select(part), settings.evaluation_batch, data.mean, data.std, self.device)
             for part in (subset, valid)
         )
+        self.parameters = list(self.supernet.parameters())
+        on_gpu = self.device.type == "cuda"
         self.optimizer = torch.optim.SGD(
-            self.supernet.parameters(),
+            self.parameters,
             lr=settings.learning_rate,
             momentum=settings.momentum,
             weight_decay=settings.weight_decay,
+            fused=on_gpu or recorder is not None,
+        )
+        self._fill_momenta()
+        if recorder is None and on_gpu:
+            recorder = CudaRecorder()
+        self.passes: Passes = (
+            PlainPasses(self.supernet, self._autocast)
+            if recorder is None
+            else GraphedPasses(self.supernet, self._autocast, recorder)
         )
         self.generator = torch.Generator().manual_seed(seed + 1)
         self._before = self._copied_weights()
+
+    @property
+    def records(self) -> bool:
+        """Whether passes are recorded when an architecture comes again, and replayed from then on."""
+        return isinstance(self.passes, GraphedPasses)
 
     def train(self, draw: Callable[[int], Sequence[Genotype]]) -> float:
         """Train one epoch and return its mean loss.
@@ -99,20 +121,37 @@ class SuperNetWeights:
     def step(self, images: Tensor, labels: Tensor, genotypes: Sequence[Genotype]) -> Tensor:
         """Take one step on a minibatch and return the part of its loss that is this process's, detached.
 
-        Parameters that no drawn architecture uses keep a gradient of None, which is what makes the optimiser
-        pass them by: no momentum, no decay.
+        Parameters that no drawn architecture uses keep a gradient of None, and the optimiser passes them by: no
+        momentum, no decay.
         """
-        self.optimizer.zero_grad(set_to_none=True)
+        self.passes.clear()
         total = torch.zeros((), device=self.device)
         for genotype in self.ranks.share(genotypes):
-            with self._autocast():
-                loss = F.cross_entropy(self.supernet(images, genotype), labels) / len(genotypes)
-            torch.autograd.backward(loss)
-            total += loss.detach()
-        self.ranks.add_gradients(self.supernet.parameters())
-        torch.nn.utils.clip_grad_norm_(self.supernet.parameters(), self.settings.gradient_clip)
-        self.optimizer.step()
+            total += self.passes.run(images, labels, genotype, 1 / len(genotypes))
+        self.ranks.add_gradients(self.parameters)
+        touched = [one for one in self.parameters if one.grad is not None]
+        torch.nn.utils.clip_grad_norm_(touched, self.settings.gradient_clip)
+        (group,) = self.optimizer.param_groups
+        group["params"] = touched
+        try:
+            self.optimizer.step()
+        finally:
+            group["params"] = self.parameters
         return total
+
+    def rehearse(self, genotype: Genotype) -> None:
+        """Do what takes memory, with ``genotype``, and change nothing: a pass of each kind, and a judgement.
+
+        Raises:
+            torch.OutOfMemoryError: there is too little of it.
+        """
+        images, labels = next(self.batches.epoch(torch.Generator().manual_seed(0)))
+        self.supernet.train()
+        # Again and again, so that it is recorded where passes are.
+        for _ in range(RECORD_AT + 1):
+            self.passes.run(images, labels, genotype, 1.0)
+        self.passes.clear()
+        evaluate(self.supernet, [genotype], itertools.islice(self._full, 1), self._autocast)
 
     def remember(self) -> None:
         """Keep the present weights as those of the generation before."""
@@ -139,9 +178,19 @@ class SuperNetWeights:
         """Take up the state that :meth:`state` returned."""
         self.supernet.load_state_dict(state["supernet"])
         self._before = {name: value.to(self.device) for name, value in state["before"].items()}
+        fused = self.optimizer.param_groups[0]["fused"]
         self.optimizer.load_state_dict(state["optimizer"])
+        # That is a matter of the device, not of where the search stands.
+        self.optimizer.param_groups[0]["fused"] = fused
+        self._fill_momenta()
         self.epoch = state["epoch"]
         self.generator.set_state(state["generator"].cpu())
+
+    def _fill_momenta(self) -> None:
+        """Give every parameter a momentum of zero that has none: a fused step wants all of them, or none."""
+        for one in self.parameters:
+            if "momentum_buffer" not in self.optimizer.state[one]:
+                self.optimizer.state[one]["momentum_buffer"] = torch.zeros_like(one)
 
     def _copied_weights(self) -> dict[str, Tensor]:
         return copy.deepcopy(self.supernet.state_dict())
@@ -181,32 +230,40 @@ def evaluate(
     genotypes: Sequence[Genotype],
     batches: Iterable[Batch],
     autocast: Callable[[], torch.autocast],
+    room: int | None = None,
 ) -> list[float]:
     """Return each genotype's accuracy under the shared weights, a fraction of the images in ``batches``.
 
-    Batch normalisation uses each batch's own statistics, and all genotypes see the same batches. On a CPU the
-    genotypes are shared out over torch's threads, one each: an operation on a small activation is over before a
-    second thread has woken up. On a GPU the counts stay there until the end, so that it never waits for Python.
+    Batch normalisation uses each batch's own statistics, and all genotypes see the same batches, one after the
+    other, so that what they have in common is computed once a batch; ``room`` bytes are spent on the first cell's
+    operations (None: what the device is thought to have). On a CPU the genotypes are shared out over torch's
+    threads, one each: an operation on a small activation is over before a second thread has woken up. On a GPU the
+    counts stay there until the end, so that it never waits for Python.
     """
     supernet.train()
-    prepared = list(batches)
-    images_in_all = sum(len(labels) for _, labels in prepared)
-
-    @torch.inference_mode()
-    def hits(genotype: Genotype) -> Tensor:
-        right = torch.zeros((), dtype=torch.int64, device=prepared[0][1].device)
-        for images, labels in prepared:
-            with autocast():
-                logits = supernet(images, genotype)
-            right += (logits.argmax(dim=1) == labels).sum()
-        return right
-
+    counts: list[Tensor] = []
+    images_in_all = 0
     threads = torch.get_num_threads()
-    if prepared[0][0].is_cuda or threads == 1:
-        counts = [hits(genotype) for genotype in genotypes]
-    else:
-        with ThreadPoolExecutor(threads, initializer=lambda: torch.set_num_threads(1)) as pool:
-            counts = list(pool.map(hits, genotypes))
-        # The workers' setting is what threads that start later would begin with.
-        torch.set_num_threads(threads)
+    with ExitStack() as stack:
+        pool: ThreadPoolExecutor | None = None
+        for images, labels in batches:
+            images_in_all += len(labels)
+            with torch.inference_mode(), autocast():
+                share = _ROOM[images.is_cuda] if room is None else room
+                common = supernet.common(images, genotypes, share)
+
+            def hits(genotype: Genotype, common: Common = common, labels: Tensor = labels) -> Tensor:
+                with torch.inference_mode(), autocast():
+                    return (supernet.along(common, genotype).argmax(dim=1) == labels).sum()
+
+            if images.is_cuda or threads == 1:
+                found = [hits(genotype) for genotype in genotypes]
+            else:
+                if pool is None:
+                    # The workers' setting is what threads that start later would begin with.
+                    stack.callback(torch.set_num_threads, threads)
+                    one_thread = ThreadPoolExecutor(threads, initializer=lambda: torch.set_num_threads(1))
+                    pool = stack.enter_context(one_thread)
+                found = list(pool.map(hits, genotypes))
+            counts = found if not counts else [so_far + new for so_far, new in zip(counts, found, strict=True)]
     return [int(count) / images_in_all for count in counts]

@@ -17,7 +17,9 @@ from cars_hw.cli.main import main
 from cars_hw.devices import FakeDevice, MeasurePlan
 from cars_hw.latency import profile
 from cars_hw.latency.sealed import checksum
+from cars_hw.runs.folder import FrontNetwork, RunFolder
 from cars_hw.spec import NetworkSpec
+from cars_hw.zoo import zoo
 
 SPEC = NetworkSpec(4, 3, (8, 8), 1, classes=2)
 
@@ -200,6 +202,14 @@ def test_costs_are_those_of_the_paper() -> None:
         (["profile", "--device", "abacus", "--out", "t.json"], 1, ["unknown device 'abacus'"]),
         (["predict", "--table", "nowhere.json"], 1, ["cannot read nowhere.json"]),
         (["train", "nowhere"], 1, ["is no run folder"]),
+        (["train", "nowhere", "--ema", "1"], 2, ["0<=x<1"]),
+        (["train", "nowhere", "--hold-out", "0.6"], 2, ["0<=x<=0.5"]),
+        (
+            ["train", "nowhere", "--precision", "int4"],
+            2,
+            ["'int4' is not one of 'auto', 'float32', 'bf16', 'fp16'"],
+        ),
+        (["train", "nowhere", "--learning-rate", "0"], 2, ["x>0"]),
         (["verify", "nowhere", "--device", "ort"], 1, ["is no run folder"]),
         (["report", "nowhere"], 1, ["is no run folder"]),
         (["export", "CARS_Z"], 2, ["unknown genotype 'CARS_Z'"]),
@@ -303,6 +313,62 @@ def test_runs_that_exist_or_differ_are_left_alone(table: Path, folder: Path, tmp
     fails(run("export", tmp_path / "run"), 1, "no network of", "cars-hw train")
     fails(run("verify", tmp_path / "run", "--device", "fake"), 1, "has no onnx models", "cars-hw export")
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+
+
+@pytest.fixture
+def searched(folder: Path, tmp_path: Path) -> Path:
+    """A run whose search is said to have ended."""
+    configuration = {
+        "data": str(folder),
+        "network": SPEC.to_dict(),
+        "recipe": {"epochs": 1, "batch_size": 8},
+        "supernet_channels": None,
+        "supernet_layers": None,
+        "proxy": False,
+    }
+    made = RunFolder.create(tmp_path / "searched", configuration, {})
+    made.write_front([FrontNetwork("net-01", zoo()["CARS_A"].genotype, 0.5, 1, 1, ())])
+    return made.path
+
+
+def test_training_options_reach_the_recipe(searched: Path) -> None:
+    given = ("--recipe", "cifar10-darts", "--epochs", "2", "--batch-size", "16", "--learning-rate", "0.02")
+    more = ("--ema", "0.9", "--hold-out", "0.2", "--precision", "bf16", "--jobs", "1", "--on", "cpu")
+    (trained,) = json.loads(run("train", searched, *given, *more, "--json").stdout)
+    expected = {"epochs": 2, "batch_size": 16, "learning_rate": 0.02, "ema": 0.9, "hold_out": 0.2}
+    assert expected.items() <= trained["recipe"].items()
+    assert (trained["recipe"]["precision"], trained["recipe"]["drop_path"]) == ("bf16", 0.2)
+    said = run("train", searched, *given, *more)
+    assert "accuracy (held out)" in said.stdout
+    assert "best on held-out images, averaged with a decay of 0.9 a step." in said.stdout
+    assert "those of the last epoch." in run("train", searched, "--jobs", "1", "--on", "cpu").stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "parts"),
+    [
+        (["--recipe", "sota"], 1, ["unknown recipe 'sota'", "cifar10-darts"]),
+        (["--precision", "fp16"], 1, ["fp16 is for GPUs"]),
+        (["--learning-rate", "1e30"], 1, ["the loss is", "epoch 1 of 1", "lower --learning-rate"]),
+        (["--hold-out", "0.001"], 1, ["is not a single one"]),
+    ],
+)
+def test_training_that_cannot_be_is_said_in_one_line(
+    options: list[str], code: int, parts: list[str], searched: Path
+) -> None:
+    fails(run("train", searched, "--jobs", "1", "--on", "cpu", *options), code, *parts)
+    assert not (searched / "trained").exists()
+    assert not (searched / "checkpoint").exists()
+
+
+def test_training_needs_a_front(searched: Path) -> None:
+    (searched / "front.json").unlink()
+    fails(run("train", searched, "--on", "cpu"), 1, "has not finished", "cars-hw search --resume")
+
+
+def test_several_processes_train_one_network_at_a_time(searched: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    fails(run("train", searched, "--on", "cpu", "--jobs", "2"), 2, "leave --jobs out")
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(

@@ -231,3 +231,58 @@ def test_weights_are_handed_over_to_the_same_spec_only() -> None:
     other = Network(SPECS["cifar"].with_changes(classes=6), ALIASES, norm=Normalization())
     with pytest.raises(ValueError, match="only to a network of the SuperNet's own NetworkSpec"):
         supernet.hand_over(other)
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_what_architectures_have_in_common_is_computed_once_and_changes_nothing(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = SPECS[name]
+    torch.manual_seed(0)
+    supernet = SuperNet(spec).train()
+    images = torch.randn(6, spec.in_channels, *spec.resolution).contiguous(memory_format=torch.channels_last)
+    people = [ALIASES, *drawn(24, seed=5)]
+    with torch.inference_mode():
+        expected = [supernet(images, genotype) for genotype in people]
+    first = supernet.cells[0]
+    calls = []
+    operation = first.operation
+    monkeypatch.setattr(first, "operation", lambda *choice: calls.append(choice) or operation(*choice))
+    used = [
+        (number, edge.source, edge.operation)
+        for genotype in people
+        for number, node in enumerate(genotype.normal)
+        for edge in node
+        if edge.is_real
+    ]
+    with torch.inference_mode():
+        common = supernet.common(images, people, room=1 << 30)
+        found = [supernet.along(common, genotype) for genotype in people]
+    for mine, theirs in zip(found, expected, strict=True):
+        assert torch.equal(mine, theirs)
+    shared = {choice for choice in used if choice[1] < 2 and choice[2] != "skip_connect" and used.count(choice) > 1}
+    assert common.worth == shared
+    assert len(shared) > 10
+    assert len(calls) == len([choice for choice in used if choice not in shared]) + len(shared)
+
+
+def test_room_is_for_the_operations_that_most_architectures_use() -> None:
+    supernet = SuperNet(SPECS["cifar"])
+    images = torch.randn(2, 3, 16, 16)
+    cells = [
+        tuple((Edge(name, 0), Edge("none", 1)) for name in names)
+        for names in (
+            ("sep_conv_3x3", "dil_conv_3x3", "skip_connect", "avg_pool_3x3"),
+            ("sep_conv_3x3", "dil_conv_3x3", "skip_connect", "max_pool_3x3"),
+            ("sep_conv_3x3", "dil_conv_5x5", "skip_connect", "sep_conv_5x5"),
+        )
+    ]
+    people = [Genotype(normal=cell, reduce=cells[0]) for cell in cells]
+    state = 4 * 2 * 4 * 16 * 16  # float32, 2 images, 4 channels, 16x16
+    for room, expected in (
+        (0, set()),
+        (state, {(0, 0, "sep_conv_3x3")}),
+        (2 * state, {(0, 0, "sep_conv_3x3"), (1, 0, "dil_conv_3x3")}),
+        (100 * state, {(0, 0, "sep_conv_3x3"), (1, 0, "dil_conv_3x3")}),
+    ):
+        assert supernet.common(images, people, room).worth == expected

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from cars_hw.cli.main import main
+from cars_hw.errors import InputError
 from cars_hw.evolution.search import EvolutionSettings
+from cars_hw.genotype import Genotype
 from cars_hw.latency import LatencyTable
 from cars_hw.presets import PRESETS
 from cars_hw.runs import search as searching
@@ -44,8 +48,10 @@ def test_what_is_counted_is_what_a_search_does(
     monkeypatch.setattr(searching, "SuperNetWeights", Counting)
     run_search(plan, tmp_path / "run")
     # A small space may have too few offspring that nobody has seen; there are never more than counted.
-    steps, subset, full = counted.values()
-    assert steps == done["steps"]
+    warm_up, steps, subset, full = counted.values()
+    # One epoch of warm-up, two generations of two epochs.
+    assert steps == 4 * warm_up
+    assert warm_up + steps == done["steps"]
     assert 0.7 * subset <= done["subset"] <= subset
     assert 0.7 * full <= done["full"] <= full
 
@@ -63,7 +69,7 @@ def test_the_command_says_how_long_and_writes_nothing(tiny_table: Path, images: 
     asked = ["search", "--data", str(images), "--table", str(tiny_table), "--batch-size", "16", "--on", "cpu"]
     result = CliRunner().invoke(main, [*asked, "--dry-run"])
     assert result.exit_code == 0, result.output
-    assert "training steps" in result.output
+    assert "warm-up steps" in result.output
     assert "MB of memory" in result.output
     found = json.loads(CliRunner().invoke(main, [*asked, "--dry-run", "--json"]).stdout)
     assert found["seconds"] == pytest.approx(sum(part["total_seconds"] for part in found["parts"]))
@@ -72,3 +78,31 @@ def test_the_command_says_how_long_and_writes_nothing(tiny_table: Path, images: 
     missing = CliRunner().invoke(main, asked)
     assert missing.exit_code == 2
     assert "--out" in missing.output
+
+
+def test_too_little_memory_is_said_before_the_search_with_what_to_lower(
+    table: LatencyTable, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rehearsed = []
+
+    class OnSmallGpu(SuperNetWeights):
+        def rehearse(self, genotype: Genotype) -> None:
+            rehearsed.append(genotype)
+            self.device = torch.device("cpu")
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    def built(*given: Any, **named: Any) -> SuperNetWeights:  # noqa: ANN401
+        weights = OnSmallGpu(*given, **named)
+        weights.device = torch.device("cuda")
+        return weights
+
+    monkeypatch.setattr(searching, "SuperNetWeights", built)
+    training = SharedTraining(batch_size=16, evaluation_batch=20)
+    plan = SearchPlan(
+        DataSource(str(images)), table.spec, replace(PRESETS["quick"], training=training), (Budget(table, None),)
+    )
+    with pytest.raises(InputError, match="batches of 16 images and judging 20 at a time; lower --batch-size"):
+        run_search(plan, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    (genotype,) = rehearsed
+    assert {edge.operation for node in (*genotype.normal, *genotype.reduce) for edge in node} == {"sep_conv_5x5"}

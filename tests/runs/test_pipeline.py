@@ -178,7 +178,8 @@ def test_side_by_side_training_gives_what_one_after_the_other_gives(
     together = train_run(run, data=data, top=2, jobs=2, heard=lambda *step: heard.append(step))
     assert together == alone
     assert {network.name: run.weights_path(network.name).read_bytes() for network in together} == weights
-    assert {(name, 1, 1) for name in weights} <= set(heard)
+    # 160 images, in batches of 32.
+    assert {(name, 5, 5) for name in weights} <= set(heard)
 
 
 def test_an_impossible_budget_names_the_smallest_latency(

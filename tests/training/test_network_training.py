@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from cars_hw.data import DataBundle, Dataset
+from cars_hw.errors import InputError, RunError, TrainingError
 from cars_hw.network import Network
 from cars_hw.space import SearchSpace
 from cars_hw.spec import NetworkSpec
-from cars_hw.training.network import _set_rate, test_accuracy, train_network
+from cars_hw.training.checkpoints import TrainingCheckpoint
+from cars_hw.training.network import NetworkTraining, accuracy_on, hold_out, train_network
+from cars_hw.training.ranks import Ranks
 from cars_hw.training.settings import Recipe
-
-# The function is not a test, whatever its name says to pytest.
-test_accuracy.__test__ = False  # type: ignore[attr-defined]
 
 SPEC = NetworkSpec(4, 3, (12, 12), 1, classes=3)
 GENOTYPE = SearchSpace().sample(np.random.default_rng(4))
@@ -46,8 +50,11 @@ def test_a_network_learns_what_can_be_told_apart() -> None:
     recipe = Recipe(epochs=5, batch_size=24, learning_rate=0.1, crop_padding=0)
     result = train_network(network, DATA, recipe, seed=0, progress=lambda *step: heard.append(step))
     assert result.accuracy > 0.9
-    assert heard == [(epoch, 5) for epoch in range(6)]
-    assert test_accuracy(network, DATA) == result.accuracy
+    # 240 images are 10 steps an epoch.
+    assert heard == sorted(heard)
+    assert set(heard) == {(step, 50) for step in range(51)}
+    assert accuracy_on(network, DATA.test, DATA) == result.accuracy
+    assert (result.best_epoch, result.held_out_accuracy, result.last) == (5, None, None)
     assert not network.training
 
 
@@ -67,13 +74,186 @@ def test_the_auxiliary_head_takes_part_when_it_is_weighed() -> None:
 
 def test_the_rate_warms_up_and_then_falls_to_nothing() -> None:
     recipe = Recipe(epochs=10, learning_rate=0.4, warmup_epochs=2)
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    assert 0 < recipe.rate(0) < 0.001
+    assert recipe.rate(1) == pytest.approx(0.2, rel=1e-2)
+    assert recipe.rate(2.5) == pytest.approx(0.2 * (1 + 2**-0.5))
+    assert recipe.rate(5) == pytest.approx(0.2)
+    assert recipe.rate(10) == pytest.approx(0.0)
 
-    def rate(epoch: float) -> float:
-        _set_rate(optimizer, recipe, epoch)
-        return float(optimizer.param_groups[0]["lr"])
 
-    assert rate(0) < 0.001
-    assert rate(1) == pytest.approx(0.2, rel=1e-2)
-    assert rate(5) == pytest.approx(0.2)
-    assert rate(10) == pytest.approx(0.0)
+# All that has a state of its own: momentum, drop-path, cutout, both heads, the average, and the best so far.
+EVERYTHING = Recipe(
+    epochs=3,
+    batch_size=24,
+    learning_rate=0.05,
+    drop_path=0.3,
+    cutout=4,
+    crop_padding=1,
+    auxiliary=0.4,
+    ema=0.9,
+    hold_out=0.2,
+)
+
+
+def fresh(recipe: Recipe) -> Network:
+    torch.manual_seed(5)
+    return Network(SPEC, GENOTYPE, auxiliary=recipe.auxiliary > 0)
+
+
+def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+class Killed(Exception):
+    """What stands for a kill inside of one process."""
+
+
+def test_killed_in_the_middle_of_any_epoch_a_training_ends_with_the_same_weights(tmp_path: Path) -> None:
+    whole = fresh(EVERYTHING)
+    expected = train_network(whole, DATA, EVERYTHING, seed=3)
+    said: list[str] = []
+    checkpoint = TrainingCheckpoint(tmp_path / "c.pt", {"seed": 3}, said.append)
+    # Of the 192 images that are not held out there are 8 steps an epoch.
+    for fatal in (3, 12, 23):
+
+        def kill(done: int, _total: int, fatal: int = fatal) -> None:
+            if done == fatal:
+                raise Killed
+
+        with pytest.raises(Killed):
+            train_network(fresh(EVERYTHING), DATA, EVERYTHING, seed=3, checkpoint=checkpoint, progress=kill)
+    broken = fresh(EVERYTHING)
+    result = train_network(broken, DATA, EVERYTHING, seed=3, checkpoint=checkpoint)
+    assert same(broken.state_dict(), whole.state_dict())
+    assert replace(result, last=None) == replace(expected, last=None)
+    assert said == [f"goes on after epoch {epoch}" for epoch in (1, 2)]
+    # Killed after the last epoch, it only judges.
+    again = fresh(EVERYTHING)
+    train_network(again, DATA, EVERYTHING, seed=3, checkpoint=checkpoint, progress=lambda *_: pytest.fail("trains"))
+    assert same(again.state_dict(), whole.state_dict())
+
+
+def test_a_checkpoint_of_another_training_is_not_used_and_says_why(tmp_path: Path) -> None:
+    said: list[str] = []
+    path = tmp_path / "c.pt"
+    training = NetworkTraining(fresh(EVERYTHING), DATA, EVERYTHING, seed=0)
+    TrainingCheckpoint(path, {"seed": 0, "recipe.epochs": 3}, said.append).save(training.state())
+    assert TrainingCheckpoint(path, {"seed": 0, "recipe.epochs": 5}, said.append).load() is None
+    assert said == [f"{path} is of a training with recipe.epochs = 3, not 5: begins anew"]
+    assert TrainingCheckpoint(path, {"seed": 0, "recipe.epochs": 3}, said.append).load() is not None
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", None])
+def test_a_damaged_checkpoint_is_an_error(content: bytes | None, tmp_path: Path) -> None:
+    path = tmp_path / "c.pt"
+    checkpoint = TrainingCheckpoint(path, {}, lambda _line: None)
+    if content is None:
+        checkpoint.save(NetworkTraining(fresh(EVERYTHING), DATA, EVERYTHING, seed=0).state())
+        content = path.read_bytes()[:-2000]
+    path.write_bytes(content)
+    with pytest.raises(RunError, match=r"cannot read the checkpoint .*c.pt; remove it to train from the beginning"):
+        checkpoint.load()
+    torch.save({"schema": 99, "about": {}, "state": {"epoch": 1}}, path)
+    with pytest.raises(RunError, match="has schema 99, this version reads 1"):
+        checkpoint.load()
+
+
+def test_the_moving_average_is_that_of_the_weights_after_every_step() -> None:
+    recipe = Recipe(epochs=2, batch_size=48, learning_rate=0.1, ema=0.75)
+    training = NetworkTraining(fresh(recipe), DATA, recipe, seed=0)
+    watched = ("classifier.weight", "stem.1.running_mean")
+    seen: list[dict[str, Tensor]] = []
+    training.optimizer.register_step_post_hook(
+        lambda *_: seen.append({name: training.network.state_dict()[name].clone() for name in watched})
+    )
+    training.run_epoch()
+    training.run_epoch()
+    assert len(seen) == 10
+    training.finish()
+    for name in watched:
+        expected = seen[0][name]
+        for weights in seen[1:]:
+            expected = 0.75 * expected + 0.25 * weights[name]
+        torch.testing.assert_close(training.judged.state_dict()[name], expected)
+        # It is what training leaves behind.
+        torch.testing.assert_close(training.network.state_dict()[name], expected)
+
+
+def test_what_is_held_out_is_never_trained_on() -> None:
+    # Every image is of one shade, which neither a crop without padding nor a flip changes.
+    shades = torch.arange(240, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 12, 12).contiguous()
+    test = Dataset(torch.full((4, 1, 12, 12), 250, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64))
+    data = DataBundle("shades", Dataset(shades, torch.arange(240) % 3), test, ("a", "b", "c"), (0.0,), (1.0,))
+    network = Network(SPEC, GENOTYPE)
+    trained: list[int] = []
+    judged: list[int] = []
+    forward = network.forward_with_auxiliary
+
+    def watch(images: Tensor) -> tuple[Tensor, Tensor | None]:
+        shade = (255 * images.mean(dim=(1, 2, 3))).round().int().tolist()
+        (trained if network.training else judged).extend(shade)
+        return forward(images)
+
+    network.forward_with_auxiliary = watch  # type: ignore[method-assign]
+    recipe = Recipe(epochs=3, batch_size=24, crop_padding=0, hold_out=0.25)
+    train_network(network, data, recipe, seed=1)
+    held = set(judged) - {250}
+    assert len(held) == 60
+    assert [sum(shade % 3 == label for shade in held) for label in range(3)] == [20, 20, 20]
+    assert held.isdisjoint(trained)
+    assert len(set(trained)) == 180
+
+
+def test_holding_out_less_than_an_image_is_refused() -> None:
+    with pytest.raises(InputError, match="is not a single one"):
+        hold_out(stripes(9, 0), 0.01, seed=0)
+    assert hold_out(DATA.train, 0.0, seed=0) == (DATA.train, None)
+
+
+def test_the_best_epoch_is_chosen_by_held_out_images_and_the_last_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = Recipe(epochs=4, batch_size=48, hold_out=0.2)
+    training = NetworkTraining(fresh(recipe), DATA, recipe, seed=0)
+    found = iter([0.3, 0.9, 0.9, 0.5, 0.8])
+    monkeypatch.setattr("cars_hw.training.network.accuracy_on", lambda *_, **__: next(found))
+    after = []
+    for _ in range(4):
+        training.run_epoch()
+        after.append({name: value.clone() for name, value in training.network.state_dict().items()})
+    result = training.finish()
+    assert (result.best_epoch, result.held_out_accuracy, result.accuracy) == (3, 0.9, 0.8)
+    assert same(training.network.state_dict(), after[2])
+    assert result.last is not None
+    assert same(result.last, after[3])
+
+
+def test_bfloat16_trains_and_stays_close_to_float32() -> None:
+    recipe = Recipe(epochs=3, batch_size=24, learning_rate=0.1, crop_padding=0)
+    losses = []
+    for precision in ("float32", "bf16"):
+        network = fresh(recipe)
+        result = train_network(network, DATA, replace(recipe, precision=precision), seed=0)  # type: ignore[arg-type]
+        assert result.accuracy > 0.9
+        assert all(parameter.dtype == torch.float32 for parameter in network.parameters())
+        losses.append(result.loss)
+    assert losses[0] != losses[1]
+    assert losses[1] == pytest.approx(losses[0], abs=0.1)
+
+
+def test_a_loss_that_is_no_number_ends_the_training_and_is_not_kept(tmp_path: Path) -> None:
+    recipe = Recipe(epochs=3, batch_size=24, learning_rate=1e30, gradient_clip=1e30)
+    checkpoint = TrainingCheckpoint(tmp_path / "c.pt", {}, lambda _line: None)
+    with pytest.raises(TrainingError, match=r"the loss is .* in epoch 1 of 3; .* lower --learning-rate"):
+        train_network(fresh(recipe), DATA, recipe, seed=0, checkpoint=checkpoint)
+    assert not list(tmp_path.iterdir())
+
+
+def test_batches_that_are_too_small_for_so_many_processes_are_refused() -> None:
+    with pytest.raises(InputError, match="a batch of 6 images cannot be shared by 4 processes: each needs 2"):
+        NetworkTraining(fresh(EVERYTHING), DATA, Recipe(epochs=1, batch_size=6), seed=0, ranks=Ranks(0, 4))
+
+
+def test_a_last_batch_that_processes_cannot_share_is_left_out() -> None:
+    # 240 images in batches of 79 leave 3.
+    recipe = Recipe(epochs=1, batch_size=79)
+    assert NetworkTraining(fresh(recipe), DATA, recipe, seed=0).steps == 4
+    assert NetworkTraining(fresh(recipe), DATA, recipe, seed=0, ranks=Ranks(0, 2)).steps == 3

@@ -191,3 +191,14 @@ def test_training_learns() -> None:
         weights.train(lambda count: [chosen[int(index)] for index in rng.integers(4, size=count)])
     # Flips mix left with right in the training images, so that only top and bottom can be told for sure.
     assert max(weights.accuracies(chosen, full=True)) > 0.45
+
+
+def test_a_rehearsal_changes_nothing() -> None:
+    weights, other = make_weights(), make_weights()
+    chosen = genotypes(2)
+    weights.rehearse(chosen[0])
+    assert all(parameter.grad is None for parameter in weights.parameters)
+    for one in (weights, other):
+        one.train(lambda count: chosen[:count])
+    for mine, theirs in zip(weights.parameters, other.parameters, strict=True):
+        assert torch.equal(mine, theirs)

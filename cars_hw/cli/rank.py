@@ -1,0 +1,95 @@
+"""``cars-hw rank``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from cars_hw.cli.bars import Bars
+from cars_hw.cli.common import (
+    FOLDER,
+    data_of,
+    data_options,
+    json_option,
+    on_option,
+    percent,
+    print_json,
+    print_table,
+    training_device,
+)
+
+
+@click.command("rank")
+@click.argument("run_path", metavar="RUN", type=FOLDER)
+@click.option(
+    "--sample",
+    type=click.IntRange(4),
+    default=20,
+    show_default=True,
+    help="How many architectures: half spread over the front, half at random within the budgets.",
+)
+@data_options
+@click.option("--epochs", type=click.IntRange(1), help="Instead of those of the run's recipe.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--jobs", type=click.IntRange(1), help="Networks side by side. [one a core]")
+@on_option
+@json_option
+def command(
+    run_path: Path,
+    sample: int,
+    data_root: Path | None,
+    download: bool,
+    epochs: int | None,
+    seed: int,
+    jobs: int | None,
+    on: str,
+    as_json: bool,
+) -> None:
+    """Is the SuperNet right? Hold accuracies under shared weights against accuracies trained alone.
+
+    A sample of architectures is trained from scratch, with the SuperNet's channels and cells and the search's data.
+    Kendall's tau says how much the two orders have in common: 1 all, 0 nothing. What was trained already with the
+    same settings is not trained again. The report shows the result.
+    """
+    from cars_hw.runs.folder import RunFolder
+    from cars_hw.runs.ranking import rank_run, spread
+    from cars_hw.runs.train import recipe_of
+    from cars_hw.training.memory import keep_freed_memory
+
+    run = RunFolder.open(run_path)
+    recipe = recipe_of(run)
+    device = training_device(on)
+    keep_freed_memory()
+    with Bars() as bars:
+        ranking = rank_run(
+            run,
+            data=data_of(run.configuration["data"], None, data_root, download),
+            sample=sample,
+            recipe=recipe if epochs is None else replace(recipe, epochs=epochs),
+            seed=seed,
+            device=device,
+            jobs=jobs,
+            heard=bars.update,
+            say=bars.say,
+        )
+    if as_json:
+        print_json(ranking.to_dict())
+        return
+    rows = [
+        (one.name, percent(one.shared), percent(one.alone))
+        for one in sorted(ranking.networks, key=lambda one: -one.alone)
+    ]
+    print_table("Under shared weights and alone", ("network", "shared (validation)", "alone (test)"), rows)
+    if len(ranking.networks) < sample:
+        click.echo(
+            f"Only {len(ranking.networks)} of {sample}: more do not keep to the budgets, or are on the front."
+        )
+    if ranking.tau is None:
+        click.echo("All are equal in one of the two: there is no order to compare.")
+    else:
+        click.echo(
+            f"Kendall's tau {ranking.tau:.2f} over {len(ranking.networks)} networks, whose accuracies alone span "
+            f"{percent(spread(ranking.networks))}."
+        )

@@ -1,0 +1,211 @@
+"""Is the SuperNet right? Accuracy under shared weights against accuracy trained alone, for a sample."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from cars_hw.errors import InputError, RunError
+from cars_hw.evolution.checkpoint import supernet_weights
+from cars_hw.evolution.objectives import feasible
+from cars_hw.evolution.search import EvolutionSettings
+from cars_hw.evolution.variation import VariationRates
+from cars_hw.genotype import Genotype
+from cars_hw.latency import LatencyTable
+from cars_hw.latency.validate import kendall_tau
+from cars_hw.presets import Preset
+from cars_hw.runs.folder import RunFolder
+from cars_hw.runs.search import Budget, DataSource, SearchPlan, cost_objectives, load_data, supernet_weights_of
+from cars_hw.runs.train import Heard, Said, choose, recipe_of, train_run
+from cars_hw.space import SearchSpace
+from cars_hw.training.settings import Recipe, SharedTraining
+
+TRIES = 10_000
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """One architecture with two accuracies, fractions: under the shared weights, on the validation images, and
+    trained alone, on the test images. ``name`` is the front's, or begins with ``random``.
+    """
+
+    name: str
+    genotype: Genotype
+    shared: float
+    alone: float
+
+    @property
+    def drawn(self) -> bool:
+        """Whether it was drawn at random, and is not of the front."""
+        return self.name.startswith("random")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {**asdict(self), "genotype": self.genotype.to_dict()}
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> Ranked:
+        """Build it from :meth:`to_dict`'s form; KeyError or TypeError where it is not that."""
+        return cls(**{**value, "genotype": Genotype.from_dict(value["genotype"])})
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """What a sample came to. ``tau`` is Kendall's, None where either accuracy is the same for all."""
+
+    networks: tuple[Ranked, ...]
+    recipe: dict[str, Any]
+
+    @property
+    def tau(self) -> float | None:
+        """Kendall's tau: 1 where both orders are the same, 0 where one says nothing of the other."""
+        return kendall_tau([one.shared for one in self.networks], [one.alone for one in self.networks])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {"tau": self.tau, "recipe": self.recipe, "networks": [one.to_dict() for one in self.networks]}
+
+
+def rank_run(
+    run: RunFolder,
+    *,
+    data: DataSource,
+    sample: int = 20,
+    recipe: Recipe | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    jobs: int | None = None,
+    heard: Heard = lambda _name, _done, _total: None,
+    say: Said = lambda _line: None,
+) -> Ranking:
+    """Train ``sample`` architectures of ``run`` alone, from scratch, and hold them against their shared accuracies.
+
+    Half of them are spread over the front, the others are drawn at random among those that keep to the budgets.
+    All are trained as the SuperNet is: with its channels and cells, on the search's data, by ``recipe`` (the run's
+    unless given). What was trained already with the same settings is not trained again. The result is written to
+    the run.
+
+    Raises:
+        InputError: a sample of fewer than 4.
+        RunError: the run has no front yet, or no weights.
+        DatasetError: the data cannot be used.
+    """
+    if sample < 4:
+        raise InputError(f"an order needs at least 4 architectures, not {sample}")
+    plan = plan_of(run, data, device)
+    bundle = load_data(plan)
+    chosen = [(network.name, network.genotype) for network in choose(run.front(), sample // 2)]
+    known = {genotype.key() for _, genotype in chosen}
+    for number, genotype in enumerate(_drawn(plan, sample - len(chosen), known, seed), start=1):
+        chosen.append((f"random-{number:02d}", genotype))
+    weights = supernet_weights_of(plan, bundle)
+    weights.supernet.load_state_dict(supernet_weights(run.checkpoint))
+    shared = weights.accuracies([genotype for _, genotype in chosen], full=True)
+    alone = RunFolder(run.path / "ranking")
+    # A run of its own, whose networks are the SuperNet's size.
+    configuration = {**run.configuration, "network": weights.supernet.spec.to_dict()}
+    if (alone.path / "run.json").is_file():
+        alone.require(configuration)
+    else:
+        alone = RunFolder.create(alone.path, configuration, run.about)
+    recipe = recipe or recipe_of(run)
+    trained = train_run(
+        alone,
+        data=data,
+        chosen=chosen,
+        recipe=recipe,
+        seed=seed,
+        device=device,
+        jobs=jobs,
+        inherit=False,
+        heard=heard,
+        say=say,
+    )
+    accuracy = {network.name: network.accuracy for network in trained}
+    ranking = Ranking(
+        tuple(
+            Ranked(name, genotype, value, accuracy[name])
+            for (name, genotype), value in zip(chosen, shared, strict=True)
+        ),
+        asdict(recipe),
+    )
+    run.write_ranking(ranking.to_dict())
+    return ranking
+
+
+def read_ranking(run: RunFolder) -> Ranking | None:
+    """Return what :func:`rank_run` has written, None before.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    content = run.ranking()
+    if content is None:
+        return None
+    try:
+        return Ranking(tuple(Ranked.from_dict(one) for one in content["networks"]), dict(content["recipe"]))
+    except (KeyError, TypeError) as error:
+        raise RunError(f"{run.path / 'ranking.json'} is damaged: {error}") from error
+
+
+def plan_of(run: RunFolder, data: DataSource, device: str = "cpu") -> SearchPlan:
+    """Return the plan that ``run`` was searched by, its images from ``data``.
+
+    Raises:
+        RunError: it was made by a version with other settings.
+        TableError: a table of the run cannot be read.
+    """
+    configuration = run.configuration
+    try:
+        evolution = dict(configuration["evolution"])
+        preset = Preset(
+            summary="",
+            recipe=recipe_of(run),
+            supernet_channels=configuration["supernet_channels"],
+            supernet_layers=configuration["supernet_layers"],
+            evolution=EvolutionSettings(**{**evolution, "rates": VariationRates(**evolution["rates"])}),
+            training=SharedTraining(**configuration["training"]),
+        )
+        budgets = tuple(
+            Budget(LatencyTable.read(run.table_path(index)), budget["limit_ms"])
+            for index, budget in enumerate(configuration["budgets"])
+        )
+        return SearchPlan(
+            data,
+            run.network,
+            preset,
+            budgets,
+            tuple(configuration["costs"]),
+            SearchSpace(tuple(configuration["operations"])),
+            configuration["seed"],
+            configuration["proxy"],
+            configuration.get("precision"),
+            device,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{run.path} was made by a version with other settings: {error}") from error
+
+
+def _drawn(plan: SearchPlan, count: int, known: set[Any], seed: int) -> list[Genotype]:
+    """Return random architectures that keep to the budgets; fewer where hardly any do."""
+    # Not the search's own random numbers: those architectures have been trained on.
+    rng = np.random.default_rng((seed, 1))
+    objectives = cost_objectives(plan)
+    found: list[Genotype] = []
+    for _ in range(TRIES):
+        if len(found) == count:
+            break
+        genotype = plan.space.sample(rng)
+        if genotype.key() not in known and feasible(objectives, genotype):
+            known.add(genotype.key())
+            found.append(genotype)
+    return found
+
+
+def spread(networks: Sequence[Ranked]) -> float:
+    """Return the range of the accuracies trained alone, a fraction: an order means little where it is small."""
+    accuracies = [one.alone for one in networks]
+    return max(accuracies) - min(accuracies)

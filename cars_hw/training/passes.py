@@ -1,0 +1,184 @@
+"""Forward and backward passes along architectures: one by one, or recorded as CUDA graphs and replayed.
+
+On a GPU a pass of a small network is a thousand launches of a few microseconds each, and Python cannot issue them
+as fast as they run. A graph is issued as one.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cars_hw.genotype import Genotype
+from cars_hw.supernet import SuperNet
+
+Replay = Callable[[], object]
+Recorder = Callable[[Callable[[], None]], Replay]
+"""Runs what it is given once, and returns what does the same again with the same tensors."""
+
+RECORD_AT: Final = 2
+"""An architecture is recorded when it comes for the second time: those of the warm-up come once."""
+MOST: Final = 256
+"""So many architectures are kept; each costs some MB of driver memory. A population is 128."""
+
+
+class Passes(Protocol):
+    """What a step asks for: gradients of architectures, which add up until they are cleared."""
+
+    def clear(self) -> None:
+        """Forget the gradients; parameters that nothing uses from here on have None."""
+
+    def run(self, images: Tensor, labels: Tensor, genotype: Genotype, share: float) -> Tensor:
+        """Add the gradient of ``share`` of the loss, and return that part of the loss, detached."""
+
+
+@dataclass
+class PlainPasses:
+    """One pass after the other, as PyTorch runs them."""
+
+    supernet: SuperNet
+    autocast: Callable[[], torch.autocast]
+
+    def clear(self) -> None:
+        """Forget the gradients."""
+        self.supernet.zero_grad(set_to_none=True)
+
+    def run(self, images: Tensor, labels: Tensor, genotype: Genotype, share: float) -> Tensor:
+        """Add the gradient of ``share`` of the loss of ``genotype`` and return that part of the loss."""
+        with self.autocast():
+            loss = F.cross_entropy(self.supernet(images, genotype), labels) * share
+        torch.autograd.backward(loss)
+        return loss.detach()
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """An architecture's pass, and the parameters that it has gradients for."""
+
+    replay: Replay
+    touched: tuple[nn.Parameter, ...]
+
+
+@dataclass
+class GraphedPasses:
+    """Passes that are recorded when an architecture comes again, and replayed from then on.
+
+    All recordings read the same images and add to the same gradients, and keep nothing of their own between two
+    replays: so they may share their memory, in whatever order they run. Batches of another size than the first
+    (an epoch's last) are not recorded.
+    """
+
+    supernet: SuperNet
+    autocast: Callable[[], torch.autocast]
+    record: Recorder
+    _recorded: OrderedDict[object, _Recorded] = field(default_factory=OrderedDict)
+    _seen: dict[object, int] = field(default_factory=dict)
+    _gradients: dict[nn.Parameter, Tensor] = field(default_factory=dict)
+    _used: dict[nn.Parameter, None] = field(default_factory=dict)
+    _images: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        # Walking through the modules takes longer than a pass.
+        self._parameters = list(self.supernet.parameters())
+
+    def clear(self) -> None:
+        """Set the gradients that were used to zero, and take all off their parameters."""
+        if self._used:
+            torch._foreach_zero_([self._gradients[one] for one in self._used])
+        for one in self._parameters:
+            one.grad = None
+        self._used.clear()
+
+    def run(self, images: Tensor, labels: Tensor, genotype: Genotype, share: float) -> Tensor:
+        """Add the gradient of ``share`` of the loss of ``genotype`` and return that part of the loss."""
+        if self._images is None:
+            self._images, self._labels = images.clone(), labels.clone()
+            self._share, self._loss = images.new_zeros(()), images.new_zeros(())
+        if images.shape != self._images.shape:
+            loss, touched = self._pass(images, labels, genotype, torch.full_like(self._share, share))
+            self._use(touched)
+            return loss
+        self._images.copy_(images)
+        self._labels.copy_(labels)
+        self._share.fill_(share)
+        key = genotype.key()
+        recorded = self._recorded.get(key)
+        if recorded is None:
+            self._seen[key] = self._seen.get(key, 0) + 1
+            if self._seen[key] >= RECORD_AT:
+                self._use(self._recording(genotype))
+            else:
+                loss, touched = self._pass(self._images, self._labels, genotype, self._share)
+                self._use(touched)
+                return loss
+        else:
+            self._recorded.move_to_end(key)
+            recorded.replay()
+            self._use(recorded.touched)
+        return self._loss.clone()
+
+    def _recording(self, genotype: Genotype) -> tuple[nn.Parameter, ...]:
+        """Run and record the pass of ``genotype``; return the parameters that it has gradients for."""
+        touched: tuple[nn.Parameter, ...] = ()
+
+        def work() -> None:
+            nonlocal touched
+            assert self._images is not None
+            loss, touched = self._pass(self._images, self._labels, genotype, self._share)
+            self._loss.copy_(loss)
+
+        replay = self.record(work)
+        self._recorded[genotype.key()] = _Recorded(replay, touched)
+        if len(self._recorded) > MOST:
+            dropped, _ = self._recorded.popitem(last=False)
+            self._seen.pop(dropped, None)
+        return touched
+
+    def _pass(
+        self, images: Tensor, labels: Tensor, genotype: Genotype, share: Tensor
+    ) -> tuple[Tensor, tuple[nn.Parameter, ...]]:
+        """Add the gradients of a pass to the kept ones; return the loss and whose gradients they are."""
+        parameters = self.supernet.parameters_of(genotype)
+        with self.autocast():
+            loss = F.cross_entropy(self.supernet(images, genotype), labels) * share
+        # Cells may lead nowhere; what is in them has no gradient.
+        found = torch.autograd.grad(loss, parameters, allow_unused=True)
+        pairs = [(one, gradient) for one, gradient in zip(parameters, found, strict=True) if gradient is not None]
+        for one, _ in pairs:
+            if one not in self._gradients:
+                self._gradients[one] = torch.zeros_like(one)
+        kept = [self._gradients[one] for one, _ in pairs]
+        torch._foreach_add_(kept, [gradient for _, gradient in pairs])
+        return loss.detach(), tuple(one for one, _ in pairs)
+
+    def _use(self, touched: tuple[nn.Parameter, ...]) -> None:
+        for one in touched:
+            one.grad = self._gradients[one]
+            self._used[one] = None
+
+
+class CudaRecorder:
+    """Records CUDA graphs, all in one pool of memory."""
+
+    def __init__(self) -> None:
+        self.pool = torch.cuda.graph_pool_handle()
+
+    def __call__(self, work: Callable[[], None]) -> Replay:
+        """Run ``work`` and return its replay."""
+        # Its first run must not be on the stream that is recorded: libraries choose and allocate then.
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            work()
+        torch.cuda.current_stream().wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self.pool):
+            work()
+        replay: Replay = graph.replay
+        return replay

@@ -1,0 +1,31 @@
+"""Two processes that share every batch: one network, and the steps that one process would take."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from two_processes_network import trained
+
+from cars_hw.training.ranks import ALONE
+
+
+def test_two_processes_train_one_network(tmp_path: Path) -> None:
+    script = Path(__file__).with_name("two_processes_network.py")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*launcher, str(script), str(tmp_path)], capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    assert first["world"] == 2
+    for case in ("plain", "normalised", "varied"):
+        assert first[case].keys() == second[case].keys()
+        for name, value in first[case].items():
+            assert torch.equal(value, second[case][name]), f"{case}: {name}"
+    # Without batch normalisation, which sees the images of its own process, they are those of one process.
+    for name, value in trained(ALONE, normalised=False).items():
+        torch.testing.assert_close(first["plain"][name], value, rtol=1e-4, atol=1e-6)
+    assert not torch.equal(first["normalised"]["classifier.weight"], first["plain"]["classifier.weight"])

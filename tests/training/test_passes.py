@@ -1,0 +1,114 @@
+"""Recorded passes against plain ones, on emulated CUDA graphs."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from emulated_graphs import EmulatedRecorder
+from torch import Tensor
+
+from cars_hw.data import DataBundle, Dataset
+from cars_hw.genotype import Edge, Genotype
+from cars_hw.space import SearchSpace
+from cars_hw.spec import NetworkSpec
+from cars_hw.supernet import SuperNet
+from cars_hw.training import passes
+from cars_hw.training.settings import SharedTraining
+from cars_hw.training.shared import SuperNetWeights
+
+SPEC = NetworkSpec(4, 3, (8, 8), 1, classes=4)
+
+
+def data(count: int = 90) -> DataBundle:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (count, 1, 8, 8), dtype=torch.uint8, generator=generator)
+    part = Dataset(images, torch.arange(count) % 4)
+    return DataBundle("toy", part, part, ("a", "b", "c", "d"), (0.5,), (0.25,))
+
+
+def weights(recorder: EmulatedRecorder | None, architectures: int = 1) -> SuperNetWeights:
+    torch.manual_seed(0)
+    settings = SharedTraining(batch_size=16, architectures=architectures, validation_fraction=0.25)
+    # In double precision a difference is one of method, not of the order of sums.
+    supernet = SuperNet(SPEC).double()
+    made = SuperNetWeights(supernet, data(), settings, epochs=10, seed=0, recorder=recorder)
+    made.batches._normalise.dtype = torch.float64
+    return made
+
+
+def genotypes(count: int) -> list[Genotype]:
+    rng = np.random.default_rng(0)
+    return [SearchSpace().sample(rng) for _ in range(count)]
+
+
+@pytest.mark.parametrize("architectures", [1, 2])
+def test_replayed_passes_train_the_same_weights_as_plain_ones(architectures: int) -> None:
+    recorder = EmulatedRecorder()
+    plain, graphed = weights(None, architectures), weights(recorder, architectures)
+    for one in (plain, graphed):
+        people = genotypes(3)
+        rng = np.random.default_rng(1)
+        losses = []
+        for _ in range(3):
+            losses.append(one.train(lambda count: [people[int(i)] for i in rng.choice(3, count, replace=False)]))  # noqa: B023
+    # An epoch is 68 images: four batches of 16, and one of 4 that is not recorded.
+    assert recorder.recorded == 3
+    assert recorder.replayed == 3 * 4 * architectures - 2 * 3
+    assert losses[-1] > 0
+    moved = 0
+    for mine, theirs in zip(plain.parameters, graphed.parameters, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-12)
+        mine_momentum, theirs_momentum = (
+            made.optimizer.state[one]["momentum_buffer"] for made, one in ((plain, mine), (graphed, theirs))
+        )
+        torch.testing.assert_close(mine_momentum, theirs_momentum, rtol=1e-8, atol=1e-12)
+        moved += int(mine_momentum.abs().sum() > 0)
+    assert 20 < moved < len(plain.parameters)
+
+
+def test_who_has_no_gradient_is_the_same_whichever_way() -> None:
+    # A reduction cell that reads one input only makes the cell before it irrelevant to half of what follows.
+    plain, graphed = weights(None), weights(EmulatedRecorder())
+    cell = tuple((Edge("sep_conv_3x3", 0), Edge("none", 1)) for _ in range(4))
+    dead = Genotype(normal=cell, reduce=cell)
+    images: Tensor = torch.randn(16, 1, 8, 8, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
+    labels = torch.arange(16) % 4
+    for _ in range(3):
+        for one in (plain, graphed):
+            one.step(images, labels, [dead])
+        used = [[parameter.grad is not None for parameter in one.parameters] for one in (plain, graphed)]
+        assert used[0] == used[1]
+    assert any(used[0])
+    reachable = {id(one) for one in graphed.supernet.parameters_of(dead)}
+    idle = [one for one, has in zip(graphed.parameters, used[1], strict=True) if not has]
+    assert any(id(one) in reachable for one in idle), "the example leads everywhere"
+
+
+def test_a_recording_that_was_dropped_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passes, "MOST", 1)
+    recorder = EmulatedRecorder()
+    plain, graphed = weights(None), weights(recorder)
+    first, second = genotypes(2)
+    images = torch.randn(16, 1, 8, 8, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
+    for genotype in (first, first, second, second, first, first, first):
+        for one in (plain, graphed):
+            one.step(images, torch.arange(16) % 4, [genotype])
+    assert (recorder.recorded, recorder.replayed) == (3, 1)
+    for mine, theirs in zip(plain.parameters, graphed.parameters, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-12)
+
+
+def test_checkpoints_of_either_way_are_taken_up_by_the_other() -> None:
+    plain, graphed = weights(None), weights(EmulatedRecorder())
+    people = genotypes(2)
+    plain.train(lambda count: people[:count])
+    graphed.restore(copy.deepcopy(plain.state()))
+    assert graphed.optimizer.param_groups[0]["fused"]
+    for one in (plain, graphed):
+        for _ in range(2):
+            one.train(lambda count: people[:count])
+    for mine, theirs in zip(plain.parameters, graphed.parameters, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-12)

@@ -1,0 +1,70 @@
+"""What each process of test_network_ranks.py does: python -m torch.distributed.run ... THIS FOLDER."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cars_hw.data import DataBundle, Dataset
+from cars_hw.network import Network
+from cars_hw.space import SearchSpace
+from cars_hw.spec import NetworkSpec
+from cars_hw.training.network import train_network
+from cars_hw.training.ranks import ALONE, Ranks, joined
+from cars_hw.training.settings import Recipe
+
+SPEC = NetworkSpec(4, 3, (12, 12), 1, classes=3)
+# 13 images for one process and 12 for the other, and 6 in the last batch.
+RECIPE = Recipe(epochs=2, batch_size=25, learning_rate=0.02, ema=0.5)
+
+
+def images(count: int, seed: int) -> Dataset:
+    """Noise in three classes, one brighter than the other."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % 3
+    noise = torch.randint(0, 100, (count, 1, 12, 12), dtype=torch.uint8, generator=generator)
+    return Dataset(noise + (70 * labels).to(torch.uint8).view(-1, 1, 1, 1), labels)
+
+
+DATA = DataBundle("noise", images(81, 0), images(12, 1), ("a", "b", "c"), (0.4,), (0.3,))
+
+
+def without_normalisation(module: nn.Module) -> None:
+    """Replace what looks at other images of the batch, and so differs between one process and two."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            setattr(module, name, nn.Identity())
+        without_normalisation(child)
+
+
+def trained(ranks: Ranks, *, normalised: bool, recipe: Recipe = RECIPE) -> dict[str, Tensor]:
+    """Return the weights after training; every process begins with others, and the leading one's count."""
+    torch.manual_seed(ranks.rank)
+    network = Network(SPEC, SearchSpace().sample(np.random.default_rng(4)), auxiliary=recipe.auxiliary > 0)
+    if not normalised:
+        without_normalisation(network)
+    train_network(network, DATA, recipe, seed=0, ranks=ranks)
+    return network.state_dict()
+
+
+def main(folder: Path) -> None:
+    """Train, and write down this process's weights."""
+    torch.set_num_threads(1)
+    varied = Recipe(epochs=2, batch_size=24, drop_path=0.5, auxiliary=0.4, ema=0.5, hold_out=0.2, cutout=3)
+    with joined("cpu") as ranks:
+        found = {
+            "world": ranks.world,
+            "plain": trained(ranks, normalised=False),
+            "normalised": trained(ranks, normalised=True),
+            "varied": trained(ranks, normalised=True, recipe=varied),
+        }
+        torch.save(found, folder / f"{ranks.rank}.pt")
+    assert ranks != ALONE
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
