@@ -172,7 +172,7 @@ class CudaRecorder:
     def __call__(self, work: Callable[[], None]) -> Replay:
         """Run ``work`` and return its replay."""
         # Its first run must not be on the stream that is recorded: libraries choose and allocate then.
-        aside = torch.cuda.Stream()
+        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
             work()
