@@ -6,7 +6,7 @@
     .venv/bin/python benchmarks/android.py agree    --table litert.json [--json PATH]
     .venv/bin/python benchmarks/android.py validate [--network quick] [--table phone.json] [--json PATH]
     .venv/bin/python benchmarks/android.py budgets  --table phone.json [--epochs 7] [--json PATH]
-    .venv/bin/python benchmarks/android.py cuts     [--runs 200] [--json PATH]
+    .venv/bin/python benchmarks/android.py cuts     [--runs 200] [--seed 0] [--json PATH]
 
 ``overhead`` profiles the phone and compares with what its runner itself took. ``agree`` profiles it for the network
 of a table of ``--device litert`` and compares the two. ``validate`` profiles it, and holds the table against random
@@ -131,7 +131,7 @@ def budgets(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def cuts(arguments: argparse.Namespace) -> dict[str, Any]:
     """Cut the connection at random packets of profiles, and compare every table with an undisturbed one."""
-    rng = random.Random(0)
+    rng = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory(prefix="cars-hw-") as folder, plugged_in(CANNED) as (phone, adbd, device):
         whole = profile(device, TINY, calibration=6, plan=ONCE)
         expected = {key: entry.ms for key, entry in whole.entries.items()}
@@ -183,6 +183,7 @@ def main() -> None:
     parser.add_argument("--table", type=Path)
     parser.add_argument("--epochs", type=int, default=7)
     parser.add_argument("--runs", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0, help="decides where connections are cut")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     record = ways[arguments.way](arguments)
