@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from launched import workers
 
 SEARCH = ("--population", "4", "--epochs", "5", "--warmup-epochs", "1", "--epochs-per-generation", "1")
 TRAIN = ("--batch-size", "8", "--architectures", "2", "--on", "cpu", "--seed", "3")
@@ -63,23 +64,8 @@ def test_when_one_of_two_is_killed_both_go_on_from_the_checkpoint(
         assert process.poll() is None, process.communicate()[0][-3000:]
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    killed = _workers(process.pid)
+    killed = workers(process.pid)
     os.kill(killed[-1], signal.SIGKILL)
     said, _ = process.communicate(timeout=300)
     assert process.returncode == 0, said[-3000:]
     assert (out / "front.json").read_text() == alone
-
-
-def _workers(launcher: int) -> list[int]:
-    """Return the processes that the launcher has started, by number."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
-            arguments = (process / "cmdline").read_bytes()
-        except OSError:
-            # It has ended meanwhile.
-            continue
-        if parent == launcher and b"cars_hw" in arguments:
-            found.append(int(process.name))
-    return sorted(found)

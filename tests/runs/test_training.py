@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from launched import workers
 from torch import Tensor
 
 from cars_hw.errors import RunError
@@ -121,7 +122,7 @@ def test_when_one_of_two_is_killed_both_go_on_to_the_same_weights(tmp_path: Path
     broken = begin(tmp_path / "broken", images)
     process = start(broken, (*LAUNCHER, "--max-restarts", "1"))
     wait_for(broken.training_checkpoint("net-1"), process)
-    os.kill(_workers(process.pid)[-1], signal.SIGKILL)
+    os.kill(workers(process.pid)[-1], signal.SIGKILL)
     assert "net-1: goes on after epoch " in finish(process)
     assert_same(outcome(broken), outcome(whole))
 
@@ -216,18 +217,3 @@ def test_workers_tell_what_they_do_and_go_on_too(tmp_path: Path, images: Path) -
     assert said == ["net-1: goes on after epoch 2"]
     assert {name: steps[-1] for name, steps in heard.items()} == {"net-1": 12, "net-2": 12}
     assert all(steps == sorted(steps) for steps in heard.values())
-
-
-def _workers(launcher: int) -> list[int]:
-    """Return the processes that the launcher has started, by number."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
-            arguments = (process / "cmdline").read_bytes()
-        except OSError:
-            # It has ended meanwhile.
-            continue
-        if parent == launcher and b"cars_hw" in arguments:
-            found.append(int(process.name))
-    return sorted(found)

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import torch
+from by_two import run_by_two
 from two_processes_network import trained
 
 from cars_hw.training.ranks import ALONE
 
 
 def test_two_processes_train_one_network(tmp_path: Path) -> None:
-    script = Path(__file__).with_name("two_processes_network.py")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*launcher, str(script), str(tmp_path)], capture_output=True, text=True, check=False, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    first, second = run_by_two("two_processes_network.py", tmp_path)
     assert first["world"] == 2
     for case in ("plain", "normalised", "varied"):
         assert first[case].keys() == second[case].keys()

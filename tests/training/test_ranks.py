@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from by_two import run_by_two
 from two_processes import trained
 
 from cars_hw.training.ranks import ALONE, Ranks, joined, launched, restarted
@@ -40,13 +39,7 @@ def test_a_restart_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_two_processes_train_and_judge_as_one_does(tmp_path: Path) -> None:
-    script = Path(__file__).with_name("two_processes.py")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*launcher, str(script), str(tmp_path)], capture_output=True, text=True, check=False, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    first, second = run_by_two("two_processes.py", tmp_path)
     weights, accuracies = trained(ALONE)
     assert first["world"] == 2
     changed = 0
