@@ -44,7 +44,8 @@ from cars_hw.latency import (
     validate,
 )
 from cars_hw.presets import PRESETS, Preset
-from cars_hw.runs.search import Budget, DataSource, SearchPlan, run_search
+from cars_hw.runs.plan import Budget, DataSource, SearchPlan
+from cars_hw.runs.search import run_search
 from cars_hw.space import SearchSpace
 from cars_hw.spec import NETWORKS
 from cars_hw.zoo import zoo

@@ -21,7 +21,8 @@ from cars_hw.devices import Device, open_device
 from cars_hw.files import write_json
 from cars_hw.genotype import Genotype
 from cars_hw.latency import LatencyTable, Predictor, measure_genotypes, profile
-from cars_hw.runs.search import Budget, DataSource, SearchPlan, run_search
+from cars_hw.runs.plan import Budget, DataSource, SearchPlan
+from cars_hw.runs.search import run_search
 from cars_hw.space import SearchSpace
 from cars_hw.spec import NETWORKS
 from latency import small_preset  # noqa: TID251 -- the benchmark beside this one

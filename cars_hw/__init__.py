@@ -39,8 +39,9 @@ if TYPE_CHECKING:
     from cars_hw.report.page import write_report
     from cars_hw.runs.export import export_genotype, export_run
     from cars_hw.runs.folder import RunFolder
+    from cars_hw.runs.plan import Budget, DataSource, SearchPlan
     from cars_hw.runs.ranking import rank_run
-    from cars_hw.runs.search import Budget, DataSource, SearchPlan, run_search
+    from cars_hw.runs.search import run_search
     from cars_hw.runs.train import load_trained, train_run
     from cars_hw.runs.verify import verify_run
     from cars_hw.space import SearchSpace
@@ -49,11 +50,11 @@ if TYPE_CHECKING:
     from cars_hw.zoo import resolve
 
 _WHERE = {
-    "Budget": "runs.search",
+    "Budget": "runs.plan",
     "CarsHwError": "errors",
     "Cost": "cost",
     "DataBundle": "data",
-    "DataSource": "runs.search",
+    "DataSource": "runs.plan",
     "Device": "devices",
     "Edge": "genotype",
     "FakeDevice": "devices",
@@ -67,7 +68,7 @@ _WHERE = {
     "Predictor": "latency",
     "Preset": "presets",
     "RunFolder": "runs.folder",
-    "SearchPlan": "runs.search",
+    "SearchPlan": "runs.plan",
     "SearchSpace": "space",
     "SuperNet": "supernet",
     "export_genotype": "runs.export",

@@ -17,7 +17,7 @@ from cars_hw.zoo import resolve
 
 if TYPE_CHECKING:
     from cars_hw.latency import LatencyTable
-    from cars_hw.runs.search import DataSource
+    from cars_hw.runs.plan import DataSource
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -144,7 +144,7 @@ def data_options(command: Command) -> Command:
 
 def data_of(run_data: str, data: str | None, root: Path | None, download: bool) -> DataSource:
     """Return the source of images of a run, or another one if that was asked for."""
-    from cars_hw.runs.search import DataSource
+    from cars_hw.runs.plan import DataSource
 
     return DataSource(data or run_data, root, download)
 

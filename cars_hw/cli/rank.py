@@ -54,8 +54,8 @@ def command(
     same settings is not trained again. The report shows the result.
     """
     from cars_hw.runs.folder import RunFolder
+    from cars_hw.runs.plan import recipe_of
     from cars_hw.runs.ranking import rank_run, spread
-    from cars_hw.runs.train import recipe_of
     from cars_hw.training.memory import keep_freed_memory
 
     run = RunFolder.open(run_path)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from cars_hw.presets import Preset
     from cars_hw.runs.estimate import Estimate
     from cars_hw.runs.folder import FrontNetwork, RunFolder
-    from cars_hw.runs.search import SearchPlan
+    from cars_hw.runs.plan import SearchPlan
     from cars_hw.training.ranks import Ranks
 
 PROTECTIONS = ("speed", "size", "both", "none")
@@ -147,7 +147,8 @@ def command(
     from cars_hw.errors import InputError
     from cars_hw.latency import LatencyTable
     from cars_hw.runs.estimate import estimate
-    from cars_hw.runs.search import Budget, DataSource, SearchPlan, run_search
+    from cars_hw.runs.plan import Budget, DataSource, SearchPlan
+    from cars_hw.runs.search import run_search
     from cars_hw.training.memory import keep_freed_memory
     from cars_hw.training.ranks import joined, restarted
 

@@ -134,7 +134,7 @@ def command(
 def _recipe(run: RunFolder, name: str | None, changes: dict[str, Any]) -> Recipe:
     """Return the recipe called ``name``, or else the run's, with what the options change."""
     from cars_hw.errors import InputError
-    from cars_hw.runs.train import recipe_of
+    from cars_hw.runs.plan import recipe_of
     from cars_hw.training.recipes import named_recipe
 
     recipe = recipe_of(run) if name is None else named_recipe(name)

@@ -13,7 +13,9 @@ import numpy as np
 import torch
 
 from cars_hw.errors import InputError
-from cars_hw.runs.search import SearchPlan, load_data, out_of_memory, supernet_weights_of
+from cars_hw.runs.memory import out_of_memory
+from cars_hw.runs.plan import SearchPlan
+from cars_hw.runs.search import load_data, supernet_weights_of
 from cars_hw.training.shared import SuperNetWeights, torch_threads
 
 T = TypeVar("T")

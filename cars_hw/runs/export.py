@@ -22,8 +22,8 @@ from cars_hw.genotype import Genotype
 from cars_hw.latency.models import seeded
 from cars_hw.network import Network
 from cars_hw.runs.folder import Promise, RunFolder
+from cars_hw.runs.plan import DataSource
 from cars_hw.runs.promises import Promises
-from cars_hw.runs.search import DataSource
 from cars_hw.runs.train import load_trained
 from cars_hw.spec import NetworkSpec
 

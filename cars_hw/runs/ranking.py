@@ -4,26 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from cars_hw.errors import InputError, RunError
 from cars_hw.evolution.checkpoint import supernet_weights
 from cars_hw.evolution.objectives import feasible
-from cars_hw.evolution.search import EvolutionSettings
-from cars_hw.evolution.variation import VariationRates
 from cars_hw.genotype import Genotype
-from cars_hw.latency import LatencyTable
 from cars_hw.latency.validate import kendall_tau
-from cars_hw.presets import Preset
 from cars_hw.runs.folder import RunFolder
-from cars_hw.runs.search import Budget, DataSource, SearchPlan, cost_objectives, load_data, supernet_weights_of
-from cars_hw.runs.train import Heard, Said, choose, recipe_of, train_run
-from cars_hw.space import SearchSpace
-from cars_hw.training.settings import Recipe, SharedTraining
+from cars_hw.runs.plan import DataSource, SearchPlan, plan_of, recipe_of
+from cars_hw.runs.search import cost_objectives, load_data, supernet_weights_of
+from cars_hw.runs.train import Heard, Said, choose, train_run
+from cars_hw.training.settings import Recipe
 
-TRIES = 10_000
+LEAST: Final = 4
+"""Architectures that an order needs."""
+
+TRIES: Final = 10_000
+"""So many are drawn in search of those that keep to the budgets."""
 
 
 @dataclass(frozen=True)
@@ -89,18 +89,19 @@ def rank_run(
     the run.
 
     Raises:
-        InputError: a sample of fewer than 4.
+        InputError: a sample of fewer than 4, or fewer that keep to the budgets.
         RunError: the run has no front yet, or no weights.
         DatasetError: the data cannot be used.
     """
-    if sample < 4:
-        raise InputError(f"an order needs at least 4 architectures, not {sample}")
     plan = plan_of(run, data, device)
     bundle = load_data(plan)
     chosen = [(network.name, network.genotype) for network in choose(run.front(), sample // 2)]
     known = {genotype.key() for _, genotype in chosen}
+    # Fewer where hardly any architecture keeps to the budgets.
     for number, genotype in enumerate(_drawn(plan, sample - len(chosen), known, seed), start=1):
         chosen.append((f"random-{number:02d}", genotype))
+    if len(chosen) < LEAST:
+        raise InputError(f"an order needs at least {LEAST} architectures; there are {len(chosen)}")
     weights = supernet_weights_of(plan, bundle)
     weights.supernet.load_state_dict(supernet_weights(run.checkpoint))
     shared = weights.accuracies([genotype for _, genotype in chosen], full=True)
@@ -149,44 +150,6 @@ def read_ranking(run: RunFolder) -> Ranking | None:
         return Ranking(tuple(Ranked.from_dict(one) for one in content["networks"]), dict(content["recipe"]))
     except (KeyError, TypeError) as error:
         raise RunError(f"{run.path / 'ranking.json'} is damaged: {error}") from error
-
-
-def plan_of(run: RunFolder, data: DataSource, device: str = "cpu") -> SearchPlan:
-    """Return the plan that ``run`` was searched by, its images from ``data``.
-
-    Raises:
-        RunError: it was made by a version with other settings.
-        TableError: a table of the run cannot be read.
-    """
-    configuration = run.configuration
-    try:
-        evolution = dict(configuration["evolution"])
-        preset = Preset(
-            summary="",
-            recipe=recipe_of(run),
-            supernet_channels=configuration["supernet_channels"],
-            supernet_layers=configuration["supernet_layers"],
-            evolution=EvolutionSettings(**{**evolution, "rates": VariationRates(**evolution["rates"])}),
-            training=SharedTraining(**configuration["training"]),
-        )
-        budgets = tuple(
-            Budget(LatencyTable.read(run.table_path(index)), budget["limit_ms"])
-            for index, budget in enumerate(configuration["budgets"])
-        )
-        return SearchPlan(
-            data,
-            run.network,
-            preset,
-            budgets,
-            tuple(configuration["costs"]),
-            SearchSpace(tuple(configuration["operations"])),
-            configuration["seed"],
-            configuration["proxy"],
-            configuration.get("precision"),
-            device,
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{run.path} was made by a version with other settings: {error}") from error
 
 
 def _drawn(plan: SearchPlan, count: int, known: set[Any], seed: int) -> list[Genotype]:

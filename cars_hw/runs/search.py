@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -17,83 +17,26 @@ import torch
 from cars_hw.cost import network_cost
 from cars_hw.data import DataBundle, load
 from cars_hw.devices import Device, MeasurePlan
-from cars_hw.devices.protocol import Precision
 from cars_hw.errors import BudgetError, InputError
 from cars_hw.evolution import checkpoint
 from cars_hw.evolution.objectives import CostObjective, excess, feasible
 from cars_hw.evolution.population import Member
 from cars_hw.evolution.search import Search
-from cars_hw.genotype import NODES, Edge, Genotype
-from cars_hw.latency import LatencyTable, Predictor, smallest
-from cars_hw.presets import Preset
+from cars_hw.genotype import Genotype
+from cars_hw.latency import Predictor, smallest
 from cars_hw.progress import Progress, silent
 from cars_hw.runs.folder import FrontNetwork, Promise, RunFolder
+from cars_hw.runs.memory import require_memory
+from cars_hw.runs.plan import SearchPlan, configuration
 from cars_hw.runs.settle import Held, Settled, settle
-from cars_hw.space import SearchSpace
 from cars_hw.spec import NetworkSpec
 from cars_hw.supernet import SuperNet
 from cars_hw.training.ranks import ALONE, Ranks
 from cars_hw.training.shared import SuperNetWeights
 from cars_hw.units import format_latency
 
-COSTS: Final = ("parameters", "multiply-adds")
-"""The costs that need no table, in millions."""
-
 FINISHED: Final = b"finished"
 """What the leading process says instead of a checkpoint if there is nothing left to do."""
-
-
-@dataclass(frozen=True)
-class Budget:
-    """A device's table and, in milliseconds, what a network may take there; None: as little as possible."""
-
-    table: LatencyTable
-    limit_ms: float | None = None
-
-
-@dataclass(frozen=True)
-class DataSource:
-    """Where the images come from: see :func:`cars_hw.data.load`."""
-
-    source: str
-    root: Path | None = None
-    download: bool = False
-
-
-@dataclass(frozen=True)
-class SearchPlan:
-    """All that decides a search.
-
-    ``network`` is the network that ships; the tables are for it. With ``proxy`` the search runs on other data
-    than the network is meant for, as the paper does, CIFAR-10 for ImageNet; otherwise the data must fit.
-    ``precision`` is that of the models that are handed over, and of all tables; None is the tables' own.
-    """
-
-    data: DataSource
-    network: NetworkSpec
-    preset: Preset
-    budgets: tuple[Budget, ...] = ()
-    costs: tuple[str, ...] = ()
-    space: SearchSpace = field(default_factory=SearchSpace)
-    seed: int = 0
-    proxy: bool = False
-    precision: Precision | None = None
-    device: str = "cpu"
-
-    def __post_init__(self) -> None:
-        for budget in self.budgets:
-            budget.table.require(self.network, self.precision or budget.table.precision)
-        if not self.budgets and not self.costs:
-            raise InputError("a search needs a cost: give a latency table, or parameters or multiply-adds")
-        unknown = [name for name in self.costs if name not in COSTS]
-        if unknown:
-            raise InputError(f"unknown cost '{unknown[0]}'; known: {', '.join(COSTS)}")
-
-    @property
-    def shipped_precision(self) -> Precision:
-        """The precision of the models that are handed over: int8 as soon as a table is for it."""
-        tables = {budget.table.precision for budget in self.budgets}
-        return self.precision or ("int8" if "int8" in tables else "fp32")
 
 
 def run_search(
@@ -123,14 +66,14 @@ def run_search(
         RunError: ``out`` exists, or was begun with other settings.
         DatasetError: the data cannot be used, or does not fit the network.
     """
-    configuration = _configuration(plan)
+    configured = configuration(plan)
     objectives = cost_objectives(plan)
     anchor = find_anchor(plan, objectives)
     if not ranks.leads:
         return _follow(plan, out, objectives, anchor, ranks)
     if resume and (out / "run.json").is_file():
         run = RunFolder.open(out)
-        run.require(configuration)
+        run.require(configured)
         run.sweep()
         if (out / "front.json").is_file():
             ranks.broadcast(FINISHED)
@@ -139,7 +82,7 @@ def run_search(
         run = None
     search = _build(plan, load_data(plan), objectives, anchor, ranks)
     if run is None:
-        run = RunFolder.create(out, configuration, _about())
+        run = RunFolder.create(out, configured, _about())
     for index, budget in enumerate(plan.budgets):
         budget.table.write(run.table_path(index))
     known = resume and run.checkpoint.is_file()
@@ -347,57 +290,6 @@ def supernet_weights_of(plan: SearchPlan, data: DataBundle, ranks: Ranks = ALONE
         device=plan.device if ranks.world == 1 else ranks.device,
         ranks=ranks,
     )
-
-
-def require_memory(plan: SearchPlan, weights: SuperNetWeights) -> None:
-    """Check before a search begins that its steps fit the memory, by those of the largest architecture.
-
-    Raises:
-        InputError: they do not; the message says what to lower.
-    """
-    # A separable convolution keeps more for the way back than any other operation.
-    known = [name for name in plan.space.operations if name != "none"]
-    heaviest = max(known, key=lambda name: (name.startswith("sep_conv"), name))
-    cell = tuple((Edge(heaviest, 0), Edge(heaviest, 1)) for _ in range(NODES))
-    try:
-        weights.rehearse(Genotype(normal=cell, reduce=cell))
-    except torch.OutOfMemoryError as error:
-        raise InputError(out_of_memory(plan)) from error
-
-
-def out_of_memory(plan: SearchPlan) -> str:
-    """Return in words that the memory is too small, and what to lower."""
-    training = plan.preset.training
-    return (
-        f"the GPU's memory does not suffice for batches of {training.batch_size} images and judging "
-        f"{training.evaluation_batch} at a time; lower --batch-size, or search with fewer --channels or --layers"
-    )
-
-
-def _configuration(plan: SearchPlan) -> dict[str, Any]:
-    return {
-        "data": plan.data.source,
-        "seed": plan.seed,
-        "network": plan.network.to_dict(),
-        "operations": list(plan.space.operations),
-        "budgets": [
-            {
-                "device": budget.table.device,
-                "limit_ms": budget.limit_ms,
-                "profiled": budget.table.created,
-                "precision": budget.table.precision,
-            }
-            for budget in plan.budgets
-        ],
-        "precision": plan.shipped_precision,
-        "costs": list(plan.costs),
-        "proxy": plan.proxy,
-        "supernet_channels": plan.preset.supernet_channels,
-        "supernet_layers": plan.preset.supernet_layers,
-        "evolution": asdict(plan.preset.evolution),
-        "training": asdict(plan.preset.training),
-        "recipe": asdict(plan.preset.recipe),
-    }
 
 
 def _about() -> dict[str, Any]:

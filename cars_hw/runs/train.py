@@ -24,7 +24,8 @@ from cars_hw.files import replacing
 from cars_hw.genotype import Genotype
 from cars_hw.network import Network
 from cars_hw.runs.folder import FrontNetwork, RunFolder, TrainedNetwork
-from cars_hw.runs.search import DataSource, require_fit
+from cars_hw.runs.plan import DataSource, recipe_of
+from cars_hw.runs.search import require_fit
 from cars_hw.spec import NetworkSpec
 from cars_hw.supernet import SuperNet
 from cars_hw.training.checkpoints import TrainingCheckpoint
@@ -127,12 +128,10 @@ def train_run(
     recipe = _resolved(recipe or recipe_of(run), device)
     if not ranks.leads:
         return _follow(data, spec, ranks)
-    if chosen:
-        chosen = list(chosen)
-    elif genotype is not None:
+    if not chosen and genotype is not None:
         known = [network for network in run.front() if network.genotype.key() == genotype.key()]
         chosen = [(known[0].name if known else _name_of(genotype), genotype)]
-    else:
+    elif not chosen:
         chosen = [(network.name, network.genotype) for network in choose(run.front(), top)]
     bundle = load(data.source, root=data.root, download=data.download, resolution=spec.resolution)
     require_fit(bundle, spec)
@@ -151,18 +150,6 @@ def train_run(
         _train_all(waiting, bundle, jobs or _default_jobs(device, len(planned)), heard, say)
     names = {name for name, _ in chosen}
     return [network for network in run.trained() if network.name in names]
-
-
-def recipe_of(run: RunFolder) -> Recipe:
-    """Return the recipe of the preset that the run was begun with.
-
-    Raises:
-        RunError: the run was made by a version with other settings.
-    """
-    try:
-        return Recipe(**run.configuration["recipe"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{run.path / 'run.json'} has no recipe that this version knows: {error}") from error
 
 
 def load_trained(run: RunFolder, trained: TrainedNetwork) -> Network:

@@ -19,7 +19,8 @@ from cars_hw.latency import LatencyTable
 from cars_hw.presets import PRESETS
 from cars_hw.runs import search as searching
 from cars_hw.runs.estimate import Estimate, Part, estimate
-from cars_hw.runs.search import Budget, DataSource, SearchPlan, run_search
+from cars_hw.runs.plan import Budget, DataSource, SearchPlan
+from cars_hw.runs.search import run_search
 from cars_hw.training.settings import SharedTraining
 from cars_hw.training.shared import SuperNetWeights
 from cars_hw.units import format_seconds

@@ -24,7 +24,8 @@ from cars_hw.presets import PRESETS, Preset
 from cars_hw.report.page import write_report
 from cars_hw.runs.export import export_run
 from cars_hw.runs.folder import FrontNetwork, RunFolder
-from cars_hw.runs.search import Budget, DataSource, SearchPlan, run_search
+from cars_hw.runs.plan import Budget, DataSource, SearchPlan
+from cars_hw.runs.search import run_search
 from cars_hw.runs.train import choose, load_trained, train_run
 from cars_hw.runs.verify import verify_run
 from cars_hw.space import SearchSpace

@@ -19,8 +19,9 @@ from cars_hw.latency import LatencyTable, Predictor
 from cars_hw.presets import PRESETS
 from cars_hw.report.page import write_report
 from cars_hw.runs.folder import RunFolder
-from cars_hw.runs.ranking import Ranked, Ranking, plan_of, rank_run, read_ranking, spread
-from cars_hw.runs.search import Budget, DataSource, SearchPlan, run_search, supernet_weights_of
+from cars_hw.runs.plan import Budget, DataSource, SearchPlan, plan_of
+from cars_hw.runs.ranking import Ranked, Ranking, rank_run, read_ranking, spread
+from cars_hw.runs.search import run_search, supernet_weights_of
 from cars_hw.space import SearchSpace
 from cars_hw.training.settings import Recipe, SharedTraining
 
@@ -129,7 +130,7 @@ def test_the_command_prints_tau_and_the_report_shows_it(
 
 def test_bad_input_is_an_error(searched: tuple[RunFolder, SearchPlan], tmp_path: Path) -> None:
     run, plan = searched
-    with pytest.raises(InputError, match="at least 4 architectures, not 3"):
+    with pytest.raises(InputError, match="at least 4 architectures; there are 3"):
         rank_run(run, data=plan.data, sample=3)
     (tmp_path / "run").mkdir()
     for name, content in (("run.json", (run.path / "run.json").read_text()), ("ranking.json", '{"networks": 3}')):

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from cars_hw.errors import RunError
 from cars_hw.runs.folder import FrontNetwork, RunFolder
-from cars_hw.runs.search import DataSource
+from cars_hw.runs.plan import DataSource
 from cars_hw.runs.train import load_trained, train_run
 from cars_hw.space import SearchSpace
 from cars_hw.spec import NetworkSpec
