@@ -77,7 +77,7 @@ def overhead(arguments: argparse.Namespace) -> dict[str, Any]:
         on_it = 0.0
         run = device.run
 
-        def timed(*given: Any) -> list[Sample]:  # noqa: ANN401
+        def timed(*given: Any) -> list[Sample]:  # noqa: ANN401 -- whatever run takes
             nonlocal on_it
             began = time.monotonic()
             try:
@@ -85,7 +85,7 @@ def overhead(arguments: argparse.Namespace) -> dict[str, Any]:
             finally:
                 on_it += time.monotonic() - began
 
-        device.run = timed  # type: ignore[method-assign]
+        device.run = timed  # type: ignore[method-assign]  # a stopwatch around it
         began = time.monotonic()
         table = profiled(device, arguments.network)
         took = time.monotonic() - began

@@ -52,6 +52,7 @@ class _Bytes(TorchDispatchMode):
         super().__init__()
         self.total = 0
 
+    # Its types are torch's own.
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
         out = func(*args, **(kwargs or {}))
         if not func.is_view and "empty" not in str(func) and "detach" not in str(func):

@@ -22,6 +22,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ from floor import Machine, count, measure_machine
 from pymoo.algorithms.moo.nsga3 import ReferenceDirectionSurvival
 from pymoo.core.population import Population
 from pymoo.core.problem import Problem
-from timing import Progress, machine, ratios, spread, take_turns
+from timing import Progress, machine, ratios, seconds, spread, take_turns
 from torch import Tensor
 from ways import DartsWay, PlainWay, without_gradients
 
@@ -55,7 +56,7 @@ from cars_hw.space import SearchSpace
 from cars_hw.spec import NETWORKS, NetworkSpec
 from cars_hw.supernet import SuperNet
 from cars_hw.training.memory import keep_freed_memory
-from cars_hw.training.passes import RECORD_AT
+from cars_hw.training.passes import RECORD_AT, PlainPasses
 from cars_hw.training.settings import SharedTraining
 from cars_hw.training.shared import SuperNetWeights, evaluate
 
@@ -179,8 +180,8 @@ class Bench:
             ours()
         contenders = {DARTS: all_at_once, PLAIN: plainly, OURS: ours}
         # What a recorded pass does is what it did when it was recorded; counted is a plain one.
-        plain = replace_passes(self.weights)
-        work = count(lambda: [plain.step(self.pixels_last, self.labels, [one]) for one in self.genotypes])
+        with plain_passes(self.weights):
+            work = count(ours)
         return self._compared(self.turns("step", contenders), len(self.genotypes), work.floor_seconds)
 
     def loaded(self) -> dict[str, Any]:
@@ -347,27 +348,19 @@ def random_images(train: int, judged: int) -> DataBundle:
     return DataBundle("random", part, part, tuple("abcdefghij"), (0.5,) * 3, (0.25,) * 3)
 
 
-class replace_passes:
-    """The same weights, with passes that are not recorded."""
-
-    def __init__(self, weights: SuperNetWeights) -> None:
-        from cars_hw.training.passes import PlainPasses
-
-        self.weights, self.passes = weights, PlainPasses(weights.supernet, weights._autocast)
-
-    def step(self, images: Tensor, labels: Tensor, genotypes: list[Genotype]) -> None:
-        """Take a plain step."""
-        before, self.weights.passes = self.weights.passes, self.passes
-        try:
-            self.weights.step(images, labels, genotypes)
-        finally:
-            self.weights.passes = before
+@contextmanager
+def plain_passes(weights: SuperNetWeights) -> Iterator[None]:
+    """Let ``weights`` record nothing for as long as the block lasts."""
+    before = weights.passes
+    weights.passes = PlainPasses(weights.supernet, weights._autocast)
+    try:
+        yield
+    finally:
+        weights.passes = before
 
 
 def paper(bench: Bench) -> dict[str, Any]:
     """Run three generations of the paper's setting, and extrapolate all of it."""
-    from timing import seconds
-
     preset = PRESETS["paper"]
     evolution = preset.evolution
     weights = SuperNetWeights(

@@ -54,7 +54,7 @@ class _RichBars:
     def update(self, stage: str, done: int, total: int) -> None:
         if stage not in self._tasks:
             self._tasks[stage] = self._progress.add_task(stage, total=total)
-        self._progress.update(self._tasks[stage], completed=done, total=total)  # type: ignore[arg-type]
+        self._progress.update(self._tasks[stage], completed=done, total=total)  # type: ignore[arg-type]  # rich's id is an int
 
     def say(self, line: str) -> None:
         self._progress.console.print(line, highlight=False)

@@ -34,7 +34,7 @@ class GenotypeType(click.ParamType[Named]):
 
     name = "GENOTYPE"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Named:  # noqa: ANN401
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Named:  # noqa: ANN401 -- click's
         """Return the genotype that ``value`` says, called as the user called it."""
         if isinstance(value, Named):
             return value
@@ -51,7 +51,7 @@ class LatencyType(click.ParamType[float]):
 
     name = "LATENCY"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401 -- click's
         """Return the milliseconds that ``value`` says."""
         if isinstance(value, float):
             return value

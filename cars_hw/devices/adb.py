@@ -374,7 +374,7 @@ def _write_public(private: Path, public: Path) -> None:
 def _tcp_transport(host: str, port: int | None) -> Any:  # noqa: ANN401 -- the library has no types
     from adb_shell.transport.tcp_transport import TcpTransport
 
-    class Transport(TcpTransport):  # type: ignore[misc]
+    class Transport(TcpTransport):  # type: ignore[misc]  # the library has no types
         """The library's, but that a closed connection is an error at once and a large packet goes out whole.
 
         And small ones go at once: waiting to send more takes 40 ms a packet, as each waits for its answer.

@@ -83,9 +83,11 @@ def estimate(plan: SearchPlan) -> Estimate:
     try:
         with torch_threads(plan.preset.training.threads):
             step = _seconds(weights, drawn, lambda one: weights.step(images, labels, [one]))
-            # Passes may be recorded when an architecture comes again; from then on they are replayed.
-            recording = _seconds(weights, drawn, lambda one: weights.step(images, labels, [one]))
-            again = _seconds(weights, drawn, lambda one: weights.step(images, labels, [one]))
+            recording = again = step
+            if weights.records:
+                # That is done when an architecture comes for the second time; from the third on it is replayed.
+                recording = _seconds(weights, drawn, lambda one: weights.step(images, labels, [one]))
+                again = _seconds(weights, drawn, lambda one: weights.step(images, labels, [one]))
         # Together, as a population is: they are shared out over the threads.
         judged = _seconds(weights, [drawn] * 2, weights.accuracies) / len(drawn)
         judged_fully = _seconds(weights, [drawn] * 2, lambda some: weights.accuracies(some, full=True)) / len(drawn)

@@ -89,7 +89,6 @@ def test_too_little_memory_is_said_before_the_search_with_what_to_lower(
     class OnSmallGpu(SuperNetWeights):
         def rehearse(self, genotype: Genotype) -> None:
             rehearsed.append(genotype)
-            self.device = torch.device("cpu")
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     def built(*given: Any, **named: Any) -> SuperNetWeights:  # noqa: ANN401

@@ -22,6 +22,7 @@ class _Tape(TorchDispatchMode):
         self.calls: list[tuple[Any, Any, Any, Any]] = []
         self.overwritten: dict[int, tuple[Tensor, Tensor]] = {}
 
+    # Its types are torch's own.
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
         kwargs = kwargs or {}
         if func._schema.is_mutable:
