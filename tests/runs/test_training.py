@@ -27,7 +27,7 @@ from cars_hw.training.settings import Recipe
 
 SPEC = NetworkSpec(4, 3, (8, 8), 1, classes=3)
 RECIPE = Recipe(
-    epochs=10, batch_size=32, learning_rate=0.05, drop_path=0.2, cutout=2, auxiliary=0.4, ema=0.9, hold_out=0.2
+    epochs=7, batch_size=32, learning_rate=0.05, drop_path=0.2, cutout=2, auxiliary=0.4, ema=0.9, hold_out=0.2
 )
 LAUNCHER = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
@@ -180,7 +180,7 @@ def test_an_unfinished_training_of_other_settings_begins_anew_and_says_so(tmp_pa
     recipe = replace(RECIPE, epochs=1)
     train_run(run, data=data, jobs=1, recipe=recipe, say=said.append)
     assert len(said) == 1
-    assert said[0].endswith("is of a training with recipe.epochs = 10, not 1: begins anew")
+    assert said[0].endswith("is of a training with recipe.epochs = 7, not 1: begins anew")
     other = begin(tmp_path / "other", images, recipe=recipe)
     train_run(other, data=data, jobs=1)
     assert_same(outcome(run), outcome(other))
