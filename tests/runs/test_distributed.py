@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from launched import workers
+from processes import workers
 
 SEARCH = ("--population", "4", "--epochs", "5", "--warmup-epochs", "1", "--epochs-per-generation", "1")
 TRAIN = ("--batch-size", "8", "--architectures", "2", "--on", "cpu", "--seed", "3")

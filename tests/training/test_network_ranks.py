@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from by_two import run_by_two
+from processes import run_by_two
 from two_processes_network import trained
 
 from cars_hw.training.ranks import ALONE
 
 
 def test_two_processes_train_one_network(tmp_path: Path) -> None:
-    first, second = run_by_two("two_processes_network.py", tmp_path)
+    first, second = run_by_two(Path(__file__).with_name("two_processes_network.py"), tmp_path)
     assert first["world"] == 2
     for case in ("plain", "normalised", "varied"):
         assert first[case].keys() == second[case].keys()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from by_two import run_by_two
+from processes import run_by_two
 from two_processes import trained
 
 from cars_hw.training.ranks import ALONE, Ranks, joined, launched, restarted
@@ -39,7 +39,7 @@ def test_a_restart_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_two_processes_train_and_judge_as_one_does(tmp_path: Path) -> None:
-    first, second = run_by_two("two_processes.py", tmp_path)
+    first, second = run_by_two(Path(__file__).with_name("two_processes.py"), tmp_path)
     weights, accuracies = trained(ALONE)
     assert first["world"] == 2
     changed = 0
