@@ -117,11 +117,20 @@ class RunFolder:
         Raises:
             RunError: there is something at ``path`` already.
         """
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise RunError(f"{path} exists; go on with it by --resume, or choose another folder with --out")
+        cls.require_free(path)
         run = cls(path)
         write_json(run.path / "run.json", {"schema": SCHEMA, **about, "configuration": configuration})
         return run
+
+    @staticmethod
+    def require_free(path: Path) -> None:
+        """Check that a run can begin in ``path``.
+
+        Raises:
+            RunError: there is something at ``path`` already.
+        """
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise RunError(f"{path} exists; go on with it by --resume, or choose another folder with --out")
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:

@@ -68,9 +68,8 @@ def run_search(
     """
     configured = configuration(plan)
     objectives = cost_objectives(plan)
-    anchor = find_anchor(plan, objectives)
     if not ranks.leads:
-        return _follow(plan, out, objectives, anchor, ranks)
+        return _follow(plan, out, objectives, ranks)
     if resume and (out / "run.json").is_file():
         run = RunFolder.open(out)
         run.require(configured)
@@ -79,8 +78,9 @@ def run_search(
             ranks.broadcast(FINISHED)
             return run
     else:
+        RunFolder.require_free(out)
         run = None
-    search = _build(plan, load_data(plan), objectives, anchor, ranks)
+    search = _build(plan, objectives, ranks)
     if run is None:
         run = RunFolder.create(out, configured, _about())
     for index, budget in enumerate(plan.budgets):
@@ -117,11 +117,9 @@ def run_search(
     return run
 
 
-def _follow(
-    plan: SearchPlan, out: Path, objectives: Sequence[CostObjective], anchor: Genotype | None, ranks: Ranks
-) -> RunFolder:
+def _follow(plan: SearchPlan, out: Path, objectives: Sequence[CostObjective], ranks: Ranks) -> RunFolder:
     """Share the leading process's work until there are finalists."""
-    search = _build(plan, load_data(plan), objectives, anchor, ranks)
+    search = _build(plan, objectives, ranks)
     begin = ranks.broadcast(None)
     if begin == FINISHED:
         return RunFolder(out)
@@ -261,14 +259,10 @@ def describe_front(
     return networks
 
 
-def _build(
-    plan: SearchPlan,
-    data: DataBundle,
-    objectives: Sequence[CostObjective],
-    anchor: Genotype | None,
-    ranks: Ranks = ALONE,
-) -> Search:
-    weights = supernet_weights_of(plan, data, ranks)
+def _build(plan: SearchPlan, objectives: Sequence[CostObjective], ranks: Ranks = ALONE) -> Search:
+    # Before the images are loaded: a budget that nothing keeps to should be told at once.
+    anchor = find_anchor(plan, objectives)
+    weights = supernet_weights_of(plan, load_data(plan), ranks)
     if weights.device.type == "cuda":
         require_memory(plan, weights)
     return Search(plan.space, objectives, weights, plan.preset.evolution, seed=plan.seed, anchor=anchor)
