@@ -16,7 +16,8 @@ from cars_hw.latency.validate import kendall_tau
 from cars_hw.runs.folder import RunFolder
 from cars_hw.runs.plan import DataSource, SearchPlan, plan_of, recipe_of
 from cars_hw.runs.search import cost_objectives, load_data, supernet_weights_of
-from cars_hw.runs.train import Heard, Said, choose, train_run
+from cars_hw.runs.train import choose, train_run
+from cars_hw.runs.workers import Heard, Said
 from cars_hw.training.settings import Recipe
 
 LEAST: Final = 4

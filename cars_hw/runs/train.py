@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
-import queue
-import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, wait
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -26,23 +20,14 @@ from cars_hw.network import Network
 from cars_hw.runs.folder import FrontNetwork, RunFolder, TrainedNetwork
 from cars_hw.runs.plan import DataSource, recipe_of
 from cars_hw.runs.search import require_fit
+from cars_hw.runs.workers import Heard, Said, default_jobs, side_by_side
 from cars_hw.spec import NetworkSpec
 from cars_hw.supernet import SuperNet
 from cars_hw.training.checkpoints import TrainingCheckpoint
-from cars_hw.training.memory import keep_freed_memory
 from cars_hw.training.network import train_network
 from cars_hw.training.precision import resolve_precision
 from cars_hw.training.ranks import ALONE, Ranks
 from cars_hw.training.settings import Recipe
-
-Heard = Callable[[str, int, int], None]
-"""Called with a network's name, its steps done and its steps in all."""
-
-Said = Callable[[str], None]
-"""Called with a line for people."""
-
-SECONDS_BETWEEN_MESSAGES: Final = 0.2
-"""How often a worker says how far it is: a message costs as much as a step of a small network."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +132,7 @@ def train_run(
     else:
         # By what was chosen, not by what is left of it: after a kill each network has as many threads as before it,
         # and with other threads sums would be rounded otherwise.
-        _train_all(waiting, bundle, jobs or _default_jobs(device, len(planned)), heard, say)
+        _train_all(waiting, bundle, jobs or default_jobs(device, len(planned)), heard, say)
     names = {name for name, _ in chosen}
     return [network for network in run.trained() if network.name in names]
 
@@ -177,62 +162,16 @@ def _name_of(genotype: Genotype) -> str:
     return f"genotype-{zlib.crc32(repr(genotype.key()).encode()):08x}"
 
 
-def _default_jobs(device: str, networks: int) -> int:
-    if device != "cpu":
-        return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores, networks))
-
-
 def _train_all(waiting: Sequence[_Job], data: DataBundle, jobs: int, heard: Heard, say: Said) -> None:
     if jobs == 1:
         _train_here(waiting, data, heard, say)
-        return
-    threads = max(1, torch.get_num_threads() // jobs)
-    # A forked torch may hang in its thread pools: the workers are started afresh.
-    context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager:
-        messages: Any = manager.Queue()
-        with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-            futures = [pool.submit(_train_in_worker, job, threads, messages) for job in waiting]
-            try:
-                _listen(futures, messages, heard, say)
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+    else:
+        side_by_side(_train_in_worker, waiting, jobs, heard, say)
 
 
-def _listen(futures: Sequence[Future[None]], messages: Any, heard: Heard, say: Said) -> None:  # noqa: ANN401 -- a proxy
-    pending = set(futures)
-    while pending:
-        finished, pending = wait(pending, timeout=0.2)
-        while True:
-            try:
-                message = messages.get_nowait()
-            except queue.Empty:
-                break
-            if isinstance(message, str):
-                say(message)
-            else:
-                heard(*message)
-        for future in finished:
-            future.result()
-
-
-def _train_in_worker(job: _Job, threads: int, messages: Any) -> None:  # noqa: ANN401 -- a proxy
-    torch.set_num_threads(threads)
-    keep_freed_memory()
+def _train_in_worker(job: _Job, heard: Heard, say: Said) -> None:
     data = load(job.data.source, root=job.data.root, resolution=RunFolder(job.run).network.resolution)
-    sent = -SECONDS_BETWEEN_MESSAGES
-
-    def heard(name: str, done: int, total: int) -> None:
-        nonlocal sent
-        now = time.monotonic()
-        if done == total or now - sent >= SECONDS_BETWEEN_MESSAGES:
-            sent = now
-            messages.put((name, done, total))
-
-    _train(job, data, heard, messages.put)
+    _train(job, data, heard, say)
 
 
 def _train_here(waiting: Sequence[_Job], data: DataBundle, heard: Heard, say: Said, ranks: Ranks = ALONE) -> None:
