@@ -23,7 +23,7 @@ from cars_hw.cli.common import (
 if TYPE_CHECKING:
     from cars_hw.runs.baselines import Comparison
 
-AGAINST = ("random", "none", "speed", "size", "both", "paper")
+AGAINST = ("random", "none", "speed", "size", "both", "paper", "separate")
 
 
 @click.command("baselines")
@@ -33,7 +33,8 @@ AGAINST = ("random", "none", "speed", "size", "both", "paper")
     type=click.Choice(AGAINST),
     multiple=True,
     help="random: random search in the same SuperNet; none: plain NSGA-III; speed, size, both: other protections; "
-    "paper: the paper's protection and offspring. Repeatable. [random, none]",
+    "paper: the paper's protection and offspring; separate: evolution without weight sharing, where the budget "
+    "suffices. Repeatable. [random, none]",
 )
 @click.option(
     "--seeds",
@@ -105,7 +106,8 @@ def print_comparison(comparison: Comparison) -> None:
     """Print what each strategy's fronts came to, and by how much the run's own is above them."""
     from statistics import mean
 
-    from cars_hw.evolution.strategies import OWN, STRATEGIES
+    from cars_hw.evolution.strategies import OWN
+    from cars_hw.runs.baselines import summary
 
     unit = comparison.unit
     rows = []
@@ -135,4 +137,4 @@ def print_comparison(comparison: Comparison) -> None:
         rows,
     )
     for name in comparison.strategies:
-        click.echo(f"{name}: {STRATEGIES[name].summary}")
+        click.echo(f"{name}: {summary(name)}")

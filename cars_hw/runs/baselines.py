@@ -17,13 +17,19 @@ from cars_hw.evolution.strategies import OWN, STRATEGIES
 from cars_hw.genotype import Genotype
 from cars_hw.runs.folder import RunFolder
 from cars_hw.runs.plan import DataSource, SearchPlan, configuration, plan_of, recipe_of
-from cars_hw.runs.search import cost_objectives, run_search
+from cars_hw.runs.search import cost_objectives, load_data, run_search
 from cars_hw.runs.train import choose, train_run
 from cars_hw.runs.workers import Heard, Said, default_jobs, side_by_side
 from cars_hw.training.settings import Recipe
 
 RIVALS: Final = ("random", "none")
 """What a search is held against unless told: random search, and plain NSGA-III."""
+
+SEPARATE: Final = "separate"
+"""Evolution without weight sharing: every architecture is trained for an epoch, as many as the run pays for."""
+
+LEAST_SEPARATE: Final = 4
+"""Members of the smallest population that evolves without weight sharing."""
 
 MARGIN: Final = 1.1
 """The reference point is this much worse than the worst of all fronts, so that their ends count for something."""
@@ -162,7 +168,8 @@ def compare_run(
 ) -> Comparison:
     """Search ``seeds`` times by each of ``against`` and by the run's own strategy, and train their fronts.
 
-    All have the same epochs, generations, numbers of architectures and budgets. ``top`` networks spread over each
+    All have the same epochs, generations, numbers of architectures and budgets; without weight sharing as many
+    architectures are trained as these cost. ``top`` networks spread over each
     front are trained alone, from scratch, by ``recipe`` (the run's unless given), since accuracies under shared
     weights are what a strategy may be wrong about. Seeds count up from the run's, whose own search is not repeated.
     ``jobs`` trials are worked on side by side; what is done already is not done again. The result is written to
@@ -175,16 +182,19 @@ def compare_run(
     """
     recipe = recipe or recipe_of(run)
     run.front()
-    unknown = [name for name in against if name not in STRATEGIES]
+    known = (*STRATEGIES, SEPARATE)
+    unknown = [name for name in against if name not in known]
     if unknown:
-        raise InputError(f"unknown strategy '{unknown[0]}'; known: {', '.join(STRATEGIES)}")
+        raise InputError(f"unknown strategy '{unknown[0]}'; known: {', '.join(known)}")
     if seeds < 1:
         raise InputError(f"compare with at least one seed, not {seeds}")
     plan = plan_of(run, data, device)
     own = plan.preset.evolution
-    rivals = [name for name in dict.fromkeys(against) if STRATEGIES[name].changed(own) != own]
+    rivals = [name for name in dict.fromkeys(against) if name == SEPARATE or STRATEGIES[name].changed(own) != own]
     if not rivals:
         raise InputError("there is nothing to compare: all of these strategies are the run's own")
+    if SEPARATE in rivals:
+        separate_plan(plan)
     tasks = [
         _Task(run.path, data, name, plan.seed + step, top, recipe, device)
         for step in range(seeds)
@@ -201,6 +211,13 @@ def compare_run(
     return comparison
 
 
+def summary(strategy: str) -> str:
+    """Return in a line what ``strategy`` does."""
+    if strategy == SEPARATE:
+        return "evolution without weight sharing: every architecture is trained alone, for one epoch"
+    return STRATEGIES[strategy].summary
+
+
 def read_baselines(run: RunFolder) -> Comparison | None:
     """Return what :func:`compare_run` has written, None before.
 
@@ -214,6 +231,45 @@ def read_baselines(run: RunFolder) -> Comparison | None:
         return Comparison.from_dict(content)
     except (KeyError, TypeError) as error:
         raise RunError(f"{run.path / 'baselines.json'} is damaged: {error}") from error
+
+
+def separate_plan(plan: SearchPlan) -> SearchPlan:
+    """Return a plan that evolves without weight sharing at the cost of ``plan``, counted in images.
+
+    A training step on an image costs three passes forward, judging one. What the SuperNet's training and all the
+    judging of architectures cost, pays for training so many architectures an epoch each, and for judging them.
+
+    Raises:
+        InputError: it does not pay for enough of them to evolve.
+    """
+    evolution, training = plan.preset.evolution, plan.preset.training
+    images = len(load_data(plan).train)
+    judges = round(images * training.validation_fraction)
+    trains = images - judges
+    subset = min(training.evaluation_images or judges, judges)
+    epochs = evolution.warmup_epochs + evolution.generations * evolution.epochs_per_generation
+    shared = (
+        3 * trains * epochs * training.architectures
+        + 2 * evolution.population * evolution.generations * subset
+        + 3 * evolution.population * judges
+    )
+    affordable = shared // (3 * trains + subset + judges)
+    # Twice a population to begin with and in the end, and one for each generation but the first.
+    population = max(LEAST_SEPARATE, affordable // 12)
+    generations = affordable // population - 3
+    if generations < 1:
+        raise InputError(
+            f"the run's budget pays for training {affordable} architectures alone, too few to evolve; "
+            f"leave '{SEPARATE}' out, or search for longer"
+        )
+    evolution = replace(
+        evolution,
+        population=population,
+        epochs=1 + generations,
+        warmup_epochs=1,
+        epochs_per_generation=1,
+    )
+    return replace(plan, preset=replace(plan.preset, evolution=evolution), alone_epochs=1)
 
 
 @dataclass(frozen=True)
@@ -236,6 +292,8 @@ class _Task:
 
     def plan(self, plan: SearchPlan) -> SearchPlan:
         """Return the plan of the task's search, of ``plan``, the run's."""
+        if self.strategy == SEPARATE:
+            return separate_plan(replace(plan, seed=self.seed))
         evolution = STRATEGIES[self.strategy].changed(plan.preset.evolution)
         return replace(plan, seed=self.seed, preset=replace(plan.preset, evolution=evolution))
 

@@ -32,6 +32,7 @@ from cars_hw.runs.settle import Held, Settled, settle
 from cars_hw.spec import NetworkSpec
 from cars_hw.supernet import SuperNet
 from cars_hw.training.ranks import ALONE, Ranks
+from cars_hw.training.separate import SeparateWeights
 from cars_hw.training.shared import SuperNetWeights
 from cars_hw.units import format_latency
 
@@ -262,7 +263,11 @@ def describe_front(
 def _build(plan: SearchPlan, objectives: Sequence[CostObjective], ranks: Ranks = ALONE) -> Search:
     # Before the images are loaded: a budget that nothing keeps to should be told at once.
     anchor = find_anchor(plan, objectives)
-    weights = supernet_weights_of(plan, load_data(plan), ranks)
+    data = load_data(plan)
+    if plan.alone_epochs:
+        separate = SeparateWeights(lambda: supernet_weights_of(plan, data), plan.alone_epochs)
+        return Search(plan.space, objectives, separate, plan.preset.evolution, seed=plan.seed, anchor=anchor)
+    weights = supernet_weights_of(plan, data, ranks)
     if weights.device.type == "cuda":
         require_memory(plan, weights)
     return Search(plan.space, objectives, weights, plan.preset.evolution, seed=plan.seed, anchor=anchor)
@@ -279,7 +284,8 @@ def supernet_weights_of(plan: SearchPlan, data: DataBundle, ranks: Ranks = ALONE
         supernet,
         data,
         plan.preset.training,
-        epochs=evolution.warmup_epochs + evolution.generations * evolution.epochs_per_generation,
+        epochs=plan.alone_epochs
+        or evolution.warmup_epochs + evolution.generations * evolution.epochs_per_generation,
         seed=plan.seed,
         device=plan.device if ranks.world == 1 else ranks.device,
         ranks=ranks,

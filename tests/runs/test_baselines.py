@@ -11,15 +11,24 @@ import pytest
 from click.testing import CliRunner
 
 from cars_hw.cli.main import main
+from cars_hw.data import load
 from cars_hw.errors import InputError, RunError
 from cars_hw.evolution.search import EvolutionSettings
 from cars_hw.evolution.strategies import STRATEGIES
 from cars_hw.latency import LatencyTable, Predictor
 from cars_hw.presets import PRESETS
-from cars_hw.runs.baselines import Comparison, Generation, Trained, Trial, compare_run, read_baselines
+from cars_hw.runs.baselines import (
+    Comparison,
+    Generation,
+    Trained,
+    Trial,
+    compare_run,
+    read_baselines,
+    separate_plan,
+)
 from cars_hw.runs.folder import RunFolder
-from cars_hw.runs.plan import Budget, DataSource, SearchPlan
-from cars_hw.runs.search import run_search
+from cars_hw.runs.plan import Budget, DataSource, SearchPlan, plan_of
+from cars_hw.runs.search import run_search, supernet_weights_of
 from cars_hw.space import SearchSpace
 from cars_hw.training.settings import Recipe, SharedTraining
 
@@ -76,6 +85,34 @@ def test_what_is_done_is_not_done_again(
     monkeypatch.setattr("cars_hw.runs.train.train_network", None)
     monkeypatch.setattr("cars_hw.runs.search.Search.run", None)
     assert compare_run(run, data=plan.data, against=["random"], seeds=1, top=1, jobs=1) == first
+
+
+def test_without_sharing_the_cost_is_that_of_the_search(searched: tuple[RunFolder, SearchPlan]) -> None:
+    _, plan = searched
+    # 153 training images, of which 76 judge; 3 epochs, 2 generations of 8 candidates on 20 images, 12 finalists on
+    # 76: 3 * 77 * 3 + 2 * 8 * 20 + 12 * 76 = 1925 passes; one architecture takes 3 * 77 + 20 + 76 = 327.
+    with pytest.raises(InputError, match="pays for training 5 architectures alone"):
+        separate_plan(plan)
+    # 60 epochs are 13,860 + 59 * 160 + 912 = 24,212 passes: 74 architectures, populations of 6, 9 generations.
+    long = replace(plan.preset.evolution, epochs=60)
+    separate = separate_plan(replace(plan, preset=replace(plan.preset, evolution=long)))
+    evolution = separate.preset.evolution
+    assert (evolution.population, evolution.generations, separate.alone_epochs) == (6, 9, 1)
+    assert 6 * (9 + 3) <= 74
+
+
+def test_an_architecture_without_sharing_learns_alone(
+    searched: tuple[RunFolder, SearchPlan], tmp_path: Path
+) -> None:
+    _, plan = searched
+    alone = replace(plan, preset=replace(plan.preset, evolution=replace(plan.preset.evolution, population=2)))
+    alone = replace(alone, alone_epochs=1)
+    folder = run_search(alone, tmp_path / "run")
+    assert plan_of(folder, plan.data).alone_epochs == 1
+    weights = supernet_weights_of(alone, load(plan.data.source, resolution=plan.network.resolution))
+    network = folder.front()[0]
+    weights.train(lambda _count: [network.genotype])
+    assert weights.accuracies([network.genotype], full=True) == [network.accuracy]
 
 
 def test_random_search_draws_everything_afresh_and_trains_on_uniform_draws() -> None:
