@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cars_hw.cli.bars import Bars
+from cars_hw.cli.baselines import print_comparison
 from cars_hw.cli.common import (
     FILE,
     FOLDER,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from cars_hw.devices.protocol import Precision
     from cars_hw.latency import LatencyTable
     from cars_hw.presets import Preset
+    from cars_hw.runs.baselines import Comparison
     from cars_hw.runs.estimate import Estimate
     from cars_hw.runs.folder import FrontNetwork, RunFolder
     from cars_hw.runs.plan import SearchPlan
@@ -106,6 +108,15 @@ PROTECTIONS = ("speed", "size", "both", "none")
     is_flag=True,
     help="Time a few steps, say how long the search will take and what it needs, and end.",
 )
+@click.option(
+    "--baselines",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    metavar="SEEDS",
+    help="Afterwards search with so many seeds by random search and by plain NSGA-III too, at the same cost, and "
+    "compare the trained fronts: cars-hw baselines.",
+)
 @click.option("--proxy", is_flag=True, help="Search on other data than the network ships for, as the paper does.")
 @on_option
 @json_option
@@ -124,6 +135,7 @@ def command(
     seed: int,
     measure: bool,
     dry_run: bool,
+    baselines: int,
     proxy: bool,
     on: str,
     as_json: bool,
@@ -185,6 +197,7 @@ def command(
             run_search(plan, out, resume=resume, ranks=ranks)
             return
         run = _lead(plan, out, read if measure else (), resume=resume or restarted(), ranks=ranks)
+    comparison = _compare(run, plan, baselines) if baselines else None
     front, struck = run.front(), run.struck()
     if as_json:
         print_json([network.to_dict() for network in front])
@@ -192,7 +205,16 @@ def command(
     print_front(front)
     if struck:
         click.echo(f"Measured, {len(struck)} more exceeded the budget; the next best took their place.")
+    if comparison is not None:
+        print_comparison(comparison)
     click.echo(f"{run.path / 'front.json'} holds {len(front)} networks. Next: cars-hw train {run.path}")
+
+
+def _compare(run: RunFolder, plan: SearchPlan, seeds: int) -> Comparison:
+    from cars_hw.runs.baselines import compare_run
+
+    with Bars() as bars:
+        return compare_run(run, data=plan.data, seeds=seeds, device=plan.device, heard=bars.update, say=bars.say)
 
 
 def _print_estimate(found: Estimate, as_json: bool) -> None:

@@ -158,6 +158,18 @@ def test_the_command_prints_the_comparison(searched: tuple[RunFolder, SearchPlan
     assert Comparison.from_dict(told) == comparison
 
 
+def test_one_flag_of_the_search_does_it_all(images: Path, tmp_path: Path) -> None:
+    asked = f"search --data {images} --cost parameters --channels 2 --layers 3 --resolution 8 --classes 3 --on cpu"
+    short = "--population 2 --epochs 2 --warmup-epochs 1 --baselines 1"
+    out = tmp_path / "run"
+    result = CliRunner().invoke(main, [*asked.split(), *short.split(), "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    comparison = read_baselines(RunFolder.open(out))
+    assert comparison is not None
+    assert comparison.strategies == ["own", "random", "none"]
+    assert f"{comparison.gaps('none')[0]:+.4f}" in result.output
+
+
 def test_bad_input_is_an_error(searched: tuple[RunFolder, SearchPlan], tmp_path: Path) -> None:
     run, plan = searched
     with pytest.raises(InputError, match="unknown strategy 'luck'; known: own, random"):
