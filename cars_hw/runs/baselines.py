@@ -344,7 +344,8 @@ def _compared(plan: SearchPlan, done: Sequence[tuple[_Task, RunFolder]], recipe:
         objective.limit or MARGIN * max(one.costs[index] for front in fronts for one in front)
         for index, objective in enumerate(objectives)
     ]
-    error = min(1.0, MARGIN * max(1 - one.alone for front in fronts for one in front))
+    # Where nobody ever errs, there is nothing to be bounded.
+    error = min(1.0, MARGIN * max(1 - one.alone for front in fronts for one in front)) or 1.0
     # Under shared weights a population is far worse than its front will be: any error counts.
     dearest = [
         objective.limit
