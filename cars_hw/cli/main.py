@@ -10,6 +10,7 @@ import click
 from cars_hw.cli import (
     cost,
     devices,
+    experiment,
     export,
     measure,
     predict,
@@ -89,5 +90,6 @@ for module in (
     table,
     cost,
     zoo,
+    experiment,
 ):
     main.add_command(module.command)
