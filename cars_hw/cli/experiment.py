@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cars_hw.cli.bars import Bars
-from cars_hw.cli.common import FILE, json_option, print_json, print_table, threads_option
+from cars_hw.cli.common import (
+    FILE,
+    FOLDER,
+    data_options,
+    json_option,
+    network_options,
+    on_option,
+    print_json,
+    print_table,
+    spec_of,
+    threads_option,
+    training_device,
+)
+
+if TYPE_CHECKING:
+    from cars_hw.evolution.pnsga3 import Protection
 
 
 @click.group("experiment")
@@ -64,3 +81,106 @@ def tables(
     click.echo(COUNTING)
     if out is not None:
         click.echo(f"{out}")
+
+
+@command.command("small-model-trap")
+@click.option("--data", default="fashion-mini", show_default=True, help="As for cars-hw search.")
+@data_options
+@click.option("--table", "table_path", type=FILE, help="Sizes are latencies by this table; the network is its own.")
+@click.option(
+    "--cost",
+    type=click.Choice(["parameters", "multiply-adds"]),
+    help="What sizes are without a table. [parameters]",
+)
+@click.option(
+    "--preset",
+    "preset_name",
+    type=click.Choice(["quick", "cifar", "paper"]),
+    default="quick",
+    show_default=True,
+    help="Settings of the searches, and the recipe of the networks that are trained alone.",
+)
+@click.option("--generations", type=click.IntRange(2), default=20, show_default=True)
+@click.option("--population", type=click.IntRange(2), help="Instead of the preset's.")
+@click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Searches a protection.")
+@click.option(
+    "--protect",
+    "protections",
+    type=click.Choice(["speed", "size", "both"]),
+    multiple=True,
+    help="Beside none. Repeatable. [the preset's own, and speed]",
+)
+@click.option("--epochs", type=click.IntRange(1), help="Of the networks that are trained alone. [the recipe's]")
+@click.option("--proxy", is_flag=True, help="Search on other data than the network ships for, as the paper does.")
+@click.option("--out", type=FOLDER, required=True, help="Where everything goes. The same command goes on there.")
+@on_option
+@json_option
+@network_options
+def trap(
+    data: str,
+    data_root: Path | None,
+    download: bool,
+    table_path: Path | None,
+    cost: str | None,
+    preset_name: str,
+    generations: int,
+    population: int | None,
+    seeds: int,
+    protections: tuple[Protection, ...],
+    epochs: int | None,
+    proxy: bool,
+    out: Path,
+    on: str,
+    as_json: bool,
+    **network: Any,  # noqa: ANN401 -- the options of network_options
+) -> None:
+    """Figures 2 and 3: does a population that nothing protects lose its large networks?
+
+    The same search runs under plain NSGA-III (none) and under each protection, which says how far the sizes of the
+    population reach after every generation. Three architectures, small, middle and large, are trained alone, which
+    says how they learn. Killed at any time, the same command goes on. The result is OUT/small-model-trap.json, and
+    the plots are OUT/small-model-trap.html.
+    """
+    if table_path is not None and cost is not None:
+        raise click.UsageError("with --table sizes are latencies: leave --cost out")
+    from cars_hw.experiments.trap import rows_of, small_model_trap
+    from cars_hw.latency import LatencyTable
+    from cars_hw.presets import named_preset
+    from cars_hw.runs.plan import Budget, DataSource, SearchPlan
+    from cars_hw.training.memory import keep_freed_memory
+
+    preset = named_preset(preset_name)
+    recipe = preset.recipe if epochs is None else replace(preset.recipe, epochs=epochs)
+    evolution = replace(
+        preset.evolution,
+        epochs=preset.evolution.warmup_epochs + generations * preset.evolution.epochs_per_generation,
+        population=population or preset.evolution.population,
+    )
+    read = None if table_path is None else LatencyTable.read(table_path)
+    plan = SearchPlan(
+        data=DataSource(data, data_root, download),
+        network=spec_of(**network) if read is None else read.spec,
+        preset=replace(preset, evolution=evolution),
+        budgets=() if read is None else (Budget(read),),
+        costs=() if read is not None else (cost or "parameters",),
+        proxy=proxy,
+        device=training_device(on),
+    )
+    keep_freed_memory()
+    with Bars() as bars:
+        found = small_model_trap(
+            plan,
+            out,
+            protections=protections or tuple(dict.fromkeys((preset.evolution.protection, "speed"))),
+            seeds=seeds,
+            recipe=recipe,
+            progress=bars.update,
+            say=bars.say,
+        )
+    if as_json:
+        print_json(found.to_dict())
+        return
+    print_table(f"{found.cost} of the population, {found.unit}", *rows_of(found))
+    for sentence in found.verdict():
+        click.echo(sentence)
+    click.echo(f"{out / 'small-model-trap.html'}")
