@@ -12,6 +12,7 @@ from cars_hw.cli.bars import Bars
 from cars_hw.cli.common import (
     FILE,
     FOLDER,
+    data_of,
     data_options,
     json_option,
     network_options,
@@ -184,3 +185,85 @@ def trap(
     for sentence in found.verdict():
         click.echo(sentence)
     click.echo(f"{out / 'small-model-trap.html'}")
+
+
+@command.command("front")
+@click.argument("run_path", metavar="RUN", type=FOLDER)
+@click.option("--device", "device_name", required=True, metavar="DEVICE", help="See: cars-hw devices.")
+@click.option(
+    "--reference",
+    "references",
+    metavar="NAME",
+    multiple=True,
+    help="Of cars-hw zoo, or of torchvision: MobileNetV2, MNASNet, ShuffleNetV2, ResNet-18, or as torchvision "
+    "calls it. Repeatable. [CARS_A, CARS_I, DARTS_V2 and these four]",
+)
+@click.option("--data", help="Other data than the run's.")
+@data_options
+@click.option("--epochs", type=click.IntRange(1), help="Instead of those of the run's recipe.")
+@click.option("--from-scratch", is_flag=True, help="Train the run's networks anew too, without the shared weights.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--jobs", type=click.IntRange(1), help="Networks of cells side by side. [one a core]")
+@threads_option
+@click.option("--sessions", type=click.IntRange(1), default=5, show_default=True, help="Fresh sessions a network.")
+@click.option("--out", type=FOLDER, help="Where everything goes. [RUN/comparison]")
+@on_option
+@json_option
+def front(
+    run_path: Path,
+    device_name: str,
+    references: tuple[str, ...],
+    data: str | None,
+    data_root: Path | None,
+    download: bool,
+    epochs: int | None,
+    from_scratch: bool,
+    seed: int,
+    jobs: int | None,
+    threads: int,
+    sessions: int,
+    out: Path | None,
+    on: str,
+    as_json: bool,
+) -> None:
+    """Figure 1: accuracy against latency measured on the device, beside published networks.
+
+    The run's trained networks stand beside genotypes of the zoo and networks of torchvision, which are adapted to
+    the run's images and classes (first convolution and classifier, nothing else), trained from scratch by the run's
+    recipe on its data, and measured in the same rounds of sessions. torchvision's are measured on ort only. Killed
+    at any time, the same command goes on. The result is front.json and front.html in --out.
+    """
+    from cars_hw.devices import MeasurePlan, open_device
+    from cars_hw.experiments.front import DEFAULT, compare_front
+    from cars_hw.experiments.standing import rows_of
+    from cars_hw.runs.folder import RunFolder
+    from cars_hw.runs.plan import recipe_of
+    from cars_hw.training.memory import keep_freed_memory
+
+    run = RunFolder.open(run_path)
+    recipe = recipe_of(run)
+    device = open_device(device_name, threads)
+    keep_freed_memory()
+    with Bars() as bars:
+        found = compare_front(
+            run,
+            device,
+            data=data_of(run.configuration["data"], data, data_root, download),
+            references=references or DEFAULT,
+            recipe=recipe if epochs is None else replace(recipe, epochs=epochs),
+            from_scratch=from_scratch,
+            out=out,
+            plan=MeasurePlan(sessions=sessions),
+            seed=seed,
+            train_on=training_device(on),
+            jobs=jobs,
+            heard=bars.update,
+            say=bars.say,
+        )
+    if as_json:
+        print_json(found.to_dict())
+        return
+    print_table(f"Accuracy against latency on {found.device}", *rows_of(found))
+    for sentence in found.remarks():
+        click.echo(sentence)
+    click.echo(f"{(out or run.path / 'comparison') / 'front.html'}")

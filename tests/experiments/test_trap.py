@@ -187,7 +187,7 @@ def test_the_command_plans_what_it_is_told_and_prints_what_was_found(
 ) -> None:
     told: dict[str, Any] = {}
 
-    def played(plan: SearchPlan, out: Path, **options: Any) -> Trap:
+    def played(plan: SearchPlan, out: Path, **options: object) -> Trap:
         told.update(options, plan=plan, out=out)
         return Trap("parameters", "M", (moved("none", 4, 1), moved("size", 4, 3)), CURVES)
 
