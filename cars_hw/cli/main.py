@@ -11,6 +11,7 @@ from cars_hw.cli import (
     baselines,
     cost,
     devices,
+    experiment,
     export,
     measure,
     predict,
@@ -91,5 +92,6 @@ for module in (
     table,
     cost,
     zoo,
+    experiment,
 ):
     main.add_command(module.command)

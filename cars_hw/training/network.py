@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,6 +58,9 @@ class _Best:
 class NetworkTraining:
     """A network that is being trained, in place: what changes from epoch to epoch, and one epoch of it.
 
+    It may be any module that makes logits of images; only a :class:`Network` has an auxiliary head and paths to
+    drop.
+
     Of several processes, ``ranks``, each has the same batches and trains on every ``world``-th image of them;
     gradients are put together, so that the weights are the same everywhere. Batch normalisation sees the images of
     its own process; its running averages are put together after every epoch.
@@ -69,7 +72,7 @@ class NetworkTraining:
 
     def __init__(
         self,
-        network: Network,
+        network: nn.Module,
         data: DataBundle,
         recipe: Recipe,
         *,
@@ -117,11 +120,11 @@ class NetworkTraining:
         self.best: _Best | None = None
 
     @property
-    def judged(self) -> Network:
+    def judged(self) -> nn.Module:
         """The network whose weights are judged and shipped: the moving average, where there is one."""
         if self.averaged is None:
             return self.network
-        return cast(Network, self.averaged.module)
+        return self.averaged.module
 
     def run_epoch(self, progress: Callable[[int, int], None] = lambda _done, _total: None) -> None:
         """Train for one epoch; ``progress`` hears of each step, of those of all epochs.
@@ -132,7 +135,8 @@ class NetworkTraining:
         recipe, ranks = self.recipe, self.ranks
         total = recipe.epochs * self.steps
         self.network.train()
-        self.network.drop_path = recipe.drop_path * self.epoch / recipe.epochs
+        if isinstance(self.network, Network):
+            self.network.drop_path = recipe.drop_path * self.epoch / recipe.epochs
         # Drop-path draws from torch's own generator of the device. Its numbers follow from the epoch, so that an
         # epoch can be repeated, and differ between processes, whose images differ.
         torch.manual_seed(_seed_of(self.seed, self.epoch, ranks.rank))
@@ -203,7 +207,7 @@ class NetworkTraining:
         images_here, labels_here = images[ranks.rank :: ranks.world], labels[ranks.rank :: ranks.world]
         self.optimizer.zero_grad(set_to_none=True)
         with autocast(self.precision, self.device):
-            logits, auxiliary = self.network.forward_with_auxiliary(images_here)
+            logits, auxiliary = self._logits(images_here)
             loss = F.cross_entropy(logits, labels_here, label_smoothing=recipe.label_smoothing)
             if auxiliary is not None:
                 aside = F.cross_entropy(auxiliary, labels_here, label_smoothing=recipe.label_smoothing)
@@ -219,6 +223,11 @@ class NetworkTraining:
         if self.averaged is not None:
             self.averaged.update_parameters(self.network)
         return loss.detach()
+
+    def _logits(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        if isinstance(self.network, Network):
+            return self.network.forward_with_auxiliary(images)
+        return self.network(images), None
 
     def _unite_buffers(self) -> None:
         """Give every process the mean of the running averages of all."""
@@ -243,7 +252,7 @@ class NetworkTraining:
 
 
 def train_network(
-    network: Network,
+    network: nn.Module,
     data: DataBundle,
     recipe: Recipe,
     *,

@@ -1,0 +1,269 @@
+"""``cars-hw experiment``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cars_hw.cli.bars import Bars
+from cars_hw.cli.common import (
+    FILE,
+    FOLDER,
+    data_of,
+    data_options,
+    json_option,
+    network_options,
+    on_option,
+    print_json,
+    print_table,
+    spec_of,
+    threads_option,
+    training_device,
+)
+
+if TYPE_CHECKING:
+    from cars_hw.evolution.pnsga3 import Protection
+
+
+@click.group("experiment")
+def command() -> None:
+    """Repeat what the CARS paper claims: its tables, the small-model trap, accuracy against measured latency."""
+
+
+@command.command("tables")
+@click.option(
+    "--table",
+    "names",
+    type=click.Choice(["cifar10", "imagenet", "figure1"]),
+    multiple=True,
+    help="Table 1, Table 2, or the networks that Figure 1 has besides. Repeatable. [all]",
+)
+@click.option(
+    "--device", "device_name", metavar="DEVICE", help="Measure latencies there too; see: cars-hw devices."
+)
+@threads_option
+@click.option("--sessions", type=click.IntRange(1), default=3, show_default=True, help="Fresh sessions a network.")
+@click.option("--out", type=FILE, help="Write the JSON to this file too.")
+@json_option
+def tables(
+    names: tuple[str, ...], device_name: str | None, threads: int, sessions: int, out: Path | None, as_json: bool
+) -> None:
+    """Tables 1 (CIFAR-10) and 2 (ImageNet) of the paper, beside what is computed and measured here.
+
+    Parameters and multiply-adds are computed where the genotype was published or torchvision has the network, and
+    with --device they are measured with fresh weights: for one image, of 32x32 in Table 1 and 224x224 in Table 2.
+    Accuracies and GPU days are the paper's.
+    """
+    from cars_hw.experiments.tables import COUNTING, compute_table, paper_tables
+    from cars_hw.files import write_json
+
+    chosen = {name: table for name, table in paper_tables().items() if name in (names or (name,))}
+    if device_name is None:
+        computed = {name: compute_table(table) for name, table in chosen.items()}
+    else:
+        from cars_hw.devices import MeasurePlan, open_device
+
+        device, plan = open_device(device_name, threads), MeasurePlan(sessions=sessions)
+        with Bars() as bars:
+            computed = {name: compute_table(table, device, plan, bars.update) for name, table in chosen.items()}
+    content = {name: table.to_dict() for name, table in computed.items()}
+    if out is not None:
+        write_json(out, content)
+    if as_json:
+        print_json(content)
+        return
+    for table in computed.values():
+        print_table(table.table.title, table.columns, table.cells())
+        for line in (table.verdict(), *table.notes(), ""):
+            click.echo(line)
+    click.echo(COUNTING)
+    if out is not None:
+        click.echo(f"{out}")
+
+
+@command.command("small-model-trap")
+@click.option("--data", default="fashion-mini", show_default=True, help="As for cars-hw search.")
+@data_options
+@click.option("--table", "table_path", type=FILE, help="Sizes are latencies by this table; the network is its own.")
+@click.option(
+    "--cost",
+    type=click.Choice(["parameters", "multiply-adds"]),
+    help="What sizes are without a table. [parameters]",
+)
+@click.option(
+    "--preset",
+    "preset_name",
+    type=click.Choice(["quick", "cifar", "paper"]),
+    default="quick",
+    show_default=True,
+    help="Settings of the searches, and the recipe of the networks that are trained alone.",
+)
+@click.option("--generations", type=click.IntRange(2), default=20, show_default=True)
+@click.option("--population", type=click.IntRange(2), help="Instead of the preset's.")
+@click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Searches a protection.")
+@click.option(
+    "--protect",
+    "protections",
+    type=click.Choice(["speed", "size", "both"]),
+    multiple=True,
+    help="Beside none. Repeatable. [the preset's own, and speed]",
+)
+@click.option("--epochs", type=click.IntRange(1), help="Of the networks that are trained alone. [the recipe's]")
+@click.option("--proxy", is_flag=True, help="Search on other data than the network ships for, as the paper does.")
+@click.option("--out", type=FOLDER, required=True, help="Where everything goes. The same command goes on there.")
+@on_option
+@json_option
+@network_options
+def trap(
+    data: str,
+    data_root: Path | None,
+    download: bool,
+    table_path: Path | None,
+    cost: str | None,
+    preset_name: str,
+    generations: int,
+    population: int | None,
+    seeds: int,
+    protections: tuple[Protection, ...],
+    epochs: int | None,
+    proxy: bool,
+    out: Path,
+    on: str,
+    as_json: bool,
+    **network: Any,  # noqa: ANN401 -- the options of network_options
+) -> None:
+    """Figures 2 and 3: does a population that nothing protects lose its large networks?
+
+    The same search runs under plain NSGA-III (none) and under each protection, which says how far the sizes of the
+    population reach after every generation. Three architectures, small, middle and large, are trained alone, which
+    says how they learn. Killed at any time, the same command goes on. The result is OUT/small-model-trap.json, and
+    the plots are OUT/small-model-trap.html.
+    """
+    if table_path is not None and cost is not None:
+        raise click.UsageError("with --table sizes are latencies: leave --cost out")
+    from cars_hw.experiments.trap import rows_of, small_model_trap
+    from cars_hw.latency import LatencyTable
+    from cars_hw.presets import named_preset
+    from cars_hw.runs.plan import Budget, DataSource, SearchPlan
+    from cars_hw.training.memory import keep_freed_memory
+
+    preset = named_preset(preset_name)
+    recipe = preset.recipe if epochs is None else replace(preset.recipe, epochs=epochs)
+    evolution = replace(
+        preset.evolution,
+        epochs=preset.evolution.warmup_epochs + generations * preset.evolution.epochs_per_generation,
+        population=population or preset.evolution.population,
+    )
+    read = None if table_path is None else LatencyTable.read(table_path)
+    plan = SearchPlan(
+        data=DataSource(data, data_root, download),
+        network=spec_of(**network) if read is None else read.spec,
+        preset=replace(preset, evolution=evolution),
+        budgets=() if read is None else (Budget(read),),
+        costs=() if read is not None else (cost or "parameters",),
+        proxy=proxy,
+        device=training_device(on),
+    )
+    keep_freed_memory()
+    with Bars() as bars:
+        found = small_model_trap(
+            plan,
+            out,
+            protections=protections or tuple(dict.fromkeys((preset.evolution.protection, "speed"))),
+            seeds=seeds,
+            recipe=recipe,
+            progress=bars.update,
+            say=bars.say,
+        )
+    if as_json:
+        print_json(found.to_dict())
+        return
+    print_table(f"{found.cost} of the population, {found.unit}", *rows_of(found))
+    for sentence in found.verdict():
+        click.echo(sentence)
+    click.echo(f"{out / 'small-model-trap.html'}")
+
+
+@command.command("front")
+@click.argument("run_path", metavar="RUN", type=FOLDER)
+@click.option("--device", "device_name", required=True, metavar="DEVICE", help="See: cars-hw devices.")
+@click.option(
+    "--reference",
+    "references",
+    metavar="NAME",
+    multiple=True,
+    help="Of cars-hw zoo, or of torchvision: MobileNetV2, MNASNet, ShuffleNetV2, ResNet-18, or as torchvision "
+    "calls it. Repeatable. [CARS_A, CARS_I, DARTS_V2 and these four]",
+)
+@click.option("--data", help="Other data than the run's.")
+@data_options
+@click.option("--epochs", type=click.IntRange(1), help="Instead of those of the run's recipe.")
+@click.option("--from-scratch", is_flag=True, help="Train the run's networks anew too, without the shared weights.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--jobs", type=click.IntRange(1), help="Networks of cells side by side. [one a core]")
+@threads_option
+@click.option("--sessions", type=click.IntRange(1), default=5, show_default=True, help="Fresh sessions a network.")
+@click.option("--out", type=FOLDER, help="Where everything goes. [RUN/comparison]")
+@on_option
+@json_option
+def front(
+    run_path: Path,
+    device_name: str,
+    references: tuple[str, ...],
+    data: str | None,
+    data_root: Path | None,
+    download: bool,
+    epochs: int | None,
+    from_scratch: bool,
+    seed: int,
+    jobs: int | None,
+    threads: int,
+    sessions: int,
+    out: Path | None,
+    on: str,
+    as_json: bool,
+) -> None:
+    """Figure 1: accuracy against latency measured on the device, beside published networks.
+
+    The run's trained networks stand beside genotypes of the zoo and networks of torchvision, which are adapted to
+    the run's images and classes (first convolution and classifier, nothing else), trained from scratch by the run's
+    recipe on its data, and measured in the same rounds of sessions. torchvision's are measured on ort only. Killed
+    at any time, the same command goes on. The result is front.json and front.html in --out.
+    """
+    from cars_hw.devices import MeasurePlan, open_device
+    from cars_hw.experiments.front import DEFAULT, compare_front
+    from cars_hw.experiments.standing import rows_of
+    from cars_hw.runs.folder import RunFolder
+    from cars_hw.runs.plan import recipe_of
+    from cars_hw.training.memory import keep_freed_memory
+
+    run = RunFolder.open(run_path)
+    recipe = recipe_of(run)
+    device = open_device(device_name, threads)
+    keep_freed_memory()
+    with Bars() as bars:
+        found = compare_front(
+            run,
+            device,
+            data=data_of(run.configuration["data"], data, data_root, download),
+            references=references or DEFAULT,
+            recipe=recipe if epochs is None else replace(recipe, epochs=epochs),
+            from_scratch=from_scratch,
+            out=out,
+            plan=MeasurePlan(sessions=sessions),
+            seed=seed,
+            train_on=training_device(on),
+            jobs=jobs,
+            heard=bars.update,
+            say=bars.say,
+        )
+    if as_json:
+        print_json(found.to_dict())
+        return
+    print_table(f"Accuracy against latency on {found.device}", *rows_of(found))
+    for sentence in found.remarks():
+        click.echo(sentence)
+    click.echo(f"{(out or run.path / 'comparison') / 'front.html'}")

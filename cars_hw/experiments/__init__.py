@@ -1,0 +1,1 @@
+"""The paper's tables and figures, repeated by a command each."""
