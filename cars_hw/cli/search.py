@@ -172,7 +172,7 @@ def command(
     \b
     Several processes or GPUs, also on several machines, which go on by themselves if one of them dies:
       torchrun --standalone --nproc-per-node 2 --max-restarts 3 -m cars_hw search --architectures 2 \\
-          --data cifar10 --table table.json --latency 20ms --preset cifar --out run
+          --data cifar10 --table cifar.json --latency 20ms --preset cifar --out run
     """
     if out is None and not dry_run:
         raise click.UsageError("Missing option '--out'.")
