@@ -31,9 +31,21 @@ from cars_hw.cli.common import (
     help="How many architectures: half spread over the front, half at random within the budgets.",
 )
 @data_options
-@click.option("--epochs", type=click.IntRange(1), help="Instead of those of the run's recipe.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-@click.option("--jobs", type=click.IntRange(1), help="Networks side by side. [one a core]")
+@click.option(
+    "--epochs", type=click.IntRange(1), help="Passes over the training images. [those of the run's recipe]"
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Decides which random architectures these are, and their training.",
+)
+@click.option(
+    "--jobs",
+    type=click.IntRange(1),
+    help="Networks trained side by side, each in a process. [one a core; one on a GPU]",
+)
 @on_option
 @json_option
 def command(

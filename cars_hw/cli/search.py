@@ -49,14 +49,18 @@ PROTECTIONS = ("speed", "size", "both", "none")
 )
 @data_options
 @click.option(
-    "--table", "tables", type=FILE, multiple=True, help="A latency table; the network is the table's. Repeatable."
+    "--table",
+    "tables",
+    type=FILE,
+    multiple=True,
+    help="A latency table: its latency is minimised, and the network is the table's. Repeatable.",
 )
 @click.option(
     "--latency",
     "latencies",
     type=LATENCY,
     multiple=True,
-    help="The budget on the device of the table at the same place. Repeatable.",
+    help="The budget, such as 20ms, on the device of the table at the same place. Repeatable.",
 )
 @click.option(
     "--cost",
@@ -78,24 +82,53 @@ PROTECTIONS = ("speed", "size", "both", "none")
     type=click.Choice(["fp32", "int8"]),
     help="Of the models that are handed over, and of the tables. [the tables']",
 )
-@click.option("--out", type=FOLDER, help="The run folder to write.")
-@click.option("--resume", is_flag=True, help="Go on with the search in --out.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-@click.option("--population", type=click.IntRange(1), help="Architectures that survive a generation.")
-@click.option("--epochs", type=click.IntRange(1), help="Epochs in all.")
-@click.option("--warmup-epochs", type=click.IntRange(1), help="Epochs on uniformly drawn architectures.")
-@click.option("--epochs-per-generation", type=click.IntRange(1), help="Epochs between two selections.")
+@click.option("--out", type=FOLDER, help="The run folder to write; one that exists is only taken with --resume.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on with the search in --out after its last finished generation; the settings must be the same.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Decides the weights at the start, the order of images, what is drawn and what is proposed.",
+)
+@click.option(
+    "--population", type=click.IntRange(1), help="Architectures that survive a generation. [the preset's]"
+)
+@click.option(
+    "--epochs",
+    type=click.IntRange(1),
+    help="Passes over the training images in all, the warm-up included. [the preset's]",
+)
+@click.option(
+    "--warmup-epochs",
+    type=click.IntRange(1),
+    help="Epochs at the start on architectures that are drawn uniformly. [the preset's]",
+)
+@click.option(
+    "--epochs-per-generation", type=click.IntRange(1), help="Epochs between two selections. [the preset's]"
+)
 @click.option(
     "--protect",
     type=click.Choice(PROTECTIONS),
-    help="What the selection protects: speed of learning (the paper), size (its code), both, or none (NSGA-III).",
+    help="What the selection protects: speed of learning (the paper), size (its code), both, or none (NSGA-III). "
+    "[the preset's]",
 )
-@click.option("--architectures", type=click.IntRange(1), help="Architectures a minibatch trains (B of Eq. 3).")
-@click.option("--batch-size", type=click.IntRange(2), help="Images in a minibatch.")
+@click.option(
+    "--architectures", type=click.IntRange(1), help="Architectures a minibatch trains (B of Eq. 3). [the preset's]"
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(2),
+    help="Images in a minibatch. The learning rate does not follow. [the preset's]",
+)
 @click.option(
     "--random-share",
     type=click.FloatRange(0, 1),
-    help="Share of offspring that are fresh; mutation and crossover halve the rest.",
+    help="Share of offspring that are drawn afresh; mutation and crossover halve the rest. [the preset's]",
 )
 @click.option(
     "--measure/--no-measure",
@@ -150,7 +183,8 @@ def command(
 
     \b
     Several processes or GPUs, also on several machines, which go on by themselves if one of them dies:
-      torchrun --standalone --nproc-per-node 2 --max-restarts 3 -m cars_hw search ... --architectures 2
+      torchrun --standalone --nproc-per-node 2 --max-restarts 3 -m cars_hw search --architectures 2 \\
+          --data cifar10 --table cifar.json --latency 20ms --preset cifar --out run
     """
     if out is None and not dry_run:
         raise click.UsageError("Missing option '--out'.")

@@ -41,15 +41,25 @@ CHANGES = ("epochs", "batch_size", "learning_rate", "ema", "hold_out", "precisio
     show_default=True,
     help="How many networks, spread over the front with both its ends.",
 )
-@click.option("--genotype", type=GENOTYPE, help="Train this one instead.")
-@click.option("--data", help="Other data than the run's.")
+@click.option(
+    "--genotype", type=GENOTYPE, help="Train this one instead: a name of the zoo, a JSON file, or DARTS text."
+)
+@click.option("--data", help="Other images than the run's; the names are those of cars-hw search.")
 @data_options
 @click.option(
     "--recipe", "recipe_name", metavar="NAME", help="cifar10-darts or imagenet-cars. [that of the run's preset]"
 )
-@click.option("--epochs", type=click.IntRange(1), help="Instead of the recipe's.")
-@click.option("--batch-size", type=click.IntRange(2), help="Instead of the recipe's.")
-@click.option("--learning-rate", type=click.FloatRange(0, min_open=True), help="Instead of the recipe's.")
+@click.option("--epochs", type=click.IntRange(1), help="Passes over the training images. [the recipe's]")
+@click.option(
+    "--batch-size",
+    type=click.IntRange(2),
+    help="Images in a step. The learning rate does not follow. [the recipe's]",
+)
+@click.option(
+    "--learning-rate",
+    type=click.FloatRange(0, min_open=True),
+    help="The largest of the schedule. [the recipe's]",
+)
 @click.option(
     "--ema",
     type=click.FloatRange(0, 1, max_open=True),
@@ -65,9 +75,19 @@ CHANGES = ("epochs", "batch_size", "learning_rate", "ema", "hold_out", "precisio
     type=click.Choice(["auto", "float32", "bf16", "fp16"]),
     help="Of activations in training. [auto: bf16 or else fp16 on a GPU, float32 on a CPU]",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-@click.option("--jobs", type=click.IntRange(1), help="Networks side by side. [one a core]")
-@click.option("--from-scratch", is_flag=True, help="Do not start from the shared weights.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Decides the order and variation of images, drop-path, and the weights that are not inherited.",
+)
+@click.option(
+    "--jobs",
+    type=click.IntRange(1),
+    help="Networks trained side by side, each in a process. [one a core; one on a GPU]",
+)
+@click.option("--from-scratch", is_flag=True, help="Start from fresh weights, and not from the shared ones.")
 @on_option
 @json_option
 def command(
@@ -93,7 +113,7 @@ def command(
 
     \b
     Several processes or GPUs share each batch, and go on by themselves if one of them dies:
-      torchrun --standalone --nproc-per-node 2 --max-restarts 3 -m cars_hw train RUN ...
+      torchrun --standalone --nproc-per-node 2 --max-restarts 3 -m cars_hw train run
     """
     from cars_hw.runs.folder import RunFolder
     from cars_hw.runs.train import train_run
