@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import signal
 import sys
 import threading
@@ -12,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from cars_hw.cli.bars import Bars
+from cars_hw.cli.bars import Bars, is_screen
 from cars_hw.cli.common import milliseconds, percent
 from cars_hw.cli.standing import Best, Dot, Standing, best_of
 from cars_hw.cli.textplot import ASCII, UNICODE, Letters, bar, plot, span, sparkline
@@ -57,9 +56,7 @@ class SearchView(Protocol):
 
 def search_view(standing: Standing) -> SearchView:
     """Return what suits standard error: the live view in a terminal that can move its cursor, or else lines."""
-    if sys.stderr.isatty() and os.environ.get("TERM", "").lower() not in ("", "dumb", "unknown"):
-        return LiveView(standing)
-    return LinesView(standing)
+    return LiveView(standing) if is_screen() else LinesView(standing)
 
 
 class LinesView(Bars):
