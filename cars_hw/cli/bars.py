@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from types import TracebackType
@@ -13,11 +14,16 @@ from cars_hw.units import format_seconds
 SECONDS_BETWEEN_LINES = 15.0
 
 
+def is_screen() -> bool:
+    """Tell whether standard error is a terminal that can move its cursor."""
+    return sys.stderr.isatty() and os.environ.get("TERM", "").lower() not in ("", "dumb", "unknown")
+
+
 class Bars:
     """A bar for each stage; a context manager whose :meth:`update` is a :data:`cars_hw.progress.Progress`."""
 
     def __init__(self) -> None:
-        self._bars: _RichBars | _Lines = _RichBars() if sys.stderr.isatty() else _Lines()
+        self._bars: _RichBars | _Lines = _RichBars() if is_screen() else _Lines()
 
     def __enter__(self) -> Bars:
         return self

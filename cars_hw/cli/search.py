@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,8 @@ from cars_hw.cli.common import (
     training_device,
     warn_of_noise,
 )
+from cars_hw.cli.live import search_view
+from cars_hw.cli.standing import Standing
 from cars_hw.units import format_seconds
 
 if TYPE_CHECKING:
@@ -270,31 +273,30 @@ def _lead(
     plan: SearchPlan, out: Path, measured: Sequence[LatencyTable], *, resume: bool, ranks: Ranks
 ) -> RunFolder:
     """Search and say how it goes; the front is measured on the devices of ``measured`` that are at hand."""
-    from cars_hw.runs.search import run_search
+    from cars_hw.runs.search import cost_objectives, run_search
 
-    evolution = plan.preset.evolution
-    with Bars() as bars:
-        if plan.preset.training.architectures < ranks.world:
-            bars.say(
-                f"{ranks.world} processes share the judging of architectures, but only "
-                f"{plan.preset.training.architectures} the training: give --architectures {ranks.world} or more"
+    title = f"{Path(plan.data.source).name} to {out}"
+    standing = Standing(title, cost_objectives(plan), plan.preset.evolution, time.monotonic())
+    try:
+        with search_view(standing) as view:
+            if plan.preset.training.architectures < ranks.world:
+                view.say(
+                    f"{ranks.world} processes share the judging of architectures, but only "
+                    f"{plan.preset.training.architectures} the training: give --architectures {ranks.world} or more"
+                )
+            return run_search(
+                plan,
+                out,
+                resume=resume,
+                devices=_devices(measured, view.say),
+                progress=view.update,
+                on_generation=view.generation,
+                on_resume=view.resumed,
+                ranks=ranks,
             )
-
-        def tell(record: dict[str, Any]) -> None:
-            bars.say(
-                f"generation {record['generation']}/{evolution.generations}: best accuracy "
-                f"{percent(record['best_accuracy'])} under shared weights, hypervolume {record['hypervolume']:.4f}"
-            )
-
-        return run_search(
-            plan,
-            out,
-            resume=resume,
-            devices=_devices(measured, bars.say),
-            progress=bars.update,
-            on_generation=tell,
-            ranks=ranks,
-        )
+    except KeyboardInterrupt:
+        click.echo("Stopped; the same command with --resume goes on.", err=True)
+        raise
 
 
 def _devices(tables: Sequence[LatencyTable], say: Callable[[str], None]) -> list[Device | None]:

@@ -49,6 +49,7 @@ def run_search(
     measure_plan: MeasurePlan | None = None,
     progress: Progress = silent,
     on_generation: Callable[[dict[str, Any]], None] = lambda _record: None,
+    on_resume: Callable[[Sequence[dict[str, Any]]], None] = lambda _history: None,
     ranks: Ranks = ALONE,
 ) -> RunFolder:
     """Search by ``plan`` in the run folder ``out`` and return it with its front written.
@@ -58,7 +59,8 @@ def run_search(
     the next best; see :func:`cars_hw.runs.settle.settle`.
 
     With ``resume`` the search goes on after the last unit of work that was finished, and ends with the front
-    that it would have had; a search that has ended is left as it is. ``on_generation`` hears of each one.
+    that it would have had; a search that has ended is left as it is. ``on_generation`` hears of each one, and
+    ``on_resume`` of those that had been run before, if there are any.
     Of several processes, ``ranks``, the leading one writes and measures; the others return when it begins to.
 
     Raises:
@@ -93,6 +95,8 @@ def run_search(
     if known:
         checkpoint.restore(search, run.checkpoint)
         run.write_history(search.history)
+        if search.history:
+            on_resume(search.history)
 
     def write_down() -> None:
         checkpoint.save(search, run.checkpoint)

@@ -158,9 +158,7 @@ def test_the_command_prints_the_comparison(searched: tuple[RunFolder, SearchPlan
     assert Comparison.from_dict(told) == comparison
 
 
-def test_one_flag_of_the_search_does_it_all(
-    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_flag_of_the_search_does_it_all(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cars_hw.runs.baselines.default_jobs", lambda _device, _tasks: 1)
     monkeypatch.setitem(PRESETS, "quick", replace(PRESETS["quick"], recipe=Recipe(epochs=1, batch_size=64)))
     asked = f"search --data {images} --cost parameters --channels 2 --layers 3 --resolution 8 --classes 3 --on cpu"
