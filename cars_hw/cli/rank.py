@@ -25,10 +25,11 @@ from cars_hw.cli.common import (
 @click.argument("run_path", metavar="RUN", type=FOLDER)
 @click.option(
     "--sample",
-    type=click.IntRange(4),
+    type=click.IntRange(0),
     default=20,
     show_default=True,
-    help="How many architectures: half spread over the front, half at random within the budgets.",
+    help="How many architectures, at least 4: half spread over the front, half at random within the budgets. "
+    "0: none, and the report says so.",
 )
 @data_options
 @click.option(
@@ -88,6 +89,9 @@ def command(
         )
     if as_json:
         print_json(ranking.to_dict())
+        return
+    if not ranking.networks:
+        click.echo("A sample of none: nothing was checked, and the report says so.")
         return
     rows = [
         (one.name, percent(one.shared), percent(one.alone))
