@@ -19,6 +19,9 @@ def is_screen() -> bool:
     return sys.stderr.isatty() and os.environ.get("TERM", "").lower() not in ("", "dumb", "unknown")
 
 
+MOST_BARS = 12
+
+
 class Bars:
     """A bar for each stage; a context manager whose :meth:`update` is a :data:`cars_hw.progress.Progress`."""
 
@@ -60,7 +63,14 @@ class _RichBars:
     def update(self, stage: str, done: int, total: int) -> None:
         if stage not in self._tasks:
             self._tasks[stage] = self._progress.add_task(stage, total=total)
-        self._progress.update(self._tasks[stage], completed=done, total=total)  # type: ignore[arg-type]  # rich's id is an int
+        # What is finished makes room, as soon as there are more bars than a small terminal has lines for.
+        shown = done < total or len(self._tasks) <= MOST_BARS
+        self._progress.update(
+            self._tasks[stage],  # type: ignore[arg-type]  # rich's id is an int
+            completed=done,
+            total=total,
+            visible=shown,
+        )
 
     def say(self, line: str) -> None:
         self._progress.console.print(line, highlight=False)
