@@ -21,7 +21,7 @@ from cars_hw.devices.protocol import ModelFormat, Progress, Sample
 from cars_hw.errors import DeviceError
 from cars_hw.evolution.search import EvolutionSettings
 from cars_hw.genotype import Genotype
-from cars_hw.latency import LatencyTable, OpKey, genotype_keys, profile
+from cars_hw.latency import LatencyTable, OpKey, genotype_keys, profile, smallest
 from cars_hw.presets import PRESETS
 from cars_hw.runs.export import export_run
 from cars_hw.runs.plan import DataSource, SearchPlan
@@ -109,12 +109,24 @@ def make_small(patch: pytest.MonkeyPatch) -> None:
         patch.setitem(NETWORKS, name, spec)
     patch.setattr("cars_hw.data.datasets._fashion_mini", lambda: small_images(1))
     patch.setattr("cars_hw.data.datasets._torchvision", lambda *_: small_images(3))
+    # One descent to the smallest network instead of twelve, and few networks to calibrate on.
+    patch.setattr(import_module("cars_hw.latency.smallest"), "AVOIDABLE", (None,))
+    patch.setattr(smallest, "__defaults__", (1,))
+    patch.setattr(profile, "__kwdefaults__", {**profile.__kwdefaults__, "calibration": 8})
+    set_default(patch, "profile", "calibration", 8)
+    # A sample as small as can be had: each of it is a training.
+    set_default(patch, "rank", "sample", 4)
     # What is patched here is not in processes that are started afresh.
     patch.setattr("cars_hw.runs.train._default_jobs", lambda *_: 1)
     patch.setattr(registry, "_HOST", _Hosts())
     patch.setattr("cars_hw.devices.android.open_android", _open_phone)
     patch.setattr("cars_hw.devices.adb.usb_phones", lambda: PHONES)
     patch.setattr("cars_hw.devices.adb.usb_names", lambda phones: [f"android:{serial}" for serial in phones])
+
+
+def set_default(patch: pytest.MonkeyPatch, command: str, option: str, value: int) -> None:
+    (found,) = (parameter for parameter in main.commands[command].params if parameter.name == option)
+    patch.setattr(found, "default", value)
 
 
 class _Hosts(dict[str, Any]):
@@ -151,9 +163,6 @@ def write_quickly(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(profiling, "build_model", operation)
     for module in ("latency.profile", "latency.measure", "runs.verify"):
         patch.setattr(import_module(f"cars_hw.{module}"), "build_network", network)
-    # A sample as small as can be had: each of it is a training.
-    (sample,) = (option for option in main.commands["rank"].params if option.name == "sample")
-    patch.setattr(sample, "default", 4)
 
 
 def _size(key: OpKey) -> int:
@@ -173,10 +182,10 @@ def make_world(folder: Path) -> None:
     Run with :func:`make_small` and :func:`write_quickly` in force.
     """
     plan = MeasurePlan(sessions=1)
-    grey = profile(Computing("ort"), GREY, calibration=12, plan=plan)
+    grey = profile(Computing("ort"), GREY, plan=plan)
     for name in GREY_TABLES:
         grey.write(folder / name)
-    colour = profile(Computing("ort"), COLOUR, calibration=12, plan=plan)
+    colour = profile(Computing("ort"), COLOUR, plan=plan)
     for name in COLOUR_TABLES:
         colour.write(folder / name)
     for serial in PHONES:
