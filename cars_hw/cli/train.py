@@ -21,6 +21,7 @@ from cars_hw.cli.common import (
     percent,
     print_json,
     print_table,
+    tensorboard_option,
     training_device,
 )
 
@@ -68,6 +69,7 @@ CHANGES = ("epochs", "batch_size", "learning_rate", "ema", "hold_out", "precisio
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--jobs", type=click.IntRange(1), help="Networks side by side. [one a core]")
 @click.option("--from-scratch", is_flag=True, help="Do not start from the shared weights.")
+@tensorboard_option
 @on_option
 @json_option
 def command(
@@ -81,6 +83,7 @@ def command(
     seed: int,
     jobs: int | None,
     from_scratch: bool,
+    tensorboard: bool,
     on: str,
     as_json: bool,
     **changes: Any,  # noqa: ANN401 -- the recipe's settings
@@ -96,12 +99,15 @@ def command(
       torchrun --standalone --nproc-per-node 2 --max-restarts 3 -m cars_hw train RUN ...
     """
     from cars_hw.runs.folder import RunFolder
+    from cars_hw.runs.tensorboard import require_tensorboard
     from cars_hw.runs.train import train_run
     from cars_hw.training.memory import keep_freed_memory
     from cars_hw.training.ranks import joined, launched
 
     if launched() > 1 and (jobs or 1) > 1:
         raise click.UsageError("several processes share one network at a time: leave --jobs out")
+    if tensorboard:
+        require_tensorboard()
     run = RunFolder.open(run_path)
     recipe = _recipe(run, recipe_name, changes)
     device = training_device(on)
@@ -117,6 +123,7 @@ def command(
         device=device,
         jobs=jobs,
         inherit=not from_scratch,
+        tensorboard=tensorboard,
     )
     with joined(device) as ranks:
         if not ranks.leads:

@@ -11,6 +11,7 @@
     models/          exported models, each with its card beside it
     verified.json    what the exported models took on the device
     report.html
+    tensorboard/     figures for TensorBoard, where they were asked for
 """
 
 from __future__ import annotations
