@@ -115,7 +115,7 @@ def test_the_command_prints_tau_and_the_report_shows_it(
 ) -> None:
     run, _ = searched
     (run.path / "ranking.json").unlink(missing_ok=True)
-    assert "Not checked" in write_report(run).read_text()
+    assert "Nothing was checked: the sample is zero" in write_report(run).read_text()
     asked = ["rank", str(run.path), "--sample", "6", "--jobs", "1", "--on", "cpu"]
     result = CliRunner().invoke(main, asked)
     assert result.exit_code == 0, result.output
@@ -124,7 +124,7 @@ def test_the_command_prints_tau_and_the_report_shows_it(
     assert ranking.tau is None or f"Kendall's tau {ranking.tau:.2f} over 6 networks" in result.output
     assert json.loads(CliRunner().invoke(main, [*asked, "--json"]).stdout)["tau"] == ranking.tau
     page = write_report(run).read_text()
-    assert "Not checked" not in page
+    assert "Nothing was checked" not in page
     assert all(one.name in page for one in ranking.networks)
 
 

@@ -17,9 +17,12 @@ def section(facts: Facts) -> Html:
     if ranking is None:
         return tag(
             "p",
-            text("Not checked: no architectures were trained alone to compare with. "),
+            text(
+                "Nothing was checked: the sample is zero, no architecture was trained alone to be held against its "
+                "accuracy under shared weights. "
+            ),
             tag("code", f"cars-hw rank {facts.name}"),
-            text(" does it."),
+            text(" trains a sample (20, or as many as --sample says); the next report shows how the orders agree."),
         )
     networks = ranking.networks
     words = f"alone, {percent(spread(networks))} between the best and the worst"
