@@ -195,6 +195,11 @@ on_option = click.option(
 )
 
 
+tensorboard_option = click.option(
+    "--tensorboard", is_flag=True, help="Write figures for TensorBoard into RUN/tensorboard as well."
+)
+
+
 def warn_of_noise(table: LatencyTable, path: Path) -> None:
     """Say on standard error why no promise can be made with ``table``, if there is a reason."""
     reasons = table.distrust()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from cars_hw.cli.common import (
     print_json,
     print_table,
     spec_of,
+    tensorboard_option,
     training_device,
     warn_of_noise,
 )
@@ -154,6 +155,7 @@ PROTECTIONS = ("speed", "size", "both", "none")
     "compare the trained fronts: cars-hw baselines.",
 )
 @click.option("--proxy", is_flag=True, help="Search on other data than the network ships for, as the paper does.")
+@tensorboard_option
 @on_option
 @json_option
 @network_options
@@ -173,6 +175,7 @@ def command(
     dry_run: bool,
     baselines: int,
     proxy: bool,
+    tensorboard: bool,
     on: str,
     as_json: bool,
     **options: Any,  # noqa: ANN401 -- the preset's and the network's settings
@@ -198,9 +201,12 @@ def command(
     from cars_hw.runs.estimate import estimate
     from cars_hw.runs.plan import Budget, DataSource, SearchPlan
     from cars_hw.runs.search import run_search
+    from cars_hw.runs.tensorboard import require_tensorboard
     from cars_hw.training.memory import keep_freed_memory
     from cars_hw.training.ranks import joined, restarted
 
+    if tensorboard:
+        require_tensorboard()
     read = [LatencyTable.read(path) for path in tables]
     for table, path in zip(read, tables, strict=True):
         warn_of_noise(table, path)
@@ -233,7 +239,9 @@ def command(
         if not ranks.leads:
             run_search(plan, out, resume=resume, ranks=ranks)
             return
-        run = _lead(plan, out, read if measure else (), resume=resume or restarted(), ranks=ranks)
+        run = _lead(
+            plan, out, read if measure else (), resume=resume or restarted(), ranks=ranks, tensorboard=tensorboard
+        )
     comparison = _compare(run, plan, baselines) if baselines else None
     front, struck = run.front(), run.struck()
     if as_json:
@@ -270,13 +278,27 @@ def _print_estimate(found: Estimate, as_json: bool) -> None:
 
 
 def _lead(
-    plan: SearchPlan, out: Path, measured: Sequence[LatencyTable], *, resume: bool, ranks: Ranks
+    plan: SearchPlan,
+    out: Path,
+    measured: Sequence[LatencyTable],
+    *,
+    resume: bool,
+    ranks: Ranks,
+    tensorboard: bool = False,
 ) -> RunFolder:
-    """Search and say how it goes; the front is measured on the devices of ``measured`` that are at hand."""
+    """Search and show how it goes; the front is measured on the devices of ``measured`` that are at hand."""
     from cars_hw.runs.search import cost_objectives, run_search
+    from cars_hw.runs.tensorboard import FOLDER, Events, generation_figures
 
+    objectives = cost_objectives(plan)
     title = f"{Path(plan.data.source).name} to {out}"
-    standing = Standing(title, cost_objectives(plan), plan.preset.evolution, time.monotonic())
+    standing = Standing(title, objectives, plan.preset.evolution, time.monotonic())
+    events = Events(out / FOLDER)
+
+    def write_events(*records: Mapping[str, Any]) -> None:
+        for record in records if tensorboard else ():
+            events.write(record["generation"], generation_figures(record, objectives))
+
     try:
         with search_view(standing) as view:
             if plan.preset.training.architectures < ranks.world:
@@ -284,19 +306,34 @@ def _lead(
                     f"{ranks.world} processes share the judging of architectures, but only "
                     f"{plan.preset.training.architectures} the training: give --architectures {ranks.world} or more"
                 )
-            return run_search(
+
+            def resumed(history: Sequence[Mapping[str, Any]]) -> None:
+                view.resumed(history)
+                write_events(*history)
+
+            def generation(record: Mapping[str, Any]) -> None:
+                view.generation(record)
+                write_events(record)
+
+            run = run_search(
                 plan,
                 out,
                 resume=resume,
                 devices=_devices(measured, view.say),
                 progress=view.update,
-                on_generation=view.generation,
-                on_resume=view.resumed,
+                on_generation=generation,
+                on_resume=resumed,
                 ranks=ranks,
             )
     except KeyboardInterrupt:
         click.echo("Stopped; the same command with --resume goes on.", err=True)
         raise
+    finally:
+        events.close()
+    # Of a search that had ended before events were asked for.
+    write_events(*run.history())
+    events.close()
+    return run
 
 
 def _devices(tables: Sequence[LatencyTable], say: Callable[[str], None]) -> list[Device | None]:

@@ -21,6 +21,7 @@ from cars_hw.cli.common import (
     percent,
     print_json,
     print_table,
+    tensorboard_option,
     training_device,
 )
 
@@ -88,6 +89,7 @@ CHANGES = ("epochs", "batch_size", "learning_rate", "ema", "hold_out", "precisio
     help="Networks trained side by side, each in a process. [one a core; one on a GPU]",
 )
 @click.option("--from-scratch", is_flag=True, help="Start from fresh weights, and not from the shared ones.")
+@tensorboard_option
 @on_option
 @json_option
 def command(
@@ -101,6 +103,7 @@ def command(
     seed: int,
     jobs: int | None,
     from_scratch: bool,
+    tensorboard: bool,
     on: str,
     as_json: bool,
     **changes: Any,  # noqa: ANN401 -- the recipe's settings
@@ -116,12 +119,15 @@ def command(
       torchrun --standalone --nproc-per-node 2 --max-restarts 3 -m cars_hw train run
     """
     from cars_hw.runs.folder import RunFolder
+    from cars_hw.runs.tensorboard import require_tensorboard
     from cars_hw.runs.train import train_run
     from cars_hw.training.memory import keep_freed_memory
     from cars_hw.training.ranks import joined, launched
 
     if launched() > 1 and (jobs or 1) > 1:
         raise click.UsageError("several processes share one network at a time: leave --jobs out")
+    if tensorboard:
+        require_tensorboard()
     run = RunFolder.open(run_path)
     recipe = _recipe(run, recipe_name, changes)
     device = training_device(on)
@@ -137,6 +143,7 @@ def command(
         device=device,
         jobs=jobs,
         inherit=not from_scratch,
+        tensorboard=tensorboard,
     )
     with joined(device) as ranks:
         if not ranks.leads:

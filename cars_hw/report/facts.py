@@ -133,6 +133,13 @@ class Facts:
             )
         return (Cost((self.configuration.get("costs") or ["multiply-adds"])[0], "M", 0),)
 
+    @property
+    def minimised(self) -> tuple[Cost, ...]:
+        """All that the search minimised, in the order in which the history has it."""
+        counts = self.configuration.get("costs") or ()
+        latencies = self.costs[: len(self.budgets)]
+        return (*latencies, *(Cost(name, "M", len(latencies) + number) for number, name in enumerate(counts)))
+
     def candidate(self, name: str) -> Candidate | None:
         """Return the network of the model ``name``, or None."""
         wanted = name.removesuffix(QUANTISED)

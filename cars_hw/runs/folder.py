@@ -13,6 +13,7 @@
     ranking.json     accuracies under shared weights and alone; ``ranking/`` holds the trainings
     baselines.json   how other strategies did; ``baselines/`` holds their searches
     report.html
+    tensorboard/     figures for TensorBoard, where they were asked for
 """
 
 from __future__ import annotations

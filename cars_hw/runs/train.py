@@ -20,11 +20,12 @@ from cars_hw.network import Network
 from cars_hw.runs.folder import FrontNetwork, RunFolder, TrainedNetwork
 from cars_hw.runs.plan import DataSource, recipe_of
 from cars_hw.runs.search import require_fit
+from cars_hw.runs.tensorboard import FOLDER, Events, remove_events
 from cars_hw.runs.workers import Heard, Said, default_jobs, side_by_side
 from cars_hw.spec import NetworkSpec
 from cars_hw.supernet import SuperNet
 from cars_hw.training.checkpoints import TrainingCheckpoint
-from cars_hw.training.network import train_network
+from cars_hw.training.network import EpochFigures, train_network
 from cars_hw.training.precision import resolve_precision
 from cars_hw.training.ranks import ALONE, Ranks
 from cars_hw.training.settings import Recipe
@@ -40,6 +41,7 @@ class _Job:
     seed: int
     device: str
     inherit: bool
+    tensorboard: bool = False
 
     def done_by(self, trained: TrainedNetwork) -> bool:
         """Whether ``trained`` is what this job would come to."""
@@ -87,6 +89,7 @@ def train_run(
     device: str = "cpu",
     jobs: int | None = None,
     inherit: bool = True,
+    tensorboard: bool = False,
     heard: Heard = lambda _name, _done, _total: None,
     say: Said = lambda _line: None,
     ranks: Ranks = ALONE,
@@ -99,7 +102,7 @@ def train_run(
     ``inherit`` is set. ``jobs`` networks are trained side by side (on a CPU one a core by default), each with
     its share of the cores. A network that was trained with the same settings already is not trained again, and
     one whose training was killed goes on after its last epoch, to the weights that it would have had; ``say``
-    hears of it.
+    hears of it. With ``tensorboard`` the figures of each epoch are written for TensorBoard.
 
     Several processes, ``ranks``, share every batch of one network after the other. The leading one writes, and
     returns what it wrote; the others need the run's ``run.json`` and the data, and return nothing.
@@ -121,7 +124,7 @@ def train_run(
     bundle = load(data.source, root=data.root, download=data.download, resolution=spec.resolution)
     require_fit(bundle, spec)
     planned = [
-        _Job(run.path, data, name, chosen_genotype, recipe, seed, device, inherit)
+        _Job(run.path, data, name, chosen_genotype, recipe, seed, device, inherit, tensorboard)
         for name, chosen_genotype in chosen
     ]
     trained = run.trained()
@@ -184,6 +187,16 @@ def _train(job: _Job, data: DataBundle, heard: Heard, say: Said, ranks: Ranks = 
     checkpoint = TrainingCheckpoint(
         run.training_checkpoint(job.name), _about(job, data, run.network), lambda line: say(f"{job.name}: {line}")
     )
+    folder = run.path / FOLDER / job.name
+    events = Events(folder)
+
+    def on_epoch(figures: EpochFigures) -> None:
+        if figures.epoch == 1:
+            # Of a training with other settings, also where this one writes none.
+            remove_events(folder)
+        if job.tensorboard:
+            events.write(figures.epoch, _figures(figures))
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job.seed)
         network = Network(run.network, job.genotype, auxiliary=job.recipe.auxiliary > 0)
@@ -198,7 +211,11 @@ def _train(job: _Job, data: DataBundle, heard: Heard, say: Said, ranks: Ranks = 
             ranks=ranks,
             checkpoint=checkpoint,
             progress=lambda done, total: heard(job.name, done, total),
+            on_epoch=on_epoch,
         )
+    if job.tensorboard:
+        events.write(result.best_epoch, {"accuracy/test": result.accuracy})
+        events.close()
     # Killed in between, there are weights without a record, which are not used, and the checkpoint to go on from.
     run.forget_trained(job.name)
     _save(network.state_dict(), run.weights_path(job.name))
@@ -219,6 +236,13 @@ def _train(job: _Job, data: DataBundle, heard: Heard, say: Said, ranks: Ranks = 
         )
     )
     checkpoint.remove()
+
+
+def _figures(epoch: EpochFigures) -> dict[str, float]:
+    figures = {"loss": epoch.loss, "learning rate": epoch.learning_rate}
+    if epoch.held_out_accuracy is not None:
+        figures["accuracy/held out"] = epoch.held_out_accuracy
+    return figures
 
 
 def _save(weights: Mapping[str, Tensor], path: Path) -> None:

@@ -27,7 +27,7 @@ SETTINGS = EvolutionSettings(population=4, epochs=25, warmup_epochs=5, epochs_pe
 """Ten generations."""
 
 MEMBERS = [(0.5, 0.1, 0.03), (0.7, 0.2, 0.05), (0.6, 0.3, 0.04), (0.825, 0.3089, 0.033146), (0.7, 0.2, 0.05)]
-"""By latency the first, the second (twice) and the fourth are the front: the third is slower and worse than the second."""
+"""By latency the first, the second (twice) and the fourth are the front: the second is better than the third."""
 
 
 def record(number: int, hypervolume: float, members: list[tuple[float, ...]] = MEMBERS) -> dict[str, Any]:

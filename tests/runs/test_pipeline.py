@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tfevents import scalars
 
 from cars_hw.devices import FakeDevice, LitertDevice, MeasurePlan, measure
 from cars_hw.errors import BudgetError, InputError, RunError, TableError
@@ -267,7 +268,7 @@ def test_choosing_spreads_over_the_front() -> None:
 
 COMMAND = (
     "search --population 6 --epochs 5 --warmup-epochs 2 --epochs-per-generation 1 "
-    "--batch-size 16 --protect both --seed 3 --on cpu --resume"
+    "--batch-size 16 --protect both --seed 3 --on cpu --resume --tensorboard"
 )
 
 
@@ -328,6 +329,12 @@ def test_killed_at_any_moment_and_resumed_a_search_ends_with_the_same_front(
             break
     finish(start(tiny_table, data, broken, limit))
     assert (broken / "front.json").read_bytes() == expected
+    told = scalars(broken / "tensorboard")
+    history = RunFolder(broken).history()
+    assert [step for step, _ in told["loss"]] == [1, 2, 3]
+    for name, key in (("loss", "loss"), ("hypervolume", "hypervolume"), ("accuracy/best", "best_accuracy")):
+        assert [value for _, value in told[name]] == [np.float32(record[key]) for record in history]
+    assert told == scalars(whole / "tensorboard")
     assert json.loads(expected)["networks"]
     assert (broken / "history.jsonl").read_bytes() == (whole / "history.jsonl").read_bytes()
     assert not list(broken.rglob(".*.*"))
