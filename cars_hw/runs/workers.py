@@ -5,9 +5,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 import queue
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
+from multiprocessing import connection
 from typing import Any, Final, TypeVar
 
 import torch
@@ -47,7 +49,7 @@ def side_by_side(
     context = multiprocessing.get_context("spawn")
     with context.Manager() as manager:
         messages: Any = manager.Queue()
-        with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+        with ProcessPoolExecutor(jobs, mp_context=context, initializer=_end_with_parent) as pool:
             futures = [pool.submit(_in_worker, work, task, threads, messages) for task in tasks]
             try:
                 _listen(futures, messages, heard, say)
@@ -71,6 +73,18 @@ def _listen(futures: Sequence[Future[None]], messages: Any, heard: Heard, say: S
                 heard(*message)
         for future in finished:
             future.result()
+
+
+def _end_with_parent() -> None:
+    """See to it that this process ends when the one that began it is killed, and does not work on for nobody."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait_and_end() -> None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=wait_and_end, daemon=True).start()
 
 
 def _in_worker(
