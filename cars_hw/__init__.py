@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from cars_hw.network import Network
     from cars_hw.presets import PRESETS, Preset
     from cars_hw.report.page import write_report
+    from cars_hw.runs.baselines import compare_run
     from cars_hw.runs.export import export_genotype, export_run
     from cars_hw.runs.folder import RunFolder
     from cars_hw.runs.plan import Budget, DataSource, SearchPlan
@@ -71,6 +72,7 @@ _WHERE = {
     "SearchPlan": "runs.plan",
     "SearchSpace": "space",
     "SuperNet": "supernet",
+    "compare_run": "runs.baselines",
     "export_genotype": "runs.export",
     "export_run": "runs.export",
     "load": "data",
@@ -111,6 +113,7 @@ __all__ = [
     "SearchPlan",
     "SearchSpace",
     "SuperNet",
+    "compare_run",
     "export_genotype",
     "export_run",
     "load",
