@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
@@ -117,6 +117,6 @@ class SearchSpace:
 
 def replace_node(genotype: Genotype, name: CellName, number: int, node: Node) -> Genotype:
     """Return ``genotype`` with ``node`` in the place ``number`` of the cell ``name``."""
-    cell = list(getattr(genotype, name))
-    cell[number] = node
-    return replace(genotype, **{name: tuple(cell)})
+    cell = genotype.cell(name == "reduce")
+    changed = (*cell[:number], node, *cell[number + 1 :])
+    return Genotype(changed, genotype.reduce) if name == "normal" else Genotype(genotype.normal, changed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from types import TracebackType
@@ -13,11 +14,19 @@ from cars_hw.units import format_seconds
 SECONDS_BETWEEN_LINES = 15.0
 
 
+def is_screen() -> bool:
+    """Tell whether standard error is a terminal that can move its cursor."""
+    return sys.stderr.isatty() and os.environ.get("TERM", "").lower() not in ("", "dumb", "unknown")
+
+
+MOST_BARS = 12
+
+
 class Bars:
     """A bar for each stage; a context manager whose :meth:`update` is a :data:`cars_hw.progress.Progress`."""
 
     def __init__(self) -> None:
-        self._bars: _RichBars | _Lines = _RichBars() if sys.stderr.isatty() else _Lines()
+        self._bars: _RichBars | _Lines = _RichBars() if is_screen() else _Lines()
 
     def __enter__(self) -> Bars:
         return self
@@ -54,7 +63,14 @@ class _RichBars:
     def update(self, stage: str, done: int, total: int) -> None:
         if stage not in self._tasks:
             self._tasks[stage] = self._progress.add_task(stage, total=total)
-        self._progress.update(self._tasks[stage], completed=done, total=total)  # type: ignore[arg-type]  # rich's id is an int
+        # What is finished makes room, as soon as there are more bars than a small terminal has lines for.
+        shown = done < total or len(self._tasks) <= MOST_BARS
+        self._progress.update(
+            self._tasks[stage],  # type: ignore[arg-type]  # rich's id is an int
+            completed=done,
+            total=total,
+            visible=shown,
+        )
 
     def say(self, line: str) -> None:
         self._progress.console.print(line, highlight=False)

@@ -89,9 +89,15 @@ RESOLUTION = ResolutionType()
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON on standard output instead of a table."
+)
 threads_option = click.option(
-    "--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads that a model runs on."
+    "--threads",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Threads that a model runs on; a table is for one number of them.",
 )
 
 
@@ -105,11 +111,21 @@ def network_options(command: Command) -> Command:
             show_default=True,
             help="The network that ships: the paper's two, or a small one for 28x28 grey images.",
         ),
-        click.option("--channels", type=click.IntRange(1), help="Channels of the first cell."),
-        click.option("--layers", type=click.IntRange(1), help="Number of cells."),
-        click.option("--resolution", type=RESOLUTION, help="Size of the images in pixels."),
-        click.option("--in-channels", type=click.IntRange(1), help="1 for grey images, 3 for colour."),
-        click.option("--classes", type=click.IntRange(2), help="Number of classes."),
+        click.option(
+            "--channels",
+            type=click.IntRange(1),
+            help="Channels of the first cell, an even number; they double at each of two reductions. [--network's]",
+        ),
+        click.option("--layers", type=click.IntRange(1), help="Number of cells, 3 at least. [--network's]"),
+        click.option(
+            "--resolution",
+            type=RESOLUTION,
+            help="Size in pixels to which images are brought: 32, or height x width such as 65x97. [--network's]",
+        ),
+        click.option(
+            "--in-channels", type=click.IntRange(1), help="1 for grey images, 3 for colour. [--network's]"
+        ),
+        click.option("--classes", type=click.IntRange(2), help="Number of classes. [--network's]"),
     )
     for option in reversed(options):
         command = option(command)
@@ -134,8 +150,12 @@ def spec_of(
 def data_options(command: Command) -> Command:
     """Add the options that say where images come from, but for ``--data`` itself."""
     options = (
-        click.option("--data-root", type=FOLDER, help="Where downloaded sets are. [~/.cache/cars-hw/data]"),
-        click.option("--download", is_flag=True, help="Fetch the set if it is not there."),
+        click.option("--data-root", type=FOLDER, help="The folder of downloaded sets. [~/.cache/cars-hw/data]"),
+        click.option(
+            "--download",
+            is_flag=True,
+            help="Fetch cifar10 or fashion-mnist if it is not there; nothing is fetched unasked.",
+        ),
     )
     for option in reversed(options):
         command = option(command)
@@ -172,6 +192,11 @@ on_option = click.option(
     default="auto",
     show_default=True,
     help="Where to train: auto is the GPU if there is one.",
+)
+
+
+tensorboard_option = click.option(
+    "--tensorboard", is_flag=True, help="Write figures for TensorBoard into RUN/tensorboard as well."
 )
 
 

@@ -10,7 +10,10 @@ from cars_hw.cli.common import json_option, print_json, print_table
 @click.command("devices")
 @json_option
 def command(as_json: bool) -> None:
-    """List what can be profiled here and now, and what is missing."""
+    """List what can be profiled here and now, and what is missing.
+
+    Phones on the cable are connected to for a moment. The names are what --device takes.
+    """
     from cars_hw.devices import available
 
     found = available()

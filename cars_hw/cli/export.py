@@ -29,7 +29,11 @@ if TYPE_CHECKING:
 @click.command("export")
 @click.argument("what", metavar="RUN|GENOTYPE")
 @click.option(
-    "--format", "formats", default="onnx,tflite", show_default=True, help="Formats, with commas between them."
+    "--format",
+    "formats",
+    default="onnx,tflite",
+    show_default=True,
+    help="onnx, tflite, or both with a comma between them.",
 )
 @click.option(
     "--precision",
@@ -38,7 +42,10 @@ if TYPE_CHECKING:
 )
 @click.option("--out", type=FOLDER, help="Where the files go. [RUN/models, or this folder for a genotype]")
 @click.option("--dynamic-batch", is_flag=True, help="Let the ONNX model take any number of images at once.")
-@click.option("--data", help="Other data than the run's.")
+@click.option(
+    "--data",
+    help="Other images than the run's: the model's normalisation, class names and int8 calibration are theirs.",
+)
 @data_options
 @json_option
 @network_options

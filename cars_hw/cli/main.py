@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from cars_hw.cli import (
+    baselines,
     cost,
     devices,
     experiment,
@@ -86,6 +87,7 @@ for module in (
     verify,
     runner,
     rank,
+    baselines,
     report,
     table,
     cost,

@@ -22,10 +22,18 @@ from cars_hw.cli.common import (
 
 
 @click.command("measure")
-@click.option("--device", "device_name", required=True, metavar="DEVICE", help="See: cars-hw devices.")
+@click.option(
+    "--device", "device_name", required=True, metavar="DEVICE", help="What to measure on; see: cars-hw devices."
+)
 @network_options
 @threads_option
-@click.option("--sessions", type=click.IntRange(1), default=5, show_default=True, help="Fresh sessions a network.")
+@click.option(
+    "--sessions",
+    type=click.IntRange(1),
+    default=5,
+    show_default=True,
+    help="Freshly loaded models a network; the latency is the median over them.",
+)
 @json_option
 @click.argument("genotypes", type=GENOTYPE, nargs=-1, required=True)
 def command(

@@ -25,9 +25,15 @@ if TYPE_CHECKING:
 
 
 @click.command("predict")
-@click.option("--table", "table_path", type=FILE, required=True, help="A latency table.")
 @click.option(
-    "--level", type=click.FloatRange(0, 1), default=0.95, show_default=True, help="How often the bound holds."
+    "--table", "table_path", type=FILE, required=True, help="A latency table, as cars-hw profile writes it."
+)
+@click.option(
+    "--level",
+    type=click.FloatRange(0, 1),
+    default=0.95,
+    show_default=True,
+    help="How often the upper bound holds, a share of networks.",
 )
 @click.option(
     "--quantile",

@@ -36,16 +36,28 @@ if TYPE_CHECKING:
     "every phone on the cable.",
 )
 @network_options
-@click.option("--precision", type=click.Choice(["fp32", "int8"]), default="fp32", show_default=True)
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "int8"]),
+    default="fp32",
+    show_default=True,
+    help="Of the models that are measured. A search with an int8 table is held to int8 latency.",
+)
 @threads_option
 @click.option(
     "--calibration",
     type=click.IntRange(4),
     default=40,
     show_default=True,
-    help="Whole networks that the predictor is fitted on.",
+    help="Whole networks that the predictor is fitted on: more take longer; with few, the bound holds less often.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Decides which networks these are.")
+@click.option(
+    "--seed",
+    type=int,
+    default=0,
+    show_default=True,
+    help="Decides which networks these are, and the order of sessions.",
+)
 @click.option(
     "--out",
     type=FILE,
@@ -53,7 +65,9 @@ if TYPE_CHECKING:
     help="The table to write, a JSON file. With several devices each table has its device's name in its own: "
     "phones.json becomes phones-android-SERIAL.json.",
 )
-@click.option("--resume", is_flag=True, help="Go on with a profile that was interrupted.")
+@click.option(
+    "--resume", is_flag=True, help="Go on with a profile that was interrupted, after its last block of sessions."
+)
 @click.option("--overwrite", is_flag=True, help="Replace a table that is there.")
 @json_option
 def command(

@@ -25,15 +25,28 @@ from cars_hw.cli.common import (
 @click.argument("run_path", metavar="RUN", type=FOLDER)
 @click.option(
     "--sample",
-    type=click.IntRange(4),
+    type=click.IntRange(0),
     default=20,
     show_default=True,
-    help="How many architectures: half spread over the front, half at random within the budgets.",
+    help="How many architectures, at least 4: half spread over the front, half at random within the budgets. "
+    "0: none, and the report says so.",
 )
 @data_options
-@click.option("--epochs", type=click.IntRange(1), help="Instead of those of the run's recipe.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-@click.option("--jobs", type=click.IntRange(1), help="Networks side by side. [one a core]")
+@click.option(
+    "--epochs", type=click.IntRange(1), help="Passes over the training images. [those of the run's recipe]"
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Decides which random architectures these are, and their training.",
+)
+@click.option(
+    "--jobs",
+    type=click.IntRange(1),
+    help="Networks trained side by side, each in a process. [one a core; one on a GPU]",
+)
 @on_option
 @json_option
 def command(
@@ -76,6 +89,9 @@ def command(
         )
     if as_json:
         print_json(ranking.to_dict())
+        return
+    if not ranking.networks:
+        click.echo("A sample of none: nothing was checked, and the report says so.")
         return
     rows = [
         (one.name, percent(one.shared), percent(one.alone))

@@ -12,7 +12,10 @@ from cars_hw.cli.common import FOLDER
 @click.command("report")
 @click.argument("run_path", metavar="RUN", type=FOLDER)
 def command(run_path: Path) -> None:
-    """Write one HTML page about a run: the front, the models, what was promised and what was measured."""
+    """Write one HTML page about a run: the front, the models, what was promised and what was measured.
+
+    It is RUN/report.html, needs no other file and no network, and can be written again at any time.
+    """
     from cars_hw.report.page import write_report
     from cars_hw.runs.folder import RunFolder
 

@@ -15,7 +15,10 @@ from cars_hw.cli.common import FILE, json_option, percent, print_json, print_tab
 @click.argument("model", type=FILE)
 @click.argument("image", type=FILE)
 def command(model: Path, image: Path, top: int, as_json: bool) -> None:
-    """Classify the file IMAGE with the exported MODEL and the card that lies beside it."""
+    """Classify the file IMAGE with the exported MODEL and the card that lies beside it.
+
+    The card says to what size the image is brought, how it is normalised, and what the classes are called.
+    """
     from cars_hw.export.classify import classify
 
     guesses = classify(model, image)[:top]

@@ -31,7 +31,7 @@ def command() -> None:
 @command.command("use")
 @click.argument("path", type=FILE)
 def use(path: Path) -> None:
-    """Store a copy of the tool at PATH."""
+    """Store a copy of the tool at PATH, which you built or downloaded yourself."""
     from cars_hw.devices.runner import use as store
 
     runner = store(path)
@@ -39,14 +39,17 @@ def use(path: Path) -> None:
 
 
 @command.command("fetch")
-@click.option("--from", "address", default=OFFICIAL, show_default=True, help="Where it is.")
+@click.option("--from", "address", default=OFFICIAL, show_default=True, help="The address of the tool.")
 @click.option(
     "--sha256",
     help="What its SHA-256 must be. Without it the digest is shown and nothing is kept, unless the stored tool "
     "came from the same address: then it must be the same again.",
 )
 def fetch(address: str, sha256: str | None) -> None:
-    """Fetch the tool and store it, if it is the one that was meant."""
+    """Fetch the tool and store it, if it is the one that was meant.
+
+    The only command that fetches a program; it runs on the phone, never here.
+    """
     from cars_hw.devices.runner import fetch as fetched
 
     click.echo(f"fetching {address}", err=True)
@@ -57,7 +60,7 @@ def fetch(address: str, sha256: str | None) -> None:
 @command.command("show")
 @json_option
 def show(as_json: bool) -> None:
-    """Show which tool is stored."""
+    """Show which tool is stored, its SHA-256 and where it came from."""
     from cars_hw.devices.runner import stored
 
     runner = stored()

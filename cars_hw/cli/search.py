@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cars_hw.cli.bars import Bars
+from cars_hw.cli.baselines import print_comparison
 from cars_hw.cli.common import (
     FILE,
     FOLDER,
@@ -23,9 +25,12 @@ from cars_hw.cli.common import (
     print_json,
     print_table,
     spec_of,
+    tensorboard_option,
     training_device,
     warn_of_noise,
 )
+from cars_hw.cli.live import search_view
+from cars_hw.cli.standing import Standing
 from cars_hw.units import format_seconds
 
 if TYPE_CHECKING:
@@ -33,6 +38,7 @@ if TYPE_CHECKING:
     from cars_hw.devices.protocol import Precision
     from cars_hw.latency import LatencyTable
     from cars_hw.presets import Preset
+    from cars_hw.runs.baselines import Comparison
     from cars_hw.runs.estimate import Estimate
     from cars_hw.runs.folder import FrontNetwork, RunFolder
     from cars_hw.runs.plan import SearchPlan
@@ -47,14 +53,18 @@ PROTECTIONS = ("speed", "size", "both", "none")
 )
 @data_options
 @click.option(
-    "--table", "tables", type=FILE, multiple=True, help="A latency table; the network is the table's. Repeatable."
+    "--table",
+    "tables",
+    type=FILE,
+    multiple=True,
+    help="A latency table: its latency is minimised, and the network is the table's. Repeatable.",
 )
 @click.option(
     "--latency",
     "latencies",
     type=LATENCY,
     multiple=True,
-    help="The budget on the device of the table at the same place. Repeatable.",
+    help="The budget, such as 20ms, on the device of the table at the same place. Repeatable.",
 )
 @click.option(
     "--cost",
@@ -76,24 +86,53 @@ PROTECTIONS = ("speed", "size", "both", "none")
     type=click.Choice(["fp32", "int8"]),
     help="Of the models that are handed over, and of the tables. [the tables']",
 )
-@click.option("--out", type=FOLDER, help="The run folder to write.")
-@click.option("--resume", is_flag=True, help="Go on with the search in --out.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-@click.option("--population", type=click.IntRange(1), help="Architectures that survive a generation.")
-@click.option("--epochs", type=click.IntRange(1), help="Epochs in all.")
-@click.option("--warmup-epochs", type=click.IntRange(1), help="Epochs on uniformly drawn architectures.")
-@click.option("--epochs-per-generation", type=click.IntRange(1), help="Epochs between two selections.")
+@click.option("--out", type=FOLDER, help="The run folder to write; one that exists is only taken with --resume.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on with the search in --out after its last finished generation; the settings must be the same.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Decides the weights at the start, the order of images, what is drawn and what is proposed.",
+)
+@click.option(
+    "--population", type=click.IntRange(1), help="Architectures that survive a generation. [the preset's]"
+)
+@click.option(
+    "--epochs",
+    type=click.IntRange(1),
+    help="Passes over the training images in all, the warm-up included. [the preset's]",
+)
+@click.option(
+    "--warmup-epochs",
+    type=click.IntRange(1),
+    help="Epochs at the start on architectures that are drawn uniformly. [the preset's]",
+)
+@click.option(
+    "--epochs-per-generation", type=click.IntRange(1), help="Epochs between two selections. [the preset's]"
+)
 @click.option(
     "--protect",
     type=click.Choice(PROTECTIONS),
-    help="What the selection protects: speed of learning (the paper), size (its code), both, or none (NSGA-III).",
+    help="What the selection protects: speed of learning (the paper), size (its code), both, or none (NSGA-III). "
+    "[the preset's]",
 )
-@click.option("--architectures", type=click.IntRange(1), help="Architectures a minibatch trains (B of Eq. 3).")
-@click.option("--batch-size", type=click.IntRange(2), help="Images in a minibatch.")
+@click.option(
+    "--architectures", type=click.IntRange(1), help="Architectures a minibatch trains (B of Eq. 3). [the preset's]"
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(2),
+    help="Images in a minibatch. The learning rate does not follow. [the preset's]",
+)
 @click.option(
     "--random-share",
     type=click.FloatRange(0, 1),
-    help="Share of offspring that are fresh; mutation and crossover halve the rest.",
+    help="Share of offspring that are drawn afresh; mutation and crossover halve the rest. [the preset's]",
 )
 @click.option(
     "--measure/--no-measure",
@@ -106,7 +145,17 @@ PROTECTIONS = ("speed", "size", "both", "none")
     is_flag=True,
     help="Time a few steps, say how long the search will take and what it needs, and end.",
 )
+@click.option(
+    "--baselines",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    metavar="SEEDS",
+    help="Afterwards search with so many seeds by random search and by plain NSGA-III too, at the same cost, and "
+    "compare the trained fronts: cars-hw baselines.",
+)
 @click.option("--proxy", is_flag=True, help="Search on other data than the network ships for, as the paper does.")
+@tensorboard_option
 @on_option
 @json_option
 @network_options
@@ -124,7 +173,9 @@ def command(
     seed: int,
     measure: bool,
     dry_run: bool,
+    baselines: int,
     proxy: bool,
+    tensorboard: bool,
     on: str,
     as_json: bool,
     **options: Any,  # noqa: ANN401 -- the preset's and the network's settings
@@ -138,7 +189,8 @@ def command(
 
     \b
     Several processes or GPUs, also on several machines, which go on by themselves if one of them dies:
-      torchrun --standalone --nproc-per-node 2 --max-restarts 3 -m cars_hw search ... --architectures 2
+      torchrun --standalone --nproc-per-node 2 --max-restarts 3 -m cars_hw search --architectures 2 \\
+          --data cifar10 --table cifar.json --latency 20ms --preset cifar --out run
     """
     if out is None and not dry_run:
         raise click.UsageError("Missing option '--out'.")
@@ -149,9 +201,12 @@ def command(
     from cars_hw.runs.estimate import estimate
     from cars_hw.runs.plan import Budget, DataSource, SearchPlan
     from cars_hw.runs.search import run_search
+    from cars_hw.runs.tensorboard import require_tensorboard
     from cars_hw.training.memory import keep_freed_memory
     from cars_hw.training.ranks import joined, restarted
 
+    if tensorboard:
+        require_tensorboard()
     read = [LatencyTable.read(path) for path in tables]
     for table, path in zip(read, tables, strict=True):
         warn_of_noise(table, path)
@@ -184,7 +239,10 @@ def command(
         if not ranks.leads:
             run_search(plan, out, resume=resume, ranks=ranks)
             return
-        run = _lead(plan, out, read if measure else (), resume=resume or restarted(), ranks=ranks)
+        run = _lead(
+            plan, out, read if measure else (), resume=resume or restarted(), ranks=ranks, tensorboard=tensorboard
+        )
+    comparison = _compare(run, plan, baselines) if baselines else None
     front, struck = run.front(), run.struck()
     if as_json:
         print_json([network.to_dict() for network in front])
@@ -192,7 +250,16 @@ def command(
     print_front(front)
     if struck:
         click.echo(f"Measured, {len(struck)} more exceeded the budget; the next best took their place.")
+    if comparison is not None:
+        print_comparison(comparison)
     click.echo(f"{run.path / 'front.json'} holds {len(front)} networks. Next: cars-hw train {run.path}")
+
+
+def _compare(run: RunFolder, plan: SearchPlan, seeds: int) -> Comparison:
+    from cars_hw.runs.baselines import compare_run
+
+    with Bars() as bars:
+        return compare_run(run, data=plan.data, seeds=seeds, device=plan.device, heard=bars.update, say=bars.say)
 
 
 def _print_estimate(found: Estimate, as_json: bool) -> None:
@@ -211,34 +278,62 @@ def _print_estimate(found: Estimate, as_json: bool) -> None:
 
 
 def _lead(
-    plan: SearchPlan, out: Path, measured: Sequence[LatencyTable], *, resume: bool, ranks: Ranks
+    plan: SearchPlan,
+    out: Path,
+    measured: Sequence[LatencyTable],
+    *,
+    resume: bool,
+    ranks: Ranks,
+    tensorboard: bool = False,
 ) -> RunFolder:
-    """Search and say how it goes; the front is measured on the devices of ``measured`` that are at hand."""
-    from cars_hw.runs.search import run_search
+    """Search and show how it goes; the front is measured on the devices of ``measured`` that are at hand."""
+    from cars_hw.runs.search import cost_objectives, run_search
+    from cars_hw.runs.tensorboard import FOLDER, Events, generation_figures
 
-    evolution = plan.preset.evolution
-    with Bars() as bars:
-        if plan.preset.training.architectures < ranks.world:
-            bars.say(
-                f"{ranks.world} processes share the judging of architectures, but only "
-                f"{plan.preset.training.architectures} the training: give --architectures {ranks.world} or more"
+    objectives = cost_objectives(plan)
+    title = f"{Path(plan.data.source).name} to {out}"
+    standing = Standing(title, objectives, plan.preset.evolution, time.monotonic())
+    events = Events(out / FOLDER)
+
+    def write_events(*records: Mapping[str, Any]) -> None:
+        for record in records if tensorboard else ():
+            events.write(record["generation"], generation_figures(record, objectives))
+
+    try:
+        with search_view(standing) as view:
+            if plan.preset.training.architectures < ranks.world:
+                view.say(
+                    f"{ranks.world} processes share the judging of architectures, but only "
+                    f"{plan.preset.training.architectures} the training: give --architectures {ranks.world} or more"
+                )
+
+            def resumed(history: Sequence[Mapping[str, Any]]) -> None:
+                view.resumed(history)
+                write_events(*history)
+
+            def generation(record: Mapping[str, Any]) -> None:
+                view.generation(record)
+                write_events(record)
+
+            run = run_search(
+                plan,
+                out,
+                resume=resume,
+                devices=_devices(measured, view.say),
+                progress=view.update,
+                on_generation=generation,
+                on_resume=resumed,
+                ranks=ranks,
             )
-
-        def tell(record: dict[str, Any]) -> None:
-            bars.say(
-                f"generation {record['generation']}/{evolution.generations}: best accuracy "
-                f"{percent(record['best_accuracy'])} under shared weights, hypervolume {record['hypervolume']:.4f}"
-            )
-
-        return run_search(
-            plan,
-            out,
-            resume=resume,
-            devices=_devices(measured, bars.say),
-            progress=bars.update,
-            on_generation=tell,
-            ranks=ranks,
-        )
+    except KeyboardInterrupt:
+        click.echo("Stopped; the same command with --resume goes on.", err=True)
+        raise
+    finally:
+        events.close()
+    # Of a search that had ended before events were asked for.
+    write_events(*run.history())
+    events.close()
+    return run
 
 
 def _devices(tables: Sequence[LatencyTable], say: Callable[[str], None]) -> list[Device | None]:

@@ -21,6 +21,7 @@ from cars_hw.cli.common import (
     percent,
     print_json,
     print_table,
+    tensorboard_option,
     training_device,
 )
 
@@ -41,15 +42,25 @@ CHANGES = ("epochs", "batch_size", "learning_rate", "ema", "hold_out", "precisio
     show_default=True,
     help="How many networks, spread over the front with both its ends.",
 )
-@click.option("--genotype", type=GENOTYPE, help="Train this one instead.")
-@click.option("--data", help="Other data than the run's.")
+@click.option(
+    "--genotype", type=GENOTYPE, help="Train this one instead: a name of the zoo, a JSON file, or DARTS text."
+)
+@click.option("--data", help="Other images than the run's; the names are those of cars-hw search.")
 @data_options
 @click.option(
     "--recipe", "recipe_name", metavar="NAME", help="cifar10-darts or imagenet-cars. [that of the run's preset]"
 )
-@click.option("--epochs", type=click.IntRange(1), help="Instead of the recipe's.")
-@click.option("--batch-size", type=click.IntRange(2), help="Instead of the recipe's.")
-@click.option("--learning-rate", type=click.FloatRange(0, min_open=True), help="Instead of the recipe's.")
+@click.option("--epochs", type=click.IntRange(1), help="Passes over the training images. [the recipe's]")
+@click.option(
+    "--batch-size",
+    type=click.IntRange(2),
+    help="Images in a step. The learning rate does not follow. [the recipe's]",
+)
+@click.option(
+    "--learning-rate",
+    type=click.FloatRange(0, min_open=True),
+    help="The largest of the schedule. [the recipe's]",
+)
 @click.option(
     "--ema",
     type=click.FloatRange(0, 1, max_open=True),
@@ -65,9 +76,20 @@ CHANGES = ("epochs", "batch_size", "learning_rate", "ema", "hold_out", "precisio
     type=click.Choice(["auto", "float32", "bf16", "fp16"]),
     help="Of activations in training. [auto: bf16 or else fp16 on a GPU, float32 on a CPU]",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-@click.option("--jobs", type=click.IntRange(1), help="Networks side by side. [one a core]")
-@click.option("--from-scratch", is_flag=True, help="Do not start from the shared weights.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Decides the order and variation of images, drop-path, and the weights that are not inherited.",
+)
+@click.option(
+    "--jobs",
+    type=click.IntRange(1),
+    help="Networks trained side by side, each in a process. [one a core; one on a GPU]",
+)
+@click.option("--from-scratch", is_flag=True, help="Start from fresh weights, and not from the shared ones.")
+@tensorboard_option
 @on_option
 @json_option
 def command(
@@ -81,6 +103,7 @@ def command(
     seed: int,
     jobs: int | None,
     from_scratch: bool,
+    tensorboard: bool,
     on: str,
     as_json: bool,
     **changes: Any,  # noqa: ANN401 -- the recipe's settings
@@ -93,15 +116,18 @@ def command(
 
     \b
     Several processes or GPUs share each batch, and go on by themselves if one of them dies:
-      torchrun --standalone --nproc-per-node 2 --max-restarts 3 -m cars_hw train RUN ...
+      torchrun --standalone --nproc-per-node 2 --max-restarts 3 -m cars_hw train run
     """
     from cars_hw.runs.folder import RunFolder
+    from cars_hw.runs.tensorboard import require_tensorboard
     from cars_hw.runs.train import train_run
     from cars_hw.training.memory import keep_freed_memory
     from cars_hw.training.ranks import joined, launched
 
     if launched() > 1 and (jobs or 1) > 1:
         raise click.UsageError("several processes share one network at a time: leave --jobs out")
+    if tensorboard:
+        require_tensorboard()
     run = RunFolder.open(run_path)
     recipe = _recipe(run, recipe_name, changes)
     device = training_device(on)
@@ -117,6 +143,7 @@ def command(
         device=device,
         jobs=jobs,
         inherit=not from_scratch,
+        tensorboard=tensorboard,
     )
     with joined(device) as ranks:
         if not ranks.leads:

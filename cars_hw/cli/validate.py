@@ -26,11 +26,21 @@ if TYPE_CHECKING:
 
 
 @click.command("validate")
-@click.option("--table", "table_path", type=FILE, required=True, help="A latency table.")
+@click.option(
+    "--table",
+    "table_path",
+    type=FILE,
+    required=True,
+    help="A latency table, as cars-hw profile writes it; its device must be at hand.",
+)
 @click.option("--random", "count", type=click.IntRange(1), help="How many random networks to hold it against. [30]")
 @click.option("--seed", type=int, default=1, show_default=True, help="Decides which networks these are.")
 @click.option(
-    "--level", type=click.FloatRange(0, 1), default=0.95, show_default=True, help="How often the bound holds."
+    "--level",
+    type=click.FloatRange(0, 1),
+    default=0.95,
+    show_default=True,
+    help="How often the upper bound should hold, a share of networks.",
 )
 @click.option("--zoo", "with_zoo", is_flag=True, help="Hold it against the published genotypes too.")
 @click.option("--plot", type=FILE, help="Write a picture of predicted against measured, an SVG file.")

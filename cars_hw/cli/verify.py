@@ -13,9 +13,17 @@ from cars_hw.errors import BudgetError
 
 @click.command("verify")
 @click.argument("run_path", metavar="RUN", type=FOLDER)
-@click.option("--device", "device_name", required=True, metavar="DEVICE", help="See: cars-hw devices.")
+@click.option(
+    "--device", "device_name", required=True, metavar="DEVICE", help="What to measure on; see: cars-hw devices."
+)
 @threads_option
-@click.option("--sessions", type=click.IntRange(1), default=7, show_default=True, help="Fresh sessions a model.")
+@click.option(
+    "--sessions",
+    type=click.IntRange(1),
+    default=7,
+    show_default=True,
+    help="How often a model is freshly loaded; the latency is the median over these sessions.",
+)
 @json_option
 def command(run_path: Path, device_name: str, threads: int, sessions: int, as_json: bool) -> None:
     """Measure the exported models of a run against what was promised.

@@ -13,7 +13,11 @@ from cars_hw.zoo import zoo
 @click.command("zoo")
 @json_option
 def command(as_json: bool) -> None:
-    """List the published genotypes, what they cost, and where they were published."""
+    """List the published genotypes, what they cost, and where they were published.
+
+    Their names can be given wherever a GENOTYPE is asked for. What they cost is told for both networks of
+    the paper.
+    """
     if as_json:
         print_json({name: {**entry.genotype.to_dict(), "source": entry.source} for name, entry in zoo().items()})
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 
@@ -48,9 +48,13 @@ class SharedWeights(Protocol):
         """Take up the state that :meth:`state` returned."""
 
 
+Sampling = Literal["population", "uniform"]
+"""What the shared weights are trained on after the warm-up: the population, or whatever the space holds."""
+
+
 @dataclass(frozen=True)
 class EvolutionSettings:
-    """How long, how many, and who is protected.
+    """How long, how many, who is protected, and on what the weights are trained.
 
     ``epochs`` in all, of which ``warmup_epochs`` come first; then a generation is one architecture step and
     ``epochs_per_generation`` epochs of parameter steps. Raises ValueError for a setting that makes no sense.
@@ -62,8 +66,11 @@ class EvolutionSettings:
     epochs_per_generation: int = 10
     protection: Protection = "speed"
     rates: VariationRates = field(default_factory=VariationRates)
+    sampling: Sampling = "population"
 
     def __post_init__(self) -> None:
+        if self.sampling not in get_args(Sampling):
+            raise ValueError(f"unknown sampling '{self.sampling}'; known: {', '.join(get_args(Sampling))}")
         if min(self.population, self.epochs, self.warmup_epochs, self.epochs_per_generation) < 1:
             raise ValueError("population, epochs, warm-up and epochs a generation must be at least 1")
         if self.generations < 1:
@@ -218,7 +225,9 @@ class Search:
         return [candidates[row] for row in rows]
 
     def draw(self, count: int) -> list[Genotype]:
-        """Draw ``count`` architectures of the population without replacement (Eq. 3's B)."""
+        """Draw ``count`` architectures of the population without replacement (Eq. 3's B), or of the space."""
+        if self.settings.sampling == "uniform":
+            return [self.space.sample(self.rng) for _ in range(count)]
         chosen = self.rng.choice(len(self.population), size=min(count, len(self.population)), replace=False)
         return [self.population[int(index)].genotype for index in chosen]
 

@@ -16,7 +16,7 @@ from cars_hw.data import DataBundle
 from cars_hw.files import write_json
 from cars_hw.genotype import Genotype
 from cars_hw.network import Network
-from cars_hw.runs.train import Heard, Said
+from cars_hw.runs.workers import Heard, Said
 from cars_hw.space import SearchSpace
 from cars_hw.spec import NetworkSpec
 from cars_hw.training.checkpoints import TrainingCheckpoint

@@ -23,7 +23,8 @@ from cars_hw.latency.models import write_graph
 from cars_hw.runs.folder import RunFolder, TrainedNetwork
 from cars_hw.runs.plan import DataSource, recipe_of
 from cars_hw.runs.search import require_fit
-from cars_hw.runs.train import Heard, Said, load_trained, train_run
+from cars_hw.runs.train import load_trained, train_run
+from cars_hw.runs.workers import Heard, Said
 from cars_hw.training.precision import resolve_precision
 from cars_hw.training.settings import Recipe
 from cars_hw.zoo import zoo

@@ -14,7 +14,7 @@ from cars_hw.data import DataBundle
 from cars_hw.experiments.references import make
 from cars_hw.files import replacing, write_json
 from cars_hw.runs.plan import DataSource
-from cars_hw.runs.train import Heard, Said
+from cars_hw.runs.workers import Heard, Said
 from cars_hw.spec import NetworkSpec
 from cars_hw.training.checkpoints import TrainingCheckpoint
 from cars_hw.training.network import train_network

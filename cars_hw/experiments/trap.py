@@ -18,7 +18,7 @@ from cars_hw.report.words import figure, percent
 from cars_hw.runs.folder import RunFolder
 from cars_hw.runs.plan import SearchPlan, configuration
 from cars_hw.runs.search import cost_objectives, load_data, run_search, supernet_spec
-from cars_hw.runs.train import Said
+from cars_hw.runs.workers import Said
 from cars_hw.training.settings import Recipe
 
 PLAIN: Final[Protection] = "none"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -124,6 +125,7 @@ def key_counts(spec: NetworkSpec, genotypes: Sequence[Genotype]) -> npt.NDArray[
     return counts
 
 
+@lru_cache(maxsize=4096)
 def usage_of(cell: Cell) -> Usage:
     """Return what ``cell`` takes from its inputs."""
     sources = {edge.source for node in cell for edge in node if edge.is_real}
@@ -153,6 +155,7 @@ def frame_keys(spec: NetworkSpec, usages: Usages) -> Iterator[PlacedKey]:
     yield PlacedKey(OpKey("head", spec.cells()[-1].concatenated, spec.classes), None, "head")
 
 
+@lru_cache(maxsize=4096)
 def relu_sources(cell: Cell, reduction: bool) -> tuple[int, ...]:
     """Return the states of ``cell`` that some edge takes the ReLU of."""
     taken = {

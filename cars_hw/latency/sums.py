@@ -39,8 +39,11 @@ class OperationSums:
         total = parts.frame
         for reduction, cell in ((False, genotype.normal), (True, genotype.reduce)):
             total += parts.relus(reduction, relu_sources(cell, reduction))
+            known = parts.nodes[reduction]
             for node in cell:
-                total += parts.node(reduction, node)
+                # Looked up here: this is the innermost of what a search does without a network.
+                ms = known.get(node)
+                total += parts.node(reduction, node) if ms is None else ms
         return total
 
 
@@ -53,6 +56,7 @@ class _Parts:
         alive = [layout for layout in spec.cells() if layout.position in live]
         self._layouts = [[layout for layout in alive if layout.reduction == kind] for kind in (False, True)]
         self._known: dict[Hashable, float] = {}
+        self.nodes: tuple[dict[Node, float], dict[Node, float]] = ({}, {})
         self.frame = sum(costs[str(item.key)] for item in frame_keys(spec, usages))
 
     def relus(self, reduction: bool, sources: tuple[int, ...]) -> float:
@@ -64,10 +68,10 @@ class _Parts:
 
     def node(self, reduction: bool, node: Node) -> float:
         """Return the milliseconds of ``node``, over all cells of the kind."""
-        name = reduction, node
-        if name not in self._known:
-            self._known[name] = self._sum(node_keys(layout, node) for layout in self._layouts[reduction])
-        return self._known[name]
+        known = self.nodes[reduction]
+        if node not in known:
+            known[node] = self._sum(node_keys(layout, node) for layout in self._layouts[reduction])
+        return known[node]
 
     def _sum(self, per_cell: Iterable[Iterable[tuple[OpKey, str]]]) -> float:
         return sum(self._costs[str(key)] for keys in per_cell for key, _ in keys)

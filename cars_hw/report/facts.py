@@ -14,6 +14,7 @@ from cars_hw.export.card import ModelCard, card_path
 from cars_hw.genotype import Genotype
 from cars_hw.latency import LatencyTable, Predictor
 from cars_hw.report.words import milliseconds
+from cars_hw.runs.baselines import Comparison, read_baselines
 from cars_hw.runs.folder import FrontNetwork, Promise, RunFolder, TrainedNetwork
 from cars_hw.runs.ranking import Ranking, read_ranking
 from cars_hw.spec import NetworkSpec
@@ -115,6 +116,7 @@ class Facts:
     history: tuple[Mapping[str, Any], ...]
     verified: tuple[Mapping[str, Any], ...]
     ranking: Ranking | None = None
+    baselines: Comparison | None = None
 
     @property
     def name(self) -> str:
@@ -130,6 +132,13 @@ class Facts:
                 for index, budget in enumerate(self.budgets)
             )
         return (Cost((self.configuration.get("costs") or ["multiply-adds"])[0], "M", 0),)
+
+    @property
+    def minimised(self) -> tuple[Cost, ...]:
+        """All that the search minimised, in the order in which the history has it."""
+        counts = self.configuration.get("costs") or ()
+        latencies = self.costs[: len(self.budgets)]
+        return (*latencies, *(Cost(name, "M", len(latencies) + number) for number, name in enumerate(counts)))
 
     def candidate(self, name: str) -> Candidate | None:
         """Return the network of the model ``name``, or None."""
@@ -188,6 +197,7 @@ def gather(run: RunFolder) -> Facts:
         tuple(run.history()),
         tuple(verified),
         read_ranking(run),
+        read_baselines(run),
     )
 
 

@@ -10,7 +10,17 @@ from typing import Final, NamedTuple
 from cars_hw.files import write_text
 from cars_hw.report.facts import Facts, gather
 from cars_hw.report.markup import Html, join, tag, text
-from cars_hw.report.sections import answer, conditions, front, measured, networks, population, ranking, repeat
+from cars_hw.report.sections import (
+    answer,
+    baselines,
+    conditions,
+    front,
+    measured,
+    networks,
+    population,
+    ranking,
+    repeat,
+)
 from cars_hw.report.words import milliseconds
 from cars_hw.runs.folder import RunFolder
 
@@ -32,6 +42,7 @@ SECTIONS: Final = (
     Section("networks", "The networks", networks.section),
     Section("measured", "Predicted and measured", measured.section),
     Section("population", "How the search went", population.section),
+    Section("baselines", "Is it better than chance?", baselines.section),
     Section("ranking", "Is the SuperNet right?", ranking.section),
     Section("conditions", "Conditions", conditions.section),
     Section("repeat", "Do it again", repeat.section),

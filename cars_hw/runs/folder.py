@@ -10,7 +10,10 @@
     trained/         weights of trained networks, each with a JSON beside it
     models/          exported models, each with its card beside it
     verified.json    what the exported models took on the device
+    ranking.json     accuracies under shared weights and alone; ``ranking/`` holds the trainings
+    baselines.json   how other strategies did; ``baselines/`` holds their searches
     report.html
+    tensorboard/     figures for TensorBoard, where they were asked for
 """
 
 from __future__ import annotations
@@ -308,6 +311,14 @@ class RunFolder:
     def ranking(self) -> dict[str, Any] | None:
         """Return what :meth:`write_ranking` wrote, None before."""
         return self._read("ranking.json") if (self.path / "ranking.json").is_file() else None
+
+    def write_baselines(self, content: dict[str, Any]) -> None:
+        """Write how other strategies did, see :mod:`cars_hw.runs.baselines`."""
+        write_json(self.path / "baselines.json", {"schema": SCHEMA, **content})
+
+    def baselines(self) -> dict[str, Any] | None:
+        """Return what :meth:`write_baselines` wrote, None before."""
+        return self._read("baselines.json") if (self.path / "baselines.json").is_file() else None
 
     def _read(self, name: str) -> dict[str, Any]:
         path = self.path / name

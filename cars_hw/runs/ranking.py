@@ -16,7 +16,8 @@ from cars_hw.latency.validate import kendall_tau
 from cars_hw.runs.folder import RunFolder
 from cars_hw.runs.plan import DataSource, SearchPlan, plan_of, recipe_of
 from cars_hw.runs.search import cost_objectives, load_data, supernet_weights_of
-from cars_hw.runs.train import Heard, Said, choose, train_run
+from cars_hw.runs.train import choose, train_run
+from cars_hw.runs.workers import Heard, Said
 from cars_hw.training.settings import Recipe
 
 LEAST: Final = 4
@@ -62,6 +63,8 @@ class Ranking:
     @property
     def tau(self) -> float | None:
         """Kendall's tau: 1 where both orders are the same, 0 where one says nothing of the other."""
+        if not self.networks:
+            return None
         return kendall_tau([one.shared for one in self.networks], [one.alone for one in self.networks])
 
     def to_dict(self) -> dict[str, Any]:
@@ -86,13 +89,16 @@ def rank_run(
     Half of them are spread over the front, the others are drawn at random among those that keep to the budgets.
     All are trained as the SuperNet is: with its channels and cells, on the search's data, by ``recipe`` (the run's
     unless given). What was trained already with the same settings is not trained again. The result is written to
-    the run.
+    the run. With a sample of 0 nothing is trained, and the report says that it was not asked for.
 
     Raises:
-        InputError: a sample of fewer than 4, or fewer that keep to the budgets.
+        InputError: a sample of 1 to 3, or fewer than 4 that keep to the budgets.
         RunError: the run has no front yet, or no weights.
         DatasetError: the data cannot be used.
     """
+    if sample == 0:
+        run.write_ranking(Ranking((), {}).to_dict())
+        return Ranking((), {})
     plan = plan_of(run, data, device)
     bundle = load_data(plan)
     chosen = [(network.name, network.genotype) for network in choose(run.front(), sample // 2)]

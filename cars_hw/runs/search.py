@@ -32,6 +32,7 @@ from cars_hw.runs.settle import Held, Settled, settle
 from cars_hw.spec import NetworkSpec
 from cars_hw.supernet import SuperNet
 from cars_hw.training.ranks import ALONE, Ranks
+from cars_hw.training.separate import SeparateWeights
 from cars_hw.training.shared import SuperNetWeights
 from cars_hw.units import format_latency
 
@@ -48,6 +49,7 @@ def run_search(
     measure_plan: MeasurePlan | None = None,
     progress: Progress = silent,
     on_generation: Callable[[dict[str, Any]], None] = lambda _record: None,
+    on_resume: Callable[[Sequence[dict[str, Any]]], None] = lambda _history: None,
     ranks: Ranks = ALONE,
 ) -> RunFolder:
     """Search by ``plan`` in the run folder ``out`` and return it with its front written.
@@ -57,7 +59,8 @@ def run_search(
     the next best; see :func:`cars_hw.runs.settle.settle`.
 
     With ``resume`` the search goes on after the last unit of work that was finished, and ends with the front
-    that it would have had; a search that has ended is left as it is. ``on_generation`` hears of each one.
+    that it would have had; a search that has ended is left as it is. ``on_generation`` hears of each one, and
+    ``on_resume`` of those that had been run before, if there are any.
     Of several processes, ``ranks``, the leading one writes and measures; the others return when it begins to.
 
     Raises:
@@ -92,6 +95,8 @@ def run_search(
     if known:
         checkpoint.restore(search, run.checkpoint)
         run.write_history(search.history)
+        if search.history:
+            on_resume(search.history)
 
     def write_down() -> None:
         checkpoint.save(search, run.checkpoint)
@@ -262,7 +267,11 @@ def describe_front(
 def _build(plan: SearchPlan, objectives: Sequence[CostObjective], ranks: Ranks = ALONE) -> Search:
     # Before the images are loaded: a budget that nothing keeps to should be told at once.
     anchor = find_anchor(plan, objectives)
-    weights = supernet_weights_of(plan, load_data(plan), ranks)
+    data = load_data(plan)
+    if plan.alone_epochs:
+        separate = SeparateWeights(lambda: supernet_weights_of(plan, data), plan.alone_epochs)
+        return Search(plan.space, objectives, separate, plan.preset.evolution, seed=plan.seed, anchor=anchor)
+    weights = supernet_weights_of(plan, data, ranks)
     if weights.device.type == "cuda":
         require_memory(plan, weights)
     return Search(plan.space, objectives, weights, plan.preset.evolution, seed=plan.seed, anchor=anchor)
@@ -279,7 +288,8 @@ def supernet_weights_of(plan: SearchPlan, data: DataBundle, ranks: Ranks = ALONE
         supernet,
         data,
         plan.preset.training,
-        epochs=evolution.warmup_epochs + evolution.generations * evolution.epochs_per_generation,
+        epochs=plan.alone_epochs
+        or evolution.warmup_epochs + evolution.generations * evolution.epochs_per_generation,
         seed=plan.seed,
         device=plan.device if ranks.world == 1 else ranks.device,
         ranks=ranks,

@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
-import queue
-import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, wait
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -26,23 +20,15 @@ from cars_hw.network import Network
 from cars_hw.runs.folder import FrontNetwork, RunFolder, TrainedNetwork
 from cars_hw.runs.plan import DataSource, recipe_of
 from cars_hw.runs.search import require_fit
+from cars_hw.runs.tensorboard import FOLDER, Events, remove_events
+from cars_hw.runs.workers import Heard, Said, default_jobs, side_by_side
 from cars_hw.spec import NetworkSpec
 from cars_hw.supernet import SuperNet
 from cars_hw.training.checkpoints import TrainingCheckpoint
-from cars_hw.training.memory import keep_freed_memory
-from cars_hw.training.network import train_network
+from cars_hw.training.network import EpochFigures, train_network
 from cars_hw.training.precision import resolve_precision
 from cars_hw.training.ranks import ALONE, Ranks
 from cars_hw.training.settings import Recipe
-
-Heard = Callable[[str, int, int], None]
-"""Called with a network's name, its steps done and its steps in all."""
-
-Said = Callable[[str], None]
-"""Called with a line for people."""
-
-SECONDS_BETWEEN_MESSAGES: Final = 0.2
-"""How often a worker says how far it is: a message costs as much as a step of a small network."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +41,7 @@ class _Job:
     seed: int
     device: str
     inherit: bool
+    tensorboard: bool = False
 
     def done_by(self, trained: TrainedNetwork) -> bool:
         """Whether ``trained`` is what this job would come to."""
@@ -102,6 +89,7 @@ def train_run(
     device: str = "cpu",
     jobs: int | None = None,
     inherit: bool = True,
+    tensorboard: bool = False,
     heard: Heard = lambda _name, _done, _total: None,
     say: Said = lambda _line: None,
     ranks: Ranks = ALONE,
@@ -114,7 +102,7 @@ def train_run(
     ``inherit`` is set. ``jobs`` networks are trained side by side (on a CPU one a core by default), each with
     its share of the cores. A network that was trained with the same settings already is not trained again, and
     one whose training was killed goes on after its last epoch, to the weights that it would have had; ``say``
-    hears of it.
+    hears of it. With ``tensorboard`` the figures of each epoch are written for TensorBoard.
 
     Several processes, ``ranks``, share every batch of one network after the other. The leading one writes, and
     returns what it wrote; the others need the run's ``run.json`` and the data, and return nothing.
@@ -136,7 +124,7 @@ def train_run(
     bundle = load(data.source, root=data.root, download=data.download, resolution=spec.resolution)
     require_fit(bundle, spec)
     planned = [
-        _Job(run.path, data, name, chosen_genotype, recipe, seed, device, inherit)
+        _Job(run.path, data, name, chosen_genotype, recipe, seed, device, inherit, tensorboard)
         for name, chosen_genotype in chosen
     ]
     trained = run.trained()
@@ -147,7 +135,7 @@ def train_run(
     else:
         # By what was chosen, not by what is left of it: after a kill each network has as many threads as before it,
         # and with other threads sums would be rounded otherwise.
-        _train_all(waiting, bundle, jobs or _default_jobs(device, len(planned)), heard, say)
+        _train_all(waiting, bundle, jobs or default_jobs(device, len(planned)), heard, say)
     names = {name for name, _ in chosen}
     return [network for network in run.trained() if network.name in names]
 
@@ -177,62 +165,16 @@ def _name_of(genotype: Genotype) -> str:
     return f"genotype-{zlib.crc32(repr(genotype.key()).encode()):08x}"
 
 
-def _default_jobs(device: str, networks: int) -> int:
-    if device != "cpu":
-        return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores, networks))
-
-
 def _train_all(waiting: Sequence[_Job], data: DataBundle, jobs: int, heard: Heard, say: Said) -> None:
     if jobs == 1:
         _train_here(waiting, data, heard, say)
-        return
-    threads = max(1, torch.get_num_threads() // jobs)
-    # A forked torch may hang in its thread pools: the workers are started afresh.
-    context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager:
-        messages: Any = manager.Queue()
-        with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-            futures = [pool.submit(_train_in_worker, job, threads, messages) for job in waiting]
-            try:
-                _listen(futures, messages, heard, say)
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+    else:
+        side_by_side(_train_in_worker, waiting, jobs, heard, say)
 
 
-def _listen(futures: Sequence[Future[None]], messages: Any, heard: Heard, say: Said) -> None:  # noqa: ANN401 -- a proxy
-    pending = set(futures)
-    while pending:
-        finished, pending = wait(pending, timeout=0.2)
-        while True:
-            try:
-                message = messages.get_nowait()
-            except queue.Empty:
-                break
-            if isinstance(message, str):
-                say(message)
-            else:
-                heard(*message)
-        for future in finished:
-            future.result()
-
-
-def _train_in_worker(job: _Job, threads: int, messages: Any) -> None:  # noqa: ANN401 -- a proxy
-    torch.set_num_threads(threads)
-    keep_freed_memory()
+def _train_in_worker(job: _Job, heard: Heard, say: Said) -> None:
     data = load(job.data.source, root=job.data.root, resolution=RunFolder(job.run).network.resolution)
-    sent = -SECONDS_BETWEEN_MESSAGES
-
-    def heard(name: str, done: int, total: int) -> None:
-        nonlocal sent
-        now = time.monotonic()
-        if done == total or now - sent >= SECONDS_BETWEEN_MESSAGES:
-            sent = now
-            messages.put((name, done, total))
-
-    _train(job, data, heard, messages.put)
+    _train(job, data, heard, say)
 
 
 def _train_here(waiting: Sequence[_Job], data: DataBundle, heard: Heard, say: Said, ranks: Ranks = ALONE) -> None:
@@ -245,6 +187,16 @@ def _train(job: _Job, data: DataBundle, heard: Heard, say: Said, ranks: Ranks = 
     checkpoint = TrainingCheckpoint(
         run.training_checkpoint(job.name), _about(job, data, run.network), lambda line: say(f"{job.name}: {line}")
     )
+    folder = run.path / FOLDER / job.name
+    events = Events(folder)
+
+    def on_epoch(figures: EpochFigures) -> None:
+        if figures.epoch == 1:
+            # Of a training with other settings, also where this one writes none.
+            remove_events(folder)
+        if job.tensorboard:
+            events.write(figures.epoch, _figures(figures))
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job.seed)
         network = Network(run.network, job.genotype, auxiliary=job.recipe.auxiliary > 0)
@@ -259,7 +211,11 @@ def _train(job: _Job, data: DataBundle, heard: Heard, say: Said, ranks: Ranks = 
             ranks=ranks,
             checkpoint=checkpoint,
             progress=lambda done, total: heard(job.name, done, total),
+            on_epoch=on_epoch,
         )
+    if job.tensorboard:
+        events.write(result.best_epoch, {"accuracy/test": result.accuracy})
+        events.close()
     # Killed in between, there are weights without a record, which are not used, and the checkpoint to go on from.
     run.forget_trained(job.name)
     _save(network.state_dict(), run.weights_path(job.name))
@@ -280,6 +236,13 @@ def _train(job: _Job, data: DataBundle, heard: Heard, say: Said, ranks: Ranks = 
         )
     )
     checkpoint.remove()
+
+
+def _figures(epoch: EpochFigures) -> dict[str, float]:
+    figures = {"loss": epoch.loss, "learning rate": epoch.learning_rate}
+    if epoch.held_out_accuracy is not None:
+        figures["accuracy/held out"] = epoch.held_out_accuracy
+    return figures
 
 
 def _save(weights: Mapping[str, Tensor], path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -46,6 +46,15 @@ class TrainingResult:
     best_epoch: int
     held_out_accuracy: float | None = None
     last: Weights | None = None
+
+
+class EpochFigures(NamedTuple):
+    """What an epoch came to: it counts from 1, and the rate is that of its last step."""
+
+    epoch: int
+    loss: float
+    learning_rate: float
+    held_out_accuracy: float | None
 
 
 @dataclass(frozen=True)
@@ -117,7 +126,14 @@ class NetworkTraining:
         self.generator = torch.Generator().manual_seed(seed)
         self.epoch = 0
         self.loss = 0.0
+        self.held_out_accuracy: float | None = None
         self.best: _Best | None = None
+
+    @property
+    def figures(self) -> EpochFigures:
+        """What the last epoch of this process came to."""
+        rate = float(self.optimizer.param_groups[0]["lr"])
+        return EpochFigures(self.epoch, self.loss, rate, self.held_out_accuracy)
 
     @property
     def judged(self) -> nn.Module:
@@ -245,7 +261,7 @@ class NetworkTraining:
         """Keep the weights if no epoch before was better on the held-out images."""
         if self.held_out is None:
             return
-        accuracy = accuracy_on(self.judged, self.held_out, self.data, device=self.device)
+        accuracy = self.held_out_accuracy = accuracy_on(self.judged, self.held_out, self.data, device=self.device)
         # Of equals the later, which has learnt for longer.
         if self.best is None or accuracy >= self.best.accuracy:
             self.best = _Best(self.epoch, accuracy, _copy(self.judged))
@@ -261,8 +277,12 @@ def train_network(
     ranks: Ranks = ALONE,
     checkpoint: TrainingCheckpoint | None = None,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
+    on_epoch: Callable[[EpochFigures], None] = lambda _figures: None,
 ) -> TrainingResult:
     """Train ``network`` in place and leave it with its best weights; ``progress`` hears of each step.
+
+    ``on_epoch`` hears, in the leading process, of each epoch, before the checkpoint is written: of one whose
+    checkpoint was not written any more it hears again, and of none it does not.
 
     With ``checkpoint`` it is written after every epoch, and a training that was killed goes on after the last one
     that it finished, to the same weights. Of several processes, ``ranks``, the leading one reads and writes it.
@@ -283,6 +303,8 @@ def train_network(
         training.restore(from_bytes(begun))
     while training.epoch < recipe.epochs:
         training.run_epoch(progress)
+        if ranks.leads:
+            on_epoch(training.figures)
         if ranks.leads and checkpoint is not None:
             checkpoint.save(training.state())
     return training.finish()

@@ -25,3 +25,16 @@ def test_lines_say_what_is_left_and_do_not_count_what_was_done_before(
     assert lines[1] == "net-01: 615/1000 after 15 s, about 6 min 25 s left"
     assert lines[-1] == "net-01: 1000/1000 after 400 s"
     assert len(lines) == 28
+
+
+def test_of_many_bars_the_finished_ones_make_room(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cars_hw.cli.bars.is_screen", lambda: True)
+    with Bars() as bars:
+        for number in range(30):
+            bars.update(f"net-{number:02d}", 5, 5)
+        bars.update("net-30", 1, 5)
+        shown = [task.description for task in bars._bars._progress.tasks if task.visible]  # type: ignore[union-attr]
+    assert shown == [*(f"net-{number:02d}" for number in range(12)), "net-30"]
+    capsys.readouterr()

@@ -9,9 +9,11 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from html.parser import HTMLParser
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -228,3 +230,16 @@ def test_the_page_asks_nobody_for_anything(run: RunFolder) -> None:
     content = page(gather(run))
     assert "default-src 'none'" in content.replace("&#x27;", "'")
     assert not re.search(r"https?:|//[a-z]|@import|url\(|<link|<img|\ssrc=", content.replace("// ", ""))
+
+
+def test_without_a_sample_the_front_s_trained_networks_are_compared(make_run: MakeRun) -> None:
+    run = make_run("unranked")
+    assert "no sample of architectures was trained alone" in page(gather(run))
+    # Three were trained; a fourth one makes an order that something can be said of.
+    trained, missing = run.trained(), run.front()[1]
+    run.write_trained(replace(trained[0], name=missing.name, genotype=missing.genotype, accuracy=0.01))
+    accuracies = {network.name: network.accuracy for network in run.trained()}
+    pairs = [(network.accuracy, accuracies[network.name]) for network in run.front() if network.name in accuracies]
+    signs = [np.sign((a - c) * (b - d)) for (a, b), (c, d) in combinations(pairs, 2)]
+    assert len(pairs) == 4
+    assert f"tau is {sum(signs) / 6:.2f} (1: the same order" in page(gather(run))

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
-import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tfevents import scalars
 
+from cars_hw.cli.main import main
 from cars_hw.devices import FakeDevice, LitertDevice, MeasurePlan, measure
 from cars_hw.errors import BudgetError, InputError, RunError, TableError
 from cars_hw.evolution.search import EvolutionSettings
@@ -267,11 +268,18 @@ def test_choosing_spreads_over_the_front() -> None:
 
 COMMAND = (
     "search --population 6 --epochs 5 --warmup-epochs 2 --epochs-per-generation 1 "
-    "--batch-size 16 --protect both --seed 3 --on cpu --resume"
+    "--batch-size 16 --protect both --seed 3 --on cpu --resume --tensorboard"
 )
 
 
-def start(table: Path, data: DataSource, out: Path, limit: float) -> subprocess.Popen[bytes]:
+# Processes are forked from one that has loaded everything: six times loading torch took longer than the searches.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(
+    ["cars_hw.cli.main", "cars_hw.runs.search", "cars_hw.runs.estimate", "cars_hw.report.page"]
+)
+
+
+def start(table: Path, data: DataSource, out: Path, limit: float) -> ForkServerProcess:
     arguments = [
         *COMMAND.split(),
         "--data",
@@ -283,17 +291,23 @@ def start(table: Path, data: DataSource, out: Path, limit: float) -> subprocess.
         "--out",
         str(out),
     ]
-    return subprocess.Popen(
-        [sys.executable, "-m", "cars_hw", *arguments],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    process = FORKS.Process(target=run_alone, args=(arguments, out.with_suffix(".errors")))
+    process.start()
+    return process
 
 
-def finish(process: subprocess.Popen[bytes]) -> None:
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors.decode()
+def run_alone(arguments: list[str], errors: Path) -> None:
+    """Run cars-hw in this process and no other, its standard error kept in a file."""
+    torch.set_num_threads(1)
+    with errors.open("w") as kept:
+        os.dup2(kept.fileno(), 2)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        main(arguments)
+
+
+def finish(process: ForkServerProcess, out: Path) -> None:
+    process.join(300)
+    assert process.exitcode == 0, out.with_suffix(".errors").read_text()
 
 
 def test_killed_at_any_moment_and_resumed_a_search_ends_with_the_same_front(
@@ -303,10 +317,10 @@ def test_killed_at_any_moment_and_resumed_a_search_ends_with_the_same_front(
     whole = tmp_path / "whole"
     process = start(tiny_table, data, whole, limit)
     while not (whole / "run.json").exists():
-        assert process.poll() is None
+        assert process.is_alive()
         time.sleep(0.02)
     begun = time.monotonic()
-    finish(process)
+    finish(process, whole)
     lasted = time.monotonic() - begun
     expected = (whole / "front.json").read_bytes()
     rng = np.random.default_rng(20)
@@ -316,18 +330,22 @@ def test_killed_at_any_moment_and_resumed_a_search_ends_with_the_same_front(
         process = start(tiny_table, data, broken, limit)
         checkpoint = broken / "checkpoint" / "search.pt"
         while not (broken / "run.json").exists() or (units and not checkpoint.exists()):
-            assert process.poll() is None
+            assert process.is_alive()
             time.sleep(0.02)
         time.sleep(float(rng.uniform(0, share)) * lasted)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        assert process.stderr is not None
-        process.stderr.close()
+        process.kill()
+        process.join()
         units.append(len((broken / "history.jsonl").read_text().splitlines()) if checkpoint.exists() else -1)
         if (broken / "front.json").exists():
             break
-    finish(start(tiny_table, data, broken, limit))
+    finish(start(tiny_table, data, broken, limit), broken)
     assert (broken / "front.json").read_bytes() == expected
+    told = scalars(broken / "tensorboard")
+    history = RunFolder(broken).history()
+    assert [step for step, _ in told["loss"]] == [1, 2, 3]
+    for name, key in (("loss", "loss"), ("hypervolume", "hypervolume"), ("accuracy/best", "best_accuracy")):
+        assert [value for _, value in told[name]] == [np.float32(record[key]) for record in history]
+    assert told == scalars(whole / "tensorboard")
     assert json.loads(expected)["networks"]
     assert (broken / "history.jsonl").read_bytes() == (whole / "history.jsonl").read_bytes()
     assert not list(broken.rglob(".*.*"))

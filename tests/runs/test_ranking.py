@@ -110,9 +110,7 @@ def test_tau_by_hand() -> None:
     assert spread(ranking([0.5, 0.6, 0.8, 0.7]).networks) == pytest.approx(0.3)
 
 
-def test_the_command_prints_tau_and_the_report_shows_it(
-    searched: tuple[RunFolder, SearchPlan], tmp_path: Path
-) -> None:
+def test_the_command_prints_tau_and_the_report_shows_it(searched: tuple[RunFolder, SearchPlan]) -> None:
     run, _ = searched
     (run.path / "ranking.json").unlink(missing_ok=True)
     assert "Not checked" in write_report(run).read_text()
@@ -126,6 +124,17 @@ def test_the_command_prints_tau_and_the_report_shows_it(
     page = write_report(run).read_text()
     assert "Not checked" not in page
     assert all(one.name in page for one in ranking.networks)
+
+
+def test_a_sample_of_none_is_allowed_and_then_said(searched: tuple[RunFolder, SearchPlan]) -> None:
+    run, _ = searched
+    result = CliRunner().invoke(main, ["rank", str(run.path), "--sample", "0", "--on", "cpu"])
+    assert result.exit_code == 0, result.output
+    assert "nothing was checked" in result.output
+    ranking = read_ranking(run)
+    assert ranking is not None
+    assert (ranking.networks, ranking.tau) == ((), None)
+    assert "a sample of none was asked for" in write_report(run).read_text()
 
 
 def test_bad_input_is_an_error(searched: tuple[RunFolder, SearchPlan], tmp_path: Path) -> None:

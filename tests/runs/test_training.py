@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from processes import run_two, workers
+from tfevents import scalars
 from torch import Tensor
 
 from cars_hw.errors import RunError
@@ -51,7 +52,7 @@ def begin(path: Path, images: Path, networks: int = 1, recipe: Recipe = RECIPE) 
 
 
 def command(run: RunFolder, launcher: tuple[str, ...] = (sys.executable,)) -> list[str]:
-    return [*launcher, "-m", "cars_hw", "train", str(run.path), "--on", "cpu"]
+    return [*launcher, "-m", "cars_hw", "train", str(run.path), "--on", "cpu", "--tensorboard"]
 
 
 def start(run: RunFolder, launcher: tuple[str, ...] = (sys.executable,)) -> subprocess.Popen[str]:
@@ -117,6 +118,21 @@ def test_killed_at_any_moment_a_training_ends_with_the_same_weights(tmp_path: Pa
     assert_same(outcome(broken), outcome(whole))
     assert not checkpoint.exists()
     assert not list(broken.path.rglob(".*.*"))
+    # Every epoch once, whoever ran it; the whole one, which has the same weights, wrote none.
+    told, (record,) = scalars(broken.path / "tensorboard" / "net-1"), broken.trained()
+    steps = list(range(1, RECIPE.epochs + 1))
+    assert {name: [step for step, _ in values] for name, values in told.items()} == {
+        **dict.fromkeys(("loss", "learning rate", "accuracy/held out"), steps),
+        "accuracy/test": [record.best_epoch],
+    }
+    assert told["loss"][-1][1] == np.float32(record.loss)
+    assert told["accuracy/test"][0][1] == np.float32(record.accuracy)
+    assert dict(told["accuracy/held out"])[record.best_epoch] == np.float32(record.held_out_accuracy)
+    # 128 images are trained on: four batches an epoch.
+    assert [rate for _, rate in told["learning rate"]] == [
+        np.float32(RECIPE.rate(step - 1 + 0.75)) for step in steps
+    ]
+    assert not (whole.path / "tensorboard").exists()
 
 
 def test_when_one_of_two_is_killed_both_go_on_to_the_same_weights(tmp_path: Path, images: Path) -> None:

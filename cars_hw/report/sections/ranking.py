@@ -8,19 +8,16 @@ from cars_hw.report.facts import Facts
 from cars_hw.report.markup import Html, join, table, tag, text
 from cars_hw.report.plot import SQUARE, Point, scatter
 from cars_hw.report.words import percent
-from cars_hw.runs.ranking import Ranked, spread
+from cars_hw.runs.ranking import LEAST, Ranked, Ranking, spread
 
 
 def section(facts: Facts) -> Html:
     """Return the sample that was trained alone, drawn against its accuracies under shared weights."""
     ranking = facts.ranking
     if ranking is None:
-        return tag(
-            "p",
-            text("Not checked: no architectures were trained alone to compare with. "),
-            tag("code", f"cars-hw rank {facts.name}"),
-            text(" does it."),
-        )
+        return _of_the_front(facts)
+    if not ranking.networks:
+        return tag("p", "Not checked: a sample of none was asked for.")
     networks = ranking.networks
     words = f"alone, {percent(spread(networks))} between the best and the worst"
     if ranking.tau is None:
@@ -41,6 +38,30 @@ def section(facts: Facts) -> Html:
         "channels and cells. Discs: of the front. Rings: drawn at random within the budgets."
     )
     return join([tag("figure", drawn, tag("figcaption", caption), class_="beside"), _figures(networks)])
+
+
+def _of_the_front(facts: Facts) -> Html:
+    """Return what the front's own trained networks tell, where no sample was trained for it."""
+    both = [
+        Ranked(one.name, one.genotype, one.shared_accuracy, one.trained.accuracy)
+        for one in facts.candidates
+        if one.trained is not None and one.shared_accuracy is not None
+    ]
+    how = [
+        text("A sample with random architectures, trained from scratch, says more: "),
+        tag("code", f"cars-hw rank {facts.name}"),
+        text("."),
+    ]
+    if len(both) < LEAST:
+        return tag("p", text("Not checked: no sample of architectures was trained alone to compare with. "), *how)
+    tau = Ranking(tuple(both), {}).tau
+    told = "all are equal in one of the two" if tau is None else f"Kendall's tau is {tau:.2f}"
+    words = (
+        f"Of the front's own {len(both)} networks that were trained to the end, {told} (1: the same order, 0: one "
+        f"says nothing of the other), with {percent(spread(both))} between the best and the worst. They are few, "
+        "chosen, and may have begun with shared weights. "
+    )
+    return join([tag("p", text(words), *how), _figures(both)])
 
 
 def _point(one: Ranked) -> Point:

@@ -1,0 +1,344 @@
+"""A search as it is seen in a terminal while it runs, and as plain lines elsewhere."""
+
+from __future__ import annotations
+
+import io
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any, Protocol
+
+from cars_hw.cli.bars import Bars, is_screen
+from cars_hw.cli.common import milliseconds, percent
+from cars_hw.cli.standing import Best, Dot, Standing, best_of
+from cars_hw.cli.textplot import ASCII, UNICODE, Letters, bar, plot, span, sparkline
+from cars_hw.units import format_seconds
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from cars_hw.evolution.objectives import CostObjective
+
+FRAMES_A_SECOND = 2
+"""How often the view is drawn: a clock needs no more, and the search none of it."""
+
+FRONT_ROWS = 12
+PLOT_LEAST = 26
+"""Rows of the front at most, and the columns that a plot needs beside it."""
+
+
+class SearchView(Protocol):
+    """Who hears of a search; a context manager."""
+
+    def __enter__(self) -> SearchView:
+        """Begin to show."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave the terminal as it was."""
+
+    def update(self, stage: str, done: int, total: int) -> None:
+        """Hear that ``done`` of ``total`` steps of ``stage`` are done."""
+
+    def say(self, line: str) -> None:
+        """Hear a message."""
+
+    def resumed(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """Hear of the generations that an earlier process has run."""
+
+    def generation(self, record: Mapping[str, Any]) -> None:
+        """Hear of a generation that has ended."""
+
+
+def search_view(standing: Standing) -> SearchView:
+    """Return what suits standard error: the live view in a terminal that can move its cursor, or else lines."""
+    return LiveView(standing) if is_screen() else LinesView(standing)
+
+
+class LinesView(Bars):
+    """Progress as :class:`cars_hw.cli.bars.Bars` shows it, and a line a generation."""
+
+    def __init__(self, standing: Standing) -> None:
+        super().__init__()
+        self._standing = standing
+
+    def __enter__(self) -> LinesView:
+        return self
+
+    def resumed(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """Say how far the search was."""
+        if history:
+            self.say(f"goes on after {generation_line(history[-1], self._standing)}")
+
+    def generation(self, record: Mapping[str, Any]) -> None:
+        """Say how good the generation is."""
+        self.say(generation_line(record, self._standing))
+
+
+def generation_line(record: Mapping[str, Any], standing: Standing) -> str:
+    """Return a generation in a line: the best network with its costs, and the hypervolume."""
+    best = best_of(record, standing.objectives)
+    costs = "; ".join(_cost_words(best, index, one) for index, one in enumerate(standing.objectives))
+    return (
+        f"generation {record['generation']}/{standing.generations}: best accuracy {percent(best.accuracy)} under "
+        f"shared weights ({costs}), hypervolume {record['hypervolume']:.4f}"
+    )
+
+
+class LiveView:
+    """The search on the terminal's second screen, so that what was there before is there again afterwards.
+
+    It is drawn by a thread of its own, from what it was told; whoever tells it waits for nothing.
+    """
+
+    def __init__(self, standing: Standing, clock: Callable[[], float] = time.monotonic) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        self._standing = standing
+        self._clock = clock
+        self._lock = threading.Lock()
+        # The true stream: sys.stderr is another while the view is shown.
+        self._console = Console(file=sys.stderr)
+        self._letters = UNICODE if "utf" in self._console.encoding.lower() else ASCII
+        self._live = Live(
+            console=self._console,
+            screen=True,
+            refresh_per_second=FRAMES_A_SECOND,
+            redirect_stdout=False,
+            redirect_stderr=False,
+            get_renderable=self._draw,
+        )
+        self._said: list[str] = []
+        self._stderr = sys.stderr
+        self._terminated: Any = None
+
+    def __enter__(self) -> LiveView:
+        # A plain kill would leave the second screen behind; it unwinds as Ctrl-C does.
+        if threading.current_thread() is threading.main_thread():
+            self._terminated = signal.signal(signal.SIGTERM, _end)
+        self._stderr = sys.stderr
+        sys.stderr = _Lines(self.say)
+        self._live.start(refresh=True)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+        sys.stderr = self._stderr
+        if self._terminated is not None:
+            signal.signal(signal.SIGTERM, self._terminated)
+        for line in [*self._said, *closing_lines(self._standing, self._clock())]:
+            print(line, file=self._stderr)
+
+    def update(self, stage: str, done: int, total: int) -> None:
+        """Hear that ``done`` of ``total`` steps of ``stage`` are done."""
+        with self._lock:
+            self._standing.hear(stage, done, total, self._clock())
+
+    def say(self, line: str) -> None:
+        """Show ``line`` among the last messages, and leave it in the terminal when the view ends."""
+        with self._lock:
+            self._said.append(line)
+            self._standing.say(line)
+
+    def resumed(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """Hear of the generations that an earlier process has run."""
+        with self._lock:
+            self._standing.add(*history)
+
+    def generation(self, record: Mapping[str, Any]) -> None:
+        """Hear of a generation that has ended."""
+        with self._lock:
+            self._standing.add(record)
+
+    def _draw(self) -> Text:
+        from rich.text import Text
+
+        width, height = self._console.size
+        with self._lock:
+            lines = draw(self._standing, self._clock(), width, height, self._letters)
+        return Text("\n", no_wrap=True, overflow="crop", end="").join(lines)
+
+
+def _end(_number: int, _frame: FrameType | None) -> None:
+    sys.exit(128 + signal.SIGTERM)
+
+
+class _Lines(io.TextIOBase):
+    """A stream whose lines are messages: a warning that anybody prints must not tear the view."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._begun = ""
+
+    def write(self, text: str) -> int:
+        *lines, self._begun = (self._begun + text).split("\n")
+        for line in lines:
+            self._say(line)
+        return len(text)
+
+    def writable(self) -> bool:
+        return True
+
+
+def closing_lines(standing: Standing, now: float) -> list[str]:
+    """Return what stays in the terminal when the view has ended."""
+    if standing.last is None:
+        return []
+    last, took = standing.last, format_seconds(round(now - standing.begun))
+    return [
+        f"generation {last.generation}/{standing.generations} after {took}: best "
+        f"accuracy {percent(last.best.accuracy)} under shared weights, hypervolume {last.hypervolume:.4f}"
+    ]
+
+
+def draw(standing: Standing, now: float, width: int, height: int, letters: Letters = UNICODE) -> list[Text]:
+    """Return the view at the time ``now``: at most ``height`` lines of at most ``width`` letters.
+
+    Where there is little room, the front is shortened first and messages go next.
+    """
+    head = [*_head(standing, now, width, letters), *_best(standing), *_volume(standing, width, letters)]
+    room = height - len(head)
+    messages = list(standing.messages)[-min(3, max(0, room - 6)) :] if room > 6 and standing.messages else []
+    if messages:
+        room -= len(messages) + 1
+    front = _front(standing, width, min(room - 1, FRONT_ROWS + 1), letters) if room >= 5 else []
+    lines = head
+    if front:
+        lines = [*lines, _text(""), *front]
+    if messages:
+        lines = [*lines, _text(""), *(_text(line, "dim") for line in messages)]
+    for line in lines:
+        line.truncate(width)
+    return lines[:height]
+
+
+def _text(words: str, style: str = "") -> Text:
+    from rich.text import Text
+
+    return Text(words, style=style, no_wrap=True)
+
+
+def _head(standing: Standing, now: float, width: int, letters: Letters) -> list[Text]:
+    took = format_seconds(round(now - standing.begun)) + " gone"
+    left = standing.left(now)
+    if left is not None:
+        took += f", {'more than' if left.at_least else 'about'} {format_seconds(round(left.seconds))} left"
+    # What was asked for is known to who asked; the time is not.
+    title = _text(standing.title, "bold")
+    title.truncate(max(0, width - len(took) - 2), overflow="ellipsis", pad=True)
+    title.append(f"  {took}", "none")
+    doing = _text(standing.doing)
+    done, rest = bar(standing.share, max(0, width - len(doing) - 2), letters)
+    return [title, doing.append("  ").append(done, "cyan").append(rest, "dim")]
+
+
+def _best(standing: Standing) -> list[Text]:
+    """Return the best network: a line for its accuracy with its first cost, and one for each further cost."""
+    if standing.last is None:
+        return []
+    best = standing.last.best
+    limited = any(one.limit is not None for one in standing.objectives)
+    name = "best under the budget" if limited else "best"
+    line = _text(f"{name}: ").append(percent(best.accuracy), "bold green").append(" under shared weights")
+    costs = [_text(f"  {_cost_words(best, index, one)}") for index, one in enumerate(standing.objectives)]
+    return [line, *costs]
+
+
+def _cost_words(best: Best, index: int, objective: CostObjective) -> str:
+    words = f"{cost_text(best.costs[index], objective)} {_short(objective)}"
+    upper = best.uppers[index]
+    if upper is None or objective.limit is None:
+        return words
+    return f"{words}, at most {cost_text(upper, objective)}, budget {cost_text(objective.limit, objective)}"
+
+
+def cost_text(value: float, objective: CostObjective) -> str:
+    """Return a cost of ``objective`` as the front is printed: milliseconds, or a count."""
+    return milliseconds(value) if objective.unit == "ms" else f"{round(1e6 * value):,}"
+
+
+def _short(objective: CostObjective) -> str:
+    """Return the objective's name after a figure: 0.3 ms on ort, 40,000 parameters."""
+    return objective.name.removeprefix("latency ")
+
+
+def _volume(standing: Standing, width: int, letters: Letters) -> list[Text]:
+    if not standing.hypervolumes:
+        return []
+    words = f"hypervolume {standing.hypervolumes[-1]:.4f}  "
+    since = f"  from {standing.hypervolumes[0]:.4f}" if len(standing.hypervolumes) > 1 else ""
+    drawn = sparkline(standing.hypervolumes, max(1, width - len(words) - len(since)), letters)
+    return [_text(words).append(drawn, "cyan").append(since, "dim")]
+
+
+def _front(standing: Standing, width: int, height: int, letters: Letters) -> list[Text]:
+    """Return the front as a table of ``height`` lines at most, and as a plot beside it where there is room."""
+    if standing.last is None or height < 3:
+        return []
+    table = _table(standing.last.front, standing.objectives, height)
+    wide = max(map(len, table))
+    beside = width - wide - 3
+    if beside < PLOT_LEAST or height < 5:
+        return table
+    drawn = _plot(standing, min(beside, 72), height, letters)
+    lines = []
+    for number, line in enumerate(drawn):
+        row = table[number] if number < len(table) else _text("")
+        row.pad_right(wide + 3 - len(row))
+        lines.append(row.append_text(line))
+    return lines
+
+
+def _table(front: Sequence[Dot], objectives: Sequence[CostObjective], height: int) -> list[Text]:
+    rows, missing = _chosen(front, height - 1)
+    titles = ["accuracy", *(_column(one) for one in objectives)]
+    cells = [
+        [percent(dot.accuracy), *(cost_text(cost, one) for cost, one in zip(dot.costs, objectives, strict=True))]
+        for dot in rows
+    ]
+    wide = [max(map(len, column)) for column in zip(titles, *cells, strict=True)]
+    lines = ["   ".join(cell.rjust(size) for cell, size in zip(row, wide, strict=True)) for row in [titles, *cells]]
+    texts = [_text(lines[0], "bold"), *map(_text, lines[1:])]
+    return [*texts, _text(f"and {missing} between them", "dim")] if missing else texts
+
+
+def _column(objective: CostObjective) -> str:
+    return objective.name if len(objective.name) <= 18 else f"{objective.name[:15]}..."
+
+
+def _chosen(front: Sequence[Dot], room: int) -> tuple[list[Dot], int]:
+    """Return as many of ``front`` as ``room`` holds, evenly spread with both ends, and how many are left out."""
+    if len(front) <= room:
+        return list(front), 0
+    # The last row says how many are not shown.
+    count = max(1, room - 1)
+    steps = [index * (len(front) - 1) / max(1, count - 1) for index in range(count)]
+    return [front[round(step)] for step in steps], len(front) - count
+
+
+def _plot(standing: Standing, width: int, height: int, letters: Letters) -> list[Text]:
+    """Return accuracy over the first cost: the front, the rest of the population, the budget."""
+    assert standing.last is not None
+    objective = standing.objectives[0]
+    front = [(dot.costs[0], dot.accuracy) for dot in standing.last.front]
+    others = [(dot.costs[0], dot.accuracy) for dot in standing.last.population]
+    (left, right), (low, high) = span(front, others, objective.limit)
+    labels = {0: percent(high), height - 3: percent(low)}
+    margin = max(map(len, labels.values()))
+    drawn = plot(front, others, objective.limit, width - margin - 1, height - 1, letters)
+    lines = [
+        _text(labels.get(number, "").rjust(margin) + " ", "dim").append(line, "none")
+        for number, line in enumerate(drawn)
+    ]
+    ends = cost_text(left, objective), cost_text(right, objective)
+    # The limit is at the right end: bounds, which keep to it, are above what is drawn.
+    ends = (ends[0], f"budget {ends[1]}" if objective.limit == right else ends[1])
+    gap = width - margin - 1 - len(ends[0]) - len(ends[1])
+    return [*lines, _text(" " * (margin + 1) + ends[0] + " " * max(1, gap) + ends[1], "dim")]

@@ -1,0 +1,51 @@
+"""Other ways to search than the one at hand, at the same cost: what a search has to be better than."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Final
+
+from cars_hw.evolution.search import EvolutionSettings
+from cars_hw.evolution.variation import VariationRates
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A way to search: ``changed`` makes its settings of another's, at the same cost."""
+
+    summary: str
+    changed: Callable[[EvolutionSettings], EvolutionSettings]
+
+
+def _random(settings: EvolutionSettings) -> EvolutionSettings:
+    # Weights learn on uniform draws to the end; the population is an archive, the best of what was drawn so far.
+    return replace(
+        settings,
+        protection="none",
+        sampling="uniform",
+        rates=replace(settings.rates, mutation=0.0, crossover=0.0, random=1.0),
+    )
+
+
+OWN: Final = "own"
+"""The strategy of the run itself."""
+
+STRATEGIES: Final[Mapping[str, Strategy]] = MappingProxyType(
+    {
+        OWN: Strategy("the run's own settings", lambda settings: settings),
+        "random": Strategy("random search in the same SuperNet, trained on uniform draws", _random),
+        "none": Strategy(
+            "plain NSGA-III: nothing is protected", lambda settings: replace(settings, protection="none")
+        ),
+        "speed": Strategy("protects who learns fast", lambda settings: replace(settings, protection="speed")),
+        "size": Strategy("protects large networks", lambda settings: replace(settings, protection="size")),
+        "both": Strategy("protects both", lambda settings: replace(settings, protection="both")),
+        "paper": Strategy(
+            "the paper's: speed is protected, half of the offspring are fresh",
+            lambda settings: replace(settings, protection="speed", rates=VariationRates()),
+        ),
+    }
+)
+"""By the name that the command line knows. A search by any of them judges and trains as much as by the others."""

@@ -1,0 +1,115 @@
+"""Whether the search was better than random search and than other strategies at the same cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from statistics import mean
+
+from cars_hw.evolution.strategies import OWN
+from cars_hw.report import charts
+from cars_hw.report.facts import Facts
+from cars_hw.report.markup import Html, join, table, tag, text
+from cars_hw.runs.baselines import Comparison, Generation, summary
+
+
+def section(facts: Facts) -> Html:
+    """Return each strategy's hypervolume at trained accuracies, and how it came about over the generations."""
+    found = facts.baselines
+    if found is None:
+        return tag(
+            "p",
+            text("Not compared: no other strategy has searched at the same cost. "),
+            tag("code", f"cars-hw baselines {facts.name}"),
+            text(" does it."),
+        )
+    trained = max(len(trial.networks) for trial in found.trials)
+    note = (
+        f"Each strategy searched with {_seeds(found)}, with the same epochs, generations, numbers of architectures "
+        f"and budgets. Up to {trained} networks of each front were then trained alone, from scratch, for "
+        f"{found.recipe.get('epochs')} epochs. Hypervolume is the share of the box between nothing and an error of "
+        f"{100 * found.reference[0]:.1f}% at {_box(found)} that a front dominates: larger is better. Under shared "
+        "weights the box reaches to an error of 100%, and the population of each generation counts. Lines are "
+        "means over seeds; the band is the range of the run's own."
+    )
+    plots = tag(
+        "div",
+        tag("figure", _curves(found, lambda one: one.hypervolume, "hypervolume under shared weights")),
+        tag("figure", _curves(found, lambda one: one.spread, f"range of {found.cost}, {found.unit}")),
+        class_="trends",
+    )
+    return join([tag("p", verdict(found)), _figures(found), plots, _legend(found), tag("p", note, class_="note")])
+
+
+def verdict(found: Comparison) -> str:
+    """Return in words against whom the run's own strategy held, front against front, seed by seed."""
+    told = []
+    for name in found.strategies:
+        gaps = found.gaps(name)
+        if name != OWN and gaps:
+            above = sum(gap > 0 for gap in gaps)
+            told.append(f"above {name} in {above} of {len(gaps)} seeds, by {mean(gaps):+.4f} on average")
+    return f"At trained accuracies the search's hypervolume is {'; '.join(told)}."
+
+
+def _seeds(found: Comparison) -> str:
+    return f"{len(found.seeds)} seeds" if len(found.seeds) > 1 else f"seed {found.seeds[0]}"
+
+
+def _box(found: Comparison) -> str:
+    most = f"{found.reference[1]:.4g} {found.unit}"
+    return most if len(found.reference) == 2 else f"{most} (and the other costs' limits)"
+
+
+def _figures(found: Comparison) -> Html:
+    rows = []
+    for name in found.strategies:
+        finals = [found.final(trial) for trial in found.of(name)]
+        last = [trial.generations[-1] for trial in found.of(name)]
+        gaps = found.gaps(name) if name != OWN else []
+        rows.append(
+            [
+                name,
+                summary(name),
+                f"{mean(finals):.4f}",
+                f"{min(finals):.4f} to {max(finals):.4f}",
+                f"{mean(gaps):+.4f}" if gaps else "",
+                f"{mean(one.spread for one in last):.4g} {found.unit}",
+            ]
+        )
+    columns = ("strategy", "what it does", "hypervolume", "over the seeds", "the run's is above by", "last range")
+    return table(columns, rows, "The strategies at the same cost, fronts trained alone")
+
+
+def _curves(found: Comparison, figure: Callable[[Generation], float], title: str) -> Html:
+    curves = []
+    for place, name in enumerate(found.strategies):
+        # Without weight sharing there are other, fewer generations.
+        shortest = min(len(trial.generations) for trial in found.of(name))
+        by_generation = [
+            [figure(trial.generations[number]) for trial in found.of(name)] for number in range(shortest)
+        ]
+        curves.append(
+            charts.Curve(
+                name,
+                [mean(values) for values in by_generation],
+                [(min(values), max(values)) for values in by_generation] if name == OWN else [],
+                _kind(place),
+            )
+        )
+    return charts.curves(curves, title)
+
+
+def _legend(found: Comparison) -> Html:
+    return tag("ul", *(_entry(place, name) for place, name in enumerate(found.strategies)), class_="legend")
+
+
+def _entry(place: int, name: str) -> Html:
+    sample = tag("path", class_=f"line {_kind(place)}", d="M0 6H28")
+    return tag(
+        "li", tag("svg", sample, viewBox="0 0 28 12", width="28", height="12", aria_hidden="true"), text(name)
+    )
+
+
+def _kind(place: int) -> str:
+    """Return the class of a strategy's line: its colour, and for who sees none its dashes."""
+    return f"curve-{place % charts.CURVES}"

@@ -1,0 +1,107 @@
+"""Work that is done in several processes side by side, which tell how far they are."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from multiprocessing import connection
+from typing import Any, Final, TypeVar
+
+import torch
+
+from cars_hw.training.memory import keep_freed_memory
+
+Heard = Callable[[str, int, int], None]
+"""Called with what is worked on, its steps done and its steps in all."""
+
+Said = Callable[[str], None]
+"""Called with a line for people."""
+
+Task = TypeVar("Task")
+
+SECONDS_BETWEEN_MESSAGES: Final = 0.2
+"""How often a worker says how far it is: a message costs as much as a step of a small network."""
+
+
+def default_jobs(device: str, tasks: int) -> int:
+    """Return how many of ``tasks`` are done side by side unless told: one a core, on a GPU one at a time."""
+    if device != "cpu":
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, tasks))
+
+
+def side_by_side(
+    work: Callable[[Task, Heard, Said], None], tasks: Sequence[Task], jobs: int, heard: Heard, say: Said
+) -> None:
+    """Do ``work`` for each of ``tasks`` in ``jobs`` processes, each with its share of torch's threads.
+
+    ``work`` is a function of a module, and tasks can be pickled. What ``work`` raises is raised here, and work that
+    has not begun is not begun any more.
+    """
+    threads = max(1, torch.get_num_threads() // jobs)
+    # A forked torch may hang in its thread pools: the workers are started afresh.
+    context = multiprocessing.get_context("spawn")
+    with context.Manager() as manager:
+        messages: Any = manager.Queue()
+        with ProcessPoolExecutor(jobs, mp_context=context, initializer=_end_with_parent) as pool:
+            futures = [pool.submit(_in_worker, work, task, threads, messages) for task in tasks]
+            try:
+                _listen(futures, messages, heard, say)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+
+def _listen(futures: Sequence[Future[None]], messages: Any, heard: Heard, say: Said) -> None:  # noqa: ANN401 -- a proxy
+    pending = set(futures)
+    while pending:
+        finished, pending = wait(pending, timeout=0.2)
+        while True:
+            try:
+                message = messages.get_nowait()
+            except queue.Empty:
+                break
+            if isinstance(message, str):
+                say(message)
+            else:
+                heard(*message)
+        for future in finished:
+            future.result()
+
+
+def _end_with_parent() -> None:
+    """See to it that this process ends when the one that began it is killed, and does not work on for nobody."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait_and_end() -> None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=wait_and_end, daemon=True).start()
+
+
+def _in_worker(
+    work: Callable[[Task, Heard, Said], None],
+    task: Task,
+    threads: int,
+    messages: Any,  # noqa: ANN401 -- a proxy
+) -> None:
+    torch.set_num_threads(threads)
+    keep_freed_memory()
+    sent = -SECONDS_BETWEEN_MESSAGES
+
+    def heard(name: str, done: int, total: int) -> None:
+        nonlocal sent
+        now = time.monotonic()
+        if done == total or now - sent >= SECONDS_BETWEEN_MESSAGES:
+            sent = now
+            messages.put((name, done, total))
+
+    work(task, heard, messages.put)

@@ -1,0 +1,245 @@
+"""What is seen of a search while it runs, drawn from records that were written by hand."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import sys
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from cars_hw.cli.live import LinesView, LiveView, draw, generation_line, search_view
+from cars_hw.cli.standing import Standing, TimeLeft, snapshot
+from cars_hw.cli.textplot import ASCII, bar, plot, sparkline
+from cars_hw.evolution.objectives import CostObjective
+from cars_hw.evolution.search import EvolutionSettings
+from cars_hw.zoo import resolve
+
+GENOTYPE = resolve("CARS_A").to_dict()
+
+LATENCY = CostObjective("latency on ort", "ms", lambda _one: 0.0, bound=lambda _one: 0.3319, limit=0.395)
+PARAMETERS = CostObjective("parameters", "M", lambda _one: 0.0)
+
+SETTINGS = EvolutionSettings(population=4, epochs=25, warmup_epochs=5, epochs_per_generation=2)
+"""Ten generations."""
+
+MEMBERS = [(0.5, 0.1, 0.03), (0.7, 0.2, 0.05), (0.6, 0.3, 0.04), (0.825, 0.3089, 0.033146), (0.7, 0.2, 0.05)]
+"""By latency the first, the second (twice) and the fourth are the front: the second is better than the third."""
+
+
+def record(number: int, hypervolume: float, members: list[tuple[float, ...]] = MEMBERS) -> dict[str, Any]:
+    population = [
+        {"genotype": GENOTYPE, "accuracy": accuracy, "gain": 0.0, "costs": costs} for accuracy, *costs in members
+    ]
+    return {"generation": number, "hypervolume": hypervolume, "population": population}
+
+
+def standing(*objectives: CostObjective, records: int = 2) -> Standing:
+    made = Standing("images to run", objectives, SETTINGS, now=100.0)
+    members = [member[: 1 + len(objectives)] for member in MEMBERS]
+    made.add(*(record(number + 1, 0.1 * (number + 1), members) for number in range(records)))
+    return made
+
+
+def shown(known: Standing, now: float = 100.0, width: int = 80, height: int = 24) -> list[str]:
+    console = Console(file=io.StringIO(), record=True, width=width, height=height)
+    lines = draw(known, now, width, height)
+    assert len(lines) <= height
+    for line in lines:
+        console.print(line)
+    text = console.export_text().splitlines()
+    assert len(text) == len(lines)
+    assert max(map(len, text), default=0) <= width
+    return text
+
+
+def test_the_figures_of_a_generation_stand_in_80_by_24() -> None:
+    known = standing(LATENCY)
+    known.hear("generations", 7, 30, 130.0)
+    known.say("the front will not be measured on android: nothing is attached")
+    text = shown(known, 165.0)
+    assert text[0].split("  ")[0] == "images to run"
+    assert text[0].endswith("  1 min 5 s gone")
+    assert text[1].startswith("generation 3 of 10, epoch 1 of 2  ━")
+    assert text[2] == "best under the budget: 82.5% under shared weights"
+    assert text[3] == "  0.3089 ms on ort, at most 0.3319 ms, budget 0.395 ms"
+    assert text[4] == "hypervolume 0.2000  ▁█  from 0.1000"
+    # The front: three of five, the cheapest first; beside it the plot, between the least and the most.
+    table = [line[:27].rstrip() for line in text[6:10]]
+    assert table[:2] == ["accuracy   latency on ort", "   50.0%           0.1 ms"]
+    assert table[2:] == ["   70.0%           0.2 ms", "   82.5%        0.3089 ms"]
+    assert "82.5% │" in text[6]
+    assert any("50.0% │" in line for line in text)
+    assert sum(line[27:].count("●") for line in text) == 3
+    assert sum(line[27:].count("·") for line in text) == 1
+    assert any(line.endswith("budget 0.395 ms") for line in text)
+    assert text[-1] == "the front will not be measured on android: nothing is attached"
+
+
+def test_without_a_budget_counts_are_whole_and_several_costs_have_columns() -> None:
+    text = shown(standing(PARAMETERS))
+    assert text[2:4] == ["best: 82.5% under shared weights", "  308,900 parameters"]
+    text = shown(standing(LATENCY, PARAMETERS), width=120)
+    assert text[3:5] == ["  0.3089 ms on ort, at most 0.3319 ms, budget 0.395 ms", "  33,146 parameters"]
+    assert text[7].split()[:6] == ["accuracy", "latency", "on", "ort", "parameters", "82.5%"]
+    # By latency alone the third is outside, but it has fewer parameters than what is faster.
+    assert [line.split()[0] for line in text[7:11]] == ["accuracy", "50.0%", "70.0%", "60.0%"]
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40), (40, 10), (20, 6), (12, 3), (80, 8)])
+def test_it_fits_any_terminal(size: tuple[int, int]) -> None:
+    known = standing(LATENCY, PARAMETERS, records=300)
+    for number in range(9):
+        known.say(f"message {number} " + "x" * 200)
+    text = shown(known, width=size[0], height=size[1])
+    assert text
+    if size == (80, 24):
+        assert [line[:9] for line in text[-3:]] == ["message 6", "message 7", "message 8"]
+
+
+def test_a_long_front_shows_both_its_ends_and_says_how_many_are_missing() -> None:
+    known = Standing("t", [PARAMETERS], SETTINGS, 0.0)
+    known.add(record(1, 0.1, [(0.01 * n, 0.001 * n) for n in range(1, 31)]))
+    text = shown(known, width=40)
+    rows = [line for line in text if "%" in line and "best" not in line]
+    assert len(rows) == 11
+    assert (rows[0].split(), rows[-1].split()) == (["1.0%", "1,000"], ["30.0%", "30,000"])
+    assert text[-1] == "and 19 between them"
+
+
+def test_before_anything_is_known_it_says_so() -> None:
+    known = Standing("t", [PARAMETERS], SETTINGS, 0.0)
+    assert shown(known)[1].startswith("preparing  ─")
+    known.hear("warm-up", 3, 5, 1.0)
+    assert shown(known)[1].startswith("warm-up, epoch 4 of 5  ")
+    known.hear("generations", 30, 30, 2.0)
+    assert shown(known)[1].startswith("judging the finalists  ━")
+    known.hear("measuring the front", 4, 12, 3.0)
+    assert shown(known)[1].startswith("measuring the front, 4 of 12  ━")
+
+
+def test_time_left_follows_the_pace_of_whole_units() -> None:
+    known = Standing("t", [PARAMETERS], SETTINGS, 0.0)
+    assert known.left(5.0) is None
+    known.hear("warm-up", 0, 5, 10.0)
+    assert known.left(12.0) is None
+    known.hear("warm-up", 2, 5, 30.0)
+    # Ten seconds an epoch: three of warm-up, and twenty of the generations, less the two seconds since.
+    assert known.left(32.0) == TimeLeft(228.0, at_least=True)
+    known.hear("generations", 0, 30, 60.0)
+    assert known.left(61.0) is None
+    known.hear("generations", 1, 30, 64.0)
+    assert known.left(64.0) == TimeLeft(29 * 4.0, at_least=True)
+    known.hear("generations", 3, 30, 90.0)
+    # A generation took thirty seconds, nine are left; the judging of the next one says nothing new.
+    known.hear("generations", 4, 30, 94.0)
+    assert known.left(95.0) == TimeLeft(9 * 30.0 - 5.0, at_least=False)
+    assert known.left(1000.0) == TimeLeft(1.0, at_least=False)
+
+
+def test_what_an_earlier_process_did_took_no_time_of_this_one() -> None:
+    known = Standing("t", [PARAMETERS], SETTINGS, 0.0)
+    known.hear("generations", 21, 30, 0.0)
+    known.hear("generations", 24, 30, 60.0)
+    assert known.left(60.0) == TimeLeft(120.0)
+
+
+def test_a_record_is_read_once_and_the_best_of_equals_is_the_cheaper() -> None:
+    read = snapshot(record(3, 0.5, [(0.8, 0.3), (0.8, 0.2), (0.5, 0.1)]), [LATENCY])
+    assert read.best == (0.8, (0.2,), (0.3319,))
+    assert read.front == ((0.5, (0.1,)), (0.8, (0.2,)))
+    assert len(read.population) == 3
+
+
+def test_a_generation_in_a_line_has_the_best_with_its_costs() -> None:
+    known = standing(LATENCY, PARAMETERS)
+    assert generation_line(record(3, 0.25), known) == (
+        "generation 3/10: best accuracy 82.5% under shared weights (0.3089 ms on ort, at most 0.3319 ms, budget "
+        "0.395 ms; 33,146 parameters), hypervolume 0.2500"
+    )
+
+
+def test_bars_lines_and_points_lie_where_their_figures_say() -> None:
+    assert bar(0.25, 8, ASCII) == ("##", "------")
+    assert bar(7.0, 4, ASCII) == ("####", "")
+    assert sparkline([0.0, 0.5, 1.0], 10) == "▁▅█"
+    assert sparkline([2.0, 2.0], 10) == "▁▁"
+    # Ten values in five letters: every second one, with the last.
+    assert sparkline([0, 1, 0, 1, 0, 1, 0, 1, 0, 7], 5) == "▁▁▁▁█"
+    assert sparkline([], 5) == ""
+    drawn = plot([(0.0, 0.0), (2.0, 1.0)], [(1.0, 0.5), (2.0, 1.0)], 4.0, width=6, height=4, letters=ASCII)
+    assert drawn == ["|  o |", "| .  |", "|o   |", "+-----"]
+    assert plot([(1.0, 1.0)], [], None, width=4, height=4, letters=ASCII)[1] == "|" + " o "
+
+
+class Terminal(io.StringIO):
+    encoding = "utf-8"  # type: ignore[assignment]
+
+    def isatty(self) -> bool:
+        return True
+
+
+def terminal(monkeypatch: pytest.MonkeyPatch, term: str = "xterm-256color") -> Terminal:
+    """Make standard error one; not a fixture, since pytest takes the stream back between set-up and test."""
+    stream = Terminal()
+    monkeypatch.setattr("sys.stderr", stream)
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", term)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("LINES", "24")
+    return stream
+
+
+LEFT = ("\x1b[?1049l", "\x1b[?25h")
+"""Back from the second screen; the cursor is shown."""
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+def test_the_terminal_is_as_it_was_after_an_interruption(
+    monkeypatch: pytest.MonkeyPatch, signal_number: signal.Signals
+) -> None:
+    stream = terminal(monkeypatch)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises((KeyboardInterrupt, SystemExit)), search_view(standing(LATENCY)) as view:
+        assert isinstance(view, LiveView)
+        view.resumed([record(3, 0.3, [(0.9, 0.25)])])
+        view.say("said before")
+        # Whatever else is printed meanwhile is kept as well.
+        print("a warning", file=sys.stderr)
+        os.kill(os.getpid(), signal_number)
+    assert sys.stderr is stream
+    assert signal.getsignal(signal.SIGTERM) == before
+    written = stream.getvalue()
+    ending = written[written.rindex("\x1b[?1049l") :]
+    assert all(code in written for code in LEFT)
+    assert ending.endswith("said before\na warning\n" + ending.splitlines()[-1] + "\n")
+    assert ending.splitlines()[-1].startswith("generation 3/10 after ")
+    assert "best accuracy 90.0% under shared weights, hypervolume 0.3000" in ending
+
+
+@pytest.mark.parametrize("term", ["dumb", "", "unknown"])
+def test_a_terminal_that_can_do_nothing_gets_lines(monkeypatch: pytest.MonkeyPatch, term: str) -> None:
+    stream = terminal(monkeypatch, term)
+    with search_view(standing(LATENCY, PARAMETERS)) as view:
+        assert isinstance(view, LinesView)
+        view.resumed([record(3, 0.3)])
+        view.generation(record(4, 0.4))
+        view.update("generations", 30, 30)
+    assert "\x1b" not in stream.getvalue()
+    first, second, third = stream.getvalue().splitlines()
+    assert first.startswith("goes on after generation 3/10: best accuracy 82.5%")
+    assert second.startswith("generation 4/10: ")
+    assert third == "generations: 30/30 after 0 s"
+
+
+def test_without_colours_it_is_the_same_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = terminal(monkeypatch)
+    monkeypatch.setenv("NO_COLOR", "1")
+    with search_view(standing(LATENCY)) as view:
+        view.update("generations", 3, 30)
+    assert "\x1b[36m" not in stream.getvalue()
+    assert "best under the budget: " in stream.getvalue()

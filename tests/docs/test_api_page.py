@@ -1,0 +1,34 @@
+"""docs/api.md has every name of the package, and none that the package lacks."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import cars_hw
+
+PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "api.md"
+
+
+@pytest.fixture(scope="module")
+def text() -> str:
+    return PAGE.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", cars_hw.__all__)
+def test_a_name_is_explained_and_used(name: str, text: str) -> None:
+    prose = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    assert f"`{name}`" in prose, f"docs/api.md does not say what cars_hw.{name} is for"
+    examples = "".join(re.findall(r"^```python$(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL))
+    # These are types of what others return; examples have their values.
+    if name not in ("Cost", "DataBundle", "Device", "Preset"):
+        assert re.search(rf"\b{name}\b", examples), f"docs/api.md has no example with cars_hw.{name}"
+
+
+def test_the_page_speaks_of_no_name_that_there_is_not(text: str) -> None:
+    for name in set(re.findall(r"\bcars_hw\.([A-Za-z_]+)", text)):
+        assert hasattr(cars_hw, name) or (Path(cars_hw.__file__).parent / name).exists(), name
+    for name in re.findall(r"^\| `(\w+)` \|", text, flags=re.MULTILINE):
+        assert name in cars_hw.__all__, f"cars_hw has no {name}"

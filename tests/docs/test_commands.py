@@ -1,0 +1,97 @@
+"""docs/commands.md has every command and every option, and none that there is not."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from cars_hw.cli.main import main
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PAGE = ROOT / "docs" / "commands.md"
+REMAKE = ".venv/bin/python tools/make_commands_page.py"
+
+SHORTEST_HELP = 15
+"""Characters: with fewer, nothing is said that the option's name does not say."""
+
+
+def walk(command: click.Command, path: str = "cars-hw") -> Iterator[tuple[str, click.Command]]:
+    yield path, command
+    if isinstance(command, click.Group):
+        for name, below in command.commands.items():
+            yield from walk(below, f"{path} {name}")
+
+
+COMMANDS = dict(walk(main))
+
+
+def options_of(command: click.Command) -> list[click.Option]:
+    return [parameter for parameter in command.params if isinstance(parameter, click.Option)]
+
+
+def names_of(command: click.Command) -> set[str]:
+    return {name for option in options_of(command) for name in (*option.opts, *option.secondary_opts)}
+
+
+def sections() -> dict[str, str]:
+    parts = re.split(r"^## (.+)$", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def remade() -> str:
+    tool = ROOT / "tools" / "make_commands_page.py"
+    spec = importlib.util.spec_from_file_location("make_commands_page", tool)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return str(module.page())
+
+
+def test_the_page_has_every_command_and_no_other() -> None:
+    assert len(COMMANDS) > 15
+    assert sections().keys() == COMMANDS.keys(), f"make the page again: {REMAKE}"
+
+
+@pytest.mark.parametrize("path", COMMANDS)
+def test_a_command_and_each_of_its_options_are_documented(path: str) -> None:
+    command = COMMANDS[path]
+    assert command.help, f"{path} has no docstring"
+    for option in options_of(command):
+        text = option.help or ""
+        assert len(text) >= SHORTEST_HELP, (
+            f"{path} {option.opts[0]}: say what it changes and in which unit: {text!r}"
+        )
+        assert not option.hidden, f"{path} {option.opts[0]} is hidden"
+    told = sections().get(path, "")
+    listed = {
+        name
+        for line in re.findall(r"^- `(-[^`]+)`", told, flags=re.MULTILINE)
+        for name in re.findall(r"(?<![\w-])--?[a-z][\w-]*", line)
+    }
+    missing, gone = names_of(command) - listed, listed - names_of(command)
+    assert not missing, f"docs/commands.md lacks {sorted(missing)} of {path}; make it again: {REMAKE}"
+    assert not gone, f"{path} has no {sorted(gone)} any more; make docs/commands.md again: {REMAKE}"
+    for argument in command.params:
+        if isinstance(argument, click.Argument):
+            name = argument.make_metavar(click.Context(command))
+            assert name in told, f"docs/commands.md lacks the argument {name} of {path}: {REMAKE}"
+
+
+def test_the_page_is_what_the_help_says_today() -> None:
+    # Not compared by assert on the two texts: their difference would hide what to do.
+    if PAGE.read_text(encoding="utf-8") != remade():
+        pytest.fail(f"docs/commands.md is not what --help says; make it again: {REMAKE}")
+
+
+def test_every_command_is_in_the_overview_of_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name in main.commands:
+        assert f"cars-hw {name} " in readme, (
+            f"README.md, after `Each step is a command`, does not name cars-hw {name}"
+        )

@@ -1,0 +1,65 @@
+"""What the report says of other strategies."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import numpy as np
+
+from cars_hw.report import charts
+from cars_hw.report.facts import gather
+from cars_hw.report.page import page
+from cars_hw.report.plot import Frame
+from cars_hw.report.sections.baselines import verdict
+from cars_hw.runs.baselines import Comparison, Generation, Trained, Trial
+from cars_hw.runs.folder import RunFolder
+from cars_hw.space import SearchSpace
+
+PLAIN = Frame(width=130, height=120, left=20, right=10, top=10, bottom=10)
+
+
+def comparison() -> Comparison:
+    genotype = SearchSpace().sample(np.random.default_rng(0))
+
+    def trial(strategy: str, seed: int, accuracy: float, reach: float) -> Trial:
+        generations = tuple(Generation(0.1 * n, 0.1, 0.1 + reach * n, 0.05) for n in (1, 2))
+        return Trial(strategy, seed, 8, generations, (Trained(genotype, (0.25,), 0.5, accuracy),))
+
+    trials = (
+        trial("own", 0, 0.9, 0.2),
+        trial("own", 1, 0.8, 0.2),
+        trial("random", 0, 0.85, 0.1),
+        trial("random", 1, 0.85, 0.1),
+    )
+    return Comparison("latency on fake", "ms", (0.2, 0.5), trials, {"epochs": 3})
+
+
+def test_the_verdict_counts_seeds() -> None:
+    # Half of the box's cost times (0.2 - error) / 0.2: 0.25 and 0 against 0.125 twice.
+    assert "above random in 1 of 2 seeds, by +0.0000 on average" in verdict(comparison())
+
+
+def test_without_a_comparison_the_report_says_how_to_make_one(run: RunFolder) -> None:
+    drawn = page(gather(run))
+    assert "Not compared" in drawn
+    assert f"cars-hw baselines {run.path.name}" in drawn
+
+
+def test_a_comparison_is_in_the_report(make_run: Callable[..., RunFolder]) -> None:
+    run = make_run("compared")
+    run.write_baselines(comparison().to_dict())
+    drawn = page(gather(run))
+    assert "Not compared" not in drawn
+    section = drawn[drawn.index('id="baselines"') :]
+    for figure in ("0.1250 to 0.1250", "0.0000 to 0.2500", "2 seeds", "an error of 20.0% at 0.5 ms", "3 epochs"):
+        assert figure in section
+
+
+def test_curves_lie_where_their_figures_say() -> None:
+    drawn = charts.curves(
+        [charts.Curve("a", [0, 4], [(0, 2), (2, 4)], "curve-0"), charts.Curve("b", [4], [], "curve-1")], "y", PLAIN
+    )
+    # Generation 1 is at 20 and 2 at 120; 0 is at 110 and 4 at 10.
+    assert re.findall(r'class="line curve-\d" d="([^"]+)"', drawn) == ["M20.0 110.0L120.0 10.0", "M20.0 10.0"]
+    assert 'd="M20.0 110.0L120.0 60.0L120.0 10.0L20.0 60.0Z"' in drawn

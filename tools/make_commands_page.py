@@ -1,0 +1,126 @@
+"""Make docs/commands.md, every command and every option, from the help that the commands have.
+
+::
+
+    .venv/bin/python tools/make_commands_page.py
+
+``tests/docs/test_commands.py`` fails if the page is not what this writes.
+"""
+
+from __future__ import annotations
+
+import inspect
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+
+from cars_hw.cli.main import main as cars_hw
+from cars_hw.files import write_text
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "commands.md"
+REMAKE = ".venv/bin/python tools/make_commands_page.py"
+WIDTH = 120
+
+INTRODUCTION = f"""# Every command and every option
+
+This page is made from what `--help` says, which every command has (`-h` is the same). After a change of a
+command or an option it is made again by `{REMAKE}`; a test fails as long as it is not.
+
+What is in square brackets at the end of an option is what holds without it, or what its value must be.
+`[default: 0; x>=0]` is 0 without the option, and nothing below 0 is taken; `[--network's]` and `[the preset's]`
+are the setting of what that option names. RUN is a run's folder, as `cars-hw search --out` made it; TABLE a
+latency table, as `cars-hw profile --out` made it. A mistake ends in one line on standard error: exit code 2 for
+a command line that cannot be, 1 for what cannot be done, and 0 is success. Tables and JSON go to standard
+output, progress and warnings to standard error.
+"""
+
+
+class Documented(NamedTuple):
+    """A command, by the words that call it, such as ``cars-hw table diff``."""
+
+    path: str
+    command: click.Command
+
+    @property
+    def context(self) -> click.Context:
+        """Return what click formats the command's help with."""
+        return click.Context(self.command, info_name=self.path)
+
+    @property
+    def options(self) -> list[click.Option]:
+        """Return its own options, in the order of its help."""
+        return [parameter for parameter in self.command.params if isinstance(parameter, click.Option)]
+
+
+def documented(command: click.Command = cars_hw, path: str = "cars-hw") -> Iterator[Documented]:
+    """Yield ``command`` and all that it has below, each before its own."""
+    yield Documented(path, command)
+    if isinstance(command, click.Group):
+        for name in command.list_commands(click.Context(command)):
+            below = command.get_command(click.Context(command), name)
+            assert below is not None
+            yield from documented(below, f"{path} {name}")
+
+
+def page() -> str:
+    """Return the page, Markdown."""
+    found = list(documented())
+    contents = [f"- [`{one.path}`](#{one.path.replace(' ', '-')}): {first_sentence(one)}" for one in found]
+    return "\n".join([INTRODUCTION, *contents, "", *(section(one) for one in found)]).rstrip() + "\n"
+
+
+def first_sentence(one: Documented) -> str:
+    """Return what the command does, in one sentence."""
+    return one.command.get_short_help_str(limit=200).rstrip(".")
+
+
+def section(one: Documented) -> str:
+    """Return what the page says of one command."""
+    # What a usage line leaves out, the command's own name, is its heading.
+    arguments = " ".join(one.command.collect_usage_pieces(one.context))
+    parts = [f"## {one.path}", f"Usage: `{one.path} {arguments}`", *paragraphs(one.command.help or "")]
+    if one.options:
+        parts.append("\n".join(option_line(option, one.context) for option in one.options))
+    return "\n\n".join(parts) + "\n"
+
+
+def paragraphs(text: str) -> Iterator[str]:
+    """Yield the paragraphs of a help text; what click must not wrap, and is indented, is a block of commands."""
+    for paragraph in inspect.cleandoc(text).split("\n\n"):
+        if not paragraph.startswith("\b"):
+            yield wrapped(paragraph)
+            continue
+        lines = paragraph.splitlines()[1:]
+        prose = [line for line in lines if not line.startswith(" ")]
+        commands = [line for line in lines if line.startswith(" ")]
+        if prose:
+            yield wrapped(" ".join(prose))
+        if commands:
+            yield "```console\n" + textwrap.dedent("\n".join(commands)) + "\n```"
+
+
+def option_line(option: click.Option, context: click.Context) -> str:
+    """Return the option as an item of a list."""
+    record = option.get_help_record(context)
+    assert record is not None, f"{option.name} is hidden"
+    names, text = record
+    return wrapped(f"- `{names}`: {' '.join(text.split())}", "  ")
+
+
+def wrapped(text: str, indent: str = "") -> str:
+    """Return ``text`` in lines of at most :data:`WIDTH` characters, an address left whole."""
+    return textwrap.fill(
+        " ".join(text.split()),
+        WIDTH,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+if __name__ == "__main__":
+    write_text(PAGE, page())
+    print(f"{PAGE}: {len(list(documented()))} commands")
