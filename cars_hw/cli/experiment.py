@@ -101,7 +101,13 @@ def tables(
     show_default=True,
     help="Settings of the searches, and the recipe of the networks that are trained alone.",
 )
-@click.option("--generations", type=click.IntRange(2), default=20, show_default=True)
+@click.option(
+    "--generations",
+    type=click.IntRange(2),
+    default=20,
+    show_default=True,
+    help="Of each search, after the preset's epochs of warm-up.",
+)
 @click.option("--population", type=click.IntRange(2), help="Instead of the preset's.")
 @click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Searches a protection.")
 @click.option(
@@ -202,7 +208,13 @@ def trap(
 @data_options
 @click.option("--epochs", type=click.IntRange(1), help="Instead of those of the run's recipe.")
 @click.option("--from-scratch", is_flag=True, help="Train the run's networks anew too, without the shared weights.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Decides the first weights of what is trained, and the order of images.",
+)
 @click.option("--jobs", type=click.IntRange(1), help="Networks of cells side by side. [one a core]")
 @threads_option
 @click.option("--sessions", type=click.IntRange(1), default=5, show_default=True, help="Fresh sessions a network.")

@@ -30,6 +30,13 @@ KINDS: Final = 4
 """How many kinds of lines there are."""
 
 
+class Titles(NamedTuple):
+    """What is across and what is up."""
+
+    x: str
+    y: str
+
+
 class Line(NamedTuple):
     """A line through ``points`` (x, y); lines of one ``name`` look alike."""
 
@@ -65,11 +72,17 @@ def page(title: str, subtitle: str, sections: Sequence[tuple[str, Html]]) -> str
     return f"<!doctype html>\n{tag('html', head, tag('body', header, main), lang='en')}\n"
 
 
-def lines_figure(lines: Sequence[Line], x_title: str, y_title: str, caption: str) -> Html:
-    """Return ``lines`` over what is counted on the x axis, drawn for a desk and for a telephone, with their key."""
+def lines_figure(
+    lines: Sequence[Line], x_title: str, y_title: str, caption: str, *, from_zero: bool = False
+) -> Html:
+    """Return ``lines`` over what is counted on the x axis, drawn for a desk and for a telephone, with their key.
+
+    With ``from_zero`` the y axis begins there: of what shrinks, one sees how much is left.
+    """
     names = list(dict.fromkeys(line.name for line in lines))
+    floor = [0.0] if from_zero else []
     drawings = [
-        tag("div", _lines(lines, names, x_title, y_title, frame), class_=kind)
+        tag("div", _lines(lines, names, Titles(x_title, y_title), floor, frame), class_=kind)
         for kind, frame in (("wide", WIDE), ("narrow", NARROW))
     ]
     key = [tag("li", _sample(names.index(name)), name) for name in names]
@@ -92,16 +105,18 @@ def paragraphs(texts: Sequence[str]) -> Html:
     return join(tag("p", text) for text in texts)
 
 
-def _lines(lines: Sequence[Line], names: Sequence[str], x_title: str, y_title: str, frame: Frame) -> Html:
+def _lines(
+    lines: Sequence[Line], names: Sequence[str], titles: Titles, floor: Sequence[float], frame: Frame
+) -> Html:
     points = [point for line in lines for point in line.points]
-    axes = Axes(frame, [x for x, _ in points], [y for _, y in points], counted=True)
-    parts = axes.draw(x_title, y_title)
+    axes = Axes(frame, [x for x, _ in points], [*floor, *(y for _, y in points)], counted=True)
+    parts = axes.draw(*titles)
     for line in lines:
         path = "L".join(f"{axes.across(x):.1f} {axes.down(y):.1f}" for x, y in line.points)
         # A line of one point is a dot.
         path += "h0.1" if len(line.points) == 1 else ""
         parts.append(tag("path", class_=_kind(names.index(line.name)), d=f"M{path}"))
-    return drawing(frame, parts, f"{y_title} by {x_title}: {', '.join(names)}")
+    return drawing(frame, parts, f"{titles.y} by {titles.x}: {', '.join(names)}")
 
 
 def _dots(dots: Sequence[Dot], kinds: Sequence[str], x_title: str, y_title: str, frame: Frame) -> Html:

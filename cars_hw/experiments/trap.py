@@ -213,13 +213,15 @@ def draw(trap: Trap, plan: SearchPlan) -> str:
         ]
 
     many = "A line a seed. " if len({one.seed for one in trap.searches}) > 1 else ""
+    figures = {
+        "spread": (f"most less least: {unit}", "The range of the population."),
+        "high": (f"most: {unit}", "The dearest network of the population."),
+        "deviation": (f"standard deviation: {unit}", "The range again, but not only by its two ends."),
+    }
     moved = [
-        lines_figure(
-            lines("spread"), "generation", f"most less least: {unit}", f"{many}The range of the population."
-        ),
-        lines_figure(lines("high"), "generation", f"most: {unit}", f"{many}The dearest network of the population."),
-        lines_figure(
-            lines("deviation"), "generation", f"standard deviation: {unit}", f"{many}The same, in another way."
+        *(
+            lines_figure(lines(field), "generation", title, f"{many}{caption}", from_zero=True)
+            for field, (title, caption) in figures.items()
         ),
         _table(trap),
     ]
