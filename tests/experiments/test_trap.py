@@ -22,8 +22,7 @@ from cars_hw.experiments.curves import LearningCurve, Training, learning_curve, 
 from cars_hw.experiments.trap import Moved, Sizes, Trap, rows_of, sizes_of, small_model_trap
 from cars_hw.presets import PRESETS
 from cars_hw.runs.folder import RunFolder
-from cars_hw.runs.plan import DataSource, SearchPlan
-from cars_hw.runs.search import run_search
+from cars_hw.runs.plan import DataSource, SearchPlan, configuration
 from cars_hw.space import SearchSpace
 from cars_hw.spec import NETWORKS, NetworkSpec
 from cars_hw.training.network import NetworkTraining, train_network
@@ -31,7 +30,7 @@ from cars_hw.training.settings import Recipe, SharedTraining
 from cars_hw.zoo import resolve
 
 TINY = NetworkSpec(4, 3, (8, 8), 1, classes=3)
-RECIPE = Recipe(epochs=3, batch_size=64, learning_rate=0.05, crop_padding=0)
+RECIPE = Recipe(epochs=2, batch_size=64, learning_rate=0.05, crop_padding=0)
 
 
 @pytest.fixture
@@ -116,10 +115,9 @@ def test_searches_and_curves_are_written_and_not_done_again(
     found = small_model_trap(plan, tmp_path / "out", protections=("size",))
     assert [(one.protection, one.seed) for one in found.searches] == [("none", 0), ("size", 0)]
     assert all([size.generation for size in one.sizes] == [1, 2] for one in found.searches)
-    assert [len(curve.accuracies) for curve in found.curves] == [3, 3, 3]
+    assert [len(curve.accuracies) for curve in found.curves] == [2, 2, 2]
     # The search under a protection is the very search that cars-hw search runs.
-    alone = run_search(plan, tmp_path / "alone")
-    assert sizes_of(alone) == found.searches[1].sizes
+    RunFolder.open(tmp_path / "out" / "searches" / "size-0").require(configuration(plan))
     content = json.loads((tmp_path / "out" / "small-model-trap.json").read_text())
     assert content["ratios"] == {"size": found.ratio("size")}
     assert content["searches"][0]["generations"][1]["spread"] == found.searches[0].sizes[1].spread
@@ -149,12 +147,12 @@ def test_a_killed_training_goes_on_to_the_same_curve(
     training = Training(TINY, data, RECIPE)
     genotype = resolve("CARS_A")
     whole = learning_curve("one", genotype, training, tmp_path / "whole")
-    assert len(whole.accuracies) == 3
+    assert len(whole.accuracies) == 2
 
     epoch = NetworkTraining.run_epoch
 
     def killed(self: NetworkTraining, *arguments: object) -> None:
-        if self.epoch == 2:
+        if self.epoch == 1:
             raise KeyboardInterrupt
         epoch(self)
 
@@ -165,7 +163,7 @@ def test_a_killed_training_goes_on_to_the_same_curve(
     said: list[str] = []
     again = learning_curve("one", genotype, training, tmp_path / "killed", say=said.append)
     assert again == whole
-    assert said == ["one: goes on after epoch 2"]
+    assert said == ["one: goes on after epoch 1"]
     assert not (tmp_path / "killed" / "one.pt").exists()
     # The last accuracy is what training to the end says, from the same beginning.
     import torch
