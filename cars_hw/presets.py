@@ -77,7 +77,7 @@ PRESETS: Final[dict[str, Preset]] = {
         recipe=RECIPES["cifar10-darts"],
     ),
 }
-"""``paper`` has the paper's protection and rates; the others what is expected to search better."""
+"""``paper`` has the paper's protection and rates; the others the protection whose trained fronts were best."""
 
 
 def named_preset(name: str) -> Preset:

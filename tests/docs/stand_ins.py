@@ -116,8 +116,11 @@ def make_small(patch: pytest.MonkeyPatch) -> None:
     set_default(patch, "profile", "calibration", 8)
     # A sample as small as can be had: each of it is a training.
     set_default(patch, "rank", "sample", 4)
+    set_default(patch, "baselines", "seeds", 1)
+    set_default(patch, "baselines", "top", 1)
     # What is patched here is not in processes that are started afresh.
-    patch.setattr("cars_hw.runs.train._default_jobs", lambda *_: 1)
+    for module in ("train", "baselines"):
+        patch.setattr(f"cars_hw.runs.{module}.default_jobs", lambda *_: 1)
     patch.setattr(registry, "_HOST", _Hosts())
     patch.setattr("cars_hw.devices.android.open_android", _open_phone)
     patch.setattr("cars_hw.devices.adb.usb_phones", lambda: PHONES)
