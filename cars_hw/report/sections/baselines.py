@@ -69,14 +69,13 @@ def _figures(found: Comparison) -> Html:
         rows.append(
             [
                 name,
-                summary(name),
                 f"{mean(finals):.4f}",
                 f"{min(finals):.4f} to {max(finals):.4f}",
                 f"{mean(gaps):+.4f}" if gaps else "",
                 f"{mean(one.spread for one in last):.4g} {found.unit}",
             ]
         )
-    columns = ("strategy", "what it does", "hypervolume", "over the seeds", "the run's is above by", "last range")
+    columns = ("strategy", "hypervolume", "over the seeds", "own is above by", "range at the end")
     return table(columns, rows, "The strategies at the same cost, fronts trained alone")
 
 
@@ -106,7 +105,9 @@ def _legend(found: Comparison) -> Html:
 def _entry(place: int, name: str) -> Html:
     sample = tag("path", class_=f"line {_kind(place)}", d="M0 6H28")
     return tag(
-        "li", tag("svg", sample, viewBox="0 0 28 12", width="28", height="12", aria_hidden="true"), text(name)
+        "li",
+        tag("svg", sample, viewBox="0 0 28 12", width="28", height="12", aria_hidden="true"),
+        text(f"{name}: {summary(name)}"),
     )
 
 
