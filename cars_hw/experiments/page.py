@@ -7,19 +7,14 @@ from importlib.resources import files
 from typing import Final, NamedTuple
 
 from cars_hw.report.charts import Box, place_labels
+from cars_hw.report.curves import Curve, draw_curves, key, names_of
 from cars_hw.report.markup import Html, join, tag
 from cars_hw.report.plot import NARROW, WIDE, Axes, Frame, drawing
 
 POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
 """The browser itself sees to it that the page fetches nothing and runs nothing."""
 
-# Lines differ in their dashes as well, for whoever does not tell the colours apart.
 STYLE: Final = (
-    ".series{fill:none;stroke-width:2.2}"
-    ".series-0{stroke:var(--limit);stroke-dasharray:7 4}"
-    ".series-1{stroke:var(--mark)}"
-    ".series-2{stroke:var(--pooling);stroke-dasharray:2 3}"
-    ".series-3{stroke:var(--dilated);stroke-dasharray:10 3 2 3}"
     ".spot{stroke:var(--mark);stroke-width:2}"
     ".spot-0{fill:var(--mark)}"
     ".spot-1{fill:var(--card)}"
@@ -27,21 +22,7 @@ STYLE: Final = (
     ".spot-3{fill:var(--pooling);stroke:var(--pooling)}"
 )
 KINDS: Final = 4
-"""How many kinds of lines there are."""
-
-
-class Titles(NamedTuple):
-    """What is across and what is up."""
-
-    x: str
-    y: str
-
-
-class Line(NamedTuple):
-    """A line through ``points`` (x, y); lines of one ``name`` look alike."""
-
-    name: str
-    points: Sequence[tuple[float, float]]
+"""How many kinds of points there are."""
 
 
 class Dot(NamedTuple):
@@ -72,21 +53,15 @@ def page(title: str, subtitle: str, sections: Sequence[tuple[str, Html]]) -> str
     return f"<!doctype html>\n{tag('html', head, tag('body', header, main), lang='en')}\n"
 
 
-def lines_figure(
-    lines: Sequence[Line], x_title: str, y_title: str, caption: str, *, from_zero: bool = False
+def curves_figure(
+    curves: Sequence[Curve], x_title: str, y_title: str, caption: str, *, from_zero: bool = False
 ) -> Html:
-    """Return ``lines`` over what is counted on the x axis, drawn for a desk and for a telephone, with their key.
-
-    With ``from_zero`` the y axis begins there: of what shrinks, one sees how much is left.
-    """
-    names = list(dict.fromkeys(line.name for line in lines))
-    floor = [0.0] if from_zero else []
+    """Return ``curves`` drawn for a desk and for a telephone, with their key; see :func:`draw_curves`."""
     drawings = [
-        tag("div", _lines(lines, names, Titles(x_title, y_title), floor, frame), class_=kind)
+        tag("div", draw_curves(curves, x_title, y_title, frame, from_zero=from_zero), class_=kind)
         for kind, frame in (("wide", WIDE), ("narrow", NARROW))
     ]
-    key = [tag("li", _sample(names.index(name)), name) for name in names]
-    return tag("figure", *drawings, tag("figcaption", tag("ul", *key, class_="legend"), tag("p", caption)))
+    return tag("figure", *drawings, tag("figcaption", key(names_of(curves)), tag("p", caption)))
 
 
 def dots_figure(dots: Sequence[Dot], x_title: str, y_title: str, caption: str) -> Html:
@@ -96,27 +71,13 @@ def dots_figure(dots: Sequence[Dot], x_title: str, y_title: str, caption: str) -
         tag("div", _dots(dots, kinds, x_title, y_title, frame), class_=kind)
         for kind, frame in (("wide", WIDE), ("narrow", NARROW))
     ]
-    key = [tag("li", _spot(kinds.index(kind)), kind) for kind in kinds]
-    return tag("figure", *drawings, tag("figcaption", tag("ul", *key, class_="legend"), tag("p", caption)))
+    entries = [tag("li", _spot(kinds.index(kind)), kind) for kind in kinds]
+    return tag("figure", *drawings, tag("figcaption", tag("ul", *entries, class_="legend"), tag("p", caption)))
 
 
 def paragraphs(texts: Sequence[str]) -> Html:
     """Return a paragraph for each of ``texts``."""
     return join(tag("p", text) for text in texts)
-
-
-def _lines(
-    lines: Sequence[Line], names: Sequence[str], titles: Titles, floor: Sequence[float], frame: Frame
-) -> Html:
-    points = [point for line in lines for point in line.points]
-    axes = Axes(frame, [x for x, _ in points], [*floor, *(y for _, y in points)], counted=True)
-    parts = axes.draw(*titles)
-    for line in lines:
-        path = "L".join(f"{axes.across(x):.1f} {axes.down(y):.1f}" for x, y in line.points)
-        # A line of one point is a dot.
-        path += "h0.1" if len(line.points) == 1 else ""
-        parts.append(tag("path", class_=_kind(names.index(line.name)), d=f"M{path}"))
-    return drawing(frame, parts, f"{titles.y} by {titles.x}: {', '.join(names)}")
 
 
 def _dots(dots: Sequence[Dot], kinds: Sequence[str], x_title: str, y_title: str, frame: Frame) -> Html:
@@ -139,12 +100,3 @@ def _dots(dots: Sequence[Dot], kinds: Sequence[str], x_title: str, y_title: str,
 def _spot(number: int) -> Html:
     shape = tag("circle", class_=f"spot spot-{number % KINDS}", cx=11, cy=8, r=6)
     return tag("svg", shape, viewBox="0 0 22 16", width=22, height=16, aria_hidden="true")
-
-
-def _sample(number: int) -> Html:
-    shape = tag("path", class_=_kind(number), d="M1 8H25")
-    return tag("svg", shape, viewBox="0 0 26 16", width=26, height=16, aria_hidden="true")
-
-
-def _kind(number: int) -> str:
-    return f"series series-{number % KINDS}"

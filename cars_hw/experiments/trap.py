@@ -10,9 +10,10 @@ from typing import Any, Final, NamedTuple
 
 from cars_hw.evolution.pnsga3 import Protection
 from cars_hw.experiments.curves import LearningCurve, Training, learning_curve, three_sizes
-from cars_hw.experiments.page import Line, lines_figure, page, paragraphs
+from cars_hw.experiments.page import curves_figure, page, paragraphs
 from cars_hw.files import write_json, write_text
 from cars_hw.progress import Progress, silent
+from cars_hw.report.curves import Curve
 from cars_hw.report.markup import Html, join, table
 from cars_hw.report.words import figure, percent
 from cars_hw.runs.folder import RunFolder
@@ -206,9 +207,9 @@ def draw(trap: Trap, plan: SearchPlan) -> str:
     """Return the page that shows ``trap``."""
     unit = f"{trap.cost}, {trap.unit}"
 
-    def lines(field: str) -> list[Line]:
+    def lines(field: str) -> list[Curve]:
         return [
-            Line(NAMES[one.protection], [(size.generation, getattr(size, field)) for size in one.sizes])
+            Curve(NAMES[one.protection], [(size.generation, getattr(size, field)) for size in one.sizes])
             for one in trap.searches
         ]
 
@@ -220,19 +221,21 @@ def draw(trap: Trap, plan: SearchPlan) -> str:
     }
     moved = [
         *(
-            lines_figure(lines(field), "generation", title, f"{many}{caption}", from_zero=True)
+            curves_figure(lines(field), "generation", title, f"{many}{caption}", from_zero=True)
             for field, (title, caption) in figures.items()
         ),
         _table(trap),
     ]
     curves = [
-        Line(
+        Curve(
             f"{curve.name}: {curve.parameters:,} parameters",
             [(epoch, 100 * value) for epoch, value in enumerate(curve.accuracies, start=1)],
         )
         for curve in trap.curves
     ]
-    learning = lines_figure(curves, "epoch", "test accuracy, %", "Each trained alone, from scratch, by one recipe.")
+    learning = curves_figure(
+        curves, "epoch", "test accuracy, %", "Each trained alone, from scratch, by one recipe."
+    )
     sections: list[tuple[str, Html]] = [
         ("What was found", paragraphs(trap.verdict())),
         ("How the sizes of the population move (Figure 3)", join(moved)),

@@ -61,19 +61,6 @@ class Label(NamedTuple):
         return Box(self.x, self.y, LETTER * len(self.text) / 2, HALF)
 
 
-class Curve(NamedTuple):
-    """A line by generation, called ``name``, with a range around it or none; ``kind`` is its class."""
-
-    name: str
-    values: Sequence[float]
-    band: Sequence[tuple[float, float]]
-    kind: str
-
-
-CURVES: Final = 8
-"""So many lines can be told from each other."""
-
-
 def front(marks: Sequence[Mark], x_title: str, limit: float | None, limit_text: str, frame: Frame) -> Html:
     """Return the front: a ring where a network lies under shared weights and a disc where it lies after training.
 
@@ -162,29 +149,6 @@ def trend(
     parts.append(tag("path", class_="line", d=f"M{'L'.join(line)}"))
     parts.append(tag("path", class_="dots", d="".join(f"M{point}h0" for point in line)))
     return drawing(frame, parts, f"{title}, by generation")
-
-
-def curves(curves: Sequence[Curve], title: str, frame: Frame = SMALL) -> Html:
-    """Return several lines by generation, counted from 1, in one plot."""
-    longest = max(len(curve.values) for curve in curves)
-    heights = [
-        value for curve in curves for value in (*curve.values, *(end for ends in curve.band for end in ends))
-    ]
-    axes = Axes(frame, range(1, longest + 1), heights, counted=True)
-    parts = axes.draw("generation", title)
-
-    def point(place: int, value: float) -> str:
-        return f"{axes.across(place + 1):.1f} {axes.down(value):.1f}"
-
-    for curve in curves:
-        if curve.band:
-            there = [point(place, low) for place, (low, _) in enumerate(curve.band)]
-            back = [point(place, high) for place, (_, high) in enumerate(curve.band)]
-            parts.append(tag("path", class_="band", d=f"M{'L'.join(there + back[::-1])}Z"))
-    for curve in curves:
-        line = "L".join(point(place, value) for place, value in enumerate(curve.values))
-        parts.append(tag("path", tag("title", curve.name), class_=f"line {curve.kind}", d=f"M{line}"))
-    return drawing(frame, parts, f"{title}, by generation: {', '.join(curve.name for curve in curves)}")
 
 
 def _network(mark: Mark, label: Label | None, axes: Axes) -> Html:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from cars_hw.report import charts
+from cars_hw.report.curves import Curve, draw_curves
 from cars_hw.report.facts import gather
 from cars_hw.report.page import page
 from cars_hw.report.plot import Frame
@@ -57,9 +57,13 @@ def test_a_comparison_is_in_the_report(make_run: Callable[..., RunFolder]) -> No
 
 
 def test_curves_lie_where_their_figures_say() -> None:
-    drawn = charts.curves(
-        [charts.Curve("a", [0, 4], [(0, 2), (2, 4)], "curve-0"), charts.Curve("b", [4], [], "curve-1")], "y", PLAIN
-    )
+    both = [Curve("a", [(1, 0), (2, 4)], [(0, 2), (2, 4)]), Curve("b", [(1, 4)])]
+    drawn = draw_curves(both, "x", "y", PLAIN)
     # Generation 1 is at 20 and 2 at 120; 0 is at 110 and 4 at 10.
-    assert re.findall(r'class="line curve-\d" d="([^"]+)"', drawn) == ["M20.0 110.0L120.0 10.0", "M20.0 10.0"]
+    assert re.findall(r'class="line curve-\d" d="([^"]+)"', drawn) == ["M20.0 110.0L120.0 10.0", "M20.0 10.0h0.1"]
     assert 'd="M20.0 110.0L120.0 60.0L120.0 10.0L20.0 60.0Z"' in drawn
+
+
+def test_an_axis_begins_at_zero_where_that_is_asked_for() -> None:
+    drawn = draw_curves([Curve("a", [(1, 100), (2, 100)])], "x", "y", PLAIN, from_zero=True)
+    assert 'd="M20.0 10.0L120.0 10.0"' in drawn

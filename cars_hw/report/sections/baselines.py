@@ -6,9 +6,10 @@ from collections.abc import Callable
 from statistics import mean
 
 from cars_hw.evolution.strategies import OWN
-from cars_hw.report import charts
+from cars_hw.report.curves import Curve, draw_curves, key
 from cars_hw.report.facts import Facts
 from cars_hw.report.markup import Html, join, table, tag, text
+from cars_hw.report.plot import SMALL
 from cars_hw.runs.baselines import Comparison, Generation, summary
 
 
@@ -37,7 +38,15 @@ def section(facts: Facts) -> Html:
         tag("figure", _curves(found, lambda one: one.spread, f"range of {found.cost}, {found.unit}")),
         class_="trends",
     )
-    return join([tag("p", verdict(found)), _figures(found), plots, _legend(found), tag("p", note, class_="note")])
+    return join(
+        [
+            tag("p", verdict(found)),
+            _figures(found),
+            plots,
+            key(found.strategies, [f"{name}: {summary(name)}" for name in found.strategies]),
+            tag("p", note, class_="note"),
+        ]
+    )
 
 
 def verdict(found: Comparison) -> str:
@@ -80,37 +89,13 @@ def _figures(found: Comparison) -> Html:
 
 
 def _curves(found: Comparison, figure: Callable[[Generation], float], title: str) -> Html:
-    curves = []
-    for place, name in enumerate(found.strategies):
-        # Without weight sharing there are other, fewer generations.
-        shortest = min(len(trial.generations) for trial in found.of(name))
-        by_generation = [
-            [figure(trial.generations[number]) for trial in found.of(name)] for number in range(shortest)
-        ]
-        curves.append(
-            charts.Curve(
-                name,
-                [mean(values) for values in by_generation],
-                [(min(values), max(values)) for values in by_generation] if name == OWN else [],
-                _kind(place),
-            )
+    drawn = []
+    for name in found.strategies:
+        # Killed searches are resumed, so that all have as many generations; without weight sharing they are others.
+        by_generation = list(
+            zip(*([figure(one) for one in trial.generations] for trial in found.of(name)), strict=True)
         )
-    return charts.curves(curves, title)
-
-
-def _legend(found: Comparison) -> Html:
-    return tag("ul", *(_entry(place, name) for place, name in enumerate(found.strategies)), class_="legend")
-
-
-def _entry(place: int, name: str) -> Html:
-    sample = tag("path", class_=f"line {_kind(place)}", d="M0 6H28")
-    return tag(
-        "li",
-        tag("svg", sample, viewBox="0 0 28 12", width="28", height="12", aria_hidden="true"),
-        text(f"{name}: {summary(name)}"),
-    )
-
-
-def _kind(place: int) -> str:
-    """Return the class of a strategy's line: its colour, and for who sees none its dashes."""
-    return f"curve-{place % charts.CURVES}"
+        points = [(number, mean(values)) for number, values in enumerate(by_generation, start=1)]
+        band = [(min(values), max(values)) for values in by_generation] if name == OWN else []
+        drawn.append(Curve(name, points, band))
+    return draw_curves(drawn, "generation", title, SMALL)
