@@ -41,6 +41,7 @@ NOT_RUN = {
     r"cars-hw runner fetch\b": "fetches from the network: the command line has to be one that click accepts",
     r"cars-hw experiment\b": "takes minutes, and is run in tests/experiments: click has to accept it",
     r"cars-hw baselines \S+ --seeds\b": "searches many times, and is run in tests/runs: click has to accept it",
+    r"cars-hw search .*--epochs 25\b": "takes long on any images: click has to accept it",
     r"(\S*python3? )?benchmarks/": "takes minutes: the script has to exist and to accept the arguments",
     r"(\S*python3? )?tools/": "writes into the repository: the script has to exist",
     r"(\S*pytest|\S*python3? -m pytest)\b": "is this very suite: the files have to exist",
