@@ -97,7 +97,7 @@ def make_small(patch: pytest.MonkeyPatch) -> None:
     recipe = replace(PRESETS["quick"].recipe, epochs=1)
     for name, preset in PRESETS.items():
         evolution = EvolutionSettings(
-            population=4, epochs=2, warmup_epochs=1, epochs_per_generation=1, protection=preset.evolution.protection
+            population=2, epochs=2, warmup_epochs=1, epochs_per_generation=1, protection=preset.evolution.protection
         )
         small = replace(preset, evolution=evolution, training=shared, recipe=recipe)
         if preset.supernet_channels is not None:
