@@ -4,7 +4,7 @@
 
     .venv/bin/python tools/make_commands_page.py
 
-``tests/docs/test_commands.py`` fails if the page is not what this writes.
+``tests/docs/test_commands_page.py`` fails if the page is not what this writes.
 """
 
 from __future__ import annotations

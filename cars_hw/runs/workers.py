@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from multiprocessing import connection
+from multiprocessing.managers import SyncManager
 from typing import Any, Final, TypeVar
 
 import torch
@@ -47,7 +48,9 @@ def side_by_side(
     threads = max(1, torch.get_num_threads() // jobs)
     # A forked torch may hang in its thread pools: the workers are started afresh.
     context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager:
+    manager = SyncManager(ctx=context)
+    manager.start(_end_with_parent)
+    with manager:
         messages: Any = manager.Queue()
         with ProcessPoolExecutor(jobs, mp_context=context, initializer=_end_with_parent) as pool:
             futures = [pool.submit(_in_worker, work, task, threads, messages) for task in tasks]

@@ -204,13 +204,18 @@ def test_the_terminal_is_as_it_was_after_an_interruption(
 ) -> None:
     stream = terminal(monkeypatch)
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises((KeyboardInterrupt, SystemExit)), search_view(standing(LATENCY)) as view:
-        assert isinstance(view, LiveView)
-        view.resumed([record(3, 0.3, [(0.9, 0.25)])])
-        view.say("said before")
-        # Whatever else is printed meanwhile is kept as well.
-        print("a warning", file=sys.stderr)
-        os.kill(os.getpid(), signal_number)
+    # Whoever began this process may have had it ignore Ctrl-C, as nohup does.
+    interrupted = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises((KeyboardInterrupt, SystemExit)), search_view(standing(LATENCY)) as view:
+            assert isinstance(view, LiveView)
+            view.resumed([record(3, 0.3, [(0.9, 0.25)])])
+            view.say("said before")
+            # Whatever else is printed meanwhile is kept as well.
+            print("a warning", file=sys.stderr)
+            os.kill(os.getpid(), signal_number)
+    finally:
+        signal.signal(signal.SIGINT, interrupted)
     assert sys.stderr is stream
     assert signal.getsignal(signal.SIGTERM) == before
     written = stream.getvalue()
