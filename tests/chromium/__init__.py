@@ -49,7 +49,7 @@ class Chromium:
         """Open ``url`` and wait until it has loaded."""
         self._post("url", {"url": url})
 
-    def run(self, script: str, *arguments: str) -> Any:  # noqa: ANN401 -- whatever a script returns
+    def run(self, script: str, *arguments: str | float) -> Any:  # noqa: ANN401 -- whatever a script returns
         """Return what ``script`` (the body of a function) returns in the page."""
         return self._post("execute/sync", {"script": script, "args": list(arguments)})
 

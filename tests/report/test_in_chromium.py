@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -126,10 +128,47 @@ def test_without_a_script_all_is_there_to_be_read(window: Chromium, address: str
         window.devtools("Emulation.setScriptExecutionDisabled", value=False)
 
 
+PAPER = {"A4": (8.27, 11.69), "Letter": (8.5, 11.0)}
+"""Width and height in inches; a CSS pixel is a 96th of one."""
+
+MARGINS = 28 / 25.4, 26 / 25.4
+"""What the style sheet leaves free, both sides together."""
+
+TOO_LARGE = """
+const [width, height] = arguments;
+const parts = '.network, figure, table, pre, .tiles, .facts, .bars, svg';
+return [...document.querySelectorAll(parts)].filter((e) => e.checkVisibility()).filter((e) => {
+  const box = e.getBoundingClientRect();
+  return box.left < 0 || box.right > width + 1 || box.height > height;
+}).map((e) => `${e.tagName}.${e.className}`);
+"""
+
+
 def test_on_paper_every_network_is_printed(window: Chromium) -> None:
     window.devtools("Emulation.setEmulatedMedia", media="print")
     assert window.run(SHOWN) == NETWORKS
-    assert not window.run("return document.querySelector('.chips').checkVisibility()")
+    for part in (".chips", ".slider", "header nav"):
+        assert not window.run("return document.querySelector(arguments[0]).checkVisibility()", part)
+
+
+@pytest.mark.parametrize("paper", PAPER)
+def test_nothing_is_cut_off_or_torn_on_paper(window: Chromium, paper: str) -> None:
+    width, height = (int(96 * (side - free)) for side, free in zip(PAPER[paper], MARGINS, strict=True))
+    window.look(width)
+    window.devtools("Emulation.setEmulatedMedia", media="print")
+    assert window.run(TOO_LARGE, width, height) == []
+    # A4 is as narrow as a small screen, and gets the drawings of a desk all the same.
+    shown = "return document.querySelector(arguments[0]).checkVisibility()"
+    drawn = [window.run(shown, f".front {kind}") for kind in (".wide", ".narrow")]
+    assert drawn == [True, False]
+    inches = dict(zip(("paperWidth", "paperHeight"), PAPER[paper], strict=True))
+    printed = base64.b64decode(window.devtools("Page.printToPDF", **inches)["data"])
+    boxes = re.findall(rb"/MediaBox \[0 0 ([\d.]+) ([\d.]+)\]", printed)
+    assert {tuple(round(float(side) / 72, 1) for side in box) for box in boxes} == {
+        tuple(round(side, 1) for side in PAPER[paper])
+    }
+    # A page for each of five networks, and what comes before and after them.
+    assert 8 <= len(re.findall(rb"/Type /Page\b", printed)) <= 11
 
 
 CONTRAST = """
