@@ -54,9 +54,12 @@ class SearchView(Protocol):
         """Hear of a generation that has ended."""
 
 
-def search_view(standing: Standing) -> SearchView:
-    """Return what suits standard error: the live view in a terminal that can move its cursor, or else lines."""
-    return LiveView(standing) if is_screen() else LinesView(standing)
+def search_view(standing: Standing, *, alone: bool = True) -> SearchView:
+    """Return what suits standard error: the live view in a terminal that can move its cursor, or else lines.
+
+    ``alone``: there are no other processes of this search.
+    """
+    return LiveView(standing, alone=alone) if is_screen() else LinesView(standing)
 
 
 class LinesView(Bars):
@@ -95,12 +98,15 @@ class LiveView:
     It is drawn by a thread of its own, from what it was told; whoever tells it waits for nothing.
     """
 
-    def __init__(self, standing: Standing, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, standing: Standing, *, alone: bool = True, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         from rich.console import Console
         from rich.live import Live
 
         self._standing = standing
         self._clock = clock
+        self._alone = alone
         self._lock = threading.Lock()
         # The true stream: sys.stderr is another while the view is shown.
         self._console = Console(file=sys.stderr)
@@ -118,8 +124,9 @@ class LiveView:
         self._terminated: Any = None
 
     def __enter__(self) -> LiveView:
-        # A plain kill would leave the second screen behind; it unwinds as Ctrl-C does.
-        if threading.current_thread() is threading.main_thread():
+        # A plain kill would leave the second screen behind; it unwinds as Ctrl-C does. Of several processes each has to
+        # end at once, and one that waits for the others would not come to it.
+        if self._alone and threading.current_thread() is threading.main_thread():
             self._terminated = signal.signal(signal.SIGTERM, _end)
         self._stderr = sys.stderr
         sys.stderr = _Lines(self.say)

@@ -300,7 +300,7 @@ def _lead(
             events.write(record["generation"], generation_figures(record, objectives))
 
     try:
-        with search_view(standing) as view:
+        with search_view(standing, alone=ranks.world == 1) as view:
             if plan.preset.training.architectures < ranks.world:
                 view.say(
                     f"{ranks.world} processes share the judging of architectures, but only "

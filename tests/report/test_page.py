@@ -24,6 +24,7 @@ from cars_hw.presets import PRESETS
 from cars_hw.report.commands import network_options, preset_options, profile, steps
 from cars_hw.report.facts import gather
 from cars_hw.report.page import SECTIONS, page, write_report
+from cars_hw.report.sections import population
 from cars_hw.report.sections.answer import best_model, choices
 from cars_hw.runs.folder import RunFolder
 from cars_hw.spec import NETWORKS, NetworkSpec
@@ -129,6 +130,33 @@ def test_what_files_say_cannot_break_out(make_run: MakeRun, tmp_path: Path) -> N
     assert NAUGHTY not in content
     assert Reader(content).scripts == 1
     assert "alert(" in content
+
+
+def test_the_population_is_drawn_over_every_cost_of_the_search(run: RunFolder) -> None:
+    facts = gather(run)
+    alone = population.section(facts)
+    assert alone.count("The population of every generation: accuracy by") == 2  # for a desk, and for a telephone
+    history = [
+        {**one, "population": [{**member, "costs": [*member["costs"], 0.5, 7.0]} for member in one["population"]]}
+        for one in facts.history
+    ]
+    costs = ["multiply-adds", "parameters"]
+    several = replace(facts, history=tuple(history), configuration={**facts.configuration, "costs": costs})
+    assert [(cost.title, cost.index) for cost in several.minimised] == [
+        ("predicted latency on fake", 0),
+        ("multiply-adds", 1),
+        ("parameters", 2),
+    ]
+    drawn = population.section(several)
+    for cost in costs:
+        assert drawn.count(f"The population of every generation: accuracy by {cost}, M") == 1
+        assert drawn.count(f"{cost}, M: median, range, by generation") == 1
+    # Without a table the first count is the first plot.
+    counted = replace(
+        several, budgets=(), history=facts.history, configuration={**facts.configuration, "costs": costs[:1]}
+    )
+    assert [(cost.title, cost.index) for cost in counted.minimised] == [("multiply-adds", 0)]
+    assert "accuracy by multiply-adds, M" in population.section(counted)
 
 
 def test_a_table_that_cannot_be_read_leaves_the_rest(make_run: MakeRun) -> None:
