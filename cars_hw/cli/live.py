@@ -124,8 +124,8 @@ class LiveView:
         self._terminated: Any = None
 
     def __enter__(self) -> LiveView:
-        # A plain kill would leave the second screen behind; it unwinds as Ctrl-C does. Of several processes each has to
-        # end at once, and one that waits for the others would not come to it.
+        # A plain kill would leave the second screen behind; it unwinds as Ctrl-C does. Of several processes each
+        # has to end at once, and one that waits for the others would not come to it.
         if self._alone and threading.current_thread() is threading.main_thread():
             self._terminated = signal.signal(signal.SIGTERM, _end)
         self._stderr = sys.stderr
