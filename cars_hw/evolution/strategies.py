@@ -48,4 +48,5 @@ STRATEGIES: Final[Mapping[str, Strategy]] = MappingProxyType(
         ),
     }
 )
-"""By the name that the command line knows. A search by any of them judges and trains as much as by the others."""
+"""By the name that the command line knows. All train as much and judge as many architectures; what protects speed
+judges newcomers twice, since their gain has to be measured."""

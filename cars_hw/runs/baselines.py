@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from cars_hw.errors import InputError, RunError
+from cars_hw.errors import InputError
 from cars_hw.evolution.hypervolume import hypervolume
 from cars_hw.evolution.objectives import CostObjective
 from cars_hw.evolution.strategies import OWN, STRATEGIES
@@ -21,6 +21,8 @@ from cars_hw.runs.search import cost_objectives, load_data, run_search
 from cars_hw.runs.train import choose, train_run
 from cars_hw.runs.workers import Heard, Said, default_jobs, side_by_side
 from cars_hw.training.settings import Recipe
+
+FILE: Final = "baselines.json"
 
 RIVALS: Final = ("random", "none")
 """What a search is held against unless told: random search, and plain NSGA-III."""
@@ -168,12 +170,12 @@ def compare_run(
 ) -> Comparison:
     """Search ``seeds`` times by each of ``against`` and by the run's own strategy, and train their fronts.
 
-    All have the same epochs, generations, numbers of architectures and budgets; without weight sharing as many
-    architectures are trained as these cost. ``top`` networks spread over each
-    front are trained alone, from scratch, by ``recipe`` (the run's unless given), since accuracies under shared
-    weights are what a strategy may be wrong about. Seeds count up from the run's, whose own search is not repeated.
-    ``jobs`` trials are worked on side by side; what is done already is not done again. The result is written to
-    the run.
+    All have the same epochs, generations, populations and budgets; what protects speed judges newcomers a second
+    time, under the weights before, and without weight sharing as many architectures are trained as the search
+    costs. ``top`` networks spread over each front are trained alone, from scratch, by ``recipe`` (the run's unless
+    given), since accuracies under shared weights are what a strategy may be wrong about. Seeds count up from the
+    run's, whose own search is not repeated. ``jobs`` trials are worked on side by side; what is done already is not
+    done again. The result is written to the run.
 
     Raises:
         InputError: a strategy that is unknown, or nothing to compare.
@@ -193,12 +195,11 @@ def compare_run(
     rivals = [name for name in dict.fromkeys(against) if name == SEPARATE or STRATEGIES[name].changed(own) != own]
     if not rivals:
         raise InputError("there is nothing to compare: all of these strategies are the run's own")
-    if SEPARATE in rivals:
-        separate_plan(plan)
+    plans = {name: _plan_by(name, plan) for name in (OWN, *rivals)}
     tasks = [
-        _Task(run.path, data, name, plan.seed + step, top, recipe, device)
+        _Task(run.path, name, replace(planned, seed=plan.seed + step), top, recipe)
         for step in range(seeds)
-        for name in (OWN, *rivals)
+        for name, planned in plans.items()
     ]
     jobs = jobs or default_jobs(device, len(tasks))
     if jobs == 1:
@@ -206,8 +207,8 @@ def compare_run(
             _work(task, heard, say)
     else:
         side_by_side(_work, tasks, jobs, heard, say)
-    comparison = _compared(plan, [(task, task.folder) for task in tasks], recipe)
-    run.write_baselines(comparison.to_dict())
+    comparison = _compared(plan, tasks, recipe)
+    run.write_record(FILE, comparison.to_dict())
     return comparison
 
 
@@ -224,13 +225,7 @@ def read_baselines(run: RunFolder) -> Comparison | None:
     Raises:
         RunError: the file is damaged.
     """
-    content = run.baselines()
-    if content is None:
-        return None
-    try:
-        return Comparison.from_dict(content)
-    except (KeyError, TypeError) as error:
-        raise RunError(f"{run.path / 'baselines.json'} is damaged: {error}") from error
+    return run.record(FILE, Comparison.from_dict)
 
 
 def separate_plan(plan: SearchPlan) -> SearchPlan:
@@ -272,37 +267,34 @@ def separate_plan(plan: SearchPlan) -> SearchPlan:
     return replace(plan, preset=replace(plan.preset, evolution=evolution), alone_epochs=1)
 
 
+def _plan_by(strategy: str, plan: SearchPlan) -> SearchPlan:
+    """Return ``plan``, the run's, changed to that of ``strategy``."""
+    if strategy == SEPARATE:
+        return separate_plan(plan)
+    evolution = STRATEGIES[strategy].changed(plan.preset.evolution)
+    return replace(plan, preset=replace(plan.preset, evolution=evolution))
+
+
 @dataclass(frozen=True)
 class _Task:
     run: Path
-    data: DataSource
     strategy: str
-    seed: int
+    plan: SearchPlan
     top: int
     recipe: Recipe
-    device: str
 
     @property
     def name(self) -> str:
-        return f"{self.strategy}-{self.seed}"
+        return f"{self.strategy}-{self.plan.seed}"
 
     @property
     def folder(self) -> RunFolder:
         return RunFolder(self.run / "baselines" / self.name)
 
-    def plan(self, plan: SearchPlan) -> SearchPlan:
-        """Return the plan of the task's search, of ``plan``, the run's."""
-        if self.strategy == SEPARATE:
-            return separate_plan(replace(plan, seed=self.seed))
-        evolution = STRATEGIES[self.strategy].changed(plan.preset.evolution)
-        return replace(plan, seed=self.seed, preset=replace(plan.preset, evolution=evolution))
-
 
 def _work(task: _Task, heard: Heard, say: Said) -> None:
-    run = RunFolder(task.run)
-    original = plan_of(run, task.data, task.device)
-    plan = task.plan(original)
-    if task.strategy == OWN and task.seed == original.seed and not task.folder.path.exists():
+    run, plan = RunFolder(task.run), task.plan
+    if task.strategy == OWN and plan.seed == run.configuration["seed"] and not task.folder.path.exists():
         _copy(run, task.folder.path, plan)
     folder = run_search(
         plan,
@@ -312,11 +304,11 @@ def _work(task: _Task, heard: Heard, say: Said) -> None:
     )
     train_run(
         folder,
-        data=task.data,
-        chosen=_chosen(folder, task.top),
+        data=plan.data,
+        chosen=[(network.name, network.genotype) for network in choose(folder.front(), task.top)],
         recipe=task.recipe,
-        seed=task.seed,
-        device=task.device,
+        seed=plan.seed,
+        device=plan.device,
         jobs=1,
         inherit=False,
         heard=lambda name, done, total: heard(f"{task.name} {name}", done, total),
@@ -331,14 +323,10 @@ def _copy(run: RunFolder, path: Path, plan: SearchPlan) -> None:
     copy.write_front(run.front())
 
 
-def _chosen(folder: RunFolder, top: int) -> list[tuple[str, Genotype]]:
-    return [(network.name, network.genotype) for network in choose(folder.front(), top)]
-
-
-def _compared(plan: SearchPlan, done: Sequence[tuple[_Task, RunFolder]], recipe: Recipe) -> Comparison:
+def _compared(plan: SearchPlan, tasks: Sequence[_Task], recipe: Recipe) -> Comparison:
     objectives = cost_objectives(plan)
-    histories = [folder.history() for _, folder in done]
-    fronts = [_front(folder, task.top, objectives) for task, folder in done]
+    histories = [task.folder.history() for task in tasks]
+    fronts = [_front(task.folder, task.top, objectives) for task in tasks]
     # Everybody's front fits below it, and a budget is what nobody may exceed.
     costs = [
         objective.limit or MARGIN * max(one.costs[index] for front in fronts for one in front)
@@ -355,12 +343,12 @@ def _compared(plan: SearchPlan, done: Sequence[tuple[_Task, RunFolder]], recipe:
     trials = tuple(
         Trial(
             task.strategy,
-            task.seed,
+            task.plan.seed,
             sum(one["candidates"] for one in history),
             tuple(_generation(one["population"], dearest) for one in history),
             tuple(front),
         )
-        for (task, _), history, front in zip(done, histories, fronts, strict=True)
+        for task, history, front in zip(tasks, histories, fronts, strict=True)
     )
     return Comparison(objectives[0].name, objectives[0].unit, (error, *costs), trials, asdict(recipe))
 

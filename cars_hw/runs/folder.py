@@ -19,10 +19,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cars_hw.devices.protocol import Precision
 from cars_hw.errors import CarsHwError, RunError
@@ -31,6 +31,8 @@ from cars_hw.genotype import Genotype
 from cars_hw.spec import NetworkSpec
 
 SCHEMA = 1
+
+Record = TypeVar("Record")
 
 
 @dataclass(frozen=True)
@@ -304,21 +306,20 @@ class RunFolder:
             return []
         return list(self._read("verified.json").get("models", []))
 
-    def write_ranking(self, content: dict[str, Any]) -> None:
-        """Write how accuracies under shared weights and alone compare, see :mod:`cars_hw.runs.ranking`."""
-        write_json(self.path / "ranking.json", {"schema": SCHEMA, **content})
+    def write_record(self, name: str, content: dict[str, Any]) -> None:
+        """Write ``content`` as the file ``name`` of the run: what is found out of it besides the search."""
+        write_json(self.path / name, {"schema": SCHEMA, **content})
 
-    def ranking(self) -> dict[str, Any] | None:
-        """Return what :meth:`write_ranking` wrote, None before."""
-        return self._read("ranking.json") if (self.path / "ranking.json").is_file() else None
+    def record(self, name: str, parse: Callable[[dict[str, Any]], Record]) -> Record | None:
+        """Return what ``parse`` makes of the file ``name`` that :meth:`write_record` wrote, None before.
 
-    def write_baselines(self, content: dict[str, Any]) -> None:
-        """Write how other strategies did, see :mod:`cars_hw.runs.baselines`."""
-        write_json(self.path / "baselines.json", {"schema": SCHEMA, **content})
-
-    def baselines(self) -> dict[str, Any] | None:
-        """Return what :meth:`write_baselines` wrote, None before."""
-        return self._read("baselines.json") if (self.path / "baselines.json").is_file() else None
+        Raises:
+            RunError: the file is damaged.
+        """
+        if not (self.path / name).is_file():
+            return None
+        parsed: Record = self._parsed(name, parse, self._read(name))
+        return parsed
 
     def _read(self, name: str) -> dict[str, Any]:
         path = self.path / name

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from cars_hw.errors import InputError, RunError
+from cars_hw.errors import InputError
 from cars_hw.evolution.checkpoint import supernet_weights
 from cars_hw.evolution.objectives import feasible
 from cars_hw.genotype import Genotype
@@ -19,6 +19,8 @@ from cars_hw.runs.search import cost_objectives, load_data, supernet_weights_of
 from cars_hw.runs.train import choose, train_run
 from cars_hw.runs.workers import Heard, Said
 from cars_hw.training.settings import Recipe
+
+FILE: Final = "ranking.json"
 
 LEAST: Final = 4
 """Architectures that an order needs."""
@@ -71,6 +73,11 @@ class Ranking:
         """Return the JSON form."""
         return {"tau": self.tau, "recipe": self.recipe, "networks": [one.to_dict() for one in self.networks]}
 
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> Ranking:
+        """Build it from :meth:`to_dict`'s form; KeyError or TypeError where it is not that."""
+        return cls(tuple(Ranked.from_dict(one) for one in value["networks"]), dict(value["recipe"]))
+
 
 def rank_run(
     run: RunFolder,
@@ -97,7 +104,7 @@ def rank_run(
         DatasetError: the data cannot be used.
     """
     if sample == 0:
-        run.write_ranking(Ranking((), {}).to_dict())
+        run.write_record(FILE, Ranking((), {}).to_dict())
         return Ranking((), {})
     plan = plan_of(run, data, device)
     bundle = load_data(plan)
@@ -139,7 +146,7 @@ def rank_run(
         ),
         asdict(recipe),
     )
-    run.write_ranking(ranking.to_dict())
+    run.write_record(FILE, ranking.to_dict())
     return ranking
 
 
@@ -149,13 +156,7 @@ def read_ranking(run: RunFolder) -> Ranking | None:
     Raises:
         RunError: the file is damaged.
     """
-    content = run.ranking()
-    if content is None:
-        return None
-    try:
-        return Ranking(tuple(Ranked.from_dict(one) for one in content["networks"]), dict(content["recipe"]))
-    except (KeyError, TypeError) as error:
-        raise RunError(f"{run.path / 'ranking.json'} is damaged: {error}") from error
+    return run.record(FILE, Ranking.from_dict)
 
 
 def _drawn(plan: SearchPlan, count: int, known: set[Any], seed: int) -> list[Genotype]:

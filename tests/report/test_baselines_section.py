@@ -37,7 +37,7 @@ def comparison() -> Comparison:
 
 def test_the_verdict_counts_seeds() -> None:
     # Half of the box's cost times (0.2 - error) / 0.2: 0.25 and 0 against 0.125 twice.
-    assert "above random in 1 of 2 seeds, by +0.0000 on average" in verdict(comparison())
+    assert "above random in 1 of 2 seeds (+0.0000 on average)" in verdict(comparison())
 
 
 def test_without_a_comparison_the_report_says_how_to_make_one(run: RunFolder) -> None:
@@ -48,7 +48,7 @@ def test_without_a_comparison_the_report_says_how_to_make_one(run: RunFolder) ->
 
 def test_a_comparison_is_in_the_report(make_run: Callable[..., RunFolder]) -> None:
     run = make_run("compared")
-    run.write_baselines(comparison().to_dict())
+    run.write_record("baselines.json", comparison().to_dict())
     drawn = page(gather(run))
     assert "Not compared" not in drawn
     section = drawn[drawn.index('id="baselines"') :]

@@ -56,7 +56,7 @@ def verdict(found: Comparison) -> str:
         gaps = found.gaps(name)
         if name != OWN and gaps:
             above = sum(gap > 0 for gap in gaps)
-            told.append(f"above {name} in {above} of {len(gaps)} seeds, by {mean(gaps):+.4f} on average")
+            told.append(f"above {name} in {above} of {len(gaps)} seeds ({mean(gaps):+.4f} on average)")
     return f"At trained accuracies the search's hypervolume is {'; '.join(told)}."
 
 
@@ -91,7 +91,7 @@ def _figures(found: Comparison) -> Html:
 def _curves(found: Comparison, figure: Callable[[Generation], float], title: str) -> Html:
     drawn = []
     for name in found.strategies:
-        # Killed searches are resumed, so that all have as many generations; without weight sharing they are others.
+        # All seeds of a strategy have as many generations; without weight sharing they are fewer than elsewhere.
         by_generation = list(
             zip(*([figure(one) for one in trial.generations] for trial in found.of(name)), strict=True)
         )
