@@ -13,13 +13,13 @@ from cars_hw.units import format_seconds
 
 SECONDS_BETWEEN_LINES = 15.0
 
+MOST_BARS = 12
+"""With more, finished ones are not shown any more: a small terminal has 24 lines."""
+
 
 def is_screen() -> bool:
     """Tell whether standard error is a terminal that can move its cursor."""
     return sys.stderr.isatty() and os.environ.get("TERM", "").lower() not in ("", "dumb", "unknown")
-
-
-MOST_BARS = 12
 
 
 class Bars:

@@ -11,6 +11,7 @@ import click
 from cars_hw.cli.bars import Bars
 from cars_hw.cli.common import (
     FOLDER,
+    STRATEGIES,
     data_of,
     data_options,
     json_option,
@@ -23,14 +24,12 @@ from cars_hw.cli.common import (
 if TYPE_CHECKING:
     from cars_hw.runs.baselines import Comparison
 
-AGAINST = ("random", "none", "speed", "size", "both", "paper", "separate")
-
 
 @click.command("baselines")
 @click.argument("run_path", metavar="RUN", type=FOLDER)
 @click.option(
     "--against",
-    type=click.Choice(AGAINST),
+    type=click.Choice(STRATEGIES),
     multiple=True,
     help="random: random search in the same SuperNet; none: plain NSGA-III; speed, size, both: other protections; "
     "paper: the paper's protection and offspring; separate: evolution without weight sharing, where the budget "

@@ -195,6 +195,27 @@ on_option = click.option(
 )
 
 
+jobs_option = click.option(
+    "--jobs",
+    type=click.IntRange(1),
+    help="Networks trained side by side, each in a process. [one a core; one on a GPU]",
+)
+
+
+PRESETS = ("quick", "cifar", "paper")
+PROTECTIONS = ("speed", "size", "both", "none")
+COSTS = ("parameters", "multiply-adds")
+STRATEGIES = ("random", "none", "speed", "size", "both", "paper", "separate")
+"""What options can be: names that are known without loading what they stand for; a test holds them against it."""
+
+
+def preset_option(help_text: str) -> Callable[[Command], Command]:
+    """Return the option that names a preset; the command gets ``preset_name``."""
+    return click.option(
+        "--preset", "preset_name", type=click.Choice(PRESETS), default="quick", show_default=True, help=help_text
+    )
+
+
 tensorboard_option = click.option(
     "--tensorboard", is_flag=True, help="Write figures for TensorBoard into RUN/tensorboard as well."
 )

@@ -10,13 +10,17 @@ import click
 
 from cars_hw.cli.bars import Bars
 from cars_hw.cli.common import (
+    COSTS,
     FILE,
     FOLDER,
+    PROTECTIONS,
     data_of,
     data_options,
+    jobs_option,
     json_option,
     network_options,
     on_option,
+    preset_option,
     print_json,
     print_table,
     spec_of,
@@ -90,17 +94,10 @@ def tables(
 @click.option("--table", "table_path", type=FILE, help="Sizes are latencies by this table; the network is its own.")
 @click.option(
     "--cost",
-    type=click.Choice(["parameters", "multiply-adds"]),
+    type=click.Choice(COSTS),
     help="What sizes are without a table. [parameters]",
 )
-@click.option(
-    "--preset",
-    "preset_name",
-    type=click.Choice(["quick", "cifar", "paper"]),
-    default="quick",
-    show_default=True,
-    help="Settings of the searches, and the recipe of the networks that are trained alone.",
-)
+@preset_option("Settings of the searches, and the recipe of the networks that are trained alone.")
 @click.option(
     "--generations",
     type=click.IntRange(2),
@@ -113,7 +110,7 @@ def tables(
 @click.option(
     "--protect",
     "protections",
-    type=click.Choice(["speed", "size", "both"]),
+    type=click.Choice([name for name in PROTECTIONS if name != "none"]),
     multiple=True,
     help="Beside none. Repeatable. [the preset's own, and speed]",
 )
@@ -215,7 +212,7 @@ def trap(
     show_default=True,
     help="Decides the first weights of what is trained, and the order of images.",
 )
-@click.option("--jobs", type=click.IntRange(1), help="Networks of cells side by side. [one a core]")
+@jobs_option
 @threads_option
 @click.option("--sessions", type=click.IntRange(1), default=5, show_default=True, help="Fresh sessions a network.")
 @click.option("--out", type=FOLDER, help="Where everything goes. [RUN/comparison]")

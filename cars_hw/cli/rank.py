@@ -12,6 +12,7 @@ from cars_hw.cli.common import (
     FOLDER,
     data_of,
     data_options,
+    jobs_option,
     json_option,
     on_option,
     percent,
@@ -42,11 +43,7 @@ from cars_hw.cli.common import (
     show_default=True,
     help="Decides which random architectures these are, and their training.",
 )
-@click.option(
-    "--jobs",
-    type=click.IntRange(1),
-    help="Networks trained side by side, each in a process. [one a core; one on a GPU]",
-)
+@jobs_option
 @on_option
 @json_option
 def command(

@@ -13,15 +13,18 @@ import click
 from cars_hw.cli.bars import Bars
 from cars_hw.cli.baselines import print_comparison
 from cars_hw.cli.common import (
+    COSTS,
     FILE,
     FOLDER,
     LATENCY,
+    PROTECTIONS,
     data_options,
     json_option,
     milliseconds,
     network_options,
     on_option,
     percent,
+    preset_option,
     print_json,
     print_table,
     spec_of,
@@ -43,8 +46,6 @@ if TYPE_CHECKING:
     from cars_hw.runs.folder import FrontNetwork, RunFolder
     from cars_hw.runs.plan import SearchPlan
     from cars_hw.training.ranks import Ranks
-
-PROTECTIONS = ("speed", "size", "both", "none")
 
 
 @click.command("search")
@@ -69,18 +70,11 @@ PROTECTIONS = ("speed", "size", "both", "none")
 @click.option(
     "--cost",
     "costs",
-    type=click.Choice(["parameters", "multiply-adds"]),
+    type=click.Choice(COSTS),
     multiple=True,
     help="Minimise this too. Repeatable.",
 )
-@click.option(
-    "--preset",
-    "preset_name",
-    type=click.Choice(["quick", "cifar", "paper"]),
-    default="quick",
-    show_default=True,
-    help="quick: minutes on a CPU; cifar: hours on a GPU; paper: the paper's settings.",
-)
+@preset_option("quick: minutes on a CPU; cifar: hours on a GPU; paper: the paper's settings.")
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "int8"]),

@@ -16,6 +16,7 @@ from cars_hw.cli.common import (
     Named,
     data_of,
     data_options,
+    jobs_option,
     json_option,
     on_option,
     percent,
@@ -83,11 +84,7 @@ CHANGES = ("epochs", "batch_size", "learning_rate", "ema", "hold_out", "precisio
     show_default=True,
     help="Decides the order and variation of images, drop-path, and the weights that are not inherited.",
 )
-@click.option(
-    "--jobs",
-    type=click.IntRange(1),
-    help="Networks trained side by side, each in a process. [one a core; one on a GPU]",
-)
+@jobs_option
 @click.option("--from-scratch", is_flag=True, help="Start from fresh weights, and not from the shared ones.")
 @tensorboard_option
 @on_option

@@ -6,18 +6,24 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from xml.etree import ElementTree
 
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
+from cars_hw.cli import common
 from cars_hw.cli.main import main
 from cars_hw.devices import FakeDevice, MeasurePlan
+from cars_hw.evolution.pnsga3 import Protection
+from cars_hw.evolution.strategies import OWN, STRATEGIES
 from cars_hw.latency import profile
 from cars_hw.latency.sealed import checksum
+from cars_hw.presets import PRESETS
+from cars_hw.runs.baselines import SEPARATE
 from cars_hw.runs.folder import FrontNetwork, RunFolder
+from cars_hw.runs.plan import COSTS
 from cars_hw.spec import NetworkSpec
 from cars_hw.zoo import zoo
 
@@ -401,3 +407,10 @@ def test_a_missed_budget_is_an_error_of_verify(
     assert run("export", out).exit_code == 0
     monkeypatch.setattr("cars_hw.devices.open_device", lambda *_: FakeDevice(speed=0.01))
     fails(run("verify", out, "--device", "fake"), 1, "1 of 1 models exceed the budget")
+
+
+def test_the_names_that_options_take_are_those_that_there_are() -> None:
+    assert tuple(PRESETS) == common.PRESETS
+    assert set(common.PROTECTIONS) == set(get_args(Protection))
+    assert common.COSTS == COSTS
+    assert {OWN, *common.STRATEGIES} == {*STRATEGIES, SEPARATE}
