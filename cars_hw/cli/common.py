@@ -16,6 +16,8 @@ from cars_hw.units import parse_latency
 from cars_hw.zoo import resolve
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from cars_hw.latency import LatencyTable
     from cars_hw.runs.plan import DataSource
 
@@ -239,20 +241,27 @@ def print_json(value: Any) -> None:  # noqa: ANN401 -- whatever json can hold
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table; the first column is text, the others are figures."""
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
-    for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index else "left", no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
     console = Console()
     # Into a file or a pipe a table is as wide as it is.
     if not console.is_terminal:
         console = Console(width=240)
-    console.print(table)
+    console.print(table_of(title, columns, rows))
+
+
+def table_of(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """Return the table: where it is too wide for a terminal, titles are broken into lines, and cells are whole."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    for index, column in enumerate(columns):
+        widest = max((len(row[index]) for row in rows), default=0)
+        table.add_column(column, justify="right" if index else "left", min_width=widest)
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def percent(fraction: float | None, digits: int = 1) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from xml.etree import ElementTree
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
+from rich.console import Console
 
 from cars_hw.cli import common
 from cars_hw.cli.main import main
@@ -414,3 +416,22 @@ def test_the_names_that_options_take_are_those_that_there_are() -> None:
     assert set(common.PROTECTIONS) == set(get_args(Protection))
     assert common.COSTS == COSTS
     assert {OWN, *common.STRATEGIES} == {*STRATEGIES, SEPARATE}
+
+
+def test_in_a_narrow_terminal_titles_are_broken_and_not_what_stands_below() -> None:
+    columns = [
+        "network",
+        "accuracy (shared)",
+        "parameters",
+        "multiply-adds",
+        "latency on ort",
+        "upper bound",
+        "measured",
+    ]
+    cells = ["net-01", "72.5%", "37,106", "4,703,712", "0.1339 ms", "0.1439 ms", "0.1376 ms"]
+    console = Console(width=80, file=io.StringIO())
+    console.print(common.table_of("Pareto front", columns, [cells]))
+    assert isinstance(console.file, io.StringIO)
+    lines = console.file.getvalue().splitlines()
+    assert any(all(cell in line for cell in cells) for line in lines)
+    assert max(map(len, lines)) <= 80
