@@ -117,6 +117,9 @@ def tables(
 @click.option("--epochs", type=click.IntRange(1), help="Of the networks that are trained alone. [the recipe's]")
 @click.option("--proxy", is_flag=True, help="Search on other data than the network ships for, as the paper does.")
 @click.option("--out", type=FOLDER, required=True, help="Where everything goes. The same command goes on there.")
+@click.option(
+    "--jobs", type=click.IntRange(1), help="Searches and trainings side by side. [one a core; one on a GPU]"
+)
 @on_option
 @json_option
 @network_options
@@ -134,6 +137,7 @@ def trap(
     epochs: int | None,
     proxy: bool,
     out: Path,
+    jobs: int | None,
     on: str,
     as_json: bool,
     **network: Any,  # noqa: ANN401 -- the options of network_options
@@ -178,7 +182,8 @@ def trap(
             protections=protections or tuple(dict.fromkeys((preset.evolution.protection, "speed"))),
             seeds=seeds,
             recipe=recipe,
-            progress=bars.update,
+            jobs=jobs,
+            heard=bars.update,
             say=bars.say,
         )
     if as_json:

@@ -12,14 +12,14 @@ from cars_hw.evolution.pnsga3 import Protection
 from cars_hw.experiments.curves import LearningCurve, Training, learning_curve, three_sizes
 from cars_hw.experiments.page import curves_figure, page, paragraphs
 from cars_hw.files import write_json, write_text
-from cars_hw.progress import Progress, silent
+from cars_hw.genotype import Genotype
 from cars_hw.report.curves import Curve
 from cars_hw.report.markup import Html, join, table
 from cars_hw.report.words import figure, percent
 from cars_hw.runs.folder import RunFolder
 from cars_hw.runs.plan import SearchPlan, configuration
 from cars_hw.runs.search import cost_objectives, load_data, run_search, supernet_spec
-from cars_hw.runs.workers import Said
+from cars_hw.runs.workers import Heard, Said, default_jobs, side_by_side
 from cars_hw.training.settings import Recipe
 
 PLAIN: Final[Protection] = "none"
@@ -144,15 +144,17 @@ def small_model_trap(
     protections: Sequence[Protection] = ("size", "speed"),
     seeds: int = 1,
     recipe: Recipe | None = None,
-    progress: Progress = silent,
+    jobs: int | None = None,
+    heard: Heard = lambda _name, _done, _total: None,
     say: Said = lambda _line: None,
 ) -> Trap:
     """Search by ``plan`` without protection and under each of ``protections``, and train three sizes alone.
 
     Searches differ in nothing but their protection and their seed, 0 to ``seeds`` - 1; each is a run folder below
     ``out``. The three networks are the smallest, the middle and the largest of 300 that are drawn; they have
-    the SuperNet's channels and cells, and are trained by ``recipe`` (the preset's unless given). What is there is
-    not done again, and what was killed goes on. The result is written to ``out`` as ``small-model-trap.json`` and
+    the SuperNet's channels and cells, and are trained by ``recipe`` (the preset's unless given). ``jobs`` searches
+    and trainings are worked on side by side, on a CPU one a core by default. What is there is not done again, and
+    what was killed goes on. The result is written to ``out`` as ``small-model-trap.json`` and
     ``small-model-trap.html``.
 
     Raises:
@@ -161,30 +163,68 @@ def small_model_trap(
         TrainingError: the loss of a network is no longer a number.
     """
     objective = cost_objectives(plan)[0]
-    searches = []
-    for protection in dict.fromkeys((PLAIN, *protections)):
-        for seed in range(seeds):
-            name = f"{protection}-{seed}"
-            folder = out / "searches" / name
-            run = run_search(
-                with_protection(plan, protection, seed),
-                folder,
-                resume=(folder / "run.json").is_file(),
-                progress=lambda stage, done, total, name=name: progress(f"{name}, {stage}", done, total),  # type: ignore[misc]
-            )
-            searches.append(Moved(protection, seed, sizes_of(run)))
-    data = load_data(plan)
-    spec = supernet_spec(plan, data)
-    settings = Training(spec, data, recipe or plan.preset.recipe, plan.seed, plan.device)
-    curves = [
-        learning_curve(name, genotype, settings, out / "curves", heard=progress, say=say)
-        for name, genotype in three_sizes(plan.space, spec, plan.seed).items()
+    searches = {
+        f"{protection}-{seed}": with_protection(plan, protection, seed)
+        for protection in dict.fromkeys((PLAIN, *protections))
+        for seed in range(seeds)
+    }
+    spec = supernet_spec(plan, load_data(plan))
+    networks = three_sizes(plan.space, spec, plan.seed)
+    recipe = recipe or plan.preset.recipe
+    tasks = [_Task(out, name, planned, None, recipe) for name, planned in searches.items()]
+    tasks += [_Task(out, name, plan, genotype, recipe) for name, genotype in networks.items()]
+    jobs = jobs or default_jobs(plan.device, len(tasks))
+    if jobs == 1:
+        for task in tasks:
+            _work(task, heard, say)
+    else:
+        side_by_side(_work, tasks, jobs, heard, say)
+    moved = [
+        Moved(planned.preset.evolution.protection, planned.seed, sizes_of(RunFolder(out / "searches" / name)))
+        for name, planned in searches.items()
     ]
-    trap = Trap(objective.name, objective.unit, tuple(searches), tuple(curves))
-    configured = {**configuration(plan), "recipe": asdict(settings.recipe)}
+    # All are there, so that nothing is trained.
+    curves = [_curve(_Task(out, name, plan, genotype, recipe)) for name, genotype in networks.items()]
+    trap = Trap(objective.name, objective.unit, tuple(moved), tuple(curves))
+    configured = {**configuration(plan), "recipe": asdict(recipe)}
     write_json(out / "small-model-trap.json", {"configuration": configured, **trap.to_dict()})
     write_text(out / "small-model-trap.html", draw(trap, plan))
     return trap
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A search by ``plan``, or the training of ``genotype`` alone."""
+
+    out: Path
+    name: str
+    plan: SearchPlan
+    genotype: Genotype | None
+    recipe: Recipe
+
+
+def _work(task: _Task, heard: Heard, say: Said) -> None:
+    if task.genotype is not None:
+        _curve(task, heard, say)
+        return
+    folder = task.out / "searches" / task.name
+    run_search(
+        task.plan,
+        folder,
+        resume=(folder / "run.json").is_file(),
+        progress=lambda stage, done, total: heard(f"{task.name}, {stage}", done, total),
+    )
+
+
+def _curve(
+    task: _Task,
+    heard: Heard = lambda _name, _done, _total: None,
+    say: Said = lambda _line: None,
+) -> LearningCurve:
+    assert task.genotype is not None
+    data = load_data(task.plan)
+    training = Training(supernet_spec(task.plan, data), data, task.recipe, task.plan.seed, task.plan.device)
+    return learning_curve(task.name, task.genotype, training, task.out / "curves", heard=heard, say=say)
 
 
 def with_protection(plan: SearchPlan, protection: Protection, seed: int) -> SearchPlan:

@@ -112,7 +112,7 @@ def test_the_sizes_are_the_ends_and_the_middle_of_what_is_drawn() -> None:
 def test_searches_and_curves_are_written_and_not_done_again(
     plan: SearchPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = small_model_trap(plan, tmp_path / "out", protections=("size",))
+    found = small_model_trap(plan, tmp_path / "out", protections=("size",), jobs=1)
     assert [(one.protection, one.seed) for one in found.searches] == [("none", 0), ("size", 0)]
     assert all([size.generation for size in one.sizes] == [1, 2] for one in found.searches)
     assert [len(curve.accuracies) for curve in found.curves] == [2, 2, 2]
@@ -135,9 +135,19 @@ def test_searches_and_curves_are_written_and_not_done_again(
 
     monkeypatch.setattr(curves, "_train", fail)
     monkeypatch.setattr("cars_hw.evolution.search.Search.run", fail)
-    assert small_model_trap(plan, tmp_path / "out", protections=("size",)) == found
+    assert small_model_trap(plan, tmp_path / "out", protections=("size",), jobs=1) == found
     with pytest.raises(RunError, match="begun with"):
-        small_model_trap(replace(plan, costs=("multiply-adds",)), tmp_path / "out", protections=("size",))
+        small_model_trap(replace(plan, costs=("multiply-adds",)), tmp_path / "out", protections=("size",), jobs=1)
+
+
+def test_side_by_side_it_comes_to_the_same(plan: SearchPlan, tmp_path: Path) -> None:
+    names: set[str] = set()
+    heard = lambda name, _done, _total: names.add(name)  # noqa: E731
+    found = small_model_trap(
+        plan, tmp_path / "two", protections=("size",), jobs=2, heard=lambda name, *_: names.add(name)
+    )
+    assert found == small_model_trap(plan, tmp_path / "one", protections=("size",), jobs=1)
+    assert {"none-0, generations", "size-0, generations", "small", "large"} <= names
 
 
 def test_a_killed_training_goes_on_to_the_same_curve(
@@ -191,12 +201,15 @@ def test_the_command_plans_what_it_is_told_and_prints_what_was_found(
 
     monkeypatch.setattr(trap, "small_model_trap", played)
     arguments = ["experiment", "small-model-trap", "--generations", "7", "--population", "4", "--epochs", "2"]
-    result = CliRunner().invoke(main, [*arguments, "--seeds", "3", "--on", "cpu", "--out", str(tmp_path)])
+    result = CliRunner().invoke(
+        main, [*arguments, "--seeds", "3", "--jobs", "2", "--on", "cpu", "--out", str(tmp_path)]
+    )
     assert result.exit_code == 0, result.output
     plan = told["plan"]
     assert (plan.preset.evolution.generations, plan.preset.evolution.population) == (7, 4)
     assert (plan.network, plan.costs, plan.data.source) == (NETWORKS["quick"], ("parameters",), "fashion-mini")
     assert (told["protections"], told["seeds"], told["recipe"].epochs) == (("size", "speed"), 3, 2)
+    assert told["jobs"] == 2
     for words in (
         "none (NSGA-III), 0",
         "size, 0",
