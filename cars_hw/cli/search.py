@@ -129,6 +129,12 @@ if TYPE_CHECKING:
     help="Share of offspring that are drawn afresh; mutation and crossover halve the rest. [the preset's]",
 )
 @click.option(
+    "--uniform-share",
+    type=click.FloatRange(0, 1),
+    help="Share of the architectures in training that are drawn uniformly after the warm-up too, instead of from "
+    "the population. [the preset's]",
+)
+@click.option(
     "--measure/--no-measure",
     default=True,
     show_default=True,
@@ -377,6 +383,8 @@ def _changed_preset(name: str, options: dict[str, Any]) -> Preset:
     }
     if options["protect"] is not None:
         evolution["protection"] = options["protect"]
+    if options["uniform_share"] is not None:
+        evolution["uniform_draws"] = options["uniform_share"]
     share = options["random_share"]
     if share is not None:
         rest = (1 - share) / 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -48,16 +48,14 @@ class SharedWeights(Protocol):
         """Take up the state that :meth:`state` returned."""
 
 
-Sampling = Literal["population", "uniform"]
-"""What the shared weights are trained on after the warm-up: the population, or whatever the space holds."""
-
-
 @dataclass(frozen=True)
 class EvolutionSettings:
     """How long, how many, who is protected, and on what the weights are trained.
 
     ``epochs`` in all, of which ``warmup_epochs`` come first; then a generation is one architecture step and
-    ``epochs_per_generation`` epochs of parameter steps. Raises ValueError for a setting that makes no sense.
+    ``epochs_per_generation`` epochs of parameter steps. Those train the population, but for a fraction of
+    ``uniform_draws``, which is drawn from the whole space as in the warm-up. Raises ValueError for a setting that
+    makes no sense.
     """
 
     population: int = 128
@@ -66,11 +64,11 @@ class EvolutionSettings:
     epochs_per_generation: int = 10
     protection: Protection = "speed"
     rates: VariationRates = field(default_factory=VariationRates)
-    sampling: Sampling = "population"
+    uniform_draws: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.sampling not in get_args(Sampling):
-            raise ValueError(f"unknown sampling '{self.sampling}'; known: {', '.join(get_args(Sampling))}")
+        if not 0 <= self.uniform_draws <= 1:
+            raise ValueError(f"the share of uniform draws is a fraction, not {self.uniform_draws}")
         if min(self.population, self.epochs, self.warmup_epochs, self.epochs_per_generation) < 1:
             raise ValueError("population, epochs, warm-up and epochs a generation must be at least 1")
         if self.generations < 1:
@@ -225,11 +223,13 @@ class Search:
         return [candidates[row] for row in rows]
 
     def draw(self, count: int) -> list[Genotype]:
-        """Draw ``count`` architectures of the population without replacement (Eq. 3's B), or of the space."""
-        if self.settings.sampling == "uniform":
-            return [self.space.sample(self.rng) for _ in range(count)]
-        chosen = self.rng.choice(len(self.population), size=min(count, len(self.population)), replace=False)
-        return [self.population[int(index)].genotype for index in chosen]
+        """Draw ``count`` architectures of the population without replacement (Eq. 3's B), or some of the space."""
+        share = self.settings.uniform_draws
+        foreign = int(self.rng.binomial(count, share)) if share else 0
+        wanted = min(count - foreign, len(self.population))
+        chosen = self.rng.choice(len(self.population), size=wanted, replace=False)
+        drawn = [self.population[int(index)].genotype for index in chosen]
+        return drawn + [self.space.sample(self.rng) for _ in range(foreign)]
 
     def finalists(self) -> list[Member]:
         """Return who may enter the front, under the final weights and on all validation images.

@@ -24,7 +24,7 @@ def _random(settings: EvolutionSettings) -> EvolutionSettings:
     return replace(
         settings,
         protection="none",
-        sampling="uniform",
+        uniform_draws=1.0,
         rates=replace(settings.rates, mutation=0.0, crossover=0.0, random=1.0),
     )
 
@@ -42,9 +42,17 @@ STRATEGIES: Final[Mapping[str, Strategy]] = MappingProxyType(
         "speed": Strategy("protects who learns fast", lambda settings: replace(settings, protection="speed")),
         "size": Strategy("protects large networks", lambda settings: replace(settings, protection="size")),
         "both": Strategy("protects both", lambda settings: replace(settings, protection="both")),
+        "fresh": Strategy(
+            "half of the offspring are fresh draws",
+            lambda settings: replace(settings, rates=VariationRates()),
+        ),
+        "population": Strategy(
+            "weights are trained on the population alone",
+            lambda settings: replace(settings, uniform_draws=0.0),
+        ),
         "paper": Strategy(
-            "the paper's: speed is protected, half of the offspring are fresh",
-            lambda settings: replace(settings, protection="speed", rates=VariationRates()),
+            "the paper's: speed is protected, half of the offspring are fresh, only the population is trained",
+            lambda settings: replace(settings, protection="speed", rates=VariationRates(), uniform_draws=0.0),
         ),
     }
 )

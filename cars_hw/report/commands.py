@@ -23,6 +23,7 @@ EVOLUTION_OPTIONS = {
     "warmup_epochs": "--warmup-epochs",
     "epochs_per_generation": "--epochs-per-generation",
     "protection": "--protect",
+    "uniform_draws": "--uniform-share",
 }
 TRAINING_OPTIONS = {"architectures": "--architectures", "batch_size": "--batch-size"}
 RECIPE_OPTIONS = ("epochs", "batch_size", "learning_rate", "ema", "hold_out", "precision")

@@ -76,6 +76,7 @@ def make_search(
     seed: int = 0,
     population: int = 8,
     epochs: int = 9,
+    uniform_draws: float = 0.0,
 ) -> tuple[Search, ToyWeights]:
     objectives = [CostObjective("multiply-adds", "M", megas, limit=limit)]
     settings = EvolutionSettings(
@@ -85,6 +86,7 @@ def make_search(
         epochs_per_generation=2,
         protection=protection,
         rates=VariationRates(mutation=0.45, crossover=0.45, random=0.1),
+        uniform_draws=uniform_draws,
     )
     weights = ToyWeights()
     return Search(SPACE, objectives, weights, settings, seed=seed, anchor=LEAN), weights
@@ -122,6 +124,24 @@ def test_the_warm_up_draws_from_the_space_and_then_only_from_the_population() ->
         assert len(set(step)) == 2
 
 
+@pytest.mark.parametrize("share", [0.25, 1.0])
+def test_a_share_of_the_architectures_in_training_is_drawn_from_the_space(share: float) -> None:
+    search, _weights = make_search(uniform_draws=share)
+    for _ in range(3):
+        search.warm_up()
+    search.evolve()
+    members = {member.genotype for member in search.population}
+    foreign = []
+    for _ in range(200):
+        step = search.draw(2)
+        assert len(set(step)) == 2
+        foreign += [genotype for genotype in step if genotype not in members]
+    # Binomial: four standard deviations of 400 draws are below 0.09.
+    assert len(foreign) / 400 == pytest.approx(share, abs=0.09 if share < 1 else 0)
+    # The next ones are others, not the same again.
+    assert len({genotype.key() for genotype in foreign}) == len(foreign)
+
+
 def test_newcomers_are_measured_under_the_weights_before_and_parents_keep_their_record() -> None:
     search, weights = make_search()
     for _ in range(3):
@@ -138,6 +158,12 @@ def test_newcomers_are_measured_under_the_weights_before_and_parents_keep_their_
         assert member.gain == pytest.approx(now - expected)
     asked_before = [call[1] for call in weights.calls if call[0] == "evaluate" and call[2]][-1]
     assert set(asked_before).isdisjoint(parents)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])
+def test_a_share_of_uniform_draws_is_a_fraction(share: float) -> None:
+    with pytest.raises(ValueError, match="is a fraction, not"):
+        EvolutionSettings(uniform_draws=share)
 
 
 def test_what_exceeds_the_budget_is_never_evaluated_or_trained() -> None:

@@ -142,7 +142,6 @@ def test_searches_and_curves_are_written_and_not_done_again(
 
 def test_side_by_side_it_comes_to_the_same(plan: SearchPlan, tmp_path: Path) -> None:
     names: set[str] = set()
-    heard = lambda name, _done, _total: names.add(name)  # noqa: E731
     found = small_model_trap(
         plan, tmp_path / "two", protections=("size",), jobs=2, heard=lambda name, *_: names.add(name)
     )

@@ -206,12 +206,14 @@ def test_settings_lead_back_to_their_preset_and_its_options() -> None:
     for name in PRESETS:
         assert preset_options(kept(name)) == (["--preset", name], [])
     changed = kept("quick")
-    changed["evolution"] |= {"population": 8, "protection": "both"}
+    changed["evolution"] |= {"population": 8, "protection": "both", "uniform_draws": 0.3}
     changed["evolution"]["rates"] = {"mutation": 0.4, "crossover": 0.4, "random": 0.2, "node": 0.5}
     changed["training"]["batch_size"] = 64
     options, beyond = preset_options(changed)
     assert options[:2] == ["--preset", "quick"]
-    assert " ".join(options[2:]) == "--population 8 --protect both --random-share 0.2 --batch-size 64"
+    assert " ".join(options[2:]) == (
+        "--population 8 --protect both --random-share 0.2 --uniform-share 0.3 --batch-size 64"
+    )
     assert beyond == []
     changed["training"]["momentum"] = 0.8
     assert preset_options(changed)[1] == ["training.momentum = 0.8"]

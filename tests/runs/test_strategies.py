@@ -62,7 +62,7 @@ def test_each_strategy_searches_with_the_run_s_budget(searched: tuple[RunFolder,
         folder = RunFolder.open(run.path / "baselines" / f"{trial.strategy}-{trial.seed}")
         wanted = STRATEGIES[trial.strategy].changed(plan.preset.evolution)
         assert folder.configuration["evolution"]["protection"] == wanted.protection
-        assert folder.configuration["evolution"]["sampling"] == wanted.sampling
+        assert folder.configuration["evolution"]["uniform_draws"] == wanted.uniform_draws
         assert folder.configuration["seed"] == trial.seed
         assert len(trial.generations) == len(folder.history()) == 2
         assert folder.configuration["budgets"] == run.configuration["budgets"]
@@ -118,7 +118,7 @@ def test_an_architecture_without_sharing_learns_alone(
 def test_random_search_draws_everything_afresh_and_trains_on_uniform_draws() -> None:
     own = EvolutionSettings(4, epochs=3, warmup_epochs=1, epochs_per_generation=1, protection="size")
     changed = STRATEGIES["random"].changed(own)
-    assert (changed.rates.random, changed.sampling, changed.protection) == (1.0, "uniform", "none")
+    assert (changed.rates.random, changed.uniform_draws, changed.protection) == (1.0, 1.0, "none")
     assert (changed.population, changed.generations) == (own.population, own.generations)
     assert STRATEGIES["paper"].changed(own).rates.random == 0.5
 
