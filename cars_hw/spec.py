@@ -169,8 +169,9 @@ NETWORKS: Final[dict[str, NetworkSpec]] = {
     "cifar": NetworkSpec(channels=36, layers=20, resolution=(32, 32)),
     "imagenet": NetworkSpec(channels=48, layers=14, resolution=(224, 224), classes=1000, stem="imagenet"),
     "quick": NetworkSpec(channels=8, layers=5, resolution=(28, 28), in_channels=1),
+    "tiny": NetworkSpec(channels=8, layers=3, resolution=(14, 14), in_channels=1),
 }
-"""The networks that have a name: the paper's two, and the small one of the quickstart."""
+"""The networks that have a name: the paper's two, the small one of the quickstart, and one for many searches."""
 
 
 def named_network(name: str) -> NetworkSpec:

@@ -103,15 +103,15 @@ threads_option = click.option(
 )
 
 
-def network_options(command: Command) -> Command:
-    """Add the options that say which network ships; the command gets ``spec``, a NetworkSpec."""
+def network_options_with(default: str) -> Callable[[Command], Command]:
+    """Return what adds the options that say which network ships, ``default`` unless told; see :func:`spec_of`."""
     options = (
         click.option(
             "--network",
             type=click.Choice(list(NETWORKS)),
-            default="quick",
+            default=default,
             show_default=True,
-            help="The network that ships: the paper's two, or a small one for 28x28 grey images.",
+            help="The network that ships: the paper's two, or a small one for grey images of 28x28, or of 14x14.",
         ),
         click.option(
             "--channels",
@@ -129,9 +129,16 @@ def network_options(command: Command) -> Command:
         ),
         click.option("--classes", type=click.IntRange(2), help="Number of classes. [--network's]"),
     )
-    for option in reversed(options):
-        command = option(command)
-    return command
+
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+network_options = network_options_with("quick")
 
 
 def spec_of(
@@ -143,7 +150,7 @@ def spec_of(
     in_channels: int | None,
     classes: int | None,
 ) -> NetworkSpec:
-    """Return the network that :func:`network_options` describe."""
+    """Return the network that :func:`network_options_with`'s options describe."""
     return named_network(network).with_changes(
         channels=channels, layers=layers, resolution=resolution, in_channels=in_channels, classes=classes
     )
@@ -207,7 +214,7 @@ jobs_option = click.option(
 PRESETS = ("quick", "cifar", "paper")
 PROTECTIONS = ("speed", "size", "both", "none")
 COSTS = ("parameters", "multiply-adds")
-STRATEGIES = ("random", "none", "speed", "size", "both", "paper", "separate")
+STRATEGIES = ("random", "none", "speed", "size", "both", "fresh", "mixed", "paper", "separate")
 """What options can be: names that are known without loading what they stand for; a test holds them against it."""
 
 

@@ -18,7 +18,7 @@ from cars_hw.cli.common import (
     data_options,
     jobs_option,
     json_option,
-    network_options,
+    network_options_with,
     on_option,
     preset_option,
     print_json,
@@ -122,7 +122,7 @@ def tables(
 )
 @on_option
 @json_option
-@network_options
+@network_options_with("tiny")
 def trap(
     data: str,
     data_root: Path | None,
@@ -140,7 +140,7 @@ def trap(
     jobs: int | None,
     on: str,
     as_json: bool,
-    **network: Any,  # noqa: ANN401 -- the options of network_options
+    **network: Any,  # noqa: ANN401 -- those of network_options_with
 ) -> None:
     """Figures 2 and 3: does a population that nothing protects lose its large networks?
 

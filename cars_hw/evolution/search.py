@@ -225,7 +225,7 @@ class Search:
     def draw(self, count: int) -> list[Genotype]:
         """Draw ``count`` architectures of the population without replacement (Eq. 3's B), or some of the space."""
         share = self.settings.uniform_draws
-        foreign = int(self.rng.binomial(count, share)) if share else 0
+        foreign = count if share == 1 else int(self.rng.binomial(count, share)) if share else 0
         wanted = min(count - foreign, len(self.population))
         chosen = self.rng.choice(len(self.population), size=wanted, replace=False)
         drawn = [self.population[int(index)].genotype for index in chosen]

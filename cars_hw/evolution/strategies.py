@@ -46,9 +46,9 @@ STRATEGIES: Final[Mapping[str, Strategy]] = MappingProxyType(
             "half of the offspring are fresh draws",
             lambda settings: replace(settings, rates=VariationRates()),
         ),
-        "population": Strategy(
-            "weights are trained on the population alone",
-            lambda settings: replace(settings, uniform_draws=0.0),
+        "mixed": Strategy(
+            "half of the architectures in training are drawn from the whole space",
+            lambda settings: replace(settings, uniform_draws=0.5),
         ),
         "paper": Strategy(
             "the paper's: speed is protected, half of the offspring are fresh, only the population is trained",

@@ -13,7 +13,7 @@ def test_the_named_networks_are_the_papers() -> None:
     assert NETWORKS["cifar"] == NetworkSpec(36, 20, (32, 32), 3, 10, "cifar")
     assert NETWORKS["imagenet"] == NetworkSpec(48, 14, (224, 224), 3, 1000, "imagenet")
     assert named_network("quick") is NETWORKS["quick"]
-    with pytest.raises(SpecError, match="unknown network 'large'; known: cifar, imagenet, quick"):
+    with pytest.raises(SpecError, match="unknown network 'large'; known: cifar, imagenet, quick, tiny"):
         named_network("large")
 
 

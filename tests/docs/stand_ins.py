@@ -32,7 +32,12 @@ from cars_hw.training.recipes import RECIPES
 
 GREY = NetworkSpec(4, 3, (8, 8), 1)
 COLOUR = NetworkSpec(4, 3, (8, 8), 3)
-SMALL_NETWORKS = {"quick": GREY, "cifar": COLOUR, "imagenet": replace(COLOUR, resolution=(32, 32), stem="imagenet")}
+SMALL_NETWORKS = {
+    "quick": GREY,
+    "tiny": GREY,
+    "cifar": COLOUR,
+    "imagenet": replace(COLOUR, resolution=(32, 32), stem="imagenet"),
+}
 
 TRAINING_IMAGES, TEST_IMAGES = 120, 40
 

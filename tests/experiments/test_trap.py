@@ -206,7 +206,7 @@ def test_the_command_plans_what_it_is_told_and_prints_what_was_found(
     assert result.exit_code == 0, result.output
     plan = told["plan"]
     assert (plan.preset.evolution.generations, plan.preset.evolution.population) == (7, 4)
-    assert (plan.network, plan.costs, plan.data.source) == (NETWORKS["quick"], ("parameters",), "fashion-mini")
+    assert (plan.network, plan.costs, plan.data.source) == (NETWORKS["tiny"], ("parameters",), "fashion-mini")
     assert (told["protections"], told["seeds"], told["recipe"].epochs) == (("size", "speed"), 3, 2)
     assert told["jobs"] == 2
     for words in (

@@ -177,8 +177,8 @@ def test_struck_networks_and_what_int8_does_are_told(run: RunFolder) -> None:
 def test_the_quickstart_is_repeated_by_its_own_commands(run: RunFolder) -> None:
     commands = [command for step in steps(gather(run)) for command in step.commands]
     assert commands == [
-        "cars-hw profile --device fake --network quick --channels 4 --layers 3 --resolution 8x8 --classes 3 "
-        "--calibration 8 --out table-fake.json",
+        "cars-hw profile --device fake --network tiny --channels 4 --resolution 8x8 --classes 3 --calibration 8 "
+        "--out table-fake.json",
         "cars-hw search --data fashion-mini --table run/tables/0.json --latency 0.5ms --preset quick "
         "--out run-again",
         "cars-hw train run-again --top 3",
