@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.resources import files
 from typing import Final, NamedTuple
 
 from cars_hw.report.charts import Box, place_labels
 from cars_hw.report.curves import Curve, draw_curves, key, names_of
+from cars_hw.report.document import document
 from cars_hw.report.markup import Html, join, tag
 from cars_hw.report.plot import NARROW, WIDE, Axes, Frame, drawing
-
-POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
-"""The browser itself sees to it that the page fetches nothing and runs nothing."""
 
 STYLE: Final = (
     ".spot{stroke:var(--mark);stroke-width:2}"
@@ -38,19 +35,9 @@ class Dot(NamedTuple):
 
 def page(title: str, subtitle: str, sections: Sequence[tuple[str, Html]]) -> str:
     """Return the page of ``sections``, each a title and what is in it: HTML that needs nothing else."""
-    style = Html(files("cars_hw.report").joinpath("style.css").read_text(encoding="utf-8") + STYLE)
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
-        tag("meta", name="viewport", content="width=device-width,initial-scale=1"),
-        tag("meta", name="color-scheme", content="light dark"),
-        tag("title", f"{title} - cars-hw"),
-        tag("style", style),
-    )
     header = tag("header", tag("h1", title), tag("p", subtitle))
     main = tag("main", *(tag("section", tag("h2", name), content) for name, content in sections))
-    return f"<!doctype html>\n{tag('html', head, tag('body', header, main), lang='en')}\n"
+    return document(title, [header, main], style=STYLE)
 
 
 def curves_figure(

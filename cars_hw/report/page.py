@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.resources import files
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from cars_hw.files import write_text
+from cars_hw.report.document import document
 from cars_hw.report.facts import Facts, gather
 from cars_hw.report.markup import Html, join, tag, text
 from cars_hw.report.sections import (
@@ -23,9 +23,6 @@ from cars_hw.report.sections import (
 )
 from cars_hw.report.words import milliseconds
 from cars_hw.runs.folder import RunFolder
-
-POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
-"""The browser itself sees to it that the page fetches nothing."""
 
 
 class Section(NamedTuple):
@@ -62,16 +59,6 @@ def write_report(run: RunFolder) -> Path:
 
 def page(facts: Facts) -> str:
     """Return the page: HTML with its style and its script in it."""
-    title = f"{_title(facts)} - cars-hw"
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
-        tag("meta", name="viewport", content="width=device-width,initial-scale=1"),
-        tag("meta", name="color-scheme", content="light dark"),
-        tag("title", title),
-        tag("style", _asset("style.css")),
-    )
     links = [tag("a", section.title, href=f"#{section.name}") for section in SECTIONS]
     top = tag(
         "header",
@@ -83,14 +70,8 @@ def page(facts: Facts) -> str:
         tag("section", tag("h2", section.title, id=f"{section.name}-title"), section.draw(facts), id=section.name)
         for section in SECTIONS
     ]
-    body = tag(
-        "body",
-        tag("a", "To the answer", href="#answer", class_="skip"),
-        top,
-        tag("main", *sections),
-        tag("script", _asset("script.js")),
-    )
-    return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"
+    skip = tag("a", "To the answer", href="#answer", class_="skip")
+    return document(_title(facts), [skip, top, tag("main", *sections)], script="script.js")
 
 
 def _title(facts: Facts) -> str:
@@ -106,8 +87,3 @@ def _subtitle(facts: Facts) -> Html:
     words = [tag("code", f"{facts.name}/"), text(f": networks of {facts.spec.describe()}")]
     created = str(facts.about.get("created", ""))[:10]
     return join([*words, f"; searched on {created}" if created else ""])
-
-
-def _asset(name: str) -> Html:
-    """Return the file ``name`` beside this module, which is ours and is trusted."""
-    return Html(files("cars_hw.report").joinpath(name).read_text(encoding="utf-8"))
