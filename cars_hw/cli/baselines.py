@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     type=click.Choice(STRATEGIES),
     multiple=True,
     help="random: random search in the same SuperNet; none: plain NSGA-III; speed, size, both: other protections; "
-    "fresh: half of the offspring fresh; mixed: half of the training on uniform draws; paper: the paper's "
-    "protection and offspring; separate: evolution without weight sharing, where the budget "
+    "fresh: half of the offspring fresh; mixed, uniform: half of the training, or all of it, on uniform draws; "
+    "paper: the paper's protection and offspring; separate: evolution without weight sharing, where the budget "
     "suffices. Repeatable. [random, none]",
 )
 @click.option(

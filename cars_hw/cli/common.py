@@ -214,7 +214,7 @@ jobs_option = click.option(
 PRESETS = ("quick", "cifar", "paper")
 PROTECTIONS = ("speed", "size", "both", "none")
 COSTS = ("parameters", "multiply-adds")
-STRATEGIES = ("random", "none", "speed", "size", "both", "fresh", "mixed", "paper", "separate")
+STRATEGIES = ("random", "none", "speed", "size", "both", "fresh", "mixed", "uniform", "paper", "separate")
 """What options can be: names that are known without loading what they stand for; a test holds them against it."""
 
 

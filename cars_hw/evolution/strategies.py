@@ -50,6 +50,10 @@ STRATEGIES: Final[Mapping[str, Strategy]] = MappingProxyType(
             "half of the architectures in training are drawn from the whole space",
             lambda settings: replace(settings, uniform_draws=0.5),
         ),
+        "uniform": Strategy(
+            "all architectures in training are drawn from the whole space, as for random search",
+            lambda settings: replace(settings, uniform_draws=1.0),
+        ),
         "paper": Strategy(
             "the paper's: speed is protected, half of the offspring are fresh, only the population is trained",
             lambda settings: replace(settings, protection="speed", rates=VariationRates(), uniform_draws=0.0),
