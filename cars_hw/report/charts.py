@@ -15,6 +15,9 @@ LETTER: Final = 7.4
 HALF: Final = 8.0
 """Half the height of a label."""
 
+DOT: Final = 5.0
+"""How far a dot reaches around its middle."""
+
 
 class Mark(NamedTuple):
     """A network of the front: its cost and the cost's upper bound, and its accuracies in percent.
@@ -71,7 +74,8 @@ def front(marks: Sequence[Mark], x_title: str, limit: float | None, limit_text: 
     heights = [height for mark in marks for height in (mark.shared, mark.trained) if height is not None]
     axes = Axes(frame, costs + ([limit] if limit is not None else []), heights)
     parts = axes.draw(x_title, "accuracy, %")
-    line, limit_label = _limit(limit, limit_text, axes)
+    points = [(mark.cost, height) for mark in marks for height in (mark.shared, mark.trained) if height is not None]
+    line, limit_label = _limit(limit, limit_text, axes, points)
     parts += line
     labels = _places(marks, axes, limit_label)
     parts.append(_stairs(marks, axes))
@@ -113,7 +117,7 @@ def generations(
     xs = [x for x, _ in everybody] + ([limit] if limit is not None else [])
     axes = Axes(frame, xs, [y for _, y in everybody])
     parts = axes.draw(x_title, "accuracy under shared weights, %")
-    parts += _limit(limit, limit_text, axes)[0]
+    parts += _limit(limit, limit_text, axes, everybody)[0]
     for place, (number, members) in enumerate(populations):
         age = (place + 1) / len(populations)
         # Lines without a length and with round ends: a disc each, at a third of the letters that circles take.
@@ -224,10 +228,21 @@ def _is_inside(box: Box, frame: Frame) -> bool:
     )
 
 
-def _limit(limit: float | None, text: str, axes: Axes) -> tuple[list[Html], Label | None]:
-    """Return the line of a limit with its text, and where that stands."""
+def _limit(
+    limit: float | None, text: str, axes: Axes, points: Sequence[tuple[float, float]]
+) -> tuple[list[Html], Label | None]:
+    """Return the line of a limit with its text, and where that stands: where it covers the fewest ``points``."""
     if limit is None:
         return [], None
-    label = Label(axes.across(limit) - 6 - LETTER * len(text) / 2, axes.frame.top + 10, text)
-    letters = tag("text", text, class_="limit", x=axes.across(limit) - 6, y=axes.frame.top + 14, text_anchor="end")
+    frame, middle = axes.frame, axes.across(limit) - 6 - LETTER * len(text) / 2
+    places = [(axes.across(x), axes.down(y)) for x, y in points]
+
+    def covered(label: Label) -> int:
+        room = label.box
+        return sum(room.overlaps(Box(x, y, DOT, DOT)) for x, y in places)
+
+    lines = range(round(frame.top) + 10, round(frame.height - frame.bottom) - 10, 20)
+    # Of several the highest: min takes the first.
+    label = min((Label(middle, y, text) for y in lines), key=covered)
+    letters = tag("text", text, class_="limit", x=axes.across(limit) - 6, y=label.y + 4, text_anchor="end")
     return [axes.upright(limit, "limit"), letters], label

@@ -98,6 +98,24 @@ def test_a_label_goes_where_there_is_room_or_nowhere() -> None:
     assert charts.place_labels([(70, 60)], ["1"], [charts.Box(70, 60, 50, 50)], PLAIN) == [None]
 
 
+def test_the_text_of_a_limit_stands_as_high_as_no_dot_is_behind_it() -> None:
+    def height(dots: list[tuple[float, float]]) -> float:
+        # From 0 to 4 on the axes, the limit at the right end.
+        corners = [(0.0, 0.0), (4.0, 100.0)]
+        drawn = ElementTree.fromstring(charts.generations([(1, corners + dots)], "ms", 4.0, "budget", WIDE))
+        (text,) = (float(one.get("y", 0)) for one in drawn.iter("text") if one.get("class") == "limit")
+        return text - 4
+
+    # The corner's own dot is 6 to the right of the text, and reaches 5 to the left.
+    top = WIDE.top + 10
+    assert height([]) == top
+    assert height([(3.9, 97.0)]) == top + 20
+    assert height([(3.9, 97.0), (3.9, 90.0)]) > top + 20
+    # Where there are dots at every height, it is as high as there are the fewest.
+    everywhere = [(3.9, float(y)) for y in range(101)]
+    assert height([*everywhere, (3.9, 97.0)]) > top
+
+
 def test_each_generation_has_all_its_members_and_the_last_is_the_strongest() -> None:
     populations = [(1, [(0.0, 0.0), (1.0, 50.0)]), (2, [(4.0, 100.0)])]
     drawn = ElementTree.fromstring(charts.generations(populations, "ms", None, "", PLAIN))
