@@ -13,7 +13,7 @@ from cars_hw.cost import network_cost
 from cars_hw.data import load
 from cars_hw.devices import Device, MeasurePlan, measure
 from cars_hw.errors import InputError, RunError
-from cars_hw.experiments.reference_training import References, train_reference
+from cars_hw.experiments.reference_training import References, train_references
 from cars_hw.experiments.references import parameters_of, write_onnx
 from cars_hw.experiments.standing import Comparison, Contestant, draw, ranked
 from cars_hw.export.lower import lower_network
@@ -193,20 +193,17 @@ def _of_space(
 def _of_torchvision(run: RunFolder, models: dict[str, str], out: Path, settings: References) -> list[_Entry]:
     """Return torchvision's ``models``, trained from scratch, their weights kept in ``out``."""
     shape = run.network.input_shape
-    entries = []
-    for name, model in models.items():
-        network, accuracy = train_reference(name, model, run.network, out / "torchvision", settings)
-        entries.append(
-            _Entry(
-                name,
-                "torchvision",
-                accuracy,
-                parameters_of(network),
-                _training(settings.recipe.epochs, "from scratch"),
-                partial(write_onnx, network, shape),
-            )
+    return [
+        _Entry(
+            name,
+            "torchvision",
+            accuracy,
+            parameters_of(network),
+            _training(settings.recipe.epochs, "from scratch"),
+            partial(write_onnx, network, shape),
         )
-    return entries
+        for name, network, accuracy in train_references(models, run.network, out / "torchvision", settings)
+    ]
 
 
 def _measured(

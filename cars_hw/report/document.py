@@ -13,7 +13,7 @@ POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 def document(title: str, body: Sequence[Html], *, style: str = "", script: str | None = None) -> str:
-    """Return the page with ``body``, in the report's style and ``style``; ``script`` names a file beside this one."""
+    """Return the page with ``body``, in the report's style and ``style``, with the script in file ``script``."""
     policy = POLICY if script is None else f"{POLICY}; script-src 'unsafe-inline'"
     head = tag(
         "head",

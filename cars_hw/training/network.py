@@ -206,7 +206,7 @@ class NetworkTraining:
 
         The test images are looked at here, once: nothing is chosen by them.
         """
-        last = _copy(self.judged)
+        last = copy_of_weights(self.judged)
         best = self.best or _Best(self.epoch, 0.0, last)
         self.network.load_state_dict(best.weights)
         accuracy = accuracy_on(self.network, self.data.test, self.data, device=self.device)
@@ -264,7 +264,7 @@ class NetworkTraining:
         accuracy = self.held_out_accuracy = accuracy_on(self.judged, self.held_out, self.data, device=self.device)
         # Of equals the later, which has learnt for longer.
         if self.best is None or accuracy >= self.best.accuracy:
-            self.best = _Best(self.epoch, accuracy, _copy(self.judged))
+            self.best = _Best(self.epoch, accuracy, copy_of_weights(self.judged))
 
 
 def train_network(
@@ -341,8 +341,13 @@ def accuracy_on(
     return int(right) / len(dataset)
 
 
-def _copy(network: nn.Module) -> Weights:
-    return {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
+def copy_of_weights(network: nn.Module) -> Weights:
+    """Return the weights and buffers of ``network`` as they are now, on the CPU."""
+    # torch's own mapping, filled anew: it knows the versions of the modules, without which some do not load.
+    weights: Weights = network.state_dict()
+    for name, value in weights.items():
+        weights[name] = value.detach().cpu().clone()
+    return weights
 
 
 def _seed_of(*numbers: int) -> int:

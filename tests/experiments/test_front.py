@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import pickle
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -19,12 +22,14 @@ from cars_hw.devices import FakeDevice, MeasurePlan
 from cars_hw.errors import InputError, RunError
 from cars_hw.experiments import front, reference_training
 from cars_hw.experiments.front import compare_front
+from cars_hw.experiments.reference_training import References, train_references
 from cars_hw.experiments.references import make, write_onnx
 from cars_hw.experiments.standing import Comparison, Contestant, ranked
 from cars_hw.network import Network
 from cars_hw.presets import PRESETS
 from cars_hw.runs.folder import RunFolder, TrainedNetwork
 from cars_hw.runs.plan import DataSource, SearchPlan, configuration
+from cars_hw.runs.workers import Heard, Said
 from cars_hw.spec import NetworkSpec, Shape
 from cars_hw.training.network import NetworkTraining, train_network
 from cars_hw.training.settings import Recipe
@@ -125,6 +130,48 @@ def test_references_are_trained_measured_and_kept(
     with pytest.raises(AssertionError, match="trained again"):
         other = replace(RECIPE, epochs=1)
         compare_front(run, FakeDevice(), data=data, references=names[1:], recipe=other, plan=ONCE)
+
+
+def test_references_trained_side_by_side_are_those_trained_one_by_one(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # MNASNet reads the version of its own weights, and raises where they have none.
+    models = {"one": "mnasnet0_5", "two": "shufflenet_v2_x0_5"}
+    settings = References(
+        DataSource(str(images)),
+        load(str(images), resolution=(8, 8)),
+        replace(RECIPE, epochs=1, hold_out=0.2),
+        seed=0,
+        device="cpu",
+        jobs=1,
+        heard=lambda *step: heard.append(step),
+        say=lambda _line: None,
+    )
+    heard: list[tuple[str, int, int]] = []
+
+    def in_turn(work: Callable[..., None], tasks: Sequence[Any], jobs: int, *told: Heard | Said) -> None:
+        """Do what workers do, with what reaches them, in this process."""
+        assert (len(tasks), jobs) == (2, 2)
+        for task in pickle.loads(pickle.dumps(tasks)):  # noqa: S301 -- its own
+            work(task, *told)
+
+    monkeypatch.setattr(reference_training, "side_by_side", in_turn)
+    alone, together = (
+        train_references(models, TINY, tmp_path / str(jobs), replace(settings, jobs=jobs)) for jobs in (1, 2)
+    )
+    assert [name for name, _, _ in alone] == list(models)
+    for (_, network, accuracy), (_, other, as_accurate) in zip(alone, together, strict=True):
+        assert accuracy == as_accurate
+        for name, value in network.state_dict().items():
+            assert torch.equal(value, other.state_dict()[name]), name
+    # 96 training images of 120, a fifth of them held out: three steps.
+    assert [step for step in heard if step[1] == step[2]] == [(name, 3, 3) for name in models] * 2
+    assert sorted(path.name for path in (tmp_path / "2").glob("*.*")) == [
+        "one.json",
+        "one.pt",
+        "two.json",
+        "two.pt",
+    ]
 
 
 def test_from_scratch_trains_the_runs_networks_too(run: RunFolder, images: Path) -> None:
