@@ -18,10 +18,13 @@ from cars_hw.spec import NETWORKS, NetworkSpec
 from cars_hw.zoo import zoo
 
 if TYPE_CHECKING:
-    from cars_hw.devices import Device, MeasurePlan
+    from cars_hw.devices import Device, Measurement, MeasurePlan
 
 NOT_AVAILABLE: Final = "not available"
 NOT_PRINTED: Final = "not printed"
+
+UNSTEADY: Final = 0.05
+"""Sessions that lie further from their figure than this fraction of it are told of."""
 
 COUNTING: Final = (
     "Multiply-adds here count convolutions and linear layers; those printed for CARS follow no rule that is known."
@@ -79,11 +82,15 @@ class PaperTable:
 
 @dataclass(frozen=True)
 class ComputedRow:
-    """A row with what was computed: its cost, and its latency in milliseconds; None is what could not be."""
+    """A row with what was computed: its cost, and its latency; None is what could not be.
+
+    ``latency_ms`` is in milliseconds, and ``spread`` how far its sessions lie from it, a fraction.
+    """
 
     row: PaperRow
     cost: Cost | None
     latency_ms: float | None = None
+    spread: float | None = None
 
     @property
     def parameters_agree(self) -> bool | None:
@@ -105,6 +112,7 @@ class ComputedRow:
             "multiply_adds": self.cost.multiply_adds if self.cost else None,
             "parameters_agree": self.parameters_agree,
             "latency_ms": self.latency_ms,
+            "spread": self.spread,
             "note": self.row.note,
         }
 
@@ -152,6 +160,12 @@ class ComputedTable:
         if self.device and any(one.row.model and one.latency_ms is None for one in self.rows):
             note = f"torchvision's networks are only measured from ONNX files: on ort, not on {self.device}"
             said[note] = [one.row.name for one in self.rows if one.row.model]
+        unsteady = [one for one in self.rows if one.spread is not None and one.spread > UNSTEADY]
+        if unsteady:
+            named = ", ".join(f"{one.row.name} (by {one.spread:.0%})" for one in unsteady)
+            said[
+                "sessions differ, as something else kept the device busy; more --sessions give a better figure"
+            ] = [named]
         return [f"{', '.join(names)}: {note}." for note, names in said.items()]
 
     def verdict(self) -> str:
@@ -209,8 +223,11 @@ def compute_table(
     if device is None:
         return ComputedTable(table, rows)
     latencies = _measure(table.rows, network, device, plan, partial(progress, table.title))
-    measured = tuple(replace(one, latency_ms=latencies.get(one.row.name)) for one in rows)
-    return ComputedTable(table, measured, device.name, device.conditions())
+    measured = []
+    for one in rows:
+        found = latencies.get(one.row.name)
+        measured.append(one if found is None else replace(one, latency_ms=found.ms, spread=found.spread))
+    return ComputedTable(table, tuple(measured), device.name, device.conditions())
 
 
 def _cost(row: PaperRow, network: NetworkSpec) -> Cost | None:
@@ -229,8 +246,8 @@ def _measure(
     device: Device,
     plan: MeasurePlan | None,
     heard: Callable[[int, int], None],
-) -> dict[str, float]:
-    """Return milliseconds by the rows' names, of those that ``device`` can run."""
+) -> dict[str, Measurement]:
+    """Return latencies by the rows' names, of those that ``device`` can run."""
     from cars_hw.devices import MeasurePlan, measure
 
     plan = plan or MeasurePlan()
@@ -242,7 +259,7 @@ def _measure(
         for row, path in zip(possible, paths, strict=True):
             _build(row, network, device, path)
         measured = measure(device, paths, plan, progress=lambda done: heard(done, total)).models
-    return {row.name: found.ms for row, found in zip(possible, measured, strict=True)}
+    return {row.name: found for row, found in zip(possible, measured, strict=True)}
 
 
 def _build(row: PaperRow, network: NetworkSpec, device: Device, path: Path) -> None:

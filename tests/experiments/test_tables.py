@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,16 @@ def test_what_can_be_measured_is_measured() -> None:
             assert row.latency_ms is not None
             assert row.latency_ms > row.cost.multiply_adds / 4e6
     assert found.columns[-1] == "fake, ms (here)"
+    # What is measured once does not differ from itself.
+    assert {row.spread for row in found.rows} == {0.0, None}
+    assert not any("sessions differ" in line for line in found.notes())
+    first, second = (
+        replace(row, latency_ms=10.0, spread=spread)
+        for row, spread in zip(found.rows[:2], (0.05, 0.34), strict=True)
+    )
+    unsteady = replace(found, rows=(first, second)).notes()
+    assert unsteady[-1].startswith(f"{second.row.name} (by 34%): sessions differ")
+    assert not any(first.row.name in line for line in unsteady if "sessions differ" in line)
     unmeasured = ComputedTable(table, compute_table(table).rows, "litert").notes()
     assert any(line.startswith("MobileNetV2 1x: torchvision's networks are only measured") for line in unmeasured)
 
