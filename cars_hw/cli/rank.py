@@ -43,6 +43,12 @@ from cars_hw.cli.common import (
     show_default=True,
     help="Decides which random architectures these are, and their training.",
 )
+@click.option(
+    "--twice",
+    is_flag=True,
+    help="Train each a second time, with the seed that follows: what the two trainings' orders have in common is "
+    "what an order as good as a training would reach.",
+)
 @jobs_option
 @on_option
 @json_option
@@ -53,6 +59,7 @@ def command(
     download: bool,
     epochs: int | None,
     seed: int,
+    twice: bool,
     jobs: int | None,
     on: str,
     as_json: bool,
@@ -77,6 +84,7 @@ def command(
             run,
             data=data_of(run.configuration["data"], None, data_root, download),
             sample=sample,
+            twice=twice,
             recipe=recipe if epochs is None else replace(recipe, epochs=epochs),
             seed=seed,
             device=device,
@@ -90,11 +98,14 @@ def command(
     if not ranking.networks:
         click.echo("A sample of none: nothing was checked, and the report says so.")
         return
-    rows = [
-        (one.name, percent(one.shared), percent(one.alone))
-        for one in sorted(ranking.networks, key=lambda one: -one.alone)
-    ]
-    print_table("Under shared weights and alone", ("network", "shared (validation)", "alone (test)"), rows)
+    columns = ["network", "shared (validation)", "alone (test)"]
+    rows = []
+    for one in sorted(ranking.networks, key=lambda one: -one.alone):
+        row = [one.name, percent(one.shared), percent(one.alone)]
+        rows.append(row if one.again is None else [*row, percent(one.again)])
+    if twice:
+        columns.append("again (test)")
+    print_table("Under shared weights and alone", columns, rows)
     if len(ranking.networks) < sample:
         click.echo(
             f"Only {len(ranking.networks)} of {sample}: more do not keep to the budgets, or are on the front."
@@ -106,3 +117,5 @@ def command(
             f"Kendall's tau {ranking.tau:.2f} over {len(ranking.networks)} networks, whose accuracies alone span "
             f"{percent(spread(ranking.networks))}."
         )
+    if ranking.agreement is not None:
+        click.echo(f"A second training of the same networks agrees with the first by {ranking.agreement:.2f}.")

@@ -32,13 +32,15 @@ TRIES: Final = 10_000
 @dataclass(frozen=True)
 class Ranked:
     """One architecture with two accuracies, fractions: under the shared weights, on the validation images, and
-    trained alone, on the test images. ``name`` is the front's, or begins with ``random``.
+    trained alone, on the test images. ``again`` is the latter of a second training, with another seed, where there
+    was one. ``name`` is the front's, or begins with ``random``.
     """
 
     name: str
     genotype: Genotype
     shared: float
     alone: float
+    again: float | None = None
 
     @property
     def drawn(self) -> bool:
@@ -69,9 +71,25 @@ class Ranking:
             return None
         return kendall_tau([one.shared for one in self.networks], [one.alone for one in self.networks])
 
+    @property
+    def agreement(self) -> float | None:
+        """Kendall's tau between two trainings of the same networks; None where they were trained once.
+
+        It is what an order as good as a training itself would reach.
+        """
+        again = [one.again for one in self.networks if one.again is not None]
+        if not again or len(again) < len(self.networks):
+            return None
+        return kendall_tau([one.alone for one in self.networks], again)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
-        return {"tau": self.tau, "recipe": self.recipe, "networks": [one.to_dict() for one in self.networks]}
+        return {
+            "tau": self.tau,
+            "agreement": self.agreement,
+            "recipe": self.recipe,
+            "networks": [one.to_dict() for one in self.networks],
+        }
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> Ranking:
@@ -84,6 +102,7 @@ def rank_run(
     *,
     data: DataSource,
     sample: int = 20,
+    twice: bool = False,
     recipe: Recipe | None = None,
     seed: int = 0,
     device: str = "cpu",
@@ -95,8 +114,9 @@ def rank_run(
 
     Half of them are spread over the front, the others are drawn at random among those that keep to the budgets.
     All are trained as the SuperNet is: with its channels and cells, on the search's data, by ``recipe`` (the run's
-    unless given). What was trained already with the same settings is not trained again. The result is written to
-    the run. With a sample of 0 nothing is trained, and the report says that it was not asked for.
+    unless given); with ``twice`` once more with the seed that follows. What was trained already with the same
+    settings is not trained again. The result is written to the run. With a sample of 0 nothing is trained, and the
+    report says that it was not asked for.
 
     Raises:
         InputError: a sample of 1 to 3, or fewer than 4 that keep to the budgets.
@@ -126,26 +146,31 @@ def rank_run(
     else:
         alone = RunFolder.create(alone.path, configuration, run.about)
     recipe = recipe or recipe_of(run)
-    trained = train_run(
-        alone,
-        data=data,
-        chosen=chosen,
-        recipe=recipe,
-        seed=seed,
-        device=device,
-        jobs=jobs,
-        inherit=False,
-        heard=heard,
-        say=say,
-    )
-    accuracy = {network.name: network.accuracy for network in trained}
-    ranking = Ranking(
-        tuple(
-            Ranked(name, genotype, value, accuracy[name])
-            for (name, genotype), value in zip(chosen, shared, strict=True)
-        ),
-        asdict(recipe),
-    )
+
+    def train(seed: int, suffix: str) -> list[float]:
+        """Return the accuracies of all, trained with ``seed`` and kept under names with ``suffix``."""
+        trained = train_run(
+            alone,
+            data=data,
+            chosen=[(name + suffix, genotype) for name, genotype in chosen],
+            recipe=recipe,
+            seed=seed,
+            device=device,
+            jobs=jobs,
+            inherit=False,
+            heard=heard,
+            say=say,
+        )
+        accuracy = {network.name: network.accuracy for network in trained}
+        return [accuracy[name + suffix] for name, _ in chosen]
+
+    once = train(seed, "")
+    again = train(seed + 1, "-again") if twice else [None] * len(chosen)
+    networks = [
+        Ranked(name, genotype, accuracy, first, second)
+        for (name, genotype), accuracy, first, second in zip(chosen, shared, once, again, strict=True)
+    ]
+    ranking = Ranking(tuple(networks), asdict(recipe))
     run.write_record(FILE, ranking.to_dict())
     return ranking
 

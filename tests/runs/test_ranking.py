@@ -84,6 +84,32 @@ def test_what_was_trained_is_not_trained_again(
     assert rank_run(run, data=plan.data, sample=4, jobs=1).networks[0] in first.networks
 
 
+def test_a_second_training_says_what_an_order_can_be_held_to(searched: tuple[RunFolder, SearchPlan]) -> None:
+    run, plan = searched
+    once = rank_run(run, data=plan.data, sample=6, jobs=1)
+    assert once.agreement is None
+    twice = rank_run(run, data=plan.data, sample=6, twice=True, jobs=1)
+    assert [replace(one, again=None) for one in twice.networks] == list(once.networks)
+    assert read_ranking(run) == twice
+    kept = {one.name: one for one in RunFolder.open(run.path / "ranking").trained()}
+    for one in twice.networks:
+        second = kept[f"{one.name}-again"]
+        assert (second.accuracy, second.genotype.key(), second.seed) == (one.again, one.genotype.key(), 1)
+    asked = ["rank", str(run.path), "--sample", "6", "--twice", "--jobs", "1", "--on", "cpu"]
+    result = CliRunner().invoke(main, asked)
+    assert result.exit_code == 0, result.output
+    assert "again (test)" in result.output
+    # By hand: of six pairs the two trainings have five in the same order.
+    genotype = twice.networks[0].genotype
+    accuracies = zip([0.1, 0.2, 0.3, 0.4], [0.5, 0.6, 0.8, 0.7], strict=True)
+    ranking = Ranking(tuple(Ranked(f"net-{i}", genotype, 0.5, a, b) for i, (a, b) in enumerate(accuracies)), {})
+    assert ranking.agreement == pytest.approx(4 / 6)
+    assert ranking.tau is None
+    run.write_record("ranking.json", ranking.to_dict())
+    assert "agrees with the first by 0.67" in write_report(run).read_text()
+    assert rank_run(run, data=plan.data, sample=6, jobs=1) == once
+
+
 def test_the_plan_of_a_run_is_that_which_it_was_searched_by(searched: tuple[RunFolder, SearchPlan]) -> None:
     run, plan = searched
     again = plan_of(run, plan.data)

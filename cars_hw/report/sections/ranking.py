@@ -27,6 +27,11 @@ def section(facts: Facts) -> Html:
             f"Kendall's tau is {ranking.tau:.2f} over {len(networks)} networks (1: the same order, 0: one says "
             f"nothing of the other); {words}."
         )
+    if ranking.agreement is not None:
+        told += (
+            f" A second training of the same networks agrees with the first by {ranking.agreement:.2f}, which is "
+            "what an order as good as a training would reach."
+        )
     drawn = scatter(
         [_point(one) for one in networks],
         "under shared weights (validation), %",
