@@ -17,6 +17,8 @@ STYLE: Final = (
     ".spot-1{fill:var(--card)}"
     ".spot-2{fill:var(--card);stroke:var(--limit);stroke-dasharray:3 2}"
     ".spot-3{fill:var(--pooling);stroke:var(--pooling)}"
+    # The last column is words, which may take two lines where the table is wider than the page.
+    "@media(min-width:60rem){th,td{padding-inline:.6rem}td:last-child{white-space:normal}}"
 )
 KINDS: Final = 4
 """How many kinds of points there are."""
