@@ -85,7 +85,11 @@ CHANGES = ("epochs", "batch_size", "learning_rate", "ema", "hold_out", "precisio
     help="Decides the order and variation of images, drop-path, and the weights that are not inherited.",
 )
 @jobs_option
-@click.option("--from-scratch", is_flag=True, help="Start from fresh weights, and not from the shared ones.")
+@click.option(
+    "--from-shared",
+    is_flag=True,
+    help="Start from the SuperNet's weights where it has the network's very shapes, and not from fresh ones.",
+)
 @tensorboard_option
 @on_option
 @json_option
@@ -99,7 +103,7 @@ def command(
     recipe_name: str | None,
     seed: int,
     jobs: int | None,
-    from_scratch: bool,
+    from_shared: bool,
     tensorboard: bool,
     on: str,
     as_json: bool,
@@ -107,9 +111,9 @@ def command(
 ) -> None:
     """Train chosen networks of a run to the end.
 
-    They start from the SuperNet's shared weights where it has their very shapes. A network that was trained already
-    with the same settings is not trained again. Killed at any time, the same command goes on after the last epoch
-    that was finished, to the same weights.
+    They start from fresh weights, which came out better than the SuperNet's where that was measured. A network that
+    was trained already with the same settings is not trained again. Killed at any time, the same command goes on
+    after the last epoch that was finished, to the same weights.
 
     \b
     Several processes or GPUs share each batch, and go on by themselves if one of them dies:
@@ -139,7 +143,7 @@ def command(
         seed=seed,
         device=device,
         jobs=jobs,
-        inherit=not from_scratch,
+        inherit=from_shared,
         tensorboard=tensorboard,
     )
     with joined(device) as ranks:

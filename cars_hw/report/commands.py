@@ -110,15 +110,17 @@ def training(facts: Facts, run: str) -> list[Step]:
     if not trained:
         return []
     groups: dict[tuple[str, ...], list[Candidate]] = {}
-    notes = [
-        "Whether training started from the shared weights, as it does without --from-scratch, was not written down."
-    ]
+    notes = []
+    if any(candidate.trained and candidate.trained.inherit is None for candidate in trained):
+        notes.append("Whether training started from the shared weights (--from-shared) was not written down.")
     usual = _plain(facts.configuration["recipe"])
     for candidate in trained:
         assert candidate.trained is not None
         options, other = recipe_options(_plain(candidate.trained.recipe), usual)
         if candidate.trained.seed:
             options += ["--seed", str(candidate.trained.seed)]
+        if candidate.trained.inherit:
+            options.append("--from-shared")
         if other:
             notes.append(f"{candidate.name} was trained with {', '.join(other)}, which no option sets.")
         groups.setdefault(tuple(options), []).append(candidate)

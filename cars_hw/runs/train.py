@@ -88,7 +88,7 @@ def train_run(
     seed: int = 0,
     device: str = "cpu",
     jobs: int | None = None,
-    inherit: bool = True,
+    inherit: bool = False,
     tensorboard: bool = False,
     heard: Heard = lambda _name, _done, _total: None,
     say: Said = lambda _line: None,
@@ -98,8 +98,8 @@ def train_run(
 
     Instead of either, ``chosen`` may name the networks that are to be trained.
 
-    Networks start from the SuperNet's weights where the run's SuperNet has the very shapes of the network and
-    ``inherit`` is set. ``jobs`` networks are trained side by side (on a CPU one a core by default), each with
+    Networks start from fresh weights, or with ``inherit`` from the SuperNet's where the run's SuperNet has the very
+    shapes of the network. ``jobs`` networks are trained side by side (on a CPU one a core by default), each with
     its share of the cores. A network that was trained with the same settings already is not trained again, and
     one whose training was killed goes on after its last epoch, to the weights that it would have had; ``say``
     hears of it. With ``tensorboard`` the figures of each epoch are written for TensorBoard.

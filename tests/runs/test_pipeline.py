@@ -152,17 +152,19 @@ def test_the_front_is_held_against_the_device_and_written_down(
     assert [network.name for network in struck] == [f"struck-{n:02d}" for n in range(1, len(struck) + 1)]
 
 
-def test_trained_networks_start_from_the_shared_weights(
+def test_trained_networks_start_from_the_shared_weights_where_that_is_asked_for(
     table: LatencyTable, tmp_path: Path, data: DataSource
 ) -> None:
     run = run_search(make_plan(table, data), tmp_path / "run")
     genotype = run.front()[-1].genotype
     still = Recipe(epochs=1, batch_size=32, learning_rate=0.0, weight_decay=0.0)
-    train_run(run, data=data, genotype=genotype, recipe=still, jobs=1)
+    train_run(run, data=data, genotype=genotype, recipe=still, jobs=1, inherit=True)
+    assert "--from-shared" in write_report(run).read_text()
     shared = torch.load(run.checkpoint, weights_only=True)["weights"]["supernet"]
     kept = load_trained(run, run.trained()[0])
     assert torch.equal(kept.classifier.weight, shared["classifier.weight"])
-    train_run(run, data=data, genotype=genotype, recipe=still, jobs=1, inherit=False, seed=1)
+    train_run(run, data=data, genotype=genotype, recipe=still, jobs=1)
+    assert "--from-shared" not in write_report(run).read_text()
     fresh = load_trained(run, run.trained()[0])
     assert not torch.equal(fresh.classifier.weight, shared["classifier.weight"])
 

@@ -171,7 +171,7 @@ def test_a_finished_training_leaves_its_weights_a_record_and_no_checkpoint(tmp_p
 
 @pytest.mark.parametrize(
     ("changes", "again"),
-    [({}, False), ({"seed": 1}, True), ({"inherit": False}, True), ({"recipe": replace(RECIPE, epochs=2)}, True)],
+    [({}, False), ({"seed": 1}, True), ({"inherit": True}, True), ({"recipe": replace(RECIPE, epochs=2)}, True)],
 )
 def test_it_is_trained_again_when_a_setting_is_another(
     changes: dict[str, Any], again: bool, tmp_path: Path, images: Path
