@@ -9,11 +9,17 @@ from typing import Final, NamedTuple
 from cars_hw.report.markup import Html, tag
 from cars_hw.report.plot import SMALL, Axes, Frame, drawing
 
-LETTER: Final = 7.4
+LETTER: Final = 8.8
 """How wide a letter of a label is at most, in units of the view box."""
 
 HALF: Final = 8.0
 """Half the height of a label."""
+
+GAP: Final = 4.0
+"""What is left free between two labels in a line."""
+
+HALO: Final = 11
+"""How far the ring around a selected network reaches."""
 
 DOT: Final = 5.0
 """How far a dot reaches around its middle."""
@@ -74,7 +80,7 @@ def front(marks: Sequence[Mark], x_title: str, limit: float | None, limit_text: 
     heights = [height for mark in marks for height in (mark.shared, mark.trained) if height is not None]
     axes = Axes(frame, costs + ([limit] if limit is not None else []), heights)
     parts = axes.draw(x_title, "accuracy, %")
-    points = [(mark.cost, height) for mark in marks for height in (mark.shared, mark.trained) if height is not None]
+    points = [point for mark in marks for point in _column(mark)]
     line, limit_label = _limit(limit, limit_text, axes, points)
     parts += line
     labels = _places(marks, axes, limit_label)
@@ -93,7 +99,7 @@ def place_labels(
     boxes = list(taken)
     found: list[Label | None] = []
     for (x, y), text in zip(anchors, texts, strict=True):
-        aside = LETTER * len(text) / 2 + 12
+        aside = LETTER * len(text) / 2 + HALO + 3
         options = [Label(x + dx, y + dy, text) for dx, dy in ((0, -19), (-aside, 0), (aside, 0), (0, 19))]
         free = [
             label
@@ -101,7 +107,8 @@ def place_labels(
             if _is_inside(label.box, frame) and not any(label.box.overlaps(box) for box in boxes)
         ]
         found.append(free[0] if free else None)
-        boxes += [label.box for label in free[:1]]
+        # Side by side, two names would read as one.
+        boxes += [label.box._replace(half_width=label.box.half_width + GAP) for label in free[:1]]
     return found
 
 
@@ -164,7 +171,7 @@ def _network(mark: Mark, label: Label | None, axes: Axes) -> Html:
     if len(heights) == 2:
         parts.append(tag("path", class_="gained", d=f"M{x:.1f} {heights[0]:.1f}V{heights[1]:.1f}"))
     # Drawn where the selected network is to be seen, around its most telling mark.
-    parts.append(tag("circle", class_="halo", cx=x, cy=heights[-1], r=11))
+    parts.append(tag("circle", class_="halo", cx=x, cy=heights[-1], r=HALO))
     if mark.shared is not None:
         parts.append(tag("circle", class_="ring", cx=x, cy=heights[0], r=5))
     if mark.trained is not None:
@@ -181,6 +188,13 @@ def _network(mark: Mark, label: Label | None, axes: Axes) -> Html:
         data_y=heights[-1],
         aria_label=mark.text,
     )
+
+
+def _column(mark: Mark) -> list[tuple[float, float]]:
+    """Return points of the line that leads from the accuracy under shared weights to the trained one."""
+    heights = [height for height in (mark.shared, mark.trained) if height is not None]
+    first, last = heights[0], heights[-1]
+    return [(mark.cost, first + (last - first) * step / 8) for step in range(9)]
 
 
 def _stairs(marks: Sequence[Mark], axes: Axes) -> Html:

@@ -94,8 +94,13 @@ def test_a_label_goes_where_there_is_room_or_nowhere() -> None:
     assert free == [charts.Label(70, 41, "1")]
     # Above is taken, so it goes to the left; and where everything is taken, nowhere.
     beside = charts.place_labels([(70, 60)], ["1"], [charts.Box(70, 41, 5, 5)], PLAIN)
-    assert beside == [charts.Label(70 - 12 - charts.LETTER / 2, 60, "1")]
+    assert beside == [charts.Label(70 - charts.HALO - 3 - charts.LETTER / 2, 60, "1")]
     assert charts.place_labels([(70, 60)], ["1"], [charts.Box(70, 60, 50, 50)], PLAIN) == [None]
+    # Letters are 8.8 wide: above points that are 12 apart 3.2 would be left between them, and 4 are asked for.
+    first, second = charts.place_labels([(70, 60), (82, 60)], ["1", "2"], [], PLAIN)
+    assert (first, second) == (charts.Label(70, 41, "1"), charts.Label(pytest.approx(63.6), 60, "2"))
+    apart = charts.place_labels([(70, 60), (83, 60)], ["1", "2"], [], PLAIN)
+    assert [label and label.y for label in apart] == [41, 41]
 
 
 def test_the_text_of_a_limit_stands_as_high_as_no_dot_is_behind_it() -> None:
