@@ -121,6 +121,16 @@ def test_the_text_of_a_limit_stands_as_high_as_no_dot_is_behind_it() -> None:
     assert height([*everywhere, (3.9, 97.0)]) > top
 
 
+def test_the_text_of_a_limit_keeps_clear_of_the_line_from_shared_to_trained_accuracy() -> None:
+    corners = [charts.Mark("a", 0.0, None, 0.0, None, "a", ""), charts.Mark("b", 1.0, None, 100.0, None, "b", "")]
+    close = charts.Mark("c", 3.9, None, 50.0, 97.0, "c", "")
+    drawn = ElementTree.fromstring(charts.front([*corners, close], "ms", 4.0, "budget", WIDE))
+    (height,) = (float(one.get("y", 0)) - 4 for one in drawn.iter("text") if one.get("class") == "limit")
+    # Half of the axis is below the middle, from 26 to 420 - 54.
+    middle = WIDE.top + (WIDE.height - WIDE.top - WIDE.bottom) / 2
+    assert middle + charts.HALF + charts.DOT <= height < middle + charts.HALF + charts.DOT + 20
+
+
 def test_each_generation_has_all_its_members_and_the_last_is_the_strongest() -> None:
     populations = [(1, [(0.0, 0.0), (1.0, 50.0)]), (2, [(4.0, 100.0)])]
     drawn = ElementTree.fromstring(charts.generations(populations, "ms", None, "", PLAIN))
