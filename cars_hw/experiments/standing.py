@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from cars_hw.experiments.page import Dot, dots_figure, page, paragraphs
+from cars_hw.experiments.steadiness import unsteady_remark
 from cars_hw.report.markup import Html, join, table
 from cars_hw.report.words import milliseconds, percent
 
@@ -70,7 +71,8 @@ class Comparison:
                 f"Left out: {', '.join(self.left_out)}. torchvision's networks are only measured from ONNX files: "
                 f"on ort, not on {self.device}."
             )
-        return told
+        unsteady = unsteady_remark([(one.name, one.spread) for one in self.contestants])
+        return [*told, unsteady] if unsteady else told
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from cars_hw.cost import Cost, network_cost
+from cars_hw.experiments.steadiness import unsteady_remark
 from cars_hw.progress import Progress, silent
 from cars_hw.spec import NETWORKS, NetworkSpec
 from cars_hw.zoo import zoo
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
 
 NOT_AVAILABLE: Final = "not available"
 NOT_PRINTED: Final = "not printed"
-
-UNSTEADY: Final = 0.05
-"""Sessions that lie further from their figure than this fraction of it are told of."""
 
 COUNTING: Final = (
     "Multiply-adds here count convolutions and linear layers; those printed for CARS follow no rule that is known."
@@ -160,13 +158,9 @@ class ComputedTable:
         if self.device and any(one.row.model and one.latency_ms is None for one in self.rows):
             note = f"torchvision's networks are only measured from ONNX files: on ort, not on {self.device}"
             said[note] = [one.row.name for one in self.rows if one.row.model]
-        unsteady = [one for one in self.rows if one.spread is not None and one.spread > UNSTEADY]
-        if unsteady:
-            named = ", ".join(f"{one.row.name} (by {one.spread:.0%})" for one in unsteady)
-            said[
-                "sessions differ, as something else kept the device busy; more --sessions give a better figure"
-            ] = [named]
-        return [f"{', '.join(names)}: {note}." for note, names in said.items()]
+        notes = [f"{', '.join(names)}: {note}." for note, names in said.items()]
+        unsteady = unsteady_remark([(one.row.name, one.spread) for one in self.rows])
+        return [*notes, unsteady] if unsteady else notes
 
     def verdict(self) -> str:
         """Return one sentence on whether the parameters are those that are printed."""
