@@ -88,7 +88,9 @@ def train_references(
     for task in tasks:
         kept = _kept(task)
         if kept is None:
-            raise RunError(f"{task.weights} cannot be read, though it was just written; is the disk full?")
+            raise RunError(
+                f"{task.weights} was removed or changed while networks were trained; run the command again"
+            )
         found.append((task.name, *kept))
     return found
 

@@ -1,4 +1,4 @@
-"""Which figures were measured while something else kept the device busy."""
+"""Which measured figures are less certain than others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,4 @@ def unsteady_remark(spreads: Sequence[tuple[str, float | None]]) -> str | None:
     named = [f"{name} (by {spread:.0%})" for name, spread in spreads if spread is not None and spread > UNSTEADY]
     if not named:
         return None
-    return (
-        f"{', '.join(named)}: sessions differ, as something else kept the device busy; more --sessions give better "
-        "figures."
-    )
+    return f"{', '.join(named)}: sessions differ; more --sessions give better figures."
