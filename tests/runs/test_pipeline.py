@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import os
 import time
@@ -134,7 +135,8 @@ def test_the_front_is_held_against_the_device_and_written_down(
     predicted = run_search(plan, tmp_path / "predicted").front()
     assert all(network.promises[0].measured_ms is None for network in predicted)
     # The device has become slower than its table, just so that a part of the front is too slow.
-    device = FakeDevice(speed=0.9 * predicted[-1].promises[0].predicted_ms / limit)
+    fastest, slowest = predicted[0].promises[0].predicted_ms, predicted[-1].promises[0].predicted_ms
+    device = FakeDevice(speed=math.sqrt(fastest * slowest) / limit)
     run = run_search(plan, tmp_path / "run", devices=[device], measure_plan=MeasurePlan(sessions=1))
     front, struck = run.front(), run.struck()
     assert front
