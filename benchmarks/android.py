@@ -39,7 +39,7 @@ from cars_hw.devices.android import AndroidDevice
 from cars_hw.errors import DeviceError
 from cars_hw.files import write_json
 from cars_hw.latency import LatencyTable, Predictor, compare_tables, profile
-from cars_hw.spec import NETWORKS, NetworkSpec
+from cars_hw.space.network_spec import NETWORKS, NetworkSpec
 from latency import profiled, searched, validated  # noqa: TID251 -- the benchmark beside this one
 
 # Prints what the tool prints, of a model so many microseconds as its file has bytes: the right answer is known.

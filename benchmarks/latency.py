@@ -32,7 +32,6 @@ from cars_hw.devices import Device, MeasurePlan, OrtDevice, Sample, open_device
 from cars_hw.devices.protocol import Progress
 from cars_hw.evolution.search import EvolutionSettings
 from cars_hw.files import write_json
-from cars_hw.genotype import Genotype
 from cars_hw.latency import (
     LatencyTable,
     Predictor,
@@ -46,9 +45,10 @@ from cars_hw.latency import (
 from cars_hw.presets import PRESETS, Preset
 from cars_hw.runs.plan import Budget, DataSource, SearchPlan
 from cars_hw.runs.search import run_search
-from cars_hw.space import SearchSpace
-from cars_hw.spec import NETWORKS
-from cars_hw.zoo import zoo
+from cars_hw.space.genotype import Genotype
+from cars_hw.space.network_spec import NETWORKS
+from cars_hw.space.search_space import SearchSpace
+from cars_hw.space.zoo import zoo
 
 RANDOM_NETWORKS = 60
 SHARES = (0.1, 0.4, 0.8)

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from ai_edge_litert.interpreter import Interpreter
 
-from cars_hw.genotype import Genotype
 from cars_hw.network import Network
-from cars_hw.spec import NETWORKS
+from cars_hw.space.genotype import Genotype
+from cars_hw.space.network_spec import NETWORKS
 
 ROUNDS = 5
 RUNS = 20

@@ -49,11 +49,11 @@ from cars_hw.evolution.objectives import CostObjective
 from cars_hw.evolution.pnsga3 import Normalization, reference_directions, survive
 from cars_hw.evolution.search import EvolutionSettings, Search
 from cars_hw.files import write_json
-from cars_hw.genotype import NODES, Edge, Genotype
 from cars_hw.latency import Predictor, profile
 from cars_hw.presets import PRESETS
-from cars_hw.space import SearchSpace
-from cars_hw.spec import NETWORKS, NetworkSpec
+from cars_hw.space.genotype import NODES, Edge, Genotype
+from cars_hw.space.network_spec import NETWORKS, NetworkSpec
+from cars_hw.space.search_space import SearchSpace
 from cars_hw.supernet import SuperNet
 from cars_hw.training.memory import keep_freed_memory
 from cars_hw.training.passes import RECORD_AT, PlainPasses

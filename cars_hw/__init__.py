@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from cars_hw.data import DataBundle, load
     from cars_hw.devices import Device, FakeDevice, MeasurePlan, open_device
     from cars_hw.errors import CarsHwError
-    from cars_hw.genotype import Edge, Genotype
     from cars_hw.latency import LatencyTable, Predictor, measure_genotypes, profile, smallest, validate
     from cars_hw.network import Network
     from cars_hw.presets import PRESETS, Preset
@@ -45,10 +44,11 @@ if TYPE_CHECKING:
     from cars_hw.runs.search import run_search
     from cars_hw.runs.train import load_trained, train_run
     from cars_hw.runs.verify import verify_run
-    from cars_hw.space import SearchSpace
-    from cars_hw.spec import NETWORKS, NetworkSpec
+    from cars_hw.space.genotype import Edge, Genotype
+    from cars_hw.space.network_spec import NETWORKS, NetworkSpec
+    from cars_hw.space.search_space import SearchSpace
+    from cars_hw.space.zoo import resolve
     from cars_hw.supernet import SuperNet
-    from cars_hw.zoo import resolve
 
 _WHERE = {
     "Budget": "runs.plan",
@@ -57,20 +57,20 @@ _WHERE = {
     "DataBundle": "data",
     "DataSource": "runs.plan",
     "Device": "devices",
-    "Edge": "genotype",
+    "Edge": "space.genotype",
     "FakeDevice": "devices",
-    "Genotype": "genotype",
+    "Genotype": "space.genotype",
     "LatencyTable": "latency",
     "MeasurePlan": "devices",
-    "NETWORKS": "spec",
+    "NETWORKS": "space.network_spec",
     "Network": "network",
-    "NetworkSpec": "spec",
+    "NetworkSpec": "space.network_spec",
     "PRESETS": "presets",
     "Predictor": "latency",
     "Preset": "presets",
     "RunFolder": "runs.folder",
     "SearchPlan": "runs.plan",
-    "SearchSpace": "space",
+    "SearchSpace": "space.search_space",
     "SuperNet": "supernet",
     "compare_run": "runs.baselines",
     "export_genotype": "runs.export",
@@ -82,7 +82,7 @@ _WHERE = {
     "open_device": "devices",
     "profile": "latency",
     "rank_run": "runs.ranking",
-    "resolve": "zoo",
+    "resolve": "space.zoo",
     "run_search": "runs.search",
     "smallest": "latency",
     "train_run": "runs.train",

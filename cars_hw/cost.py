@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from cars_hw.genotype import Genotype
-from cars_hw.spec import CellLayout, NetworkSpec, Shape
+from cars_hw.space.genotype import Genotype
+from cars_hw.space.network_spec import CellLayout, NetworkSpec, Shape
 
 
 class Cost(NamedTuple):

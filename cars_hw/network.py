@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from cars_hw.errors import SpecError
-from cars_hw.genotype import Cell, Genotype
 from cars_hw.operations import FactorizedReduce, Normalization, ReLUConvBN, concatenate, make_operation
-from cars_hw.spec import CellLayout, NetworkSpec
+from cars_hw.space.genotype import Cell, Genotype
+from cars_hw.space.network_spec import CellLayout, NetworkSpec
 
 AUXILIARY_CHANNELS: Final = (128, 768)
 """Width of the auxiliary head's two convolutions (DARTS)."""

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cars_hw.genotype import NODES, OPERATIONS, Cell, Genotype
 from cars_hw.network import Network, NetworkCell, concatenate_nodes, make_preprocessing, make_stem, run_stem
 from cars_hw.operations import FactorizedReduce, Normalization, ReLUFirst, make_operation
-from cars_hw.spec import CellLayout, NetworkSpec
+from cars_hw.space.genotype import NODES, OPERATIONS, Cell, Genotype
+from cars_hw.space.network_spec import CellLayout, NetworkSpec
 
 SHARED = Normalization(affine=False, running=False)
 """Shared layers are normalised by the batch: running averages over many architectures describe none."""

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import click
 
 from cars_hw.errors import CarsHwError
-from cars_hw.genotype import Genotype
-from cars_hw.spec import NETWORKS, NetworkSpec, named_network
+from cars_hw.space.genotype import Genotype
+from cars_hw.space.network_spec import NETWORKS, NetworkSpec, named_network
+from cars_hw.space.zoo import resolve
 from cars_hw.units import parse_latency
-from cars_hw.zoo import resolve
 
 if TYPE_CHECKING:
     from rich.table import Table

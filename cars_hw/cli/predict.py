@@ -52,7 +52,7 @@ def command(
     import numpy as np
 
     from cars_hw.latency import LatencyTable, Predictor, smallest
-    from cars_hw.space import SearchSpace
+    from cars_hw.space.search_space import SearchSpace
 
     table = LatencyTable.read(table_path)
     warn_of_noise(table, table_path)

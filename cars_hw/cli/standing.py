@@ -67,7 +67,7 @@ def snapshot(record: Mapping[str, Any], objectives: Sequence[CostObjective]) -> 
 
 def best_of(record: Mapping[str, Any], objectives: Sequence[CostObjective]) -> Best:
     """Return the best of the population of ``record``; all of them keep to every budget."""
-    from cars_hw.genotype import Genotype
+    from cars_hw.space.genotype import Genotype
 
     member = max(record["population"], key=lambda member: (member["accuracy"], -member["costs"][0]))
     genotype = Genotype.from_dict(member["genotype"])

@@ -102,7 +102,7 @@ def command(
 
 def _zoo(table: LatencyTable, given: Sequence[Named]) -> list[Named]:
     """Return the published genotypes, each once, without those that are ``given`` or that calibrated ``table``."""
-    from cars_hw.zoo import zoo
+    from cars_hw.space.zoo import zoo
 
     seen = {network.genotype.key() for network in table.calibration} | {one.genotype.key() for one in given}
     chosen = []

@@ -6,8 +6,8 @@ import click
 
 from cars_hw.cli.common import json_option, print_json, print_table
 from cars_hw.cost import network_cost
-from cars_hw.spec import NETWORKS
-from cars_hw.zoo import zoo
+from cars_hw.space.network_spec import NETWORKS
+from cars_hw.space.zoo import zoo
 
 
 @click.command("zoo")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from cars_hw.genotype import Genotype
+from cars_hw.space.genotype import Genotype
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cars_hw.genotype import Genotype
+from cars_hw.space.genotype import Genotype
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ from cars_hw.evolution.pnsga3 import (
 )
 from cars_hw.evolution.population import Member, gains, objective_rows
 from cars_hw.evolution.variation import VariationRates, offspring
-from cars_hw.genotype import Genotype
 from cars_hw.progress import Progress, silent
-from cars_hw.space import SearchSpace
+from cars_hw.space.genotype import Genotype
+from cars_hw.space.search_space import SearchSpace
 
 
 class SharedWeights(Protocol):

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cars_hw.genotype import NODES, Genotype
-from cars_hw.space import CELL_NAMES, SearchSpace, replace_node
+from cars_hw.space.genotype import NODES, Genotype
+from cars_hw.space.search_space import CELL_NAMES, SearchSpace, replace_node
 
 RETRIES = 100
 """How often a draw that is over the budget or known already is thrown away before it is repaired."""

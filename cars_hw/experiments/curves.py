@@ -14,11 +14,11 @@ import torch
 from cars_hw.cost import network_cost
 from cars_hw.data import DataBundle
 from cars_hw.files import write_json
-from cars_hw.genotype import Genotype
 from cars_hw.network import Network
 from cars_hw.runs.workers import Heard, Said
-from cars_hw.space import SearchSpace
-from cars_hw.spec import NetworkSpec
+from cars_hw.space.genotype import Genotype
+from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.space.search_space import SearchSpace
 from cars_hw.training.checkpoints import TrainingCheckpoint
 from cars_hw.training.network import NetworkTraining, accuracy_on
 from cars_hw.training.settings import Recipe

@@ -18,16 +18,16 @@ from cars_hw.experiments.references import parameters_of, write_onnx
 from cars_hw.experiments.standing import Comparison, Contestant, draw, ranked
 from cars_hw.export.lower import lower_network
 from cars_hw.files import write_json, write_text
-from cars_hw.genotype import Genotype
 from cars_hw.latency.models import write_graph
 from cars_hw.runs.folder import RunFolder, TrainedNetwork
 from cars_hw.runs.plan import DataSource, recipe_of
 from cars_hw.runs.search import require_fit
 from cars_hw.runs.train import load_trained, train_run
 from cars_hw.runs.workers import Heard, Said
+from cars_hw.space.genotype import Genotype
+from cars_hw.space.zoo import zoo
 from cars_hw.training.precision import resolve_precision
 from cars_hw.training.settings import Recipe
-from cars_hw.zoo import zoo
 
 TORCHVISION: Final = {
     "MobileNetV2": "mobilenet_v2",

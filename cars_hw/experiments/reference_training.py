@@ -18,7 +18,7 @@ from cars_hw.experiments.references import make
 from cars_hw.files import replacing, write_json
 from cars_hw.runs.plan import DataSource
 from cars_hw.runs.workers import Heard, Said, default_jobs, side_by_side
-from cars_hw.spec import NetworkSpec
+from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.training.checkpoints import TrainingCheckpoint
 from cars_hw.training.network import copy_of_weights, train_network
 from cars_hw.training.settings import Recipe

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from cars_hw.cost import Cost
 from cars_hw.errors import InputError
 from cars_hw.files import replacing
-from cars_hw.spec import Shape
+from cars_hw.space.network_spec import Shape
 
 IMAGENET = (Shape(3, 224, 224), 1000)
 """The images and the number of classes that these networks were published for."""

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from cars_hw.cost import Cost, network_cost
 from cars_hw.experiments.steadiness import unsteady_remark
 from cars_hw.progress import Progress, silent
-from cars_hw.spec import NETWORKS, NetworkSpec
-from cars_hw.zoo import zoo
+from cars_hw.space.network_spec import NETWORKS, NetworkSpec
+from cars_hw.space.zoo import zoo
 
 if TYPE_CHECKING:
     from cars_hw.devices import Device, Measurement, MeasurePlan

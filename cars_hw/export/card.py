@@ -11,8 +11,8 @@ from typing import Any, Final, Literal, get_args
 from cars_hw.devices.protocol import Precision
 from cars_hw.errors import InputError
 from cars_hw.files import write_json
-from cars_hw.genotype import Genotype
-from cars_hw.spec import NetworkSpec
+from cars_hw.space.genotype import Genotype
+from cars_hw.space.network_spec import NetworkSpec
 
 LATENCIES: Final = ("predicted_ms", "bound_ms", "measured_ms")
 

@@ -31,7 +31,7 @@ from cars_hw.export.graph import (
 )
 from cars_hw.network import ImageNetStem, Network, NetworkCell
 from cars_hw.operations import FactorizedReduce
-from cars_hw.spec import Shape
+from cars_hw.space.network_spec import Shape
 
 Exact = npt.NDArray[np.float64]
 

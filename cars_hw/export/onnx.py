@@ -35,7 +35,7 @@ from cars_hw.export.graph import (
     Zeros,
 )
 from cars_hw.files import replacing
-from cars_hw.spec import Shape
+from cars_hw.space.network_spec import Shape
 
 OPSET: Final = 17
 """Nothing here needs a newer one, and every ONNX Runtime since 1.12 reads it."""

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 
 from cars_hw.errors import InputError
-from cars_hw.genotype import Genotype
-from cars_hw.space import SearchSpace
+from cars_hw.space.genotype import Genotype
+from cars_hw.space.search_space import SearchSpace
 
 DRAWS = 400
 

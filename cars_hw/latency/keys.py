@@ -17,8 +17,8 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cars_hw.genotype import NODES, OPERATIONS, Cell, Genotype, Node
-from cars_hw.spec import CellLayout, NetworkSpec, Shape
+from cars_hw.space.genotype import NODES, OPERATIONS, Cell, Genotype, Node
+from cars_hw.space.network_spec import CellLayout, NetworkSpec, Shape
 
 REAL_OPERATIONS: Final = tuple(name for name in OPERATIONS if name != "none")
 

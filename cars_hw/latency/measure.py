@@ -8,9 +8,9 @@ from pathlib import Path
 
 from cars_hw.devices.protocol import Device, MeasurePlan, Precision, Progress
 from cars_hw.devices.rounds import Measured, measure
-from cars_hw.genotype import Genotype
 from cars_hw.latency.models import build_network
-from cars_hw.spec import NetworkSpec
+from cars_hw.space.genotype import Genotype
+from cars_hw.space.network_spec import NetworkSpec
 
 
 def measure_genotypes(

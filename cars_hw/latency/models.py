@@ -14,9 +14,9 @@ import numpy as np
 from cars_hw.devices.protocol import Precision
 from cars_hw.errors import InputError
 from cars_hw.files import replacing
-from cars_hw.genotype import NODES, Genotype
 from cars_hw.latency.keys import OpKey
-from cars_hw.spec import NetworkSpec, Shape
+from cars_hw.space.genotype import NODES, Genotype
+from cars_hw.space.network_spec import NetworkSpec, Shape
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -13,7 +13,6 @@ import numpy as np
 from cars_hw.devices.protocol import Device, Measurement, MeasurePlan, ModelFormat, Precision
 from cars_hw.devices.rounds import measure
 from cars_hw.errors import DeviceError, InputError, TableError
-from cars_hw.genotype import Genotype
 from cars_hw.latency.calibration import spread_genotypes
 from cars_hw.latency.journal import Journal
 from cars_hw.latency.keys import OpKey, spec_keys
@@ -22,9 +21,10 @@ from cars_hw.latency.predictor import fit_coefficients
 from cars_hw.latency.smallest import smallest
 from cars_hw.latency.sums import OperationSums
 from cars_hw.latency.table import CalibrationNetwork, LatencyTable, Reference
-from cars_hw.space import SearchSpace
-from cars_hw.spec import NetworkSpec
-from cars_hw.zoo import zoo
+from cars_hw.space.genotype import Genotype
+from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.space.search_space import SearchSpace
+from cars_hw.space.zoo import zoo
 
 ProgressCallback = Callable[[str, int, int], None]
 """Called with the stage (``operations``, then ``networks``), the model sessions done, and all of the stage."""

@@ -13,7 +13,7 @@ from cars_hw.devices.protocol import Device
 from cars_hw.errors import InputError
 from cars_hw.latency.profile import ProgressCallback, profile
 from cars_hw.latency.table import LatencyTable
-from cars_hw.spec import NetworkSpec
+from cars_hw.space.network_spec import NetworkSpec
 
 
 class _Stopped(Exception):

@@ -8,8 +8,8 @@ from typing import Final
 
 import numpy as np
 
-from cars_hw.genotype import NODES, Cell, Genotype, Node
-from cars_hw.space import CELL_NAMES, CellName, SearchSpace, replace_node
+from cars_hw.space.genotype import NODES, Cell, Genotype, Node
+from cars_hw.space.search_space import CELL_NAMES, CellName, SearchSpace, replace_node
 
 Choices = dict[tuple[CellName, int], list[Node]]
 """By cell and number of the node."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
 
-from cars_hw.genotype import Genotype, Node
 from cars_hw.latency.keys import (
     OpKey,
     Usages,
@@ -15,7 +14,8 @@ from cars_hw.latency.keys import (
     relu_sources,
     usage_of,
 )
-from cars_hw.spec import NetworkSpec
+from cars_hw.space.genotype import Genotype, Node
+from cars_hw.space.network_spec import NetworkSpec
 
 
 class OperationSums:

@@ -10,10 +10,10 @@ from typing import Any, Final
 
 from cars_hw.devices.protocol import Measurement, Precision, Sample
 from cars_hw.errors import InputError, TableError
-from cars_hw.genotype import Genotype
 from cars_hw.latency.keys import OpKey
 from cars_hw.latency.sealed import SealedFormat
-from cars_hw.spec import NetworkSpec
+from cars_hw.space.genotype import Genotype
+from cars_hw.space.network_spec import NetworkSpec
 
 TABLE: Final = SealedFormat("cars-hw latency table", 2, "restore it, or make one with: cars-hw profile")
 

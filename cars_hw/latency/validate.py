@@ -12,12 +12,12 @@ import numpy as np
 
 from cars_hw.devices.protocol import Device, Measurement, MeasurePlan, Progress
 from cars_hw.errors import InputError, TableError
-from cars_hw.genotype import Genotype
 from cars_hw.latency.baselines import baselines
 from cars_hw.latency.measure import measure_genotypes
 from cars_hw.latency.predictor import DEFAULT_LEVEL, Prediction, Predictor
 from cars_hw.latency.table import CalibrationNetwork, LatencyTable
-from cars_hw.space import SearchSpace
+from cars_hw.space.genotype import Genotype
+from cars_hw.space.search_space import SearchSpace
 
 PASSES: Final = 2
 """How often validation measures every network: the second time shows what the first is worth."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from cars_hw.genotype import Cell, Edge
 from cars_hw.report.markup import Html, join, tag
 from cars_hw.report.words import kind_of
+from cars_hw.space.genotype import Cell, Edge
 
 INPUT: Final = 50
 GAP: Final = 34

@@ -13,7 +13,7 @@ from cars_hw.latency import LatencyTable
 from cars_hw.presets import PRESETS, Preset
 from cars_hw.report.facts import Candidate, Facts
 from cars_hw.runs.folder import FrontNetwork
-from cars_hw.spec import NETWORKS, NetworkSpec
+from cars_hw.space.network_spec import NETWORKS, NetworkSpec
 from cars_hw.training.recipes import RECIPES
 from cars_hw.training.settings import Recipe
 

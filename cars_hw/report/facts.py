@@ -11,13 +11,13 @@ from cars_hw.cost import network_cost
 from cars_hw.devices import format_of
 from cars_hw.errors import TableError
 from cars_hw.export.card import ModelCard, card_path
-from cars_hw.genotype import Genotype
 from cars_hw.latency import LatencyTable, Predictor
 from cars_hw.report.words import milliseconds
 from cars_hw.runs.baselines import Comparison, read_baselines
 from cars_hw.runs.folder import FrontNetwork, Promise, RunFolder, TrainedNetwork
 from cars_hw.runs.ranking import Ranking, read_ranking
-from cars_hw.spec import NetworkSpec
+from cars_hw.space.genotype import Genotype
+from cars_hw.space.network_spec import NetworkSpec
 
 QUANTISED = ".int8"
 """What the name of a quantised model has behind its network's name."""

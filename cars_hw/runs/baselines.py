@@ -14,12 +14,12 @@ from cars_hw.errors import InputError
 from cars_hw.evolution.hypervolume import hypervolume
 from cars_hw.evolution.objectives import CostObjective
 from cars_hw.evolution.strategies import OWN, STRATEGIES
-from cars_hw.genotype import Genotype
 from cars_hw.runs.folder import RunFolder
 from cars_hw.runs.plan import DataSource, SearchPlan, configuration, plan_of, recipe_of
 from cars_hw.runs.search import cost_objectives, load_data, run_search
 from cars_hw.runs.train import choose, train_run
 from cars_hw.runs.workers import Heard, Said, default_jobs, side_by_side
+from cars_hw.space.genotype import Genotype
 from cars_hw.training.settings import Recipe
 
 FILE: Final = "baselines.json"

@@ -18,14 +18,14 @@ from cars_hw.errors import InputError, RunError
 from cars_hw.export.card import ModelCard, Preprocessing
 from cars_hw.export.export import export_int8, export_model
 from cars_hw.export.refine import CALIBRATION_IMAGES
-from cars_hw.genotype import Genotype
 from cars_hw.latency.models import seeded
 from cars_hw.network import Network
 from cars_hw.runs.folder import Promise, RunFolder
 from cars_hw.runs.plan import DataSource
 from cars_hw.runs.promises import Promises
 from cars_hw.runs.train import load_trained
-from cars_hw.spec import NetworkSpec
+from cars_hw.space.genotype import Genotype
+from cars_hw.space.network_spec import NetworkSpec
 
 FORMATS: Final[tuple[ModelFormat, ...]] = ("onnx", "tflite")
 

@@ -27,8 +27,8 @@ from typing import Any, TypeVar
 from cars_hw.devices.protocol import Precision
 from cars_hw.errors import CarsHwError, RunError
 from cars_hw.files import to_json, write_json, write_text
-from cars_hw.genotype import Genotype
-from cars_hw.spec import NetworkSpec
+from cars_hw.space.genotype import Genotype
+from cars_hw.space.network_spec import NetworkSpec
 
 SCHEMA = 1
 

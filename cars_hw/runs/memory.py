@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from cars_hw.errors import InputError
-from cars_hw.genotype import NODES, Edge, Genotype
 from cars_hw.runs.plan import SearchPlan
+from cars_hw.space.genotype import NODES, Edge, Genotype
 from cars_hw.training.shared import SuperNetWeights
 
 

@@ -13,8 +13,8 @@ from cars_hw.evolution.variation import VariationRates
 from cars_hw.latency import LatencyTable
 from cars_hw.presets import Preset
 from cars_hw.runs.folder import RunFolder
-from cars_hw.space import SearchSpace
-from cars_hw.spec import NetworkSpec
+from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.space.search_space import SearchSpace
 from cars_hw.training.settings import Recipe, SharedTraining
 
 COSTS: Final = ("parameters", "multiply-adds")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from cars_hw.devices import ModelFormat, format_of
 from cars_hw.devices.protocol import Precision
-from cars_hw.genotype import Genotype
 from cars_hw.latency import LatencyTable, Predictor
 from cars_hw.runs.folder import Promise, RunFolder
+from cars_hw.space.genotype import Genotype
 
 
 class Promises:

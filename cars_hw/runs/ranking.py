@@ -11,13 +11,13 @@ import numpy as np
 from cars_hw.errors import InputError
 from cars_hw.evolution.checkpoint import supernet_weights
 from cars_hw.evolution.objectives import feasible
-from cars_hw.genotype import Genotype
 from cars_hw.latency.validate import kendall_tau
 from cars_hw.runs.folder import RunFolder
 from cars_hw.runs.plan import DataSource, SearchPlan, plan_of, recipe_of
 from cars_hw.runs.search import cost_objectives, load_data, supernet_weights_of
 from cars_hw.runs.train import choose, train_run
 from cars_hw.runs.workers import Heard, Said
+from cars_hw.space.genotype import Genotype
 from cars_hw.training.settings import Recipe
 
 FILE: Final = "ranking.json"

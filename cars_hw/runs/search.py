@@ -22,14 +22,14 @@ from cars_hw.evolution import checkpoint
 from cars_hw.evolution.objectives import CostObjective, excess, feasible
 from cars_hw.evolution.population import Member
 from cars_hw.evolution.search import Search
-from cars_hw.genotype import Genotype
 from cars_hw.latency import Predictor, smallest
 from cars_hw.progress import Progress, silent
 from cars_hw.runs.folder import FrontNetwork, Promise, RunFolder
 from cars_hw.runs.memory import require_memory
 from cars_hw.runs.plan import SearchPlan, configuration
 from cars_hw.runs.settle import Held, Settled, settle
-from cars_hw.spec import NetworkSpec
+from cars_hw.space.genotype import Genotype
+from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.supernet import SuperNet
 from cars_hw.training.ranks import ALONE, Ranks
 from cars_hw.training.separate import SeparateWeights

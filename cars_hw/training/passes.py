@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cars_hw.genotype import Genotype
+from cars_hw.space.genotype import Genotype
 from cars_hw.supernet import SuperNet
 
 Replay = Callable[[], object]

@@ -20,7 +20,7 @@ from cars_hw.data import (
     mixed_order,
     stratified_split,
 )
-from cars_hw.genotype import Genotype
+from cars_hw.space.genotype import Genotype
 from cars_hw.supernet import Common, SuperNet
 from cars_hw.training.passes import RECORD_AT, CudaRecorder, GraphedPasses, Passes, PlainPasses, Recorder
 from cars_hw.training.ranks import ALONE, Ranks

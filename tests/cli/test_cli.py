@@ -26,8 +26,8 @@ from cars_hw.presets import PRESETS
 from cars_hw.runs.baselines import SEPARATE
 from cars_hw.runs.folder import FrontNetwork, RunFolder
 from cars_hw.runs.plan import COSTS
-from cars_hw.spec import NetworkSpec
-from cars_hw.zoo import zoo
+from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.space.zoo import zoo
 
 SPEC = NetworkSpec(4, 3, (8, 8), 1, classes=2)
 

@@ -16,7 +16,7 @@ from cars_hw.cli.standing import Standing, TimeLeft, snapshot
 from cars_hw.cli.textplot import ASCII, bar, plot, sparkline
 from cars_hw.evolution.objectives import CostObjective
 from cars_hw.evolution.search import EvolutionSettings
-from cars_hw.zoo import resolve
+from cars_hw.space.zoo import resolve
 
 GENOTYPE = resolve("CARS_A").to_dict()
 

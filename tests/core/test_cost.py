@@ -6,12 +6,12 @@ import torch
 from torch import nn
 
 from cars_hw.cost import Cost, network_cost, operation_cost
-from cars_hw.genotype import OPERATIONS
 from cars_hw.network import Network
 from cars_hw.operations import Normalization, make_operation
-from cars_hw.space import SearchSpace
-from cars_hw.spec import NETWORKS, NetworkSpec, Shape
-from cars_hw.zoo import zoo
+from cars_hw.space.genotype import OPERATIONS
+from cars_hw.space.network_spec import NETWORKS, NetworkSpec, Shape
+from cars_hw.space.search_space import SearchSpace
+from cars_hw.space.zoo import zoo
 
 # Millions of parameters as the paper prints them: CIFAR-10 in Table 1, ImageNet in Table 2.
 PRINTED = {

@@ -3,11 +3,11 @@ import torch
 from torch import nn
 
 from cars_hw.errors import SpecError
-from cars_hw.genotype import Genotype
 from cars_hw.network import AuxiliaryHead, Network, NetworkCell
 from cars_hw.operations import Normalization
-from cars_hw.spec import NetworkSpec, Shape
-from cars_hw.zoo import zoo
+from cars_hw.space.genotype import Genotype
+from cars_hw.space.network_spec import NetworkSpec, Shape
+from cars_hw.space.zoo import zoo
 
 CARS_A = zoo()["CARS_A"].genotype
 SPEC = NetworkSpec(channels=4, layers=3, resolution=(32, 32), classes=5)

@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cars_hw.genotype import OPERATIONS
 from cars_hw.operations import (
     Depthwise,
     DilatedDepthwise,
@@ -17,6 +16,7 @@ from cars_hw.operations import (
     concatenate,
     make_operation,
 )
+from cars_hw.space.genotype import OPERATIONS
 
 REAL = [name for name in OPERATIONS if name != "none"]
 SIZES = [(8, 8), (7, 7), (6, 9), (5, 4), (3, 2), (1, 1)]

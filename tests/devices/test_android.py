@@ -24,7 +24,7 @@ from cars_hw.errors import (
 )
 from cars_hw.latency.keys import spec_keys
 from cars_hw.latency.models import build_model, build_overhead
-from cars_hw.spec import NETWORKS
+from cars_hw.space.network_spec import NETWORKS
 
 PLAN = MeasurePlan(sessions=2, min_runs=5, min_seconds=0.0, warmup_runs=1, max_extra_sessions=0)
 

@@ -27,7 +27,7 @@ from cars_hw.errors import DeviceError
 from cars_hw.export.graph import Conv, Graph, Identity
 from cars_hw.export.onnx import write_onnx
 from cars_hw.latency.models import write_graph
-from cars_hw.spec import Shape
+from cars_hw.space.network_spec import Shape
 
 PLAN = MeasurePlan(sessions=2, min_runs=5, min_seconds=0.0, warmup_runs=1, max_extra_sessions=0)
 

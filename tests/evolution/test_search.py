@@ -16,9 +16,9 @@ from cars_hw.evolution.pnsga3 import Protection
 from cars_hw.evolution.population import Member
 from cars_hw.evolution.search import EvolutionSettings, Search, without_clones
 from cars_hw.evolution.variation import VariationRates
-from cars_hw.genotype import NODES, Edge, Genotype
-from cars_hw.space import SearchSpace
-from cars_hw.spec import NetworkSpec
+from cars_hw.space.genotype import NODES, Edge, Genotype
+from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.space.search_space import SearchSpace
 
 SPACE = SearchSpace()
 SPEC = NetworkSpec(8, 5, (28, 28), 1)

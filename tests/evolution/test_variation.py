@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from cars_hw.cost import network_cost
 from cars_hw.evolution.variation import VariationRates, crossover, mutate, offspring, repair
-from cars_hw.genotype import NODES, Edge, Genotype
-from cars_hw.space import CELL_NAMES, SearchSpace
-from cars_hw.spec import NetworkSpec
+from cars_hw.space.genotype import NODES, Edge, Genotype
+from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.space.search_space import CELL_NAMES, SearchSpace
 
 SPACE = SearchSpace()
 SPEC = NetworkSpec(8, 5, (28, 28), 1)

@@ -17,8 +17,8 @@ from cars_hw.devices import FakeDevice, MeasurePlan
 from cars_hw.errors import InputError
 from cars_hw.experiments.references import count, make
 from cars_hw.experiments.tables import NOT_AVAILABLE, NOT_PRINTED, ComputedTable, compute_table, paper_tables
-from cars_hw.spec import Shape
-from cars_hw.zoo import zoo
+from cars_hw.space.network_spec import Shape
+from cars_hw.space.zoo import zoo
 
 CARS = [f"CARS-{letter}" for letter in "ABCDEFGHI"]
 # Typed from the paper once more, and not read from the file that is tested.

@@ -23,11 +23,11 @@ from cars_hw.experiments.trap import Moved, Sizes, Trap, rows_of, sizes_of, smal
 from cars_hw.presets import PRESETS
 from cars_hw.runs.folder import RunFolder
 from cars_hw.runs.plan import DataSource, SearchPlan, configuration
-from cars_hw.space import SearchSpace
-from cars_hw.spec import NETWORKS, NetworkSpec
+from cars_hw.space.network_spec import NETWORKS, NetworkSpec
+from cars_hw.space.search_space import SearchSpace
+from cars_hw.space.zoo import resolve
 from cars_hw.training.network import NetworkTraining, train_network
 from cars_hw.training.settings import Recipe, SharedTraining
-from cars_hw.zoo import resolve
 
 TINY = NetworkSpec(4, 3, (8, 8), 1, classes=3)
 RECIPE = Recipe(epochs=2, batch_size=64, learning_rate=0.05, crop_padding=0)

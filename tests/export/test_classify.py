@@ -16,8 +16,8 @@ from cars_hw.export.classify import classify
 from cars_hw.export.export import export_model
 from cars_hw.latency.models import seeded
 from cars_hw.network import Network
-from cars_hw.spec import NetworkSpec
-from cars_hw.zoo import zoo
+from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.space.zoo import zoo
 
 SPEC = NetworkSpec(4, 3, (12, 16), 3, classes=4)
 NAMES = ["a", "b", "c", "d"]

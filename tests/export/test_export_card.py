@@ -12,8 +12,8 @@ import pytest
 
 from cars_hw.errors import GenotypeError, InputError, SpecError
 from cars_hw.export.card import ModelCard, Preprocessing, card_path
-from cars_hw.spec import NETWORKS
-from cars_hw.zoo import zoo
+from cars_hw.space.network_spec import NETWORKS
+from cars_hw.space.zoo import zoo
 
 CARD = ModelCard(
     genotype=zoo()["CARS_A"].genotype,

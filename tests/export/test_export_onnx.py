@@ -13,8 +13,8 @@ from cars_hw.export.graph import Graph, Layer, Relu
 from cars_hw.export.lower import lower_network
 from cars_hw.export.onnx import IR_VERSION, OPSET, onnx_bytes, write_onnx
 from cars_hw.network import Network
-from cars_hw.spec import NETWORKS, Shape
-from cars_hw.zoo import zoo
+from cars_hw.space.network_spec import NETWORKS, Shape
+from cars_hw.space.zoo import zoo
 
 
 def test_a_batch_is_1_or_open(tmp_path: Path) -> None:

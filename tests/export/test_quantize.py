@@ -22,11 +22,11 @@ from cars_hw.export.lower import lower_module
 from cars_hw.export.onnx import onnx_bytes
 from cars_hw.export.quantize import quantize
 from cars_hw.export.tflite import tflite_bytes
-from cars_hw.genotype import OPERATIONS
 from cars_hw.network import Network
 from cars_hw.operations import Normalization, make_operation
-from cars_hw.spec import NetworkSpec, Shape
-from cars_hw.zoo import zoo
+from cars_hw.space.genotype import OPERATIONS
+from cars_hw.space.network_spec import NetworkSpec, Shape
+from cars_hw.space.zoo import zoo
 
 Season = Callable[[nn.Module, Tensor], nn.Module]
 

@@ -15,8 +15,8 @@ from cars_hw.export.refine import _logits, _with_bias_less, best_range, refine
 from cars_hw.export.tflite import tflite_bytes
 from cars_hw.latency.models import seeded
 from cars_hw.network import Network
-from cars_hw.spec import NetworkSpec
-from cars_hw.zoo import zoo
+from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.space.zoo import zoo
 
 FORMATS: tuple[ModelFormat, ...] = ("onnx", "tflite")
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from cars_hw.devices import Measurement, Sample
-from cars_hw.genotype import Genotype
 from cars_hw.latency import CalibrationNetwork, LatencyTable, spec_keys
 from cars_hw.latency.predictor import fit_coefficients
 from cars_hw.latency.sums import OperationSums
-from cars_hw.space import SearchSpace
-from cars_hw.spec import NetworkSpec
+from cars_hw.space.genotype import Genotype
+from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.space.search_space import SearchSpace
 
 SPEC = NetworkSpec(channels=4, layers=5, resolution=(9, 8), in_channels=1)
 

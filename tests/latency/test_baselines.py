@@ -8,9 +8,9 @@ import pytest
 
 from cars_hw.cost import network_cost
 from cars_hw.devices import Measurement, Sample
-from cars_hw.genotype import Genotype
 from cars_hw.latency import LatencyTable, genotype_keys
 from cars_hw.latency.baselines import baselines
+from cars_hw.space.genotype import Genotype
 
 MakeTable = Callable[..., LatencyTable]
 

@@ -10,7 +10,7 @@ import pytest
 from cars_hw.devices import Measurement, Sample
 from cars_hw.errors import TableError
 from cars_hw.latency import LatencyTable, compare_tables
-from cars_hw.spec import NETWORKS
+from cars_hw.space.network_spec import NETWORKS
 
 MakeTable = Callable[..., LatencyTable]
 

@@ -23,14 +23,14 @@ from cars_hw.export.graph import (
     Zeros,
 )
 from cars_hw.export.lower import lower_network
-from cars_hw.genotype import Edge, Genotype, Node
 from cars_hw.latency import OpKey, build_model, genotype_keys, spec_keys
 from cars_hw.latency.keys import live_states, usage_of
 from cars_hw.latency.models import _key_graph
 from cars_hw.network import Network
-from cars_hw.space import SearchSpace
-from cars_hw.spec import NETWORKS, NetworkSpec, Shape
-from cars_hw.zoo import zoo
+from cars_hw.space.genotype import Edge, Genotype, Node
+from cars_hw.space.network_spec import NETWORKS, NetworkSpec, Shape
+from cars_hw.space.search_space import SearchSpace
+from cars_hw.space.zoo import zoo
 
 CIFAR = NetworkSpec(channels=4, layers=7, resolution=(12, 9))
 IMAGENET = NetworkSpec(channels=4, layers=6, resolution=(70, 64), stem="imagenet")

@@ -11,7 +11,7 @@ import pytest
 from cars_hw.errors import TableError
 from cars_hw.latency import LatencyTable, Predictor, spec_keys
 from cars_hw.latency.sealed import checksum, readable_json
-from cars_hw.spec import NETWORKS
+from cars_hw.space.network_spec import NETWORKS
 
 MakeTable = Callable[..., LatencyTable]
 

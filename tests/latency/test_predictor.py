@@ -9,14 +9,14 @@ import pytest
 
 from cars_hw.devices import Measurement, Sample
 from cars_hw.errors import InputError, TableError
-from cars_hw.genotype import Edge, Genotype, Node
 from cars_hw.latency import Coefficients, LatencyTable, OpKey, Predictor, genotype_keys
 from cars_hw.latency.keys import node_keys
 from cars_hw.latency.predictor import fit_coefficients
 from cars_hw.latency.sums import OperationSums
-from cars_hw.space import SearchSpace
-from cars_hw.spec import NETWORKS, CellLayout
-from cars_hw.zoo import zoo
+from cars_hw.space.genotype import Edge, Genotype, Node
+from cars_hw.space.network_spec import NETWORKS, CellLayout
+from cars_hw.space.search_space import SearchSpace
+from cars_hw.space.zoo import zoo
 
 MakeTable = Callable[..., LatencyTable]
 

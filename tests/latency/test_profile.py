@@ -16,7 +16,6 @@ import pytest
 from cars_hw.devices import Device, FakeDevice, MeasurePlan, ModelFormat, Sample
 from cars_hw.devices.protocol import Progress
 from cars_hw.errors import DeviceError, InputError, TableError
-from cars_hw.genotype import Genotype
 from cars_hw.latency import (
     LatencyTable,
     Predictor,
@@ -28,9 +27,10 @@ from cars_hw.latency import (
 )
 from cars_hw.latency.calibration import spread_genotypes
 from cars_hw.latency.validate import PASSES
-from cars_hw.space import SearchSpace
-from cars_hw.spec import NetworkSpec
-from cars_hw.zoo import zoo
+from cars_hw.space.genotype import Genotype
+from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.space.search_space import SearchSpace
+from cars_hw.space.zoo import zoo
 
 SPEC = NetworkSpec(channels=4, layers=3, resolution=(8, 8), in_channels=1)
 FEW = SearchSpace(("none", "skip_connect", "sep_conv_3x3", "dil_conv_5x5"))

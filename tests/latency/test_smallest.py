@@ -5,9 +5,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from cars_hw.genotype import NODES, Cell, Genotype, Node
 from cars_hw.latency import LatencyTable, Predictor, smallest
-from cars_hw.space import CELL_NAMES, SearchSpace
+from cars_hw.space.genotype import NODES, Cell, Genotype, Node
+from cars_hw.space.search_space import CELL_NAMES, SearchSpace
 
 MakeTable = Callable[..., LatencyTable]
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from cars_hw.devices import Measurement, Sample
-from cars_hw.genotype import Genotype
 from cars_hw.latency import LatencyTable, Predictor, Reference
-from cars_hw.zoo import zoo
+from cars_hw.space.genotype import Genotype
+from cars_hw.space.zoo import zoo
 
 MakeTable = Callable[..., LatencyTable]
 

@@ -5,7 +5,7 @@ import pytest
 from cars_hw.devices import Measurement, Sample
 from cars_hw.latency.predictor import Prediction
 from cars_hw.latency.validate import compare
-from cars_hw.zoo import zoo
+from cars_hw.space.zoo import zoo
 
 
 def test_the_figures_by_hand() -> None:

@@ -12,12 +12,12 @@ import pytest
 from cars_hw.cost import network_cost
 from cars_hw.devices import Measurement, MeasurePlan, Sample
 from cars_hw.export.card import ModelCard, Preprocessing
-from cars_hw.genotype import Genotype
 from cars_hw.latency import CalibrationNetwork, Coefficients, LatencyTable, Predictor, spec_keys
 from cars_hw.presets import PRESETS
 from cars_hw.runs.folder import FrontNetwork, Promise, RunFolder, TrainedNetwork
-from cars_hw.space import SearchSpace
-from cars_hw.spec import NetworkSpec
+from cars_hw.space.genotype import Genotype
+from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.space.search_space import SearchSpace
 
 SPEC = NetworkSpec(4, 3, (8, 8), 1, classes=3)
 

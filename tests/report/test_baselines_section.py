@@ -14,7 +14,7 @@ from cars_hw.report.plot import Frame
 from cars_hw.report.sections.baselines import verdict
 from cars_hw.runs.baselines import Comparison, Generation, Trained, Trial
 from cars_hw.runs.folder import RunFolder
-from cars_hw.space import SearchSpace
+from cars_hw.space.search_space import SearchSpace
 
 PLAIN = Frame(width=130, height=120, left=20, right=10, top=10, bottom=10)
 

@@ -8,10 +8,10 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from cars_hw.genotype import Cell, Edge
 from cars_hw.report.cells import columns, describe, draw_cell
-from cars_hw.space import SearchSpace
-from cars_hw.zoo import zoo
+from cars_hw.space.genotype import Cell, Edge
+from cars_hw.space.search_space import SearchSpace
+from cars_hw.space.zoo import zoo
 
 CHAIN: Cell = (
     (Edge("sep_conv_3x3", 0), Edge("max_pool_3x3", 1)),

@@ -18,7 +18,6 @@ import pytest
 from click.testing import CliRunner
 
 from cars_hw.cli.main import main
-from cars_hw.genotype import Genotype
 from cars_hw.latency import LatencyTable
 from cars_hw.presets import PRESETS
 from cars_hw.report.commands import network_options, preset_options, profile, steps
@@ -27,7 +26,8 @@ from cars_hw.report.page import SECTIONS, page, write_report
 from cars_hw.report.sections import population
 from cars_hw.report.sections.answer import best_model, choices
 from cars_hw.runs.folder import RunFolder
-from cars_hw.spec import NETWORKS, NetworkSpec
+from cars_hw.space.genotype import Genotype
+from cars_hw.space.network_spec import NETWORKS, NetworkSpec
 
 MakeRun = Callable[..., RunFolder]
 

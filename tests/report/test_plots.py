@@ -15,7 +15,7 @@ from cars_hw.report.bars import Bar, by_operation, by_place, draw_bars
 from cars_hw.report.markup import Html, table, tag, text
 from cars_hw.report.plot import NARROW, WIDE, Frame, Point, scatter, ticks
 from cars_hw.report.words import figure, kind_of, millions, milliseconds, parts_of, percent, size
-from cars_hw.space import SearchSpace
+from cars_hw.space.search_space import SearchSpace
 
 PLAIN = Frame(width=130, height=120, left=20, right=10, top=10, bottom=10)
 """A hundred by a hundred, 20 from the left and 10 from the top."""

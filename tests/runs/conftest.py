@@ -10,7 +10,7 @@ from PIL import Image
 
 from cars_hw.devices import FakeDevice, MeasurePlan
 from cars_hw.latency import LatencyTable, profile
-from cars_hw.spec import NetworkSpec
+from cars_hw.space.network_spec import NetworkSpec
 
 TINY = NetworkSpec(4, 3, (8, 8), 1, classes=3)
 

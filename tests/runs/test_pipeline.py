@@ -30,7 +30,7 @@ from cars_hw.runs.plan import Budget, DataSource, SearchPlan
 from cars_hw.runs.search import run_search
 from cars_hw.runs.train import choose, load_trained, train_run
 from cars_hw.runs.verify import verify_run
-from cars_hw.space import SearchSpace
+from cars_hw.space.search_space import SearchSpace
 from cars_hw.training.settings import Recipe
 
 SHORT = EvolutionSettings(population=6, epochs=4, warmup_epochs=1, epochs_per_generation=1, protection="both")

@@ -22,7 +22,7 @@ from cars_hw.runs.folder import RunFolder
 from cars_hw.runs.plan import Budget, DataSource, SearchPlan, plan_of
 from cars_hw.runs.ranking import Ranked, Ranking, rank_run, read_ranking, spread
 from cars_hw.runs.search import run_search, supernet_weights_of
-from cars_hw.space import SearchSpace
+from cars_hw.space.search_space import SearchSpace
 from cars_hw.training.settings import Recipe, SharedTraining
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from cars_hw.errors import RunError
 from cars_hw.runs.folder import FrontNetwork, Promise, RunFolder, TrainedNetwork
-from cars_hw.zoo import zoo
+from cars_hw.space.zoo import zoo
 
 GENOTYPE = zoo()["CARS_A"].genotype
 NETWORK = FrontNetwork("net-01", GENOTYPE, 0.875, 1234, 5678, (Promise("ort", 0.1, 0.2, 0.3),))

@@ -12,10 +12,10 @@ import pytest
 from cars_hw.devices import Device, FakeDevice, MeasurePlan
 from cars_hw.errors import BudgetError
 from cars_hw.evolution.population import Member
-from cars_hw.genotype import Genotype
 from cars_hw.latency import LatencyTable, Predictor
 from cars_hw.runs.settle import Held, Settled, device_of, settle
-from cars_hw.space import SearchSpace
+from cars_hw.space.genotype import Genotype
+from cars_hw.space.search_space import SearchSpace
 
 PLAN = MeasurePlan(sessions=1, max_extra_sessions=0)
 

@@ -22,8 +22,8 @@ from cars_hw.errors import RunError
 from cars_hw.runs.folder import FrontNetwork, RunFolder
 from cars_hw.runs.plan import DataSource
 from cars_hw.runs.train import load_trained, train_run
-from cars_hw.space import SearchSpace
-from cars_hw.spec import NetworkSpec
+from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.space.search_space import SearchSpace
 from cars_hw.training.settings import Recipe
 
 SPEC = NetworkSpec(4, 3, (8, 8), 1, classes=3)

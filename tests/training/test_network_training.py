@@ -13,8 +13,8 @@ from torch import Tensor
 from cars_hw.data import DataBundle, Dataset
 from cars_hw.errors import InputError, RunError, TrainingError
 from cars_hw.network import Network
-from cars_hw.space import SearchSpace
-from cars_hw.spec import NetworkSpec
+from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.space.search_space import SearchSpace
 from cars_hw.training.checkpoints import TrainingCheckpoint
 from cars_hw.training.network import NetworkTraining, accuracy_on, hold_out, train_network
 from cars_hw.training.ranks import Ranks

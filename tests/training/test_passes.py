@@ -11,9 +11,9 @@ from emulated_graphs import EmulatedRecorder
 from torch import Tensor
 
 from cars_hw.data import DataBundle, Dataset
-from cars_hw.genotype import Edge, Genotype
-from cars_hw.space import SearchSpace
-from cars_hw.spec import NetworkSpec
+from cars_hw.space.genotype import Edge, Genotype
+from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.space.search_space import SearchSpace
 from cars_hw.supernet import SuperNet
 from cars_hw.training import passes
 from cars_hw.training.settings import SharedTraining

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from cars_hw.data import DataBundle, Dataset
 from cars_hw.network import Network
-from cars_hw.space import SearchSpace
-from cars_hw.spec import NetworkSpec
+from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.space.search_space import SearchSpace
 from cars_hw.training.network import train_network
 from cars_hw.training.ranks import ALONE, Ranks, joined
 from cars_hw.training.settings import Recipe

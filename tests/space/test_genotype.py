@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cars_hw.errors import GenotypeError
-from cars_hw.genotype import NODES, OPERATIONS, Cell, Edge, Genotype
-from cars_hw.zoo import zoo
+from cars_hw.space.genotype import NODES, OPERATIONS, Cell, Edge, Genotype
+from cars_hw.space.zoo import zoo
 
 CARS_A_AS_PUBLISHED = (
     "Genotype(normal=[('skip_connect', 0), ('sep_conv_5x5', 1), ('max_pool_3x3', 0), ('avg_pool_3x3', 1), "

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from cars_hw.errors import GenotypeError
-from cars_hw.genotype import Edge, Genotype
-from cars_hw.zoo import resolve, zoo
+from cars_hw.space.genotype import Edge, Genotype
+from cars_hw.space.zoo import resolve, zoo
 
 
 def test_every_published_genotype_is_there() -> None:

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from cars_hw.errors import GenotypeError
-from cars_hw.genotype import Genotype
+from cars_hw.space.genotype import Genotype
 
 
 class Published(NamedTuple):
@@ -27,7 +27,7 @@ class Published(NamedTuple):
 @cache
 def zoo() -> Mapping[str, Published]:
     """Return the published genotypes by name, in the order of their papers."""
-    text = resources.files("cars_hw").joinpath("zoo.json").read_text(encoding="utf-8")
+    text = resources.files("cars_hw.space").joinpath("zoo.json").read_text(encoding="utf-8")
     entries = json.loads(text).items()
     # Everybody gets the same object, so nobody may change it.
     return MappingProxyType(

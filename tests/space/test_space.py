@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from cars_hw.errors import GenotypeError
-from cars_hw.genotype import NODES, OPERATIONS, Edge, Genotype
-from cars_hw.space import CELL_NAMES, SearchSpace, replace_node
-from cars_hw.zoo import zoo
+from cars_hw.space.genotype import NODES, OPERATIONS, Edge, Genotype
+from cars_hw.space.search_space import CELL_NAMES, SearchSpace, replace_node
+from cars_hw.space.zoo import zoo
 
 SPACES = {
     "all": SearchSpace(),

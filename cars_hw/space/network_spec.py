@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Literal, NamedTuple
 
 from cars_hw.errors import SpecError
-from cars_hw.genotype import NODES
+from cars_hw.space.genotype import NODES
 
 Stem = Literal["cifar", "imagenet"]
 

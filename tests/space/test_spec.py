@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from cars_hw.errors import SpecError
-from cars_hw.spec import NETWORKS, NetworkSpec, Shape, named_network
+from cars_hw.space.network_spec import NETWORKS, NetworkSpec, Shape, named_network
 
 SPEC = NetworkSpec(channels=16, layers=8, resolution=(32, 32))
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cars_hw.errors import GenotypeError
-from cars_hw.genotype import NODES, OPERATIONS, Cell, Edge, Genotype, Node
+from cars_hw.space.genotype import NODES, OPERATIONS, Cell, Edge, Genotype, Node
 
 CellName = Literal["normal", "reduce"]
 CELL_NAMES: tuple[CellName, CellName] = ("normal", "reduce")
