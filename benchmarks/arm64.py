@@ -22,7 +22,7 @@ from cars_hw.devices.litert_runtime import interpreter
 from cars_hw.export.lower import lower_network
 from cars_hw.export.tflite import tflite_bytes
 from cars_hw.latency.models import seeded
-from cars_hw.network import Network
+from cars_hw.nn.network import Network
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.space.zoo import zoo

@@ -30,7 +30,7 @@ from cars_hw.export.parity import check_onnx, check_tflite
 from cars_hw.export.tflite import tflite_bytes, write_tflite
 from cars_hw.files import write_json
 from cars_hw.latency.models import seeded
-from cars_hw.network import Network
+from cars_hw.nn.network import Network
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec
 from cars_hw.space.search_space import SearchSpace

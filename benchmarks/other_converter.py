@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from ai_edge_litert.interpreter import Interpreter
 
-from cars_hw.network import Network
+from cars_hw.nn.network import Network
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NETWORKS
 

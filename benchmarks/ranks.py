@@ -31,9 +31,9 @@ def generation(arguments: argparse.Namespace) -> None:
     import torch
 
     from cars_hw.data import load
+    from cars_hw.nn.supernet import SuperNet
     from cars_hw.space.network_spec import NetworkSpec
     from cars_hw.space.search_space import SearchSpace
-    from cars_hw.supernet import SuperNet
     from cars_hw.training.memory import keep_freed_memory
     from cars_hw.training.ranks import joined
     from cars_hw.training.settings import SharedTraining

@@ -50,11 +50,11 @@ from cars_hw.evolution.pnsga3 import Normalization, reference_directions, surviv
 from cars_hw.evolution.search import EvolutionSettings, Search
 from cars_hw.files import write_json
 from cars_hw.latency import Predictor, profile
+from cars_hw.nn.supernet import SuperNet
 from cars_hw.presets import PRESETS
 from cars_hw.space.genotype import NODES, Edge, Genotype
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec
 from cars_hw.space.search_space import SearchSpace
-from cars_hw.supernet import SuperNet
 from cars_hw.training.memory import keep_freed_memory
 from cars_hw.training.passes import RECORD_AT, PlainPasses
 from cars_hw.training.settings import SharedTraining
@@ -268,7 +268,7 @@ class Bench:
 
     def table(self) -> dict[str, Any]:
         """Latency and bound of 128 architectures nobody has seen, against counting their multiply-adds."""
-        from cars_hw.cost import network_cost
+        from cars_hw.nn.cost import network_cost
 
         table = profile(FakeDevice(), NETWORKS["cifar"], calibration=8, plan=MeasurePlan(sessions=1))
         rng = np.random.default_rng(1)

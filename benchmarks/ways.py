@@ -12,10 +12,10 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from cars_hw.data import DataBundle, Dataset
-from cars_hw.network import run_stem
-from cars_hw.operations import Depthwise, DilatedDepthwise, FactorizedReduce
+from cars_hw.nn.network import run_stem
+from cars_hw.nn.operations import Depthwise, DilatedDepthwise, FactorizedReduce
+from cars_hw.nn.supernet import SuperCell, SuperNet
 from cars_hw.space.genotype import NODES, OPERATIONS, Genotype
-from cars_hw.supernet import SuperCell, SuperNet
 
 EDGES = NODES * (NODES + 3) // 2
 

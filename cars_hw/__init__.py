@@ -28,12 +28,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cars_hw.cost import Cost, network_cost
     from cars_hw.data import DataBundle, load
     from cars_hw.devices import Device, FakeDevice, MeasurePlan, open_device
     from cars_hw.errors import CarsHwError
     from cars_hw.latency import LatencyTable, Predictor, measure_genotypes, profile, smallest, validate
-    from cars_hw.network import Network
+    from cars_hw.nn.cost import Cost, network_cost
+    from cars_hw.nn.network import Network
+    from cars_hw.nn.supernet import SuperNet
     from cars_hw.presets import PRESETS, Preset
     from cars_hw.report.page import write_report
     from cars_hw.runs.baselines import compare_run
@@ -48,12 +49,11 @@ if TYPE_CHECKING:
     from cars_hw.space.network_spec import NETWORKS, NetworkSpec
     from cars_hw.space.search_space import SearchSpace
     from cars_hw.space.zoo import resolve
-    from cars_hw.supernet import SuperNet
 
 _WHERE = {
     "Budget": "runs.plan",
     "CarsHwError": "errors",
-    "Cost": "cost",
+    "Cost": "nn.cost",
     "DataBundle": "data",
     "DataSource": "runs.plan",
     "Device": "devices",
@@ -63,7 +63,7 @@ _WHERE = {
     "LatencyTable": "latency",
     "MeasurePlan": "devices",
     "NETWORKS": "space.network_spec",
-    "Network": "network",
+    "Network": "nn.network",
     "NetworkSpec": "space.network_spec",
     "PRESETS": "presets",
     "Predictor": "latency",
@@ -71,14 +71,14 @@ _WHERE = {
     "RunFolder": "runs.folder",
     "SearchPlan": "runs.plan",
     "SearchSpace": "space.search_space",
-    "SuperNet": "supernet",
+    "SuperNet": "nn.supernet",
     "compare_run": "runs.baselines",
     "export_genotype": "runs.export",
     "export_run": "runs.export",
     "load": "data",
     "load_trained": "runs.train",
     "measure_genotypes": "latency",
-    "network_cost": "cost",
+    "network_cost": "nn.cost",
     "open_device": "devices",
     "profile": "latency",
     "rank_run": "runs.ranking",

@@ -11,10 +11,10 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from cars_hw.cost import network_cost
 from cars_hw.data import DataBundle
 from cars_hw.files import write_json
-from cars_hw.network import Network
+from cars_hw.nn.cost import network_cost
+from cars_hw.nn.network import Network
 from cars_hw.runs.workers import Heard, Said
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from cars_hw.cost import network_cost
 from cars_hw.data import load
 from cars_hw.devices import Device, MeasurePlan, measure
 from cars_hw.errors import InputError, RunError
@@ -19,6 +18,7 @@ from cars_hw.experiments.standing import Comparison, Contestant, draw, ranked
 from cars_hw.export.lower import lower_network
 from cars_hw.files import write_json, write_text
 from cars_hw.latency.models import write_graph
+from cars_hw.nn.cost import network_cost
 from cars_hw.runs.folder import RunFolder, TrainedNetwork
 from cars_hw.runs.plan import DataSource, recipe_of
 from cars_hw.runs.search import require_fit

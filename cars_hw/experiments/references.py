@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from cars_hw.cost import Cost
 from cars_hw.errors import InputError
 from cars_hw.files import replacing
+from cars_hw.nn.cost import Cost
 from cars_hw.space.network_spec import Shape
 
 IMAGENET = (Shape(3, 224, 224), 1000)
@@ -39,7 +39,7 @@ def make(model: str, shape: Shape = IMAGENET[0], classes: int = IMAGENET[1]) -> 
 
 
 def count(model: str, shape: Shape = IMAGENET[0], classes: int = IMAGENET[1]) -> Cost:
-    """Return what torchvision's ``model`` costs on one image of ``shape``, as :mod:`cars_hw.cost` counts.
+    """Return what torchvision's ``model`` costs on one image of ``shape``, as :mod:`cars_hw.nn.cost` counts.
 
     Nothing is computed: the shapes of all activations are followed through the network.
     """

@@ -12,8 +12,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from cars_hw.cost import Cost, network_cost
 from cars_hw.experiments.steadiness import unsteady_remark
+from cars_hw.nn.cost import Cost, network_cost
 from cars_hw.progress import Progress, silent
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec
 from cars_hw.space.zoo import zoo

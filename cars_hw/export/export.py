@@ -23,7 +23,7 @@ from cars_hw.export.parity import check_onnx, check_tflite
 from cars_hw.export.refine import refine
 from cars_hw.export.tflite import tflite_bytes
 from cars_hw.files import replacing
-from cars_hw.network import Network
+from cars_hw.nn.network import Network
 
 INPUT: Final = "image"
 """What every network's input is called."""

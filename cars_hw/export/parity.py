@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from cars_hw.devices.litert_runtime import interpreter
 from cars_hw.errors import ExportError, InputError
 from cars_hw.export.tflite import with_outputs
-from cars_hw.network import Network
+from cars_hw.nn.network import Network
 
 PARITY_BOUND: Final = 1e-5
 """The relative error that a float32 model may always have: max |exact - exported| / max |exact|.

@@ -10,10 +10,10 @@ from typing import Final
 
 import numpy as np
 
-from cars_hw.cost import network_cost
 from cars_hw.latency.fit import FloatArray
 from cars_hw.latency.keys import genotype_keys, key_counts
 from cars_hw.latency.table import LatencyTable
+from cars_hw.nn.cost import network_cost
 from cars_hw.space.genotype import Genotype
 
 PENALTIES: Final = tuple(float(penalty) for penalty in np.logspace(-4, 3, 15))

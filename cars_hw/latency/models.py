@@ -58,7 +58,7 @@ def build_network(
         InputError: no model of that format can be written.
     """
     from cars_hw.export.lower import lower_network
-    from cars_hw.network import Network
+    from cars_hw.nn.network import Network
 
     network = seeded(lambda: Network(spec, genotype), repr(genotype))
     write_graph(lower_network(network), path, model_format, precision)
@@ -149,8 +149,8 @@ def _without_first_relu(graph: Graph) -> Graph:
 
 
 def _key_module(key: OpKey) -> nn.Module:
-    from cars_hw.network import CifarStem, ImageNetStem
-    from cars_hw.operations import FactorizedReduce, Normalization, ReLUConvBN, make_operation
+    from cars_hw.nn.network import CifarStem, ImageNetStem
+    from cars_hw.nn.operations import FactorizedReduce, Normalization, ReLUConvBN, make_operation
 
     norm = Normalization()
     channels_in, height, width = key.source

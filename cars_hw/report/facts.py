@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cars_hw.cost import network_cost
 from cars_hw.devices import format_of
 from cars_hw.errors import TableError
 from cars_hw.export.card import ModelCard, card_path
 from cars_hw.latency import LatencyTable, Predictor
+from cars_hw.nn.cost import network_cost
 from cars_hw.report.words import milliseconds
 from cars_hw.runs.baselines import Comparison, read_baselines
 from cars_hw.runs.folder import FrontNetwork, Promise, RunFolder, TrainedNetwork

@@ -14,7 +14,6 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from cars_hw.cost import network_cost
 from cars_hw.data import DataBundle, load
 from cars_hw.devices import Device, MeasurePlan
 from cars_hw.errors import BudgetError, InputError
@@ -23,6 +22,8 @@ from cars_hw.evolution.objectives import CostObjective, excess, feasible
 from cars_hw.evolution.population import Member
 from cars_hw.evolution.search import Search
 from cars_hw.latency import Predictor, smallest
+from cars_hw.nn.cost import network_cost
+from cars_hw.nn.supernet import SuperNet
 from cars_hw.progress import Progress, silent
 from cars_hw.runs.folder import FrontNetwork, Promise, RunFolder
 from cars_hw.runs.memory import require_memory
@@ -30,7 +31,6 @@ from cars_hw.runs.plan import SearchPlan, configuration
 from cars_hw.runs.settle import Held, Settled, settle
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
-from cars_hw.supernet import SuperNet
 from cars_hw.training.ranks import ALONE, Ranks
 from cars_hw.training.separate import SeparateWeights
 from cars_hw.training.shared import SuperNetWeights

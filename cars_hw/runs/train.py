@@ -15,7 +15,8 @@ from cars_hw.data import DataBundle, load
 from cars_hw.errors import InputError, RunError
 from cars_hw.evolution.checkpoint import supernet_weights
 from cars_hw.files import replacing
-from cars_hw.network import Network
+from cars_hw.nn.network import Network
+from cars_hw.nn.supernet import SuperNet
 from cars_hw.runs.folder import FrontNetwork, RunFolder, TrainedNetwork
 from cars_hw.runs.plan import DataSource, recipe_of
 from cars_hw.runs.search import require_fit
@@ -23,7 +24,6 @@ from cars_hw.runs.tensorboard import FOLDER, Events, remove_events
 from cars_hw.runs.workers import Heard, Said, default_jobs, side_by_side
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
-from cars_hw.supernet import SuperNet
 from cars_hw.training.checkpoints import TrainingCheckpoint
 from cars_hw.training.network import EpochFigures, train_network
 from cars_hw.training.precision import resolve_precision

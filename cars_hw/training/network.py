@@ -21,7 +21,7 @@ from cars_hw.data import (
     stratified_split,
 )
 from cars_hw.errors import InputError, TrainingError
-from cars_hw.network import Network
+from cars_hw.nn.network import Network
 from cars_hw.training.checkpoints import TrainingCheckpoint, from_bytes, to_bytes
 from cars_hw.training.precision import autocast, resolve_precision
 from cars_hw.training.ranks import ALONE, Ranks

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cars_hw.nn.supernet import SuperNet
 from cars_hw.space.genotype import Genotype
-from cars_hw.supernet import SuperNet
 
 Replay = Callable[[], object]
 Recorder = Callable[[Callable[[], None]], Replay]

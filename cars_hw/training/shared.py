@@ -20,8 +20,8 @@ from cars_hw.data import (
     mixed_order,
     stratified_split,
 )
+from cars_hw.nn.supernet import Common, SuperNet
 from cars_hw.space.genotype import Genotype
-from cars_hw.supernet import Common, SuperNet
 from cars_hw.training.passes import RECORD_AT, CudaRecorder, GraphedPasses, Passes, PlainPasses, Recorder
 from cars_hw.training.ranks import ALONE, Ranks
 from cars_hw.training.settings import SharedTraining, cosine

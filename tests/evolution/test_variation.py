@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cars_hw.cost import network_cost
 from cars_hw.evolution.variation import VariationRates, crossover, mutate, offspring, repair
+from cars_hw.nn.cost import network_cost
 from cars_hw.space.genotype import NODES, Edge, Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import CELL_NAMES, SearchSpace

@@ -25,7 +25,7 @@ from cars_hw.experiments.front import compare_front
 from cars_hw.experiments.reference_training import References, train_references
 from cars_hw.experiments.references import make, write_onnx
 from cars_hw.experiments.standing import Comparison, Contestant, ranked
-from cars_hw.network import Network
+from cars_hw.nn.network import Network
 from cars_hw.presets import PRESETS
 from cars_hw.runs.folder import RunFolder, TrainedNetwork
 from cars_hw.runs.plan import DataSource, SearchPlan, configuration

@@ -13,13 +13,13 @@ import pytest
 from click.testing import CliRunner
 
 from cars_hw.cli.main import main
-from cars_hw.cost import network_cost
 from cars_hw.data import load
 from cars_hw.errors import RunError
 from cars_hw.evolution.search import EvolutionSettings
 from cars_hw.experiments import curves, trap
 from cars_hw.experiments.curves import LearningCurve, Training, learning_curve, three_sizes
 from cars_hw.experiments.trap import Moved, Sizes, Trap, rows_of, sizes_of, small_model_trap
+from cars_hw.nn.cost import network_cost
 from cars_hw.presets import PRESETS
 from cars_hw.runs.folder import RunFolder
 from cars_hw.runs.plan import DataSource, SearchPlan, configuration
@@ -177,7 +177,7 @@ def test_a_killed_training_goes_on_to_the_same_curve(
     # The last accuracy is what training to the end says, from the same beginning.
     import torch
 
-    from cars_hw.network import Network
+    from cars_hw.nn.network import Network
 
     torch.manual_seed(0)
     result = train_network(Network(TINY, genotype), data, RECIPE, seed=0)

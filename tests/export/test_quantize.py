@@ -22,8 +22,8 @@ from cars_hw.export.lower import lower_module
 from cars_hw.export.onnx import onnx_bytes
 from cars_hw.export.quantize import quantize
 from cars_hw.export.tflite import tflite_bytes
-from cars_hw.network import Network
-from cars_hw.operations import Normalization, make_operation
+from cars_hw.nn.network import Network
+from cars_hw.nn.operations import Normalization, make_operation
 from cars_hw.space.genotype import OPERATIONS
 from cars_hw.space.network_spec import NetworkSpec, Shape
 from cars_hw.space.zoo import zoo

@@ -14,7 +14,7 @@ from cars_hw.export.quantize import quantize
 from cars_hw.export.refine import _logits, _with_bias_less, best_range, refine
 from cars_hw.export.tflite import tflite_bytes
 from cars_hw.latency.models import seeded
-from cars_hw.network import Network
+from cars_hw.nn.network import Network
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.zoo import zoo
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cars_hw.cost import network_cost
 from cars_hw.devices import Measurement, Sample
 from cars_hw.latency import LatencyTable, genotype_keys
 from cars_hw.latency.baselines import baselines
+from cars_hw.nn.cost import network_cost
 from cars_hw.space.genotype import Genotype
 
 MakeTable = Callable[..., LatencyTable]

@@ -26,7 +26,7 @@ from cars_hw.export.lower import lower_network
 from cars_hw.latency import OpKey, build_model, genotype_keys, spec_keys
 from cars_hw.latency.keys import live_states, usage_of
 from cars_hw.latency.models import _key_graph
-from cars_hw.network import Network
+from cars_hw.nn.network import Network
 from cars_hw.space.genotype import Edge, Genotype, Node
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec, Shape
 from cars_hw.space.search_space import SearchSpace

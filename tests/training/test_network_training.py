@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cars_hw.data import DataBundle, Dataset
 from cars_hw.errors import InputError, RunError, TrainingError
-from cars_hw.network import Network
+from cars_hw.nn.network import Network
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.training.checkpoints import TrainingCheckpoint

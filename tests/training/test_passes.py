@@ -11,10 +11,10 @@ from emulated_graphs import EmulatedRecorder
 from torch import Tensor
 
 from cars_hw.data import DataBundle, Dataset
+from cars_hw.nn.supernet import SuperNet
 from cars_hw.space.genotype import Edge, Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
-from cars_hw.supernet import SuperNet
 from cars_hw.training import passes
 from cars_hw.training.settings import SharedTraining
 from cars_hw.training.shared import SuperNetWeights

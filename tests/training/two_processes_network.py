@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cars_hw.data import DataBundle, Dataset
-from cars_hw.network import Network
+from cars_hw.nn.network import Network
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.training.network import train_network

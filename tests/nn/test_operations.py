@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cars_hw.operations import (
+from cars_hw.nn.operations import (
     Depthwise,
     DilatedDepthwise,
     FactorizedReduce,

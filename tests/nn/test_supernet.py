@@ -4,13 +4,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cars_hw.network import Network
-from cars_hw.operations import Normalization
+from cars_hw.nn.network import Network
+from cars_hw.nn.operations import Normalization
+from cars_hw.nn.supernet import SHARED, SuperNet
 from cars_hw.space.genotype import NODES, Edge, Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.space.zoo import zoo
-from cars_hw.supernet import SHARED, SuperNet
 
 SPECS = {
     "cifar": NetworkSpec(channels=4, layers=3, resolution=(16, 16), classes=5),

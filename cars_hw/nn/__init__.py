@@ -1,0 +1,1 @@
+"""Networks: candidate operations, one network, the SuperNet, and what a network costs."""
