@@ -33,11 +33,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 import numpy as np
 from simulated_phone import Adbd, Phone
 
+from cars_hw.config.files import write_json
 from cars_hw.devices import MeasurePlan, Sample
 from cars_hw.devices.adb import AdbShell, Address
 from cars_hw.devices.android import AndroidDevice
 from cars_hw.errors import DeviceError
-from cars_hw.files import write_json
 from cars_hw.latency import LatencyTable, Predictor, compare_tables, profile
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec
 from latency import profiled, searched, validated  # noqa: TID251 -- the benchmark beside this one

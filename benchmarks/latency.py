@@ -28,10 +28,11 @@ from typing import Any
 
 import numpy as np
 
+from cars_hw.config.files import write_json
+from cars_hw.config.presets import PRESETS, Preset
 from cars_hw.devices import Device, MeasurePlan, OrtDevice, Sample, open_device
 from cars_hw.devices.protocol import Progress
 from cars_hw.evolution.search import EvolutionSettings
-from cars_hw.files import write_json
 from cars_hw.latency import (
     LatencyTable,
     Predictor,
@@ -42,7 +43,6 @@ from cars_hw.latency import (
     profile,
     validate,
 )
-from cars_hw.presets import PRESETS, Preset
 from cars_hw.runs.plan import Budget, DataSource, SearchPlan
 from cars_hw.runs.search import run_search
 from cars_hw.space.genotype import Genotype

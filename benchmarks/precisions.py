@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import kendalltau
 
+from cars_hw.config.files import write_json
 from cars_hw.devices import Device, open_device
-from cars_hw.files import write_json
 from cars_hw.latency import LatencyTable, Predictor, measure_genotypes, profile
 from cars_hw.runs.plan import Budget, DataSource, SearchPlan
 from cars_hw.runs.search import run_search

@@ -20,7 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from cars_hw.files import write_json
+from cars_hw.config.files import write_json
 
 RANKS_ENV = "CARS_HW_BENCHMARK_OUT"
 
@@ -30,13 +30,13 @@ def generation(arguments: argparse.Namespace) -> None:
     import numpy as np
     import torch
 
+    from cars_hw.config.training import SharedTraining
     from cars_hw.data import load
     from cars_hw.nn.supernet import SuperNet
     from cars_hw.space.network_spec import NetworkSpec
     from cars_hw.space.search_space import SearchSpace
     from cars_hw.training.memory import keep_freed_memory
     from cars_hw.training.ranks import joined
-    from cars_hw.training.settings import SharedTraining
     from cars_hw.training.shared import SuperNetWeights
 
     torch.set_num_threads(1)

@@ -43,21 +43,21 @@ from timing import Progress, machine, ratios, seconds, spread, take_turns
 from torch import Tensor
 from ways import DartsWay, PlainWay, without_gradients
 
+from cars_hw.config.files import write_json
+from cars_hw.config.presets import PRESETS
+from cars_hw.config.training import SharedTraining
 from cars_hw.data import DataBundle, Dataset
 from cars_hw.devices import FakeDevice, MeasurePlan
 from cars_hw.evolution.objectives import CostObjective
 from cars_hw.evolution.pnsga3 import Normalization, reference_directions, survive
 from cars_hw.evolution.search import EvolutionSettings, Search
-from cars_hw.files import write_json
 from cars_hw.latency import Predictor, profile
 from cars_hw.nn.supernet import SuperNet
-from cars_hw.presets import PRESETS
 from cars_hw.space.genotype import NODES, Edge, Genotype
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.training.memory import keep_freed_memory
 from cars_hw.training.passes import RECORD_AT, PlainPasses
-from cars_hw.training.settings import SharedTraining
 from cars_hw.training.shared import SuperNetWeights, evaluate
 
 SPEC = NetworkSpec(16, 8, (32, 32))

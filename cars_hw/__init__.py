@@ -28,6 +28,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cars_hw.config.presets import PRESETS, Preset
     from cars_hw.data import DataBundle, load
     from cars_hw.devices import Device, FakeDevice, MeasurePlan, open_device
     from cars_hw.errors import CarsHwError
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from cars_hw.nn.cost import Cost, network_cost
     from cars_hw.nn.network import Network
     from cars_hw.nn.supernet import SuperNet
-    from cars_hw.presets import PRESETS, Preset
     from cars_hw.report.page import write_report
     from cars_hw.runs.baselines import compare_run
     from cars_hw.runs.export import export_genotype, export_run
@@ -65,9 +65,9 @@ _WHERE = {
     "NETWORKS": "space.network_spec",
     "Network": "nn.network",
     "NetworkSpec": "space.network_spec",
-    "PRESETS": "presets",
+    "PRESETS": "config.presets",
     "Predictor": "latency",
-    "Preset": "presets",
+    "Preset": "config.presets",
     "RunFolder": "runs.folder",
     "SearchPlan": "runs.plan",
     "SearchSpace": "space.search_space",

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import click
 
 from cars_hw.cli.main import main as cars_hw
-from cars_hw.files import write_text
+from cars_hw.config.files import write_text
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "commands.md"
 REMAKE = ".venv/bin/python tools/make_commands_page.py"

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cars_hw.files import replacing
+from cars_hw.config.files import replacing
 
 OUT = Path(__file__).resolve().parent.parent / "cars_hw" / "data" / "fashion_mini.npz"
 SEED = 2017

@@ -9,7 +9,7 @@ from types import TracebackType
 
 import click
 
-from cars_hw.units import format_seconds
+from cars_hw.config.units import format_seconds
 
 SECONDS_BETWEEN_LINES = 15.0
 

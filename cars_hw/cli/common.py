@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
+from cars_hw.config.units import parse_latency
 from cars_hw.errors import CarsHwError
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec, named_network
 from cars_hw.space.zoo import resolve
-from cars_hw.units import parse_latency
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -61,8 +61,8 @@ def tables(
     with --device they are measured with fresh weights: for one image, of 32x32 in Table 1 and 224x224 in Table 2.
     Accuracies and GPU days are the paper's.
     """
+    from cars_hw.config.files import write_json
     from cars_hw.experiments.tables import COUNTING, compute_table, paper_tables
-    from cars_hw.files import write_json
 
     chosen = {name: table for name, table in paper_tables().items() if name in (names or (name,))}
     if device_name is None:
@@ -151,9 +151,9 @@ def trap(
     """
     if table_path is not None and cost is not None:
         raise click.UsageError("with --table sizes are latencies: leave --cost out")
+    from cars_hw.config.presets import named_preset
     from cars_hw.experiments.trap import rows_of, small_model_trap
     from cars_hw.latency import LatencyTable
-    from cars_hw.presets import named_preset
     from cars_hw.runs.plan import Budget, DataSource, SearchPlan
     from cars_hw.training.memory import keep_freed_memory
 

@@ -15,7 +15,7 @@ from cars_hw.cli.bars import Bars, is_screen
 from cars_hw.cli.common import milliseconds, percent
 from cars_hw.cli.standing import Best, Dot, Standing, best_of
 from cars_hw.cli.textplot import ASCII, UNICODE, Letters, bar, plot, span, sparkline
-from cars_hw.units import format_seconds
+from cars_hw.config.units import format_seconds
 
 if TYPE_CHECKING:
     from rich.text import Text

@@ -18,7 +18,7 @@ from cars_hw.cli.common import (
     threads_option,
     warn_of_noise,
 )
-from cars_hw.units import format_latency
+from cars_hw.config.units import format_latency
 
 if TYPE_CHECKING:
     from cars_hw.devices.protocol import Precision

@@ -34,13 +34,13 @@ from cars_hw.cli.common import (
 )
 from cars_hw.cli.live import search_view
 from cars_hw.cli.standing import Standing
-from cars_hw.units import format_seconds
+from cars_hw.config.units import format_seconds
 
 if TYPE_CHECKING:
+    from cars_hw.config.presets import Preset
     from cars_hw.devices import Device
     from cars_hw.devices.protocol import Precision
     from cars_hw.latency import LatencyTable
-    from cars_hw.presets import Preset
     from cars_hw.runs.baselines import Comparison
     from cars_hw.runs.estimate import Estimate
     from cars_hw.runs.folder import FrontNetwork, RunFolder
@@ -373,7 +373,7 @@ def print_front(front: list[FrontNetwork]) -> None:
 
 
 def _changed_preset(name: str, options: dict[str, Any]) -> Preset:
-    from cars_hw.presets import named_preset
+    from cars_hw.config.presets import named_preset
 
     preset = named_preset(name)
     evolution = {

@@ -27,8 +27,8 @@ from cars_hw.cli.common import (
 )
 
 if TYPE_CHECKING:
+    from cars_hw.config.training import Recipe
     from cars_hw.runs.folder import RunFolder, TrainedNetwork
-    from cars_hw.training.settings import Recipe
 
 CHANGES = ("epochs", "batch_size", "learning_rate", "ema", "hold_out", "precision")
 """The options that change a recipe, by the names that they have there."""
@@ -161,9 +161,9 @@ def command(
 
 def _recipe(run: RunFolder, name: str | None, changes: dict[str, Any]) -> Recipe:
     """Return the recipe called ``name``, or else the run's, with what the options change."""
+    from cars_hw.config.recipes import named_recipe
     from cars_hw.errors import InputError
     from cars_hw.runs.plan import recipe_of
-    from cars_hw.training.recipes import named_recipe
 
     recipe = recipe_of(run) if name is None else named_recipe(name)
     try:

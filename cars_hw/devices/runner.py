@@ -15,8 +15,8 @@ import urllib.request
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from cars_hw.config.files import replacing, write_json
 from cars_hw.errors import DeviceError, InputError, RunnerError
-from cars_hw.files import replacing, write_json
 
 LARGEST: Final = 200 * 2**20
 """Bytes; the tool has about six million."""

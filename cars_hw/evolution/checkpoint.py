@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
+from cars_hw.config.files import replacing
 from cars_hw.errors import RunError
 from cars_hw.evolution.search import Search
-from cars_hw.files import replacing
 
 SCHEMA = 1
 

@@ -11,8 +11,9 @@ from typing import Any, Final
 import numpy as np
 import torch
 
+from cars_hw.config.files import write_json
+from cars_hw.config.training import Recipe
 from cars_hw.data import DataBundle
-from cars_hw.files import write_json
 from cars_hw.nn.cost import network_cost
 from cars_hw.nn.network import Network
 from cars_hw.runs.workers import Heard, Said
@@ -21,7 +22,6 @@ from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.training.checkpoints import TrainingCheckpoint
 from cars_hw.training.network import NetworkTraining, accuracy_on
-from cars_hw.training.settings import Recipe
 
 DRAWS: Final = 300
 """So many architectures are drawn to know what sizes the space has."""
@@ -43,7 +43,7 @@ class LearningCurve:
 
 @dataclass(frozen=True)
 class Training:
-    """What the networks of a figure are trained as, all alike; see :class:`~cars_hw.training.settings.Recipe`."""
+    """What the networks of a figure are trained as, all alike; see :class:`~cars_hw.config.training.Recipe`."""
 
     spec: NetworkSpec
     data: DataBundle

@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from cars_hw.config.files import write_json, write_text
+from cars_hw.config.training import Recipe
 from cars_hw.data import load
 from cars_hw.devices import Device, MeasurePlan, measure
 from cars_hw.errors import InputError, RunError
@@ -16,7 +18,6 @@ from cars_hw.experiments.reference_training import References, train_references
 from cars_hw.experiments.references import parameters_of, write_onnx
 from cars_hw.experiments.standing import Comparison, Contestant, draw, ranked
 from cars_hw.export.lower import lower_network
-from cars_hw.files import write_json, write_text
 from cars_hw.latency.models import write_graph
 from cars_hw.nn.cost import network_cost
 from cars_hw.runs.folder import RunFolder, TrainedNetwork
@@ -27,7 +28,6 @@ from cars_hw.runs.workers import Heard, Said
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.zoo import zoo
 from cars_hw.training.precision import resolve_precision
-from cars_hw.training.settings import Recipe
 
 TORCHVISION: Final = {
     "MobileNetV2": "mobilenet_v2",

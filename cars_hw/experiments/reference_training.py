@@ -12,16 +12,16 @@ from typing import Any, Final
 import torch
 from torch import nn
 
+from cars_hw.config.files import replacing, write_json
+from cars_hw.config.training import Recipe
 from cars_hw.data import DataBundle, load
 from cars_hw.errors import RunError
 from cars_hw.experiments.references import make
-from cars_hw.files import replacing, write_json
 from cars_hw.runs.plan import DataSource
 from cars_hw.runs.workers import Heard, Said, default_jobs, side_by_side
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.training.checkpoints import TrainingCheckpoint
 from cars_hw.training.network import copy_of_weights, train_network
-from cars_hw.training.settings import Recipe
 
 MOMENTUM: Final = 0.1
 """How fast running averages of normalisations move, in all alike: MNASNet's own 0.0003 is for long trainings."""

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from cars_hw.config.files import replacing
 from cars_hw.errors import InputError
-from cars_hw.files import replacing
 from cars_hw.nn.cost import Cost
 from cars_hw.space.network_spec import Shape
 

@@ -8,10 +8,11 @@ from pathlib import Path
 from statistics import fmean, median, pstdev
 from typing import Any, Final, NamedTuple
 
+from cars_hw.config.files import write_json, write_text
+from cars_hw.config.training import Recipe
 from cars_hw.evolution.pnsga3 import Protection
 from cars_hw.experiments.curves import LearningCurve, Training, learning_curve, three_sizes
 from cars_hw.experiments.page import curves_figure, page, paragraphs
-from cars_hw.files import write_json, write_text
 from cars_hw.report.curves import Curve
 from cars_hw.report.markup import Html, join, table
 from cars_hw.report.words import figure, percent
@@ -20,7 +21,6 @@ from cars_hw.runs.plan import SearchPlan, configuration
 from cars_hw.runs.search import cost_objectives, load_data, run_search, supernet_spec
 from cars_hw.runs.workers import Heard, Said, default_jobs, side_by_side
 from cars_hw.space.genotype import Genotype
-from cars_hw.training.settings import Recipe
 
 PLAIN: Final[Protection] = "none"
 

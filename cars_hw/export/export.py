@@ -13,6 +13,7 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 
+from cars_hw.config.files import replacing
 from cars_hw.devices.protocol import ModelFormat
 from cars_hw.errors import ExportError, InputError
 from cars_hw.export.card import ModelCard, Preprocessing, card_path
@@ -22,7 +23,6 @@ from cars_hw.export.onnx import onnx_bytes
 from cars_hw.export.parity import check_onnx, check_tflite
 from cars_hw.export.refine import refine
 from cars_hw.export.tflite import tflite_bytes
-from cars_hw.files import replacing
 from cars_hw.nn.network import Network
 
 INPUT: Final = "image"

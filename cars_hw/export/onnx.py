@@ -17,6 +17,7 @@ import numpy.typing as npt
 import onnx
 from onnx import NodeProto, TensorProto, ValueInfoProto, checker, helper, numpy_helper
 
+from cars_hw.config.files import replacing
 from cars_hw.errors import ExportError
 from cars_hw.export.graph import (
     VECTORS,
@@ -34,7 +35,6 @@ from cars_hw.export.graph import (
     Shift,
     Zeros,
 )
-from cars_hw.files import replacing
 from cars_hw.space.network_spec import Shape
 
 OPSET: Final = 17

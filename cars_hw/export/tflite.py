@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from ai_edge_litert import schema_py_generated as schema
 
+from cars_hw.config.files import replacing
 from cars_hw.errors import ExportError
 from cars_hw.export.graph import (
     VECTORS,
@@ -36,7 +37,6 @@ from cars_hw.export.graph import (
     Zeros,
 )
 from cars_hw.export.onnx import NO_METADATA
-from cars_hw.files import replacing
 
 SIGNATURE: Final = "serving_default"
 """What TensorFlow calls a model's only signature; quantisers and callers look for it."""

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from cars_hw.config.checksummed import SealedFormat
 from cars_hw.devices.protocol import Sample
 from cars_hw.devices.rounds import Series
 from cars_hw.errors import TableError
-from cars_hw.latency.sealed import SealedFormat
 
 PARTIAL: Final = SealedFormat("cars-hw partial profile", 2, "delete it and profile again")
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any, Final
 
+from cars_hw.config.checksummed import SealedFormat
 from cars_hw.devices.protocol import Measurement, Precision, Sample
 from cars_hw.errors import InputError, TableError
 from cars_hw.latency.keys import OpKey
-from cars_hw.latency.sealed import SealedFormat
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 

@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
+from cars_hw.config.presets import PRESETS, Preset
+from cars_hw.config.recipes import RECIPES
+from cars_hw.config.training import Recipe
 from cars_hw.devices import MeasurePlan
 from cars_hw.latency import LatencyTable
-from cars_hw.presets import PRESETS, Preset
 from cars_hw.report.facts import Candidate, Facts
 from cars_hw.runs.folder import FrontNetwork
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec
-from cars_hw.training.recipes import RECIPES
-from cars_hw.training.settings import Recipe
 
 EVOLUTION_OPTIONS = {
     "population": "--population",

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from cars_hw.files import write_text
+from cars_hw.config.files import write_text
 from cars_hw.report.document import document
 from cars_hw.report.facts import Facts, gather
 from cars_hw.report.markup import Html, join, tag, text

@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from cars_hw.config.training import Recipe
 from cars_hw.errors import InputError
 from cars_hw.evolution.hypervolume import hypervolume
 from cars_hw.evolution.objectives import CostObjective
@@ -20,7 +21,6 @@ from cars_hw.runs.search import cost_objectives, load_data, run_search
 from cars_hw.runs.train import choose, train_run
 from cars_hw.runs.workers import Heard, Said, default_jobs, side_by_side
 from cars_hw.space.genotype import Genotype
-from cars_hw.training.settings import Recipe
 
 FILE: Final = "baselines.json"
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from cars_hw.config.training import Recipe
 from cars_hw.errors import InputError
 from cars_hw.evolution.checkpoint import supernet_weights
 from cars_hw.evolution.objectives import feasible
@@ -18,7 +19,6 @@ from cars_hw.runs.search import cost_objectives, load_data, supernet_weights_of
 from cars_hw.runs.train import choose, train_run
 from cars_hw.runs.workers import Heard, Said
 from cars_hw.space.genotype import Genotype
-from cars_hw.training.settings import Recipe
 
 FILE: Final = "ranking.json"
 

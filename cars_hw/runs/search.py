@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 
+from cars_hw.config.units import format_latency
 from cars_hw.data import DataBundle, load
 from cars_hw.devices import Device, MeasurePlan
 from cars_hw.errors import BudgetError, InputError
@@ -34,7 +35,6 @@ from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.training.ranks import ALONE, Ranks
 from cars_hw.training.separate import SeparateWeights
 from cars_hw.training.shared import SuperNetWeights
-from cars_hw.units import format_latency
 
 FINISHED: Final = b"finished"
 """What the leading process says instead of a checkpoint if there is nothing left to do."""

@@ -11,10 +11,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from cars_hw.config.files import replacing
+from cars_hw.config.training import Recipe
 from cars_hw.data import DataBundle, load
 from cars_hw.errors import InputError, RunError
 from cars_hw.evolution.checkpoint import supernet_weights
-from cars_hw.files import replacing
 from cars_hw.nn.network import Network
 from cars_hw.nn.supernet import SuperNet
 from cars_hw.runs.folder import FrontNetwork, RunFolder, TrainedNetwork
@@ -28,7 +29,6 @@ from cars_hw.training.checkpoints import TrainingCheckpoint
 from cars_hw.training.network import EpochFigures, train_network
 from cars_hw.training.precision import resolve_precision
 from cars_hw.training.ranks import ALONE, Ranks
-from cars_hw.training.settings import Recipe
 
 
 @dataclass(frozen=True)

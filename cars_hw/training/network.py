@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from cars_hw.config.training import Recipe
 from cars_hw.data import (
     Augmentation,
     DataBundle,
@@ -25,7 +26,6 @@ from cars_hw.nn.network import Network
 from cars_hw.training.checkpoints import TrainingCheckpoint, from_bytes, to_bytes
 from cars_hw.training.precision import autocast, resolve_precision
 from cars_hw.training.ranks import ALONE, Ranks
-from cars_hw.training.settings import Recipe
 
 EVALUATION_BATCH = 500
 

@@ -7,8 +7,8 @@ from typing import Final
 
 import torch
 
+from cars_hw.config.training import TrainingPrecision
 from cars_hw.errors import InputError
-from cars_hw.training.settings import TrainingPrecision
 
 _LOW: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from cars_hw.config.training import SharedTraining, cosine
 from cars_hw.data import (
     Augmentation,
     DataBundle,
@@ -24,7 +25,6 @@ from cars_hw.nn.supernet import Common, SuperNet
 from cars_hw.space.genotype import Genotype
 from cars_hw.training.passes import RECORD_AT, CudaRecorder, GraphedPasses, Passes, PlainPasses, Recorder
 from cars_hw.training.ranks import ALONE, Ranks
-from cars_hw.training.settings import SharedTraining, cosine
 
 Batch = tuple[Tensor, Tensor]
 

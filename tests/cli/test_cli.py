@@ -17,12 +17,12 @@ from rich.console import Console
 
 from cars_hw.cli import common
 from cars_hw.cli.main import main
+from cars_hw.config.checksummed import checksum
+from cars_hw.config.presets import PRESETS
 from cars_hw.devices import FakeDevice, MeasurePlan
 from cars_hw.evolution.pnsga3 import Protection
 from cars_hw.evolution.strategies import OWN, STRATEGIES
 from cars_hw.latency import profile
-from cars_hw.latency.sealed import checksum
-from cars_hw.presets import PRESETS
 from cars_hw.runs.baselines import SEPARATE
 from cars_hw.runs.folder import FrontNetwork, RunFolder
 from cars_hw.runs.plan import COSTS

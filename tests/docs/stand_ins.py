@@ -15,20 +15,20 @@ import torch
 from PIL import Image
 
 from cars_hw.cli.main import main
+from cars_hw.config.presets import PRESETS
+from cars_hw.config.recipes import RECIPES
 from cars_hw.data.datasets import Dataset
 from cars_hw.devices import FakeDevice, MeasurePlan, registry
 from cars_hw.devices.protocol import ModelFormat, Progress, Sample
 from cars_hw.errors import DeviceError
 from cars_hw.evolution.search import EvolutionSettings
 from cars_hw.latency import LatencyTable, OpKey, genotype_keys, profile, smallest
-from cars_hw.presets import PRESETS
 from cars_hw.runs.export import export_run
 from cars_hw.runs.plan import DataSource, SearchPlan
 from cars_hw.runs.search import run_search
 from cars_hw.runs.train import train_run
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec
-from cars_hw.training.recipes import RECIPES
 
 GREY = NetworkSpec(4, 3, (8, 8), 1)
 COLOUR = NetworkSpec(4, 3, (8, 8), 3)

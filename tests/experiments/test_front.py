@@ -17,6 +17,8 @@ from click.testing import CliRunner
 from torch import nn
 
 from cars_hw.cli.main import main
+from cars_hw.config.presets import PRESETS
+from cars_hw.config.training import Recipe
 from cars_hw.data import load
 from cars_hw.devices import FakeDevice, MeasurePlan
 from cars_hw.errors import InputError, RunError
@@ -26,14 +28,12 @@ from cars_hw.experiments.reference_training import References, train_references
 from cars_hw.experiments.references import make, write_onnx
 from cars_hw.experiments.standing import Comparison, Contestant, ranked
 from cars_hw.nn.network import Network
-from cars_hw.presets import PRESETS
 from cars_hw.runs.folder import RunFolder, TrainedNetwork
 from cars_hw.runs.plan import DataSource, SearchPlan, configuration
 from cars_hw.runs.workers import Heard, Said
 from cars_hw.space.network_spec import NetworkSpec, Shape
 from cars_hw.space.zoo import resolve
 from cars_hw.training.network import NetworkTraining, train_network
-from cars_hw.training.settings import Recipe
 
 TINY = NetworkSpec(4, 3, (8, 8), 1, classes=3)
 RECIPE = Recipe(epochs=2, batch_size=32, learning_rate=0.02, crop_padding=0, precision="float32")

@@ -13,6 +13,8 @@ import pytest
 from click.testing import CliRunner
 
 from cars_hw.cli.main import main
+from cars_hw.config.presets import PRESETS
+from cars_hw.config.training import Recipe, SharedTraining
 from cars_hw.data import load
 from cars_hw.errors import RunError
 from cars_hw.evolution.search import EvolutionSettings
@@ -20,14 +22,12 @@ from cars_hw.experiments import curves, trap
 from cars_hw.experiments.curves import LearningCurve, Training, learning_curve, three_sizes
 from cars_hw.experiments.trap import Moved, Sizes, Trap, rows_of, sizes_of, small_model_trap
 from cars_hw.nn.cost import network_cost
-from cars_hw.presets import PRESETS
 from cars_hw.runs.folder import RunFolder
 from cars_hw.runs.plan import DataSource, SearchPlan, configuration
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.space.zoo import resolve
 from cars_hw.training.network import NetworkTraining, train_network
-from cars_hw.training.settings import Recipe, SharedTraining
 
 TINY = NetworkSpec(4, 3, (8, 8), 1, classes=3)
 RECIPE = Recipe(epochs=2, batch_size=64, learning_rate=0.05, crop_padding=0)

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cars_hw.config.checksummed import checksum, readable_json
 from cars_hw.errors import TableError
 from cars_hw.latency import LatencyTable, Predictor, spec_keys
-from cars_hw.latency.sealed import checksum, readable_json
 from cars_hw.space.network_spec import NETWORKS
 
 MakeTable = Callable[..., LatencyTable]

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cars_hw.config.presets import PRESETS
 from cars_hw.devices import Measurement, MeasurePlan, Sample
 from cars_hw.export.card import ModelCard, Preprocessing
 from cars_hw.latency import CalibrationNetwork, Coefficients, LatencyTable, Predictor, spec_keys
 from cars_hw.nn.cost import network_cost
-from cars_hw.presets import PRESETS
 from cars_hw.runs.folder import FrontNetwork, Promise, RunFolder, TrainedNetwork
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec

@@ -6,10 +6,10 @@ import json
 from dataclasses import asdict, replace
 from typing import Any
 
-from cars_hw.presets import PRESETS
+from cars_hw.config.presets import PRESETS
+from cars_hw.config.recipes import RECIPES
+from cars_hw.config.training import Recipe
 from cars_hw.report.commands import recipe_options
-from cars_hw.training.recipes import RECIPES
-from cars_hw.training.settings import Recipe
 
 QUICK = PRESETS["quick"].recipe
 

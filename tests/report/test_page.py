@@ -18,8 +18,8 @@ import pytest
 from click.testing import CliRunner
 
 from cars_hw.cli.main import main
+from cars_hw.config.presets import PRESETS
 from cars_hw.latency import LatencyTable
-from cars_hw.presets import PRESETS
 from cars_hw.report.commands import network_options, preset_options, profile, steps
 from cars_hw.report.facts import gather
 from cars_hw.report.page import SECTIONS, page, write_report

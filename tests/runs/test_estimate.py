@@ -12,18 +12,18 @@ import torch
 from click.testing import CliRunner
 
 from cars_hw.cli.main import main
+from cars_hw.config.presets import PRESETS
+from cars_hw.config.training import SharedTraining
+from cars_hw.config.units import format_seconds
 from cars_hw.errors import InputError
 from cars_hw.evolution.search import EvolutionSettings
 from cars_hw.latency import LatencyTable
-from cars_hw.presets import PRESETS
 from cars_hw.runs import search as searching
 from cars_hw.runs.estimate import Estimate, Part, estimate
 from cars_hw.runs.plan import Budget, DataSource, SearchPlan
 from cars_hw.runs.search import run_search
 from cars_hw.space.genotype import Genotype
-from cars_hw.training.settings import SharedTraining
 from cars_hw.training.shared import SuperNetWeights
-from cars_hw.units import format_seconds
 
 
 @pytest.mark.parametrize("protection", ["size", "speed"])

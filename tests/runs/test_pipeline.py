@@ -17,12 +17,13 @@ import torch
 from tfevents import scalars
 
 from cars_hw.cli.main import main
+from cars_hw.config.presets import PRESETS, Preset
+from cars_hw.config.training import Recipe
 from cars_hw.devices import FakeDevice, LitertDevice, MeasurePlan, measure
 from cars_hw.errors import BudgetError, InputError, RunError, TableError
 from cars_hw.evolution.search import EvolutionSettings
 from cars_hw.export.card import ModelCard, card_path
 from cars_hw.latency import LatencyTable, Predictor, measure_genotypes, smallest
-from cars_hw.presets import PRESETS, Preset
 from cars_hw.report.page import write_report
 from cars_hw.runs.export import export_run
 from cars_hw.runs.folder import FrontNetwork, RunFolder
@@ -31,7 +32,6 @@ from cars_hw.runs.search import run_search
 from cars_hw.runs.train import choose, load_trained, train_run
 from cars_hw.runs.verify import verify_run
 from cars_hw.space.search_space import SearchSpace
-from cars_hw.training.settings import Recipe
 
 SHORT = EvolutionSettings(population=6, epochs=4, warmup_epochs=1, epochs_per_generation=1, protection="both")
 SMALL: Preset = replace(

@@ -11,19 +11,19 @@ import pytest
 from click.testing import CliRunner
 
 from cars_hw.cli.main import main
+from cars_hw.config.presets import PRESETS
+from cars_hw.config.training import Recipe, SharedTraining
 from cars_hw.data import load
 from cars_hw.errors import InputError, RunError
 from cars_hw.evolution.checkpoint import supernet_weights
 from cars_hw.evolution.search import EvolutionSettings
 from cars_hw.latency import LatencyTable, Predictor
-from cars_hw.presets import PRESETS
 from cars_hw.report.page import write_report
 from cars_hw.runs.folder import RunFolder
 from cars_hw.runs.plan import Budget, DataSource, SearchPlan, plan_of
 from cars_hw.runs.ranking import Ranked, Ranking, rank_run, read_ranking, spread
 from cars_hw.runs.search import run_search, supernet_weights_of
 from cars_hw.space.search_space import SearchSpace
-from cars_hw.training.settings import Recipe, SharedTraining
 
 
 @pytest.fixture(scope="module")

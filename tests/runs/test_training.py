@@ -18,13 +18,13 @@ from processes import run_two, workers
 from tfevents import scalars
 from torch import Tensor
 
+from cars_hw.config.training import Recipe
 from cars_hw.errors import RunError
 from cars_hw.runs.folder import FrontNetwork, RunFolder
 from cars_hw.runs.plan import DataSource
 from cars_hw.runs.train import load_trained, train_run
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
-from cars_hw.training.settings import Recipe
 
 SPEC = NetworkSpec(4, 3, (8, 8), 1, classes=3)
 RECIPE = Recipe(

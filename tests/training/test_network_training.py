@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from cars_hw.config.training import Recipe
 from cars_hw.data import DataBundle, Dataset
 from cars_hw.errors import InputError, RunError, TrainingError
 from cars_hw.nn.network import Network
@@ -18,7 +19,6 @@ from cars_hw.space.search_space import SearchSpace
 from cars_hw.training.checkpoints import TrainingCheckpoint
 from cars_hw.training.network import NetworkTraining, accuracy_on, hold_out, train_network
 from cars_hw.training.ranks import Ranks
-from cars_hw.training.settings import Recipe
 
 SPEC = NetworkSpec(4, 3, (12, 12), 1, classes=3)
 GENOTYPE = SearchSpace().sample(np.random.default_rng(4))

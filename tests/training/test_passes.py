@@ -10,13 +10,13 @@ import torch
 from emulated_graphs import EmulatedRecorder
 from torch import Tensor
 
+from cars_hw.config.training import SharedTraining
 from cars_hw.data import DataBundle, Dataset
 from cars_hw.nn.supernet import SuperNet
 from cars_hw.space.genotype import Edge, Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.training import passes
-from cars_hw.training.settings import SharedTraining
 from cars_hw.training.shared import SuperNetWeights
 
 SPEC = NetworkSpec(4, 3, (8, 8), 1, classes=4)

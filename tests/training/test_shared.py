@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cars_hw.config.training import SharedTraining, cosine
 from cars_hw.data import DataBundle, Dataset
 from cars_hw.nn.supernet import SuperNet
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
-from cars_hw.training.settings import SharedTraining, cosine
 from cars_hw.training.shared import SuperNetWeights
 
 SPEC = NetworkSpec(4, 3, (8, 8), 1, classes=4)

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from cars_hw.config.training import SharedTraining
 from cars_hw.data import load
 from cars_hw.nn.supernet import SuperNet
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.training.ranks import ALONE, Ranks, joined
-from cars_hw.training.settings import SharedTraining
 from cars_hw.training.shared import SuperNetWeights
 
 STEPS = 20

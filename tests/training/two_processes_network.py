@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cars_hw.config.training import Recipe
 from cars_hw.data import DataBundle, Dataset
 from cars_hw.nn.network import Network
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.training.network import train_network
 from cars_hw.training.ranks import ALONE, Ranks, joined
-from cars_hw.training.settings import Recipe
 
 SPEC = NetworkSpec(4, 3, (12, 12), 1, classes=3)
 # 13 images for one process and 12 for the other, and 6 in the last batch.

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cars_hw.files import replacing, to_json, write_json, write_text
+from cars_hw.config.files import replacing, to_json, write_json, write_text
 
 
 def names(folder: Path) -> list[str]:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from cars_hw.config.files import write_text
 from cars_hw.errors import TableError
-from cars_hw.files import write_text
 
 LINE = 200
 """What fits on so many characters stands on one line."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
+from cars_hw.config.recipes import RECIPES
+from cars_hw.config.training import Recipe, SharedTraining
 from cars_hw.errors import InputError
 from cars_hw.evolution.search import EvolutionSettings
 from cars_hw.evolution.variation import VariationRates
-from cars_hw.training.recipes import RECIPES
-from cars_hw.training.settings import Recipe, SharedTraining
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
+from cars_hw.config.presets import PRESETS
+from cars_hw.config.recipes import RECIPES, named_recipe
+from cars_hw.config.training import Recipe
 from cars_hw.errors import InputError
-from cars_hw.presets import PRESETS
 from cars_hw.training.precision import resolve_precision
-from cars_hw.training.recipes import RECIPES, named_recipe
-from cars_hw.training.settings import Recipe
 
 
 def test_darts_on_cifar_10() -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from cars_hw.config.training import Recipe
 from cars_hw.errors import InputError
-from cars_hw.training.settings import Recipe
 
 RECIPES: Final[dict[str, Recipe]] = {
     # DARTS (Liu et al., 2019), as in cnn/train.py of its code; CARS follows it on CIFAR-10.

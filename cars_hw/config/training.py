@@ -37,7 +37,7 @@ class SharedTraining:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a chosen network is trained to the end; :mod:`cars_hw.training.recipes` has the published ones.
+    """How a chosen network is trained to the end; :mod:`cars_hw.config.recipes` has the published ones.
 
     The learning rate rises linearly over ``warmup_epochs`` and then falls to zero by ``schedule``, step by step;
     the schedule counts from the first epoch. ``auxiliary`` weighs the auxiliary head's loss (0: no such head);

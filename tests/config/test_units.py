@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cars_hw.config.units import format_latency, parse_latency
 from cars_hw.errors import UnitError
-from cars_hw.units import format_latency, parse_latency
 
 
 @pytest.mark.parametrize(
