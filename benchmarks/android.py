@@ -35,8 +35,8 @@ from simulated_phone import Adbd, Phone
 
 from cars_hw.config.files import write_json
 from cars_hw.devices import MeasurePlan, Sample
-from cars_hw.devices.adb import AdbShell, Address
-from cars_hw.devices.android import AndroidDevice
+from cars_hw.devices.android.adb import AdbShell, Address
+from cars_hw.devices.android.device import AndroidDevice
 from cars_hw.errors import DeviceError
 from cars_hw.latency import LatencyTable, Predictor, compare_tables, profile
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec

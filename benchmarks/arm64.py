@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cars_hw.devices.litert_runtime import interpreter
+from cars_hw.devices.host.litert_runtime import interpreter
 from cars_hw.export.lower import lower_network
 from cars_hw.export.tflite import tflite_bytes
 from cars_hw.latency.models import seeded

@@ -32,7 +32,7 @@ def command() -> None:
 @click.argument("path", type=FILE)
 def use(path: Path) -> None:
     """Store a copy of the tool at PATH, which you built or downloaded yourself."""
-    from cars_hw.devices.runner import use as store
+    from cars_hw.devices.android.runner import use as store
 
     runner = store(path)
     click.echo(f"{runner.path}: SHA-256 {runner.sha256}")
@@ -50,7 +50,7 @@ def fetch(address: str, sha256: str | None) -> None:
 
     The only command that fetches a program; it runs on the phone, never here.
     """
-    from cars_hw.devices.runner import fetch as fetched
+    from cars_hw.devices.android.runner import fetch as fetched
 
     click.echo(f"fetching {address}", err=True)
     runner = fetched(address, sha256)
@@ -61,7 +61,7 @@ def fetch(address: str, sha256: str | None) -> None:
 @json_option
 def show(as_json: bool) -> None:
     """Show which tool is stored, its SHA-256 and where it came from."""
-    from cars_hw.devices.runner import stored
+    from cars_hw.devices.android.runner import stored
 
     runner = stored()
     if as_json:

@@ -7,7 +7,7 @@ its sessions are :func:`measure`. No runtime is imported before something is mea
 from __future__ import annotations
 
 from cars_hw.devices.fake import FakeDevice
-from cars_hw.devices.host import LitertDevice, OrtDevice
+from cars_hw.devices.host.runtimes import LitertDevice, OrtDevice
 from cars_hw.devices.protocol import Device, DeviceStatus, Measurement, MeasurePlan, ModelFormat, Precision, Sample
 from cars_hw.devices.registry import available, format_of, named_devices, open_device
 from cars_hw.devices.rounds import Measured, Series, measure

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from cars_hw.devices.conditions import host_conditions, pin_to
 from cars_hw.devices.fake import FakeDevice
-from cars_hw.devices.host import HostDevice, LitertDevice, OrtDevice
+from cars_hw.devices.host.conditions import host_conditions, pin_to
+from cars_hw.devices.host.runtimes import HostDevice, LitertDevice, OrtDevice
 from cars_hw.devices.protocol import Device, DeviceStatus, ModelFormat
 from cars_hw.errors import DeviceError, InputError, NoDeviceError
 
@@ -28,7 +28,7 @@ def open_device(text: str, threads: int = 1) -> Device:
     """
     kind, _, rest = text.partition(":")
     if kind.partition("+")[0] == "android":
-        from cars_hw.devices.android import open_android
+        from cars_hw.devices.android.device import open_android
 
         return open_android(rest or text.removeprefix("android"), threads)
     if kind == "fake":
@@ -53,7 +53,7 @@ def named_devices(texts: tuple[str, ...] | list[str]) -> list[str]:
         if text != ALL_PHONES:
             found.append(text)
             continue
-        from cars_hw.devices.adb import NO_PHONE, usb_names, usb_phones
+        from cars_hw.devices.android.adb import NO_PHONE, usb_names, usb_phones
 
         phones = usb_phones()
         if not phones:
@@ -92,7 +92,7 @@ def _host_status(name: str, device: type[HostDevice]) -> DeviceStatus:
 
 def _phones() -> list[DeviceStatus]:
     """Return the phones on the cable, each connected to for a moment, or the reason why there is none."""
-    from cars_hw.devices.android import open_android
+    from cars_hw.devices.android.device import open_android
 
     try:
         names = named_devices([ALL_PHONES])

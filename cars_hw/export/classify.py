@@ -96,7 +96,7 @@ def _load_onnx(model: Path) -> Runner:
 
 
 def _load_tflite(model: Path) -> Runner:
-    from cars_hw.devices.litert_runtime import from_quantised, interpreter, to_quantised
+    from cars_hw.devices.host.litert_runtime import from_quantised, interpreter, to_quantised
 
     loaded = interpreter(str(model), 1)
     (source,), (target,) = loaded.get_input_details(), loaded.get_output_details()

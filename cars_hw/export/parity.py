@@ -23,7 +23,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from cars_hw.devices.litert_runtime import interpreter
+from cars_hw.devices.host.litert_runtime import interpreter
 from cars_hw.errors import ExportError, InputError
 from cars_hw.export.tflite import with_outputs
 from cars_hw.nn.network import Network

@@ -15,7 +15,7 @@ from simulated_phone import Adbd, Phone
 
 from cars_hw.cli.main import main
 from cars_hw.devices import MeasurePlan
-from cars_hw.devices.adb import make_key
+from cars_hw.devices.android.adb import make_key
 from cars_hw.latency import LatencyTable
 
 SMALL = ("--channels", "8", "--layers", "3", "--resolution", "16", "--classes", "2")
@@ -46,7 +46,7 @@ def short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for module in ("latency.profile", "latency.validate", "runs.settle"):
         monkeypatch.setattr(import_module(f"cars_hw.{module}"), "MeasurePlan", once)
     make_key(tmp_path / "keys" / "adbkey")
-    monkeypatch.setattr("cars_hw.devices.adb.KEYS", tmp_path / "keys")
+    monkeypatch.setattr("cars_hw.devices.android.adb.KEYS", tmp_path / "keys")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from simulated_phone import Adbd, Phone
 
-from cars_hw.devices.adb import AdbShell, Address
-from cars_hw.devices.android import AndroidDevice
+from cars_hw.devices.android.adb import AdbShell, Address
+from cars_hw.devices.android.device import AndroidDevice
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def adbd(phone: Phone) -> Iterator[Adbd]:
 @pytest.fixture(scope="session")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with this computer's key: making one takes a tenth of a second."""
-    from cars_hw.devices.adb import make_key
+    from cars_hw.devices.android.adb import make_key
 
     folder = tmp_path_factory.mktemp("keys")
     make_key(folder / "adbkey")

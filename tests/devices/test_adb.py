@@ -16,8 +16,8 @@ import pytest
 from simulated_phone import Adbd, Faults, Phone
 from simulated_phone.adbd import verifies
 
-from cars_hw.devices import adb
-from cars_hw.devices.adb import AdbShell, Address, SilenceError, UsbPhone, make_key, signer
+from cars_hw.devices.android import adb
+from cars_hw.devices.android.adb import AdbShell, Address, SilenceError, UsbPhone, make_key, signer
 from cars_hw.errors import (
     ConnectionLostError,
     DeviceError,

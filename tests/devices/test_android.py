@@ -12,8 +12,8 @@ import pytest
 from simulated_phone import Adbd, Phone
 
 from cars_hw.devices import Device, MeasurePlan, available, measure, named_devices, open_device
-from cars_hw.devices.adb import AdbShell, Address, UsbPhone
-from cars_hw.devices.android import AndroidDevice, open_android
+from cars_hw.devices.android.adb import AdbShell, Address, UsbPhone
+from cars_hw.devices.android.device import AndroidDevice, open_android
 from cars_hw.errors import (
     ConnectionLostError,
     DeviceError,
@@ -365,7 +365,7 @@ def test_threads_are_pinned_to_as_many_of_the_fastest_cores(
 def test_names_open_phones_and_tables_can_name_them_again(
     adbd: Adbd, keys: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cars_hw.devices.adb.KEYS", keys)
+    monkeypatch.setattr("cars_hw.devices.android.adb.KEYS", keys)
     where = f"android:127.0.0.1:{adbd.port}"
     device = open_device(where)
     assert isinstance(device, AndroidDevice)
@@ -382,11 +382,11 @@ def test_names_open_phones_and_tables_can_name_them_again(
 def test_every_phone_on_the_cable_and_its_state_are_listed(
     adbd: Adbd, keys: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cars_hw.devices.adb import _tcp_transport
+    from cars_hw.devices.android.adb import _tcp_transport
 
     phones = [UsbPhone("AAA", "1-1", None), UsbPhone("0123", "1-2", None), UsbPhone("0123", "1-3", None)]
-    monkeypatch.setattr("cars_hw.devices.adb.KEYS", keys)
-    monkeypatch.setattr("cars_hw.devices.adb.usb_phones", lambda: phones)
+    monkeypatch.setattr("cars_hw.devices.android.adb.KEYS", keys)
+    monkeypatch.setattr("cars_hw.devices.android.adb.usb_phones", lambda: phones)
     assert named_devices(["ort", "android:*"]) == ["ort", "android:AAA", "android:usb-1-2", "android:usb-1-3"]
     with pytest.raises(InputError, match="named twice"):
         named_devices(["android:AAA", "android:*"])

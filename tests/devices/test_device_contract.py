@@ -18,11 +18,11 @@ from cars_hw.devices import (
     MeasurePlan,
     OrtDevice,
     available,
-    litert_runtime,
     measure,
     open_device,
 )
-from cars_hw.devices.android import AndroidDevice
+from cars_hw.devices.android.device import AndroidDevice
+from cars_hw.devices.host import litert_runtime
 from cars_hw.errors import DeviceError
 from cars_hw.export.graph import Conv, Graph, Identity
 from cars_hw.export.onnx import write_onnx
@@ -148,7 +148,7 @@ class TestLitertDevice(DeviceContract):
         assert measure(device, [write_conv(tmp_path / "model.tflite", 4)], PLAN).models[0].ms > 0
 
     def test_without_a_runtime_it_says_what_to_install(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("cars_hw.devices.litert_runtime.RUNTIMES", ())
+        monkeypatch.setattr("cars_hw.devices.host.litert_runtime.RUNTIMES", ())
         with pytest.raises(DeviceError, match="pip install ai-edge-litert"):
             open_device("litert")
         status = next(status for status in available() if status.name == "litert")
@@ -171,7 +171,7 @@ class TestLitertDevice(DeviceContract):
         old.__spec__ = ModuleSpec("tflite_runtime", None)
         monkeypatch.setitem(sys.modules, "tflite_runtime", old)
         monkeypatch.setitem(sys.modules, "tflite_runtime.interpreter", module)
-        monkeypatch.setattr("cars_hw.devices.litert_runtime.RUNTIMES", litert_runtime.RUNTIMES[1:])
+        monkeypatch.setattr("cars_hw.devices.host.litert_runtime.RUNTIMES", litert_runtime.RUNTIMES[1:])
         litert_runtime.interpreter("model.tflite", 3)
         assert made == [{"model_path": "model.tflite", "num_threads": 3}, {"allocated": True}]
 

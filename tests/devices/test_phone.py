@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cars_hw.devices.phone import PhoneState, look, look_again
+from cars_hw.devices.android.phone import PhoneState, look, look_again
 from cars_hw.devices.remote import Answer
 from cars_hw.errors import DeviceError, DeviceStateError
 

@@ -21,12 +21,12 @@ def test_names_open_devices() -> None:
 @pytest.fixture(autouse=True)
 def no_phones(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is on the cable of a machine that tests run on, whatever is."""
-    monkeypatch.setattr("cars_hw.devices.adb.usb_phones", list)
+    monkeypatch.setattr("cars_hw.devices.android.adb.usb_phones", list)
 
 
 @pytest.mark.parametrize("text", ["android", "android:R58M", "android+gpu", "android:usb-1-2"])
 def test_a_phone_that_is_not_there_is_missed(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cars_hw.devices.adb.KEYS", tmp_path)
+    monkeypatch.setattr("cars_hw.devices.android.adb.KEYS", tmp_path)
     with pytest.raises(NoDeviceError, match="plug"):
         open_device(text)
 
@@ -55,7 +55,8 @@ def test_every_device_that_is_said_to_be_usable_opens_and_no_other() -> None:
 
 
 @pytest.mark.parametrize(
-    "package", ["cars_hw.devices", "cars_hw.latency", "cars_hw.devices.ort_worker", "cars_hw.devices.litert_worker"]
+    "package",
+    ["cars_hw.devices", "cars_hw.latency", "cars_hw.devices.host.ort_worker", "cars_hw.devices.host.litert_worker"],
 )
 def test_importing_loads_no_runtime_and_no_training_framework(package: str) -> None:
     heavy = "{'torch', 'onnxruntime', 'onnx', 'ai_edge_litert', 'sklearn', 'scipy'}"

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from cars_hw.cli.main import main
 from cars_hw.cli.runner import OFFICIAL
-from cars_hw.devices.runner import fetch, stored, stored_runner, use
+from cars_hw.devices.android.runner import fetch, stored, stored_runner, use
 from cars_hw.errors import DeviceError, InputError, RunnerError
 
 PROGRAM = b"\x7fELF" + bytes(range(256))

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from cars_hw.devices import MeasurePlan, OrtDevice
-from cars_hw.devices.session_worker import time_runs
-from cars_hw.devices.worker import Worker
+from cars_hw.devices.host.session_worker import time_runs
+from cars_hw.devices.host.worker import Worker
 from cars_hw.errors import DeviceError
 
 PLAN = MeasurePlan(sessions=1)

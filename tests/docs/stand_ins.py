@@ -127,9 +127,11 @@ def make_small(patch: pytest.MonkeyPatch) -> None:
     for module in ("train", "baselines"):
         patch.setattr(f"cars_hw.runs.{module}.default_jobs", lambda *_: 1)
     patch.setattr(registry, "_HOST", _Hosts())
-    patch.setattr("cars_hw.devices.android.open_android", _open_phone)
-    patch.setattr("cars_hw.devices.adb.usb_phones", lambda: PHONES)
-    patch.setattr("cars_hw.devices.adb.usb_names", lambda phones: [f"android:{serial}" for serial in phones])
+    patch.setattr("cars_hw.devices.android.device.open_android", _open_phone)
+    patch.setattr("cars_hw.devices.android.adb.usb_phones", lambda: PHONES)
+    patch.setattr(
+        "cars_hw.devices.android.adb.usb_names", lambda phones: [f"android:{serial}" for serial in phones]
+    )
 
 
 def set_default(patch: pytest.MonkeyPatch, command: str, option: str, value: int) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cars_hw.devices.litert_runtime import interpreter
+from cars_hw.devices.host.litert_runtime import interpreter
 from cars_hw.export.graph import Graph, Zeros, add_graph, concat_graph, head_graph, identity_graph
 from cars_hw.export.lower import lower_module, lower_network
 from cars_hw.export.onnx import onnx_bytes

@@ -13,7 +13,7 @@ import torch
 from ai_edge_litert import schema_py_generated as schema
 from torch import Tensor, nn
 
-from cars_hw.devices.litert_runtime import interpreter
+from cars_hw.devices.host.litert_runtime import interpreter
 from cars_hw.errors import ExportError, InputError
 from cars_hw.export.card import ModelCard, Preprocessing, card_path
 from cars_hw.export.export import export_model

@@ -1,11 +1,11 @@
-"""The process that ONNX Runtime is timed in; started by :class:`cars_hw.devices.host.OrtDevice`."""
+"""The process that ONNX Runtime is timed in; started by :class:`cars_hw.devices.host.runtimes.OrtDevice`."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
 
-from cars_hw.devices.session_worker import OpenSession, serve
+from cars_hw.devices.host.session_worker import OpenSession, serve
 
 
 def prepare() -> tuple[str, OpenSession]:

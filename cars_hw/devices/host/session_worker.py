@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from cars_hw.devices.conditions import Watch
+from cars_hw.devices.host.conditions import Watch
 from cars_hw.devices.rounds import low_quantile
 
 OpenSession = Callable[[str, int, int], Callable[[], object]]

@@ -1,12 +1,12 @@
-"""The process that LiteRT is timed in; started by :class:`cars_hw.devices.host.LitertDevice`."""
+"""The process that LiteRT is timed in; started by :class:`cars_hw.devices.host.runtimes.LitertDevice`."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
 
-from cars_hw.devices.litert_runtime import interpreter, runtime, to_quantised
-from cars_hw.devices.session_worker import OpenSession, serve
+from cars_hw.devices.host.litert_runtime import interpreter, runtime, to_quantised
+from cars_hw.devices.host.session_worker import OpenSession, serve
 
 
 def prepare() -> tuple[str, OpenSession]:

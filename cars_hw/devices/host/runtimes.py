@@ -9,10 +9,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from cars_hw.devices.conditions import host_conditions, now, pin_to
-from cars_hw.devices.litert_runtime import runtime as litert_runtime
+from cars_hw.devices.host.conditions import host_conditions, now, pin_to
+from cars_hw.devices.host.litert_runtime import runtime as litert_runtime
+from cars_hw.devices.host.worker import Worker
 from cars_hw.devices.protocol import MeasurePlan, ModelFormat, Progress, Sample
-from cars_hw.devices.worker import Worker
 from cars_hw.errors import DeviceError, InputError
 
 
@@ -96,7 +96,7 @@ class OrtDevice(HostDevice):
 
     name = "ort"
     model_format: ModelFormat = "onnx"
-    module = "cars_hw.devices.ort_worker"
+    module = "cars_hw.devices.host.ort_worker"
 
     @staticmethod
     def runtime() -> str:
@@ -112,7 +112,7 @@ class LitertDevice(HostDevice):
 
     name = "litert"
     model_format: ModelFormat = "tflite"
-    module = "cars_hw.devices.litert_worker"
+    module = "cars_hw.devices.host.litert_worker"
 
     @staticmethod
     def runtime() -> str:
