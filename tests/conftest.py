@@ -13,4 +13,4 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 @pytest.fixture(autouse=True)
 def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nobody wait for a disturbed machine: in tests it is only played."""
-    monkeypatch.setattr("cars_hw.devices.rounds.PAUSE_S", 0.0)
+    monkeypatch.setattr("cars_hw.measurement.schedule.PAUSE_S", 0.0)

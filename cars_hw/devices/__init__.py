@@ -10,7 +10,6 @@ from cars_hw.devices.fake import FakeDevice
 from cars_hw.devices.host.runtimes import LitertDevice, OrtDevice
 from cars_hw.devices.protocol import Device, DeviceStatus, Measurement, MeasurePlan, ModelFormat, Precision, Sample
 from cars_hw.devices.registry import available, format_of, named_devices, open_device
-from cars_hw.devices.rounds import Measured, Series, measure
 
 __all__ = [
     "Device",
@@ -18,16 +17,13 @@ __all__ = [
     "FakeDevice",
     "LitertDevice",
     "MeasurePlan",
-    "Measured",
     "Measurement",
     "ModelFormat",
     "OrtDevice",
     "Precision",
     "Sample",
-    "Series",
     "available",
     "format_of",
-    "measure",
     "named_devices",
     "open_device",
 ]

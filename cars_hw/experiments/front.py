@@ -12,13 +12,14 @@ from typing import Final
 from cars_hw.config.files import write_json, write_text
 from cars_hw.config.training import Recipe
 from cars_hw.data import load
-from cars_hw.devices import Device, MeasurePlan, measure
+from cars_hw.devices import Device, MeasurePlan
 from cars_hw.errors import InputError, RunError
 from cars_hw.experiments.reference_training import References, train_references
 from cars_hw.experiments.references import parameters_of, write_onnx
 from cars_hw.experiments.standing import Comparison, Contestant, draw, ranked
 from cars_hw.export.lower import lower_network
 from cars_hw.latency.models import write_graph
+from cars_hw.measurement.schedule import measure
 from cars_hw.nn.cost import network_cost
 from cars_hw.runs.folder import RunFolder, TrainedNetwork
 from cars_hw.runs.plan import DataSource, recipe_of

@@ -242,7 +242,8 @@ def _measure(
     heard: Callable[[int, int], None],
 ) -> dict[str, Measurement]:
     """Return latencies by the rows' names, of those that ``device`` can run."""
-    from cars_hw.devices import MeasurePlan, measure
+    from cars_hw.devices import MeasurePlan
+    from cars_hw.measurement.schedule import measure
 
     plan = plan or MeasurePlan()
     possible = [row for row in rows if row.genotype or (row.model and device.model_format == "onnx")]

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cars_hw.devices.protocol import Device, MeasurePlan, Precision, Progress
-from cars_hw.devices.rounds import Measured, measure
 from cars_hw.latency.models import build_network
+from cars_hw.measurement.schedule import Measured, measure
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 

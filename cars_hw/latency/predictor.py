@@ -8,12 +8,12 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from cars_hw.devices.rounds import DISTURBED
 from cars_hw.errors import InputError, TableError
 from cars_hw.latency.fit import FloatArray, Observations, conformal_margin, fit_best, net_costs
 from cars_hw.latency.keys import PlacedKey, genotype_keys, key_counts, spec_keys
 from cars_hw.latency.sums import OperationSums
 from cars_hw.latency.table import CalibrationNetwork, Coefficients, LatencyTable
+from cars_hw.measurement.schedule import DISTURBED
 from cars_hw.space.genotype import Genotype
 
 DEFAULT_LEVEL: Final = 0.95

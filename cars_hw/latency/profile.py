@@ -11,16 +11,16 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from cars_hw.devices.protocol import Device, Measurement, MeasurePlan, ModelFormat, Precision
-from cars_hw.devices.rounds import measure
 from cars_hw.errors import DeviceError, InputError, TableError
 from cars_hw.latency.calibration import spread_genotypes
-from cars_hw.latency.journal import Journal
 from cars_hw.latency.keys import OpKey, spec_keys
 from cars_hw.latency.models import PRECISIONS, build_model, build_network, build_overhead
 from cars_hw.latency.predictor import fit_coefficients
 from cars_hw.latency.smallest import smallest
 from cars_hw.latency.sums import OperationSums
 from cars_hw.latency.table import CalibrationNetwork, LatencyTable, Reference
+from cars_hw.measurement.journal import Journal
+from cars_hw.measurement.schedule import measure
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace

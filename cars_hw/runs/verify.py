@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from cars_hw.devices.protocol import Device, Measurement, MeasurePlan, Precision
-from cars_hw.devices.rounds import measure
 from cars_hw.errors import RunError
 from cars_hw.export.card import ModelCard, card_path
 from cars_hw.latency.models import build_network
 from cars_hw.latency.table import LatencyTable
+from cars_hw.measurement.schedule import measure
 from cars_hw.nn.cost import network_cost
 from cars_hw.runs.folder import RunFolder
 from cars_hw.runs.promises import Promises

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from simulated_phone import Adbd, Phone
 
-from cars_hw.devices import Device, MeasurePlan, available, measure, named_devices, open_device
+from cars_hw.devices import Device, MeasurePlan, available, named_devices, open_device
 from cars_hw.devices.android.adb import AdbShell, Address, UsbPhone
 from cars_hw.devices.android.device import AndroidDevice, open_android
 from cars_hw.errors import (
@@ -24,6 +24,7 @@ from cars_hw.errors import (
 )
 from cars_hw.latency.keys import spec_keys
 from cars_hw.latency.models import build_model, build_overhead
+from cars_hw.measurement.schedule import measure
 from cars_hw.space.network_spec import NETWORKS
 
 PLAN = MeasurePlan(sessions=2, min_runs=5, min_seconds=0.0, warmup_runs=1, max_extra_sessions=0)

@@ -11,22 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cars_hw.devices import (
-    Device,
-    FakeDevice,
-    LitertDevice,
-    MeasurePlan,
-    OrtDevice,
-    available,
-    measure,
-    open_device,
-)
+from cars_hw.devices import Device, FakeDevice, LitertDevice, MeasurePlan, OrtDevice, available, open_device
 from cars_hw.devices.android.device import AndroidDevice
 from cars_hw.devices.host import litert_runtime
 from cars_hw.errors import DeviceError
 from cars_hw.export.graph import Conv, Graph, Identity
 from cars_hw.export.onnx import write_onnx
 from cars_hw.latency.models import write_graph
+from cars_hw.measurement.schedule import measure
 from cars_hw.space.network_spec import Shape
 
 PLAN = MeasurePlan(sessions=2, min_runs=5, min_seconds=0.0, warmup_runs=1, max_extra_sessions=0)

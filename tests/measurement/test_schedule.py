@@ -6,10 +6,20 @@ from typing import Any
 
 import pytest
 
-from cars_hw.devices import Measured, MeasurePlan, ModelFormat, Sample, Series, measure
+from cars_hw.devices import MeasurePlan, ModelFormat, Sample
 from cars_hw.devices.protocol import Progress
-from cars_hw.devices.rounds import PROBES, has_drifted, low_quantile, off_sessions, summarize, wants_more
 from cars_hw.errors import InputError
+from cars_hw.measurement.schedule import (
+    PROBES,
+    Measured,
+    Series,
+    has_drifted,
+    low_quantile,
+    measure,
+    off_sessions,
+    summarize,
+    wants_more,
+)
 
 PLAN = MeasurePlan(sessions=5, max_extra_sessions=3, tolerance=0.05)
 REFERENCE = Path("reference")

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from cars_hw.config.checksummed import SealedFormat
 from cars_hw.devices.protocol import Sample
-from cars_hw.devices.rounds import Series
 from cars_hw.errors import TableError
+from cars_hw.measurement.schedule import Series
 
 PARTIAL: Final = SealedFormat("cars-hw partial profile", 2, "delete it and profile again")
 
