@@ -68,7 +68,7 @@ def command(
     from cars_hw.config.files import write_json, write_text
     from cars_hw.devices import MeasurePlan, open_device
     from cars_hw.latency import LatencyTable, fresh_genotypes, validate
-    from cars_hw.latency.validate import PASSES
+    from cars_hw.latency.validation import PASSES
 
     table = LatencyTable.read(table_path)
     warn_of_noise(table, table_path)

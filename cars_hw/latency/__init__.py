@@ -7,7 +7,7 @@ torch nor a runtime.
 
 from __future__ import annotations
 
-from cars_hw.latency.compare import Moved, TableDifference, compare_tables
+from cars_hw.latency.comparison import Moved, TableDifference, compare_tables
 from cars_hw.latency.keys import OpKey, PlacedKey, genotype_keys, spec_keys
 from cars_hw.latency.measure import measure_genotypes
 from cars_hw.latency.models import build_model
@@ -15,7 +15,7 @@ from cars_hw.latency.predictor import Breakdown, Composition, Part, Prediction, 
 from cars_hw.latency.profile import profile
 from cars_hw.latency.smallest import smallest
 from cars_hw.latency.table import CalibrationNetwork, Coefficients, LatencyTable, Reference
-from cars_hw.latency.validate import Accuracy, Validation, ValidationRow, fresh_genotypes, validate
+from cars_hw.latency.validation import Accuracy, Validation, ValidationRow, fresh_genotypes, validate
 
 __all__ = [
     "Accuracy",

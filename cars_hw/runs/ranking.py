@@ -12,7 +12,7 @@ from cars_hw.config.training import Recipe
 from cars_hw.errors import InputError
 from cars_hw.evolution.checkpoint import supernet_weights
 from cars_hw.evolution.objectives import feasible
-from cars_hw.latency.validate import kendall_tau
+from cars_hw.latency.validation import kendall_tau
 from cars_hw.runs.folder import RunFolder
 from cars_hw.runs.plan import DataSource, SearchPlan, plan_of, recipe_of
 from cars_hw.runs.search import cost_objectives, load_data, supernet_weights_of

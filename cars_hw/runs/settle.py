@@ -10,7 +10,7 @@ from cars_hw.errors import BudgetError, CarsHwError
 from cars_hw.evolution.population import Member
 from cars_hw.latency import LatencyTable, measure_genotypes
 from cars_hw.latency.profile import SAME_MACHINE
-from cars_hw.latency.validate import require_device
+from cars_hw.latency.validation import require_device
 from cars_hw.progress import Progress, silent
 from cars_hw.space.genotype import Genotype
 

@@ -8,7 +8,7 @@ import pytest
 
 from cars_hw.devices import Measurement, Sample
 from cars_hw.latency import LatencyTable, genotype_keys
-from cars_hw.latency.baselines import baselines
+from cars_hw.latency.simple_predictors import baselines
 from cars_hw.nn.cost import network_cost
 from cars_hw.space.genotype import Genotype
 

@@ -26,7 +26,7 @@ from cars_hw.latency import (
     validate,
 )
 from cars_hw.latency.calibration import spread_genotypes
-from cars_hw.latency.validate import PASSES
+from cars_hw.latency.validation import PASSES
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace

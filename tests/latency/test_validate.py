@@ -4,7 +4,7 @@ import pytest
 
 from cars_hw.devices import Measurement, Sample
 from cars_hw.latency.predictor import Prediction
-from cars_hw.latency.validate import compare
+from cars_hw.latency.validation import compare
 from cars_hw.space.zoo import zoo
 
 

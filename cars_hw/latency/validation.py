@@ -12,9 +12,9 @@ import numpy as np
 
 from cars_hw.devices.protocol import Device, Measurement, MeasurePlan, Progress
 from cars_hw.errors import InputError, TableError
-from cars_hw.latency.baselines import baselines
 from cars_hw.latency.measure import measure_genotypes
 from cars_hw.latency.predictor import DEFAULT_LEVEL, Prediction, Predictor
+from cars_hw.latency.simple_predictors import baselines
 from cars_hw.latency.table import CalibrationNetwork, LatencyTable
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.search_space import SearchSpace
