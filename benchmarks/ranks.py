@@ -36,8 +36,8 @@ def generation(arguments: argparse.Namespace) -> None:
     from cars_hw.space.network_spec import NetworkSpec
     from cars_hw.space.search_space import SearchSpace
     from cars_hw.training.memory import keep_freed_memory
-    from cars_hw.training.ranks import joined
-    from cars_hw.training.shared import SuperNetWeights
+    from cars_hw.training.process_group import joined
+    from cars_hw.training.shared_weights import SuperNetWeights
 
     torch.set_num_threads(1)
     keep_freed_memory()

@@ -57,8 +57,8 @@ from cars_hw.space.genotype import NODES, Edge, Genotype
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.training.memory import keep_freed_memory
-from cars_hw.training.passes import RECORD_AT, PlainPasses
-from cars_hw.training.shared import SuperNetWeights, evaluate
+from cars_hw.training.recorded_passes import RECORD_AT, PlainPasses
+from cars_hw.training.shared_weights import SuperNetWeights, evaluate
 
 SPEC = NetworkSpec(16, 8, (32, 32))
 DARTS, PLAIN, OURS, ONE_BY_ONE = "the DARTS way", "the plain way", "cars-hw", "one by one"

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from cars_hw.runs.estimate import Estimate
     from cars_hw.runs.folder import FrontNetwork, RunFolder
     from cars_hw.runs.plan import SearchPlan
-    from cars_hw.training.ranks import Ranks
+    from cars_hw.training.process_group import Ranks
 
 
 @click.command("search")
@@ -203,7 +203,7 @@ def command(
     from cars_hw.runs.search import run_search
     from cars_hw.runs.tensorboard import require_tensorboard
     from cars_hw.training.memory import keep_freed_memory
-    from cars_hw.training.ranks import joined, restarted
+    from cars_hw.training.process_group import joined, restarted
 
     if tensorboard:
         require_tensorboard()

@@ -123,7 +123,7 @@ def command(
     from cars_hw.runs.tensorboard import require_tensorboard
     from cars_hw.runs.train import train_run
     from cars_hw.training.memory import keep_freed_memory
-    from cars_hw.training.ranks import joined, launched
+    from cars_hw.training.process_group import joined, launched
 
     if launched() > 1 and (jobs or 1) > 1:
         raise click.UsageError("several processes share one network at a time: leave --jobs out")

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from cars_hw.data.batches import Augmentation, EvaluationBatches, TrainingBatches
-from cars_hw.data.datasets import BUILT_IN, DataBundle, Dataset, load
+from cars_hw.data.sources import BUILT_IN, DataBundle, Dataset, load
 from cars_hw.data.splits import mixed_order, stratified_split
 
 __all__ = [

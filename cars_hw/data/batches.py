@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cars_hw.data.datasets import Dataset
-from cars_hw.data.photographs import crop_and_resize, jitter_colours
+from cars_hw.data.photo_augmentation import crop_and_resize, jitter_colours
+from cars_hw.data.sources import Dataset
 from cars_hw.data.splits import mixed_order
 from cars_hw.errors import DatasetError
 

@@ -21,7 +21,7 @@ from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.training.checkpoints import TrainingCheckpoint
-from cars_hw.training.network import NetworkTraining, accuracy_on
+from cars_hw.training.standalone import NetworkTraining, accuracy_on
 
 DRAWS: Final = 300
 """So many architectures are drawn to know what sizes the space has."""

@@ -21,7 +21,7 @@ from cars_hw.runs.plan import DataSource
 from cars_hw.runs.workers import Heard, Said, default_jobs, side_by_side
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.training.checkpoints import TrainingCheckpoint
-from cars_hw.training.network import copy_of_weights, train_network
+from cars_hw.training.standalone import copy_of_weights, train_network
 
 MOMENTUM: Final = 0.1
 """How fast running averages of normalisations move, in all alike: MNASNet's own 0.0003 is for long trainings."""

@@ -18,10 +18,10 @@ from cars_hw.devices.protocol import ModelFormat
 from cars_hw.errors import ExportError, InputError
 from cars_hw.export.card import ModelCard, Preprocessing, card_path
 from cars_hw.export.classify import load_model, prepare
+from cars_hw.export.int8_refinement import refine
 from cars_hw.export.lower import lower_network
 from cars_hw.export.onnx import onnx_bytes
 from cars_hw.export.parity import check_onnx, check_tflite
-from cars_hw.export.refine import refine
 from cars_hw.export.tflite import tflite_bytes
 from cars_hw.nn.network import Network
 

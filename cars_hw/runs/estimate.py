@@ -16,7 +16,7 @@ from cars_hw.errors import InputError
 from cars_hw.runs.memory import out_of_memory
 from cars_hw.runs.plan import SearchPlan
 from cars_hw.runs.search import load_data, supernet_weights_of
-from cars_hw.training.shared import SuperNetWeights, torch_threads
+from cars_hw.training.shared_weights import SuperNetWeights, torch_threads
 
 T = TypeVar("T")
 

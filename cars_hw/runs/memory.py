@@ -7,7 +7,7 @@ import torch
 from cars_hw.errors import InputError
 from cars_hw.runs.plan import SearchPlan
 from cars_hw.space.genotype import NODES, Edge, Genotype
-from cars_hw.training.shared import SuperNetWeights
+from cars_hw.training.shared_weights import SuperNetWeights
 
 
 def require_memory(plan: SearchPlan, weights: SuperNetWeights) -> None:

@@ -32,9 +32,9 @@ from cars_hw.runs.plan import SearchPlan, configuration
 from cars_hw.runs.settle import Held, Settled, settle
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
-from cars_hw.training.ranks import ALONE, Ranks
-from cars_hw.training.separate import SeparateWeights
-from cars_hw.training.shared import SuperNetWeights
+from cars_hw.training.process_group import ALONE, Ranks
+from cars_hw.training.shared_weights import SuperNetWeights
+from cars_hw.training.unshared_weights import SeparateWeights
 
 FINISHED: Final = b"finished"
 """What the leading process says instead of a checkpoint if there is nothing left to do."""

@@ -26,9 +26,9 @@ from cars_hw.runs.workers import Heard, Said, default_jobs, side_by_side
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.training.checkpoints import TrainingCheckpoint
-from cars_hw.training.network import EpochFigures, train_network
 from cars_hw.training.precision import resolve_precision
-from cars_hw.training.ranks import ALONE, Ranks
+from cars_hw.training.process_group import ALONE, Ranks
+from cars_hw.training.standalone import EpochFigures, train_network
 
 
 @dataclass(frozen=True)

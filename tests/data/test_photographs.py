@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 from torchvision.transforms.functional import adjust_contrast, adjust_hue, adjust_saturation, resized_crop
 
-from cars_hw.data import Augmentation, photographs
-from cars_hw.data.photographs import crop_and_resize, jitter_colours, turn_hue
+from cars_hw.data import Augmentation
+from cars_hw.data import photo_augmentation as photographs
+from cars_hw.data.photo_augmentation import crop_and_resize, jitter_colours, turn_hue
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -17,7 +17,7 @@ from PIL import Image
 from cars_hw.cli.main import main
 from cars_hw.config.presets import PRESETS
 from cars_hw.config.recipes import RECIPES
-from cars_hw.data.datasets import Dataset
+from cars_hw.data.sources import Dataset
 from cars_hw.devices import FakeDevice, MeasurePlan, registry
 from cars_hw.devices.protocol import ModelFormat, Progress, Sample
 from cars_hw.errors import DeviceError
@@ -112,8 +112,8 @@ def make_small(patch: pytest.MonkeyPatch) -> None:
         patch.setitem(RECIPES, name, replace(published, epochs=1, batch_size=32, auxiliary=0.0))
     for name, spec in SMALL_NETWORKS.items():
         patch.setitem(NETWORKS, name, spec)
-    patch.setattr("cars_hw.data.datasets._fashion_mini", lambda: small_images(1))
-    patch.setattr("cars_hw.data.datasets._torchvision", lambda *_: small_images(3))
+    patch.setattr("cars_hw.data.sources._fashion_mini", lambda: small_images(1))
+    patch.setattr("cars_hw.data.sources._torchvision", lambda *_: small_images(3))
     # One descent to the smallest network instead of twelve, and few networks to calibrate on.
     patch.setattr(import_module("cars_hw.latency.smallest"), "AVOIDABLE", (None,))
     patch.setattr(smallest, "__defaults__", (1,))

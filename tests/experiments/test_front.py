@@ -33,7 +33,7 @@ from cars_hw.runs.plan import DataSource, SearchPlan, configuration
 from cars_hw.runs.workers import Heard, Said
 from cars_hw.space.network_spec import NetworkSpec, Shape
 from cars_hw.space.zoo import resolve
-from cars_hw.training.network import NetworkTraining, train_network
+from cars_hw.training.standalone import NetworkTraining, train_network
 
 TINY = NetworkSpec(4, 3, (8, 8), 1, classes=3)
 RECIPE = Recipe(epochs=2, batch_size=32, learning_rate=0.02, crop_padding=0, precision="float32")

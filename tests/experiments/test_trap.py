@@ -27,7 +27,7 @@ from cars_hw.runs.plan import DataSource, SearchPlan, configuration
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.space.zoo import resolve
-from cars_hw.training.network import NetworkTraining, train_network
+from cars_hw.training.standalone import NetworkTraining, train_network
 
 TINY = NetworkSpec(4, 3, (8, 8), 1, classes=3)
 RECIPE = Recipe(epochs=2, batch_size=64, learning_rate=0.05, crop_padding=0)

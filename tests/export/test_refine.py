@@ -8,10 +8,10 @@ import torch
 
 from cars_hw.devices import ModelFormat
 from cars_hw.export.graph import Graph
+from cars_hw.export.int8_refinement import _logits, _with_bias_less, best_range, refine
 from cars_hw.export.lower import lower_network
 from cars_hw.export.onnx import onnx_bytes
 from cars_hw.export.quantize import quantize
-from cars_hw.export.refine import _logits, _with_bias_less, best_range, refine
 from cars_hw.export.tflite import tflite_bytes
 from cars_hw.latency.models import seeded
 from cars_hw.nn.network import Network

@@ -23,7 +23,7 @@ from cars_hw.runs.estimate import Estimate, Part, estimate
 from cars_hw.runs.plan import Budget, DataSource, SearchPlan
 from cars_hw.runs.search import run_search
 from cars_hw.space.genotype import Genotype
-from cars_hw.training.shared import SuperNetWeights
+from cars_hw.training.shared_weights import SuperNetWeights
 
 
 @pytest.mark.parametrize("protection", ["size", "speed"])

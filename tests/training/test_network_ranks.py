@@ -8,7 +8,7 @@ import torch
 from processes import run_by_two
 from two_processes_network import trained
 
-from cars_hw.training.ranks import ALONE
+from cars_hw.training.process_group import ALONE
 
 
 def test_two_processes_train_one_network(tmp_path: Path) -> None:

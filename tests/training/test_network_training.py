@@ -17,8 +17,8 @@ from cars_hw.nn.network import Network
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.training.checkpoints import TrainingCheckpoint
-from cars_hw.training.network import NetworkTraining, accuracy_on, hold_out, train_network
-from cars_hw.training.ranks import Ranks
+from cars_hw.training.process_group import Ranks
+from cars_hw.training.standalone import NetworkTraining, accuracy_on, hold_out, train_network
 
 SPEC = NetworkSpec(4, 3, (12, 12), 1, classes=3)
 GENOTYPE = SearchSpace().sample(np.random.default_rng(4))
@@ -214,7 +214,7 @@ def test_the_best_epoch_is_chosen_by_held_out_images_and_the_last_is_kept(monkey
     recipe = Recipe(epochs=4, batch_size=48, hold_out=0.2)
     training = NetworkTraining(fresh(recipe), DATA, recipe, seed=0)
     found = iter([0.3, 0.9, 0.9, 0.5, 0.8])
-    monkeypatch.setattr("cars_hw.training.network.accuracy_on", lambda *_, **__: next(found))
+    monkeypatch.setattr("cars_hw.training.standalone.accuracy_on", lambda *_, **__: next(found))
     after = []
     for _ in range(4):
         training.run_epoch()

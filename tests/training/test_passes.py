@@ -16,8 +16,8 @@ from cars_hw.nn.supernet import SuperNet
 from cars_hw.space.genotype import Edge, Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
-from cars_hw.training import passes
-from cars_hw.training.shared import SuperNetWeights
+from cars_hw.training import recorded_passes as passes
+from cars_hw.training.shared_weights import SuperNetWeights
 
 SPEC = NetworkSpec(4, 3, (8, 8), 1, classes=4)
 

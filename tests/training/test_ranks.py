@@ -9,7 +9,7 @@ import torch
 from processes import run_by_two
 from two_processes import trained
 
-from cars_hw.training.ranks import ALONE, Ranks, joined, launched, restarted
+from cars_hw.training.process_group import ALONE, Ranks, joined, launched, restarted
 
 
 def test_one_process_is_alone_and_exchanges_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

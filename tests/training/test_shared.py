@@ -16,7 +16,7 @@ from cars_hw.nn.supernet import SuperNet
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
-from cars_hw.training.shared import SuperNetWeights
+from cars_hw.training.shared_weights import SuperNetWeights
 
 SPEC = NetworkSpec(4, 3, (8, 8), 1, classes=4)
 SETTINGS = SharedTraining(batch_size=16, validation_fraction=0.25, evaluation_images=12, evaluation_batch=6)

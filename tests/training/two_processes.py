@@ -13,8 +13,8 @@ from cars_hw.data import load
 from cars_hw.nn.supernet import SuperNet
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
-from cars_hw.training.ranks import ALONE, Ranks, joined
-from cars_hw.training.shared import SuperNetWeights
+from cars_hw.training.process_group import ALONE, Ranks, joined
+from cars_hw.training.shared_weights import SuperNetWeights
 
 STEPS = 20
 # Small, as in double precision a CPU has slow convolutions only.

@@ -14,8 +14,8 @@ from cars_hw.data import DataBundle, Dataset
 from cars_hw.nn.network import Network
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
-from cars_hw.training.network import train_network
-from cars_hw.training.ranks import ALONE, Ranks, joined
+from cars_hw.training.process_group import ALONE, Ranks, joined
+from cars_hw.training.standalone import train_network
 
 SPEC = NetworkSpec(4, 3, (12, 12), 1, classes=3)
 # 13 images for one process and 12 for the other, and 6 in the last batch.

@@ -25,7 +25,7 @@ from cars_hw.errors import InputError, TrainingError
 from cars_hw.nn.network import Network
 from cars_hw.training.checkpoints import TrainingCheckpoint, from_bytes, to_bytes
 from cars_hw.training.precision import autocast, resolve_precision
-from cars_hw.training.ranks import ALONE, Ranks
+from cars_hw.training.process_group import ALONE, Ranks
 
 EVALUATION_BATCH = 500
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from cars_hw.space.genotype import Genotype
-from cars_hw.training.shared import SuperNetWeights
+from cars_hw.training.shared_weights import SuperNetWeights
 
 
 class SeparateWeights:

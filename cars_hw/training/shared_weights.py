@@ -23,8 +23,8 @@ from cars_hw.data import (
 )
 from cars_hw.nn.supernet import Common, SuperNet
 from cars_hw.space.genotype import Genotype
-from cars_hw.training.passes import RECORD_AT, CudaRecorder, GraphedPasses, Passes, PlainPasses, Recorder
-from cars_hw.training.ranks import ALONE, Ranks
+from cars_hw.training.process_group import ALONE, Ranks
+from cars_hw.training.recorded_passes import RECORD_AT, CudaRecorder, GraphedPasses, Passes, PlainPasses, Recorder
 
 Batch = tuple[Tensor, Tensor]
 
