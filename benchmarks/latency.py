@@ -43,8 +43,8 @@ from cars_hw.latency import (
     profile,
     validate,
 )
-from cars_hw.runs.plan import Budget, DataSource, SearchPlan
-from cars_hw.runs.search import run_search
+from cars_hw.pipeline.plan import Budget, DataSource, SearchPlan
+from cars_hw.pipeline.search import run_search
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NETWORKS
 from cars_hw.space.search_space import SearchSpace

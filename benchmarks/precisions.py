@@ -20,8 +20,8 @@ from scipy.stats import kendalltau
 from cars_hw.config.files import write_json
 from cars_hw.devices import Device, open_device
 from cars_hw.latency import LatencyTable, Predictor, measure_genotypes, profile
-from cars_hw.runs.plan import Budget, DataSource, SearchPlan
-from cars_hw.runs.search import run_search
+from cars_hw.pipeline.plan import Budget, DataSource, SearchPlan
+from cars_hw.pipeline.search import run_search
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NETWORKS
 from cars_hw.space.search_space import SearchSpace

@@ -21,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from chromium import Chromium, chromium, missing
 from PIL import Image
 
+from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.report.page import write_report
-from cars_hw.runs.folder import RunFolder
 
 LOAD_MS = (
     "const [t] = performance.getEntriesByType('navigation');"

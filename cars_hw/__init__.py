@@ -36,26 +36,26 @@ if TYPE_CHECKING:
     from cars_hw.nn.cost import Cost, network_cost
     from cars_hw.nn.network import Network
     from cars_hw.nn.supernet import SuperNet
+    from cars_hw.pipeline.export import export_genotype, export_run
+    from cars_hw.pipeline.plan import Budget, DataSource, SearchPlan
+    from cars_hw.pipeline.run_folder import RunFolder
+    from cars_hw.pipeline.search import run_search
+    from cars_hw.pipeline.train import load_trained, train_run
+    from cars_hw.pipeline.verify import verify_run
     from cars_hw.report.page import write_report
-    from cars_hw.runs.baselines import compare_run
-    from cars_hw.runs.export import export_genotype, export_run
-    from cars_hw.runs.folder import RunFolder
-    from cars_hw.runs.plan import Budget, DataSource, SearchPlan
-    from cars_hw.runs.ranking import rank_run
-    from cars_hw.runs.search import run_search
-    from cars_hw.runs.train import load_trained, train_run
-    from cars_hw.runs.verify import verify_run
     from cars_hw.space.genotype import Edge, Genotype
     from cars_hw.space.network_spec import NETWORKS, NetworkSpec
     from cars_hw.space.search_space import SearchSpace
     from cars_hw.space.zoo import resolve
+    from cars_hw.studies.baselines import compare_run
+    from cars_hw.studies.rank_correlation import rank_run
 
 _WHERE = {
-    "Budget": "runs.plan",
+    "Budget": "pipeline.plan",
     "CarsHwError": "errors",
     "Cost": "nn.cost",
     "DataBundle": "data",
-    "DataSource": "runs.plan",
+    "DataSource": "pipeline.plan",
     "Device": "devices",
     "Edge": "space.genotype",
     "FakeDevice": "devices",
@@ -68,26 +68,26 @@ _WHERE = {
     "PRESETS": "config.presets",
     "Predictor": "latency",
     "Preset": "config.presets",
-    "RunFolder": "runs.folder",
-    "SearchPlan": "runs.plan",
+    "RunFolder": "pipeline.run_folder",
+    "SearchPlan": "pipeline.plan",
     "SearchSpace": "space.search_space",
     "SuperNet": "nn.supernet",
-    "compare_run": "runs.baselines",
-    "export_genotype": "runs.export",
-    "export_run": "runs.export",
+    "compare_run": "studies.baselines",
+    "export_genotype": "pipeline.export",
+    "export_run": "pipeline.export",
     "load": "data",
-    "load_trained": "runs.train",
+    "load_trained": "pipeline.train",
     "measure_genotypes": "latency",
     "network_cost": "nn.cost",
     "open_device": "devices",
     "profile": "latency",
-    "rank_run": "runs.ranking",
+    "rank_run": "studies.rank_correlation",
     "resolve": "space.zoo",
-    "run_search": "runs.search",
+    "run_search": "pipeline.search",
     "smallest": "latency",
-    "train_run": "runs.train",
+    "train_run": "pipeline.train",
     "validate": "latency",
-    "verify_run": "runs.verify",
+    "verify_run": "pipeline.verify",
     "write_report": "report.page",
 }
 

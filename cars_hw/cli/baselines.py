@@ -22,7 +22,7 @@ from cars_hw.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from cars_hw.runs.baselines import Comparison
+    from cars_hw.studies.baselines import Comparison
 
 
 @click.command("baselines")
@@ -74,9 +74,9 @@ def command(
     and costs, says how good a front is. It takes about as long as the search, times seeds, times strategies; what
     is done already is not done again. The report shows the result.
     """
-    from cars_hw.runs.baselines import RIVALS, compare_run
-    from cars_hw.runs.folder import RunFolder
-    from cars_hw.runs.plan import recipe_of
+    from cars_hw.pipeline.plan import recipe_of
+    from cars_hw.pipeline.run_folder import RunFolder
+    from cars_hw.studies.baselines import RIVALS, compare_run
     from cars_hw.training.memory import keep_freed_memory
 
     run = RunFolder.open(run_path)
@@ -107,7 +107,7 @@ def print_comparison(comparison: Comparison) -> None:
     from statistics import mean
 
     from cars_hw.evolution.strategies import OWN
-    from cars_hw.runs.baselines import summary
+    from cars_hw.studies.baselines import summary
 
     unit = comparison.unit
     rows = []

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from cars_hw.latency import LatencyTable
-    from cars_hw.runs.plan import DataSource
+    from cars_hw.pipeline.plan import DataSource
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -173,7 +173,7 @@ def data_options(command: Command) -> Command:
 
 def data_of(run_data: str, data: str | None, root: Path | None, download: bool) -> DataSource:
     """Return the source of images of a run, or another one if that was asked for."""
-    from cars_hw.runs.plan import DataSource
+    from cars_hw.pipeline.plan import DataSource
 
     return DataSource(data or run_data, root, download)
 

@@ -62,7 +62,7 @@ def tables(
     Accuracies and GPU days are the paper's.
     """
     from cars_hw.config.files import write_json
-    from cars_hw.experiments.tables import COUNTING, compute_table, paper_tables
+    from cars_hw.studies.paper_tables import COUNTING, compute_table, paper_tables
 
     chosen = {name: table for name, table in paper_tables().items() if name in (names or (name,))}
     if device_name is None:
@@ -152,9 +152,9 @@ def trap(
     if table_path is not None and cost is not None:
         raise click.UsageError("with --table sizes are latencies: leave --cost out")
     from cars_hw.config.presets import named_preset
-    from cars_hw.experiments.trap import rows_of, small_model_trap
     from cars_hw.latency import LatencyTable
-    from cars_hw.runs.plan import Budget, DataSource, SearchPlan
+    from cars_hw.pipeline.plan import Budget, DataSource, SearchPlan
+    from cars_hw.studies.small_model_trap import rows_of, small_model_trap
     from cars_hw.training.memory import keep_freed_memory
 
     preset = named_preset(preset_name)
@@ -248,10 +248,10 @@ def front(
     at any time, the same command goes on. The result is front.json and front.html in --out.
     """
     from cars_hw.devices import MeasurePlan, open_device
-    from cars_hw.experiments.front import DEFAULT, compare_front
-    from cars_hw.experiments.standing import rows_of
-    from cars_hw.runs.folder import RunFolder
-    from cars_hw.runs.plan import recipe_of
+    from cars_hw.pipeline.plan import recipe_of
+    from cars_hw.pipeline.run_folder import RunFolder
+    from cars_hw.studies.front_membership import rows_of
+    from cars_hw.studies.published_front import DEFAULT, compare_front
     from cars_hw.training.memory import keep_freed_memory
 
     run = RunFolder.open(run_path)

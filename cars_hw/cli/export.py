@@ -23,7 +23,7 @@ from cars_hw.cli.common import (
 
 if TYPE_CHECKING:
     from cars_hw.devices.protocol import Precision
-    from cars_hw.runs.export import Exported
+    from cars_hw.pipeline.export import Exported
 
 
 @click.command("export")
@@ -66,8 +66,8 @@ def command(
     Every model gets a JSON beside it that says what it is and how to feed it, and is written only if it computes
     what the network computes. A genotype without a run is for measuring, or for training elsewhere.
     """
-    from cars_hw.runs.export import export_genotype, export_run
-    from cars_hw.runs.folder import RunFolder
+    from cars_hw.pipeline.export import export_genotype, export_run
+    from cars_hw.pipeline.run_folder import RunFolder
 
     wanted = [name.strip() for name in formats.split(",") if name.strip()]
     if (Path(what) / "run.json").is_file():

@@ -70,9 +70,9 @@ def command(
     Kendall's tau says how much the two orders have in common: 1 all, 0 nothing. What was trained already with the
     same settings is not trained again. The report shows the result.
     """
-    from cars_hw.runs.folder import RunFolder
-    from cars_hw.runs.plan import recipe_of
-    from cars_hw.runs.ranking import rank_run, spread
+    from cars_hw.pipeline.plan import recipe_of
+    from cars_hw.pipeline.run_folder import RunFolder
+    from cars_hw.studies.rank_correlation import rank_run, spread
     from cars_hw.training.memory import keep_freed_memory
 
     run = RunFolder.open(run_path)

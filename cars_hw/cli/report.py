@@ -16,7 +16,7 @@ def command(run_path: Path) -> None:
 
     It is RUN/report.html, needs no other file and no network, and can be written again at any time.
     """
+    from cars_hw.pipeline.run_folder import RunFolder
     from cars_hw.report.page import write_report
-    from cars_hw.runs.folder import RunFolder
 
     click.echo(write_report(RunFolder.open(run_path)))

@@ -41,10 +41,10 @@ if TYPE_CHECKING:
     from cars_hw.devices import Device
     from cars_hw.devices.protocol import Precision
     from cars_hw.latency import LatencyTable
-    from cars_hw.runs.baselines import Comparison
-    from cars_hw.runs.estimate import Estimate
-    from cars_hw.runs.folder import FrontNetwork, RunFolder
-    from cars_hw.runs.plan import SearchPlan
+    from cars_hw.pipeline.estimate import Estimate
+    from cars_hw.pipeline.plan import SearchPlan
+    from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder
+    from cars_hw.studies.baselines import Comparison
     from cars_hw.training.process_group import Ranks
 
 
@@ -198,10 +198,10 @@ def command(
         raise click.UsageError(f"{len(latencies)} --latency for {len(tables)} --table: give one to each, or none")
     from cars_hw.errors import InputError
     from cars_hw.latency import LatencyTable
-    from cars_hw.runs.estimate import estimate
-    from cars_hw.runs.plan import Budget, DataSource, SearchPlan
-    from cars_hw.runs.search import run_search
-    from cars_hw.runs.tensorboard import require_tensorboard
+    from cars_hw.pipeline.estimate import estimate
+    from cars_hw.pipeline.plan import Budget, DataSource, SearchPlan
+    from cars_hw.pipeline.search import run_search
+    from cars_hw.pipeline.tensorboard import require_tensorboard
     from cars_hw.training.memory import keep_freed_memory
     from cars_hw.training.process_group import joined, restarted
 
@@ -256,7 +256,7 @@ def command(
 
 
 def _compare(run: RunFolder, plan: SearchPlan, seeds: int) -> Comparison:
-    from cars_hw.runs.baselines import compare_run
+    from cars_hw.studies.baselines import compare_run
 
     with Bars() as bars:
         return compare_run(run, data=plan.data, seeds=seeds, device=plan.device, heard=bars.update, say=bars.say)
@@ -287,8 +287,8 @@ def _lead(
     tensorboard: bool = False,
 ) -> RunFolder:
     """Search and show how it goes; the front is measured on the devices of ``measured`` that are at hand."""
-    from cars_hw.runs.search import cost_objectives, run_search
-    from cars_hw.runs.tensorboard import FOLDER, Events, generation_figures
+    from cars_hw.pipeline.search import cost_objectives, run_search
+    from cars_hw.pipeline.tensorboard import FOLDER, Events, generation_figures
 
     objectives = cost_objectives(plan)
     title = f"{Path(plan.data.source).name} to {out}"
@@ -338,7 +338,7 @@ def _lead(
 
 def _devices(tables: Sequence[LatencyTable], say: Callable[[str], None]) -> list[Device | None]:
     """Return the devices of ``tables`` that are at hand, None for others; ``say`` hears why these are not."""
-    from cars_hw.runs.settle import device_of
+    from cars_hw.pipeline.confirm_front import device_of
 
     devices = []
     for table in tables:

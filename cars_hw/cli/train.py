@@ -28,7 +28,7 @@ from cars_hw.cli.common import (
 
 if TYPE_CHECKING:
     from cars_hw.config.training import Recipe
-    from cars_hw.runs.folder import RunFolder, TrainedNetwork
+    from cars_hw.pipeline.run_folder import RunFolder, TrainedNetwork
 
 CHANGES = ("epochs", "batch_size", "learning_rate", "ema", "hold_out", "precision")
 """The options that change a recipe, by the names that they have there."""
@@ -119,9 +119,9 @@ def command(
     Several processes or GPUs share each batch, and go on by themselves if one of them dies:
       torchrun --standalone --nproc-per-node 2 --max-restarts 3 -m cars_hw train run
     """
-    from cars_hw.runs.folder import RunFolder
-    from cars_hw.runs.tensorboard import require_tensorboard
-    from cars_hw.runs.train import train_run
+    from cars_hw.pipeline.run_folder import RunFolder
+    from cars_hw.pipeline.tensorboard import require_tensorboard
+    from cars_hw.pipeline.train import train_run
     from cars_hw.training.memory import keep_freed_memory
     from cars_hw.training.process_group import joined, launched
 
@@ -163,7 +163,7 @@ def _recipe(run: RunFolder, name: str | None, changes: dict[str, Any]) -> Recipe
     """Return the recipe called ``name``, or else the run's, with what the options change."""
     from cars_hw.config.recipes import named_recipe
     from cars_hw.errors import InputError
-    from cars_hw.runs.plan import recipe_of
+    from cars_hw.pipeline.plan import recipe_of
 
     recipe = recipe_of(run) if name is None else named_recipe(name)
     try:

@@ -13,8 +13,8 @@ from cars_hw.config.recipes import RECIPES
 from cars_hw.config.training import Recipe
 from cars_hw.devices import MeasurePlan
 from cars_hw.latency import LatencyTable
+from cars_hw.pipeline.run_folder import FrontNetwork
 from cars_hw.report.facts import Candidate, Facts
-from cars_hw.runs.folder import FrontNetwork
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec
 
 EVOLUTION_OPTIONS = {
@@ -219,7 +219,7 @@ def _is_random_share(rates: Mapping[str, float], usual: Mapping[str, float]) -> 
 
 def _train(facts: Facts, run: str, options: Sequence[str], candidates: Sequence[Candidate]) -> list[str]:
     """Return the commands that train ``candidates``: one where they are spread over the front as --top does it."""
-    from cars_hw.runs.train import choose
+    from cars_hw.pipeline.train import choose
 
     front = [candidate for candidate in facts.candidates if candidate.shared_accuracy is not None]
     names = [candidate.name for candidate in candidates if candidate.shared_accuracy is not None]

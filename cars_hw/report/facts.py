@@ -12,12 +12,12 @@ from cars_hw.errors import TableError
 from cars_hw.export.card import ModelCard, card_path
 from cars_hw.latency import LatencyTable, Predictor
 from cars_hw.nn.cost import network_cost
+from cars_hw.pipeline.run_folder import FrontNetwork, Promise, RunFolder, TrainedNetwork
 from cars_hw.report.words import milliseconds
-from cars_hw.runs.baselines import Comparison, read_baselines
-from cars_hw.runs.folder import FrontNetwork, Promise, RunFolder, TrainedNetwork
-from cars_hw.runs.ranking import Ranking, read_ranking
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.studies.baselines import Comparison, read_baselines
+from cars_hw.studies.rank_correlation import Ranking, read_ranking
 
 QUANTISED = ".int8"
 """What the name of a quantised model has behind its network's name."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from cars_hw.config.files import write_text
+from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.report.document import document
 from cars_hw.report.facts import Facts, gather
 from cars_hw.report.markup import Html, join, tag, text
@@ -22,7 +23,6 @@ from cars_hw.report.sections import (
     repeat,
 )
 from cars_hw.report.words import milliseconds
-from cars_hw.runs.folder import RunFolder
 
 
 class Section(NamedTuple):

@@ -23,11 +23,11 @@ from cars_hw.devices import FakeDevice, MeasurePlan
 from cars_hw.evolution.pnsga3 import Protection
 from cars_hw.evolution.strategies import OWN, STRATEGIES
 from cars_hw.latency import profile
-from cars_hw.runs.baselines import SEPARATE
-from cars_hw.runs.folder import FrontNetwork, RunFolder
-from cars_hw.runs.plan import COSTS
+from cars_hw.pipeline.plan import COSTS
+from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.zoo import zoo
+from cars_hw.studies.baselines import SEPARATE
 
 SPEC = NetworkSpec(4, 3, (8, 8), 1, classes=2)
 

@@ -23,10 +23,10 @@ from cars_hw.devices.protocol import ModelFormat, Progress, Sample
 from cars_hw.errors import DeviceError
 from cars_hw.evolution.search import EvolutionSettings
 from cars_hw.latency import LatencyTable, OpKey, genotype_keys, profile, smallest
-from cars_hw.runs.export import export_run
-from cars_hw.runs.plan import DataSource, SearchPlan
-from cars_hw.runs.search import run_search
-from cars_hw.runs.train import train_run
+from cars_hw.pipeline.export import export_run
+from cars_hw.pipeline.plan import DataSource, SearchPlan
+from cars_hw.pipeline.search import run_search
+from cars_hw.pipeline.train import train_run
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec
 
@@ -124,8 +124,8 @@ def make_small(patch: pytest.MonkeyPatch) -> None:
     set_default(patch, "baselines", "seeds", 1)
     set_default(patch, "baselines", "top", 1)
     # What is patched here is not in processes that are started afresh.
-    for module in ("train", "baselines"):
-        patch.setattr(f"cars_hw.runs.{module}.default_jobs", lambda *_: 1)
+    for module in ("pipeline.train", "studies.baselines"):
+        patch.setattr(f"cars_hw.{module}.default_jobs", lambda *_: 1)
     patch.setattr(registry, "_HOST", _Hosts())
     patch.setattr("cars_hw.devices.android.device.open_android", _open_phone)
     patch.setattr("cars_hw.devices.android.adb.usb_phones", lambda: PHONES)
@@ -171,7 +171,7 @@ def write_quickly(patch: pytest.MonkeyPatch) -> None:
     profiling = import_module("cars_hw.latency.profile")
     patch.setattr(profiling, "build_overhead", lambda path, *_: path.write_bytes(bytes(10)))
     patch.setattr(profiling, "build_model", operation)
-    for module in ("latency.profile", "latency.measure", "runs.verify"):
+    for module in ("latency.profile", "latency.measure", "pipeline.verify"):
         patch.setattr(import_module(f"cars_hw.{module}"), "build_network", network)
 
 
@@ -213,6 +213,6 @@ def make_world(folder: Path) -> None:
 
 
 def _plan(data: DataSource, table: LatencyTable) -> SearchPlan:
-    from cars_hw.runs.plan import Budget
+    from cars_hw.pipeline.plan import Budget
 
     return SearchPlan(data, table.spec, PRESETS["quick"], (Budget(table, 1.0),))

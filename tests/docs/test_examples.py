@@ -230,7 +230,7 @@ def arguments_accepted(script: Path, arguments: list[str], block: Block) -> None
 def unlaunched(words: list[str], block: Block) -> list[str]:
     """Return the arguments of cars-hw behind those of torchrun, which must be ones that torchrun takes.
 
-    One process runs them here; tests/runs/test_distributed.py runs several.
+    One process runs them here; tests/pipeline/test_distributed.py runs several.
     """
     from torch.distributed.run import get_args_parser
 

@@ -14,7 +14,7 @@ from cars_hw.devices import Measurement, MeasurePlan, Sample
 from cars_hw.export.card import ModelCard, Preprocessing
 from cars_hw.latency import CalibrationNetwork, Coefficients, LatencyTable, Predictor, spec_keys
 from cars_hw.nn.cost import network_cost
-from cars_hw.runs.folder import FrontNetwork, Promise, RunFolder, TrainedNetwork
+from cars_hw.pipeline.run_folder import FrontNetwork, Promise, RunFolder, TrainedNetwork
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace

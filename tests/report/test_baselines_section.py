@@ -7,14 +7,14 @@ from collections.abc import Callable
 
 import numpy as np
 
+from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.report.curves import Curve, draw_curves
 from cars_hw.report.facts import gather
 from cars_hw.report.page import page
 from cars_hw.report.plot import Frame
 from cars_hw.report.sections.baselines import verdict
-from cars_hw.runs.baselines import Comparison, Generation, Trained, Trial
-from cars_hw.runs.folder import RunFolder
 from cars_hw.space.search_space import SearchSpace
+from cars_hw.studies.baselines import Comparison, Generation, Trained, Trial
 
 PLAIN = Frame(width=130, height=120, left=20, right=10, top=10, bottom=10)
 

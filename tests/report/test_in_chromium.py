@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 from chromium import ENTER, RIGHT, Chromium, chromium, missing
 
+from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.report.page import write_report
-from cars_hw.runs.folder import RunFolder
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
 

@@ -20,12 +20,12 @@ from click.testing import CliRunner
 from cars_hw.cli.main import main
 from cars_hw.config.presets import PRESETS
 from cars_hw.latency import LatencyTable
+from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.report.commands import network_options, preset_options, profile, steps
 from cars_hw.report.facts import gather
 from cars_hw.report.page import SECTIONS, page, write_report
 from cars_hw.report.sections import population
 from cars_hw.report.sections.answer import best_model, choices
-from cars_hw.runs.folder import RunFolder
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec
 

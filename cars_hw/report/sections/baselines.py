@@ -10,7 +10,7 @@ from cars_hw.report.curves import Curve, draw_curves, key
 from cars_hw.report.facts import Facts
 from cars_hw.report.markup import Html, join, table, tag, text
 from cars_hw.report.plot import SMALL
-from cars_hw.runs.baselines import Comparison, Generation, summary
+from cars_hw.studies.baselines import Comparison, Generation, summary
 
 
 def section(facts: Facts) -> Html:

@@ -8,7 +8,7 @@ from cars_hw.report.facts import Facts
 from cars_hw.report.markup import Html, join, table, tag, text
 from cars_hw.report.plot import SQUARE, Point, scatter
 from cars_hw.report.words import percent
-from cars_hw.runs.ranking import LEAST, Ranked, Ranking, spread
+from cars_hw.studies.rank_correlation import LEAST, Ranked, Ranking, spread
 
 
 def section(facts: Facts) -> Html:

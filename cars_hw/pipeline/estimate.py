@@ -1,0 +1,145 @@
+"""What a search will take, before it is begun: a few steps are timed and multiplied."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any, Final, TypeVar
+
+import numpy as np
+import torch
+
+from cars_hw.errors import InputError
+from cars_hw.pipeline.memory import out_of_memory
+from cars_hw.pipeline.plan import SearchPlan
+from cars_hw.pipeline.search import load_data, supernet_weights_of
+from cars_hw.training.shared_weights import SuperNetWeights, torch_threads
+
+T = TypeVar("T")
+
+STEPS: Final = 3
+"""So many architectures are timed, after one that is not: the first call plans and allocates."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Work that is done ``times`` times and takes ``seconds`` each time."""
+
+    name: str
+    times: int
+    seconds: float
+
+    @property
+    def total_seconds(self) -> float:
+        """All of it."""
+        return self.times * self.seconds
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a search will take: its parts, and the memory that the timed steps needed, in MB."""
+
+    parts: tuple[Part, ...]
+    memory_mb: float
+    on_gpu: bool
+
+    @property
+    def seconds(self) -> float:
+        """All parts together."""
+        return sum(part.total_seconds for part in self.parts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            "parts": [{**asdict(part), "total_seconds": part.total_seconds} for part in self.parts],
+            "seconds": self.seconds,
+            "memory_mb": self.memory_mb,
+            "on_gpu": self.on_gpu,
+        }
+
+
+def estimate(plan: SearchPlan) -> Estimate:
+    """Return what the search of ``plan`` will take in one process.
+
+    As in section 3.5 of CARS: the warm-up trains for so many epochs; each generation judges the population and its
+    offspring, and trains for so many epochs. Beyond the paper: with a protection that needs accuracy gained,
+    offspring are judged under the weights before, too, and in the end finalists are judged on all validation
+    images.
+
+    Raises:
+        DatasetError: the data cannot be used.
+        InputError: the memory does not suffice; the message says what to lower.
+    """
+    weights = supernet_weights_of(plan, load_data(plan))
+    evolution, rng = plan.preset.evolution, np.random.default_rng(plan.seed)
+    drawn = [plan.space.sample(rng) for _ in range(STEPS + 1)]
+    images, labels = next(weights.batches.epoch(torch.Generator().manual_seed(plan.seed)))
+    on_gpu = weights.device.type == "cuda"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats(weights.device)
+    try:
+        with torch_threads(plan.preset.training.threads):
+            step = _seconds(weights, drawn, lambda one: weights.step(images, labels, [one]))
+            recording = again = step
+            if weights.records:
+                # That is done when an architecture comes for the second time; from the third on it is replayed.
+                recording = _seconds(weights, drawn, lambda one: weights.step(images, labels, [one]))
+                again = _seconds(weights, drawn, lambda one: weights.step(images, labels, [one]))
+        # Together, as a population is: they are shared out over the threads.
+        judged = _seconds(weights, [drawn] * 2, weights.accuracies) / len(drawn)
+        judged_fully = _seconds(weights, [drawn] * 2, lambda some: weights.accuracies(some, full=True)) / len(drawn)
+    except torch.OutOfMemoryError as error:
+        raise InputError(out_of_memory(plan)) from error
+    memory = torch.cuda.max_memory_allocated(weights.device) / 2**20 if on_gpu else _resident_mb()
+    population, generations = evolution.population, evolution.generations
+    # Before the first generation there are no parents: twice as many newcomers are judged.
+    judgements = 2 * population * generations
+    if evolution.protection in ("speed", "both"):
+        judgements += population * (generations + 1)
+    a_epoch = len(weights.batches) * min(plan.preset.training.architectures, population)
+    warm_up = evolution.warmup_epochs * a_epoch
+    steps = generations * evolution.epochs_per_generation * a_epoch
+    # At the most, all of a population are new in every generation.
+    recordings = min(population * generations, steps) if weights.records else 0
+    return Estimate(
+        (
+            Part("warm-up steps, an architecture each", warm_up, step),
+            Part("steps of the population, an architecture each", steps - recordings, again),
+            *([Part("steps that are recorded for replay", recordings, recording)] if recordings else []),
+            Part("architectures judged on the subset", judgements, judged),
+            Part("finalists judged on all validation images", 3 * population, judged_fully),
+        ),
+        memory,
+        on_gpu,
+    )
+
+
+def _seconds(weights: SuperNetWeights, asked: Sequence[T], work: Callable[[T], object]) -> float:
+    """Return what ``work`` takes on one of ``asked``, whose first is not counted."""
+    taken = []
+    for one in asked:
+        _wait(weights)
+        began = time.perf_counter()
+        work(one)
+        _wait(weights)
+        taken.append(time.perf_counter() - began)
+    return median(taken[1:])
+
+
+def _wait(weights: SuperNetWeights) -> None:
+    if weights.device.type == "cuda":
+        torch.cuda.synchronize(weights.device)
+
+
+def _resident_mb() -> float:
+    """Return the most memory that this process has had; nothing where the system does not tell."""
+    try:
+        import resource
+    except ImportError:
+        return 0.0
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Linux counts in kilobytes, macOS in bytes.
+    return most / 2**20 if sys.platform == "darwin" else most / 2**10

@@ -1,0 +1,163 @@
+"""The third step of a run: its trained networks become model files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from cars_hw.data import DataBundle, Dataset, load
+from cars_hw.devices import ModelFormat
+from cars_hw.devices.protocol import Precision
+from cars_hw.errors import InputError, RunError
+from cars_hw.export.card import ModelCard, Preprocessing
+from cars_hw.export.export import export_int8, export_model
+from cars_hw.export.int8_refinement import CALIBRATION_IMAGES
+from cars_hw.latency.models import seeded
+from cars_hw.nn.network import Network
+from cars_hw.pipeline.latency_target import Promises
+from cars_hw.pipeline.plan import DataSource
+from cars_hw.pipeline.run_folder import Promise, RunFolder
+from cars_hw.pipeline.train import load_trained
+from cars_hw.space.genotype import Genotype
+from cars_hw.space.network_spec import NetworkSpec
+
+FORMATS: Final[tuple[ModelFormat, ...]] = ("onnx", "tflite")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A model file and its card."""
+
+    name: str
+    path: Path
+    card: ModelCard
+
+
+def require_formats(formats: Sequence[str]) -> tuple[ModelFormat, ...]:
+    """Return ``formats``, each once, if every one of them can be written.
+
+    Raises:
+        InputError: one cannot.
+    """
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown or not formats:
+        raise InputError(f"unknown format '{', '.join(unknown)}'; this version writes: {', '.join(FORMATS)}")
+    return cast("tuple[ModelFormat, ...]", tuple(dict.fromkeys(formats)))
+
+
+def export_run(
+    run: RunFolder,
+    *,
+    data: DataSource,
+    formats: Sequence[str] = FORMATS,
+    precision: Precision = "fp32",
+    out: Path | None = None,
+    dynamic_batch: bool = False,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> list[Exported]:
+    """Export every trained network of ``run`` to ``out``, the run's own ``models/`` by default; all formats of one.
+
+    With the precision ``int8`` every model is followed by its quantised one, calibrated on training images and
+    judged in its runtime on the first :data:`~cars_hw.export.export.JUDGED_IMAGES` test images; a float model's
+    accuracy is on all of them. A model's card has the latency that is predicted by the run's first
+    table for its format and precision, if any.
+
+    Raises:
+        RunError: no network has been trained.
+        ExportError: a file does not compute what its network does, or cannot be quantised; it is not written.
+    """
+    wanted = require_formats(formats)
+    trained = run.trained()
+    if not trained:
+        raise RunError(f"no network of {run.path} has been trained; first run: cars-hw train {run.path}")
+    bundle = load(data.source, root=data.root, download=data.download, resolution=run.network.resolution)
+    promises = Promises(run)
+    exported: list[Exported] = []
+    total = len(trained) * len(wanted)
+    for number, network in enumerate(trained):
+        loaded = load_trained(run, network)
+        for place, model_format in enumerate(wanted):
+            progress(number * len(wanted) + place, total)
+            path = (out or run.path / "models") / f"{network.name}.{model_format}"
+            promise = promises.of_models(model_format, "fp32", network.genotype)
+            card = export_model(
+                loaded,
+                path,
+                model_format,
+                preprocessing=Preprocessing(bundle.mean, bundle.std, bundle.resolution),
+                class_names=bundle.class_names,
+                accuracy=network.accuracy,
+                predicted_ms=promise.predicted_ms if promise else None,
+                bound_ms=promise.bound_ms if promise else None,
+                dynamic_batch=dynamic_batch and model_format == "onnx",
+            )
+            exported.append(Exported(network.name, path, card))
+            if precision == "int8":
+                promise = promises.of_models(model_format, "int8", network.genotype)
+                exported.append(_int8(exported[-1], bundle, promise))
+    progress(total, total)
+    return exported
+
+
+def _int8(model: Exported, bundle: DataBundle, promise: Promise | None) -> Exported:
+    """Export ``model`` in int8, and judge it on the test images."""
+    path = model.path.with_name(f"{model.name}.int8{model.path.suffix}")
+    generator = torch.Generator().manual_seed(0)
+    chosen = torch.randperm(len(bundle.train), generator=generator)[:CALIBRATION_IMAGES]
+    card = export_int8(
+        model.path,
+        path,
+        calibration=pixels_of(bundle.train.select(chosen)),
+        images=pixels_of(bundle.test),
+        labels=bundle.test.labels.numpy(),
+        predicted_ms=promise.predicted_ms if promise else None,
+        bound_ms=promise.bound_ms if promise else None,
+    )
+    return Exported(f"{model.name}.int8", path, card)
+
+
+def pixels_of(part: Dataset) -> npt.NDArray[np.uint8]:
+    """Return the images of ``part`` as files have them, of shape (N, H, W, C)."""
+    pixels: npt.NDArray[np.uint8] = part.images.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    return pixels
+
+
+def export_genotype(
+    genotype: Genotype,
+    spec: NetworkSpec,
+    out: Path,
+    *,
+    name: str,
+    formats: Sequence[str] = FORMATS,
+    dynamic_batch: bool = False,
+) -> list[Exported]:
+    """Export the network of ``genotype`` under ``spec`` with fresh weights: to measure, or to train elsewhere.
+
+    The same genotype always gives the same file, with numbers of the size that a trained network has.
+
+    Pixels are scaled to -1 to 1, and classes have numbers for names: there is no data to take them from.
+
+    Raises:
+        ExportError: the file does not compute what the network does; it is not written.
+    """
+    network = seeded(lambda: Network(spec, genotype), repr(genotype))
+    middle = (0.5,) * spec.in_channels
+    exported = []
+    for model_format in require_formats(formats):
+        path = out / f"{name}.{model_format}"
+        card = export_model(
+            network,
+            path,
+            model_format,
+            preprocessing=Preprocessing(middle, middle, spec.resolution),
+            class_names=[str(number) for number in range(spec.classes)],
+            dynamic_batch=dynamic_batch and model_format == "onnx",
+        )
+        exported.append(Exported(name, path, card))
+    return exported

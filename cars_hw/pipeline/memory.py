@@ -1,0 +1,35 @@
+"""Whether a search fits the memory of its GPU, found out before it begins."""
+
+from __future__ import annotations
+
+import torch
+
+from cars_hw.errors import InputError
+from cars_hw.pipeline.plan import SearchPlan
+from cars_hw.space.genotype import NODES, Edge, Genotype
+from cars_hw.training.shared_weights import SuperNetWeights
+
+
+def require_memory(plan: SearchPlan, weights: SuperNetWeights) -> None:
+    """Check before a search begins that its steps fit the memory, by those of the largest architecture.
+
+    Raises:
+        InputError: they do not; the message says what to lower.
+    """
+    # A separable convolution keeps more for the way back than any other operation.
+    known = [name for name in plan.space.operations if name != "none"]
+    heaviest = max(known, key=lambda name: (name.startswith("sep_conv"), name))
+    cell = tuple((Edge(heaviest, 0), Edge(heaviest, 1)) for _ in range(NODES))
+    try:
+        weights.rehearse(Genotype(normal=cell, reduce=cell))
+    except torch.OutOfMemoryError as error:
+        raise InputError(out_of_memory(plan)) from error
+
+
+def out_of_memory(plan: SearchPlan) -> str:
+    """Return in words that the memory is too small, and what to lower."""
+    training = plan.preset.training
+    return (
+        f"the GPU's memory does not suffice for batches of {training.batch_size} images and judging "
+        f"{training.evaluation_batch} at a time; lower --batch-size, or search with fewer --channels or --layers"
+    )

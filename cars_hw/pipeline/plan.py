@@ -1,0 +1,156 @@
+"""What decides a search: its plan, and how a run's folder keeps it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from cars_hw.config.presets import Preset
+from cars_hw.config.training import Recipe, SharedTraining
+from cars_hw.devices.protocol import Precision
+from cars_hw.errors import InputError, RunError
+from cars_hw.evolution.search import EvolutionSettings
+from cars_hw.evolution.variation import VariationRates
+from cars_hw.latency import LatencyTable
+from cars_hw.pipeline.run_folder import RunFolder
+from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.space.search_space import SearchSpace
+
+COSTS: Final = ("parameters", "multiply-adds")
+"""The costs that need no table, in millions."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A device's table and, in milliseconds, what a network may take there; None: as little as possible."""
+
+    table: LatencyTable
+    limit_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """Where the images come from: see :func:`cars_hw.data.load`."""
+
+    source: str
+    root: Path | None = None
+    download: bool = False
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """All that decides a search.
+
+    ``network`` is the network that ships; the tables are for it. With ``proxy`` the search runs on other data
+    than the network is meant for, as the paper does, CIFAR-10 for ImageNet; otherwise the data must fit.
+    ``precision`` is that of the models that are handed over, and of all tables; None is the tables' own.
+    With ``alone_epochs`` no weights are shared: every architecture is trained alone for as many epochs.
+    """
+
+    data: DataSource
+    network: NetworkSpec
+    preset: Preset
+    budgets: tuple[Budget, ...] = ()
+    costs: tuple[str, ...] = ()
+    space: SearchSpace = field(default_factory=SearchSpace)
+    seed: int = 0
+    proxy: bool = False
+    precision: Precision | None = None
+    device: str = "cpu"
+    alone_epochs: int = 0
+
+    def __post_init__(self) -> None:
+        for budget in self.budgets:
+            budget.table.require(self.network, self.precision or budget.table.precision)
+        if not self.budgets and not self.costs:
+            raise InputError("a search needs a cost: give a latency table, or parameters or multiply-adds")
+        unknown = [name for name in self.costs if name not in COSTS]
+        if unknown:
+            raise InputError(f"unknown cost '{unknown[0]}'; known: {', '.join(COSTS)}")
+
+    @property
+    def shipped_precision(self) -> Precision:
+        """The precision of the models that are handed over: int8 as soon as a table is for it."""
+        tables = {budget.table.precision for budget in self.budgets}
+        return self.precision or ("int8" if "int8" in tables else "fp32")
+
+
+def configuration(plan: SearchPlan) -> dict[str, Any]:
+    """Return what a run by ``plan`` is configured with: what :func:`plan_of` reads again."""
+    return {
+        "data": plan.data.source,
+        "seed": plan.seed,
+        "network": plan.network.to_dict(),
+        "operations": list(plan.space.operations),
+        "budgets": [
+            {
+                "device": budget.table.device,
+                "limit_ms": budget.limit_ms,
+                "profiled": budget.table.created,
+                "precision": budget.table.precision,
+            }
+            for budget in plan.budgets
+        ],
+        "precision": plan.shipped_precision,
+        "costs": list(plan.costs),
+        "proxy": plan.proxy,
+        "supernet_channels": plan.preset.supernet_channels,
+        "supernet_layers": plan.preset.supernet_layers,
+        "evolution": asdict(plan.preset.evolution),
+        "training": asdict(plan.preset.training),
+        "recipe": asdict(plan.preset.recipe),
+        # Nothing is said where weights are shared, as in nearly every search.
+        **({"alone_epochs": plan.alone_epochs} if plan.alone_epochs else {}),
+    }
+
+
+def plan_of(run: RunFolder, data: DataSource, device: str = "cpu") -> SearchPlan:
+    """Return the plan that ``run`` was searched by, its images from ``data``.
+
+    Raises:
+        RunError: it was made by a version with other settings.
+        TableError: a table of the run cannot be read.
+    """
+    configuration = run.configuration
+    try:
+        evolution = dict(configuration["evolution"])
+        preset = Preset(
+            summary="",
+            recipe=recipe_of(run),
+            supernet_channels=configuration["supernet_channels"],
+            supernet_layers=configuration["supernet_layers"],
+            evolution=EvolutionSettings(**{**evolution, "rates": VariationRates(**evolution["rates"])}),
+            training=SharedTraining(**configuration["training"]),
+        )
+        budgets = tuple(
+            Budget(LatencyTable.read(run.table_path(index)), budget["limit_ms"])
+            for index, budget in enumerate(configuration["budgets"])
+        )
+        return SearchPlan(
+            data,
+            run.network,
+            preset,
+            budgets,
+            tuple(configuration["costs"]),
+            SearchSpace(tuple(configuration["operations"])),
+            configuration["seed"],
+            configuration["proxy"],
+            configuration.get("precision"),
+            device,
+            configuration.get("alone_epochs", 0),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{run.path} was made by a version with other settings: {error}") from error
+
+
+def recipe_of(run: RunFolder) -> Recipe:
+    """Return the recipe of the preset that the run was begun with.
+
+    Raises:
+        RunError: the run was made by a version with other settings.
+    """
+    try:
+        return Recipe(**run.configuration["recipe"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{run.path / 'run.json'} has no recipe that this version knows: {error}") from error

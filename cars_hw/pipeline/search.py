@@ -1,0 +1,305 @@
+"""The first step of a run: from data, tables and budgets to a front."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from cars_hw.config.units import format_latency
+from cars_hw.data import DataBundle, load
+from cars_hw.devices import Device, MeasurePlan
+from cars_hw.errors import BudgetError, InputError
+from cars_hw.evolution import checkpoint
+from cars_hw.evolution.objectives import CostObjective, excess, feasible
+from cars_hw.evolution.population import Member
+from cars_hw.evolution.search import Search
+from cars_hw.latency import Predictor, smallest
+from cars_hw.nn.cost import network_cost
+from cars_hw.nn.supernet import SuperNet
+from cars_hw.pipeline.confirm_front import Held, Settled, settle
+from cars_hw.pipeline.memory import require_memory
+from cars_hw.pipeline.plan import SearchPlan, configuration
+from cars_hw.pipeline.run_folder import FrontNetwork, Promise, RunFolder
+from cars_hw.progress import Progress, silent
+from cars_hw.space.genotype import Genotype
+from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.training.process_group import ALONE, Ranks
+from cars_hw.training.shared_weights import SuperNetWeights
+from cars_hw.training.unshared_weights import SeparateWeights
+
+FINISHED: Final = b"finished"
+"""What the leading process says instead of a checkpoint if there is nothing left to do."""
+
+
+def run_search(
+    plan: SearchPlan,
+    out: Path,
+    *,
+    resume: bool = False,
+    devices: Sequence[Device | None] = (),
+    measure_plan: MeasurePlan | None = None,
+    progress: Progress = silent,
+    on_generation: Callable[[dict[str, Any]], None] = lambda _record: None,
+    on_resume: Callable[[Sequence[dict[str, Any]]], None] = lambda _history: None,
+    ranks: Ranks = ALONE,
+) -> RunFolder:
+    """Search by ``plan`` in the run folder ``out`` and return it with its front written.
+
+    ``devices`` has one for each budget, in their order, or None where it is not at hand. On those that are, the
+    front is measured in the end by ``measure_plan``, and networks that exceed a budget there are replaced by
+    the next best; see :func:`cars_hw.pipeline.confirm_front.settle`.
+
+    With ``resume`` the search goes on after the last unit of work that was finished, and ends with the front
+    that it would have had; a search that has ended is left as it is. ``on_generation`` hears of each one, and
+    ``on_resume`` of those that had been run before, if there are any.
+    Of several processes, ``ranks``, the leading one writes and measures; the others return when it begins to.
+
+    Raises:
+        BudgetError: no architecture keeps to the budgets, by prediction or in the end by measurement; the message
+            names the smallest latency.
+        RunError: ``out`` exists, or was begun with other settings.
+        DatasetError: the data cannot be used, or does not fit the network.
+    """
+    configured = configuration(plan)
+    objectives = cost_objectives(plan)
+    if not ranks.leads:
+        return _follow(plan, out, objectives, ranks)
+    if resume and (out / "run.json").is_file():
+        run = RunFolder.open(out)
+        run.require(configured)
+        run.sweep()
+        if (out / "front.json").is_file():
+            ranks.broadcast(FINISHED)
+            return run
+    else:
+        RunFolder.require_free(out)
+        run = None
+    search = _build(plan, objectives, ranks)
+    if run is None:
+        run = RunFolder.create(out, configured, _about())
+    for index, budget in enumerate(plan.budgets):
+        budget.table.write(run.table_path(index))
+    known = resume and run.checkpoint.is_file()
+    if ranks.world > 1:
+        # The others may be on machines that do not see this folder.
+        ranks.broadcast(run.checkpoint.read_bytes() if known else b"")
+    if known:
+        checkpoint.restore(search, run.checkpoint)
+        run.write_history(search.history)
+        if search.history:
+            on_resume(search.history)
+
+    def write_down() -> None:
+        checkpoint.save(search, run.checkpoint)
+        run.write_history(search.history)
+        if search.history and search.history[-1]["generation"] == search.generation:
+            on_generation(search.history[-1])
+
+    finalists = search.run(write_down, progress)
+    at_hand = [index for index, device in enumerate(devices) if device is not None]
+    held = [
+        Held(budget.table, device, budget.limit_ms)
+        for budget, device in zip(plan.budgets, devices, strict=bool(devices))
+        if device is not None
+    ]
+    if held:
+        settled = settle(finalists, search.front, held, plan=measure_plan, progress=progress)
+    else:
+        settled = Settled(search.front(finalists), [], {})
+    measured = {genotype: dict(zip(at_hand, times, strict=True)) for genotype, times in settled.measured.items()}
+    run.write_front(
+        describe_front(plan, settled.front, measured), describe_front(plan, settled.struck, measured, "struck")
+    )
+    return run
+
+
+def _follow(plan: SearchPlan, out: Path, objectives: Sequence[CostObjective], ranks: Ranks) -> RunFolder:
+    """Share the leading process's work until there are finalists."""
+    search = _build(plan, objectives, ranks)
+    begin = ranks.broadcast(None)
+    if begin == FINISHED:
+        return RunFolder(out)
+    if begin:
+        checkpoint.restore(search, begin)
+    search.run()
+    return RunFolder(out)
+
+
+def cost_objectives(plan: SearchPlan) -> list[CostObjective]:
+    """Return the latencies, in the order of the tables, and then the other costs of ``plan``."""
+    objectives = []
+    for budget in plan.budgets:
+        predictor = Predictor(budget.table)
+        objectives.append(
+            CostObjective(
+                name=f"latency on {budget.table.device}",
+                unit="ms",
+                value=lambda genotype, predictor=predictor: predictor.predict(genotype).ms,  # type: ignore[misc]
+                bound=predictor.bound,
+                limit=budget.limit_ms,
+            )
+        )
+    for name in plan.costs:
+        attribute = name.replace("-", "_")
+
+        def millions(genotype: Genotype, attribute: str = attribute) -> float:
+            return float(getattr(network_cost(plan.network, genotype), attribute)) / 1e6
+
+        objectives.append(CostObjective(name=name, unit="M", value=millions))
+    return objectives
+
+
+def find_anchor(plan: SearchPlan, objectives: Sequence[CostObjective]) -> Genotype | None:
+    """Return an architecture that keeps to every budget: the one that keeps to them by the widest margin.
+
+    Without budgets this is None.
+
+    Raises:
+        BudgetError: there is none.
+    """
+    if all(objective.limit is None for objective in objectives):
+        return None
+    rng = np.random.default_rng(plan.seed)
+    anchor = smallest(plan.space, lambda genotype: excess(objectives, genotype), rng)
+    if feasible(objectives, anchor):
+        return anchor
+    uppers = tuple(objective.upper(anchor) for objective in objectives if objective.limit is not None)
+    limited = [objective for objective in objectives if objective.limit is not None]
+    told = "; ".join(
+        f"{objective.name}: asked {format_latency(objective.limit or 0)}, possible {format_latency(upper)}"
+        for objective, upper in zip(limited, uppers, strict=True)
+    )
+    raise BudgetError(
+        f"no architecture keeps to the budget ({told}, upper bounds); allow at least that, or profile a smaller "
+        "network with --channels, --layers or --resolution",
+        uppers,
+    )
+
+
+def load_data(plan: SearchPlan) -> DataBundle:
+    """Load the data of ``plan``, resized to what the network takes, and check that it fits.
+
+    Raises:
+        DatasetError: it cannot be loaded.
+        InputError: channels or classes are not those of the network, and the data is no proxy.
+    """
+    resolution = None if plan.proxy else plan.network.resolution
+    data = load(plan.data.source, root=plan.data.root, download=plan.data.download, resolution=resolution)
+    if not plan.proxy:
+        require_fit(data, plan.network)
+    return data
+
+
+def require_fit(data: DataBundle, network: NetworkSpec) -> None:
+    """Check that ``data`` has the channels and classes of ``network``.
+
+    Raises:
+        InputError: it has others.
+    """
+    for name, has, wants in (
+        ("channels", data.channels, network.in_channels),
+        ("classes", data.classes, network.classes),
+    ):
+        if has != wants:
+            raise InputError(
+                f"{data.name} has {has} {name}, the network {wants}; profile the network with "
+                f"--{'in-channels' if name == 'channels' else name} {has}, or search on it as a proxy with --proxy"
+            )
+
+
+def supernet_spec(plan: SearchPlan, data: DataBundle) -> NetworkSpec:
+    """Return the NetworkSpec of the SuperNet: the preset's width and depth, the data's input and classes."""
+    preset = plan.preset
+    spec = plan.network.with_changes(channels=preset.supernet_channels, layers=preset.supernet_layers)
+    if not plan.proxy:
+        return spec
+    # Proxy images are small: they could not spare the factor of eight that the ImageNet stem takes.
+    return replace(spec, resolution=data.resolution, in_channels=data.channels, classes=data.classes, stem="cifar")
+
+
+def describe_front(
+    plan: SearchPlan,
+    front: Sequence[Member],
+    measured: Mapping[Genotype, Mapping[int, float]] = MappingProxyType({}),
+    prefix: str = "net",
+) -> list[FrontNetwork]:
+    """Return the front as it is written down, named in the order that it comes in.
+
+    ``measured`` has milliseconds by genotype and number of the budget.
+    """
+    predictors = [Predictor(budget.table) for budget in plan.budgets]
+    networks = []
+    for number, member in enumerate(front, start=1):
+        cost = network_cost(plan.network, member.genotype)
+        predictions = [predictor.predict(member.genotype) for predictor in predictors]
+        networks.append(
+            FrontNetwork(
+                name=f"{prefix}-{number:02d}",
+                genotype=member.genotype,
+                accuracy=member.accuracy,
+                parameters=cost.parameters,
+                multiply_adds=cost.multiply_adds,
+                promises=tuple(
+                    Promise(
+                        budget.table.device,
+                        prediction.ms,
+                        prediction.bound_ms,
+                        budget.limit_ms,
+                        measured.get(member.genotype, {}).get(index),
+                        budget.table.precision,
+                    )
+                    for index, (budget, prediction) in enumerate(zip(plan.budgets, predictions, strict=True))
+                ),
+            )
+        )
+    return networks
+
+
+def _build(plan: SearchPlan, objectives: Sequence[CostObjective], ranks: Ranks = ALONE) -> Search:
+    # Before the images are loaded: a budget that nothing keeps to should be told at once.
+    anchor = find_anchor(plan, objectives)
+    data = load_data(plan)
+    if plan.alone_epochs:
+        separate = SeparateWeights(lambda: supernet_weights_of(plan, data), plan.alone_epochs)
+        return Search(plan.space, objectives, separate, plan.preset.evolution, seed=plan.seed, anchor=anchor)
+    weights = supernet_weights_of(plan, data, ranks)
+    if weights.device.type == "cuda":
+        require_memory(plan, weights)
+    return Search(plan.space, objectives, weights, plan.preset.evolution, seed=plan.seed, anchor=anchor)
+
+
+def supernet_weights_of(plan: SearchPlan, data: DataBundle, ranks: Ranks = ALONE) -> SuperNetWeights:
+    """Return the SuperNet of ``plan`` with fresh weights, ready to learn and to judge."""
+    # torch's layers draw their first weights from the global generator; fork it so that nobody else notices.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(plan.seed)
+        supernet = SuperNet(supernet_spec(plan, data))
+    evolution = plan.preset.evolution
+    return SuperNetWeights(
+        supernet,
+        data,
+        plan.preset.training,
+        epochs=plan.alone_epochs
+        or evolution.warmup_epochs + evolution.generations * evolution.epochs_per_generation,
+        seed=plan.seed,
+        device=plan.device if ranks.world == 1 else ranks.device,
+        ranks=ranks,
+    )
+
+
+def _about() -> dict[str, Any]:
+    packages = ("cars-hw", "torch", "numpy", "pymoo")
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        "torch_threads": torch.get_num_threads(),
+    }

@@ -1,0 +1,301 @@
+"""The second step of a run: chosen networks are trained to the end."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cars_hw.config.files import replacing
+from cars_hw.config.training import Recipe
+from cars_hw.data import DataBundle, load
+from cars_hw.errors import InputError, RunError
+from cars_hw.evolution.checkpoint import supernet_weights
+from cars_hw.nn.network import Network
+from cars_hw.nn.supernet import SuperNet
+from cars_hw.pipeline.plan import DataSource, recipe_of
+from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder, TrainedNetwork
+from cars_hw.pipeline.search import require_fit
+from cars_hw.pipeline.tensorboard import FOLDER, Events, remove_events
+from cars_hw.pipeline.workers import Heard, Said, default_jobs, side_by_side
+from cars_hw.space.genotype import Genotype
+from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.training.checkpoints import TrainingCheckpoint
+from cars_hw.training.precision import resolve_precision
+from cars_hw.training.process_group import ALONE, Ranks
+from cars_hw.training.standalone import EpochFigures, train_network
+
+
+@dataclass(frozen=True)
+class _Job:
+    run: Path
+    data: DataSource
+    name: str
+    genotype: Genotype
+    recipe: Recipe
+    seed: int
+    device: str
+    inherit: bool
+    tensorboard: bool = False
+
+    def done_by(self, trained: TrainedNetwork) -> bool:
+        """Whether ``trained`` is what this job would come to."""
+        try:
+            recipe = _resolved(Recipe(**trained.recipe), self.device)
+        except (TypeError, ValueError):
+            # Of a version that had other settings.
+            return False
+        return (
+            (trained.name, trained.genotype.key()) == (self.name, self.genotype.key())
+            and (recipe, trained.seed) == (self.recipe, self.seed)
+            and trained.data in (None, self.data.source)
+            and trained.inherit in (None, self.inherit)
+        )
+
+
+def choose(front: Sequence[FrontNetwork], count: int) -> list[FrontNetwork]:
+    """Return ``count`` networks spread evenly over ``front``, both ends among them.
+
+    A front is ordered by its first cost, so that its last network is its most accurate one; that one comes
+    first where only one is wanted. Fewer come back where the front has fewer.
+
+    Raises:
+        InputError: ``count`` is below 1.
+    """
+    if count < 1:
+        raise InputError(f"train at least one network, not {count}")
+    if count >= len(front):
+        return list(front)
+    if count == 1:
+        return [max(front, key=lambda network: network.accuracy)]
+    steps = [index * (len(front) - 1) / (count - 1) for index in range(count)]
+    return [front[round(step)] for step in steps]
+
+
+def train_run(
+    run: RunFolder,
+    *,
+    data: DataSource,
+    top: int = 5,
+    genotype: Genotype | None = None,
+    chosen: Sequence[tuple[str, Genotype]] = (),
+    recipe: Recipe | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    jobs: int | None = None,
+    inherit: bool = False,
+    tensorboard: bool = False,
+    heard: Heard = lambda _name, _done, _total: None,
+    say: Said = lambda _line: None,
+    ranks: Ranks = ALONE,
+) -> list[TrainedNetwork]:
+    """Train ``top`` networks of the run's front, or ``genotype`` alone, and keep their weights in the run.
+
+    Instead of either, ``chosen`` may name the networks that are to be trained.
+
+    Networks start from fresh weights, or with ``inherit`` from the SuperNet's where the run's SuperNet has the very
+    shapes of the network. ``jobs`` networks are trained side by side (on a CPU one a core by default), each with
+    its share of the cores. A network that was trained with the same settings already is not trained again, and
+    one whose training was killed goes on after its last epoch, to the weights that it would have had; ``say``
+    hears of it. With ``tensorboard`` the figures of each epoch are written for TensorBoard.
+
+    Several processes, ``ranks``, share every batch of one network after the other. The leading one writes, and
+    returns what it wrote; the others need the run's ``run.json`` and the data, and return nothing.
+
+    Raises:
+        RunError: the run has no front yet, or a checkpoint cannot be read.
+        InputError: the data does not fit the network, or the recipe not the device.
+        TrainingError: the loss of a network is no longer a number.
+    """
+    spec = run.network
+    recipe = _resolved(recipe or recipe_of(run), device)
+    if not ranks.leads:
+        return _follow(data, spec, ranks)
+    if not chosen and genotype is not None:
+        known = [network for network in run.front() if network.genotype.key() == genotype.key()]
+        chosen = [(known[0].name if known else _name_of(genotype), genotype)]
+    elif not chosen:
+        chosen = [(network.name, network.genotype) for network in choose(run.front(), top)]
+    bundle = load(data.source, root=data.root, download=data.download, resolution=spec.resolution)
+    require_fit(bundle, spec)
+    planned = [
+        _Job(run.path, data, name, chosen_genotype, recipe, seed, device, inherit, tensorboard)
+        for name, chosen_genotype in chosen
+    ]
+    trained = run.trained()
+    waiting = [job for job in planned if not any(job.done_by(network) for network in trained)]
+    if ranks.world > 1:
+        ranks.broadcast(_to_bytes(waiting))
+        _train_here(waiting, bundle, heard, say, ranks)
+    else:
+        # By what was chosen, not by what is left of it: after a kill each network has as many threads as before it,
+        # and with other threads sums would be rounded otherwise.
+        _train_all(waiting, bundle, jobs or default_jobs(device, len(planned)), heard, say)
+    names = {name for name, _ in chosen}
+    return [network for network in run.trained() if network.name in names]
+
+
+def load_trained(run: RunFolder, trained: TrainedNetwork) -> Network:
+    """Return the trained network with its weights, ready to be evaluated.
+
+    Raises:
+        RunError: the weights are missing or not this network's.
+    """
+    network = Network(run.network, trained.genotype)
+    path = run.weights_path(trained.name)
+    try:
+        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    except (OSError, RuntimeError, ValueError, EOFError) as error:
+        raise RunError(f"cannot read the weights {path}; train the network again: cars-hw train") from error
+    return network.eval()
+
+
+def _resolved(recipe: Recipe, device: str) -> Recipe:
+    """Return ``recipe`` with the precision that it comes to on ``device``: that is what decides the weights."""
+    return replace(recipe, precision=resolve_precision(recipe.precision, device))
+
+
+def _name_of(genotype: Genotype) -> str:
+    """Return a name for a genotype outside of the front, so that another one does not take its files."""
+    return f"genotype-{zlib.crc32(repr(genotype.key()).encode()):08x}"
+
+
+def _train_all(waiting: Sequence[_Job], data: DataBundle, jobs: int, heard: Heard, say: Said) -> None:
+    if jobs == 1:
+        _train_here(waiting, data, heard, say)
+    else:
+        side_by_side(_train_in_worker, waiting, jobs, heard, say)
+
+
+def _train_in_worker(job: _Job, heard: Heard, say: Said) -> None:
+    data = load(job.data.source, root=job.data.root, resolution=RunFolder(job.run).network.resolution)
+    _train(job, data, heard, say)
+
+
+def _train_here(waiting: Sequence[_Job], data: DataBundle, heard: Heard, say: Said, ranks: Ranks = ALONE) -> None:
+    for job in waiting:
+        _train(job, data, heard, say, ranks)
+
+
+def _train(job: _Job, data: DataBundle, heard: Heard, say: Said, ranks: Ranks = ALONE) -> None:
+    run = RunFolder(job.run)
+    checkpoint = TrainingCheckpoint(
+        run.training_checkpoint(job.name), _about(job, data, run.network), lambda line: say(f"{job.name}: {line}")
+    )
+    folder = run.path / FOLDER / job.name
+    events = Events(folder)
+
+    def on_epoch(figures: EpochFigures) -> None:
+        if figures.epoch == 1:
+            # Of a training with other settings, also where this one writes none.
+            remove_events(folder)
+        if job.tensorboard:
+            events.write(figures.epoch, _figures(figures))
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(job.seed)
+        network = Network(run.network, job.genotype, auxiliary=job.recipe.auxiliary > 0)
+        if job.inherit:
+            _inherit(run, network)
+        result = train_network(
+            network,
+            data,
+            job.recipe,
+            seed=job.seed,
+            device=job.device,
+            ranks=ranks,
+            checkpoint=checkpoint,
+            progress=lambda done, total: heard(job.name, done, total),
+            on_epoch=on_epoch,
+        )
+    if job.tensorboard:
+        events.write(result.best_epoch, {"accuracy/test": result.accuracy})
+        events.close()
+    # Killed in between, there are weights without a record, which are not used, and the checkpoint to go on from.
+    run.forget_trained(job.name)
+    _save(network.state_dict(), run.weights_path(job.name))
+    if result.last is not None:
+        _save(result.last, run.last_weights_path(job.name))
+    run.write_trained(
+        TrainedNetwork(
+            job.name,
+            job.genotype,
+            result.accuracy,
+            result.loss,
+            asdict(job.recipe),
+            job.seed,
+            best_epoch=result.best_epoch,
+            held_out_accuracy=result.held_out_accuracy,
+            data=job.data.source,
+            inherit=job.inherit,
+        )
+    )
+    checkpoint.remove()
+
+
+def _figures(epoch: EpochFigures) -> dict[str, float]:
+    figures = {"loss": epoch.loss, "learning rate": epoch.learning_rate}
+    if epoch.held_out_accuracy is not None:
+        figures["accuracy/held out"] = epoch.held_out_accuracy
+    return figures
+
+
+def _save(weights: Mapping[str, Tensor], path: Path) -> None:
+    """Write ``weights`` without those of the auxiliary head, which never ships."""
+    shipped = {name: value.cpu() for name, value in weights.items() if not name.startswith("auxiliary.")}
+    with replacing(path) as temporary:
+        torch.save(shipped, temporary)
+
+
+def _about(job: _Job, data: DataBundle, spec: NetworkSpec) -> dict[str, str | float | bool | None]:
+    """Return all that decides the weights that ``job`` ends with, but for the machine."""
+    return {
+        "genotype": json.dumps(job.genotype.to_dict()),
+        "network": json.dumps(spec.to_dict()),
+        "data": f"{job.data.source}: {len(data.train)} training images",
+        "seed": job.seed,
+        "inherit": job.inherit,
+        **{f"recipe.{name}": value for name, value in asdict(job.recipe).items()},
+    }
+
+
+def _follow(data: DataSource, spec: NetworkSpec, ranks: Ranks) -> list[TrainedNetwork]:
+    """Share the leading process's trainings; it tells which, and with what weights they begin."""
+    told = json.loads(ranks.broadcast(None))
+    # After the leading process: it may have had to fetch them.
+    bundle = load(data.source, root=data.root, resolution=spec.resolution)
+    for job in told:
+        recipe, genotype = Recipe(**job["recipe"]), Genotype.from_dict(job["genotype"])
+        network = Network(spec, genotype, auxiliary=recipe.auxiliary > 0)
+        with torch.random.fork_rng(devices=[]):
+            train_network(network, bundle, recipe, seed=job["seed"], device=job["device"], ranks=ranks)
+    return []
+
+
+def _to_bytes(jobs: Sequence[_Job]) -> bytes:
+    told = [
+        {
+            "genotype": job.genotype.to_dict(),
+            "recipe": asdict(job.recipe),
+            "seed": job.seed,
+            "device": job.device,
+        }
+        for job in jobs
+    ]
+    return json.dumps(told).encode()
+
+
+def _inherit(run: RunFolder, network: Network) -> None:
+    """Take over the SuperNet's weights if it has the network's own shapes."""
+    configuration = run.configuration
+    own = (configuration["supernet_channels"], configuration["supernet_layers"]) == (None, None)
+    if not own or configuration["proxy"] or not run.checkpoint.is_file():
+        return
+    supernet = SuperNet(network.spec)
+    supernet.load_state_dict(supernet_weights(run.checkpoint))
+    supernet.hand_over(network)

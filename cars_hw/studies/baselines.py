@@ -1,0 +1,378 @@
+"""Is it better than random search? The same search by other strategies, at equal budget, over several seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cars_hw.config.training import Recipe
+from cars_hw.errors import InputError
+from cars_hw.evolution.hypervolume import hypervolume
+from cars_hw.evolution.objectives import CostObjective
+from cars_hw.evolution.strategies import OWN, STRATEGIES
+from cars_hw.pipeline.plan import DataSource, SearchPlan, configuration, plan_of, recipe_of
+from cars_hw.pipeline.run_folder import RunFolder
+from cars_hw.pipeline.search import cost_objectives, load_data, run_search
+from cars_hw.pipeline.train import choose, train_run
+from cars_hw.pipeline.workers import Heard, Said, default_jobs, side_by_side
+from cars_hw.space.genotype import Genotype
+
+FILE: Final = "baselines.json"
+
+RIVALS: Final = ("random", "none")
+"""What a search is held against unless told: random search, and plain NSGA-III."""
+
+SEPARATE: Final = "separate"
+"""Evolution without weight sharing: every architecture is trained for an epoch, as many as the run pays for."""
+
+LEAST_SEPARATE: Final = 4
+"""Members of the smallest population that evolves without weight sharing."""
+
+MARGIN: Final = 1.1
+"""The reference point is this much worse than the worst of all fronts, so that their ends count for something."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network of a front: its costs in the objectives' units, and two accuracies, fractions: under the shared
+    weights, on the validation images, and trained alone, on the test images.
+    """
+
+    genotype: Genotype
+    costs: tuple[float, ...]
+    shared: float
+    alone: float
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A population under shared weights: its hypervolume as a fraction of the reference box, and how far it
+    reaches in the first cost, in its unit: from the least to the most, and its standard deviation.
+    """
+
+    hypervolume: float
+    least: float
+    most: float
+    deviation: float
+
+    @property
+    def spread(self) -> float:
+        """From the cheapest to the dearest."""
+        return self.most - self.least
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One search by one strategy with one seed; ``judged`` architectures were judged in its generations."""
+
+    strategy: str
+    seed: int
+    judged: int
+    generations: tuple[Generation, ...]
+    networks: tuple[Trained, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What the trials came to.
+
+    ``reference`` is the point that final hypervolumes are bounded by: an error (a fraction) and each cost.
+    """
+
+    cost: str
+    unit: str
+    reference: tuple[float, ...]
+    trials: tuple[Trial, ...]
+    recipe: dict[str, Any]
+
+    @property
+    def strategies(self) -> list[str]:
+        """Return the strategies' names, the run's own first."""
+        return list(dict.fromkeys(trial.strategy for trial in self.trials))
+
+    @property
+    def seeds(self) -> list[int]:
+        """Return the seeds."""
+        return sorted({trial.seed for trial in self.trials})
+
+    def of(self, strategy: str) -> list[Trial]:
+        """Return the trials of ``strategy``, by seed."""
+        return sorted((one for one in self.trials if one.strategy == strategy), key=lambda one: one.seed)
+
+    def final(self, trial: Trial) -> float:
+        """Return the hypervolume of a trial's front at its trained accuracies, a fraction of the reference box."""
+        rows = [[1 - one.alone, *one.costs] for one in trial.networks]
+        return _volume(np.array(rows), np.array(self.reference))
+
+    def gaps(self, strategy: str) -> list[float]:
+        """Return by how much the run's own strategy is above ``strategy``, for each seed that both have."""
+        theirs = {trial.seed: self.final(trial) for trial in self.of(strategy)}
+        return [self.final(trial) - theirs[trial.seed] for trial in self.of(OWN) if trial.seed in theirs]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form, with each trial's final hypervolume in it."""
+        return {
+            "cost": self.cost,
+            "unit": self.unit,
+            "reference": list(self.reference),
+            "recipe": self.recipe,
+            "trials": [
+                {
+                    **asdict(trial),
+                    "final_hypervolume": self.final(trial),
+                    "networks": [
+                        {**asdict(one), "genotype": one.genotype.to_dict(), "costs": list(one.costs)}
+                        for one in trial.networks
+                    ],
+                }
+                for trial in self.trials
+            ],
+        }
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> Comparison:
+        """Build it from :meth:`to_dict`'s form; KeyError or TypeError where it is not that."""
+        trials = tuple(
+            Trial(
+                one["strategy"],
+                one["seed"],
+                one["judged"],
+                tuple(Generation(**generation) for generation in one["generations"]),
+                tuple(
+                    Trained(
+                        Genotype.from_dict(kept["genotype"]), tuple(kept["costs"]), kept["shared"], kept["alone"]
+                    )
+                    for kept in one["networks"]
+                ),
+            )
+            for one in value["trials"]
+        )
+        return cls(value["cost"], value["unit"], tuple(value["reference"]), trials, dict(value["recipe"]))
+
+
+def compare_run(
+    run: RunFolder,
+    *,
+    data: DataSource,
+    against: Sequence[str] = RIVALS,
+    seeds: int = 3,
+    top: int = 3,
+    recipe: Recipe | None = None,
+    device: str = "cpu",
+    jobs: int | None = None,
+    heard: Heard = lambda _name, _done, _total: None,
+    say: Said = lambda _line: None,
+) -> Comparison:
+    """Search ``seeds`` times by each of ``against`` and by the run's own strategy, and train their fronts.
+
+    All have the same epochs, generations, populations and budgets; what protects speed judges newcomers a second
+    time, under the weights before, and without weight sharing as many architectures are trained as the search
+    costs. ``top`` networks spread over each front are trained alone, from scratch, by ``recipe`` (the run's unless
+    given), since accuracies under shared weights are what a strategy may be wrong about. Seeds count up from the
+    run's, whose own search is not repeated. ``jobs`` trials are worked on side by side; what is done already is not
+    done again. The result is written to the run.
+
+    Raises:
+        InputError: a strategy that is unknown, or nothing to compare.
+        RunError: the run has not finished, or trials in its folder are of other settings.
+        DatasetError: the data cannot be used.
+    """
+    recipe = recipe or recipe_of(run)
+    run.front()
+    known = (*STRATEGIES, SEPARATE)
+    unknown = [name for name in against if name not in known]
+    if unknown:
+        raise InputError(f"unknown strategy '{unknown[0]}'; known: {', '.join(known)}")
+    if seeds < 1:
+        raise InputError(f"compare with at least one seed, not {seeds}")
+    plan = plan_of(run, data, device)
+    own = plan.preset.evolution
+    rivals = [name for name in dict.fromkeys(against) if name == SEPARATE or STRATEGIES[name].changed(own) != own]
+    if not rivals:
+        raise InputError("there is nothing to compare: all of these strategies are the run's own")
+    plans = {name: _plan_by(name, plan) for name in (OWN, *rivals)}
+    tasks = [
+        _Task(run.path, name, replace(planned, seed=plan.seed + step), top, recipe)
+        for step in range(seeds)
+        for name, planned in plans.items()
+    ]
+    jobs = jobs or default_jobs(device, len(tasks))
+    if jobs == 1:
+        for task in tasks:
+            _work(task, heard, say)
+    else:
+        side_by_side(_work, tasks, jobs, heard, say)
+    comparison = _compared(plan, tasks, recipe)
+    run.write_record(FILE, comparison.to_dict())
+    return comparison
+
+
+def summary(strategy: str) -> str:
+    """Return in a line what ``strategy`` does."""
+    if strategy == SEPARATE:
+        return "evolution without weight sharing: every architecture is trained alone, for one epoch"
+    return STRATEGIES[strategy].summary
+
+
+def read_baselines(run: RunFolder) -> Comparison | None:
+    """Return what :func:`compare_run` has written, None before.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    return run.record(FILE, Comparison.from_dict)
+
+
+def separate_plan(plan: SearchPlan) -> SearchPlan:
+    """Return a plan that evolves without weight sharing at the cost of ``plan``, counted in images.
+
+    A training step on an image costs three passes forward, judging one. What the SuperNet's training and all the
+    judging of architectures cost, pays for training so many architectures an epoch each, and for judging them.
+
+    Raises:
+        InputError: it does not pay for enough of them to evolve.
+    """
+    evolution, training = plan.preset.evolution, plan.preset.training
+    images = len(load_data(plan).train)
+    judges = round(images * training.validation_fraction)
+    trains = images - judges
+    subset = min(training.evaluation_images or judges, judges)
+    epochs = evolution.warmup_epochs + evolution.generations * evolution.epochs_per_generation
+    shared = (
+        3 * trains * epochs * training.architectures
+        + 2 * evolution.population * evolution.generations * subset
+        + 3 * evolution.population * judges
+    )
+    affordable = shared // (3 * trains + subset + judges)
+    # Twice a population to begin with and in the end, and one for each generation but the first.
+    population = max(LEAST_SEPARATE, affordable // 12)
+    generations = affordable // population - 3
+    if generations < 1:
+        raise InputError(
+            f"the run's budget pays for training {affordable} architectures alone, too few to evolve; "
+            f"leave '{SEPARATE}' out, or search for longer"
+        )
+    evolution = replace(
+        evolution,
+        population=population,
+        epochs=1 + generations,
+        warmup_epochs=1,
+        epochs_per_generation=1,
+    )
+    return replace(plan, preset=replace(plan.preset, evolution=evolution), alone_epochs=1)
+
+
+def _plan_by(strategy: str, plan: SearchPlan) -> SearchPlan:
+    """Return ``plan``, the run's, changed to that of ``strategy``."""
+    if strategy == SEPARATE:
+        return separate_plan(plan)
+    evolution = STRATEGIES[strategy].changed(plan.preset.evolution)
+    return replace(plan, preset=replace(plan.preset, evolution=evolution))
+
+
+@dataclass(frozen=True)
+class _Task:
+    run: Path
+    strategy: str
+    plan: SearchPlan
+    top: int
+    recipe: Recipe
+
+    @property
+    def name(self) -> str:
+        return f"{self.strategy}-{self.plan.seed}"
+
+    @property
+    def folder(self) -> RunFolder:
+        return RunFolder(self.run / "baselines" / self.name)
+
+
+def _work(task: _Task, heard: Heard, say: Said) -> None:
+    run, plan = RunFolder(task.run), task.plan
+    if task.strategy == OWN and plan.seed == run.configuration["seed"] and not task.folder.path.exists():
+        _copy(run, task.folder.path, plan)
+    folder = run_search(
+        plan,
+        task.folder.path,
+        resume=True,
+        progress=lambda stage, done, total: heard(f"{task.name} {stage}", done, total),
+    )
+    train_run(
+        folder,
+        data=plan.data,
+        chosen=[(network.name, network.genotype) for network in choose(folder.front(), task.top)],
+        recipe=task.recipe,
+        seed=plan.seed,
+        device=plan.device,
+        jobs=1,
+        inherit=False,
+        heard=lambda name, done, total: heard(f"{task.name} {name}", done, total),
+        say=say,
+    )
+
+
+def _copy(run: RunFolder, path: Path, plan: SearchPlan) -> None:
+    """Let the run's own search stand in ``path`` as if it had been made there."""
+    copy = RunFolder.create(path, configuration(plan), run.about)
+    copy.write_history(run.history())
+    copy.write_front(run.front())
+
+
+def _compared(plan: SearchPlan, tasks: Sequence[_Task], recipe: Recipe) -> Comparison:
+    objectives = cost_objectives(plan)
+    histories = [task.folder.history() for task in tasks]
+    fronts = [_front(task.folder, task.top, objectives) for task in tasks]
+    # Everybody's front fits below it, and a budget is what nobody may exceed.
+    costs = [
+        objective.limit or MARGIN * max(one.costs[index] for front in fronts for one in front)
+        for index, objective in enumerate(objectives)
+    ]
+    # Where nobody ever errs, there is nothing to be bounded.
+    error = min(1.0, MARGIN * max(1 - one.alone for front in fronts for one in front)) or 1.0
+    # Under shared weights a population is far worse than its front will be: any error counts.
+    dearest = [
+        objective.limit
+        or max(member["costs"][index] for history in histories for one in history for member in one["population"])
+        for index, objective in enumerate(objectives)
+    ]
+    trials = tuple(
+        Trial(
+            task.strategy,
+            task.plan.seed,
+            sum(one["candidates"] for one in history),
+            tuple(_generation(one["population"], dearest) for one in history),
+            tuple(front),
+        )
+        for task, history, front in zip(tasks, histories, fronts, strict=True)
+    )
+    return Comparison(objectives[0].name, objectives[0].unit, (error, *costs), trials, asdict(recipe))
+
+
+def _front(folder: RunFolder, top: int, objectives: Sequence[CostObjective]) -> list[Trained]:
+    accuracy = {network.name: network.accuracy for network in folder.trained()}
+    return [
+        Trained(
+            network.genotype,
+            tuple(objective.value(network.genotype) for objective in objectives),
+            network.accuracy,
+            accuracy[network.name],
+        )
+        for network in choose(folder.front(), top)
+    ]
+
+
+def _generation(population: Sequence[dict[str, Any]], dearest: Sequence[float]) -> Generation:
+    rows = np.array([[1 - member["accuracy"], *member["costs"]] for member in population])
+    first = rows[:, 1]
+    return Generation(
+        _volume(rows, np.array([1.0, *dearest])), float(first.min()), float(first.max()), float(first.std())
+    )
+
+
+def _volume(rows: NDArray[np.float64], reference: NDArray[np.float64]) -> float:
+    return hypervolume(rows / reference, np.ones(len(reference)))

@@ -1,0 +1,150 @@
+"""Who stands on a front of accuracy and measured latency, in figures, in words and in a plot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from cars_hw.report.markup import Html, join, table
+from cars_hw.report.words import milliseconds, percent
+from cars_hw.studies.measurement_noise import unsteady_remark
+from cars_hw.studies.page import Dot, dots_figure, page, paragraphs
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A network that is compared: ``accuracy`` is a fraction of the test images, ``latency_ms`` is measured.
+
+    ``origin`` is ``run``, ``zoo`` or ``torchvision``; ``training`` says for how long and from what it was trained;
+    ``dominated_by`` names who is as good in both and better in one, the most accurate first.
+    """
+
+    name: str
+    origin: str
+    accuracy: float
+    latency_ms: float
+    spread: float
+    parameters: int
+    training: str
+    dominated_by: tuple[str, ...] = ()
+
+    def dominates(self, other: Contestant) -> bool:
+        """Tell whether this one is as good as ``other`` in accuracy and latency, and better in one of them."""
+        as_good = self.accuracy >= other.accuracy and self.latency_ms <= other.latency_ms
+        return as_good and (self.accuracy, self.latency_ms) != (other.accuracy, other.latency_ms)
+
+    @property
+    def standing(self) -> str:
+        """Where it stands, for people."""
+        if not self.dominated_by:
+            return "on the front"
+        others = len(self.dominated_by) - 1
+        return f"dominated by {self.dominated_by[0]}" + (f" and {others} more" if others else "")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All contestants, the fastest first, and the references that ``device`` cannot run."""
+
+    device: str
+    conditions: dict[str, Any]
+    contestants: tuple[Contestant, ...]
+    left_out: tuple[str, ...] = ()
+
+    def remarks(self) -> list[str]:
+        """Return what was found, and what is to be known of it, in sentences."""
+        front = [one for one in self.contestants if not one.dominated_by]
+        own = [one.name for one in front if one.origin == "run"]
+        total = sum(one.origin == "run" for one in self.contestants)
+        told = [
+            f"On the front over accuracy and latency on {self.device}: {', '.join(one.name for one in front)}; "
+            f"{len(own)} of the run's {total} networks are on it."
+        ]
+        if len({one.training for one in self.contestants}) > 1:
+            told.append(
+                "Not all were trained alike: see how. With --from-scratch the run's networks are trained as the "
+                "others are."
+            )
+        if self.left_out:
+            told.append(
+                f"Left out: {', '.join(self.left_out)}. torchvision's networks are only measured from ONNX files: "
+                f"on ort, not on {self.device}."
+            )
+        unsteady = unsteady_remark([(one.name, one.spread) for one in self.contestants])
+        return [*told, unsteady] if unsteady else told
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            "device": self.device,
+            "conditions": self.conditions,
+            "remarks": self.remarks(),
+            "left_out": list(self.left_out),
+            "networks": [
+                {**asdict(one), "dominated_by": list(one.dominated_by), "on_front": not one.dominated_by}
+                for one in self.contestants
+            ],
+        }
+
+
+def ranked(contestants: Sequence[Contestant]) -> tuple[Contestant, ...]:
+    """Return ``contestants``, the fastest first, each with the names of those that dominate it."""
+    found = []
+    for one in sorted(contestants, key=lambda one: (one.latency_ms, -one.accuracy)):
+        better = sorted((other for other in contestants if other.dominates(one)), key=lambda other: -other.accuracy)
+        found.append(replace(one, dominated_by=tuple(other.name for other in better)))
+    return tuple(found)
+
+
+def rows_of(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Return the columns and the rows of the comparison as text."""
+    columns = [
+        "network",
+        "from",
+        "accuracy (test)",
+        f"latency on {comparison.device}",
+        "parameters",
+        "trained",
+        "standing",
+    ]
+    rows = [
+        [
+            one.name,
+            one.origin,
+            percent(one.accuracy),
+            milliseconds(one.latency_ms),
+            f"{one.parameters:,}",
+            one.training,
+            one.standing,
+        ]
+        for one in comparison.contestants
+    ]
+    return columns, rows
+
+
+def draw(comparison: Comparison, subtitle: str) -> str:
+    """Return the page that shows ``comparison``."""
+    dots = [
+        Dot(
+            one.name.removeprefix("net-"),
+            one.latency_ms,
+            100 * one.accuracy,
+            one.origin,
+            f"{one.name}: {percent(one.accuracy)}, {milliseconds(one.latency_ms)}, {one.standing}",
+            on_front=not one.dominated_by,
+        )
+        for one in comparison.contestants
+    ]
+    figure = dots_figure(
+        dots,
+        f"latency on {comparison.device}, ms",
+        "test accuracy, %",
+        "The line joins the networks that no other is better than in both.",
+    )
+    columns, rows = rows_of(comparison)
+    sections: list[tuple[str, Html]] = [
+        ("What was found", paragraphs(comparison.remarks())),
+        ("Accuracy against measured latency (Figure 1)", join([figure, table(columns, rows, "The networks")])),
+    ]
+    return page(f"The front on {comparison.device}", subtitle, sections)

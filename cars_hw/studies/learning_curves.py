@@ -1,0 +1,136 @@
+"""Learning curves: a network trained alone, and what it is worth after every epoch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from cars_hw.config.files import write_json
+from cars_hw.config.training import Recipe
+from cars_hw.data import DataBundle
+from cars_hw.nn.cost import network_cost
+from cars_hw.nn.network import Network
+from cars_hw.pipeline.workers import Heard, Said
+from cars_hw.space.genotype import Genotype
+from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.space.search_space import SearchSpace
+from cars_hw.training.checkpoints import TrainingCheckpoint
+from cars_hw.training.standalone import NetworkTraining, accuracy_on
+
+DRAWS: Final = 300
+"""So many architectures are drawn to know what sizes the space has."""
+
+
+@dataclass(frozen=True)
+class LearningCurve:
+    """A network, its parameters, and its accuracy after every epoch, a fraction of the test images."""
+
+    name: str
+    genotype: Genotype
+    parameters: int
+    accuracies: tuple[float, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {**asdict(self), "genotype": self.genotype.to_dict(), "accuracies": list(self.accuracies)}
+
+
+@dataclass(frozen=True)
+class Training:
+    """What the networks of a figure are trained as, all alike; see :class:`~cars_hw.config.training.Recipe`."""
+
+    spec: NetworkSpec
+    data: DataBundle
+    recipe: Recipe
+    seed: int = 0
+    device: str = "cpu"
+
+
+def three_sizes(space: SearchSpace, spec: NetworkSpec, seed: int = 0) -> dict[str, Genotype]:
+    """Return the smallest, the middle and the largest of :data:`DRAWS` architectures, by parameters."""
+    rng = np.random.default_rng((seed, 2))
+    drawn = [space.sample(rng) for _ in range(DRAWS)]
+    drawn.sort(key=lambda genotype: network_cost(spec, genotype).parameters)
+    return {"small": drawn[0], "middle": drawn[len(drawn) // 2], "large": drawn[-1]}
+
+
+def learning_curve(
+    name: str,
+    genotype: Genotype,
+    training: Training,
+    folder: Path,
+    *,
+    heard: Heard = lambda _name, _done, _total: None,
+    say: Said = lambda _line: None,
+) -> LearningCurve:
+    """Train ``genotype`` from scratch and return its curve, which is kept in ``folder`` as ``name``.
+
+    One that is there with the same settings is not trained again; one that was killed goes on after its last epoch.
+
+    Raises:
+        TrainingError: the loss is no longer a number.
+        RunError: its checkpoint cannot be read.
+        InputError: the recipe is not for the device.
+    """
+    about = _about(genotype, training)
+    path = folder / f"{name}.json"
+    kept = _kept(path, about)
+    parameters = network_cost(training.spec, genotype).parameters
+    if kept is None:
+        checkpoint = TrainingCheckpoint(folder / f"{name}.pt", about, lambda line: say(f"{name}: {line}"))
+        kept = _train(genotype, training, checkpoint, lambda done, total: heard(name, done, total))
+        write_json(path, {"about": about, "accuracies": kept})
+        checkpoint.remove()
+    return LearningCurve(name, genotype, parameters, tuple(kept))
+
+
+def _train(
+    genotype: Genotype, settings: Training, checkpoint: TrainingCheckpoint, heard: Callable[[int, int], None]
+) -> list[float]:
+    recipe = settings.recipe
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        network = Network(settings.spec, genotype, auxiliary=recipe.auxiliary > 0)
+        training = NetworkTraining(network, settings.data, recipe, seed=settings.seed, device=settings.device)
+        accuracies: list[float] = []
+        state = checkpoint.load()
+        if state is not None:
+            accuracies = list(state["accuracies"])
+            training.restore(state)
+        while training.epoch < recipe.epochs:
+            training.run_epoch(heard)
+            # Nothing is chosen by it, so the test images may be looked at after every epoch.
+            accuracies.append(
+                accuracy_on(training.judged, settings.data.test, settings.data, device=settings.device)
+            )
+            checkpoint.save({**training.state(), "accuracies": accuracies})
+    return accuracies
+
+
+def _about(genotype: Genotype, training: Training) -> dict[str, str | float | bool | None]:
+    """Return all that decides a curve, but for the machine."""
+    data = training.data
+    return {
+        "genotype": json.dumps(genotype.to_dict()),
+        "network": json.dumps(training.spec.to_dict()),
+        "data": f"{data.name}: {len(data.train)} training images",
+        "seed": training.seed,
+        **{f"recipe.{name}": value for name, value in asdict(training.recipe).items()},
+    }
+
+
+def _kept(path: Path, about: dict[str, str | float | bool | None]) -> list[float] | None:
+    """Return the curve at ``path`` if it is whole and of the training that ``about`` says."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        same = content["about"] == json.loads(json.dumps(about))
+        return [float(value) for value in content["accuracies"]] if same else None
+    except (OSError, ValueError, KeyError, TypeError):
+        # What cannot be read is made again.
+        return None

@@ -1,0 +1,273 @@
+"""Tables 1 and 2 of the paper: its figures beside those that can be computed and measured here."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from importlib import resources
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from cars_hw.nn.cost import Cost, network_cost
+from cars_hw.progress import Progress, silent
+from cars_hw.space.network_spec import NETWORKS, NetworkSpec
+from cars_hw.space.zoo import zoo
+from cars_hw.studies.measurement_noise import unsteady_remark
+
+if TYPE_CHECKING:
+    from cars_hw.devices import Device, Measurement, MeasurePlan
+
+NOT_AVAILABLE: Final = "not available"
+NOT_PRINTED: Final = "not printed"
+
+COUNTING: Final = (
+    "Multiply-adds here count convolutions and linear layers; those printed for CARS follow no rule that is known."
+)
+
+
+class Figure(NamedTuple):
+    """A kind of figure that the paper prints: what it is called, and how many digits it is printed with."""
+
+    title: str
+    digits: str
+
+
+FIGURES: Final = {
+    "error": Figure("error, %", ".2f"),
+    "top1": Figure("top-1, %", ".1f"),
+    "top5": Figure("top-5, %", ".1f"),
+    "parameters": Figure("parameters, M", ".1f"),
+    "multiply_adds": Figure("multiply-adds, M", ".0f"),
+    "gpu_days": Figure("GPU days", "g"),
+    "p30pro_ms": Figure("P30 Pro, ms", "g"),
+}
+
+
+@dataclass(frozen=True)
+class PaperRow:
+    """A network in a table of the paper.
+
+    ``printed`` has its figures by their names in :data:`FIGURES`; None is one that is not printed. It can be
+    computed if it has a ``genotype`` of the zoo (with ``channels``, where those are not the network's own) or is
+    torchvision's ``model``; ``note`` says what is to be said of that, or why it cannot.
+    """
+
+    name: str
+    printed: Mapping[str, float | None]
+    genotype: str | None = None
+    channels: int | None = None
+    model: str | None = None
+    note: str | None = None
+
+    def spec(self, network: NetworkSpec) -> NetworkSpec:
+        """Return the network that the row's genotype ships as."""
+        return network.with_changes(channels=self.channels)
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """A table of the paper: which figures it prints, of which networks, for which of :data:`NETWORKS`."""
+
+    title: str
+    network: str
+    figures: tuple[str, ...]
+    rows: tuple[PaperRow, ...]
+
+
+@dataclass(frozen=True)
+class ComputedRow:
+    """A row with what was computed: its cost, and its latency; None is what could not be.
+
+    ``latency_ms`` is in milliseconds, and ``spread`` how far its sessions lie from it, a fraction.
+    """
+
+    row: PaperRow
+    cost: Cost | None
+    latency_ms: float | None = None
+    spread: float | None = None
+
+    @property
+    def parameters_agree(self) -> bool | None:
+        """Whether the parameters are those that are printed, to the printed digit; None where one is missing."""
+        printed = self.row.printed.get("parameters")
+        if printed is None or self.cost is None:
+            return None
+        return f"{self.cost.parameters / 1e6:.1f}" == f"{printed:.1f}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            "name": self.row.name,
+            "printed": dict(self.row.printed),
+            "genotype": self.row.genotype,
+            "channels": self.row.channels,
+            "torchvision": self.row.model,
+            "parameters": self.cost.parameters if self.cost else None,
+            "multiply_adds": self.cost.multiply_adds if self.cost else None,
+            "parameters_agree": self.parameters_agree,
+            "latency_ms": self.latency_ms,
+            "spread": self.spread,
+            "note": self.row.note,
+        }
+
+
+@dataclass(frozen=True)
+class ComputedTable:
+    """A table of the paper with what was computed; ``device`` is what its latencies were measured on, if any."""
+
+    table: PaperTable
+    rows: tuple[ComputedRow, ...]
+    device: str | None = None
+    conditions: Mapping[str, Any] | None = None
+
+    @property
+    def columns(self) -> list[str]:
+        """The titles of the columns of :meth:`cells`."""
+        titles = ["network"]
+        for name in self.table.figures:
+            titles.append(FIGURES[name].title + (" (paper)" if name in ("parameters", "multiply_adds") else ""))
+        titles += ["parameters, M (here)", "multiply-adds, M (here)"]
+        return titles + ([f"{self.device}, ms (here)"] if self.device else [])
+
+    def cells(self) -> list[list[str]]:
+        """Return a line of text a row; what is missing is said to be missing."""
+        lines = []
+        for computed in self.rows:
+            line = [computed.row.name]
+            for name in self.table.figures:
+                printed = computed.row.printed.get(name)
+                line.append(NOT_PRINTED if printed is None else f"{printed:{FIGURES[name].digits}}")
+            for count in computed.cost or (None, None):
+                line.append(NOT_AVAILABLE if count is None else _millions(count))
+            if self.device:
+                known = computed.latency_ms
+                line.append(NOT_AVAILABLE if known is None else f"{known:.4g}")
+            lines.append(line)
+        return lines
+
+    def notes(self) -> list[str]:
+        """Return what is to be said of single rows, rows of which the same is said together."""
+        said: dict[str, list[str]] = {}
+        for computed in self.rows:
+            if computed.row.note:
+                said.setdefault(computed.row.note, []).append(computed.row.name)
+        if self.device and any(one.row.model and one.latency_ms is None for one in self.rows):
+            note = f"torchvision's networks are only measured from ONNX files: on ort, not on {self.device}"
+            said[note] = [one.row.name for one in self.rows if one.row.model]
+        notes = [f"{', '.join(names)}: {note}." for note, names in said.items()]
+        unsteady = unsteady_remark([(one.row.name, one.spread) for one in self.rows])
+        return [*notes, unsteady] if unsteady else notes
+
+    def verdict(self) -> str:
+        """Return one sentence on whether the parameters are those that are printed."""
+        known = [computed for computed in self.rows if computed.parameters_agree is not None]
+        if not known:
+            return "The paper prints no parameters here."
+        differing = [
+            f"{one.row.name} ({_millions(one.cost.parameters)} M, printed {one.row.printed['parameters']:.1f})"
+            for one in known
+            if one.cost and not one.parameters_agree
+        ]
+        text = f"Parameters are the printed ones in {len(known) - len(differing)} of {len(known)} computed rows"
+        return f"{text}; not in {', '.join(differing)}." if differing else f"{text}."
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            "title": self.table.title,
+            "network": NETWORKS[self.table.network].to_dict(),
+            "device": self.device,
+            "conditions": None if self.conditions is None else dict(self.conditions),
+            "counting": COUNTING,
+            "rows": [row.to_dict() for row in self.rows],
+        }
+
+
+@cache
+def paper_tables() -> Mapping[str, PaperTable]:
+    """Return the tables of the paper by name: ``cifar10``, ``imagenet``, and what Figure 1 has besides."""
+    text = resources.files("cars_hw.studies").joinpath("paper.json").read_text(encoding="utf-8")
+    tables = {}
+    for name, table in json.loads(text)["tables"].items():
+        rows = tuple(PaperRow(**{**row, "printed": MappingProxyType(row["printed"])}) for row in table["rows"])
+        tables[name] = PaperTable(table["title"], table["network"], tuple(table["figures"]), rows)
+    return MappingProxyType(tables)
+
+
+def compute_table(
+    table: PaperTable,
+    device: Device | None = None,
+    plan: MeasurePlan | None = None,
+    progress: Progress = silent,
+) -> ComputedTable:
+    """Return ``table`` with what its networks cost, and with what they take on ``device`` if there is one.
+
+    Networks are measured with fresh weights, all of a table in the same rounds of sessions. torchvision's are
+    measured where ONNX files run, and nowhere else.
+
+    Raises:
+        DeviceError: the device fails.
+    """
+    network = NETWORKS[table.network]
+    rows = tuple(ComputedRow(row, _cost(row, network)) for row in table.rows)
+    if device is None:
+        return ComputedTable(table, rows)
+    latencies = _measure(table.rows, network, device, plan, partial(progress, table.title))
+    measured = []
+    for one in rows:
+        found = latencies.get(one.row.name)
+        measured.append(one if found is None else replace(one, latency_ms=found.ms, spread=found.spread))
+    return ComputedTable(table, tuple(measured), device.name, device.conditions())
+
+
+def _cost(row: PaperRow, network: NetworkSpec) -> Cost | None:
+    if row.genotype is not None:
+        return network_cost(row.spec(network), zoo()[row.genotype].genotype)
+    if row.model is not None:
+        from cars_hw.studies.references import count
+
+        return count(row.model)
+    return None
+
+
+def _measure(
+    rows: Sequence[PaperRow],
+    network: NetworkSpec,
+    device: Device,
+    plan: MeasurePlan | None,
+    heard: Callable[[int, int], None],
+) -> dict[str, Measurement]:
+    """Return latencies by the rows' names, of those that ``device`` can run."""
+    from cars_hw.devices import MeasurePlan
+    from cars_hw.measurement.schedule import measure
+
+    plan = plan or MeasurePlan()
+    possible = [row for row in rows if row.genotype or (row.model and device.model_format == "onnx")]
+    total = len(possible) * plan.sessions
+    heard(0, total)
+    with tempfile.TemporaryDirectory(prefix="cars-hw-") as folder:
+        paths = [Path(folder) / f"{index}.{device.model_format}" for index in range(len(possible))]
+        for row, path in zip(possible, paths, strict=True):
+            _build(row, network, device, path)
+        measured = measure(device, paths, plan, progress=lambda done: heard(done, total)).models
+    return {row.name: found for row, found in zip(possible, measured, strict=True)}
+
+
+def _build(row: PaperRow, network: NetworkSpec, device: Device, path: Path) -> None:
+    from cars_hw.latency.models import build_network, seeded
+    from cars_hw.studies.references import IMAGENET, make, write_onnx
+
+    if row.genotype is not None:
+        build_network(row.spec(network), zoo()[row.genotype].genotype, path, device.model_format)
+        return
+    assert row.model is not None
+    model = row.model
+    write_onnx(seeded(lambda: make(model), model), IMAGENET[0], path)
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:,.2f}" if count < 100e6 else f"{count / 1e6:,.0f}"

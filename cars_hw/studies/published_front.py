@@ -1,0 +1,234 @@
+"""Figure 1 of the paper: accuracy against measured latency, a run's networks beside published ones."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from cars_hw.config.files import write_json, write_text
+from cars_hw.config.training import Recipe
+from cars_hw.data import load
+from cars_hw.devices import Device, MeasurePlan
+from cars_hw.errors import InputError, RunError
+from cars_hw.export.lower import lower_network
+from cars_hw.latency.models import write_graph
+from cars_hw.measurement.schedule import measure
+from cars_hw.nn.cost import network_cost
+from cars_hw.pipeline.plan import DataSource, recipe_of
+from cars_hw.pipeline.run_folder import RunFolder, TrainedNetwork
+from cars_hw.pipeline.search import require_fit
+from cars_hw.pipeline.train import load_trained, train_run
+from cars_hw.pipeline.workers import Heard, Said
+from cars_hw.space.genotype import Genotype
+from cars_hw.space.zoo import zoo
+from cars_hw.studies.front_membership import Comparison, Contestant, draw, ranked
+from cars_hw.studies.reference_training import References, train_references
+from cars_hw.studies.references import parameters_of, write_onnx
+from cars_hw.training.precision import resolve_precision
+
+TORCHVISION: Final = {
+    "MobileNetV2": "mobilenet_v2",
+    "MNASNet": "mnasnet1_0",
+    "ShuffleNetV2": "shufflenet_v2_x1_0",
+    "ResNet-18": "resnet18",
+}
+"""Networks of torchvision by the names that the paper calls them; MNASNet is B1, without squeeze-and-excitation."""
+
+DEFAULT: Final = ("CARS_A", "CARS_I", "DARTS_V2", *TORCHVISION)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A trained network before it is measured; ``write`` makes its model file."""
+
+    name: str
+    origin: str
+    accuracy: float
+    parameters: int
+    training: str
+    write: Callable[[Path], None]
+
+
+def compare_front(
+    run: RunFolder,
+    device: Device,
+    *,
+    data: DataSource,
+    references: Sequence[str] = DEFAULT,
+    recipe: Recipe | None = None,
+    from_scratch: bool = False,
+    out: Path | None = None,
+    plan: MeasurePlan | None = None,
+    seed: int = 0,
+    train_on: str = "cpu",
+    jobs: int | None = None,
+    heard: Heard = lambda _name, _done, _total: None,
+    say: Said = lambda _line: None,
+) -> Comparison:
+    """Hold the run's trained networks against ``references``: test accuracy against latency on ``device``.
+
+    References are names of the zoo, which become the run's network with another genotype, and of
+    :data:`TORCHVISION` or torchvision itself, whose first convolution and classifier take the run's channels and
+    classes. They are trained from scratch by ``recipe`` (the run's unless given) on ``data``; with ``from_scratch``
+    the run's networks are, too, instead of being taken as they are. All are measured in the same rounds of
+    sessions.
+
+    What was trained already with the same settings is not trained again, and what was killed goes on. All is kept
+    in ``out``, a folder in the run unless given, with the result as ``front.json`` and ``front.html``.
+
+    Raises:
+        RunError: the run has no trained networks, or ``out`` is another run's.
+        InputError: an unknown reference, or data that does not fit the network.
+        TrainingError: the loss of a network is no longer a number.
+        DeviceError: the device fails.
+    """
+    genotypes, models = _sorted_out(references)
+    own = run.trained()
+    if not own:
+        raise RunError(f"{run.path} has no trained networks; first run: cars-hw train {run.path}")
+    left_out: tuple[str, ...] = ()
+    if device.model_format != "onnx":
+        models, left_out = {}, tuple(models)
+    out = out or run.path / "comparison"
+    bundle = load(data.source, root=data.root, download=data.download, resolution=run.network.resolution)
+    require_fit(bundle, run.network)
+    recipe = recipe or recipe_of(run)
+    # What decides the weights is what it comes to on the device.
+    recipe = replace(recipe, precision=resolve_precision(recipe.precision, train_on))
+    settings = References(data, bundle, recipe, seed, train_on, jobs, heard, say)
+    entries = [] if from_scratch else [_of_run(run, one, device) for one in own]
+    anew = [(one.name, one.genotype) for one in own] if from_scratch else []
+    entries += _of_space(run, anew + [(name, zoo()[name].genotype) for name in genotypes], device, out, settings)
+    entries += _of_torchvision(run, models, out, settings)
+    comparison = Comparison(device.name, device.conditions(), _measured(entries, device, plan, heard), left_out)
+    content = {"run": str(run.path), "data": data.source, "seed": seed, "recipe": asdict(settings.recipe)}
+    write_json(out / "front.json", {**content, **comparison.to_dict()})
+    write_text(out / "front.html", draw(comparison, f"{run.path.name}/: {run.network.describe()}"))
+    return comparison
+
+
+def _sorted_out(references: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Return the names that are the zoo's, and torchvision's models by the names they are given."""
+    from torchvision import models
+
+    known = models.list_models(module=models)
+    genotypes: list[str] = []
+    found: dict[str, str] = {}
+    for name in dict.fromkeys(references):
+        model = TORCHVISION.get(name, name)
+        if name in zoo():
+            genotypes.append(name)
+        elif model in known:
+            found[name] = model
+        else:
+            raise InputError(
+                f"unknown reference '{name}'; use a name of cars-hw zoo, {', '.join(TORCHVISION)}, or another "
+                "classifier of torchvision, such as resnet34"
+            )
+    return genotypes, found
+
+
+def _of_run(run: RunFolder, trained: TrainedNetwork, device: Device) -> _Entry:
+    configuration = run.configuration
+    shapes = (configuration["supernet_channels"], configuration["supernet_layers"]) == (None, None)
+    if trained.inherit is None:
+        began = "from what is not known"
+    else:
+        began = (
+            "from shared weights" if trained.inherit and shapes and not configuration["proxy"] else "from scratch"
+        )
+    return _of_genotype(run, trained, device, "run", began)
+
+
+def _of_genotype(run: RunFolder, trained: TrainedNetwork, device: Device, origin: str, began: str) -> _Entry:
+    def write(path: Path) -> None:
+        write_graph(lower_network(load_trained(run, trained)), path, device.model_format)
+
+    return _Entry(
+        trained.name,
+        origin,
+        trained.accuracy,
+        network_cost(run.network, trained.genotype).parameters,
+        _training(trained.recipe["epochs"], began),
+        write,
+    )
+
+
+def _training(epochs: int, began: str) -> str:
+    return f"{epochs} {'epoch' if epochs == 1 else 'epochs'} {began}"
+
+
+def _of_space(
+    run: RunFolder, chosen: Sequence[tuple[str, Genotype]], device: Device, out: Path, settings: References
+) -> list[_Entry]:
+    """Return networks of the cell space, trained from scratch in a run folder of their own."""
+    if not chosen:
+        return []
+    folder = out / "networks"
+    if (folder / "run.json").is_file():
+        theirs = RunFolder.open(folder)
+        theirs.require(run.configuration)
+    else:
+        theirs = RunFolder.create(folder, run.configuration, run.about)
+    trained = train_run(
+        theirs,
+        data=settings.source,
+        chosen=chosen,
+        recipe=settings.recipe,
+        seed=settings.seed,
+        device=settings.device,
+        jobs=settings.jobs,
+        inherit=False,
+        heard=settings.heard,
+        say=settings.say,
+    )
+    return [
+        _of_genotype(theirs, one, device, "zoo" if one.name in zoo() else "run", "from scratch") for one in trained
+    ]
+
+
+def _of_torchvision(run: RunFolder, models: dict[str, str], out: Path, settings: References) -> list[_Entry]:
+    """Return torchvision's ``models``, trained from scratch, their weights kept in ``out``."""
+    shape = run.network.input_shape
+    return [
+        _Entry(
+            name,
+            "torchvision",
+            accuracy,
+            parameters_of(network),
+            _training(settings.recipe.epochs, "from scratch"),
+            partial(write_onnx, network, shape),
+        )
+        for name, network, accuracy in train_references(models, run.network, out / "torchvision", settings)
+    ]
+
+
+def _measured(
+    entries: Sequence[_Entry], device: Device, plan: MeasurePlan | None, heard: Heard
+) -> tuple[Contestant, ...]:
+    """Return ``entries`` with what they take on ``device``, all measured in the same rounds."""
+    plan = plan or MeasurePlan()
+    total = len(entries) * plan.sessions
+    with tempfile.TemporaryDirectory(prefix="cars-hw-") as folder:
+        paths = [Path(folder) / f"{index}.{device.model_format}" for index in range(len(entries))]
+        for entry, path in zip(entries, paths, strict=True):
+            entry.write(path)
+        found = measure(device, paths, plan, progress=lambda done: heard("sessions", done, total)).models
+    return ranked(
+        [
+            Contestant(
+                entry.name,
+                entry.origin,
+                entry.accuracy,
+                one.ms,
+                one.spread,
+                entry.parameters,
+                entry.training,
+            )
+            for entry, one in zip(entries, found, strict=True)
+        ]
+    )

@@ -1,0 +1,159 @@
+"""Training torchvision's networks as a run's networks are trained, and keeping what they came to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, Final
+
+import torch
+from torch import nn
+
+from cars_hw.config.files import replacing, write_json
+from cars_hw.config.training import Recipe
+from cars_hw.data import DataBundle, load
+from cars_hw.errors import RunError
+from cars_hw.pipeline.plan import DataSource
+from cars_hw.pipeline.workers import Heard, Said, default_jobs, side_by_side
+from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.studies.references import make
+from cars_hw.training.checkpoints import TrainingCheckpoint
+from cars_hw.training.standalone import copy_of_weights, train_network
+
+MOMENTUM: Final = 0.1
+"""How fast running averages of normalisations move, in all alike: MNASNet's own 0.0003 is for long trainings."""
+
+
+@dataclass(frozen=True)
+class References:
+    """What all references are trained as: ``data`` is what ``source`` holds; ``jobs`` networks side by side."""
+
+    source: DataSource
+    data: DataBundle
+    recipe: Recipe
+    seed: int
+    device: str
+    jobs: int | None
+    heard: Heard
+    say: Said
+
+
+@dataclass(frozen=True)
+class _Task:
+    """The training of torchvision's ``model``; ``about`` is all that decides the weights, but for the machine."""
+
+    name: str
+    model: str
+    spec: NetworkSpec
+    folder: Path
+    source: DataSource
+    recipe: Recipe
+    seed: int
+    device: str
+    about: dict[str, Any]
+
+    @property
+    def weights(self) -> Path:
+        return self.folder / f"{self.name}.pt"
+
+    @property
+    def record(self) -> Path:
+        return self.folder / f"{self.name}.json"
+
+
+def train_references(
+    models: Mapping[str, str], spec: NetworkSpec, folder: Path, settings: References
+) -> list[tuple[str, nn.Module, float]]:
+    """Return torchvision's ``models`` for the images and classes of ``spec``, trained, with their test accuracies.
+
+    ``models`` are by the names that they are given here, by which their weights are kept in ``folder``. What is
+    there with the same settings is not trained again, and what was killed goes on after its last epoch.
+
+    Raises:
+        TrainingError: the loss of one is no longer a number.
+        RunError: a checkpoint cannot be read.
+    """
+    tasks = [_task(name, model, spec, folder, settings) for name, model in models.items()]
+    waiting = [task for task in tasks if _kept(task) is None]
+    jobs = min(settings.jobs or default_jobs(settings.device, len(waiting)), max(1, len(waiting)))
+    if jobs == 1:
+        for task in waiting:
+            _train(task, settings.data, settings.heard, settings.say)
+    else:
+        side_by_side(_train_in_worker, waiting, jobs, settings.heard, settings.say)
+    found = []
+    for task in tasks:
+        kept = _kept(task)
+        if kept is None:
+            raise RunError(
+                f"{task.weights} was removed or changed while networks were trained; run the command again"
+            )
+        found.append((task.name, *kept))
+    return found
+
+
+def _task(name: str, model: str, spec: NetworkSpec, folder: Path, settings: References) -> _Task:
+    about = {
+        "model": model,
+        "network": json.dumps(spec.to_dict()),
+        "data": f"{settings.source.source}: {len(settings.data.train)} training images",
+        "seed": settings.seed,
+        **{f"recipe.{name}": value for name, value in asdict(settings.recipe).items()},
+    }
+    return _Task(name, model, spec, folder, settings.source, settings.recipe, settings.seed, settings.device, about)
+
+
+def _made(task: _Task) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(task.seed)
+        network = make(task.model, task.spec.input_shape, task.spec.classes)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = MOMENTUM
+    return network
+
+
+def _kept(task: _Task) -> tuple[nn.Module, float] | None:
+    """Return the network with the weights that the same training came to, and their accuracy, if they are there."""
+    try:
+        record = json.loads(task.record.read_text(encoding="utf-8"))
+        if record["about"] != task.about:
+            return None
+        network = _made(task)
+        network.load_state_dict(torch.load(task.weights, map_location="cpu", weights_only=True))
+        return network, float(record["accuracy"])
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, UnpicklingError):
+        # What cannot be read is trained again.
+        return None
+
+
+def _train_in_worker(task: _Task, heard: Heard, say: Said) -> None:
+    data = load(task.source.source, root=task.source.root, resolution=task.spec.resolution)
+    _train(task, data, heard, say)
+
+
+def _train(task: _Task, data: DataBundle, heard: Heard, say: Said) -> None:
+    checkpoint = TrainingCheckpoint(
+        task.folder / "checkpoint" / task.weights.name, task.about, lambda line: say(f"{task.name}: {line}")
+    )
+    network = _made(task)
+    # The training seeds torch's generator, which is not its own.
+    with torch.random.fork_rng(devices=[]):
+        result = train_network(
+            network,
+            data,
+            task.recipe,
+            seed=task.seed,
+            device=task.device,
+            checkpoint=checkpoint,
+            progress=lambda done, total: heard(task.name, done, total),
+        )
+    # The record goes first and comes last: weights without one are not used.
+    task.record.unlink(missing_ok=True)
+    with replacing(task.weights) as temporary:
+        torch.save(copy_of_weights(network), temporary)
+    write_json(task.record, {"about": task.about, "accuracy": result.accuracy, "loss": result.loss})
+    checkpoint.remove()

@@ -1,0 +1,317 @@
+"""Figures 2 and 3 of the paper: does a population without protection lose its large networks?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import fmean, median, pstdev
+from typing import Any, Final, NamedTuple
+
+from cars_hw.config.files import write_json, write_text
+from cars_hw.config.training import Recipe
+from cars_hw.evolution.pnsga3 import Protection
+from cars_hw.pipeline.plan import SearchPlan, configuration
+from cars_hw.pipeline.run_folder import RunFolder
+from cars_hw.pipeline.search import cost_objectives, load_data, run_search, supernet_spec
+from cars_hw.pipeline.workers import Heard, Said, default_jobs, side_by_side
+from cars_hw.report.curves import Curve
+from cars_hw.report.markup import Html, join, table
+from cars_hw.report.words import figure, percent
+from cars_hw.space.genotype import Genotype
+from cars_hw.studies.learning_curves import LearningCurve, Training, learning_curve, three_sizes
+from cars_hw.studies.page import curves_figure, page, paragraphs
+
+PLAIN: Final[Protection] = "none"
+
+NAMES: Final[Mapping[Protection, str]] = {
+    "none": "none (NSGA-III)",
+    "size": "size",
+    "speed": "speed",
+    "both": "both",
+}
+
+
+class Sizes(NamedTuple):
+    """What the population of a generation costs: least, median, most, their distance, standard deviation."""
+
+    generation: int
+    low: float
+    median: float
+    high: float
+    spread: float
+    deviation: float
+
+
+@dataclass(frozen=True)
+class Moved:
+    """One search: its protection, its seed, and the sizes of its population after each generation."""
+
+    protection: Protection
+    seed: int
+    sizes: tuple[Sizes, ...]
+
+    @property
+    def kept(self) -> float | None:
+        """The last generation's spread as a fraction of the first's; None where the first had none."""
+        first, last = self.sizes[0].spread, self.sizes[-1].spread
+        return last / first if first > 0 else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        sizes = [generation._asdict() for generation in self.sizes]
+        return {"protection": self.protection, "seed": self.seed, "kept": self.kept, "generations": sizes}
+
+
+@dataclass(frozen=True)
+class Trap:
+    """What the experiment came to: all searches, and the learning curves. Costs are of ``cost``, in ``unit``."""
+
+    cost: str
+    unit: str
+    searches: tuple[Moved, ...]
+    curves: tuple[LearningCurve, ...]
+
+    @property
+    def protections(self) -> list[Protection]:
+        """The protections that were compared, plain NSGA-III first."""
+        return list(dict.fromkeys(search.protection for search in self.searches))
+
+    def spread(self, protection: Protection) -> float:
+        """Return the spread after the last generation under ``protection``, the mean of all seeds."""
+        return fmean(one.sizes[-1].spread for one in self.searches if one.protection == protection)
+
+    def ratio(self, protection: Protection) -> float | None:
+        """Return the last spread under ``protection`` divided by plain NSGA-III's; None where that has none."""
+        plain = self.spread(PLAIN)
+        return self.spread(protection) / plain if plain > 0 else None
+
+    def verdict(self) -> list[str]:
+        """Return what was found, in sentences."""
+        return [self._trap(), *self._spreads(), self._learning()]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            "cost": self.cost,
+            "unit": self.unit,
+            "ratios": {name: self.ratio(name) for name in self.protections if name != PLAIN},
+            "verdict": self.verdict(),
+            "searches": [search.to_dict() for search in self.searches],
+            "curves": [curve.to_dict() for curve in self.curves],
+        }
+
+    def _trap(self) -> str:
+        plain = [one for one in self.searches if one.protection == PLAIN]
+        narrowed = all(one.sizes[-1].spread < one.sizes[0].spread for one in plain)
+        others = [name for name in self.protections if name != PLAIN]
+        wider = [name for name in others if self.spread(name) > self.spread(PLAIN)]
+        if narrowed and wider == others:
+            found = "The trap shows: plain NSGA-III narrows the population, and every protection keeps it wider."
+        elif narrowed and wider:
+            found = (
+                f"The trap shows in part: plain NSGA-III narrows the population, and only {' and '.join(wider)} "
+                "keeps it wider."
+            )
+        elif narrowed:
+            found = "Plain NSGA-III narrows the population, and no protection keeps it wider."
+        else:
+            found = "The trap does not show: plain NSGA-III does not narrow the population (with every seed)."
+        return found + (" With one seed, that may be chance." if len(plain) == 1 else "")
+
+    def _spreads(self) -> list[str]:
+        last = self.searches[0].sizes[-1].generation
+        told = []
+        for name in self.protections:
+            spread, ratio = f"{figure(self.spread(name))} {self.unit}", self.ratio(name)
+            wider = "" if name == PLAIN or ratio is None else f", {ratio:.2f} times plain NSGA-III's"
+            told.append(f"{spread} under {name}{wider}")
+        return [f"After generation {last} the {self.cost} of a population span {'; '.join(told)}."]
+
+    def _learning(self) -> str:
+        told = [
+            f"{curve.name} ({curve.parameters:,} parameters) {percent(curve.accuracies[0])} after the first epoch "
+            f"and {percent(curve.accuracies[-1])} after the last"
+            for curve in self.curves
+        ]
+        return f"Trained alone: {'; '.join(told)}."
+
+
+def small_model_trap(
+    plan: SearchPlan,
+    out: Path,
+    *,
+    protections: Sequence[Protection] = ("size", "speed"),
+    seeds: int = 1,
+    recipe: Recipe | None = None,
+    jobs: int | None = None,
+    heard: Heard = lambda _name, _done, _total: None,
+    say: Said = lambda _line: None,
+) -> Trap:
+    """Search by ``plan`` without protection and under each of ``protections``, and train three sizes alone.
+
+    Searches differ in nothing but their protection and their seed, 0 to ``seeds`` - 1; each is a run folder below
+    ``out``. The three networks are the smallest, the middle and the largest of 300 that are drawn; they have
+    the SuperNet's channels and cells, and are trained by ``recipe`` (the preset's unless given). ``jobs`` searches
+    and trainings are worked on side by side, on a CPU one a core by default. What is there is not done again, and
+    what was killed goes on. The result is written to ``out`` as ``small-model-trap.json`` and
+    ``small-model-trap.html``.
+
+    Raises:
+        RunError: ``out`` was begun with other settings.
+        DatasetError: the data cannot be used, or does not fit the network.
+        TrainingError: the loss of a network is no longer a number.
+    """
+    objective = cost_objectives(plan)[0]
+    searches = {
+        f"{protection}-{seed}": with_protection(plan, protection, seed)
+        for protection in dict.fromkeys((PLAIN, *protections))
+        for seed in range(seeds)
+    }
+    spec = supernet_spec(plan, load_data(plan))
+    networks = three_sizes(plan.space, spec, plan.seed)
+    recipe = recipe or plan.preset.recipe
+    tasks = [_Task(out, name, planned, None, recipe) for name, planned in searches.items()]
+    tasks += [_Task(out, name, plan, genotype, recipe) for name, genotype in networks.items()]
+    jobs = jobs or default_jobs(plan.device, len(tasks))
+    if jobs == 1:
+        for task in tasks:
+            _work(task, heard, say)
+    else:
+        side_by_side(_work, tasks, jobs, heard, say)
+    moved = [
+        Moved(planned.preset.evolution.protection, planned.seed, sizes_of(RunFolder(out / "searches" / name)))
+        for name, planned in searches.items()
+    ]
+    # All are there, so that nothing is trained.
+    curves = [_curve(_Task(out, name, plan, genotype, recipe)) for name, genotype in networks.items()]
+    trap = Trap(objective.name, objective.unit, tuple(moved), tuple(curves))
+    configured = {**configuration(plan), "recipe": asdict(recipe)}
+    write_json(out / "small-model-trap.json", {"configuration": configured, **trap.to_dict()})
+    write_text(out / "small-model-trap.html", draw(trap, plan))
+    return trap
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A search by ``plan``, or the training of ``genotype`` alone."""
+
+    out: Path
+    name: str
+    plan: SearchPlan
+    genotype: Genotype | None
+    recipe: Recipe
+
+
+def _work(task: _Task, heard: Heard, say: Said) -> None:
+    if task.genotype is not None:
+        _curve(task, heard, say)
+        return
+    folder = task.out / "searches" / task.name
+    run_search(
+        task.plan,
+        folder,
+        resume=(folder / "run.json").is_file(),
+        progress=lambda stage, done, total: heard(f"{task.name}, {stage}", done, total),
+    )
+
+
+def _curve(
+    task: _Task,
+    heard: Heard = lambda _name, _done, _total: None,
+    say: Said = lambda _line: None,
+) -> LearningCurve:
+    assert task.genotype is not None
+    data = load_data(task.plan)
+    training = Training(supernet_spec(task.plan, data), data, task.recipe, task.plan.seed, task.plan.device)
+    return learning_curve(task.name, task.genotype, training, task.out / "curves", heard=heard, say=say)
+
+
+def with_protection(plan: SearchPlan, protection: Protection, seed: int) -> SearchPlan:
+    """Return ``plan`` with another protection and another seed."""
+    evolution = replace(plan.preset.evolution, protection=protection)
+    return replace(plan, seed=seed, preset=replace(plan.preset, evolution=evolution))
+
+
+def sizes_of(run: RunFolder) -> tuple[Sizes, ...]:
+    """Return the sizes of the population after each generation of ``run``, by its first cost."""
+    found = []
+    for record in run.history():
+        costs = [float(member["costs"][0]) for member in record["population"]]
+        low, high = min(costs), max(costs)
+        found.append(Sizes(record["generation"], low, median(costs), high, high - low, pstdev(costs)))
+    return tuple(found)
+
+
+def draw(trap: Trap, plan: SearchPlan) -> str:
+    """Return the page that shows ``trap``."""
+    unit = f"{trap.cost}, {trap.unit}"
+
+    def lines(field: str) -> list[Curve]:
+        return [
+            Curve(NAMES[one.protection], [(size.generation, getattr(size, field)) for size in one.sizes])
+            for one in trap.searches
+        ]
+
+    many = "A line a seed. " if len({one.seed for one in trap.searches}) > 1 else ""
+    figures = {
+        "spread": (f"most less least: {unit}", "The range of the population."),
+        "high": (f"most: {unit}", "The dearest network of the population."),
+        "deviation": (f"standard deviation: {unit}", "The range again, but not only by its two ends."),
+    }
+    moved = [
+        *(
+            curves_figure(lines(field), "generation", title, f"{many}{caption}", from_zero=True)
+            for field, (title, caption) in figures.items()
+        ),
+        _table(trap),
+    ]
+    curves = [
+        Curve(
+            f"{curve.name}: {curve.parameters:,} parameters",
+            [(epoch, 100 * value) for epoch, value in enumerate(curve.accuracies, start=1)],
+        )
+        for curve in trap.curves
+    ]
+    learning = curves_figure(
+        curves, "epoch", "test accuracy, %", "Each trained alone, from scratch, by one recipe."
+    )
+    sections: list[tuple[str, Html]] = [
+        ("What was found", paragraphs(trap.verdict())),
+        ("How the sizes of the population move (Figure 3)", join(moved)),
+        ("How networks of three sizes learn (Figure 2)", learning),
+    ]
+    return page("The small-model trap", f"{plan.data.source}: networks of {plan.network.describe()}", sections)
+
+
+def rows_of(trap: Trap) -> tuple[list[str], list[list[str]]]:
+    """Return the columns and the rows of the searches as text."""
+    first, last = trap.searches[0].sizes[0].generation, trap.searches[0].sizes[-1].generation
+    columns = [
+        "protection, seed",
+        f"range, generation {first}",
+        f"range, generation {last}",
+        "kept",
+        f"standard deviation, {last}",
+        "to plain",
+    ]
+    plain = {one.seed: one.sizes[-1].spread for one in trap.searches if one.protection == PLAIN}
+    rows = []
+    for one in trap.searches:
+        beside = plain[one.seed]
+        rows.append(
+            [
+                f"{NAMES[one.protection]}, {one.seed}",
+                f"{figure(one.sizes[0].spread)} {trap.unit}",
+                f"{figure(one.sizes[-1].spread)} {trap.unit}",
+                percent(one.kept, 0),
+                f"{figure(one.sizes[-1].deviation)} {trap.unit}",
+                f"{one.sizes[-1].spread / beside:.2f}" if beside > 0 else "no range to compare with",
+            ]
+        )
+    return columns, rows
+
+
+def _table(trap: Trap) -> Html:
+    columns, rows = rows_of(trap)
+    return table(columns, rows, "The searches")

@@ -1,0 +1,108 @@
+"""A dry run counts what a search does, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from cars_hw.cli.main import main
+from cars_hw.config.presets import PRESETS
+from cars_hw.config.training import SharedTraining
+from cars_hw.config.units import format_seconds
+from cars_hw.errors import InputError
+from cars_hw.evolution.search import EvolutionSettings
+from cars_hw.latency import LatencyTable
+from cars_hw.pipeline import search as searching
+from cars_hw.pipeline.estimate import Estimate, Part, estimate
+from cars_hw.pipeline.plan import Budget, DataSource, SearchPlan
+from cars_hw.pipeline.search import run_search
+from cars_hw.space.genotype import Genotype
+from cars_hw.training.shared_weights import SuperNetWeights
+
+
+@pytest.mark.parametrize("protection", ["size", "speed"])
+def test_what_is_counted_is_what_a_search_does(
+    protection: str, table: LatencyTable, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evolution = EvolutionSettings(4, epochs=5, warmup_epochs=1, epochs_per_generation=2, protection=protection)  # type: ignore[arg-type]
+    training = SharedTraining(batch_size=16, architectures=2, evaluation_images=20, threads=1)
+    preset = replace(PRESETS["quick"], evolution=evolution, training=training)
+    plan = SearchPlan(DataSource(str(images)), table.spec, preset, (Budget(table, None),))
+    counted = {part.name: part.times for part in estimate(plan).parts}
+    done = {"steps": 0, "subset": 0, "full": 0}
+
+    class Counting(SuperNetWeights):
+        def step(self, images, labels, genotypes):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+            done["steps"] += len(genotypes)
+            return super().step(images, labels, genotypes)
+
+        def accuracies(self, genotypes, *, before=False, full=False):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+            done["full" if full else "subset"] += len(genotypes)
+            return super().accuracies(genotypes, before=before, full=full)
+
+    monkeypatch.setattr(searching, "SuperNetWeights", Counting)
+    run_search(plan, tmp_path / "run")
+    # A small space may have too few offspring that nobody has seen; there are never more than counted.
+    warm_up, steps, subset, full = counted.values()
+    # One epoch of warm-up, two generations of two epochs.
+    assert steps == 4 * warm_up
+    assert warm_up + steps == done["steps"]
+    assert 0.7 * subset <= done["subset"] <= subset
+    assert 0.7 * full <= done["full"] <= full
+
+
+def test_parts_add_up_and_times_are_readable() -> None:
+    found = Estimate((Part("a", 10, 0.5), Part("b", 3, 2.0)), 100.0, False)
+    assert found.seconds == 11.0
+    assert found.to_dict()["parts"][1]["total_seconds"] == 6.0
+    said = [format_seconds(value) for value in (0.123, 9.7, 45.2, 200.0, 25_500.0)]
+    assert said == ["0.12 s", "9.7 s", "45 s", "3 min 20 s", "7 h 5 min"]
+
+
+def test_the_command_says_how_long_and_writes_nothing(tiny_table: Path, images: Path, tmp_path: Path) -> None:
+    before = sorted(tmp_path.iterdir())
+    asked = ["search", "--data", str(images), "--table", str(tiny_table), "--batch-size", "16", "--on", "cpu"]
+    result = CliRunner().invoke(main, [*asked, "--dry-run"])
+    assert result.exit_code == 0, result.output
+    assert "warm-up steps" in result.output
+    assert "MB of memory" in result.output
+    found = json.loads(CliRunner().invoke(main, [*asked, "--dry-run", "--json"]).stdout)
+    assert found["seconds"] == pytest.approx(sum(part["total_seconds"] for part in found["parts"]))
+    assert found["memory_mb"] > 50
+    assert sorted(tmp_path.iterdir()) == before
+    missing = CliRunner().invoke(main, asked)
+    assert missing.exit_code == 2
+    assert "--out" in missing.output
+
+
+def test_too_little_memory_is_said_before_the_search_with_what_to_lower(
+    table: LatencyTable, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rehearsed = []
+
+    class OnSmallGpu(SuperNetWeights):
+        def rehearse(self, genotype: Genotype) -> None:
+            rehearsed.append(genotype)
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    def built(*given: Any, **named: Any) -> SuperNetWeights:  # noqa: ANN401
+        weights = OnSmallGpu(*given, **named)
+        weights.device = torch.device("cuda")
+        return weights
+
+    monkeypatch.setattr(searching, "SuperNetWeights", built)
+    training = SharedTraining(batch_size=16, evaluation_batch=20)
+    plan = SearchPlan(
+        DataSource(str(images)), table.spec, replace(PRESETS["quick"], training=training), (Budget(table, None),)
+    )
+    with pytest.raises(InputError, match="batches of 16 images and judging 20 at a time; lower --batch-size"):
+        run_search(plan, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    (genotype,) = rehearsed
+    assert {edge.operation for node in (*genotype.normal, *genotype.reduce) for edge in node} == {"sep_conv_5x5"}

@@ -1,0 +1,356 @@
+"""From a table to verified models, in the small, on the fake device."""
+
+from __future__ import annotations
+
+import json
+import math
+import multiprocessing
+import os
+import time
+from dataclasses import replace
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tfevents import scalars
+
+from cars_hw.cli.main import main
+from cars_hw.config.presets import PRESETS, Preset
+from cars_hw.config.training import Recipe
+from cars_hw.devices import FakeDevice, LitertDevice, MeasurePlan
+from cars_hw.errors import BudgetError, InputError, RunError, TableError
+from cars_hw.evolution.search import EvolutionSettings
+from cars_hw.export.card import ModelCard, card_path
+from cars_hw.latency import LatencyTable, Predictor, measure_genotypes, smallest
+from cars_hw.measurement.schedule import measure
+from cars_hw.pipeline.export import export_run
+from cars_hw.pipeline.plan import Budget, DataSource, SearchPlan
+from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder
+from cars_hw.pipeline.search import run_search
+from cars_hw.pipeline.train import choose, load_trained, train_run
+from cars_hw.pipeline.verify import verify_run
+from cars_hw.report.page import write_report
+from cars_hw.space.search_space import SearchSpace
+
+SHORT = EvolutionSettings(population=6, epochs=4, warmup_epochs=1, epochs_per_generation=1, protection="both")
+SMALL: Preset = replace(
+    PRESETS["quick"],
+    evolution=SHORT,
+    training=replace(PRESETS["quick"].training, batch_size=32, evaluation_images=16),
+    recipe=Recipe(epochs=1, batch_size=32, learning_rate=0.1),
+)
+
+
+@pytest.fixture
+def data(images: Path) -> DataSource:
+    return DataSource(str(images))
+
+
+def median_budget(table: LatencyTable) -> float:
+    predictor, rng = Predictor(table), np.random.default_rng(0)
+    return float(np.median([predictor.bound(SearchSpace().sample(rng)) for _ in range(100)]))
+
+
+def make_plan(table: LatencyTable, data: DataSource, limit: float | None = None, seed: int = 0) -> SearchPlan:
+    return SearchPlan(data, table.spec, SMALL, (Budget(table, limit or median_budget(table)),), seed=seed)
+
+
+def test_from_a_search_to_verified_models_and_a_report(
+    table: LatencyTable, tmp_path: Path, data: DataSource
+) -> None:
+    plan = make_plan(table, data)
+    limit = plan.budgets[0].limit_ms
+    assert limit is not None
+    run = run_search(plan, tmp_path / "run")
+    front = run.front()
+    assert [network.name for network in front] == [f"net-{n:02d}" for n in range(1, len(front) + 1)]
+    predictor = Predictor(table)
+    for network in front:
+        promise = network.promises[0]
+        assert (promise.predicted_ms, promise.bound_ms) == tuple(predictor.predict(network.genotype))
+        assert promise.bound_ms <= limit
+    trained = train_run(run, data=data, top=2, jobs=1)
+    assert [network.name for network in trained] == [network.name for network in choose(front, 2)]
+    exported = export_run(run, data=data, formats=["onnx"])
+    device = FakeDevice()
+    rows = verify_run(run, device, plan=MeasurePlan(sessions=1))
+    for model, row, network in zip(exported, rows, trained, strict=True):
+        card = ModelCard.read(card_path(model.path))
+        assert card.genotype == network.genotype
+        assert card.accuracy == network.accuracy == row.accuracy
+        assert card.measured_ms == row.measured_ms == measure(device, [model.path]).models[0].ms
+        assert row.within_budget is (row.measured_ms <= limit)
+        assert row.drift == 0.0
+        assert row.deviation == pytest.approx(row.measured_ms / predictor.predict(network.genotype).ms - 1)
+    page = write_report(run).read_text()
+    assert all(row.name in page for row in rows)
+    assert "http" not in page.replace("http-equiv", "")
+    # A second time nothing is trained: the weights are as old as they were.
+    before = run.weights_path(trained[0].name).stat().st_mtime_ns
+    train_run(run, data=data, top=2, jobs=1)
+    assert run.weights_path(trained[0].name).stat().st_mtime_ns == before
+
+
+def test_both_formats_come_out_in_both_precisions_and_run_on_litert(
+    table: LatencyTable, tmp_path: Path, data: DataSource
+) -> None:
+    run = run_search(make_plan(table, data), tmp_path / "run")
+    (trained,) = train_run(run, data=data, top=1, jobs=1)
+    exported = export_run(run, data=data, precision="int8")
+    assert [model.path.name for model in exported] == [
+        f"{trained.name}{suffix}" for suffix in (".onnx", ".int8.onnx", ".tflite", ".int8.tflite")
+    ]
+    for model in exported:
+        card = ModelCard.read(card_path(model.path))
+        assert card == model.card
+        assert card.precision == ("int8" if ".int8." in model.path.name else "fp32")
+        # The run's table is of a device that runs ONNX in float.
+        assert (card.predicted_ms is not None) is (model.path.name == f"{trained.name}.onnx")
+    rows = verify_run(run, LitertDevice(), plan=MeasurePlan(sessions=1, min_runs=5))
+    assert [(row.name, row.precision) for row in rows] == [(f"{trained.name}.int8", "int8"), (trained.name, "fp32")]
+    assert all(row.within_budget is None for row in rows)
+    page = write_report(run).read_text()
+    assert "What int8 does here" in page
+    assert f"{trained.name}.int8 on litert" in page
+
+
+def test_a_table_of_int8_is_for_int8_models(table: LatencyTable, tmp_path: Path, data: DataSource) -> None:
+    quantised = replace(table, precision="int8")
+    plan = make_plan(quantised, data)
+    assert plan.shipped_precision == "int8"
+    run = run_search(plan, tmp_path / "run")
+    assert run.configuration["precision"] == "int8"
+    assert all(network.promises[0].precision == "int8" for network in run.front())
+    with pytest.raises(TableError, match="for precision int8, not fp32"):
+        replace(plan, precision="fp32")
+
+
+def test_the_front_is_held_against_the_device_and_written_down(
+    table: LatencyTable, tmp_path: Path, data: DataSource
+) -> None:
+    plan = make_plan(table, data)
+    limit = plan.budgets[0].limit_ms
+    assert limit is not None
+    predicted = run_search(plan, tmp_path / "predicted").front()
+    assert all(network.promises[0].measured_ms is None for network in predicted)
+    # The device has become slower than its table, just so that a part of the front is too slow.
+    fastest, slowest = predicted[0].promises[0].predicted_ms, predicted[-1].promises[0].predicted_ms
+    device = FakeDevice(speed=math.sqrt(fastest * slowest) / limit)
+    run = run_search(plan, tmp_path / "run", devices=[device], measure_plan=MeasurePlan(sessions=1))
+    front, struck = run.front(), run.struck()
+    assert front
+    assert struck
+    assert not any(network.promises[0].broken for network in front)
+    assert all(network.promises[0].broken for network in struck)
+    assert {network.genotype for network in predicted} <= {network.genotype for network in front + struck}
+    for network in front + struck:
+        (promise,) = network.promises
+        assert promise.asked_ms == limit
+        (measured,) = measure_genotypes(device, table.spec, [network.genotype], MeasurePlan(sessions=1)).models
+        assert promise.measured_ms == measured.ms
+    page = write_report(run).read_text()
+    assert f"<p>{len(struck)} more networks were predicted to keep to the budget" in page
+    assert [network.name for network in struck] == [f"struck-{n:02d}" for n in range(1, len(struck) + 1)]
+
+
+def test_trained_networks_start_from_the_shared_weights_where_that_is_asked_for(
+    table: LatencyTable, tmp_path: Path, data: DataSource
+) -> None:
+    run = run_search(make_plan(table, data), tmp_path / "run")
+    genotype = run.front()[-1].genotype
+    still = Recipe(epochs=1, batch_size=32, learning_rate=0.0, weight_decay=0.0)
+    train_run(run, data=data, genotype=genotype, recipe=still, jobs=1, inherit=True)
+    assert "--from-shared" in write_report(run).read_text()
+    shared = torch.load(run.checkpoint, weights_only=True)["weights"]["supernet"]
+    kept = load_trained(run, run.trained()[0])
+    assert torch.equal(kept.classifier.weight, shared["classifier.weight"])
+    train_run(run, data=data, genotype=genotype, recipe=still, jobs=1)
+    assert "--from-shared" not in write_report(run).read_text()
+    fresh = load_trained(run, run.trained()[0])
+    assert not torch.equal(fresh.classifier.weight, shared["classifier.weight"])
+
+
+def test_side_by_side_training_gives_what_one_after_the_other_gives(
+    table: LatencyTable, tmp_path: Path, data: DataSource
+) -> None:
+    run = run_search(make_plan(table, data), tmp_path / "run")
+    heard: list[tuple[str, int, int]] = []
+    torch.set_num_threads(1)
+    alone = train_run(run, data=data, top=2, jobs=1)
+    weights = {network.name: run.weights_path(network.name).read_bytes() for network in alone}
+    for network in alone:
+        run.weights_path(network.name).with_suffix(".json").unlink()
+    together = train_run(run, data=data, top=2, jobs=2, heard=lambda *step: heard.append(step))
+    assert together == alone
+    assert {network.name: run.weights_path(network.name).read_bytes() for network in together} == weights
+    # 160 images, in batches of 32.
+    assert {(name, 5, 5) for name in weights} <= set(heard)
+
+
+def test_an_impossible_budget_names_the_smallest_latency(
+    table: LatencyTable, tmp_path: Path, data: DataSource
+) -> None:
+    predictor = Predictor(table)
+    least = predictor.bound(smallest(SearchSpace(), predictor.bound, np.random.default_rng(0)))
+    with pytest.raises(BudgetError, match=r"no architecture keeps to the budget .* possible") as error:
+        run_search(make_plan(table, data, least * 0.99), tmp_path / "run")
+    assert error.value.smallest == pytest.approx((least,))
+    assert not (tmp_path / "run").exists()
+    run_search(make_plan(table, data, least * 1.01), tmp_path / "run")
+    front = RunFolder.open(tmp_path / "run").front()
+    assert front
+    assert all(network.promises[0].bound_ms <= least * 1.01 for network in front)
+
+
+def test_two_budgets_are_both_kept(table: LatencyTable, tmp_path: Path, data: DataSource) -> None:
+    other = replace(
+        table,
+        device="other",
+        entries={
+            key: replace(entry, ms=entry.ms * (3 if "pool" in key else 1)) for key, entry in table.entries.items()
+        },
+    )
+    limits = (median_budget(table), median_budget(other))
+    plan = SearchPlan(
+        data,
+        table.spec,
+        SMALL,
+        (Budget(table, limits[0]), Budget(other, limits[1])),
+        costs=("parameters",),
+    )
+    front = run_search(plan, tmp_path / "run").front()
+    assert front
+    for network in front:
+        assert [promise.device for promise in network.promises] == ["fake", "other"]
+        assert all(promise.bound_ms <= limit for promise, limit in zip(network.promises, limits, strict=True))
+
+
+def test_data_that_does_not_fit_the_network_is_refused_before_anything_is_written(
+    table: LatencyTable, tmp_path: Path, data: DataSource
+) -> None:
+    wrong = replace(table, spec=replace(table.spec, in_channels=3))
+    plan = SearchPlan(data, wrong.spec, SMALL, costs=("parameters",))
+    with pytest.raises(InputError, match=r"has 1 channels, the network 3; .*--in-channels 1"):
+        run_search(plan, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_proxy_search_ships_another_network_than_it_trains(
+    table: LatencyTable, tmp_path: Path, data: DataSource
+) -> None:
+    spec = replace(table.spec, in_channels=3, classes=100, resolution=(64, 64), stem="imagenet")
+    preset = replace(SMALL, supernet_channels=4, supernet_layers=3)
+    plan = SearchPlan(data, spec, preset, costs=("multiply-adds",), proxy=True)
+    run = run_search(plan, tmp_path / "run")
+    assert run.front()
+    assert run.network == spec
+    with pytest.raises(InputError, match="has 1 channels, the network 3"):
+        train_run(run, data=data)
+
+
+def test_resuming_needs_the_same_settings(table: LatencyTable, tmp_path: Path, data: DataSource) -> None:
+    run_search(make_plan(table, data), tmp_path / "run")
+    with pytest.raises(RunError, match="exists; go on with it by --resume"):
+        run_search(make_plan(table, data), tmp_path / "run")
+    with pytest.raises(RunError, match=r"begun with seed = 0, not 1"):
+        run_search(make_plan(table, data, seed=1), tmp_path / "run", resume=True)
+    again = run_search(make_plan(table, data), tmp_path / "run", resume=True)
+    assert again.front()
+
+
+def test_choosing_spreads_over_the_front() -> None:
+    front = [
+        FrontNetwork(str(n), SearchSpace().sample(np.random.default_rng(n)), n / 10, n, n, ()) for n in range(9)
+    ]
+    assert [network.name for network in choose(front, 3)] == ["0", "4", "8"]
+    assert [network.name for network in choose(front, 1)] == ["8"]
+    assert choose(front, 20) == front
+    with pytest.raises(InputError, match="at least one"):
+        choose(front, 0)
+
+
+COMMAND = (
+    "search --population 6 --epochs 5 --warmup-epochs 2 --epochs-per-generation 1 "
+    "--batch-size 16 --protect both --seed 3 --on cpu --resume --tensorboard"
+)
+
+
+# Processes are forked from one that has loaded everything: six times loading torch took longer than the searches.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(
+    ["cars_hw.cli.main", "cars_hw.pipeline.search", "cars_hw.pipeline.estimate", "cars_hw.report.page"]
+)
+
+
+def start(table: Path, data: DataSource, out: Path, limit: float) -> ForkServerProcess:
+    arguments = [
+        *COMMAND.split(),
+        "--data",
+        data.source,
+        "--table",
+        str(table),
+        "--latency",
+        f"{limit}ms",
+        "--out",
+        str(out),
+    ]
+    process = FORKS.Process(target=run_alone, args=(arguments, out.with_suffix(".errors")))
+    process.start()
+    return process
+
+
+def run_alone(arguments: list[str], errors: Path) -> None:
+    """Run cars-hw in this process and no other, its standard error kept in a file."""
+    torch.set_num_threads(1)
+    with errors.open("w") as kept:
+        os.dup2(kept.fileno(), 2)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        main(arguments)
+
+
+def finish(process: ForkServerProcess, out: Path) -> None:
+    process.join(300)
+    assert process.exitcode == 0, out.with_suffix(".errors").read_text()
+
+
+def test_killed_at_any_moment_and_resumed_a_search_ends_with_the_same_front(
+    tiny_table: Path, table: LatencyTable, tmp_path: Path, data: DataSource
+) -> None:
+    limit = median_budget(table)
+    whole = tmp_path / "whole"
+    process = start(tiny_table, data, whole, limit)
+    while not (whole / "run.json").exists():
+        assert process.is_alive()
+        time.sleep(0.02)
+    begun = time.monotonic()
+    finish(process, whole)
+    lasted = time.monotonic() - begun
+    expected = (whole / "front.json").read_bytes()
+    rng = np.random.default_rng(20)
+    broken = tmp_path / "broken"
+    units = []
+    for share in (0.15, 0.4, 0.6, 0.8):
+        process = start(tiny_table, data, broken, limit)
+        checkpoint = broken / "checkpoint" / "search.pt"
+        while not (broken / "run.json").exists() or (units and not checkpoint.exists()):
+            assert process.is_alive()
+            time.sleep(0.02)
+        time.sleep(float(rng.uniform(0, share)) * lasted)
+        process.kill()
+        process.join()
+        units.append(len((broken / "history.jsonl").read_text().splitlines()) if checkpoint.exists() else -1)
+        if (broken / "front.json").exists():
+            break
+    finish(start(tiny_table, data, broken, limit), broken)
+    assert (broken / "front.json").read_bytes() == expected
+    told = scalars(broken / "tensorboard")
+    history = RunFolder(broken).history()
+    assert [step for step, _ in told["loss"]] == [1, 2, 3]
+    for name, key in (("loss", "loss"), ("hypervolume", "hypervolume"), ("accuracy/best", "best_accuracy")):
+        assert [value for _, value in told[name]] == [np.float32(record[key]) for record in history]
+    assert told == scalars(whole / "tensorboard")
+    assert json.loads(expected)["networks"]
+    assert (broken / "history.jsonl").read_bytes() == (whole / "history.jsonl").read_bytes()
+    assert not list(broken.rglob(".*.*"))

@@ -1,0 +1,241 @@
+"""``cars-hw train`` to its end, whatever happens: kills, other settings, damaged files, two processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from processes import run_two, workers
+from tfevents import scalars
+from torch import Tensor
+
+from cars_hw.config.training import Recipe
+from cars_hw.errors import RunError
+from cars_hw.pipeline.plan import DataSource
+from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder
+from cars_hw.pipeline.train import load_trained, train_run
+from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.space.search_space import SearchSpace
+
+SPEC = NetworkSpec(4, 3, (8, 8), 1, classes=3)
+RECIPE = Recipe(
+    epochs=7, batch_size=32, learning_rate=0.05, drop_path=0.2, cutout=2, auxiliary=0.4, ema=0.9, hold_out=0.2
+)
+LAUNCHER = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+
+
+def begin(path: Path, images: Path, networks: int = 1, recipe: Recipe = RECIPE) -> RunFolder:
+    """Return a run whose search is said to have ended."""
+    configuration: dict[str, Any] = {
+        "data": str(images),
+        "network": SPEC.to_dict(),
+        "recipe": asdict(recipe),
+        "supernet_channels": None,
+        "supernet_layers": None,
+        "proxy": False,
+    }
+    run = RunFolder.create(path, configuration, {})
+    rng = np.random.default_rng(2)
+    run.write_front(
+        [FrontNetwork(f"net-{n}", SearchSpace().sample(rng), n / 10, n, n, ()) for n in range(1, networks + 1)]
+    )
+    return run
+
+
+def command(run: RunFolder, launcher: tuple[str, ...] = (sys.executable,)) -> list[str]:
+    return [*launcher, "-m", "cars_hw", "train", str(run.path), "--on", "cpu", "--tensorboard"]
+
+
+def start(run: RunFolder, launcher: tuple[str, ...] = (sys.executable,)) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command(run, launcher),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, said[-3000:]
+    return said
+
+
+def wait_for(path: Path, process: subprocess.Popen[str], since: int = 0) -> int:
+    """Return when ``path`` was written, once that is later than ``since``."""
+    deadline = time.monotonic() + 200
+    while not path.exists() or path.stat().st_mtime_ns <= since:
+        assert process.poll() is None, process.communicate()[0][-3000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    return path.stat().st_mtime_ns
+
+
+def outcome(run: RunFolder, name: str = "net-1") -> tuple[Any, list[dict[str, Tensor]]]:
+    """Return the record of a trained network, and its weights: the best, and the last if they are others."""
+    (record,) = [network for network in run.trained() if network.name == name]
+    paths = [run.weights_path(name), run.last_weights_path(name)]
+    return record, [torch.load(path, weights_only=True) for path in paths if path.exists()]
+
+
+def assert_same(first: tuple[Any, list[dict[str, Tensor]]], second: tuple[Any, list[dict[str, Tensor]]]) -> None:
+    assert first[0] == second[0]
+    for mine, theirs in zip(first[1], second[1], strict=True):
+        assert mine.keys() == theirs.keys()
+        assert not any(name.startswith("auxiliary") for name in mine)
+        for name, value in mine.items():
+            assert torch.equal(value, theirs[name]), name
+
+
+def test_killed_at_any_moment_a_training_ends_with_the_same_weights(tmp_path: Path, images: Path) -> None:
+    whole = begin(tmp_path / "whole", images)
+    begun = time.process_time()
+    train_run(whole, data=DataSource(str(images)), jobs=1)
+    lasted = time.process_time() - begun
+    broken = begin(tmp_path / "broken", images)
+    checkpoint = broken.training_checkpoint("net-1")
+    rng = np.random.default_rng(20)
+    written = 0
+    for _ in range(2):
+        process = start(broken)
+        written = wait_for(checkpoint, process, written)
+        time.sleep(float(rng.uniform(0, 0.25)) * lasted)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert not broken.trained()
+    said = finish(start(broken))
+    assert "net-1: goes on after epoch " in said
+    assert_same(outcome(broken), outcome(whole))
+    assert not checkpoint.exists()
+    assert not list(broken.path.rglob(".*.*"))
+    # Every epoch once, whoever ran it; the whole one, which has the same weights, wrote none.
+    told, (record,) = scalars(broken.path / "tensorboard" / "net-1"), broken.trained()
+    steps = list(range(1, RECIPE.epochs + 1))
+    assert {name: [step for step, _ in values] for name, values in told.items()} == {
+        **dict.fromkeys(("loss", "learning rate", "accuracy/held out"), steps),
+        "accuracy/test": [record.best_epoch],
+    }
+    assert told["loss"][-1][1] == np.float32(record.loss)
+    assert told["accuracy/test"][0][1] == np.float32(record.accuracy)
+    assert dict(told["accuracy/held out"])[record.best_epoch] == np.float32(record.held_out_accuracy)
+    # 128 images are trained on: four batches an epoch.
+    assert [rate for _, rate in told["learning rate"]] == [
+        np.float32(RECIPE.rate(step - 1 + 0.75)) for step in steps
+    ]
+    assert not (whole.path / "tensorboard").exists()
+
+
+def test_when_one_of_two_is_killed_both_go_on_to_the_same_weights(tmp_path: Path, images: Path) -> None:
+    recipe = replace(RECIPE, epochs=4)
+    whole = begin(tmp_path / "whole", images, recipe=recipe)
+    leading, other = run_two(command(whole))
+    assert "Next: cars-hw export" in leading
+    assert "Next: cars-hw export" not in other
+    broken = begin(tmp_path / "broken", images, recipe=recipe)
+    process = start(broken, (*LAUNCHER, "--max-restarts", "1"))
+    wait_for(broken.training_checkpoint("net-1"), process)
+    os.kill(workers(process.pid)[-1], signal.SIGKILL)
+    assert "net-1: goes on after epoch " in finish(process)
+    assert_same(outcome(broken), outcome(whole))
+
+
+def test_a_finished_training_leaves_its_weights_a_record_and_no_checkpoint(tmp_path: Path, images: Path) -> None:
+    run = begin(tmp_path / "run", images, recipe=replace(RECIPE, epochs=2))
+    (trained,) = train_run(run, data=DataSource(str(images)), jobs=1)
+    assert trained.recipe["precision"] == "float32"
+    assert trained.recipe["ema"] == 0.9
+    assert trained.best_epoch in (1, 2)
+    assert trained.held_out_accuracy is not None
+    assert run.last_weights_path("net-1").exists() is (trained.best_epoch == 1)
+    assert not run.training_checkpoint("net-1").exists()
+    load_trained(run, trained)
+    before = run.weights_path("net-1").stat().st_mtime_ns
+    assert train_run(run, data=DataSource(str(images)), jobs=1) == [trained]
+    assert run.weights_path("net-1").stat().st_mtime_ns == before
+    # Without held-out images there is no other epoch than the last.
+    run.last_weights_path("net-1").write_bytes(b"of the training before")
+    (again,) = train_run(run, data=DataSource(str(images)), jobs=1, recipe=Recipe(epochs=1, batch_size=32))
+    assert (again.best_epoch, again.held_out_accuracy) == (1, None)
+    assert not run.last_weights_path("net-1").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "again"),
+    [({}, False), ({"seed": 1}, True), ({"inherit": True}, True), ({"recipe": replace(RECIPE, epochs=2)}, True)],
+)
+def test_it_is_trained_again_when_a_setting_is_another(
+    changes: dict[str, Any], again: bool, tmp_path: Path, images: Path
+) -> None:
+    recipe = Recipe(epochs=1, batch_size=80)
+    run = begin(tmp_path / "run", images, recipe=recipe)
+    train_run(run, data=DataSource(str(images)), jobs=1)
+    heard: list[str] = []
+    train_run(run, data=DataSource(str(images)), jobs=1, heard=lambda name, *_: heard.append(name), **changes)
+    assert bool(heard) is again
+
+
+class Killed(Exception):
+    """What stands for a kill inside of one process."""
+
+
+def stop(_name: str, done: int, _total: int) -> None:
+    if done > 9:
+        raise Killed
+
+
+def test_an_unfinished_training_of_other_settings_begins_anew_and_says_so(tmp_path: Path, images: Path) -> None:
+    data = DataSource(str(images))
+    run = begin(tmp_path / "run", images)
+    with pytest.raises(Killed):
+        train_run(run, data=data, jobs=1, heard=stop)
+    said: list[str] = []
+    recipe = replace(RECIPE, epochs=1)
+    train_run(run, data=data, jobs=1, recipe=recipe, say=said.append)
+    assert len(said) == 1
+    assert said[0].endswith("is of a training with recipe.epochs = 7, not 1: begins anew")
+    other = begin(tmp_path / "other", images, recipe=recipe)
+    train_run(other, data=data, jobs=1)
+    assert_same(outcome(run), outcome(other))
+
+
+def test_a_damaged_checkpoint_is_named_and_left_alone(tmp_path: Path, images: Path) -> None:
+    run = begin(tmp_path / "run", images)
+    path = run.training_checkpoint("net-1")
+    path.parent.mkdir()
+    path.write_bytes(b"PK\x03\x04 damaged")
+    with pytest.raises(RunError, match=r"train-net-1\.pt; remove it to train from the beginning"):
+        train_run(run, data=DataSource(str(images)), jobs=1)
+    assert path.read_bytes() == b"PK\x03\x04 damaged"
+    assert not run.trained()
+
+
+def test_workers_tell_what_they_do_and_go_on_too(tmp_path: Path, images: Path) -> None:
+    data = DataSource(str(images))
+    recipe = replace(RECIPE, epochs=3)
+    run = begin(tmp_path / "run", images, networks=2, recipe=recipe)
+    with pytest.raises(Killed):
+        train_run(run, data=data, top=2, jobs=1, heard=stop)
+    said: list[str] = []
+    heard: dict[str, list[int]] = {}
+    train_run(
+        run,
+        data=data,
+        top=2,
+        jobs=2,
+        heard=lambda name, done, _total: heard.setdefault(name, []).append(done),
+        say=said.append,
+    )
+    # 128 images are trained on: 4 steps an epoch.
+    assert said == ["net-1: goes on after epoch 2"]
+    assert {name: steps[-1] for name, steps in heard.items()} == {"net-1": 12, "net-2": 12}
+    assert all(steps == sorted(steps) for steps in heard.values())

@@ -1,0 +1,72 @@
+"""Work in several processes: nobody works on for a caller who is gone."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from cars_hw.pipeline.workers import Heard, Said
+
+SLEEPERS = """
+import sys
+from pathlib import Path
+from test_workers import sleep
+from cars_hw.pipeline.workers import side_by_side
+if __name__ == "__main__":
+    side_by_side(sleep, [Path(sys.argv[1]), Path(sys.argv[2])], 2, print, print)
+"""
+
+
+def sleep(path: Path, heard: Heard, say: Said) -> None:
+    """Say who works, and work for longer than any test."""
+    path.with_suffix(".new").write_text(str(os.getpid()))
+    path.with_suffix(".new").rename(path)
+    time.sleep(600)
+
+
+def test_workers_end_with_who_began_them(tmp_path: Path) -> None:
+    script = tmp_path / "sleepers.py"
+    script.write_text(SLEEPERS)
+    paths = [tmp_path / "one", tmp_path / "two"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    caller = subprocess.Popen([sys.executable, str(script), *map(str, paths)], env=environment)
+    deadline = time.monotonic() + 200
+    while not all(path.exists() for path in paths):
+        assert caller.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    # Beside the workers there is who carries their messages.
+    children = _children(caller.pid)
+    caller.kill()
+    caller.wait()
+    workers = {int(path.read_text()) for path in paths}
+    assert not children or workers < children
+    while any(_runs(pid) for pid in workers | children):
+        assert time.monotonic() < deadline, "they work on"
+        time.sleep(0.05)
+
+
+def _children(pid: int) -> set[int]:
+    """Return who was begun by ``pid``, where the system tells."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = path.read_text().rsplit(")", 1)[1].split()[1]
+        except OSError:
+            continue
+        if int(parent) == pid:
+            found.add(int(path.parent.name))
+    return found
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    # Who has ended is there until somebody asks how it did.
+    status = Path(f"/proc/{pid}/stat")
+    return not (status.exists() and status.read_text().rsplit(")", 1)[1].split()[0] == "Z")

@@ -1,0 +1,268 @@
+"""A run's networks beside published ones: who is dominated by whom, how all are trained, and where they run."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from torch import nn
+
+from cars_hw.cli.main import main
+from cars_hw.config.presets import PRESETS
+from cars_hw.config.training import Recipe
+from cars_hw.data import load
+from cars_hw.devices import FakeDevice, MeasurePlan
+from cars_hw.errors import InputError, RunError
+from cars_hw.nn.network import Network
+from cars_hw.pipeline.plan import DataSource, SearchPlan, configuration
+from cars_hw.pipeline.run_folder import RunFolder, TrainedNetwork
+from cars_hw.pipeline.workers import Heard, Said
+from cars_hw.space.network_spec import NetworkSpec, Shape
+from cars_hw.space.zoo import resolve
+from cars_hw.studies import published_front as front
+from cars_hw.studies import reference_training
+from cars_hw.studies.front_membership import Comparison, Contestant, ranked
+from cars_hw.studies.published_front import compare_front
+from cars_hw.studies.reference_training import References, train_references
+from cars_hw.studies.references import make, write_onnx
+from cars_hw.training.standalone import NetworkTraining, train_network
+
+TINY = NetworkSpec(4, 3, (8, 8), 1, classes=3)
+RECIPE = Recipe(epochs=2, batch_size=32, learning_rate=0.02, crop_padding=0, precision="float32")
+ONCE = MeasurePlan(sessions=1)
+
+
+@pytest.fixture
+def run(images: Path, tmp_path: Path) -> RunFolder:
+    """A run with one trained network, whose weights are fresh."""
+    preset = replace(PRESETS["quick"], recipe=RECIPE)
+    plan = SearchPlan(DataSource(str(images)), TINY, preset, costs=("parameters",))
+    made = RunFolder.create(tmp_path / "run", configuration(plan), {})
+    genotype = resolve("CARS_B")
+    made.weights_path("net-01").parent.mkdir()
+    torch.save(Network(TINY, genotype).state_dict(), made.weights_path("net-01"))
+    made.write_trained(TrainedNetwork("net-01", genotype, 0.9, 0.1, asdict(RECIPE), 0, 2, inherit=True))
+    return made
+
+
+def contestant(name: str, accuracy: float, ms: float) -> Contestant:
+    return Contestant(name, "run", accuracy, ms, 0.01, 1000, "2 epochs from scratch")
+
+
+def test_a_network_is_dominated_by_who_is_as_good_and_better_in_one() -> None:
+    everybody = [
+        contestant("slow", 0.9, 3.0),
+        contestant("fast", 0.7, 1.0),
+        contestant("poor", 0.6, 2.0),
+        contestant("late", 0.9, 4.0),
+        contestant("worst", 0.5, 5.0),
+        contestant("twin", 0.7, 1.0),
+    ]
+    found = {one.name: one for one in ranked(everybody)}
+    assert list(found) == ["fast", "twin", "poor", "slow", "late", "worst"]
+    assert {name: one.dominated_by for name, one in found.items() if one.dominated_by} == {
+        "poor": ("fast", "twin"),
+        "late": ("slow",),
+        "worst": ("slow", "late", "fast", "twin", "poor"),
+    }
+    assert found["slow"].standing == "on the front"
+    assert found["late"].standing == "dominated by slow"
+    assert found["worst"].standing == "dominated by slow and 4 more"
+
+
+def test_what_was_trained_otherwise_and_what_was_left_out_is_said() -> None:
+    alike = [contestant("one", 0.9, 3.0), contestant("two", 0.7, 1.0)]
+    assert Comparison("ort", {}, ranked(alike)).remarks() == [
+        "On the front over accuracy and latency on ort: two, one; 2 of the run's 2 networks are on it."
+    ]
+    other = replace(alike[0], training="9 epochs from shared weights", origin="zoo")
+    told = Comparison("litert", {}, ranked([other, alike[1]]), ("ResNet-18",)).remarks()
+    assert told[0].endswith("1 of the run's 1 networks are on it.")
+    assert "Not all were trained alike" in told[1]
+    busy = Comparison(
+        "ort", {}, ranked([replace(alike[0], spread=0.051), replace(alike[1], spread=0.05)])
+    ).remarks()
+    assert busy[1:] == ["one (by 5%): sessions differ; more --sessions give better figures."]
+    assert "ResNet-18. torchvision's networks are only measured from ONNX files: on ort, not on litert." in told[2]
+
+
+def test_references_are_trained_measured_and_kept(
+    run: RunFolder, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, names = DataSource(str(images)), ("CARS_A", "shufflenet_v2_x0_5")
+    found = compare_front(run, FakeDevice(), data=data, references=names, plan=ONCE, jobs=1)
+    by_name = {one.name: one for one in found.contestants}
+    assert {name: one.origin for name, one in by_name.items()} == {
+        "net-01": "run",
+        "CARS_A": "zoo",
+        "shufflenet_v2_x0_5": "torchvision",
+    }
+    assert by_name["net-01"].accuracy == 0.9
+    assert by_name["net-01"].training == "2 epochs from shared weights"
+    assert by_name["CARS_A"].training == "2 epochs from scratch"
+    # The zoo's genotype is the run's network with other cells, torchvision's its own with 3 rows of classes.
+    assert by_name["CARS_A"].parameters == sum(
+        value.numel() for value in Network(TINY, resolve("CARS_A")).parameters()
+    )
+    # ShuffleNetV2 x0.5 has 1,366,792 parameters; of 24 filters two channels of 3x3 go, and 997 rows of 1024 and 1.
+    assert by_name["shufflenet_v2_x0_5"].parameters == 1_366_792 - 24 * 2 * 9 - 997 * 1025
+    content = json.loads((run.path / "comparison" / "front.json").read_text())
+    assert [one["name"] for one in content["networks"]] == [one.name for one in found.contestants]
+    page = (run.path / "comparison" / "front.html").read_text()
+    for part in page.split("<svg")[1:]:
+        ElementTree.fromstring("<svg" + part.partition("</svg>")[0] + "</svg>")
+    for name in by_name:
+        assert name.removeprefix("net-") in page
+    # The run itself is as it was.
+    assert [one.name for one in run.trained()] == ["net-01"]
+
+    def fail(*_arguments: object, **_options: object) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(reference_training, "_train", fail)
+    monkeypatch.setattr("cars_hw.pipeline.train.train_network", fail)
+    again = compare_front(run, FakeDevice(), data=data, references=names, plan=ONCE, jobs=1)
+    assert again.contestants == found.contestants
+    with pytest.raises(AssertionError, match="trained again"):
+        other = replace(RECIPE, epochs=1)
+        compare_front(run, FakeDevice(), data=data, references=names[1:], recipe=other, plan=ONCE)
+
+
+def test_references_trained_side_by_side_are_those_trained_one_by_one(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # MNASNet reads the version of its own weights, and raises where they have none.
+    models = {"one": "mnasnet0_5", "two": "shufflenet_v2_x0_5"}
+    settings = References(
+        DataSource(str(images)),
+        load(str(images), resolution=(8, 8)),
+        replace(RECIPE, epochs=1, hold_out=0.2),
+        seed=0,
+        device="cpu",
+        jobs=1,
+        heard=lambda *step: heard.append(step),
+        say=lambda _line: None,
+    )
+    heard: list[tuple[str, int, int]] = []
+
+    def in_turn(work: Callable[..., None], tasks: Sequence[Any], jobs: int, *told: Heard | Said) -> None:
+        """Do what workers do, with what reaches them, in this process."""
+        assert (len(tasks), jobs) == (2, 2)
+        for task in pickle.loads(pickle.dumps(tasks)):  # noqa: S301 -- its own
+            work(task, *told)
+
+    monkeypatch.setattr(reference_training, "side_by_side", in_turn)
+    alone, together = (
+        train_references(models, TINY, tmp_path / str(jobs), replace(settings, jobs=jobs)) for jobs in (1, 2)
+    )
+    assert [name for name, _, _ in alone] == list(models)
+    for (_, network, accuracy), (_, other, as_accurate) in zip(alone, together, strict=True):
+        assert accuracy == as_accurate
+        for name, value in network.state_dict().items():
+            assert torch.equal(value, other.state_dict()[name]), name
+    # 96 training images of 120, a fifth of them held out: three steps.
+    assert [step for step in heard if step[1] == step[2]] == [(name, 3, 3) for name in models] * 2
+    assert sorted(path.name for path in (tmp_path / "2").glob("*.*")) == [
+        "one.json",
+        "one.pt",
+        "two.json",
+        "two.pt",
+    ]
+
+
+def test_from_scratch_trains_the_runs_networks_too(run: RunFolder, images: Path) -> None:
+    found = compare_front(
+        run, FakeDevice(), data=DataSource(str(images)), references=(), from_scratch=True, plan=ONCE, jobs=1
+    )
+    (only,) = found.contestants
+    assert (only.name, only.origin, only.training) == ("net-01", "run", "2 epochs from scratch")
+
+
+def test_where_no_onnx_runs_torchvision_is_left_out(run: RunFolder, images: Path) -> None:
+    class Played(FakeDevice):
+        model_format = "tflite"  # type: ignore[misc,assignment]
+
+        def run(self, models, plan, seed, progress=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+            assert all(model.suffix == ".tflite" for model in models)
+            from cars_hw.devices import Sample
+
+            return [Sample(1.0) for _ in models]
+
+    found = compare_front(run, Played(), data=DataSource(str(images)), references=("ResNet-18",), plan=ONCE)
+    assert found.left_out == ("ResNet-18",)
+    assert [one.name for one in found.contestants] == ["net-01"]
+
+
+def test_what_cannot_be_compared_is_said(run: RunFolder, images: Path, tmp_path: Path) -> None:
+    data = DataSource(str(images))
+    with pytest.raises(InputError, match=r"unknown reference 'CARS_Z'; use a name of cars-hw zoo, MobileNetV2"):
+        compare_front(run, FakeDevice(), data=data, references=("CARS_Z",))
+    run.forget_trained("net-01")
+    with pytest.raises(RunError, match="has no trained networks; first run: cars-hw train"):
+        compare_front(run, FakeDevice(), data=data)
+    missing = CliRunner().invoke(main, ["experiment", "front", str(tmp_path / "none"), "--device", "fake"])
+    assert missing.exit_code == 1
+    assert "is no run folder" in missing.output
+
+
+def test_any_module_is_trained_as_a_network_is(images: Path) -> None:
+    data = load(str(images), resolution=(8, 8))
+
+    class Plain(nn.Module):
+        """The same network, unknown to the training."""
+
+        def __init__(self, inner: Network) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.inner(x)
+
+    results = []
+    for wrap in (lambda network: network, Plain):
+        torch.manual_seed(0)
+        results.append(train_network(wrap(Network(TINY, resolve("CARS_A"))), data, RECIPE, seed=1))
+    assert results[0].accuracy == results[1].accuracy
+    assert results[0].loss == results[1].loss
+    averaged = NetworkTraining(
+        nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), data, replace(RECIPE, ema=0.5), seed=0
+    )
+    averaged.run_epoch()
+    assert averaged.judged is not averaged.network
+
+
+def test_an_exported_network_computes_what_torch_does(tmp_path: Path) -> None:
+    import onnxruntime
+
+    shape = Shape(1, 8, 8)
+    torch.manual_seed(0)
+    network = make("shufflenet_v2_x0_5", shape, 3).eval()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.bias)
+    write_onnx(network, shape, tmp_path / "x.onnx")
+    session = onnxruntime.InferenceSession(str(tmp_path / "x.onnx"), providers=["CPUExecutionProvider"])
+    image = torch.randn(1, *shape)
+    (found,) = session.run(None, {"input": image.numpy()})
+    with torch.no_grad():
+        expected = network(image).numpy()
+    assert np.abs(expected).max() > 0.01
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_command_prints_the_front(run: RunFolder, images: Path) -> None:
+    arguments = ["experiment", "front", str(run.path), "--device", "fake", "--sessions", "1", "--on", "cpu"]
+    result = CliRunner().invoke(main, [*arguments, "--reference", "CARS_A", "--epochs", "1", "--jobs", "1"])
+    assert result.exit_code == 0, result.output
+    for words in ("net-01", "CARS_A", "1 epoch from scratch", "latency on fake", "on the front", "front.html"):
+        assert words in result.output
+    assert front.DEFAULT[:3] == ("CARS_A", "CARS_I", "DARTS_V2")
