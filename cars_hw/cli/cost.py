@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from cars_hw.cli.common import GENOTYPE, Named, json_option, network_options, print_json, print_table, spec_of
+from cars_hw.cli.options import GENOTYPE, Named, json_option, network_options, print_json, print_table, spec_of
 from cars_hw.nn.cost import network_cost
 
 

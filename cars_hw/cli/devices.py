@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from cars_hw.cli.common import json_option, print_json, print_table
+from cars_hw.cli.options import json_option, print_json, print_table
 
 
 @click.command("devices")

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cars_hw.cli.bars import Bars
-from cars_hw.cli.common import (
+from cars_hw.cli.options import (
     COSTS,
     FILE,
     FOLDER,
@@ -27,6 +26,7 @@ from cars_hw.cli.common import (
     threads_option,
     training_device,
 )
+from cars_hw.cli.progress_bars import Bars
 
 if TYPE_CHECKING:
     from cars_hw.evolution.pnsga3 import Protection

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cars_hw.cli.bars import Bars
-from cars_hw.cli.common import (
+from cars_hw.cli.options import (
     FOLDER,
     GENOTYPE,
     data_of,
@@ -20,6 +19,7 @@ from cars_hw.cli.common import (
     print_table,
     spec_of,
 )
+from cars_hw.cli.progress_bars import Bars
 
 if TYPE_CHECKING:
     from cars_hw.devices.protocol import Precision

@@ -18,7 +18,6 @@ from cars_hw.cli import (
     profile,
     rank,
     report,
-    run,
     runner,
     search,
     table,
@@ -27,6 +26,7 @@ from cars_hw.cli import (
     verify,
     zoo,
 )
+from cars_hw.cli import classify as run
 from cars_hw.errors import CarsHwError
 
 

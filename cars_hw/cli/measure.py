@@ -6,8 +6,7 @@ from typing import Any
 
 import click
 
-from cars_hw.cli.bars import Bars
-from cars_hw.cli.common import (
+from cars_hw.cli.options import (
     GENOTYPE,
     Named,
     json_option,
@@ -19,6 +18,7 @@ from cars_hw.cli.common import (
     spec_of,
     threads_option,
 )
+from cars_hw.cli.progress_bars import Bars
 
 
 @click.command("measure")

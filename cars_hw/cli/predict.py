@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cars_hw.cli.common import (
+from cars_hw.cli.options import (
     FILE,
     GENOTYPE,
     Named,

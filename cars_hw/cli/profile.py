@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cars_hw.cli.bars import Bars
-from cars_hw.cli.common import (
+from cars_hw.cli.options import (
     FILE,
     json_option,
     network_options,
@@ -18,6 +17,7 @@ from cars_hw.cli.common import (
     threads_option,
     warn_of_noise,
 )
+from cars_hw.cli.progress_bars import Bars
 from cars_hw.config.units import format_latency
 
 if TYPE_CHECKING:

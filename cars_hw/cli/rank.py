@@ -7,8 +7,7 @@ from pathlib import Path
 
 import click
 
-from cars_hw.cli.bars import Bars
-from cars_hw.cli.common import (
+from cars_hw.cli.options import (
     FOLDER,
     data_of,
     data_options,
@@ -20,6 +19,7 @@ from cars_hw.cli.common import (
     print_table,
     training_device,
 )
+from cars_hw.cli.progress_bars import Bars
 
 
 @click.command("rank")

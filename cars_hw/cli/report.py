@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cars_hw.cli.common import FOLDER
+from cars_hw.cli.options import FOLDER
 
 
 @click.command("report")

@@ -7,7 +7,7 @@ from typing import Final
 
 import click
 
-from cars_hw.cli.common import FILE, json_option, print_json
+from cars_hw.cli.options import FILE, json_option, print_json
 
 OFFICIAL: Final = (
     "https://storage.googleapis.com/tensorflow-nightly-public/prod/tensorflow/release/lite/tools/nightly/latest/"

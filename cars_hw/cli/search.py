@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cars_hw.cli.bars import Bars
 from cars_hw.cli.baselines import print_comparison
-from cars_hw.cli.common import (
+from cars_hw.cli.live_view import search_view
+from cars_hw.cli.options import (
     COSTS,
     FILE,
     FOLDER,
@@ -32,8 +32,8 @@ from cars_hw.cli.common import (
     training_device,
     warn_of_noise,
 )
-from cars_hw.cli.live import search_view
-from cars_hw.cli.standing import Standing
+from cars_hw.cli.progress_bars import Bars
+from cars_hw.cli.search_status import Standing
 from cars_hw.config.units import format_seconds
 
 if TYPE_CHECKING:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cars_hw.cli.bars import Bars
-from cars_hw.cli.common import (
+from cars_hw.cli.options import (
     FOLDER,
     GENOTYPE,
     Named,
@@ -25,6 +24,7 @@ from cars_hw.cli.common import (
     tensorboard_option,
     training_device,
 )
+from cars_hw.cli.progress_bars import Bars
 
 if TYPE_CHECKING:
     from cars_hw.config.training import Recipe

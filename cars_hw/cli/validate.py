@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cars_hw.cli.bars import Bars
-from cars_hw.cli.common import (
+from cars_hw.cli.options import (
     FILE,
     GENOTYPE,
     Named,
@@ -20,6 +19,7 @@ from cars_hw.cli.common import (
     print_table,
     warn_of_noise,
 )
+from cars_hw.cli.progress_bars import Bars
 
 if TYPE_CHECKING:
     from cars_hw.latency import LatencyTable, Validation

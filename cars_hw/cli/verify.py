@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from cars_hw.cli.bars import Bars
-from cars_hw.cli.common import FOLDER, json_option, milliseconds, percent, print_json, print_table, threads_option
+from cars_hw.cli.options import FOLDER, json_option, milliseconds, percent, print_json, print_table, threads_option
+from cars_hw.cli.progress_bars import Bars
 from cars_hw.errors import BudgetError
 
 

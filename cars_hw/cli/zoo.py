@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from cars_hw.cli.common import json_option, print_json, print_table
+from cars_hw.cli.options import json_option, print_json, print_table
 from cars_hw.nn.cost import network_cost
 from cars_hw.space.network_spec import NETWORKS
 from cars_hw.space.zoo import zoo

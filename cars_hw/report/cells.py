@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from cars_hw.report.formatting import kind_of
 from cars_hw.report.markup import Html, join, tag
-from cars_hw.report.words import kind_of
 from cars_hw.space.genotype import Cell, Edge
 
 INPUT: Final = 50

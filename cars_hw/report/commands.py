@@ -14,7 +14,7 @@ from cars_hw.config.training import Recipe
 from cars_hw.devices import MeasurePlan
 from cars_hw.latency import LatencyTable
 from cars_hw.pipeline.run_folder import FrontNetwork
-from cars_hw.report.facts import Candidate, Facts
+from cars_hw.report.data import Candidate, Facts
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec
 
 EVOLUTION_OPTIONS = {

@@ -8,8 +8,9 @@ from typing import Final, NamedTuple
 
 from cars_hw.config.files import write_text
 from cars_hw.pipeline.run_folder import RunFolder
+from cars_hw.report.data import Facts, gather
 from cars_hw.report.document import document
-from cars_hw.report.facts import Facts, gather
+from cars_hw.report.formatting import milliseconds
 from cars_hw.report.markup import Html, join, tag, text
 from cars_hw.report.sections import (
     answer,
@@ -22,7 +23,6 @@ from cars_hw.report.sections import (
     ranking,
     repeat,
 )
-from cars_hw.report.words import milliseconds
 
 
 class Section(NamedTuple):

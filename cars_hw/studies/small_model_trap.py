@@ -16,8 +16,8 @@ from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.search import cost_objectives, load_data, run_search, supernet_spec
 from cars_hw.pipeline.workers import Heard, Said, default_jobs, side_by_side
 from cars_hw.report.curves import Curve
+from cars_hw.report.formatting import figure, percent
 from cars_hw.report.markup import Html, join, table
-from cars_hw.report.words import figure, percent
 from cars_hw.space.genotype import Genotype
 from cars_hw.studies.learning_curves import LearningCurve, Training, learning_curve, three_sizes
 from cars_hw.studies.page import curves_figure, page, paragraphs

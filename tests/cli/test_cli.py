@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from rich.console import Console
 
-from cars_hw.cli import common
+from cars_hw.cli import options as common
 from cars_hw.cli.main import main
 from cars_hw.config.checksummed import checksum
 from cars_hw.config.presets import PRESETS

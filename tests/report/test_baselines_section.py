@@ -9,7 +9,7 @@ import numpy as np
 
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.report.curves import Curve, draw_curves
-from cars_hw.report.facts import gather
+from cars_hw.report.data import gather
 from cars_hw.report.page import page
 from cars_hw.report.plot import Frame
 from cars_hw.report.sections.baselines import verdict

@@ -22,7 +22,7 @@ from cars_hw.config.presets import PRESETS
 from cars_hw.latency import LatencyTable
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.report.commands import network_options, preset_options, profile, steps
-from cars_hw.report.facts import gather
+from cars_hw.report.data import gather
 from cars_hw.report.page import SECTIONS, page, write_report
 from cars_hw.report.sections import population
 from cars_hw.report.sections.answer import best_model, choices

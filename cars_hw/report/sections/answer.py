@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from cars_hw.report.facts import Facts, ModelFile
+from cars_hw.report.data import Facts, ModelFile
+from cars_hw.report.formatting import UNKNOWN, milliseconds, percent, size
 from cars_hw.report.markup import Html, join, table, tag
-from cars_hw.report.words import UNKNOWN, milliseconds, percent, size
 
 Row = Mapping[str, Any]
 

@@ -7,7 +7,7 @@ from statistics import mean
 
 from cars_hw.evolution.strategies import OWN
 from cars_hw.report.curves import Curve, draw_curves, key
-from cars_hw.report.facts import Facts
+from cars_hw.report.data import Facts
 from cars_hw.report.markup import Html, join, table, tag, text
 from cars_hw.report.plot import SMALL
 from cars_hw.studies.baselines import Comparison, Generation, summary

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from cars_hw.report.facts import Budget, Facts
+from cars_hw.report.data import Budget, Facts
+from cars_hw.report.formatting import milliseconds, percent
 from cars_hw.report.markup import Html, join, tag
-from cars_hw.report.words import milliseconds, percent
 
 
 def section(facts: Facts) -> Html:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from cars_hw.report import charts
-from cars_hw.report.facts import Candidate, Cost, Facts
+from cars_hw.report.data import Candidate, Cost, Facts
+from cars_hw.report.formatting import UNKNOWN, figure, millions, milliseconds, percent
 from cars_hw.report.markup import Html, join, table, tag
 from cars_hw.report.plot import NARROW, WIDE
-from cars_hw.report.words import UNKNOWN, figure, millions, milliseconds, percent
 
 
 def section(facts: Facts) -> Html:

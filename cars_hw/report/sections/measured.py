@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cars_hw.report.facts import Facts
+from cars_hw.report.data import Facts
+from cars_hw.report.formatting import UNKNOWN, milliseconds, percent, signed_percent
 from cars_hw.report.markup import Html, join, table, tag
 from cars_hw.report.plot import SQUARE, Point, scatter
-from cars_hw.report.words import UNKNOWN, milliseconds, percent, signed_percent
 
 Row = Mapping[str, Any]
 

@@ -7,10 +7,10 @@ from statistics import median
 from typing import Any
 
 from cars_hw.report import charts
-from cars_hw.report.facts import Cost, Facts
+from cars_hw.report.data import Cost, Facts
+from cars_hw.report.formatting import percent
 from cars_hw.report.markup import Html, join, table, tag
 from cars_hw.report.plot import NARROW, WIDE, Frame
-from cars_hw.report.words import percent
 
 
 def section(facts: Facts) -> Html:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cars_hw.report.facts import Facts
+from cars_hw.report.data import Facts
+from cars_hw.report.formatting import percent
 from cars_hw.report.markup import Html, join, table, tag, text
 from cars_hw.report.plot import SQUARE, Point, scatter
-from cars_hw.report.words import percent
 from cars_hw.studies.rank_correlation import LEAST, Ranked, Ranking, spread
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cars_hw.report.commands import steps
-from cars_hw.report.facts import Facts
+from cars_hw.report.data import Facts
 from cars_hw.report.markup import Html, join, tag
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cars_hw.cli.common import FILE, json_option, percent, print_json, print_table
+from cars_hw.cli.options import FILE, json_option, percent, print_json, print_table
 
 
 @click.command("run")

@@ -13,7 +13,7 @@ from cars_hw.export.card import ModelCard, card_path
 from cars_hw.latency import LatencyTable, Predictor
 from cars_hw.nn.cost import network_cost
 from cars_hw.pipeline.run_folder import FrontNetwork, Promise, RunFolder, TrainedNetwork
-from cars_hw.report.words import milliseconds
+from cars_hw.report.formatting import milliseconds
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.studies.baselines import Comparison, read_baselines

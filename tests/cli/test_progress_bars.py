@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from cars_hw.cli.bars import Bars
+from cars_hw.cli.progress_bars import Bars
 
 
 def test_lines_say_what_is_left_and_do_not_count_what_was_done_before(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1000.0
-    monkeypatch.setattr("cars_hw.cli.bars.time.monotonic", lambda: now)
+    monkeypatch.setattr("cars_hw.cli.progress_bars.time.monotonic", lambda: now)
     monkeypatch.setattr("sys.stderr.isatty", lambda: False)
     with Bars() as bars:
         # Resumed at 600 of 1,000: what follows takes a second each.
@@ -30,7 +30,7 @@ def test_lines_say_what_is_left_and_do_not_count_what_was_done_before(
 def test_of_many_bars_the_finished_ones_make_room(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cars_hw.cli.bars.is_screen", lambda: True)
+    monkeypatch.setattr("cars_hw.cli.progress_bars.is_screen", lambda: True)
     with Bars() as bars:
         for number in range(30):
             bars.update(f"net-{number:02d}", 5, 5)

@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from cars_hw.cli.bars import Bars, is_screen
-from cars_hw.cli.common import milliseconds, percent
-from cars_hw.cli.standing import Best, Dot, Standing, best_of
-from cars_hw.cli.textplot import ASCII, UNICODE, Letters, bar, plot, span, sparkline
+from cars_hw.cli.options import milliseconds, percent
+from cars_hw.cli.progress_bars import Bars, is_screen
+from cars_hw.cli.search_status import Best, Dot, Standing, best_of
+from cars_hw.cli.text_plot import ASCII, UNICODE, Letters, bar, plot, span, sparkline
 from cars_hw.config.units import format_seconds
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def search_view(standing: Standing, *, alone: bool = True) -> SearchView:
 
 
 class LinesView(Bars):
-    """Progress as :class:`cars_hw.cli.bars.Bars` shows it, and a line a generation."""
+    """Progress as :class:`cars_hw.cli.progress_bars.Bars` shows it, and a line a generation."""
 
     def __init__(self, standing: Standing) -> None:
         super().__init__()

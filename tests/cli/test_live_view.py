@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from cars_hw.cli.live import LinesView, LiveView, draw, generation_line, search_view
-from cars_hw.cli.standing import Standing, TimeLeft, snapshot
-from cars_hw.cli.textplot import ASCII, bar, plot, sparkline
+from cars_hw.cli.live_view import LinesView, LiveView, draw, generation_line, search_view
+from cars_hw.cli.search_status import Standing, TimeLeft, snapshot
+from cars_hw.cli.text_plot import ASCII, bar, plot, sparkline
 from cars_hw.evolution.objectives import CostObjective
 from cars_hw.evolution.search import EvolutionSettings
 from cars_hw.space.zoo import resolve
