@@ -62,11 +62,11 @@ def plugged_in(script: str | None = None) -> Iterator[tuple[Phone, Adbd, Android
         phone = Phone(Path(folder) / "phone")
         phone.install(script)
         with Adbd(phone, taps=True) as adbd:
-            shell = AdbShell(Address("127.0.0.1", adbd.port), keys=Path(folder) / "keys", say=lambda _: None)
+            shell = AdbShell(Address("127.0.0.1", adbd.port), keys=Path(folder) / "keys", log=lambda _: None)
             yield (
                 phone,
                 adbd,
-                AndroidDevice(shell, "android:simulated", say=lambda _: None, pause_s=0.02, return_s=2.0),
+                AndroidDevice(shell, "android:simulated", log=lambda _: None, pause_s=0.02, return_s=2.0),
             )
             shell.close()
 

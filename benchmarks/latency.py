@@ -121,10 +121,11 @@ def profiled(
     predictor = Predictor(table)
     print(
         f"{network}: profiled in {time.monotonic() - began:.0f} s, margin {predictor.margin:.1%}, sessions differ "
-        f"by {table.noise:.1%}, speed wandered by {table.unrest:.1%}, others kept {table.others or 0:.2f} cores; "
+        f"by {table.noise:.1%}, speed varied by {table.speed_variation:.1%}, "
+        f"other processes kept {table.others or 0:.2f} cores busy; "
         f"{table.predictor.kind if table.predictor else None}"
     )
-    for reason in table.distrust():
+    for reason in table.quality_warnings():
         print(f"  not to be trusted: {reason}")
     return table
 
@@ -169,7 +170,7 @@ def noisy(arguments: argparse.Namespace) -> dict[str, Any]:
         f"  median operation changed by {found.median_change:.1%}, median ratio {found.median_ratio:.3f}, "
         f"{moved} of {len(found.operations)} beyond the noise"
     )
-    return {"difference": found.to_dict(), "distrust": beside.distrust()}
+    return {"difference": found.to_dict(), "distrust": beside.quality_warnings()}
 
 
 def small_preset(population: int, epochs: int) -> Preset:
@@ -191,7 +192,7 @@ def searched(table: LatencyTable, device: Device, epochs: int) -> dict[str, Any]
         plan = SearchPlan(DataSource("fashion-mini"), table.spec, preset, (Budget(table, limit),), proxy=True)
         with tempfile.TemporaryDirectory() as folder:
             run = run_search(plan, Path(folder) / "run", devices=[device])
-            front, struck = run.front(), run.struck()
+            front, rejected = run.front(), run.rejected()
         assert table.reference is not None
         again = measure_genotypes(
             device,
@@ -204,12 +205,12 @@ def searched(table: LatencyTable, device: Device, epochs: int) -> dict[str, Any]
         record = {
             "limit_ms": limit,
             "front": [asdict(network.promises[0]) for network in front],
-            "struck": [asdict(network.promises[0]) for network in struck],
+            "struck": [asdict(network.promises[0]) for network in rejected],
             "again_ms": [taken.ms for taken in again],
         }
         found.append(record)
         print(
-            f"budget {limit:.4g} ms: {len(front)} networks, {len(struck)} struck; measured again, {len(over)} "
+            f"budget {limit:.4g} ms: {len(front)} networks, {len(rejected)} struck; measured again, {len(over)} "
             f"over; slowest {max(record['again_ms']):.4g} ms",
             flush=True,
         )

@@ -44,10 +44,12 @@ def generation(arguments: argparse.Namespace) -> None:
     settings = SharedTraining(
         batch_size=64, architectures=arguments.architectures, evaluation_images=500, evaluation_batch=250, threads=1
     )
-    with joined("cpu") as ranks:
+    with joined("cpu") as process_group:
         torch.manual_seed(0)
         supernet = SuperNet(NetworkSpec(16, 8, (28, 28), 1))
-        weights = SuperNetWeights(supernet, load("fashion-mini"), settings, epochs=10, seed=0, ranks=ranks)
+        weights = SuperNetWeights(
+            supernet, load("fashion-mini"), settings, epochs=10, seed=0, process_group=process_group
+        )
         space, rng = SearchSpace(), np.random.default_rng(0)
         people = [space.sample(rng) for _ in range(2 * arguments.population)]
         batches = weights.batches.epoch(weights.generator)
@@ -62,7 +64,7 @@ def generation(arguments: argparse.Namespace) -> None:
             chosen = rng.choice(len(people), arguments.architectures, replace=False)
             weights.step(images, labels, [people[int(index)] for index in chosen])
         took["training"] = time.perf_counter() - began
-        if ranks.leads:
+        if process_group.leads:
             write_json(Path(os.environ[RANKS_ENV]), {**took, "accuracies": accuracies})
 
 
@@ -97,10 +99,11 @@ def main() -> None:
     record = {}
     for part in ("judging", "training"):
         ratios = [one[part] / two[part] for one, two in turns]
-        alone, together = (statistics.median(turn[place][part] for turn in turns) for place in (0, 1))
-        record[part] = {"alone_s": alone, "together_s": together, "ratios": ratios}
+        standalone, together = (statistics.median(turn[place][part] for turn in turns) for place in (0, 1))
+        record[part] = {"alone_s": standalone, "together_s": together, "ratios": ratios}
         print(
-            f"{part}: {alone:.2f} s alone, {together:.2f} s by two, {statistics.median(ratios):.2f} times as fast"
+            f"{part}: one process {standalone:.2f} s, two processes {together:.2f} s, "
+            f"{statistics.median(ratios):.2f} times as fast"
         )
     whole = [sum(one[p] for p in record) / sum(two[p] for p in record) for one, two in turns]
     print(f"a generation: {statistics.median(whole):.2f} times as fast ({min(whole):.2f} to {max(whole):.2f})")

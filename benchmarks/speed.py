@@ -49,7 +49,7 @@ from cars_hw.config.training import SharedTraining
 from cars_hw.data import DataBundle, Dataset
 from cars_hw.devices import FakeDevice, MeasurePlan
 from cars_hw.evolution.objectives import CostObjective
-from cars_hw.evolution.pnsga3 import Normalization, reference_directions, survive
+from cars_hw.evolution.pnsga3 import ObjectiveNormalization, reference_directions, survive
 from cars_hw.evolution.search import EvolutionSettings, Search
 from cars_hw.latency import Predictor, profile
 from cars_hw.nn.supernet import SuperNet
@@ -71,8 +71,8 @@ class Sizes:
 
     batch: int
     train: int
-    judged: int
-    judge_batch: int
+    evaluated: int
+    evaluate_batch: int
     architectures: int
     population: int
     generation: int
@@ -106,22 +106,22 @@ class Bench:
         # As the command line does; the other ways gain by it, too.
         keep_freed_memory()
         rng = np.random.default_rng(0)
-        self.bundle = random_images(self.sizes.train, self.sizes.judged)
+        self.bundle = random_images(self.sizes.train, self.sizes.evaluated)
         self.weights = SuperNetWeights(
             SuperNet(SPEC),
             self.bundle,
             SharedTraining(
                 batch_size=self.sizes.batch,
-                validation_fraction=self.sizes.judged / (self.sizes.train + self.sizes.judged),
-                evaluation_batch=self.sizes.judge_batch,
+                validation_fraction=self.sizes.evaluated / (self.sizes.train + self.sizes.evaluated),
+                evaluation_batch=self.sizes.evaluate_batch,
             ),
             epochs=100,
             seed=0,
             device=self.device,
         )
         self.supernet = self.weights.supernet
-        judged = self.bundle.train.select(torch.arange(self.sizes.judged))
-        self.plain = PlainWay(self.supernet, self.bundle, self.sizes.batch, judged, self.sizes.judge_batch)
+        evaluated = self.bundle.train.select(torch.arange(self.sizes.evaluated))
+        self.plain = PlainWay(self.supernet, self.bundle, self.sizes.batch, evaluated, self.sizes.evaluate_batch)
         self.genotypes = [SearchSpace().sample(rng) for _ in range(self.sizes.architectures)]
         self.people = [SearchSpace().sample(rng) for _ in range(self.sizes.population)]
         shape = (self.sizes.batch, SPEC.in_channels, *SPEC.resolution)
@@ -201,7 +201,7 @@ class Bench:
         """The judging of a population."""
         batches = list(self.weights._full)
 
-        def judge(people: list[Genotype]) -> list[float]:
+        def ours(people: list[Genotype]) -> list[float]:
             return evaluate(self.supernet, people, batches, self.weights._autocast)
 
         def one_by_one() -> None:
@@ -213,13 +213,13 @@ class Bench:
                         hits.sum().item()
 
         contenders = {
-            PLAIN: lambda: self.plain.judge(self.people),
+            PLAIN: lambda: self.plain.evaluate(self.people),
             ONE_BY_ONE: one_by_one,
-            OURS: lambda: judge(self.people),
+            OURS: lambda: ours(self.people),
         }
         taken = self.turns("population", contenders)
         found = self._compared(taken, 1)
-        images = len(self.people) * self.sizes.judged
+        images = len(self.people) * self.sizes.evaluated
         found["images_a_second"] = {name: images / spread(values)["median"] for name, values in taken.items()}
         return found
 
@@ -234,7 +234,7 @@ class Bench:
         search.evolve()
 
         def plainly() -> None:
-            self.plain.judge([next(people) for _ in range(2 * population)])
+            self.plain.evaluate([next(people) for _ in range(2 * population)])
             self.plain.train(people, len(self.weights.batches))
 
         found = self._compared(self.turns("generation", {PLAIN: plainly, OURS: search.evolve}), 1)
@@ -254,7 +254,7 @@ class Bench:
                 128,
                 "size",
                 reference_directions=directions,
-                normalization=Normalization(2),
+                normalization=ObjectiveNormalization(2),
                 random_state=np.random.default_rng(0),
             )
 
@@ -340,11 +340,11 @@ class Bench:
         return self._machine
 
 
-def random_images(train: int, judged: int) -> DataBundle:
+def random_images(train: int, evaluated: int) -> DataBundle:
     """Return so many random images of 32x32 pixels for both parts of a search."""
     generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (train + judged, 3, 32, 32), dtype=torch.uint8, generator=generator)
-    part = Dataset(images, torch.arange(train + judged) % 10)
+    images = torch.randint(0, 256, (train + evaluated, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    part = Dataset(images, torch.arange(train + evaluated) % 10)
     return DataBundle("random", part, part, tuple("abcdefghij"), (0.5,) * 3, (0.25,) * 3)
 
 

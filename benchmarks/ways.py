@@ -123,7 +123,7 @@ class PlainWay:
     """One architecture at a time: NCHW, float32, PyTorch's own modules, worker processes, an optimiser of all."""
 
     def __init__(
-        self, supernet: SuperNet, bundle: DataBundle, batch: int, judged: Dataset, judge_batch: int
+        self, supernet: SuperNet, bundle: DataBundle, batch: int, evaluated: Dataset, evaluate_batch: int
     ) -> None:
         self.device = next(supernet.parameters()).device
         self.supernet = copy.deepcopy(supernet).to(memory_format=torch.contiguous_format)
@@ -137,8 +137,8 @@ class PlainWay:
             num_workers=2,
             persistent_workers=True,
         )
-        self.judging = DataLoader(
-            PlainImages(judged, bundle, varied=False), judge_batch, num_workers=2, persistent_workers=True
+        self.evaluating = DataLoader(
+            PlainImages(evaluated, bundle, varied=False), evaluate_batch, num_workers=2, persistent_workers=True
         )
 
     def forward(self, images: Tensor, genotype: Genotype) -> Tensor:
@@ -175,12 +175,12 @@ class PlainWay:
                     break
 
     @torch.no_grad()
-    def judge(self, genotypes: Sequence[Genotype]) -> list[float]:
+    def evaluate(self, genotypes: Sequence[Genotype]) -> list[float]:
         """Return the accuracies, one architecture after the other over the loaded images."""
         accuracies = []
         for genotype in genotypes:
             right = total = 0
-            for images, labels in self.judging:
+            for images, labels in self.evaluating:
                 hits = self.forward(images.to(self.device), genotype).argmax(dim=1) == labels.to(self.device)
                 right += hits.sum().item()
                 total += len(labels)

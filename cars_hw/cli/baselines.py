@@ -22,7 +22,7 @@ from cars_hw.cli.options import (
 from cars_hw.cli.progress_bars import Bars
 
 if TYPE_CHECKING:
-    from cars_hw.studies.baselines import Comparison
+    from cars_hw.studies.baselines import StrategyComparison
 
 
 @click.command("baselines")
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     multiple=True,
     help="random: random search in the same SuperNet; none: plain NSGA-III; speed, size, both: other protections; "
     "fresh: half of the offspring fresh; mixed, uniform: half of the training, or all of it, on uniform draws; "
-    "paper: the paper's protection and offspring; separate: evolution without weight sharing, where the budget "
+    "paper: the paper's protection and offspring; standalone: evolution without weight sharing, where the budget "
     "suffices. Repeatable. [random, none]",
 )
 @click.option(
@@ -93,8 +93,8 @@ def command(
             recipe=recipe if epochs is None else replace(recipe, epochs=epochs),
             device=device,
             jobs=jobs,
-            heard=bars.update,
-            say=bars.say,
+            progress=bars.update,
+            log=bars.log,
         )
     if as_json:
         print_json(comparison.to_dict())
@@ -102,7 +102,7 @@ def command(
         print_comparison(comparison)
 
 
-def print_comparison(comparison: Comparison) -> None:
+def print_comparison(comparison: StrategyComparison) -> None:
     """Print what each strategy's fronts came to, and by how much the run's own is above them."""
     from statistics import mean
 

@@ -183,8 +183,8 @@ def trap(
             seeds=seeds,
             recipe=recipe,
             jobs=jobs,
-            heard=bars.update,
-            say=bars.say,
+            progress=bars.update,
+            log=bars.log,
         )
     if as_json:
         print_json(found.to_dict())
@@ -271,8 +271,8 @@ def front(
             seed=seed,
             train_on=training_device(on),
             jobs=jobs,
-            heard=bars.update,
-            say=bars.say,
+            progress=bars.update,
+            log=bars.log,
         )
     if as_json:
         print_json(found.to_dict())

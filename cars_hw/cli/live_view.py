@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from cars_hw.cli.options import milliseconds, percent
 from cars_hw.cli.progress_bars import Bars, is_screen
-from cars_hw.cli.search_status import Best, Dot, Standing, best_of
+from cars_hw.cli.search_status import Best, Dot, SearchStatus, best_of
 from cars_hw.cli.text_plot import ASCII, UNICODE, Letters, bar, plot, span, sparkline
 from cars_hw.config.units import format_seconds
 
@@ -44,7 +44,7 @@ class SearchView(Protocol):
     def update(self, stage: str, done: int, total: int) -> None:
         """Hear that ``done`` of ``total`` steps of ``stage`` are done."""
 
-    def say(self, line: str) -> None:
+    def log(self, line: str) -> None:
         """Hear a message."""
 
     def resumed(self, history: Sequence[Mapping[str, Any]]) -> None:
@@ -54,20 +54,20 @@ class SearchView(Protocol):
         """Hear of a generation that has ended."""
 
 
-def search_view(standing: Standing, *, alone: bool = True) -> SearchView:
+def search_view(status: SearchStatus, *, standalone: bool = True) -> SearchView:
     """Return what suits standard error: the live view in a terminal that can move its cursor, or else lines.
 
-    ``alone``: there are no other processes of this search.
+    ``standalone``: there are no other processes of this search.
     """
-    return LiveView(standing, alone=alone) if is_screen() else LinesView(standing)
+    return LiveView(status, standalone=standalone) if is_screen() else LinesView(status)
 
 
 class LinesView(Bars):
     """Progress as :class:`cars_hw.cli.progress_bars.Bars` shows it, and a line a generation."""
 
-    def __init__(self, standing: Standing) -> None:
+    def __init__(self, status: SearchStatus) -> None:
         super().__init__()
-        self._standing = standing
+        self._status = status
 
     def __enter__(self) -> LinesView:
         return self
@@ -75,19 +75,19 @@ class LinesView(Bars):
     def resumed(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Say how far the search was."""
         if history:
-            self.say(f"goes on after {generation_line(history[-1], self._standing)}")
+            self.log(f"goes on after {generation_line(history[-1], self._status)}")
 
     def generation(self, record: Mapping[str, Any]) -> None:
         """Say how good the generation is."""
-        self.say(generation_line(record, self._standing))
+        self.log(generation_line(record, self._status))
 
 
-def generation_line(record: Mapping[str, Any], standing: Standing) -> str:
+def generation_line(record: Mapping[str, Any], status: SearchStatus) -> str:
     """Return a generation in a line: the best network with its costs, and the hypervolume."""
-    best = best_of(record, standing.objectives)
-    costs = "; ".join(_cost_words(best, index, one) for index, one in enumerate(standing.objectives))
+    best = best_of(record, status.objectives)
+    costs = "; ".join(_cost_text(best, index, one) for index, one in enumerate(status.objectives))
     return (
-        f"generation {record['generation']}/{standing.generations}: best accuracy {percent(best.accuracy)} under "
+        f"generation {record['generation']}/{status.generations}: best accuracy {percent(best.accuracy)} under "
         f"shared weights ({costs}), hypervolume {record['hypervolume']:.4f}"
     )
 
@@ -99,14 +99,14 @@ class LiveView:
     """
 
     def __init__(
-        self, standing: Standing, *, alone: bool = True, clock: Callable[[], float] = time.monotonic
+        self, status: SearchStatus, *, standalone: bool = True, clock: Callable[[], float] = time.monotonic
     ) -> None:
         from rich.console import Console
         from rich.live import Live
 
-        self._standing = standing
+        self._status = status
         self._clock = clock
-        self._alone = alone
+        self._standalone = standalone
         self._lock = threading.Lock()
         # The true stream: sys.stderr is another while the view is shown.
         self._console = Console(file=sys.stderr)
@@ -119,17 +119,17 @@ class LiveView:
             redirect_stderr=False,
             get_renderable=self._draw,
         )
-        self._said: list[str] = []
+        self._logged: list[str] = []
         self._stderr = sys.stderr
         self._terminated: Any = None
 
     def __enter__(self) -> LiveView:
         # A plain kill would leave the second screen behind; it unwinds as Ctrl-C does. Of several processes each
         # has to end at once, and one that waits for the others would not come to it.
-        if self._alone and threading.current_thread() is threading.main_thread():
+        if self._standalone and threading.current_thread() is threading.main_thread():
             self._terminated = signal.signal(signal.SIGTERM, _end)
         self._stderr = sys.stderr
-        sys.stderr = _Lines(self.say)
+        sys.stderr = _Lines(self.log)
         self._live.start(refresh=True)
         return self
 
@@ -140,36 +140,36 @@ class LiveView:
         sys.stderr = self._stderr
         if self._terminated is not None:
             signal.signal(signal.SIGTERM, self._terminated)
-        for line in [*self._said, *closing_lines(self._standing, self._clock())]:
+        for line in [*self._logged, *closing_lines(self._status, self._clock())]:
             print(line, file=self._stderr)
 
     def update(self, stage: str, done: int, total: int) -> None:
         """Hear that ``done`` of ``total`` steps of ``stage`` are done."""
         with self._lock:
-            self._standing.hear(stage, done, total, self._clock())
+            self._status.update(stage, done, total, self._clock())
 
-    def say(self, line: str) -> None:
+    def log(self, line: str) -> None:
         """Show ``line`` among the last messages, and leave it in the terminal when the view ends."""
         with self._lock:
-            self._said.append(line)
-            self._standing.say(line)
+            self._logged.append(line)
+            self._status.log(line)
 
     def resumed(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Hear of the generations that an earlier process has run."""
         with self._lock:
-            self._standing.add(*history)
+            self._status.add(*history)
 
     def generation(self, record: Mapping[str, Any]) -> None:
         """Hear of a generation that has ended."""
         with self._lock:
-            self._standing.add(record)
+            self._status.add(record)
 
     def _draw(self) -> Text:
         from rich.text import Text
 
         width, height = self._console.size
         with self._lock:
-            lines = draw(self._standing, self._clock(), width, height, self._letters)
+            lines = draw(self._status, self._clock(), width, height, self._letters)
         return Text("\n", no_wrap=True, overflow="crop", end="").join(lines)
 
 
@@ -180,42 +180,42 @@ def _end(_number: int, _frame: FrameType | None) -> None:
 class _Lines(io.TextIOBase):
     """A stream whose lines are messages: a warning that anybody prints must not tear the view."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
+    def __init__(self, log: Callable[[str], None]) -> None:
+        self._log = log
         self._begun = ""
 
     def write(self, text: str) -> int:
         *lines, self._begun = (self._begun + text).split("\n")
         for line in lines:
-            self._say(line)
+            self._log(line)
         return len(text)
 
     def writable(self) -> bool:
         return True
 
 
-def closing_lines(standing: Standing, now: float) -> list[str]:
+def closing_lines(status: SearchStatus, now: float) -> list[str]:
     """Return what stays in the terminal when the view has ended."""
-    if standing.last is None:
+    if status.last is None:
         return []
-    last, took = standing.last, format_seconds(round(now - standing.begun))
+    last, took = status.last, format_seconds(round(now - status.begun))
     return [
-        f"generation {last.generation}/{standing.generations} after {took}: best "
+        f"generation {last.generation}/{status.generations} after {took}: best "
         f"accuracy {percent(last.best.accuracy)} under shared weights, hypervolume {last.hypervolume:.4f}"
     ]
 
 
-def draw(standing: Standing, now: float, width: int, height: int, letters: Letters = UNICODE) -> list[Text]:
+def draw(status: SearchStatus, now: float, width: int, height: int, letters: Letters = UNICODE) -> list[Text]:
     """Return the view at the time ``now``: at most ``height`` lines of at most ``width`` letters.
 
     Where there is little room, the front is shortened first and messages go next.
     """
-    head = [*_head(standing, now, width, letters), *_best(standing), *_volume(standing, width, letters)]
+    head = [*_head(status, now, width, letters), *_best(status), *_volume(status, width, letters)]
     room = height - len(head)
-    messages = list(standing.messages)[-min(3, max(0, room - 6)) :] if room > 6 and standing.messages else []
+    messages = list(status.messages)[-min(3, max(0, room - 6)) :] if room > 6 and status.messages else []
     if messages:
         room -= len(messages) + 1
-    front = _front(standing, width, min(room - 1, FRONT_ROWS + 1), letters) if room >= 5 else []
+    front = _front(status, width, min(room - 1, FRONT_ROWS + 1), letters) if room >= 5 else []
     lines = head
     if front:
         lines = [*lines, _text(""), *front]
@@ -232,33 +232,33 @@ def _text(words: str, style: str = "") -> Text:
     return Text(words, style=style, no_wrap=True)
 
 
-def _head(standing: Standing, now: float, width: int, letters: Letters) -> list[Text]:
-    took = format_seconds(round(now - standing.begun)) + " gone"
-    left = standing.left(now)
+def _head(status: SearchStatus, now: float, width: int, letters: Letters) -> list[Text]:
+    took = format_seconds(round(now - status.begun)) + " gone"
+    left = status.left(now)
     if left is not None:
         took += f", {'more than' if left.at_least else 'about'} {format_seconds(round(left.seconds))} left"
     # What was asked for is known to who asked; the time is not.
-    title = _text(standing.title, "bold")
+    title = _text(status.title, "bold")
     title.truncate(max(0, width - len(took) - 2), overflow="ellipsis", pad=True)
     title.append(f"  {took}", "none")
-    doing = _text(standing.doing)
-    done, rest = bar(standing.share, max(0, width - len(doing) - 2), letters)
+    doing = _text(status.doing)
+    done, rest = bar(status.share, max(0, width - len(doing) - 2), letters)
     return [title, doing.append("  ").append(done, "cyan").append(rest, "dim")]
 
 
-def _best(standing: Standing) -> list[Text]:
+def _best(status: SearchStatus) -> list[Text]:
     """Return the best network: a line for its accuracy with its first cost, and one for each further cost."""
-    if standing.last is None:
+    if status.last is None:
         return []
-    best = standing.last.best
-    limited = any(one.limit is not None for one in standing.objectives)
+    best = status.last.best
+    limited = any(one.limit is not None for one in status.objectives)
     name = "best under the budget" if limited else "best"
     line = _text(f"{name}: ").append(percent(best.accuracy), "bold green").append(" under shared weights")
-    costs = [_text(f"  {_cost_words(best, index, one)}") for index, one in enumerate(standing.objectives)]
+    costs = [_text(f"  {_cost_text(best, index, one)}") for index, one in enumerate(status.objectives)]
     return [line, *costs]
 
 
-def _cost_words(best: Best, index: int, objective: CostObjective) -> str:
+def _cost_text(best: Best, index: int, objective: CostObjective) -> str:
     words = f"{cost_text(best.costs[index], objective)} {_short(objective)}"
     upper = best.uppers[index]
     if upper is None or objective.limit is None:
@@ -276,25 +276,25 @@ def _short(objective: CostObjective) -> str:
     return objective.name.removeprefix("latency ")
 
 
-def _volume(standing: Standing, width: int, letters: Letters) -> list[Text]:
-    if not standing.hypervolumes:
+def _volume(status: SearchStatus, width: int, letters: Letters) -> list[Text]:
+    if not status.hypervolumes:
         return []
-    words = f"hypervolume {standing.hypervolumes[-1]:.4f}  "
-    since = f"  from {standing.hypervolumes[0]:.4f}" if len(standing.hypervolumes) > 1 else ""
-    drawn = sparkline(standing.hypervolumes, max(1, width - len(words) - len(since)), letters)
+    words = f"hypervolume {status.hypervolumes[-1]:.4f}  "
+    since = f"  from {status.hypervolumes[0]:.4f}" if len(status.hypervolumes) > 1 else ""
+    drawn = sparkline(status.hypervolumes, max(1, width - len(words) - len(since)), letters)
     return [_text(words).append(drawn, "cyan").append(since, "dim")]
 
 
-def _front(standing: Standing, width: int, height: int, letters: Letters) -> list[Text]:
+def _front(status: SearchStatus, width: int, height: int, letters: Letters) -> list[Text]:
     """Return the front as a table of ``height`` lines at most, and as a plot beside it where there is room."""
-    if standing.last is None or height < 3:
+    if status.last is None or height < 3:
         return []
-    table = _table(standing.last.front, standing.objectives, height)
+    table = _table(status.last.front, status.objectives, height)
     wide = max(map(len, table))
     beside = width - wide - 3
     if beside < PLOT_LEAST or height < 5:
         return table
-    drawn = _plot(standing, min(beside, 72), height, letters)
+    drawn = _plot(status, min(beside, 72), height, letters)
     lines = []
     for number, line in enumerate(drawn):
         row = table[number] if number < len(table) else _text("")
@@ -330,12 +330,12 @@ def _chosen(front: Sequence[Dot], room: int) -> tuple[list[Dot], int]:
     return [front[round(step)] for step in steps], len(front) - count
 
 
-def _plot(standing: Standing, width: int, height: int, letters: Letters) -> list[Text]:
+def _plot(status: SearchStatus, width: int, height: int, letters: Letters) -> list[Text]:
     """Return accuracy over the first cost: the front, the rest of the population, the budget."""
-    assert standing.last is not None
-    objective = standing.objectives[0]
-    front = [(dot.costs[0], dot.accuracy) for dot in standing.last.front]
-    others = [(dot.costs[0], dot.accuracy) for dot in standing.last.population]
+    assert status.last is not None
+    objective = status.objectives[0]
+    front = [(dot.costs[0], dot.accuracy) for dot in status.last.front]
+    others = [(dot.costs[0], dot.accuracy) for dot in status.last.population]
     (left, right), (low, high) = span(front, others, objective.limit)
     labels = {0: percent(high), height - 3: percent(low)}
     margin = max(map(len, labels.values()))

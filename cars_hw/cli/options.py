@@ -214,7 +214,7 @@ jobs_option = click.option(
 PRESETS = ("quick", "cifar", "paper")
 PROTECTIONS = ("speed", "size", "both", "none")
 COSTS = ("parameters", "multiply-adds")
-STRATEGIES = ("random", "none", "speed", "size", "both", "fresh", "mixed", "uniform", "paper", "separate")
+STRATEGIES = ("random", "none", "speed", "size", "both", "fresh", "mixed", "uniform", "paper", "standalone")
 """What options can be: names that are known without loading what they stand for; a test holds them against it."""
 
 
@@ -232,7 +232,7 @@ tensorboard_option = click.option(
 
 def warn_of_noise(table: LatencyTable, path: Path) -> None:
     """Say on standard error why no promise can be made with ``table``, if there is a reason."""
-    reasons = table.distrust()
+    reasons = table.quality_warnings()
     if reasons:
         click.echo(
             f"Warning: {path} cannot be trusted: when it was made the machine was too noisy to promise anything: "

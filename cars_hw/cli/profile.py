@@ -119,7 +119,7 @@ def command(
             f"{format_latency(summary['fastest_ms'])} to {format_latency(summary['slowest_ms'])}. The upper bound "
             f"is {percent(summary['margin'])} above the prediction and holds for {percent(summary['level'], 0)} of "
             f"networks; repeated sessions differ by {percent(table.noise)}, and the machine's speed wandered by "
-            f"{percent(table.unrest)}."
+            f"{percent(table.speed_variation)}."
         )
 
 
@@ -138,8 +138,8 @@ def _summary(table: LatencyTable, path: Path) -> dict[str, Any]:
         "margin": predictor.margin,
         "level": predictor.level,
         "noise": table.noise,
-        "unrest": table.unrest,
-        "distrust": table.distrust(),
+        "unrest": table.speed_variation,
+        "distrust": table.quality_warnings(),
         "predictor": table.predictor.kind if table.predictor is not None else None,
         "left_out_error": dict(table.predictor.left_out_error) if table.predictor is not None else {},
     }

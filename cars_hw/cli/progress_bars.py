@@ -40,9 +40,9 @@ class Bars:
         """Show that ``done`` of ``total`` steps of ``stage`` are done."""
         self._bars.update(stage, done, total)
 
-    def say(self, line: str) -> None:
+    def log(self, line: str) -> None:
         """Print a line above the bars."""
-        self._bars.say(line)
+        self._bars.log(line)
 
 
 class _RichBars:
@@ -72,7 +72,7 @@ class _RichBars:
             visible=shown,
         )
 
-    def say(self, line: str) -> None:
+    def log(self, line: str) -> None:
         self._progress.console.print(line, highlight=False)
 
     def stop(self) -> None:
@@ -100,7 +100,7 @@ class _Lines:
             line += f", about {format_seconds((now - begun) * (total - done) / (done - before))} left"
         click.echo(line, err=True)
 
-    def say(self, line: str) -> None:
+    def log(self, line: str) -> None:
         click.echo(line, err=True)
 
     def stop(self) -> None:

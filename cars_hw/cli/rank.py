@@ -89,8 +89,8 @@ def command(
             seed=seed,
             device=device,
             jobs=jobs,
-            heard=bars.update,
-            say=bars.say,
+            progress=bars.update,
+            log=bars.log,
         )
     if as_json:
         print_json(ranking.to_dict())
@@ -100,8 +100,8 @@ def command(
         return
     columns = ["network", "shared (validation)", "alone (test)"]
     rows = []
-    for one in sorted(ranking.networks, key=lambda one: -one.alone):
-        row = [one.name, percent(one.shared), percent(one.alone)]
+    for one in sorted(ranking.networks, key=lambda one: -one.standalone):
+        row = [one.name, percent(one.shared), percent(one.standalone)]
         rows.append(row if one.again is None else [*row, percent(one.again)])
     if twice:
         columns.append("again (test)")

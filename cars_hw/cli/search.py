@@ -33,7 +33,7 @@ from cars_hw.cli.options import (
     warn_of_noise,
 )
 from cars_hw.cli.progress_bars import Bars
-from cars_hw.cli.search_status import Standing
+from cars_hw.cli.search_status import SearchStatus
 from cars_hw.config.units import format_seconds
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ if TYPE_CHECKING:
     from cars_hw.pipeline.estimate import Estimate
     from cars_hw.pipeline.plan import SearchPlan
     from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder
-    from cars_hw.studies.baselines import Comparison
-    from cars_hw.training.process_group import Ranks
+    from cars_hw.studies.baselines import StrategyComparison
+    from cars_hw.training.process_group import ProcessGroup
 
 
 @click.command("search")
@@ -235,31 +235,36 @@ def command(
         _print_estimate(estimate(plan), as_json)
         return
     assert out is not None
-    with joined(plan.device) as ranks:
-        if not ranks.leads:
-            run_search(plan, out, resume=resume, ranks=ranks)
+    with joined(plan.device) as process_group:
+        if not process_group.leads:
+            run_search(plan, out, resume=resume, process_group=process_group)
             return
         run = _lead(
-            plan, out, read if measure else (), resume=resume or restarted(), ranks=ranks, tensorboard=tensorboard
+            plan,
+            out,
+            read if measure else (),
+            resume=resume or restarted(),
+            process_group=process_group,
+            tensorboard=tensorboard,
         )
     comparison = _compare(run, plan, baselines) if baselines else None
-    front, struck = run.front(), run.struck()
+    front, rejected = run.front(), run.rejected()
     if as_json:
         print_json([network.to_dict() for network in front])
         return
     print_front(front)
-    if struck:
-        click.echo(f"Measured, {len(struck)} more exceeded the budget; the next best took their place.")
+    if rejected:
+        click.echo(f"Measured, {len(rejected)} more exceeded the budget; the next best took their place.")
     if comparison is not None:
         print_comparison(comparison)
     click.echo(f"{run.path / 'front.json'} holds {len(front)} networks. Next: cars-hw train {run.path}")
 
 
-def _compare(run: RunFolder, plan: SearchPlan, seeds: int) -> Comparison:
+def _compare(run: RunFolder, plan: SearchPlan, seeds: int) -> StrategyComparison:
     from cars_hw.studies.baselines import compare_run
 
     with Bars() as bars:
-        return compare_run(run, data=plan.data, seeds=seeds, device=plan.device, heard=bars.update, say=bars.say)
+        return compare_run(run, data=plan.data, seeds=seeds, device=plan.device, progress=bars.update, log=bars.log)
 
 
 def _print_estimate(found: Estimate, as_json: bool) -> None:
@@ -283,7 +288,7 @@ def _lead(
     measured: Sequence[LatencyTable],
     *,
     resume: bool,
-    ranks: Ranks,
+    process_group: ProcessGroup,
     tensorboard: bool = False,
 ) -> RunFolder:
     """Search and show how it goes; the front is measured on the devices of ``measured`` that are at hand."""
@@ -292,7 +297,7 @@ def _lead(
 
     objectives = cost_objectives(plan)
     title = f"{Path(plan.data.source).name} to {out}"
-    standing = Standing(title, objectives, plan.preset.evolution, time.monotonic())
+    status = SearchStatus(title, objectives, plan.preset.evolution, time.monotonic())
     events = Events(out / FOLDER)
 
     def write_events(*records: Mapping[str, Any]) -> None:
@@ -300,11 +305,12 @@ def _lead(
             events.write(record["generation"], generation_figures(record, objectives))
 
     try:
-        with search_view(standing, alone=ranks.world == 1) as view:
-            if plan.preset.training.architectures < ranks.world:
-                view.say(
-                    f"{ranks.world} processes share the judging of architectures, but only "
-                    f"{plan.preset.training.architectures} the training: give --architectures {ranks.world} or more"
+        with search_view(status, standalone=process_group.world == 1) as view:
+            if plan.preset.training.architectures < process_group.world:
+                view.log(
+                    f"{process_group.world} processes share the evaluation of architectures, but only "
+                    f"{plan.preset.training.architectures} share the training: "
+                    f"give --architectures {process_group.world} or more"
                 )
 
             def resumed(history: Sequence[Mapping[str, Any]]) -> None:
@@ -319,11 +325,11 @@ def _lead(
                 plan,
                 out,
                 resume=resume,
-                devices=_devices(measured, view.say),
+                devices=_devices(measured, view.log),
                 progress=view.update,
                 on_generation=generation,
                 on_resume=resumed,
-                ranks=ranks,
+                process_group=process_group,
             )
     except KeyboardInterrupt:
         click.echo("Stopped; the same command with --resume goes on.", err=True)
@@ -336,15 +342,15 @@ def _lead(
     return run
 
 
-def _devices(tables: Sequence[LatencyTable], say: Callable[[str], None]) -> list[Device | None]:
-    """Return the devices of ``tables`` that are at hand, None for others; ``say`` hears why these are not."""
+def _devices(tables: Sequence[LatencyTable], log: Callable[[str], None]) -> list[Device | None]:
+    """Return the devices of ``tables`` that are at hand, None for others; ``log`` hears why these are not."""
     from cars_hw.pipeline.confirm_front import device_of
 
     devices = []
     for table in tables:
         device, reason = device_of(table)
         if device is None:
-            say(f"the front will not be measured on {table.device}: {reason}")
+            log(f"the front will not be measured on {table.device}: {reason}")
         devices.append(device)
     return devices
 

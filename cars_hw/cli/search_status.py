@@ -75,7 +75,7 @@ def best_of(record: Mapping[str, Any], objectives: Sequence[CostObjective]) -> B
     return Best(member["accuracy"], tuple(member["costs"]), uppers)
 
 
-class Standing:
+class SearchStatus:
     """Where a search stands: it is told what happens, and draws nothing.
 
     Times are in seconds of any one clock.
@@ -104,7 +104,7 @@ class Standing:
             self.hypervolumes += [record["hypervolume"] for record in records]
             self.last = snapshot(records[-1], self.objectives)
 
-    def hear(self, stage: str, done: int, total: int, now: float) -> None:
+    def update(self, stage: str, done: int, total: int, now: float) -> None:
         """Take up that ``done`` of ``total`` steps of ``stage`` are done."""
         if stage != self.stage or done < self.done:
             self._first = self._marked = (now, done)
@@ -114,7 +114,7 @@ class Standing:
             self._marked = (now, done)
         self.stage, self.done, self.total, self._latest = stage, done, total, now
 
-    def say(self, line: str) -> None:
+    def log(self, line: str) -> None:
         """Take up a message."""
         self.messages.append(line)
 

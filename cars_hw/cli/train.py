@@ -146,12 +146,12 @@ def command(
         inherit=from_shared,
         tensorboard=tensorboard,
     )
-    with joined(device) as ranks:
-        if not ranks.leads:
-            train(ranks=ranks)
+    with joined(device) as process_group:
+        if not process_group.leads:
+            train(process_group=process_group)
             return
         with Bars() as bars:
-            trained = train(heard=bars.update, say=bars.say, ranks=ranks)
+            trained = train(progress=bars.update, log=bars.log, process_group=process_group)
     if as_json:
         print_json([network.to_dict() for network in trained])
         return

@@ -141,7 +141,7 @@ def _print(names: Sequence[str], result: Validation, device: str) -> None:
         for name, row in zip(names, result.rows, strict=True)
     ]
     print_table("", ("network", "predicted", "upper bound", "measured", "again", "error"), rows)
-    judged = {"this table's predictor": result.accuracy, **result.baselines}
+    evaluated = {"this table's predictor": result.accuracy, **result.baselines}
     rows = [
         (
             name,
@@ -151,7 +151,7 @@ def _print(names: Sequence[str], result: Validation, device: str) -> None:
             percent(accuracy.within_10, 0),
             "-" if accuracy.kendall_tau is None else f"{accuracy.kendall_tau:.3f}",
         )
-        for name, accuracy in judged.items()
+        for name, accuracy in evaluated.items()
     ]
     columns = ("predicted by", "mean error", "bias", "within 5%", "within 10%", "Kendall's tau")
     print_table(f"{len(names)} networks on {device}", columns, rows)

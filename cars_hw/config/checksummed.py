@@ -17,7 +17,7 @@ LINE = 200
 
 
 @dataclass(frozen=True)
-class SealedFormat:
+class ChecksummedFormat:
     """A kind of file: what its ``format`` field says, its schema, and what to do when one cannot be read."""
 
     name: str
@@ -48,8 +48,8 @@ class SealedFormat:
                 f"{path} was written by an older cars-hw (schema {content['version']}, this one reads "
                 f"{self.version}); {self.remedy}"
             )
-        sealed = content.pop("checksum", None)
-        if sealed != checksum(content):
+        stored = content.pop("checksum", None)
+        if stored != checksum(content):
             raise TableError(
                 f"{path} was changed or damaged after it was written: checksum mismatch; {self.remedy}"
             )

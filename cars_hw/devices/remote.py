@@ -159,10 +159,10 @@ def ended(lines: Iterable[str], mark: str) -> Iterator[Ran]:
         elif stripped:
             said.append(line.rstrip())
     if not done:
-        raise ScriptEndedError(last_words("\n".join(said)))
+        raise ScriptEndedError(last_lines("\n".join(said)))
 
 
-def last_words(output: str) -> str:
+def last_lines(output: str) -> str:
     """Return the end of what a command printed, on one line."""
     return " ".join(output.split())[-TAIL:] or "without a word"
 

@@ -42,7 +42,7 @@ Protection = Literal["speed", "size", "both", "none"]
 """
 
 
-class NormalizationState(TypedDict):
+class ObjectiveNormalizationState(TypedDict):
     """What `Normalization` remembers, in JSON's own types; all points are None before the first update."""
 
     n_objectives: int
@@ -52,7 +52,7 @@ class NormalizationState(TypedDict):
     extreme_points: list[list[float]] | None
 
 
-class Normalization:
+class ObjectiveNormalization:
     """The hyperplane normalisation of NSGA-III, which learns over generations and can be checkpointed.
 
     Deb & Jain 2014, Section IV-C. One instance belongs to one search: the ideal, the worst and the extreme
@@ -87,7 +87,7 @@ class Normalization:
             self._hyperplane.update(objectives, nds=front)
         return self._hyperplane.ideal_point.copy(), self._hyperplane.nadir_point.copy()
 
-    def state(self) -> NormalizationState:
+    def state(self) -> ObjectiveNormalizationState:
         """All that is remembered, as JSON's own types; floats come back from JSON bit for bit."""
         hyperplane = self._hyperplane
         # Before the first update pymoo's ideal and worst points are infinite, which JSON cannot say.
@@ -101,7 +101,7 @@ class Normalization:
         }
 
     @classmethod
-    def restore(cls, state: NormalizationState) -> Normalization:
+    def restore(cls, state: ObjectiveNormalizationState) -> ObjectiveNormalization:
         """The normalisation that `state` was taken from: its later answers are identical.
 
         Raises:
@@ -237,7 +237,7 @@ def survive(
     protection: Protection,
     *,
     reference_directions: FloatArray,
-    normalization: Normalization,
+    normalization: ObjectiveNormalization,
     random_state: np.random.Generator,
 ) -> IntArray:
     """Select the next population from parents and offspring together.

@@ -12,7 +12,7 @@ from cars_hw.errors import BudgetError
 from cars_hw.evolution.hypervolume import hypervolume
 from cars_hw.evolution.objectives import CostObjective, feasible
 from cars_hw.evolution.pnsga3 import (
-    Normalization,
+    ObjectiveNormalization,
     Protection,
     pareto_front,
     reference_directions,
@@ -129,7 +129,7 @@ class Search:
         self.anchor = anchor
         self.rng = np.random.default_rng(seed)
         self.directions = reference_directions(1 + len(objectives), settings.population)
-        self.normalization = Normalization(1 + len(objectives))
+        self.normalization = ObjectiveNormalization(1 + len(objectives))
         self.population: list[Member] = []
         self.history: list[dict[str, Any]] = []
         self.warmed_up = 0
@@ -272,7 +272,7 @@ class Search:
         self.history = list(state["history"])
         self.scales = list(state["scales"])
         self.rng.bit_generator.state = state["rng"]
-        self.normalization = Normalization.restore(state["normalization"])
+        self.normalization = ObjectiveNormalization.restore(state["normalization"])
 
     def _offspring(self, parents: Sequence[Genotype], count: int) -> list[Genotype]:
         return offspring(

@@ -31,7 +31,7 @@ INPUT: Final = "image"
 INT8_BOUND: Final = 0.1
 """How far the logits of an int8 model may be from the float model's: trained networks were seen at 0.03 to 0.07."""
 
-JUDGED_IMAGES: Final = 1000
+EVALUATED_IMAGES: Final = 1000
 """So many test images are run one by one."""
 
 LAYOUTS: Final[dict[ModelFormat, Literal["NCHW", "NHWC"]]] = {"onnx": "NCHW", "tflite": "NHWC"}
@@ -111,7 +111,7 @@ def export_int8(
 ) -> ModelCard:
     """Quantise the float32 model ``source``, which has its card beside it, to ``path``, and write its card.
 
-    ``calibration`` and ``images`` are pixels (N, H, W, C); both models run the first :data:`JUDGED_IMAGES` of
+    ``calibration`` and ``images`` are pixels (N, H, W, C); both models run the first :data:`EVALUATED_IMAGES` of
     ``images``, one by one. The card's accuracy is the share of them that the int8 model gets right, and its parity
     the distance of its logits from the float model's, relative to these.
 
@@ -123,7 +123,7 @@ def export_int8(
     model_format: ModelFormat = "onnx" if source.suffix == ".onnx" else "tflite"
     feeds = [{INPUT: prepare(pixels, card.preprocessing)} for pixels in calibration]
     model = refine(source.read_bytes(), model_format, feeds)
-    batches = [prepare(pixels, card.preprocessing) for pixels in images[:JUDGED_IMAGES]]
+    batches = [prepare(pixels, card.preprocessing) for pixels in images[:EVALUATED_IMAGES]]
     with replacing(path) as temporary:
         temporary.write_bytes(model)
         float_logits, logits = (

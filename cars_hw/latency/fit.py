@@ -156,13 +156,15 @@ def add_factors(line: Line, observations: Observations, penalty: float) -> Line:
     return replace(line, intercept_ms=line.intercept_ms + float(model.intercept_), factors=1 + model.coef_)
 
 
-def fit_best(observations: Observations, judged: Sequence[int]) -> Fitted:
-    """Return the line, with factors only where these predict the ``judged`` networks better, each left out in turn.
+def fit_best(observations: Observations, evaluated: Sequence[int]) -> Fitted:
+    """Return the line, with factors by kind only where they predict the ``evaluated`` networks better.
+
+    Each of these networks is left out of the fit in turn.
 
     Raises:
         DeviceError: a line does not rise.
     """
-    plain, *shrunk = leave_one_out(observations, judged, (None, *PENALTIES))
+    plain, *shrunk = leave_one_out(observations, evaluated, (None, *PENALTIES))
     errors = [float(np.abs(residuals).mean()) for residuals in shrunk]
     best = int(np.argmin(errors))
     told = {"affine": float(np.abs(plain).mean()), "ridge": errors[best]}

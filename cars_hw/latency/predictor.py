@@ -159,8 +159,8 @@ def fit_coefficients(table: LatencyTable, calibration: Sequence[CalibrationNetwo
         kinds=np.array([kinds.index(key.kind) for key in keys]),
         measured=np.array([network.measured.ms for network in calibration]),
     )
-    judged = [index for index, network in enumerate(calibration) if not network.anchor]
-    line, residuals, left_out_error = fit_best(observations, judged)
+    evaluated = [index for index, network in enumerate(calibration) if not network.anchor]
+    line, residuals, left_out_error = fit_best(observations, evaluated)
     return Coefficients(
         line.slope,
         line.intercept_ms,

@@ -8,20 +8,20 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any, Final
 
-from cars_hw.config.checksummed import SealedFormat
+from cars_hw.config.checksummed import ChecksummedFormat
 from cars_hw.devices.protocol import Measurement, Precision, Sample
 from cars_hw.errors import InputError, TableError
 from cars_hw.latency.keys import OpKey
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 
-TABLE: Final = SealedFormat("cars-hw latency table", 2, "restore it, or make one with: cars-hw profile")
+TABLE: Final = ChecksummedFormat("cars-hw latency table", 2, "restore it, or make one with: cars-hw profile")
 
 
-MOST_NOISE: Final = 0.03
-MOST_UNREST: Final = 0.05
-MOST_OTHERS: Final = 0.5
-"""Above any of these a machine is too noisy to promise anything, see :meth:`LatencyTable.distrust`."""
+MAX_NOISE: Final = 0.03
+MAX_SPEED_VARIATION: Final = 0.05
+MAX_OTHER_LOAD: Final = 0.5
+"""Above any of these a machine is too noisy to promise anything, see :meth:`LatencyTable.quality_warnings`."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class LatencyTable:
         return median(network.measured.spread for network in self.calibration) if self.calibration else 0.0
 
     @property
-    def unrest(self) -> float:
+    def speed_variation(self) -> float:
         """How far the reference wandered while networks were measured: half of its 10% to 90% range, a fraction."""
         if self.reference is None:
             return 0.0
@@ -140,17 +140,19 @@ class LatencyTable:
         ]
         return fmean(told) if told else None
 
-    def distrust(self) -> list[str]:
+    def quality_warnings(self) -> list[str]:
         """Return why no promise should be made with this table, in words and figures; empty if it can be."""
         reasons = []
-        if self.noise > MOST_NOISE:
-            reasons.append(f"repeated sessions differ by {self.noise:.1%}, more than {MOST_NOISE:.0%}")
-        if self.unrest > MOST_UNREST:
-            reasons.append(f"its speed wandered by {self.unrest:.1%} either way, more than {MOST_UNREST:.0%}")
-        if self.others is not None and self.others > MOST_OTHERS:
+        if self.noise > MAX_NOISE:
+            reasons.append(f"repeated sessions differ by {self.noise:.1%}, more than {MAX_NOISE:.0%}")
+        if self.speed_variation > MAX_SPEED_VARIATION:
+            reasons.append(
+                f"its speed wandered by {self.speed_variation:.1%} either way, more than {MAX_SPEED_VARIATION:.0%}"
+            )
+        if self.others is not None and self.others > MAX_OTHER_LOAD:
             reasons.append(
                 f"other processes kept {self.others:.1f} of its {self.conditions.get('cores')} cores busy, more "
-                f"than {MOST_OTHERS}"
+                f"than {MAX_OTHER_LOAD}"
             )
         return reasons
 

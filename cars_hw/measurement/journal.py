@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from cars_hw.config.checksummed import SealedFormat
+from cars_hw.config.checksummed import ChecksummedFormat
 from cars_hw.devices.protocol import Sample
 from cars_hw.errors import TableError
 from cars_hw.measurement.schedule import Series
 
-PARTIAL: Final = SealedFormat("cars-hw partial profile", 2, "delete it and profile again")
+PARTIAL: Final = ChecksummedFormat("cars-hw partial profile", 2, "delete it and profile again")
 
 
 def partial_path(out: Path) -> Path:

@@ -23,22 +23,22 @@ class Held(NamedTuple):
     limit_ms: float | None
 
 
-class Settled(NamedTuple):
+class ConfirmedFront(NamedTuple):
     """The front that the devices agree to, who was struck, and the measured milliseconds of both by genotype."""
 
     front: list[Member]
-    struck: list[Member]
+    rejected: list[Member]
     measured: dict[Genotype, tuple[float, ...]]
 
 
-def settle(
+def confirm_front(
     finalists: Sequence[Member],
     front_of: Callable[[Sequence[Member]], list[Member]],
     held: Sequence[Held],
     *,
     plan: MeasurePlan | None = None,
     progress: Progress = silent,
-) -> Settled:
+) -> ConfirmedFront:
     """Measure the front of ``finalists`` and strike what exceeds a budget, until a front is found that keeps to it.
 
     The next best take the place of who was struck: the front of all that are left. Every front is measured as a
@@ -51,7 +51,7 @@ def settle(
     """
     plan = plan or MeasurePlan()
     left = list(finalists)
-    struck: list[Member] = []
+    rejected: list[Member] = []
     measured: dict[Genotype, tuple[float, ...]] = {}
     while left:
         front = front_of(left)
@@ -59,12 +59,12 @@ def settle(
         measured.update(zip(genotypes, _measure(genotypes, held, plan, progress), strict=True))
         over = [member for member in front if _exceeds(measured[member.genotype], held)]
         if not over:
-            return Settled(front, struck, measured)
-        struck += over
+            return ConfirmedFront(front, rejected, measured)
+        rejected += over
         left = [member for member in left if member not in over]
     smallest = tuple(min(times) for times in zip(*measured.values(), strict=True))
     raise BudgetError(
-        f"all {len(struck)} networks that the search found exceed the budget when they are measured; allow more, "
+        f"all {len(rejected)} networks that the search found exceed the budget when they are measured; allow more, "
         "or profile the device again: it is slower than when the table was made",
         smallest,
     )

@@ -89,16 +89,18 @@ def estimate(plan: SearchPlan) -> Estimate:
                 recording = _seconds(weights, drawn, lambda one: weights.step(images, labels, [one]))
                 again = _seconds(weights, drawn, lambda one: weights.step(images, labels, [one]))
         # Together, as a population is: they are shared out over the threads.
-        judged = _seconds(weights, [drawn] * 2, weights.accuracies) / len(drawn)
-        judged_fully = _seconds(weights, [drawn] * 2, lambda some: weights.accuracies(some, full=True)) / len(drawn)
+        evaluated = _seconds(weights, [drawn] * 2, weights.accuracies) / len(drawn)
+        evaluated_fully = _seconds(weights, [drawn] * 2, lambda some: weights.accuracies(some, full=True)) / len(
+            drawn
+        )
     except torch.OutOfMemoryError as error:
         raise InputError(out_of_memory(plan)) from error
     memory = torch.cuda.max_memory_allocated(weights.device) / 2**20 if on_gpu else _resident_mb()
     population, generations = evolution.population, evolution.generations
     # Before the first generation there are no parents: twice as many newcomers are judged.
-    judgements = 2 * population * generations
+    evaluations = 2 * population * generations
     if evolution.protection in ("speed", "both"):
-        judgements += population * (generations + 1)
+        evaluations += population * (generations + 1)
     a_epoch = len(weights.batches) * min(plan.preset.training.architectures, population)
     warm_up = evolution.warmup_epochs * a_epoch
     steps = generations * evolution.epochs_per_generation * a_epoch
@@ -109,8 +111,8 @@ def estimate(plan: SearchPlan) -> Estimate:
             Part("warm-up steps, an architecture each", warm_up, step),
             Part("steps of the population, an architecture each", steps - recordings, again),
             *([Part("steps that are recorded for replay", recordings, recording)] if recordings else []),
-            Part("architectures judged on the subset", judgements, judged),
-            Part("finalists judged on all validation images", 3 * population, judged_fully),
+            Part("architectures judged on the subset", evaluations, evaluated),
+            Part("finalists judged on all validation images", 3 * population, evaluated_fully),
         ),
         memory,
         on_gpu,

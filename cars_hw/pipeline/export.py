@@ -64,7 +64,7 @@ def export_run(
     """Export every trained network of ``run`` to ``out``, the run's own ``models/`` by default; all formats of one.
 
     With the precision ``int8`` every model is followed by its quantised one, calibrated on training images and
-    judged in its runtime on the first :data:`~cars_hw.export.export.JUDGED_IMAGES` test images; a float model's
+    judged in its runtime on the first :data:`~cars_hw.export.export.EVALUATED_IMAGES` test images; a float model's
     accuracy is on all of them. A model's card has the latency that is predicted by the run's first
     table for its format and precision, if any.
 

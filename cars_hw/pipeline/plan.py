@@ -45,7 +45,7 @@ class SearchPlan:
     ``network`` is the network that ships; the tables are for it. With ``proxy`` the search runs on other data
     than the network is meant for, as the paper does, CIFAR-10 for ImageNet; otherwise the data must fit.
     ``precision`` is that of the models that are handed over, and of all tables; None is the tables' own.
-    With ``alone_epochs`` no weights are shared: every architecture is trained alone for as many epochs.
+    With ``standalone_epochs`` no weights are shared: every architecture is trained alone for as many epochs.
     """
 
     data: DataSource
@@ -58,7 +58,7 @@ class SearchPlan:
     proxy: bool = False
     precision: Precision | None = None
     device: str = "cpu"
-    alone_epochs: int = 0
+    standalone_epochs: int = 0
 
     def __post_init__(self) -> None:
         for budget in self.budgets:
@@ -101,7 +101,7 @@ def configuration(plan: SearchPlan) -> dict[str, Any]:
         "training": asdict(plan.preset.training),
         "recipe": asdict(plan.preset.recipe),
         # Nothing is said where weights are shared, as in nearly every search.
-        **({"alone_epochs": plan.alone_epochs} if plan.alone_epochs else {}),
+        **({"standalone_epochs": plan.standalone_epochs} if plan.standalone_epochs else {}),
     }
 
 
@@ -138,7 +138,7 @@ def plan_of(run: RunFolder, data: DataSource, device: str = "cpu") -> SearchPlan
             configuration["proxy"],
             configuration.get("precision"),
             device,
-            configuration.get("alone_epochs", 0),
+            configuration.get("standalone_epochs", 0),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{run.path} was made by a version with other settings: {error}") from error

@@ -238,12 +238,12 @@ class RunFolder:
         except ValueError as error:
             raise RunError(f"{path} is damaged: {error}") from error
 
-    def write_front(self, networks: Sequence[FrontNetwork], struck: Sequence[FrontNetwork] = ()) -> None:
-        """Write the front, and beside it the networks that were ``struck`` from it."""
+    def write_front(self, networks: Sequence[FrontNetwork], rejected: Sequence[FrontNetwork] = ()) -> None:
+        """Write the front, and beside it the networks that were ``rejected`` from it."""
         content = {
             "schema": SCHEMA,
             "networks": [network.to_dict() for network in networks],
-            "struck": [network.to_dict() for network in struck],
+            "rejected": [network.to_dict() for network in rejected],
         }
         write_json(self.path / "front.json", content)
 
@@ -255,13 +255,13 @@ class RunFolder:
         """
         return self._networks("networks")
 
-    def struck(self) -> list[FrontNetwork]:
+    def rejected(self) -> list[FrontNetwork]:
         """Return what was taken from the front because the device took longer than the budget.
 
         Raises:
             RunError: the search has not finished, or the file is damaged.
         """
-        return self._networks("struck")
+        return self._networks("rejected")
 
     def _networks(self, which: str) -> list[FrontNetwork]:
         if not (self.path / "front.json").is_file():

@@ -25,16 +25,16 @@ from cars_hw.evolution.search import Search
 from cars_hw.latency import Predictor, smallest
 from cars_hw.nn.cost import network_cost
 from cars_hw.nn.supernet import SuperNet
-from cars_hw.pipeline.confirm_front import Held, Settled, settle
+from cars_hw.pipeline.confirm_front import ConfirmedFront, Held, confirm_front
 from cars_hw.pipeline.memory import require_memory
 from cars_hw.pipeline.plan import SearchPlan, configuration
 from cars_hw.pipeline.run_folder import FrontNetwork, Promise, RunFolder
 from cars_hw.progress import Progress, silent
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
-from cars_hw.training.process_group import ALONE, Ranks
+from cars_hw.training.process_group import SINGLE_PROCESS, ProcessGroup
 from cars_hw.training.shared_weights import SuperNetWeights
-from cars_hw.training.unshared_weights import SeparateWeights
+from cars_hw.training.standalone_weights import StandaloneWeights
 
 FINISHED: Final = b"finished"
 """What the leading process says instead of a checkpoint if there is nothing left to do."""
@@ -50,18 +50,18 @@ def run_search(
     progress: Progress = silent,
     on_generation: Callable[[dict[str, Any]], None] = lambda _record: None,
     on_resume: Callable[[Sequence[dict[str, Any]]], None] = lambda _history: None,
-    ranks: Ranks = ALONE,
+    process_group: ProcessGroup = SINGLE_PROCESS,
 ) -> RunFolder:
     """Search by ``plan`` in the run folder ``out`` and return it with its front written.
 
     ``devices`` has one for each budget, in their order, or None where it is not at hand. On those that are, the
     front is measured in the end by ``measure_plan``, and networks that exceed a budget there are replaced by
-    the next best; see :func:`cars_hw.pipeline.confirm_front.settle`.
+    the next best; see :func:`cars_hw.pipeline.confirm_front.confirm_front`.
 
     With ``resume`` the search goes on after the last unit of work that was finished, and ends with the front
     that it would have had; a search that has ended is left as it is. ``on_generation`` hears of each one, and
     ``on_resume`` of those that had been run before, if there are any.
-    Of several processes, ``ranks``, the leading one writes and measures; the others return when it begins to.
+    In a ``process_group`` of several, the leading process writes and measures. The others return before that.
 
     Raises:
         BudgetError: no architecture keeps to the budgets, by prediction or in the end by measurement; the message
@@ -71,27 +71,27 @@ def run_search(
     """
     configured = configuration(plan)
     objectives = cost_objectives(plan)
-    if not ranks.leads:
-        return _follow(plan, out, objectives, ranks)
+    if not process_group.leads:
+        return _follow(plan, out, objectives, process_group)
     if resume and (out / "run.json").is_file():
         run = RunFolder.open(out)
         run.require(configured)
         run.sweep()
         if (out / "front.json").is_file():
-            ranks.broadcast(FINISHED)
+            process_group.broadcast(FINISHED)
             return run
     else:
         RunFolder.require_free(out)
         run = None
-    search = _build(plan, objectives, ranks)
+    search = _build(plan, objectives, process_group)
     if run is None:
         run = RunFolder.create(out, configured, _about())
     for index, budget in enumerate(plan.budgets):
         budget.table.write(run.table_path(index))
     known = resume and run.checkpoint.is_file()
-    if ranks.world > 1:
+    if process_group.world > 1:
         # The others may be on machines that do not see this folder.
-        ranks.broadcast(run.checkpoint.read_bytes() if known else b"")
+        process_group.broadcast(run.checkpoint.read_bytes() if known else b"")
     if known:
         checkpoint.restore(search, run.checkpoint)
         run.write_history(search.history)
@@ -112,20 +112,23 @@ def run_search(
         if device is not None
     ]
     if held:
-        settled = settle(finalists, search.front, held, plan=measure_plan, progress=progress)
+        confirmed = confirm_front(finalists, search.front, held, plan=measure_plan, progress=progress)
     else:
-        settled = Settled(search.front(finalists), [], {})
-    measured = {genotype: dict(zip(at_hand, times, strict=True)) for genotype, times in settled.measured.items()}
+        confirmed = ConfirmedFront(search.front(finalists), [], {})
+    measured = {genotype: dict(zip(at_hand, times, strict=True)) for genotype, times in confirmed.measured.items()}
     run.write_front(
-        describe_front(plan, settled.front, measured), describe_front(plan, settled.struck, measured, "struck")
+        describe_front(plan, confirmed.front, measured),
+        describe_front(plan, confirmed.rejected, measured, "rejected"),
     )
     return run
 
 
-def _follow(plan: SearchPlan, out: Path, objectives: Sequence[CostObjective], ranks: Ranks) -> RunFolder:
+def _follow(
+    plan: SearchPlan, out: Path, objectives: Sequence[CostObjective], process_group: ProcessGroup
+) -> RunFolder:
     """Share the leading process's work until there are finalists."""
-    search = _build(plan, objectives, ranks)
-    begin = ranks.broadcast(None)
+    search = _build(plan, objectives, process_group)
+    begin = process_group.broadcast(None)
     if begin == FINISHED:
         return RunFolder(out)
     if begin:
@@ -264,20 +267,24 @@ def describe_front(
     return networks
 
 
-def _build(plan: SearchPlan, objectives: Sequence[CostObjective], ranks: Ranks = ALONE) -> Search:
+def _build(
+    plan: SearchPlan, objectives: Sequence[CostObjective], process_group: ProcessGroup = SINGLE_PROCESS
+) -> Search:
     # Before the images are loaded: a budget that nothing keeps to should be told at once.
     anchor = find_anchor(plan, objectives)
     data = load_data(plan)
-    if plan.alone_epochs:
-        separate = SeparateWeights(lambda: supernet_weights_of(plan, data), plan.alone_epochs)
-        return Search(plan.space, objectives, separate, plan.preset.evolution, seed=plan.seed, anchor=anchor)
-    weights = supernet_weights_of(plan, data, ranks)
+    if plan.standalone_epochs:
+        standalone = StandaloneWeights(lambda: supernet_weights_of(plan, data), plan.standalone_epochs)
+        return Search(plan.space, objectives, standalone, plan.preset.evolution, seed=plan.seed, anchor=anchor)
+    weights = supernet_weights_of(plan, data, process_group)
     if weights.device.type == "cuda":
         require_memory(plan, weights)
     return Search(plan.space, objectives, weights, plan.preset.evolution, seed=plan.seed, anchor=anchor)
 
 
-def supernet_weights_of(plan: SearchPlan, data: DataBundle, ranks: Ranks = ALONE) -> SuperNetWeights:
+def supernet_weights_of(
+    plan: SearchPlan, data: DataBundle, process_group: ProcessGroup = SINGLE_PROCESS
+) -> SuperNetWeights:
     """Return the SuperNet of ``plan`` with fresh weights, ready to learn and to judge."""
     # torch's layers draw their first weights from the global generator; fork it so that nobody else notices.
     with torch.random.fork_rng(devices=[]):
@@ -288,11 +295,11 @@ def supernet_weights_of(plan: SearchPlan, data: DataBundle, ranks: Ranks = ALONE
         supernet,
         data,
         plan.preset.training,
-        epochs=plan.alone_epochs
+        epochs=plan.standalone_epochs
         or evolution.warmup_epochs + evolution.generations * evolution.epochs_per_generation,
         seed=plan.seed,
-        device=plan.device if ranks.world == 1 else ranks.device,
-        ranks=ranks,
+        device=plan.device if process_group.world == 1 else process_group.device,
+        process_group=process_group,
     )
 
 

@@ -22,12 +22,12 @@ from cars_hw.pipeline.plan import DataSource, recipe_of
 from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder, TrainedNetwork
 from cars_hw.pipeline.search import require_fit
 from cars_hw.pipeline.tensorboard import FOLDER, Events, remove_events
-from cars_hw.pipeline.workers import Heard, Said, default_jobs, side_by_side
+from cars_hw.pipeline.workers import Log, Progress, default_jobs, side_by_side
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.training.checkpoints import TrainingCheckpoint
 from cars_hw.training.precision import resolve_precision
-from cars_hw.training.process_group import ALONE, Ranks
+from cars_hw.training.process_group import SINGLE_PROCESS, ProcessGroup
 from cars_hw.training.standalone import EpochFigures, train_network
 
 
@@ -90,9 +90,9 @@ def train_run(
     jobs: int | None = None,
     inherit: bool = False,
     tensorboard: bool = False,
-    heard: Heard = lambda _name, _done, _total: None,
-    say: Said = lambda _line: None,
-    ranks: Ranks = ALONE,
+    progress: Progress = lambda _name, _done, _total: None,
+    log: Log = lambda _line: None,
+    process_group: ProcessGroup = SINGLE_PROCESS,
 ) -> list[TrainedNetwork]:
     """Train ``top`` networks of the run's front, or ``genotype`` alone, and keep their weights in the run.
 
@@ -101,11 +101,11 @@ def train_run(
     Networks start from fresh weights, or with ``inherit`` from the SuperNet's where the run's SuperNet has the very
     shapes of the network. ``jobs`` networks are trained side by side (on a CPU one a core by default), each with
     its share of the cores. A network that was trained with the same settings already is not trained again, and
-    one whose training was killed goes on after its last epoch, to the weights that it would have had; ``say``
+    one whose training was killed goes on after its last epoch, to the weights that it would have had; ``log``
     hears of it. With ``tensorboard`` the figures of each epoch are written for TensorBoard.
 
-    Several processes, ``ranks``, share every batch of one network after the other. The leading one writes, and
-    returns what it wrote; the others need the run's ``run.json`` and the data, and return nothing.
+    The processes of ``process_group`` share every batch, one network after the other. The leading process writes
+    and returns the records; the others need the run's ``run.json`` and the data, and return nothing.
 
     Raises:
         RunError: the run has no front yet, or a checkpoint cannot be read.
@@ -114,8 +114,8 @@ def train_run(
     """
     spec = run.network
     recipe = _resolved(recipe or recipe_of(run), device)
-    if not ranks.leads:
-        return _follow(data, spec, ranks)
+    if not process_group.leads:
+        return _follow(data, spec, process_group)
     if not chosen and genotype is not None:
         known = [network for network in run.front() if network.genotype.key() == genotype.key()]
         chosen = [(known[0].name if known else _name_of(genotype), genotype)]
@@ -129,13 +129,13 @@ def train_run(
     ]
     trained = run.trained()
     waiting = [job for job in planned if not any(job.done_by(network) for network in trained)]
-    if ranks.world > 1:
-        ranks.broadcast(_to_bytes(waiting))
-        _train_here(waiting, bundle, heard, say, ranks)
+    if process_group.world > 1:
+        process_group.broadcast(_to_bytes(waiting))
+        _train_here(waiting, bundle, progress, log, process_group)
     else:
         # By what was chosen, not by what is left of it: after a kill each network has as many threads as before it,
         # and with other threads sums would be rounded otherwise.
-        _train_all(waiting, bundle, jobs or default_jobs(device, len(planned)), heard, say)
+        _train_all(waiting, bundle, jobs or default_jobs(device, len(planned)), progress, log)
     names = {name for name, _ in chosen}
     return [network for network in run.trained() if network.name in names]
 
@@ -165,27 +165,35 @@ def _name_of(genotype: Genotype) -> str:
     return f"genotype-{zlib.crc32(repr(genotype.key()).encode()):08x}"
 
 
-def _train_all(waiting: Sequence[_Job], data: DataBundle, jobs: int, heard: Heard, say: Said) -> None:
+def _train_all(waiting: Sequence[_Job], data: DataBundle, jobs: int, progress: Progress, log: Log) -> None:
     if jobs == 1:
-        _train_here(waiting, data, heard, say)
+        _train_here(waiting, data, progress, log)
     else:
-        side_by_side(_train_in_worker, waiting, jobs, heard, say)
+        side_by_side(_train_in_worker, waiting, jobs, progress, log)
 
 
-def _train_in_worker(job: _Job, heard: Heard, say: Said) -> None:
+def _train_in_worker(job: _Job, progress: Progress, log: Log) -> None:
     data = load(job.data.source, root=job.data.root, resolution=RunFolder(job.run).network.resolution)
-    _train(job, data, heard, say)
+    _train(job, data, progress, log)
 
 
-def _train_here(waiting: Sequence[_Job], data: DataBundle, heard: Heard, say: Said, ranks: Ranks = ALONE) -> None:
+def _train_here(
+    waiting: Sequence[_Job],
+    data: DataBundle,
+    progress: Progress,
+    log: Log,
+    process_group: ProcessGroup = SINGLE_PROCESS,
+) -> None:
     for job in waiting:
-        _train(job, data, heard, say, ranks)
+        _train(job, data, progress, log, process_group)
 
 
-def _train(job: _Job, data: DataBundle, heard: Heard, say: Said, ranks: Ranks = ALONE) -> None:
+def _train(
+    job: _Job, data: DataBundle, progress: Progress, log: Log, process_group: ProcessGroup = SINGLE_PROCESS
+) -> None:
     run = RunFolder(job.run)
     checkpoint = TrainingCheckpoint(
-        run.training_checkpoint(job.name), _about(job, data, run.network), lambda line: say(f"{job.name}: {line}")
+        run.training_checkpoint(job.name), _about(job, data, run.network), lambda line: log(f"{job.name}: {line}")
     )
     folder = run.path / FOLDER / job.name
     events = Events(folder)
@@ -208,9 +216,9 @@ def _train(job: _Job, data: DataBundle, heard: Heard, say: Said, ranks: Ranks = 
             job.recipe,
             seed=job.seed,
             device=job.device,
-            ranks=ranks,
+            process_group=process_group,
             checkpoint=checkpoint,
-            progress=lambda done, total: heard(job.name, done, total),
+            progress=lambda done, total: progress(job.name, done, total),
             on_epoch=on_epoch,
         )
     if job.tensorboard:
@@ -264,16 +272,18 @@ def _about(job: _Job, data: DataBundle, spec: NetworkSpec) -> dict[str, str | fl
     }
 
 
-def _follow(data: DataSource, spec: NetworkSpec, ranks: Ranks) -> list[TrainedNetwork]:
+def _follow(data: DataSource, spec: NetworkSpec, process_group: ProcessGroup) -> list[TrainedNetwork]:
     """Share the leading process's trainings; it tells which, and with what weights they begin."""
-    told = json.loads(ranks.broadcast(None))
+    told = json.loads(process_group.broadcast(None))
     # After the leading process: it may have had to fetch them.
     bundle = load(data.source, root=data.root, resolution=spec.resolution)
     for job in told:
         recipe, genotype = Recipe(**job["recipe"]), Genotype.from_dict(job["genotype"])
         network = Network(spec, genotype, auxiliary=recipe.auxiliary > 0)
         with torch.random.fork_rng(devices=[]):
-            train_network(network, bundle, recipe, seed=job["seed"], device=job["device"], ranks=ranks)
+            train_network(
+                network, bundle, recipe, seed=job["seed"], device=job["device"], process_group=process_group
+            )
     return []
 
 

@@ -17,10 +17,10 @@ import torch
 
 from cars_hw.training.memory import keep_freed_memory
 
-Heard = Callable[[str, int, int], None]
+Progress = Callable[[str, int, int], None]
 """Called with what is worked on, its steps done and its steps in all."""
 
-Said = Callable[[str], None]
+Log = Callable[[str], None]
 """Called with a line for people."""
 
 Task = TypeVar("Task")
@@ -38,7 +38,7 @@ def default_jobs(device: str, tasks: int) -> int:
 
 
 def side_by_side(
-    work: Callable[[Task, Heard, Said], None], tasks: Sequence[Task], jobs: int, heard: Heard, say: Said
+    work: Callable[[Task, Progress, Log], None], tasks: Sequence[Task], jobs: int, progress: Progress, log: Log
 ) -> None:
     """Do ``work`` for each of ``tasks`` in ``jobs`` processes, each with its share of torch's threads.
 
@@ -55,13 +55,13 @@ def side_by_side(
         with ProcessPoolExecutor(jobs, mp_context=context, initializer=_end_with_parent) as pool:
             futures = [pool.submit(_in_worker, work, task, threads, messages) for task in tasks]
             try:
-                _listen(futures, messages, heard, say)
+                _listen(futures, messages, progress, log)
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
 
-def _listen(futures: Sequence[Future[None]], messages: Any, heard: Heard, say: Said) -> None:  # noqa: ANN401 -- a proxy
+def _listen(futures: Sequence[Future[None]], messages: Any, progress: Progress, log: Log) -> None:  # noqa: ANN401 -- a proxy
     pending = set(futures)
     while pending:
         finished, pending = wait(pending, timeout=0.2)
@@ -71,9 +71,9 @@ def _listen(futures: Sequence[Future[None]], messages: Any, heard: Heard, say: S
             except queue.Empty:
                 break
             if isinstance(message, str):
-                say(message)
+                log(message)
             else:
-                heard(*message)
+                progress(*message)
         for future in finished:
             future.result()
 
@@ -91,7 +91,7 @@ def _end_with_parent() -> None:
 
 
 def _in_worker(
-    work: Callable[[Task, Heard, Said], None],
+    work: Callable[[Task, Progress, Log], None],
     task: Task,
     threads: int,
     messages: Any,  # noqa: ANN401 -- a proxy
@@ -100,11 +100,11 @@ def _in_worker(
     keep_freed_memory()
     sent = -SECONDS_BETWEEN_MESSAGES
 
-    def heard(name: str, done: int, total: int) -> None:
+    def progress(name: str, done: int, total: int) -> None:
         nonlocal sent
         now = time.monotonic()
         if done == total or now - sent >= SECONDS_BETWEEN_MESSAGES:
             sent = now
             messages.put((name, done, total))
 
-    work(task, heard, messages.put)
+    work(task, progress, messages.put)

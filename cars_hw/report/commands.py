@@ -14,7 +14,7 @@ from cars_hw.config.training import Recipe
 from cars_hw.devices import MeasurePlan
 from cars_hw.latency import LatencyTable
 from cars_hw.pipeline.run_folder import FrontNetwork
-from cars_hw.report.data import Candidate, Facts
+from cars_hw.report.data import Candidate, ReportData
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec
 
 EVOLUTION_OPTIONS = {
@@ -38,14 +38,14 @@ class Step(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def steps(facts: Facts) -> list[Step]:
-    """Return the steps that repeat the run of ``facts``, given in the folder that holds the run's."""
-    again = f"{facts.name}-again"
-    found = [profile(table) for budget in facts.budgets if (table := budget.table) is not None]
-    found.append(search(facts, again))
-    found += training(facts, again)
-    found += exporting(facts, again)
-    devices = dict.fromkeys(str(row["device"]) for row in facts.verified)
+def steps(report_data: ReportData) -> list[Step]:
+    """Return the steps that repeat the run of ``report_data``, given in the folder that holds the run's."""
+    again = f"{report_data.name}-again"
+    found = [profile(table) for budget in report_data.budgets if (table := budget.table) is not None]
+    found.append(search(report_data, again))
+    found += training(report_data, again)
+    found += exporting(report_data, again)
+    devices = dict.fromkeys(str(row["device"]) for row in report_data.verified)
     if devices:
         commands = tuple(_line("verify", again, "--device", device) for device in devices)
         found.append(Step("Measure the exported models", commands))
@@ -73,22 +73,22 @@ def profile(table: LatencyTable) -> Step:
     return Step(f"Profile {table.device}", (_line(*words, "--out", name),), tuple(notes))
 
 
-def search(facts: Facts, out: str) -> Step:
-    """Return the step that searches as the run of ``facts`` did, with its own tables, into ``out``."""
-    configuration, notes = facts.configuration, []
+def search(report_data: ReportData, out: str) -> Step:
+    """Return the step that searches as the run of ``report_data`` did, with its own tables, into ``out``."""
+    configuration, notes = report_data.configuration, []
     words = ["search", "--data", str(configuration["data"])]
-    for index, _ in enumerate(facts.budgets):
-        words += ["--table", f"{facts.name}/tables/{index}.json"]
-    limits = [budget.limit_ms for budget in facts.budgets]
+    for index, _ in enumerate(report_data.budgets):
+        words += ["--table", f"{report_data.name}/tables/{index}.json"]
+    limits = [budget.limit_ms for budget in report_data.budgets]
     if None not in limits:
         words += [word for limit in limits for word in ("--latency", f"{limit!r}ms")]
     elif any(limit is not None for limit in limits):
         notes.append(f"Some tables had a budget and others none, which no command can say: {limits}.")
-    if not facts.budgets:
-        words += network_options(facts.spec)
+    if not report_data.budgets:
+        words += network_options(report_data.spec)
     for cost in configuration.get("costs", ()):
         words += ["--cost", str(cost)]
-    if configuration.get("precision") == "int8" and not facts.budgets:
+    if configuration.get("precision") == "int8" and not report_data.budgets:
         words += ["--precision", "int8"]
     options, beyond = preset_options(configuration)
     words += options
@@ -104,16 +104,16 @@ def search(facts: Facts, out: str) -> Step:
     return Step("Search", (_line(*words, "--out", out),), tuple(notes))
 
 
-def training(facts: Facts, run: str) -> list[Step]:
+def training(report_data: ReportData, run: str) -> list[Step]:
     """Return the step that trains what was trained, if anything was."""
-    trained = [candidate for candidate in facts.candidates if candidate.trained is not None]
+    trained = [candidate for candidate in report_data.candidates if candidate.trained is not None]
     if not trained:
         return []
     groups: dict[tuple[str, ...], list[Candidate]] = {}
     notes = []
     if any(candidate.trained and candidate.trained.inherit is None for candidate in trained):
         notes.append("Whether training started from the shared weights (--from-shared) was not written down.")
-    usual = _plain(facts.configuration["recipe"])
+    usual = _plain(report_data.configuration["recipe"])
     for candidate in trained:
         assert candidate.trained is not None
         options, other = recipe_options(_plain(candidate.trained.recipe), usual)
@@ -125,7 +125,9 @@ def training(facts: Facts, run: str) -> list[Step]:
             notes.append(f"{candidate.name} was trained with {', '.join(other)}, which no option sets.")
         groups.setdefault(tuple(options), []).append(candidate)
     commands = [
-        command for options, candidates in groups.items() for command in _train(facts, run, options, candidates)
+        command
+        for options, candidates in groups.items()
+        for command in _train(report_data, run, options, candidates)
     ]
     return [Step("Train", tuple(commands), tuple(notes))]
 
@@ -151,16 +153,18 @@ def recipe_options(recipe: Mapping[str, Any], usual: Mapping[str, Any]) -> tuple
     return min(found, key=lambda change: (len(change[1]), len(change[0])))
 
 
-def exporting(facts: Facts, run: str) -> list[Step]:
+def exporting(report_data: ReportData, run: str) -> list[Step]:
     """Return the step that exports what was exported, if anything was."""
-    models = [model for candidate in facts.candidates for model in candidate.models]
+    models = [model for candidate in report_data.candidates for model in candidate.models]
     if not models:
         return []
     words = ["export", run]
     formats = sorted({model.path.rpartition(".")[2] for model in models})
     if formats != ["onnx", "tflite"]:
         words += ["--format", ",".join(formats)]
-    if facts.configuration.get("precision") != "int8" and any(model.card.precision == "int8" for model in models):
+    if report_data.configuration.get("precision") != "int8" and any(
+        model.card.precision == "int8" for model in models
+    ):
         words += ["--precision", "int8"]
     return [Step("Export", (_line(*words),))]
 
@@ -217,11 +221,11 @@ def _is_random_share(rates: Mapping[str, float], usual: Mapping[str, float]) -> 
     return rates == {**usual, "random": rates["random"], "mutation": rest, "crossover": rest}
 
 
-def _train(facts: Facts, run: str, options: Sequence[str], candidates: Sequence[Candidate]) -> list[str]:
+def _train(report_data: ReportData, run: str, options: Sequence[str], candidates: Sequence[Candidate]) -> list[str]:
     """Return the commands that train ``candidates``: one where they are spread over the front as --top does it."""
     from cars_hw.pipeline.train import choose
 
-    front = [candidate for candidate in facts.candidates if candidate.shared_accuracy is not None]
+    front = [candidate for candidate in report_data.candidates if candidate.shared_accuracy is not None]
     names = [candidate.name for candidate in candidates if candidate.shared_accuracy is not None]
     likeness = [
         FrontNetwork(one.name, one.genotype, one.shared_accuracy or 0.0, one.parameters, one.multiply_adds, ())

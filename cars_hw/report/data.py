@@ -16,7 +16,7 @@ from cars_hw.pipeline.run_folder import FrontNetwork, Promise, RunFolder, Traine
 from cars_hw.report.formatting import milliseconds
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
-from cars_hw.studies.baselines import Comparison, read_baselines
+from cars_hw.studies.baselines import StrategyComparison, read_baselines
 from cars_hw.studies.rank_correlation import Ranking, read_ranking
 
 QUANTISED = ".int8"
@@ -103,7 +103,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Facts:
+class ReportData:
     """A run as the report's sections see it."""
 
     path: Path
@@ -111,12 +111,12 @@ class Facts:
     configuration: Mapping[str, Any]
     spec: NetworkSpec
     candidates: tuple[Candidate, ...]
-    struck: tuple[FrontNetwork, ...]
+    rejected: tuple[FrontNetwork, ...]
     budgets: tuple[Budget, ...]
     history: tuple[Mapping[str, Any], ...]
     verified: tuple[Mapping[str, Any], ...]
     ranking: Ranking | None = None
-    baselines: Comparison | None = None
+    baselines: StrategyComparison | None = None
 
     @property
     def name(self) -> str:
@@ -152,7 +152,7 @@ class Facts:
         return next((model for model in files if model.file == wanted), None)
 
 
-def gather(run: RunFolder) -> Facts:
+def gather(run: RunFolder) -> ReportData:
     """Read all that ``run`` holds. A table that cannot be used is noted, since the rest can be told without it.
 
     Raises:
@@ -186,13 +186,13 @@ def gather(run: RunFolder) -> Facts:
         for network in trained.values()
         if network.name not in names and all(budget.predictor is not None for budget in budgets)
     ]
-    return Facts(
+    return ReportData(
         run.path,
         run.about,
         configuration,
         run.network,
         tuple(candidates),
-        tuple(run.struck()),
+        tuple(run.rejected()),
         budgets,
         tuple(run.history()),
         tuple(verified),

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from cars_hw.config.files import write_text
 from cars_hw.pipeline.run_folder import RunFolder
-from cars_hw.report.data import Facts, gather
+from cars_hw.report.data import ReportData, gather
 from cars_hw.report.document import document
 from cars_hw.report.formatting import milliseconds
 from cars_hw.report.markup import Html, join, tag, text
@@ -30,7 +30,7 @@ class Section(NamedTuple):
 
     name: str
     title: str
-    draw: Callable[[Facts], Html]
+    draw: Callable[[ReportData], Html]
 
 
 SECTIONS: Final = (
@@ -57,33 +57,39 @@ def write_report(run: RunFolder) -> Path:
     return run.report
 
 
-def page(facts: Facts) -> str:
+def page(report_data: ReportData) -> str:
     """Return the page: HTML with its style and its script in it."""
     links = [tag("a", section.title, href=f"#{section.name}") for section in SECTIONS]
     top = tag(
         "header",
-        tag("h1", _title(facts)),
-        tag("p", _subtitle(facts)),
+        tag("h1", _title(report_data)),
+        tag("p", _subtitle(report_data)),
         tag("nav", *links, aria_label="Sections"),
     )
     sections = [
-        tag("section", tag("h2", section.title, id=f"{section.name}-title"), section.draw(facts), id=section.name)
+        tag(
+            "section",
+            tag("h2", section.title, id=f"{section.name}-title"),
+            section.draw(report_data),
+            id=section.name,
+        )
         for section in SECTIONS
     ]
     skip = tag("a", "To the answer", href="#answer", class_="skip")
-    return document(_title(facts), [skip, top, tag("main", *sections)], script="script.js")
+    return document(_title(report_data), [skip, top, tag("main", *sections)], script="script.js")
 
 
-def _title(facts: Facts) -> str:
+def _title(report_data: ReportData) -> str:
     """Return what the run was to find: the data, the devices and the budgets."""
-    data = Path(str(facts.configuration["data"])).name
+    data = Path(str(report_data.configuration["data"])).name
     places = [
-        budget.device + (f" in {milliseconds(ms)}" if (ms := budget.limit_ms) else "") for budget in facts.budgets
+        budget.device + (f" in {milliseconds(ms)}" if (ms := budget.limit_ms) else "")
+        for budget in report_data.budgets
     ]
-    return f"{data} on {' and '.join(places)}" if places else f"{data}: {facts.costs[0].title}"
+    return f"{data} on {' and '.join(places)}" if places else f"{data}: {report_data.costs[0].title}"
 
 
-def _subtitle(facts: Facts) -> Html:
-    words = [tag("code", f"{facts.name}/"), text(f": networks of {facts.spec.describe()}")]
-    created = str(facts.about.get("created", ""))[:10]
+def _subtitle(report_data: ReportData) -> Html:
+    words = [tag("code", f"{report_data.name}/"), text(f": networks of {report_data.spec.describe()}")]
+    created = str(report_data.about.get("created", ""))[:10]
     return join([*words, f"; searched on {created}" if created else ""])

@@ -19,7 +19,7 @@ from cars_hw.pipeline.plan import DataSource, SearchPlan, configuration, plan_of
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.search import cost_objectives, load_data, run_search
 from cars_hw.pipeline.train import choose, train_run
-from cars_hw.pipeline.workers import Heard, Said, default_jobs, side_by_side
+from cars_hw.pipeline.workers import Log, Progress, default_jobs, side_by_side
 from cars_hw.space.genotype import Genotype
 
 FILE: Final = "baselines.json"
@@ -27,10 +27,10 @@ FILE: Final = "baselines.json"
 RIVALS: Final = ("random", "none")
 """What a search is held against unless told: random search, and plain NSGA-III."""
 
-SEPARATE: Final = "separate"
+STANDALONE: Final = "standalone"
 """Evolution without weight sharing: every architecture is trained for an epoch, as many as the run pays for."""
 
-LEAST_SEPARATE: Final = 4
+MIN_STANDALONE: Final = 4
 """Members of the smallest population that evolves without weight sharing."""
 
 MARGIN: Final = 1.1
@@ -46,7 +46,7 @@ class Trained:
     genotype: Genotype
     costs: tuple[float, ...]
     shared: float
-    alone: float
+    standalone: float
 
 
 @dataclass(frozen=True)
@@ -68,17 +68,17 @@ class Generation:
 
 @dataclass(frozen=True)
 class Trial:
-    """One search by one strategy with one seed; ``judged`` architectures were judged in its generations."""
+    """One search by one strategy with one seed; ``evaluated`` architectures were judged in its generations."""
 
     strategy: str
     seed: int
-    judged: int
+    evaluated: int
     generations: tuple[Generation, ...]
     networks: tuple[Trained, ...]
 
 
 @dataclass(frozen=True)
-class Comparison:
+class StrategyComparison:
     """What the trials came to.
 
     ``reference`` is the point that final hypervolumes are bounded by: an error (a fraction) and each cost.
@@ -106,7 +106,7 @@ class Comparison:
 
     def final(self, trial: Trial) -> float:
         """Return the hypervolume of a trial's front at its trained accuracies, a fraction of the reference box."""
-        rows = [[1 - one.alone, *one.costs] for one in trial.networks]
+        rows = [[1 - one.standalone, *one.costs] for one in trial.networks]
         return _volume(np.array(rows), np.array(self.reference))
 
     def gaps(self, strategy: str) -> list[float]:
@@ -135,17 +135,20 @@ class Comparison:
         }
 
     @classmethod
-    def from_dict(cls, value: dict[str, Any]) -> Comparison:
+    def from_dict(cls, value: dict[str, Any]) -> StrategyComparison:
         """Build it from :meth:`to_dict`'s form; KeyError or TypeError where it is not that."""
         trials = tuple(
             Trial(
                 one["strategy"],
                 one["seed"],
-                one["judged"],
+                one["evaluated"],
                 tuple(Generation(**generation) for generation in one["generations"]),
                 tuple(
                     Trained(
-                        Genotype.from_dict(kept["genotype"]), tuple(kept["costs"]), kept["shared"], kept["alone"]
+                        Genotype.from_dict(kept["genotype"]),
+                        tuple(kept["costs"]),
+                        kept["shared"],
+                        kept["standalone"],
                     )
                     for kept in one["networks"]
                 ),
@@ -165,9 +168,9 @@ def compare_run(
     recipe: Recipe | None = None,
     device: str = "cpu",
     jobs: int | None = None,
-    heard: Heard = lambda _name, _done, _total: None,
-    say: Said = lambda _line: None,
-) -> Comparison:
+    progress: Progress = lambda _name, _done, _total: None,
+    log: Log = lambda _line: None,
+) -> StrategyComparison:
     """Search ``seeds`` times by each of ``against`` and by the run's own strategy, and train their fronts.
 
     All have the same epochs, generations, populations and budgets; what protects speed judges newcomers a second
@@ -184,7 +187,7 @@ def compare_run(
     """
     recipe = recipe or recipe_of(run)
     run.front()
-    known = (*STRATEGIES, SEPARATE)
+    known = (*STRATEGIES, STANDALONE)
     unknown = [name for name in against if name not in known]
     if unknown:
         raise InputError(f"unknown strategy '{unknown[0]}'; known: {', '.join(known)}")
@@ -192,7 +195,7 @@ def compare_run(
         raise InputError(f"compare with at least one seed, not {seeds}")
     plan = plan_of(run, data, device)
     own = plan.preset.evolution
-    rivals = [name for name in dict.fromkeys(against) if name == SEPARATE or STRATEGIES[name].changed(own) != own]
+    rivals = [name for name in dict.fromkeys(against) if name == STANDALONE or STRATEGIES[name].changed(own) != own]
     if not rivals:
         raise InputError("there is nothing to compare: all of these strategies are the run's own")
     plans = {name: _plan_by(name, plan) for name in (OWN, *rivals)}
@@ -204,9 +207,9 @@ def compare_run(
     jobs = jobs or default_jobs(device, len(tasks))
     if jobs == 1:
         for task in tasks:
-            _work(task, heard, say)
+            _work(task, progress, log)
     else:
-        side_by_side(_work, tasks, jobs, heard, say)
+        side_by_side(_work, tasks, jobs, progress, log)
     comparison = _compared(plan, tasks, recipe)
     run.write_record(FILE, comparison.to_dict())
     return comparison
@@ -214,21 +217,21 @@ def compare_run(
 
 def summary(strategy: str) -> str:
     """Return in a line what ``strategy`` does."""
-    if strategy == SEPARATE:
+    if strategy == STANDALONE:
         return "evolution without weight sharing: every architecture is trained alone, for one epoch"
     return STRATEGIES[strategy].summary
 
 
-def read_baselines(run: RunFolder) -> Comparison | None:
+def read_baselines(run: RunFolder) -> StrategyComparison | None:
     """Return what :func:`compare_run` has written, None before.
 
     Raises:
         RunError: the file is damaged.
     """
-    return run.record(FILE, Comparison.from_dict)
+    return run.record(FILE, StrategyComparison.from_dict)
 
 
-def separate_plan(plan: SearchPlan) -> SearchPlan:
+def standalone_plan(plan: SearchPlan) -> SearchPlan:
     """Return a plan that evolves without weight sharing at the cost of ``plan``, counted in images.
 
     A training step on an image costs three passes forward, judging one. What the SuperNet's training and all the
@@ -239,23 +242,23 @@ def separate_plan(plan: SearchPlan) -> SearchPlan:
     """
     evolution, training = plan.preset.evolution, plan.preset.training
     images = len(load_data(plan).train)
-    judges = round(images * training.validation_fraction)
-    trains = images - judges
-    subset = min(training.evaluation_images or judges, judges)
+    evaluates = round(images * training.validation_fraction)
+    trains = images - evaluates
+    subset = min(training.evaluation_images or evaluates, evaluates)
     epochs = evolution.warmup_epochs + evolution.generations * evolution.epochs_per_generation
     shared = (
         3 * trains * epochs * training.architectures
         + 2 * evolution.population * evolution.generations * subset
-        + 3 * evolution.population * judges
+        + 3 * evolution.population * evaluates
     )
-    affordable = shared // (3 * trains + subset + judges)
+    affordable = shared // (3 * trains + subset + evaluates)
     # Twice a population to begin with and in the end, and one for each generation but the first.
-    population = max(LEAST_SEPARATE, affordable // 12)
+    population = max(MIN_STANDALONE, affordable // 12)
     generations = affordable // population - 3
     if generations < 1:
         raise InputError(
             f"the run's budget pays for training {affordable} architectures alone, too few to evolve; "
-            f"leave '{SEPARATE}' out, or search for longer"
+            f"leave '{STANDALONE}' out, or search for longer"
         )
     evolution = replace(
         evolution,
@@ -264,13 +267,13 @@ def separate_plan(plan: SearchPlan) -> SearchPlan:
         warmup_epochs=1,
         epochs_per_generation=1,
     )
-    return replace(plan, preset=replace(plan.preset, evolution=evolution), alone_epochs=1)
+    return replace(plan, preset=replace(plan.preset, evolution=evolution), standalone_epochs=1)
 
 
 def _plan_by(strategy: str, plan: SearchPlan) -> SearchPlan:
     """Return ``plan``, the run's, changed to that of ``strategy``."""
-    if strategy == SEPARATE:
-        return separate_plan(plan)
+    if strategy == STANDALONE:
+        return standalone_plan(plan)
     evolution = STRATEGIES[strategy].changed(plan.preset.evolution)
     return replace(plan, preset=replace(plan.preset, evolution=evolution))
 
@@ -292,7 +295,7 @@ class _Task:
         return RunFolder(self.run / "baselines" / self.name)
 
 
-def _work(task: _Task, heard: Heard, say: Said) -> None:
+def _work(task: _Task, progress: Progress, log: Log) -> None:
     run, plan = RunFolder(task.run), task.plan
     if task.strategy == OWN and plan.seed == run.configuration["seed"] and not task.folder.path.exists():
         _copy(run, task.folder.path, plan)
@@ -300,7 +303,7 @@ def _work(task: _Task, heard: Heard, say: Said) -> None:
         plan,
         task.folder.path,
         resume=True,
-        progress=lambda stage, done, total: heard(f"{task.name} {stage}", done, total),
+        progress=lambda stage, done, total: progress(f"{task.name} {stage}", done, total),
     )
     train_run(
         folder,
@@ -311,8 +314,8 @@ def _work(task: _Task, heard: Heard, say: Said) -> None:
         device=plan.device,
         jobs=1,
         inherit=False,
-        heard=lambda name, done, total: heard(f"{task.name} {name}", done, total),
-        say=say,
+        progress=lambda name, done, total: progress(f"{task.name} {name}", done, total),
+        log=log,
     )
 
 
@@ -323,7 +326,7 @@ def _copy(run: RunFolder, path: Path, plan: SearchPlan) -> None:
     copy.write_front(run.front())
 
 
-def _compared(plan: SearchPlan, tasks: Sequence[_Task], recipe: Recipe) -> Comparison:
+def _compared(plan: SearchPlan, tasks: Sequence[_Task], recipe: Recipe) -> StrategyComparison:
     objectives = cost_objectives(plan)
     histories = [task.folder.history() for task in tasks]
     fronts = [_front(task.folder, task.top, objectives) for task in tasks]
@@ -333,7 +336,7 @@ def _compared(plan: SearchPlan, tasks: Sequence[_Task], recipe: Recipe) -> Compa
         for index, objective in enumerate(objectives)
     ]
     # Where nobody ever errs, there is nothing to be bounded.
-    error = min(1.0, MARGIN * max(1 - one.alone for front in fronts for one in front)) or 1.0
+    error = min(1.0, MARGIN * max(1 - one.standalone for front in fronts for one in front)) or 1.0
     # Under shared weights a population is far worse than its front will be: any error counts.
     dearest = [
         objective.limit
@@ -350,7 +353,7 @@ def _compared(plan: SearchPlan, tasks: Sequence[_Task], recipe: Recipe) -> Compa
         )
         for task, history, front in zip(tasks, histories, fronts, strict=True)
     )
-    return Comparison(objectives[0].name, objectives[0].unit, (error, *costs), trials, asdict(recipe))
+    return StrategyComparison(objectives[0].name, objectives[0].unit, (error, *costs), trials, asdict(recipe))
 
 
 def _front(folder: RunFolder, top: int, objectives: Sequence[CostObjective]) -> list[Trained]:

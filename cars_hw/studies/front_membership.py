@@ -44,7 +44,7 @@ class Contestant:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class FrontComparison:
     """All contestants, the fastest first, and the references that ``device`` cannot run."""
 
     device: str
@@ -97,7 +97,7 @@ def ranked(contestants: Sequence[Contestant]) -> tuple[Contestant, ...]:
     return tuple(found)
 
 
-def rows_of(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+def rows_of(comparison: FrontComparison) -> tuple[list[str], list[list[str]]]:
     """Return the columns and the rows of the comparison as text."""
     columns = [
         "network",
@@ -123,7 +123,7 @@ def rows_of(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     return columns, rows
 
 
-def draw(comparison: Comparison, subtitle: str) -> str:
+def draw(comparison: FrontComparison, subtitle: str) -> str:
     """Return the page that shows ``comparison``."""
     dots = [
         Dot(

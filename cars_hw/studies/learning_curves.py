@@ -16,7 +16,7 @@ from cars_hw.config.training import Recipe
 from cars_hw.data import DataBundle
 from cars_hw.nn.cost import network_cost
 from cars_hw.nn.network import Network
-from cars_hw.pipeline.workers import Heard, Said
+from cars_hw.pipeline.workers import Log, Progress
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
@@ -66,8 +66,8 @@ def learning_curve(
     training: Training,
     folder: Path,
     *,
-    heard: Heard = lambda _name, _done, _total: None,
-    say: Said = lambda _line: None,
+    progress: Progress = lambda _name, _done, _total: None,
+    log: Log = lambda _line: None,
 ) -> LearningCurve:
     """Train ``genotype`` from scratch and return its curve, which is kept in ``folder`` as ``name``.
 
@@ -83,15 +83,15 @@ def learning_curve(
     kept = _kept(path, about)
     parameters = network_cost(training.spec, genotype).parameters
     if kept is None:
-        checkpoint = TrainingCheckpoint(folder / f"{name}.pt", about, lambda line: say(f"{name}: {line}"))
-        kept = _train(genotype, training, checkpoint, lambda done, total: heard(name, done, total))
+        checkpoint = TrainingCheckpoint(folder / f"{name}.pt", about, lambda line: log(f"{name}: {line}"))
+        kept = _train(genotype, training, checkpoint, lambda done, total: progress(name, done, total))
         write_json(path, {"about": about, "accuracies": kept})
         checkpoint.remove()
     return LearningCurve(name, genotype, parameters, tuple(kept))
 
 
 def _train(
-    genotype: Genotype, settings: Training, checkpoint: TrainingCheckpoint, heard: Callable[[int, int], None]
+    genotype: Genotype, settings: Training, checkpoint: TrainingCheckpoint, progress: Callable[[int, int], None]
 ) -> list[float]:
     recipe = settings.recipe
     with torch.random.fork_rng(devices=[]):
@@ -104,10 +104,10 @@ def _train(
             accuracies = list(state["accuracies"])
             training.restore(state)
         while training.epoch < recipe.epochs:
-            training.run_epoch(heard)
+            training.run_epoch(progress)
             # Nothing is chosen by it, so the test images may be looked at after every epoch.
             accuracies.append(
-                accuracy_on(training.judged, settings.data.test, settings.data, device=settings.device)
+                accuracy_on(training.evaluated, settings.data.test, settings.data, device=settings.device)
             )
             checkpoint.save({**training.state(), "accuracies": accuracies})
     return accuracies

@@ -239,7 +239,7 @@ def _measure(
     network: NetworkSpec,
     device: Device,
     plan: MeasurePlan | None,
-    heard: Callable[[int, int], None],
+    progress: Callable[[int, int], None],
 ) -> dict[str, Measurement]:
     """Return latencies by the rows' names, of those that ``device`` can run."""
     from cars_hw.devices import MeasurePlan
@@ -248,12 +248,12 @@ def _measure(
     plan = plan or MeasurePlan()
     possible = [row for row in rows if row.genotype or (row.model and device.model_format == "onnx")]
     total = len(possible) * plan.sessions
-    heard(0, total)
+    progress(0, total)
     with tempfile.TemporaryDirectory(prefix="cars-hw-") as folder:
         paths = [Path(folder) / f"{index}.{device.model_format}" for index in range(len(possible))]
         for row, path in zip(possible, paths, strict=True):
             _build(row, network, device, path)
-        measured = measure(device, paths, plan, progress=lambda done: heard(done, total)).models
+        measured = measure(device, paths, plan, progress=lambda done: progress(done, total)).models
     return {row.name: found for row, found in zip(possible, measured, strict=True)}
 
 

@@ -22,10 +22,10 @@ from cars_hw.pipeline.plan import DataSource, recipe_of
 from cars_hw.pipeline.run_folder import RunFolder, TrainedNetwork
 from cars_hw.pipeline.search import require_fit
 from cars_hw.pipeline.train import load_trained, train_run
-from cars_hw.pipeline.workers import Heard, Said
+from cars_hw.pipeline.workers import Log, Progress
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.zoo import zoo
-from cars_hw.studies.front_membership import Comparison, Contestant, draw, ranked
+from cars_hw.studies.front_membership import Contestant, FrontComparison, draw, ranked
 from cars_hw.studies.reference_training import References, train_references
 from cars_hw.studies.references import parameters_of, write_onnx
 from cars_hw.training.precision import resolve_precision
@@ -66,9 +66,9 @@ def compare_front(
     seed: int = 0,
     train_on: str = "cpu",
     jobs: int | None = None,
-    heard: Heard = lambda _name, _done, _total: None,
-    say: Said = lambda _line: None,
-) -> Comparison:
+    progress: Progress = lambda _name, _done, _total: None,
+    log: Log = lambda _line: None,
+) -> FrontComparison:
     """Hold the run's trained networks against ``references``: test accuracy against latency on ``device``.
 
     References are names of the zoo, which become the run's network with another genotype, and of
@@ -99,12 +99,14 @@ def compare_front(
     recipe = recipe or recipe_of(run)
     # What decides the weights is what it comes to on the device.
     recipe = replace(recipe, precision=resolve_precision(recipe.precision, train_on))
-    settings = References(data, bundle, recipe, seed, train_on, jobs, heard, say)
+    settings = References(data, bundle, recipe, seed, train_on, jobs, progress, log)
     entries = [] if from_scratch else [_of_run(run, one, device) for one in own]
     anew = [(one.name, one.genotype) for one in own] if from_scratch else []
     entries += _of_space(run, anew + [(name, zoo()[name].genotype) for name in genotypes], device, out, settings)
     entries += _of_torchvision(run, models, out, settings)
-    comparison = Comparison(device.name, device.conditions(), _measured(entries, device, plan, heard), left_out)
+    comparison = FrontComparison(
+        device.name, device.conditions(), _measured(entries, device, plan, progress), left_out
+    )
     content = {"run": str(run.path), "data": data.source, "seed": seed, "recipe": asdict(settings.recipe)}
     write_json(out / "front.json", {**content, **comparison.to_dict()})
     write_text(out / "front.html", draw(comparison, f"{run.path.name}/: {run.network.describe()}"))
@@ -183,8 +185,8 @@ def _of_space(
         device=settings.device,
         jobs=settings.jobs,
         inherit=False,
-        heard=settings.heard,
-        say=settings.say,
+        progress=settings.progress,
+        log=settings.log,
     )
     return [
         _of_genotype(theirs, one, device, "zoo" if one.name in zoo() else "run", "from scratch") for one in trained
@@ -208,7 +210,7 @@ def _of_torchvision(run: RunFolder, models: dict[str, str], out: Path, settings:
 
 
 def _measured(
-    entries: Sequence[_Entry], device: Device, plan: MeasurePlan | None, heard: Heard
+    entries: Sequence[_Entry], device: Device, plan: MeasurePlan | None, progress: Progress
 ) -> tuple[Contestant, ...]:
     """Return ``entries`` with what they take on ``device``, all measured in the same rounds."""
     plan = plan or MeasurePlan()
@@ -217,7 +219,7 @@ def _measured(
         paths = [Path(folder) / f"{index}.{device.model_format}" for index in range(len(entries))]
         for entry, path in zip(entries, paths, strict=True):
             entry.write(path)
-        found = measure(device, paths, plan, progress=lambda done: heard("sessions", done, total)).models
+        found = measure(device, paths, plan, progress=lambda done: progress("sessions", done, total)).models
     return ranked(
         [
             Contestant(

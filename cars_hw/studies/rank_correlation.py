@@ -17,12 +17,12 @@ from cars_hw.pipeline.plan import DataSource, SearchPlan, plan_of, recipe_of
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.search import cost_objectives, load_data, supernet_weights_of
 from cars_hw.pipeline.train import choose, train_run
-from cars_hw.pipeline.workers import Heard, Said
+from cars_hw.pipeline.workers import Log, Progress
 from cars_hw.space.genotype import Genotype
 
 FILE: Final = "ranking.json"
 
-LEAST: Final = 4
+MINIMUM: Final = 4
 """Architectures that an order needs."""
 
 TRIES: Final = 10_000
@@ -39,7 +39,7 @@ class Ranked:
     name: str
     genotype: Genotype
     shared: float
-    alone: float
+    standalone: float
     again: float | None = None
 
     @property
@@ -69,7 +69,7 @@ class Ranking:
         """Kendall's tau: 1 where both orders are the same, 0 where one says nothing of the other."""
         if not self.networks:
             return None
-        return kendall_tau([one.shared for one in self.networks], [one.alone for one in self.networks])
+        return kendall_tau([one.shared for one in self.networks], [one.standalone for one in self.networks])
 
     @property
     def agreement(self) -> float | None:
@@ -80,7 +80,7 @@ class Ranking:
         again = [one.again for one in self.networks if one.again is not None]
         if not again or len(again) < len(self.networks):
             return None
-        return kendall_tau([one.alone for one in self.networks], again)
+        return kendall_tau([one.standalone for one in self.networks], again)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -107,8 +107,8 @@ def rank_run(
     seed: int = 0,
     device: str = "cpu",
     jobs: int | None = None,
-    heard: Heard = lambda _name, _done, _total: None,
-    say: Said = lambda _line: None,
+    progress: Progress = lambda _name, _done, _total: None,
+    log: Log = lambda _line: None,
 ) -> Ranking:
     """Train ``sample`` architectures of ``run`` alone, from scratch, and hold them against their shared accuracies.
 
@@ -133,24 +133,24 @@ def rank_run(
     # Fewer where hardly any architecture keeps to the budgets.
     for number, genotype in enumerate(_drawn(plan, sample - len(chosen), known, seed), start=1):
         chosen.append((f"random-{number:02d}", genotype))
-    if len(chosen) < LEAST:
-        raise InputError(f"an order needs at least {LEAST} architectures; there are {len(chosen)}")
+    if len(chosen) < MINIMUM:
+        raise InputError(f"an order needs at least {MINIMUM} architectures; there are {len(chosen)}")
     weights = supernet_weights_of(plan, bundle)
     weights.supernet.load_state_dict(supernet_weights(run.checkpoint))
     shared = weights.accuracies([genotype for _, genotype in chosen], full=True)
-    alone = RunFolder(run.path / "ranking")
+    standalone = RunFolder(run.path / "ranking")
     # A run of its own, whose networks are the SuperNet's size.
     configuration = {**run.configuration, "network": weights.supernet.spec.to_dict()}
-    if (alone.path / "run.json").is_file():
-        alone.require(configuration)
+    if (standalone.path / "run.json").is_file():
+        standalone.require(configuration)
     else:
-        alone = RunFolder.create(alone.path, configuration, run.about)
+        standalone = RunFolder.create(standalone.path, configuration, run.about)
     recipe = recipe or recipe_of(run)
 
     def train(seed: int, suffix: str) -> list[float]:
         """Return the accuracies of all, trained with ``seed`` and kept under names with ``suffix``."""
         trained = train_run(
-            alone,
+            standalone,
             data=data,
             chosen=[(name + suffix, genotype) for name, genotype in chosen],
             recipe=recipe,
@@ -158,8 +158,8 @@ def rank_run(
             device=device,
             jobs=jobs,
             inherit=False,
-            heard=heard,
-            say=say,
+            progress=progress,
+            log=log,
         )
         accuracy = {network.name: network.accuracy for network in trained}
         return [accuracy[name + suffix] for name, _ in chosen]
@@ -202,5 +202,5 @@ def _drawn(plan: SearchPlan, count: int, known: set[Any], seed: int) -> list[Gen
 
 def spread(networks: Sequence[Ranked]) -> float:
     """Return the range of the accuracies trained alone, a fraction: an order means little where it is small."""
-    accuracies = [one.alone for one in networks]
+    accuracies = [one.standalone for one in networks]
     return max(accuracies) - min(accuracies)

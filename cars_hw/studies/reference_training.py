@@ -17,7 +17,7 @@ from cars_hw.config.training import Recipe
 from cars_hw.data import DataBundle, load
 from cars_hw.errors import RunError
 from cars_hw.pipeline.plan import DataSource
-from cars_hw.pipeline.workers import Heard, Said, default_jobs, side_by_side
+from cars_hw.pipeline.workers import Log, Progress, default_jobs, side_by_side
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.studies.references import make
 from cars_hw.training.checkpoints import TrainingCheckpoint
@@ -37,8 +37,8 @@ class References:
     seed: int
     device: str
     jobs: int | None
-    heard: Heard
-    say: Said
+    progress: Progress
+    log: Log
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,9 @@ def train_references(
     jobs = min(settings.jobs or default_jobs(settings.device, len(waiting)), max(1, len(waiting)))
     if jobs == 1:
         for task in waiting:
-            _train(task, settings.data, settings.heard, settings.say)
+            _train(task, settings.data, settings.progress, settings.log)
     else:
-        side_by_side(_train_in_worker, waiting, jobs, settings.heard, settings.say)
+        side_by_side(_train_in_worker, waiting, jobs, settings.progress, settings.log)
     found = []
     for task in tasks:
         kept = _kept(task)
@@ -130,14 +130,14 @@ def _kept(task: _Task) -> tuple[nn.Module, float] | None:
         return None
 
 
-def _train_in_worker(task: _Task, heard: Heard, say: Said) -> None:
+def _train_in_worker(task: _Task, progress: Progress, log: Log) -> None:
     data = load(task.source.source, root=task.source.root, resolution=task.spec.resolution)
-    _train(task, data, heard, say)
+    _train(task, data, progress, log)
 
 
-def _train(task: _Task, data: DataBundle, heard: Heard, say: Said) -> None:
+def _train(task: _Task, data: DataBundle, progress: Progress, log: Log) -> None:
     checkpoint = TrainingCheckpoint(
-        task.folder / "checkpoint" / task.weights.name, task.about, lambda line: say(f"{task.name}: {line}")
+        task.folder / "checkpoint" / task.weights.name, task.about, lambda line: log(f"{task.name}: {line}")
     )
     network = _made(task)
     # The training seeds torch's generator, which is not its own.
@@ -149,7 +149,7 @@ def _train(task: _Task, data: DataBundle, heard: Heard, say: Said) -> None:
             seed=task.seed,
             device=task.device,
             checkpoint=checkpoint,
-            progress=lambda done, total: heard(task.name, done, total),
+            progress=lambda done, total: progress(task.name, done, total),
         )
     # The record goes first and comes last: weights without one are not used.
     task.record.unlink(missing_ok=True)

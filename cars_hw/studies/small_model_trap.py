@@ -14,7 +14,7 @@ from cars_hw.evolution.pnsga3 import Protection
 from cars_hw.pipeline.plan import SearchPlan, configuration
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.search import cost_objectives, load_data, run_search, supernet_spec
-from cars_hw.pipeline.workers import Heard, Said, default_jobs, side_by_side
+from cars_hw.pipeline.workers import Log, Progress, default_jobs, side_by_side
 from cars_hw.report.curves import Curve
 from cars_hw.report.formatting import figure, percent
 from cars_hw.report.markup import Html, join, table
@@ -145,8 +145,8 @@ def small_model_trap(
     seeds: int = 1,
     recipe: Recipe | None = None,
     jobs: int | None = None,
-    heard: Heard = lambda _name, _done, _total: None,
-    say: Said = lambda _line: None,
+    progress: Progress = lambda _name, _done, _total: None,
+    log: Log = lambda _line: None,
 ) -> Trap:
     """Search by ``plan`` without protection and under each of ``protections``, and train three sizes alone.
 
@@ -176,9 +176,9 @@ def small_model_trap(
     jobs = jobs or default_jobs(plan.device, len(tasks))
     if jobs == 1:
         for task in tasks:
-            _work(task, heard, say)
+            _work(task, progress, log)
     else:
-        side_by_side(_work, tasks, jobs, heard, say)
+        side_by_side(_work, tasks, jobs, progress, log)
     moved = [
         Moved(planned.preset.evolution.protection, planned.seed, sizes_of(RunFolder(out / "searches" / name)))
         for name, planned in searches.items()
@@ -203,28 +203,28 @@ class _Task:
     recipe: Recipe
 
 
-def _work(task: _Task, heard: Heard, say: Said) -> None:
+def _work(task: _Task, progress: Progress, log: Log) -> None:
     if task.genotype is not None:
-        _curve(task, heard, say)
+        _curve(task, progress, log)
         return
     folder = task.out / "searches" / task.name
     run_search(
         task.plan,
         folder,
         resume=(folder / "run.json").is_file(),
-        progress=lambda stage, done, total: heard(f"{task.name}, {stage}", done, total),
+        progress=lambda stage, done, total: progress(f"{task.name}, {stage}", done, total),
     )
 
 
 def _curve(
     task: _Task,
-    heard: Heard = lambda _name, _done, _total: None,
-    say: Said = lambda _line: None,
+    progress: Progress = lambda _name, _done, _total: None,
+    log: Log = lambda _line: None,
 ) -> LearningCurve:
     assert task.genotype is not None
     data = load_data(task.plan)
     training = Training(supernet_spec(task.plan, data), data, task.recipe, task.plan.seed, task.plan.device)
-    return learning_curve(task.name, task.genotype, training, task.out / "curves", heard=heard, say=say)
+    return learning_curve(task.name, task.genotype, training, task.out / "curves", progress=progress, log=log)
 
 
 def with_protection(plan: SearchPlan, protection: Protection, seed: int) -> SearchPlan:

@@ -19,16 +19,16 @@ SCHEMA = 1
 class TrainingCheckpoint:
     """The checkpoint of one training at ``path``.
 
-    ``about`` says of which: all that decides the weights it ends with, in plain values. ``say`` hears, in a line
+    ``about`` says of which: all that decides the weights it ends with, in plain values. ``log`` hears, in a line
     for people, whether a training goes on or begins anew.
     """
 
     def __init__(
-        self, path: Path, about: Mapping[str, str | float | bool | None], say: Callable[[str], None]
+        self, path: Path, about: Mapping[str, str | float | bool | None], log: Callable[[str], None]
     ) -> None:
         self.path = path
         self.about = dict(about)
-        self._say = say
+        self._log = log
 
     def save(self, state: dict[str, Any]) -> None:
         """Write ``state`` in one step."""
@@ -54,12 +54,12 @@ class TrainingCheckpoint:
             raise RunError(f"the checkpoint {self.path} has schema {schema}, this version reads {SCHEMA}; {again}")
         for name in sorted({*about, *self.about}):
             if about.get(name) != self.about.get(name):
-                self._say(
+                self._log(
                     f"{self.path} is of a training with {name} = {about.get(name)}, not {self.about.get(name)}: "
                     "begins anew"
                 )
                 return None
-        self._say(f"goes on after epoch {epoch}")
+        self._log(f"goes on after epoch {epoch}")
         kept: dict[str, Any] = state
         return kept
 

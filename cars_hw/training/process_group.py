@@ -25,7 +25,7 @@ TIMEOUT: Final = timedelta(minutes=30)
 
 
 @dataclass(frozen=True)
-class Ranks:
+class ProcessGroup:
     """This process's number ``rank`` among ``world``; where they are on ``device``, tensors are exchanged there."""
 
     rank: int = 0
@@ -91,7 +91,7 @@ class Ranks:
         return content.cpu().numpy().tobytes()
 
 
-ALONE: Final = Ranks()
+SINGLE_PROCESS: Final = ProcessGroup()
 
 
 def restarted() -> bool:
@@ -109,13 +109,13 @@ def launched() -> int:
 
 
 @contextmanager
-def joined(device: str) -> Iterator[Ranks]:
+def joined(device: str) -> Iterator[ProcessGroup]:
     """Yield this process's place among those that torchrun started, for as long as the block lasts.
 
     ``device`` is where weights are trained; on GPUs each process gets its own.
     """
     if launched() == 1:
-        yield ALONE
+        yield SINGLE_PROCESS
         return
     on_gpu = device.startswith("cuda")
     place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if on_gpu else torch.device("cpu")
@@ -126,7 +126,7 @@ def joined(device: str) -> Iterator[Ranks]:
     own = dist.PrefixStore(f"cars-hw/{_restarts()}", store)  # type: ignore[attr-defined]
     dist.init_process_group("nccl" if on_gpu else "gloo", store=own, rank=rank, world_size=world, timeout=TIMEOUT)
     try:
-        yield Ranks(rank, world, place)
+        yield ProcessGroup(rank, world, place)
         # Nobody goes while another may still want something.
         dist.barrier()
     finally:

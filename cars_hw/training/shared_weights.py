@@ -23,7 +23,7 @@ from cars_hw.data import (
 )
 from cars_hw.nn.supernet import Common, SuperNet
 from cars_hw.space.genotype import Genotype
-from cars_hw.training.process_group import ALONE, Ranks
+from cars_hw.training.process_group import SINGLE_PROCESS, ProcessGroup
 from cars_hw.training.recorded_passes import RECORD_AT, CudaRecorder, GraphedPasses, Passes, PlainPasses, Recorder
 
 Batch = tuple[Tensor, Tensor]
@@ -35,9 +35,9 @@ _ROOM: Final = {False: 256 << 20, True: 2 << 30}
 class SuperNetWeights:
     """Trains and judges a SuperNet; what :class:`cars_hw.evolution.search.SharedWeights` asks for.
 
-    The training images are split once, stratified by ``seed``: one part trains the weights, the other judges
-    the architectures. Several processes share the work by ``ranks``, and all have the same weights. Passes are
-    recorded by ``recorder`` and replayed: by CUDA graphs on a GPU unless told otherwise, elsewhere not.
+    The training images are split once, stratified by ``seed``: one part trains the weights, the other
+    evaluates the architectures. The processes of ``process_group`` share the work and hold the same weights.
+    ``recorder`` records passes and replays them; the default is CUDA graphs on a GPU and none elsewhere.
     """
 
     def __init__(
@@ -49,10 +49,10 @@ class SuperNetWeights:
         epochs: int,
         seed: int,
         device: torch.device | str = "cpu",
-        ranks: Ranks = ALONE,
+        process_group: ProcessGroup = SINGLE_PROCESS,
         recorder: Recorder | None = None,
     ) -> None:
-        self.ranks = ranks
+        self.process_group = process_group
         self.device = torch.device(device)
         self.supernet = supernet.to(self.device).to(memory_format=torch.channels_last)
         self.settings = settings
@@ -116,7 +116,7 @@ class SuperNetWeights:
             for images, labels in self.batches.epoch(self.generator):
                 total += self.step(images, labels, draw(settings.architectures))
         self.epoch += 1
-        return float(self.ranks.add(total)) / len(self.batches)
+        return float(self.process_group.add(total)) / len(self.batches)
 
     def step(self, images: Tensor, labels: Tensor, genotypes: Sequence[Genotype]) -> Tensor:
         """Take one step on a minibatch and return the part of its loss that is this process's, detached.
@@ -126,9 +126,9 @@ class SuperNetWeights:
         """
         self.passes.clear()
         total = torch.zeros((), device=self.device)
-        for genotype in self.ranks.share(genotypes):
+        for genotype in self.process_group.share(genotypes):
             total += self.passes.run(images, labels, genotype, 1 / len(genotypes))
-        self.ranks.add_gradients(self.parameters)
+        self.process_group.add_gradients(self.parameters)
         touched = [one for one in self.parameters if one.grad is not None]
         torch.nn.utils.clip_grad_norm_(touched, self.settings.gradient_clip)
         (group,) = self.optimizer.param_groups
@@ -161,8 +161,8 @@ class SuperNetWeights:
         """Return each one's accuracy as a fraction of the judged images; see the protocol."""
         batches = self._full if full else self._subset
         with self._remembered() if before else _unchanged():
-            found = evaluate(self.supernet, self.ranks.share(genotypes), batches, self._autocast)
-        return self.ranks.gather(found, len(genotypes))
+            found = evaluate(self.supernet, self.process_group.share(genotypes), batches, self._autocast)
+        return self.process_group.gather(found, len(genotypes))
 
     def state(self) -> dict[str, Any]:
         """Return the weights, those before, the optimiser, the epoch and the random state."""

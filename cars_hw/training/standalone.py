@@ -25,7 +25,7 @@ from cars_hw.errors import InputError, TrainingError
 from cars_hw.nn.network import Network
 from cars_hw.training.checkpoints import TrainingCheckpoint, from_bytes, to_bytes
 from cars_hw.training.precision import autocast, resolve_precision
-from cars_hw.training.process_group import ALONE, Ranks
+from cars_hw.training.process_group import SINGLE_PROCESS, ProcessGroup
 
 EVALUATION_BATCH = 500
 
@@ -70,7 +70,7 @@ class NetworkTraining:
     It may be any module that makes logits of images; only a :class:`Network` has an auxiliary head and paths to
     drop.
 
-    Of several processes, ``ranks``, each has the same batches and trains on every ``world``-th image of them;
+    Each process of ``process_group`` has the same batches and trains on every ``world``-th image of them;
     gradients are put together, so that the weights are the same everywhere. Batch normalisation sees the images of
     its own process; its running averages are put together after every epoch.
 
@@ -87,19 +87,19 @@ class NetworkTraining:
         *,
         seed: int,
         device: torch.device | str = "cpu",
-        ranks: Ranks = ALONE,
+        process_group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
-        if recipe.batch_size < 2 * ranks.world:
+        if recipe.batch_size < 2 * process_group.world:
             raise InputError(
-                f"a batch of {recipe.batch_size} images cannot be shared by {ranks.world} processes: each needs 2; "
-                "make it larger with --batch-size, or start fewer processes"
+                f"a batch of {recipe.batch_size} images cannot be shared by {process_group.world} processes: "
+                "each needs 2; make it larger with --batch-size, or start fewer processes"
             )
-        self.device = ranks.device if ranks.world > 1 else torch.device(device)
+        self.device = process_group.device if process_group.world > 1 else torch.device(device)
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
         self.data = data
         self.recipe = recipe
         self.seed = seed
-        self.ranks = ranks
+        self.process_group = process_group
         self.precision = resolve_precision(recipe.precision, self.device)
         train, self.held_out = hold_out(data.train, recipe.hold_out, seed)
         self.batches = TrainingBatches(
@@ -112,9 +112,11 @@ class NetworkTraining:
         )
         # Batch normalisation needs two images in every process: a last batch that is smaller is left out.
         rest = len(train) - (len(self.batches) - 1) * recipe.batch_size
-        self.steps = len(self.batches) - (rest < 2 * ranks.world)
+        self.steps = len(self.batches) - (rest < 2 * process_group.world)
         if self.steps == 0:
-            raise InputError(f"{len(train)} images cannot be shared by {ranks.world} processes: each needs 2")
+            raise InputError(
+                f"{len(train)} images cannot be shared by {process_group.world} processes: each needs 2"
+            )
         self.optimizer = torch.optim.SGD(
             network.parameters(), recipe.learning_rate, recipe.momentum, weight_decay=recipe.weight_decay
         )
@@ -136,7 +138,7 @@ class NetworkTraining:
         return EpochFigures(self.epoch, self.loss, rate, self.held_out_accuracy)
 
     @property
-    def judged(self) -> nn.Module:
+    def evaluated(self) -> nn.Module:
         """The network whose weights are judged and shipped: the moving average, where there is one."""
         if self.averaged is None:
             return self.network
@@ -148,14 +150,14 @@ class NetworkTraining:
         Raises:
             TrainingError: the loss is no longer a number.
         """
-        recipe, ranks = self.recipe, self.ranks
+        recipe, process_group = self.recipe, self.process_group
         total = recipe.epochs * self.steps
         self.network.train()
         if isinstance(self.network, Network):
             self.network.drop_path = recipe.drop_path * self.epoch / recipe.epochs
         # Drop-path draws from torch's own generator of the device. Its numbers follow from the epoch, so that an
         # epoch can be repeated, and differ between processes, whose images differ.
-        torch.manual_seed(_seed_of(self.seed, self.epoch, ranks.rank))
+        torch.manual_seed(_seed_of(self.seed, self.epoch, process_group.rank))
         loss = torch.zeros((), device=self.device)
         for step, (images, labels) in enumerate(self.batches.epoch(self.generator)):
             if step == self.steps:
@@ -165,7 +167,7 @@ class NetworkTraining:
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             loss += self._step(images, labels)
-        self.loss = float(ranks.add(loss)) / self.steps
+        self.loss = float(process_group.add(loss)) / self.steps
         if not np.isfinite(self.loss):
             raise TrainingError(
                 f"the loss is {self.loss} in epoch {self.epoch + 1} of {recipe.epochs}; train again with a lower "
@@ -206,7 +208,7 @@ class NetworkTraining:
 
         The test images are looked at here, once: nothing is chosen by them.
         """
-        last = copy_of_weights(self.judged)
+        last = copy_of_weights(self.evaluated)
         best = self.best or _Best(self.epoch, 0.0, last)
         self.network.load_state_dict(best.weights)
         accuracy = accuracy_on(self.network, self.data.test, self.data, device=self.device)
@@ -219,8 +221,11 @@ class NetworkTraining:
         )
 
     def _step(self, images: Tensor, labels: Tensor) -> Tensor:
-        recipe, ranks = self.recipe, self.ranks
-        images_here, labels_here = images[ranks.rank :: ranks.world], labels[ranks.rank :: ranks.world]
+        recipe, process_group = self.recipe, self.process_group
+        images_here, labels_here = (
+            images[process_group.rank :: process_group.world],
+            labels[process_group.rank :: process_group.world],
+        )
         self.optimizer.zero_grad(set_to_none=True)
         with autocast(self.precision, self.device):
             logits, auxiliary = self._logits(images_here)
@@ -231,7 +236,7 @@ class NetworkTraining:
         # Summed over the processes, the mean over all images of the batch.
         loss = loss * (len(labels_here) / len(labels))
         torch.autograd.backward(self.scaler.scale(loss))
-        ranks.add_gradients(self.network.parameters())
+        process_group.add_gradients(self.network.parameters())
         self.scaler.unscale_(self.optimizer)
         nn.utils.clip_grad_norm_(self.network.parameters(), recipe.gradient_clip)
         self.scaler.step(self.optimizer)
@@ -247,13 +252,15 @@ class NetworkTraining:
 
     def _unite_buffers(self) -> None:
         """Give every process the mean of the running averages of all."""
-        if self.ranks.world == 1:
+        if self.process_group.world == 1:
             return
         networks = [self.network] if self.averaged is None else [self.network, self.averaged.module]
         buffers = [buffer for network in networks for buffer in network.buffers() if buffer.is_floating_point()]
         if not buffers:
             return
-        mean = self.ranks.add(torch.cat([buffer.reshape(-1) for buffer in buffers])) / self.ranks.world
+        mean = (
+            self.process_group.add(torch.cat([buffer.reshape(-1) for buffer in buffers])) / self.process_group.world
+        )
         for buffer, part in zip(buffers, torch.split(mean, [buffer.numel() for buffer in buffers]), strict=True):
             buffer.copy_(part.view(buffer.shape))
 
@@ -261,10 +268,12 @@ class NetworkTraining:
         """Keep the weights if no epoch before was better on the held-out images."""
         if self.held_out is None:
             return
-        accuracy = self.held_out_accuracy = accuracy_on(self.judged, self.held_out, self.data, device=self.device)
+        accuracy = self.held_out_accuracy = accuracy_on(
+            self.evaluated, self.held_out, self.data, device=self.device
+        )
         # Of equals the later, which has learnt for longer.
         if self.best is None or accuracy >= self.best.accuracy:
-            self.best = _Best(self.epoch, accuracy, copy_of_weights(self.judged))
+            self.best = _Best(self.epoch, accuracy, copy_of_weights(self.evaluated))
 
 
 def train_network(
@@ -274,7 +283,7 @@ def train_network(
     *,
     seed: int,
     device: torch.device | str = "cpu",
-    ranks: Ranks = ALONE,
+    process_group: ProcessGroup = SINGLE_PROCESS,
     checkpoint: TrainingCheckpoint | None = None,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
     on_epoch: Callable[[EpochFigures], None] = lambda _figures: None,
@@ -284,28 +293,28 @@ def train_network(
     ``on_epoch`` hears, in the leading process, of each epoch, before the checkpoint is written: of one whose
     checkpoint was not written any more it hears again, and of none it does not.
 
-    With ``checkpoint`` it is written after every epoch, and a training that was killed goes on after the last one
-    that it finished, to the same weights. Of several processes, ``ranks``, the leading one reads and writes it.
+    ``checkpoint`` is written after every epoch. A training that was killed resumes after its last finished epoch
+    and ends with the same weights. In a ``process_group`` the leading process reads and writes the checkpoint.
 
     Raises:
         TrainingError: the loss is no longer a number; the checkpoint is that of the epoch before.
         RunError: the checkpoint cannot be read.
         InputError: see :class:`NetworkTraining`.
     """
-    training = NetworkTraining(network, data, recipe, seed=seed, device=device, ranks=ranks)
-    if ranks.leads and checkpoint is not None:
+    training = NetworkTraining(network, data, recipe, seed=seed, device=device, process_group=process_group)
+    if process_group.leads and checkpoint is not None:
         kept = checkpoint.load()
         if kept is not None:
             training.restore(kept)
-    if ranks.world > 1:
+    if process_group.world > 1:
         # The others may have begun with other weights, and may be on machines that do not see the checkpoint.
-        begun = ranks.broadcast(to_bytes(training.state()) if ranks.leads else None)
+        begun = process_group.broadcast(to_bytes(training.state()) if process_group.leads else None)
         training.restore(from_bytes(begun))
     while training.epoch < recipe.epochs:
         training.run_epoch(progress)
-        if ranks.leads:
+        if process_group.leads:
             on_epoch(training.figures)
-        if ranks.leads and checkpoint is not None:
+        if process_group.leads and checkpoint is not None:
             checkpoint.save(training.state())
     return training.finish()
 

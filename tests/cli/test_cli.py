@@ -27,7 +27,7 @@ from cars_hw.pipeline.plan import COSTS
 from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.zoo import zoo
-from cars_hw.studies.baselines import SEPARATE
+from cars_hw.studies.baselines import STANDALONE
 
 SPEC = NetworkSpec(4, 3, (8, 8), 1, classes=2)
 
@@ -415,7 +415,7 @@ def test_the_names_that_options_take_are_those_that_there_are() -> None:
     assert tuple(PRESETS) == common.PRESETS
     assert set(common.PROTECTIONS) == set(get_args(Protection))
     assert common.COSTS == COSTS
-    assert {OWN, *common.STRATEGIES} == {*STRATEGIES, SEPARATE}
+    assert {OWN, *common.STRATEGIES} == {*STRATEGIES, STANDALONE}
 
 
 def test_in_a_narrow_terminal_titles_are_broken_and_not_what_stands_below() -> None:

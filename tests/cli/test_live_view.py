@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from cars_hw.cli.live_view import LinesView, LiveView, draw, generation_line, search_view
-from cars_hw.cli.search_status import Standing, TimeLeft, snapshot
+from cars_hw.cli.search_status import SearchStatus, TimeLeft, snapshot
 from cars_hw.cli.text_plot import ASCII, bar, plot, sparkline
 from cars_hw.evolution.objectives import CostObjective
 from cars_hw.evolution.search import EvolutionSettings
@@ -37,14 +37,14 @@ def record(number: int, hypervolume: float, members: list[tuple[float, ...]] = M
     return {"generation": number, "hypervolume": hypervolume, "population": population}
 
 
-def standing(*objectives: CostObjective, records: int = 2) -> Standing:
-    made = Standing("images to run", objectives, SETTINGS, now=100.0)
+def status(*objectives: CostObjective, records: int = 2) -> SearchStatus:
+    made = SearchStatus("images to run", objectives, SETTINGS, now=100.0)
     members = [member[: 1 + len(objectives)] for member in MEMBERS]
     made.add(*(record(number + 1, 0.1 * (number + 1), members) for number in range(records)))
     return made
 
 
-def shown(known: Standing, now: float = 100.0, width: int = 80, height: int = 24) -> list[str]:
+def shown(known: SearchStatus, now: float = 100.0, width: int = 80, height: int = 24) -> list[str]:
     console = Console(file=io.StringIO(), record=True, width=width, height=height)
     lines = draw(known, now, width, height)
     assert len(lines) <= height
@@ -57,9 +57,9 @@ def shown(known: Standing, now: float = 100.0, width: int = 80, height: int = 24
 
 
 def test_the_figures_of_a_generation_stand_in_80_by_24() -> None:
-    known = standing(LATENCY)
-    known.hear("generations", 7, 30, 130.0)
-    known.say("the front will not be measured on android: nothing is attached")
+    known = status(LATENCY)
+    known.update("generations", 7, 30, 130.0)
+    known.log("the front will not be measured on android: nothing is attached")
     text = shown(known, 165.0)
     assert text[0].split("  ")[0] == "images to run"
     assert text[0].endswith("  1 min 5 s gone")
@@ -80,9 +80,9 @@ def test_the_figures_of_a_generation_stand_in_80_by_24() -> None:
 
 
 def test_without_a_budget_counts_are_whole_and_several_costs_have_columns() -> None:
-    text = shown(standing(PARAMETERS))
+    text = shown(status(PARAMETERS))
     assert text[2:4] == ["best: 82.5% under shared weights", "  308,900 parameters"]
-    text = shown(standing(LATENCY, PARAMETERS), width=120)
+    text = shown(status(LATENCY, PARAMETERS), width=120)
     assert text[3:5] == ["  0.3089 ms on ort, at most 0.3319 ms, budget 0.395 ms", "  33,146 parameters"]
     assert text[7].split()[:6] == ["accuracy", "latency", "on", "ort", "parameters", "82.5%"]
     # By latency alone the third is outside, but it has fewer parameters than what is faster.
@@ -91,9 +91,9 @@ def test_without_a_budget_counts_are_whole_and_several_costs_have_columns() -> N
 
 @pytest.mark.parametrize("size", [(80, 24), (120, 40), (40, 10), (20, 6), (12, 3), (80, 8)])
 def test_it_fits_any_terminal(size: tuple[int, int]) -> None:
-    known = standing(LATENCY, PARAMETERS, records=300)
+    known = status(LATENCY, PARAMETERS, records=300)
     for number in range(9):
-        known.say(f"message {number} " + "x" * 200)
+        known.log(f"message {number} " + "x" * 200)
     text = shown(known, width=size[0], height=size[1])
     assert text
     if size == (80, 24):
@@ -101,7 +101,7 @@ def test_it_fits_any_terminal(size: tuple[int, int]) -> None:
 
 
 def test_a_long_front_shows_both_its_ends_and_says_how_many_are_missing() -> None:
-    known = Standing("t", [PARAMETERS], SETTINGS, 0.0)
+    known = SearchStatus("t", [PARAMETERS], SETTINGS, 0.0)
     known.add(record(1, 0.1, [(0.01 * n, 0.001 * n) for n in range(1, 31)]))
     text = shown(known, width=40)
     rows = [line for line in text if "%" in line and "best" not in line]
@@ -111,39 +111,39 @@ def test_a_long_front_shows_both_its_ends_and_says_how_many_are_missing() -> Non
 
 
 def test_before_anything_is_known_it_says_so() -> None:
-    known = Standing("t", [PARAMETERS], SETTINGS, 0.0)
+    known = SearchStatus("t", [PARAMETERS], SETTINGS, 0.0)
     assert shown(known)[1].startswith("preparing  ─")
-    known.hear("warm-up", 3, 5, 1.0)
+    known.update("warm-up", 3, 5, 1.0)
     assert shown(known)[1].startswith("warm-up, epoch 4 of 5  ")
-    known.hear("generations", 30, 30, 2.0)
+    known.update("generations", 30, 30, 2.0)
     assert shown(known)[1].startswith("judging the finalists  ━")
-    known.hear("measuring the front", 4, 12, 3.0)
+    known.update("measuring the front", 4, 12, 3.0)
     assert shown(known)[1].startswith("measuring the front, 4 of 12  ━")
 
 
 def test_time_left_follows_the_pace_of_whole_units() -> None:
-    known = Standing("t", [PARAMETERS], SETTINGS, 0.0)
+    known = SearchStatus("t", [PARAMETERS], SETTINGS, 0.0)
     assert known.left(5.0) is None
-    known.hear("warm-up", 0, 5, 10.0)
+    known.update("warm-up", 0, 5, 10.0)
     assert known.left(12.0) is None
-    known.hear("warm-up", 2, 5, 30.0)
+    known.update("warm-up", 2, 5, 30.0)
     # Ten seconds an epoch: three of warm-up, and twenty of the generations, less the two seconds since.
     assert known.left(32.0) == TimeLeft(228.0, at_least=True)
-    known.hear("generations", 0, 30, 60.0)
+    known.update("generations", 0, 30, 60.0)
     assert known.left(61.0) is None
-    known.hear("generations", 1, 30, 64.0)
+    known.update("generations", 1, 30, 64.0)
     assert known.left(64.0) == TimeLeft(29 * 4.0, at_least=True)
-    known.hear("generations", 3, 30, 90.0)
+    known.update("generations", 3, 30, 90.0)
     # A generation took thirty seconds, nine are left; the judging of the next one says nothing new.
-    known.hear("generations", 4, 30, 94.0)
+    known.update("generations", 4, 30, 94.0)
     assert known.left(95.0) == TimeLeft(9 * 30.0 - 5.0, at_least=False)
     assert known.left(1000.0) == TimeLeft(1.0, at_least=False)
 
 
 def test_what_an_earlier_process_did_took_no_time_of_this_one() -> None:
-    known = Standing("t", [PARAMETERS], SETTINGS, 0.0)
-    known.hear("generations", 21, 30, 0.0)
-    known.hear("generations", 24, 30, 60.0)
+    known = SearchStatus("t", [PARAMETERS], SETTINGS, 0.0)
+    known.update("generations", 21, 30, 0.0)
+    known.update("generations", 24, 30, 60.0)
     assert known.left(60.0) == TimeLeft(120.0)
 
 
@@ -155,7 +155,7 @@ def test_a_record_is_read_once_and_the_best_of_equals_is_the_cheaper() -> None:
 
 
 def test_a_generation_in_a_line_has_the_best_with_its_costs() -> None:
-    known = standing(LATENCY, PARAMETERS)
+    known = status(LATENCY, PARAMETERS)
     assert generation_line(record(3, 0.25), known) == (
         "generation 3/10: best accuracy 82.5% under shared weights (0.3089 ms on ort, at most 0.3319 ms, budget "
         "0.395 ms; 33,146 parameters), hypervolume 0.2500"
@@ -207,10 +207,10 @@ def test_the_terminal_is_as_it_was_after_an_interruption(
     # Whoever began this process may have had it ignore Ctrl-C, as nohup does.
     interrupted = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        with pytest.raises((KeyboardInterrupt, SystemExit)), search_view(standing(LATENCY)) as view:
+        with pytest.raises((KeyboardInterrupt, SystemExit)), search_view(status(LATENCY)) as view:
             assert isinstance(view, LiveView)
             view.resumed([record(3, 0.3, [(0.9, 0.25)])])
-            view.say("said before")
+            view.log("said before")
             # Whatever else is printed meanwhile is kept as well.
             print("a warning", file=sys.stderr)
             os.kill(os.getpid(), signal_number)
@@ -229,7 +229,7 @@ def test_the_terminal_is_as_it_was_after_an_interruption(
 @pytest.mark.parametrize("term", ["dumb", "", "unknown"])
 def test_a_terminal_that_can_do_nothing_gets_lines(monkeypatch: pytest.MonkeyPatch, term: str) -> None:
     stream = terminal(monkeypatch, term)
-    with search_view(standing(LATENCY, PARAMETERS)) as view:
+    with search_view(status(LATENCY, PARAMETERS)) as view:
         assert isinstance(view, LinesView)
         view.resumed([record(3, 0.3)])
         view.generation(record(4, 0.4))
@@ -244,7 +244,7 @@ def test_a_terminal_that_can_do_nothing_gets_lines(monkeypatch: pytest.MonkeyPat
 def test_without_colours_it_is_the_same_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = terminal(monkeypatch)
     monkeypatch.setenv("NO_COLOR", "1")
-    with search_view(standing(LATENCY)) as view:
+    with search_view(status(LATENCY)) as view:
         view.update("generations", 3, 30)
     assert "\x1b[36m" not in stream.getvalue()
     assert "best under the budget: " in stream.getvalue()

@@ -51,5 +51,5 @@ def said() -> list[str]:
 @pytest.fixture
 def device(shell: AdbShell, said: list[str]) -> AndroidDevice:
     return AndroidDevice(
-        shell, "android:sim", say=said.append, cool_down_s=1.0, return_s=5.0, time_limit_s=20.0, pause_s=0.05
+        shell, "android:sim", log=said.append, cool_down_s=1.0, return_s=5.0, time_limit_s=20.0, pause_s=0.05
     )

@@ -114,7 +114,7 @@ def test_a_new_computer_is_asked_for_and_then_known(phone: Phone, keys: Path) ->
     said: list[str] = []
     with Adbd(phone, taps=True) as adbd:
         for _ in range(2):
-            shell = AdbShell(Address("127.0.0.1", adbd.port), keys=keys, say=said.append)
+            shell = AdbShell(Address("127.0.0.1", adbd.port), keys=keys, log=said.append)
             shell.open()
             shell.close()
         assert adbd.asked == 1
@@ -125,7 +125,7 @@ def test_a_new_computer_is_asked_for_and_then_known(phone: Phone, keys: Path) ->
 def test_a_phone_that_nobody_taps_on_is_unauthorised(phone: Phone, keys: Path) -> None:
     with Adbd(phone, keys=[]) as adbd:
         shell = AdbShell(
-            Address("127.0.0.1", adbd.port), keys=keys, say=lambda _: None, connect_s=2.0, authorise_s=0.2
+            Address("127.0.0.1", adbd.port), keys=keys, log=lambda _: None, connect_s=2.0, authorise_s=0.2
         )
         with pytest.raises(UnauthorizedError, match='tap "Allow"'):
             shell.open()
@@ -161,7 +161,7 @@ def test_a_cut_at_any_packet_is_an_error_and_nothing_else(phone: Phone, keys: Pa
     for packet in range(1, 14):
         with Adbd(phone, taps=True, faults=Faults(cut_after=[packet])) as adbd:
             shell = AdbShell(
-                Address("127.0.0.1", adbd.port), keys=keys, say=lambda _: None, connect_s=1.0, authorise_s=1.0
+                Address("127.0.0.1", adbd.port), keys=keys, log=lambda _: None, connect_s=1.0, authorise_s=1.0
             )
             try:
                 shell.open()

@@ -128,7 +128,7 @@ def test_the_stored_tool_goes_over_and_away_again(
 ) -> None:
     canned(phone)
     tool = (phone.tmp / "benchmark_model").rename(tmp_path / "tool")
-    device = AndroidDevice(shell, "android:sim", runner=tool, say=lambda _: None)
+    device = AndroidDevice(shell, "android:sim", runner=tool, log=lambda _: None)
     assert len(device.run(models, PLAN, 0)) == len(models)
     assert (phone.tmp / "cars-hw" / "benchmark_model").exists()
     device.release()
@@ -171,7 +171,7 @@ def test_noise_around_the_figures_does_not_matter(device: AndroidDevice, phone: 
 
 def test_a_runner_that_hangs_is_ended(shell: AdbShell, phone: Phone, models: list[Path]) -> None:
     canned(phone, 'if [ "$us" = 1200 ]; then sleep 60; fi')
-    device = AndroidDevice(shell, "android:sim", say=lambda _: None, time_limit_s=1.0)
+    device = AndroidDevice(shell, "android:sim", log=lambda _: None, time_limit_s=1.0)
     began = time.monotonic()
     with pytest.raises(RunnerError, match=r"no end of .*2\.tflite within 1 s"):
         measure(device, models, PLAN)
@@ -192,11 +192,11 @@ def test_a_delegate_that_leaves_work_to_the_processor_is_not_counted(
         ("hello", "is not said to take"),
     ):
         canned(phone, f"echo 'INFO: GPU: {words}.'")
-        device = AndroidDevice(shell, "android:sim+gpu", delegate="gpu", say=lambda _: None)
+        device = AndroidDevice(shell, "android:sim+gpu", delegate="gpu", log=lambda _: None)
         with pytest.raises(RunnerError, match=f"the gpu delegate {how} .*not counted"):
             device.run(models[:1], PLAN, 0)
     canned(phone, "echo 'the model graph will be completely executed by the delegate.'")
-    device = AndroidDevice(shell, "android:sim+gpu", delegate="gpu", say=lambda _: None)
+    device = AndroidDevice(shell, "android:sim+gpu", delegate="gpu", log=lambda _: None)
     assert len(device.run(models[:1], PLAN, 0)) == 1
     device.release()
 
@@ -246,7 +246,7 @@ def test_the_cable_comes_out_and_goes_in_again(
     rng = random.Random(0)
     with Adbd(phone) as adbd:
         shell = AdbShell(Address("127.0.0.1", adbd.port), keys=keys, connect_s=2.0)
-        device = AndroidDevice(shell, "android:sim", say=said.append, return_s=5.0, pause_s=0.02)
+        device = AndroidDevice(shell, "android:sim", log=said.append, return_s=5.0, pause_s=0.02)
         device.run(models, PLAN, 0)
         device.release()
         whole = adbd.packets
@@ -279,7 +279,7 @@ def test_a_session_whose_end_was_lost_is_run_again_and_nobody_gets_anothers_figu
                     yield line
 
     shell = Losing(Address("127.0.0.1", adbd.port), keys=keys)
-    device = AndroidDevice(shell, "android:sim", say=lambda _: None, pause_s=0.02)
+    device = AndroidDevice(shell, "android:sim", log=lambda _: None, pause_s=0.02)
     assert [round(1e3 * sample.ms) for sample in device.run(models, PLAN, 0)] == [1000, 1100, 1200, 1300, 1400]
     assert len(lost) == 1
     device.release()
@@ -291,7 +291,7 @@ def test_a_phone_that_does_not_come_back_is_an_error_and_another_one_is_not_take
     canned(phone, "sleep 0.05")
     with Adbd(phone) as adbd:
         shell = AdbShell(Address("127.0.0.1", adbd.port), keys=keys, connect_s=0.5)
-        device = AndroidDevice(shell, "android:sim", say=lambda _: None, return_s=0.3, pause_s=0.02)
+        device = AndroidDevice(shell, "android:sim", log=lambda _: None, return_s=0.3, pause_s=0.02)
         device.conditions()
         adbd.faults.refuse_s = 60.0
         threading.Timer(0.3, adbd.cut).start()
@@ -328,7 +328,7 @@ def test_two_measurements_on_one_phone_do_not_mix(
 ) -> None:
     canned(phone, "sleep 0.5")
     other = AndroidDevice(
-        AdbShell(Address("127.0.0.1", adbd.port), keys=keys), "android:sim", say=lambda _: None, patience_s=1
+        AdbShell(Address("127.0.0.1", adbd.port), keys=keys), "android:sim", log=lambda _: None, patience_s=1
     )
     errors: list[Exception] = []
 
@@ -355,12 +355,12 @@ def test_threads_are_pinned_to_as_many_of_the_fastest_cores(
     shell: AdbShell, phone: Phone, models: list[Path]
 ) -> None:
     canned(phone, 'taskset -p $$ >> "$PHONE/affinity"')
-    AndroidDevice(shell, "android:sim", say=lambda _: None).run(models[:1], PLAN, 0)
+    AndroidDevice(shell, "android:sim", log=lambda _: None).run(models[:1], PLAN, 0)
     mask = int((phone.folder / "affinity").read_text().split()[-1], 16)
-    conditions = AndroidDevice(shell, "android:sim", say=lambda _: None).conditions()
+    conditions = AndroidDevice(shell, "android:sim", log=lambda _: None).conditions()
     assert [1 << core for core in conditions["pinned"]] == [mask]
     with pytest.raises(DeviceError, match="cores, not 99"):
-        AndroidDevice(shell, "android:sim", 99, say=lambda _: None).conditions()
+        AndroidDevice(shell, "android:sim", 99, log=lambda _: None).conditions()
 
 
 def test_names_open_phones_and_tables_can_name_them_again(

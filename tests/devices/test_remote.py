@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cars_hw.devices.remote import Ran, ScriptEndedError, Session, ended, last_words, script
+from cars_hw.devices.remote import Ran, ScriptEndedError, Session, ended, last_lines, script
 
 MARK = "@mark"
 
@@ -110,6 +110,6 @@ def test_noise_between_the_marks_changes_no_session(noise: list[str], seed: int)
 
 
 def test_last_words_are_one_line_and_not_too_many() -> None:
-    assert last_words("a\n  b\n") == "a b"
-    assert last_words("") == "without a word"
-    assert len(last_words("x" * 5000)) == 400
+    assert last_lines("a\n  b\n") == "a b"
+    assert last_lines("") == "without a word"
+    assert len(last_lines("x" * 5000)) == 400

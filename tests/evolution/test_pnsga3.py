@@ -20,7 +20,7 @@ from cars_hw.evolution.hypervolume import hypervolume
 from cars_hw.evolution.pnsga3 import (
     FloatArray,
     IntArray,
-    Normalization,
+    ObjectiveNormalization,
     Protection,
     nondominated_fronts,
     pareto_front,
@@ -79,7 +79,7 @@ def test_without_protection_it_selects_what_pymoo_selects(seed: int, n_objective
     rng = np.random.default_rng(seed)
     directions = reference_directions(n_objectives, 24)
     theirs = ReferenceDirectionSurvival(directions)
-    normalization = Normalization(n_objectives)
+    normalization = ObjectiveNormalization(n_objectives)
     their_draws, our_draws = np.random.default_rng(seed), np.random.default_rng(seed)
     parents = random_objectives(24, n_objectives, rng, ties)
     for _ in range(3):
@@ -116,7 +116,7 @@ def test_it_agrees_with_pymoo_when_niches_are_few_or_everybody_survives(n_surviv
         n_survive,
         "none",
         reference_directions=directions,
-        normalization=Normalization(3),
+        normalization=ObjectiveNormalization(3),
         random_state=draws,
     )
     assert got.tolist() == expected
@@ -168,7 +168,7 @@ def test_the_large_slow_network_survives_if_protected(protection: Protection, su
             6,
             protection,
             reference_directions=reference_directions(2, 6),
-            normalization=Normalization(2),
+            normalization=ObjectiveNormalization(2),
             random_state=np.random.default_rng(seed),
         )
         assert (NAMES.index("e") in kept) is survives
@@ -194,7 +194,7 @@ def test_the_normalisation_looks_at_the_plain_front_whatever_is_protected() -> N
     # extent, so the axes reach to the worst of the population, (0.5, 4), not to that of the stage, (0.4, 4).
     objectives = np.array([[0.1, 1.0], [0.4, 4.0], [0.5, 2.0]])
     assert stages(objectives, None, "size")[0].tolist() == [0, 1]
-    normalization = Normalization(2)
+    normalization = ObjectiveNormalization(2)
     survive(
         objectives,
         None,
@@ -223,7 +223,7 @@ class OurSurvival(Survival):
     def __init__(self, directions: FloatArray, protection: Protection) -> None:
         super().__init__(filter_infeasible=True)
         self.directions, self.protection = directions, protection
-        self.normalization = Normalization(directions.shape[1])
+        self.normalization = ObjectiveNormalization(directions.shape[1])
         self.opt: Population | None = None
 
     def _do(
@@ -313,7 +313,7 @@ def test_survivors_fill_the_population_stage_by_stage(
         n_survive,
         protection,
         reference_directions=reference_directions(objectives.shape[1], n_survive),
-        normalization=Normalization(objectives.shape[1]),
+        normalization=ObjectiveNormalization(objectives.shape[1]),
         random_state=np.random.default_rng(seed),
     )
     assert len(kept) == len(set(kept.tolist())) == min(n_survive, len(objectives))
@@ -361,7 +361,7 @@ def test_a_restored_normalization_goes_on_as_if_nothing_had_happened(
     rng = np.random.default_rng(seed)
     directions = reference_directions(n_objectives, 12)
 
-    def generation(objectives: FloatArray, normalization: Normalization) -> IntArray:
+    def generation(objectives: FloatArray, normalization: ObjectiveNormalization) -> IntArray:
         return survive(
             objectives,
             objectives[:, 0],
@@ -372,10 +372,10 @@ def test_a_restored_normalization_goes_on_as_if_nothing_had_happened(
             random_state=np.random.default_rng(seed),
         )
 
-    normalization = Normalization(n_objectives)
+    normalization = ObjectiveNormalization(n_objectives)
     for _ in range(2):
         generation(random_objectives(24, n_objectives, rng), normalization)
-    restored = Normalization.restore(json.loads(json.dumps(normalization.state(), allow_nan=False)))
+    restored = ObjectiveNormalization.restore(json.loads(json.dumps(normalization.state(), allow_nan=False)))
     assert restored.state() == normalization.state()
     for _ in range(2):
         objectives = random_objectives(24, n_objectives, rng)
@@ -385,12 +385,12 @@ def test_a_restored_normalization_goes_on_as_if_nothing_had_happened(
 
 def test_history_matters_so_that_losing_it_would_show() -> None:
     rng = np.random.default_rng(3)
-    used = Normalization(3)
+    used = ObjectiveNormalization(3)
     first = random_objectives(24, 3, rng) * np.array([0.1, 3.0, 0.2])
     used.update(first, pareto_front(first))
     later = random_objectives(24, 3, rng)
     used.update(later, pareto_front(later))
-    fresh = Normalization(3)
+    fresh = ObjectiveNormalization(3)
     fresh.update(later, pareto_front(later))
     assert used.state() != fresh.state()
 
@@ -399,7 +399,7 @@ def test_history_matters_so_that_losing_it_would_show() -> None:
 
 
 def test_a_fresh_normalization_survives_json() -> None:
-    state = json.loads(json.dumps(Normalization(2).state(), allow_nan=False))
+    state = json.loads(json.dumps(ObjectiveNormalization(2).state(), allow_nan=False))
     assert state == {
         "n_objectives": 2,
         "ideal_point": None,
@@ -407,7 +407,7 @@ def test_a_fresh_normalization_survives_json() -> None:
         "nadir_point": None,
         "extreme_points": None,
     }
-    ideal, nadir = Normalization.restore(state).update(EIGHT_OBJECTIVES, pareto_front(EIGHT_OBJECTIVES))
+    ideal, nadir = ObjectiveNormalization.restore(state).update(EIGHT_OBJECTIVES, pareto_front(EIGHT_OBJECTIVES))
     assert ideal.tolist() == [0.10, 5.0]
     # The front's extremes are a (0.10, 30) and d (0.30, 5).
     assert nadir == pytest.approx([0.30, 30.0])
@@ -426,16 +426,16 @@ def test_a_fresh_normalization_survives_json() -> None:
     ],
 )
 def test_a_damaged_state_is_refused(change: dict[str, Any]) -> None:
-    normalization = Normalization(2)
+    normalization = ObjectiveNormalization(2)
     normalization.update(EIGHT_OBJECTIVES, pareto_front(EIGHT_OBJECTIVES))
     state: Any = {**normalization.state(), **change}
     with pytest.raises(ValueError, match="normalisation"):
-        Normalization.restore(state)
+        ObjectiveNormalization.restore(state)
 
 
 def test_warnings_stay_as_they_were() -> None:
     before = list(warnings.filters)
-    Normalization(2).update(EIGHT_OBJECTIVES, pareto_front(EIGHT_OBJECTIVES))
+    ObjectiveNormalization(2).update(EIGHT_OBJECTIVES, pareto_front(EIGHT_OBJECTIVES))
     assert list(warnings.filters) == before
 
 
@@ -483,7 +483,7 @@ def test_reference_directions_lie_on_the_simplex_once_each(n_objectives: int, po
 def test_numbers_that_are_none_are_refused_and_change_nothing(bad: float, column: int) -> None:
     objectives = EIGHT_OBJECTIVES.copy()
     objectives[5, column] = bad
-    normalization = Normalization(2)
+    normalization = ObjectiveNormalization(2)
     fresh = normalization.state()
     with pytest.raises(ValueError, match="row 5"):
         survive(
@@ -512,7 +512,7 @@ def test_numbers_that_are_none_are_refused_and_change_nothing(bad: float, column
         ({"objectives": EIGHT_OBJECTIVES[:0]}, "at least 1 row"),
         ({"objectives": EIGHT_GAIN[:, None], "reference_directions": np.ones((1, 1))}, "at least one cost"),
         ({"reference_directions": reference_directions(3, 6)}, "2 objectives, reference directions for 3"),
-        ({"normalization": Normalization(3)}, "3 objectives got 2"),
+        ({"normalization": ObjectiveNormalization(3)}, "3 objectives got 2"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(change: dict[str, Any], message: str) -> None:
@@ -522,7 +522,7 @@ def test_what_does_not_fit_together_is_refused(change: dict[str, Any], message: 
         "n_survive": 6,
         "protection": "speed",
         "reference_directions": reference_directions(2, 6),
-        "normalization": Normalization(2),
+        "normalization": ObjectiveNormalization(2),
         "random_state": np.random.default_rng(0),
     }
     with pytest.raises(ValueError, match=message):
@@ -551,7 +551,7 @@ def test_a_read_only_population_is_as_good_as_any() -> None:
         3,
         "size",
         reference_directions=directions,
-        normalization=Normalization(2),
+        normalization=ObjectiveNormalization(2),
         random_state=np.random.default_rng(0),
     )
     assert len(kept) == 3
@@ -566,7 +566,7 @@ def test_of_equal_rows_several_may_survive() -> None:
         2,
         "none",
         reference_directions=reference_directions(2, 2),
-        normalization=Normalization(2),
+        normalization=ObjectiveNormalization(2),
         random_state=np.random.default_rng(0),
     )
     assert kept.tolist() == [0, 1]

@@ -117,8 +117,8 @@ def test_the_auxiliary_head_is_left_out() -> None:
 
 
 def test_a_skip_is_no_layer_in_a_network_and_one_alone() -> None:
-    alone = lower_module(make_operation("skip_connect", 4, 1, Normalization()), Shape(4, 5, 5))
-    assert [type(layer) for layer in alone.layers] == [Identity]
+    standalone = lower_module(make_operation("skip_connect", 4, 1, Normalization()), Shape(4, 5, 5))
+    assert [type(layer) for layer in standalone.layers] == [Identity]
     network = Network(NETWORKS["quick"], zoo()["DARTS_V2"].genotype)
     assert not any(isinstance(layer, Identity) for layer in lower_network(network).layers)
 

@@ -34,8 +34,8 @@ def test_how_far_the_machine_wandered_by_hand(make_table: MakeTable) -> None:
         make_table(),
         reference=replace(reference(*times), networks=Measurement(10.0, tuple(Sample(ms) for ms in times), 0.0)),
     )
-    assert table.unrest == pytest.approx(0.012, abs=2e-4)
-    assert make_table().unrest == 0.0
+    assert table.speed_variation == pytest.approx(0.012, abs=2e-4)
+    assert make_table().speed_variation == 0.0
 
 
 def test_the_bound_holds_whatever_the_machine_did(make_table: MakeTable, genotypes: list[Genotype]) -> None:
@@ -47,12 +47,12 @@ def test_the_bound_holds_whatever_the_machine_did(make_table: MakeTable, genotyp
     # A third more is somebody else on the processor, who is waited for.
     disturbed = replace(steady, reference=reference(*[10.0] * 12, *[13.0] * 8))
     assert Predictor(disturbed).margin == Predictor(steady).margin
-    assert disturbed.distrust()
+    assert disturbed.quality_warnings()
 
 
 def test_a_noisy_machine_is_said_to_be_one_with_the_figure(make_table: MakeTable) -> None:
     quiet = make_table(networks=8)
-    assert quiet.distrust() == []
+    assert quiet.quality_warnings() == []
 
     def with_samples(others: float, spread: float) -> LatencyTable:
         networks = tuple(
@@ -66,11 +66,13 @@ def test_a_noisy_machine_is_said_to_be_one_with_the_figure(make_table: MakeTable
         )
         return replace(quiet, calibration=networks, conditions={**quiet.conditions, "cores": 2})
 
-    assert with_samples(0.2, 0.01).distrust() == []
-    assert with_samples(0.9, 0.01).distrust() == ["other processes kept 0.9 of its 2 cores busy, more than 0.5"]
-    assert with_samples(0.2, 0.045).distrust() == ["repeated sessions differ by 4.5%, more than 3%"]
+    assert with_samples(0.2, 0.01).quality_warnings() == []
+    assert with_samples(0.9, 0.01).quality_warnings() == [
+        "other processes kept 0.9 of its 2 cores busy, more than 0.5"
+    ]
+    assert with_samples(0.2, 0.045).quality_warnings() == ["repeated sessions differ by 4.5%, more than 3%"]
     wandering = replace(quiet, reference=reference(*[10.0] * 10, *[11.5] * 9))
-    assert wandering.distrust() == ["its speed wandered by 7.5% either way, more than 5%"]
+    assert wandering.quality_warnings() == ["its speed wandered by 7.5% either way, more than 5%"]
 
 
 def test_the_reference_and_all_conditions_survive_the_file(make_table: MakeTable, tmp_path: Path) -> None:

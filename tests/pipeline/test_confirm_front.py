@@ -13,7 +13,7 @@ from cars_hw.devices import Device, FakeDevice, MeasurePlan
 from cars_hw.errors import BudgetError
 from cars_hw.evolution.population import Member
 from cars_hw.latency import LatencyTable, Predictor
-from cars_hw.pipeline.confirm_front import Held, Settled, device_of, settle
+from cars_hw.pipeline.confirm_front import ConfirmedFront, Held, confirm_front, device_of
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.search_space import SearchSpace
 
@@ -35,44 +35,44 @@ def front_of(left: Sequence[Member]) -> list[Member]:
     return sorted(left, key=lambda member: member.accuracy)[-3:]
 
 
-def settled(
+def confirmed(
     table: LatencyTable, finalists: list[Member], limit: float | None, device: Device | None = None
-) -> Settled:
-    return settle(finalists, front_of, [Held(table, device or FakeDevice(), limit)], plan=PLAN)
+) -> ConfirmedFront:
+    return confirm_front(finalists, front_of, [Held(table, device or FakeDevice(), limit)], plan=PLAN)
 
 
 def test_a_front_that_keeps_to_the_budget_is_measured_and_left_alone(table: LatencyTable) -> None:
     finalists = members(table, 8)
-    found = settled(table, finalists, 1e6)
+    found = confirmed(table, finalists, 1e6)
     assert found.front == finalists[-3:]
-    assert found.struck == []
+    assert found.rejected == []
     assert set(found.measured) == {member.genotype for member in found.front}
     assert all(times[0] > 0 for times in found.measured.values())
-    assert settled(table, finalists, None).front == finalists[-3:]
+    assert confirmed(table, finalists, None).front == finalists[-3:]
 
 
 def test_who_exceeds_it_is_struck_and_the_next_best_come_in(table: LatencyTable) -> None:
     finalists = members(table, 8)
-    every = settle(finalists, list, [Held(table, FakeDevice(), None)], plan=PLAN).measured
+    every = confirm_front(finalists, list, [Held(table, FakeDevice(), None)], plan=PLAN).measured
     times = [every[member.genotype][0] for member in finalists]
     limit = sorted(times)[4]
-    found = settled(table, finalists, limit)
+    found = confirmed(table, finalists, limit)
     assert all(found.measured[member.genotype][0] <= limit for member in found.front)
-    assert {member.genotype for member in found.struck} <= {
+    assert {member.genotype for member in found.rejected} <= {
         member.genotype for member, ms in zip(finalists, times, strict=True) if ms > limit
     }
     kept = [member for member, ms in zip(finalists, times, strict=True) if ms <= limit]
     assert found.front == kept[-3:]
-    assert found.struck
+    assert found.rejected
     # Who was struck is known with what it took.
-    assert all(found.measured[member.genotype][0] > limit for member in found.struck)
+    assert all(found.measured[member.genotype][0] > limit for member in found.rejected)
 
 
 def test_a_budget_on_a_second_device_strikes_as_well(table: LatencyTable) -> None:
     finalists = members(table, 5)
     slow = FakeDevice(speed=0.1)
     with pytest.raises(BudgetError, match=r"all 5 networks .* exceed the budget when they are measured") as raised:
-        settle(finalists, front_of, [Held(table, FakeDevice(), 1e6), Held(table, slow, 0.01)], plan=PLAN)
+        confirm_front(finalists, front_of, [Held(table, FakeDevice(), 1e6), Held(table, slow, 0.01)], plan=PLAN)
     assert len(raised.value.smallest) == 2
     assert raised.value.smallest[1] > raised.value.smallest[0] * 9
 

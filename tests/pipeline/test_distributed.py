@@ -23,7 +23,7 @@ def command(table: Path, images: Path, out: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def alone(tiny_table: Path, images: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+def standalone(tiny_table: Path, images: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The front that one process finds."""
     out = tmp_path_factory.mktemp("alone") / "run"
     done = subprocess.run(
@@ -37,18 +37,20 @@ def alone(tiny_table: Path, images: Path, tmp_path_factory: pytest.TempPathFacto
     return (out / "front.json").read_text()
 
 
-def test_two_processes_find_the_front_of_one(alone: str, tiny_table: Path, images: Path, tmp_path: Path) -> None:
+def test_two_processes_find_the_front_of_one(
+    standalone: str, tiny_table: Path, images: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "run"
     done = subprocess.run(
         [*LAUNCHER, *command(tiny_table, images, out)], capture_output=True, text=True, check=False, timeout=300
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert (out / "front.json").read_text() == alone
+    assert (out / "front.json").read_text() == standalone
     assert done.stdout.count("Pareto front") == 1
 
 
 def test_when_one_of_two_is_killed_both_go_on_from_the_checkpoint(
-    alone: str, tiny_table: Path, images: Path, tmp_path: Path
+    standalone: str, tiny_table: Path, images: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
     process = subprocess.Popen(
@@ -68,4 +70,4 @@ def test_when_one_of_two_is_killed_both_go_on_from_the_checkpoint(
     os.kill(killed[-1], signal.SIGKILL)
     said, _ = process.communicate(timeout=300)
     assert process.returncode == 0, said[-3000:]
-    assert (out / "front.json").read_text() == alone
+    assert (out / "front.json").read_text() == standalone

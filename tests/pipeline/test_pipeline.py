@@ -139,20 +139,20 @@ def test_the_front_is_held_against_the_device_and_written_down(
     fastest, slowest = predicted[0].promises[0].predicted_ms, predicted[-1].promises[0].predicted_ms
     device = FakeDevice(speed=math.sqrt(fastest * slowest) / limit)
     run = run_search(plan, tmp_path / "run", devices=[device], measure_plan=MeasurePlan(sessions=1))
-    front, struck = run.front(), run.struck()
+    front, rejected = run.front(), run.rejected()
     assert front
-    assert struck
+    assert rejected
     assert not any(network.promises[0].broken for network in front)
-    assert all(network.promises[0].broken for network in struck)
-    assert {network.genotype for network in predicted} <= {network.genotype for network in front + struck}
-    for network in front + struck:
+    assert all(network.promises[0].broken for network in rejected)
+    assert {network.genotype for network in predicted} <= {network.genotype for network in front + rejected}
+    for network in front + rejected:
         (promise,) = network.promises
         assert promise.asked_ms == limit
         (measured,) = measure_genotypes(device, table.spec, [network.genotype], MeasurePlan(sessions=1)).models
         assert promise.measured_ms == measured.ms
     page = write_report(run).read_text()
-    assert f"<p>{len(struck)} more networks were predicted to keep to the budget" in page
-    assert [network.name for network in struck] == [f"struck-{n:02d}" for n in range(1, len(struck) + 1)]
+    assert f"<p>{len(rejected)} more networks were predicted to keep to the budget" in page
+    assert [network.name for network in rejected] == [f"rejected-{n:02d}" for n in range(1, len(rejected) + 1)]
 
 
 def test_trained_networks_start_from_the_shared_weights_where_that_is_asked_for(
@@ -176,17 +176,17 @@ def test_side_by_side_training_gives_what_one_after_the_other_gives(
     table: LatencyTable, tmp_path: Path, data: DataSource
 ) -> None:
     run = run_search(make_plan(table, data), tmp_path / "run")
-    heard: list[tuple[str, int, int]] = []
+    progress: list[tuple[str, int, int]] = []
     torch.set_num_threads(1)
-    alone = train_run(run, data=data, top=2, jobs=1)
-    weights = {network.name: run.weights_path(network.name).read_bytes() for network in alone}
-    for network in alone:
+    standalone = train_run(run, data=data, top=2, jobs=1)
+    weights = {network.name: run.weights_path(network.name).read_bytes() for network in standalone}
+    for network in standalone:
         run.weights_path(network.name).with_suffix(".json").unlink()
-    together = train_run(run, data=data, top=2, jobs=2, heard=lambda *step: heard.append(step))
-    assert together == alone
+    together = train_run(run, data=data, top=2, jobs=2, progress=lambda *step: progress.append(step))
+    assert together == standalone
     assert {network.name: run.weights_path(network.name).read_bytes() for network in together} == weights
     # 160 images, in batches of 32.
-    assert {(name, 5, 5) for name in weights} <= set(heard)
+    assert {(name, 5, 5) for name in weights} <= set(progress)
 
 
 def test_an_impossible_budget_names_the_smallest_latency(
@@ -296,12 +296,12 @@ def start(table: Path, data: DataSource, out: Path, limit: float) -> ForkServerP
         "--out",
         str(out),
     ]
-    process = FORKS.Process(target=run_alone, args=(arguments, out.with_suffix(".errors")))
+    process = FORKS.Process(target=run_standalone, args=(arguments, out.with_suffix(".errors")))
     process.start()
     return process
 
 
-def run_alone(arguments: list[str], errors: Path) -> None:
+def run_standalone(arguments: list[str], errors: Path) -> None:
     """Run cars-hw in this process and no other, its standard error kept in a file."""
     torch.set_num_threads(1)
     with errors.open("w") as kept:

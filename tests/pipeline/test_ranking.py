@@ -123,9 +123,9 @@ def test_the_plan_of_a_run_is_that_which_it_was_searched_by(searched: tuple[RunF
 def test_tau_by_hand() -> None:
     genotype = SearchSpace().sample(np.random.default_rng(0))
 
-    def ranking(alone: list[float]) -> Ranking:
+    def ranking(standalone: list[float]) -> Ranking:
         shared = [0.1, 0.2, 0.3, 0.4]
-        pairs = zip(shared, alone, strict=True)
+        pairs = zip(shared, standalone, strict=True)
         return Ranking(tuple(Ranked(f"net-{i}", genotype, a, b) for i, (a, b) in enumerate(pairs)), {})
 
     assert ranking([0.5, 0.6, 0.7, 0.8]).tau == pytest.approx(1.0)

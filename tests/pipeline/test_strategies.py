@@ -23,13 +23,13 @@ from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.search import run_search, supernet_weights_of
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.studies.baselines import (
-    Comparison,
     Generation,
+    StrategyComparison,
     Trained,
     Trial,
     compare_run,
     read_baselines,
-    separate_plan,
+    standalone_plan,
 )
 
 
@@ -56,7 +56,7 @@ def test_each_strategy_searches_with_the_run_s_budget(searched: tuple[RunFolder,
     assert comparison.strategies == ["own", "random"]
     assert comparison.seeds == [3, 4]
     assert len(comparison.trials) == 4
-    assert {trial.judged for trial in comparison.trials} == {comparison.trials[0].judged}
+    assert {trial.evaluated for trial in comparison.trials} == {comparison.trials[0].evaluated}
     predictor = Predictor(plan.budgets[0].table)
     for trial in comparison.trials:
         folder = RunFolder.open(run.path / "baselines" / f"{trial.strategy}-{trial.seed}")
@@ -69,8 +69,8 @@ def test_each_strategy_searches_with_the_run_s_budget(searched: tuple[RunFolder,
         assert [one.costs for one in trial.networks] == [
             (predictor.predict(one.genotype).ms,) for one in trial.networks
         ]
-        alone = {network.name: network.accuracy for network in folder.trained()}
-        assert {one.alone for one in trial.networks} <= set(alone.values())
+        standalone = {network.name: network.accuracy for network in folder.trained()}
+        assert {one.standalone for one in trial.networks} <= set(standalone.values())
     # The run's own search is not repeated.
     assert RunFolder(run.path / "baselines" / "own-3").front() == run.front()
     assert not (run.path / "baselines" / "own-3" / "checkpoint" / "search.pt").exists()
@@ -92,12 +92,12 @@ def test_without_sharing_the_cost_is_that_of_the_search(searched: tuple[RunFolde
     # 153 training images, of which 76 judge; 3 epochs, 2 generations of 8 candidates on 20 images, 12 finalists on
     # 76: 3 * 77 * 3 + 2 * 8 * 20 + 12 * 76 = 1925 passes; one architecture takes 3 * 77 + 20 + 76 = 327.
     with pytest.raises(InputError, match="pays for training 5 architectures alone"):
-        separate_plan(plan)
+        standalone_plan(plan)
     # 60 epochs are 13,860 + 59 * 160 + 912 = 24,212 passes: 74 architectures, populations of 6, 9 generations.
     long = replace(plan.preset.evolution, epochs=60)
-    separate = separate_plan(replace(plan, preset=replace(plan.preset, evolution=long)))
-    evolution = separate.preset.evolution
-    assert (evolution.population, evolution.generations, separate.alone_epochs) == (6, 9, 1)
+    standalone = standalone_plan(replace(plan, preset=replace(plan.preset, evolution=long)))
+    evolution = standalone.preset.evolution
+    assert (evolution.population, evolution.generations, standalone.standalone_epochs) == (6, 9, 1)
     assert 6 * (9 + 3) <= 74
 
 
@@ -105,11 +105,11 @@ def test_an_architecture_without_sharing_learns_alone(
     searched: tuple[RunFolder, SearchPlan], tmp_path: Path
 ) -> None:
     _, plan = searched
-    alone = replace(plan, preset=replace(plan.preset, evolution=replace(plan.preset.evolution, population=2)))
-    alone = replace(alone, alone_epochs=1)
-    folder = run_search(alone, tmp_path / "run")
-    assert plan_of(folder, plan.data).alone_epochs == 1
-    weights = supernet_weights_of(alone, load(plan.data.source, resolution=plan.network.resolution))
+    standalone = replace(plan, preset=replace(plan.preset, evolution=replace(plan.preset.evolution, population=2)))
+    standalone = replace(standalone, standalone_epochs=1)
+    folder = run_search(standalone, tmp_path / "run")
+    assert plan_of(folder, plan.data).standalone_epochs == 1
+    weights = supernet_weights_of(standalone, load(plan.data.source, resolution=plan.network.resolution))
     network = folder.front()[0]
     weights.train(lambda _count: [network.genotype])
     assert weights.accuracies([network.genotype], full=True) == [network.accuracy]
@@ -134,7 +134,9 @@ def test_hypervolume_and_gaps_by_hand() -> None:
     own = _trial("own", 0, [(0.8, 0.5), (0.9, 1.0)])
     other = _trial("random", 0, [(0.9, 1.0)])
     better = _trial("random", 1, [(1.0, 0.0)])
-    comparison = Comparison("latency", "ms", (0.5, 2.0), (own, other, better, _trial("own", 1, [(0.4, 0.1)])), {})
+    comparison = StrategyComparison(
+        "latency", "ms", (0.5, 2.0), (own, other, better, _trial("own", 1, [(0.4, 0.1)])), {}
+    )
     # (0.1, 1.0) dominates 0.4 x 1.0; (0.2, 0.5) adds 0.3 x 0.5: of 1.0 in all.
     assert comparison.final(own) == pytest.approx(0.4 + 0.15)
     assert comparison.final(other) == pytest.approx(0.4)
@@ -142,7 +144,7 @@ def test_hypervolume_and_gaps_by_hand() -> None:
     # Worse than the reference in error: nothing is dominated.
     assert comparison.gaps("random") == pytest.approx([0.15, -1.0])
     assert own.generations[0].spread == pytest.approx(2.0)
-    assert Comparison.from_dict(json.loads(json.dumps(comparison.to_dict()))) == comparison
+    assert StrategyComparison.from_dict(json.loads(json.dumps(comparison.to_dict()))) == comparison
 
 
 def test_the_command_prints_the_comparison(searched: tuple[RunFolder, SearchPlan]) -> None:
@@ -155,7 +157,7 @@ def test_the_command_prints_the_comparison(searched: tuple[RunFolder, SearchPlan
     assert f"{comparison.final(comparison.of('random')[0]):.4f}" in result.output
     assert f"{comparison.gaps('random')[0]:+.4f}" in result.output
     told = json.loads(CliRunner().invoke(main, [*asked, "--against", "random", "--json"]).stdout)
-    assert Comparison.from_dict(told) == comparison
+    assert StrategyComparison.from_dict(told) == comparison
 
 
 def test_one_flag_of_the_search_does_it_all(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -179,9 +179,9 @@ def test_it_is_trained_again_when_a_setting_is_another(
     recipe = Recipe(epochs=1, batch_size=80)
     run = begin(tmp_path / "run", images, recipe=recipe)
     train_run(run, data=DataSource(str(images)), jobs=1)
-    heard: list[str] = []
-    train_run(run, data=DataSource(str(images)), jobs=1, heard=lambda name, *_: heard.append(name), **changes)
-    assert bool(heard) is again
+    progress: list[str] = []
+    train_run(run, data=DataSource(str(images)), jobs=1, progress=lambda name, *_: progress.append(name), **changes)
+    assert bool(progress) is again
 
 
 class Killed(Exception):
@@ -197,10 +197,10 @@ def test_an_unfinished_training_of_other_settings_begins_anew_and_says_so(tmp_pa
     data = DataSource(str(images))
     run = begin(tmp_path / "run", images)
     with pytest.raises(Killed):
-        train_run(run, data=data, jobs=1, heard=stop)
+        train_run(run, data=data, jobs=1, progress=stop)
     said: list[str] = []
     recipe = replace(RECIPE, epochs=1)
-    train_run(run, data=data, jobs=1, recipe=recipe, say=said.append)
+    train_run(run, data=data, jobs=1, recipe=recipe, log=said.append)
     assert len(said) == 1
     assert said[0].endswith("is of a training with recipe.epochs = 7, not 1: begins anew")
     other = begin(tmp_path / "other", images, recipe=recipe)
@@ -224,18 +224,18 @@ def test_workers_tell_what_they_do_and_go_on_too(tmp_path: Path, images: Path) -
     recipe = replace(RECIPE, epochs=3)
     run = begin(tmp_path / "run", images, networks=2, recipe=recipe)
     with pytest.raises(Killed):
-        train_run(run, data=data, top=2, jobs=1, heard=stop)
+        train_run(run, data=data, top=2, jobs=1, progress=stop)
     said: list[str] = []
-    heard: dict[str, list[int]] = {}
+    progress: dict[str, list[int]] = {}
     train_run(
         run,
         data=data,
         top=2,
         jobs=2,
-        heard=lambda name, done, _total: heard.setdefault(name, []).append(done),
-        say=said.append,
+        progress=lambda name, done, _total: progress.setdefault(name, []).append(done),
+        log=said.append,
     )
     # 128 images are trained on: 4 steps an epoch.
     assert said == ["net-1: goes on after epoch 2"]
-    assert {name: steps[-1] for name, steps in heard.items()} == {"net-1": 12, "net-2": 12}
-    assert all(steps == sorted(steps) for steps in heard.values())
+    assert {name: steps[-1] for name, steps in progress.items()} == {"net-1": 12, "net-2": 12}
+    assert all(steps == sorted(steps) for steps in progress.values())

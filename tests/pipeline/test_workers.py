@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from cars_hw.pipeline.workers import Heard, Said
+from cars_hw.pipeline.workers import Log, Progress
 
 SLEEPERS = """
 import sys
@@ -20,7 +20,7 @@ if __name__ == "__main__":
 """
 
 
-def sleep(path: Path, heard: Heard, say: Said) -> None:
+def sleep(path: Path, progress: Progress, log: Log) -> None:
     """Say who works, and work for longer than any test."""
     path.with_suffix(".new").write_text(str(os.getpid()))
     path.with_suffix(".new").rename(path)

@@ -14,12 +14,12 @@ from cars_hw.report.page import page
 from cars_hw.report.plot import Frame
 from cars_hw.report.sections.baselines import verdict
 from cars_hw.space.search_space import SearchSpace
-from cars_hw.studies.baselines import Comparison, Generation, Trained, Trial
+from cars_hw.studies.baselines import Generation, StrategyComparison, Trained, Trial
 
 PLAIN = Frame(width=130, height=120, left=20, right=10, top=10, bottom=10)
 
 
-def comparison() -> Comparison:
+def comparison() -> StrategyComparison:
     genotype = SearchSpace().sample(np.random.default_rng(0))
 
     def trial(strategy: str, seed: int, accuracy: float, reach: float) -> Trial:
@@ -32,7 +32,7 @@ def comparison() -> Comparison:
         trial("random", 0, 0.85, 0.1),
         trial("random", 1, 0.85, 0.1),
     )
-    return Comparison("latency on fake", "ms", (0.2, 0.5), trials, {"epochs": 3})
+    return StrategyComparison("latency on fake", "ms", (0.2, 0.5), trials, {"epochs": 3})
 
 
 def test_the_verdict_counts_seeds() -> None:

@@ -94,11 +94,11 @@ def test_the_answer_comes_first_with_its_file(run: RunFolder) -> None:
 
 def test_a_model_is_chosen_among_those_that_kept_to_the_budget(run: RunFolder) -> None:
     rows = [row("a", 1.0, 0.8), row("b", 2.0, 0.9), row("c", 3.0, 0.95, False), row("d", 0.5, 0.99, None, "other")]
-    facts = replace(gather(run), verified=tuple(rows))
-    assert best_model(facts) == rows[1]
+    report_data = replace(gather(run), verified=tuple(rows))
+    assert best_model(report_data) == rows[1]
     # What exceeds one budget is not the answer on another device either.
-    assert best_model(replace(facts, verified=(*rows, row("b", 1.0, 0.9, False, "other")))) == rows[0]
-    assert best_model(replace(facts, verified=(rows[2],))) is None
+    assert best_model(replace(report_data, verified=(*rows, row("b", 1.0, 0.9, False, "other")))) == rows[0]
+    assert best_model(replace(report_data, verified=(rows[2],))) is None
 
 
 def test_of_two_models_the_faster_and_better_one_is_offered() -> None:
@@ -133,15 +133,19 @@ def test_what_files_say_cannot_break_out(make_run: MakeRun, tmp_path: Path) -> N
 
 
 def test_the_population_is_drawn_over_every_cost_of_the_search(run: RunFolder) -> None:
-    facts = gather(run)
-    alone = population.section(facts)
-    assert alone.count("The population of every generation: accuracy by") == 2  # for a desk, and for a telephone
+    report_data = gather(run)
+    standalone = population.section(report_data)
+    assert (
+        standalone.count("The population of every generation: accuracy by") == 2
+    )  # for a desk, and for a telephone
     history = [
         {**one, "population": [{**member, "costs": [*member["costs"], 0.5, 7.0]} for member in one["population"]]}
-        for one in facts.history
+        for one in report_data.history
     ]
     costs = ["multiply-adds", "parameters"]
-    several = replace(facts, history=tuple(history), configuration={**facts.configuration, "costs": costs})
+    several = replace(
+        report_data, history=tuple(history), configuration={**report_data.configuration, "costs": costs}
+    )
     assert [(cost.title, cost.index) for cost in several.minimised] == [
         ("predicted latency on fake", 0),
         ("multiply-adds", 1),
@@ -153,7 +157,10 @@ def test_the_population_is_drawn_over_every_cost_of_the_search(run: RunFolder) -
         assert drawn.count(f"{cost}, M: median, range, by generation") == 1
     # Without a table the first count is the first plot.
     counted = replace(
-        several, budgets=(), history=facts.history, configuration={**facts.configuration, "costs": costs[:1]}
+        several,
+        budgets=(),
+        history=report_data.history,
+        configuration={**report_data.configuration, "costs": costs[:1]},
     )
     assert [(cost.title, cost.index) for cost in counted.minimised] == [("multiply-adds", 0)]
     assert "accuracy by multiply-adds, M" in population.section(counted)
@@ -224,8 +231,8 @@ def test_what_no_option_says_is_said(table: LatencyTable, make_run: MakeRun) -> 
     assert any("sessions = 1" in note for note in step.notes)
     other = replace(table, precision="int8", threads=2, plan={**table.plan, "seed": 7})
     assert "--precision int8 --threads 2 --calibration 8 --seed 7" in profile(other).commands[0]
-    facts = gather(make_run("elsewhere", data="photos"))
-    (search,) = (step for step in steps(facts) if step.title == "Search")
+    report_data = gather(make_run("elsewhere", data="photos"))
+    (search,) = (step for step in steps(report_data) if step.title == "Search")
     assert any("--data-root" in note for note in search.notes)
 
 
@@ -243,10 +250,10 @@ def test_a_network_that_was_trained_beside_the_front_is_there_too(make_run: Make
     cells = run.front()[3].genotype
     beside = replace(trained, name="genotype-1", genotype=Genotype(cells.normal, trained.genotype.reduce))
     run.write_trained(beside)
-    facts = gather(run)
-    assert [candidate.name for candidate in facts.candidates][-1] == "genotype-1"
-    assert 'id="genotype-1"' in page(facts)
-    commands = [command for step in steps(facts) for command in step.commands]
+    report_data = gather(run)
+    assert [candidate.name for candidate in report_data.candidates][-1] == "genotype-1"
+    assert 'id="genotype-1"' in page(report_data)
+    commands = [command for step in steps(report_data) for command in step.commands]
     assert "cars-hw train beside-again --top 3" in commands
     assert shlex.join(["cars-hw", "train", "beside-again", "--genotype", beside.genotype.to_darts()]) in commands
 

@@ -31,7 +31,7 @@ KNOWN = {
     "gpu_precision_loss_allowed": "true",
     "use_nnapi": "false",
 }
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 def main(folder: str, slower: float) -> None:
@@ -59,18 +59,18 @@ def answer(connected: socket.socket, slower: float) -> None:
         os.sched_setaffinity(0, asked["cores"])
         os.chdir(asked["folder"])
 
-        def say(line: str) -> None:
+        def log(line: str) -> None:
             connected.sendall(line.encode() + b"\n")
 
         try:
-            status = run(asked["arguments"], slower, say)
+            status = run(asked["arguments"], slower, log)
         except BrokenPipeError:
             os._exit(1)
         connected.sendall(b"\0%d" % status)
     os._exit(0)
 
 
-def run(arguments: list[str], slower: float, say: Say) -> int:
+def run(arguments: list[str], slower: float, log: Log) -> int:
     """Run a model as the flags say, print the tool's lines, and return its exit status."""
     flags = dict(KNOWN)
     unknown = []
@@ -81,27 +81,27 @@ def run(arguments: list[str], slower: float, say: Say) -> int:
         else:
             unknown.append(argument)
     if unknown:
-        say(f"WARNING: Unconsumed cmdline flags: {' '.join(unknown)}")
-    say("INFO: STARTING!")
-    say(f"INFO: Graph: [{flags['graph']}]")
+        log(f"WARNING: Unconsumed cmdline flags: {' '.join(unknown)}")
+    log("INFO: STARTING!")
+    log(f"INFO: Graph: [{flags['graph']}]")
     began = micros()
     try:
         loaded = Interpreter(model_path=flags["graph"], num_threads=int(flags["num_threads"]))
         loaded.allocate_tensors()
     except (ValueError, RuntimeError) as error:
-        say(f"ERROR: {error}")
-        say(f"ERROR: Failed to load model {flags['graph']}")
+        log(f"ERROR: {error}")
+        log(f"ERROR: Failed to load model {flags['graph']}")
         return 1
-    say(f"INFO: Loaded model {flags['graph']}")
+    log(f"INFO: Loaded model {flags['graph']}")
     for delegate in ("gpu", "nnapi"):
         if flags[f"use_{delegate}"] == "true":
             named = delegate.upper()
-            say(
+            log(
                 f"INFO: Though {named} delegate is explicitly applied, the model graph will not be executed by "
                 "the delegate."
             )
     if flags["use_xnnpack"] == "true":
-        say(
+        log(
             "INFO: Explicitly applied XNNPACK delegate, and the model graph will be completely executed by the "
             "delegate."
         )
@@ -109,14 +109,14 @@ def run(arguments: list[str], slower: float, say: Say) -> int:
     for detail in loaded.get_input_details():
         loaded.set_tensor(detail["index"], drawn(detail, rng))
     initialised = micros() - began
-    say(f"INFO: Initialized session in {initialised / 1e3:g}ms.")
+    log(f"INFO: Initialized session in {initialised / 1e3:g}ms.")
     first = timed(loaded.invoke, slower)
     times = [first, *several(loaded, flags, "warmup_runs", "warmup_min_secs", slower, first)]
-    say(f"INFO: {line(times)}")
+    log(f"INFO: {line(times)}")
     warm = float(np.mean(times))
     times = several(loaded, flags, "num_runs", "min_secs", slower, 0)
-    say(f"INFO: {line(times)}")
-    say(
+    log(f"INFO: {line(times)}")
+    log(
         f"INFO: Inference timings in us: Init: {initialised}, First inference: {first}, "
         f"Warmup (avg): {warm:.6g}, Inference (avg): {np.mean(times):.6g}"
     )

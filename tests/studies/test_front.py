@@ -25,12 +25,12 @@ from cars_hw.errors import InputError, RunError
 from cars_hw.nn.network import Network
 from cars_hw.pipeline.plan import DataSource, SearchPlan, configuration
 from cars_hw.pipeline.run_folder import RunFolder, TrainedNetwork
-from cars_hw.pipeline.workers import Heard, Said
+from cars_hw.pipeline.workers import Log, Progress
 from cars_hw.space.network_spec import NetworkSpec, Shape
 from cars_hw.space.zoo import resolve
 from cars_hw.studies import published_front as front
 from cars_hw.studies import reference_training
-from cars_hw.studies.front_membership import Comparison, Contestant, ranked
+from cars_hw.studies.front_membership import Contestant, FrontComparison, ranked
 from cars_hw.studies.published_front import compare_front
 from cars_hw.studies.reference_training import References, train_references
 from cars_hw.studies.references import make, write_onnx
@@ -81,14 +81,14 @@ def test_a_network_is_dominated_by_who_is_as_good_and_better_in_one() -> None:
 
 def test_what_was_trained_otherwise_and_what_was_left_out_is_said() -> None:
     alike = [contestant("one", 0.9, 3.0), contestant("two", 0.7, 1.0)]
-    assert Comparison("ort", {}, ranked(alike)).remarks() == [
+    assert FrontComparison("ort", {}, ranked(alike)).remarks() == [
         "On the front over accuracy and latency on ort: two, one; 2 of the run's 2 networks are on it."
     ]
     other = replace(alike[0], training="9 epochs from shared weights", origin="zoo")
-    told = Comparison("litert", {}, ranked([other, alike[1]]), ("ResNet-18",)).remarks()
+    told = FrontComparison("litert", {}, ranked([other, alike[1]]), ("ResNet-18",)).remarks()
     assert told[0].endswith("1 of the run's 1 networks are on it.")
     assert "Not all were trained alike" in told[1]
-    busy = Comparison(
+    busy = FrontComparison(
         "ort", {}, ranked([replace(alike[0], spread=0.051), replace(alike[1], spread=0.05)])
     ).remarks()
     assert busy[1:] == ["one (by 5%): sessions differ; more --sessions give better figures."]
@@ -149,28 +149,28 @@ def test_references_trained_side_by_side_are_those_trained_one_by_one(
         seed=0,
         device="cpu",
         jobs=1,
-        heard=lambda *step: heard.append(step),
-        say=lambda _line: None,
+        progress=lambda *step: progress.append(step),
+        log=lambda _line: None,
     )
-    heard: list[tuple[str, int, int]] = []
+    progress: list[tuple[str, int, int]] = []
 
-    def in_turn(work: Callable[..., None], tasks: Sequence[Any], jobs: int, *told: Heard | Said) -> None:
+    def in_turn(work: Callable[..., None], tasks: Sequence[Any], jobs: int, *told: Progress | Log) -> None:
         """Do what workers do, with what reaches them, in this process."""
         assert (len(tasks), jobs) == (2, 2)
         for task in pickle.loads(pickle.dumps(tasks)):  # noqa: S301 -- its own
             work(task, *told)
 
     monkeypatch.setattr(reference_training, "side_by_side", in_turn)
-    alone, together = (
+    standalone, together = (
         train_references(models, TINY, tmp_path / str(jobs), replace(settings, jobs=jobs)) for jobs in (1, 2)
     )
-    assert [name for name, _, _ in alone] == list(models)
-    for (_, network, accuracy), (_, other, as_accurate) in zip(alone, together, strict=True):
+    assert [name for name, _, _ in standalone] == list(models)
+    for (_, network, accuracy), (_, other, as_accurate) in zip(standalone, together, strict=True):
         assert accuracy == as_accurate
         for name, value in network.state_dict().items():
             assert torch.equal(value, other.state_dict()[name]), name
     # 96 training images of 120, a fifth of them held out: three steps.
-    assert [step for step in heard if step[1] == step[2]] == [(name, 3, 3) for name in models] * 2
+    assert [step for step in progress if step[1] == step[2]] == [(name, 3, 3) for name in models] * 2
     assert sorted(path.name for path in (tmp_path / "2").glob("*.*")) == [
         "one.json",
         "one.pt",
@@ -237,7 +237,7 @@ def test_any_module_is_trained_as_a_network_is(images: Path) -> None:
         nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), data, replace(RECIPE, ema=0.5), seed=0
     )
     averaged.run_epoch()
-    assert averaged.judged is not averaged.network
+    assert averaged.evaluated is not averaged.network
 
 
 def test_an_exported_network_computes_what_torch_does(tmp_path: Path) -> None:

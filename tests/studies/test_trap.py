@@ -144,7 +144,7 @@ def test_searches_and_curves_are_written_and_not_done_again(
 def test_side_by_side_it_comes_to_the_same(plan: SearchPlan, tmp_path: Path) -> None:
     names: set[str] = set()
     found = small_model_trap(
-        plan, tmp_path / "two", protections=("size",), jobs=2, heard=lambda name, *_: names.add(name)
+        plan, tmp_path / "two", protections=("size",), jobs=2, progress=lambda name, *_: names.add(name)
     )
     assert found == small_model_trap(plan, tmp_path / "one", protections=("size",), jobs=1)
     assert {"none-0, generations", "size-0, generations", "small", "large"} <= names
@@ -171,7 +171,7 @@ def test_a_killed_training_goes_on_to_the_same_curve(
         learning_curve("one", genotype, training, tmp_path / "killed")
     monkeypatch.setattr(NetworkTraining, "run_epoch", epoch)
     said: list[str] = []
-    again = learning_curve("one", genotype, training, tmp_path / "killed", say=said.append)
+    again = learning_curve("one", genotype, training, tmp_path / "killed", log=said.append)
     assert again == whole
     assert said == ["one: goes on after epoch 1"]
     assert not (tmp_path / "killed" / "one.pt").exists()

@@ -8,7 +8,7 @@ import torch
 from processes import run_by_two
 from two_processes_network import trained
 
-from cars_hw.training.process_group import ALONE
+from cars_hw.training.process_group import SINGLE_PROCESS
 
 
 def test_two_processes_train_one_network(tmp_path: Path) -> None:
@@ -19,6 +19,6 @@ def test_two_processes_train_one_network(tmp_path: Path) -> None:
         for name, value in first[case].items():
             assert torch.equal(value, second[case][name]), f"{case}: {name}"
     # Without batch normalisation, which sees the images of its own process, they are those of one process.
-    for name, value in trained(ALONE, normalised=False).items():
+    for name, value in trained(SINGLE_PROCESS, normalised=False).items():
         torch.testing.assert_close(first["plain"][name], value, rtol=1e-4, atol=1e-6)
     assert not torch.equal(first["normalised"]["classifier.weight"], first["plain"]["classifier.weight"])

@@ -17,7 +17,7 @@ from cars_hw.nn.network import Network
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.training.checkpoints import TrainingCheckpoint
-from cars_hw.training.process_group import Ranks
+from cars_hw.training.process_group import ProcessGroup
 from cars_hw.training.standalone import NetworkTraining, accuracy_on, hold_out, train_network
 
 SPEC = NetworkSpec(4, 3, (12, 12), 1, classes=3)
@@ -44,15 +44,15 @@ def train(recipe: Recipe, seed: int = 0, auxiliary: bool = False) -> tuple[Netwo
 
 
 def test_a_network_learns_what_can_be_told_apart() -> None:
-    heard: list[tuple[int, int]] = []
+    progress: list[tuple[int, int]] = []
     torch.manual_seed(0)
     network = Network(SPEC, GENOTYPE)
     recipe = Recipe(epochs=5, batch_size=24, learning_rate=0.1, crop_padding=0)
-    result = train_network(network, DATA, recipe, seed=0, progress=lambda *step: heard.append(step))
+    result = train_network(network, DATA, recipe, seed=0, progress=lambda *step: progress.append(step))
     assert result.accuracy > 0.9
     # 240 images are 10 steps an epoch.
-    assert heard == sorted(heard)
-    assert set(heard) == {(step, 50) for step in range(51)}
+    assert progress == sorted(progress)
+    assert set(progress) == {(step, 50) for step in range(51)}
     assert accuracy_on(network, DATA.test, DATA) == result.accuracy
     assert (result.best_epoch, result.held_out_accuracy, result.last) == (5, None, None)
     assert not network.training
@@ -174,7 +174,7 @@ def test_the_moving_average_is_that_of_the_weights_after_every_step() -> None:
         expected = seen[0][name]
         for weights in seen[1:]:
             expected = 0.75 * expected + 0.25 * weights[name]
-        torch.testing.assert_close(training.judged.state_dict()[name], expected)
+        torch.testing.assert_close(training.evaluated.state_dict()[name], expected)
         # It is what training leaves behind.
         torch.testing.assert_close(training.network.state_dict()[name], expected)
 
@@ -186,18 +186,18 @@ def test_what_is_held_out_is_never_trained_on() -> None:
     data = DataBundle("shades", Dataset(shades, torch.arange(240) % 3), test, ("a", "b", "c"), (0.0,), (1.0,))
     network = Network(SPEC, GENOTYPE)
     trained: list[int] = []
-    judged: list[int] = []
+    evaluated: list[int] = []
     forward = network.forward_with_auxiliary
 
     def watch(images: Tensor) -> tuple[Tensor, Tensor | None]:
         shade = (255 * images.mean(dim=(1, 2, 3))).round().int().tolist()
-        (trained if network.training else judged).extend(shade)
+        (trained if network.training else evaluated).extend(shade)
         return forward(images)
 
     network.forward_with_auxiliary = watch  # type: ignore[method-assign]
     recipe = Recipe(epochs=3, batch_size=24, crop_padding=0, hold_out=0.25)
     train_network(network, data, recipe, seed=1)
-    held = set(judged) - {250}
+    held = set(evaluated) - {250}
     assert len(held) == 60
     assert [sum(shade % 3 == label for shade in held) for label in range(3)] == [20, 20, 20]
     assert held.isdisjoint(trained)
@@ -249,11 +249,13 @@ def test_a_loss_that_is_no_number_ends_the_training_and_is_not_kept(tmp_path: Pa
 
 def test_batches_that_are_too_small_for_so_many_processes_are_refused() -> None:
     with pytest.raises(InputError, match="a batch of 6 images cannot be shared by 4 processes: each needs 2"):
-        NetworkTraining(fresh(EVERYTHING), DATA, Recipe(epochs=1, batch_size=6), seed=0, ranks=Ranks(0, 4))
+        NetworkTraining(
+            fresh(EVERYTHING), DATA, Recipe(epochs=1, batch_size=6), seed=0, process_group=ProcessGroup(0, 4)
+        )
 
 
 def test_a_last_batch_that_processes_cannot_share_is_left_out() -> None:
     # 240 images in batches of 79 leave 3.
     recipe = Recipe(epochs=1, batch_size=79)
     assert NetworkTraining(fresh(recipe), DATA, recipe, seed=0).steps == 4
-    assert NetworkTraining(fresh(recipe), DATA, recipe, seed=0, ranks=Ranks(0, 2)).steps == 3
+    assert NetworkTraining(fresh(recipe), DATA, recipe, seed=0, process_group=ProcessGroup(0, 2)).steps == 3

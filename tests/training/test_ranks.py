@@ -9,26 +9,26 @@ import torch
 from processes import run_by_two
 from two_processes import trained
 
-from cars_hw.training.process_group import ALONE, Ranks, joined, launched, restarted
+from cars_hw.training.process_group import SINGLE_PROCESS, ProcessGroup, joined, launched, restarted
 
 
 def test_one_process_is_alone_and_exchanges_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    with joined("cpu") as ranks:
-        assert ranks is ALONE
+    with joined("cpu") as process_group:
+        assert process_group is SINGLE_PROCESS
     assert launched() == 1
-    assert ranks.leads
-    assert ranks.share([1, 2, 3]) == [1, 2, 3]
-    assert ranks.gather([0.25, 0.5], 2) == [0.25, 0.5]
-    assert ranks.broadcast(b"x") == b"x"
-    assert ranks.add(torch.tensor(3.0)) == 3.0
+    assert process_group.leads
+    assert process_group.share([1, 2, 3]) == [1, 2, 3]
+    assert process_group.gather([0.25, 0.5], 2) == [0.25, 0.5]
+    assert process_group.broadcast(b"x") == b"x"
+    assert process_group.add(torch.tensor(3.0)) == 3.0
 
 
 def test_shares_are_disjoint_and_everything() -> None:
     items = list(range(7))
-    shares = [Ranks(rank, 3).share(items) for rank in range(3)]
+    shares = [ProcessGroup(rank, 3).share(items) for rank in range(3)]
     assert [list(share) for share in shares] == [[0, 3, 6], [1, 4], [2, 5]]
-    assert [Ranks(rank, 3).leads for rank in range(3)] == [True, False, False]
+    assert [ProcessGroup(rank, 3).leads for rank in range(3)] == [True, False, False]
 
 
 def test_a_restart_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,7 +40,7 @@ def test_a_restart_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_two_processes_train_and_judge_as_one_does(tmp_path: Path) -> None:
     first, second = run_by_two(Path(__file__).with_name("two_processes.py"), tmp_path)
-    weights, accuracies = trained(ALONE)
+    weights, accuracies = trained(SINGLE_PROCESS)
     assert first["world"] == 2
     changed = 0
     for name, value in weights.supernet.state_dict().items():

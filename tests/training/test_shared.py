@@ -118,10 +118,10 @@ def test_accuracy_counts_hits_with_each_batch_s_own_statistics() -> None:
 def test_threads_share_the_genotypes_out_and_change_no_accuracy() -> None:
     weights = make_weights()
     chosen = genotypes(6)
-    alone = weights.accuracies(chosen)
+    standalone = weights.accuracies(chosen)
     torch.set_num_threads(2)
     try:
-        assert weights.accuracies(chosen) == alone
+        assert weights.accuracies(chosen) == standalone
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(1)

@@ -13,7 +13,7 @@ from cars_hw.data import load
 from cars_hw.nn.supernet import SuperNet
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
-from cars_hw.training.process_group import ALONE, Ranks, joined
+from cars_hw.training.process_group import SINGLE_PROCESS, ProcessGroup, joined
 from cars_hw.training.shared_weights import SuperNetWeights
 
 STEPS = 20
@@ -21,13 +21,15 @@ STEPS = 20
 SPEC = NetworkSpec(4, 3, (12, 12), 1)
 
 
-def trained(ranks: Ranks) -> tuple[SuperNetWeights, list[float]]:
+def trained(process_group: ProcessGroup) -> tuple[SuperNetWeights, list[float]]:
     """Return weights after :data:`STEPS` steps of three architectures each, and what they make of seven."""
     torch.manual_seed(0)
     settings = SharedTraining(batch_size=16, architectures=3, evaluation_images=100, evaluation_batch=50)
     data = load("fashion-mini", resolution=SPEC.resolution)
     # In single precision a rounding that turns a ReLU or a maximum the other way grows a hundredfold in ten steps.
-    weights = SuperNetWeights(SuperNet(SPEC).double(), data, settings, epochs=4, seed=0, ranks=ranks)
+    weights = SuperNetWeights(
+        SuperNet(SPEC).double(), data, settings, epochs=4, seed=0, process_group=process_group
+    )
     rng, space = np.random.default_rng(0), SearchSpace()
     batches = weights.batches.epoch(weights.generator)
     for _ in range(STEPS):
@@ -40,17 +42,17 @@ def trained(ranks: Ranks) -> tuple[SuperNetWeights, list[float]]:
 def main(folder: Path) -> None:
     """Train, and write down this process's weights and what it was told by the others."""
     torch.set_num_threads(1)
-    with joined("cpu") as ranks:
-        weights, accuracies = trained(ranks)
-        said = ranks.broadcast(b"hello" if ranks.leads else None)
-        added = ranks.add(torch.tensor([1.0, float(ranks.rank)]))
+    with joined("cpu") as process_group:
+        weights, accuracies = trained(process_group)
+        said = process_group.broadcast(b"hello" if process_group.leads else None)
+        added = process_group.add(torch.tensor([1.0, float(process_group.rank)]))
         found = {
             "state": weights.supernet.state_dict(),
             "accuracies": torch.tensor(accuracies, dtype=torch.float64),
             "added": added,
         }
-        torch.save(found | {"said": list(said), "world": ranks.world}, folder / f"{ranks.rank}.pt")
-    assert ranks != ALONE
+        torch.save(found | {"said": list(said), "world": process_group.world}, folder / f"{process_group.rank}.pt")
+    assert process_group != SINGLE_PROCESS
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from cars_hw.data import DataBundle, Dataset
 from cars_hw.nn.network import Network
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
-from cars_hw.training.process_group import ALONE, Ranks, joined
+from cars_hw.training.process_group import SINGLE_PROCESS, ProcessGroup, joined
 from cars_hw.training.standalone import train_network
 
 SPEC = NetworkSpec(4, 3, (12, 12), 1, classes=3)
@@ -41,13 +41,13 @@ def without_normalisation(module: nn.Module) -> None:
         without_normalisation(child)
 
 
-def trained(ranks: Ranks, *, normalised: bool, recipe: Recipe = RECIPE) -> dict[str, Tensor]:
+def trained(process_group: ProcessGroup, *, normalised: bool, recipe: Recipe = RECIPE) -> dict[str, Tensor]:
     """Return the weights after training; every process begins with others, and the leading one's count."""
-    torch.manual_seed(ranks.rank)
+    torch.manual_seed(process_group.rank)
     network = Network(SPEC, SearchSpace().sample(np.random.default_rng(4)), auxiliary=recipe.auxiliary > 0)
     if not normalised:
         without_normalisation(network)
-    train_network(network, DATA, recipe, seed=0, ranks=ranks)
+    train_network(network, DATA, recipe, seed=0, process_group=process_group)
     return network.state_dict()
 
 
@@ -55,15 +55,15 @@ def main(folder: Path) -> None:
     """Train, and write down this process's weights."""
     torch.set_num_threads(1)
     varied = Recipe(epochs=2, batch_size=24, drop_path=0.5, auxiliary=0.4, ema=0.5, hold_out=0.2, cutout=3)
-    with joined("cpu") as ranks:
+    with joined("cpu") as process_group:
         found = {
-            "world": ranks.world,
-            "plain": trained(ranks, normalised=False),
-            "normalised": trained(ranks, normalised=True),
-            "varied": trained(ranks, normalised=True, recipe=varied),
+            "world": process_group.world,
+            "plain": trained(process_group, normalised=False),
+            "normalised": trained(process_group, normalised=True),
+            "varied": trained(process_group, normalised=True, recipe=varied),
         }
-        torch.save(found, folder / f"{ranks.rank}.pt")
-    assert ranks != ALONE
+        torch.save(found, folder / f"{process_group.rank}.pt")
+    assert process_group != SINGLE_PROCESS
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from cars_hw.devices.remote import Answer, last_words
+from cars_hw.devices.remote import Answer, last_lines
 from cars_hw.errors import (
     ConnectionLostError,
     DeviceError,
@@ -26,7 +26,7 @@ from cars_hw.errors import (
     UsbHeldError,
 )
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 CONNECT_S: Final = 10.0
 AUTHORISE_S: Final = 60.0
@@ -88,7 +88,7 @@ class UsbPhone(NamedTuple):
 class AdbShell:
     """A shell on the phone at ``address``; see :class:`cars_hw.devices.remote.RemoteShell`.
 
-    ``keys`` is the folder with this computer's key, which is made there if there is none. ``say`` hears what a
+    ``keys`` is the folder with this computer's key, which is made there if there is none. ``log`` hears what a
     person has to do meanwhile.
     """
 
@@ -97,13 +97,13 @@ class AdbShell:
         address: Address,
         *,
         keys: Path = KEYS,
-        say: Say | None = None,
+        log: Log | None = None,
         connect_s: float = CONNECT_S,
         authorise_s: float = AUTHORISE_S,
     ) -> None:
         self._address = address
         self._keys = keys.expanduser()
-        self._say = say or to_stderr
+        self._log = log or to_stderr
         self._connect_s = connect_s
         self._authorise_s = authorise_s
         self._device: Any = None
@@ -169,7 +169,7 @@ class AdbShell:
         output, found, status = said.replace("\r\n", "\n").rpartition(f"\n{_STATUS} ")
         if not found or not status.strip().isdecimal():
             self.close()
-            raise ConnectionLostError(f"{self.where} stopped in the middle of an answer: {last_words(said)}")
+            raise ConnectionLostError(f"{self.where} stopped in the middle of an answer: {last_lines(said)}")
         return Answer(output, int(status))
 
     def lines(self, command: str, idle_s: float) -> Iterator[str]:
@@ -224,7 +224,7 @@ class AdbShell:
 
     def _ask(self, _device: object) -> None:
         self._asked = True
-        self._say(
+        self._log(
             f'{self.where} asks "Allow USB debugging?" on its screen: unlock it, tick "Always allow from this '
             f'computer" and tap "Allow". Waiting for up to {self._authorise_s:.0f} s.'
         )
@@ -269,7 +269,7 @@ class AdbShell:
                 f"{self._address.port}"
             )
         return OfflineError(
-            f"{self.where} does not answer ({last_words(said)}); unlock it, turn USB debugging off and on again, "
+            f"{self.where} does not answer ({last_lines(said)}); unlock it, turn USB debugging off and on again, "
             "or plug it in again"
         )
 
@@ -279,7 +279,7 @@ class AdbShell:
             return DeviceStateError(f"{self.where} has no room left; free some storage and try again")
         kind = type(error).__name__
         if kind in ("PushFailedError", "AdbCommandFailureException"):
-            return DeviceError(f"{self.where} refuses a file: {last_words(said)}")
+            return DeviceError(f"{self.where} refuses a file: {last_lines(said)}")
         if "imeout" in kind or "imed out" in said or "LIBUSB_ERROR_TIMEOUT" in said:
             return SilenceError(f"{self.where} has been silent for too long")
         return ConnectionLostError(f"the connection to {self.where} broke ({kind})")

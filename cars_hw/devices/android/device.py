@@ -25,7 +25,7 @@ from cars_hw.devices.remote import (
     ScriptEndedError,
     Session,
     ended,
-    last_words,
+    last_lines,
     script,
 )
 from cars_hw.errors import (
@@ -120,7 +120,7 @@ class AndroidDevice:
         *,
         delegate: Delegate = "cpu",
         runner: Path | None = None,
-        say: Callable[[str], None],
+        log: Callable[[str], None],
         cool_down_s: float = COOL_DOWN_S,
         return_s: float = RETURN_S,
         time_limit_s: float = 120.0,
@@ -136,7 +136,7 @@ class AndroidDevice:
         self._threads = threads
         self._delegate: Delegate = delegate
         self._runner = runner
-        self._say = say
+        self._log = log
         self._cool_down_s = cool_down_s
         self._return_s = return_s
         self._time_limit_s = time_limit_s
@@ -233,7 +233,7 @@ class AndroidDevice:
                 self._look()
             self._shell.call(f"cd {HERE} 2>/dev/null || exit 0\n{self._make_way()}\n{_RESTORE}\nrm -rf {HERE}")
         except DeviceError as error:
-            self._say(f"{self._shell.where} could not be tidied up ({error}); on the phone remove {HERE}")
+            self._log(f"{self._shell.where} could not be tidied up ({error}); on the phone remove {HERE}")
         finally:
             self._pushed.clear()
             self._disconnect()
@@ -280,7 +280,7 @@ class AndroidDevice:
                     "out of its case, put it in the shade, and go on with --resume"
                 )
             if not told:
-                self._say(
+                self._log(
                     f"{self._shell.where} is hot ({state.describe()}); waiting for up to {self._cool_down_s:.0f} s"
                 )
                 told = True
@@ -394,7 +394,7 @@ class AndroidDevice:
         if ran.status != 0:
             raise RunnerError(
                 f"{self.name}: benchmark_model cannot run {model}: {benchmark_model.why(ran.output, ran.status)}: "
-                f"{last_words(ran.output)}"
+                f"{last_lines(ran.output)}"
             )
         try:
             timed = benchmark_model.parse(ran.output)
@@ -402,7 +402,7 @@ class AndroidDevice:
             unknown = benchmark_model.complaints(ran.output)
             hint = f"; it does not know {', '.join(unknown)}" if unknown else ""
             raise RunnerError(
-                f"{self.name}: benchmark_model on {model}: {error}{hint}: {last_words(ran.output)}"
+                f"{self.name}: benchmark_model on {model}: {error}{hint}: {last_lines(ran.output)}"
             ) from error
         if self._delegate != "cpu" and timed.delegated != "all":
             how = {"part": "takes only a part of", "none": "does not take"}.get(
@@ -421,7 +421,7 @@ class AndroidDevice:
             ConnectionLostError: the phone did not come back, or another one did.
         """
         self._disconnect()
-        self._say(f"{error}; waiting for up to {self._return_s:.0f} s for it to come back")
+        self._log(f"{error}; waiting for up to {self._return_s:.0f} s for it to come back")
         deadline = time.monotonic() + self._return_s
         while True:
             try:
@@ -443,7 +443,7 @@ class OtherPhoneError(DeviceError):
     """Another phone is at the address than was before."""
 
 
-def open_android(where: str, threads: int = 1, *, say: Callable[[str], None] | None = None) -> AndroidDevice:
+def open_android(where: str, threads: int = 1, *, log: Callable[[str], None] | None = None) -> AndroidDevice:
     """Return the phone that ``where`` names, ``[ADDRESS][+gpu|+nnapi]``, connected.
 
     Raises:
@@ -453,7 +453,7 @@ def open_android(where: str, threads: int = 1, *, say: Callable[[str], None] | N
     text, plus, delegate = where.partition("+")
     if plus and delegate not in DELEGATES:
         raise InputError(f"'+{delegate}' is no delegate; write one of: {', '.join(f'+{one}' for one in DELEGATES)}")
-    shell = AdbShell(Address.parse(text), keys=adb.KEYS, say=say or to_stderr)
+    shell = AdbShell(Address.parse(text), keys=adb.KEYS, log=log or to_stderr)
     shell.open()
     name = f"android:{shell.address}" + (f"+{delegate}" if delegate not in ("", "cpu") else "")
-    return AndroidDevice(shell, name, threads, delegate=delegate or "cpu", say=say or to_stderr)  # type: ignore[arg-type]
+    return AndroidDevice(shell, name, threads, delegate=delegate or "cpu", log=log or to_stderr)  # type: ignore[arg-type]

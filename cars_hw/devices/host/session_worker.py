@@ -35,9 +35,9 @@ def serve(arguments: list[str], prepare: Callable[[], tuple[str, OpenSession]]) 
     if options.cores is not None:
         os.sched_setaffinity(0, options.cores)
     runtime, open_session = prepare()
-    _say({"runtime": runtime})
+    _log({"runtime": runtime})
     for line in sys.stdin:
-        _say(measure(json.loads(line), options.threads, open_session))
+        _log(measure(json.loads(line), options.threads, open_session))
 
 
 def measure(request: dict[str, Any], threads: int, open_session: OpenSession) -> dict[str, Any]:
@@ -73,6 +73,6 @@ def time_runs(run: Callable[[], object], request: dict[str, Any]) -> list[int]:
             return runs
 
 
-def _say(answer: dict[str, Any]) -> None:
+def _log(answer: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(answer) + "\n")
     sys.stdout.flush()

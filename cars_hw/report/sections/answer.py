@@ -5,28 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from cars_hw.report.data import Facts, ModelFile
+from cars_hw.report.data import ModelFile, ReportData
 from cars_hw.report.formatting import UNKNOWN, milliseconds, percent, size
 from cars_hw.report.markup import Html, join, table, tag
 
 Row = Mapping[str, Any]
 
 
-def section(facts: Facts) -> Html:
+def section(report_data: ReportData) -> Html:
     """Return the best model within the budget, and the choice for every smaller latency."""
-    best = best_model(facts)
+    best = best_model(report_data)
     if best is None:
-        return _nothing_yet(facts)
-    return join([_best(facts, best), _choices(facts)])
+        return _nothing_yet(report_data)
+    return join([_best(report_data, best), _choices(report_data)])
 
 
-def best_model(facts: Facts) -> Row | None:
+def best_model(report_data: ReportData) -> Row | None:
     """Return the row of the most accurate model that was measured to exceed no budget, the faster one of two.
 
     One that was held against a budget comes before one that was measured on another device.
     """
-    over = {row["name"] for row in facts.verified if row["within_budget"] is False}
-    kept = [row for row in facts.verified if row["accuracy"] is not None and row["name"] not in over]
+    over = {row["name"] for row in report_data.verified if row["within_budget"] is False}
+    kept = [row for row in report_data.verified if row["accuracy"] is not None and row["name"] not in over]
     kept = [row for row in kept if row["within_budget"]] or kept
     return max(kept, key=lambda row: (row["accuracy"], -row["measured_ms"]), default=None)
 
@@ -41,9 +41,9 @@ def choices(rows: Iterable[Row]) -> list[Row]:
     return chosen
 
 
-def _best(facts: Facts, row: Row) -> Html:
-    model = facts.model(row["name"], row["device"])
-    candidate, asked = facts.candidate(row["name"]), row["asked_ms"]
+def _best(report_data: ReportData, row: Row) -> Html:
+    model = report_data.model(row["name"], row["device"])
+    candidate, asked = report_data.candidate(row["name"]), row["asked_ms"]
     budget = f"budget {milliseconds(asked)}: kept" if asked is not None else "no budget was asked for"
     statement = tag(
         "p",
@@ -76,18 +76,18 @@ def tile(name: str, value: str, note: str = "") -> Html:
     return tag("div", tag("dt", name), tag("dd", value, class_="value"), below)
 
 
-def _choices(facts: Facts) -> Html:
+def _choices(report_data: ReportData) -> Html:
     devices = dict.fromkeys(
-        [*(budget.device for budget in facts.budgets), *(row["device"] for row in facts.verified)]
+        [*(budget.device for budget in report_data.budgets), *(row["device"] for row in report_data.verified)]
     )
     parts = [tag("h3", "Which model for which latency")]
     for device in devices:
-        rows = choices(row for row in facts.verified if row["device"] == device)
+        rows = choices(row for row in report_data.verified if row["device"] == device)
         if not rows:
             continue
         lines = []
         for row in rows:
-            model = facts.model(row["name"], device)
+            model = report_data.model(row["name"], device)
             file = file_link(model) if model is not None else "not in the run"
             lines.append(
                 [
@@ -96,7 +96,7 @@ def _choices(facts: Facts) -> Html:
                     file,
                     size(model.size) if model is not None else UNKNOWN,
                     row.get("precision", "fp32"),
-                    _linked(facts, row["name"]),
+                    _linked(report_data, row["name"]),
                 ]
             )
         columns = (f"latency, {device}", "accuracy", "file", "size", "precision", "network")
@@ -112,21 +112,21 @@ def _choices(facts: Facts) -> Html:
     return join(parts)
 
 
-def _linked(facts: Facts, name: str) -> Html:
-    candidate = facts.candidate(name)
+def _linked(report_data: ReportData, name: str) -> Html:
+    candidate = report_data.candidate(name)
     return tag("a", candidate.name, href=f"#{candidate.name}") if candidate is not None else tag("span", name)
 
 
-def _nothing_yet(facts: Facts) -> Html:
-    if any(row["within_budget"] is False for row in facts.verified):
+def _nothing_yet(report_data: ReportData) -> Html:
+    if any(row["within_budget"] is False for row in report_data.verified):
         words = "Every exported model was measured to exceed the budget; search again with a smaller "
         return tag("p", words, tag("code", "--latency"), ".", class_="statement")
-    done = any(candidate.models for candidate in facts.candidates)
-    trained = any(candidate.trained is not None for candidate in facts.candidates)
+    done = any(candidate.models for candidate in report_data.candidates)
+    trained = any(candidate.trained is not None for candidate in report_data.candidates)
     following = "verify" if done else "export" if trained else "train"
     return tag(
         "p",
         "No exported model has been measured yet. The next step: ",
-        tag("code", f"cars-hw {following} {facts.name}"),
+        tag("code", f"cars-hw {following} {report_data.name}"),
         class_="statement",
     )

@@ -7,20 +7,20 @@ from statistics import mean
 
 from cars_hw.evolution.strategies import OWN
 from cars_hw.report.curves import Curve, draw_curves, key
-from cars_hw.report.data import Facts
+from cars_hw.report.data import ReportData
 from cars_hw.report.markup import Html, join, table, tag, text
 from cars_hw.report.plot import SMALL
-from cars_hw.studies.baselines import Comparison, Generation, summary
+from cars_hw.studies.baselines import Generation, StrategyComparison, summary
 
 
-def section(facts: Facts) -> Html:
+def section(report_data: ReportData) -> Html:
     """Return each strategy's hypervolume at trained accuracies, and how it came about over the generations."""
-    found = facts.baselines
+    found = report_data.baselines
     if found is None:
         return tag(
             "p",
             text("Not compared: no other strategy has searched at the same cost. "),
-            tag("code", f"cars-hw baselines {facts.name}"),
+            tag("code", f"cars-hw baselines {report_data.name}"),
             text(" does it."),
         )
     trained = max(len(trial.networks) for trial in found.trials)
@@ -49,7 +49,7 @@ def section(facts: Facts) -> Html:
     )
 
 
-def verdict(found: Comparison) -> str:
+def verdict(found: StrategyComparison) -> str:
     """Return in words against whom the run's own strategy held, front against front, seed by seed."""
     told = []
     for name in found.strategies:
@@ -60,16 +60,16 @@ def verdict(found: Comparison) -> str:
     return f"At trained accuracies the search's hypervolume is {'; '.join(told)}."
 
 
-def _seeds(found: Comparison) -> str:
+def _seeds(found: StrategyComparison) -> str:
     return f"{len(found.seeds)} seeds" if len(found.seeds) > 1 else f"seed {found.seeds[0]}"
 
 
-def _box(found: Comparison) -> str:
+def _box(found: StrategyComparison) -> str:
     most = f"{found.reference[1]:.4g} {found.unit}"
     return most if len(found.reference) == 2 else f"{most} (and the other costs' limits)"
 
 
-def _figures(found: Comparison) -> Html:
+def _figures(found: StrategyComparison) -> Html:
     rows = []
     for name in found.strategies:
         finals = [found.final(trial) for trial in found.of(name)]
@@ -88,7 +88,7 @@ def _figures(found: Comparison) -> Html:
     return table(columns, rows, "The strategies at the same cost, fronts trained alone")
 
 
-def _curves(found: Comparison, figure: Callable[[Generation], float], title: str) -> Html:
+def _curves(found: StrategyComparison, figure: Callable[[Generation], float], title: str) -> Html:
     drawn = []
     for name in found.strategies:
         # All seeds of a strategy have as many generations; without weight sharing they are fewer than elsewhere.

@@ -5,25 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from cars_hw.report.data import Budget, Facts
+from cars_hw.report.data import Budget, ReportData
 from cars_hw.report.formatting import milliseconds, percent
 from cars_hw.report.markup import Html, join, tag
 
 
-def section(facts: Facts) -> Html:
+def section(report_data: ReportData) -> Html:
     """Return what was searched, a part for each measured device, and the versions."""
-    blocks = [_block("Search", _search(facts)), *(_device(budget) for budget in facts.budgets)]
-    versions = [*facts.about.get("versions", {}).items(), *_export_versions(facts)]
+    blocks = [_block("Search", _search(report_data)), *(_device(budget) for budget in report_data.budgets)]
+    versions = [*report_data.about.get("versions", {}).items(), *_export_versions(report_data)]
     blocks.append(_block("Versions", versions))
     return tag("div", *blocks, class_="blocks")
 
 
-def _search(facts: Facts) -> list[tuple[str, str]]:
-    configuration = facts.configuration
+def _search(report_data: ReportData) -> list[tuple[str, str]]:
+    configuration = report_data.configuration
     evolution, training = configuration["evolution"], configuration["training"]
     lines = [
         ("data", str(configuration["data"])),
-        ("network", facts.spec.describe()),
+        ("network", report_data.spec.describe()),
         ("precision", str(configuration.get("precision", "fp32"))),
         ("seed", str(configuration["seed"])),
         (
@@ -38,7 +38,7 @@ def _search(facts: Facts) -> list[tuple[str, str]]:
         ),
         ("final training", f"{configuration['recipe']['epochs']} epochs"),
     ]
-    created = facts.about.get("created")
+    created = report_data.about.get("created")
     if created:
         lines.append(("begun", str(created)))
     if configuration.get("proxy"):
@@ -72,20 +72,20 @@ def _device(budget: Budget) -> Html:
             f"{percent(predictor.margin)} above the prediction, for {percent(predictor.level, 0)} of networks",
         ),
         ("noise between sessions", percent(table.noise)),
-        ("machine's speed wandered", percent(table.unrest)),
+        ("machine's speed wandered", percent(table.speed_variation)),
     ]
     if table.others is not None:
         lines.append(("other processes", f"{table.others:.2f} cores busy"))
-    lines += [("not to be trusted", reason) for reason in table.distrust()]
+    lines += [("not to be trusted", reason) for reason in table.quality_warnings()]
     return _block(f"Latency on {budget.device}", lines)
 
 
-def _export_versions(facts: Facts) -> list[tuple[str, str]]:
+def _export_versions(report_data: ReportData) -> list[tuple[str, str]]:
     """Return the versions that the models' cards hold and the run does not, each once."""
-    known = facts.about.get("versions", {})
+    known = report_data.about.get("versions", {})
     found = {
         (name, version): None
-        for candidate in facts.candidates
+        for candidate in report_data.candidates
         for model in candidate.models
         for name, version in model.card.versions.items()
         if known.get(name) != version

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from cars_hw.report import charts
-from cars_hw.report.data import Candidate, Cost, Facts
+from cars_hw.report.data import Candidate, Cost, ReportData
 from cars_hw.report.formatting import UNKNOWN, figure, millions, milliseconds, percent
 from cars_hw.report.markup import Html, join, table, tag
 from cars_hw.report.plot import NARROW, WIDE
 
 
-def section(facts: Facts) -> Html:
+def section(report_data: ReportData) -> Html:
     """Return the front over each cost, what the marks mean, and the table of its networks."""
-    if not facts.candidates:
+    if not report_data.candidates:
         return tag("p", "The front is empty.")
-    return join([*(_plot(facts, cost) for cost in facts.costs), _details(facts), _struck(facts)])
+    return join(
+        [*(_plot(report_data, cost) for cost in report_data.costs), _details(report_data), _rejected(report_data)]
+    )
 
 
 def line_of(candidate: Candidate, cost: Cost) -> str:
@@ -40,8 +42,8 @@ def mark_of(candidate: Candidate, cost: Cost) -> charts.Mark:
     )
 
 
-def _plot(facts: Facts, cost: Cost) -> Html:
-    marks = [mark_of(candidate, cost) for candidate in facts.candidates]
+def _plot(report_data: ReportData, cost: Cost) -> Html:
+    marks = [mark_of(candidate, cost) for candidate in report_data.candidates]
     title = f"{cost.title}, {cost.unit}"
     drawings = [
         tag("div", charts.front(marks, title, cost.limit, cost.limit_text, frame), class_=kind)
@@ -71,13 +73,13 @@ def _sign(kind: str, meaning: str) -> Html:
     return tag("li", picture, meaning)
 
 
-def _details(facts: Facts) -> Html:
-    devices = [budget.device for budget in facts.budgets]
+def _details(report_data: ReportData) -> Html:
+    devices = [budget.device for budget in report_data.budgets]
     columns = ["network", "test accuracy", "shared accuracy", "parameters", "multiply-adds"]
     for device in devices:
         columns += [f"predicted, {device}", "upper bound", "measured"]
     rows = []
-    for candidate in facts.candidates:
+    for candidate in report_data.candidates:
         row: list[str] = [
             tag("a", candidate.name, href=f"#{candidate.name}"),
             percent(candidate.trained.accuracy) if candidate.trained is not None else UNKNOWN,
@@ -100,13 +102,13 @@ def _details(facts: Facts) -> Html:
     )
 
 
-def _struck(facts: Facts) -> Html:
-    if not facts.struck:
+def _rejected(report_data: ReportData) -> Html:
+    if not report_data.rejected:
         return Html("")
     sentence = tag(
         "p",
-        f"{len(facts.struck)} more networks were predicted to keep to the budget, exceeded it when measured, "
-        "and were replaced by the next best.",
+        f"{len(report_data.rejected)} more networks were predicted to keep to the budget, exceeded it when "
+        "measured, and were replaced by the next best.",
     )
     rows = [
         [
@@ -114,7 +116,7 @@ def _struck(facts: Facts) -> Html:
             promise.device,
             *map(milliseconds, (promise.bound_ms, promise.measured_ms, promise.asked_ms)),
         ]
-        for network in facts.struck
+        for network in report_data.rejected
         for promise in network.promises
         if promise.broken
     ]

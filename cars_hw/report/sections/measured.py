@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cars_hw.report.data import Facts
+from cars_hw.report.data import ReportData
 from cars_hw.report.formatting import UNKNOWN, milliseconds, percent, signed_percent
 from cars_hw.report.markup import Html, join, table, tag
 from cars_hw.report.plot import SQUARE, Point, scatter
@@ -13,26 +13,26 @@ from cars_hw.report.plot import SQUARE, Point, scatter
 Row = Mapping[str, Any]
 
 
-def section(facts: Facts) -> Html:
+def section(report_data: ReportData) -> Html:
     """Return predicted against measured for every device with a table, and all models that were measured."""
-    plots = [_plot(facts, index) for index, _ in enumerate(facts.budgets)]
-    figures = _figures(facts.verified) if facts.verified else Html("")
+    plots = [_plot(report_data, index) for index, _ in enumerate(report_data.budgets)]
+    figures = _figures(report_data.verified) if report_data.verified else Html("")
     if not any(plots) and not figures:
         return tag("p", "Nothing has been measured yet.")
-    return join([*plots, figures, int8(facts.verified)])
+    return join([*plots, figures, int8(report_data.verified)])
 
 
-def _plot(facts: Facts, index: int) -> Html:
-    device = facts.budgets[index].device
+def _plot(report_data: ReportData, index: int) -> Html:
+    device = report_data.budgets[index].device
     points, errors = [], []
-    for candidate in facts.candidates:
+    for candidate in report_data.candidates:
         promise = candidate.promises[index]
         if promise.measured_ms is not None:
             points.append(
                 _point(candidate.name, promise.predicted_ms, promise.measured_ms, "ring", "when the search ended")
             )
             errors.append(promise.measured_ms / promise.predicted_ms - 1)
-    for row in facts.verified:
+    for row in report_data.verified:
         if row["device"] == device and row["predicted_ms"] is not None:
             points.append(
                 _point(row["name"], row["predicted_ms"], row["measured_ms"], "disc", "the exported model")

@@ -4,32 +4,32 @@ from __future__ import annotations
 
 from cars_hw.report.bars import by_operation, by_place, draw_bars, legend
 from cars_hw.report.cells import draw_cell
-from cars_hw.report.data import Budget, Candidate, Facts
+from cars_hw.report.data import Budget, Candidate, ReportData
 from cars_hw.report.formatting import UNKNOWN, figure, millions, milliseconds, percent, size
 from cars_hw.report.markup import Html, join, table, tag
 from cars_hw.report.sections.answer import file_link, tile
 from cars_hw.report.sections.front import line_of
 
 
-def section(facts: Facts) -> Html:
+def section(report_data: ReportData) -> Html:
     """Return a part for every network; a script shows one of them at a time, and without one all are there."""
-    if not facts.candidates:
+    if not report_data.candidates:
         return Html("")
     chips = [
         tag("a", candidate.name, href=f"#{candidate.name}", data_network=candidate.name)
-        for candidate in facts.candidates
+        for candidate in report_data.candidates
     ]
     told = tag("p", class_="hidden", id="told", role="status", aria_live="polite")
     return join(
         [
             tag("nav", *chips, class_="chips", aria_label="Networks"),
             told,
-            *(_network(facts, candidate) for candidate in facts.candidates),
+            *(_network(report_data, candidate) for candidate in report_data.candidates),
         ]
     )
 
 
-def _network(facts: Facts, candidate: Candidate) -> Html:
+def _network(report_data: ReportData, candidate: Candidate) -> Html:
     name = candidate.name
     cells = [
         tag(
@@ -50,7 +50,7 @@ def _network(facts: Facts, candidate: Candidate) -> Html:
         "k-1 is the output of the cell before, k-2 that of the one before it. A circle is a node, the sum of its "
         "edges. In the reduction cell, operations on k-1 and k-2 halve the image."
     )
-    latencies = [_latency(candidate, budget) for budget in facts.budgets]
+    latencies = [_latency(candidate, budget) for budget in report_data.budgets]
     return tag(
         "section",
         tag("h3", name, id=f"{name}-title"),
@@ -66,7 +66,7 @@ def _network(facts: Facts, candidate: Candidate) -> Html:
         class_="network",
         tabindex="-1",
         aria_labelledby=f"{name}-title",
-        data_line=line_of(candidate, facts.costs[0]),
+        data_line=line_of(candidate, report_data.costs[0]),
     )
 
 

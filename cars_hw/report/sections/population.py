@@ -7,25 +7,25 @@ from statistics import median
 from typing import Any
 
 from cars_hw.report import charts
-from cars_hw.report.data import Cost, Facts
+from cars_hw.report.data import Cost, ReportData
 from cars_hw.report.formatting import percent
 from cars_hw.report.markup import Html, join, table, tag
 from cars_hw.report.plot import NARROW, WIDE, Frame
 
 
-def section(facts: Facts) -> Html:
+def section(report_data: ReportData) -> Html:
     """Return every generation's population over each cost, its figures by generation, and both in a table."""
-    if not facts.history:
+    if not report_data.history:
         return tag("p", "The search has left no generations.")
-    return join([_moved(facts), _trends(facts), _figures(facts)])
+    return join([_moved(report_data), _trends(report_data), _figures(report_data)])
 
 
-def _moved(facts: Facts) -> Html:
+def _moved(report_data: ReportData) -> Html:
     """Return the populations over all costs in one figure, so that one slider moves them all."""
-    generations = [generation for generation in facts.history if generation.get("population")]
+    generations = [generation for generation in report_data.history if generation.get("population")]
     if not generations:
         return Html("")
-    first, *further = facts.minimised
+    first, *further = report_data.minimised
     drawings = [
         tag("div", _drawn(generations, first, frame), class_=kind)
         for kind, frame in (("wide", WIDE), ("narrow", NARROW))
@@ -51,20 +51,22 @@ def _drawn(generations: Sequence[Mapping[str, Any]], cost: Cost, frame: Frame) -
     return charts.generations(populations, f"{cost.title}, {cost.unit}", cost.limit, cost.limit_text, frame)
 
 
-def _trends(facts: Facts) -> Html:
-    numbers = [generation["generation"] for generation in facts.history]
+def _trends(report_data: ReportData) -> Html:
+    numbers = [generation["generation"] for generation in report_data.history]
     plots = [
-        charts.trend(numbers, [generation["hypervolume"] for generation in facts.history], "hypervolume"),
+        charts.trend(numbers, [generation["hypervolume"] for generation in report_data.history], "hypervolume"),
         charts.trend(
             numbers,
-            [100 * generation["best_accuracy"] for generation in facts.history],
+            [100 * generation["best_accuracy"] for generation in report_data.history],
             "best accuracy under shared weights, %",
         ),
     ]
-    if all(generation.get("population") for generation in facts.history):
-        plots += [_spread(facts, cost, numbers) for cost in facts.minimised]
+    if all(generation.get("population") for generation in report_data.history):
+        plots += [_spread(report_data, cost, numbers) for cost in report_data.minimised]
     most = (
-        "the full budget" if facts.costs[0].limit is not None else "the cost of the dearest of the first networks"
+        "the full budget"
+        if report_data.costs[0].limit is not None
+        else "the cost of the dearest of the first networks"
     )
     note = (
         f"Hypervolume is the share of the space between no error at no cost and all errors at {most} that the "
@@ -75,8 +77,10 @@ def _trends(facts: Facts) -> Html:
     )
 
 
-def _spread(facts: Facts, cost: Cost, numbers: Sequence[int]) -> Html:
-    spreads = [[member["costs"][cost.index] for member in generation["population"]] for generation in facts.history]
+def _spread(report_data: ReportData, cost: Cost, numbers: Sequence[int]) -> Html:
+    spreads = [
+        [member["costs"][cost.index] for member in generation["population"]] for generation in report_data.history
+    ]
     return charts.trend(
         numbers,
         [median(costs) for costs in spreads],
@@ -85,7 +89,7 @@ def _spread(facts: Facts, cost: Cost, numbers: Sequence[int]) -> Html:
     )
 
 
-def _figures(facts: Facts) -> Html:
+def _figures(report_data: ReportData) -> Html:
     rows = [
         [
             str(generation["generation"]),
@@ -94,7 +98,7 @@ def _figures(facts: Facts) -> Html:
             percent(generation["best_accuracy"]),
             f"{generation['hypervolume']:.4f}",
         ]
-        for generation in facts.history
+        for generation in report_data.history
     ]
     columns = ("generation", "evaluated", "training loss", "best accuracy", "hypervolume")
     return tag(

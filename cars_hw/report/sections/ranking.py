@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cars_hw.report.data import Facts
+from cars_hw.report.data import ReportData
 from cars_hw.report.formatting import percent
 from cars_hw.report.markup import Html, join, table, tag, text
 from cars_hw.report.plot import SQUARE, Point, scatter
-from cars_hw.studies.rank_correlation import LEAST, Ranked, Ranking, spread
+from cars_hw.studies.rank_correlation import MINIMUM, Ranked, Ranking, spread
 
 
-def section(facts: Facts) -> Html:
+def section(report_data: ReportData) -> Html:
     """Return the sample that was trained alone, drawn against its accuracies under shared weights."""
-    ranking = facts.ranking
+    ranking = report_data.ranking
     if ranking is None:
-        return _of_the_front(facts)
+        return _of_the_front(report_data)
     if not ranking.networks:
         return tag("p", "Not checked: a sample of none was asked for.")
     networks = ranking.networks
@@ -45,19 +45,19 @@ def section(facts: Facts) -> Html:
     return join([tag("figure", drawn, tag("figcaption", caption), class_="beside"), _figures(networks)])
 
 
-def _of_the_front(facts: Facts) -> Html:
+def _of_the_front(report_data: ReportData) -> Html:
     """Return what the front's own trained networks tell, where no sample was trained for it."""
     both = [
         Ranked(one.name, one.genotype, one.shared_accuracy, one.trained.accuracy)
-        for one in facts.candidates
+        for one in report_data.candidates
         if one.trained is not None and one.shared_accuracy is not None
     ]
     how = [
         text("A sample with random architectures, trained from scratch, says more: "),
-        tag("code", f"cars-hw rank {facts.name}"),
+        tag("code", f"cars-hw rank {report_data.name}"),
         text("."),
     ]
-    if len(both) < LEAST:
+    if len(both) < MINIMUM:
         return tag("p", text("Not checked: no sample of architectures was trained alone to compare with. "), *how)
     tau = Ranking(tuple(both), {}).tau
     told = "all are equal in one of the two" if tau is None else f"Kendall's tau is {tau:.2f}"
@@ -70,12 +70,13 @@ def _of_the_front(facts: Facts) -> Html:
 
 
 def _point(one: Ranked) -> Point:
-    words = f"{one.name}: {percent(one.shared)} under shared weights, {percent(one.alone)} alone"
-    return Point(100 * one.shared, 100 * one.alone, words, "ring" if one.drawn else "disc")
+    words = f"{one.name}: {percent(one.shared)} under shared weights, {percent(one.standalone)} alone"
+    return Point(100 * one.shared, 100 * one.standalone, words, "ring" if one.drawn else "disc")
 
 
 def _figures(networks: Sequence[Ranked]) -> Html:
     rows = [
-        [one.name, percent(one.shared), percent(one.alone)] for one in sorted(networks, key=lambda one: -one.alone)
+        [one.name, percent(one.shared), percent(one.standalone)]
+        for one in sorted(networks, key=lambda one: -one.standalone)
     ]
     return table(["network", "shared weights", "trained alone"], rows, "Accuracies under shared weights and alone")

@@ -9,7 +9,7 @@ from cars_hw.space.genotype import Genotype
 from cars_hw.training.shared_weights import SuperNetWeights
 
 
-class SeparateWeights:
+class StandaloneWeights:
     """Trains each architecture alone before it is judged; what a search asks for in place of shared weights.
 
     ``fresh`` makes a SuperNet with untrained weights, the same ones each time; along one architecture it is that
@@ -38,7 +38,7 @@ class SeparateWeights:
         full: bool = False,
     ) -> list[float]:
         """Return each one's accuracy after its own training, a fraction; ``before`` makes no difference."""
-        return [self._judged(genotype)[1 if full else 0] for genotype in genotypes]
+        return [self._evaluated(genotype)[1 if full else 0] for genotype in genotypes]
 
     def state(self) -> dict[str, Any]:
         """Return what has been trained so far."""
@@ -48,7 +48,7 @@ class SeparateWeights:
         """Take up the state that :meth:`state` returned."""
         self._known = dict(state["known"])
 
-    def _judged(self, genotype: Genotype) -> tuple[float, float, float]:
+    def _evaluated(self, genotype: Genotype) -> tuple[float, float, float]:
         key = repr(genotype.key())
         if key not in self._known:
             weights = self.fresh()
