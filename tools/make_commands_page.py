@@ -1,4 +1,4 @@
-"""Make docs/commands.md, every command and every option, from the help that the commands have.
+"""Make docs/reference/commands.md, every command and every option, from the help that the commands have.
 
 ::
 
@@ -20,7 +20,7 @@ import click
 from cars_hw.cli.main import main as cars_hw
 from cars_hw.config.files import write_text
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "commands.md"
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "reference" / "commands.md"
 REMAKE = ".venv/bin/python tools/make_commands_page.py"
 WIDTH = 120
 

@@ -1,4 +1,4 @@
-"""docs/api.md has every name of the package, and none that the package lacks."""
+"""docs/how-to/use-from-python.md has every name of the package, and none that the package lacks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 import cars_hw
 
-PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "api.md"
+PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "how-to" / "use-from-python.md"
 
 
 @pytest.fixture(scope="module")
@@ -20,11 +20,13 @@ def text() -> str:
 @pytest.mark.parametrize("name", cars_hw.__all__)
 def test_a_name_is_explained_and_used(name: str, text: str) -> None:
     prose = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
-    assert f"`{name}`" in prose, f"docs/api.md does not say what cars_hw.{name} is for"
+    assert f"`{name}`" in prose, f"docs/how-to/use-from-python.md does not say what cars_hw.{name} is for"
     examples = "".join(re.findall(r"^```python$(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL))
     # These are types of what others return; examples have their values.
     if name not in ("Cost", "DataBundle", "Device", "Preset"):
-        assert re.search(rf"\b{name}\b", examples), f"docs/api.md has no example with cars_hw.{name}"
+        assert re.search(rf"\b{name}\b", examples), (
+            f"docs/how-to/use-from-python.md has no example with cars_hw.{name}"
+        )
 
 
 def test_the_page_speaks_of_no_name_that_there_is_not(text: str) -> None:

@@ -1,4 +1,4 @@
-"""docs/commands.md has every command and every option, and none that there is not."""
+"""docs/reference/commands.md has every command and every option, and none that there is not."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from cars_hw.cli.main import main
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-PAGE = ROOT / "docs" / "commands.md"
+PAGE = ROOT / "docs" / "reference" / "commands.md"
 REMAKE = ".venv/bin/python tools/make_commands_page.py"
 
 SHORTEST_HELP = 15
@@ -75,18 +75,18 @@ def test_a_command_and_each_of_its_options_are_documented(path: str) -> None:
         for name in re.findall(r"(?<![\w-])--?[a-z][\w-]*", line)
     }
     missing, gone = names_of(command) - listed, listed - names_of(command)
-    assert not missing, f"docs/commands.md lacks {sorted(missing)} of {path}; make it again: {REMAKE}"
-    assert not gone, f"{path} has no {sorted(gone)} any more; make docs/commands.md again: {REMAKE}"
+    assert not missing, f"docs/reference/commands.md lacks {sorted(missing)} of {path}; make it again: {REMAKE}"
+    assert not gone, f"{path} has no {sorted(gone)} any more; make docs/reference/commands.md again: {REMAKE}"
     for argument in command.params:
         if isinstance(argument, click.Argument):
             name = argument.make_metavar(click.Context(command))
-            assert name in told, f"docs/commands.md lacks the argument {name} of {path}: {REMAKE}"
+            assert name in told, f"docs/reference/commands.md lacks the argument {name} of {path}: {REMAKE}"
 
 
 def test_the_page_is_what_the_help_says_today() -> None:
     # Not compared by assert on the two texts: their difference would hide what to do.
     if PAGE.read_text(encoding="utf-8") != remade():
-        pytest.fail(f"docs/commands.md is not what --help says; make it again: {REMAKE}")
+        pytest.fail(f"docs/reference/commands.md is not what --help says; make it again: {REMAKE}")
 
 
 def test_every_command_is_in_the_overview_of_the_readme() -> None:

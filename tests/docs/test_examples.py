@@ -30,7 +30,7 @@ from stand_ins import make_small, make_world, write_quickly
 from cars_hw.cli.main import main
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 RUN_TAGS = ("console", "python")
 SHOWN_TAGS = ("text", "json", "toml", "html")
@@ -49,7 +49,7 @@ NOT_RUN = {
 }
 """What is not run, by what the command line begins with, and why; what is left to check is checked."""
 
-MODELS_ARE_RUN = ("api.md", "extending.md")
+MODELS_ARE_RUN = ("use-from-python.md", "extend.md")
 """Pages whose Python has devices that look into model files; elsewhere only their size counts."""
 
 COMMAND = re.compile(
