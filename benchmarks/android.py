@@ -34,7 +34,8 @@ import numpy as np
 from simulated_phone import Adbd, Phone
 
 from cars_hw.config.files import write_json
-from cars_hw.devices import MeasurePlan, Sample
+from cars_hw.config.measurement import MeasurePlan
+from cars_hw.devices import Sample
 from cars_hw.devices.android.adb import AdbShell, Address
 from cars_hw.devices.android.device import AndroidDevice
 from cars_hw.errors import DeviceError

@@ -29,10 +29,11 @@ from typing import Any
 import numpy as np
 
 from cars_hw.config.files import write_json
+from cars_hw.config.measurement import MeasurePlan
 from cars_hw.config.presets import PRESETS, Preset
-from cars_hw.devices import Device, MeasurePlan, OrtDevice, Sample, open_device
+from cars_hw.config.search import EvolutionSettings
+from cars_hw.devices import Device, OrtDevice, Sample, open_device
 from cars_hw.devices.protocol import Progress
-from cars_hw.evolution.search import EvolutionSettings
 from cars_hw.latency import (
     LatencyTable,
     Predictor,

@@ -44,13 +44,15 @@ from torch import Tensor
 from ways import DartsWay, PlainWay, without_gradients
 
 from cars_hw.config.files import write_json
+from cars_hw.config.measurement import MeasurePlan
 from cars_hw.config.presets import PRESETS
+from cars_hw.config.search import EvolutionSettings
 from cars_hw.config.training import SharedTraining
 from cars_hw.data import DataBundle, Dataset
-from cars_hw.devices import FakeDevice, MeasurePlan
+from cars_hw.devices import FakeDevice
 from cars_hw.evolution.objectives import CostObjective
 from cars_hw.evolution.pnsga3 import ObjectiveNormalization, reference_directions, survive
-from cars_hw.evolution.search import EvolutionSettings, Search
+from cars_hw.evolution.search import Search
 from cars_hw.latency import Predictor, profile
 from cars_hw.nn.supernet import SuperNet
 from cars_hw.space.genotype import NODES, Edge, Genotype

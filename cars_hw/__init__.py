@@ -28,9 +28,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cars_hw.config.measurement import MeasurePlan
     from cars_hw.config.presets import PRESETS, Preset
     from cars_hw.data import DataBundle, load
-    from cars_hw.devices import Device, FakeDevice, MeasurePlan, open_device
+    from cars_hw.devices import Device, FakeDevice, open_device
     from cars_hw.errors import CarsHwError
     from cars_hw.latency import LatencyTable, Predictor, measure_genotypes, profile, smallest, validate
     from cars_hw.nn.cost import Cost, network_cost
@@ -61,7 +62,7 @@ _WHERE = {
     "FakeDevice": "devices",
     "Genotype": "space.genotype",
     "LatencyTable": "latency",
-    "MeasurePlan": "devices",
+    "MeasurePlan": "config.measurement",
     "NETWORKS": "space.network_spec",
     "Network": "nn.network",
     "NetworkSpec": "space.network_spec",

@@ -29,7 +29,7 @@ from cars_hw.cli.options import (
 from cars_hw.cli.progress_bars import Bars
 
 if TYPE_CHECKING:
-    from cars_hw.evolution.pnsga3 import Protection
+    from cars_hw.config.search import Protection
 
 
 @click.group("experiment")
@@ -68,7 +68,8 @@ def tables(
     if device_name is None:
         computed = {name: compute_table(table) for name, table in chosen.items()}
     else:
-        from cars_hw.devices import MeasurePlan, open_device
+        from cars_hw.config.measurement import MeasurePlan
+        from cars_hw.devices import open_device
 
         device, plan = open_device(device_name, threads), MeasurePlan(sessions=sessions)
         with Bars() as bars:
@@ -247,7 +248,8 @@ def front(
     recipe on its data, and measured in the same rounds of sessions. torchvision's are measured on ort only. Killed
     at any time, the same command goes on. The result is front.json and front.html in --out.
     """
-    from cars_hw.devices import MeasurePlan, open_device
+    from cars_hw.config.measurement import MeasurePlan
+    from cars_hw.devices import open_device
     from cars_hw.pipeline.plan import recipe_of
     from cars_hw.pipeline.run_folder import RunFolder
     from cars_hw.studies.front_membership import rows_of

@@ -22,7 +22,7 @@ from cars_hw.cli.options import (
 from cars_hw.cli.progress_bars import Bars
 
 if TYPE_CHECKING:
-    from cars_hw.devices.protocol import Precision
+    from cars_hw.config.measurement import Precision
     from cars_hw.pipeline.export import Exported
 
 

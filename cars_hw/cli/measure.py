@@ -46,7 +46,8 @@ def command(
 ) -> None:
     """Measure whole networks on a device: the real thing, with fresh weights."""
     spec = spec_of(**network)
-    from cars_hw.devices import MeasurePlan, open_device
+    from cars_hw.config.measurement import MeasurePlan
+    from cars_hw.devices import open_device
     from cars_hw.latency import measure_genotypes
 
     device = open_device(device_name, threads)

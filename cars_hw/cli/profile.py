@@ -21,7 +21,7 @@ from cars_hw.cli.progress_bars import Bars
 from cars_hw.config.units import format_latency
 
 if TYPE_CHECKING:
-    from cars_hw.devices.protocol import Precision
+    from cars_hw.config.measurement import Precision
     from cars_hw.latency import LatencyTable
 
 

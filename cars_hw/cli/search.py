@@ -37,9 +37,9 @@ from cars_hw.cli.search_status import SearchStatus
 from cars_hw.config.units import format_seconds
 
 if TYPE_CHECKING:
+    from cars_hw.config.measurement import Precision
     from cars_hw.config.presets import Preset
     from cars_hw.devices import Device
-    from cars_hw.devices.protocol import Precision
     from cars_hw.latency import LatencyTable
     from cars_hw.pipeline.estimate import Estimate
     from cars_hw.pipeline.plan import SearchPlan

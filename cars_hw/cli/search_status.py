@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from cars_hw.config.search import EvolutionSettings
     from cars_hw.evolution.objectives import CostObjective
-    from cars_hw.evolution.search import EvolutionSettings
 
 MESSAGES = 50
 """How many of the last messages are kept."""

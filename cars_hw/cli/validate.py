@@ -66,7 +66,8 @@ def command(
     import numpy as np
 
     from cars_hw.config.files import write_json, write_text
-    from cars_hw.devices import MeasurePlan, open_device
+    from cars_hw.config.measurement import MeasurePlan
+    from cars_hw.devices import open_device
     from cars_hw.latency import LatencyTable, fresh_genotypes, validate
     from cars_hw.latency.validation import PASSES
 

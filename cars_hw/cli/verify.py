@@ -30,7 +30,8 @@ def command(run_path: Path, device_name: str, threads: int, sessions: int, as_js
 
     Ends with exit code 1 if a model exceeds its budget.
     """
-    from cars_hw.devices import MeasurePlan, open_device
+    from cars_hw.config.measurement import MeasurePlan
+    from cars_hw.devices import open_device
     from cars_hw.pipeline.run_folder import RunFolder
     from cars_hw.pipeline.verify import verify_run
 

@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from cars_hw.config.recipes import RECIPES
+from cars_hw.config.search import EvolutionSettings, VariationRates
 from cars_hw.config.training import Recipe, SharedTraining
 from cars_hw.errors import InputError
-from cars_hw.evolution.search import EvolutionSettings
-from cars_hw.evolution.variation import VariationRates
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from cars_hw.devices.protocol import MeasurePlan, ModelFormat, Progress, Sample
+from cars_hw.config.measurement import MeasurePlan
+from cars_hw.devices.protocol import ModelFormat, Progress, Sample
 from cars_hw.errors import DeviceError
 
 NODE_MS: Final = 0.002

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import Any, Literal, TypedDict, get_args
+from typing import Any, TypedDict, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,19 +27,10 @@ from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting
 from pymoo.util.ref_dirs import get_reference_directions
 from pymoo.util.reference_direction import scale_reference_directions
 
+from cars_hw.config.search import Protection
+
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
-
-Protection = Literal["speed", "size", "both", "none"]
-"""What the further sorts protect.
-
-- ``speed``: the paper's. The second sort is on (-gain, cost...): the accuracy gained since the last
-  generation is maximised, the costs are minimised.
-- ``size``: the released code's. The second sort is on (error, -cost...): the error is minimised, the costs
-  are maximised.
-- ``both``: three sorts, the first and these two.
-- ``none``: the first sort alone, which is plain NSGA-III.
-"""
 
 
 class ObjectiveNormalizationState(TypedDict):

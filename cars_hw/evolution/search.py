@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 
+from cars_hw.config.search import EvolutionSettings
 from cars_hw.errors import BudgetError
 from cars_hw.evolution.hypervolume import hypervolume
 from cars_hw.evolution.objectives import CostObjective, feasible
-from cars_hw.evolution.pnsga3 import (
-    ObjectiveNormalization,
-    Protection,
-    pareto_front,
-    reference_directions,
-    survive,
-)
+from cars_hw.evolution.pnsga3 import ObjectiveNormalization, pareto_front, reference_directions, survive
 from cars_hw.evolution.population import Member, gains, objective_rows
-from cars_hw.evolution.variation import VariationRates, offspring
+from cars_hw.evolution.variation import offspring
 from cars_hw.progress import Progress, silent
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.search_space import SearchSpace
@@ -46,40 +40,6 @@ class SharedWeights(Protocol):
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take up the state that :meth:`state` returned."""
-
-
-@dataclass(frozen=True)
-class EvolutionSettings:
-    """How long, how many, who is protected, and on what the weights are trained.
-
-    ``epochs`` in all, of which ``warmup_epochs`` come first; then a generation is one architecture step and
-    ``epochs_per_generation`` epochs of parameter steps. Those train the population, but for a fraction of
-    ``uniform_draws``, which is drawn from the whole space as in the warm-up. Raises ValueError for a setting that
-    makes no sense.
-    """
-
-    population: int = 128
-    epochs: int = 500
-    warmup_epochs: int = 50
-    epochs_per_generation: int = 10
-    protection: Protection = "speed"
-    rates: VariationRates = field(default_factory=VariationRates)
-    uniform_draws: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.uniform_draws <= 1:
-            raise ValueError(f"the share of uniform draws is a fraction, not {self.uniform_draws}")
-        if min(self.population, self.epochs, self.warmup_epochs, self.epochs_per_generation) < 1:
-            raise ValueError("population, epochs, warm-up and epochs a generation must be at least 1")
-        if self.generations < 1:
-            raise ValueError(
-                f"{self.epochs} epochs leave no generation after {self.warmup_epochs} epochs of warm-up"
-            )
-
-    @property
-    def generations(self) -> int:
-        """The number of architecture steps; epochs that do not fill a generation are not run."""
-        return (self.epochs - self.warmup_epochs) // self.epochs_per_generation
 
 
 def without_clones(members: Sequence[Member], least: int) -> list[Member]:

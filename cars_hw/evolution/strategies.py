@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
 
-from cars_hw.evolution.search import EvolutionSettings
-from cars_hw.evolution.variation import VariationRates
+from cars_hw.config.search import EvolutionSettings, VariationRates
 
 
 @dataclass(frozen=True)

@@ -3,33 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+from cars_hw.config.search import VariationRates
 from cars_hw.space.genotype import NODES, Genotype
 from cars_hw.space.search_space import CELL_NAMES, SearchSpace, replace_node
 
 RETRIES = 100
 """How often a draw that is over the budget or known already is thrown away before it is repaired."""
-
-
-@dataclass(frozen=True)
-class VariationRates:
-    """The probabilities of the three ways, and of a node to be touched by mutation or crossover.
-
-    The defaults are the paper's (CARS, section 4.1). Raises ValueError unless they are probabilities.
-    """
-
-    mutation: float = 0.25
-    crossover: float = 0.25
-    random: float = 0.5
-    node: float = 0.5
-
-    def __post_init__(self) -> None:
-        ways = (self.mutation, self.crossover, self.random)
-        if not all(0 <= rate <= 1 for rate in (*ways, self.node)) or abs(sum(ways) - 1) > 1e-9:
-            raise ValueError(f"the rates of mutation, crossover and random must sum to 1: {self}")
 
 
 def mutate(parent: Genotype, space: SearchSpace, rate: float, rng: np.random.Generator) -> Genotype:

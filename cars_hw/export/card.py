@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 from cars_hw.config.files import write_json
-from cars_hw.devices.protocol import Precision
+from cars_hw.config.measurement import Precision
 from cars_hw.errors import InputError
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec

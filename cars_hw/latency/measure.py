@@ -6,7 +6,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from cars_hw.devices.protocol import Device, MeasurePlan, Precision, Progress
+from cars_hw.config.measurement import MeasurePlan, Precision
+from cars_hw.devices.protocol import Device, Progress
 from cars_hw.latency.models import build_network
 from cars_hw.measurement.schedule import Measured, measure
 from cars_hw.space.genotype import Genotype

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, TypeVar, get_args
 import numpy as np
 
 from cars_hw.config.files import replacing
-from cars_hw.devices.protocol import Precision
+from cars_hw.config.measurement import Precision
 from cars_hw.errors import InputError
 from cars_hw.latency.keys import OpKey
 from cars_hw.space.genotype import NODES, Genotype

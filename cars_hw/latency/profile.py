@@ -10,7 +10,8 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from cars_hw.devices.protocol import Device, Measurement, MeasurePlan, ModelFormat, Precision
+from cars_hw.config.measurement import MeasurePlan, Precision
+from cars_hw.devices.protocol import Device, Measurement, ModelFormat
 from cars_hw.errors import DeviceError, InputError, TableError
 from cars_hw.latency.calibration import spread_genotypes
 from cars_hw.latency.keys import OpKey, spec_keys

@@ -9,7 +9,8 @@ from statistics import fmean, median
 from typing import Any, Final
 
 from cars_hw.config.checksummed import ChecksummedFormat
-from cars_hw.devices.protocol import Measurement, Precision, Sample
+from cars_hw.config.measurement import Precision
+from cars_hw.devices.protocol import Measurement, Sample
 from cars_hw.errors import InputError, TableError
 from cars_hw.latency.keys import OpKey
 from cars_hw.space.genotype import Genotype

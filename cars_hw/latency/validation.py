@@ -10,7 +10,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from cars_hw.devices.protocol import Device, Measurement, MeasurePlan, Progress
+from cars_hw.config.measurement import MeasurePlan
+from cars_hw.devices.protocol import Device, Measurement, Progress
 from cars_hw.errors import InputError, TableError
 from cars_hw.latency.measure import measure_genotypes
 from cars_hw.latency.predictor import DEFAULT_LEVEL, Prediction, Predictor

@@ -15,7 +15,8 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from cars_hw.devices.protocol import Device, Measurement, MeasurePlan, Progress, Sample
+from cars_hw.config.measurement import MeasurePlan
+from cars_hw.devices.protocol import Device, Measurement, Progress, Sample
 
 DISTURBED: Final = 0.1
 """A reference that is so far off, a fraction, tells of somebody else on the processor, not of a change of speed."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from cars_hw.devices import Device, MeasurePlan, open_device
+from cars_hw.config.measurement import MeasurePlan
+from cars_hw.devices import Device, open_device
 from cars_hw.errors import BudgetError, CarsHwError
 from cars_hw.evolution.population import Member
 from cars_hw.latency import LatencyTable, measure_genotypes

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from cars_hw.config.measurement import Precision
 from cars_hw.data import DataBundle, Dataset, load
 from cars_hw.devices import ModelFormat
-from cars_hw.devices.protocol import Precision
 from cars_hw.errors import InputError, RunError
 from cars_hw.export.card import ModelCard, Preprocessing
 from cars_hw.export.export import export_int8, export_model

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from cars_hw.config.measurement import Precision
 from cars_hw.devices import ModelFormat, format_of
-from cars_hw.devices.protocol import Precision
 from cars_hw.latency import LatencyTable, Predictor
 from cars_hw.pipeline.run_folder import Promise, RunFolder
 from cars_hw.space.genotype import Genotype

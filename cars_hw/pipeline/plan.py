@@ -6,12 +6,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from cars_hw.config.measurement import Precision
 from cars_hw.config.presets import Preset
+from cars_hw.config.search import EvolutionSettings, VariationRates
 from cars_hw.config.training import Recipe, SharedTraining
-from cars_hw.devices.protocol import Precision
 from cars_hw.errors import InputError, RunError
-from cars_hw.evolution.search import EvolutionSettings
-from cars_hw.evolution.variation import VariationRates
 from cars_hw.latency import LatencyTable
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.space.network_spec import NetworkSpec

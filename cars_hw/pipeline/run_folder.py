@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cars_hw.config.files import to_json, write_json, write_text
-from cars_hw.devices.protocol import Precision
+from cars_hw.config.measurement import Precision
 from cars_hw.errors import CarsHwError, RunError
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec

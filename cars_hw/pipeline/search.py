@@ -14,9 +14,10 @@ from typing import Any, Final
 import numpy as np
 import torch
 
+from cars_hw.config.measurement import MeasurePlan
 from cars_hw.config.units import format_latency
 from cars_hw.data import DataBundle, load
-from cars_hw.devices import Device, MeasurePlan
+from cars_hw.devices import Device
 from cars_hw.errors import BudgetError, InputError
 from cars_hw.evolution import checkpoint
 from cars_hw.evolution.objectives import CostObjective, excess, feasible

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cars_hw.devices.protocol import Device, Measurement, MeasurePlan, Precision
+from cars_hw.config.measurement import MeasurePlan, Precision
+from cars_hw.devices.protocol import Device, Measurement
 from cars_hw.errors import RunError
 from cars_hw.export.card import ModelCard, card_path
 from cars_hw.latency.models import build_network

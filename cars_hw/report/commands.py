@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
+from cars_hw.config.measurement import MeasurePlan
 from cars_hw.config.presets import PRESETS, Preset
 from cars_hw.config.recipes import RECIPES
 from cars_hw.config.training import Recipe
-from cars_hw.devices import MeasurePlan
 from cars_hw.latency import LatencyTable
 from cars_hw.pipeline.run_folder import FrontNetwork
 from cars_hw.report.data import Candidate, ReportData

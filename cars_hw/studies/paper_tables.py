@@ -19,7 +19,8 @@ from cars_hw.space.zoo import zoo
 from cars_hw.studies.measurement_noise import unsteady_remark
 
 if TYPE_CHECKING:
-    from cars_hw.devices import Device, Measurement, MeasurePlan
+    from cars_hw.config.measurement import MeasurePlan
+    from cars_hw.devices import Device, Measurement
 
 NOT_AVAILABLE: Final = "not available"
 NOT_PRINTED: Final = "not printed"
@@ -242,7 +243,7 @@ def _measure(
     progress: Callable[[int, int], None],
 ) -> dict[str, Measurement]:
     """Return latencies by the rows' names, of those that ``device`` can run."""
-    from cars_hw.devices import MeasurePlan
+    from cars_hw.config.measurement import MeasurePlan
     from cars_hw.measurement.schedule import measure
 
     plan = plan or MeasurePlan()

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Final
 
 from cars_hw.config.files import write_json, write_text
+from cars_hw.config.measurement import MeasurePlan
 from cars_hw.config.training import Recipe
 from cars_hw.data import load
-from cars_hw.devices import Device, MeasurePlan
+from cars_hw.devices import Device
 from cars_hw.errors import InputError, RunError
 from cars_hw.export.lower import lower_network
 from cars_hw.latency.models import write_graph

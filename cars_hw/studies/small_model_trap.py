@@ -9,8 +9,8 @@ from statistics import fmean, median, pstdev
 from typing import Any, Final, NamedTuple
 
 from cars_hw.config.files import write_json, write_text
+from cars_hw.config.search import Protection
 from cars_hw.config.training import Recipe
-from cars_hw.evolution.pnsga3 import Protection
 from cars_hw.pipeline.plan import SearchPlan, configuration
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.search import cost_objectives, load_data, run_search, supernet_spec

@@ -14,7 +14,7 @@ from PIL import Image
 from simulated_phone import Adbd, Phone
 
 from cars_hw.cli.main import main
-from cars_hw.devices import MeasurePlan
+from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices.android.adb import make_key
 from cars_hw.latency import LatencyTable
 

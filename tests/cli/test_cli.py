@@ -18,9 +18,10 @@ from rich.console import Console
 from cars_hw.cli import options as common
 from cars_hw.cli.main import main
 from cars_hw.config.checksummed import checksum
+from cars_hw.config.measurement import MeasurePlan
 from cars_hw.config.presets import PRESETS
-from cars_hw.devices import FakeDevice, MeasurePlan
-from cars_hw.evolution.pnsga3 import Protection
+from cars_hw.config.search import Protection
+from cars_hw.devices import FakeDevice
 from cars_hw.evolution.strategies import OWN, STRATEGIES
 from cars_hw.latency import profile
 from cars_hw.pipeline.plan import COSTS

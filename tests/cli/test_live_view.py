@@ -14,8 +14,8 @@ from rich.console import Console
 from cars_hw.cli.live_view import LinesView, LiveView, draw, generation_line, search_view
 from cars_hw.cli.search_status import SearchStatus, TimeLeft, snapshot
 from cars_hw.cli.text_plot import ASCII, bar, plot, sparkline
+from cars_hw.config.search import EvolutionSettings
 from cars_hw.evolution.objectives import CostObjective
-from cars_hw.evolution.search import EvolutionSettings
 from cars_hw.space.zoo import resolve
 
 GENOTYPE = resolve("CARS_A").to_dict()

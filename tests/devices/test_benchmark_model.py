@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices.android.benchmark_model import complaints, flags, parse, why
-from cars_hw.devices.protocol import MeasurePlan
 from cars_hw.errors import RunnerError
 
 OLD = """\

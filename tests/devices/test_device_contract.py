@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cars_hw.devices import Device, FakeDevice, LitertDevice, MeasurePlan, OrtDevice, available, open_device
+from cars_hw.config.measurement import MeasurePlan
+from cars_hw.devices import Device, FakeDevice, LitertDevice, OrtDevice, available, open_device
 from cars_hw.devices.android.device import AndroidDevice
 from cars_hw.devices.host import litert_runtime
 from cars_hw.errors import DeviceError

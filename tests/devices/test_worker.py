@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cars_hw.devices import MeasurePlan, OrtDevice
+from cars_hw.config.measurement import MeasurePlan
+from cars_hw.devices import OrtDevice
 from cars_hw.devices.host.session_worker import time_runs
 from cars_hw.devices.host.worker import Worker
 from cars_hw.errors import DeviceError

@@ -15,13 +15,14 @@ import torch
 from PIL import Image
 
 from cars_hw.cli.main import main
+from cars_hw.config.measurement import MeasurePlan
 from cars_hw.config.presets import PRESETS
 from cars_hw.config.recipes import RECIPES
+from cars_hw.config.search import EvolutionSettings
 from cars_hw.data.sources import Dataset
-from cars_hw.devices import FakeDevice, MeasurePlan, registry
+from cars_hw.devices import FakeDevice, registry
 from cars_hw.devices.protocol import ModelFormat, Progress, Sample
 from cars_hw.errors import DeviceError
-from cars_hw.evolution.search import EvolutionSettings
 from cars_hw.latency import LatencyTable, OpKey, genotype_keys, profile, smallest
 from cars_hw.pipeline.export import export_run
 from cars_hw.pipeline.plan import DataSource, SearchPlan

@@ -16,12 +16,12 @@ from pymoo.core.survival import Survival
 from pymoo.optimize import minimize
 from pymoo.problems import get_problem
 
+from cars_hw.config.search import Protection
 from cars_hw.evolution.hypervolume import hypervolume
 from cars_hw.evolution.pnsga3 import (
     FloatArray,
     IntArray,
     ObjectiveNormalization,
-    Protection,
     nondominated_fronts,
     pareto_front,
     reference_directions,

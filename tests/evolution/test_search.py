@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cars_hw.config.search import EvolutionSettings, Protection, VariationRates
 from cars_hw.errors import BudgetError
 from cars_hw.evolution.objectives import CostObjective, excess, feasible
-from cars_hw.evolution.pnsga3 import Protection
 from cars_hw.evolution.population import Member
-from cars_hw.evolution.search import EvolutionSettings, Search, without_clones
-from cars_hw.evolution.variation import VariationRates
+from cars_hw.evolution.search import Search, without_clones
 from cars_hw.nn.cost import network_cost
 from cars_hw.space.genotype import NODES, Edge, Genotype
 from cars_hw.space.network_spec import NetworkSpec

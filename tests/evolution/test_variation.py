@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cars_hw.evolution.variation import VariationRates, crossover, mutate, offspring, repair
+from cars_hw.config.search import VariationRates
+from cars_hw.evolution.variation import crossover, mutate, offspring, repair
 from cars_hw.nn.cost import network_cost
 from cars_hw.space.genotype import NODES, Edge, Genotype
 from cars_hw.space.network_spec import NetworkSpec

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cars_hw.config.measurement import Precision
 from cars_hw.devices import ModelFormat
-from cars_hw.devices.protocol import Precision
 from cars_hw.errors import InputError
 from cars_hw.export.graph import (
     Add,

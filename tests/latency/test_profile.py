@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cars_hw.devices import Device, FakeDevice, MeasurePlan, ModelFormat, Sample
+from cars_hw.config.measurement import MeasurePlan
+from cars_hw.devices import Device, FakeDevice, ModelFormat, Sample
 from cars_hw.devices.protocol import Progress
 from cars_hw.errors import DeviceError, InputError, TableError
 from cars_hw.latency import (

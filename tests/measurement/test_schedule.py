@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from cars_hw.devices import MeasurePlan, ModelFormat, Sample
+from cars_hw.config.measurement import MeasurePlan
+from cars_hw.devices import ModelFormat, Sample
 from cars_hw.devices.protocol import Progress
 from cars_hw.errors import InputError
 from cars_hw.measurement.schedule import (

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cars_hw.devices import FakeDevice, MeasurePlan
+from cars_hw.config.measurement import MeasurePlan
+from cars_hw.devices import FakeDevice
 from cars_hw.latency import LatencyTable, profile
 from cars_hw.space.network_spec import NetworkSpec
 

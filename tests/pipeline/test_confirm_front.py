@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cars_hw.devices import Device, FakeDevice, MeasurePlan
+from cars_hw.config.measurement import MeasurePlan
+from cars_hw.devices import Device, FakeDevice
 from cars_hw.errors import BudgetError
 from cars_hw.evolution.population import Member
 from cars_hw.latency import LatencyTable, Predictor

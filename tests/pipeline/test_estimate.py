@@ -13,10 +13,10 @@ from click.testing import CliRunner
 
 from cars_hw.cli.main import main
 from cars_hw.config.presets import PRESETS
+from cars_hw.config.search import EvolutionSettings
 from cars_hw.config.training import SharedTraining
 from cars_hw.config.units import format_seconds
 from cars_hw.errors import InputError
-from cars_hw.evolution.search import EvolutionSettings
 from cars_hw.latency import LatencyTable
 from cars_hw.pipeline import search as searching
 from cars_hw.pipeline.estimate import Estimate, Part, estimate

@@ -17,11 +17,12 @@ import torch
 from tfevents import scalars
 
 from cars_hw.cli.main import main
+from cars_hw.config.measurement import MeasurePlan
 from cars_hw.config.presets import PRESETS, Preset
+from cars_hw.config.search import EvolutionSettings
 from cars_hw.config.training import Recipe
-from cars_hw.devices import FakeDevice, LitertDevice, MeasurePlan
+from cars_hw.devices import FakeDevice, LitertDevice
 from cars_hw.errors import BudgetError, InputError, RunError, TableError
-from cars_hw.evolution.search import EvolutionSettings
 from cars_hw.export.card import ModelCard, card_path
 from cars_hw.latency import LatencyTable, Predictor, measure_genotypes, smallest
 from cars_hw.measurement.schedule import measure

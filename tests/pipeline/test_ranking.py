@@ -12,11 +12,11 @@ from click.testing import CliRunner
 
 from cars_hw.cli.main import main
 from cars_hw.config.presets import PRESETS
+from cars_hw.config.search import EvolutionSettings
 from cars_hw.config.training import Recipe, SharedTraining
 from cars_hw.data import load
 from cars_hw.errors import InputError, RunError
 from cars_hw.evolution.checkpoint import supernet_weights
-from cars_hw.evolution.search import EvolutionSettings
 from cars_hw.latency import LatencyTable, Predictor
 from cars_hw.pipeline.plan import Budget, DataSource, SearchPlan, plan_of
 from cars_hw.pipeline.run_folder import RunFolder

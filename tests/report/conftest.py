@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cars_hw.config.measurement import MeasurePlan
 from cars_hw.config.presets import PRESETS
-from cars_hw.devices import Measurement, MeasurePlan, Sample
+from cars_hw.devices import Measurement, Sample
 from cars_hw.export.card import ModelCard, Preprocessing
 from cars_hw.latency import CalibrationNetwork, Coefficients, LatencyTable, Predictor, spec_keys
 from cars_hw.nn.cost import network_cost

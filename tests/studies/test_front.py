@@ -17,10 +17,11 @@ from click.testing import CliRunner
 from torch import nn
 
 from cars_hw.cli.main import main
+from cars_hw.config.measurement import MeasurePlan
 from cars_hw.config.presets import PRESETS
 from cars_hw.config.training import Recipe
 from cars_hw.data import load
-from cars_hw.devices import FakeDevice, MeasurePlan
+from cars_hw.devices import FakeDevice
 from cars_hw.errors import InputError, RunError
 from cars_hw.nn.network import Network
 from cars_hw.pipeline.plan import DataSource, SearchPlan, configuration

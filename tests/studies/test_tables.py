@@ -13,7 +13,8 @@ from click.testing import CliRunner
 from torch import nn
 
 from cars_hw.cli.main import main
-from cars_hw.devices import FakeDevice, MeasurePlan
+from cars_hw.config.measurement import MeasurePlan
+from cars_hw.devices import FakeDevice
 from cars_hw.errors import InputError
 from cars_hw.space.network_spec import Shape
 from cars_hw.space.zoo import zoo

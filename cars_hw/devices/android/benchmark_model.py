@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple
 
-from cars_hw.devices.protocol import MeasurePlan
+from cars_hw.config.measurement import MeasurePlan
 from cars_hw.errors import RunnerError
 
 Delegate = Literal["cpu", "gpu", "nnapi"]

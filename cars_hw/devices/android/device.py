@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, get_args
 
+from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices.android import adb, benchmark_model
 from cars_hw.devices.android.adb import AdbShell, Address, SilenceError, to_stderr
 from cars_hw.devices.android.benchmark_model import Delegate
 from cars_hw.devices.android.phone import FOLDER, Phone, PhoneState, look, look_again
 from cars_hw.devices.android.runner import stored_runner
 from cars_hw.devices.host.conditions import now
-from cars_hw.devices.protocol import MeasurePlan, ModelFormat, Progress, Sample
+from cars_hw.devices.protocol import ModelFormat, Progress, Sample
 from cars_hw.devices.remote import (
     Ran,
     RemoteShell,

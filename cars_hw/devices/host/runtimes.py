@@ -9,10 +9,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices.host.conditions import host_conditions, now, pin_to
 from cars_hw.devices.host.litert_runtime import runtime as litert_runtime
 from cars_hw.devices.host.worker import Worker
-from cars_hw.devices.protocol import MeasurePlan, ModelFormat, Progress, Sample
+from cars_hw.devices.protocol import ModelFormat, Progress, Sample
 from cars_hw.errors import DeviceError, InputError
 
 
