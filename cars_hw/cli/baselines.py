@@ -22,7 +22,7 @@ from cars_hw.cli.options import (
 from cars_hw.cli.progress_bars import Bars
 
 if TYPE_CHECKING:
-    from cars_hw.studies.baselines import StrategyComparison
+    from cars_hw.studies.strategy_comparison import StrategyComparison
 
 
 @click.command("baselines")
@@ -106,14 +106,13 @@ def print_comparison(comparison: StrategyComparison) -> None:
     """Print what each strategy's fronts came to, and by how much the run's own is above them."""
     from statistics import mean
 
-    from cars_hw.evolution.strategies import OWN
-    from cars_hw.studies.baselines import summary
+    from cars_hw.studies.strategy_comparison import summary
 
     unit = comparison.unit
     rows = []
     for name in comparison.strategies:
         trials = comparison.of(name)
-        gaps = [] if name == OWN else comparison.gaps(name)
+        gaps = [] if name == comparison.own else comparison.gaps(name)
         rows.append(
             (
                 name,

@@ -72,7 +72,8 @@ def command(
     """
     from cars_hw.pipeline.plan import recipe_of
     from cars_hw.pipeline.run_folder import RunFolder
-    from cars_hw.studies.rank_correlation import rank_run, spread
+    from cars_hw.studies.rank_correlation import rank_run
+    from cars_hw.studies.ranking import spread
     from cars_hw.training.memory import keep_freed_memory
 
     run = RunFolder.open(run_path)

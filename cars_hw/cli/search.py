@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from cars_hw.pipeline.estimate import Estimate
     from cars_hw.pipeline.plan import SearchPlan
     from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder
-    from cars_hw.studies.baselines import StrategyComparison
+    from cars_hw.studies.strategy_comparison import StrategyComparison
     from cars_hw.training.process_group import ProcessGroup
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from pymoo.indicators.hv import HV
 
 
 def hypervolume(points: NDArray[np.float64], reference_point: NDArray[np.float64]) -> float:
@@ -25,6 +24,8 @@ def hypervolume(points: NDArray[np.float64], reference_point: NDArray[np.float64
 
     Source: Zitzler & Thiele 1999, as computed by pymoo.
     """
+    from pymoo.indicators.hv import HV
+
     points = np.array(points, dtype=np.float64)
     reference = np.array(reference_point, dtype=np.float64)
     if points.ndim != 2 or points.shape[1] < 2 or reference.shape != points.shape[1:]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from cars_hw.formatting import FAMILIES, kind_of, parts_of, percent
 from cars_hw.latency import Part
-from cars_hw.report.formatting import FAMILIES, kind_of, parts_of, percent
 from cars_hw.report.markup import Html, tag
 from cars_hw.space.network_spec import NetworkSpec
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from cars_hw.report.formatting import kind_of
+from cars_hw.formatting import kind_of
 from cars_hw.report.markup import Html, join, tag
 from cars_hw.space.genotype import Cell, Edge
 

@@ -10,14 +10,14 @@ from typing import Any
 from cars_hw.devices import format_of
 from cars_hw.errors import TableError
 from cars_hw.export.card import ModelCard, card_path
+from cars_hw.formatting import milliseconds
 from cars_hw.latency import LatencyTable, Predictor
 from cars_hw.nn.cost import network_cost
 from cars_hw.pipeline.run_folder import FrontNetwork, Promise, RunFolder, TrainedNetwork
-from cars_hw.report.formatting import milliseconds
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
-from cars_hw.studies.baselines import StrategyComparison, read_baselines
-from cars_hw.studies.rank_correlation import Ranking, read_ranking
+from cars_hw.studies.ranking import Ranking, read_ranking
+from cars_hw.studies.strategy_comparison import StrategyComparison, read_baselines
 
 QUANTISED = ".int8"
 """What the name of a quantised model has behind its network's name."""

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from cars_hw.config.files import write_text
+from cars_hw.formatting import milliseconds
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.report.data import ReportData, gather
 from cars_hw.report.document import document
-from cars_hw.report.formatting import milliseconds
 from cars_hw.report.markup import Html, join, tag, text
 from cars_hw.report.sections import (
     answer,

@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cars_hw.config.training import Recipe
 from cars_hw.errors import InputError
-from cars_hw.evolution.hypervolume import hypervolume
 from cars_hw.evolution.objectives import CostObjective
 from cars_hw.evolution.strategies import OWN, STRATEGIES
 from cars_hw.pipeline.plan import DataSource, SearchPlan, configuration, plan_of, recipe_of
@@ -20,142 +18,24 @@ from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.search import cost_objectives, load_data, run_search
 from cars_hw.pipeline.train import choose, train_run
 from cars_hw.pipeline.workers import Log, Progress, default_jobs, side_by_side
-from cars_hw.space.genotype import Genotype
-
-FILE: Final = "baselines.json"
+from cars_hw.studies.strategy_comparison import (
+    FILE,
+    STANDALONE,
+    Generation,
+    StrategyComparison,
+    Trained,
+    Trial,
+    fraction_dominated,
+)
 
 RIVALS: Final = ("random", "none")
 """What a search is held against unless told: random search, and plain NSGA-III."""
-
-STANDALONE: Final = "standalone"
-"""Evolution without weight sharing: every architecture is trained for an epoch, as many as the run pays for."""
 
 MIN_STANDALONE: Final = 4
 """Members of the smallest population that evolves without weight sharing."""
 
 MARGIN: Final = 1.1
 """The reference point is this much worse than the worst of all fronts, so that their ends count for something."""
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A network of a front: its costs in the objectives' units, and two accuracies, fractions: under the shared
-    weights, on the validation images, and trained alone, on the test images.
-    """
-
-    genotype: Genotype
-    costs: tuple[float, ...]
-    shared: float
-    standalone: float
-
-
-@dataclass(frozen=True)
-class Generation:
-    """A population under shared weights: its hypervolume as a fraction of the reference box, and how far it
-    reaches in the first cost, in its unit: from the least to the most, and its standard deviation.
-    """
-
-    hypervolume: float
-    least: float
-    most: float
-    deviation: float
-
-    @property
-    def spread(self) -> float:
-        """From the cheapest to the dearest."""
-        return self.most - self.least
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One search by one strategy with one seed; ``evaluated`` architectures were judged in its generations."""
-
-    strategy: str
-    seed: int
-    evaluated: int
-    generations: tuple[Generation, ...]
-    networks: tuple[Trained, ...]
-
-
-@dataclass(frozen=True)
-class StrategyComparison:
-    """What the trials came to.
-
-    ``reference`` is the point that final hypervolumes are bounded by: an error (a fraction) and each cost.
-    """
-
-    cost: str
-    unit: str
-    reference: tuple[float, ...]
-    trials: tuple[Trial, ...]
-    recipe: dict[str, Any]
-
-    @property
-    def strategies(self) -> list[str]:
-        """Return the strategies' names, the run's own first."""
-        return list(dict.fromkeys(trial.strategy for trial in self.trials))
-
-    @property
-    def seeds(self) -> list[int]:
-        """Return the seeds."""
-        return sorted({trial.seed for trial in self.trials})
-
-    def of(self, strategy: str) -> list[Trial]:
-        """Return the trials of ``strategy``, by seed."""
-        return sorted((one for one in self.trials if one.strategy == strategy), key=lambda one: one.seed)
-
-    def final(self, trial: Trial) -> float:
-        """Return the hypervolume of a trial's front at its trained accuracies, a fraction of the reference box."""
-        rows = [[1 - one.standalone, *one.costs] for one in trial.networks]
-        return _volume(np.array(rows), np.array(self.reference))
-
-    def gaps(self, strategy: str) -> list[float]:
-        """Return by how much the run's own strategy is above ``strategy``, for each seed that both have."""
-        theirs = {trial.seed: self.final(trial) for trial in self.of(strategy)}
-        return [self.final(trial) - theirs[trial.seed] for trial in self.of(OWN) if trial.seed in theirs]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form, with each trial's final hypervolume in it."""
-        return {
-            "cost": self.cost,
-            "unit": self.unit,
-            "reference": list(self.reference),
-            "recipe": self.recipe,
-            "trials": [
-                {
-                    **asdict(trial),
-                    "final_hypervolume": self.final(trial),
-                    "networks": [
-                        {**asdict(one), "genotype": one.genotype.to_dict(), "costs": list(one.costs)}
-                        for one in trial.networks
-                    ],
-                }
-                for trial in self.trials
-            ],
-        }
-
-    @classmethod
-    def from_dict(cls, value: dict[str, Any]) -> StrategyComparison:
-        """Build it from :meth:`to_dict`'s form; KeyError or TypeError where it is not that."""
-        trials = tuple(
-            Trial(
-                one["strategy"],
-                one["seed"],
-                one["evaluated"],
-                tuple(Generation(**generation) for generation in one["generations"]),
-                tuple(
-                    Trained(
-                        Genotype.from_dict(kept["genotype"]),
-                        tuple(kept["costs"]),
-                        kept["shared"],
-                        kept["standalone"],
-                    )
-                    for kept in one["networks"]
-                ),
-            )
-            for one in value["trials"]
-        )
-        return cls(value["cost"], value["unit"], tuple(value["reference"]), trials, dict(value["recipe"]))
 
 
 def compare_run(
@@ -213,22 +93,6 @@ def compare_run(
     comparison = _compared(plan, tasks, recipe)
     run.write_record(FILE, comparison.to_dict())
     return comparison
-
-
-def summary(strategy: str) -> str:
-    """Return in a line what ``strategy`` does."""
-    if strategy == STANDALONE:
-        return "evolution without weight sharing: every architecture is trained alone, for one epoch"
-    return STRATEGIES[strategy].summary
-
-
-def read_baselines(run: RunFolder) -> StrategyComparison | None:
-    """Return what :func:`compare_run` has written, None before.
-
-    Raises:
-        RunError: the file is damaged.
-    """
-    return run.record(FILE, StrategyComparison.from_dict)
 
 
 def standalone_plan(plan: SearchPlan) -> SearchPlan:
@@ -373,9 +237,8 @@ def _generation(population: Sequence[dict[str, Any]], dearest: Sequence[float]) 
     rows = np.array([[1 - member["accuracy"], *member["costs"]] for member in population])
     first = rows[:, 1]
     return Generation(
-        _volume(rows, np.array([1.0, *dearest])), float(first.min()), float(first.max()), float(first.std())
+        fraction_dominated(rows, np.array([1.0, *dearest])),
+        float(first.min()),
+        float(first.max()),
+        float(first.std()),
     )
-
-
-def _volume(rows: NDArray[np.float64], reference: NDArray[np.float64]) -> float:
-    return hypervolume(rows / reference, np.ones(len(reference)))

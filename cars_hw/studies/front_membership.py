@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from cars_hw.report.formatting import milliseconds, percent
+from cars_hw.formatting import milliseconds, percent
 from cars_hw.report.markup import Html, join, table
 from cars_hw.studies.measurement_noise import unsteady_remark
 from cars_hw.studies.page import Dot, dots_figure, page, paragraphs

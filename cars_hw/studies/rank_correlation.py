@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, Final
 
 import numpy as np
@@ -12,89 +11,16 @@ from cars_hw.config.training import Recipe
 from cars_hw.errors import InputError
 from cars_hw.evolution.checkpoint import supernet_weights
 from cars_hw.evolution.objectives import feasible
-from cars_hw.latency.validation import kendall_tau
 from cars_hw.pipeline.plan import DataSource, SearchPlan, plan_of, recipe_of
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.search import cost_objectives, load_data, supernet_weights_of
 from cars_hw.pipeline.train import choose, train_run
 from cars_hw.pipeline.workers import Log, Progress
 from cars_hw.space.genotype import Genotype
-
-FILE: Final = "ranking.json"
-
-MINIMUM: Final = 4
-"""Architectures that an order needs."""
+from cars_hw.studies.ranking import FILE, MINIMUM, Ranked, Ranking
 
 TRIES: Final = 10_000
 """So many are drawn in search of those that keep to the budgets."""
-
-
-@dataclass(frozen=True)
-class Ranked:
-    """One architecture with two accuracies, fractions: under the shared weights, on the validation images, and
-    trained alone, on the test images. ``again`` is the latter of a second training, with another seed, where there
-    was one. ``name`` is the front's, or begins with ``random``.
-    """
-
-    name: str
-    genotype: Genotype
-    shared: float
-    standalone: float
-    again: float | None = None
-
-    @property
-    def drawn(self) -> bool:
-        """Whether it was drawn at random, and is not of the front."""
-        return self.name.startswith("random")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {**asdict(self), "genotype": self.genotype.to_dict()}
-
-    @classmethod
-    def from_dict(cls, value: dict[str, Any]) -> Ranked:
-        """Build it from :meth:`to_dict`'s form; KeyError or TypeError where it is not that."""
-        return cls(**{**value, "genotype": Genotype.from_dict(value["genotype"])})
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """What a sample came to. ``tau`` is Kendall's, None where either accuracy is the same for all."""
-
-    networks: tuple[Ranked, ...]
-    recipe: dict[str, Any]
-
-    @property
-    def tau(self) -> float | None:
-        """Kendall's tau: 1 where both orders are the same, 0 where one says nothing of the other."""
-        if not self.networks:
-            return None
-        return kendall_tau([one.shared for one in self.networks], [one.standalone for one in self.networks])
-
-    @property
-    def agreement(self) -> float | None:
-        """Kendall's tau between two trainings of the same networks; None where they were trained once.
-
-        It is what an order as good as a training itself would reach.
-        """
-        again = [one.again for one in self.networks if one.again is not None]
-        if not again or len(again) < len(self.networks):
-            return None
-        return kendall_tau([one.standalone for one in self.networks], again)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {
-            "tau": self.tau,
-            "agreement": self.agreement,
-            "recipe": self.recipe,
-            "networks": [one.to_dict() for one in self.networks],
-        }
-
-    @classmethod
-    def from_dict(cls, value: dict[str, Any]) -> Ranking:
-        """Build it from :meth:`to_dict`'s form; KeyError or TypeError where it is not that."""
-        return cls(tuple(Ranked.from_dict(one) for one in value["networks"]), dict(value["recipe"]))
 
 
 def rank_run(
@@ -175,15 +101,6 @@ def rank_run(
     return ranking
 
 
-def read_ranking(run: RunFolder) -> Ranking | None:
-    """Return what :func:`rank_run` has written, None before.
-
-    Raises:
-        RunError: the file is damaged.
-    """
-    return run.record(FILE, Ranking.from_dict)
-
-
 def _drawn(plan: SearchPlan, count: int, known: set[Any], seed: int) -> list[Genotype]:
     """Return random architectures that keep to the budgets; fewer where hardly any do."""
     # Not the search's own random numbers: those architectures have been trained on.
@@ -198,9 +115,3 @@ def _drawn(plan: SearchPlan, count: int, known: set[Any], seed: int) -> list[Gen
             known.add(genotype.key())
             found.append(genotype)
     return found
-
-
-def spread(networks: Sequence[Ranked]) -> float:
-    """Return the range of the accuracies trained alone, a fraction: an order means little where it is small."""
-    accuracies = [one.standalone for one in networks]
-    return max(accuracies) - min(accuracies)

@@ -11,12 +11,12 @@ from typing import Any, Final, NamedTuple
 from cars_hw.config.files import write_json, write_text
 from cars_hw.config.search import Protection
 from cars_hw.config.training import Recipe
+from cars_hw.formatting import figure, percent
 from cars_hw.pipeline.plan import SearchPlan, configuration
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.search import cost_objectives, load_data, run_search, supernet_spec
 from cars_hw.pipeline.workers import Log, Progress, default_jobs, side_by_side
 from cars_hw.report.curves import Curve
-from cars_hw.report.formatting import figure, percent
 from cars_hw.report.markup import Html, join, table
 from cars_hw.space.genotype import Genotype
 from cars_hw.studies.learning_curves import LearningCurve, Training, learning_curve, three_sizes

@@ -28,7 +28,7 @@ from cars_hw.pipeline.plan import COSTS
 from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.zoo import zoo
-from cars_hw.studies.baselines import STANDALONE
+from cars_hw.studies.strategy_comparison import STANDALONE
 
 SPEC = NetworkSpec(4, 3, (8, 8), 1, classes=2)
 

@@ -23,7 +23,8 @@ from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.search import run_search, supernet_weights_of
 from cars_hw.report.page import write_report
 from cars_hw.space.search_space import SearchSpace
-from cars_hw.studies.rank_correlation import Ranked, Ranking, rank_run, read_ranking, spread
+from cars_hw.studies.rank_correlation import rank_run
+from cars_hw.studies.ranking import Ranked, Ranking, read_ranking, spread
 
 
 @pytest.fixture(scope="module")

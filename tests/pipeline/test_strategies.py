@@ -22,15 +22,8 @@ from cars_hw.pipeline.plan import Budget, DataSource, SearchPlan, plan_of
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.search import run_search, supernet_weights_of
 from cars_hw.space.search_space import SearchSpace
-from cars_hw.studies.baselines import (
-    Generation,
-    StrategyComparison,
-    Trained,
-    Trial,
-    compare_run,
-    read_baselines,
-    standalone_plan,
-)
+from cars_hw.studies.baselines import compare_run, standalone_plan
+from cars_hw.studies.strategy_comparison import Generation, StrategyComparison, Trained, Trial, read_baselines
 
 
 @pytest.fixture(scope="module")

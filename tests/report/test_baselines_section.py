@@ -14,7 +14,7 @@ from cars_hw.report.page import page
 from cars_hw.report.plot import Frame
 from cars_hw.report.sections.baselines import verdict
 from cars_hw.space.search_space import SearchSpace
-from cars_hw.studies.baselines import Generation, StrategyComparison, Trained, Trial
+from cars_hw.studies.strategy_comparison import Generation, StrategyComparison, Trained, Trial
 
 PLAIN = Frame(width=130, height=120, left=20, right=10, top=10, bottom=10)
 

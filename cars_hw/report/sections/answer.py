@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from cars_hw.formatting import UNKNOWN, milliseconds, percent, size
 from cars_hw.report.data import ModelFile, ReportData
-from cars_hw.report.formatting import UNKNOWN, milliseconds, percent, size
 from cars_hw.report.markup import Html, join, table, tag
 
 Row = Mapping[str, Any]

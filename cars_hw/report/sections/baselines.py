@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from statistics import mean
 
-from cars_hw.evolution.strategies import OWN
 from cars_hw.report.curves import Curve, draw_curves, key
 from cars_hw.report.data import ReportData
 from cars_hw.report.markup import Html, join, table, tag, text
 from cars_hw.report.plot import SMALL
-from cars_hw.studies.baselines import Generation, StrategyComparison, summary
+from cars_hw.studies.strategy_comparison import Generation, StrategyComparison, summary
 
 
 def section(report_data: ReportData) -> Html:
@@ -54,7 +53,7 @@ def verdict(found: StrategyComparison) -> str:
     told = []
     for name in found.strategies:
         gaps = found.gaps(name)
-        if name != OWN and gaps:
+        if name != found.own and gaps:
             above = sum(gap > 0 for gap in gaps)
             told.append(f"above {name} in {above} of {len(gaps)} seeds ({mean(gaps):+.4f} on average)")
     return f"At trained accuracies the search's hypervolume is {'; '.join(told)}."
@@ -74,7 +73,7 @@ def _figures(found: StrategyComparison) -> Html:
     for name in found.strategies:
         finals = [found.final(trial) for trial in found.of(name)]
         last = [trial.generations[-1] for trial in found.of(name)]
-        gaps = found.gaps(name) if name != OWN else []
+        gaps = found.gaps(name) if name != found.own else []
         rows.append(
             [
                 name,
@@ -96,6 +95,6 @@ def _curves(found: StrategyComparison, figure: Callable[[Generation], float], ti
             zip(*([figure(one) for one in trial.generations] for trial in found.of(name)), strict=True)
         )
         points = [(number, mean(values)) for number, values in enumerate(by_generation, start=1)]
-        band = [(min(values), max(values)) for values in by_generation] if name == OWN else []
+        band = [(min(values), max(values)) for values in by_generation] if name == found.own else []
         drawn.append(Curve(name, points, band))
     return draw_curves(drawn, "generation", title, SMALL)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from cars_hw.formatting import milliseconds, percent
 from cars_hw.report.data import Budget, ReportData
-from cars_hw.report.formatting import milliseconds, percent
 from cars_hw.report.markup import Html, join, tag
 
 

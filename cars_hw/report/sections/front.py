@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from cars_hw.formatting import UNKNOWN, figure, millions, milliseconds, percent
 from cars_hw.report import charts
 from cars_hw.report.data import Candidate, Cost, ReportData
-from cars_hw.report.formatting import UNKNOWN, figure, millions, milliseconds, percent
 from cars_hw.report.markup import Html, join, table, tag
 from cars_hw.report.plot import NARROW, WIDE
 

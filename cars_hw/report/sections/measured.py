@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cars_hw.formatting import UNKNOWN, milliseconds, percent, signed_percent
 from cars_hw.report.data import ReportData
-from cars_hw.report.formatting import UNKNOWN, milliseconds, percent, signed_percent
 from cars_hw.report.markup import Html, join, table, tag
 from cars_hw.report.plot import SQUARE, Point, scatter
 

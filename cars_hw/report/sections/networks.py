@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from cars_hw.formatting import UNKNOWN, figure, millions, milliseconds, percent, size
 from cars_hw.report.bars import by_operation, by_place, draw_bars, legend
 from cars_hw.report.cells import draw_cell
 from cars_hw.report.data import Budget, Candidate, ReportData
-from cars_hw.report.formatting import UNKNOWN, figure, millions, milliseconds, percent, size
 from cars_hw.report.markup import Html, join, table, tag
 from cars_hw.report.sections.answer import file_link, tile
 from cars_hw.report.sections.front import line_of

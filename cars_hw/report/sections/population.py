@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
+from cars_hw.formatting import percent
 from cars_hw.report import charts
 from cars_hw.report.data import Cost, ReportData
-from cars_hw.report.formatting import percent
 from cars_hw.report.markup import Html, join, table, tag
 from cars_hw.report.plot import NARROW, WIDE, Frame
 

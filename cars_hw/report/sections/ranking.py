@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from cars_hw.formatting import percent
 from cars_hw.report.data import ReportData
-from cars_hw.report.formatting import percent
 from cars_hw.report.markup import Html, join, table, tag, text
 from cars_hw.report.plot import SQUARE, Point, scatter
-from cars_hw.studies.rank_correlation import MINIMUM, Ranked, Ranking, spread
+from cars_hw.studies.ranking import MINIMUM, Ranked, Ranking, spread
 
 
 def section(report_data: ReportData) -> Html:

@@ -1,0 +1,105 @@
+"""The result of a check of the SuperNet's order: what ``ranking.json`` holds. Reading it needs no PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from cars_hw.latency.validation import kendall_tau
+from cars_hw.pipeline.run_folder import RunFolder
+from cars_hw.space.genotype import Genotype
+
+FILE: Final = "ranking.json"
+
+MINIMUM: Final = 4
+"""Architectures that a rank correlation needs."""
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """One architecture with its accuracies, which are fractions.
+
+    ``shared`` is the accuracy under shared weights on the validation images, ``standalone`` the accuracy after
+    training from scratch on the test images. ``again`` is that of a second training with another seed, None without
+    one. ``name`` is that of the front, or begins with ``random``.
+    """
+
+    name: str
+    genotype: Genotype
+    shared: float
+    standalone: float
+    again: float | None = None
+
+    @property
+    def drawn(self) -> bool:
+        """Whether it was drawn at random, rather than taken from the front."""
+        return self.name.startswith("random")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {**asdict(self), "genotype": self.genotype.to_dict()}
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> Ranked:
+        """Build it from :meth:`to_dict`'s form; KeyError or TypeError for any other value."""
+        return cls(**{**value, "genotype": Genotype.from_dict(value["genotype"])})
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The architectures of a sample, and the recipe that trained them."""
+
+    networks: tuple[Ranked, ...]
+    recipe: dict[str, Any]
+
+    @property
+    def tau(self) -> float | None:
+        """Kendall's tau between shared and standalone accuracies.
+
+        It is 1 for equal orders, 0 for unrelated ones, and None where all shared or all standalone accuracies are
+        equal.
+        """
+        if not self.networks:
+            return None
+        return kendall_tau([one.shared for one in self.networks], [one.standalone for one in self.networks])
+
+    @property
+    def agreement(self) -> float | None:
+        """Kendall's tau between two trainings of the same networks; None where they were trained once.
+
+        It is the most that a rank correlation with one training can be expected to reach.
+        """
+        again = [one.again for one in self.networks if one.again is not None]
+        if not again or len(again) < len(self.networks):
+            return None
+        return kendall_tau([one.standalone for one in self.networks], again)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            "tau": self.tau,
+            "agreement": self.agreement,
+            "recipe": self.recipe,
+            "networks": [one.to_dict() for one in self.networks],
+        }
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> Ranking:
+        """Build it from :meth:`to_dict`'s form; KeyError or TypeError for any other value."""
+        return cls(tuple(Ranked.from_dict(one) for one in value["networks"]), dict(value["recipe"]))
+
+
+def read_ranking(run: RunFolder) -> Ranking | None:
+    """Return the ranking that ``rank_run`` wrote, None where there is none.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    return run.record(FILE, Ranking.from_dict)
+
+
+def spread(networks: Sequence[Ranked]) -> float:
+    """Return the range of the standalone accuracies, a fraction: where it is small, the order means little."""
+    accuracies = [one.standalone for one in networks]
+    return max(accuracies) - min(accuracies)

@@ -1,0 +1,179 @@
+"""The result of a comparison of search strategies: what ``baselines.json`` holds. Reading it needs no PyTorch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cars_hw.evolution.hypervolume import hypervolume
+from cars_hw.pipeline.run_folder import RunFolder
+from cars_hw.space.genotype import Genotype
+
+FILE: Final = "baselines.json"
+
+STANDALONE: Final = "standalone"
+"""Evolution without weight sharing: every architecture is trained for one epoch, at the same cost."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network of a front, trained from scratch.
+
+    ``costs`` are in the objectives' units. ``shared`` is the accuracy under shared weights on the validation
+    images, ``standalone`` the accuracy after training on the test images; both are fractions.
+    """
+
+    genotype: Genotype
+    costs: tuple[float, ...]
+    shared: float
+    standalone: float
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A population under shared weights.
+
+    ``hypervolume`` is a fraction of the reference box. ``least``, ``most`` and ``deviation`` (the standard
+    deviation) describe the population's first cost, in its unit.
+    """
+
+    hypervolume: float
+    least: float
+    most: float
+    deviation: float
+
+    @property
+    def spread(self) -> float:
+        """The range of the first cost, in its unit."""
+        return self.most - self.least
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One search by one strategy with one seed; its generations evaluated ``evaluated`` architectures.
+
+    ``final_hypervolume`` is the recorded one of a comparison that was read from a file.
+    """
+
+    strategy: str
+    seed: int
+    evaluated: int
+    generations: tuple[Generation, ...]
+    networks: tuple[Trained, ...]
+    final_hypervolume: float | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class StrategyComparison:
+    """The trials of all strategies, the run's own first.
+
+    ``cost`` and ``unit`` are those of the first objective. ``reference`` is the reference point of the final
+    hypervolumes: an error (a fraction) and a value of each cost. ``recipe`` trained the networks of the fronts.
+    """
+
+    cost: str
+    unit: str
+    reference: tuple[float, ...]
+    trials: tuple[Trial, ...]
+    recipe: dict[str, Any]
+
+    @property
+    def strategies(self) -> list[str]:
+        """The strategies' names, the run's own first."""
+        return list(dict.fromkeys(trial.strategy for trial in self.trials))
+
+    @property
+    def own(self) -> str:
+        """The name of the run's own strategy."""
+        return self.trials[0].strategy
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds, in ascending order."""
+        return sorted({trial.seed for trial in self.trials})
+
+    def of(self, strategy: str) -> list[Trial]:
+        """Return the trials of ``strategy``, by seed."""
+        return sorted((one for one in self.trials if one.strategy == strategy), key=lambda one: one.seed)
+
+    def final(self, trial: Trial) -> float:
+        """Return the hypervolume of a trial's front at its trained accuracies, a fraction of the reference box."""
+        if trial.final_hypervolume is not None:
+            return trial.final_hypervolume
+        rows = [[1 - one.standalone, *one.costs] for one in trial.networks]
+        return fraction_dominated(np.array(rows), np.array(self.reference))
+
+    def gaps(self, strategy: str) -> list[float]:
+        """Return the own strategy's final hypervolume minus that of ``strategy``, for each seed of both."""
+        theirs = {trial.seed: self.final(trial) for trial in self.of(strategy)}
+        return [self.final(trial) - theirs[trial.seed] for trial in self.of(self.own) if trial.seed in theirs]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form, with the final hypervolume of each trial."""
+        return {
+            "cost": self.cost,
+            "unit": self.unit,
+            "reference": list(self.reference),
+            "recipe": self.recipe,
+            "trials": [
+                {
+                    **asdict(trial),
+                    "final_hypervolume": self.final(trial),
+                    "networks": [
+                        {**asdict(one), "genotype": one.genotype.to_dict(), "costs": list(one.costs)}
+                        for one in trial.networks
+                    ],
+                }
+                for trial in self.trials
+            ],
+        }
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> StrategyComparison:
+        """Build it from :meth:`to_dict`'s form; KeyError or TypeError for any other value."""
+        trials = tuple(
+            Trial(
+                one["strategy"],
+                one["seed"],
+                one["evaluated"],
+                tuple(Generation(**generation) for generation in one["generations"]),
+                tuple(
+                    Trained(
+                        Genotype.from_dict(kept["genotype"]),
+                        tuple(kept["costs"]),
+                        kept["shared"],
+                        kept["standalone"],
+                    )
+                    for kept in one["networks"]
+                ),
+                one.get("final_hypervolume"),
+            )
+            for one in value["trials"]
+        )
+        return cls(value["cost"], value["unit"], tuple(value["reference"]), trials, dict(value["recipe"]))
+
+
+def summary(strategy: str) -> str:
+    """Return one line that describes ``strategy``."""
+    if strategy == STANDALONE:
+        return "evolution without weight sharing: every architecture is trained from scratch, for one epoch"
+    from cars_hw.evolution.strategies import STRATEGIES
+
+    return STRATEGIES[strategy].summary
+
+
+def read_baselines(run: RunFolder) -> StrategyComparison | None:
+    """Return the comparison that ``compare_run`` wrote, None where there is none.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    return run.record(FILE, StrategyComparison.from_dict)
+
+
+def fraction_dominated(rows: NDArray[np.float64], reference: NDArray[np.float64]) -> float:
+    """Return the hypervolume of ``rows``, an objective a column, as a fraction of the box up to ``reference``."""
+    return hypervolume(rows / reference, np.ones(len(reference)))
