@@ -21,7 +21,7 @@ import numpy as np
 from cars_hw.devices.host.litert_runtime import interpreter
 from cars_hw.export.lower import lower_network
 from cars_hw.export.tflite import tflite_bytes
-from cars_hw.latency.models import seeded
+from cars_hw.nn.fresh_weights import seeded
 from cars_hw.nn.network import Network
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace

@@ -29,7 +29,7 @@ from cars_hw.export.lower import lower_network
 from cars_hw.export.onnx import write_onnx
 from cars_hw.export.parity import check_onnx, check_tflite
 from cars_hw.export.tflite import tflite_bytes, write_tflite
-from cars_hw.latency.models import seeded
+from cars_hw.nn.fresh_weights import seeded
 from cars_hw.nn.network import Network
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cars_hw.config.measurement import MeasurePlan, Precision
 from cars_hw.devices.protocol import Device, Progress
-from cars_hw.latency.models import build_network
+from cars_hw.export.write import build_network
 from cars_hw.measurement.schedule import Measured, measure
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec

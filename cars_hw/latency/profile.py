@@ -13,9 +13,10 @@ import numpy as np
 from cars_hw.config.measurement import MeasurePlan, Precision
 from cars_hw.devices.protocol import Device, Measurement, ModelFormat
 from cars_hw.errors import DeviceError, InputError, TableError
+from cars_hw.export.write import PRECISIONS, build_network
 from cars_hw.latency.calibration import spread_genotypes
 from cars_hw.latency.keys import OpKey, spec_keys
-from cars_hw.latency.models import PRECISIONS, build_model, build_network, build_overhead
+from cars_hw.latency.models import build_model, build_overhead
 from cars_hw.latency.predictor import fit_coefficients
 from cars_hw.latency.smallest import smallest
 from cars_hw.latency.sums import OperationSums

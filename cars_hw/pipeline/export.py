@@ -18,7 +18,7 @@ from cars_hw.errors import InputError, RunError
 from cars_hw.export.card import ModelCard, Preprocessing
 from cars_hw.export.export import export_int8, export_model
 from cars_hw.export.int8_refinement import CALIBRATION_IMAGES
-from cars_hw.latency.models import seeded
+from cars_hw.nn.fresh_weights import seeded
 from cars_hw.nn.network import Network
 from cars_hw.pipeline.latency_target import Promises
 from cars_hw.pipeline.plan import DataSource

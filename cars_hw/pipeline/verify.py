@@ -12,7 +12,7 @@ from cars_hw.config.measurement import MeasurePlan, Precision
 from cars_hw.devices.protocol import Device, Measurement
 from cars_hw.errors import RunError
 from cars_hw.export.card import ModelCard, card_path
-from cars_hw.latency.models import build_network
+from cars_hw.export.write import build_network
 from cars_hw.latency.table import LatencyTable
 from cars_hw.measurement.schedule import measure
 from cars_hw.nn.cost import network_cost

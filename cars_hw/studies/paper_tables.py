@@ -259,7 +259,8 @@ def _measure(
 
 
 def _build(row: PaperRow, network: NetworkSpec, device: Device, path: Path) -> None:
-    from cars_hw.latency.models import build_network, seeded
+    from cars_hw.export.write import build_network
+    from cars_hw.nn.fresh_weights import seeded
     from cars_hw.studies.references import IMAGENET, make, write_onnx
 
     if row.genotype is not None:

@@ -16,7 +16,7 @@ from cars_hw.data import load
 from cars_hw.devices import Device
 from cars_hw.errors import InputError, RunError
 from cars_hw.export.lower import lower_network
-from cars_hw.latency.models import write_graph
+from cars_hw.export.write import write_graph
 from cars_hw.measurement.schedule import measure
 from cars_hw.nn.cost import network_cost
 from cars_hw.pipeline.plan import DataSource, recipe_of

@@ -14,7 +14,7 @@ from cars_hw.errors import DatasetError, ExportError, InputError
 from cars_hw.export.card import Preprocessing
 from cars_hw.export.classify import classify
 from cars_hw.export.export import export_model
-from cars_hw.latency.models import seeded
+from cars_hw.nn.fresh_weights import seeded
 from cars_hw.nn.network import Network
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.zoo import zoo

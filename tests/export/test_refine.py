@@ -13,7 +13,7 @@ from cars_hw.export.lower import lower_network
 from cars_hw.export.onnx import onnx_bytes
 from cars_hw.export.quantize import quantize
 from cars_hw.export.tflite import tflite_bytes
-from cars_hw.latency.models import seeded
+from cars_hw.nn.fresh_weights import seeded
 from cars_hw.nn.network import Network
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.zoo import zoo
