@@ -33,11 +33,12 @@ if TYPE_CHECKING:
     from cars_hw.data import DataBundle, load
     from cars_hw.devices import Device, FakeDevice, open_device
     from cars_hw.errors import CarsHwError
+    from cars_hw.export.export import export_genotype
     from cars_hw.latency import LatencyTable, Predictor, measure_genotypes, profile, smallest, validate
     from cars_hw.nn.cost import Cost, network_cost
     from cars_hw.nn.network import Network
     from cars_hw.nn.supernet import SuperNet
-    from cars_hw.pipeline.export import export_genotype, export_run
+    from cars_hw.pipeline.export import export_run
     from cars_hw.pipeline.plan import Budget, DataSource, SearchPlan
     from cars_hw.pipeline.run_folder import RunFolder
     from cars_hw.pipeline.search import run_search
@@ -74,7 +75,7 @@ _WHERE = {
     "SearchSpace": "space.search_space",
     "SuperNet": "nn.supernet",
     "compare_run": "studies.baselines",
-    "export_genotype": "pipeline.export",
+    "export_genotype": "export.export",
     "export_run": "pipeline.export",
     "load": "data",
     "load_trained": "pipeline.train",

@@ -23,7 +23,7 @@ from cars_hw.cli.progress_bars import Bars
 
 if TYPE_CHECKING:
     from cars_hw.config.measurement import Precision
-    from cars_hw.pipeline.export import Exported
+    from cars_hw.export.export import Exported
 
 
 @click.command("export")
@@ -66,7 +66,8 @@ def command(
     Every model gets a JSON beside it that says what it is and how to feed it, and is written only if it computes
     what the network computes. A genotype without a run is for measuring, or for training elsewhere.
     """
-    from cars_hw.pipeline.export import export_genotype, export_run
+    from cars_hw.export.export import export_genotype
+    from cars_hw.pipeline.export import export_run
     from cars_hw.pipeline.run_folder import RunFolder
 
     wanted = [name.strip() for name in formats.split(",") if name.strip()]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,10 @@ from cars_hw.export.lower import lower_network
 from cars_hw.export.onnx import onnx_bytes
 from cars_hw.export.parity import check_onnx, check_tflite
 from cars_hw.export.tflite import tflite_bytes
+from cars_hw.nn.fresh_weights import seeded
 from cars_hw.nn.network import Network
+from cars_hw.space.genotype import Genotype
+from cars_hw.space.network_spec import NetworkSpec
 
 INPUT: Final = "image"
 """What every network's input is called."""
@@ -36,6 +39,30 @@ EVALUATED_IMAGES: Final = 1000
 
 LAYOUTS: Final[dict[ModelFormat, Literal["NCHW", "NHWC"]]] = {"onnx": "NCHW", "tflite": "NHWC"}
 """How the formats lay out an image."""
+
+
+FORMATS: Final[tuple[ModelFormat, ...]] = ("onnx", "tflite")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A model file and its card."""
+
+    name: str
+    path: Path
+    card: ModelCard
+
+
+def require_formats(formats: Sequence[str]) -> tuple[ModelFormat, ...]:
+    """Return ``formats``, each once, if every one of them can be written.
+
+    Raises:
+        InputError: one cannot.
+    """
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown or not formats:
+        raise InputError(f"unknown format '{', '.join(unknown)}'; this version writes: {', '.join(FORMATS)}")
+    return cast("tuple[ModelFormat, ...]", tuple(dict.fromkeys(formats)))
 
 
 def export_model(
@@ -97,6 +124,41 @@ def export_model(
         # The card goes first, so that a model that is there has one.
         card.write(card_path(path))
     return card
+
+
+def export_genotype(
+    genotype: Genotype,
+    spec: NetworkSpec,
+    out: Path,
+    *,
+    name: str,
+    formats: Sequence[str] = FORMATS,
+    dynamic_batch: bool = False,
+) -> list[Exported]:
+    """Export the network of ``genotype`` under ``spec`` with fresh weights: to measure, or to train elsewhere.
+
+    The same genotype always gives the same file, with numbers of the size that a trained network has.
+
+    Pixels are scaled to -1 to 1, and classes have numbers for names: there is no data to take them from.
+
+    Raises:
+        ExportError: the file does not compute what the network does; it is not written.
+    """
+    network = seeded(lambda: Network(spec, genotype), repr(genotype))
+    middle = (0.5,) * spec.in_channels
+    exported = []
+    for model_format in require_formats(formats):
+        path = out / f"{name}.{model_format}"
+        card = export_model(
+            network,
+            path,
+            model_format,
+            preprocessing=Preprocessing(middle, middle, spec.resolution),
+            class_names=[str(number) for number in range(spec.classes)],
+            dynamic_batch=dynamic_batch and model_format == "onnx",
+        )
+        exported.append(Exported(name, path, card))
+    return exported
 
 
 def export_int8(

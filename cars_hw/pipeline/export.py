@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -13,42 +11,14 @@ import torch
 
 from cars_hw.config.measurement import Precision
 from cars_hw.data import DataBundle, Dataset, load
-from cars_hw.devices import ModelFormat
-from cars_hw.errors import InputError, RunError
-from cars_hw.export.card import ModelCard, Preprocessing
-from cars_hw.export.export import export_int8, export_model
+from cars_hw.errors import RunError
+from cars_hw.export.card import Preprocessing
+from cars_hw.export.export import FORMATS, Exported, export_int8, export_model, require_formats
 from cars_hw.export.int8_refinement import CALIBRATION_IMAGES
-from cars_hw.nn.fresh_weights import seeded
-from cars_hw.nn.network import Network
 from cars_hw.pipeline.latency_target import Promises
 from cars_hw.pipeline.plan import DataSource
 from cars_hw.pipeline.run_folder import Promise, RunFolder
 from cars_hw.pipeline.train import load_trained
-from cars_hw.space.genotype import Genotype
-from cars_hw.space.network_spec import NetworkSpec
-
-FORMATS: Final[tuple[ModelFormat, ...]] = ("onnx", "tflite")
-
-
-@dataclass(frozen=True)
-class Exported:
-    """A model file and its card."""
-
-    name: str
-    path: Path
-    card: ModelCard
-
-
-def require_formats(formats: Sequence[str]) -> tuple[ModelFormat, ...]:
-    """Return ``formats``, each once, if every one of them can be written.
-
-    Raises:
-        InputError: one cannot.
-    """
-    unknown = [name for name in formats if name not in FORMATS]
-    if unknown or not formats:
-        raise InputError(f"unknown format '{', '.join(unknown)}'; this version writes: {', '.join(FORMATS)}")
-    return cast("tuple[ModelFormat, ...]", tuple(dict.fromkeys(formats)))
 
 
 def export_run(
@@ -126,38 +96,3 @@ def pixels_of(part: Dataset) -> npt.NDArray[np.uint8]:
     """Return the images of ``part`` as files have them, of shape (N, H, W, C)."""
     pixels: npt.NDArray[np.uint8] = part.images.permute(0, 2, 3, 1).contiguous().cpu().numpy()
     return pixels
-
-
-def export_genotype(
-    genotype: Genotype,
-    spec: NetworkSpec,
-    out: Path,
-    *,
-    name: str,
-    formats: Sequence[str] = FORMATS,
-    dynamic_batch: bool = False,
-) -> list[Exported]:
-    """Export the network of ``genotype`` under ``spec`` with fresh weights: to measure, or to train elsewhere.
-
-    The same genotype always gives the same file, with numbers of the size that a trained network has.
-
-    Pixels are scaled to -1 to 1, and classes have numbers for names: there is no data to take them from.
-
-    Raises:
-        ExportError: the file does not compute what the network does; it is not written.
-    """
-    network = seeded(lambda: Network(spec, genotype), repr(genotype))
-    middle = (0.5,) * spec.in_channels
-    exported = []
-    for model_format in require_formats(formats):
-        path = out / f"{name}.{model_format}"
-        card = export_model(
-            network,
-            path,
-            model_format,
-            preprocessing=Preprocessing(middle, middle, spec.resolution),
-            class_names=[str(number) for number in range(spec.classes)],
-            dynamic_batch=dynamic_batch and model_format == "onnx",
-        )
-        exported.append(Exported(name, path, card))
-    return exported
