@@ -265,9 +265,8 @@ class Table:
     def __init__(self, args: argparse.Namespace, log: Callable[[str], None]) -> None:
         data = load(args.data, resolution=(args.resolution, args.resolution))
         data, parts = split(data, *args.images)
-        log(
-            f"{len(data.train)} images to train on, {', '.join(f'{name} {len(part)}' for name, part in parts.items())}"
-        )
+        sizes = ", ".join(f"{name} {len(part)}" for name, part in parts.items())
+        log(f"{len(data.train)} images to train on, {sizes}")
         self.args, self.log = args, log
         self.batches = {
             name: EvaluationBatches(part, 1250, data.mean, data.std, args.on) for name, part in parts.items()
