@@ -39,7 +39,7 @@ from cars_hw.devices import Sample
 from cars_hw.devices.android.adb import AdbShell, Address
 from cars_hw.devices.android.device import AndroidDevice
 from cars_hw.errors import DeviceError
-from cars_hw.latency import LatencyTable, Predictor, compare_tables, profile
+from cars_hw.latency import LatencyTable, Predictor, compare_tables, profile_device
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec
 from latency import profiled, searched, validated  # noqa: TID251 -- the benchmark beside this one
 
@@ -104,7 +104,7 @@ def agree(arguments: argparse.Namespace) -> dict[str, Any]:
     """Compare the phone's table with that of LiteRT on this machine."""
     here = LatencyTable.read(arguments.table)
     with plugged_in() as (_, _, device):
-        there = profile(device, here.spec, precision=here.precision)
+        there = profile_device(device, here.spec, precision=here.precision)
     found = compare_tables(here, there)
     slow = [one for one in found.operations if one.before_ms >= 0.02]
     ratios = [one.ratio for one in found.networks]
@@ -134,7 +134,7 @@ def cuts(arguments: argparse.Namespace) -> dict[str, Any]:
     """Cut the connection at random packets of profiles, and compare every table with an undisturbed one."""
     rng = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory(prefix="cars-hw-") as folder, plugged_in(CANNED) as (phone, adbd, device):
-        whole = profile(device, TINY, calibration=6, plan=ONCE)
+        whole = profile_device(device, TINY, calibration=6, plan=ONCE)
         expected = {key: entry.ms for key, entry in whole.entries.items()}
         packets = adbd.packets
         resumed, broken, longest = 0, 0, 0.0
@@ -148,7 +148,7 @@ def cuts(arguments: argparse.Namespace) -> dict[str, Any]:
             while table is None:
                 began = time.monotonic()
                 try:
-                    table = profile(device, TINY, calibration=6, plan=ONCE, out=out, resume=True)
+                    table = profile_device(device, TINY, calibration=6, plan=ONCE, out=out, resume=True)
                 except DeviceError:
                     resumed += 1
                     time.sleep(0.1)

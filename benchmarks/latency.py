@@ -41,8 +41,8 @@ from cars_hw.latency import (
     compare_tables,
     fresh_genotypes,
     measure_genotypes,
-    profile,
-    validate,
+    profile_device,
+    validate_table,
 )
 from cars_hw.pipeline.plan import Budget, DataSource, SearchPlan
 from cars_hw.pipeline.search import run_search
@@ -99,7 +99,7 @@ def held_out(table: LatencyTable) -> list[Genotype]:
 
 def validated(table: LatencyTable, device: Device, plan: MeasurePlan | None = None) -> Validation:
     """Validate ``table`` and print what came out."""
-    result = validate(table, device, held_out(table), plan=plan)
+    result = validate_table(table, device, held_out(table), plan=plan)
     for name, accuracy in {"predictor": result.accuracy, **result.baselines}.items():
         print(
             f"  {name:18} mean error {accuracy.mean_error:6.1%}  bias {accuracy.bias:+6.1%}  "
@@ -118,7 +118,7 @@ def profiled(
 ) -> LatencyTable:
     """Profile ``device`` and print how long it took and how restless it was."""
     began = time.monotonic()
-    table = profile(device, NETWORKS[network], plan=plan, out=out)
+    table = profile_device(device, NETWORKS[network], plan=plan, out=out)
     predictor = Predictor(table)
     print(
         f"{network}: profiled in {time.monotonic() - began:.0f} s, margin {predictor.margin:.1%}, sessions differ "

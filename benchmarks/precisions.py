@@ -19,7 +19,7 @@ from scipy.stats import kendalltau
 
 from cars_hw.config.files import write_json
 from cars_hw.devices import Device, open_device
-from cars_hw.latency import LatencyTable, Predictor, measure_genotypes, profile
+from cars_hw.latency import LatencyTable, Predictor, measure_genotypes, profile_device
 from cars_hw.pipeline.plan import Budget, DataSource, SearchPlan
 from cars_hw.pipeline.search import run_search
 from cars_hw.space.genotype import Genotype
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     device, spec = open_device(arguments.device), NETWORKS[arguments.network]
-    tables = {precision: profile(device, spec, precision=precision) for precision in PRECISIONS}
+    tables = {precision: profile_device(device, spec, precision=precision) for precision in PRECISIONS}
     rng = np.random.default_rng(0)
     drawn = [SearchSpace().sample(rng) for _ in range(500)]
     bounds = {name: [Predictor(table).bound(one) for one in drawn] for name, table in tables.items()}

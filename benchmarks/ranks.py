@@ -31,7 +31,7 @@ def generation(arguments: argparse.Namespace) -> None:
     import torch
 
     from cars_hw.config.training import SharedTraining
-    from cars_hw.data import load
+    from cars_hw.data import load_data
     from cars_hw.nn.supernet import SuperNet
     from cars_hw.space.network_spec import NetworkSpec
     from cars_hw.space.search_space import SearchSpace
@@ -48,7 +48,7 @@ def generation(arguments: argparse.Namespace) -> None:
         torch.manual_seed(0)
         supernet = SuperNet(NetworkSpec(16, 8, (28, 28), 1))
         weights = SuperNetWeights(
-            supernet, load("fashion-mini"), settings, epochs=10, seed=0, process_group=process_group
+            supernet, load_data("fashion-mini"), settings, epochs=10, seed=0, process_group=process_group
         )
         space, rng = SearchSpace(), np.random.default_rng(0)
         people = [space.sample(rng) for _ in range(2 * arguments.population)]

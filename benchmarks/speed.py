@@ -53,7 +53,7 @@ from cars_hw.devices import FakeDevice
 from cars_hw.evolution.objectives import CostObjective
 from cars_hw.evolution.pnsga3 import ObjectiveNormalization, reference_directions, survive
 from cars_hw.evolution.search import Search
-from cars_hw.latency import Predictor, profile
+from cars_hw.latency import Predictor, profile_device
 from cars_hw.nn.supernet import SuperNet
 from cars_hw.space.genotype import NODES, Edge, Genotype
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec
@@ -227,7 +227,7 @@ class Bench:
 
     def generation(self) -> dict[str, Any]:
         """One whole generation, and what survival and table look-ups take of it."""
-        table = profile(FakeDevice(), NETWORKS["quick"], calibration=8, plan=MeasurePlan(sessions=1))
+        table = profile_device(FakeDevice(), NETWORKS["quick"], calibration=8, plan=MeasurePlan(sessions=1))
         predictor = Predictor(table)
         cost = CostObjective("latency", "ms", lambda genotype: predictor.predict(genotype).ms, predictor.bound)
         population, people = self.sizes.generation, itertools.cycle(self.people)
@@ -272,7 +272,7 @@ class Bench:
         """Latency and bound of 128 architectures nobody has seen, against counting their multiply-adds."""
         from cars_hw.nn.cost import network_cost
 
-        table = profile(FakeDevice(), NETWORKS["cifar"], calibration=8, plan=MeasurePlan(sessions=1))
+        table = profile_device(FakeDevice(), NETWORKS["cifar"], calibration=8, plan=MeasurePlan(sessions=1))
         rng = np.random.default_rng(1)
         predictor = Predictor(table)
 
@@ -368,7 +368,7 @@ def paper(bench: Bench) -> dict[str, Any]:
     weights = SuperNetWeights(
         SuperNet(SPEC), random_images(25_000, 25_000), preset.training, epochs=500, seed=0, device=bench.device
     )
-    table = profile(FakeDevice(), NETWORKS["cifar"], calibration=8, plan=MeasurePlan(sessions=1))
+    table = profile_device(FakeDevice(), NETWORKS["cifar"], calibration=8, plan=MeasurePlan(sessions=1))
     predictor = Predictor(table)
     cost = CostObjective("latency", "ms", lambda genotype: predictor.predict(genotype).ms, predictor.bound)
     search = Search(SearchSpace(), [cost], weights, evolution, seed=0)

@@ -40,7 +40,7 @@ from timing import machine
 from torch import Tensor
 
 from cars_hw.config.files import write_json
-from cars_hw.data import Augmentation, DataBundle, EvaluationBatches, TrainingBatches, load, stratified_split
+from cars_hw.data import Augmentation, DataBundle, EvaluationBatches, TrainingBatches, load_data, stratified_split
 from cars_hw.latency.validation import kendall_tau
 from cars_hw.nn.network import Network
 from cars_hw.space.genotype import Genotype
@@ -263,7 +263,7 @@ class Table:
     """The trainings of all groups in lockstep."""
 
     def __init__(self, args: argparse.Namespace, log: Callable[[str], None]) -> None:
-        data = load(args.data, resolution=(args.resolution, args.resolution))
+        data = load_data(args.data, resolution=(args.resolution, args.resolution))
         data, parts = split(data, *args.images)
         sizes = ", ".join(f"{name} {len(part)}" for name, part in parts.items())
         log(f"{len(data.train)} images to train on, {sizes}")

@@ -13,7 +13,7 @@ from cars_hw.config.units import parse_latency
 from cars_hw.errors import CarsHwError
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec, named_network
-from cars_hw.space.zoo import resolve
+from cars_hw.space.zoo import resolve_genotype
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -41,7 +41,7 @@ class GenotypeType(click.ParamType[Named]):
         if isinstance(value, Named):
             return value
         try:
-            genotype = resolve(value)
+            genotype = resolve_genotype(value)
         except CarsHwError as error:
             self.fail(str(error), param, ctx)
         is_text = value.lstrip().startswith(("{", "Genotype"))

@@ -68,7 +68,7 @@ def command(
     from cars_hw.config.files import write_json, write_text
     from cars_hw.config.measurement import MeasurePlan
     from cars_hw.devices import open_device
-    from cars_hw.latency import LatencyTable, fresh_genotypes, validate
+    from cars_hw.latency import LatencyTable, fresh_genotypes, validate_table
     from cars_hw.latency.validation import PASSES
 
     table = LatencyTable.read(table_path)
@@ -81,7 +81,7 @@ def command(
     plan = MeasurePlan()
     total = PASSES * len(named) * plan.sessions
     with Bars() as bars:
-        result = validate(
+        result = validate_table(
             table,
             device,
             [one.genotype for one in named],

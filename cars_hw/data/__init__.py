@@ -1,6 +1,6 @@
 """Image data: where it comes from, how it is divided, and how it reaches the device that trains.
 
-- :func:`load` returns a :class:`DataBundle`: the embedded set, a set that torchvision knows, or a folder.
+- :func:`load_data` returns a :class:`DataBundle`: the embedded set, a set that torchvision knows, or a folder.
 - :func:`stratified_split` and :func:`mixed_order` divide and order a set by class.
 - :class:`TrainingBatches` and :class:`EvaluationBatches` keep the images on the training device as bytes and
   hand out normalised batches; :class:`Augmentation` varies the training images there.
@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from cars_hw.data.batches import Augmentation, EvaluationBatches, TrainingBatches
-from cars_hw.data.sources import BUILT_IN, DataBundle, Dataset, load
+from cars_hw.data.sources import BUILT_IN, DataBundle, Dataset, load_data
 from cars_hw.data.splits import mixed_order, stratified_split
 
 __all__ = [
@@ -19,7 +19,7 @@ __all__ = [
     "Dataset",
     "EvaluationBatches",
     "TrainingBatches",
-    "load",
+    "load_data",
     "mixed_order",
     "stratified_split",
 ]

@@ -14,7 +14,7 @@ from torch.nn import functional
 from cars_hw.errors import DatasetError
 
 BUILT_IN = ("fashion-mini", "fashion-mnist", "cifar10")
-"""The names that :func:`load` knows."""
+"""The names that :func:`load_data` knows."""
 
 _FASHION_CLASSES = (
     "T-shirt/top",
@@ -105,7 +105,7 @@ class DataBundle:
         return len(self.class_names)
 
 
-def load(
+def load_data(
     source: str,
     *,
     root: Path | None = None,

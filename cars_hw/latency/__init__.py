@@ -1,21 +1,21 @@
 """Latency: what a network's operations cost on a device, and what the whole network will.
 
-:func:`profile` measures a device into a :class:`LatencyTable`, :class:`Predictor` turns the table into the latency
-of any genotype with an upper bound, :func:`validate` holds the two against the device. Predicting needs neither
-torch nor a runtime.
+:func:`profile_device` measures a device into a :class:`LatencyTable`. :class:`Predictor` predicts the latency of
+any genotype from the table, with an upper bound. :func:`validate_table` compares predictions with the device.
+Prediction needs neither torch nor a runtime.
 """
 
 from __future__ import annotations
 
 from cars_hw.latency.comparison import Moved, TableDifference, compare_tables
+from cars_hw.latency.fastest import fastest_genotype
 from cars_hw.latency.keys import OpKey, PlacedKey, genotype_keys, spec_keys
 from cars_hw.latency.measure import measure_genotypes
 from cars_hw.latency.models import build_model
 from cars_hw.latency.predictor import Breakdown, Composition, Part, Prediction, Predictor
-from cars_hw.latency.profile import profile
-from cars_hw.latency.smallest import smallest
+from cars_hw.latency.profile import profile_device
 from cars_hw.latency.table import CalibrationNetwork, Coefficients, LatencyTable, Reference
-from cars_hw.latency.validation import Accuracy, Validation, ValidationRow, fresh_genotypes, validate
+from cars_hw.latency.validation import Accuracy, Validation, ValidationRow, fresh_genotypes, validate_table
 
 __all__ = [
     "Accuracy",
@@ -39,8 +39,8 @@ __all__ = [
     "fresh_genotypes",
     "genotype_keys",
     "measure_genotypes",
-    "profile",
-    "smallest",
+    "profile_device",
+    "fastest_genotype",
     "spec_keys",
-    "validate",
+    "validate_table",
 ]

@@ -15,10 +15,10 @@ from cars_hw.devices.protocol import Device, Measurement, ModelFormat
 from cars_hw.errors import DeviceError, InputError, TableError
 from cars_hw.export.write import PRECISIONS, build_network
 from cars_hw.latency.calibration import spread_genotypes
+from cars_hw.latency.fastest import fastest_genotype
 from cars_hw.latency.keys import OpKey, spec_keys
 from cars_hw.latency.models import build_model, build_overhead
 from cars_hw.latency.predictor import fit_coefficients
-from cars_hw.latency.smallest import smallest
 from cars_hw.latency.sums import OperationSums
 from cars_hw.latency.table import CalibrationNetwork, LatencyTable, Reference
 from cars_hw.measurement.journal import Journal
@@ -38,7 +38,7 @@ OVERHEAD: Final = "overhead"
 SAME_MACHINE: Final = ("processor", "cores", "platform", "runtime", "threads")
 
 
-def profile(
+def profile_device(
     device: Device,
     spec: NetworkSpec,
     *,
@@ -199,5 +199,5 @@ def _to_calibrate_on(table: LatencyTable, space: SearchSpace, count: int) -> lis
     rng = np.random.default_rng(table.plan["seed"])
     sums = OperationSums(table.spec, table.costs())
     # What no budget can be below is predicted more often than anything, and is far from all that is drawn.
-    anchor = smallest(space, sums.total, rng, starts=1)
+    anchor = fastest_genotype(space, sums.total, rng, starts=1)
     return [anchor, *spread_genotypes(space, sums.total, count - 1, rng, apart_from=anchor)]

@@ -11,7 +11,7 @@ from typing import Any
 
 from cars_hw.devices.protocol import Device
 from cars_hw.errors import InputError
-from cars_hw.latency.profile import ProgressCallback, profile
+from cars_hw.latency.profile import ProgressCallback, profile_device
 from cars_hw.latency.table import LatencyTable
 from cars_hw.space.network_spec import NetworkSpec
 
@@ -42,7 +42,7 @@ def profile_all(
     progress: ProgressCallback | None = None,
     **options: Any,  # noqa: ANN401 -- those of profile
 ) -> list[LatencyTable]:
-    """Profile ``devices`` side by side into ``paths``; see :func:`cars_hw.latency.profile.profile`.
+    """Profile ``devices`` side by side into ``paths``; see :func:`cars_hw.latency.profile_device`.
 
     If one fails the others stop after the session that they are at; all can be resumed.
 
@@ -50,7 +50,7 @@ def profile_all(
         CarsHwError: what the first to fail failed with.
     """
     if len(devices) == 1:
-        return [profile(devices[0], spec, out=paths[0], progress=progress, **options)]
+        return [profile_device(devices[0], spec, out=paths[0], progress=progress, **options)]
     stop = threading.Event()
     reporting = threading.Lock()
 
@@ -62,7 +62,7 @@ def profile_all(
                 with reporting:
                     progress(f"{device.name}: {stage}", done, total)
 
-        return profile(device, spec, out=path, progress=report, **options)
+        return profile_device(device, spec, out=path, progress=report, **options)
 
     with ThreadPoolExecutor(len(devices)) as pool:
         running = [pool.submit(one, device, path) for device, path in zip(devices, paths, strict=True)]

@@ -105,7 +105,7 @@ class Validation:
         return {**asdict(self), "rows": rows}
 
 
-def validate(
+def validate_table(
     table: LatencyTable,
     device: Device,
     genotypes: Sequence[Genotype],

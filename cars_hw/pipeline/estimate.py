@@ -15,7 +15,7 @@ import torch
 from cars_hw.errors import InputError
 from cars_hw.pipeline.memory import out_of_memory
 from cars_hw.pipeline.plan import SearchPlan
-from cars_hw.pipeline.search import load_data, supernet_weights_of
+from cars_hw.pipeline.search import plan_data, supernet_weights_of
 from cars_hw.training.shared_weights import SuperNetWeights, torch_threads
 
 T = TypeVar("T")
@@ -73,7 +73,7 @@ def estimate(plan: SearchPlan) -> Estimate:
         DatasetError: the data cannot be used.
         InputError: the memory does not suffice; the message says what to lower.
     """
-    weights = supernet_weights_of(plan, load_data(plan))
+    weights = supernet_weights_of(plan, plan_data(plan))
     evolution, rng = plan.preset.evolution, np.random.default_rng(plan.seed)
     drawn = [plan.space.sample(rng) for _ in range(STEPS + 1)]
     images, labels = next(weights.batches.epoch(torch.Generator().manual_seed(plan.seed)))

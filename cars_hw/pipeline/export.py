@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from cars_hw.config.measurement import Precision
-from cars_hw.data import DataBundle, Dataset, load
+from cars_hw.data import DataBundle, Dataset, load_data
 from cars_hw.errors import RunError
 from cars_hw.export.card import Preprocessing
 from cars_hw.export.export import FORMATS, Exported, export_int8, export_model, require_formats
@@ -46,7 +46,7 @@ def export_run(
     trained = run.trained()
     if not trained:
         raise RunError(f"no network of {run.path} has been trained; first run: cars-hw train {run.path}")
-    bundle = load(data.source, root=data.root, download=data.download, resolution=run.network.resolution)
+    bundle = load_data(data.source, root=data.root, download=data.download, resolution=run.network.resolution)
     promises = Promises(run)
     exported: list[Exported] = []
     total = len(trained) * len(wanted)

@@ -30,7 +30,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class DataSource:
-    """Where the images come from: see :func:`cars_hw.data.load`."""
+    """Where the images come from: see :func:`cars_hw.data.load_data`."""
 
     source: str
     root: Path | None = None

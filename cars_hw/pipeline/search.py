@@ -16,14 +16,14 @@ import torch
 
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.config.units import format_latency
-from cars_hw.data import DataBundle, load
+from cars_hw.data import DataBundle, load_data
 from cars_hw.devices import Device
 from cars_hw.errors import BudgetError, InputError
 from cars_hw.evolution import checkpoint
 from cars_hw.evolution.objectives import CostObjective, excess, feasible
 from cars_hw.evolution.population import Member
 from cars_hw.evolution.search import Search
-from cars_hw.latency import Predictor, smallest
+from cars_hw.latency import Predictor, fastest_genotype
 from cars_hw.nn.cost import network_cost
 from cars_hw.nn.supernet import SuperNet
 from cars_hw.pipeline.confirm_front import ConfirmedFront, Held, confirm_front
@@ -173,7 +173,7 @@ def find_anchor(plan: SearchPlan, objectives: Sequence[CostObjective]) -> Genoty
     if all(objective.limit is None for objective in objectives):
         return None
     rng = np.random.default_rng(plan.seed)
-    anchor = smallest(plan.space, lambda genotype: excess(objectives, genotype), rng)
+    anchor = fastest_genotype(plan.space, lambda genotype: excess(objectives, genotype), rng)
     if feasible(objectives, anchor):
         return anchor
     uppers = tuple(objective.upper(anchor) for objective in objectives if objective.limit is not None)
@@ -189,7 +189,7 @@ def find_anchor(plan: SearchPlan, objectives: Sequence[CostObjective]) -> Genoty
     )
 
 
-def load_data(plan: SearchPlan) -> DataBundle:
+def plan_data(plan: SearchPlan) -> DataBundle:
     """Load the data of ``plan``, resized to what the network takes, and check that it fits.
 
     Raises:
@@ -197,7 +197,7 @@ def load_data(plan: SearchPlan) -> DataBundle:
         InputError: channels or classes are not those of the network, and the data is no proxy.
     """
     resolution = None if plan.proxy else plan.network.resolution
-    data = load(plan.data.source, root=plan.data.root, download=plan.data.download, resolution=resolution)
+    data = load_data(plan.data.source, root=plan.data.root, download=plan.data.download, resolution=resolution)
     if not plan.proxy:
         require_fit(data, plan.network)
     return data
@@ -273,7 +273,7 @@ def _build(
 ) -> Search:
     # Before the images are loaded: a budget that nothing keeps to should be told at once.
     anchor = find_anchor(plan, objectives)
-    data = load_data(plan)
+    data = plan_data(plan)
     if plan.standalone_epochs:
         standalone = StandaloneWeights(lambda: supernet_weights_of(plan, data), plan.standalone_epochs)
         return Search(plan.space, objectives, standalone, plan.preset.evolution, seed=plan.seed, anchor=anchor)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cars_hw.config.files import replacing
 from cars_hw.config.training import Recipe
-from cars_hw.data import DataBundle, load
+from cars_hw.data import DataBundle, load_data
 from cars_hw.errors import InputError, RunError
 from cars_hw.evolution.checkpoint import supernet_weights
 from cars_hw.nn.network import Network
@@ -121,7 +121,7 @@ def train_run(
         chosen = [(known[0].name if known else _name_of(genotype), genotype)]
     elif not chosen:
         chosen = [(network.name, network.genotype) for network in choose(run.front(), top)]
-    bundle = load(data.source, root=data.root, download=data.download, resolution=spec.resolution)
+    bundle = load_data(data.source, root=data.root, download=data.download, resolution=spec.resolution)
     require_fit(bundle, spec)
     planned = [
         _Job(run.path, data, name, chosen_genotype, recipe, seed, device, inherit, tensorboard)
@@ -173,7 +173,7 @@ def _train_all(waiting: Sequence[_Job], data: DataBundle, jobs: int, progress: P
 
 
 def _train_in_worker(job: _Job, progress: Progress, log: Log) -> None:
-    data = load(job.data.source, root=job.data.root, resolution=RunFolder(job.run).network.resolution)
+    data = load_data(job.data.source, root=job.data.root, resolution=RunFolder(job.run).network.resolution)
     _train(job, data, progress, log)
 
 
@@ -276,7 +276,7 @@ def _follow(data: DataSource, spec: NetworkSpec, process_group: ProcessGroup) ->
     """Share the leading process's trainings; it tells which, and with what weights they begin."""
     told = json.loads(process_group.broadcast(None))
     # After the leading process: it may have had to fetch them.
-    bundle = load(data.source, root=data.root, resolution=spec.resolution)
+    bundle = load_data(data.source, root=data.root, resolution=spec.resolution)
     for job in told:
         recipe, genotype = Recipe(**job["recipe"]), Genotype.from_dict(job["genotype"])
         network = Network(spec, genotype, auxiliary=recipe.auxiliary > 0)

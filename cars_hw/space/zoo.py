@@ -35,7 +35,7 @@ def zoo() -> Mapping[str, Published]:
     )
 
 
-def resolve(text: str) -> Genotype:
+def resolve_genotype(text: str) -> Genotype:
     """Return the genotype that ``text`` is: a name in the zoo, a JSON file, JSON or DARTS text.
 
     Raises:

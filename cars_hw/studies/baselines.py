@@ -15,7 +15,7 @@ from cars_hw.evolution.objectives import CostObjective
 from cars_hw.evolution.strategies import OWN, STRATEGIES
 from cars_hw.pipeline.plan import DataSource, SearchPlan, configuration, plan_of, recipe_of
 from cars_hw.pipeline.run_folder import RunFolder
-from cars_hw.pipeline.search import cost_objectives, load_data, run_search
+from cars_hw.pipeline.search import cost_objectives, plan_data, run_search
 from cars_hw.pipeline.train import choose, train_run
 from cars_hw.pipeline.workers import Log, Progress, default_jobs, side_by_side
 from cars_hw.studies.strategy_comparison import (
@@ -105,7 +105,7 @@ def standalone_plan(plan: SearchPlan) -> SearchPlan:
         InputError: it does not pay for enough of them to evolve.
     """
     evolution, training = plan.preset.evolution, plan.preset.training
-    images = len(load_data(plan).train)
+    images = len(plan_data(plan).train)
     evaluates = round(images * training.validation_fraction)
     trains = images - evaluates
     subset = min(training.evaluation_images or evaluates, evaluates)

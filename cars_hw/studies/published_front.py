@@ -12,7 +12,7 @@ from typing import Final
 from cars_hw.config.files import write_json, write_text
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.config.training import Recipe
-from cars_hw.data import load
+from cars_hw.data import load_data
 from cars_hw.devices import Device
 from cars_hw.errors import InputError, RunError
 from cars_hw.export.lower import lower_network
@@ -95,7 +95,7 @@ def compare_front(
     if device.model_format != "onnx":
         models, left_out = {}, tuple(models)
     out = out or run.path / "comparison"
-    bundle = load(data.source, root=data.root, download=data.download, resolution=run.network.resolution)
+    bundle = load_data(data.source, root=data.root, download=data.download, resolution=run.network.resolution)
     require_fit(bundle, run.network)
     recipe = recipe or recipe_of(run)
     # What decides the weights is what it comes to on the device.

@@ -13,7 +13,7 @@ from cars_hw.evolution.checkpoint import supernet_weights
 from cars_hw.evolution.objectives import feasible
 from cars_hw.pipeline.plan import DataSource, SearchPlan, plan_of, recipe_of
 from cars_hw.pipeline.run_folder import RunFolder
-from cars_hw.pipeline.search import cost_objectives, load_data, supernet_weights_of
+from cars_hw.pipeline.search import cost_objectives, plan_data, supernet_weights_of
 from cars_hw.pipeline.train import choose, train_run
 from cars_hw.pipeline.workers import Log, Progress
 from cars_hw.space.genotype import Genotype
@@ -53,7 +53,7 @@ def rank_run(
         run.write_record(FILE, Ranking((), {}).to_dict())
         return Ranking((), {})
     plan = plan_of(run, data, device)
-    bundle = load_data(plan)
+    bundle = plan_data(plan)
     chosen = [(network.name, network.genotype) for network in choose(run.front(), sample // 2)]
     known = {genotype.key() for _, genotype in chosen}
     # Fewer where hardly any architecture keeps to the budgets.

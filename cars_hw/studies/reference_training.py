@@ -14,7 +14,7 @@ from torch import nn
 
 from cars_hw.config.files import replacing, write_json
 from cars_hw.config.training import Recipe
-from cars_hw.data import DataBundle, load
+from cars_hw.data import DataBundle, load_data
 from cars_hw.errors import RunError
 from cars_hw.pipeline.plan import DataSource
 from cars_hw.pipeline.workers import Log, Progress, default_jobs, side_by_side
@@ -131,7 +131,7 @@ def _kept(task: _Task) -> tuple[nn.Module, float] | None:
 
 
 def _train_in_worker(task: _Task, progress: Progress, log: Log) -> None:
-    data = load(task.source.source, root=task.source.root, resolution=task.spec.resolution)
+    data = load_data(task.source.source, root=task.source.root, resolution=task.spec.resolution)
     _train(task, data, progress, log)
 
 

@@ -14,7 +14,7 @@ from cars_hw.config.training import Recipe
 from cars_hw.formatting import figure, percent
 from cars_hw.pipeline.plan import SearchPlan, configuration
 from cars_hw.pipeline.run_folder import RunFolder
-from cars_hw.pipeline.search import cost_objectives, load_data, run_search, supernet_spec
+from cars_hw.pipeline.search import cost_objectives, plan_data, run_search, supernet_spec
 from cars_hw.pipeline.workers import Log, Progress, default_jobs, side_by_side
 from cars_hw.report.curves import Curve
 from cars_hw.report.markup import Html, join, table
@@ -168,7 +168,7 @@ def small_model_trap(
         for protection in dict.fromkeys((PLAIN, *protections))
         for seed in range(seeds)
     }
-    spec = supernet_spec(plan, load_data(plan))
+    spec = supernet_spec(plan, plan_data(plan))
     networks = three_sizes(plan.space, spec, plan.seed)
     recipe = recipe or plan.preset.recipe
     tasks = [_Task(out, name, planned, None, recipe) for name, planned in searches.items()]
@@ -222,7 +222,7 @@ def _curve(
     log: Log = lambda _line: None,
 ) -> LearningCurve:
     assert task.genotype is not None
-    data = load_data(task.plan)
+    data = plan_data(task.plan)
     training = Training(supernet_spec(task.plan, data), data, task.recipe, task.plan.seed, task.plan.device)
     return learning_curve(task.name, task.genotype, training, task.out / "curves", progress=progress, log=log)
 

@@ -23,7 +23,7 @@ from cars_hw.config.presets import PRESETS
 from cars_hw.config.search import Protection
 from cars_hw.devices import FakeDevice
 from cars_hw.evolution.strategies import OWN, STRATEGIES
-from cars_hw.latency import profile
+from cars_hw.latency import profile_device
 from cars_hw.pipeline.plan import COSTS
 from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder
 from cars_hw.space.network_spec import NetworkSpec
@@ -50,7 +50,7 @@ def fails(result: Result, code: int, *parts: str) -> None:
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("cli") / "table.json"
-    profile(FakeDevice(), SPEC, calibration=6, out=path, plan=MeasurePlan(sessions=1))
+    profile_device(FakeDevice(), SPEC, calibration=6, out=path, plan=MeasurePlan(sessions=1))
     return path
 
 
@@ -285,7 +285,7 @@ def test_tables_that_cannot_be_used_are_refused(table: Path, folder: Path, tmp_p
     broken.write_text(table.read_text().replace('"ms": 0.', '"ms": 1.', 1))
     fails(search(broken), 1, str(broken))
     other = tmp_path / "other.json"
-    profile(FakeDevice(), NetworkSpec(4, 3, (8, 8), 3, classes=2), calibration=6, out=other)
+    profile_device(FakeDevice(), NetworkSpec(4, 3, (8, 8), 3, classes=2), calibration=6, out=other)
     fails(search(other), 1, "has 1 channels, the network 3")
     fails(
         run("search", "--data", folder, "--table", table, "--table", other, "--out", tmp_path / "run", *QUICK),

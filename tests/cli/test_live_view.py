@@ -16,9 +16,9 @@ from cars_hw.cli.search_status import SearchStatus, TimeLeft, snapshot
 from cars_hw.cli.text_plot import ASCII, bar, plot, sparkline
 from cars_hw.config.search import EvolutionSettings
 from cars_hw.evolution.objectives import CostObjective
-from cars_hw.space.zoo import resolve
+from cars_hw.space.zoo import resolve_genotype
 
-GENOTYPE = resolve("CARS_A").to_dict()
+GENOTYPE = resolve_genotype("CARS_A").to_dict()
 
 LATENCY = CostObjective("latency on ort", "ms", lambda _one: 0.0, bound=lambda _one: 0.3319, limit=0.395)
 PARAMETERS = CostObjective("parameters", "M", lambda _one: 0.0)

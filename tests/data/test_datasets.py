@@ -17,7 +17,7 @@ import pytest
 import torch
 from torchvision.datasets import CIFAR10
 
-from cars_hw.data import BUILT_IN, DataBundle, Dataset, load
+from cars_hw.data import BUILT_IN, DataBundle, Dataset, load_data
 from cars_hw.errors import DatasetError
 
 SHA256 = "5a8acfcded29a8a6979eed4ae58b5b2c0e257c2190548be6ac5251a8b13a6b97"
@@ -27,7 +27,7 @@ TOOL = Path(__file__).parents[2] / "tools" / "make_fashion_mini.py"
 
 @pytest.fixture(scope="module")
 def mini() -> DataBundle:
-    return load("fashion-mini")
+    return load_data("fashion-mini")
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +46,9 @@ def refused(
     download: bool = False,
     resolution: tuple[int, int] | None = None,
 ) -> str:
-    """Return the message that ``load`` refuses ``source`` with, which must be a single line."""
+    """Return the message that ``load_data`` refuses ``source`` with, which must be a single line."""
     with pytest.raises(DatasetError) as caught:
-        load(source, root=root, download=download, resolution=resolution)
+        load_data(source, root=root, download=download, resolution=resolution)
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -108,7 +108,7 @@ def test_the_tool_draws_evenly_and_writes_the_same_bytes(tool: ModuleType, tmp_p
 
 
 def test_built_in_sets_are_resized_on_request(mini: DataBundle) -> None:
-    half = load("fashion-mini", resolution=(14, 7))
+    half = load_data("fashion-mini", resolution=(14, 7))
     assert half.resolution == (14, 7)
     assert half.train.images.dtype == torch.uint8
     assert torch.equal(half.test.labels, mini.test.labels)
@@ -179,7 +179,7 @@ def test_resizing_averages_over_what_it_drops(tmp_path: Path) -> None:
     stripes = np.zeros((5, 28, 28), np.uint8)
     stripes[:, 1::4] = stripes[:, 2::4] = 255
     put_fashion_mnist(tmp_path, stripes)
-    images = load("fashion-mnist", root=tmp_path, resolution=(7, 7)).train.images
+    images = load_data("fashion-mnist", root=tmp_path, resolution=(7, 7)).train.images
     assert images.shape == (5, 1, 7, 7)
     assert 100 < images[:, :, 1:-1].min() <= images[:, :, 1:-1].max() < 180
 
@@ -187,14 +187,14 @@ def test_resizing_averages_over_what_it_drops(tmp_path: Path) -> None:
 def test_resizing_keeps_an_even_image_as_it_is(tmp_path: Path) -> None:
     values = np.array([1, 63, 127, 200, 255], np.uint8)
     put_fashion_mnist(tmp_path, np.tile(values[:, None, None], (28, 28)))
-    images = load("fashion-mnist", root=tmp_path, resolution=(5, 9)).train.images
+    images = load_data("fashion-mnist", root=tmp_path, resolution=(5, 9)).train.images
     assert images.flatten(1).unique(dim=1).flatten().tolist() == values.tolist()
 
 
 def test_fashion_mnist_is_read_from_torchvisions_folder(tmp_path: Path) -> None:
     images = np.arange(5 * 28 * 28).astype(np.uint8).reshape(5, 28, 28)
     raw = put_fashion_mnist(tmp_path, images)
-    bundle = load("fashion-mnist", root=tmp_path)
+    bundle = load_data("fashion-mnist", root=tmp_path)
     assert torch.equal(bundle.train.images, torch.from_numpy(images)[:, None])
     assert bundle.train.labels.tolist() == [0, 1, 2, 3, 4]
     assert torch.equal(bundle.test.images, torch.from_numpy(images)[:3, None])
@@ -238,7 +238,7 @@ def cifar_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_cifar10_is_read_from_torchvisions_folder(cifar_root: Path) -> None:
-    bundle = load("cifar10", root=cifar_root)
+    bundle = load_data("cifar10", root=cifar_root)
     assert bundle.train.images.shape == (10, 3, 32, 32)
     assert bundle.train.images[2, :, 31, 0].tolist() == [10, 11, 12]
     assert bundle.train.images.is_contiguous()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cars_hw.data import load
+from cars_hw.data import load_data
 from cars_hw.errors import DatasetError
 
 
@@ -33,9 +33,9 @@ def values_of(images: torch.Tensor) -> list[int]:
 
 
 def refused(folder: Path, resolution: tuple[int, int] | None = None) -> str:
-    """Return the message that ``load`` refuses ``folder`` with, which must be a single line."""
+    """Return the message that ``load_data`` refuses ``folder`` with, which must be a single line."""
     with pytest.raises(DatasetError) as caught:
-        load(str(folder), resolution=resolution)
+        load_data(str(folder), resolution=resolution)
     message = str(caught.value)
     assert "\n" not in message
     assert str(folder) in message
@@ -45,7 +45,7 @@ def refused(folder: Path, resolution: tuple[int, int] | None = None) -> str:
 def test_a_sixth_of_every_class_is_kept_for_the_test(tmp_path: Path) -> None:
     fill(tmp_path, "dog", range(100, 112))
     fill(tmp_path, "cat", range(24))
-    bundle = load(str(tmp_path))
+    bundle = load_data(str(tmp_path))
 
     assert bundle.name == tmp_path.name
     assert bundle.class_names == ("cat", "dog")
@@ -61,7 +61,7 @@ def test_a_sixth_of_every_class_is_kept_for_the_test(tmp_path: Path) -> None:
 def test_the_seed_decides_which_sixth(tmp_path: Path) -> None:
     fill(tmp_path, "cat", range(24))
     fill(tmp_path, "dog", range(100, 124))
-    first, again, other = (values_of(load(str(tmp_path), seed=seed).test.images) for seed in (1, 1, 2))
+    first, again, other = (values_of(load_data(str(tmp_path), seed=seed).test.images) for seed in (1, 1, 2))
     assert first == again
     assert sorted(first) != sorted(other)
 
@@ -71,7 +71,7 @@ def test_the_parts_of_a_folder_are_respected(tmp_path: Path, held_out: str) -> N
     for name, value in (("cat", 10), ("dog", 20)):
         fill(tmp_path / "train", name, range(value, value + 2))
         fill(tmp_path / held_out, name, range(value + 5, value + 6))
-    bundle = load(str(tmp_path))
+    bundle = load_data(str(tmp_path))
     assert values_of(bundle.train.images) == [10, 11, 20, 21]
     assert bundle.train.labels.tolist() == [0, 0, 1, 1]
     assert values_of(bundle.test.images) == [15, 25]
@@ -85,15 +85,15 @@ def test_test_is_preferred_to_val(tmp_path: Path) -> None:
     for part, value in (("train", 1), ("val", 2), ("test", 3)):
         for name in ("cat", "dog"):
             save(tmp_path / part / name / "a.png", value)
-    assert values_of(load(str(tmp_path)).test.images) == [3, 3]
+    assert values_of(load_data(str(tmp_path)).test.images) == [3, 3]
 
 
 def test_one_colour_image_makes_all_of_them_colour(tmp_path: Path) -> None:
     fill(tmp_path, "cat", range(10, 14))
     fill(tmp_path, "dog", range(20, 24))
-    assert load(str(tmp_path)).channels == 1
+    assert load_data(str(tmp_path)).channels == 1
     save(tmp_path / "dog" / "colour.png", (1, 2, 3), mode="RGB")
-    bundle = load(str(tmp_path))
+    bundle = load_data(str(tmp_path))
     images = torch.cat([bundle.train.images, bundle.test.images])
     colours = sorted(images[:, :, 0, 0].tolist())
     assert colours == [[1, 2, 3], *([value] * 3 for value in [*range(10, 14), *range(20, 24)])]
@@ -103,7 +103,7 @@ def test_a_channel_that_never_varies_can_be_divided_by(tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         for index in range(4):
             save(tmp_path / name / f"{index}.png", (index, 51, 0), mode="RGB")
-    bundle = load(str(tmp_path))
+    bundle = load_data(str(tmp_path))
     assert bundle.mean[1:] == pytest.approx((0.2, 0.0))
     assert bundle.std[1:] == (1.0, 1.0)
 
@@ -122,7 +122,7 @@ def test_every_kind_of_image_is_read(tmp_path: Path) -> None:
         (tmp_path / name / "._a.png").write_bytes(b"no image")
     (tmp_path / ".git").mkdir()
     (tmp_path / "README").write_text("no class")
-    bundle = load(str(tmp_path))
+    bundle = load_data(str(tmp_path))
     images = torch.cat([bundle.train.images, bundle.test.images])
     assert images.shape == (2 * (len(suffixes) + 4), 3, 4, 3)
     assert images.int().sub(200).abs().max() <= 1
@@ -137,7 +137,7 @@ def test_images_are_turned_upright(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         for index in range(4):
             Image.fromarray(pixels).save(tmp_path / name / f"{index}.png", exif=exif)
-    bundle = load(str(tmp_path))
+    bundle = load_data(str(tmp_path))
     assert bundle.resolution == (3, 4)
     assert bundle.train.images[0, 0].tolist() == [[0, 0, 0, 255], [0, 0, 0, 0], [0, 0, 0, 0]]
 
@@ -149,7 +149,7 @@ def test_images_are_resized_on_request(tmp_path: Path) -> None:
     assert "8x8" in message
     assert "5x9" in message
     assert "--resolution" in message
-    bundle = load(str(tmp_path), resolution=(6, 7))
+    bundle = load_data(str(tmp_path), resolution=(6, 7))
     assert bundle.resolution == (6, 7)
     assert sorted(values_of(torch.cat([bundle.train.images, bundle.test.images]))) == [
         *range(10, 14),
@@ -163,7 +163,7 @@ def test_resizing_averages_over_what_it_drops(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         for index in range(4):
             Image.fromarray(checks).save(tmp_path / name / f"{index}.png")
-    images = load(str(tmp_path), resolution=(4, 4)).train.images
+    images = load_data(str(tmp_path), resolution=(4, 4)).train.images
     assert images.int().sub(127).abs().max() < 16
 
 
@@ -197,7 +197,7 @@ def test_a_class_that_is_too_small_to_split(tmp_path: Path, count: int) -> None:
         assert f"class dog in {tmp_path} has too few images to split ({count})" in message
         assert "at least 4" in message
     else:
-        assert torch.bincount(load(str(tmp_path)).test.labels).tolist() == [2, 1]
+        assert torch.bincount(load_data(str(tmp_path)).test.labels).tolist() == [2, 1]
 
 
 def test_parts_with_different_classes(tmp_path: Path) -> None:

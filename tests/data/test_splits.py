@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cars_hw.data import load, mixed_order, stratified_split
+from cars_hw.data import load_data, mixed_order, stratified_split
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -101,7 +101,7 @@ def test_every_prefix_of_a_mixed_order_has_every_share(sizes: list[int], seed: i
 
 
 def test_every_window_of_the_embedded_test_set_holds_every_class() -> None:
-    labels = load("fashion-mini").test.labels
+    labels = load_data("fashion-mini").test.labels
     mixed = labels[mixed_order(labels, generator())]
     counts = torch.stack([torch.bincount(window, minlength=10) for window in mixed.unfold(0, 100, 1)])
     assert counts.min() >= 7

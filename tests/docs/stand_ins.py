@@ -23,7 +23,7 @@ from cars_hw.data.sources import Dataset
 from cars_hw.devices import FakeDevice, registry
 from cars_hw.devices.protocol import ModelFormat, Progress, Sample
 from cars_hw.errors import DeviceError
-from cars_hw.latency import LatencyTable, OpKey, genotype_keys, profile, smallest
+from cars_hw.latency import LatencyTable, OpKey, fastest_genotype, genotype_keys, profile_device
 from cars_hw.pipeline.export import export_run
 from cars_hw.pipeline.plan import DataSource, SearchPlan
 from cars_hw.pipeline.search import run_search
@@ -116,9 +116,9 @@ def make_small(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("cars_hw.data.sources._fashion_mini", lambda: small_images(1))
     patch.setattr("cars_hw.data.sources._torchvision", lambda *_: small_images(3))
     # One descent to the smallest network instead of twelve, and few networks to calibrate on.
-    patch.setattr(import_module("cars_hw.latency.smallest"), "AVOIDABLE", (None,))
-    patch.setattr(smallest, "__defaults__", (1,))
-    patch.setattr(profile, "__kwdefaults__", {**profile.__kwdefaults__, "calibration": 8})
+    patch.setattr(import_module("cars_hw.latency.fastest"), "AVOIDABLE", (None,))
+    patch.setattr(fastest_genotype, "__defaults__", (1,))
+    patch.setattr(profile_device, "__kwdefaults__", {**profile_device.__kwdefaults__, "calibration": 8})
     set_default(patch, "profile", "calibration", 8)
     # A sample as small as can be had: each of it is a training.
     set_default(patch, "rank", "sample", 4)
@@ -193,10 +193,10 @@ def make_world(folder: Path) -> None:
     Run with :func:`make_small` and :func:`write_quickly` in force.
     """
     plan = MeasurePlan(sessions=1)
-    grey = profile(Computing("ort"), GREY, plan=plan)
+    grey = profile_device(Computing("ort"), GREY, plan=plan)
     for name in GREY_TABLES:
         grey.write(folder / name)
-    colour = profile(Computing("ort"), COLOUR, plan=plan)
+    colour = profile_device(Computing("ort"), COLOUR, plan=plan)
     for name in COLOUR_TABLES:
         colour.write(folder / name)
     for serial in PHONES:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cars_hw.data import load
+from cars_hw.data import load_data
 from cars_hw.errors import DatasetError, ExportError, InputError
 from cars_hw.export.card import Preprocessing
 from cars_hw.export.classify import classify
@@ -43,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def models(
     folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Network, Preprocessing, dict[str, Path]]:
-    data = load(str(folder), resolution=(12, 16))
+    data = load_data(str(folder), resolution=(12, 16))
     network = seeded(lambda: Network(SPEC, zoo()["CARS_A"].genotype), "classify")
     # Logits that differ from image to image as they do behind a trained classifier.
     images = torch.cat([data.train.images, data.test.images]).float() / 255
@@ -67,7 +67,7 @@ def test_a_file_and_its_card_say_what_the_network_says_of_the_data_set(
 ) -> None:
     network, _, paths = models
     # The data set reads all of a folder; which of its images this one is, its pixels tell.
-    data = load(str(folder), resolution=(12, 16))
+    data = load_data(str(folder), resolution=(12, 16))
     images = torch.cat([data.train.images, data.test.images]).float() / 255
     mean, std = (torch.tensor(value).view(1, -1, 1, 1) for value in (data.mean, data.std))
     with torch.no_grad():

@@ -22,9 +22,9 @@ from cars_hw.latency import (
     Predictor,
     fresh_genotypes,
     measure_genotypes,
-    profile,
+    profile_device,
     spec_keys,
-    validate,
+    validate_table,
 )
 from cars_hw.latency.calibration import spread_genotypes
 from cars_hw.latency.validation import PASSES
@@ -77,7 +77,7 @@ def noisy() -> Counting:
 
 
 def run(device: Device, out: Path | None = None, **options: Any) -> LatencyTable:  # noqa: ANN401
-    return profile(device, SPEC, **{"calibration": 8, "plan": PLAN, "out": out, "space": FEW, **options})
+    return profile_device(device, SPEC, **{"calibration": 8, "plan": PLAN, "out": out, "space": FEW, **options})
 
 
 @pytest.fixture(scope="module")
@@ -106,9 +106,11 @@ def test_a_profile_holds_all_that_there_is(finished: tuple[LatencyTable, Path, i
 
 def test_predictions_hold_on_networks_that_took_no_part() -> None:
     device = FakeDevice(noise=0.01)
-    table = profile(device, SPEC, calibration=16, plan=MeasurePlan(sessions=3))
+    table = profile_device(device, SPEC, calibration=16, plan=MeasurePlan(sessions=3))
     fresh = fresh_genotypes(table, 40, np.random.default_rng(8))
-    result = validate(table, device, [*fresh, zoo()["SNAS_aggressive"].genotype], plan=MeasurePlan(sessions=3))
+    result = validate_table(
+        table, device, [*fresh, zoo()["SNAS_aggressive"].genotype], plan=MeasurePlan(sessions=3)
+    )
     accuracy = result.accuracy
     assert accuracy.mean_error < 0.05
     assert accuracy.kendall_tau is not None
@@ -125,17 +127,17 @@ def test_predictions_hold_on_networks_that_took_no_part() -> None:
 
 
 def test_a_machine_that_has_become_slower_is_told_from_a_predictor_that_is_off() -> None:
-    table = profile(FakeDevice(), SPEC, calibration=8, plan=PLAN, space=FEW)
+    table = profile_device(FakeDevice(), SPEC, calibration=8, plan=PLAN, space=FEW)
     done: list[int] = []
     fresh = fresh_genotypes(table, 4, np.random.default_rng(0))
-    slower = validate(table, FakeDevice(speed=0.8), fresh, plan=PLAN, progress=done.append)
+    slower = validate_table(table, FakeDevice(speed=0.8), fresh, plan=PLAN, progress=done.append)
     assert slower.drift == pytest.approx(0.25, abs=1e-4)
     assert slower.then_and_now == pytest.approx(0.25, abs=1e-4)
     assert slower.noise_floor == pytest.approx(0.0, abs=1e-9)
     assert slower.accuracy.bias == pytest.approx(-0.2, abs=0.03)
     assert done == sorted(done)
     assert done[-1] == PASSES * 4 * PLAN.sessions
-    assert validate(table, FakeDevice(), fresh, plan=PLAN).drift == pytest.approx(0.0, abs=1e-6)
+    assert validate_table(table, FakeDevice(), fresh, plan=PLAN).drift == pytest.approx(0.0, abs=1e-6)
 
 
 def test_what_took_part_in_the_calibration_does_not_validate(finished: tuple[LatencyTable, Path, int]) -> None:
@@ -145,14 +147,14 @@ def test_what_took_part_in_the_calibration_does_not_validate(finished: tuple[Lat
     swapped = replace(known, normal=tuple((second, first) for first, second in known.normal))
     for genotype in (known, swapped):
         with pytest.raises(InputError, match="1 of 2 genotypes took part"):
-            validate(table, FakeDevice(), [genotype, zoo()["CARS_A"].genotype])
+            validate_table(table, FakeDevice(), [genotype, zoo()["CARS_A"].genotype])
     with pytest.raises(InputError, match="nothing to validate"):
-        validate(table, FakeDevice(), [])
+        validate_table(table, FakeDevice(), [])
 
 
 def test_another_device_does_not_validate(finished: tuple[LatencyTable, Path, int]) -> None:
     with pytest.raises(TableError, match="for device fake"):
-        validate(finished[0], FakeDevice(name="other"), [zoo()["CARS_A"].genotype])
+        validate_table(finished[0], FakeDevice(name="other"), [zoo()["CARS_A"].genotype])
 
 
 def test_fresh_genotypes_are_all_different_and_no_calibration(finished: tuple[LatencyTable, Path, int]) -> None:
@@ -271,7 +273,7 @@ def test_wrong_settings_are_refused_before_anything_is_measured() -> None:
     with pytest.raises(InputError, match="one of fp32, int8, not int4"):
         run(device, precision="int4")
     with pytest.raises(InputError, match="at least 4"):
-        profile(device, SPEC, calibration=3)
+        profile_device(device, SPEC, calibration=3)
     assert device.sessions == 0
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices import FakeDevice
-from cars_hw.latency import LatencyTable, profile
+from cars_hw.latency import LatencyTable, profile_device
 from cars_hw.space.network_spec import NetworkSpec
 
 TINY = NetworkSpec(4, 3, (8, 8), 1, classes=3)
@@ -20,7 +20,7 @@ TINY = NetworkSpec(4, 3, (8, 8), 1, classes=3)
 def tiny_table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A table of the fake device for a network of 4 channels and 3 cells on 8x8 images."""
     path = tmp_path_factory.mktemp("tables") / "tiny.json"
-    profile(FakeDevice(), TINY, calibration=8, out=path, plan=MeasurePlan(sessions=1))
+    profile_device(FakeDevice(), TINY, calibration=8, out=path, plan=MeasurePlan(sessions=1))
     return path
 
 

@@ -24,7 +24,7 @@ from cars_hw.config.training import Recipe
 from cars_hw.devices import FakeDevice, LitertDevice
 from cars_hw.errors import BudgetError, InputError, RunError, TableError
 from cars_hw.export.card import ModelCard, card_path
-from cars_hw.latency import LatencyTable, Predictor, measure_genotypes, smallest
+from cars_hw.latency import LatencyTable, Predictor, fastest_genotype, measure_genotypes
 from cars_hw.measurement.schedule import measure
 from cars_hw.pipeline.export import export_run
 from cars_hw.pipeline.plan import Budget, DataSource, SearchPlan
@@ -194,7 +194,7 @@ def test_an_impossible_budget_names_the_smallest_latency(
     table: LatencyTable, tmp_path: Path, data: DataSource
 ) -> None:
     predictor = Predictor(table)
-    least = predictor.bound(smallest(SearchSpace(), predictor.bound, np.random.default_rng(0)))
+    least = predictor.bound(fastest_genotype(SearchSpace(), predictor.bound, np.random.default_rng(0)))
     with pytest.raises(BudgetError, match=r"no architecture keeps to the budget .* possible") as error:
         run_search(make_plan(table, data, least * 0.99), tmp_path / "run")
     assert error.value.smallest == pytest.approx((least,))

@@ -14,7 +14,7 @@ from cars_hw.cli.main import main
 from cars_hw.config.presets import PRESETS
 from cars_hw.config.search import EvolutionSettings
 from cars_hw.config.training import Recipe, SharedTraining
-from cars_hw.data import load
+from cars_hw.data import load_data
 from cars_hw.errors import InputError, RunError
 from cars_hw.evolution.checkpoint import supernet_weights
 from cars_hw.latency import LatencyTable, Predictor
@@ -60,7 +60,7 @@ def test_a_sample_is_trained_alone_and_held_against_its_shared_accuracies(
     assert all(predictor.bound(one.genotype) <= limit for one in drawn)
     assert len({one.genotype.key() for one in ranking.networks}) == 6
     # The shared accuracies are those of the search's own weights, on all validation images.
-    weights = supernet_weights_of(plan, load(str(images), resolution=plan.network.resolution))
+    weights = supernet_weights_of(plan, load_data(str(images), resolution=plan.network.resolution))
     weights.supernet.load_state_dict(supernet_weights(run.checkpoint))
     expected = weights.accuracies([one.genotype for one in ranking.networks], full=True)
     assert [one.shared for one in ranking.networks] == expected

@@ -14,7 +14,7 @@ from cars_hw.cli.main import main
 from cars_hw.config.presets import PRESETS
 from cars_hw.config.search import EvolutionSettings
 from cars_hw.config.training import Recipe, SharedTraining
-from cars_hw.data import load
+from cars_hw.data import load_data
 from cars_hw.errors import InputError, RunError
 from cars_hw.evolution.strategies import STRATEGIES
 from cars_hw.latency import LatencyTable, Predictor
@@ -102,7 +102,7 @@ def test_an_architecture_without_sharing_learns_alone(
     standalone = replace(standalone, standalone_epochs=1)
     folder = run_search(standalone, tmp_path / "run")
     assert plan_of(folder, plan.data).standalone_epochs == 1
-    weights = supernet_weights_of(standalone, load(plan.data.source, resolution=plan.network.resolution))
+    weights = supernet_weights_of(standalone, load_data(plan.data.source, resolution=plan.network.resolution))
     network = folder.front()[0]
     weights.train(lambda _count: [network.genotype])
     assert weights.accuracies([network.genotype], full=True) == [network.accuracy]

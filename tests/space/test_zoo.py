@@ -5,7 +5,7 @@ import pytest
 
 from cars_hw.errors import GenotypeError
 from cars_hw.space.genotype import Edge, Genotype
-from cars_hw.space.zoo import resolve, zoo
+from cars_hw.space.zoo import resolve_genotype, zoo
 
 
 def test_every_published_genotype_is_there() -> None:
@@ -18,9 +18,9 @@ def test_every_published_genotype_is_there() -> None:
 def test_every_entry_has_a_source_and_round_trips(name: str) -> None:
     genotype, source = zoo()[name]
     assert ":" in source
-    assert resolve(name) == genotype
-    assert resolve(genotype.to_darts()) == genotype
-    assert resolve(json.dumps(genotype.to_dict())) == genotype
+    assert resolve_genotype(name) == genotype
+    assert resolve_genotype(genotype.to_darts()) == genotype
+    assert resolve_genotype(json.dumps(genotype.to_dict())) == genotype
 
 
 def test_entries_are_different_networks() -> None:
@@ -48,7 +48,7 @@ def test_a_file_of_either_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     text = json.dumps({**genotype.to_dict(), "source": "me"}) if form == "json" else genotype.to_darts()
     (tmp_path / file).write_text(text + "\n")
     monkeypatch.chdir(tmp_path)
-    assert resolve(file) == resolve(str(tmp_path / file)) == genotype
+    assert resolve_genotype(file) == resolve_genotype(str(tmp_path / file)) == genotype
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_a_file_of_either_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
 )
 def test_what_is_not_a_genotype_is_refused_in_a_line(text: str, message: str) -> None:
     with pytest.raises(GenotypeError) as error:
-        resolve(text)
+        resolve_genotype(text)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 200
@@ -88,7 +88,7 @@ def test_a_bad_file_is_named(tmp_path: Path, content: bytes, message: str) -> No
     path = tmp_path / "bad.json"
     path.write_bytes(content)
     with pytest.raises(GenotypeError, match=message) as error:
-        resolve(str(path))
+        resolve_genotype(str(path))
     assert str(path) in str(error.value)
 
 
@@ -96,13 +96,13 @@ def test_a_folder_is_no_genotype(tmp_path: Path) -> None:
     folder = tmp_path / "folder.json"
     folder.mkdir()
     with pytest.raises(GenotypeError, match="cannot read the genotype file"):
-        resolve(str(folder))
+        resolve_genotype(str(folder))
     with pytest.raises(GenotypeError, match="unknown genotype"):
-        resolve(str(tmp_path))
+        resolve_genotype(str(tmp_path))
 
 
 def test_a_name_wins_over_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "CARS_A").write_text(zoo()["CARS_B"].genotype.to_darts())
     monkeypatch.chdir(tmp_path)
-    assert resolve("CARS_A") == zoo()["CARS_A"].genotype
-    assert isinstance(resolve("CARS_B"), Genotype)
+    assert resolve_genotype("CARS_A") == zoo()["CARS_A"].genotype
+    assert isinstance(resolve_genotype("CARS_B"), Genotype)

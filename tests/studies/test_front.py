@@ -20,7 +20,7 @@ from cars_hw.cli.main import main
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.config.presets import PRESETS
 from cars_hw.config.training import Recipe
-from cars_hw.data import load
+from cars_hw.data import load_data
 from cars_hw.devices import FakeDevice
 from cars_hw.errors import InputError, RunError
 from cars_hw.nn.network import Network
@@ -28,7 +28,7 @@ from cars_hw.pipeline.plan import DataSource, SearchPlan, configuration
 from cars_hw.pipeline.run_folder import RunFolder, TrainedNetwork
 from cars_hw.pipeline.workers import Log, Progress
 from cars_hw.space.network_spec import NetworkSpec, Shape
-from cars_hw.space.zoo import resolve
+from cars_hw.space.zoo import resolve_genotype
 from cars_hw.studies import published_front as front
 from cars_hw.studies import reference_training
 from cars_hw.studies.front_membership import Contestant, FrontComparison, ranked
@@ -48,7 +48,7 @@ def run(images: Path, tmp_path: Path) -> RunFolder:
     preset = replace(PRESETS["quick"], recipe=RECIPE)
     plan = SearchPlan(DataSource(str(images)), TINY, preset, costs=("parameters",))
     made = RunFolder.create(tmp_path / "run", configuration(plan), {})
-    genotype = resolve("CARS_B")
+    genotype = resolve_genotype("CARS_B")
     made.weights_path("net-01").parent.mkdir()
     torch.save(Network(TINY, genotype).state_dict(), made.weights_path("net-01"))
     made.write_trained(TrainedNetwork("net-01", genotype, 0.9, 0.1, asdict(RECIPE), 0, 2, inherit=True))
@@ -112,7 +112,7 @@ def test_references_are_trained_measured_and_kept(
     assert by_name["CARS_A"].training == "2 epochs from scratch"
     # The zoo's genotype is the run's network with other cells, torchvision's its own with 3 rows of classes.
     assert by_name["CARS_A"].parameters == sum(
-        value.numel() for value in Network(TINY, resolve("CARS_A")).parameters()
+        value.numel() for value in Network(TINY, resolve_genotype("CARS_A")).parameters()
     )
     # ShuffleNetV2 x0.5 has 1,366,792 parameters; of 24 filters two channels of 3x3 go, and 997 rows of 1024 and 1.
     assert by_name["shufflenet_v2_x0_5"].parameters == 1_366_792 - 24 * 2 * 9 - 997 * 1025
@@ -145,7 +145,7 @@ def test_references_trained_side_by_side_are_those_trained_one_by_one(
     models = {"one": "mnasnet0_5", "two": "shufflenet_v2_x0_5"}
     settings = References(
         DataSource(str(images)),
-        load(str(images), resolution=(8, 8)),
+        load_data(str(images), resolution=(8, 8)),
         replace(RECIPE, epochs=1, hold_out=0.2),
         seed=0,
         device="cpu",
@@ -216,7 +216,7 @@ def test_what_cannot_be_compared_is_said(run: RunFolder, images: Path, tmp_path:
 
 
 def test_any_module_is_trained_as_a_network_is(images: Path) -> None:
-    data = load(str(images), resolution=(8, 8))
+    data = load_data(str(images), resolution=(8, 8))
 
     class Plain(nn.Module):
         """The same network, unknown to the training."""
@@ -231,7 +231,7 @@ def test_any_module_is_trained_as_a_network_is(images: Path) -> None:
     results = []
     for wrap in (lambda network: network, Plain):
         torch.manual_seed(0)
-        results.append(train_network(wrap(Network(TINY, resolve("CARS_A"))), data, RECIPE, seed=1))
+        results.append(train_network(wrap(Network(TINY, resolve_genotype("CARS_A"))), data, RECIPE, seed=1))
     assert results[0].accuracy == results[1].accuracy
     assert results[0].loss == results[1].loss
     averaged = NetworkTraining(

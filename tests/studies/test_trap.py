@@ -16,14 +16,14 @@ from cars_hw.cli.main import main
 from cars_hw.config.presets import PRESETS
 from cars_hw.config.search import EvolutionSettings
 from cars_hw.config.training import Recipe, SharedTraining
-from cars_hw.data import load
+from cars_hw.data import load_data
 from cars_hw.errors import RunError
 from cars_hw.nn.cost import network_cost
 from cars_hw.pipeline.plan import DataSource, SearchPlan, configuration
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec
 from cars_hw.space.search_space import SearchSpace
-from cars_hw.space.zoo import resolve
+from cars_hw.space.zoo import resolve_genotype
 from cars_hw.studies import learning_curves as curves
 from cars_hw.studies import small_model_trap as trap
 from cars_hw.studies.learning_curves import LearningCurve, Training, learning_curve, three_sizes
@@ -53,7 +53,7 @@ def moved(protection: trap.Protection, first: float, last: float, seed: int = 0)
     return Moved(protection, seed, (Sizes(1, 0, 1, first, first, 1), Sizes(2, 0, 1, last, last, 0.5)))
 
 
-CURVES = (LearningCurve("small", resolve("CARS_A"), 1234, (0.5, 0.75)),)
+CURVES = (LearningCurve("small", resolve_genotype("CARS_A"), 1234, (0.5, 0.75)),)
 
 
 def test_sizes_are_those_of_the_first_cost_of_every_generation(tmp_path: Path) -> None:
@@ -153,9 +153,9 @@ def test_side_by_side_it_comes_to_the_same(plan: SearchPlan, tmp_path: Path) -> 
 def test_a_killed_training_goes_on_to_the_same_curve(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = load(str(images), resolution=(8, 8))
+    data = load_data(str(images), resolution=(8, 8))
     training = Training(TINY, data, RECIPE)
-    genotype = resolve("CARS_A")
+    genotype = resolve_genotype("CARS_A")
     whole = learning_curve("one", genotype, training, tmp_path / "whole")
     assert len(whole.accuracies) == 2
 

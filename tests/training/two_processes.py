@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from cars_hw.config.training import SharedTraining
-from cars_hw.data import load
+from cars_hw.data import load_data
 from cars_hw.nn.supernet import SuperNet
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
@@ -25,7 +25,7 @@ def trained(process_group: ProcessGroup) -> tuple[SuperNetWeights, list[float]]:
     """Return weights after :data:`STEPS` steps of three architectures each, and what they make of seven."""
     torch.manual_seed(0)
     settings = SharedTraining(batch_size=16, architectures=3, evaluation_images=100, evaluation_batch=50)
-    data = load("fashion-mini", resolution=SPEC.resolution)
+    data = load_data("fashion-mini", resolution=SPEC.resolution)
     # In single precision a rounding that turns a ReLU or a maximum the other way grows a hundredfold in ten steps.
     weights = SuperNetWeights(
         SuperNet(SPEC).double(), data, settings, epochs=4, seed=0, process_group=process_group

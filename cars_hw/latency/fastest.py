@@ -18,7 +18,7 @@ AVOIDABLE: Final = (None, 0, 1)
 """The input of a cell that its edges keep away from, if any."""
 
 
-def smallest(
+def fastest_genotype(
     space: SearchSpace, bound: Callable[[Genotype], float], rng: np.random.Generator, starts: int = 4
 ) -> Genotype:
     """Return the genotype of ``space`` whose ``bound`` is smallest.

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from cars_hw.latency import LatencyTable, Predictor, smallest
+from cars_hw.latency import LatencyTable, Predictor, fastest_genotype
 from cars_hw.space.genotype import NODES, Cell, Genotype, Node
 from cars_hw.space.search_space import CELL_NAMES, SearchSpace
 
@@ -26,7 +26,7 @@ def test_the_smallest_of_a_sum_over_nodes_is_found(seed: int) -> None:
         cells: list[tuple[str, Cell]] = [("normal", genotype.normal), ("reduce", genotype.reduce)]
         return sum(costs[name, number][node] for name, cell in cells for number, node in enumerate(cell))
 
-    found = smallest(space, bound, np.random.default_rng(9), starts=1)
+    found = fastest_genotype(space, bound, np.random.default_rng(9), starts=1)
     assert bound(found) == pytest.approx(sum(min(nodes.values()) for nodes in costs.values()))
     for name, cell in (("normal", found.normal), ("reduce", found.reduce)):
         for number, node in enumerate(cell):
@@ -36,7 +36,7 @@ def test_the_smallest_of_a_sum_over_nodes_is_found(seed: int) -> None:
 def test_nothing_that_is_drawn_is_smaller_under_a_real_predictor(make_table: MakeTable) -> None:
     predictor = Predictor(make_table(seed=4))
     space = SearchSpace()
-    found = smallest(space, predictor.bound, np.random.default_rng(0), starts=1)
+    found = fastest_genotype(space, predictor.bound, np.random.default_rng(0), starts=1)
     space.validate(found)
     rng = np.random.default_rng(1)
     light = SearchSpace(("none", "skip_connect", "max_pool_3x3"))
@@ -56,11 +56,11 @@ def test_the_valley_behind_a_hill_is_found() -> None:
         return total
 
     few = SearchSpace(("none", "skip_connect", "sep_conv_3x3"))
-    found = smallest(few, bound, np.random.default_rng(0))
+    found = fastest_genotype(few, bound, np.random.default_rng(0))
     for cell in (found.normal, found.reduce):
         assert len({edge.source for node in cell for edge in node if edge.is_real} & {0, 1}) == 1
 
 
 def test_a_space_without_none_has_a_smallest_too() -> None:
-    found = smallest(SearchSpace(("sep_conv_3x3", "skip_connect")), lambda _: 1.0, np.random.default_rng(0))
+    found = fastest_genotype(SearchSpace(("sep_conv_3x3", "skip_connect")), lambda _: 1.0, np.random.default_rng(0))
     assert all(edge.is_real for node in (*found.normal, *found.reduce) for edge in node)
