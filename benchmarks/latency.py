@@ -33,7 +33,7 @@ from cars_hw.config.measurement import MeasurePlan
 from cars_hw.config.presets import PRESETS, Preset
 from cars_hw.config.search import EvolutionSettings
 from cars_hw.devices import Device, OrtDevice, Sample, open_device
-from cars_hw.devices.protocol import Progress
+from cars_hw.devices.protocol import SessionCounter
 from cars_hw.latency import (
     LatencyTable,
     Predictor,
@@ -64,7 +64,7 @@ class CoarseDevice(OrtDevice):
         models: Sequence[Path],
         plan: MeasurePlan,
         seed: int,
-        progress: Progress | None = None,
+        on_session: SessionCounter | None = None,
     ) -> list[Sample]:
         """Return one sample a model."""
         import onnxruntime
@@ -81,8 +81,8 @@ class CoarseDevice(OrtDevice):
             for _ in range(plan.min_runs):
                 session.run(None, feeds)
             taken.append(Sample(round(1e3 * (time.perf_counter() - began) / plan.min_runs, 6)))
-            if progress is not None:
-                progress(done)
+            if on_session is not None:
+                on_session(done)
         return taken
 
 

@@ -82,7 +82,7 @@ def command(
                 precision=precision or run.configuration.get("precision", "fp32"),
                 out=out,
                 dynamic_batch=dynamic_batch,
-                progress=lambda done, total: bars.update("models", done, total),
+                progress=bars.update,
             )
     elif Path(what).is_dir():
         run = RunFolder.open(Path(what))  # Says what is wrong with the folder.

@@ -9,8 +9,9 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
+from cars_hw.callbacks import SearchCallback
 from cars_hw.cli.options import milliseconds, percent
 from cars_hw.cli.progress_bars import Bars, is_screen
 from cars_hw.cli.search_status import Best, Dot, SearchStatus, best_of
@@ -30,39 +31,15 @@ PLOT_LEAST = 26
 """Rows of the front at most, and the columns that a plot needs beside it."""
 
 
-class SearchView(Protocol):
-    """Who hears of a search; a context manager."""
-
-    def __enter__(self) -> SearchView:
-        """Begin to show."""
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Leave the terminal as it was."""
-
-    def update(self, stage: str, done: int, total: int) -> None:
-        """Hear that ``done`` of ``total`` steps of ``stage`` are done."""
-
-    def log(self, line: str) -> None:
-        """Hear a message."""
-
-    def resumed(self, history: Sequence[Mapping[str, Any]]) -> None:
-        """Hear of the generations that an earlier process has run."""
-
-    def generation(self, record: Mapping[str, Any]) -> None:
-        """Hear of a generation that has ended."""
-
-
-def search_view(status: SearchStatus, *, standalone: bool = True) -> SearchView:
-    """Return what suits standard error: the live view in a terminal that can move its cursor, or else lines.
+def search_view(status: SearchStatus, *, standalone: bool = True) -> LiveView | LinesView:
+    """Return the view for standard error: live in a terminal that can move its cursor, lines elsewhere.
 
     ``standalone``: there are no other processes of this search.
     """
     return LiveView(status, standalone=standalone) if is_screen() else LinesView(status)
 
 
-class LinesView(Bars):
+class LinesView(Bars, SearchCallback):
     """Progress as :class:`cars_hw.cli.progress_bars.Bars` shows it, and a line a generation."""
 
     def __init__(self, status: SearchStatus) -> None:
@@ -72,13 +49,12 @@ class LinesView(Bars):
     def __enter__(self) -> LinesView:
         return self
 
-    def resumed(self, history: Sequence[Mapping[str, Any]]) -> None:
-        """Say how far the search was."""
-        if history:
-            self.log(f"goes on after {generation_line(history[-1], self._status)}")
+    def on_resume(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """Print the last generation of the earlier process."""
+        self.log(f"resumes after {generation_line(history[-1], self._status)}")
 
-    def generation(self, record: Mapping[str, Any]) -> None:
-        """Say how good the generation is."""
+    def on_generation(self, record: Mapping[str, Any]) -> None:
+        """Print the generation's figures."""
         self.log(generation_line(record, self._status))
 
 
@@ -92,7 +68,7 @@ def generation_line(record: Mapping[str, Any], status: SearchStatus) -> str:
     )
 
 
-class LiveView:
+class LiveView(SearchCallback):
     """The search on the terminal's second screen, so that what was there before is there again afterwards.
 
     It is drawn by a thread of its own, from what it was told; whoever tells it waits for nothing.
@@ -154,13 +130,13 @@ class LiveView:
             self._logged.append(line)
             self._status.log(line)
 
-    def resumed(self, history: Sequence[Mapping[str, Any]]) -> None:
-        """Hear of the generations that an earlier process has run."""
+    def on_resume(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """Show the generations of the earlier process."""
         with self._lock:
             self._status.add(*history)
 
-    def generation(self, record: Mapping[str, Any]) -> None:
-        """Hear of a generation that has ended."""
+    def on_generation(self, record: Mapping[str, Any]) -> None:
+        """Show the generation."""
         with self._lock:
             self._status.add(record)
 

@@ -52,14 +52,13 @@ def command(
 
     device = open_device(device_name, threads)
     plan = MeasurePlan(sessions=sessions)
-    total = len(genotypes) * sessions
     with Bars() as bars:
         measured = measure_genotypes(
             device,
             spec,
             [named.genotype for named in genotypes],
             plan,
-            lambda done: bars.update("sessions", done, total),
+            bars.update,
         ).models
     if as_json:
         print_json(

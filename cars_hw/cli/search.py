@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from cars_hw.pipeline.estimate import Estimate
     from cars_hw.pipeline.plan import SearchPlan
     from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder
+    from cars_hw.progress import Log
     from cars_hw.studies.strategy_comparison import StrategyComparison
     from cars_hw.training.process_group import ProcessGroup
 
@@ -293,56 +295,37 @@ def _lead(
 ) -> RunFolder:
     """Search and show how it goes; the front is measured on the devices of ``measured`` that are at hand."""
     from cars_hw.pipeline.search import cost_objectives, run_search
-    from cars_hw.pipeline.tensorboard import FOLDER, Events, generation_figures
+    from cars_hw.pipeline.tensorboard import FOLDER, SearchEvents
 
     objectives = cost_objectives(plan)
     title = f"{Path(plan.data.source).name} to {out}"
     status = SearchStatus(title, objectives, plan.preset.evolution, time.monotonic())
-    events = Events(out / FOLDER)
-
-    def write_events(*records: Mapping[str, Any]) -> None:
-        for record in records if tensorboard else ():
-            events.write(record["generation"], generation_figures(record, objectives))
-
     try:
-        with search_view(status, standalone=process_group.world == 1) as view:
+        with (
+            search_view(status, standalone=process_group.world == 1) as view,
+            closing(SearchEvents(out / FOLDER, objectives)) as events,
+        ):
             if plan.preset.training.architectures < process_group.world:
                 view.log(
                     f"{process_group.world} processes share the evaluation of architectures, but only "
                     f"{plan.preset.training.architectures} share the training: "
                     f"give --architectures {process_group.world} or more"
                 )
-
-            def resumed(history: Sequence[Mapping[str, Any]]) -> None:
-                view.resumed(history)
-                write_events(*history)
-
-            def generation(record: Mapping[str, Any]) -> None:
-                view.generation(record)
-                write_events(record)
-
-            run = run_search(
+            return run_search(
                 plan,
                 out,
                 resume=resume,
                 devices=_devices(measured, view.log),
                 progress=view.update,
-                on_generation=generation,
-                on_resume=resumed,
+                callbacks=[view, events] if tensorboard else [view],
                 process_group=process_group,
             )
     except KeyboardInterrupt:
         click.echo("Stopped; the same command with --resume goes on.", err=True)
         raise
-    finally:
-        events.close()
-    # Of a search that had ended before events were asked for.
-    write_events(*run.history())
-    events.close()
-    return run
 
 
-def _devices(tables: Sequence[LatencyTable], log: Callable[[str], None]) -> list[Device | None]:
+def _devices(tables: Sequence[LatencyTable], log: Log) -> list[Device | None]:
     """Return the devices of ``tables`` that are at hand, None for others; ``log`` hears why these are not."""
     from cars_hw.pipeline.confirm_front import device_of
 

@@ -120,7 +120,7 @@ def command(
       torchrun --standalone --nproc-per-node 2 --max-restarts 3 -m cars_hw train run
     """
     from cars_hw.pipeline.run_folder import RunFolder
-    from cars_hw.pipeline.tensorboard import require_tensorboard
+    from cars_hw.pipeline.tensorboard import TrainingEvents, require_tensorboard
     from cars_hw.pipeline.train import train_run
     from cars_hw.training.memory import keep_freed_memory
     from cars_hw.training.process_group import joined, launched
@@ -144,7 +144,7 @@ def command(
         device=device,
         jobs=jobs,
         inherit=from_shared,
-        tensorboard=tensorboard,
+        callback=partial(TrainingEvents, run.path) if tensorboard else None,
     )
     with joined(device) as process_group:
         if not process_group.leads:

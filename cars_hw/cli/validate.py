@@ -69,7 +69,6 @@ def command(
     from cars_hw.config.measurement import MeasurePlan
     from cars_hw.devices import open_device
     from cars_hw.latency import LatencyTable, fresh_genotypes, validate_table
-    from cars_hw.latency.validation import PASSES
 
     table = LatencyTable.read(table_path)
     warn_of_noise(table, table_path)
@@ -79,7 +78,6 @@ def command(
         named += [Named(f"random {number}", genotype) for number, genotype in enumerate(drawn, start=1)]
     device = open_device(table.device, table.threads)
     plan = MeasurePlan()
-    total = PASSES * len(named) * plan.sessions
     with Bars() as bars:
         result = validate_table(
             table,
@@ -87,7 +85,7 @@ def command(
             [one.genotype for one in named],
             plan=plan,
             level=level,
-            progress=lambda done: bars.update("sessions", done, total),
+            progress=bars.update,
         )
     names = [one.name for one in named]
     record = {"table": str(table_path), "names": names, **result.to_dict()}

@@ -38,9 +38,8 @@ def command(run_path: Path, device_name: str, threads: int, sessions: int, as_js
     run = RunFolder.open(run_path)
     device = open_device(device_name, threads)
     plan = MeasurePlan(sessions=sessions)
-    total = sessions * len(list((run.path / "models").glob(f"*.{device.model_format}")))
     with Bars() as bars:
-        rows = verify_run(run, device, plan=plan, progress=lambda done: bars.update("sessions", done, total))
+        rows = verify_run(run, device, plan=plan, progress=bars.update)
     if as_json:
         print_json([row.to_dict() for row in rows])
     else:

@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from cars_hw.config.measurement import MeasurePlan
-from cars_hw.devices.protocol import ModelFormat, Progress, Sample
+from cars_hw.devices.protocol import ModelFormat, Sample, SessionCounter
 from cars_hw.errors import DeviceError
 
 NODE_MS: Final = 0.002
@@ -61,7 +61,7 @@ class FakeDevice:
         }
 
     def run(
-        self, models: Sequence[Path], plan: MeasurePlan, seed: int, progress: Progress | None = None
+        self, models: Sequence[Path], plan: MeasurePlan, seed: int, on_session: SessionCounter | None = None
     ) -> list[Sample]:
         """Return one sample of each of ``models``; see :class:`Device`.
 
@@ -77,8 +77,8 @@ class FakeDevice:
             rng = np.random.default_rng((self._seed, seed, digest))
             priced = (self._overhead_ms + self._prices[digest]) / self._speed
             taken.append(Sample(round(priced * math.exp(self._noise * float(rng.standard_normal())), 6)))
-            if progress is not None:
-                progress(done)
+            if on_session is not None:
+                on_session(done)
         return taken
 
     def release(self) -> None:

@@ -11,11 +11,8 @@ from cars_hw.config.measurement import MeasurePlan
 
 ModelFormat = Literal["onnx", "tflite"]
 
-Progress = Callable[[int], None]
-"""Called with the number of model sessions done so far, of ``len(models) * plan.sessions``.
-
-Sessions that are measured again, and those of a reference, do not count.
-"""
+SessionCounter = Callable[[int], None]
+"""Called after every session of :meth:`Device.run` with the number of its sessions that are done."""
 
 
 class Sample(NamedTuple):
@@ -84,12 +81,12 @@ class Device(Protocol):
         """
 
     def run(
-        self, models: Sequence[Path], plan: MeasurePlan, seed: int, progress: Progress | None = None
+        self, models: Sequence[Path], plan: MeasurePlan, seed: int, on_session: SessionCounter | None = None
     ) -> list[Sample]:
         """Run one session of each of ``models`` in this order, and return a sample of each.
 
         A model can come more than once. Batch 1, inputs drawn at random from ``seed``; ``plan`` says how often a
-        session runs its model. ``progress`` hears of every session.
+        session runs its model. ``on_session`` is called after every session.
 
         Raises:
             DeviceError: the device is missing, busy, crashes, hangs, or cannot run a model (named).

@@ -114,7 +114,7 @@ class Search:
             checkpoint()
         progress("warm-up", settings.warmup_epochs, settings.warmup_epochs)
         while not self.finished:
-            self.evolve(lambda done, total: progress("generations", self.generation * total + done, self.steps))
+            self.evolve(progress)
             checkpoint()
         progress("generations", self.steps, self.steps)
         return self.finalists()
@@ -132,16 +132,16 @@ class Search:
         self.weights.train(lambda count: [self.space.sample(self.rng) for _ in range(count)])
         self.warmed_up += 1
 
-    def evolve(self, progress: Callable[[int, int], None] = lambda _done, _total: None) -> None:
+    def evolve(self, progress: Progress = silent) -> None:
         """Run one generation: an architecture step, then the parameter steps."""
-        total = 1 + self.settings.epochs_per_generation
-        progress(0, total)
+        done = self.generation * (1 + self.settings.epochs_per_generation)
+        progress("generations", done, self.steps)
         candidates = self.candidates()
         self.population = self.select(candidates)
         self.weights.remember()
         losses = []
         for epoch in range(self.settings.epochs_per_generation):
-            progress(1 + epoch, total)
+            progress("generations", done + 1 + epoch, self.steps)
             losses.append(self.weights.train(self.draw))
         self.generation += 1
         self.history.append(self._record(candidates, losses))

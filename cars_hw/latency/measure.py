@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cars_hw.config.measurement import MeasurePlan, Precision
-from cars_hw.devices.protocol import Device, Progress
+from cars_hw.devices.protocol import Device
 from cars_hw.export.write import build_network
 from cars_hw.measurement.schedule import Measured, measure
+from cars_hw.progress import Progress, counted, silent
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 
@@ -19,7 +20,7 @@ def measure_genotypes(
     spec: NetworkSpec,
     genotypes: Sequence[Genotype],
     plan: MeasurePlan | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
     *,
     precision: Precision = "fp32",
     reference: Genotype | None = None,
@@ -27,8 +28,8 @@ def measure_genotypes(
 ) -> Measured:
     """Return the latency of each genotype's network under ``spec``, exported with fresh weights at ``precision``.
 
-    ``reference`` is measured between them, see :func:`cars_hw.devices.measure`, where ``progress``, called
-    with the model sessions done so far, and ``usual_ms`` are explained too.
+    ``progress`` counts the models that are written, then the sessions. :func:`cars_hw.measurement.schedule.measure`
+    explains ``reference`` and ``usual_ms``.
 
     Raises:
         InputError: the device runs a format that this version cannot write.
@@ -36,7 +37,8 @@ def measure_genotypes(
     """
     with tempfile.TemporaryDirectory(prefix="cars-hw-") as folder:
         models = [Path(folder) / f"{index}.{device.model_format}" for index in range(len(genotypes))]
-        for genotype, model in zip(genotypes, models, strict=True):
+        written = list(zip(genotypes, models, strict=True))
+        for genotype, model in counted(written, progress, "writing models"):
             build_network(spec, genotype, model, device.model_format, precision)
         beside = None
         if reference is not None:

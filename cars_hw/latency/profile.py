@@ -23,13 +23,11 @@ from cars_hw.latency.sums import OperationSums
 from cars_hw.latency.table import CalibrationNetwork, LatencyTable, Reference
 from cars_hw.measurement.journal import Journal
 from cars_hw.measurement.schedule import measure
+from cars_hw.progress import Progress, counted, prefixed, silent
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.space.zoo import zoo
-
-ProgressCallback = Callable[[str, int, int], None]
-"""Called with the stage (``operations``, then ``networks``), the model sessions done, and all of the stage."""
 
 Builder = Callable[[Path], None]
 """Writes a model to a path."""
@@ -50,12 +48,13 @@ def profile_device(
     overwrite: bool = False,
     plan: MeasurePlan | None = None,
     space: SearchSpace | None = None,
-    progress: ProgressCallback | None = None,
+    progress: Progress = silent,
 ) -> LatencyTable:
     """Measure every operation that ``spec`` can need and ``calibration`` whole networks; fit the predictor.
 
     The networks are random genotypes of ``space`` (everything, if None), spread over the range of latencies, and
     the smallest of it.
+    ``progress`` counts models that are written and sessions, of the stages ``operations`` and ``networks``.
     With ``out`` the table is written there, and until then the samples are kept after every block in
     ``OUT.partial``. With ``resume`` a profile goes on from there, if there is anything, and ends as it would
     have ended; without it, such a file is an error, and so is ``out`` itself unless ``overwrite``.
@@ -153,7 +152,7 @@ class _Stages:
         plan: MeasurePlan,
         journal: Journal,
         reference: Builder,
-        progress: ProgressCallback | None,
+        progress: Progress,
     ) -> None:
         self.device = device
         self.journal = journal
@@ -167,31 +166,26 @@ class _Stages:
         Builders write the models; their names are those in the journal.
         """
         names = list(builders)
+        progress = prefixed(self._progress, stage)
         series = self.journal.series(stage, names)
         suffix = self.device.model_format
         with tempfile.TemporaryDirectory(prefix="cars-hw-") as folder:
             models = [Path(folder) / f"{index}.{suffix}" for index in range(len(names))]
             reference = Path(folder) / f"reference.{suffix}"
-            for build, model in zip((*builders.values(), self._reference), (*models, reference), strict=True):
+            written = list(zip((*builders.values(), self._reference), (*models, reference), strict=True))
+            for build, model in counted(written, progress, "writing models"):
                 build(model)
             measured = measure(
                 self.device,
                 models,
                 self._plan,
                 reference=reference,
-                progress=self._report(stage, len(names)),
+                progress=progress,
                 series=series,
                 on_block=lambda taken: self.journal.keep(stage, names, taken),
             )
         assert measured.reference is not None
         return measured.models, measured.reference
-
-    def _report(self, stage: str, count: int) -> Callable[[int], None]:
-        def report(done: int) -> None:
-            if self._progress is not None:
-                self._progress(stage, done, count * self._plan.sessions)
-
-        return report
 
 
 def _to_calibrate_on(table: LatencyTable, space: SearchSpace, count: int) -> list[Genotype]:

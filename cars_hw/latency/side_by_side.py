@@ -11,8 +11,9 @@ from typing import Any
 
 from cars_hw.devices.protocol import Device
 from cars_hw.errors import InputError
-from cars_hw.latency.profile import ProgressCallback, profile_device
+from cars_hw.latency.profile import profile_device
 from cars_hw.latency.table import LatencyTable
+from cars_hw.progress import Progress, prefixed, silent
 from cars_hw.space.network_spec import NetworkSpec
 
 
@@ -39,7 +40,7 @@ def profile_all(
     spec: NetworkSpec,
     paths: Sequence[Path],
     *,
-    progress: ProgressCallback | None = None,
+    progress: Progress = silent,
     **options: Any,  # noqa: ANN401 -- those of profile
 ) -> list[LatencyTable]:
     """Profile ``devices`` side by side into ``paths``; see :func:`cars_hw.latency.profile_device`.
@@ -58,9 +59,8 @@ def profile_all(
         def report(stage: str, done: int, total: int) -> None:
             if stop.is_set():
                 raise _Stopped
-            if progress is not None:
-                with reporting:
-                    progress(f"{device.name}: {stage}", done, total)
+            with reporting:
+                prefixed(progress, device.name)(stage, done, total)
 
         return profile_device(device, spec, out=path, progress=report, **options)
 

@@ -11,12 +11,13 @@ from typing import Any, Final
 import numpy as np
 
 from cars_hw.config.measurement import MeasurePlan
-from cars_hw.devices.protocol import Device, Measurement, Progress
+from cars_hw.devices.protocol import Device, Measurement
 from cars_hw.errors import InputError, TableError
 from cars_hw.latency.measure import measure_genotypes
 from cars_hw.latency.predictor import DEFAULT_LEVEL, Prediction, Predictor
 from cars_hw.latency.simple_predictors import baselines
 from cars_hw.latency.table import CalibrationNetwork, LatencyTable
+from cars_hw.progress import Progress, prefixed, silent
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.search_space import SearchSpace
 
@@ -112,15 +113,14 @@ def validate_table(
     *,
     plan: MeasurePlan | None = None,
     level: float = DEFAULT_LEVEL,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> Validation:
     """Measure ``genotypes`` on ``device`` in fresh sessions, twice, and compare with what ``table`` predicts.
 
     Predictions are held against the first measurement. The table's reference is measured between them, sessions
     while it is off what it was are measured again, within the bounds of ``plan``, and some of the calibration
     networks are measured among them, to tell a predictor that is off from a machine that has become slower.
-    ``progress`` is called with the model sessions of ``genotypes`` done so far, of
-    ``PASSES * len(genotypes) * plan.sessions``.
+    ``progress`` counts, in each of the :data:`PASSES` passes, the models that are written and the sessions.
 
     Raises:
         InputError: no genotypes, or some that the predictor was calibrated on: they would flatter it.
@@ -142,15 +142,9 @@ def validate_table(
     count = len(genotypes)
     revisited = _revisited(table)
     everything = [*genotypes, *(network.genotype for network in revisited)]
-    share = count / len(everything)
     reference = table.reference
     passes = []
     for number in range(PASSES):
-
-        def report(done: int, number: int = number) -> None:
-            if progress is not None:
-                progress(number * count * plan.sessions + round(done * share))
-
         passes.append(
             measure_genotypes(
                 device,
@@ -158,7 +152,7 @@ def validate_table(
                 everything,
                 # Other orders than those of the table, and than each other's.
                 replace(plan, seed=plan.seed + 1 + number),
-                report,
+                prefixed(progress, f"pass {number + 1} of {PASSES}"),
                 precision=table.precision,
                 reference=reference.genotype if reference is not None else None,
                 usual_ms=reference.usual_ms if reference is not None else None,

@@ -16,7 +16,8 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from cars_hw.config.measurement import MeasurePlan
-from cars_hw.devices.protocol import Device, Measurement, Progress, Sample
+from cars_hw.devices.protocol import Device, Measurement, Sample
+from cars_hw.progress import Progress, silent
 
 DISTURBED: Final = 0.1
 """A reference that is so far off, a fraction, tells of somebody else on the processor, not of a change of speed."""
@@ -55,7 +56,7 @@ def measure(
     *,
     reference: Path | None = None,
     usual_ms: float | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
     series: Series | None = None,
     on_block: Callable[[Series], None] | None = None,
 ) -> Measured:
@@ -72,7 +73,8 @@ def measure(
             a machine that has changed from a model that is slow.
         usual_ms: what the reference usually takes, such as when a table was made; the median of this
             measurement, if None, or if that shows that the machine has become another one.
-        progress: called with the model sessions done so far.
+        progress: counts the sessions that ``plan`` has for the models; further sessions and those of the reference
+            do not count.
         series: what an interrupted measurement has; extended in place. Rounds and blocks are seeded by their
             numbers, so that what follows is what would have followed.
         on_block: called with all samples after every block of sessions.
@@ -87,10 +89,9 @@ def measure(
     total = len(models) * plan.sessions
 
     def report(block: Sequence[int], within: int) -> None:
-        if progress is not None:
-            before = sum(min(len(taken), plan.sessions) for taken in series.models)
-            new = sum(len(series.models[index]) < plan.sessions for index in block[:within])
-            progress(min(before + new, total))
+        before = sum(min(len(taken), plan.sessions) for taken in series.models)
+        new = sum(len(series.models[index]) < plan.sessions for index in block[:within])
+        progress("measuring", min(before + new, total), total)
 
     patience = _Patience(device, plan, reference)
     try:

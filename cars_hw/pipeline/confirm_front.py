@@ -12,7 +12,7 @@ from cars_hw.evolution.population import Member
 from cars_hw.latency import LatencyTable, measure_genotypes
 from cars_hw.latency.profile import SAME_MACHINE
 from cars_hw.latency.validation import require_device
-from cars_hw.progress import Progress, silent
+from cars_hw.progress import Progress, prefixed, silent
 from cars_hw.space.genotype import Genotype
 
 
@@ -89,17 +89,15 @@ def _measure(
     genotypes: Sequence[Genotype], held: Sequence[Held], plan: MeasurePlan, progress: Progress
 ) -> list[tuple[float, ...]]:
     """Return each genotype's latencies, one for each of ``held``."""
-    total = len(held) * len(genotypes) * plan.sessions
     columns = []
-    for number, (table, device, _) in enumerate(held):
-        before = number * len(genotypes) * plan.sessions
+    for table, device, _ in held:
         reference = table.reference
         found = measure_genotypes(
             device,
             table.spec,
             genotypes,
             plan,
-            lambda done, before=before: progress("measuring the front", before + done, total),  # type: ignore[misc]
+            prefixed(progress, f"front on {table.device}"),
             precision=table.precision,
             reference=reference.genotype if reference is not None else None,
             usual_ms=reference.usual_ms if reference is not None else None,

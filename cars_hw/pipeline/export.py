@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from cars_hw.pipeline.latency_target import Promises
 from cars_hw.pipeline.plan import DataSource
 from cars_hw.pipeline.run_folder import Promise, RunFolder
 from cars_hw.pipeline.train import load_trained
+from cars_hw.progress import Progress, silent
 
 
 def export_run(
@@ -29,7 +30,7 @@ def export_run(
     precision: Precision = "fp32",
     out: Path | None = None,
     dynamic_batch: bool = False,
-    progress: Callable[[int, int], None] = lambda _done, _total: None,
+    progress: Progress = silent,
 ) -> list[Exported]:
     """Export every trained network of ``run`` to ``out``, the run's own ``models/`` by default; all formats of one.
 
@@ -53,7 +54,7 @@ def export_run(
     for number, network in enumerate(trained):
         loaded = load_trained(run, network)
         for place, model_format in enumerate(wanted):
-            progress(number * len(wanted) + place, total)
+            progress("exporting", number * len(wanted) + place, total)
             path = (out or run.path / "models") / f"{network.name}.{model_format}"
             promise = promises.of_models(model_format, "fp32", network.genotype)
             card = export_model(
@@ -71,7 +72,7 @@ def export_run(
             if precision == "int8":
                 promise = promises.of_models(model_format, "int8", network.genotype)
                 exported.append(_int8(exported[-1], bundle, promise))
-    progress(total, total)
+    progress("exporting", total, total)
     return exported
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 
+from cars_hw.callbacks import SearchCallback
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.config.units import format_latency
 from cars_hw.data import DataBundle, load_data
@@ -49,8 +50,7 @@ def run_search(
     devices: Sequence[Device | None] = (),
     measure_plan: MeasurePlan | None = None,
     progress: Progress = silent,
-    on_generation: Callable[[dict[str, Any]], None] = lambda _record: None,
-    on_resume: Callable[[Sequence[dict[str, Any]]], None] = lambda _history: None,
+    callbacks: Sequence[SearchCallback] = (),
     process_group: ProcessGroup = SINGLE_PROCESS,
 ) -> RunFolder:
     """Search by ``plan`` in the run folder ``out`` and return it with its front written.
@@ -60,8 +60,7 @@ def run_search(
     the next best; see :func:`cars_hw.pipeline.confirm_front.confirm_front`.
 
     With ``resume`` the search goes on after the last unit of work that was finished, and ends with the front
-    that it would have had; a search that has ended is left as it is. ``on_generation`` hears of each one, and
-    ``on_resume`` of those that had been run before, if there are any.
+    that it would have had; a search that has ended is left as it is. The leading process calls ``callbacks``.
     In a ``process_group`` of several, the leading process writes and measures. The others return before that.
 
     Raises:
@@ -80,6 +79,7 @@ def run_search(
         run.sweep()
         if (out / "front.json").is_file():
             process_group.broadcast(FINISHED)
+            _end(run, callbacks)
             return run
     else:
         RunFolder.require_free(out)
@@ -97,13 +97,15 @@ def run_search(
         checkpoint.restore(search, run.checkpoint)
         run.write_history(search.history)
         if search.history:
-            on_resume(search.history)
+            for callback in callbacks:
+                callback.on_resume(search.history)
 
     def write_down() -> None:
         checkpoint.save(search, run.checkpoint)
         run.write_history(search.history)
         if search.history and search.history[-1]["generation"] == search.generation:
-            on_generation(search.history[-1])
+            for callback in callbacks:
+                callback.on_generation(search.history[-1])
 
     finalists = search.run(write_down, progress)
     at_hand = [index for index, device in enumerate(devices) if device is not None]
@@ -121,7 +123,14 @@ def run_search(
         describe_front(plan, confirmed.front, measured),
         describe_front(plan, confirmed.rejected, measured, "rejected"),
     )
+    _end(run, callbacks)
     return run
+
+
+def _end(run: RunFolder, callbacks: Sequence[SearchCallback]) -> None:
+    history = run.history()
+    for callback in callbacks:
+        callback.on_end(history)
 
 
 def _follow(

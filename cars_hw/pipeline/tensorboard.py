@@ -1,20 +1,22 @@
-"""Figures by generation and by epoch as TensorBoard reads them, written with the optional package tensorboardX."""
+"""Figures of searches and trainings for TensorBoard, by the writer that comes with torch."""
 
 from __future__ import annotations
 
-import struct
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from cars_hw.callbacks import EpochFigures, SearchCallback, TrainingCallback
 from cars_hw.errors import InputError
 from cars_hw.evolution.objectives import CostObjective
 
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
 FOLDER: Final = "tensorboard"
-"""Where they are in a run; a trained network has a folder of its own in it."""
+"""The folder of the events in a run. A trained network has a folder of its own in it."""
 
 FILES: Final = "events.out.tfevents.*"
 
@@ -23,55 +25,98 @@ def require_tensorboard() -> None:
     """Check that events can be written.
 
     Raises:
-        InputError: the package is not installed.
+        InputError: the package tensorboard is not installed.
     """
-    if find_spec("tensorboardX") is None:
+    if find_spec("tensorboard") is None:
         raise InputError(
-            "--tensorboard needs the package tensorboardX, which is not installed; install it: "
-            "pip install tensorboardX (or cars-hw with its extra: cars-hw[tensorboard])"
+            "writing figures for TensorBoard needs the package tensorboard, which is not installed; install it: "
+            "pip install 'cars-hw[tensorboard]'"
         )
 
 
 class Events:
-    """The scalars of one folder, each (name, step) once: what an earlier process wrote is left as it is.
+    """The scalars of one folder. Each pair of name and step is written once, also over several processes.
 
-    A file is begun when there is something to write, so that asking for events twice leaves nothing empty.
+    The file is created with the first new figure, so that a second writer with nothing new leaves no file.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._known: set[tuple[str, int]] | None = None
-        self._writer: Any = None
+        self._writer: SummaryWriter | None = None
 
     def write(self, step: int, figures: Mapping[str, float]) -> None:
-        """Write those of ``figures`` that are not there at ``step``, and see that they are on disk."""
+        """Write those of ``figures`` that the folder does not have at ``step``, and flush them to the disk."""
         if self._known is None:
             self._known = {(name, at) for name, at, _ in read_events(self._folder)}
         new = {name: value for name, value in figures.items() if (name, step) not in self._known}
         if not new:
             return
-        from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto.event_pb2 import Event
-        from tensorboardX.proto.summary_pb2 import Summary
-
         if self._writer is None:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            # The names count seconds; a process that goes on within one must not write over its predecessor's file.
-            self._writer = EventsWriter(str(self._folder / "events"), f".{time.time_ns()}")
-        values = [Summary.Value(tag=name, simple_value=value) for name, value in new.items()]
-        self._writer.write_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(self._folder))
+        for name, value in new.items():
+            self._writer.add_scalar(name, value, step)
         self._writer.flush()
         self._known.update((name, step) for name in new)
 
     def close(self) -> None:
-        """Close the file, if one was begun."""
+        """Close the file, if there is one."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None
 
 
+class SearchEvents(SearchCallback):
+    """Writes the figures of every generation of a search to ``folder``, by generation."""
+
+    def __init__(self, folder: Path, objectives: Sequence[CostObjective]) -> None:
+        self._events = Events(folder)
+        self._objectives = objectives
+
+    def on_resume(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """Write what an earlier process did not write."""
+        for record in history:
+            self.on_generation(record)
+
+    def on_generation(self, record: Mapping[str, Any]) -> None:
+        """Write the figures of a generation."""
+        self._events.write(record["generation"], generation_figures(record, self._objectives))
+
+    def on_end(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """Write what is missing of a search that had ended before its events were wanted."""
+        self.on_resume(history)
+
+    def close(self) -> None:
+        """Close the file of the events."""
+        self._events.close()
+
+
+class TrainingEvents(TrainingCallback):
+    """Writes the figures of a training to the folder of the network ``name`` in ``run``, by epoch."""
+
+    def __init__(self, run: Path, name: str) -> None:
+        self._events = Events(run / FOLDER / name)
+
+    def on_epoch(self, figures: EpochFigures) -> None:
+        """Write the figures of an epoch."""
+        scalars = {"loss": figures.loss, "learning rate": figures.learning_rate}
+        if figures.held_out_accuracy is not None:
+            scalars["accuracy/held out"] = figures.held_out_accuracy
+        self._events.write(figures.epoch, scalars)
+
+    def on_end(self, best_epoch: int, accuracy: float) -> None:
+        """Write the accuracy on the test images at the epoch of the final weights."""
+        self._events.write(best_epoch, {"accuracy/test": accuracy})
+
+    def close(self) -> None:
+        """Close the file of the events."""
+        self._events.close()
+
+
 def generation_figures(record: Mapping[str, Any], objectives: Sequence[CostObjective]) -> dict[str, float]:
-    """Return the figures of a generation of a run's history: costs are its population's, in their units."""
+    """Return the figures of one generation of a run's history; costs are those of its population."""
     figures = {
         "loss": record["loss"],
         "accuracy/best": record["best_accuracy"],
@@ -85,31 +130,16 @@ def generation_figures(record: Mapping[str, Any], objectives: Sequence[CostObjec
 
 
 def remove_events(folder: Path) -> None:
-    """Remove the events of ``folder``, which are of something else than what begins there now."""
+    """Remove the events in ``folder``: an earlier training with other settings wrote them."""
     for path in folder.glob(FILES):
         path.unlink()
 
 
 def read_events(folder: Path) -> Iterator[tuple[str, int, float]]:
-    """Yield name, step and value of each scalar in ``folder``; a record that a kill cut short ends its file."""
-    paths = sorted(folder.glob(FILES))
-    if not paths:
-        return
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-    from tensorboardX.proto.event_pb2 import Event
+    """Yield name, step and value of each scalar in ``folder``. A record that a kill truncated ends its file."""
+    for path in sorted(folder.glob(FILES)):
+        from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
-    for path in paths:
-        data, start = path.read_bytes(), 0
-        # A record: its length in eight bytes, four of a sum over it, the event, four of a sum over the event.
-        while start + 12 <= len(data):
-            (length,) = struct.unpack_from("<Q", data, start)
-            end = start + 12 + length
-            if end + 4 > len(data):
-                break
-            try:
-                event = Event.FromString(data[start + 12 : end])
-            except DecodeError:
-                break
+        for event in LegacyEventFileLoader(str(path)).Load():
             for value in event.summary.value:
                 yield value.tag, event.step, value.simple_value
-            start = end + 4

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from cars_hw.callbacks import TrainingCallback
 from cars_hw.config.files import replacing
 from cars_hw.config.training import Recipe
 from cars_hw.data import DataBundle, load_data
@@ -21,14 +23,15 @@ from cars_hw.nn.supernet import SuperNet
 from cars_hw.pipeline.plan import DataSource, recipe_of
 from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder, TrainedNetwork
 from cars_hw.pipeline.search import require_fit
-from cars_hw.pipeline.tensorboard import FOLDER, Events, remove_events
-from cars_hw.pipeline.workers import Log, Progress, default_jobs, side_by_side
+from cars_hw.pipeline.tensorboard import FOLDER, remove_events
+from cars_hw.pipeline.workers import default_jobs, side_by_side
+from cars_hw.progress import Log, Progress, as_stage, no_log, prefixed_log, silent
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.training.checkpoints import TrainingCheckpoint
 from cars_hw.training.precision import resolve_precision
 from cars_hw.training.process_group import SINGLE_PROCESS, ProcessGroup
-from cars_hw.training.standalone import EpochFigures, train_network
+from cars_hw.training.standalone import train_network
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class _Job:
     seed: int
     device: str
     inherit: bool
-    tensorboard: bool = False
+    callback: Callable[[str], TrainingCallback] | None = None
 
     def done_by(self, trained: TrainedNetwork) -> bool:
         """Whether ``trained`` is what this job would come to."""
@@ -89,9 +92,9 @@ def train_run(
     device: str = "cpu",
     jobs: int | None = None,
     inherit: bool = False,
-    tensorboard: bool = False,
-    progress: Progress = lambda _name, _done, _total: None,
-    log: Log = lambda _line: None,
+    callback: Callable[[str], TrainingCallback] | None = None,
+    progress: Progress = silent,
+    log: Log = no_log,
     process_group: ProcessGroup = SINGLE_PROCESS,
 ) -> list[TrainedNetwork]:
     """Train ``top`` networks of the run's front, or ``genotype`` alone, and keep their weights in the run.
@@ -102,7 +105,8 @@ def train_run(
     shapes of the network. ``jobs`` networks are trained side by side (on a CPU one a core by default), each with
     its share of the cores. A network that was trained with the same settings already is not trained again, and
     one whose training was killed goes on after its last epoch, to the weights that it would have had; ``log``
-    hears of it. With ``tensorboard`` the figures of each epoch are written for TensorBoard.
+    reports it. ``callback`` makes the callback of a network from its name. Several jobs are processes of their own,
+    so that ``callback`` must be a function that can be pickled.
 
     The processes of ``process_group`` share every batch, one network after the other. The leading process writes
     and returns the records; the others need the run's ``run.json`` and the data, and return nothing.
@@ -124,7 +128,7 @@ def train_run(
     bundle = load_data(data.source, root=data.root, download=data.download, resolution=spec.resolution)
     require_fit(bundle, spec)
     planned = [
-        _Job(run.path, data, name, chosen_genotype, recipe, seed, device, inherit, tensorboard)
+        _Job(run.path, data, name, chosen_genotype, recipe, seed, device, inherit, callback)
         for name, chosen_genotype in chosen
     ]
     trained = run.trained()
@@ -193,19 +197,10 @@ def _train(
 ) -> None:
     run = RunFolder(job.run)
     checkpoint = TrainingCheckpoint(
-        run.training_checkpoint(job.name), _about(job, data, run.network), lambda line: log(f"{job.name}: {line}")
+        run.training_checkpoint(job.name), _about(job, data, run.network), prefixed_log(log, job.name)
     )
-    folder = run.path / FOLDER / job.name
-    events = Events(folder)
-
-    def on_epoch(figures: EpochFigures) -> None:
-        if figures.epoch == 1:
-            # Of a training with other settings, also where this one writes none.
-            remove_events(folder)
-        if job.tensorboard:
-            events.write(figures.epoch, _figures(figures))
-
-    with torch.random.fork_rng(devices=[]):
+    callback = job.callback(job.name) if job.callback else TrainingCallback()
+    with torch.random.fork_rng(devices=[]), closing(callback):
         torch.manual_seed(job.seed)
         network = Network(run.network, job.genotype, auxiliary=job.recipe.auxiliary > 0)
         if job.inherit:
@@ -218,12 +213,9 @@ def _train(
             device=job.device,
             process_group=process_group,
             checkpoint=checkpoint,
-            progress=lambda done, total: progress(job.name, done, total),
-            on_epoch=on_epoch,
+            progress=as_stage(progress, job.name),
+            callbacks=[_OldEvents(run.path / FOLDER / job.name), callback],
         )
-    if job.tensorboard:
-        events.write(result.best_epoch, {"accuracy/test": result.accuracy})
-        events.close()
     # Killed in between, there are weights without a record, which are not used, and the checkpoint to go on from.
     run.forget_trained(job.name)
     _save(network.state_dict(), run.weights_path(job.name))
@@ -246,11 +238,15 @@ def _train(
     checkpoint.remove()
 
 
-def _figures(epoch: EpochFigures) -> dict[str, float]:
-    figures = {"loss": epoch.loss, "learning rate": epoch.learning_rate}
-    if epoch.held_out_accuracy is not None:
-        figures["accuracy/held out"] = epoch.held_out_accuracy
-    return figures
+class _OldEvents(TrainingCallback):
+    """Removes the events of an earlier training with other settings, also where the new training writes none."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def on_start(self, epochs_done: int) -> None:
+        if not epochs_done:
+            remove_events(self._folder)
 
 
 def _save(weights: Mapping[str, Tensor], path: Path) -> None:

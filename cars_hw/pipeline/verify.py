@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from cars_hw.measurement.schedule import measure
 from cars_hw.nn.cost import network_cost
 from cars_hw.pipeline.latency_target import Promises
 from cars_hw.pipeline.run_folder import RunFolder
+from cars_hw.progress import Progress, silent
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def verify_run(
     device: Device,
     *,
     plan: MeasurePlan | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress = silent,
 ) -> list[Verified]:
     """Measure every exported model of ``run`` on ``device``, and note it in the run and in the models' cards.
 
@@ -105,7 +106,7 @@ def _measure(
     paths: Sequence[Path],
     table: LatencyTable | None,
     plan: MeasurePlan | None,
-    progress: Callable[[int], None] | None,
+    progress: Progress,
 ) -> tuple[list[Measurement], float | None]:
     """Return a measurement of each of ``paths``, and how much slower ``table``'s reference is by now."""
     if table is None or table.reference is None:

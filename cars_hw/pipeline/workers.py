@@ -15,13 +15,8 @@ from typing import Any, Final, TypeVar
 
 import torch
 
+from cars_hw.progress import Log, Progress
 from cars_hw.training.memory import keep_freed_memory
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is worked on, its steps done and its steps in all."""
-
-Log = Callable[[str], None]
-"""Called with a line for people."""
 
 Task = TypeVar("Task")
 

@@ -17,7 +17,8 @@ from cars_hw.pipeline.plan import DataSource, SearchPlan, configuration, plan_of
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.search import cost_objectives, plan_data, run_search
 from cars_hw.pipeline.train import choose, train_run
-from cars_hw.pipeline.workers import Log, Progress, default_jobs, side_by_side
+from cars_hw.pipeline.workers import default_jobs, side_by_side
+from cars_hw.progress import Log, Progress, no_log, prefixed, silent
 from cars_hw.studies.strategy_comparison import (
     FILE,
     STANDALONE,
@@ -48,8 +49,8 @@ def compare_run(
     recipe: Recipe | None = None,
     device: str = "cpu",
     jobs: int | None = None,
-    progress: Progress = lambda _name, _done, _total: None,
-    log: Log = lambda _line: None,
+    progress: Progress = silent,
+    log: Log = no_log,
 ) -> StrategyComparison:
     """Search ``seeds`` times by each of ``against`` and by the run's own strategy, and train their fronts.
 
@@ -167,7 +168,7 @@ def _work(task: _Task, progress: Progress, log: Log) -> None:
         plan,
         task.folder.path,
         resume=True,
-        progress=lambda stage, done, total: progress(f"{task.name} {stage}", done, total),
+        progress=prefixed(progress, task.name),
     )
     train_run(
         folder,
@@ -178,7 +179,7 @@ def _work(task: _Task, progress: Progress, log: Log) -> None:
         device=plan.device,
         jobs=1,
         inherit=False,
-        progress=lambda name, done, total: progress(f"{task.name} {name}", done, total),
+        progress=prefixed(progress, task.name),
         log=log,
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +15,7 @@ from cars_hw.config.training import Recipe
 from cars_hw.data import DataBundle
 from cars_hw.nn.cost import network_cost
 from cars_hw.nn.network import Network
-from cars_hw.pipeline.workers import Log, Progress
+from cars_hw.progress import Log, Progress, as_stage, no_log, prefixed_log, silent
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
@@ -66,8 +65,8 @@ def learning_curve(
     training: Training,
     folder: Path,
     *,
-    progress: Progress = lambda _name, _done, _total: None,
-    log: Log = lambda _line: None,
+    progress: Progress = silent,
+    log: Log = no_log,
 ) -> LearningCurve:
     """Train ``genotype`` from scratch and return its curve, which is kept in ``folder`` as ``name``.
 
@@ -83,15 +82,15 @@ def learning_curve(
     kept = _kept(path, about)
     parameters = network_cost(training.spec, genotype).parameters
     if kept is None:
-        checkpoint = TrainingCheckpoint(folder / f"{name}.pt", about, lambda line: log(f"{name}: {line}"))
-        kept = _train(genotype, training, checkpoint, lambda done, total: progress(name, done, total))
+        checkpoint = TrainingCheckpoint(folder / f"{name}.pt", about, prefixed_log(log, name))
+        kept = _train(genotype, training, checkpoint, as_stage(progress, name))
         write_json(path, {"about": about, "accuracies": kept})
         checkpoint.remove()
     return LearningCurve(name, genotype, parameters, tuple(kept))
 
 
 def _train(
-    genotype: Genotype, settings: Training, checkpoint: TrainingCheckpoint, progress: Callable[[int, int], None]
+    genotype: Genotype, settings: Training, checkpoint: TrainingCheckpoint, progress: Progress
 ) -> list[float]:
     recipe = settings.recipe
     with torch.random.fork_rng(devices=[]):

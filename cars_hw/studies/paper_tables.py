@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from cars_hw.nn.cost import Cost, network_cost
-from cars_hw.progress import Progress, silent
+from cars_hw.progress import Progress, counted, prefixed, silent
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec
 from cars_hw.space.zoo import zoo
 from cars_hw.studies.measurement_noise import unsteady_remark
@@ -217,7 +217,7 @@ def compute_table(
     rows = tuple(ComputedRow(row, _cost(row, network)) for row in table.rows)
     if device is None:
         return ComputedTable(table, rows)
-    latencies = _measure(table.rows, network, device, plan, partial(progress, table.title))
+    latencies = _measure(table.rows, network, device, plan, prefixed(progress, table.title))
     measured = []
     for one in rows:
         found = latencies.get(one.row.name)
@@ -240,21 +240,17 @@ def _measure(
     network: NetworkSpec,
     device: Device,
     plan: MeasurePlan | None,
-    progress: Callable[[int, int], None],
+    progress: Progress,
 ) -> dict[str, Measurement]:
     """Return latencies by the rows' names, of those that ``device`` can run."""
-    from cars_hw.config.measurement import MeasurePlan
     from cars_hw.measurement.schedule import measure
 
-    plan = plan or MeasurePlan()
     possible = [row for row in rows if row.genotype or (row.model and device.model_format == "onnx")]
-    total = len(possible) * plan.sessions
-    progress(0, total)
     with tempfile.TemporaryDirectory(prefix="cars-hw-") as folder:
         paths = [Path(folder) / f"{index}.{device.model_format}" for index in range(len(possible))]
-        for row, path in zip(possible, paths, strict=True):
+        for row, path in counted(list(zip(possible, paths, strict=True)), progress, "writing models"):
             _build(row, network, device, path)
-        measured = measure(device, paths, plan, progress=lambda done: progress(done, total)).models
+        measured = measure(device, paths, plan, progress=progress).models
     return {row.name: found for row, found in zip(possible, measured, strict=True)}
 
 

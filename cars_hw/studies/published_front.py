@@ -23,7 +23,7 @@ from cars_hw.pipeline.plan import DataSource, recipe_of
 from cars_hw.pipeline.run_folder import RunFolder, TrainedNetwork
 from cars_hw.pipeline.search import require_fit
 from cars_hw.pipeline.train import load_trained, train_run
-from cars_hw.pipeline.workers import Log, Progress
+from cars_hw.progress import Log, Progress, counted, no_log, silent
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.zoo import zoo
 from cars_hw.studies.front_membership import Contestant, FrontComparison, draw, ranked
@@ -67,8 +67,8 @@ def compare_front(
     seed: int = 0,
     train_on: str = "cpu",
     jobs: int | None = None,
-    progress: Progress = lambda _name, _done, _total: None,
-    log: Log = lambda _line: None,
+    progress: Progress = silent,
+    log: Log = no_log,
 ) -> FrontComparison:
     """Hold the run's trained networks against ``references``: test accuracy against latency on ``device``.
 
@@ -214,13 +214,11 @@ def _measured(
     entries: Sequence[_Entry], device: Device, plan: MeasurePlan | None, progress: Progress
 ) -> tuple[Contestant, ...]:
     """Return ``entries`` with what they take on ``device``, all measured in the same rounds."""
-    plan = plan or MeasurePlan()
-    total = len(entries) * plan.sessions
     with tempfile.TemporaryDirectory(prefix="cars-hw-") as folder:
         paths = [Path(folder) / f"{index}.{device.model_format}" for index in range(len(entries))]
-        for entry, path in zip(entries, paths, strict=True):
+        for entry, path in counted(list(zip(entries, paths, strict=True)), progress, "writing models"):
             entry.write(path)
-        found = measure(device, paths, plan, progress=lambda done: progress("sessions", done, total)).models
+        found = measure(device, paths, plan, progress=progress).models
     return ranked(
         [
             Contestant(

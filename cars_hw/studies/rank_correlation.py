@@ -15,7 +15,7 @@ from cars_hw.pipeline.plan import DataSource, SearchPlan, plan_of, recipe_of
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.search import cost_objectives, plan_data, supernet_weights_of
 from cars_hw.pipeline.train import choose, train_run
-from cars_hw.pipeline.workers import Log, Progress
+from cars_hw.progress import Log, Progress, no_log, silent
 from cars_hw.space.genotype import Genotype
 from cars_hw.studies.ranking import FILE, MINIMUM, Ranked, Ranking
 
@@ -33,8 +33,8 @@ def rank_run(
     seed: int = 0,
     device: str = "cpu",
     jobs: int | None = None,
-    progress: Progress = lambda _name, _done, _total: None,
-    log: Log = lambda _line: None,
+    progress: Progress = silent,
+    log: Log = no_log,
 ) -> Ranking:
     """Train ``sample`` architectures of ``run`` alone, from scratch, and hold them against their shared accuracies.
 

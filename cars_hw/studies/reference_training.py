@@ -17,7 +17,8 @@ from cars_hw.config.training import Recipe
 from cars_hw.data import DataBundle, load_data
 from cars_hw.errors import RunError
 from cars_hw.pipeline.plan import DataSource
-from cars_hw.pipeline.workers import Log, Progress, default_jobs, side_by_side
+from cars_hw.pipeline.workers import default_jobs, side_by_side
+from cars_hw.progress import Log, Progress, as_stage, prefixed_log
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.studies.references import make
 from cars_hw.training.checkpoints import TrainingCheckpoint
@@ -137,7 +138,7 @@ def _train_in_worker(task: _Task, progress: Progress, log: Log) -> None:
 
 def _train(task: _Task, data: DataBundle, progress: Progress, log: Log) -> None:
     checkpoint = TrainingCheckpoint(
-        task.folder / "checkpoint" / task.weights.name, task.about, lambda line: log(f"{task.name}: {line}")
+        task.folder / "checkpoint" / task.weights.name, task.about, prefixed_log(log, task.name)
     )
     network = _made(task)
     # The training seeds torch's generator, which is not its own.
@@ -149,7 +150,7 @@ def _train(task: _Task, data: DataBundle, progress: Progress, log: Log) -> None:
             seed=task.seed,
             device=task.device,
             checkpoint=checkpoint,
-            progress=lambda done, total: progress(task.name, done, total),
+            progress=as_stage(progress, task.name),
         )
     # The record goes first and comes last: weights without one are not used.
     task.record.unlink(missing_ok=True)

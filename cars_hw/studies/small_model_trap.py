@@ -15,7 +15,8 @@ from cars_hw.formatting import figure, percent
 from cars_hw.pipeline.plan import SearchPlan, configuration
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.search import cost_objectives, plan_data, run_search, supernet_spec
-from cars_hw.pipeline.workers import Log, Progress, default_jobs, side_by_side
+from cars_hw.pipeline.workers import default_jobs, side_by_side
+from cars_hw.progress import Log, Progress, no_log, prefixed, silent
 from cars_hw.report.curves import Curve
 from cars_hw.report.markup import Html, join, table
 from cars_hw.space.genotype import Genotype
@@ -145,8 +146,8 @@ def small_model_trap(
     seeds: int = 1,
     recipe: Recipe | None = None,
     jobs: int | None = None,
-    progress: Progress = lambda _name, _done, _total: None,
-    log: Log = lambda _line: None,
+    progress: Progress = silent,
+    log: Log = no_log,
 ) -> Trap:
     """Search by ``plan`` without protection and under each of ``protections``, and train three sizes alone.
 
@@ -212,14 +213,14 @@ def _work(task: _Task, progress: Progress, log: Log) -> None:
         task.plan,
         folder,
         resume=(folder / "run.json").is_file(),
-        progress=lambda stage, done, total: progress(f"{task.name}, {stage}", done, total),
+        progress=prefixed(progress, task.name),
     )
 
 
 def _curve(
     task: _Task,
-    progress: Progress = lambda _name, _done, _total: None,
-    log: Log = lambda _line: None,
+    progress: Progress = silent,
+    log: Log = no_log,
 ) -> LearningCurve:
     assert task.genotype is not None
     data = plan_data(task.plan)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from cars_hw.callbacks import EpochFigures, TrainingCallback
 from cars_hw.config.training import Recipe
 from cars_hw.data import (
     Augmentation,
@@ -23,6 +24,7 @@ from cars_hw.data import (
 )
 from cars_hw.errors import InputError, TrainingError
 from cars_hw.nn.network import Network
+from cars_hw.progress import Progress, silent
 from cars_hw.training.checkpoints import TrainingCheckpoint, from_bytes, to_bytes
 from cars_hw.training.precision import autocast, resolve_precision
 from cars_hw.training.process_group import SINGLE_PROCESS, ProcessGroup
@@ -46,15 +48,6 @@ class TrainingResult:
     best_epoch: int
     held_out_accuracy: float | None = None
     last: Weights | None = None
-
-
-class EpochFigures(NamedTuple):
-    """What an epoch came to: it counts from 1, and the rate is that of its last step."""
-
-    epoch: int
-    loss: float
-    learning_rate: float
-    held_out_accuracy: float | None
 
 
 @dataclass(frozen=True)
@@ -144,8 +137,8 @@ class NetworkTraining:
             return self.network
         return self.averaged.module
 
-    def run_epoch(self, progress: Callable[[int, int], None] = lambda _done, _total: None) -> None:
-        """Train for one epoch; ``progress`` hears of each step, of those of all epochs.
+    def run_epoch(self, progress: Progress = silent) -> None:
+        """Train for one epoch; ``progress`` counts the steps of all epochs.
 
         Raises:
             TrainingError: the loss is no longer a number.
@@ -162,7 +155,7 @@ class NetworkTraining:
         for step, (images, labels) in enumerate(self.batches.epoch(self.generator)):
             if step == self.steps:
                 break
-            progress(self.epoch * self.steps + step, total)
+            progress("training", self.epoch * self.steps + step, total)
             rate = recipe.rate(self.epoch + step / self.steps)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
@@ -176,7 +169,7 @@ class NetworkTraining:
         self._unite_buffers()
         self.epoch += 1
         self._choose()
-        progress(self.epoch * self.steps, total)
+        progress("training", self.epoch * self.steps, total)
 
     def state(self) -> dict[str, Any]:
         """Return all that :meth:`restore` needs to go on as if nothing had happened; tensors are not copied."""
@@ -285,13 +278,12 @@ def train_network(
     device: torch.device | str = "cpu",
     process_group: ProcessGroup = SINGLE_PROCESS,
     checkpoint: TrainingCheckpoint | None = None,
-    progress: Callable[[int, int], None] = lambda _done, _total: None,
-    on_epoch: Callable[[EpochFigures], None] = lambda _figures: None,
+    progress: Progress = silent,
+    callbacks: Sequence[TrainingCallback] = (),
 ) -> TrainingResult:
-    """Train ``network`` in place and leave it with its best weights; ``progress`` hears of each step.
+    """Train ``network`` in place and leave it with its best weights.
 
-    ``on_epoch`` hears, in the leading process, of each epoch, before the checkpoint is written: of one whose
-    checkpoint was not written any more it hears again, and of none it does not.
+    ``progress`` counts the steps of all epochs. ``callbacks`` are called in the leading process.
 
     ``checkpoint`` is written after every epoch. A training that was killed resumes after its last finished epoch
     and ends with the same weights. In a ``process_group`` the leading process reads and writes the checkpoint.
@@ -310,13 +302,19 @@ def train_network(
         # The others may have begun with other weights, and may be on machines that do not see the checkpoint.
         begun = process_group.broadcast(to_bytes(training.state()) if process_group.leads else None)
         training.restore(from_bytes(begun))
+    callbacks = callbacks if process_group.leads else ()
+    for callback in callbacks:
+        callback.on_start(training.epoch)
     while training.epoch < recipe.epochs:
         training.run_epoch(progress)
-        if process_group.leads:
-            on_epoch(training.figures)
+        for callback in callbacks:
+            callback.on_epoch(training.figures)
         if process_group.leads and checkpoint is not None:
             checkpoint.save(training.state())
-    return training.finish()
+    result = training.finish()
+    for callback in callbacks:
+        callback.on_end(result.best_epoch, result.accuracy)
+    return result
 
 
 def hold_out(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset | None]:

@@ -209,7 +209,7 @@ def test_the_terminal_is_as_it_was_after_an_interruption(
     try:
         with pytest.raises((KeyboardInterrupt, SystemExit)), search_view(status(LATENCY)) as view:
             assert isinstance(view, LiveView)
-            view.resumed([record(3, 0.3, [(0.9, 0.25)])])
+            view.on_resume([record(3, 0.3, [(0.9, 0.25)])])
             view.log("said before")
             # Whatever else is printed meanwhile is kept as well.
             print("a warning", file=sys.stderr)
@@ -231,12 +231,12 @@ def test_a_terminal_that_can_do_nothing_gets_lines(monkeypatch: pytest.MonkeyPat
     stream = terminal(monkeypatch, term)
     with search_view(status(LATENCY, PARAMETERS)) as view:
         assert isinstance(view, LinesView)
-        view.resumed([record(3, 0.3)])
-        view.generation(record(4, 0.4))
+        view.on_resume([record(3, 0.3)])
+        view.on_generation(record(4, 0.4))
         view.update("generations", 30, 30)
     assert "\x1b" not in stream.getvalue()
     first, second, third = stream.getvalue().splitlines()
-    assert first.startswith("goes on after generation 3/10: best accuracy 82.5%")
+    assert first.startswith("resumes after generation 3/10: best accuracy 82.5%")
     assert second.startswith("generation 4/10: ")
     assert third == "generations: 30/30 after 0 s"
 

@@ -92,7 +92,7 @@ def test_ctrl_c_in_the_middle_leaves_the_phone_as_it_was(
 ) -> None:
     canned(phone, "sleep 0.1")
 
-    def interrupt(done: int) -> None:
+    def interrupt(_stage: str, done: int, _total: int) -> None:
         if done == 3:
             raise KeyboardInterrupt
 

@@ -73,7 +73,7 @@ class DeviceContract:
 
     def test_a_run_gives_a_sample_each_in_order_however_often_a_model_comes(self, tmp_path: Path) -> None:
         small, large = self.conv(tmp_path, 4), self.conv(tmp_path, 160)
-        seen: list[int] = []
+        seen: list[tuple[str, int, int]] = []
         first, second, third = self.device().run([small, large, small], PLAN, 0, seen.append)
         assert second.ms > 3 * max(first.ms, third.ms)
         assert seen == [1, 2, 3]
@@ -84,10 +84,10 @@ class DeviceContract:
 
     def test_progress_counts_the_sessions_up_to_their_number(self, tmp_path: Path) -> None:
         models = [self.conv(tmp_path, channels) for channels in (1, 2)]
-        seen: list[int] = []
-        measure(self.device(), models, PLAN, progress=seen.append)
+        seen: list[tuple[str, int, int]] = []
+        measure(self.device(), models, PLAN, progress=lambda *step: seen.append(step))
         assert seen == sorted(seen)
-        assert seen[-1] == 4
+        assert seen[-1] == ("measuring", 4, 4)
 
     def test_a_missing_file_is_an_error_that_names_it(self, tmp_path: Path) -> None:
         with pytest.raises(DeviceError, match=r"nowhere\.onnx"):

@@ -21,7 +21,7 @@ from cars_hw.config.recipes import RECIPES
 from cars_hw.config.search import EvolutionSettings
 from cars_hw.data.sources import Dataset
 from cars_hw.devices import FakeDevice, registry
-from cars_hw.devices.protocol import ModelFormat, Progress, Sample
+from cars_hw.devices.protocol import ModelFormat, Sample, SessionCounter
 from cars_hw.errors import DeviceError
 from cars_hw.latency import LatencyTable, OpKey, fastest_genotype, genotype_keys, profile_device
 from cars_hw.pipeline.export import export_run
@@ -62,15 +62,15 @@ class Computing(FakeDevice):
         return {**super().conditions(), "battery_percent": 80}
 
     def run(
-        self, models: Sequence[Path], plan: MeasurePlan, seed: int, progress: Progress | None = None
+        self, models: Sequence[Path], plan: MeasurePlan, seed: int, on_session: SessionCounter | None = None
     ) -> list[Sample]:
         samples = []
         for done, model in enumerate(models, start=1):
             if not model.is_file():
                 raise DeviceError(f"{self.name}: no model {model}")
             samples.append(Sample(model.stat().st_size * 1e-6))
-            if progress is not None:
-                progress(done)
+            if on_session is not None:
+                on_session(done)
         return samples
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import signal
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices import Device, FakeDevice, ModelFormat, Sample
-from cars_hw.devices.protocol import Progress
+from cars_hw.devices.protocol import SessionCounter
 from cars_hw.errors import DeviceError, InputError, TableError
 from cars_hw.latency import (
     LatencyTable,
@@ -54,13 +55,13 @@ class Counting:
         return self.device.conditions()
 
     def run(
-        self, models: Sequence[Path], plan: MeasurePlan, seed: int, progress: Progress | None = None
+        self, models: Sequence[Path], plan: MeasurePlan, seed: int, on_session: SessionCounter | None = None
     ) -> list[Sample]:
         if self.blocks == 0:
             raise KeyboardInterrupt
         if self.blocks is not None:
             self.blocks -= 1
-        measured = self.device.run(models, plan, seed, progress)
+        measured = self.device.run(models, plan, seed, on_session)
         self.sessions += len(measured)
         return measured
 
@@ -128,15 +129,21 @@ def test_predictions_hold_on_networks_that_took_no_part() -> None:
 
 def test_a_machine_that_has_become_slower_is_told_from_a_predictor_that_is_off() -> None:
     table = profile_device(FakeDevice(), SPEC, calibration=8, plan=PLAN, space=FEW)
-    done: list[int] = []
+    steps: list[tuple[str, int, int]] = []
     fresh = fresh_genotypes(table, 4, np.random.default_rng(0))
-    slower = validate_table(table, FakeDevice(speed=0.8), fresh, plan=PLAN, progress=done.append)
+    slower = validate_table(
+        table, FakeDevice(speed=0.8), fresh, plan=PLAN, progress=lambda *step: steps.append(step)
+    )
     assert slower.drift == pytest.approx(0.25, abs=1e-4)
     assert slower.then_and_now == pytest.approx(0.25, abs=1e-4)
     assert slower.noise_floor == pytest.approx(0.0, abs=1e-9)
     assert slower.accuracy.bias == pytest.approx(-0.2, abs=0.03)
-    assert done == sorted(done)
-    assert done[-1] == PASSES * 4 * PLAN.sessions
+    # Four networks, and six of the table's.
+    assert list(dict.fromkeys(step for step in steps if step[1] == step[2])) == [
+        (f"pass {number} of {PASSES}: {stage}", count, count)
+        for number in (1, 2)
+        for stage, count in (("writing models", 10), ("measuring", 10 * PLAN.sessions))
+    ]
     assert validate_table(table, FakeDevice(), fresh, plan=PLAN).drift == pytest.approx(0.0, abs=1e-6)
 
 
@@ -281,19 +288,27 @@ def test_progress_runs_through_both_stages() -> None:
     seen: list[tuple[str, int, int]] = []
     run(FakeDevice(), progress=lambda *step: seen.append(step))
     operations = 3 * (len(spec_keys(SPEC)) + 1)
-    assert seen[-1] == ("networks", 24, 24)
-    assert [step for step in seen if step[0] == "operations"][-1] == ("operations", operations, operations)
-    for stage in ("operations", "networks"):
+    # The reference's model is written in both stages.
+    assert list(dict.fromkeys(step for step in seen if step[1] == step[2])) == [
+        ("operations: writing models", operations // 3 + 1, operations // 3 + 1),
+        ("operations: measuring", operations, operations),
+        ("networks: writing models", 9, 9),
+        ("networks: measuring", 24, 24),
+    ]
+    stages = [stage for stage, _ in itertools.groupby(seen, key=lambda step: step[0])]
+    assert len(stages) == len(set(stages))
+    for stage in stages:
         done = [step[1] for step in seen if step[0] == stage]
         assert done == sorted(done)
+        assert done[0] == 0
 
 
 def test_samples_that_no_predictor_can_be_made_of_are_not_kept(tmp_path: Path) -> None:
     class Backwards(Counting):
         def run(
-            self, models: Sequence[Path], plan: MeasurePlan, seed: int, progress: Progress | None = None
+            self, models: Sequence[Path], plan: MeasurePlan, seed: int, on_session: SessionCounter | None = None
         ) -> list[Sample]:
-            measured = super().run(models, plan, seed, progress)
+            measured = super().run(models, plan, seed, on_session)
             # Operations come in full blocks, and the overhead in one of them.
             networks = len(models) == 8 + 2
             return [sample._replace(ms=1 / sample.ms) for sample in measured] if networks else measured

@@ -8,7 +8,7 @@ import pytest
 
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices import ModelFormat, Sample
-from cars_hw.devices.protocol import Progress
+from cars_hw.devices.protocol import SessionCounter
 from cars_hw.errors import InputError
 from cars_hw.measurement.schedule import (
     PROBES,
@@ -97,7 +97,7 @@ class Script:
         return {}
 
     def run(
-        self, models: Sequence[Path], plan: MeasurePlan, seed: int, progress: Progress | None = None
+        self, models: Sequence[Path], plan: MeasurePlan, seed: int, on_session: SessionCounter | None = None
     ) -> list[Sample]:
         assert plan.sessions
         names = [model.name for model in models]
@@ -106,8 +106,8 @@ class Script:
         for done, name in enumerate(names, start=1):
             number = self.taken[name] = self.taken.get(name, -1) + 1
             found.append(Sample(self.play(name, number, seed)))
-            if progress is not None:
-                progress(done)
+            if on_session is not None:
+                on_session(done)
         return found
 
 
@@ -148,17 +148,17 @@ def test_a_sample_belongs_to_its_model_whatever_the_order() -> None:
 
 def test_the_reference_stands_at_both_ends_of_every_block_and_in_no_model_s_figures() -> None:
     script = Script(lambda name, *_: 7.0 if name == REFERENCE.name else 1.0)
-    done: list[int] = []
+    steps: list[tuple[str, int, int]] = []
     plan = MeasurePlan(sessions=2, block=4)
-    measured = measure(script, paths(10), plan, reference=REFERENCE, progress=done.append)
+    measured = measure(script, paths(10), plan, reference=REFERENCE, progress=lambda *step: steps.append(step))
     assert [len(block) for block in script.blocks] == [6, 6, 4] * 2
     for block in script.blocks:
         assert [place for place, name in enumerate(block) if name == REFERENCE.name] == [0, len(block) - 1]
     assert all(measurement.ms == 1.0 for measurement in measured.models)
     assert measured.reference is not None
     assert (measured.reference.ms, measured.reference.sessions) == (7.0, 12)
-    assert done == sorted(done)
-    assert done[-1] == 20
+    assert steps == sorted(steps)
+    assert (steps[0], steps[-1]) == (("measuring", 0, 20), ("measuring", 20, 20))
 
 
 def test_a_sample_knows_what_the_reference_took_at_its_place() -> None:
@@ -177,10 +177,12 @@ def test_sessions_while_the_machine_was_slower_are_taken_again_and_outvoted() ->
     # In the third and fourth of five rounds everything takes 9% longer, the reference too.
     class Slowing(Script):
         def run(
-            self, models: Sequence[Path], plan: MeasurePlan, seed: int, progress: Progress | None = None
+            self, models: Sequence[Path], plan: MeasurePlan, seed: int, on_session: SessionCounter | None = None
         ) -> list[Sample]:
             factor = 1.09 if len(self.blocks) in (2, 3) else 1.0
-            return [sample._replace(ms=sample.ms * factor) for sample in super().run(models, plan, seed, progress)]
+            return [
+                sample._replace(ms=sample.ms * factor) for sample in super().run(models, plan, seed, on_session)
+            ]
 
     script = Slowing(lambda name, *_: 5.0 if name == REFERENCE.name else 1.0)
     measured = measure(script, paths(3), PLAN, reference=REFERENCE)
@@ -230,10 +232,12 @@ def test_a_machine_that_is_as_it_used_to_be_for_most_of_the_time_is_measured_the
 
     class Wandering(Script):
         def run(
-            self, models: Sequence[Path], plan: MeasurePlan, seed: int, progress: Progress | None = None
+            self, models: Sequence[Path], plan: MeasurePlan, seed: int, on_session: SessionCounter | None = None
         ) -> list[Sample]:
             factor = factors[len(self.blocks)]
-            return [sample._replace(ms=sample.ms * factor) for sample in super().run(models, plan, seed, progress)]
+            return [
+                sample._replace(ms=sample.ms * factor) for sample in super().run(models, plan, seed, on_session)
+            ]
 
     script = Wandering(lambda name, *_: 10.0 if name == REFERENCE.name else 1.0)
     (model,) = measure(script, paths(1), PLAN, reference=REFERENCE, usual_ms=10.0).models

@@ -113,5 +113,7 @@ def test_without_the_package_it_says_what_to_install_before_anything_else(
     result = cli(*arguments, "--tensorboard")
     assert result.exit_code == 1
     (line,) = result.stderr.splitlines()
-    assert line.startswith("Error: --tensorboard needs the package tensorboardX")
-    assert "pip install tensorboardX" in line
+    assert line.startswith(
+        "Error: writing figures for TensorBoard needs the package tensorboard, which is not installed"
+    )
+    assert "pip install 'cars-hw[tensorboard]'" in line

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from cars_hw.pipeline.workers import Log, Progress
+from cars_hw.progress import Log, Progress
 
 SLEEPERS = """
 import sys

@@ -26,7 +26,7 @@ from cars_hw.errors import InputError, RunError
 from cars_hw.nn.network import Network
 from cars_hw.pipeline.plan import DataSource, SearchPlan, configuration
 from cars_hw.pipeline.run_folder import RunFolder, TrainedNetwork
-from cars_hw.pipeline.workers import Log, Progress
+from cars_hw.progress import Log, Progress
 from cars_hw.space.network_spec import NetworkSpec, Shape
 from cars_hw.space.zoo import resolve_genotype
 from cars_hw.studies import published_front as front
@@ -192,7 +192,7 @@ def test_where_no_onnx_runs_torchvision_is_left_out(run: RunFolder, images: Path
     class Played(FakeDevice):
         model_format = "tflite"  # type: ignore[misc,assignment]
 
-        def run(self, models, plan, seed, progress=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        def run(self, models, plan, seed, on_session=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
             assert all(model.suffix == ".tflite" for model in models)
             from cars_hw.devices import Sample
 

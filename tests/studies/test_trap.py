@@ -147,7 +147,7 @@ def test_side_by_side_it_comes_to_the_same(plan: SearchPlan, tmp_path: Path) -> 
         plan, tmp_path / "two", protections=("size",), jobs=2, progress=lambda name, *_: names.add(name)
     )
     assert found == small_model_trap(plan, tmp_path / "one", protections=("size",), jobs=1)
-    assert {"none-0, generations", "size-0, generations", "small", "large"} <= names
+    assert {"none-0: generations", "size-0: generations", "small", "large"} <= names
 
 
 def test_a_killed_training_goes_on_to_the_same_curve(

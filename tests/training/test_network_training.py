@@ -44,7 +44,7 @@ def train(recipe: Recipe, seed: int = 0, auxiliary: bool = False) -> tuple[Netwo
 
 
 def test_a_network_learns_what_can_be_told_apart() -> None:
-    progress: list[tuple[int, int]] = []
+    progress: list[tuple[str, int, int]] = []
     torch.manual_seed(0)
     network = Network(SPEC, GENOTYPE)
     recipe = Recipe(epochs=5, batch_size=24, learning_rate=0.1, crop_padding=0)
@@ -52,7 +52,7 @@ def test_a_network_learns_what_can_be_told_apart() -> None:
     assert result.accuracy > 0.9
     # 240 images are 10 steps an epoch.
     assert progress == sorted(progress)
-    assert set(progress) == {(step, 50) for step in range(51)}
+    assert set(progress) == {("training", step, 50) for step in range(51)}
     assert accuracy_on(network, DATA.test, DATA) == result.accuracy
     assert (result.best_epoch, result.held_out_accuracy, result.last) == (5, None, None)
     assert not network.training
@@ -116,7 +116,7 @@ def test_killed_in_the_middle_of_any_epoch_a_training_ends_with_the_same_weights
     # Of the 192 images that are not held out there are 8 steps an epoch.
     for fatal in (3, 12, 23):
 
-        def kill(done: int, _total: int, fatal: int = fatal) -> None:
+        def kill(_stage: str, done: int, _total: int, fatal: int = fatal) -> None:
             if done == fatal:
                 raise Killed
 

@@ -19,7 +19,7 @@ from cars_hw.devices.android.benchmark_model import Delegate
 from cars_hw.devices.android.phone import FOLDER, Phone, PhoneState, look, look_again
 from cars_hw.devices.android.runner import stored_runner
 from cars_hw.devices.host.conditions import now
-from cars_hw.devices.protocol import ModelFormat, Progress, Sample
+from cars_hw.devices.protocol import ModelFormat, Sample, SessionCounter
 from cars_hw.devices.remote import (
     Ran,
     RemoteShell,
@@ -181,7 +181,7 @@ class AndroidDevice:
         models: Sequence[Path],
         plan: MeasurePlan,
         seed: int,  # noqa: ARG002 -- the tool draws its own inputs
-        progress: Progress | None = None,
+        on_session: SessionCounter | None = None,
     ) -> list[Sample]:
         """Return one sample of each of ``models``; see :class:`cars_hw.devices.protocol.Device`.
 
@@ -209,8 +209,8 @@ class AndroidDevice:
                     if ran.number != len(taken):
                         raise ConnectionLostError(f"{self._shell.where} left out a session")
                     taken.append(self._sample(ran, models[ran.number]))
-                    if progress is not None:
-                        progress(len(taken))
+                    if on_session is not None:
+                        on_session(len(taken))
                 if len(taken) < len(models):
                     raise ConnectionLostError(f"{self._shell.where} left out {len(models) - len(taken)} sessions")
             except ConnectionLostError as error:

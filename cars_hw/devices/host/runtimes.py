@@ -13,7 +13,7 @@ from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices.host.conditions import host_conditions, now, pin_to
 from cars_hw.devices.host.litert_runtime import runtime as litert_runtime
 from cars_hw.devices.host.worker import Worker
-from cars_hw.devices.protocol import ModelFormat, Progress, Sample
+from cars_hw.devices.protocol import ModelFormat, Sample, SessionCounter
 from cars_hw.errors import DeviceError, InputError
 
 
@@ -60,7 +60,7 @@ class HostDevice:
         }
 
     def run(
-        self, models: Sequence[Path], plan: MeasurePlan, seed: int, progress: Progress | None = None
+        self, models: Sequence[Path], plan: MeasurePlan, seed: int, on_session: SessionCounter | None = None
     ) -> list[Sample]:
         """Return one sample of each of ``models``, all from one fresh process; see :class:`Device`.
 
@@ -74,8 +74,8 @@ class HostDevice:
         with Worker(self._command(), who=self.name, time_limit_s=self._time_limit_s) as worker:
             for done, model in enumerate(models, start=1):
                 taken.append(self._sample(worker.ask(_request(model, plan, seed), str(model)), model))
-                if progress is not None:
-                    progress(done)
+                if on_session is not None:
+                    on_session(done)
         return taken
 
     def release(self) -> None:
