@@ -40,8 +40,8 @@ class Measurement:
     """One model's latency in milliseconds.
 
     ``samples`` are all that were taken, one a session and in their order. ``ms`` is the median of the good ones,
-    see :func:`cars_hw.measurement.schedule.summarize`, and ``spread`` their median distance from it, as a fraction
-    of it: half of these sessions were that close.
+    see :func:`cars_hw.measurement.statistics.summarize`, and ``spread`` their median distance from it, as a
+    fraction of it: half of these sessions were that close.
     """
 
     ms: float

@@ -17,6 +17,7 @@ import numpy as np
 
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices.protocol import Device, Measurement, Sample
+from cars_hw.measurement.statistics import summarize, wants_more
 from cars_hw.progress import Progress, silent
 
 DISTURBED: Final = 0.1
@@ -119,56 +120,6 @@ def measure(
         [summarize(taken, plan, usual) for taken in series.models],
         summarize(series.reference, plan, None) if series.reference else None,
     )
-
-
-def summarize(samples: Sequence[Sample], plan: MeasurePlan, usual_ms: float | None = None) -> Measurement:
-    """Return the median of ``samples`` (at least one) and their spread, to the nanosecond.
-
-    Where at least half of ``plan.sessions`` were taken while the reference was within the tolerance of
-    ``usual_ms``, the others do not count.
-    """
-    steady = [sample for sample in samples if not has_drifted(sample, plan, usual_ms)]
-    good = steady if 2 * len(steady) >= plan.sessions else samples
-    figure = median(sample.ms for sample in good)
-    spread = median(abs(sample.ms - figure) for sample in good) / figure
-    return Measurement(round(figure, 6), tuple(samples), round(spread, 6))
-
-
-def has_drifted(sample: Sample, plan: MeasurePlan, usual_ms: float | None) -> bool:
-    """Return whether the machine was not as usual when ``sample`` was taken."""
-    if sample.reference_ms is None or usual_ms is None:
-        return False
-    return abs(sample.reference_ms / usual_ms - 1) > plan.drift_tolerance
-
-
-def wants_more(samples: Sequence[Sample], plan: MeasurePlan, usual_ms: float | None = None) -> bool:
-    """Return whether a model with ``samples`` needs a further session under ``plan``."""
-    if len(samples) < plan.sessions:
-        return True
-    if len(samples) >= plan.sessions + plan.max_extra_sessions:
-        return False
-    steady = [sample.ms for sample in samples if not has_drifted(sample, plan, usual_ms)]
-    return len(steady) - len(off_sessions(steady, plan.tolerance)) < plan.sessions
-
-
-def off_sessions(samples: Sequence[float], tolerance: float) -> list[int]:
-    """Return the indices of the samples that are further than ``tolerance`` from the median of the others."""
-    off = []
-    for index, sample in enumerate(samples):
-        others = [*samples[:index], *samples[index + 1 :]]
-        if others and abs(sample - median(others)) > tolerance * median(others):
-            off.append(index)
-    return off
-
-
-def low_quantile(runs: Sequence[float], quantile: float) -> float:
-    """Return the ``quantile`` (a fraction) of ``runs``: the smallest run that so many do not exceed.
-
-    One of the runs, not a mixture of two: of 20 runs, the quantile 0.1 is the second fastest.
-    """
-    ranked = sorted(runs)
-    rank = int(np.ceil(quantile * len(ranked) - 1e-9))
-    return ranked[max(rank, 1) - 1]
 
 
 def _blocks(plan: MeasurePlan, series: Series, usual_ms: float | None) -> Iterator[tuple[list[int], int]]:

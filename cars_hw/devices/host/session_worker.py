@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cars_hw.devices.host.conditions import Watch
-from cars_hw.measurement.schedule import low_quantile
+from cars_hw.measurement.statistics import low_quantile
 
 OpenSession = Callable[[str, int, int], Callable[[], object]]
 """Load the model at a path for so many threads, feed it what a seed draws, and return what runs it once."""
