@@ -44,7 +44,8 @@ from cars_hw.latency import (
     profile_device,
     validate_table,
 )
-from cars_hw.pipeline.plan import Budget, DataSource, SearchPlan
+from cars_hw.pipeline.latency_target import LatencyTarget
+from cars_hw.pipeline.plan import DataSource, SearchPlan
 from cars_hw.pipeline.search import run_search
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NETWORKS
@@ -190,9 +191,10 @@ def searched(table: LatencyTable, device: Device, epochs: int) -> dict[str, Any]
     found = []
     for share in SHARES:
         limit = float(np.quantile(bounds, share))
-        plan = SearchPlan(DataSource("fashion-mini"), table.spec, preset, (Budget(table, limit),), proxy=True)
+        target = LatencyTarget(table, limit, device)
+        plan = SearchPlan(DataSource("fashion-mini"), table.spec, preset, (target,), proxy=True)
         with tempfile.TemporaryDirectory() as folder:
-            run = run_search(plan, Path(folder) / "run", devices=[device])
+            run = run_search(plan, Path(folder) / "run")
             front, rejected = run.front(), run.rejected()
         assert table.reference is not None
         again = measure_genotypes(
@@ -205,8 +207,8 @@ def searched(table: LatencyTable, device: Device, epochs: int) -> dict[str, Any]
         over = [taken.ms for taken in again if taken.ms > limit]
         record = {
             "limit_ms": limit,
-            "front": [asdict(network.promises[0]) for network in front],
-            "struck": [asdict(network.promises[0]) for network in rejected],
+            "front": [asdict(network.latency_estimates[0]) for network in front],
+            "rejected": [asdict(network.latency_estimates[0]) for network in rejected],
             "again_ms": [taken.ms for taken in again],
         }
         found.append(record)

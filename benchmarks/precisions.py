@@ -20,7 +20,8 @@ from scipy.stats import kendalltau
 from cars_hw.config.files import write_json
 from cars_hw.devices import Device, open_device
 from cars_hw.latency import LatencyTable, Predictor, measure_genotypes, profile_device
-from cars_hw.pipeline.plan import Budget, DataSource, SearchPlan
+from cars_hw.pipeline.latency_target import LatencyTarget
+from cars_hw.pipeline.plan import DataSource, SearchPlan
 from cars_hw.pipeline.search import run_search
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NETWORKS
@@ -55,9 +56,10 @@ def main() -> None:
     preset = small_preset(32, arguments.epochs)
     record: dict[str, Any] = {"limit_ms": limit, "share_within": shares, "fronts": {}}
     for name, table in tables.items():
-        plan = SearchPlan(DataSource("fashion-mini"), spec, preset, (Budget(table, limit),), proxy=True)
+        target = LatencyTarget(table, limit, device)
+        plan = SearchPlan(DataSource("fashion-mini"), spec, preset, (target,), proxy=True)
         with tempfile.TemporaryDirectory() as folder:
-            front = run_search(plan, Path(folder) / "run", devices=[device]).front()
+            front = run_search(plan, Path(folder) / "run").front()
         measured = {
             precision: _measured(device, tables[precision], [network.genotype for network in front])
             for precision in PRECISIONS

@@ -11,7 +11,7 @@ The steps are those of the command line::
         data=data,
         network=table.spec,
         preset=cars_hw.PRESETS["quick"],
-        budgets=(cars_hw.Budget(table, limit_ms=0.5),),
+        targets=(cars_hw.LatencyTarget(table, limit_ms=0.5),),
     )
     run = cars_hw.run_search(plan, Path("run"))
     cars_hw.train_run(run, data=data)

@@ -36,7 +36,8 @@ from cars_hw.nn.cost import network_cost as network_cost
 from cars_hw.nn.network import Network as Network
 from cars_hw.nn.supernet import SuperNet as SuperNet
 from cars_hw.pipeline.export import export_run as export_run
-from cars_hw.pipeline.plan import Budget as Budget
+from cars_hw.pipeline.latency_target import LatencyEstimate as LatencyEstimate
+from cars_hw.pipeline.latency_target import LatencyTarget as LatencyTarget
 from cars_hw.pipeline.plan import DataSource as DataSource
 from cars_hw.pipeline.plan import SearchPlan as SearchPlan
 from cars_hw.pipeline.run_folder import FrontNetwork as FrontNetwork

@@ -154,7 +154,8 @@ def trap(
         raise click.UsageError("with --table sizes are latencies: leave --cost out")
     from cars_hw.config.presets import named_preset
     from cars_hw.latency import LatencyTable
-    from cars_hw.pipeline.plan import Budget, DataSource, SearchPlan
+    from cars_hw.pipeline.latency_target import LatencyTarget
+    from cars_hw.pipeline.plan import DataSource, SearchPlan
     from cars_hw.studies.small_model_trap import rows_of, small_model_trap
     from cars_hw.training.memory import keep_freed_memory
 
@@ -170,7 +171,7 @@ def trap(
         data=DataSource(data, data_root, download),
         network=spec_of(**network) if read is None else read.spec,
         preset=replace(preset, evolution=evolution),
-        budgets=() if read is None else (Budget(read),),
+        targets=() if read is None else (LatencyTarget(read),),
         costs=() if read is not None else (cost or "parameters",),
         proxy=proxy,
         device=training_device(on),

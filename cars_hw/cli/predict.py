@@ -51,12 +51,13 @@ def command(
     """
     import numpy as np
 
-    from cars_hw.latency import LatencyTable, Predictor, fastest_genotype
+    from cars_hw.latency import LatencyTable, fastest_genotype
+    from cars_hw.pipeline.latency_target import LatencyTarget
     from cars_hw.space.search_space import SearchSpace
 
     table = LatencyTable.read(table_path)
     warn_of_noise(table, table_path)
-    predictor = Predictor(table, level)
+    predictor = LatencyTarget(table, level=level).predictor
     if genotypes:
         _print_predictions(predictor, genotypes, as_json)
         return

@@ -124,9 +124,9 @@ def command(
 
 
 def _summary(table: LatencyTable, path: Path) -> dict[str, Any]:
-    from cars_hw.latency import Predictor
+    from cars_hw.pipeline.latency_target import LatencyTarget
 
-    predictor = Predictor(table)
+    predictor = LatencyTarget(table).predictor
     latencies = sorted(network.measured.ms for network in table.calibration)
     return {
         "table": str(path),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -40,8 +39,6 @@ from cars_hw.config.units import format_seconds
 if TYPE_CHECKING:
     from cars_hw.config.measurement import Precision
     from cars_hw.config.presets import Preset
-    from cars_hw.devices import Device
-    from cars_hw.latency import LatencyTable
     from cars_hw.pipeline.estimate import Estimate
     from cars_hw.pipeline.plan import SearchPlan
     from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder
@@ -201,7 +198,8 @@ def command(
     from cars_hw.errors import InputError
     from cars_hw.latency import LatencyTable
     from cars_hw.pipeline.estimate import estimate
-    from cars_hw.pipeline.plan import Budget, DataSource, SearchPlan
+    from cars_hw.pipeline.latency_target import LatencyTarget
+    from cars_hw.pipeline.plan import DataSource, SearchPlan
     from cars_hw.pipeline.search import run_search
     from cars_hw.pipeline.tensorboard import require_tensorboard
     from cars_hw.training.memory import keep_freed_memory
@@ -225,7 +223,7 @@ def command(
         data=DataSource(data, data_root, download),
         network=read[0].spec if read else spec_of(**network),
         preset=preset,
-        budgets=tuple(Budget(table, limit) for table, limit in zip(read, limits, strict=True)),
+        targets=tuple(LatencyTarget(table, limit) for table, limit in zip(read, limits, strict=True)),
         costs=costs,
         seed=seed,
         proxy=proxy,
@@ -244,7 +242,7 @@ def command(
         run = _lead(
             plan,
             out,
-            read if measure else (),
+            measure=measure,
             resume=resume or restarted(),
             process_group=process_group,
             tensorboard=tensorboard,
@@ -287,13 +285,13 @@ def _print_estimate(found: Estimate, as_json: bool) -> None:
 def _lead(
     plan: SearchPlan,
     out: Path,
-    measured: Sequence[LatencyTable],
     *,
+    measure: bool,
     resume: bool,
     process_group: ProcessGroup,
     tensorboard: bool = False,
 ) -> RunFolder:
-    """Search and show how it goes; the front is measured on the devices of ``measured`` that are at hand."""
+    """Search and show the progress; with ``measure`` the front is measured on the devices that are available."""
     from cars_hw.pipeline.search import cost_objectives, run_search
     from cars_hw.pipeline.tensorboard import FOLDER, SearchEvents
 
@@ -312,10 +310,9 @@ def _lead(
                     f"give --architectures {process_group.world} or more"
                 )
             return run_search(
-                plan,
+                _with_devices(plan, view.log) if measure else plan,
                 out,
                 resume=resume,
-                devices=_devices(measured, view.log),
                 progress=view.update,
                 callbacks=[view, events] if tensorboard else [view],
                 process_group=process_group,
@@ -325,22 +322,20 @@ def _lead(
         raise
 
 
-def _devices(tables: Sequence[LatencyTable], log: Log) -> list[Device | None]:
-    """Return the devices of ``tables`` that are at hand, None for others; ``log`` hears why these are not."""
-    from cars_hw.pipeline.confirm_front import device_of
-
-    devices = []
-    for table in tables:
-        device, reason = device_of(table)
+def _with_devices(plan: SearchPlan, log: Log) -> SearchPlan:
+    """Return ``plan`` with the devices that are available; ``log`` gets the reason for each that is not."""
+    targets = []
+    for target in plan.targets:
+        device, reason = target.available_device()
         if device is None:
-            log(f"the front will not be measured on {table.device}: {reason}")
-        devices.append(device)
-    return devices
+            log(f"the front will not be measured on {target.device_name}: {reason}")
+        targets.append(replace(target, device=device))
+    return replace(plan, targets=tuple(targets))
 
 
 def print_front(front: list[FrontNetwork]) -> None:
     """Print the front, a line a network."""
-    devices = [promise.device for promise in front[0].promises] if front else []
+    devices = [estimate.device for estimate in front[0].latency_estimates] if front else []
     columns = ["network", "accuracy (shared)", "parameters", "multiply-adds"]
     for device in devices:
         columns += [f"latency on {device}", "upper bound", "measured"]
@@ -352,8 +347,8 @@ def print_front(front: list[FrontNetwork]) -> None:
             f"{network.multiply_adds:,}",
             *(
                 text
-                for promise in network.promises
-                for text in map(milliseconds, (promise.predicted_ms, promise.bound_ms, promise.measured_ms))
+                for estimate in network.latency_estimates
+                for text in map(milliseconds, (estimate.predicted_ms, estimate.bound_ms, estimate.measured_ms))
             ),
         ]
         for network in front

@@ -68,8 +68,8 @@ def command(run_path: Path, device_name: str, threads: int, sessions: int, as_js
                     milliseconds(row.measured_ms),
                     percent(row.deviation),
                     "-"
-                    if row.asked_ms is None
-                    else f"{milliseconds(row.asked_ms)} {'kept' if row.within_budget else 'MISSED'}",
+                    if row.limit_ms is None
+                    else f"{milliseconds(row.limit_ms)} {'kept' if row.within_budget else 'MISSED'}",
                 )
                 for row in rows
             ],

@@ -1,4 +1,4 @@
-"""The front on the device itself: what a search promises is measured before it is handed over."""
+"""The confirmation of the front: its networks are measured on the devices, and those over a limit are rejected."""
 
 from __future__ import annotations
 
@@ -6,64 +6,58 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from cars_hw.config.measurement import MeasurePlan
-from cars_hw.devices import Device, open_device
-from cars_hw.errors import BudgetError, CarsHwError
+from cars_hw.errors import BudgetError
 from cars_hw.evolution.population import Member
-from cars_hw.latency import LatencyTable, measure_genotypes
-from cars_hw.latency.profile import SAME_MACHINE
-from cars_hw.latency.validation import require_device
+from cars_hw.latency import measure_genotypes
+from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.progress import Progress, prefixed, silent
 from cars_hw.space.genotype import Genotype
 
 
-class Held(NamedTuple):
-    """A table's device, and in milliseconds what a network may take there; None where there is no budget."""
-
-    table: LatencyTable
-    device: Device
-    limit_ms: float | None
-
-
 class ConfirmedFront(NamedTuple):
-    """The front that the devices agree to, who was struck, and the measured milliseconds of both by genotype."""
+    """The front, the networks that were rejected, and the measured latencies of both.
+
+    ``measured`` has for each genotype the milliseconds on every target's device, None where a target has none.
+    """
 
     front: list[Member]
     rejected: list[Member]
-    measured: dict[Genotype, tuple[float, ...]]
+    measured: dict[Genotype, tuple[float | None, ...]]
 
 
 def confirm_front(
     finalists: Sequence[Member],
     front_of: Callable[[Sequence[Member]], list[Member]],
-    held: Sequence[Held],
+    targets: Sequence[LatencyTarget],
     *,
     plan: MeasurePlan | None = None,
     progress: Progress = silent,
 ) -> ConfirmedFront:
-    """Measure the front of ``finalists`` and strike what exceeds a budget, until a front is found that keeps to it.
+    """Measure the front of ``finalists`` and reject networks over a limit, until all of the front keeps to it.
 
-    The next best take the place of who was struck: the front of all that are left. Every front is measured as a
-    whole, in fresh sessions, so that the last word on every network is of the same hour. ``front_of`` makes a
-    front; it gets at least one member.
+    The next best networks replace the rejected ones: the front is made again, by ``front_of``, of those that are
+    left. Each front is measured as a whole and in fresh sessions, so that its latencies are of the same time.
+    Targets without an open device are not measured. ``front_of`` gets at least one member.
 
     Raises:
-        BudgetError: nobody is left.
+        BudgetError: every network was rejected; it carries the smallest latency that was measured on each device.
         DeviceError: a device fails.
     """
     plan = plan or MeasurePlan()
     left = list(finalists)
     rejected: list[Member] = []
-    measured: dict[Genotype, tuple[float, ...]] = {}
+    measured: dict[Genotype, tuple[float | None, ...]] = {}
     while left:
         front = front_of(left)
         genotypes = [member.genotype for member in front]
-        measured.update(zip(genotypes, _measure(genotypes, held, plan, progress), strict=True))
-        over = [member for member in front if _exceeds(measured[member.genotype], held)]
+        measured.update(zip(genotypes, _measure(genotypes, targets, plan, progress), strict=True))
+        over = [member for member in front if _over_limit(measured[member.genotype], targets)]
         if not over:
             return ConfirmedFront(front, rejected, measured)
         rejected += over
         left = [member for member in left if member not in over]
-    smallest = tuple(min(times) for times in zip(*measured.values(), strict=True))
+    columns = zip(*measured.values(), strict=True)
+    smallest = tuple(min(ms for ms in times if ms is not None) for times in columns if None not in times)
     raise BudgetError(
         f"all {len(rejected)} networks that the search found exceed the budget when they are measured; allow more, "
         "or profile the device again: it is slower than when the table was made",
@@ -71,40 +65,29 @@ def confirm_front(
     )
 
 
-def device_of(table: LatencyTable) -> tuple[Device | None, str]:
-    """Return the device of ``table`` if it is this machine's and as it was, or None and why not."""
-    try:
-        device = open_device(table.device, table.threads)
-        require_device(table, device)
-        now = device.conditions()
-    except CarsHwError as error:
-        return None, str(error)
-    for name in SAME_MACHINE:
-        if now.get(name) != table.conditions.get(name):
-            return None, f"{name} is {now.get(name)} here, and {table.conditions.get(name)} in the table"
-    return device, ""
-
-
 def _measure(
-    genotypes: Sequence[Genotype], held: Sequence[Held], plan: MeasurePlan, progress: Progress
-) -> list[tuple[float, ...]]:
-    """Return each genotype's latencies, one for each of ``held``."""
-    columns = []
-    for table, device, _ in held:
-        reference = table.reference
+    genotypes: Sequence[Genotype], targets: Sequence[LatencyTarget], plan: MeasurePlan, progress: Progress
+) -> list[tuple[float | None, ...]]:
+    """Return each genotype's latencies in milliseconds, one for each target; None where a target has no device."""
+    columns: list[list[float | None]] = []
+    for target in targets:
+        if target.device is None:
+            columns.append([None] * len(genotypes))
+            continue
+        table, reference = target.table, target.table.reference
         found = measure_genotypes(
-            device,
+            target.device,
             table.spec,
             genotypes,
             plan,
-            prefixed(progress, f"front on {table.device}"),
-            precision=table.precision,
+            prefixed(progress, f"front on {target.device_name}"),
+            precision=target.precision,
             reference=reference.genotype if reference is not None else None,
             usual_ms=reference.usual_ms if reference is not None else None,
         )
-        columns.append([taken.ms for taken in found.models])
+        columns.append([measurement.ms for measurement in found.models])
     return list(zip(*columns, strict=True))
 
 
-def _exceeds(times: Sequence[float], held: Sequence[Held]) -> bool:
-    return any(one.limit_ms is not None and ms > one.limit_ms for ms, one in zip(times, held, strict=True))
+def _over_limit(times: Sequence[float | None], targets: Sequence[LatencyTarget]) -> bool:
+    return any(ms is not None and target.exceeded_by(ms) for ms, target in zip(times, targets, strict=True))

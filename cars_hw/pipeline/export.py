@@ -11,15 +11,17 @@ import torch
 
 from cars_hw.config.measurement import Precision
 from cars_hw.data import DataBundle, Dataset, load_data
+from cars_hw.devices import ModelFormat
 from cars_hw.errors import RunError
 from cars_hw.export.card import Preprocessing
 from cars_hw.export.export import FORMATS, Exported, export_int8, export_model, require_formats
 from cars_hw.export.int8_refinement import CALIBRATION_IMAGES
-from cars_hw.pipeline.latency_target import Promises
+from cars_hw.pipeline.latency_target import LatencyEstimate, LatencyTarget, target_for_models
 from cars_hw.pipeline.plan import DataSource
-from cars_hw.pipeline.run_folder import Promise, RunFolder
+from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.train import load_trained
 from cars_hw.progress import Progress, silent
+from cars_hw.space.genotype import Genotype
 
 
 def export_run(
@@ -48,7 +50,7 @@ def export_run(
     if not trained:
         raise RunError(f"no network of {run.path} has been trained; first run: cars-hw train {run.path}")
     bundle = load_data(data.source, root=data.root, download=data.download, resolution=run.network.resolution)
-    promises = Promises(run)
+    targets = run.targets()
     exported: list[Exported] = []
     total = len(trained) * len(wanted)
     for number, network in enumerate(trained):
@@ -56,7 +58,7 @@ def export_run(
         for place, model_format in enumerate(wanted):
             progress("exporting", number * len(wanted) + place, total)
             path = (out or run.path / "models") / f"{network.name}.{model_format}"
-            promise = promises.of_models(model_format, "fp32", network.genotype)
+            estimate = _estimate(targets, model_format, "fp32", network.genotype)
             card = export_model(
                 loaded,
                 path,
@@ -64,19 +66,26 @@ def export_run(
                 preprocessing=Preprocessing(bundle.mean, bundle.std, bundle.resolution),
                 class_names=bundle.class_names,
                 accuracy=network.accuracy,
-                predicted_ms=promise.predicted_ms if promise else None,
-                bound_ms=promise.bound_ms if promise else None,
+                predicted_ms=estimate.predicted_ms if estimate else None,
+                bound_ms=estimate.bound_ms if estimate else None,
                 dynamic_batch=dynamic_batch and model_format == "onnx",
             )
             exported.append(Exported(network.name, path, card))
             if precision == "int8":
-                promise = promises.of_models(model_format, "int8", network.genotype)
-                exported.append(_int8(exported[-1], bundle, promise))
+                estimate = _estimate(targets, model_format, "int8", network.genotype)
+                exported.append(_int8(exported[-1], bundle, estimate))
     progress("exporting", total, total)
     return exported
 
 
-def _int8(model: Exported, bundle: DataBundle, promise: Promise | None) -> Exported:
+def _estimate(
+    targets: Sequence[LatencyTarget], model_format: ModelFormat, precision: Precision, genotype: Genotype
+) -> LatencyEstimate | None:
+    target = target_for_models(targets, model_format, precision)
+    return target.estimate(genotype) if target is not None else None
+
+
+def _int8(model: Exported, bundle: DataBundle, estimate: LatencyEstimate | None) -> Exported:
     """Export ``model`` in int8, and judge it on the test images."""
     path = model.path.with_name(f"{model.name}.int8{model.path.suffix}")
     generator = torch.Generator().manual_seed(0)
@@ -87,8 +96,8 @@ def _int8(model: Exported, bundle: DataBundle, promise: Promise | None) -> Expor
         calibration=pixels_of(bundle.train.select(chosen)),
         images=pixels_of(bundle.test),
         labels=bundle.test.labels.numpy(),
-        predicted_ms=promise.predicted_ms if promise else None,
-        bound_ms=promise.bound_ms if promise else None,
+        predicted_ms=estimate.predicted_ms if estimate else None,
+        bound_ms=estimate.bound_ms if estimate else None,
     )
     return Exported(f"{model.name}.int8", path, card)
 

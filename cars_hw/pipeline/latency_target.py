@@ -1,47 +1,157 @@
-"""What a run's tables say of any genotype."""
+"""What a search aims at on one device, and what is known of a network's latency there.
+
+:class:`LatencyTarget` is the only holder of a table, its limit and its predictor. The command line makes one for
+each table; the search, the confirmation of the front, the export, the verification and the report use it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
 from cars_hw.config.measurement import Precision
-from cars_hw.devices import ModelFormat, format_of
+from cars_hw.devices import Device, ModelFormat, format_of, open_device
+from cars_hw.errors import CarsHwError, InputError
+from cars_hw.evolution.objectives import CostObjective
 from cars_hw.latency import LatencyTable, Predictor
-from cars_hw.pipeline.run_folder import Promise, RunFolder
+from cars_hw.latency.predictor import DEFAULT_LEVEL
+from cars_hw.latency.profile import SAME_MACHINE
+from cars_hw.latency.validation import require_device
 from cars_hw.space.genotype import Genotype
 
 
-class Promises:
-    """The predictors of the tables that a run keeps copies of, with its budgets."""
+@dataclass(frozen=True)
+class LatencyEstimate:
+    """A network's latency on one device, in milliseconds: the prediction, its upper bound, and the limit.
 
-    def __init__(self, run: RunFolder) -> None:
-        budgets = run.configuration["budgets"]
-        self._limits: list[float | None] = [budget["limit_ms"] for budget in budgets]
-        self._tables = [LatencyTable.read(run.table_path(index)) for index in range(len(budgets))]
-        self._predictors = [Predictor(table) for table in self._tables]
+    ``limit_ms`` is None where the search had no limit. ``measured_ms`` is what the device took when the front was
+    confirmed, with untrained weights; None where the network was not measured. All figures are for models of
+    ``precision`` that run on ``threads`` threads.
+    """
 
-    def of(self, genotype: Genotype) -> tuple[Promise, ...]:
-        """Return a promise for each table, in their order."""
-        promises = []
-        for table, predictor, limit in zip(self._tables, self._predictors, self._limits, strict=True):
-            prediction = predictor.predict(genotype)
-            promises.append(
-                Promise(table.device, prediction.ms, prediction.bound_ms, limit, precision=table.precision)
-            )
-        return tuple(promises)
+    device: str
+    predicted_ms: float
+    bound_ms: float
+    limit_ms: float | None
+    measured_ms: float | None = None
+    precision: Precision = "fp32"
+    threads: int = 1
 
-    def table(self, device: str) -> LatencyTable | None:
-        """Return the run's first table of ``device``, or None."""
-        return next((table for table in self._tables if table.device == device), None)
+    @property
+    def over_limit(self) -> bool:
+        """Whether the measured latency exceeds the limit; False without a measurement or a limit."""
+        return self.limit_ms is not None and self.measured_ms is not None and self.measured_ms > self.limit_ms
 
-    def of_models(self, model_format: ModelFormat, precision: Precision, genotype: Genotype) -> Promise | None:
-        """Return the promise of the first table whose device runs such models, or None."""
-        for promise in self.of(genotype):
-            if (format_of(promise.device), promise.precision) == (model_format, precision):
-                return promise
-        return None
 
-    def on(self, device: str, precision: Precision, genotype: Genotype) -> Promise | None:
-        """Return the promise for ``device`` and models of ``precision``, None where the run has no such table."""
-        for promise in self.of(genotype):
-            if (promise.device, promise.precision) == (device, precision):
-                return promise
-        return None
+@dataclass(frozen=True)
+class LatencyTarget:
+    """A device's latency table, and the latency that a network may have there.
+
+    ``limit_ms`` is in milliseconds; None minimises the latency without a limit. ``device`` is the open device, or
+    None where it is not available; the front is confirmed on the devices that are. The limit is compared with the
+    predictor's upper bound, which holds for a share ``level`` of networks.
+
+    Raises:
+        InputError: the limit is not positive.
+        TableError: ``device`` is another device than the table's, or runs models on another number of threads.
+    """
+
+    table: LatencyTable
+    limit_ms: float | None = None
+    device: Device | None = field(default=None, compare=False, repr=False)
+    level: float = DEFAULT_LEVEL
+
+    def __post_init__(self) -> None:
+        if self.limit_ms is not None and not self.limit_ms > 0:
+            raise InputError(f"a latency limit must be positive, not {self.limit_ms} ms")
+        if self.device is not None:
+            require_device(self.table, self.device)
+
+    @property
+    def device_name(self) -> str:
+        """The name of the table's device, such as ``ort``."""
+        return self.table.device
+
+    @property
+    def precision(self) -> Precision:
+        """The precision of the models that the table is for."""
+        return self.table.precision
+
+    @property
+    def threads(self) -> int:
+        """The number of threads that the models run on."""
+        return self.table.threads
+
+    @property
+    def model_format(self) -> ModelFormat | None:
+        """The format that the device runs; None for a device that cars-hw does not know by name."""
+        return format_of(self.table.device)
+
+    @cached_property
+    def predictor(self) -> Predictor:
+        """The predictor of the table.
+
+        Raises:
+            TableError: the table lacks an entry or the predictor.
+        """
+        return Predictor(self.table, self.level)
+
+    def estimate(self, genotype: Genotype, measured_ms: float | None = None) -> LatencyEstimate:
+        """Return the latency of the network of ``genotype``, with what the device took if it was measured."""
+        ms, bound_ms = self.predictor.predict(genotype)
+        return LatencyEstimate(
+            self.device_name, ms, bound_ms, self.limit_ms, measured_ms, self.precision, self.threads
+        )
+
+    def objective(self) -> CostObjective:
+        """Return the cost that a search minimises: the predicted latency, limited by its upper bound."""
+        return CostObjective(
+            name=f"latency on {self.device_name}",
+            unit="ms",
+            value=lambda genotype: self.predictor.predict(genotype).ms,
+            bound=self.predictor.bound,
+            limit=self.limit_ms,
+        )
+
+    def exceeded_by(self, ms: float) -> bool:
+        """Return whether a latency of ``ms`` milliseconds is over the limit."""
+        return self.limit_ms is not None and ms > self.limit_ms
+
+    def available_device(self) -> tuple[Device | None, str]:
+        """Return the device of the table, opened, if it is on this machine; otherwise None and the reason.
+
+        A device under other conditions than the table's, such as another runtime version, is not available.
+        """
+        if self.device is not None:
+            return self.device, ""
+        try:
+            device = open_device(self.device_name, self.threads)
+            require_device(self.table, device)
+            now = device.conditions()
+        except CarsHwError as error:
+            return None, str(error)
+        for name in SAME_MACHINE:
+            if now.get(name) != self.table.conditions.get(name):
+                return None, f"{name} is {now.get(name)} here, and {self.table.conditions.get(name)} in the table"
+        return device, ""
+
+    def record(self) -> dict[str, Any]:
+        """Return what ``run.json`` keeps of the target, beside the copy of the table."""
+        return {
+            "device": self.device_name,
+            "limit_ms": self.limit_ms,
+            "level": self.level,
+            "profiled": self.table.created,
+            "precision": self.precision,
+            "threads": self.threads,
+        }
+
+
+def target_for_models(
+    targets: Iterable[LatencyTarget], model_format: ModelFormat, precision: Precision
+) -> LatencyTarget | None:
+    """Return the first of ``targets`` whose device runs models of this format and precision, or None."""
+    wanted = (model_format, precision)
+    return next((target for target in targets if (target.model_format, target.precision) == wanted), None)

@@ -11,21 +11,13 @@ from cars_hw.config.presets import Preset
 from cars_hw.config.search import EvolutionSettings, VariationRates
 from cars_hw.config.training import Recipe, SharedTraining
 from cars_hw.errors import InputError, RunError
-from cars_hw.latency import LatencyTable
+from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
 
 COSTS: Final = ("parameters", "multiply-adds")
 """The costs that need no table, in millions."""
-
-
-@dataclass(frozen=True)
-class Budget:
-    """A device's table and, in milliseconds, what a network may take there; None: as little as possible."""
-
-    table: LatencyTable
-    limit_ms: float | None = None
 
 
 @dataclass(frozen=True)
@@ -50,7 +42,7 @@ class SearchPlan:
     data: DataSource
     network: NetworkSpec
     preset: Preset
-    budgets: tuple[Budget, ...] = ()
+    targets: tuple[LatencyTarget, ...] = ()
     costs: tuple[str, ...] = ()
     space: SearchSpace = field(default_factory=SearchSpace)
     seed: int = 0
@@ -60,9 +52,9 @@ class SearchPlan:
     standalone_epochs: int = 0
 
     def __post_init__(self) -> None:
-        for budget in self.budgets:
-            budget.table.require(self.network, self.precision or budget.table.precision)
-        if not self.budgets and not self.costs:
+        for target in self.targets:
+            target.table.require(self.network, self.precision or target.precision)
+        if not self.targets and not self.costs:
             raise InputError("a search needs a cost: give a latency table, or parameters or multiply-adds")
         unknown = [name for name in self.costs if name not in COSTS]
         if unknown:
@@ -71,7 +63,7 @@ class SearchPlan:
     @property
     def shipped_precision(self) -> Precision:
         """The precision of the models that are handed over: int8 as soon as a table is for it."""
-        tables = {budget.table.precision for budget in self.budgets}
+        tables = {target.precision for target in self.targets}
         return self.precision or ("int8" if "int8" in tables else "fp32")
 
 
@@ -82,15 +74,7 @@ def configuration(plan: SearchPlan) -> dict[str, Any]:
         "seed": plan.seed,
         "network": plan.network.to_dict(),
         "operations": list(plan.space.operations),
-        "budgets": [
-            {
-                "device": budget.table.device,
-                "limit_ms": budget.limit_ms,
-                "profiled": budget.table.created,
-                "precision": budget.table.precision,
-            }
-            for budget in plan.budgets
-        ],
+        "targets": [target.record() for target in plan.targets],
         "precision": plan.shipped_precision,
         "costs": list(plan.costs),
         "proxy": plan.proxy,
@@ -122,15 +106,11 @@ def plan_of(run: RunFolder, data: DataSource, device: str = "cpu") -> SearchPlan
             evolution=EvolutionSettings(**{**evolution, "rates": VariationRates(**evolution["rates"])}),
             training=SharedTraining(**configuration["training"]),
         )
-        budgets = tuple(
-            Budget(LatencyTable.read(run.table_path(index)), budget["limit_ms"])
-            for index, budget in enumerate(configuration["budgets"])
-        )
         return SearchPlan(
             data,
             run.network,
             preset,
-            budgets,
+            run.targets(),
             tuple(configuration["costs"]),
             SearchSpace(tuple(configuration["operations"])),
             configuration["seed"],

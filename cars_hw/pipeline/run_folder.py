@@ -25,35 +25,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cars_hw.config.files import to_json, write_json, write_text
-from cars_hw.config.measurement import Precision
 from cars_hw.errors import CarsHwError, RunError
+from cars_hw.latency import LatencyTable
+from cars_hw.pipeline.latency_target import LatencyEstimate, LatencyTarget
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 
 SCHEMA = 1
 
 Record = TypeVar("Record")
-
-
-@dataclass(frozen=True)
-class Promise:
-    """What a table says of a network, in milliseconds: predicted, its upper bound, and what was asked for.
-
-    ``measured_ms`` is what the network took on the device when the search ended, with fresh weights; None where
-    it was not measured. All of it is for models of ``precision``.
-    """
-
-    device: str
-    predicted_ms: float
-    bound_ms: float
-    asked_ms: float | None
-    measured_ms: float | None = None
-    precision: Precision = "fp32"
-
-    @property
-    def broken(self) -> bool:
-        """Whether the network was measured to exceed what was asked for."""
-        return self.asked_ms is not None and self.measured_ms is not None and self.measured_ms > self.asked_ms
 
 
 @dataclass(frozen=True)
@@ -65,17 +45,19 @@ class FrontNetwork:
     accuracy: float
     parameters: int
     multiply_adds: int
-    promises: tuple[Promise, ...]
+    latency_estimates: tuple[LatencyEstimate, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
-        return {**asdict(self), "genotype": self.genotype.to_dict(), "promises": [*map(asdict, self.promises)]}
+        estimates = [*map(asdict, self.latency_estimates)]
+        return {**asdict(self), "genotype": self.genotype.to_dict(), "latency_estimates": estimates}
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> FrontNetwork:
         """Build a network from :meth:`to_dict`'s form; KeyError or TypeError where it is not that."""
-        promises = tuple(Promise(**promise) for promise in value["promises"])
-        return cls(**{**value, "genotype": Genotype.from_dict(value["genotype"]), "promises": promises})
+        estimates = tuple(LatencyEstimate(**estimate) for estimate in value["latency_estimates"])
+        genotype = Genotype.from_dict(value["genotype"])
+        return cls(**{**value, "genotype": genotype, "latency_estimates": estimates})
 
 
 @dataclass(frozen=True)
@@ -201,6 +183,29 @@ class RunFolder:
     def table_path(self, index: int) -> Path:
         """The copy of the table with this index."""
         return self.path / "tables" / f"{index}.json"
+
+    def target(self, index: int) -> LatencyTarget:
+        """Return the latency target with this index; its device is not opened.
+
+        Raises:
+            RunError: the run has no such target.
+            TableError: its table cannot be read.
+        """
+        try:
+            record = self.configuration["targets"][index]
+            limit_ms, level = record["limit_ms"], record["level"]
+        except (KeyError, IndexError, TypeError) as error:
+            raise RunError(f"{self.path / 'run.json'} has no complete latency target {index}: {error!r}") from error
+        return LatencyTarget(LatencyTable.read(self.table_path(index)), limit_ms, level=level)
+
+    def targets(self) -> tuple[LatencyTarget, ...]:
+        """Return the latency targets, in the order of the tables.
+
+        Raises:
+            RunError: the configuration does not tell them.
+            TableError: a table cannot be read.
+        """
+        return tuple(self.target(index) for index, _ in enumerate(self.configuration.get("targets", ())))
 
     def weights_path(self, name: str) -> Path:
         """The weights of the trained network ``name``: those that are exported."""

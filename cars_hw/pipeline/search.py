@@ -18,19 +18,18 @@ from cars_hw.callbacks import SearchCallback
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.config.units import format_latency
 from cars_hw.data import DataBundle, load_data
-from cars_hw.devices import Device
 from cars_hw.errors import BudgetError, InputError
 from cars_hw.evolution import checkpoint
 from cars_hw.evolution.objectives import CostObjective, excess, feasible
 from cars_hw.evolution.population import Member
 from cars_hw.evolution.search import Search
-from cars_hw.latency import Predictor, fastest_genotype
+from cars_hw.latency import fastest_genotype
 from cars_hw.nn.cost import network_cost
 from cars_hw.nn.supernet import SuperNet
-from cars_hw.pipeline.confirm_front import ConfirmedFront, Held, confirm_front
+from cars_hw.pipeline.confirm_front import ConfirmedFront, confirm_front
 from cars_hw.pipeline.memory import require_memory
 from cars_hw.pipeline.plan import SearchPlan, configuration
-from cars_hw.pipeline.run_folder import FrontNetwork, Promise, RunFolder
+from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder
 from cars_hw.progress import Progress, silent
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
@@ -47,7 +46,6 @@ def run_search(
     out: Path,
     *,
     resume: bool = False,
-    devices: Sequence[Device | None] = (),
     measure_plan: MeasurePlan | None = None,
     progress: Progress = silent,
     callbacks: Sequence[SearchCallback] = (),
@@ -55,9 +53,9 @@ def run_search(
 ) -> RunFolder:
     """Search by ``plan`` in the run folder ``out`` and return it with its front written.
 
-    ``devices`` has one for each budget, in their order, or None where it is not at hand. On those that are, the
-    front is measured in the end by ``measure_plan``, and networks that exceed a budget there are replaced by
-    the next best; see :func:`cars_hw.pipeline.confirm_front.confirm_front`.
+    At the end the front is measured by ``measure_plan`` on the devices of the targets that have one, and the next
+    best networks replace those that exceed a limit there; see
+    :func:`cars_hw.pipeline.confirm_front.confirm_front`.
 
     With ``resume`` the search goes on after the last unit of work that was finished, and ends with the front
     that it would have had; a search that has ended is left as it is. The leading process calls ``callbacks``.
@@ -87,8 +85,8 @@ def run_search(
     search = _build(plan, objectives, process_group)
     if run is None:
         run = RunFolder.create(out, configured, _about())
-    for index, budget in enumerate(plan.budgets):
-        budget.table.write(run.table_path(index))
+    for index, target in enumerate(plan.targets):
+        target.table.write(run.table_path(index))
     known = resume and run.checkpoint.is_file()
     if process_group.world > 1:
         # The others may be on machines that do not see this folder.
@@ -108,20 +106,13 @@ def run_search(
                 callback.on_generation(search.history[-1])
 
     finalists = search.run(write_down, progress)
-    at_hand = [index for index, device in enumerate(devices) if device is not None]
-    held = [
-        Held(budget.table, device, budget.limit_ms)
-        for budget, device in zip(plan.budgets, devices, strict=bool(devices))
-        if device is not None
-    ]
-    if held:
-        confirmed = confirm_front(finalists, search.front, held, plan=measure_plan, progress=progress)
+    if any(target.device is not None for target in plan.targets):
+        confirmed = confirm_front(finalists, search.front, plan.targets, plan=measure_plan, progress=progress)
     else:
         confirmed = ConfirmedFront(search.front(finalists), [], {})
-    measured = {genotype: dict(zip(at_hand, times, strict=True)) for genotype, times in confirmed.measured.items()}
     run.write_front(
-        describe_front(plan, confirmed.front, measured),
-        describe_front(plan, confirmed.rejected, measured, "rejected"),
+        describe_front(plan, confirmed.front, confirmed.measured),
+        describe_front(plan, confirmed.rejected, confirmed.measured, "rejected"),
     )
     _end(run, callbacks)
     return run
@@ -149,18 +140,7 @@ def _follow(
 
 def cost_objectives(plan: SearchPlan) -> list[CostObjective]:
     """Return the latencies, in the order of the tables, and then the other costs of ``plan``."""
-    objectives = []
-    for budget in plan.budgets:
-        predictor = Predictor(budget.table)
-        objectives.append(
-            CostObjective(
-                name=f"latency on {budget.table.device}",
-                unit="ms",
-                value=lambda genotype, predictor=predictor: predictor.predict(genotype).ms,  # type: ignore[misc]
-                bound=predictor.bound,
-                limit=budget.limit_ms,
-            )
-        )
+    objectives = [target.objective() for target in plan.targets]
     for name in plan.costs:
         attribute = name.replace("-", "_")
 
@@ -242,18 +222,18 @@ def supernet_spec(plan: SearchPlan, data: DataBundle) -> NetworkSpec:
 def describe_front(
     plan: SearchPlan,
     front: Sequence[Member],
-    measured: Mapping[Genotype, Mapping[int, float]] = MappingProxyType({}),
+    measured: Mapping[Genotype, Sequence[float | None]] = MappingProxyType({}),
     prefix: str = "net",
 ) -> list[FrontNetwork]:
     """Return the front as it is written down, named in the order that it comes in.
 
-    ``measured`` has milliseconds by genotype and number of the budget.
+    ``measured`` has for a genotype the milliseconds on each target's device, None where there was none.
     """
-    predictors = [Predictor(budget.table) for budget in plan.budgets]
+    not_measured = (None,) * len(plan.targets)
     networks = []
     for number, member in enumerate(front, start=1):
         cost = network_cost(plan.network, member.genotype)
-        predictions = [predictor.predict(member.genotype) for predictor in predictors]
+        times = measured.get(member.genotype, not_measured)
         networks.append(
             FrontNetwork(
                 name=f"{prefix}-{number:02d}",
@@ -261,16 +241,8 @@ def describe_front(
                 accuracy=member.accuracy,
                 parameters=cost.parameters,
                 multiply_adds=cost.multiply_adds,
-                promises=tuple(
-                    Promise(
-                        budget.table.device,
-                        prediction.ms,
-                        prediction.bound_ms,
-                        budget.limit_ms,
-                        measured.get(member.genotype, {}).get(index),
-                        budget.table.precision,
-                    )
-                    for index, (budget, prediction) in enumerate(zip(plan.budgets, predictions, strict=True))
+                latency_estimates=tuple(
+                    target.estimate(member.genotype, ms) for target, ms in zip(plan.targets, times, strict=True)
                 ),
             )
         )

@@ -1,4 +1,4 @@
-"""The last step of a run: its exported models are measured against what was promised."""
+"""The last step of a run: its exported models are measured and compared with the prediction and the limit."""
 
 from __future__ import annotations
 
@@ -10,20 +10,23 @@ from typing import Any
 
 from cars_hw.config.measurement import MeasurePlan, Precision
 from cars_hw.devices.protocol import Device, Measurement
-from cars_hw.errors import RunError
+from cars_hw.errors import RunError, TableError
 from cars_hw.export.card import ModelCard, card_path
 from cars_hw.export.write import build_network
 from cars_hw.latency.table import LatencyTable
 from cars_hw.measurement.schedule import measure
 from cars_hw.nn.cost import network_cost
-from cars_hw.pipeline.latency_target import Promises
+from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.progress import Progress, silent
 
 
 @dataclass(frozen=True)
 class Verified:
-    """One exported model: promised and measured, in milliseconds; accuracy a fraction of the test images.
+    """One exported model: its predicted and measured latency in milliseconds, its accuracy on the test images.
+
+    The run has no table for this device, precision and number of threads where ``predicted_ms`` is None.
+    Accuracy and ``spread`` are fractions.
 
     ``drift`` is how much slower the table's reference network ran beside it than when the table was made, a
     fraction; None without a table.
@@ -32,11 +35,12 @@ class Verified:
     name: str
     device: str
     precision: Precision
+    threads: int
     accuracy: float | None
     parameters: int
     predicted_ms: float | None
     bound_ms: float | None
-    asked_ms: float | None
+    limit_ms: float | None
     measured_ms: float
     spread: float
     drift: float | None = None
@@ -48,8 +52,8 @@ class Verified:
 
     @property
     def within_budget(self) -> bool | None:
-        """Whether it keeps to the budget; None where none was asked for."""
-        return None if self.asked_ms is None else self.measured_ms <= self.asked_ms
+        """Whether the measured latency keeps to the limit; None without a limit."""
+        return None if self.limit_ms is None else self.measured_ms <= self.limit_ms
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -67,6 +71,7 @@ def verify_run(
 
     Raises:
         RunError: nothing has been exported for this device.
+        TableError: the run's tables of this device are for another number of threads.
         DeviceError: the device fails.
     """
     paths = sorted((run.path / "models").glob(f"*.{device.model_format}"))
@@ -75,21 +80,24 @@ def verify_run(
             f"{run.path} has no {device.model_format} models to measure; first run: cars-hw export {run.path}"
         )
     cards = [ModelCard.read(card_path(path)) for path in paths]
-    promises = Promises(run)
-    measured, drift = _measure(device, paths, promises.table(device.name), plan, progress)
+    threads = int(device.conditions()["threads"])
+    targets = _targets_on(run.targets(), device.name, threads)
+    measured, drift = _measure(device, paths, targets[0].table if targets else None, plan, progress)
     rows = []
     for path, card, measurement in zip(paths, cards, measured, strict=True):
-        promise = promises.on(device.name, card.precision, card.genotype)
+        target = next((target for target in targets if target.precision == card.precision), None)
+        estimate = target.estimate(card.genotype) if target is not None else None
         rows.append(
             Verified(
                 name=path.stem,
                 device=device.name,
                 precision=card.precision,
+                threads=threads,
                 accuracy=card.accuracy,
                 parameters=network_cost(card.network, card.genotype).parameters,
-                predicted_ms=promise.predicted_ms if promise else None,
-                bound_ms=promise.bound_ms if promise else None,
-                asked_ms=promise.asked_ms if promise else None,
+                predicted_ms=estimate.predicted_ms if estimate else None,
+                bound_ms=estimate.bound_ms if estimate else None,
+                limit_ms=estimate.limit_ms if estimate else None,
                 measured_ms=measurement.ms,
                 spread=measurement.spread,
                 drift=drift,
@@ -99,6 +107,22 @@ def verify_run(
     others = [row for row in run.verified() if row.get("device") != device.name]
     run.write_verified([*others, *(row.to_dict() for row in rows)])
     return rows
+
+
+def _targets_on(targets: Sequence[LatencyTarget], device: str, threads: int) -> list[LatencyTarget]:
+    """Return those of ``targets`` that are for ``device`` with this many threads; none where no table is of it.
+
+    Raises:
+        TableError: there are tables of the device, and all are for other numbers of threads.
+    """
+    known = sorted({target.threads for target in targets if target.device_name == device})
+    if known and threads not in known:
+        numbers = f"{' or '.join(map(str, known))} thread{'s' if known != [1] else ''}"
+        raise TableError(
+            f"the run's tables of {device} are for {numbers}, the device runs with {threads}, and their latencies "
+            f"cannot be compared; measure with {numbers}, or search with a table that was profiled with {threads}"
+        )
+    return [target for target in targets if (target.device_name, target.threads) == (device, threads)]
 
 
 def _measure(

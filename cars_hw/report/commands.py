@@ -41,7 +41,7 @@ class Step(NamedTuple):
 def steps(report_data: ReportData) -> list[Step]:
     """Return the steps that repeat the run of ``report_data``, given in the folder that holds the run's."""
     again = f"{report_data.name}-again"
-    found = [profile(table) for budget in report_data.budgets if (table := budget.table) is not None]
+    found = [profile(target.target.table) for target in report_data.targets if target.target is not None]
     found.append(search(report_data, again))
     found += training(report_data, again)
     found += exporting(report_data, again)
@@ -77,18 +77,18 @@ def search(report_data: ReportData, out: str) -> Step:
     """Return the step that searches as the run of ``report_data`` did, with its own tables, into ``out``."""
     configuration, notes = report_data.configuration, []
     words = ["search", "--data", str(configuration["data"])]
-    for index, _ in enumerate(report_data.budgets):
+    for index, _ in enumerate(report_data.targets):
         words += ["--table", f"{report_data.name}/tables/{index}.json"]
-    limits = [budget.limit_ms for budget in report_data.budgets]
+    limits = [target.record["limit_ms"] for target in report_data.targets]
     if None not in limits:
         words += [word for limit in limits for word in ("--latency", f"{limit!r}ms")]
     elif any(limit is not None for limit in limits):
         notes.append(f"Some tables had a budget and others none, which no command can say: {limits}.")
-    if not report_data.budgets:
+    if not report_data.targets:
         words += network_options(report_data.spec)
     for cost in configuration.get("costs", ()):
         words += ["--cost", str(cost)]
-    if configuration.get("precision") == "int8" and not report_data.budgets:
+    if configuration.get("precision") == "int8" and not report_data.targets:
         words += ["--precision", "int8"]
     options, beyond = preset_options(configuration)
     words += options

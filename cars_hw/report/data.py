@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cars_hw.devices import format_of
 from cars_hw.errors import TableError
 from cars_hw.export.card import ModelCard, card_path
 from cars_hw.formatting import milliseconds
-from cars_hw.latency import LatencyTable, Predictor
 from cars_hw.nn.cost import network_cost
-from cars_hw.pipeline.run_folder import FrontNetwork, Promise, RunFolder, TrainedNetwork
+from cars_hw.pipeline.latency_target import LatencyEstimate, LatencyTarget
+from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder, TrainedNetwork
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.studies.ranking import Ranking, read_ranking
@@ -56,7 +56,7 @@ class Candidate:
     shared_accuracy: float | None
     parameters: int
     multiply_adds: int
-    promises: tuple[Promise, ...]
+    latency_estimates: tuple[LatencyEstimate, ...]
     trained: TrainedNetwork | None
     models: tuple[ModelFile, ...]
     measured: tuple[Mapping[str, Any], ...]
@@ -67,23 +67,22 @@ class Candidate:
         return self.trained.accuracy if self.trained is not None else self.shared_accuracy
 
 
-@dataclass(frozen=True)
-class Budget:
-    """A device that the search was for, and its table; ``problem`` says why a table cannot be used.
+class RunTarget(NamedTuple):
+    """A latency target of the run: its record in ``run.json``, and the target, or the reason why it is unusable."""
 
-    ``limit_ms`` is None where the search was to be as fast as it can.
-    """
-
-    device: str
-    limit_ms: float | None
-    table: LatencyTable | None
-    predictor: Predictor | None
+    record: Mapping[str, Any]
+    target: LatencyTarget | None
     problem: str = ""
+
+    @property
+    def device(self) -> str:
+        """The name of the device."""
+        return str(self.record["device"])
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a front is drawn against: the latency on the device of a budget, or a count in millions."""
+    """What a front is drawn against: the latency on the device of a target, or a count in millions."""
 
     title: str
     unit: str
@@ -98,7 +97,7 @@ class Cost:
     def of(self, candidate: Candidate) -> float:
         """Return the cost of ``candidate``, in the unit."""
         if self.unit == "ms":
-            return candidate.promises[self.index].predicted_ms
+            return candidate.latency_estimates[self.index].predicted_ms
         return (candidate.parameters if self.title == "parameters" else candidate.multiply_adds) / 1e6
 
 
@@ -112,7 +111,7 @@ class ReportData:
     spec: NetworkSpec
     candidates: tuple[Candidate, ...]
     rejected: tuple[FrontNetwork, ...]
-    budgets: tuple[Budget, ...]
+    targets: tuple[RunTarget, ...]
     history: tuple[Mapping[str, Any], ...]
     verified: tuple[Mapping[str, Any], ...]
     ranking: Ranking | None = None
@@ -125,11 +124,11 @@ class ReportData:
 
     @property
     def costs(self) -> tuple[Cost, ...]:
-        """The latencies of the budgets, in their order; without any the first count that was minimised."""
-        if self.budgets:
+        """The latencies of the targets, in their order; without any the first count that was minimised."""
+        if self.targets:
             return tuple(
-                Cost(f"predicted latency on {budget.device}", "ms", index, budget.limit_ms)
-                for index, budget in enumerate(self.budgets)
+                Cost(f"predicted latency on {target.device}", "ms", index, target.record["limit_ms"])
+                for index, target in enumerate(self.targets)
             )
         return (Cost((self.configuration.get("costs") or ["multiply-adds"])[0], "M", 0),)
 
@@ -137,7 +136,7 @@ class ReportData:
     def minimised(self) -> tuple[Cost, ...]:
         """All that the search minimised, in the order in which the history has it."""
         counts = self.configuration.get("costs") or ()
-        latencies = self.costs[: len(self.budgets)]
+        latencies = self.costs[: len(self.targets)]
         return (*latencies, *(Cost(name, "M", len(latencies) + number) for number, name in enumerate(counts)))
 
     def candidate(self, name: str) -> Candidate | None:
@@ -160,7 +159,7 @@ def gather(run: RunFolder) -> ReportData:
         InputError: a model's card is damaged.
     """
     configuration = run.configuration
-    budgets = tuple(_budget(run, index, budget) for index, budget in enumerate(configuration["budgets"]))
+    targets = tuple(_target(run, index, record) for index, record in enumerate(configuration["targets"]))
     verified = run.verified()
     models = _models(run)
     trained = {network.name: network for network in run.trained()}
@@ -173,7 +172,7 @@ def gather(run: RunFolder) -> ReportData:
             accuracy,
             network.parameters,
             network.multiply_adds,
-            network.promises,
+            network.latency_estimates,
             trained.get(network.name),
             tuple(model for model in models if model.network == network.name),
             tuple(row for row in verified if row["name"].removesuffix(QUANTISED) == network.name),
@@ -181,10 +180,11 @@ def gather(run: RunFolder) -> ReportData:
 
     candidates = [candidate(network, network.accuracy) for network in front]
     names = {network.name for network in front}
+    usable = [target.target for target in targets if target.target is not None]
     candidates += [
-        candidate(_beside(run.network, network, budgets), None)
+        candidate(_beside(run.network, network, usable), None)
         for network in trained.values()
-        if network.name not in names and all(budget.predictor is not None for budget in budgets)
+        if network.name not in names and len(usable) == len(targets)
     ]
     return ReportData(
         run.path,
@@ -193,7 +193,7 @@ def gather(run: RunFolder) -> ReportData:
         run.network,
         tuple(candidates),
         tuple(run.rejected()),
-        budgets,
+        targets,
         tuple(run.history()),
         tuple(verified),
         read_ranking(run),
@@ -201,13 +201,13 @@ def gather(run: RunFolder) -> ReportData:
     )
 
 
-def _budget(run: RunFolder, index: int, configured: Mapping[str, Any]) -> Budget:
-    device, limit = configured["device"], configured["limit_ms"]
+def _target(run: RunFolder, index: int, record: Mapping[str, Any]) -> RunTarget:
     try:
-        table = LatencyTable.read(run.table_path(index))
-        return Budget(device, limit, table, Predictor(table))
+        target = run.target(index)
+        _ = target.predictor
     except TableError as error:
-        return Budget(device, limit, None, None, str(error))
+        return RunTarget(record, None, str(error))
+    return RunTarget(record, target)
 
 
 def _models(run: RunFolder) -> list[ModelFile]:
@@ -219,14 +219,10 @@ def _models(run: RunFolder) -> list[ModelFile]:
     return files
 
 
-def _beside(spec: NetworkSpec, network: TrainedNetwork, budgets: Sequence[Budget]) -> FrontNetwork:
-    """Return what the front would say of a network that was trained without being on it."""
+def _beside(spec: NetworkSpec, network: TrainedNetwork, targets: Sequence[LatencyTarget]) -> FrontNetwork:
+    """Return what the front would hold for a network that was trained without being on it."""
     cost = network_cost(spec, network.genotype)
-    promises = []
-    for budget in budgets:
-        assert budget.predictor is not None
-        ms, bound_ms = budget.predictor.predict(network.genotype)
-        promises.append(Promise(budget.device, ms, bound_ms, budget.limit_ms))
+    estimates = tuple(target.estimate(network.genotype) for target in targets)
     return FrontNetwork(
-        network.name, network.genotype, network.accuracy, cost.parameters, cost.multiply_adds, tuple(promises)
+        network.name, network.genotype, network.accuracy, cost.parameters, cost.multiply_adds, estimates
     )

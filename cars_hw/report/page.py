@@ -83,8 +83,8 @@ def _title(report_data: ReportData) -> str:
     """Return what the run was to find: the data, the devices and the budgets."""
     data = Path(str(report_data.configuration["data"])).name
     places = [
-        budget.device + (f" in {milliseconds(ms)}" if (ms := budget.limit_ms) else "")
-        for budget in report_data.budgets
+        target.device + (f" in {milliseconds(ms)}" if (ms := target.record["limit_ms"]) else "")
+        for target in report_data.targets
     ]
     return f"{data} on {' and '.join(places)}" if places else f"{data}: {report_data.costs[0].title}"
 

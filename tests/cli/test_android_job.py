@@ -83,9 +83,9 @@ def test_two_phones_are_profiled_side_by_side_and_one_search_keeps_to_both(tmp_p
         run("search", "--data", folder, *asked, "--out", out, *QUICK, "--json")
         front = json.loads((out / "front.json").read_text())["networks"]
         for network in front:
-            for promise, name in zip(network["promises"], names, strict=True):
-                assert promise["device"] == name
-                assert 0 < promise["measured_ms"] <= promise["asked_ms"]
+            for estimate, name in zip(network["latency_estimates"], names, strict=True):
+                assert estimate["device"] == name
+                assert 0 < estimate["measured_ms"] <= estimate["limit_ms"]
         run("train", out, "--top", "1", "--epochs", "1", "--jobs", "1", "--on", "cpu", "--json")
         run("export", out, "--format", "tflite", "--json")
         for name in names:

@@ -214,6 +214,6 @@ def make_world(folder: Path) -> None:
 
 
 def _plan(data: DataSource, table: LatencyTable) -> SearchPlan:
-    from cars_hw.pipeline.plan import Budget
+    from cars_hw.pipeline.latency_target import LatencyTarget
 
-    return SearchPlan(data, table.spec, PRESETS["quick"], (Budget(table, 1.0),))
+    return SearchPlan(data, table.spec, PRESETS["quick"], (LatencyTarget(table, 1.0),))

@@ -1,10 +1,8 @@
-"""The front on the device: who exceeds the budget is struck, and the next best come in."""
+"""The confirmation of the front: networks over the limit are rejected, and the next best replace them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +11,9 @@ from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices import Device, FakeDevice
 from cars_hw.errors import BudgetError
 from cars_hw.evolution.population import Member
-from cars_hw.latency import LatencyTable, Predictor
-from cars_hw.pipeline.confirm_front import ConfirmedFront, Held, confirm_front, device_of
+from cars_hw.latency import LatencyTable, Predictor, measure_genotypes
+from cars_hw.pipeline.confirm_front import ConfirmedFront, confirm_front
+from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.search_space import SearchSpace
 
@@ -39,7 +38,7 @@ def front_of(left: Sequence[Member]) -> list[Member]:
 def confirmed(
     table: LatencyTable, finalists: list[Member], limit: float | None, device: Device | None = None
 ) -> ConfirmedFront:
-    return confirm_front(finalists, front_of, [Held(table, device or FakeDevice(), limit)], plan=PLAN)
+    return confirm_front(finalists, front_of, [LatencyTarget(table, limit, device or FakeDevice())], plan=PLAN)
 
 
 def test_a_front_that_keeps_to_the_budget_is_measured_and_left_alone(table: LatencyTable) -> None:
@@ -52,9 +51,9 @@ def test_a_front_that_keeps_to_the_budget_is_measured_and_left_alone(table: Late
     assert confirmed(table, finalists, None).front == finalists[-3:]
 
 
-def test_who_exceeds_it_is_struck_and_the_next_best_come_in(table: LatencyTable) -> None:
+def test_networks_over_the_limit_are_rejected_and_the_next_best_replace_them(table: LatencyTable) -> None:
     finalists = members(table, 8)
-    every = confirm_front(finalists, list, [Held(table, FakeDevice(), None)], plan=PLAN).measured
+    every = confirm_front(finalists, list, [LatencyTarget(table, None, FakeDevice())], plan=PLAN).measured
     times = [every[member.genotype][0] for member in finalists]
     limit = sorted(times)[4]
     found = confirmed(table, finalists, limit)
@@ -65,29 +64,36 @@ def test_who_exceeds_it_is_struck_and_the_next_best_come_in(table: LatencyTable)
     kept = [member for member, ms in zip(finalists, times, strict=True) if ms <= limit]
     assert found.front == kept[-3:]
     assert found.rejected
-    # Who was struck is known with what it took.
+    # The measured latency of a rejected network is kept.
     assert all(found.measured[member.genotype][0] > limit for member in found.rejected)
 
 
-def test_a_budget_on_a_second_device_strikes_as_well(table: LatencyTable) -> None:
+def test_a_limit_on_a_second_device_rejects_as_well(table: LatencyTable) -> None:
     finalists = members(table, 5)
-    slow = FakeDevice(speed=0.1)
+    targets = [LatencyTarget(table, 1e6, FakeDevice()), LatencyTarget(table, 0.01, FakeDevice(speed=0.1))]
     with pytest.raises(BudgetError, match=r"all 5 networks .* exceed the budget when they are measured") as raised:
-        confirm_front(finalists, front_of, [Held(table, FakeDevice(), 1e6), Held(table, slow, 0.01)], plan=PLAN)
+        confirm_front(finalists, front_of, targets, plan=PLAN)
     assert len(raised.value.smallest) == 2
     assert raised.value.smallest[1] > raised.value.smallest[0] * 9
 
 
-def test_a_device_is_at_hand_where_the_machine_is_the_table_s(table: LatencyTable, tmp_path: Path) -> None:
-    device, reason = device_of(table)
-    assert device is not None
-    assert reason == ""
-    elsewhere = replace(table, conditions={**table.conditions, "processor": "something else"})
-    assert device_of(elsewhere) == (
-        None,
-        "processor is none, latencies are computed here, and something else in the table",
+def test_a_target_without_a_device_is_not_measured_and_rejects_nothing(table: LatencyTable) -> None:
+    finalists = members(table, 5)
+    steps: list[tuple[int, int]] = []
+    targets = [LatencyTarget(table, 0.01), LatencyTarget(table, 1e6, FakeDevice())]
+    found = confirm_front(
+        finalists, front_of, targets, plan=PLAN, progress=lambda _what, done, total: steps.append((done, total))
     )
-    device, reason = device_of(replace(table, device="android"))
-    assert device is None
-    assert "phone" in reason
-    assert not list(tmp_path.iterdir())
+    assert found.front == finalists[-3:]
+    assert all(first is None and second is not None for first, second in found.measured.values())
+    assert steps[-1] == (3, 3)
+    with pytest.raises(BudgetError) as raised:
+        confirm_front(finalists, front_of, [targets[0], LatencyTarget(table, 0.01, FakeDevice())], plan=PLAN)
+    assert raised.value.smallest == (min(ms for _, ms in measured(table, finalists)),)
+
+
+def measured(table: LatencyTable, finalists: list[Member]) -> list[tuple[Genotype, float]]:
+    """Return each network with its milliseconds on the fake device."""
+    genotypes = [member.genotype for member in finalists]
+    models = measure_genotypes(FakeDevice(), table.spec, genotypes, PLAN).models
+    return list(zip(genotypes, (model.ms for model in models), strict=True))

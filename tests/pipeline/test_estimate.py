@@ -20,7 +20,8 @@ from cars_hw.errors import InputError
 from cars_hw.latency import LatencyTable
 from cars_hw.pipeline import search as searching
 from cars_hw.pipeline.estimate import Estimate, Part, estimate
-from cars_hw.pipeline.plan import Budget, DataSource, SearchPlan
+from cars_hw.pipeline.latency_target import LatencyTarget
+from cars_hw.pipeline.plan import DataSource, SearchPlan
 from cars_hw.pipeline.search import run_search
 from cars_hw.space.genotype import Genotype
 from cars_hw.training.shared_weights import SuperNetWeights
@@ -33,7 +34,7 @@ def test_what_is_counted_is_what_a_search_does(
     evolution = EvolutionSettings(4, epochs=5, warmup_epochs=1, epochs_per_generation=2, protection=protection)  # type: ignore[arg-type]
     training = SharedTraining(batch_size=16, architectures=2, evaluation_images=20, threads=1)
     preset = replace(PRESETS["quick"], evolution=evolution, training=training)
-    plan = SearchPlan(DataSource(str(images)), table.spec, preset, (Budget(table, None),))
+    plan = SearchPlan(DataSource(str(images)), table.spec, preset, (LatencyTarget(table),))
     counted = {part.name: part.times for part in estimate(plan).parts}
     done = {"steps": 0, "subset": 0, "full": 0}
 
@@ -99,7 +100,7 @@ def test_too_little_memory_is_said_before_the_search_with_what_to_lower(
     monkeypatch.setattr(searching, "SuperNetWeights", built)
     training = SharedTraining(batch_size=16, evaluation_batch=20)
     plan = SearchPlan(
-        DataSource(str(images)), table.spec, replace(PRESETS["quick"], training=training), (Budget(table, None),)
+        DataSource(str(images)), table.spec, replace(PRESETS["quick"], training=training), (LatencyTarget(table),)
     )
     with pytest.raises(InputError, match="batches of 16 images and judging 20 at a time; lower --batch-size"):
         run_search(plan, tmp_path / "run")

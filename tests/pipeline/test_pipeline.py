@@ -27,7 +27,8 @@ from cars_hw.export.card import ModelCard, card_path
 from cars_hw.latency import LatencyTable, Predictor, fastest_genotype, measure_genotypes
 from cars_hw.measurement.schedule import measure
 from cars_hw.pipeline.export import export_run
-from cars_hw.pipeline.plan import Budget, DataSource, SearchPlan
+from cars_hw.pipeline.latency_target import LatencyTarget
+from cars_hw.pipeline.plan import DataSource, SearchPlan
 from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder
 from cars_hw.pipeline.search import run_search
 from cars_hw.pipeline.train import choose, load_trained, train_run
@@ -55,23 +56,23 @@ def median_budget(table: LatencyTable) -> float:
 
 
 def make_plan(table: LatencyTable, data: DataSource, limit: float | None = None, seed: int = 0) -> SearchPlan:
-    return SearchPlan(data, table.spec, SMALL, (Budget(table, limit or median_budget(table)),), seed=seed)
+    return SearchPlan(data, table.spec, SMALL, (LatencyTarget(table, limit or median_budget(table)),), seed=seed)
 
 
 def test_from_a_search_to_verified_models_and_a_report(
     table: LatencyTable, tmp_path: Path, data: DataSource
 ) -> None:
     plan = make_plan(table, data)
-    limit = plan.budgets[0].limit_ms
+    limit = plan.targets[0].limit_ms
     assert limit is not None
     run = run_search(plan, tmp_path / "run")
     front = run.front()
     assert [network.name for network in front] == [f"net-{n:02d}" for n in range(1, len(front) + 1)]
     predictor = Predictor(table)
     for network in front:
-        promise = network.promises[0]
-        assert (promise.predicted_ms, promise.bound_ms) == tuple(predictor.predict(network.genotype))
-        assert promise.bound_ms <= limit
+        estimate = network.latency_estimates[0]
+        assert (estimate.predicted_ms, estimate.bound_ms) == tuple(predictor.predict(network.genotype))
+        assert estimate.bound_ms <= limit
     trained = train_run(run, data=data, top=2, jobs=1)
     assert [network.name for network in trained] == [network.name for network in choose(front, 2)]
     exported = export_run(run, data=data, formats=["onnx"])
@@ -123,7 +124,7 @@ def test_a_table_of_int8_is_for_int8_models(table: LatencyTable, tmp_path: Path,
     assert plan.shipped_precision == "int8"
     run = run_search(plan, tmp_path / "run")
     assert run.configuration["precision"] == "int8"
-    assert all(network.promises[0].precision == "int8" for network in run.front())
+    assert all(network.latency_estimates[0].precision == "int8" for network in run.front())
     with pytest.raises(TableError, match="for precision int8, not fp32"):
         replace(plan, precision="fp32")
 
@@ -132,25 +133,26 @@ def test_the_front_is_held_against_the_device_and_written_down(
     table: LatencyTable, tmp_path: Path, data: DataSource
 ) -> None:
     plan = make_plan(table, data)
-    limit = plan.budgets[0].limit_ms
+    limit = plan.targets[0].limit_ms
     assert limit is not None
     predicted = run_search(plan, tmp_path / "predicted").front()
-    assert all(network.promises[0].measured_ms is None for network in predicted)
+    assert all(network.latency_estimates[0].measured_ms is None for network in predicted)
     # The device has become slower than its table, just so that a part of the front is too slow.
-    fastest, slowest = predicted[0].promises[0].predicted_ms, predicted[-1].promises[0].predicted_ms
+    fastest, slowest = (predicted[place].latency_estimates[0].predicted_ms for place in (0, -1))
     device = FakeDevice(speed=math.sqrt(fastest * slowest) / limit)
-    run = run_search(plan, tmp_path / "run", devices=[device], measure_plan=MeasurePlan(sessions=1))
+    plan = replace(plan, targets=(replace(plan.targets[0], device=device),))
+    run = run_search(plan, tmp_path / "run", measure_plan=MeasurePlan(sessions=1))
     front, rejected = run.front(), run.rejected()
     assert front
     assert rejected
-    assert not any(network.promises[0].broken for network in front)
-    assert all(network.promises[0].broken for network in rejected)
+    assert not any(network.latency_estimates[0].over_limit for network in front)
+    assert all(network.latency_estimates[0].over_limit for network in rejected)
     assert {network.genotype for network in predicted} <= {network.genotype for network in front + rejected}
     for network in front + rejected:
-        (promise,) = network.promises
-        assert promise.asked_ms == limit
+        (estimate,) = network.latency_estimates
+        assert estimate.limit_ms == limit
         (measured,) = measure_genotypes(device, table.spec, [network.genotype], MeasurePlan(sessions=1)).models
-        assert promise.measured_ms == measured.ms
+        assert estimate.measured_ms == measured.ms
     page = write_report(run).read_text()
     assert f"<p>{len(rejected)} more networks were predicted to keep to the budget" in page
     assert [network.name for network in rejected] == [f"rejected-{n:02d}" for n in range(1, len(rejected) + 1)]
@@ -202,7 +204,7 @@ def test_an_impossible_budget_names_the_smallest_latency(
     run_search(make_plan(table, data, least * 1.01), tmp_path / "run")
     front = RunFolder.open(tmp_path / "run").front()
     assert front
-    assert all(network.promises[0].bound_ms <= least * 1.01 for network in front)
+    assert all(network.latency_estimates[0].bound_ms <= least * 1.01 for network in front)
 
 
 def test_two_budgets_are_both_kept(table: LatencyTable, tmp_path: Path, data: DataSource) -> None:
@@ -218,14 +220,15 @@ def test_two_budgets_are_both_kept(table: LatencyTable, tmp_path: Path, data: Da
         data,
         table.spec,
         SMALL,
-        (Budget(table, limits[0]), Budget(other, limits[1])),
+        (LatencyTarget(table, limits[0]), LatencyTarget(other, limits[1])),
         costs=("parameters",),
     )
     front = run_search(plan, tmp_path / "run").front()
     assert front
     for network in front:
-        assert [promise.device for promise in network.promises] == ["fake", "other"]
-        assert all(promise.bound_ms <= limit for promise, limit in zip(network.promises, limits, strict=True))
+        estimates = network.latency_estimates
+        assert [estimate.device for estimate in estimates] == ["fake", "other"]
+        assert all(estimate.bound_ms <= limit for estimate, limit in zip(estimates, limits, strict=True))
 
 
 def test_data_that_does_not_fit_the_network_is_refused_before_anything_is_written(

@@ -18,7 +18,8 @@ from cars_hw.data import load_data
 from cars_hw.errors import InputError, RunError
 from cars_hw.evolution.checkpoint import supernet_weights
 from cars_hw.latency import LatencyTable, Predictor
-from cars_hw.pipeline.plan import Budget, DataSource, SearchPlan, plan_of
+from cars_hw.pipeline.latency_target import LatencyTarget
+from cars_hw.pipeline.plan import DataSource, SearchPlan, plan_of
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.search import run_search, supernet_weights_of
 from cars_hw.report.page import write_report
@@ -41,8 +42,8 @@ def searched(
         training=SharedTraining(batch_size=16, evaluation_images=20, threads=1, crop_padding=0),
         recipe=Recipe(epochs=2, batch_size=16, learning_rate=0.05, crop_padding=0),
     )
-    budgets = (Budget(table, float(np.median(bounds))),)
-    plan = SearchPlan(DataSource(str(images)), table.spec, preset, budgets)
+    targets = (LatencyTarget(table, float(np.median(bounds))),)
+    plan = SearchPlan(DataSource(str(images)), table.spec, preset, targets)
     return run_search(plan, tmp_path_factory.mktemp("ranked") / "run"), plan
 
 
@@ -55,7 +56,7 @@ def test_a_sample_is_trained_alone_and_held_against_its_shared_accuracies(
     drawn = [one for one in ranking.networks if one.drawn]
     front = {network.name: network for network in run.front()}
     assert len(drawn) == 6 - min(3, len(front))
-    predictor, limit = Predictor(plan.budgets[0].table), plan.budgets[0].limit_ms
+    predictor, limit = Predictor(plan.targets[0].table), plan.targets[0].limit_ms
     assert limit is not None
     assert all(predictor.bound(one.genotype) <= limit for one in drawn)
     assert len({one.genotype.key() for one in ranking.networks}) == 6
@@ -116,9 +117,9 @@ def test_the_plan_of_a_run_is_that_which_it_was_searched_by(searched: tuple[RunF
     again = plan_of(run, plan.data)
     # What the tables said then is written down.
     assert again.precision == plan.shipped_precision
-    assert replace(again, preset=plan.preset, budgets=plan.budgets, precision=None) == plan
+    assert replace(again, preset=plan.preset, targets=plan.targets, precision=None) == plan
     assert replace(again.preset, summary=plan.preset.summary) == plan.preset
-    assert [budget.limit_ms for budget in again.budgets] == [budget.limit_ms for budget in plan.budgets]
+    assert [target.limit_ms for target in again.targets] == [target.limit_ms for target in plan.targets]
 
 
 def test_tau_by_hand() -> None:

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from cars_hw.errors import RunError
-from cars_hw.pipeline.run_folder import FrontNetwork, Promise, RunFolder, TrainedNetwork
+from cars_hw.pipeline.latency_target import LatencyEstimate
+from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder, TrainedNetwork
 from cars_hw.space.zoo import zoo
 
 GENOTYPE = zoo()["CARS_A"].genotype
-NETWORK = FrontNetwork("net-01", GENOTYPE, 0.875, 1234, 5678, (Promise("ort", 0.1, 0.2, 0.3),))
-CONFIGURATION = {"seed": 0, "evolution": {"population": 4, "rates": {"node": 0.5}}, "budgets": []}
+NETWORK = FrontNetwork("net-01", GENOTYPE, 0.875, 1234, 5678, (LatencyEstimate("ort", 0.1, 0.2, 0.3),))
+CONFIGURATION = {"seed": 0, "evolution": {"population": 4, "rates": {"node": 0.5}}, "targets": []}
 
 
 def test_front_and_trained_networks_round_trip(tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from cars_hw.data import load_data
 from cars_hw.errors import InputError, RunError
 from cars_hw.evolution.strategies import STRATEGIES
 from cars_hw.latency import LatencyTable, Predictor
-from cars_hw.pipeline.plan import Budget, DataSource, SearchPlan, plan_of
+from cars_hw.pipeline.latency_target import LatencyTarget
+from cars_hw.pipeline.plan import DataSource, SearchPlan, plan_of
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.search import run_search, supernet_weights_of
 from cars_hw.space.search_space import SearchSpace
@@ -38,7 +39,7 @@ def searched(
         training=SharedTraining(batch_size=64, evaluation_images=20, threads=1, crop_padding=0),
         recipe=Recipe(epochs=1, batch_size=64, learning_rate=0.05, crop_padding=0),
     )
-    plan = SearchPlan(DataSource(str(images)), table.spec, preset, (Budget(table),), seed=3)
+    plan = SearchPlan(DataSource(str(images)), table.spec, preset, (LatencyTarget(table),), seed=3)
     return run_search(plan, tmp_path_factory.mktemp("compared") / "run"), plan
 
 
@@ -50,7 +51,7 @@ def test_each_strategy_searches_with_the_run_s_budget(searched: tuple[RunFolder,
     assert comparison.seeds == [3, 4]
     assert len(comparison.trials) == 4
     assert {trial.evaluated for trial in comparison.trials} == {comparison.trials[0].evaluated}
-    predictor = Predictor(plan.budgets[0].table)
+    predictor = Predictor(plan.targets[0].table)
     for trial in comparison.trials:
         folder = RunFolder.open(run.path / "baselines" / f"{trial.strategy}-{trial.seed}")
         wanted = STRATEGIES[trial.strategy].changed(plan.preset.evolution)
@@ -58,7 +59,7 @@ def test_each_strategy_searches_with_the_run_s_budget(searched: tuple[RunFolder,
         assert folder.configuration["evolution"]["uniform_draws"] == wanted.uniform_draws
         assert folder.configuration["seed"] == trial.seed
         assert len(trial.generations) == len(folder.history()) == 2
-        assert folder.configuration["budgets"] == run.configuration["budgets"]
+        assert folder.configuration["targets"] == run.configuration["targets"]
         assert [one.costs for one in trial.networks] == [
             (predictor.predict(one.genotype).ms,) for one in trial.networks
         ]

@@ -15,7 +15,8 @@ from cars_hw.devices import Measurement, Sample
 from cars_hw.export.card import ModelCard, Preprocessing
 from cars_hw.latency import CalibrationNetwork, Coefficients, LatencyTable, Predictor, spec_keys
 from cars_hw.nn.cost import network_cost
-from cars_hw.pipeline.run_folder import FrontNetwork, Promise, RunFolder, TrainedNetwork
+from cars_hw.pipeline.latency_target import LatencyTarget
+from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder, TrainedNetwork
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
@@ -82,12 +83,11 @@ ABOUT = {"created": "2000-01-02T03:04:05+00:00", "versions": {"python": "3.11.0"
 
 def configuration(table: LatencyTable, limit: float | None, data: str) -> dict[str, Any]:
     preset = PRESETS["quick"]
-    budget = {"device": table.device, "limit_ms": limit, "profiled": table.created, "precision": "fp32"}
     return {
         "data": data,
         "seed": 0,
         "network": SPEC.to_dict(),
-        "budgets": [budget],
+        "targets": [LatencyTarget(table, limit).record()],
         "precision": "fp32",
         "costs": [],
         "proxy": False,
@@ -100,13 +100,13 @@ def configuration(table: LatencyTable, limit: float | None, data: str) -> dict[s
 
 
 def network(table: LatencyTable, genotype: Genotype, index: int, limit: float | None) -> FrontNetwork:
-    ms, bound_ms = Predictor(table).predict(genotype)
     cost = network_cost(SPEC, genotype)
     # The sixth was struck: it took longer than it may.
-    taken = 2 * (limit or 1.0) if index == 5 else 1.01 * ms
-    promise = Promise(table.device, ms, bound_ms, limit, taken)
+    target = LatencyTarget(table, limit)
+    taken = 2 * (limit or 1.0) if index == 5 else 1.01 * target.estimate(genotype).predicted_ms
+    estimate = target.estimate(genotype, taken)
     return FrontNetwork(
-        f"net-{index + 1:02d}", genotype, 0.7 + 0.02 * index, cost.parameters, cost.multiply_adds, (promise,)
+        f"net-{index + 1:02d}", genotype, 0.7 + 0.02 * index, cost.parameters, cost.multiply_adds, (estimate,)
     )
 
 
@@ -127,7 +127,7 @@ def generation(table: LatencyTable, number: int, genotypes: list[Genotype]) -> d
 def finish(run: RunFolder, chosen: FrontNetwork, index: int, limit: float | None) -> list[dict[str, Any]]:
     """Train, export and measure ``chosen``, or rather write what these steps write."""
     accuracy = 0.8 + 0.02 * index
-    (promise,) = chosen.promises
+    (estimate,) = chosen.latency_estimates
     settings = run.configuration["recipe"]
     run.write_trained(TrainedNetwork(chosen.name, chosen.genotype, accuracy, 0.5, settings, 0))
     preprocessing = Preprocessing((0.5,), (0.25,), (8, 8))
@@ -140,16 +140,17 @@ def finish(run: RunFolder, chosen: FrontNetwork, index: int, limit: float | None
             chosen.genotype, SPEC, preprocessing, ("a", "b", "c"), 1e-6, {"onnx": "1.0"}, precision, accuracy
         )
         card.write(model.with_name(f"{model.name}.json"))
-        known = {"predicted_ms": promise.predicted_ms, "bound_ms": promise.bound_ms, "asked_ms": limit}
+        known = {"predicted_ms": estimate.predicted_ms, "bound_ms": estimate.bound_ms, "limit_ms": limit}
         rows.append(
             {
                 "name": chosen.name + suffix,
-                "device": promise.device,
+                "device": estimate.device,
                 "precision": precision,
+                "threads": 1,
                 "accuracy": accuracy - (0.01 if suffix else 0.0),
                 "parameters": chosen.parameters,
                 **(known if not suffix else dict.fromkeys(known)),
-                "measured_ms": 1.02 * promise.predicted_ms * (2 if suffix else 1),
+                "measured_ms": 1.02 * estimate.predicted_ms * (2 if suffix else 1),
                 "spread": 0.01,
                 "drift": 0.013,
                 "deviation": None if suffix else 0.02,

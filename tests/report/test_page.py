@@ -158,7 +158,7 @@ def test_the_population_is_drawn_over_every_cost_of_the_search(run: RunFolder) -
     # Without a table the first count is the first plot.
     counted = replace(
         several,
-        budgets=(),
+        targets=(),
         history=report_data.history,
         configuration={**report_data.configuration, "costs": costs[:1]},
     )

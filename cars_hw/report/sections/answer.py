@@ -43,7 +43,7 @@ def choices(rows: Iterable[Row]) -> list[Row]:
 
 def _best(report_data: ReportData, row: Row) -> Html:
     model = report_data.model(row["name"], row["device"])
-    candidate, asked = report_data.candidate(row["name"]), row["asked_ms"]
+    candidate, asked = report_data.candidate(row["name"]), row["limit_ms"]
     budget = f"budget {milliseconds(asked)}: kept" if asked is not None else "no budget was asked for"
     statement = tag(
         "p",
@@ -78,7 +78,7 @@ def tile(name: str, value: str, note: str = "") -> Html:
 
 def _choices(report_data: ReportData) -> Html:
     devices = dict.fromkeys(
-        [*(budget.device for budget in report_data.budgets), *(row["device"] for row in report_data.verified)]
+        [*(target.device for target in report_data.targets), *(row["device"] for row in report_data.verified)]
     )
     parts = [tag("h3", "Which model for which latency")]
     for device in devices:

@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from cars_hw.formatting import milliseconds, percent
-from cars_hw.report.data import Budget, ReportData
+from cars_hw.report.data import ReportData, RunTarget
 from cars_hw.report.markup import Html, join, tag
 
 
 def section(report_data: ReportData) -> Html:
     """Return what was searched, a part for each measured device, and the versions."""
-    blocks = [_block("Search", _search(report_data)), *(_device(budget) for budget in report_data.budgets)]
+    blocks = [_block("Search", _search(report_data)), *(_device(target) for target in report_data.targets)]
     versions = [*report_data.about.get("versions", {}).items(), *_export_versions(report_data)]
     blocks.append(_block("Versions", versions))
     return tag("div", *blocks, class_="blocks")
@@ -46,10 +46,11 @@ def _search(report_data: ReportData) -> list[tuple[str, str]]:
     return lines
 
 
-def _device(budget: Budget) -> Html:
-    table, predictor = budget.table, budget.predictor
-    if table is None or predictor is None:
-        return _block(f"Latency on {budget.device}", [("table", budget.problem)])
+def _device(run_target: RunTarget) -> Html:
+    target = run_target.target
+    if target is None:
+        return _block(f"Latency on {run_target.device}", [("table", run_target.problem)])
+    table, predictor = target.table, target.predictor
     conditions = table.conditions
     lines = [("profiled", table.created)]
     lines += [
@@ -77,7 +78,7 @@ def _device(budget: Budget) -> Html:
     if table.others is not None:
         lines.append(("other processes", f"{table.others:.2f} cores busy"))
     lines += [("not to be trusted", reason) for reason in table.quality_warnings()]
-    return _block(f"Latency on {budget.device}", lines)
+    return _block(f"Latency on {run_target.device}", lines)
 
 
 def _export_versions(report_data: ReportData) -> list[tuple[str, str]]:

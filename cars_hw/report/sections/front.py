@@ -34,7 +34,7 @@ def mark_of(candidate: Candidate, cost: Cost) -> charts.Mark:
     return charts.Mark(
         candidate.name,
         cost.of(candidate),
-        candidate.promises[cost.index].bound_ms if cost.unit == "ms" else None,
+        candidate.latency_estimates[cost.index].bound_ms if cost.unit == "ms" else None,
         None if shared is None else 100 * shared,
         None if trained is None else 100 * trained.accuracy,
         candidate.name.removeprefix("net-"),
@@ -74,7 +74,7 @@ def _sign(kind: str, meaning: str) -> Html:
 
 
 def _details(report_data: ReportData) -> Html:
-    devices = [budget.device for budget in report_data.budgets]
+    devices = [target.device for target in report_data.targets]
     columns = ["network", "test accuracy", "shared accuracy", "parameters", "multiply-adds"]
     for device in devices:
         columns += [f"predicted, {device}", "upper bound", "measured"]
@@ -87,8 +87,8 @@ def _details(report_data: ReportData) -> Html:
             millions(candidate.parameters),
             millions(candidate.multiply_adds),
         ]
-        for promise in candidate.promises:
-            row += map(milliseconds, (promise.predicted_ms, promise.bound_ms, promise.measured_ms))
+        for estimate in candidate.latency_estimates:
+            row += map(milliseconds, (estimate.predicted_ms, estimate.bound_ms, estimate.measured_ms))
         rows.append(row)
     note = (
         f"{UNKNOWN} is what was not trained or not measured. The latency here was measured when the search ended, "
@@ -113,12 +113,12 @@ def _rejected(report_data: ReportData) -> Html:
     rows = [
         [
             network.name,
-            promise.device,
-            *map(milliseconds, (promise.bound_ms, promise.measured_ms, promise.asked_ms)),
+            estimate.device,
+            *map(milliseconds, (estimate.bound_ms, estimate.measured_ms, estimate.limit_ms)),
         ]
         for network in report_data.rejected
-        for promise in network.promises
-        if promise.broken
+        for estimate in network.latency_estimates
+        if estimate.over_limit
     ]
     figures = table(("network", "device", "upper bound", "measured", "budget"), rows, "Networks that were replaced")
     return join([sentence, tag("details", tag("summary", "What was replaced"), figures)])

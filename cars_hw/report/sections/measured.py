@@ -15,7 +15,7 @@ Row = Mapping[str, Any]
 
 def section(report_data: ReportData) -> Html:
     """Return predicted against measured for every device with a table, and all models that were measured."""
-    plots = [_plot(report_data, index) for index, _ in enumerate(report_data.budgets)]
+    plots = [_plot(report_data, index) for index, _ in enumerate(report_data.targets)]
     figures = _figures(report_data.verified) if report_data.verified else Html("")
     if not any(plots) and not figures:
         return tag("p", "Nothing has been measured yet.")
@@ -23,15 +23,15 @@ def section(report_data: ReportData) -> Html:
 
 
 def _plot(report_data: ReportData, index: int) -> Html:
-    device = report_data.budgets[index].device
+    device = report_data.targets[index].device
     points, errors = [], []
     for candidate in report_data.candidates:
-        promise = candidate.promises[index]
-        if promise.measured_ms is not None:
+        estimate = candidate.latency_estimates[index]
+        if estimate.measured_ms is not None:
             points.append(
-                _point(candidate.name, promise.predicted_ms, promise.measured_ms, "ring", "when the search ended")
+                _point(candidate.name, estimate.predicted_ms, estimate.measured_ms, "ring", "when the search ended")
             )
-            errors.append(promise.measured_ms / promise.predicted_ms - 1)
+            errors.append(estimate.measured_ms / estimate.predicted_ms - 1)
     for row in report_data.verified:
         if row["device"] == device and row["predicted_ms"] is not None:
             points.append(
@@ -63,8 +63,8 @@ def _figures(verified: Sequence[Row]) -> Html:
         over = row["within_budget"] is False
         budget = (
             UNKNOWN
-            if row["asked_ms"] is None
-            else f"{milliseconds(row['asked_ms'])} {'missed' if over else 'kept'}"
+            if row["limit_ms"] is None
+            else f"{milliseconds(row['limit_ms'])} {'missed' if over else 'kept'}"
         )
         rows.append(
             [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cars_hw.formatting import UNKNOWN, figure, millions, milliseconds, percent, size
 from cars_hw.report.bars import by_operation, by_place, draw_bars, legend
 from cars_hw.report.cells import draw_cell
-from cars_hw.report.data import Budget, Candidate, ReportData
+from cars_hw.report.data import Candidate, ReportData, RunTarget
 from cars_hw.report.markup import Html, join, table, tag
 from cars_hw.report.sections.answer import file_link, tile
 from cars_hw.report.sections.front import line_of
@@ -50,7 +50,7 @@ def _network(report_data: ReportData, candidate: Candidate) -> Html:
         "k-1 is the output of the cell before, k-2 that of the one before it. A circle is a node, the sum of its "
         "edges. In the reduction cell, operations on k-1 and k-2 halve the image."
     )
-    latencies = [_latency(candidate, budget) for budget in report_data.budgets]
+    latencies = [_latency(candidate, target) for target in report_data.targets]
     return tag(
         "section",
         tag("h3", name, id=f"{name}-title"),
@@ -80,10 +80,10 @@ def _figures(candidate: Candidate) -> Html:
     else:
         note = "under shared weights; not trained"
         tiles.append(tile("accuracy, validation images", percent(candidate.shared_accuracy), note))
-    for promise in candidate.promises:
-        asked = f", budget {milliseconds(promise.asked_ms)}" if promise.asked_ms is not None else ""
-        note = f"at most {milliseconds(promise.bound_ms)}{asked}"
-        tiles.append(tile(f"predicted on {promise.device}", milliseconds(promise.predicted_ms), note))
+    for estimate in candidate.latency_estimates:
+        budget = f", budget {milliseconds(estimate.limit_ms)}" if estimate.limit_ms is not None else ""
+        note = f"at most {milliseconds(estimate.bound_ms)}{budget}"
+        tiles.append(tile(f"predicted on {estimate.device}", milliseconds(estimate.predicted_ms), note))
     for row in candidate.measured:
         if row["name"] == candidate.name:
             off = f"{_off(row['deviation'])} than predicted" if row["deviation"] is not None else ""
@@ -113,16 +113,17 @@ def _files(candidate: Candidate) -> Html:
     return join([tag("h4", "Its files"), table(columns, rows, f"Files of {candidate.name}")])
 
 
-def _latency(candidate: Candidate, budget: Budget) -> Html:
-    title = tag("h4", f"Where its latency goes on {budget.device}")
-    if budget.predictor is None:
-        return join([title, tag("p", f"Not known: {budget.problem}.")])
-    parts = budget.predictor.parts(candidate.genotype)
-    made = budget.predictor.composition(candidate.genotype)
-    places = by_place(parts, budget.predictor.spec, made.intercept_ms)
+def _latency(candidate: Candidate, run_target: RunTarget) -> Html:
+    title = tag("h4", f"Where its latency goes on {run_target.device}")
+    if run_target.target is None:
+        return join([title, tag("p", f"Not known: {run_target.problem}.")])
+    predictor = run_target.target.predictor
+    parts = predictor.parts(candidate.genotype)
+    made = predictor.composition(candidate.genotype)
+    places = by_place(parts, predictor.spec, made.intercept_ms)
     operations = by_operation(parts, made.intercept_ms)
-    by_cell = f"Latency of {candidate.name} on {budget.device} by cell"
-    by_kind = f"Latency of {candidate.name} on {budget.device} by operation"
+    by_cell = f"Latency of {candidate.name} on {run_target.device} by cell"
+    by_kind = f"Latency of {candidate.name} on {run_target.device} by operation"
     words = (
         f"The bars add up to the predicted {milliseconds(made.ms)}. The operations, each measured by itself, take "
         f"{milliseconds(made.isolated_ms)} together; inside a network, where nothing is converted between them, "

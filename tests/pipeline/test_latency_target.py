@@ -1,0 +1,193 @@
+"""The latency target: one class from the command line to the report, with precision and threads."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import pkgutil
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import cars_hw
+from cars_hw.devices import FakeDevice, Measurement
+from cars_hw.errors import InputError, TableError
+from cars_hw.latency import Coefficients, LatencyTable, genotype_keys
+from cars_hw.pipeline.latency_target import LatencyEstimate, LatencyTarget, target_for_models
+from cars_hw.pipeline.run_folder import RunFolder
+from cars_hw.space.zoo import zoo
+
+GENOTYPE = zoo()["CARS_A"].genotype
+
+
+class Threaded(FakeDevice):
+    """The fake device, on another number of threads."""
+
+    def __init__(self, threads: int) -> None:
+        super().__init__()
+        self._threads = threads
+
+    def conditions(self) -> dict[str, Any]:
+        return {**super().conditions(), "threads": self._threads}
+
+
+@pytest.fixture
+def known(table: LatencyTable) -> LatencyTable:
+    """A table whose every operation takes 0.25 ms, and whose predictor is 2 x + 0.5 ms with a margin of 10%."""
+    entry = Measurement(0.75, (), 0.0)
+    return replace(
+        table,
+        overhead=Measurement(0.5, (), 0.0),
+        entries=dict.fromkeys(table.entries, entry),
+        predictor=Coefficients(2.0, 0.5, 0.0, residuals=(0.1,) * 20),
+        reference=None,
+    )
+
+
+def test_an_estimate_by_hand(known: LatencyTable) -> None:
+    operations = len(genotype_keys(known.spec, GENOTYPE))
+    predicted = 2.0 * 0.25 * operations + 0.5
+    target = LatencyTarget(replace(known, precision="int8", threads=4), limit_ms=predicted + 1)
+    estimate = target.estimate(GENOTYPE)
+    assert estimate == LatencyEstimate(
+        device="fake",
+        predicted_ms=pytest.approx(predicted),
+        bound_ms=pytest.approx(1.1 * predicted),
+        limit_ms=predicted + 1,
+        measured_ms=None,
+        precision="int8",
+        threads=4,
+    )
+    assert not estimate.over_limit
+    assert not target.estimate(GENOTYPE, predicted + 1).over_limit
+    assert target.estimate(GENOTYPE, predicted + 1.001).over_limit
+    assert not LatencyTarget(known).estimate(GENOTYPE, 1e9).over_limit
+
+
+def test_the_objective_is_the_prediction_limited_by_the_bound(known: LatencyTable) -> None:
+    predicted = 2.0 * 0.25 * len(genotype_keys(known.spec, GENOTYPE)) + 0.5
+    objective = LatencyTarget(known, limit_ms=1.05 * predicted).objective()
+    assert (objective.name, objective.unit, objective.limit) == ("latency on fake", "ms", 1.05 * predicted)
+    assert objective.value(GENOTYPE) == pytest.approx(predicted)
+    assert objective.upper(GENOTYPE) == pytest.approx(1.1 * predicted)
+    assert not objective.allows(GENOTYPE)
+    assert LatencyTarget(known).objective().allows(GENOTYPE)
+
+
+def test_a_limit_is_exceeded_by_more_than_the_limit(known: LatencyTable) -> None:
+    target = LatencyTarget(known, limit_ms=2.0)
+    assert [target.exceeded_by(ms) for ms in (1.9, 2.0, 2.1)] == [False, False, True]
+    assert not LatencyTarget(known).exceeded_by(1e9)
+
+
+@pytest.mark.parametrize("limit", [0.0, -1.0, float("nan")])
+def test_a_limit_is_positive(known: LatencyTable, limit: float) -> None:
+    with pytest.raises(InputError, match=re.escape(f"a latency limit must be positive, not {limit} ms")):
+        LatencyTarget(known, limit)
+
+
+def test_a_lower_level_gives_a_lower_bound(known: LatencyTable) -> None:
+    # Of 20 residuals the ninth holds at a level of 40%, and the twentieth at 95%.
+    assert known.predictor is not None
+    table = replace(known, predictor=replace(known.predictor, residuals=(0.0,) * 10 + (0.1,) * 10))
+    usual, low = LatencyTarget(table).estimate(GENOTYPE), LatencyTarget(table, level=0.4).estimate(GENOTYPE)
+    assert low.bound_ms == low.predicted_ms == usual.predicted_ms
+    assert usual.bound_ms == pytest.approx(1.1 * usual.predicted_ms)
+
+
+def test_the_predictor_is_built_once(table: LatencyTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = LatencyTarget(table)
+    assert target.predictor is target.predictor
+    monkeypatch.setattr("cars_hw.pipeline.latency_target.Predictor", None)
+    assert target.estimate(GENOTYPE).predicted_ms == target.objective().value(GENOTYPE)
+
+
+def test_a_device_of_another_name_or_number_of_threads_is_refused(table: LatencyTable) -> None:
+    assert LatencyTarget(table, device=Threaded(1)).device is not None
+    with pytest.raises(TableError, match=r"device fake with 1 threads?, .*fake with 64"):
+        LatencyTarget(table, device=Threaded(64))
+    with pytest.raises(TableError, match=r"device fake with 1 threads?, .*mine with 1"):
+        LatencyTarget(table, device=FakeDevice("mine"))
+    assert LatencyTarget(replace(table, threads=64), device=Threaded(64)).threads == 64
+
+
+def test_a_device_is_available_where_the_machine_is_the_table_s(table: LatencyTable) -> None:
+    device, reason = LatencyTarget(table).available_device()
+    assert device is not None
+    assert reason == ""
+    given = FakeDevice(speed=3.0)
+    assert LatencyTarget(table, device=given).available_device() == (given, "")
+    elsewhere = replace(table, conditions={**table.conditions, "processor": "something else"})
+    assert LatencyTarget(elsewhere).available_device() == (
+        None,
+        "processor is none, latencies are computed here, and something else in the table",
+    )
+    device, reason = LatencyTarget(replace(table, threads=2)).available_device()
+    assert device is None
+    assert "with 2 threads" in reason
+    device, reason = LatencyTarget(replace(table, device="android")).available_device()
+    assert device is None
+    assert "phone" in reason
+
+
+def test_models_find_the_first_target_of_their_format_and_precision(table: LatencyTable) -> None:
+    fp32, int8 = LatencyTarget(table, 1.0), LatencyTarget(replace(table, precision="int8"), 2.0)
+    phone = LatencyTarget(replace(table, device="android:serial"))
+    targets = (fp32, LatencyTarget(table, 3.0), int8, phone)
+    assert target_for_models(targets, "onnx", "fp32") is fp32
+    assert target_for_models(targets, "onnx", "int8") is int8
+    assert target_for_models(targets, "tflite", "fp32") is phone
+    assert target_for_models(targets, "tflite", "int8") is None
+    assert target_for_models([LatencyTarget(replace(table, device="mine"))], "onnx", "fp32") is None
+
+
+def test_a_run_keeps_its_targets(table: LatencyTable, tmp_path: Path) -> None:
+    targets = (LatencyTarget(table, 0.5), LatencyTarget(table, 0.25, level=0.9), LatencyTarget(table))
+    run = RunFolder.create(tmp_path / "run", {"targets": [target.record() for target in targets]}, {})
+    for index, target in enumerate(targets):
+        target.table.write(run.table_path(index))
+    assert RunFolder.open(tmp_path / "run").targets() == targets
+    assert run.configuration["targets"][1] == {
+        "device": "fake",
+        "limit_ms": 0.25,
+        "level": 0.9,
+        "profiled": table.created,
+        "precision": "fp32",
+        "threads": 1,
+    }
+
+
+def package_classes() -> Iterator[type]:
+    for module in pkgutil.walk_packages(cars_hw.__path__, "cars_hw."):
+        if not module.name.endswith("__main__"):
+            for _, found in inspect.getmembers(importlib.import_module(module.name), inspect.isclass):
+                if found.__module__ == module.name:
+                    yield found
+
+
+def test_a_limit_has_one_holder() -> None:
+    """Beside the target, only records of a run have a limit: estimates in front.json, rows in verified.json."""
+    names = {"limit_ms", "asked_ms", "budget", "budget_ms"}
+    holders = {
+        found.__qualname__
+        for found in package_classes()
+        if names & {*getattr(found, "_fields", ()), *getattr(found, "__annotations__", ())}
+    }
+    assert holders == {"LatencyTarget", "LatencyEstimate", "Verified"}
+    assert dataclasses.is_dataclass(LatencyTarget)
+
+
+def test_predictors_are_built_in_one_place() -> None:
+    """``latency.validation`` compares a predictor with its device, below the pipeline; all else asks the target."""
+    root = Path(cars_hw.__file__).parent
+    built = {
+        path.relative_to(root).as_posix()
+        for path in root.rglob("*.py")
+        if re.search(r"(?<!class )\bPredictor\(", path.read_text())
+    }
+    assert built == {"pipeline/latency_target.py", "latency/validation.py"}

@@ -1,0 +1,83 @@
+"""Exported models on the device: each is compared with the table of its precision and its number of threads."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cars_hw.config.measurement import MeasurePlan
+from cars_hw.devices import FakeDevice
+from cars_hw.errors import TableError
+from cars_hw.export.card import card_path
+from cars_hw.export.export import export_genotype
+from cars_hw.latency import LatencyTable
+from cars_hw.pipeline.latency_target import LatencyTarget
+from cars_hw.pipeline.run_folder import RunFolder
+from cars_hw.pipeline.verify import verify_run
+from cars_hw.space.zoo import zoo
+
+GENOTYPE = zoo()["CARS_A"].genotype
+PLAN = MeasurePlan(sessions=1)
+
+
+class Threaded(FakeDevice):
+    """The fake device, on another number of threads."""
+
+    def __init__(self, threads: int) -> None:
+        super().__init__()
+        self._threads = threads
+
+    def conditions(self) -> dict[str, Any]:
+        return {**super().conditions(), "threads": self._threads}
+
+
+@pytest.fixture
+def run(table: LatencyTable, tmp_path: Path) -> RunFolder:
+    """A run with an fp32 table on 1 thread and one on 2, an int8 table on 1, and a model of each precision."""
+    targets = [
+        LatencyTarget(table, 1e6),
+        LatencyTarget(replace(table, threads=2), 1e-6),
+        LatencyTarget(replace(table, precision="int8"), 2e6),
+    ]
+    run = RunFolder.create(tmp_path / "run", {"targets": [target.record() for target in targets]}, {})
+    for index, target in enumerate(targets):
+        target.table.write(run.table_path(index))
+    for suffix in ("", ".int8"):
+        name = f"net-01{suffix}"
+        (model,) = export_genotype(GENOTYPE, table.spec, run.path / "models", name=name, formats=["onnx"])
+        replace(model.card, precision="int8" if suffix else "fp32").write(card_path(model.path))
+    return run
+
+
+@pytest.mark.parametrize(
+    ("threads", "fp32", "int8"), [(1, (1e6, True), (2e6, True)), (2, (1e-6, False), (None, None))]
+)
+def test_a_model_is_compared_with_the_table_of_its_precision_and_threads(
+    run: RunFolder, table: LatencyTable, threads: int, fp32: tuple[float, bool], int8: tuple[float, bool]
+) -> None:
+    rows = verify_run(run, Threaded(threads), plan=PLAN)
+    assert [(row.precision, row.limit_ms, row.within_budget) for row in rows] == [("int8", *int8), ("fp32", *fp32)]
+    assert {row.threads for row in rows} == {threads}
+    estimate = LatencyTarget(table).estimate(GENOTYPE)
+    assert (rows[1].predicted_ms, rows[1].bound_ms) == (estimate.predicted_ms, estimate.bound_ms)
+    assert rows[1].deviation == rows[1].measured_ms / estimate.predicted_ms - 1
+    written = run.verified()[1]
+    assert (written["limit_ms"], written["threads"], written["within_budget"]) == (fp32[0], threads, fp32[1])
+
+
+def test_a_device_on_other_threads_than_its_tables_is_refused_before_it_is_measured(run: RunFolder) -> None:
+    with pytest.raises(TableError) as raised:
+        verify_run(run, Threaded(64), plan=PLAN)
+    assert str(raised.value) == (
+        "the run's tables of fake are for 1 or 2 threads, the device runs with 64, and their latencies cannot be "
+        "compared; measure with 1 or 2 threads, or search with a table that was profiled with 64"
+    )
+    assert run.verified() == []
+
+
+def test_a_device_without_a_table_is_measured_and_compared_with_nothing(run: RunFolder) -> None:
+    rows = verify_run(run, FakeDevice("another"), plan=PLAN)
+    assert [(row.predicted_ms, row.limit_ms, row.within_budget, row.drift) for row in rows] == [(None,) * 4] * 2
