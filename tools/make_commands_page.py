@@ -17,12 +17,17 @@ from typing import NamedTuple
 
 import click
 
+from cars_hw.cli.exit_codes import MEANINGS
+from cars_hw.cli.main import COMPLETION
 from cars_hw.cli.main import main as cars_hw
+from cars_hw.cli.verbosity import EVERYWHERE
 from cars_hw.config.files import write_text
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "reference" / "commands.md"
 REMAKE = ".venv/bin/python tools/make_commands_page.py"
 WIDTH = 120
+
+EXIT_CODES = "\n".join(f"| {code:d} | {meaning} |" for code, meaning in MEANINGS.items())
 
 INTRODUCTION = f"""# Every command and every option
 
@@ -32,9 +37,24 @@ command or an option it is made again by `{REMAKE}`; a test fails as long as it 
 What is in square brackets at the end of an option is what holds without it, or what its value must be.
 `[default: 0; x>=0]` is 0 without the option, and nothing below 0 is taken; `[--network's]` and `[the preset's]`
 are the setting of what that option names. RUN is a run's folder, as `cars-hw search --out` made it; TABLE a
-latency table, as `cars-hw profile --out` made it. A mistake ends in one line on standard error: exit code 2 for
-a command line that cannot be, 1 for what cannot be done, and 0 is success. Tables and JSON go to standard
-output, progress and warnings to standard error.
+latency table, as `cars-hw profile --out` made it. Tables and JSON go to standard output, progress and warnings to
+standard error. `--verbose` and `--quiet` can also be written after the command.
+
+## Exit codes
+
+| code | meaning |
+|---|---|
+{EXIT_CODES}
+
+An error is one line on standard error: what happened, and what to do next.
+
+## Completion
+
+`{COMPLETION}` switches on the completion of commands, options, devices, networks,
+presets, recipes and genotypes in bash; `~/.bashrc` is the place for it. In zsh and fish write `zsh_source` or
+`fish_source` in place of `bash_source`.
+
+## Commands
 """
 
 
@@ -51,8 +71,10 @@ class Documented(NamedTuple):
 
     @property
     def options(self) -> list[click.Option]:
-        """Return its own options, in the order of its help."""
-        return [parameter for parameter in self.command.params if isinstance(parameter, click.Option)]
+        """Return its own options, in the order of its help; those of every command stand at ``cars-hw``."""
+        everywhere = () if isinstance(self.command, click.Group) else EVERYWHERE
+        options = [parameter for parameter in self.command.params if isinstance(parameter, click.Option)]
+        return [option for option in options if option.name not in everywhere]
 
 
 def documented(command: click.Command = cars_hw, path: str = "cars-hw") -> Iterator[Documented]:
@@ -81,7 +103,7 @@ def section(one: Documented) -> str:
     """Return what the page says of one command."""
     # What a usage line leaves out, the command's own name, is its heading.
     arguments = " ".join(one.command.collect_usage_pieces(one.context))
-    parts = [f"## {one.path}", f"Usage: `{one.path} {arguments}`", *paragraphs(one.command.help or "")]
+    parts = [f"### {one.path}", f"Usage: `{one.path} {arguments}`", *paragraphs(one.command.help or "")]
     if one.options:
         parts.append("\n".join(option_line(option, one.context) for option in one.options))
     return "\n\n".join(parts) + "\n"

@@ -67,7 +67,7 @@ def command(
     on: str,
     as_json: bool,
 ) -> None:
-    """Is it better than random search? Search by other strategies at equal budget, and compare the trained fronts.
+    """Compare the search with other strategies at equal cost.
 
     Each strategy has the run's epochs, generations, numbers of architectures and latency budgets, and each of its
     fronts is trained alone, from scratch: accuracies under shared weights decide nothing. The hypervolume, of error

@@ -1,4 +1,4 @@
-"""``cars-hw run``."""
+"""``cars-hw classify``."""
 
 from __future__ import annotations
 
@@ -9,20 +9,24 @@ import click
 from cars_hw.cli.options import FILE, json_option, percent, print_json, print_table
 
 
-@click.command("run")
-@click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="How many classes to name.")
+@click.command("classify")
+@click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Classes to list for each image.")
 @json_option
 @click.argument("model", type=FILE)
-@click.argument("image", type=FILE)
-def command(model: Path, image: Path, top: int, as_json: bool) -> None:
-    """Classify the file IMAGE with the exported MODEL and the card that lies beside it.
+@click.argument("images", metavar="IMAGE...", type=FILE, nargs=-1, required=True)
+def command(model: Path, images: tuple[Path, ...], top: int, as_json: bool) -> None:
+    """Classify images with an exported model.
 
-    The card says to what size the image is brought, how it is normalised, and what the classes are called.
+    MODEL is a file that `cars-hw export` wrote. The JSON file beside it, the model's card, says how an IMAGE file
+    is resized and normalised, and has the names of the classes.
     """
-    from cars_hw.export.classify import classify
+    from cars_hw.export.classify import load_classifier
 
-    guesses = classify(model, image)[:top]
+    classes_of = load_classifier(model)
+    found = [(image, classes_of(image)[:top]) for image in images]
     if as_json:
-        print_json([guess._asdict() for guess in guesses])
+        records = [(str(image), [one._asdict() for one in classes]) for image, classes in found]
+        print_json([{"image": image, "classes": classes} for image, classes in records])
         return
-    print_table("", ("class", "probability"), [(guess.name, percent(guess.probability)) for guess in guesses])
+    rows = [(str(image), one.name, percent(one.probability)) for image, classes in found for one in classes]
+    print_table("", ("image", "class", "probability"), rows)

@@ -19,9 +19,10 @@ def command(
     genotypes: tuple[Named, ...],
     **network: Any,  # noqa: ANN401 -- the options of network_options
 ) -> None:
-    """Count parameters and multiply-adds, the auxiliary head left out.
+    """Count parameters and multiply-adds of genotypes.
 
-    Multiply-adds count convolutions and linear layers; one multiply-add is one.
+    The auxiliary head is left out. Multiply-adds are those of convolutions and linear layers; one multiply-add
+    counts as one.
     """
     spec = spec_of(**network)
     costs = [network_cost(spec, named.genotype) for named in genotypes]

@@ -10,9 +10,10 @@ from cars_hw.cli.options import json_option, print_json, print_table
 @click.command("devices")
 @json_option
 def command(as_json: bool) -> None:
-    """List what can be profiled here and now, and what is missing.
+    """List the devices that can be measured here.
 
-    Phones on the cable are connected to for a moment. The names are what --device takes.
+    For a device that cannot be measured the list says what is missing. The command connects to each phone on a USB
+    cable for a moment. --device takes the names.
     """
     from cars_hw.devices import available
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @click.group("experiment")
 def command() -> None:
-    """Repeat what the CARS paper claims: its tables, the small-model trap, accuracy against measured latency."""
+    """Repeat the experiments of the CARS paper."""
 
 
 @command.command("tables")

@@ -61,10 +61,11 @@ def command(
     as_json: bool,
     **network: Any,  # noqa: ANN401 -- the options of network_options
 ) -> None:
-    """Export the trained networks of a run, or a genotype with fresh weights.
+    """Export the trained networks of a run, or a genotype.
 
     Every model gets a JSON beside it that says what it is and how to feed it, and is written only if it computes
-    what the network computes. A genotype without a run is for measuring, or for training elsewhere.
+    what the network computes. A genotype without a run has fresh weights: it is for measuring, or for
+    training elsewhere.
     """
     from cars_hw.export.export import export_genotype
     from cars_hw.pipeline.export import export_run

@@ -19,6 +19,7 @@ from cars_hw.cli.options import (
     threads_option,
 )
 from cars_hw.cli.progress_bars import Bars
+from cars_hw.cli.verbosity import strict_option, warn_of_quality
 
 
 @click.command("measure")
@@ -34,6 +35,7 @@ from cars_hw.cli.progress_bars import Bars
     show_default=True,
     help="Freshly loaded models a network; the latency is the median over them.",
 )
+@strict_option
 @json_option
 @click.argument("genotypes", type=GENOTYPE, nargs=-1, required=True)
 def command(
@@ -44,11 +46,15 @@ def command(
     genotypes: tuple[Named, ...],
     **network: Any,  # noqa: ANN401 -- the options of network_options
 ) -> None:
-    """Measure whole networks on a device: the real thing, with fresh weights."""
+    """Measure whole networks on a device.
+
+    Each network has fresh weights: latency does not depend on them.
+    """
     spec = spec_of(**network)
     from cars_hw.config.measurement import MeasurePlan
     from cars_hw.devices import open_device
     from cars_hw.latency import measure_genotypes
+    from cars_hw.studies.measurement_noise import UNSTEADY
 
     device = open_device(device_name, threads)
     plan = MeasurePlan(sessions=sessions)
@@ -60,6 +66,12 @@ def command(
             plan,
             bars.update,
         ).models
+    for named, found in zip(genotypes, measured, strict=True):
+        if found.spread > UNSTEADY:
+            warn_of_quality(
+                f"{named.name}: repeated sessions differ by {percent(found.spread)}, more than "
+                f"{percent(UNSTEADY, 0)}; measure again when no other process uses the device"
+            )
     if as_json:
         print_json(
             [

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
+from cars_hw.cli.verbosity import warn_of_quality
 from cars_hw.config.units import parse_latency
 from cars_hw.errors import CarsHwError
 from cars_hw.space.genotype import Genotype
@@ -18,6 +19,7 @@ from cars_hw.space.zoo import resolve_genotype
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from cars_hw.config.measurement import MeasurePlan
     from cars_hw.latency import LatencyTable
     from cars_hw.pipeline.plan import DataSource
 
@@ -231,14 +233,20 @@ tensorboard_option = click.option(
 
 
 def warn_of_noise(table: LatencyTable, path: Path) -> None:
-    """Say on standard error why no promise can be made with ``table``, if there is a reason."""
+    """Warn that ``table`` is unreliable, if it is."""
     reasons = table.quality_warnings()
     if reasons:
-        click.echo(
-            f"Warning: {path} cannot be trusted: when it was made the machine was too noisy to promise anything: "
-            f"{'; '.join(reasons)}. Stop what runs beside, and profile again.",
-            err=True,
+        warn_of_quality(
+            f"{path} is unreliable: the machine was too noisy when it was made: {'; '.join(reasons)}. "
+            "Stop other processes, and profile again."
         )
+
+
+def warn_of_drift(device: str, drift: float | None, plan: MeasurePlan) -> None:
+    """Warn if the reference network takes longer or shorter than when the table was made: ``drift``, a fraction."""
+    if drift is not None and abs(drift) > plan.drift_tolerance:
+        changed = f"{percent(abs(drift))} {'slower' if drift > 0 else 'faster'}"
+        warn_of_quality(f"{device} is {changed} than when the table was made: the reference network shows it")
 
 
 def print_json(value: Any) -> None:  # noqa: ANN401 -- whatever json can hold

@@ -19,6 +19,7 @@ from cars_hw.cli.options import (
     print_table,
     warn_of_noise,
 )
+from cars_hw.cli.verbosity import strict_option
 
 if TYPE_CHECKING:
     from cars_hw.latency import Predictor
@@ -40,14 +41,16 @@ if TYPE_CHECKING:
     type=click.FloatRange(0, 1),
     help="Instead, print the latency to whose bound this share of random networks keeps: a budget for scripts.",
 )
+@strict_option
 @json_option
 @click.argument("genotypes", type=GENOTYPE, nargs=-1)
 def command(
     table_path: Path, level: float, quantile: float | None, as_json: bool, genotypes: tuple[Named, ...]
 ) -> None:
-    """Predict latencies from a table: the latency, its upper bound, and where the time goes.
+    """Predict latencies from a table.
 
-    Without a GENOTYPE, tell what can be had: the smallest latency of the space and how random networks lie.
+    For each GENOTYPE: the latency, its upper bound, and the share of each part of the network. Without a GENOTYPE:
+    the smallest latency of the search space, and the latencies of random networks.
     """
     import numpy as np
 

@@ -18,6 +18,7 @@ from cars_hw.cli.options import (
     warn_of_noise,
 )
 from cars_hw.cli.progress_bars import Bars
+from cars_hw.cli.verbosity import strict_option
 from cars_hw.config.units import format_latency
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
     "--resume", is_flag=True, help="Go on with a profile that was interrupted, after its last block of sessions."
 )
 @click.option("--overwrite", is_flag=True, help="Replace a table that is there.")
+@strict_option
 @json_option
 def command(
     device_names: tuple[str, ...],

@@ -9,6 +9,7 @@ from types import TracebackType
 
 import click
 
+from cars_hw.cli.verbosity import is_quiet, is_verbose
 from cars_hw.config.units import format_seconds
 
 SECONDS_BETWEEN_LINES = 15.0
@@ -18,7 +19,9 @@ MOST_BARS = 12
 
 
 def is_screen() -> bool:
-    """Tell whether standard error is a terminal that can move its cursor."""
+    """Tell whether progress is drawn: standard error can move its cursor, and shows no debug lines."""
+    if is_quiet() or is_verbose():
+        return False
     return sys.stderr.isatty() and os.environ.get("TERM", "").lower() not in ("", "dumb", "unknown")
 
 
@@ -26,7 +29,7 @@ class Bars:
     """A bar for each stage; a context manager whose :meth:`update` is a :data:`cars_hw.progress.Progress`."""
 
     def __init__(self) -> None:
-        self._bars: _RichBars | _Lines = _RichBars() if is_screen() else _Lines()
+        self._bars: _RichBars | _Lines = _RichBars() if is_screen() else _Lines(is_quiet())
 
     def __enter__(self) -> Bars:
         return self
@@ -80,7 +83,8 @@ class _RichBars:
 
 
 class _Lines:
-    def __init__(self) -> None:
+    def __init__(self, quiet: bool) -> None:
+        self._quiet = quiet
         self._started: dict[str, tuple[float, int]] = {}
         self._printed: dict[str, float] = {}
         self._finished: set[str] = set()
@@ -98,10 +102,11 @@ class _Lines:
         # What was done before, by a process that was killed, took no time of this one.
         if before < done < total:
             line += f", about {format_seconds((now - begun) * (total - done) / (done - before))} left"
-        click.echo(line, err=True)
+        self.log(line)
 
     def log(self, line: str) -> None:
-        click.echo(line, err=True)
+        if not self._quiet:
+            click.echo(line, err=True)
 
     def stop(self) -> None:
         pass

@@ -64,7 +64,7 @@ def command(
     on: str,
     as_json: bool,
 ) -> None:
-    """Is the SuperNet right? Hold accuracies under shared weights against accuracies trained alone.
+    """Compare the SuperNet's order with that of standalone trainings.
 
     A sample of architectures is trained from scratch, with the SuperNet's channels and cells and the search's data.
     Kendall's tau says how much the two orders have in common: 1 all, 0 nothing. What was trained already with the

@@ -12,9 +12,10 @@ from cars_hw.cli.options import FOLDER
 @click.command("report")
 @click.argument("run_path", metavar="RUN", type=FOLDER)
 def command(run_path: Path) -> None:
-    """Write one HTML page about a run: the front, the models, what was promised and what was measured.
+    """Write one HTML page about a run.
 
-    It is RUN/report.html, needs no other file and no network, and can be written again at any time.
+    It shows the front, the models, and the predicted and the measured latencies. The page is RUN/report.html; it
+    needs no other file and no network.
     """
     from cars_hw.pipeline.run_folder import RunFolder
     from cars_hw.report.page import write_report

@@ -8,6 +8,7 @@ from typing import Final
 import click
 
 from cars_hw.cli.options import FILE, json_option, print_json
+from cars_hw.cli.verbosity import note
 
 OFFICIAL: Final = (
     "https://storage.googleapis.com/tensorflow-nightly-public/prod/tensorflow/release/lite/tools/nightly/latest/"
@@ -18,13 +19,11 @@ OFFICIAL: Final = (
 
 @click.group("runner")
 def command() -> None:
-    """Say which benchmark_model runs models on phones.
+    """Choose the program that runs models on phones.
 
-    It is TensorFlow Lite's and LiteRT's own tool, built for the phone's processor. Where it comes from, the first
-    that there is: the one stored by the commands below; /data/local/tmp/benchmark_model on the phone. cars-hw
-    fetches nothing unasked.
-
-    TensorFlow's own build for arm64 phones, made every night, is what `fetch` fetches if no other address is named.
+    The program is benchmark_model, the tool of TensorFlow Lite and LiteRT, built for the processor of the phone.
+    cars-hw uses the tool that a command below has stored, otherwise /data/local/tmp/benchmark_model on the phone.
+    `fetch` downloads a tool, by default the nightly build of TensorFlow for arm64 phones; no other command does.
     """
 
 
@@ -52,7 +51,7 @@ def fetch(address: str, sha256: str | None) -> None:
     """
     from cars_hw.devices.android.runner import fetch as fetched
 
-    click.echo(f"fetching {address}", err=True)
+    note(f"fetching {address}")
     runner = fetched(address, sha256)
     click.echo(f"{runner.path}: SHA-256 {runner.sha256}")
 

@@ -34,6 +34,7 @@ from cars_hw.cli.options import (
 )
 from cars_hw.cli.progress_bars import Bars
 from cars_hw.cli.search_status import SearchStatus
+from cars_hw.cli.verbosity import note, strict_option
 from cars_hw.config.units import format_seconds
 
 if TYPE_CHECKING:
@@ -156,6 +157,7 @@ if TYPE_CHECKING:
 @click.option("--proxy", is_flag=True, help="Search on other data than the network ships for, as the paper does.")
 @tensorboard_option
 @on_option
+@strict_option
 @json_option
 @network_options
 def command(
@@ -318,7 +320,7 @@ def _lead(
                 process_group=process_group,
             )
     except KeyboardInterrupt:
-        click.echo("Stopped; the same command with --resume goes on.", err=True)
+        note("The same command with --resume resumes the search.")
         raise
 
 

@@ -13,7 +13,7 @@ SHOWN = 20
 
 @click.group("table")
 def command() -> None:
-    """Look into latency tables, as cars-hw profile writes them."""
+    """Compare latency tables."""
 
 
 @command.command("diff")

@@ -109,7 +109,7 @@ def command(
     as_json: bool,
     **changes: Any,  # noqa: ANN401 -- the recipe's settings
 ) -> None:
-    """Train chosen networks of a run to the end.
+    """Train networks of a run's front.
 
     They start from fresh weights, which came out better than the SuperNet's where that was measured. A network that
     was trained already with the same settings is not trained again. Killed at any time, the same command goes on

@@ -17,9 +17,11 @@ from cars_hw.cli.options import (
     percent,
     print_json,
     print_table,
+    warn_of_drift,
     warn_of_noise,
 )
 from cars_hw.cli.progress_bars import Bars
+from cars_hw.cli.verbosity import strict_option
 
 if TYPE_CHECKING:
     from cars_hw.latency import LatencyTable, Validation
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 @click.option("--zoo", "with_zoo", is_flag=True, help="Hold it against the published genotypes too.")
 @click.option("--plot", type=FILE, help="Write a picture of predicted against measured, an SVG file.")
 @click.option("--out", type=FILE, help="Write all figures, a JSON file.")
+@strict_option
 @json_option
 @click.argument("genotypes", type=GENOTYPE, nargs=-1)
 def command(
@@ -58,10 +61,12 @@ def command(
     as_json: bool,
     genotypes: tuple[Named, ...],
 ) -> None:
-    """Hold a table against its device: predicted against measured, on networks that took no part in it.
+    """Compare the predictions of a table with its device.
 
-    Every network is measured twice. How far the two differ is the noise floor, below which no prediction can be; it
-    stands beside the errors, as do those of simpler predictors on the same networks.
+    The networks that are measured took no part in the calibration of the table.
+
+    Every network is measured twice. The difference of the two is the noise floor: no prediction can be more
+    accurate. The noise floor and the errors of simpler predictors on the same networks are shown beside the errors.
     """
     import numpy as np
 
@@ -88,6 +93,7 @@ def command(
             progress=bars.update,
         )
     names = [one.name for one in named]
+    warn_of_drift(device.name, result.drift, plan)
     record = {"table": str(table_path), "names": names, **result.to_dict()}
     if out is not None:
         write_json(out, record)

@@ -6,8 +6,18 @@ from pathlib import Path
 
 import click
 
-from cars_hw.cli.options import FOLDER, json_option, milliseconds, percent, print_json, print_table, threads_option
+from cars_hw.cli.options import (
+    FOLDER,
+    json_option,
+    milliseconds,
+    percent,
+    print_json,
+    print_table,
+    threads_option,
+    warn_of_drift,
+)
 from cars_hw.cli.progress_bars import Bars
+from cars_hw.cli.verbosity import strict_option
 from cars_hw.errors import BudgetError
 
 
@@ -24,11 +34,12 @@ from cars_hw.errors import BudgetError
     show_default=True,
     help="How often a model is freshly loaded; the latency is the median over these sessions.",
 )
+@strict_option
 @json_option
 def command(run_path: Path, device_name: str, threads: int, sessions: int, as_json: bool) -> None:
-    """Measure the exported models of a run against what was promised.
+    """Measure the exported models of a run against its budgets.
 
-    Ends with exit code 1 if a model exceeds its budget.
+    The exit code is 3 if a model exceeds its budget.
     """
     from cars_hw.config.measurement import MeasurePlan
     from cars_hw.devices import open_device
@@ -74,13 +85,7 @@ def command(run_path: Path, device_name: str, threads: int, sessions: int, as_js
                 for row in rows
             ],
         )
-    drift = rows[0].drift
-    if drift is not None and abs(drift) > MeasurePlan.drift_tolerance:
-        click.echo(
-            f"{device.name} is {percent(abs(drift))} {'slower' if drift > 0 else 'faster'} than when the table was "
-            "made: the reference network says so.",
-            err=True,
-        )
+    warn_of_drift(device.name, rows[0].drift, plan)
     over = [row for row in rows if row.within_budget is False]
     if over:
         raise BudgetError(

@@ -13,10 +13,10 @@ from cars_hw.space.zoo import zoo
 @click.command("zoo")
 @json_option
 def command(as_json: bool) -> None:
-    """List the published genotypes, what they cost, and where they were published.
+    """List the published genotypes.
 
-    Their names can be given wherever a GENOTYPE is asked for. What they cost is told for both networks of
-    the paper.
+    Their names can be given wherever a command takes a GENOTYPE. The list has their parameters in both networks of
+    the paper, and where they were published.
     """
     if as_json:
         print_json({name: {**entry.genotype.to_dict(), "source": entry.source} for name, entry in zoo().items()})

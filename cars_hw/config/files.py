@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+_LOG: Final = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -25,6 +28,7 @@ def replacing(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         temporary.replace(path)
+        _LOG.debug("wrote %s", path)
     finally:
         temporary.unlink(missing_ok=True)
 

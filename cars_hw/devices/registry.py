@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Final
 
 from cars_hw.devices.fake import FakeDevice
@@ -9,6 +10,8 @@ from cars_hw.devices.host.conditions import host_conditions, pin_to
 from cars_hw.devices.host.runtimes import HostDevice, LitertDevice, OrtDevice
 from cars_hw.devices.protocol import Device, DeviceStatus, ModelFormat
 from cars_hw.errors import DeviceError, InputError, NoDeviceError
+
+_LOG: Final = logging.getLogger(__name__)
 
 _HOST: Final[dict[str, type[HostDevice]]] = {"ort": OrtDevice, "litert": LitertDevice}
 _FORMATS: Final[dict[str, ModelFormat]] = {"ort": "onnx", "litert": "tflite", "fake": "onnx", "android": "tflite"}
@@ -26,6 +29,7 @@ def open_device(text: str, threads: int = 1) -> Device:
         InputError: an unknown name, a seed that is not a whole number, less than one thread.
         DeviceError: a phone that is not there or does not allow this computer, or a runtime that is not installed.
     """
+    _LOG.debug("open device %s, threads %d", text, threads)
     kind, _, rest = text.partition(":")
     if kind.partition("+")[0] == "android":
         from cars_hw.devices.android.device import open_android

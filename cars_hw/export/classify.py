@@ -36,14 +36,24 @@ def classify(model: Path, image: Path) -> list[Guess]:
         DatasetError: the image cannot be read.
         ExportError: the runtime cannot run the model.
     """
+    return load_classifier(model)(image)
+
+
+def load_classifier(model: Path) -> Callable[[Path], list[Guess]]:
+    """Return :func:`classify` of ``model`` as a function of the image; the model is loaded once."""
     card = ModelCard.read(card_path(model))
     preprocessing = card.preprocessing
-    pixels = read_image(image, preprocessing.channels, preprocessing.resolution)
-    logits = load_model(model)(prepare(pixels, preprocessing))[0]
-    shifted = np.exp(logits - logits.max())
-    probabilities = shifted / shifted.sum()
-    order = np.argsort(-probabilities, kind="stable")
-    return [Guess(card.class_names[index], float(probabilities[index])) for index in order]
+    run = load_model(model)
+
+    def classes_of(image: Path) -> list[Guess]:
+        pixels = read_image(image, preprocessing.channels, preprocessing.resolution)
+        logits = run(prepare(pixels, preprocessing))[0]
+        shifted = np.exp(logits - logits.max())
+        probabilities = shifted / shifted.sum()
+        order = np.argsort(-probabilities, kind="stable")
+        return [Guess(card.class_names[index], float(probabilities[index])) for index in order]
+
+    return classes_of
 
 
 def prepare(pixels: npt.NDArray[np.uint8], preprocessing: Preprocessing) -> FloatArray:

@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
+import click
 import numpy as np
 import pytest
 import torch
@@ -136,7 +137,9 @@ def make_small(patch: pytest.MonkeyPatch) -> None:
 
 
 def set_default(patch: pytest.MonkeyPatch, command: str, option: str, value: int) -> None:
-    (found,) = (parameter for parameter in main.commands[command].params if parameter.name == option)
+    named = main.get_command(click.Context(main), command)
+    assert named is not None
+    (found,) = (parameter for parameter in named.params if parameter.name == option)
     patch.setattr(found, "default", value)
 
 

@@ -10,7 +10,9 @@ from pathlib import Path
 import click
 import pytest
 
-from cars_hw.cli.main import main
+from cars_hw.cli.exit_codes import MEANINGS
+from cars_hw.cli.main import SUMMARIES, main
+from cars_hw.cli.verbosity import EVERYWHERE
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGE = ROOT / "docs" / "reference" / "commands.md"
@@ -23,7 +25,9 @@ SHORTEST_HELP = 15
 def walk(command: click.Command, path: str = "cars-hw") -> Iterator[tuple[str, click.Command]]:
     yield path, command
     if isinstance(command, click.Group):
-        for name, below in command.commands.items():
+        for name in command.list_commands(click.Context(command)):
+            below = command.get_command(click.Context(command), name)
+            assert below is not None
             yield from walk(below, f"{path} {name}")
 
 
@@ -31,7 +35,10 @@ COMMANDS = dict(walk(main))
 
 
 def options_of(command: click.Command) -> list[click.Option]:
-    return [parameter for parameter in command.params if isinstance(parameter, click.Option)]
+    """Return the options of ``command``, but for those that every command has: the group's section has them."""
+    everywhere = () if isinstance(command, click.Group) else EVERYWHERE
+    options = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
+    return [option for option in options if option.name not in everywhere]
 
 
 def names_of(command: click.Command) -> set[str]:
@@ -39,7 +46,7 @@ def names_of(command: click.Command) -> set[str]:
 
 
 def sections() -> dict[str, str]:
-    parts = re.split(r"^## (.+)$", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    parts = re.split(r"^### (.+)$", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
@@ -89,9 +96,14 @@ def test_the_page_is_what_the_help_says_today() -> None:
         pytest.fail(f"docs/reference/commands.md is not what --help says; make it again: {REMAKE}")
 
 
+def test_the_page_has_every_exit_code() -> None:
+    listed = re.findall(r"^\| (\d+) \| ", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert listed == [str(int(code)) for code in MEANINGS]
+
+
 def test_every_command_is_in_the_overview_of_the_readme() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for name in main.commands:
+    for name in SUMMARIES:
         assert f"cars-hw {name} " in readme, (
             f"README.md, after `Each step is a command`, does not name cars-hw {name}"
         )

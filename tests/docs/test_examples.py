@@ -278,7 +278,7 @@ def test_commands_options_and_files_in_the_text_exist(page: Path) -> None:
             for word in words[1:]:
                 if not isinstance(named, click.Group) or not re.fullmatch(r"[a-z]+", word):
                     break
-                named = named.commands.get(word)
+                named = named.get_command(click.Context(named), word)
             assert named is not None, f"{name_of(page)}: there is no command {span!r}"
             wrong = options_in(span) - options_of(named) - {"--help"}
             assert not wrong, f"{name_of(page)}: {span!r} has no option {sorted(wrong)}"
@@ -302,7 +302,9 @@ def options_of(command: click.Command) -> set[str]:
     """Return the options of ``command`` and of all that it has below."""
     options = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
     if isinstance(command, click.Group):
-        for below in command.commands.values():
+        for name in command.list_commands(click.Context(command)):
+            below = command.get_command(click.Context(command), name)
+            assert below is not None
             options |= options_of(below)
     return options
 
