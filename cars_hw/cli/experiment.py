@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cars_hw.cli.completion import complete_data, complete_devices, complete_references
 from cars_hw.cli.options import (
     COSTS,
     FILE,
@@ -46,7 +47,11 @@ def command() -> None:
     help="Table 1, Table 2, or the networks that Figure 1 has besides. Repeatable. [all]",
 )
 @click.option(
-    "--device", "device_name", metavar="DEVICE", help="Measure latencies there too; see: cars-hw devices."
+    "--device",
+    "device_name",
+    metavar="DEVICE",
+    shell_complete=complete_devices,
+    help="Measure latencies there too; see: cars-hw devices.",
 )
 @threads_option
 @click.option("--sessions", type=click.IntRange(1), default=3, show_default=True, help="Fresh sessions a network.")
@@ -90,7 +95,9 @@ def tables(
 
 
 @command.command("small-model-trap")
-@click.option("--data", default="fashion-mini", show_default=True, help="As for cars-hw search.")
+@click.option(
+    "--data", shell_complete=complete_data, default="fashion-mini", show_default=True, help="As for cars-hw search."
+)
 @data_options
 @click.option("--table", "table_path", type=FILE, help="Sizes are latencies by this table; the network is its own.")
 @click.option(
@@ -199,16 +206,24 @@ def trap(
 
 @command.command("front")
 @click.argument("run_path", metavar="RUN", type=FOLDER)
-@click.option("--device", "device_name", required=True, metavar="DEVICE", help="See: cars-hw devices.")
+@click.option(
+    "--device",
+    "device_name",
+    required=True,
+    metavar="DEVICE",
+    shell_complete=complete_devices,
+    help="See: cars-hw devices.",
+)
 @click.option(
     "--reference",
     "references",
     metavar="NAME",
+    shell_complete=complete_references,
     multiple=True,
     help="Of cars-hw zoo, or of torchvision: MobileNetV2, MNASNet, ShuffleNetV2, ResNet-18, or as torchvision "
     "calls it. Repeatable. [CARS_A, CARS_I, DARTS_V2 and these four]",
 )
-@click.option("--data", help="Other data than the run's.")
+@click.option("--data", shell_complete=complete_data, help="Other data than the run's.")
 @data_options
 @click.option("--epochs", type=click.IntRange(1), help="Instead of those of the run's recipe.")
 @click.option("--from-scratch", is_flag=True, help="Train the run's networks anew too, without the shared weights.")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cars_hw.cli.completion import complete_data, complete_formats, complete_genotypes
 from cars_hw.cli.options import (
     FOLDER,
     GENOTYPE,
@@ -27,11 +28,12 @@ if TYPE_CHECKING:
 
 
 @click.command("export")
-@click.argument("what", metavar="RUN|GENOTYPE")
+@click.argument("what", metavar="RUN|GENOTYPE", shell_complete=complete_genotypes)
 @click.option(
     "--format",
     "formats",
     default="onnx,tflite",
+    shell_complete=complete_formats,
     show_default=True,
     help="onnx, tflite, or both with a comma between them.",
 )
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 @click.option("--dynamic-batch", is_flag=True, help="Let the ONNX model take any number of images at once.")
 @click.option(
     "--data",
+    shell_complete=complete_data,
     help="Other images than the run's: the model's normalisation, class names and int8 calibration are theirs.",
 )
 @data_options

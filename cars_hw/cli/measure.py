@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from cars_hw.cli.completion import complete_devices
 from cars_hw.cli.options import (
     GENOTYPE,
     Named,
@@ -24,7 +25,12 @@ from cars_hw.cli.verbosity import strict_option, warn_of_quality
 
 @click.command("measure")
 @click.option(
-    "--device", "device_name", required=True, metavar="DEVICE", help="What to measure on; see: cars-hw devices."
+    "--device",
+    "device_name",
+    required=True,
+    metavar="DEVICE",
+    shell_complete=complete_devices,
+    help="What to measure on; see: cars-hw devices.",
 )
 @network_options
 @threads_option

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
+from cars_hw.cli.completion import complete_genotypes
 from cars_hw.cli.verbosity import warn_of_quality
 from cars_hw.config.units import parse_latency
 from cars_hw.errors import CarsHwError
@@ -48,6 +50,10 @@ class GenotypeType(click.ParamType[Named]):
             self.fail(str(error), param, ctx)
         is_text = value.lstrip().startswith(("{", "Genotype"))
         return Named("genotype" if is_text else Path(value).stem, genotype)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Return the published genotypes' names, and let the shell complete files."""
+        return complete_genotypes(ctx, param, incomplete)
 
 
 class LatencyType(click.ParamType[float]):

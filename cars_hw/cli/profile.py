@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cars_hw.cli.completion import complete_devices
 from cars_hw.cli.options import (
     FILE,
     json_option,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     required=True,
     multiple=True,
     metavar="DEVICE",
+    shell_complete=complete_devices,
     help="What to measure; see: cars-hw devices. Several are measured side by side, one table each; android:* is "
     "every phone on the cable.",
 )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cars_hw.cli.baselines import print_comparison
+from cars_hw.cli.completion import complete_data
 from cars_hw.cli.live_view import search_view
 from cars_hw.cli.options import (
     COSTS,
@@ -50,7 +51,10 @@ if TYPE_CHECKING:
 
 @click.command("search")
 @click.option(
-    "--data", required=True, help="fashion-mini (embedded), fashion-mnist, cifar10, or a folder of class folders."
+    "--data",
+    required=True,
+    shell_complete=complete_data,
+    help="fashion-mini (embedded), fashion-mnist, cifar10, or a folder of class folders.",
 )
 @data_options
 @click.option(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cars_hw.cli.completion import complete_data, complete_recipes
 from cars_hw.cli.options import (
     FOLDER,
     GENOTYPE,
@@ -44,12 +45,22 @@ CHANGES = ("epochs", "batch_size", "learning_rate", "ema", "hold_out", "precisio
     help="How many networks, spread over the front with both its ends.",
 )
 @click.option(
-    "--genotype", type=GENOTYPE, help="Train this one instead: a name of the zoo, a JSON file, or DARTS text."
+    "--genotype",
+    type=GENOTYPE,
+    help="Train this one instead: a name of the zoo, a JSON file, or DARTS text.",
 )
-@click.option("--data", help="Other images than the run's; the names are those of cars-hw search.")
+@click.option(
+    "--data",
+    shell_complete=complete_data,
+    help="Other images than the run's; the names are those of cars-hw search.",
+)
 @data_options
 @click.option(
-    "--recipe", "recipe_name", metavar="NAME", help="cifar10-darts or imagenet-cars. [that of the run's preset]"
+    "--recipe",
+    "recipe_name",
+    metavar="NAME",
+    shell_complete=complete_recipes,
+    help="cifar10-darts or imagenet-cars. [that of the run's preset]",
 )
 @click.option("--epochs", type=click.IntRange(1), help="Passes over the training images. [the recipe's]")
 @click.option(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from cars_hw.cli.completion import complete_devices
 from cars_hw.cli.options import (
     FOLDER,
     json_option,
@@ -24,7 +25,12 @@ from cars_hw.errors import BudgetError
 @click.command("verify")
 @click.argument("run_path", metavar="RUN", type=FOLDER)
 @click.option(
-    "--device", "device_name", required=True, metavar="DEVICE", help="What to measure on; see: cars-hw devices."
+    "--device",
+    "device_name",
+    required=True,
+    metavar="DEVICE",
+    shell_complete=complete_devices,
+    help="What to measure on; see: cars-hw devices.",
 )
 @threads_option
 @click.option(
