@@ -1,6 +1,7 @@
 # make quickstart   the main job on the embedded data and this machine, from profiling to the report
 # make test         lint, types and tests
 # make bench        the benchmarks (minutes)
+# make docs         the documentation site, in site/
 # make clean        remove what the two above made
 
 PYTHON ?= python3.11
@@ -10,7 +11,7 @@ OUT ?= quickstart
 # The share of random networks that keep to the quickstart's budget: absolute milliseconds would suit one machine only.
 SHARE ?= 0.5
 
-.PHONY: quickstart test lint types bench clean
+.PHONY: quickstart test lint types bench docs clean
 
 quickstart: $(VENV)/installed
 	@PATH="$(CURDIR)/$(BIN):$$PATH" tools/quickstart "$(OUT)" "$(SHARE)"
@@ -30,6 +31,10 @@ types: $(VENV)/developing
 
 bench: $(VENV)/developing
 	$(BIN)/python benchmarks/speed.py
+
+docs: $(VENV)/developing
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 $(VENV)/bin/python:
 	@command -v $(PYTHON) >/dev/null || { echo "Error: $(PYTHON) not found; say which one to use: make PYTHON=python3"; exit 1; }

@@ -171,6 +171,8 @@ def write_quickly(patch: pytest.MonkeyPatch) -> None:
     def network(spec: NetworkSpec, genotype: Genotype, path: Path, *_: object) -> None:
         path.write_bytes(bytes(sum(_size(placed.key) for placed in genotype_keys(spec, genotype))))
 
+    # The fake device reads the network out of a file, and these files have none.
+    patch.setattr(registry, "FakeDevice", lambda **_: Computing("fake"))
     # By name, since a package's function may be called as its module is.
     profiling = import_module("cars_hw.latency.profile")
     patch.setattr(profiling, "build_overhead", lambda path, *_: path.write_bytes(bytes(10)))
@@ -214,6 +216,10 @@ def make_world(folder: Path) -> None:
     shutil.copytree(run.path, folder / "quickstart" / "run")
     Image.new("L", (20, 20), 128).save(folder / "image.png")
     (folder / "benchmark_model").write_bytes(b"\x7fELF" + bytes(60))
+    for number in range(80):
+        path = folder / "images" / ("cat", "dog")[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (12, 12), (100 * (number % 2), number, 90)).save(path)
 
 
 def _plan(data: DataSource, table: LatencyTable) -> SearchPlan:

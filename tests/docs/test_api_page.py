@@ -51,3 +51,9 @@ def test_the_page_speaks_of_no_name_that_there_is_not(text: str) -> None:
     for names in re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", text, flags=re.MULTILINE):
         for name in re.findall(r"\w+", names):
             assert name in cars_hw.__all__, f"cars_hw has no {name}"
+
+
+def test_the_reference_lists_every_name_once() -> None:
+    page = PAGE.parent.parent / "reference" / "api.md"
+    listed = re.findall(r"^::: cars_hw\.(\w+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert sorted(listed) == sorted(cars_hw.__all__)

@@ -1,9 +1,10 @@
-"""docs/reference/commands.md has every command and every option, and none that there is not."""
+"""docs/reference/commands.md has every command and every option; it and files.md are what their tools make."""
 
 from __future__ import annotations
 
 import importlib.util
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,13 +51,17 @@ def sections() -> dict[str, str]:
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
-def remade() -> str:
-    tool = ROOT / "tools" / "make_commands_page.py"
-    spec = importlib.util.spec_from_file_location("make_commands_page", tool)
+def remade(tool: str) -> str:
+    """Return the page that ``tools/TOOL.py`` makes."""
+    path = ROOT / "tools" / f"{tool}.py"
+    spec = importlib.util.spec_from_file_location(tool, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(path.parent))
+        patch.setitem(sys.modules, tool, module)
+        spec.loader.exec_module(module)
     return str(module.page())
 
 
@@ -90,10 +95,11 @@ def test_a_command_and_each_of_its_options_are_documented(path: str) -> None:
             assert name in told, f"docs/reference/commands.md lacks the argument {name} of {path}: {REMAKE}"
 
 
-def test_the_page_is_what_the_help_says_today() -> None:
+@pytest.mark.parametrize(("page", "tool"), [("commands", "make_commands_page"), ("files", "make_files_page")])
+def test_a_generated_page_is_up_to_date(page: str, tool: str) -> None:
     # Not compared by assert on the two texts: their difference would hide what to do.
-    if PAGE.read_text(encoding="utf-8") != remade():
-        pytest.fail(f"docs/reference/commands.md is not what --help says; make it again: {REMAKE}")
+    if (PAGE.parent / f"{page}.md").read_text(encoding="utf-8") != remade(tool):
+        pytest.fail(f"docs/reference/{page}.md is out of date; make it again: .venv/bin/python tools/{tool}.py")
 
 
 def test_the_page_has_every_exit_code() -> None:

@@ -39,8 +39,8 @@ SHOWN_TAGS = ("text", "json", "toml", "html")
 NOT_RUN = {
     r"make \w+": "installs, or takes minutes: the target has to exist",
     r"cars-hw runner fetch\b": "fetches from the network: the command line has to be one that click accepts",
-    r"cars-hw experiment\b": "takes minutes, and is run in tests/experiments: click has to accept it",
-    r"cars-hw baselines \S+ --seeds\b": "searches many times, and is run in tests/runs: click has to accept it",
+    r"cars-hw experiment\b": "takes minutes, and is run in tests/studies: click has to accept it",
+    r"cars-hw baselines \S+ --seeds\b": "searches many times, and is run in tests/pipeline: click has to accept it",
     r"cars-hw search .*--epochs 25\b": "takes long on any images: click has to accept it",
     r"(\S*python3? )?benchmarks/": "takes minutes: the script has to exist and to accept the arguments",
     r"(\S*python3? )?tools/": "writes into the repository: the script has to exist",
@@ -49,7 +49,7 @@ NOT_RUN = {
 }
 """What is not run, by what the command line begins with, and why; what is left to check is checked."""
 
-MODELS_ARE_RUN = ("use-from-python.md", "extend.md")
+MODELS_ARE_RUN = ("use-from-python.md", "extend.md", "make-plots.md")
 """Pages whose Python has devices that look into model files; elsewhere only their size counts."""
 
 COMMAND = re.compile(

@@ -1,0 +1,194 @@
+"""Make docs/reference/files.md, the fields of every file that cars-hw writes, from the dataclasses behind them.
+
+::
+
+    .venv/bin/python tools/make_files_page.py
+
+``tests/docs/test_commands_page.py`` fails if the page differs from what this writes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from docstring_roles import markdown
+
+from cars_hw.config import measurement, search, training
+from cars_hw.config.files import write_text
+from cars_hw.devices import protocol
+from cars_hw.evolution.population import Member
+from cars_hw.export import card
+from cars_hw.latency import table
+from cars_hw.pipeline import run_folder, verify
+from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.studies.ranking import Ranking
+from cars_hw.studies.strategy_comparison import StrategyComparison
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "reference" / "files.md"
+REMAKE = ".venv/bin/python tools/make_files_page.py"
+
+INTRODUCTION = f"""# File formats
+
+All files except weights and models are JSON with UTF-8 text. Every file is written to a temporary name and then
+renamed, so an interruption leaves no partial file. Latencies are milliseconds, accuracies and errors are fractions,
+and times are in ISO 8601 format.
+
+This page is made from the code by `{REMAKE}`. A test fails if it is out of date.
+"""
+
+GENOTYPE = """## Genotype
+
+Every file stores a genotype as an object with the keys `normal` and `reduce`. Each is a list of eight pairs
+`[operation, source]`, two per node, in the order of the nodes. Sources 0 and 1 are the inputs of the cell; source
+`n + 2` is node `n`.
+
+```json
+{"normal": [["sep_conv_3x3", 0], ["skip_connect", 1], "..."], "reduce": ["..."]}
+```
+"""
+
+
+class Section(NamedTuple):
+    """A file of the page: its heading, what stands before the fields, and the classes whose fields it has."""
+
+    heading: str
+    text: str
+    classes: tuple[type, ...]
+
+
+SECTIONS = (
+    Section(
+        "Latency table",
+        f'`cars-hw profile --out` writes it. The file has the keys `format` ("{table.TABLE.name}"), `version` '
+        f"({table.TABLE.version}), `checksum` (of the content), and the fields of `LatencyTable`. Reading fails if "
+        "the checksum is wrong or the version is unknown.",
+        (
+            table.LatencyTable,
+            table.CalibrationNetwork,
+            table.Reference,
+            table.Coefficients,
+            protocol.Measurement,
+            protocol.Sample,
+            NetworkSpec,
+        ),
+    ),
+    Section(
+        "front.json",
+        "The Pareto front of a run: `networks`, and `rejected`.",
+        (run_folder.FrontNetwork, run_folder.LatencyEstimate),
+    ),
+    Section(
+        "history.jsonl",
+        "One line per generation. `population` has one `Member` per architecture. The other keys are figures of "
+        "the generation.",
+        (Member,),
+    ),
+    Section(
+        "trained/NAME.json",
+        "The record of a trained network. Its weights are in `NAME.pt`.",
+        (run_folder.TrainedNetwork,),
+    ),
+    Section("verified.json", "`models` has one `Verified` per model and device.", (verify.Verified,)),
+    Section("ranking.json", "The result of `cars-hw rank`.", (Ranking,)),
+    Section("baselines.json", "The result of `cars-hw baselines`.", (StrategyComparison,)),
+    Section(
+        "Card of a model",
+        "The file `MODEL.json` beside an exported model, such as `net-01.onnx.json`.",
+        (card.ModelCard, card.Preprocessing),
+    ),
+    Section(
+        "Settings",
+        "`run.json` stores the settings of a run under `configuration`.",
+        (
+            search.EvolutionSettings,
+            search.VariationRates,
+            training.SharedTraining,
+            training.Recipe,
+            measurement.MeasurePlan,
+        ),
+    ),
+)
+
+
+def page() -> str:
+    """Return the page, Markdown."""
+    parts = [INTRODUCTION, "## Run folder\n", run_tree(), GENOTYPE]
+    for section in SECTIONS:
+        parts.append(f"## {section.heading}\n\n{section.text}\n")
+        parts += [class_part(one) for one in section.classes]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def run_tree() -> str:
+    """Return the table of a run folder's files, which the docstring of its module lists."""
+    listing = (run_folder.__doc__ or "").partition("::\n")[2]
+    rows = [re.split(r"\s{2,}", line.strip(), maxsplit=1) for line in listing.splitlines() if line.strip()]
+    cells = [f"| `{row[0]}` | {row[1] if len(row) > 1 else ''} |" for row in rows]
+    return "\n".join(["| file | content |", "|---|---|", *cells]) + "\n"
+
+
+def class_part(one: type) -> str:
+    """Return a class's docstring and the table of its fields."""
+    text = markdown(inspect.getdoc(one) or "")
+    # What it raises is of interest in Python only.
+    text = re.split(r"^(?:Raises|Attributes):$", text, flags=re.MULTILINE)[0].strip()
+    found = fields_of(one)
+    columns = ["field", "type", "default", *(["meaning"] if any(field.meaning for field in found) else [])]
+    rows = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+    rows += ["| " + " | ".join(field.cells()[: len(columns)]) + " |" for field in found]
+    return f"### {one.__name__}\n\n{text}\n\n" + "\n".join(rows) + "\n"
+
+
+class FileField(NamedTuple):
+    """A field of a file: its name, type and default, and its help where it is a setting."""
+
+    name: str
+    kind: str
+    default: str
+    meaning: str
+
+    def cells(self) -> list[str]:
+        """Return the cells of its row."""
+        kind = self.kind.replace("|", "\\|")
+        return [f"`{self.name}`", f"`{kind}`", f"`{self.default}`" if self.default else "", self.meaning]
+
+
+def fields_of(one: type) -> list[FileField]:
+    """Return the fields of a dataclass or a named tuple."""
+    if dataclasses.is_dataclass(one):
+        return [
+            FileField(field.name, str(field.type), default_of(field), meaning_of(field))
+            for field in dataclasses.fields(one)
+        ]
+    defaults: dict[str, Any] = getattr(one, "_field_defaults", {})
+    return [
+        FileField(name, getattr(kind, "__forward_arg__", str(kind)), repr(defaults.get(name, "")).strip("'"), "")
+        for name, kind in inspect.get_annotations(one).items()
+    ]
+
+
+def default_of(field: dataclasses.Field[Any]) -> str:
+    """Return the default as text, empty where there is none."""
+    if field.default is not dataclasses.MISSING:
+        return repr(field.default)
+    if field.default_factory is dataclasses.MISSING:
+        return ""
+    made = field.default_factory()
+    return repr(made) if isinstance(made, (dict, tuple, list)) else f"{type(made).__name__}()"
+
+
+def meaning_of(field: dataclasses.Field[Any]) -> str:
+    """Return the help and the unit of a setting, empty for any other field."""
+    about = field.metadata.get("setting")
+    if about is None:
+        return ""
+    return about.help + (f" Unit: {about.unit}." if about.unit else "")
+
+
+if __name__ == "__main__":
+    write_text(PAGE, page())
+    print(f"{PAGE}: {sum(len(section.classes) for section in SECTIONS)} classes")
