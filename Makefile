@@ -1,17 +1,20 @@
 # make quickstart   the main job on the embedded data and this machine, from profiling to the report
 # make test         lint, types and tests
+# make test-long    the tests with every case: kills, generated inputs, parity of every size (an hour)
+# make docs         the documentation as a site, in site/
 # make bench        the benchmarks (minutes)
-# make docs         the documentation site, in site/
-# make clean        remove what the two above made
+# make clean        remove what the above made
 
-PYTHON ?= python3.11
+# The first Python that is new enough; `make PYTHON=...` names another one.
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.14 python3 python; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$python; break; }; done)
 VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= quickstart
 # The share of random networks that keep to the quickstart's budget: absolute milliseconds would suit one machine only.
 SHARE ?= 0.5
 
-.PHONY: quickstart test lint types bench docs clean
+.PHONY: quickstart test test-long lint types docs bench clean
 
 quickstart: $(VENV)/installed
 	@PATH="$(CURDIR)/$(BIN):$$PATH" tools/quickstart "$(OUT)" "$(SHARE)"
@@ -22,6 +25,9 @@ test: $(VENV)/developing
 	$(BIN)/mypy
 	$(BIN)/pytest -n 2 --dist worksteal
 
+test-long: $(VENV)/developing
+	$(BIN)/pytest -n 2 --dist worksteal --long
+
 lint: $(VENV)/developing
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -29,24 +35,28 @@ lint: $(VENV)/developing
 types: $(VENV)/developing
 	$(BIN)/mypy
 
+docs: $(VENV)/documenting
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 bench: $(VENV)/developing
 	$(BIN)/python benchmarks/speed.py
 
-docs: $(VENV)/developing
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
-
 $(VENV)/bin/python:
-	@command -v $(PYTHON) >/dev/null || { echo "Error: $(PYTHON) not found; say which one to use: make PYTHON=python3"; exit 1; }
+	@[ -n "$(PYTHON)" ] || { echo "Error: no Python 3.11 or newer found; name one: make PYTHON=/path/to/python3"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/installed: $(VENV)/bin/python pyproject.toml constraints.txt
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	tools/install-torch $(BIN)/python constraints.txt
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[all]'
 	@touch $@
 
 $(VENV)/developing: $(VENV)/installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
+$(VENV)/documenting: $(VENV)/developing
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	@touch $@
+
 clean:
-	rm -rf $(VENV) $(OUT) .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OUT) site .mypy_cache .ruff_cache .hypothesis

@@ -1,16 +1,28 @@
-"""One thread for torch in every test, since threads that share cores only wait for each other; and no pauses."""
+"""What all tests share: one thread for torch, no pauses between measurements, and the option ``--long``."""
 
 from __future__ import annotations
 
 import os
 
 import pytest
+from long_runs import VARIABLE
 
-# Before torch is imported anywhere; test processes that are started inherit it.
+# Threads that share cores wait for each other. It is set before torch is imported; processes of tests inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--long``."""
+    parser.addoption("--long", action="store_true", help="run every case of the tests that take a sample otherwise")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tell :func:`long_runs.amount`, which test modules call when they are imported."""
+    if config.getoption("--long"):
+        os.environ[VARIABLE] = "1"
 
 
 @pytest.fixture(autouse=True)
 def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let nobody wait for a disturbed machine: in tests it is only played."""
+    """Wait for no steady machine: the disturbances of tests are simulated."""
     monkeypatch.setattr("cars_hw.measurement.schedule.PAUSE_S", 0.0)

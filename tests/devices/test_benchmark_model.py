@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from long_runs import amount
 
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices.android.benchmark_model import complaints, flags, parse, why
@@ -175,8 +175,7 @@ def outputs(draw: st.DrawFn) -> tuple[str, float]:
     return output, expected
 
 
-# Ten thousand with CARS_HW_EXAMPLES=10000.
-@settings(max_examples=int(os.environ.get("CARS_HW_EXAMPLES", "500")), deadline=None)
+@settings(max_examples=amount(500, 10_000), deadline=None)
 @given(outputs())
 def test_whatever_is_printed_gives_the_right_number_or_an_error(case: tuple[str, float]) -> None:
     output, expected = case
@@ -187,7 +186,7 @@ def test_whatever_is_printed_gives_the_right_number_or_an_error(case: tuple[str,
     assert timed.us == pytest.approx(expected, rel=1e-9)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=amount(300, 10_000), deadline=None)
 @given(st.text(max_size=300))
 def test_garbage_is_an_error(text: str) -> None:
     with pytest.raises(RunnerError):

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from long_runs import amount
 
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices import Device, FakeDevice, ModelFormat, Sample
@@ -197,8 +198,9 @@ def test_an_interrupted_profile_goes_on_where_it_was(
 COMMAND = "profile --device fake --channels 4 --layers 3 --resolution 8 --in-channels 1 --calibration 6 --resume"
 
 
+@pytest.mark.parametrize("seed", range(3, 3 + amount(1, 12)))
 def test_killed_at_any_moment_a_profile_resumes_and_measures_everything_as_often_as_it_should(
-    tmp_path: Path,
+    tmp_path: Path, seed: int
 ) -> None:
     def start(out: Path) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "cars_hw", *COMMAND.split(), "--out", str(out)]
@@ -207,7 +209,7 @@ def test_killed_at_any_moment_a_profile_resumes_and_measures_everything_as_often
     whole, broken = tmp_path / "whole.json", tmp_path / "broken.json"
     partial = broken.with_name("broken.json.partial")
     assert start(whole).wait(timeout=120) == 0
-    rng = np.random.default_rng(3)
+    rng = np.random.default_rng(seed)
     seen = []
     for _ in range(3):
         process = start(broken)

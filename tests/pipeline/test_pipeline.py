@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from long_runs import amount
 from tfevents import scalars
 
 from cars_hw.cli.main import main
@@ -319,8 +320,9 @@ def finish(process: ForkServerProcess, out: Path) -> None:
     assert process.exitcode == 0, out.with_suffix(".errors").read_text()
 
 
+@pytest.mark.parametrize("seed", range(20, 20 + amount(1, 12)))
 def test_killed_at_any_moment_and_resumed_a_search_ends_with_the_same_front(
-    tiny_table: Path, table: LatencyTable, tmp_path: Path, data: DataSource
+    tiny_table: Path, table: LatencyTable, tmp_path: Path, data: DataSource, seed: int
 ) -> None:
     limit = median_budget(table)
     whole = tmp_path / "whole"
@@ -332,7 +334,7 @@ def test_killed_at_any_moment_and_resumed_a_search_ends_with_the_same_front(
     finish(process, whole)
     lasted = time.monotonic() - begun
     expected = (whole / "front.json").read_bytes()
-    rng = np.random.default_rng(20)
+    rng = np.random.default_rng(seed)
     broken = tmp_path / "broken"
     units = []
     for share in (0.15, 0.4, 0.6, 0.8):

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from long_runs import amount
 from processes import run_two, workers
 from tfevents import scalars
 from torch import Tensor
@@ -97,14 +98,17 @@ def assert_same(first: tuple[Any, list[dict[str, Tensor]]], second: tuple[Any, l
             assert torch.equal(value, theirs[name]), name
 
 
-def test_killed_at_any_moment_a_training_ends_with_the_same_weights(tmp_path: Path, images: Path) -> None:
+@pytest.mark.parametrize("seed", range(20, 20 + amount(1, 12)))
+def test_killed_at_any_moment_a_training_ends_with_the_same_weights(
+    tmp_path: Path, images: Path, seed: int
+) -> None:
     whole = begin(tmp_path / "whole", images)
     begun = time.process_time()
     train_run(whole, data=DataSource(str(images)), jobs=1)
     lasted = time.process_time() - begun
     broken = begin(tmp_path / "broken", images)
     checkpoint = broken.training_checkpoint("net-1")
-    rng = np.random.default_rng(20)
+    rng = np.random.default_rng(seed)
     written = 0
     for _ in range(2):
         process = start(broken)
