@@ -118,7 +118,7 @@ def with_tests(bin_: Path, folder: Path, which: str, pytest: Sequence[str]) -> N
 
 
 def lowest() -> Iterator[str]:
-    """Yield a constraint for each lower bound of the dependencies and extras, but for what only development needs."""
+    """Yield a constraint for the lower bound of each dependency, extras included, development tools excluded."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     shipped = [*project["dependencies"]]
