@@ -13,6 +13,7 @@ from typing import Any, Final
 import click
 
 from cars_hw.cli.exit_codes import MEANINGS, ExitCode, exit_code_of
+from cars_hw.cli.extras import missing_extra
 from cars_hw.cli.renamed import RENAMED_COMMANDS, renamed_option
 from cars_hw.cli.verbosity import is_verbose, strict_violations, verbosity_options
 from cars_hw.errors import CarsHwError
@@ -112,6 +113,10 @@ class Commands(click.Group):
             raise
         except CarsHwError as error:
             _fail(str(error), exit_code_of(error))
+        except ModuleNotFoundError as error:
+            if (line := missing_extra(error)) is None:
+                raise
+            _fail(line, ExitCode.ERROR)
         except BrokenPipeError:
             raise
         except OSError as error:
