@@ -1,4 +1,4 @@
-"""A search as it is seen in a terminal while it runs, and as plain lines elsewhere."""
+"""The view of a running search: live in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -14,33 +14,35 @@ from typing import TYPE_CHECKING, Any
 from cars_hw.callbacks import SearchCallback
 from cars_hw.cli.options import milliseconds, percent
 from cars_hw.cli.progress_bars import Bars, is_screen
-from cars_hw.cli.search_status import Best, Dot, SearchStatus, best_of
-from cars_hw.cli.text_plot import ASCII, UNICODE, Letters, bar, plot, span, sparkline
+from cars_hw.cli.search_status import Best, Dot, SearchStatus, Snapshot, best_of
+from cars_hw.cli.text_plot import ASCII, UNICODE, Letters, plot, span, sparkline
 from cars_hw.config.units import format_seconds
 
 if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.layout import Layout
+    from rich.table import Table
     from rich.text import Text
 
     from cars_hw.evolution.objectives import CostObjective
 
 FRAMES_A_SECOND = 2
-"""How often the view is drawn: a clock needs no more, and the search none of it."""
+"""How often the view is drawn; its clock shows seconds."""
 
-FRONT_ROWS = 12
 PLOT_LEAST = 26
-"""Rows of the front at most, and the columns that a plot needs beside it."""
+"""The columns that a plot needs beside the front."""
 
 
 def search_view(status: SearchStatus, *, standalone: bool = True) -> LiveView | LinesView:
     """Return the view for standard error: live in a terminal that can move its cursor, lines elsewhere.
 
-    ``standalone``: there are no other processes of this search.
+    ``standalone``: this process is the only one of the search.
     """
     return LiveView(status, standalone=standalone) if is_screen() else LinesView(status)
 
 
 class LinesView(Bars, SearchCallback):
-    """Progress as :class:`cars_hw.cli.progress_bars.Bars` shows it, and a line a generation."""
+    """Progress lines of :class:`cars_hw.cli.progress_bars.Bars`, and one line per generation."""
 
     def __init__(self, status: SearchStatus) -> None:
         super().__init__()
@@ -59,7 +61,7 @@ class LinesView(Bars, SearchCallback):
 
 
 def generation_line(record: Mapping[str, Any], status: SearchStatus) -> str:
-    """Return a generation in a line: the best network with its costs, and the hypervolume."""
+    """Return one line about a generation: the best network with its costs, and the hypervolume."""
     best = best_of(record, status.objectives)
     costs = "; ".join(_cost_text(best, index, one) for index, one in enumerate(status.objectives))
     return (
@@ -69,9 +71,9 @@ def generation_line(record: Mapping[str, Any], status: SearchStatus) -> str:
 
 
 class LiveView(SearchCallback):
-    """The search on the terminal's second screen, so that what was there before is there again afterwards.
+    """The search on the alternate screen of the terminal, which leaves the main screen as it was.
 
-    It is drawn by a thread of its own, from what it was told; whoever tells it waits for nothing.
+    A thread draws the view from the collected reports, so that reporting never waits for the terminal.
     """
 
     def __init__(
@@ -84,9 +86,8 @@ class LiveView(SearchCallback):
         self._clock = clock
         self._standalone = standalone
         self._lock = threading.Lock()
-        # The true stream: sys.stderr is another while the view is shown.
+        # The view keeps the stream of now: sys.stderr is replaced while the view is shown.
         self._console = Console(file=sys.stderr)
-        self._letters = UNICODE if "utf" in self._console.encoding.lower() else ASCII
         self._live = Live(
             console=self._console,
             screen=True,
@@ -100,8 +101,8 @@ class LiveView(SearchCallback):
         self._terminated: Any = None
 
     def __enter__(self) -> LiveView:
-        # A plain kill would leave the second screen behind; it unwinds as Ctrl-C does. Of several processes each
-        # has to end at once, and one that waits for the others would not come to it.
+        # SIGTERM would leave the alternate screen on, so that it is handled as Ctrl-C is. One of several processes
+        # has to end at once: it may be waiting for the others, where no handler runs.
         if self._standalone and threading.current_thread() is threading.main_thread():
             self._terminated = signal.signal(signal.SIGTERM, _end)
         self._stderr = sys.stderr
@@ -120,12 +121,12 @@ class LiveView(SearchCallback):
             print(line, file=self._stderr)
 
     def update(self, stage: str, done: int, total: int) -> None:
-        """Hear that ``done`` of ``total`` steps of ``stage`` are done."""
+        """Show that ``done`` of ``total`` steps of ``stage`` are done."""
         with self._lock:
             self._status.update(stage, done, total, self._clock())
 
     def log(self, line: str) -> None:
-        """Show ``line`` among the last messages, and leave it in the terminal when the view ends."""
+        """Show the message ``line``, and print it again when the view ends."""
         with self._lock:
             self._logged.append(line)
             self._status.log(line)
@@ -140,13 +141,9 @@ class LiveView(SearchCallback):
         with self._lock:
             self._status.add(record)
 
-    def _draw(self) -> Text:
-        from rich.text import Text
-
-        width, height = self._console.size
+    def _draw(self) -> Layout:
         with self._lock:
-            lines = draw(self._status, self._clock(), width, height, self._letters)
-        return Text("\n", no_wrap=True, overflow="crop", end="").join(lines)
+            return draw(self._console, self._status, self._clock())
 
 
 def _end(_number: int, _frame: FrameType | None) -> None:
@@ -154,7 +151,7 @@ def _end(_number: int, _frame: FrameType | None) -> None:
 
 
 class _Lines(io.TextIOBase):
-    """A stream whose lines are messages: a warning that anybody prints must not tear the view."""
+    """A stream that turns lines into messages, so that a printed warning does not disturb the view."""
 
     def __init__(self, log: Callable[[str], None]) -> None:
         self._log = log
@@ -171,7 +168,7 @@ class _Lines(io.TextIOBase):
 
 
 def closing_lines(status: SearchStatus, now: float) -> list[str]:
-    """Return what stays in the terminal when the view has ended."""
+    """Return the lines that stay in the terminal when the view has ended."""
     if status.last is None:
         return []
     last, took = status.last, format_seconds(round(now - status.begun))
@@ -181,65 +178,90 @@ def closing_lines(status: SearchStatus, now: float) -> list[str]:
     ]
 
 
-def draw(status: SearchStatus, now: float, width: int, height: int, letters: Letters = UNICODE) -> list[Text]:
-    """Return the view at the time ``now``: at most ``height`` lines of at most ``width`` letters.
+def draw(console: Console, status: SearchStatus, now: float) -> Layout:
+    """Return the view at the time ``now``, for the size and the letters of ``console``.
 
-    Where there is little room, the front is shortened first and messages go next.
+    In a small terminal the front is shortened first, and then the messages are left out.
     """
-    head = [*_head(status, now, width, letters), *_best(status), *_volume(status, width, letters)]
-    room = height - len(head)
-    messages = list(status.messages)[-min(3, max(0, room - 6)) :] if room > 6 and status.messages else []
-    if messages:
-        room -= len(messages) + 1
-    front = _front(status, width, min(room - 1, FRONT_ROWS + 1), letters) if room >= 5 else []
-    lines = head
-    if front:
-        lines = [*lines, _text(""), *front]
-    if messages:
-        lines = [*lines, _text(""), *(_text(line, "dim") for line in messages)]
-    for line in lines:
-        line.truncate(width)
-    return lines[:height]
-
-
-def _text(words: str, style: str = "") -> Text:
+    from rich.console import Group
+    from rich.layout import Layout
     from rich.text import Text
 
-    return Text(words, style=style, no_wrap=True)
+    width, height = console.size
+    letters = ASCII if console.options.ascii_only else UNICODE
+    head: list[RenderableType] = [
+        _title(status, now),
+        _stage(status),
+        *_best(status),
+        *_hypervolume(status, width, letters),
+    ]
+    room = height - len(head) - 1
+    logged = list(status.messages)[-min(3, room - 5) :] if room > 5 else []
+    messages = [Text(line, "dim", no_wrap=True, overflow="ellipsis") for line in logged]
+    room -= len(messages) + bool(messages)
+    front = Layout(Group())
+    if status.last is not None and room >= 3:
+        front = _front(console, status, status.last, room, letters)
+    layout = Layout()
+    layout.split_column(
+        Layout(Group(*head), size=len(head) + 1),
+        front,
+        Layout(Group(Text(), *messages), size=len(messages) + 1, visible=bool(messages)),
+    )
+    return layout
 
 
-def _head(status: SearchStatus, now: float, width: int, letters: Letters) -> list[Text]:
-    took = format_seconds(round(now - status.begun)) + " gone"
+def _title(status: SearchStatus, now: float) -> Table:
+    from rich.table import Table
+
+    time_text = format_seconds(round(now - status.begun)) + " elapsed"
     left = status.left(now)
     if left is not None:
-        took += f", {'more than' if left.at_least else 'about'} {format_seconds(round(left.seconds))} left"
-    # What was asked for is known to who asked; the time is not.
-    title = _text(status.title, "bold")
-    title.truncate(max(0, width - len(took) - 2), overflow="ellipsis", pad=True)
-    title.append(f"  {took}", "none")
-    doing = _text(status.doing)
-    done, rest = bar(status.share, max(0, width - len(doing) - 2), letters)
-    return [title, doing.append("  ").append(done, "cyan").append(rest, "dim")]
+        time_text += f", {'more than' if left.at_least else 'about'} {format_seconds(round(left.seconds))} left"
+    # The user knows the title, and not the time: the title is shortened.
+    line = Table.grid(expand=True, padding=(0, 2))
+    line.add_column(style="bold", no_wrap=True, ratio=1)
+    line.add_column(no_wrap=True)
+    line.add_row(status.title, time_text)
+    return line
+
+
+def _stage(status: SearchStatus) -> Table:
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+
+    line = Table.grid(expand=True, padding=(0, 2))
+    line.add_column(no_wrap=True)
+    line.add_column(ratio=1)
+    line.add_row(
+        status.doing,
+        ProgressBar(1.0, status.share, complete_style="cyan", finished_style="cyan"),
+    )
+    return line
 
 
 def _best(status: SearchStatus) -> list[Text]:
-    """Return the best network: a line for its accuracy with its first cost, and one for each further cost."""
+    """Return the best network: a line for its accuracy, and one for each cost."""
+    from rich.text import Text
+
     if status.last is None:
         return []
     best = status.last.best
     limited = any(one.limit is not None for one in status.objectives)
-    name = "best under the budget" if limited else "best"
-    line = _text(f"{name}: ").append(percent(best.accuracy), "bold green").append(" under shared weights")
-    costs = [_text(f"  {_cost_text(best, index, one)}") for index, one in enumerate(status.objectives)]
-    return [line, *costs]
+    name = "best within the budget" if limited else "best"
+    accuracy = Text(f"{name}: ", no_wrap=True).append(percent(best.accuracy), "bold green")
+    accuracy.append(" under shared weights")
+    costs = [Text(f"  {_cost_text(best, index, one)}", no_wrap=True) for index, one in enumerate(status.objectives)]
+    return [accuracy, *costs]
 
 
 def _cost_text(best: Best, index: int, objective: CostObjective) -> str:
-    words = f"{cost_text(best.costs[index], objective)} {_short(objective)}"
+    # The name after a figure: 0.3 ms on ort, 40,000 parameters.
+    text = f"{cost_text(best.costs[index], objective)} {objective.name.removeprefix('latency ')}"
     upper = best.uppers[index]
     if upper is None or objective.limit is None:
-        return words
-    return f"{words}, at most {cost_text(upper, objective)}, budget {cost_text(objective.limit, objective)}"
+        return text
+    return f"{text}, at most {cost_text(upper, objective)}, budget {cost_text(objective.limit, objective)}"
 
 
 def cost_text(value: float, objective: CostObjective) -> str:
@@ -247,81 +269,69 @@ def cost_text(value: float, objective: CostObjective) -> str:
     return milliseconds(value) if objective.unit == "ms" else f"{round(1e6 * value):,}"
 
 
-def _short(objective: CostObjective) -> str:
-    """Return the objective's name after a figure: 0.3 ms on ort, 40,000 parameters."""
-    return objective.name.removeprefix("latency ")
+def _hypervolume(status: SearchStatus, width: int, letters: Letters) -> list[Text]:
+    from rich.text import Text
 
-
-def _volume(status: SearchStatus, width: int, letters: Letters) -> list[Text]:
     if not status.hypervolumes:
         return []
-    words = f"hypervolume {status.hypervolumes[-1]:.4f}  "
-    since = f"  from {status.hypervolumes[0]:.4f}" if len(status.hypervolumes) > 1 else ""
-    drawn = sparkline(status.hypervolumes, max(1, width - len(words) - len(since)), letters)
-    return [_text(words).append(drawn, "cyan").append(since, "dim")]
+    last = f"hypervolume {status.hypervolumes[-1]:.4f}  "
+    first = f"  from {status.hypervolumes[0]:.4f}" if len(status.hypervolumes) > 1 else ""
+    drawn = sparkline(status.hypervolumes, max(1, width - len(last) - len(first)), letters)
+    return [Text(last, no_wrap=True).append(drawn, "cyan").append(first, "dim")]
 
 
-def _front(status: SearchStatus, width: int, height: int, letters: Letters) -> list[Text]:
-    """Return the front as a table of ``height`` lines at most, and as a plot beside it where there is room."""
-    if status.last is None or height < 3:
-        return []
-    table = _table(status.last.front, status.objectives, height)
-    wide = max(map(len, table))
-    beside = width - wide - 3
+def _front(console: Console, status: SearchStatus, last: Snapshot, height: int, letters: Letters) -> Layout:
+    """Return the front as a table of ``height`` lines, with a plot beside it where there is room."""
+    from rich.layout import Layout
+    from rich.measure import Measurement
+
+    table = _table(last.front, status.objectives, height)
+    beside = console.width - Measurement.get(console, console.options, table).maximum - 3
     if beside < PLOT_LEAST or height < 5:
-        return table
-    drawn = _plot(status, min(beside, 72), height, letters)
-    lines = []
-    for number, line in enumerate(drawn):
-        row = table[number] if number < len(table) else _text("")
-        row.pad_right(wide + 3 - len(row))
-        lines.append(row.append_text(line))
-    return lines
+        return Layout(table)
+    front = Layout()
+    front.split_row(Layout(table), Layout(_plot(status.objectives[0], last, beside, height, letters), size=beside))
+    return front
 
 
-def _table(front: Sequence[Dot], objectives: Sequence[CostObjective], height: int) -> list[Text]:
+def _table(front: Sequence[Dot], objectives: Sequence[CostObjective], height: int) -> Table:
+    from rich.table import Table
+
     rows, missing = _chosen(front, height - 1)
-    titles = ["accuracy", *(_column(one) for one in objectives)]
-    cells = [
-        [percent(dot.accuracy), *(cost_text(cost, one) for cost, one in zip(dot.costs, objectives, strict=True))]
-        for dot in rows
-    ]
-    wide = [max(map(len, column)) for column in zip(titles, *cells, strict=True)]
-    lines = ["   ".join(cell.rjust(size) for cell, size in zip(row, wide, strict=True)) for row in [titles, *cells]]
-    texts = [_text(lines[0], "bold"), *map(_text, lines[1:])]
-    return [*texts, _text(f"and {missing} between them", "dim")] if missing else texts
-
-
-def _column(objective: CostObjective) -> str:
-    return objective.name if len(objective.name) <= 18 else f"{objective.name[:15]}..."
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold", caption_justify="left")
+    for name in ("accuracy", *(one.name for one in objectives)):
+        table.add_column(name if len(name) <= 18 else f"{name[:15]}...", justify="right", no_wrap=True)
+    for dot in rows:
+        costs = (cost_text(cost, one) for cost, one in zip(dot.costs, objectives, strict=True))
+        table.add_row(percent(dot.accuracy), *costs)
+    if missing:
+        table.caption = f"and {missing} between them"
+    return table
 
 
 def _chosen(front: Sequence[Dot], room: int) -> tuple[list[Dot], int]:
-    """Return as many of ``front`` as ``room`` holds, evenly spread with both ends, and how many are left out."""
+    """Return at most ``room`` of ``front``, evenly spread with both ends, and how many are left out."""
     if len(front) <= room:
         return list(front), 0
-    # The last row says how many are not shown.
+    # The last row tells how many are left out.
     count = max(1, room - 1)
     steps = [index * (len(front) - 1) / max(1, count - 1) for index in range(count)]
     return [front[round(step)] for step in steps], len(front) - count
 
 
-def _plot(status: SearchStatus, width: int, height: int, letters: Letters) -> list[Text]:
+def _plot(objective: CostObjective, last: Snapshot, width: int, height: int, letters: Letters) -> Text:
     """Return accuracy over the first cost: the front, the rest of the population, the budget."""
-    assert status.last is not None
-    objective = status.objectives[0]
-    front = [(dot.costs[0], dot.accuracy) for dot in status.last.front]
-    others = [(dot.costs[0], dot.accuracy) for dot in status.last.population]
-    (left, right), (low, high) = span(front, others, objective.limit)
+    from rich.text import Text
+
+    front = [(dot.costs[0], dot.accuracy) for dot in last.front]
+    population = [(dot.costs[0], dot.accuracy) for dot in last.population]
+    (left, right), (low, high) = span(front, population, objective.limit)
     labels = {0: percent(high), height - 3: percent(low)}
-    margin = max(map(len, labels.values()))
-    drawn = plot(front, others, objective.limit, width - margin - 1, height - 1, letters)
-    lines = [
-        _text(labels.get(number, "").rjust(margin) + " ", "dim").append(line, "none")
-        for number, line in enumerate(drawn)
-    ]
-    ends = cost_text(left, objective), cost_text(right, objective)
-    # The limit is at the right end: bounds, which keep to it, are above what is drawn.
-    ends = (ends[0], f"budget {ends[1]}" if objective.limit == right else ends[1])
-    gap = width - margin - 1 - len(ends[0]) - len(ends[1])
-    return [*lines, _text(" " * (margin + 1) + ends[0] + " " * max(1, gap) + ends[1], "dim")]
+    margin = max(map(len, labels.values())) + 1
+    text = Text(no_wrap=True)
+    for number, line in enumerate(plot(front, population, objective.limit, width - margin, height - 1, letters)):
+        text.append(f"{labels.get(number, ''):>{margin - 1}} ", "dim").append(f"{line}\n")
+    # The limit is at the right end: the upper bounds keep to it, and are above the predictions in the plot.
+    ends = f"budget {cost_text(right, objective)}" if objective.limit == right else cost_text(right, objective)
+    start = cost_text(left, objective)
+    return text.append(f"{'':{margin}}{start}{ends:>{max(width - margin - len(start), len(ends) + 1)}}", "dim")

@@ -1,4 +1,4 @@
-"""Progress for people: bars on a terminal, now and then a line elsewhere; always on standard error."""
+"""Progress on standard error: bars in a terminal, a line every 15 seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -15,18 +15,21 @@ from cars_hw.config.units import format_seconds
 SECONDS_BETWEEN_LINES = 15.0
 
 MOST_BARS = 12
-"""With more, finished ones are not shown any more: a small terminal has 24 lines."""
+"""With more bars than this, finished ones are hidden: a small terminal has 24 lines."""
 
 
 def is_screen() -> bool:
-    """Tell whether progress is drawn: standard error can move its cursor, and shows no debug lines."""
+    """Return whether progress is drawn: standard error can move its cursor, and shows no debug lines."""
     if is_quiet() or is_verbose():
         return False
     return sys.stderr.isatty() and os.environ.get("TERM", "").lower() not in ("", "dumb", "unknown")
 
 
 class Bars:
-    """A bar for each stage; a context manager whose :meth:`update` is a :data:`cars_hw.progress.Progress`."""
+    """Shows each stage as a bar or in lines; a context manager.
+
+    :meth:`update` is a :data:`cars_hw.progress.Progress`, and :meth:`log` a :data:`cars_hw.progress.Log`.
+    """
 
     def __init__(self) -> None:
         self._bars: _RichBars | _Lines = _RichBars() if is_screen() else _Lines(is_quiet())
@@ -44,7 +47,7 @@ class Bars:
         self._bars.update(stage, done, total)
 
     def log(self, line: str) -> None:
-        """Print a line above the bars."""
+        """Print a message above the bars."""
         self._bars.log(line)
 
 
@@ -66,7 +69,6 @@ class _RichBars:
     def update(self, stage: str, done: int, total: int) -> None:
         if stage not in self._tasks:
             self._tasks[stage] = self._progress.add_task(stage, total=total)
-        # What is finished makes room, as soon as there are more bars than a small terminal has lines for.
         shown = done < total or len(self._tasks) <= MOST_BARS
         self._progress.update(
             self._tasks[stage],  # type: ignore[arg-type]  # rich's id is an int
@@ -99,7 +101,7 @@ class _Lines:
             self._finished.add(stage)
         self._printed[stage] = now
         line = f"{stage}: {done}/{total} after {now - begun:.0f} s"
-        # What was done before, by a process that was killed, took no time of this one.
+        # Steps of an earlier process took no time of this one.
         if before < done < total:
             line += f", about {format_seconds((now - begun) * (total - done) / (done - before))} left"
         self.log(line)

@@ -1,4 +1,4 @@
-"""What is known of a search while it runs: its generations, the front so far, and the time that it takes."""
+"""The state of a running search as a view shows it: stage, generations, front, time left."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ if TYPE_CHECKING:
     from cars_hw.evolution.objectives import CostObjective
 
 MESSAGES = 50
-"""How many of the last messages are kept."""
+"""The number of messages that are kept: the last ones."""
 
 
 class Dot(NamedTuple):
-    """An architecture: its accuracy under shared weights, a fraction, and its costs in the objectives' units."""
+    """One architecture: accuracy under shared weights (a fraction), and costs in the units of the objectives."""
 
     accuracy: float
     costs: tuple[float, ...]
 
 
 class Best(NamedTuple):
-    """The most accurate architecture; of equals the cheaper in the first cost.
+    """The most accurate architecture of a generation, and the cheapest of these by the first cost.
 
-    ``uppers`` are what is held against the limits: None for a cost without a limit.
+    ``uppers`` are the upper bounds that are compared with the limits; None for a cost without a limit.
     """
 
     accuracy: float
@@ -35,7 +35,7 @@ class Best(NamedTuple):
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A generation, read from its record in the history; ``front`` is the cheapest first, each place once."""
+    """One generation. ``front`` is sorted by cost; architectures with equal figures are in it once."""
 
     generation: int
     hypervolume: float
@@ -45,14 +45,14 @@ class Snapshot:
 
 
 class TimeLeft(NamedTuple):
-    """Seconds that are left, or the least that is left where what follows cannot be judged yet."""
+    """The estimated time left, in seconds; a lower bound if ``at_least``."""
 
     seconds: float
     at_least: bool = False
 
 
 def snapshot(record: Mapping[str, Any], objectives: Sequence[CostObjective]) -> Snapshot:
-    """Return what ``record``, a generation of a run's history, says; ``objectives`` are those of the search."""
+    """Return the generation in ``record``, a line of the run's history; ``objectives`` are those of the search."""
     import numpy as np
 
     from cars_hw.evolution.pnsga3 import pareto_front
@@ -66,7 +66,7 @@ def snapshot(record: Mapping[str, Any], objectives: Sequence[CostObjective]) -> 
 
 
 def best_of(record: Mapping[str, Any], objectives: Sequence[CostObjective]) -> Best:
-    """Return the best of the population of ``record``; all of them keep to every budget."""
+    """Return the best architecture in the population of ``record``. The whole population is within the budgets."""
     from cars_hw.space.genotype import Genotype
 
     member = max(record["population"], key=lambda member: (member["accuracy"], -member["costs"][0]))
@@ -76,9 +76,9 @@ def best_of(record: Mapping[str, Any], objectives: Sequence[CostObjective]) -> B
 
 
 class SearchStatus:
-    """Where a search stands: it is told what happens, and draws nothing.
+    """The state of a search. It collects reports and draws nothing.
 
-    Times are in seconds of any one clock.
+    Times are seconds of one clock, which the caller chooses.
     """
 
     def __init__(
@@ -94,33 +94,33 @@ class SearchStatus:
         self.messages: deque[str] = deque(maxlen=MESSAGES)
         self.stage = ""
         self.done = self.total = 0
-        # When the stage was first heard of, and when the last whole unit of it ended; and what was done then.
+        # Time and finished steps at the first report of the stage, and at the end of its last whole unit.
         self._first = self._marked = (now, 0)
         self._latest = now
 
     def add(self, *records: Mapping[str, Any]) -> None:
-        """Take up generations, records of the run's history, in their order."""
+        """Add generations: records of the run's history, in their order."""
         if records:
             self.hypervolumes += [record["hypervolume"] for record in records]
             self.last = snapshot(records[-1], self.objectives)
 
     def update(self, stage: str, done: int, total: int, now: float) -> None:
-        """Take up that ``done`` of ``total`` steps of ``stage`` are done."""
+        """Note that ``done`` of ``total`` steps of ``stage`` are done."""
         if stage != self.stage or done < self.done:
             self._first = self._marked = (now, done)
-        # Judging a generation takes another time than an epoch: only whole ones tell what one takes.
+        # An evaluation and an epoch differ in length, so that only whole generations give the pace.
         unit = 1 + self.epochs if stage == "generations" else 1
         if (done - self._first[1]) % unit == 0 and done > self._marked[1]:
             self._marked = (now, done)
         self.stage, self.done, self.total, self._latest = stage, done, total, now
 
     def log(self, line: str) -> None:
-        """Take up a message."""
+        """Add a message."""
         self.messages.append(line)
 
     @property
     def doing(self) -> str:
-        """What is being done, as people say it."""
+        """The present stage and step, in words."""
         if not self.stage:
             return "preparing"
         if self.stage == "warm-up":
@@ -128,21 +128,21 @@ class SearchStatus:
         if self.stage != "generations":
             return f"{self.stage}, {self.done} of {self.total}"
         if self.done >= self.total:
-            return "judging the finalists"
+            return "evaluating the finalists"
         number, step = divmod(self.done, 1 + self.epochs)
-        what = f"epoch {step} of {self.epochs}" if step else "judging"
+        what = f"epoch {step} of {self.epochs}" if step else "evaluating"
         return f"generation {number + 1} of {self.generations}, {what}"
 
     @property
     def share(self) -> float:
-        """The share of the stage that is done."""
+        """The fraction of the stage that is done."""
         return self.done / self.total if self.total else 0.0
 
     def left(self, now: float) -> TimeLeft | None:
-        """Return what is left of the stage at its pace so far; of the warm-up, with the epochs that follow it.
+        """Return the time left at the pace of the present stage; None before its first step is done.
 
-        Judging comes on top of those, so that it is the least then; and so it is within a first generation. What an
-        earlier process has done took no time of this one. None where nothing is known yet.
+        In the warm-up and the first generation it is a lower bound: evaluations are not included. Steps of an
+        earlier process do not count.
         """
         warming, whole = self.stage == "warm-up", self._marked != self._first
         (began, before), (latest, done) = self._first, self._marked if whole else (self._latest, self.done)

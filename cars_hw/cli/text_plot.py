@@ -1,4 +1,4 @@
-"""Small drawings out of letters: a bar, a line of figures, points over two axes."""
+"""Plots of characters: a sparkline and a scatter plot."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from typing import NamedTuple
 
 
 class Letters(NamedTuple):
-    """What is drawn with: what a terminal can show decides."""
+    """The characters of a plot; the encoding of the terminal decides which are used."""
 
     levels: str
-    full: str
-    rest: str
     front: str
     other: str
     upright: str
@@ -19,18 +17,12 @@ class Letters(NamedTuple):
     across: str
 
 
-UNICODE = Letters("▁▂▃▄▅▆▇█", "━", "─", "●", "·", "│", "└", "─")
-ASCII = Letters("_.-=+*#@", "#", "-", "o", ".", "|", "+", "-")
-
-
-def bar(share: float, width: int, letters: Letters = UNICODE) -> tuple[str, str]:
-    """Return the done and the other part of a bar of ``width`` letters, of which ``share`` is done."""
-    done = round(min(max(share, 0.0), 1.0) * width)
-    return letters.full * done, letters.rest * (width - done)
+UNICODE = Letters("▁▂▃▄▅▆▇█", "●", "·", "│", "└", "─")
+ASCII = Letters("_.-=+*#@", "o", ".", "|", "+", "-")
 
 
 def sparkline(values: Sequence[float], width: int, letters: Letters = UNICODE) -> str:
-    """Return a letter a value, between the least and the most of them; of too many, evenly many, with the last."""
+    """Return one character per value, scaled to their range; of more than ``width`` values an even choice."""
     if len(values) > width:
         values = [values[(index + 1) * len(values) // width - 1] for index in range(width)]
     if not values:
@@ -50,9 +42,9 @@ def plot(
     height: int,
     letters: Letters = UNICODE,
 ) -> list[str]:
-    """Return ``height`` lines of ``width`` letters with points (x, y), those of ``front`` over the ``others``.
+    """Return ``height`` lines of ``width`` characters: the points (x, y), those of ``front`` over the ``others``.
 
-    Axes, without figures, are on the left and below. A line stands at ``limit`` on the x axis, if there is one.
+    The axes on the left and at the bottom have no labels. A vertical line marks ``limit``, a value of x, if any.
     """
     columns, rows = width - 1, height - 1
     (left, right), (low, high) = span(front, others, limit)
@@ -77,7 +69,7 @@ def plot(
 def span(
     front: Sequence[tuple[float, float]], others: Sequence[tuple[float, float]], limit: float | None
 ) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Return the ends of the x and of the y axis of :func:`plot`; a single value gets room on both sides."""
+    """Return the ends of the x axis and of the y axis of :func:`plot`. A single value is put in the middle."""
     points = [*front, *others]
     xs = [x for x, _ in points] + ([limit] if limit is not None else [])
     ys = [y for _, y in points]

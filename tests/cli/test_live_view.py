@@ -13,7 +13,7 @@ from rich.console import Console
 
 from cars_hw.cli.live_view import LinesView, LiveView, draw, generation_line, search_view
 from cars_hw.cli.search_status import SearchStatus, TimeLeft, snapshot
-from cars_hw.cli.text_plot import ASCII, bar, plot, sparkline
+from cars_hw.cli.text_plot import ASCII, plot, sparkline
 from cars_hw.config.search import EvolutionSettings
 from cars_hw.evolution.objectives import CostObjective
 from cars_hw.space.zoo import resolve_genotype
@@ -46,14 +46,10 @@ def status(*objectives: CostObjective, records: int = 2) -> SearchStatus:
 
 def shown(known: SearchStatus, now: float = 100.0, width: int = 80, height: int = 24) -> list[str]:
     console = Console(file=io.StringIO(), record=True, width=width, height=height)
-    lines = draw(known, now, width, height)
-    assert len(lines) <= height
-    for line in lines:
-        console.print(line)
+    console.print(draw(console, known, now))
     text = console.export_text().splitlines()
-    assert len(text) == len(lines)
-    assert max(map(len, text), default=0) <= width
-    return text
+    assert [len(line) for line in text] == [width] * height
+    return [line.rstrip() for line in text]
 
 
 def test_the_figures_of_a_generation_stand_in_80_by_24() -> None:
@@ -62,9 +58,9 @@ def test_the_figures_of_a_generation_stand_in_80_by_24() -> None:
     known.log("the front will not be measured on android: nothing is attached")
     text = shown(known, 165.0)
     assert text[0].split("  ")[0] == "images to run"
-    assert text[0].endswith("  1 min 5 s gone")
+    assert text[0].endswith("  1 min 5 s elapsed")
     assert text[1].startswith("generation 3 of 10, epoch 1 of 2  ━")
-    assert text[2] == "best under the budget: 82.5% under shared weights"
+    assert text[2] == "best within the budget: 82.5% under shared weights"
     assert text[3] == "  0.3089 ms on ort, at most 0.3319 ms, budget 0.395 ms"
     assert text[4] == "hypervolume 0.2000  ▁█  from 0.1000"
     # The front: three of five, the cheapest first; beside it the plot, between the least and the most.
@@ -98,6 +94,7 @@ def test_it_fits_any_terminal(size: tuple[int, int]) -> None:
     assert text
     if size == (80, 24):
         assert [line[:9] for line in text[-3:]] == ["message 6", "message 7", "message 8"]
+        assert all(line.endswith("x…") for line in text[-3:])
 
 
 def test_a_long_front_shows_both_its_ends_and_says_how_many_are_missing() -> None:
@@ -105,18 +102,19 @@ def test_a_long_front_shows_both_its_ends_and_says_how_many_are_missing() -> Non
     known.add(record(1, 0.1, [(0.01 * n, 0.001 * n) for n in range(1, 31)]))
     text = shown(known, width=40)
     rows = [line for line in text if "%" in line and "best" not in line]
-    assert len(rows) == 11
+    # Of 24 lines five are above the front; there is one between them, one for the titles, one for what is missing.
+    assert len(rows) == 16
     assert (rows[0].split(), rows[-1].split()) == (["1.0%", "1,000"], ["30.0%", "30,000"])
-    assert text[-1] == "and 19 between them"
+    assert text[-1] == "and 14 between them"
 
 
 def test_before_anything_is_known_it_says_so() -> None:
     known = SearchStatus("t", [PARAMETERS], SETTINGS, 0.0)
-    assert shown(known)[1].startswith("preparing  ─")
+    assert shown(known)[1].startswith("preparing")
     known.update("warm-up", 3, 5, 1.0)
     assert shown(known)[1].startswith("warm-up, epoch 4 of 5  ")
     known.update("generations", 30, 30, 2.0)
-    assert shown(known)[1].startswith("judging the finalists  ━")
+    assert shown(known)[1].startswith("evaluating the finalists  ━")
     known.update("measuring the front", 4, 12, 3.0)
     assert shown(known)[1].startswith("measuring the front, 4 of 12  ━")
 
@@ -162,9 +160,14 @@ def test_a_generation_in_a_line_has_the_best_with_its_costs() -> None:
     )
 
 
-def test_bars_lines_and_points_lie_where_their_figures_say() -> None:
-    assert bar(0.25, 8, ASCII) == ("##", "------")
-    assert bar(7.0, 4, ASCII) == ("####", "")
+def test_the_bar_shows_the_share_of_the_stage_that_is_done() -> None:
+    known = SearchStatus("t", [PARAMETERS], SETTINGS, 0.0)
+    known.update("measuring", 5, 20, 1.0)
+    # "measuring, 5 of 20" and two spaces leave 20 columns.
+    assert shown(known, width=40)[1] == "measuring, 5 of 20  " + 5 * "━"
+
+
+def test_lines_and_points_lie_where_their_figures_say() -> None:
     assert sparkline([0.0, 0.5, 1.0], 10) == "▁▅█"
     assert sparkline([2.0, 2.0], 10) == "▁▁"
     # Ten values in five letters: every second one, with the last.
@@ -247,4 +250,4 @@ def test_without_colours_it_is_the_same_picture(monkeypatch: pytest.MonkeyPatch)
     with search_view(status(LATENCY)) as view:
         view.update("generations", 3, 30)
     assert "\x1b[36m" not in stream.getvalue()
-    assert "best under the budget: " in stream.getvalue()
+    assert "best within the budget: " in stream.getvalue()
