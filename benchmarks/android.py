@@ -33,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 import numpy as np
 from simulated_phone import Adbd, Phone
 
+from cars_hw.config.codec import unstructure
 from cars_hw.config.files import write_json
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices import Sample
@@ -113,13 +114,13 @@ def agree(arguments: argparse.Namespace) -> dict[str, Any]:
         f"{np.median([one.ratio for one in slow]):.3f} ({len(slow)} of {len(found.operations)}); "
         f"{len(ratios)} networks in both: median ratio {np.median(ratios) if ratios else float('nan'):.3f}"
     )
-    return {"difference": found.to_dict(), "network_ratios": ratios}
+    return {"difference": unstructure(found), "network_ratios": ratios}
 
 
 def validate_phone(arguments: argparse.Namespace) -> dict[str, Any]:
     """Profile the phone and hold the table against networks that took no part in it."""
     with plugged_in() as (_, _, device):
-        return validated(profiled(device, arguments.network, out=arguments.table), device).to_dict()
+        return unstructure(validated(profiled(device, arguments.network, out=arguments.table), device))
 
 
 def budgets(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -28,6 +28,8 @@ from typing import Any
 
 import numpy as np
 
+from cars_hw.config.codec import unstructure
+from cars_hw.config.data import DataSource
 from cars_hw.config.files import write_json
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.config.presets import PRESETS, Preset
@@ -45,7 +47,7 @@ from cars_hw.latency import (
     validate_table,
 )
 from cars_hw.pipeline.latency_target import LatencyTarget
-from cars_hw.pipeline.plan import DataSource, SearchPlan
+from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.pipeline.search import run_search
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NETWORKS
@@ -139,13 +141,13 @@ def careful(arguments: argparse.Namespace) -> dict[str, Any]:
         table = LatencyTable.read(arguments.table)
     else:
         table = profiled(device, arguments.network, out=arguments.table)
-    return validated(table, device).to_dict()
+    return unstructure(validated(table, device))
 
 
 def coarse(arguments: argparse.Namespace) -> dict[str, Any]:
     """Profile and validate from one unpinned session and a mean."""
     device = CoarseDevice()
-    return validated(profiled(device, arguments.network, ONCE), device, ONCE).to_dict()
+    return unstructure(validated(profiled(device, arguments.network, ONCE), device, ONCE))
 
 
 def busy() -> None:
@@ -172,7 +174,7 @@ def noisy(arguments: argparse.Namespace) -> dict[str, Any]:
         f"  median operation changed by {found.median_change:.1%}, median ratio {found.median_ratio:.3f}, "
         f"{moved} of {len(found.operations)} beyond the noise"
     )
-    return {"difference": found.to_dict(), "distrust": beside.quality_warnings()}
+    return {"difference": unstructure(found), "distrust": beside.quality_warnings()}
 
 
 def small_preset(population: int, epochs: int) -> Preset:

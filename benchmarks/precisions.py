@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 from scipy.stats import kendalltau
 
+from cars_hw.config.data import DataSource
 from cars_hw.config.files import write_json
 from cars_hw.devices import Device, open_device
 from cars_hw.latency import LatencyTable, Predictor, measure_genotypes, profile_device
 from cars_hw.pipeline.latency_target import LatencyTarget
-from cars_hw.pipeline.plan import DataSource, SearchPlan
+from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.pipeline.search import run_search
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NETWORKS

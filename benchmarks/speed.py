@@ -43,6 +43,7 @@ from timing import Progress, machine, ratios, seconds, spread, take_turns
 from torch import Tensor
 from ways import DartsWay, PlainWay, without_gradients
 
+from cars_hw.config.codec import unstructure
 from cars_hw.config.files import write_json
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.config.presets import PRESETS
@@ -447,7 +448,8 @@ def main() -> None:
         sizes = {name: getattr(bench.sizes, name) for name in bench.sizes.__dataclass_fields__}
         rates = {"flops": reached.flops, "bytes": reached.bytes}
         write_json(
-            options.json, {"machine": {**described, **rates}, "network": SPEC.to_dict(), "sizes": sizes, **results}
+            options.json,
+            {"machine": {**described, **rates}, "network": unstructure(SPEC), "sizes": sizes, **results},
         )
 
 

@@ -1,5 +1,6 @@
 # The public API: each name stands here once. cars_hw/__init__.py reads this file, and so do type checkers.
 
+from cars_hw.config.data import DataSource as DataSource
 from cars_hw.config.measurement import MeasurePlan as MeasurePlan
 from cars_hw.config.presets import PRESETS as PRESETS
 from cars_hw.config.presets import Preset as Preset
@@ -38,7 +39,6 @@ from cars_hw.nn.supernet import SuperNet as SuperNet
 from cars_hw.pipeline.export import export_run as export_run
 from cars_hw.pipeline.latency_target import LatencyEstimate as LatencyEstimate
 from cars_hw.pipeline.latency_target import LatencyTarget as LatencyTarget
-from cars_hw.pipeline.plan import DataSource as DataSource
 from cars_hw.pipeline.plan import SearchPlan as SearchPlan
 from cars_hw.pipeline.run_folder import FrontNetwork as FrontNetwork
 from cars_hw.pipeline.run_folder import RunFolder as RunFolder

@@ -20,6 +20,7 @@ from cars_hw.cli.options import (
     training_device,
 )
 from cars_hw.cli.progress_bars import Bars
+from cars_hw.config.codec import unstructure
 
 if TYPE_CHECKING:
     from cars_hw.studies.strategy_comparison import StrategyComparison
@@ -97,7 +98,7 @@ def command(
             log=bars.log,
         )
     if as_json:
-        print_json(comparison.to_dict())
+        print_json(unstructure(comparison))
     else:
         print_comparison(comparison)
 

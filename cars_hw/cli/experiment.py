@@ -159,10 +159,11 @@ def trap(
     """
     if table_path is not None and cost is not None:
         raise click.UsageError("with --table sizes are latencies: leave --cost out")
+    from cars_hw.config.data import DataSource
     from cars_hw.config.presets import named_preset
     from cars_hw.latency import LatencyTable
     from cars_hw.pipeline.latency_target import LatencyTarget
-    from cars_hw.pipeline.plan import DataSource, SearchPlan
+    from cars_hw.pipeline.plan import SearchPlan
     from cars_hw.studies.small_model_trap import rows_of, small_model_trap
     from cars_hw.training.memory import keep_freed_memory
 

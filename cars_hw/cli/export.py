@@ -21,6 +21,7 @@ from cars_hw.cli.options import (
     spec_of,
 )
 from cars_hw.cli.progress_bars import Bars
+from cars_hw.config.codec import unstructure
 
 if TYPE_CHECKING:
     from cars_hw.config.measurement import Precision
@@ -104,7 +105,7 @@ def command(
 
 def _print(exported: list[Exported], as_json: bool) -> None:
     if as_json:
-        print_json([{"name": model.name, "path": str(model.path), **model.card.to_dict()} for model in exported])
+        print_json([{"name": model.name, "path": str(model.path), **unstructure(model.card)} for model in exported])
         return
     rows = [
         (

@@ -21,9 +21,9 @@ from cars_hw.space.zoo import resolve_genotype
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from cars_hw.config.data import DataSource
     from cars_hw.config.measurement import MeasurePlan
     from cars_hw.latency import LatencyTable
-    from cars_hw.pipeline.plan import DataSource
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -181,7 +181,7 @@ def data_options(command: Command) -> Command:
 
 def data_of(run_data: str, data: str | None, root: Path | None, download: bool) -> DataSource:
     """Return the source of images of a run, or another one if that was asked for."""
-    from cars_hw.pipeline.plan import DataSource
+    from cars_hw.config.data import DataSource
 
     return DataSource(data or run_data, root, download)
 

@@ -20,6 +20,7 @@ from cars_hw.cli.options import (
     training_device,
 )
 from cars_hw.cli.progress_bars import Bars
+from cars_hw.config.codec import unstructure
 
 
 @click.command("rank")
@@ -94,7 +95,7 @@ def command(
             log=bars.log,
         )
     if as_json:
-        print_json(ranking.to_dict())
+        print_json(unstructure(ranking))
         return
     if not ranking.networks:
         click.echo("A sample of none: nothing was checked, and the report says so.")

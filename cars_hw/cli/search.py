@@ -36,6 +36,7 @@ from cars_hw.cli.options import (
 from cars_hw.cli.progress_bars import Bars
 from cars_hw.cli.search_status import SearchStatus
 from cars_hw.cli.verbosity import note, strict_option
+from cars_hw.config.codec import unstructure
 from cars_hw.config.units import format_seconds
 
 if TYPE_CHECKING:
@@ -201,11 +202,11 @@ def command(
         raise click.UsageError("Missing option '--out'.")
     if latencies and len(latencies) != len(tables):
         raise click.UsageError(f"{len(latencies)} --latency for {len(tables)} --table: give one to each, or none")
-    from cars_hw.errors import InputError
+    from cars_hw.config.data import DataSource
     from cars_hw.latency import LatencyTable
     from cars_hw.pipeline.estimate import estimate
     from cars_hw.pipeline.latency_target import LatencyTarget
-    from cars_hw.pipeline.plan import DataSource, SearchPlan
+    from cars_hw.pipeline.plan import SearchPlan
     from cars_hw.pipeline.search import run_search
     from cars_hw.pipeline.tensorboard import require_tensorboard
     from cars_hw.training.memory import keep_freed_memory
@@ -221,10 +222,7 @@ def command(
         name: options.pop(name)
         for name in ("network", "channels", "layers", "resolution", "in_channels", "classes")
     }
-    try:
-        preset = _changed_preset(preset_name, options)
-    except ValueError as error:
-        raise InputError(str(error)) from error
+    preset = _changed_preset(preset_name, options)
     plan = SearchPlan(
         data=DataSource(data, data_root, download),
         network=read[0].spec if read else spec_of(**network),
@@ -256,7 +254,7 @@ def command(
     comparison = _compare(run, plan, baselines) if baselines else None
     front, rejected = run.front(), run.rejected()
     if as_json:
-        print_json([network.to_dict() for network in front])
+        print_json(unstructure(front))
         return
     print_front(front)
     if rejected:
@@ -275,7 +273,7 @@ def _compare(run: RunFolder, plan: SearchPlan, seeds: int) -> StrategyComparison
 
 def _print_estimate(found: Estimate, as_json: bool) -> None:
     if as_json:
-        print_json(found.to_dict())
+        print_json(unstructure(found))
         return
     rows = [
         (part.name, f"{part.times:,}", f"{1e3 * part.seconds:.3g} ms", format_seconds(part.total_seconds))

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from cars_hw.cli.options import FILE, json_option, milliseconds, percent, print_json, print_table
+from cars_hw.config.codec import unstructure
 
 SHOWN = 20
 
@@ -30,7 +31,7 @@ def diff(before: Path, after: Path, everything: bool, as_json: bool) -> None:
 
     found = compare_tables(LatencyTable.read(before), LatencyTable.read(after))
     if as_json:
-        print_json(found.to_dict())
+        print_json(unstructure(found))
         return
     for title, moved in (("operations", found.operations), ("calibration networks", found.networks)):
         beyond = [one for one in moved if one.beyond_noise]

@@ -26,6 +26,7 @@ from cars_hw.cli.options import (
     training_device,
 )
 from cars_hw.cli.progress_bars import Bars
+from cars_hw.config.codec import unstructure
 
 if TYPE_CHECKING:
     from cars_hw.config.training import Recipe
@@ -164,7 +165,7 @@ def command(
         with Bars() as bars:
             trained = train(progress=bars.update, log=bars.log, process_group=process_group)
     if as_json:
-        print_json([network.to_dict() for network in trained])
+        print_json(unstructure(trained))
         return
     _print(trained, recipe)
     click.echo(f"Next: cars-hw export {run.path}")
@@ -173,14 +174,10 @@ def command(
 def _recipe(run: RunFolder, name: str | None, changes: dict[str, Any]) -> Recipe:
     """Return the recipe called ``name``, or else the run's, with what the options change."""
     from cars_hw.config.recipes import named_recipe
-    from cars_hw.errors import InputError
     from cars_hw.pipeline.plan import recipe_of
 
     recipe = recipe_of(run) if name is None else named_recipe(name)
-    try:
-        return replace(recipe, **{field: changes[field] for field in CHANGES if changes[field] is not None})
-    except ValueError as error:
-        raise InputError(str(error)) from error
+    return replace(recipe, **{field: changes[field] for field in CHANGES if changes[field] is not None})
 
 
 def _print(trained: list[TrainedNetwork], recipe: Recipe) -> None:

@@ -22,6 +22,7 @@ from cars_hw.cli.options import (
 )
 from cars_hw.cli.progress_bars import Bars
 from cars_hw.cli.verbosity import strict_option
+from cars_hw.config.codec import unstructure
 
 if TYPE_CHECKING:
     from cars_hw.latency import LatencyTable, Validation
@@ -94,7 +95,7 @@ def command(
         )
     names = [one.name for one in named]
     warn_of_drift(device.name, result.drift, plan)
-    record = {"table": str(table_path), "names": names, **result.to_dict()}
+    record = {"table": str(table_path), "names": names, **unstructure(result)}
     if out is not None:
         write_json(out, record)
     if plot is not None:

@@ -19,6 +19,7 @@ from cars_hw.cli.options import (
 )
 from cars_hw.cli.progress_bars import Bars
 from cars_hw.cli.verbosity import strict_option
+from cars_hw.config.codec import unstructure
 from cars_hw.errors import BudgetError
 
 
@@ -58,7 +59,7 @@ def command(run_path: Path, device_name: str, threads: int, sessions: int, as_js
     with Bars() as bars:
         rows = verify_run(run, device, plan=plan, progress=bars.update)
     if as_json:
-        print_json([row.to_dict() for row in rows])
+        print_json(unstructure(rows))
     else:
         columns = (
             "network",

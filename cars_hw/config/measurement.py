@@ -5,56 +5,50 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from cars_hw.errors import InputError
+from cars_hw.config.setting import Settings, setting
 
 Precision = Literal["fp32", "int8"]
 
 
 @dataclass(frozen=True)
-class MeasurePlan:
+class MeasurePlan(Settings):
     """How often a model is run, and what of it is kept.
 
-    A *session* is a freshly loaded model; all models have one session a round, in an order that is drawn anew, and
+    A *session* is a freshly loaded model. All models have one session a round, in an order that is drawn anew, and
     every ``block`` of them has a fresh process. A session gives one sample: the ``quantile`` of its runs, which
-    on a shared machine moves ten times less than their mean.
+    varies ten times less than their mean on a shared machine.
 
-    A model has further sessions, at most ``max_extra_sessions``, as long as fewer than ``sessions`` of them are
-    good: they lie within ``tolerance`` (a fraction) of the median of the others, and the reference that was run
-    around them within ``drift_tolerance`` of its usual figure.
+    A session is good if it lies within ``tolerance`` (a fraction) of the median of the others, and if the
+    reference that was run around it lies within ``drift_tolerance`` of its usual latency. A model with fewer than
+    ``sessions`` good ones has further sessions, at most ``max_extra_sessions``.
 
     A session runs a model ``warmup_runs`` times unmeasured, then at least ``min_runs`` times and for at least
-    ``min_seconds``, but ends at ``max_seconds`` as soon as it has five runs.
+    ``min_seconds``. It ends at ``max_seconds`` as soon as it has five runs.
 
     Raises:
-        InputError: a number that no measurement can be made with.
+        InputError: a number is out of its bounds.
     """
 
-    sessions: int = 5
-    warmup_runs: int = 3
-    min_runs: int = 20
-    min_seconds: float = 0.03
-    max_seconds: float = 5.0
-    quantile: float = 0.1
-    tolerance: float = 0.05
-    drift_tolerance: float = 0.03
-    block: int = 16
-    max_extra_sessions: int = 3
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, least in (
-            ("sessions", 1),
-            ("min_runs", 1),
-            ("warmup_runs", 0),
-            ("block", 1),
-            ("max_extra_sessions", 0),
-        ):
-            if getattr(self, name) < least:
-                raise InputError(f"{name} must be at least {least}, not {getattr(self, name)}")
-        if not 0 <= self.quantile <= 1:
-            raise InputError(f"quantile must be between 0 and 1, not {self.quantile}")
-        for name in ("tolerance", "drift_tolerance", "max_seconds"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} must be positive, not {getattr(self, name)}")
-        if not (self.min_seconds >= 0 and self.seed >= 0):
-            raise InputError("min_seconds and seed must not be negative")
+    sessions: int = setting(
+        5,
+        help="Freshly loaded sessions of a model; its latency is the median over them.",
+        minimum=1,
+    )
+    warmup_runs: int = setting(3, help="Unmeasured runs at the start of a session.", minimum=0)
+    min_runs: int = setting(20, help="Measured runs of a session, at least.", minimum=1)
+    min_seconds: float = setting(0.03, help="Measured time of a session, at least.", unit="s", minimum=0)
+    max_seconds: float = setting(
+        5.0, help="A session ends after this time, once it has five runs.", unit="s", above=0
+    )
+    quantile: float = setting(
+        0.1, help="Quantile of a session's runs that is its latency, a fraction.", minimum=0, maximum=1
+    )
+    tolerance: float = setting(
+        0.05, help="A session that is this far from the others is measured again, a fraction.", above=0
+    )
+    drift_tolerance: float = setting(
+        0.03, help="A session is measured again if the reference is this far off around it, a fraction.", above=0
+    )
+    block: int = setting(16, help="Sessions that share a process.", minimum=1)
+    max_extra_sessions: int = setting(3, help="Further sessions of a model, at most.", minimum=0)
+    seed: int = setting(0, help="Decides the order of sessions and the models' inputs.", minimum=0)

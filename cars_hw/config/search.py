@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
+
+from cars_hw.config.setting import Settings, setting
+from cars_hw.errors import InputError
 
 Protection = Literal["speed", "size", "both", "none"]
 """What the further sorts protect.
@@ -18,48 +21,73 @@ Protection = Literal["speed", "size", "both", "none"]
 
 
 @dataclass(frozen=True)
-class VariationRates:
-    """The probabilities of the three ways, and of a node to be touched by mutation or crossover.
+class VariationRates(Settings):
+    """The probabilities of the three ways to make offspring, and of a node to be changed by mutation or crossover.
 
-    The defaults are the paper's (CARS, section 4.1). Raises ValueError unless they are probabilities.
+    The defaults are the paper's (CARS, section 4.1).
+
+    Raises:
+        InputError: a rate is no probability, or the three ways do not sum to 1.
     """
 
-    mutation: float = 0.25
-    crossover: float = 0.25
-    random: float = 0.5
-    node: float = 0.5
+    mutation: float = setting(0.25, help="Share of offspring that are mutations.", minimum=0, maximum=1)
+    crossover: float = setting(0.25, help="Share of offspring that are crossovers.", minimum=0, maximum=1)
+    random: float = setting(0.5, help="Share of offspring that are drawn at random.", minimum=0, maximum=1)
+    node: float = setting(
+        0.5, help="Probability that mutation or crossover changes a node of a cell.", minimum=0, maximum=1
+    )
 
     def __post_init__(self) -> None:
-        ways = (self.mutation, self.crossover, self.random)
-        if not all(0 <= rate <= 1 for rate in (*ways, self.node)) or abs(sum(ways) - 1) > 1e-9:
-            raise ValueError(f"the rates of mutation, crossover and random must sum to 1: {self}")
+        super().__post_init__()
+        if abs(self.mutation + self.crossover + self.random - 1) > 1e-9:
+            raise InputError(
+                f"mutation, crossover and random must sum to 1: {self.mutation} + {self.crossover} + {self.random}"
+            )
 
 
 @dataclass(frozen=True)
-class EvolutionSettings:
-    """How long, how many, who is protected, and on what the weights are trained.
+class EvolutionSettings(Settings):
+    """How long a search is, how many architectures survive, and which are protected.
 
-    ``epochs`` in all, of which ``warmup_epochs`` come first; then a generation is one architecture step and
-    ``epochs_per_generation`` epochs of parameter steps. Those train the population, but for a fraction of
-    ``uniform_draws``, which is drawn from the whole space as in the warm-up. Raises ValueError for a setting that
-    makes no sense.
+    Of all ``epochs``, ``warmup_epochs`` come first. A generation is one architecture step and
+    ``epochs_per_generation`` epochs of parameter steps. Those train the population; a fraction ``uniform_draws``
+    of the architectures in training is drawn from the whole space, as in the warm-up.
+
+    Raises:
+        InputError: a number is out of its bounds, or the epochs leave no generation after the warm-up.
     """
 
-    population: int = 128
-    epochs: int = 500
-    warmup_epochs: int = 50
-    epochs_per_generation: int = 10
-    protection: Protection = "speed"
-    rates: VariationRates = field(default_factory=VariationRates)
-    uniform_draws: float = 0.0
+    population: int = setting(128, help="Architectures that survive a generation.", minimum=1)
+    epochs: int = setting(
+        500, help="Passes over the training images in all, the warm-up included.", unit="epochs", minimum=1
+    )
+    warmup_epochs: int = setting(
+        50,
+        help="Epochs at the start on architectures that are drawn uniformly.",
+        unit="epochs",
+        minimum=1,
+    )
+    epochs_per_generation: int = setting(10, help="Epochs between two selections.", unit="epochs", minimum=1)
+    protection: Protection = setting(
+        "speed",
+        help="What the selection protects: speed of learning (the paper), size (its code), both, or none "
+        "(NSGA-III).",
+        option="--protect",
+    )
+    rates: VariationRates = setting(factory=VariationRates, help="How offspring are made.")
+    uniform_draws: float = setting(
+        0.0,
+        help="Share of the architectures in training that are drawn uniformly after the warm-up too, instead of "
+        "from the population.",
+        option="--uniform-share",
+        minimum=0,
+        maximum=1,
+    )
 
     def __post_init__(self) -> None:
-        if not 0 <= self.uniform_draws <= 1:
-            raise ValueError(f"the share of uniform draws is a fraction, not {self.uniform_draws}")
-        if min(self.population, self.epochs, self.warmup_epochs, self.epochs_per_generation) < 1:
-            raise ValueError("population, epochs, warm-up and epochs a generation must be at least 1")
+        super().__post_init__()
         if self.generations < 1:
-            raise ValueError(
+            raise InputError(
                 f"{self.epochs} epochs leave no generation after {self.warmup_epochs} epochs of warm-up"
             )
 

@@ -1,4 +1,4 @@
-"""How weights are trained: the shared ones of a search, and those of a network that was chosen."""
+"""Settings of training: of the weights that a search shares, and of a network that was chosen."""
 
 from __future__ import annotations
 
@@ -6,37 +6,49 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from cars_hw.config.setting import Settings, setting
+
 TrainingPrecision = Literal["auto", "float32", "bf16", "fp16"]
+
+_CROP = "Pixels of padding around an image, from which a crop of the image's size is taken at random."
+_CUTOUT = "Side of the square that is cut out of an image, in pixels; 0: none."
 
 
 @dataclass(frozen=True)
-class SharedTraining:
+class SharedTraining(Settings):
     """How the shared weights learn (CARS, section 4.1, where it says so; DARTS for the rest).
 
     ``architectures`` is the B of Eq. 3, drawn for each minibatch. The learning rate falls from
     ``learning_rate`` to ``learning_rate_min`` along a cosine, epoch by epoch. ``validation_fraction`` of the
-    training images judges architectures; of these, ``evaluation_images`` (0: all) do so in every generation.
-    ``threads`` (0: torch's own number) take part in a step on a CPU: on small activations a second thread gains
-    a tenth, and costs tenfold as soon as another process wants its core.
+    training images evaluates architectures; ``evaluation_images`` of these (0: all) do so in every generation.
+    ``threads`` (0: torch's own number) take part in a step on a CPU. On small activations a second thread gains
+    a tenth, and costs tenfold as soon as another process uses its core.
+
+    Raises:
+        InputError: a number is out of its bounds.
     """
 
-    batch_size: int = 128
-    architectures: int = 1
-    learning_rate: float = 0.025
-    learning_rate_min: float = 0.001
-    momentum: float = 0.9
-    weight_decay: float = 3e-4
-    gradient_clip: float = 5.0
-    crop_padding: int = 4
-    cutout: int = 0
-    validation_fraction: float = 0.5
-    evaluation_images: int = 0
-    evaluation_batch: int = 500
-    threads: int = 0
+    batch_size: int = setting(128, help="Images in a minibatch. The learning rate does not follow.", minimum=2)
+    architectures: int = setting(1, help="Architectures a minibatch trains (B of Eq. 3).", minimum=1)
+    learning_rate: float = setting(0.025, help="Learning rate of the first epoch.", above=0)
+    learning_rate_min: float = setting(0.001, help="Learning rate of the last epoch.", minimum=0)
+    momentum: float = setting(0.9, help="Momentum of SGD.", minimum=0, below=1)
+    weight_decay: float = setting(3e-4, help="Weight decay of SGD.", minimum=0)
+    gradient_clip: float = setting(5.0, help="Largest norm of the gradient.", above=0)
+    crop_padding: int = setting(4, help=_CROP, unit="pixels", minimum=0)
+    cutout: int = setting(0, help=_CUTOUT, unit="pixels", minimum=0)
+    validation_fraction: float = setting(
+        0.5, help="Share of the training images that evaluates architectures.", above=0, below=1
+    )
+    evaluation_images: int = setting(
+        0, help="Validation images that evaluate architectures in a generation; 0: all.", minimum=0
+    )
+    evaluation_batch: int = setting(500, help="Images in a batch of an evaluation.", minimum=1)
+    threads: int = setting(0, help="Threads of a training step on a CPU; 0: torch's own number.", minimum=0)
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Settings):
     """How a chosen network is trained to the end; :mod:`cars_hw.config.recipes` has the published ones.
 
     The learning rate rises linearly over ``warmup_epochs`` and then falls to zero by ``schedule``, step by step;
@@ -44,42 +56,54 @@ class Recipe:
     ``drop_path`` is reached at the last epoch. A ``crop_scale`` above 0 takes the place of ``crop_padding``; see
     :class:`~cars_hw.data.Augmentation` for what varies images.
 
-    ``ema`` is the decay of an exponential moving average of the weights, a step at a time, which is then what is
-    judged and shipped (0: none). ``hold_out`` is the share of the training images that is not trained on, and that
-    chooses the best epoch (0: the last epoch is taken). ``precision`` is that of activations: see
+    ``ema`` is the decay of an exponential moving average of the weights, a step at a time; the averaged weights
+    are then evaluated and exported (0: none). ``hold_out`` is the share of the training images that is not trained
+    on, and that chooses the best epoch (0: the last epoch is taken). ``precision`` is that of activations: see
     :func:`~cars_hw.training.precision.resolve_precision`.
 
-    Raises ``ValueError`` for what no training can be.
+    Raises:
+        InputError: a number is out of its bounds.
     """
 
-    epochs: int
-    batch_size: int = 96
-    learning_rate: float = 0.025
-    momentum: float = 0.9
-    weight_decay: float = 3e-4
-    gradient_clip: float = 5.0
-    warmup_epochs: float = 0.0
-    auxiliary: float = 0.0
-    drop_path: float = 0.0
-    label_smoothing: float = 0.0
-    crop_padding: int = 4
-    cutout: int = 0
-    schedule: Literal["cosine", "linear"] = "cosine"
-    crop_scale: float = 0.0
-    colour_jitter: float = 0.0
-    ema: float = 0.0
-    hold_out: float = 0.0
-    precision: TrainingPrecision = "auto"
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1:
-            raise ValueError(f"a training has at least one epoch, not {self.epochs}")
-        for name in ("ema", "hold_out", "drop_path"):
-            value = getattr(self, name)
-            if not 0 <= value < 1:
-                raise ValueError(f"{name} must be at least 0 and below 1, not {value}")
-        if self.schedule not in ("cosine", "linear"):
-            raise ValueError(f"unknown schedule '{self.schedule}'; known: cosine, linear")
+    epochs: int = setting(help="Passes over the training images.", unit="epochs", minimum=1)
+    batch_size: int = setting(96, help="Images in a step. The learning rate does not follow.", minimum=2)
+    learning_rate: float = setting(0.025, help="The largest learning rate of the schedule.", above=0)
+    momentum: float = setting(0.9, help="Momentum of SGD.", minimum=0, below=1)
+    weight_decay: float = setting(3e-4, help="Weight decay of SGD.", minimum=0)
+    gradient_clip: float = setting(5.0, help="Largest norm of the gradient.", above=0)
+    warmup_epochs: float = setting(
+        0.0, help="Epochs in which the learning rate rises linearly.", unit="epochs", minimum=0
+    )
+    auxiliary: float = setting(0.0, help="Weight of the auxiliary head's loss; 0: no such head.", minimum=0)
+    drop_path: float = setting(
+        0.0, help="Probability of drop-path that is reached at the last epoch.", minimum=0, below=1
+    )
+    label_smoothing: float = setting(0.0, help="Share of the label that is smoothed away.", minimum=0, below=1)
+    crop_padding: int = setting(4, help=_CROP, unit="pixels", minimum=0)
+    cutout: int = setting(0, help=_CUTOUT, unit="pixels", minimum=0)
+    schedule: Literal["cosine", "linear"] = setting("cosine", help="How the learning rate falls.")
+    crop_scale: float = setting(
+        0.0, help="Least share of an image's area that a random crop keeps; 0: no such crop.", minimum=0, maximum=1
+    )
+    colour_jitter: float = setting(
+        0.0, help="How far brightness, contrast and saturation vary, a fraction.", minimum=0, maximum=1
+    )
+    ema: float = setting(
+        0.0,
+        help="Export a moving average of the weights with this decay a step, such as 0.9999; 0: none.",
+        minimum=0,
+        below=1,
+    )
+    hold_out: float = setting(
+        0.0,
+        help="Share of the training images that chooses the best epoch; 0: the last epoch is taken.",
+        minimum=0,
+        maximum=0.5,
+    )
+    precision: TrainingPrecision = setting(
+        "auto",
+        help="Precision of activations in training; auto: bf16 or else fp16 on a GPU, float32 on a CPU.",
+    )
 
     def rate(self, epoch: float) -> float:
         """Return the learning rate at ``epoch``, a step's share of it included: 0 at the beginning."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,20 +23,6 @@ class Member:
     costs: tuple[float, ...]
     accuracy: float
     gain: float = 0.0
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {
-            "genotype": self.genotype.to_dict(),
-            "accuracy": self.accuracy,
-            "gain": self.gain,
-            "costs": list(self.costs),
-        }
-
-    @classmethod
-    def from_dict(cls, value: dict[str, Any]) -> Member:
-        """Build a member from :meth:`to_dict`'s form."""
-        return cls(Genotype.from_dict(value["genotype"]), tuple(value["costs"]), value["accuracy"], value["gain"])
 
 
 def objective_rows(members: Sequence[Member], scales: Sequence[float]) -> NDArray[np.float64]:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from cars_hw.config.codec import structure, unstructure
 from cars_hw.config.search import EvolutionSettings
 from cars_hw.errors import BudgetError
 from cars_hw.evolution.hypervolume import hypervolume
@@ -217,7 +218,7 @@ class Search:
         return {
             "warmed_up": self.warmed_up,
             "generation": self.generation,
-            "population": [member.to_dict() for member in self.population],
+            "population": unstructure(self.population),
             "history": self.history,
             "scales": self.scales,
             "rng": self.rng.bit_generator.state,
@@ -228,7 +229,7 @@ class Search:
         """Take up the state that :meth:`state` returned."""
         self.warmed_up = state["warmed_up"]
         self.generation = state["generation"]
-        self.population = [Member.from_dict(member) for member in state["population"]]
+        self.population = list(structure(state["population"], tuple[Member, ...], "checkpoint"))
         self.history = list(state["history"])
         self.scales = list(state["scales"])
         self.rng.bit_generator.state = state["rng"]
@@ -257,5 +258,5 @@ class Search:
             "best_accuracy": max(member.accuracy for member in self.population),
             # The reference point is an error of 1 at the scale of every cost.
             "hypervolume": hypervolume(rows, np.ones(rows.shape[1])),
-            "population": [member.to_dict() for member in self.population],
+            "population": unstructure(self.population),
         }

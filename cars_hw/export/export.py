@@ -13,6 +13,7 @@ from typing import Final, Literal, cast
 import numpy as np
 import numpy.typing as npt
 
+from cars_hw.config.codec import unstructure
 from cars_hw.config.files import replacing
 from cars_hw.devices.protocol import ModelFormat
 from cars_hw.errors import ExportError, InputError
@@ -96,8 +97,8 @@ def export_model(
     preprocessing = replace(preprocessing, layout=LAYOUTS[model_format])
     described = {
         "genotype": network.genotype.to_dict(),
-        "network": network.spec.to_dict(),
-        "preprocessing": preprocessing.to_dict(),
+        "network": unstructure(network.spec),
+        "preprocessing": unstructure(preprocessing),
         "class_names": list(class_names),
     }
     metadata = {name: json.dumps(value, ensure_ascii=False) for name, value in described.items()}

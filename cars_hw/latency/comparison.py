@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import median
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from cars_hw.devices.protocol import Measurement
 from cars_hw.errors import TableError
@@ -37,6 +37,8 @@ class Moved:
     ratio: float
     noise: float
 
+    DERIVED: ClassVar = ("beyond_noise",)
+
     @property
     def beyond_noise(self) -> bool:
         """Whether it moved by more than the noise."""
@@ -60,14 +62,6 @@ class TableDifference:
     conditions: dict[str, tuple[Any, Any]]
     median_ratio: float
     median_change: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        named = {
-            kind: [{**asdict(moved), "beyond_noise": moved.beyond_noise} for moved in getattr(self, kind)]
-            for kind in ("operations", "networks")
-        }
-        return {**asdict(self), **named}
 
 
 def compare_tables(before: LatencyTable, after: LatencyTable) -> TableDifference:

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from cars_hw.config.codec import unstructure
 from cars_hw.config.measurement import MeasurePlan, Precision
 from cars_hw.devices.protocol import Device, Measurement, ModelFormat
 from cars_hw.errors import DeviceError, InputError, TableError
@@ -76,7 +77,7 @@ def profile_device(
     identity = {
         "device": device.name,
         "precision": precision,
-        "network": spec.to_dict(),
+        "network": unstructure(spec),
         "calibration": calibration,
         "operations": list(space.operations),
         "plan": asdict(plan),

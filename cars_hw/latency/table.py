@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, median
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from cars_hw.config.checksummed import ChecksummedFormat
+from cars_hw.config.codec import register, structure, unstructure
 from cars_hw.config.measurement import Precision
 from cars_hw.devices.protocol import Measurement, Sample
 from cars_hw.errors import InputError, TableError
@@ -111,6 +112,8 @@ class LatencyTable:
     predictor: Coefficients | None = None
     reference: Reference | None = None
 
+    PLAIN_NAMES: ClassVar = {"spec": "network"}
+
     @property
     def overhead_ms(self) -> float:
         """What it takes to run a model that does nothing, in milliseconds."""
@@ -191,7 +194,7 @@ class LatencyTable:
 
     def write(self, path: Path) -> None:
         """Write the table to ``path`` in one step."""
-        TABLE.write(path, self.to_dict())
+        TABLE.write(path, unstructure(self))
 
     @classmethod
     def read(cls, path: Path) -> LatencyTable:
@@ -202,79 +205,68 @@ class LatencyTable:
         """
         content = TABLE.read(path)
         try:
-            return cls.from_dict(content)
-        except (KeyError, TypeError, ValueError, AttributeError, InputError) as error:
-            raise TableError(f"{path} is no complete latency table ({error!r}); profile again") from error
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {
-            "device": self.device,
-            "precision": self.precision,
-            "threads": self.threads,
-            "network": self.spec.to_dict(),
-            "created": self.created,
-            "conditions": dict(self.conditions),
-            "plan": dict(self.plan),
-            "overhead": _measurement_dict(self.overhead),
-            "entries": {key: _measurement_dict(entry) for key, entry in self.entries.items()},
-            "calibration": [
-                {
-                    "genotype": network.genotype.to_dict(),
-                    "anchor": network.anchor,
-                    **_measurement_dict(network.measured),
-                }
-                for network in self.calibration
-            ],
-            "reference": self.reference
-            and {
-                "genotype": self.reference.genotype.to_dict(),
-                "operations": _measurement_dict(self.reference.operations),
-                "networks": _measurement_dict(self.reference.networks),
-            },
-            "predictor": asdict(self.predictor) if self.predictor is not None else None,
-        }
-
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> LatencyTable:
-        """Build a table from :meth:`to_dict`'s form; KeyError, TypeError or InputError where it is not that."""
-        predictor, reference = content["predictor"], content["reference"]
-        return cls(
-            device=content["device"],
-            precision=content["precision"],
-            threads=content["threads"],
-            spec=NetworkSpec.from_dict(content["network"]),
-            created=content["created"],
-            conditions=content["conditions"],
-            plan=content["plan"],
-            overhead=_measurement(content["overhead"]),
-            entries={key: _measurement(entry) for key, entry in content["entries"].items()},
-            calibration=tuple(
-                CalibrationNetwork(
-                    Genotype.from_dict(network["genotype"]), _measurement(network), bool(network["anchor"])
-                )
-                for network in content["calibration"]
-            ),
-            predictor=predictor and Coefficients(**{**predictor, "residuals": tuple(predictor["residuals"])}),
-            reference=reference
-            and Reference(
-                Genotype.from_dict(reference["genotype"]),
-                _measurement(reference["operations"]),
-                _measurement(reference["networks"]),
-            ),
-        )
+            return structure(content, cls)
+        except InputError as error:
+            raise TableError(f"{path} is no complete latency table: {error}; profile again") from error
 
 
-def _measurement_dict(measured: Measurement) -> dict[str, Any]:
-    """Return the JSON form: samples as columns, those that nobody told left out."""
+@dataclass(frozen=True)
+class _Columns:
+    """The samples of a measurement in the file: a list for each figure; figures the device lacks are left out."""
+
+    ms: tuple[float, ...]
+    time: tuple[str | None, ...] = ()
+    load: tuple[float | None, ...] = ()
+    clock_mhz: tuple[float | None, ...] = ()
+    others: tuple[float | None, ...] = ()
+    reference_ms: tuple[float | None, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Measured:
+    ms: float
+    spread: float
+    samples: _Columns
+
+
+@dataclass(frozen=True)
+class _Calibrated(_Measured):
+    genotype: Genotype
+    anchor: bool
+
+
+def _measured_plain(measured: Measurement) -> dict[str, Any]:
     columns = dict(zip(Sample._fields, zip(*measured.samples, strict=True), strict=True))
     told = {name: list(column) for name, column in columns.items() if any(value is not None for value in column)}
     return {"ms": measured.ms, "spread": measured.spread, "samples": told}
 
 
-def _measurement(value: Mapping[str, Any]) -> Measurement:
-    columns = value["samples"]
-    samples = [
-        Sample(**{name: column[index] for name, column in columns.items()}) for index in range(len(columns["ms"]))
-    ]
-    return Measurement(float(value["ms"]), tuple(samples), float(value["spread"]))
+def _measured(plain: _Measured) -> Measurement:
+    columns = {name: column for name, column in vars(plain.samples).items() if column}
+    try:
+        rows = zip(*columns.values(), strict=True)
+        samples = tuple(Sample(**dict(zip(columns, row, strict=True))) for row in rows)
+    except ValueError as error:
+        raise InputError("samples must be lists of one length") from error
+    return Measurement(plain.ms, samples, plain.spread)
+
+
+def _calibrated(value: object) -> CalibrationNetwork:
+    plain = structure(value, _Calibrated, complete=False)
+    return CalibrationNetwork(plain.genotype, _measured(plain), plain.anchor)
+
+
+register(
+    Measurement,
+    to_plain=_measured_plain,
+    from_plain=lambda value: _measured(structure(value, _Measured, complete=False)),
+)
+register(
+    CalibrationNetwork,
+    to_plain=lambda network: {
+        "genotype": network.genotype.to_dict(),
+        "anchor": network.anchor,
+        **_measured_plain(network.measured),
+    },
+    from_plain=_calibrated,
+)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from statistics import fmean, median
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 
@@ -41,6 +41,8 @@ class ValidationRow:
     measured_ms: float
     spread: float
     again_ms: float | None = None
+
+    DERIVED: ClassVar = ("error",)
 
     @property
     def error(self) -> float:
@@ -99,11 +101,6 @@ class Validation:
     drift: float | None = None
     baselines: dict[str, Accuracy] = field(default_factory=dict)
     conditions: dict[str, Any] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        rows = [{**asdict(row), "genotype": row.genotype.to_dict(), "error": row.error} for row in self.rows]
-        return {**asdict(self), "rows": rows}
 
 
 def validate_table(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import median
-from typing import Any, Final, TypeVar
+from typing import ClassVar, Final, TypeVar
 
 import numpy as np
 import torch
@@ -32,6 +32,8 @@ class Part:
     times: int
     seconds: float
 
+    DERIVED: ClassVar = ("total_seconds",)
+
     @property
     def total_seconds(self) -> float:
         """All of it."""
@@ -46,19 +48,12 @@ class Estimate:
     memory_mb: float
     on_gpu: bool
 
+    DERIVED: ClassVar = ("seconds",)
+
     @property
     def seconds(self) -> float:
         """All parts together."""
         return sum(part.total_seconds for part in self.parts)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {
-            "parts": [{**asdict(part), "total_seconds": part.total_seconds} for part in self.parts],
-            "seconds": self.seconds,
-            "memory_mb": self.memory_mb,
-            "on_gpu": self.on_gpu,
-        }
 
 
 def estimate(plan: SearchPlan) -> Estimate:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from cars_hw.config.data import DataSource
 from cars_hw.config.measurement import Precision
 from cars_hw.data import DataBundle, Dataset, load_data
 from cars_hw.devices import ModelFormat
@@ -17,7 +18,6 @@ from cars_hw.export.card import Preprocessing
 from cars_hw.export.export import FORMATS, Exported, export_int8, export_model, require_formats
 from cars_hw.export.int8_refinement import CALIBRATION_IMAGES
 from cars_hw.pipeline.latency_target import LatencyEstimate, LatencyTarget, target_for_models
-from cars_hw.pipeline.plan import DataSource
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.train import load_trained
 from cars_hw.progress import Progress, silent

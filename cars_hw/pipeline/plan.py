@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any, Final
 
+from cars_hw.config.codec import structure, unstructure
+from cars_hw.config.data import DataSource
 from cars_hw.config.measurement import Precision
 from cars_hw.config.presets import Preset
-from cars_hw.config.search import EvolutionSettings, VariationRates
+from cars_hw.config.search import EvolutionSettings
 from cars_hw.config.training import Recipe, SharedTraining
 from cars_hw.errors import InputError, RunError
 from cars_hw.pipeline.latency_target import LatencyTarget
@@ -18,15 +19,6 @@ from cars_hw.space.search_space import SearchSpace
 
 COSTS: Final = ("parameters", "multiply-adds")
 """The costs that need no table, in millions."""
-
-
-@dataclass(frozen=True)
-class DataSource:
-    """Where the images come from: see :func:`cars_hw.data.load_data`."""
-
-    source: str
-    root: Path | None = None
-    download: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,7 +64,7 @@ def configuration(plan: SearchPlan) -> dict[str, Any]:
     return {
         "data": plan.data.source,
         "seed": plan.seed,
-        "network": plan.network.to_dict(),
+        "network": unstructure(plan.network),
         "operations": list(plan.space.operations),
         "targets": [target.record() for target in plan.targets],
         "precision": plan.shipped_precision,
@@ -80,9 +72,9 @@ def configuration(plan: SearchPlan) -> dict[str, Any]:
         "proxy": plan.proxy,
         "supernet_channels": plan.preset.supernet_channels,
         "supernet_layers": plan.preset.supernet_layers,
-        "evolution": asdict(plan.preset.evolution),
-        "training": asdict(plan.preset.training),
-        "recipe": asdict(plan.preset.recipe),
+        "evolution": unstructure(plan.preset.evolution),
+        "training": unstructure(plan.preset.training),
+        "recipe": unstructure(plan.preset.recipe),
         # Nothing is said where weights are shared, as in nearly every search.
         **({"standalone_epochs": plan.standalone_epochs} if plan.standalone_epochs else {}),
     }
@@ -97,14 +89,13 @@ def plan_of(run: RunFolder, data: DataSource, device: str = "cpu") -> SearchPlan
     """
     configuration = run.configuration
     try:
-        evolution = dict(configuration["evolution"])
         preset = Preset(
             summary="",
             recipe=recipe_of(run),
             supernet_channels=configuration["supernet_channels"],
             supernet_layers=configuration["supernet_layers"],
-            evolution=EvolutionSettings(**{**evolution, "rates": VariationRates(**evolution["rates"])}),
-            training=SharedTraining(**configuration["training"]),
+            evolution=structure(configuration["evolution"], EvolutionSettings),
+            training=structure(configuration["training"], SharedTraining),
         )
         return SearchPlan(
             data,
@@ -119,7 +110,7 @@ def plan_of(run: RunFolder, data: DataSource, device: str = "cpu") -> SearchPlan
             device,
             configuration.get("standalone_epochs", 0),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, InputError) as error:
         raise RunError(f"{run.path} was made by a version with other settings: {error}") from error
 
 
@@ -129,7 +120,4 @@ def recipe_of(run: RunFolder) -> Recipe:
     Raises:
         RunError: the run was made by a version with other settings.
     """
-    try:
-        return Recipe(**run.configuration["recipe"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{run.path / 'run.json'} has no recipe that this version knows: {error}") from error
+    return structure(run.configuration.get("recipe"), Recipe, f"{run.path / 'run.json'}: recipe", RunError)

@@ -19,19 +19,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from cars_hw.config.codec import read_json, structure, unstructure
 from cars_hw.config.files import to_json, write_json, write_text
-from cars_hw.errors import CarsHwError, RunError
+from cars_hw.config.training import Recipe
+from cars_hw.errors import RunError
 from cars_hw.latency import LatencyTable
 from cars_hw.pipeline.latency_target import LatencyEstimate, LatencyTarget
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 
-SCHEMA = 1
+SCHEMA = 2
 
 Record = TypeVar("Record")
 
@@ -47,18 +49,6 @@ class FrontNetwork:
     multiply_adds: int
     latency_estimates: tuple[LatencyEstimate, ...]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        estimates = [*map(asdict, self.latency_estimates)]
-        return {**asdict(self), "genotype": self.genotype.to_dict(), "latency_estimates": estimates}
-
-    @classmethod
-    def from_dict(cls, value: dict[str, Any]) -> FrontNetwork:
-        """Build a network from :meth:`to_dict`'s form; KeyError or TypeError where it is not that."""
-        estimates = tuple(LatencyEstimate(**estimate) for estimate in value["latency_estimates"])
-        genotype = Genotype.from_dict(value["genotype"])
-        return cls(**{**value, "genotype": genotype, "latency_estimates": estimates})
-
 
 @dataclass(frozen=True)
 class TrainedNetwork:
@@ -66,29 +56,19 @@ class TrainedNetwork:
 
     Its weights are those after ``best_epoch`` (counted from 1), chosen by ``held_out_accuracy`` where images were
     held out; the recipe says so, and whether they are moving averages. ``data`` is where the images came from,
-    ``inherit`` whether the training was to begin with the SuperNet's weights. None: not written down, by an older
-    version.
+    ``inherit`` whether the training began with the SuperNet's weights where it has the network's very shapes.
     """
 
     name: str
     genotype: Genotype
     accuracy: float
     loss: float
-    recipe: dict[str, Any]
+    recipe: Recipe
     seed: int
-    best_epoch: int | None = None
-    held_out_accuracy: float | None = None
-    data: str | None = None
-    inherit: bool | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {**asdict(self), "genotype": self.genotype.to_dict()}
-
-    @classmethod
-    def from_dict(cls, value: dict[str, Any]) -> TrainedNetwork:
-        """Build a network from :meth:`to_dict`'s form; KeyError or TypeError where it is not that."""
-        return cls(**{**value, "genotype": Genotype.from_dict(value["genotype"])})
+    best_epoch: int
+    held_out_accuracy: float | None
+    data: str
+    inherit: bool
 
 
 class RunFolder:
@@ -173,7 +153,8 @@ class RunFolder:
     @property
     def network(self) -> NetworkSpec:
         """The network that the run's genotypes ship as."""
-        return NetworkSpec.from_dict(self.configuration.get("network"))
+        where = f"{self.path / 'run.json'}: network"
+        return structure(self.configuration.get("network"), NetworkSpec, where, RunError)
 
     @property
     def checkpoint(self) -> Path:
@@ -247,8 +228,8 @@ class RunFolder:
         """Write the front, and beside it the networks that were ``rejected`` from it."""
         content = {
             "schema": SCHEMA,
-            "networks": [network.to_dict() for network in networks],
-            "rejected": [network.to_dict() for network in rejected],
+            "networks": unstructure(list(networks)),
+            "rejected": unstructure(list(rejected)),
         }
         write_json(self.path / "front.json", content)
 
@@ -272,11 +253,12 @@ class RunFolder:
         if not (self.path / "front.json").is_file():
             raise RunError(f"the search in {self.path} has not finished; go on with: cars-hw search --resume")
         kept = self._read("front.json").get(which, [])
-        return [self._parsed("front.json", FrontNetwork.from_dict, network) for network in kept]
+        where = f"{self.path / 'front.json'} is damaged: {which}"
+        return list(structure(kept, tuple[FrontNetwork, ...], where, RunError))
 
     def write_trained(self, network: TrainedNetwork) -> None:
         """Note that ``network`` was trained; its weights have been written before."""
-        write_json(self._trained_path(network.name), network.to_dict())
+        write_json(self._trained_path(network.name), unstructure(network))
 
     def forget_trained(self, name: str) -> None:
         """Remove what says that ``name`` was trained, before its weights become others.
@@ -295,10 +277,9 @@ class RunFolder:
 
     def trained(self) -> list[TrainedNetwork]:
         """Return the trained networks, by name."""
-        names = sorted(path.name for path in (self.path / "trained").glob("*.json"))
         return [
-            self._parsed(f"trained/{name}", TrainedNetwork.from_dict, self._read(f"trained/{name}"))
-            for name in names
+            structure(read_json(path, RunError), TrainedNetwork, f"{path} is damaged", RunError)
+            for path in sorted((self.path / "trained").glob("*.json"))
         ]
 
     def write_verified(self, rows: Sequence[dict[str, Any]]) -> None:
@@ -311,38 +292,24 @@ class RunFolder:
             return []
         return list(self._read("verified.json").get("models", []))
 
-    def write_record(self, name: str, content: dict[str, Any]) -> None:
-        """Write ``content`` as the file ``name`` of the run: what is found out of it besides the search."""
-        write_json(self.path / name, {"schema": SCHEMA, **content})
+    def write_record(self, name: str, record: object) -> None:
+        """Write ``record`` as the file ``name`` of the run: what is found out of it besides the search."""
+        write_json(self.path / name, {"schema": SCHEMA, **unstructure(record)})
 
-    def record(self, name: str, parse: Callable[[dict[str, Any]], Record]) -> Record | None:
-        """Return what ``parse`` makes of the file ``name`` that :meth:`write_record` wrote, None before.
+    def record(self, name: str, cls: type[Record]) -> Record | None:
+        """Return the ``cls`` in the file ``name`` that :meth:`write_record` wrote, None before.
 
         Raises:
             RunError: the file is damaged.
         """
         if not (self.path / name).is_file():
             return None
-        parsed: Record = self._parsed(name, parse, self._read(name))
-        return parsed
+        content = self._read(name)
+        content.pop("schema", None)
+        return structure(content, cls, f"{self.path / name} is damaged", RunError)
 
     def _read(self, name: str) -> dict[str, Any]:
-        path = self.path / name
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise RunError(f"cannot read {path}: {error.strerror}") from error
-        except ValueError as error:
-            raise RunError(f"{path} is not JSON: {error}") from error
-        if not isinstance(content, dict):
-            raise RunError(f"{path} does not hold an object")
-        return content
-
-    def _parsed(self, name: str, parse: Any, value: Any) -> Any:  # noqa: ANN401 -- any of the records
-        try:
-            return parse(value)
-        except (KeyError, TypeError, AttributeError, CarsHwError) as error:
-            raise RunError(f"{self.path / name} is damaged: {error}") from error
+        return read_json(self.path / name, RunError)
 
 
 def _first_difference(before: Any, now: Any, name: str = "") -> tuple[str, Any, Any] | None:  # noqa: ANN401

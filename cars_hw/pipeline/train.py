@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from cars_hw.callbacks import TrainingCallback
+from cars_hw.config.codec import structure, unstructure
+from cars_hw.config.data import DataSource
 from cars_hw.config.files import replacing
 from cars_hw.config.training import Recipe
 from cars_hw.data import DataBundle, load_data
@@ -20,7 +22,7 @@ from cars_hw.errors import InputError, RunError
 from cars_hw.evolution.checkpoint import supernet_weights
 from cars_hw.nn.network import Network
 from cars_hw.nn.supernet import SuperNet
-from cars_hw.pipeline.plan import DataSource, recipe_of
+from cars_hw.pipeline.plan import recipe_of
 from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder, TrainedNetwork
 from cars_hw.pipeline.search import require_fit
 from cars_hw.pipeline.tensorboard import FOLDER, remove_events
@@ -48,17 +50,12 @@ class _Job:
 
     def done_by(self, trained: TrainedNetwork) -> bool:
         """Whether ``trained`` is what this job would come to."""
-        try:
-            recipe = _resolved(Recipe(**trained.recipe), self.device)
-        except (TypeError, ValueError):
-            # Of a version that had other settings.
-            return False
-        return (
-            (trained.name, trained.genotype.key()) == (self.name, self.genotype.key())
-            and (recipe, trained.seed) == (self.recipe, self.seed)
-            and trained.data in (None, self.data.source)
-            and trained.inherit in (None, self.inherit)
-        )
+        return (trained.name, trained.genotype.key()) == (self.name, self.genotype.key()) and (
+            _resolved(trained.recipe, self.device),
+            trained.seed,
+            trained.data,
+            trained.inherit,
+        ) == (self.recipe, self.seed, self.data.source, self.inherit)
 
 
 def choose(front: Sequence[FrontNetwork], count: int) -> list[FrontNetwork]:
@@ -227,7 +224,7 @@ def _train(
             job.genotype,
             result.accuracy,
             result.loss,
-            asdict(job.recipe),
+            job.recipe,
             job.seed,
             best_epoch=result.best_epoch,
             held_out_accuracy=result.held_out_accuracy,
@@ -260,7 +257,7 @@ def _about(job: _Job, data: DataBundle, spec: NetworkSpec) -> dict[str, str | fl
     """Return all that decides the weights that ``job`` ends with, but for the machine."""
     return {
         "genotype": json.dumps(job.genotype.to_dict()),
-        "network": json.dumps(spec.to_dict()),
+        "network": json.dumps(unstructure(spec)),
         "data": f"{job.data.source}: {len(data.train)} training images",
         "seed": job.seed,
         "inherit": job.inherit,
@@ -274,7 +271,7 @@ def _follow(data: DataSource, spec: NetworkSpec, process_group: ProcessGroup) ->
     # After the leading process: it may have had to fetch them.
     bundle = load_data(data.source, root=data.root, resolution=spec.resolution)
     for job in told:
-        recipe, genotype = Recipe(**job["recipe"]), Genotype.from_dict(job["genotype"])
+        recipe, genotype = structure(job["recipe"], Recipe), Genotype.from_dict(job["genotype"])
         network = Network(spec, genotype, auxiliary=recipe.auxiliary > 0)
         with torch.random.fork_rng(devices=[]):
             train_network(
@@ -287,7 +284,7 @@ def _to_bytes(jobs: Sequence[_Job]) -> bytes:
     told = [
         {
             "genotype": job.genotype.to_dict(),
-            "recipe": asdict(job.recipe),
+            "recipe": unstructure(job.recipe),
             "seed": job.seed,
             "device": job.device,
         }

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
+from cars_hw.config.codec import unstructure
 from cars_hw.config.measurement import MeasurePlan, Precision
 from cars_hw.devices.protocol import Device, Measurement
 from cars_hw.errors import RunError, TableError
@@ -45,6 +46,8 @@ class Verified:
     spread: float
     drift: float | None = None
 
+    DERIVED: ClassVar = ("deviation", "within_budget")
+
     @property
     def deviation(self) -> float | None:
         """How much slower (positive) or faster than predicted it is, a fraction of the prediction."""
@@ -54,10 +57,6 @@ class Verified:
     def within_budget(self) -> bool | None:
         """Whether the measured latency keeps to the limit; None without a limit."""
         return None if self.limit_ms is None else self.measured_ms <= self.limit_ms
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {**asdict(self), "deviation": self.deviation, "within_budget": self.within_budget}
 
 
 def verify_run(
@@ -105,7 +104,7 @@ def verify_run(
         )
         replace(card, measured_ms=measurement.ms).write(card_path(path))
     others = [row for row in run.verified() if row.get("device") != device.name]
-    run.write_verified([*others, *(row.to_dict() for row in rows)])
+    run.write_verified([*others, *unstructure(rows)])
     return rows
 
 

@@ -116,7 +116,7 @@ def training(report_data: ReportData, run: str) -> list[Step]:
     usual = _plain(report_data.configuration["recipe"])
     for candidate in trained:
         assert candidate.trained is not None
-        options, other = recipe_options(_plain(candidate.trained.recipe), usual)
+        options, other = recipe_options(_plain(asdict(candidate.trained.recipe)), usual)
         if candidate.trained.seed:
             options += ["--seed", str(candidate.trained.seed)]
         if candidate.trained.inherit:

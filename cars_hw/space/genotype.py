@@ -8,6 +8,7 @@ import reprlib
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeGuard
 
+from cars_hw.config.codec import register
 from cars_hw.errors import GenotypeError
 
 OPERATIONS: Final = (
@@ -227,3 +228,6 @@ def _check_cell(name: str, cell: Cell) -> None:
         raise GenotypeError(f"the {name} cell has no real edge: every operation is none")
     if not empty:
         _LEGAL.update(enumerate(cell))
+
+
+register(Genotype, to_plain=Genotype.to_dict, from_plain=Genotype.from_dict)

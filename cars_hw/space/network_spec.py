@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Final, Literal, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Final, Literal, NamedTuple
 
-from cars_hw.errors import SpecError
+from cars_hw.config.setting import Settings, setting
+from cars_hw.errors import InputError, SpecError
 from cars_hw.space.genotype import NODES
 
 Stem = Literal["cifar", "imagenet"]
@@ -47,7 +48,7 @@ class CellLayout(NamedTuple):
 
 
 @dataclass(frozen=True)
-class NetworkSpec:
+class NetworkSpec(Settings):
     """Everything but the genotype: width, depth, input, classes and stem.
 
     ``channels`` are those of the first cell; they double at each of the two reduction cells, which stand at
@@ -57,25 +58,23 @@ class NetworkSpec:
         SpecError: a size that no network can have.
     """
 
-    channels: int
-    layers: int
-    resolution: tuple[int, int]
-    in_channels: int = 3
-    classes: int = 10
-    stem: Stem = "cifar"
+    channels: int = setting(
+        help="Channels of the first cell, an even number; they double at each of two reductions.", minimum=1
+    )
+    layers: int = setting(help="Number of cells, 3 at least.", minimum=3)
+    resolution: tuple[int, int] = setting(
+        help="Size in pixels to which images are brought: 32, or height x width such as 65x97.", metavar="HxW"
+    )
+    in_channels: int = setting(3, help="1 for grey images, 3 for colour.", minimum=1)
+    classes: int = setting(10, help="Number of classes.", minimum=2)
+    stem: Stem = setting("cifar", help="Layers before the first cell: those for small images, or those for large.")
+
+    out_of_bounds: ClassVar[type[InputError]] = SpecError
 
     def __post_init__(self) -> None:
-        for name in ("channels", "in_channels"):
-            if getattr(self, name) < 1:
-                raise SpecError(f"{name} must be at least 1, not {getattr(self, name)}")
+        super().__post_init__()
         if self.channels % 2:
             raise SpecError(f"channels must be even, not {self.channels}: a strided skip is made of two halves")
-        if self.classes < 2:
-            raise SpecError(f"classes must be at least 2, not {self.classes}")
-        if self.layers < 3:
-            raise SpecError(f"layers must be at least 3, not {self.layers}: two of them reduce")
-        if self.stem not in ("cifar", "imagenet"):
-            raise SpecError(f"stem must be cifar or imagenet, not {self.stem}")
         least = 8 if self.stem == "cifar" else 32
         if len(self.resolution) != 2 or min(self.resolution) < least:
             raise SpecError(f"resolution must be at least {least}x{least} for the {self.stem} stem")
@@ -113,29 +112,6 @@ class NetworkSpec:
             before, last = last, layouts[-1].concatenated
             previous_reduction = reduction
         return tuple(layouts)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {**asdict(self), "resolution": list(self.resolution)}
-
-    @classmethod
-    def from_dict(cls, value: Any) -> NetworkSpec:  # noqa: ANN401 -- whatever a JSON file holds
-        """Build a spec from :meth:`to_dict`'s form.
-
-        Raises:
-            SpecError: a missing, unknown or mistyped field.
-        """
-        try:
-            height, width = value["resolution"]
-            fields = {**value, "resolution": (height, width)}
-            numbers = [fields[name] for name in ("channels", "layers", "in_channels", "classes")]
-            if not all(type(number) is int for number in (*numbers, height, width)):
-                raise SpecError("the network's sizes must be whole numbers")
-            return cls(**fields)
-        except KeyError as error:
-            raise SpecError(f"not a network: it lacks {error}") from error
-        except (TypeError, ValueError) as error:
-            raise SpecError(f"not a network: {error}") from error
 
     def describe(self) -> str:
         """Return one line for people."""

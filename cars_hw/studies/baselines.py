@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
+from cars_hw.config.data import DataSource
 from cars_hw.config.training import Recipe
 from cars_hw.errors import InputError
 from cars_hw.evolution.objectives import CostObjective
 from cars_hw.evolution.strategies import OWN, STRATEGIES
-from cars_hw.pipeline.plan import DataSource, SearchPlan, configuration, plan_of, recipe_of
+from cars_hw.pipeline.plan import SearchPlan, configuration, plan_of, recipe_of
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.search import cost_objectives, plan_data, run_search
 from cars_hw.pipeline.train import choose, train_run
@@ -92,7 +93,7 @@ def compare_run(
     else:
         side_by_side(_work, tasks, jobs, progress, log)
     comparison = _compared(plan, tasks, recipe)
-    run.write_record(FILE, comparison.to_dict())
+    run.write_record(FILE, comparison)
     return comparison
 
 
@@ -218,7 +219,7 @@ def _compared(plan: SearchPlan, tasks: Sequence[_Task], recipe: Recipe) -> Strat
         )
         for task, history, front in zip(tasks, histories, fronts, strict=True)
     )
-    return StrategyComparison(objectives[0].name, objectives[0].unit, (error, *costs), trials, asdict(recipe))
+    return StrategyComparison(objectives[0].name, objectives[0].unit, (error, *costs), trials, recipe)
 
 
 def _front(folder: RunFolder, top: int, objectives: Sequence[CostObjective]) -> list[Trained]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
+from cars_hw.config.codec import unstructure
 from cars_hw.formatting import milliseconds, percent
 from cars_hw.report.markup import Html, join, table
 from cars_hw.studies.measurement_noise import unsteady_remark
@@ -81,10 +82,7 @@ class FrontComparison:
             "conditions": self.conditions,
             "remarks": self.remarks(),
             "left_out": list(self.left_out),
-            "networks": [
-                {**asdict(one), "dominated_by": list(one.dominated_by), "on_front": not one.dominated_by}
-                for one in self.contestants
-            ],
+            "networks": [{**unstructure(one), "on_front": not one.dominated_by} for one in self.contestants],
         }
 
 

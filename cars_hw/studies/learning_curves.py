@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
 
+from cars_hw.config.codec import unstructure
 from cars_hw.config.files import write_json
 from cars_hw.config.training import Recipe
 from cars_hw.data import DataBundle
@@ -34,10 +35,6 @@ class LearningCurve:
     genotype: Genotype
     parameters: int
     accuracies: tuple[float, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {**asdict(self), "genotype": self.genotype.to_dict(), "accuracies": list(self.accuracies)}
 
 
 @dataclass(frozen=True)
@@ -117,7 +114,7 @@ def _about(genotype: Genotype, training: Training) -> dict[str, str | float | bo
     data = training.data
     return {
         "genotype": json.dumps(genotype.to_dict()),
-        "network": json.dumps(training.spec.to_dict()),
+        "network": json.dumps(unstructure(training.spec)),
         "data": f"{data.name}: {len(data.train)} training images",
         "seed": training.seed,
         **{f"recipe.{name}": value for name, value in asdict(training.recipe).items()},

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from cars_hw.config.codec import unstructure
 from cars_hw.nn.cost import Cost, network_cost
 from cars_hw.progress import Progress, counted, prefixed, silent
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec
@@ -180,7 +181,7 @@ class ComputedTable:
         """Return the JSON form."""
         return {
             "title": self.table.title,
-            "network": NETWORKS[self.table.network].to_dict(),
+            "network": unstructure(NETWORKS[self.table.network]),
             "device": self.device,
             "conditions": None if self.conditions is None else dict(self.conditions),
             "counting": COUNTING,

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from cars_hw.config.data import DataSource
 from cars_hw.config.files import write_json, write_text
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.config.training import Recipe
@@ -19,7 +20,7 @@ from cars_hw.export.lower import lower_network
 from cars_hw.export.write import write_graph
 from cars_hw.measurement.schedule import measure
 from cars_hw.nn.cost import network_cost
-from cars_hw.pipeline.plan import DataSource, recipe_of
+from cars_hw.pipeline.plan import recipe_of
 from cars_hw.pipeline.run_folder import RunFolder, TrainedNetwork
 from cars_hw.pipeline.search import require_fit
 from cars_hw.pipeline.train import load_trained, train_run
@@ -156,7 +157,7 @@ def _of_genotype(run: RunFolder, trained: TrainedNetwork, device: Device, origin
         origin,
         trained.accuracy,
         network_cost(run.network, trained.genotype).parameters,
-        _training(trained.recipe["epochs"], began),
+        _training(trained.recipe.epochs, began),
         write,
     )
 

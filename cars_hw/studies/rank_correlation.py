@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any, Final
 
 import numpy as np
 
+from cars_hw.config.codec import unstructure
+from cars_hw.config.data import DataSource
 from cars_hw.config.training import Recipe
 from cars_hw.errors import InputError
 from cars_hw.evolution.checkpoint import supernet_weights
 from cars_hw.evolution.objectives import feasible
-from cars_hw.pipeline.plan import DataSource, SearchPlan, plan_of, recipe_of
+from cars_hw.pipeline.plan import SearchPlan, plan_of, recipe_of
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.search import cost_objectives, plan_data, supernet_weights_of
 from cars_hw.pipeline.train import choose, train_run
@@ -50,8 +51,8 @@ def rank_run(
         DatasetError: the data cannot be used.
     """
     if sample == 0:
-        run.write_record(FILE, Ranking((), {}).to_dict())
-        return Ranking((), {})
+        run.write_record(FILE, Ranking((), None))
+        return Ranking((), None)
     plan = plan_of(run, data, device)
     bundle = plan_data(plan)
     chosen = [(network.name, network.genotype) for network in choose(run.front(), sample // 2)]
@@ -66,7 +67,7 @@ def rank_run(
     shared = weights.accuracies([genotype for _, genotype in chosen], full=True)
     standalone = RunFolder(run.path / "ranking")
     # A run of its own, whose networks are the SuperNet's size.
-    configuration = {**run.configuration, "network": weights.supernet.spec.to_dict()}
+    configuration = {**run.configuration, "network": unstructure(weights.supernet.spec)}
     if (standalone.path / "run.json").is_file():
         standalone.require(configuration)
     else:
@@ -96,8 +97,8 @@ def rank_run(
         Ranked(name, genotype, accuracy, first, second)
         for (name, genotype), accuracy, first, second in zip(chosen, shared, once, again, strict=True)
     ]
-    ranking = Ranking(tuple(networks), asdict(recipe))
-    run.write_record(FILE, ranking.to_dict())
+    ranking = Ranking(tuple(networks), recipe)
+    run.write_record(FILE, ranking)
     return ranking
 
 

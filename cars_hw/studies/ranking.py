@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import ClassVar, Final
 
+from cars_hw.config.training import Recipe
 from cars_hw.latency.validation import kendall_tau
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.space.genotype import Genotype
@@ -36,22 +37,15 @@ class Ranked:
         """Whether it was drawn at random, rather than taken from the front."""
         return self.name.startswith("random")
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {**asdict(self), "genotype": self.genotype.to_dict()}
-
-    @classmethod
-    def from_dict(cls, value: dict[str, Any]) -> Ranked:
-        """Build it from :meth:`to_dict`'s form; KeyError or TypeError for any other value."""
-        return cls(**{**value, "genotype": Genotype.from_dict(value["genotype"])})
-
 
 @dataclass(frozen=True)
 class Ranking:
-    """The architectures of a sample, and the recipe that trained them."""
+    """The architectures of a sample, and the recipe that trained them, None for an empty sample."""
 
     networks: tuple[Ranked, ...]
-    recipe: dict[str, Any]
+    recipe: Recipe | None
+
+    DERIVED: ClassVar = ("tau", "agreement")
 
     @property
     def tau(self) -> float | None:
@@ -75,20 +69,6 @@ class Ranking:
             return None
         return kendall_tau([one.standalone for one in self.networks], again)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {
-            "tau": self.tau,
-            "agreement": self.agreement,
-            "recipe": self.recipe,
-            "networks": [one.to_dict() for one in self.networks],
-        }
-
-    @classmethod
-    def from_dict(cls, value: dict[str, Any]) -> Ranking:
-        """Build it from :meth:`to_dict`'s form; KeyError or TypeError for any other value."""
-        return cls(tuple(Ranked.from_dict(one) for one in value["networks"]), dict(value["recipe"]))
-
 
 def read_ranking(run: RunFolder) -> Ranking | None:
     """Return the ranking that ``rank_run`` wrote, None where there is none.
@@ -96,7 +76,7 @@ def read_ranking(run: RunFolder) -> Ranking | None:
     Raises:
         RunError: the file is damaged.
     """
-    return run.record(FILE, Ranking.from_dict)
+    return run.record(FILE, Ranking)
 
 
 def spread(networks: Sequence[Ranked]) -> float:

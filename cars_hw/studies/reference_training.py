@@ -12,11 +12,12 @@ from typing import Any, Final
 import torch
 from torch import nn
 
+from cars_hw.config.codec import unstructure
+from cars_hw.config.data import DataSource
 from cars_hw.config.files import replacing, write_json
 from cars_hw.config.training import Recipe
 from cars_hw.data import DataBundle, load_data
 from cars_hw.errors import RunError
-from cars_hw.pipeline.plan import DataSource
 from cars_hw.pipeline.workers import default_jobs, side_by_side
 from cars_hw.progress import Log, Progress, as_stage, prefixed_log
 from cars_hw.space.network_spec import NetworkSpec
@@ -99,7 +100,7 @@ def train_references(
 def _task(name: str, model: str, spec: NetworkSpec, folder: Path, settings: References) -> _Task:
     about = {
         "model": model,
-        "network": json.dumps(spec.to_dict()),
+        "network": json.dumps(unstructure(spec)),
         "data": f"{settings.source.source}: {len(settings.data.train)} training images",
         "seed": settings.seed,
         **{f"recipe.{name}": value for name, value in asdict(settings.recipe).items()},

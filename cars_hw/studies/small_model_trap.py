@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import fmean, median, pstdev
 from typing import Any, Final, NamedTuple
 
+from cars_hw.config.codec import unstructure
 from cars_hw.config.files import write_json, write_text
 from cars_hw.config.search import Protection
 from cars_hw.config.training import Recipe
@@ -99,7 +100,7 @@ class Trap:
             "ratios": {name: self.ratio(name) for name in self.protections if name != PLAIN},
             "verdict": self.verdict(),
             "searches": [search.to_dict() for search in self.searches],
-            "curves": [curve.to_dict() for curve in self.curves],
+            "curves": unstructure(list(self.curves)),
         }
 
     def _trap(self) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from dataclasses import dataclass, field
+from typing import ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cars_hw.config.training import Recipe
 from cars_hw.evolution.hypervolume import hypervolume
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.space.genotype import Genotype
@@ -78,7 +79,9 @@ class StrategyComparison:
     unit: str
     reference: tuple[float, ...]
     trials: tuple[Trial, ...]
-    recipe: dict[str, Any]
+    recipe: Recipe
+
+    DERIVED: ClassVar = ("final_hypervolumes",)
 
     @property
     def strategies(self) -> list[str]:
@@ -106,54 +109,15 @@ class StrategyComparison:
         rows = [[1 - one.standalone, *one.costs] for one in trial.networks]
         return fraction_dominated(np.array(rows), np.array(self.reference))
 
+    @property
+    def final_hypervolumes(self) -> list[float]:
+        """The hypervolume of each trial's front at its trained accuracies, in the order of the trials."""
+        return [self.final(trial) for trial in self.trials]
+
     def gaps(self, strategy: str) -> list[float]:
         """Return the own strategy's final hypervolume minus that of ``strategy``, for each seed of both."""
         theirs = {trial.seed: self.final(trial) for trial in self.of(strategy)}
         return [self.final(trial) - theirs[trial.seed] for trial in self.of(self.own) if trial.seed in theirs]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form, with the final hypervolume of each trial."""
-        return {
-            "cost": self.cost,
-            "unit": self.unit,
-            "reference": list(self.reference),
-            "recipe": self.recipe,
-            "trials": [
-                {
-                    **asdict(trial),
-                    "final_hypervolume": self.final(trial),
-                    "networks": [
-                        {**asdict(one), "genotype": one.genotype.to_dict(), "costs": list(one.costs)}
-                        for one in trial.networks
-                    ],
-                }
-                for trial in self.trials
-            ],
-        }
-
-    @classmethod
-    def from_dict(cls, value: dict[str, Any]) -> StrategyComparison:
-        """Build it from :meth:`to_dict`'s form; KeyError or TypeError for any other value."""
-        trials = tuple(
-            Trial(
-                one["strategy"],
-                one["seed"],
-                one["evaluated"],
-                tuple(Generation(**generation) for generation in one["generations"]),
-                tuple(
-                    Trained(
-                        Genotype.from_dict(kept["genotype"]),
-                        tuple(kept["costs"]),
-                        kept["shared"],
-                        kept["standalone"],
-                    )
-                    for kept in one["networks"]
-                ),
-                one.get("final_hypervolume"),
-            )
-            for one in value["trials"]
-        )
-        return cls(value["cost"], value["unit"], tuple(value["reference"]), trials, dict(value["recipe"]))
 
 
 def summary(strategy: str) -> str:
@@ -171,7 +135,7 @@ def read_baselines(run: RunFolder) -> StrategyComparison | None:
     Raises:
         RunError: the file is damaged.
     """
-    return run.record(FILE, StrategyComparison.from_dict)
+    return run.record(FILE, StrategyComparison)
 
 
 def fraction_dominated(rows: NDArray[np.float64], reference: NDArray[np.float64]) -> float:

@@ -16,6 +16,7 @@ from rich.console import Console
 from cars_hw.cli import options as common
 from cars_hw.cli.main import main
 from cars_hw.config.checksummed import checksum
+from cars_hw.config.codec import unstructure
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.config.presets import PRESETS
 from cars_hw.config.search import Protection
@@ -316,7 +317,7 @@ def searched(folder: Path, tmp_path: Path) -> Path:
     """A run whose search is said to have ended."""
     configuration = {
         "data": str(folder),
-        "network": SPEC.to_dict(),
+        "network": unstructure(SPEC),
         "recipe": {"epochs": 1, "batch_size": 8},
         "supernet_channels": None,
         "supernet_layers": None,

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from cars_hw.cli.main import main
+from cars_hw.config.data import DataSource
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.config.presets import PRESETS
 from cars_hw.config.recipes import RECIPES
@@ -26,7 +27,7 @@ from cars_hw.devices.protocol import ModelFormat, Sample, SessionCounter
 from cars_hw.errors import DeviceError
 from cars_hw.latency import LatencyTable, OpKey, fastest_genotype, genotype_keys, profile_device
 from cars_hw.pipeline.export import export_run
-from cars_hw.pipeline.plan import DataSource, SearchPlan
+from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.pipeline.search import run_search
 from cars_hw.pipeline.train import train_run
 from cars_hw.space.genotype import Genotype

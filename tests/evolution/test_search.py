@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cars_hw.config.search import EvolutionSettings, Protection, VariationRates
-from cars_hw.errors import BudgetError
+from cars_hw.errors import BudgetError, InputError
 from cars_hw.evolution.objectives import CostObjective, excess, feasible
 from cars_hw.evolution.population import Member
 from cars_hw.evolution.search import Search, without_clones
@@ -161,7 +161,7 @@ def test_newcomers_are_measured_under_the_weights_before_and_parents_keep_their_
 
 @pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])
 def test_a_share_of_uniform_draws_is_a_fraction(share: float) -> None:
-    with pytest.raises(ValueError, match="is a fraction, not"):
+    with pytest.raises(InputError, match=r"^uniform_draws must be at (least 0|most 1), not"):
         EvolutionSettings(uniform_draws=share)
 
 
@@ -283,5 +283,5 @@ def test_of_clones_the_first_stays_unless_too_few_are_left() -> None:
     "wrong", [{"population": 0}, {"epochs": 4, "warmup_epochs": 4}, {"epochs": 12, "warmup_epochs": 5}]
 )
 def test_settings_that_leave_no_generation_are_refused(wrong: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match=r"at least 1|leave no generation"):
+    with pytest.raises(InputError, match=r"population must be at least 1|leave no generation"):
         EvolutionSettings(**wrong)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cars_hw.config.search import VariationRates
+from cars_hw.errors import InputError
 from cars_hw.evolution.variation import crossover, mutate, offspring, repair
 from cars_hw.nn.cost import network_cost
 from cars_hw.space.genotype import NODES, Edge, Genotype
@@ -128,7 +129,14 @@ def test_the_ways_are_taken_at_their_rates() -> None:
     assert len({node for child in fresh for node in nodes_of(child)} - known) > 100
 
 
-@pytest.mark.parametrize("rates", [{"mutation": 0.5}, {"random": -0.1, "mutation": 0.85}, {"node": 1.5}])
-def test_rates_that_are_no_probabilities_are_refused(rates: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="sum to 1"):
+@pytest.mark.parametrize(
+    ("rates", "message"),
+    [
+        ({"mutation": 0.5}, "must sum to 1"),
+        ({"random": -0.1, "mutation": 0.85}, "random must be at least 0, not -0.1"),
+        ({"node": 1.5}, "node must be at most 1, not 1.5"),
+    ],
+)
+def test_rates_that_are_no_probabilities_are_refused(rates: dict[str, float], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         VariationRates(**rates)

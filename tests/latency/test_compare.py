@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from cars_hw.config.codec import unstructure
 from cars_hw.devices import Measurement, Sample
 from cars_hw.errors import TableError
 from cars_hw.latency import LatencyTable, compare_tables
@@ -72,7 +73,7 @@ def test_operations_and_conditions_that_only_one_has_are_named(make_table: MakeT
         "processor": ("none", "another"),
         "governor": (None, "performance"),
     }
-    content = json.loads(json.dumps(found.to_dict()))
+    content = json.loads(json.dumps(unstructure(found)))
     assert content["operations"][0]["beyond_noise"] is False
 
 

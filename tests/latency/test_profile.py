@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from long_runs import amount
 
+from cars_hw.config.codec import unstructure
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices import Device, FakeDevice, ModelFormat, Sample
 from cars_hw.devices.protocol import SessionCounter
@@ -125,7 +126,7 @@ def test_predictions_hold_on_networks_that_took_no_part() -> None:
     assert all(baseline.mean_error > accuracy.mean_error for baseline in result.baselines.values())
     assert 0 < result.noise < 0.02
     assert len(result.rows) == 41
-    assert json.loads(json.dumps(result.to_dict()))["rows"][0]["measured_ms"] == result.rows[0].measured_ms
+    assert json.loads(json.dumps(unstructure(result)))["rows"][0]["measured_ms"] == result.rows[0].measured_ms
 
 
 def test_a_machine_that_has_become_slower_is_told_from_a_predictor_that_is_off() -> None:

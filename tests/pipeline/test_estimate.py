@@ -12,6 +12,8 @@ import torch
 from click.testing import CliRunner
 
 from cars_hw.cli.main import main
+from cars_hw.config.codec import unstructure
+from cars_hw.config.data import DataSource
 from cars_hw.config.presets import PRESETS
 from cars_hw.config.search import EvolutionSettings
 from cars_hw.config.training import SharedTraining
@@ -21,7 +23,7 @@ from cars_hw.latency import LatencyTable
 from cars_hw.pipeline import search as searching
 from cars_hw.pipeline.estimate import Estimate, Part, estimate
 from cars_hw.pipeline.latency_target import LatencyTarget
-from cars_hw.pipeline.plan import DataSource, SearchPlan
+from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.pipeline.search import run_search
 from cars_hw.space.genotype import Genotype
 from cars_hw.training.shared_weights import SuperNetWeights
@@ -61,7 +63,7 @@ def test_what_is_counted_is_what_a_search_does(
 def test_parts_add_up_and_times_are_readable() -> None:
     found = Estimate((Part("a", 10, 0.5), Part("b", 3, 2.0)), 100.0, False)
     assert found.seconds == 11.0
-    assert found.to_dict()["parts"][1]["total_seconds"] == 6.0
+    assert unstructure(found)["parts"][1]["total_seconds"] == 6.0
     said = [format_seconds(value) for value in (0.123, 9.7, 45.2, 200.0, 25_500.0)]
     assert said == ["0.12 s", "9.7 s", "45 s", "3 min 20 s", "7 h 5 min"]
 

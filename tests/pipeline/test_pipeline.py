@@ -18,6 +18,7 @@ from long_runs import amount
 from tfevents import scalars
 
 from cars_hw.cli.main import main
+from cars_hw.config.data import DataSource
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.config.presets import PRESETS, Preset
 from cars_hw.config.search import EvolutionSettings
@@ -29,7 +30,7 @@ from cars_hw.latency import LatencyTable, Predictor, fastest_genotype, measure_g
 from cars_hw.measurement.schedule import measure
 from cars_hw.pipeline.export import export_run
 from cars_hw.pipeline.latency_target import LatencyTarget
-from cars_hw.pipeline.plan import DataSource, SearchPlan
+from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder
 from cars_hw.pipeline.search import run_search
 from cars_hw.pipeline.train import choose, load_trained, train_run

@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from cars_hw.cli.main import main
+from cars_hw.config.data import DataSource
 from cars_hw.config.presets import PRESETS
 from cars_hw.config.search import EvolutionSettings
 from cars_hw.config.training import Recipe, SharedTraining
@@ -19,7 +20,7 @@ from cars_hw.errors import InputError, RunError
 from cars_hw.evolution.checkpoint import supernet_weights
 from cars_hw.latency import LatencyTable, Predictor
 from cars_hw.pipeline.latency_target import LatencyTarget
-from cars_hw.pipeline.plan import DataSource, SearchPlan, plan_of
+from cars_hw.pipeline.plan import SearchPlan, plan_of
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.search import run_search, supernet_weights_of
 from cars_hw.report.page import write_report
@@ -104,10 +105,10 @@ def test_a_second_training_says_what_an_order_can_be_held_to(searched: tuple[Run
     # By hand: of six pairs the two trainings have five in the same order.
     genotype = twice.networks[0].genotype
     accuracies = zip([0.1, 0.2, 0.3, 0.4], [0.5, 0.6, 0.8, 0.7], strict=True)
-    ranking = Ranking(tuple(Ranked(f"net-{i}", genotype, 0.5, a, b) for i, (a, b) in enumerate(accuracies)), {})
+    ranking = Ranking(tuple(Ranked(f"net-{i}", genotype, 0.5, a, b) for i, (a, b) in enumerate(accuracies)), None)
     assert ranking.agreement == pytest.approx(4 / 6)
     assert ranking.tau is None
-    run.write_record("ranking.json", ranking.to_dict())
+    run.write_record("ranking.json", ranking)
     assert "agrees with the first by 0.67" in write_report(run).read_text()
     assert rank_run(run, data=plan.data, sample=6, jobs=1) == once
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cars_hw.config.training import Recipe
 from cars_hw.errors import RunError
 from cars_hw.pipeline.latency_target import LatencyEstimate
 from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder, TrainedNetwork
@@ -19,9 +20,9 @@ CONFIGURATION = {"seed": 0, "evolution": {"population": 4, "rates": {"node": 0.5
 
 def test_front_and_trained_networks_round_trip(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path / "run", CONFIGURATION, {"created": "2000-01-01T00:00:00+00:00"})
-    assert run.about == {"schema": 1, "created": "2000-01-01T00:00:00+00:00"}
+    assert run.about == {"schema": 2, "created": "2000-01-01T00:00:00+00:00"}
     run.write_front([NETWORK])
-    trained = TrainedNetwork("net-01", GENOTYPE, 0.9, 0.3, {"epochs": 2}, 7)
+    trained = TrainedNetwork("net-01", GENOTYPE, 0.9, 0.3, Recipe(epochs=2), 7, 2, None, "cifar10", False)
     run.write_trained(trained)
     again = RunFolder.open(tmp_path / "run")
     assert again.front() == [NETWORK]
@@ -78,7 +79,7 @@ def test_another_configuration_names_the_setting_that_differs(tmp_path: Path) ->
     [
         (None, "is no run folder"),
         ("{", "is not JSON"),
-        ("[]", "does not hold an object"),
+        ("[]", "does not hold a JSON object"),
         ('{"schema": 99}', "has schema 99"),
     ],
 )

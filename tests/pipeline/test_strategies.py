@@ -11,6 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from cars_hw.cli.main import main
+from cars_hw.config.codec import structure, unstructure
+from cars_hw.config.data import DataSource
 from cars_hw.config.presets import PRESETS
 from cars_hw.config.search import EvolutionSettings
 from cars_hw.config.training import Recipe, SharedTraining
@@ -19,7 +21,7 @@ from cars_hw.errors import InputError, RunError
 from cars_hw.evolution.strategies import STRATEGIES
 from cars_hw.latency import LatencyTable, Predictor
 from cars_hw.pipeline.latency_target import LatencyTarget
-from cars_hw.pipeline.plan import DataSource, SearchPlan, plan_of
+from cars_hw.pipeline.plan import SearchPlan, plan_of
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.search import run_search, supernet_weights_of
 from cars_hw.space.search_space import SearchSpace
@@ -129,7 +131,7 @@ def test_hypervolume_and_gaps_by_hand() -> None:
     other = _trial("random", 0, [(0.9, 1.0)])
     better = _trial("random", 1, [(1.0, 0.0)])
     comparison = StrategyComparison(
-        "latency", "ms", (0.5, 2.0), (own, other, better, _trial("own", 1, [(0.4, 0.1)])), {}
+        "latency", "ms", (0.5, 2.0), (own, other, better, _trial("own", 1, [(0.4, 0.1)])), Recipe(epochs=1)
     )
     # (0.1, 1.0) dominates 0.4 x 1.0; (0.2, 0.5) adds 0.3 x 0.5: of 1.0 in all.
     assert comparison.final(own) == pytest.approx(0.4 + 0.15)
@@ -138,7 +140,7 @@ def test_hypervolume_and_gaps_by_hand() -> None:
     # Worse than the reference in error: nothing is dominated.
     assert comparison.gaps("random") == pytest.approx([0.15, -1.0])
     assert own.generations[0].spread == pytest.approx(2.0)
-    assert StrategyComparison.from_dict(json.loads(json.dumps(comparison.to_dict()))) == comparison
+    assert structure(json.loads(json.dumps(unstructure(comparison))), StrategyComparison) == comparison
 
 
 def test_the_command_prints_the_comparison(searched: tuple[RunFolder, SearchPlan]) -> None:
@@ -151,7 +153,7 @@ def test_the_command_prints_the_comparison(searched: tuple[RunFolder, SearchPlan
     assert f"{comparison.final(comparison.of('random')[0]):.4f}" in result.output
     assert f"{comparison.gaps('random')[0]:+.4f}" in result.output
     told = json.loads(CliRunner().invoke(main, [*asked, "--against", "random", "--json"]).stdout)
-    assert StrategyComparison.from_dict(told) == comparison
+    assert structure(told, StrategyComparison) == comparison
 
 
 def test_one_flag_of_the_search_does_it_all(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

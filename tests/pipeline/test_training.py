@@ -19,9 +19,10 @@ from processes import run_two, workers
 from tfevents import scalars
 from torch import Tensor
 
+from cars_hw.config.codec import unstructure
+from cars_hw.config.data import DataSource
 from cars_hw.config.training import Recipe
 from cars_hw.errors import RunError
-from cars_hw.pipeline.plan import DataSource
 from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder
 from cars_hw.pipeline.train import load_trained, train_run
 from cars_hw.space.network_spec import NetworkSpec
@@ -38,7 +39,7 @@ def begin(path: Path, images: Path, networks: int = 1, recipe: Recipe = RECIPE) 
     """Return a run whose search is said to have ended."""
     configuration: dict[str, Any] = {
         "data": str(images),
-        "network": SPEC.to_dict(),
+        "network": unstructure(SPEC),
         "recipe": asdict(recipe),
         "supernet_channels": None,
         "supernet_layers": None,
@@ -156,8 +157,8 @@ def test_when_one_of_two_is_killed_both_go_on_to_the_same_weights(tmp_path: Path
 def test_a_finished_training_leaves_its_weights_a_record_and_no_checkpoint(tmp_path: Path, images: Path) -> None:
     run = begin(tmp_path / "run", images, recipe=replace(RECIPE, epochs=2))
     (trained,) = train_run(run, data=DataSource(str(images)), jobs=1)
-    assert trained.recipe["precision"] == "float32"
-    assert trained.recipe["ema"] == 0.9
+    assert trained.recipe.precision == "float32"
+    assert trained.recipe.ema == 0.9
     assert trained.best_epoch in (1, 2)
     assert trained.held_out_accuracy is not None
     assert run.last_weights_path("net-1").exists() is (trained.best_epoch == 1)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cars_hw.config.codec import unstructure
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.config.presets import PRESETS
 from cars_hw.devices import Measurement, Sample
@@ -86,7 +87,7 @@ def configuration(table: LatencyTable, limit: float | None, data: str) -> dict[s
     return {
         "data": data,
         "seed": 0,
-        "network": SPEC.to_dict(),
+        "network": unstructure(SPEC),
         "targets": [LatencyTarget(table, limit).record()],
         "precision": "fp32",
         "costs": [],
@@ -128,8 +129,12 @@ def finish(run: RunFolder, chosen: FrontNetwork, index: int, limit: float | None
     """Train, export and measure ``chosen``, or rather write what these steps write."""
     accuracy = 0.8 + 0.02 * index
     (estimate,) = chosen.latency_estimates
-    settings = run.configuration["recipe"]
-    run.write_trained(TrainedNetwork(chosen.name, chosen.genotype, accuracy, 0.5, settings, 0))
+    recipe = PRESETS["quick"].recipe
+    run.write_trained(
+        TrainedNetwork(
+            chosen.name, chosen.genotype, accuracy, 0.5, recipe, 0, recipe.epochs, None, "fashion-mini", False
+        )
+    )
     preprocessing = Preprocessing((0.5,), (0.25,), (8, 8))
     rows = []
     for suffix, precision in (("", "fp32"), (".int8", "int8")):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from cars_hw.config.training import Recipe
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.report.curves import Curve, draw_curves
 from cars_hw.report.data import gather
@@ -32,7 +33,7 @@ def comparison() -> StrategyComparison:
         trial("random", 0, 0.85, 0.1),
         trial("random", 1, 0.85, 0.1),
     )
-    return StrategyComparison("latency on fake", "ms", (0.2, 0.5), trials, {"epochs": 3})
+    return StrategyComparison("latency on fake", "ms", (0.2, 0.5), trials, Recipe(epochs=3))
 
 
 def test_the_verdict_counts_seeds() -> None:
@@ -48,7 +49,7 @@ def test_without_a_comparison_the_report_says_how_to_make_one(run: RunFolder) ->
 
 def test_a_comparison_is_in_the_report(make_run: Callable[..., RunFolder]) -> None:
     run = make_run("compared")
-    run.write_record("baselines.json", comparison().to_dict())
+    run.write_record("baselines.json", comparison())
     drawn = page(gather(run))
     assert "Not compared" not in drawn
     section = drawn[drawn.index('id="baselines"') :]

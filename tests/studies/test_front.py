@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from torch import nn
 
 from cars_hw.cli.main import main
+from cars_hw.config.data import DataSource
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.config.presets import PRESETS
 from cars_hw.config.training import Recipe
@@ -24,7 +25,7 @@ from cars_hw.data import load_data
 from cars_hw.devices import FakeDevice
 from cars_hw.errors import InputError, RunError
 from cars_hw.nn.network import Network
-from cars_hw.pipeline.plan import DataSource, SearchPlan, configuration
+from cars_hw.pipeline.plan import SearchPlan, configuration
 from cars_hw.pipeline.run_folder import RunFolder, TrainedNetwork
 from cars_hw.progress import Log, Progress
 from cars_hw.space.network_spec import NetworkSpec, Shape
@@ -51,7 +52,7 @@ def run(images: Path, tmp_path: Path) -> RunFolder:
     genotype = resolve_genotype("CARS_B")
     made.weights_path("net-01").parent.mkdir()
     torch.save(Network(TINY, genotype).state_dict(), made.weights_path("net-01"))
-    made.write_trained(TrainedNetwork("net-01", genotype, 0.9, 0.1, asdict(RECIPE), 0, 2, inherit=True))
+    made.write_trained(TrainedNetwork("net-01", genotype, 0.9, 0.1, RECIPE, 0, 2, None, "fashion-mini", True))
     return made
 
 

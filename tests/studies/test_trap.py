@@ -13,13 +13,14 @@ import pytest
 from click.testing import CliRunner
 
 from cars_hw.cli.main import main
+from cars_hw.config.data import DataSource
 from cars_hw.config.presets import PRESETS
 from cars_hw.config.search import EvolutionSettings
 from cars_hw.config.training import Recipe, SharedTraining
 from cars_hw.data import load_data
 from cars_hw.errors import RunError
 from cars_hw.nn.cost import network_cost
-from cars_hw.pipeline.plan import DataSource, SearchPlan, configuration
+from cars_hw.pipeline.plan import SearchPlan, configuration
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec
 from cars_hw.space.search_space import SearchSpace

@@ -26,7 +26,7 @@ def section(report_data: ReportData) -> Html:
     note = (
         f"Each strategy searched with {_seeds(found)}, with the same epochs, generations, numbers of architectures "
         f"and budgets. Up to {trained} networks of each front were then trained alone, from scratch, for "
-        f"{found.recipe.get('epochs')} epochs. Hypervolume is the share of the box between nothing and an error of "
+        f"{found.recipe.epochs} epochs. Hypervolume is the share of the box between nothing and an error of "
         f"{100 * found.reference[0]:.1f}% at {_box(found)} that a front dominates: larger is better. Under shared "
         "weights the box reaches to an error of 100%, and the population of each generation counts. Lines are "
         "means over seeds; the band is the range of the run's own."

@@ -38,8 +38,9 @@ def section(report_data: ReportData) -> Html:
         "trained alone (test), %",
         frame=SQUARE,
     )
+    epochs = "" if ranking.recipe is None else f"for {ranking.recipe.epochs} epochs"
     caption = (
-        f"{told} Each was trained from scratch for {ranking.recipe.get('epochs')} epochs, with the SuperNet's "
+        f"{told} Each was trained from scratch {epochs}, with the SuperNet's "
         "channels and cells. Discs: of the front. Rings: drawn at random within the budgets."
     )
     return join([tag("figure", drawn, tag("figcaption", caption), class_="beside"), _figures(networks)])
@@ -59,7 +60,7 @@ def _of_the_front(report_data: ReportData) -> Html:
     ]
     if len(both) < MINIMUM:
         return tag("p", text("Not checked: no sample of architectures was trained alone to compare with. "), *how)
-    tau = Ranking(tuple(both), {}).tau
+    tau = Ranking(tuple(both), None).tau
     told = "all are equal in one of the two" if tau is None else f"Kendall's tau is {tau:.2f}"
     words = (
         f"Of the front's own {len(both)} networks that were trained to the end, {told} (1: the same order, 0: one "

@@ -1,0 +1,159 @@
+"""A setting: a field of a frozen dataclass that carries its help text, unit, bounds and choices.
+
+Everything that shows or checks a setting reads this metadata: the bounds check of :class:`Settings`, the
+command-line options (:mod:`cars_hw.cli.options`), ``--config FILE``, the JSON and TOML codec
+(:mod:`cars_hw.config.codec`), and the pages of the documentation.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Callable, Iterator
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from typing import Any, ClassVar, Final, Literal, NamedTuple, get_args, get_origin
+
+from cars_hw.errors import InputError
+
+_KEY: Final = "setting"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is known of a setting besides its type and default.
+
+    ``minimum`` and ``maximum`` are allowed values, ``above`` and ``below`` are excluded ones. ``option`` is the
+    name of the command-line option, where that differs from the name of the field, and ``metavar`` what stands for
+    its value in a usage line. ``folder`` marks a path that is a folder and not a file. ``kind`` is the notation of
+    a value on the command line, where the type alone does not tell it.
+    """
+
+    help: str
+    unit: str = ""
+    minimum: float | None = None
+    maximum: float | None = None
+    above: float | None = None
+    below: float | None = None
+    choices: tuple[str, ...] = ()
+    option: str = ""
+    metavar: str = ""
+    folder: bool = False
+    kind: Literal["", "latency", "genotype"] = ""
+
+    def problem(self, value: Any) -> str | None:  # noqa: ANN401 -- whatever the field holds
+        """Return what is wrong with ``value``, or None: ``must be at least 1, not 0``."""
+        if self.choices and value not in self.choices:
+            return f"must be one of {', '.join(self.choices)}, not {value!r}"
+        # Each test is written so that NaN fails it.
+        if self.minimum is not None and not value >= self.minimum:
+            return f"must be at least {self.minimum:g}, not {value}"
+        if self.maximum is not None and not value <= self.maximum:
+            return f"must be at most {self.maximum:g}, not {value}"
+        if self.above is not None and not value > self.above:
+            return f"must be above {self.above:g}, not {value}"
+        if self.below is not None and not value < self.below:
+            return f"must be below {self.below:g}, not {value}"
+        return None
+
+
+def setting(
+    default: Any = MISSING,  # noqa: ANN401 -- as dataclasses.field
+    *,
+    factory: Callable[[], Any] | None = None,
+    **about: Any,  # noqa: ANN401 -- the fields of Setting, which checks them
+) -> Any:  # noqa: ANN401 -- as dataclasses.field
+    """Return a dataclass field with ``about``, the fields of :class:`Setting`, as its metadata."""
+    metadata = {_KEY: Setting(**about)}
+    if factory is not None:
+        return field(default_factory=factory, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+class Field(NamedTuple):
+    """A field of a settings class, its type resolved.
+
+    ``type`` is the type without ``None``; ``optional`` says whether None is allowed, ``many`` whether the field
+    is a tuple of any number of ``type``. ``default`` is MISSING where a value has to be given.
+    """
+
+    name: str
+    type: Any
+    optional: bool
+    many: bool
+    default: Any
+    setting: Setting
+
+    @property
+    def nested(self) -> bool:
+        """Whether the field holds another settings class."""
+        return is_dataclass(self.type) and not self.many
+
+    def check(self, value: Any) -> str | None:  # noqa: ANN401 -- whatever the field holds
+        """Return what is wrong with ``value``, or None."""
+        if value is None and self.optional:
+            return None
+        for one in value if self.many else (value,):
+            problem = self.setting.problem(one)
+            if problem is not None:
+                return problem
+        return None
+
+
+_FIELDS: dict[type, dict[str, Field]] = {}
+
+
+def fields_of(cls: type) -> dict[str, Field]:
+    """Return the fields of the dataclass ``cls`` by name; one without metadata has an empty :class:`Setting`."""
+    # Types are resolved once: a settings object is checked whenever it is built.
+    if cls not in _FIELDS:
+        _FIELDS[cls] = _resolved(cls)
+    return _FIELDS[cls]
+
+
+def _resolved(cls: type[Any]) -> dict[str, Field]:
+    hints = typing.get_type_hints(cls)
+    found = {}
+    for one in fields(cls):
+        kind, optional = _without_none(hints[one.name])
+        arguments = get_args(kind)
+        many = get_origin(kind) is tuple and len(arguments) == 2 and arguments[1] is Ellipsis
+        if many:
+            kind = arguments[0]
+        about: Setting = one.metadata.get(_KEY, Setting(""))
+        if get_origin(kind) is Literal:
+            about = Setting(**{**about.__dict__, "choices": get_args(kind)})
+        default = one.default_factory() if one.default_factory is not MISSING else one.default
+        found[one.name] = Field(one.name, kind, optional, many, default, about)
+    return found
+
+
+def leaves(cls: type, prefix: str = "") -> Iterator[tuple[str, Field]]:
+    """Yield the settings of ``cls`` and of those that it holds, each by its path such as ``evolution.epochs``."""
+    for name, one in fields_of(cls).items():
+        if one.nested:
+            yield from leaves(one.type, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", one
+
+
+def _without_none(hint: Any) -> tuple[Any, bool]:  # noqa: ANN401 -- any type
+    if get_origin(hint) not in (typing.Union, types.UnionType):
+        return hint, False
+    rest = [one for one in get_args(hint) if one is not type(None)]
+    return (rest[0] if len(rest) == 1 else hint), len(rest) < len(get_args(hint))
+
+
+class Settings:
+    """Base of the settings classes: checks every field against its bounds and choices when it is built.
+
+    Raises:
+        InputError: a value is out of bounds; the message names the field. A subclass can name another error.
+    """
+
+    out_of_bounds: ClassVar[type[InputError]] = InputError
+
+    def __post_init__(self) -> None:
+        for name, one in fields_of(type(self)).items():
+            problem = one.check(getattr(self, name))
+            if problem is not None:
+                raise self.out_of_bounds(f"{name} {problem}")
