@@ -20,6 +20,7 @@ from cars_hw.config.codec import unstructure
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.config.presets import PRESETS
 from cars_hw.config.search import Protection
+from cars_hw.config.training import Recipe
 from cars_hw.devices import FakeDevice
 from cars_hw.evolution.strategies import OWN, STRATEGIES
 from cars_hw.latency import profile_device
@@ -318,7 +319,7 @@ def searched(folder: Path, tmp_path: Path) -> Path:
     configuration = {
         "data": str(folder),
         "network": unstructure(SPEC),
-        "recipe": {"epochs": 1, "batch_size": 8},
+        "recipe": unstructure(Recipe(epochs=1, batch_size=8)),
         "supernet_channels": None,
         "supernet_layers": None,
         "proxy": False,
