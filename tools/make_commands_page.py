@@ -31,14 +31,16 @@ EXIT_CODES = "\n".join(f"| {code:d} | {meaning} |" for code, meaning in MEANINGS
 
 INTRODUCTION = f"""# Every command and every option
 
-This page is made from what `--help` says, which every command has (`-h` is the same). After a change of a
-command or an option it is made again by `{REMAKE}`; a test fails as long as it is not.
+This page is made from the help of the commands (`--help` or `-h`) by `{REMAKE}`. A test fails if
+it is out of date.
 
-What is in square brackets at the end of an option is what holds without it, or what its value must be.
-`[default: 0; x>=0]` is 0 without the option, and nothing below 0 is taken; `[--network's]` and `[the preset's]`
-are the setting of what that option names. RUN is a run's folder, as `cars-hw search --out` made it; TABLE a
-latency table, as `cars-hw profile --out` made it. Tables and JSON go to standard output, progress and warnings to
-standard error. `--verbose` and `--quiet` can also be written after the command.
+- Square brackets at the end of an option show its default and the values that it accepts. `[default: 0; x>=0]` means
+  that the default is 0 and that values below 0 are rejected. `[--network's]` and `[the preset's]` mean that the default
+  comes from that option.
+- RUN is a run folder, which `cars-hw search --out` writes. TABLE is a latency table, which `cars-hw profile --out`
+  writes.
+- Tables and JSON are written to standard output, progress and warnings to standard error.
+- `--verbose` and `--quiet` can also be written after the command.
 
 ## Exit codes
 
@@ -50,9 +52,9 @@ An error is one line on standard error: what happened, and what to do next.
 
 ## Completion
 
-`{COMPLETION}` switches on the completion of commands, options, devices, networks,
-presets, recipes and genotypes in bash; `~/.bashrc` is the place for it. In zsh and fish write `zsh_source` or
-`fish_source` in place of `bash_source`.
+Write `{COMPLETION}` into `~/.bashrc`. bash then completes commands, options,
+devices, networks, presets, recipes and genotypes. For zsh and fish, write `zsh_source` or `fish_source` instead of
+`bash_source`.
 
 ## Commands
 """
