@@ -34,11 +34,11 @@ INTRODUCTION = f"""# Every command and every option
 This page is made from the help of the commands (`--help` or `-h`) by `{REMAKE}`. A test fails if
 it is out of date.
 
-- Square brackets at the end of an option show its default and the values that it accepts. `[default: 0; x>=0]` means
-  that the default is 0 and that values below 0 are rejected. `[--network's]` and `[the preset's]` mean that the default
-  comes from that option.
-- RUN is a run folder, which `cars-hw search --out` writes. TABLE is a latency table, which `cars-hw profile --out`
-  writes.
+- Square brackets at the end of an option show its default and the values that it accepts. `[default: 0; x>=0]`
+  means that the default is 0 and that values below 0 are rejected. `[--network's]` and `[the preset's]` mean that
+  the default comes from that option.
+- RUN is a run folder, which `cars-hw search --out` writes. TABLE is a latency table, which
+  `cars-hw profile --out` writes.
 - Tables and JSON are written to standard output, progress and warnings to standard error.
 - `--verbose` and `--quiet` can also be written after the command.
 
