@@ -20,7 +20,7 @@ import numpy as np
 
 from cars_hw.devices.host.litert_runtime import interpreter
 from cars_hw.export.lower import lower_network
-from cars_hw.export.tflite import tflite_bytes
+from cars_hw.export.tflite_writer import tflite_bytes
 from cars_hw.nn.fresh_weights import seeded
 from cars_hw.nn.network import Network
 from cars_hw.space.network_spec import NetworkSpec

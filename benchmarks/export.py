@@ -26,9 +26,9 @@ from ai_edge_litert import schema_py_generated as schema
 
 from cars_hw.config.files import write_json
 from cars_hw.export.lower import lower_network
-from cars_hw.export.onnx import write_onnx
+from cars_hw.export.onnx_writer import write_onnx
 from cars_hw.export.parity import check_onnx, check_tflite
-from cars_hw.export.tflite import tflite_bytes, write_tflite
+from cars_hw.export.tflite_writer import tflite_bytes, write_tflite
 from cars_hw.nn.fresh_weights import seeded
 from cars_hw.nn.network import Network
 from cars_hw.space.genotype import Genotype

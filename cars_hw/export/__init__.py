@@ -2,7 +2,7 @@
 
 - :mod:`~cars_hw.export.graph`: the few plain layers that every network of the space is made of;
 - :mod:`~cars_hw.export.lower`: a network, or one of its pieces, as such a graph;
-- :mod:`~cars_hw.export.onnx` and :mod:`~cars_hw.export.tflite`: a graph as a model file;
+- :mod:`~cars_hw.export.onnx_writer` and :mod:`~cars_hw.export.tflite_writer`: a graph as a model file;
 - :mod:`~cars_hw.export.parity`: whether the file computes what the network computes;
 - :mod:`~cars_hw.export.card`: the JSON that lies beside an exported model;
 - :mod:`~cars_hw.export.classify`: an image through a model, by its card;

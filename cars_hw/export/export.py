@@ -21,9 +21,9 @@ from cars_hw.export.card import ModelCard, Preprocessing, card_path
 from cars_hw.export.classify import load_model, prepare
 from cars_hw.export.int8_refinement import refine
 from cars_hw.export.lower import lower_network
-from cars_hw.export.onnx import onnx_bytes
+from cars_hw.export.onnx_writer import onnx_bytes
 from cars_hw.export.parity import check_onnx, check_tflite
-from cars_hw.export.tflite import tflite_bytes
+from cars_hw.export.tflite_writer import tflite_bytes
 from cars_hw.nn.fresh_weights import seeded
 from cars_hw.nn.network import Network
 from cars_hw.space.genotype import Genotype

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from cars_hw.devices.host.litert_runtime import interpreter
 from cars_hw.errors import ExportError, InputError
-from cars_hw.export.tflite import with_outputs
+from cars_hw.export.tflite_writer import with_outputs
 from cars_hw.nn.network import Network
 
 PARITY_BOUND: Final = 1e-5

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from cars_hw.devices.protocol import ModelFormat
 from cars_hw.errors import ExportError
-from cars_hw.export.tflite import SIGNATURE
+from cars_hw.export.tflite_writer import SIGNATURE
 
 Feeds = Sequence[Mapping[str, npt.NDArray[np.float32]]]
 """What a model takes, by input, image for image; laid out as its format wants it."""

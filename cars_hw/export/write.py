@@ -49,11 +49,11 @@ def write_graph(graph: Graph, path: Path, model_format: ModelFormat, precision: 
     if model_format not in ("onnx", "tflite") or precision not in PRECISIONS:
         raise InputError(f"{model_format} models of precision {precision} cannot be written in this version")
     if model_format == "tflite":
-        from cars_hw.export.tflite import tflite_bytes
+        from cars_hw.export.tflite_writer import tflite_bytes
 
         model = tflite_bytes(graph)
     else:
-        from cars_hw.export.onnx import onnx_bytes
+        from cars_hw.export.onnx_writer import onnx_bytes
 
         model = onnx_bytes(graph)
     if precision == "int8":

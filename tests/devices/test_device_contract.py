@@ -17,7 +17,7 @@ from cars_hw.devices.android.device import AndroidDevice
 from cars_hw.devices.host import litert_runtime
 from cars_hw.errors import DeviceError
 from cars_hw.export.graph import Conv, Graph, Identity
-from cars_hw.export.onnx import write_onnx
+from cars_hw.export.onnx_writer import write_onnx
 from cars_hw.export.write import write_graph
 from cars_hw.measurement.schedule import measure
 from cars_hw.space.network_spec import Shape

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from cars_hw.devices.host.litert_runtime import interpreter
 from cars_hw.export.graph import Graph, Zeros, add_graph, concat_graph, head_graph, identity_graph
 from cars_hw.export.lower import lower_module, lower_network
-from cars_hw.export.onnx import onnx_bytes
-from cars_hw.export.tflite import SIGNATURE, tflite_bytes
+from cars_hw.export.onnx_writer import onnx_bytes
+from cars_hw.export.tflite_writer import SIGNATURE, tflite_bytes
 from cars_hw.nn.network import Network, make_preprocessing, make_stem
 from cars_hw.nn.operations import Normalization, make_operation
 from cars_hw.space.genotype import OPERATIONS, Edge, Genotype

@@ -11,7 +11,7 @@ import pytest
 from cars_hw.errors import ExportError
 from cars_hw.export.graph import Graph, Layer, Relu
 from cars_hw.export.lower import lower_network
-from cars_hw.export.onnx import IR_VERSION, OPSET, onnx_bytes, write_onnx
+from cars_hw.export.onnx_writer import IR_VERSION, OPSET, onnx_bytes, write_onnx
 from cars_hw.nn.network import Network
 from cars_hw.space.network_spec import NETWORKS, Shape
 from cars_hw.space.zoo import zoo

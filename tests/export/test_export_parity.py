@@ -18,7 +18,7 @@ from cars_hw.errors import ExportError, InputError
 from cars_hw.export import export
 from cars_hw.export.card import ModelCard, Preprocessing, card_path
 from cars_hw.export.lower import lower_network
-from cars_hw.export.onnx import onnx_bytes, write_onnx
+from cars_hw.export.onnx_writer import onnx_bytes, write_onnx
 from cars_hw.export.parity import PARITY_BOUND, check_onnx
 from cars_hw.nn.network import Network
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec

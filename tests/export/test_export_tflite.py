@@ -20,7 +20,7 @@ from cars_hw.export.export import export_model
 from cars_hw.export.graph import Graph, Layer
 from cars_hw.export.lower import lower_module, lower_network
 from cars_hw.export.parity import PARITY_BOUND, check_tflite
-from cars_hw.export.tflite import SIGNATURE, tflite_bytes, write_tflite
+from cars_hw.export.tflite_writer import SIGNATURE, tflite_bytes, write_tflite
 from cars_hw.nn.network import Network
 from cars_hw.nn.operations import Normalization, make_operation
 from cars_hw.space.genotype import Genotype

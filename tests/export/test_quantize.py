@@ -19,9 +19,9 @@ from cars_hw.export.classify import load_model
 from cars_hw.export.export import export_int8, export_model
 from cars_hw.export.graph import Graph
 from cars_hw.export.lower import lower_module
-from cars_hw.export.onnx import onnx_bytes
+from cars_hw.export.onnx_writer import onnx_bytes
 from cars_hw.export.quantize import quantize
-from cars_hw.export.tflite import tflite_bytes
+from cars_hw.export.tflite_writer import tflite_bytes
 from cars_hw.nn.network import Network
 from cars_hw.nn.operations import Normalization, make_operation
 from cars_hw.space.genotype import OPERATIONS

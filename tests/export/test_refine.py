@@ -10,9 +10,9 @@ from cars_hw.devices import ModelFormat
 from cars_hw.export.graph import Graph
 from cars_hw.export.int8_refinement import _logits, _with_bias_less, best_range, refine
 from cars_hw.export.lower import lower_network
-from cars_hw.export.onnx import onnx_bytes
+from cars_hw.export.onnx_writer import onnx_bytes
 from cars_hw.export.quantize import quantize
-from cars_hw.export.tflite import tflite_bytes
+from cars_hw.export.tflite_writer import tflite_bytes
 from cars_hw.nn.fresh_weights import seeded
 from cars_hw.nn.network import Network
 from cars_hw.space.network_spec import NetworkSpec

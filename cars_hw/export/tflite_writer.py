@@ -36,7 +36,7 @@ from cars_hw.export.graph import (
     Shift,
     Zeros,
 )
-from cars_hw.export.onnx import NO_METADATA
+from cars_hw.export.onnx_writer import NO_METADATA
 
 SIGNATURE: Final = "serving_default"
 """What TensorFlow calls a model's only signature; quantisers and callers look for it."""
