@@ -26,9 +26,10 @@ from ai_edge_litert import schema_py_generated as schema
 
 from cars_hw.config.files import write_json
 from cars_hw.export.lower import lower_network
-from cars_hw.export.onnx_writer import write_onnx
-from cars_hw.export.parity import check_onnx, check_tflite
-from cars_hw.export.tflite_writer import tflite_bytes, write_tflite
+from cars_hw.export.onnx import ONNX
+from cars_hw.export.parity import check_parity
+from cars_hw.export.tflite import TFLITE
+from cars_hw.export.tflite_writer import tflite_bytes
 from cars_hw.nn.fresh_weights import seeded
 from cars_hw.nn.network import Network
 from cars_hw.space.genotype import Genotype
@@ -63,7 +64,7 @@ def parity(arguments: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(1)
     record: dict[str, Any] = {}
     for name in arguments.network or SPECS:
-        spec, errors, seconds = SPECS[name], {"onnx": [], "tflite": []}, []
+        spec, errors, seconds = SPECS[name], {ONNX.name: [], TFLITE.name: []}, []
         kinds: Counter[str] = Counter()
         for genotype in genotypes(arguments.random).values():
             network = seeded(lambda genotype=genotype, spec=spec: Network(spec, genotype), repr(genotype))
@@ -71,12 +72,12 @@ def parity(arguments: argparse.Namespace) -> dict[str, Any]:
                 path = Path(folder) / "network"
                 began = time.perf_counter()
                 graph = lower_network(network)
-                write_tflite(graph, path)
+                path.write_bytes(TFLITE.write(graph))
                 seconds.append(time.perf_counter() - began)
                 kinds += operators(path.read_bytes())
-                errors["tflite"].append(check_tflite(network, path))
-                write_onnx(graph, path)
-                errors["onnx"].append(check_onnx(network, path))
+                errors[TFLITE.name].append(check_parity(network, path, TFLITE))
+                path.write_bytes(ONNX.write(graph))
+                errors[ONNX.name].append(check_parity(network, path, ONNX))
         record[name] = {
             "networks": len(seconds),
             "worst_onnx": max(errors["onnx"]),

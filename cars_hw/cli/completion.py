@@ -8,8 +8,9 @@ from typing import Final
 import click
 from click.shell_completion import CompletionItem
 
+from cars_hw.export.formats import FORMATS
+
 DEVICES: Final = ("ort", "litert", "android", "fake")
-FORMATS: Final = ("onnx", "tflite")
 REFERENCES: Final = ("MobileNetV2", "MNASNet", "ShuffleNetV2", "ResNet-18")
 DATA: Final = ("fashion-mini", "fashion-mnist", "cifar10")
 """Names that are known without importing what they stand for; a test compares them with it."""

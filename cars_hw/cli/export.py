@@ -22,6 +22,7 @@ from cars_hw.cli.options import (
 )
 from cars_hw.cli.progress_bars import Bars
 from cars_hw.config.codec import unstructure
+from cars_hw.export.formats import FORMATS
 
 if TYPE_CHECKING:
     from cars_hw.config.measurement import Precision
@@ -33,10 +34,10 @@ if TYPE_CHECKING:
 @click.option(
     "--format",
     "formats",
-    default="onnx,tflite",
+    default=",".join(FORMATS),
     shell_complete=complete_formats,
     show_default=True,
-    help="onnx, tflite, or both with a comma between them.",
+    help=f"Model formats, with commas between them: {', '.join(FORMATS)}.",
 )
 @click.option(
     "--precision",

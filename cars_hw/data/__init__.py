@@ -4,13 +4,25 @@
 - :func:`stratified_split` and :func:`mixed_order` divide and order a set by class.
 - :class:`TrainingBatches` and :class:`EvaluationBatches` keep the images on the training device as bytes and
   hand out normalised batches; :class:`Augmentation` varies the training images there.
+
+A name loads its module when it is first used: :mod:`cars_hw.data.images` reads an image file without torch.
 """
 
 from __future__ import annotations
 
-from cars_hw.data.batches import Augmentation, EvaluationBatches, TrainingBatches
-from cars_hw.data.sources import BUILT_IN, DataBundle, Dataset, load_data
-from cars_hw.data.splits import mixed_order, stratified_split
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from cars_hw.data.batches import Augmentation, EvaluationBatches, TrainingBatches
+    from cars_hw.data.sources import BUILT_IN, DataBundle, Dataset, load_data
+    from cars_hw.data.splits import mixed_order, stratified_split
+
+_MODULES: Final = {
+    "batches": ("Augmentation", "EvaluationBatches", "TrainingBatches"),
+    "sources": ("BUILT_IN", "DataBundle", "Dataset", "load_data"),
+    "splits": ("mixed_order", "stratified_split"),
+}
 
 __all__ = [
     "BUILT_IN",
@@ -23,3 +35,10 @@ __all__ = [
     "mixed_order",
     "stratified_split",
 ]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 -- whatever the name stands for
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from cars_hw.config.measurement import MeasurePlan
 
-ModelFormat = Literal["onnx", "tflite"]
+ModelFormat = str
+"""The name of an export format, such as ``onnx``: a key of :data:`cars_hw.export.formats.FORMATS`."""
 
 SessionCounter = Callable[[int], None]
 """Called after every session of :meth:`Device.run` with the number of its sessions that are done."""

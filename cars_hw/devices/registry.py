@@ -14,7 +14,7 @@ from cars_hw.errors import DeviceError, InputError, NoDeviceError
 _LOG: Final = logging.getLogger(__name__)
 
 _HOST: Final[dict[str, type[HostDevice]]] = {"ort": OrtDevice, "litert": LitertDevice}
-_FORMATS: Final[dict[str, ModelFormat]] = {"ort": "onnx", "litert": "tflite", "fake": "onnx", "android": "tflite"}
+_KINDS: Final = (*_HOST, "fake", "android")
 
 ALL_PHONES: Final = "android:*"
 
@@ -40,7 +40,7 @@ def open_device(text: str, threads: int = 1) -> Device:
             raise InputError(f"'{text}' is not a device: write fake:SEED with a whole number")
         return FakeDevice(seed=int(rest or 0))
     if text not in _HOST:
-        raise InputError(f"unknown device '{text}'; use one of: {', '.join(_FORMATS)}")
+        raise InputError(f"unknown device '{text}'; use one of: {', '.join(_KINDS)}")
     _HOST[text].runtime()
     return _HOST[text](threads)
 
@@ -70,8 +70,13 @@ def named_devices(texts: tuple[str, ...] | list[str]) -> list[str]:
 
 
 def format_of(name: str) -> ModelFormat | None:
-    """Return the format that the device ``name`` of a table runs; None for a name of somebody's own."""
-    return _FORMATS.get(name.partition(":")[0])
+    """Return the format that the device ``name`` of a table runs; None for the name of a device of another kind."""
+    kind = name.partition(":")[0]
+    if kind == "android":
+        from cars_hw.devices.android.device import AndroidDevice
+
+        return AndroidDevice.model_format
+    return FakeDevice.model_format if kind == "fake" else getattr(_HOST.get(kind), "model_format", None)
 
 
 def available() -> list[DeviceStatus]:

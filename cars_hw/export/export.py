@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Final, Literal, cast
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from cars_hw.config.codec import unstructure
 from cars_hw.config.files import replacing
-from cars_hw.devices.protocol import ModelFormat
 from cars_hw.errors import ExportError, InputError
 from cars_hw.export.card import ModelCard, Preprocessing, card_path
 from cars_hw.export.classify import load_model, prepare
+from cars_hw.export.formats import FORMATS, export_format, export_formats, format_of_file
 from cars_hw.export.int8_refinement import refine
 from cars_hw.export.lower import lower_network
-from cars_hw.export.onnx_writer import onnx_bytes
-from cars_hw.export.parity import check_onnx, check_tflite
-from cars_hw.export.tflite_writer import tflite_bytes
+from cars_hw.export.parity import check_parity
 from cars_hw.nn.fresh_weights import seeded
 from cars_hw.nn.network import Network
 from cars_hw.space.genotype import Genotype
@@ -38,12 +36,6 @@ INT8_BOUND: Final = 0.1
 EVALUATED_IMAGES: Final = 1000
 """So many test images are run one by one."""
 
-LAYOUTS: Final[dict[ModelFormat, Literal["NCHW", "NHWC"]]] = {"onnx": "NCHW", "tflite": "NHWC"}
-"""How the formats lay out an image."""
-
-
-FORMATS: Final[tuple[ModelFormat, ...]] = ("onnx", "tflite")
-
 
 @dataclass(frozen=True)
 class Exported:
@@ -54,22 +46,10 @@ class Exported:
     card: ModelCard
 
 
-def require_formats(formats: Sequence[str]) -> tuple[ModelFormat, ...]:
-    """Return ``formats``, each once, if every one of them can be written.
-
-    Raises:
-        InputError: one cannot.
-    """
-    unknown = [name for name in formats if name not in FORMATS]
-    if unknown or not formats:
-        raise InputError(f"unknown format '{', '.join(unknown)}'; this version writes: {', '.join(FORMATS)}")
-    return cast("tuple[ModelFormat, ...]", tuple(dict.fromkeys(formats)))
-
-
 def export_model(
     network: Network,
     path: Path,
-    model_format: ModelFormat,
+    model_format: str,
     *,
     preprocessing: Preprocessing,
     class_names: Sequence[str],
@@ -92,9 +72,11 @@ def export_model(
         InputError: preprocessing, class names or a figure do not fit the network, or the format has no dynamic
             batch; nothing is written.
     """
-    if dynamic_batch and model_format != "onnx":
-        raise InputError(f"a {model_format} model takes one image at a time; only onnx has a dynamic batch")
-    preprocessing = replace(preprocessing, layout=LAYOUTS[model_format])
+    written = export_format(model_format)
+    if dynamic_batch and not written.dynamic_batch:
+        known = ", ".join(one.name for one in FORMATS.values() if one.dynamic_batch)
+        raise InputError(f"a {model_format} model takes one image at a time; formats with a dynamic batch: {known}")
+    preprocessing = replace(preprocessing, layout=written.layout)
     described = {
         "genotype": network.genotype.to_dict(),
         "network": unstructure(network.spec),
@@ -102,12 +84,7 @@ def export_model(
         "class_names": list(class_names),
     }
     metadata = {name: json.dumps(value, ensure_ascii=False) for name, value in described.items()}
-    graph = lower_network(network)
-    check: Callable[[Network, Path], float]
-    if model_format == "onnx":
-        model, check = onnx_bytes(graph, dynamic_batch=dynamic_batch, metadata=metadata), check_onnx
-    else:
-        model, check = tflite_bytes(graph, metadata=metadata), check_tflite
+    model = written.write(lower_network(network), dynamic_batch=dynamic_batch, metadata=metadata)
     with replacing(path) as temporary:
         temporary.write_bytes(model)
         card = ModelCard(
@@ -115,7 +92,7 @@ def export_model(
             network=network.spec,
             preprocessing=preprocessing,
             class_names=tuple(class_names),
-            parity=check(network, temporary),
+            parity=check_parity(network, temporary, written),
             versions=versions(),
             accuracy=accuracy,
             predicted_ms=predicted_ms,
@@ -133,7 +110,7 @@ def export_genotype(
     out: Path,
     *,
     name: str,
-    formats: Sequence[str] = FORMATS,
+    formats: Sequence[str] = tuple(FORMATS),
     dynamic_batch: bool = False,
 ) -> list[Exported]:
     """Export the network of ``genotype`` under ``spec`` with fresh weights: to measure, or to train elsewhere.
@@ -148,15 +125,15 @@ def export_genotype(
     network = seeded(lambda: Network(spec, genotype), repr(genotype))
     middle = (0.5,) * spec.in_channels
     exported = []
-    for model_format in require_formats(formats):
-        path = out / f"{name}.{model_format}"
+    for one in export_formats(formats):
+        path = out / f"{name}{one.suffix}"
         card = export_model(
             network,
             path,
-            model_format,
+            one.name,
             preprocessing=Preprocessing(middle, middle, spec.resolution),
             class_names=[str(number) for number in range(spec.classes)],
-            dynamic_batch=dynamic_batch and model_format == "onnx",
+            dynamic_batch=dynamic_batch and one.dynamic_batch,
         )
         exported.append(Exported(name, path, card))
     return exported
@@ -183,14 +160,14 @@ def export_int8(
         InputError: the card of ``source`` is missing or damaged.
     """
     card = ModelCard.read(card_path(source))
-    model_format: ModelFormat = "onnx" if source.suffix == ".onnx" else "tflite"
+    written = format_of_file(source)
     feeds = [{INPUT: prepare(pixels, card.preprocessing)} for pixels in calibration]
-    model = refine(source.read_bytes(), model_format, feeds)
+    model = refine(source.read_bytes(), written, feeds)
     batches = [prepare(pixels, card.preprocessing) for pixels in images[:EVALUATED_IMAGES]]
     with replacing(path) as temporary:
         temporary.write_bytes(model)
         float_logits, logits = (
-            np.concatenate([*map(load_model(file, model_format), batches)]) for file in (source, temporary)
+            np.concatenate([*map(load_model(file, written), batches)]) for file in (source, temporary)
         )
         error = float(np.linalg.norm(logits - float_logits) / np.linalg.norm(float_logits))
         if not error <= INT8_BOUND:
@@ -216,7 +193,7 @@ def export_int8(
 def versions() -> dict[str, str]:
     """Return the versions of the programs that take part in an export."""
     found = {"python": platform.python_version()}
-    for name in ("cars-hw", "torch", "onnx", "onnxruntime", "ai-edge-litert", "litert-quantizer"):
+    for name in ("cars-hw", "torch", *(package for one in FORMATS.values() for package in one.packages)):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from pathlib import Path
-from types import MappingProxyType
 from typing import Final
 
 import numpy as np
@@ -17,8 +15,8 @@ import numpy.typing as npt
 import onnx
 from onnx import NodeProto, TensorProto, ValueInfoProto, checker, helper, numpy_helper
 
-from cars_hw.config.files import replacing
 from cars_hw.errors import ExportError
+from cars_hw.export.format import NO_METADATA
 from cars_hw.export.graph import (
     VECTORS,
     Add,
@@ -42,21 +40,6 @@ OPSET: Final = 17
 
 IR_VERSION: Final = 8
 """The file format that came with the opset."""
-
-NO_METADATA: Final[Mapping[str, str]] = MappingProxyType({})
-
-
-def write_onnx(
-    graph: Graph, path: Path, *, dynamic_batch: bool = False, metadata: Mapping[str, str] = NO_METADATA
-) -> None:
-    """Write ``graph`` to ``path`` in one step, as :func:`onnx_bytes` makes it.
-
-    Raises:
-        ExportError: the model does not pass ONNX's own checker; nothing is written.
-    """
-    model = onnx_bytes(graph, dynamic_batch=dynamic_batch, metadata=metadata)
-    with replacing(path) as temporary:
-        temporary.write_bytes(model)
 
 
 def onnx_bytes(graph: Graph, *, dynamic_batch: bool = False, metadata: Mapping[str, str] = NO_METADATA) -> bytes:

@@ -10,7 +10,6 @@ sizes, the padding is an operator of its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import flatbuffers  # type: ignore[import-untyped]
@@ -18,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from ai_edge_litert import schema_py_generated as schema
 
-from cars_hw.config.files import replacing
 from cars_hw.errors import ExportError
+from cars_hw.export.format import NO_METADATA
 from cars_hw.export.graph import (
     VECTORS,
     Add,
@@ -36,7 +35,6 @@ from cars_hw.export.graph import (
     Shift,
     Zeros,
 )
-from cars_hw.export.onnx_writer import NO_METADATA
 
 SIGNATURE: Final = "serving_default"
 """What TensorFlow calls a model's only signature; quantisers and callers look for it."""
@@ -47,17 +45,6 @@ FILE_IDENTIFIER: Final = b"TFL3"
 _OPERATORS: Final = schema.BuiltinOperator
 _NO_ACTIVATION: Final = schema.ActivationFunctionType.NONE
 _RELU: Final = schema.ActivationFunctionType.RELU
-
-
-def write_tflite(graph: Graph, path: Path, *, metadata: Mapping[str, str] = NO_METADATA) -> None:
-    """Write ``graph`` to ``path`` in one step, as :func:`tflite_bytes` makes it.
-
-    Raises:
-        ExportError: the graph holds a layer that TFLite has no operator for; nothing is written.
-    """
-    model = tflite_bytes(graph, metadata=metadata)
-    with replacing(path) as temporary:
-        temporary.write_bytes(model)
 
 
 def tflite_bytes(graph: Graph, *, metadata: Mapping[str, str] = NO_METADATA) -> bytes:

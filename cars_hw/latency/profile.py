@@ -14,7 +14,8 @@ from cars_hw.config.codec import unstructure
 from cars_hw.config.measurement import MeasurePlan, Precision
 from cars_hw.devices.protocol import Device, Measurement, ModelFormat
 from cars_hw.errors import DeviceError, InputError, TableError
-from cars_hw.export.write import PRECISIONS, build_network
+from cars_hw.export.formats import export_format
+from cars_hw.export.write import build_network
 from cars_hw.latency.calibration import spread_genotypes
 from cars_hw.latency.fastest import fastest_genotype
 from cars_hw.latency.keys import OpKey, spec_keys
@@ -66,8 +67,7 @@ def profile_device(
         DeviceError: the device fails; what was measured so far is kept.
     """
     plan = replace(plan or MeasurePlan(), seed=seed)
-    if precision not in PRECISIONS:
-        raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision}")
+    export_format(device.model_format).require_precision(precision)
     if calibration < 4:
         raise InputError(f"the predictor needs at least 4 calibration networks, not {calibration}")
     if out is not None and out.exists() and not overwrite:

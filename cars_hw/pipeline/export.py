@@ -15,7 +15,8 @@ from cars_hw.data import DataBundle, Dataset, load_data
 from cars_hw.devices import ModelFormat
 from cars_hw.errors import RunError
 from cars_hw.export.card import Preprocessing
-from cars_hw.export.export import FORMATS, Exported, export_int8, export_model, require_formats
+from cars_hw.export.export import Exported, export_int8, export_model
+from cars_hw.export.formats import FORMATS, export_formats
 from cars_hw.export.int8_refinement import CALIBRATION_IMAGES
 from cars_hw.pipeline.latency_target import LatencyEstimate, LatencyTarget, target_for_models
 from cars_hw.pipeline.run_folder import RunFolder
@@ -28,7 +29,7 @@ def export_run(
     run: RunFolder,
     *,
     data: DataSource,
-    formats: Sequence[str] = FORMATS,
+    formats: Sequence[str] = tuple(FORMATS),
     precision: Precision = "fp32",
     out: Path | None = None,
     dynamic_batch: bool = False,
@@ -45,7 +46,7 @@ def export_run(
         RunError: no network has been trained.
         ExportError: a file does not compute what its network does, or cannot be quantised; it is not written.
     """
-    wanted = require_formats(formats)
+    wanted = export_formats(formats)
     trained = run.trained()
     if not trained:
         raise RunError(f"no network of {run.path} has been trained; first run: cars-hw train {run.path}")
@@ -55,24 +56,24 @@ def export_run(
     total = len(trained) * len(wanted)
     for number, network in enumerate(trained):
         loaded = load_trained(run, network)
-        for place, model_format in enumerate(wanted):
+        for place, one in enumerate(wanted):
             progress("exporting", number * len(wanted) + place, total)
-            path = (out or run.path / "models") / f"{network.name}.{model_format}"
-            estimate = _estimate(targets, model_format, "fp32", network.genotype)
+            path = (out or run.path / "models") / f"{network.name}{one.suffix}"
+            estimate = _estimate(targets, one.name, "fp32", network.genotype)
             card = export_model(
                 loaded,
                 path,
-                model_format,
+                one.name,
                 preprocessing=Preprocessing(bundle.mean, bundle.std, bundle.resolution),
                 class_names=bundle.class_names,
                 accuracy=network.accuracy,
                 predicted_ms=estimate.predicted_ms if estimate else None,
                 bound_ms=estimate.bound_ms if estimate else None,
-                dynamic_batch=dynamic_batch and model_format == "onnx",
+                dynamic_batch=dynamic_batch and one.dynamic_batch,
             )
             exported.append(Exported(network.name, path, card))
             if precision == "int8":
-                estimate = _estimate(targets, model_format, "int8", network.genotype)
+                estimate = _estimate(targets, one.name, "int8", network.genotype)
                 exported.append(_int8(exported[-1], bundle, estimate))
     progress("exporting", total, total)
     return exported

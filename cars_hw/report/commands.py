@@ -12,6 +12,7 @@ from cars_hw.config.measurement import MeasurePlan
 from cars_hw.config.presets import PRESETS, Preset
 from cars_hw.config.recipes import RECIPES
 from cars_hw.config.training import Recipe
+from cars_hw.export.formats import FORMATS
 from cars_hw.latency import LatencyTable
 from cars_hw.pipeline.run_folder import FrontNetwork
 from cars_hw.report.data import Candidate, ReportData
@@ -160,7 +161,7 @@ def exporting(report_data: ReportData, run: str) -> list[Step]:
         return []
     words = ["export", run]
     formats = sorted({model.path.rpartition(".")[2] for model in models})
-    if formats != ["onnx", "tflite"]:
+    if formats != sorted(FORMATS):
         words += ["--format", ",".join(formats)]
     if report_data.configuration.get("precision") != "int8" and any(
         model.card.precision == "int8" for model in models

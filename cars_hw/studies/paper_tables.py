@@ -245,8 +245,9 @@ def _measure(
 ) -> dict[str, Measurement]:
     """Return latencies by the rows' names, of those that ``device`` can run."""
     from cars_hw.measurement.schedule import measure
+    from cars_hw.studies.references import MODEL_FORMAT
 
-    possible = [row for row in rows if row.genotype or (row.model and device.model_format == "onnx")]
+    possible = [row for row in rows if row.genotype or (row.model and device.model_format == MODEL_FORMAT)]
     with tempfile.TemporaryDirectory(prefix="cars-hw-") as folder:
         paths = [Path(folder) / f"{index}.{device.model_format}" for index in range(len(possible))]
         for row, path in counted(list(zip(possible, paths, strict=True)), progress, "writing models"):

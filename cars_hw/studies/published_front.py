@@ -29,7 +29,7 @@ from cars_hw.space.genotype import Genotype
 from cars_hw.space.zoo import zoo
 from cars_hw.studies.front_membership import Contestant, FrontComparison, draw, ranked
 from cars_hw.studies.reference_training import References, train_references
-from cars_hw.studies.references import parameters_of, write_onnx
+from cars_hw.studies.references import MODEL_FORMAT, parameters_of, write_onnx
 from cars_hw.training.precision import resolve_precision
 
 TORCHVISION: Final = {
@@ -93,7 +93,7 @@ def compare_front(
     if not own:
         raise RunError(f"{run.path} has no trained networks; first run: cars-hw train {run.path}")
     left_out: tuple[str, ...] = ()
-    if device.model_format != "onnx":
+    if device.model_format != MODEL_FORMAT:
         models, left_out = {}, tuple(models)
     out = out or run.path / "comparison"
     bundle = load_data(data.source, root=data.root, download=data.download, resolution=run.network.resolution)

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 
 from cars_hw.config.files import replacing
 from cars_hw.errors import InputError
+from cars_hw.export.onnx import ONNX
 from cars_hw.nn.cost import Cost
 from cars_hw.space.network_spec import Shape
+
+MODEL_FORMAT: Final = ONNX.name
+"""The format that :func:`write_onnx` writes."""
 
 IMAGENET = (Shape(3, 224, 224), 1000)
 """The images and the number of classes that these networks were published for."""

@@ -15,7 +15,6 @@ from cars_hw.config.recipes import RECIPES
 from cars_hw.data import BUILT_IN
 from cars_hw.devices import open_device
 from cars_hw.errors import InputError
-from cars_hw.export.export import require_formats
 from cars_hw.space.network_spec import NETWORKS
 from cars_hw.space.zoo import zoo
 from cars_hw.studies.published_front import TORCHVISION
@@ -80,7 +79,6 @@ def test_data_is_a_name_or_a_folder() -> None:
 
 def test_the_names_are_those_that_there_are() -> None:
     assert completion.DATA == BUILT_IN
-    assert require_formats(list(completion.FORMATS)) == completion.FORMATS
     assert set(completion.REFERENCES) == set(TORCHVISION)
     with pytest.raises(InputError) as refused:
         open_device("abacus")

@@ -17,7 +17,7 @@ from cars_hw.devices.android.device import AndroidDevice
 from cars_hw.devices.host import litert_runtime
 from cars_hw.errors import DeviceError
 from cars_hw.export.graph import Conv, Graph, Identity
-from cars_hw.export.onnx_writer import write_onnx
+from cars_hw.export.onnx import ONNX
 from cars_hw.export.write import write_graph
 from cars_hw.measurement.schedule import measure
 from cars_hw.space.network_spec import Shape
@@ -40,7 +40,7 @@ def write_conv(path: Path, channels: int) -> Path:
         dilation=1,
         groups=1,
     )
-    write_graph(Graph((("in", shape),), (conv,), ("out",)), path, "onnx" if path.suffix == ".onnx" else "tflite")
+    write_graph(Graph((("in", shape),), (conv,), ("out",)), path, path.suffix.removeprefix("."))
     return path
 
 
@@ -201,7 +201,9 @@ class TestOrtDevice(DeviceContract):
     def test_several_inputs_and_threads_run(self, tmp_path: Path) -> None:
         shape = Shape(1, 2, 2)
         layers = tuple(Identity(output=f"out{n}", inputs=(f"in{n}",), shape=shape) for n in range(2))
-        write_onnx(Graph((("in0", shape), ("in1", shape)), layers, ("out0", "out1")), tmp_path / "two.onnx")
+        (tmp_path / "two.onnx").write_bytes(
+            ONNX.write(Graph((("in0", shape), ("in1", shape)), layers, ("out0", "out1")))
+        )
         device = OrtDevice(threads=2)
         assert device.conditions()["threads"] == 2
         assert measure(device, [tmp_path / "two.onnx"], PLAN).models[0].ms > 0

@@ -57,7 +57,7 @@ def models(
     paths = {}
     for name in ("onnx", "tflite"):
         paths[name] = out / f"net.{name}"
-        export_model(network, paths[name], name, preprocessing=preprocessing, class_names=NAMES)  # type: ignore[arg-type]
+        export_model(network, paths[name], name, preprocessing=preprocessing, class_names=NAMES)
     return network, preprocessing, paths
 
 

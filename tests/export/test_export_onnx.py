@@ -11,7 +11,8 @@ import pytest
 from cars_hw.errors import ExportError
 from cars_hw.export.graph import Graph, Layer, Relu
 from cars_hw.export.lower import lower_network
-from cars_hw.export.onnx_writer import IR_VERSION, OPSET, onnx_bytes, write_onnx
+from cars_hw.export.onnx import ONNX
+from cars_hw.export.onnx_writer import IR_VERSION, OPSET, onnx_bytes
 from cars_hw.nn.network import Network
 from cars_hw.space.network_spec import NETWORKS, Shape
 from cars_hw.space.zoo import zoo
@@ -20,7 +21,7 @@ from cars_hw.space.zoo import zoo
 def test_a_batch_is_1_or_open(tmp_path: Path) -> None:
     graph = lower_network(Network(NETWORKS["quick"], zoo()["SNAS_aggressive"].genotype))
     for dynamic, batch in ((False, 1), (True, "batch")):
-        write_onnx(graph, tmp_path / "net.onnx", dynamic_batch=dynamic)
+        (tmp_path / "net.onnx").write_bytes(ONNX.write(graph, dynamic_batch=dynamic))
         session = onnxruntime.InferenceSession(tmp_path / "net.onnx", providers=["CPUExecutionProvider"])
         assert [(value.name, value.shape) for value in session.get_inputs()] == [("image", [batch, 1, 28, 28])]
         assert [(value.name, value.shape) for value in session.get_outputs()] == [("logits", [batch, 10])]
@@ -29,7 +30,7 @@ def test_a_batch_is_1_or_open(tmp_path: Path) -> None:
 def test_the_file_says_what_it_is(tmp_path: Path) -> None:
     genotype = zoo()["CARS_A"].genotype
     graph = lower_network(Network(NETWORKS["quick"], genotype))
-    write_onnx(graph, tmp_path / "net.onnx", metadata={"b": "zwei", "a": "één"})
+    (tmp_path / "net.onnx").write_bytes(ONNX.write(graph, metadata={"b": "zwei", "a": "één"}))
     meta = onnxruntime.InferenceSession(tmp_path / "net.onnx", providers=["CPUExecutionProvider"]).get_modelmeta()
     assert meta.custom_metadata_map == {"a": "één", "b": "zwei"}
     assert meta.producer_name == "cars-hw"
@@ -56,7 +57,7 @@ def test_the_same_graph_gives_the_same_bytes() -> None:
 def test_a_wrong_shape_is_found_before_anything_is_written(tmp_path: Path) -> None:
     layer = Relu(output="relu", inputs=("input",), shape=Shape(3, 4, 5))
     with pytest.raises(ExportError, match="not valid ONNX"):
-        write_onnx(Graph((("input", Shape(3, 4, 4)),), (layer,), ("relu",)), tmp_path / "net.onnx")
+        (tmp_path / "net.onnx").write_bytes(ONNX.write(Graph((("input", Shape(3, 4, 4)),), (layer,), ("relu",))))
     assert not list(tmp_path.iterdir())
 
 

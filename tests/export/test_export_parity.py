@@ -18,8 +18,9 @@ from cars_hw.errors import ExportError, InputError
 from cars_hw.export import export
 from cars_hw.export.card import ModelCard, Preprocessing, card_path
 from cars_hw.export.lower import lower_network
-from cars_hw.export.onnx_writer import onnx_bytes, write_onnx
-from cars_hw.export.parity import PARITY_BOUND, check_onnx
+from cars_hw.export.onnx import ONNX, OnnxFormat
+from cars_hw.export.onnx_writer import onnx_bytes
+from cars_hw.export.parity import PARITY_BOUND, check_parity
 from cars_hw.nn.network import Network
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec
 from cars_hw.space.zoo import zoo
@@ -51,11 +52,11 @@ def test_a_faithful_model_passes_and_the_network_is_left_alone(tmp_path: Path, s
     trained = seasoned(network(), torch.randn(8, *SPEC.input_shape)).train()
     assert isinstance(trained, Network)
     before = {name: value.clone() for name, value in trained.state_dict().items()}
-    write_onnx(lower_network(trained), path)
-    error = check_onnx(trained, path)
+    path.write_bytes(ONNX.write(lower_network(trained)))
+    error = check_parity(trained, path, ONNX)
     assert 0 < error <= PARITY_BOUND
-    assert error == check_onnx(trained, path)
-    assert check_onnx(trained, path, torch.rand(1, *SPEC.input_shape)) <= PARITY_BOUND
+    assert error == check_parity(trained, path, ONNX)
+    assert check_parity(trained, path, ONNX, torch.rand(1, *SPEC.input_shape)) <= PARITY_BOUND
     assert all(module.training for module in trained.modules())
     assert all(torch.equal(value, before[name]) for name, value in trained.state_dict().items())
 
@@ -67,7 +68,7 @@ def test_one_changed_weight_is_found(part: str, tmp_path: Path, seasoned: Season
     assert isinstance(trained, Network)
     path.write_bytes(tamper(onnx_bytes(lower_network(trained)), part))
     with pytest.raises(ExportError, match=r"off by \d\.\de-0\d, allowed is 1e-05"):
-        check_onnx(trained, path)
+        check_parity(trained, path, ONNX)
 
 
 def test_a_change_that_never_reaches_the_logits_is_found(tmp_path: Path) -> None:
@@ -80,7 +81,7 @@ def test_a_change_that_never_reaches_the_logits_is_found(tmp_path: Path) -> None
         expected = deep.eval()(image).numpy()
     assert np.abs(session.run(None, {"image": image.numpy()})[0] - expected).max() < 1e-6 * np.abs(expected).max()
     with pytest.raises(ExportError, match=r"at cells\.2"):
-        check_onnx(deep, path)
+        check_parity(deep, path, ONNX)
 
 
 def test_a_badly_conditioned_network_may_be_off_as_far_as_float32_is(tmp_path: Path) -> None:
@@ -92,34 +93,34 @@ def test_a_badly_conditioned_network_may_be_off_as_far_as_float32_is(tmp_path: P
         cancelling.classifier.bias -= (1 - 1e-5) * cancelling(image)[0]
     model = onnx_bytes(lower_network(cancelling))
     path.write_bytes(model)
-    assert PARITY_BOUND < check_onnx(cancelling, path, image) < 1
+    assert PARITY_BOUND < check_parity(cancelling, path, ONNX, image) < 1
     path.write_bytes(tamper(model, "cells.2/"))
     with pytest.raises(ExportError, match="off by"):
-        check_onnx(cancelling, path, image)
+        check_parity(cancelling, path, ONNX, image)
 
 
 def test_an_overflow_is_not_parity(tmp_path: Path) -> None:
     large = network()
     with torch.no_grad():
         large.classifier.weight.fill_(3e38)
-    write_onnx(lower_network(large), tmp_path / "net.onnx")
+    (tmp_path / "net.onnx").write_bytes(ONNX.write(lower_network(large)))
     with pytest.raises(ExportError, match="at logits it is off by"):
-        check_onnx(large, tmp_path / "net.onnx")
+        check_parity(large, tmp_path / "net.onnx", ONNX)
 
 
 def test_nan_is_not_parity(tmp_path: Path) -> None:
     broken = network()
     with torch.no_grad():
         broken.classifier.bias[0] = float("nan")
-    write_onnx(lower_network(broken), tmp_path / "net.onnx")
+    (tmp_path / "net.onnx").write_bytes(ONNX.write(lower_network(broken)))
     with pytest.raises(ExportError, match="at logits it is off by nan"):
-        check_onnx(broken, tmp_path / "net.onnx")
+        check_parity(broken, tmp_path / "net.onnx", ONNX)
 
 
 def test_another_networks_file_is_refused(tmp_path: Path) -> None:
-    write_onnx(lower_network(network(SPEC.with_changes(classes=7))), tmp_path / "net.onnx")
+    (tmp_path / "net.onnx").write_bytes(ONNX.write(lower_network(network(SPEC.with_changes(classes=7)))))
     with pytest.raises(ExportError, match="have shape"):
-        check_onnx(network(), tmp_path / "net.onnx")
+        check_parity(network(), tmp_path / "net.onnx", ONNX)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a model"])
@@ -128,13 +129,13 @@ def test_no_model_is_an_export_error(content: bytes | None, tmp_path: Path) -> N
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(ExportError, match="cannot run"):
-        check_onnx(network(), path)
+        check_parity(network(), path, ONNX)
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 28, 28), (1, 28, 28), (0, 1, 28, 28)])
 def test_images_of_another_shape_are_refused(shape: tuple[int, ...], tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"\(N, 1, 28, 28\) are needed"):
-        check_onnx(network(), tmp_path / "net.onnx", torch.zeros(shape))
+        check_parity(network(), tmp_path / "net.onnx", ONNX, torch.zeros(shape))
 
 
 @pytest.mark.parametrize("dynamic", [False, True])
@@ -155,7 +156,7 @@ def test_export_puts_model_and_card_in_place(dynamic: bool, tmp_path: Path) -> N
     assert ModelCard.read(card_path(path)) == card
     assert (card.accuracy, card.predicted_ms, card.bound_ms, card.measured_ms) == (0.9, 1.5, 1.75, None)
     assert card.versions["onnxruntime"] == onnxruntime.__version__
-    assert check_onnx(network(), path) == card.parity
+    assert check_parity(network(), path, ONNX) == card.parity
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     assert sorted(session.get_modelmeta().custom_metadata_map) == [
         "class_names",
@@ -168,7 +169,7 @@ def test_export_puts_model_and_card_in_place(dynamic: bool, tmp_path: Path) -> N
 def export_tampered(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(
-            export, "onnx_bytes", lambda *args, **kwargs: tamper(onnx_bytes(*args, **kwargs), "cells.1/")
+            OnnxFormat, "write", lambda _self, *args, **options: tamper(onnx_bytes(*args, **options), "cells.1/")
         )
         with pytest.raises(ExportError, match="off by"):
             export.export_model(network(), path, "onnx", preprocessing=PREPROCESSING, class_names=NAMES)

@@ -19,8 +19,9 @@ from cars_hw.export.card import ModelCard, Preprocessing, card_path
 from cars_hw.export.export import export_model
 from cars_hw.export.graph import Graph, Layer
 from cars_hw.export.lower import lower_module, lower_network
-from cars_hw.export.parity import PARITY_BOUND, check_tflite
-from cars_hw.export.tflite_writer import SIGNATURE, tflite_bytes, write_tflite
+from cars_hw.export.parity import PARITY_BOUND, check_parity
+from cars_hw.export.tflite import TFLITE
+from cars_hw.export.tflite_writer import SIGNATURE, tflite_bytes
 from cars_hw.nn.network import Network
 from cars_hw.nn.operations import Normalization, make_operation
 from cars_hw.space.genotype import Genotype
@@ -83,12 +84,12 @@ def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
     shape = Shape(4, 4, 4)
     odd = Layer(output="odd", inputs=("input",), shape=shape)
     with pytest.raises(ExportError, match="odd: Layer cannot be written"):
-        write_tflite(Graph((("input", shape),), (odd,), ("odd",)), tmp_path / "net.tflite")
+        (tmp_path / "net.tflite").write_bytes(TFLITE.write(Graph((("input", shape),), (odd,), ("odd",))))
     grouped = nn.Conv2d(4, 4, 1, groups=2, bias=False)
     norm = nn.BatchNorm2d(4)
     graph = lower_module(nn.Sequential(nn.ReLU(), grouped, norm).eval(), shape)
     with pytest.raises(ExportError, match="in 2 groups"):
-        write_tflite(graph, tmp_path / "net.tflite")
+        (tmp_path / "net.tflite").write_bytes(TFLITE.write(graph))
     assert not list(tmp_path.iterdir())
 
 
@@ -116,13 +117,13 @@ def tamper(model: bytes, part: str) -> bytes:
 
 def test_a_faithful_model_passes_and_one_changed_weight_is_found(tmp_path: Path, seasoned: Season) -> None:
     network, path = trained(seasoned), tmp_path / "net.tflite"
-    write_tflite(lower_network(network), path)
-    assert 0 < check_tflite(network, path) <= PARITY_BOUND
+    path.write_bytes(TFLITE.write(lower_network(network)))
+    assert 0 < check_parity(network, path, TFLITE) <= PARITY_BOUND
     good = path.read_bytes()
     for part in ("stem/conv/weight", "cells.0/preprocess_1", "cells.2/node3", "logits/bias"):
         path.write_bytes(tamper(good, part))
         with pytest.raises(ExportError, match=r"off by \d\.\de-0\d, allowed is 1e-05"):
-            check_tflite(network, path)
+            check_parity(network, path, TFLITE)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a model", b"\x20\0\0\0TFL3" + bytes(64)])
@@ -131,7 +132,7 @@ def test_no_model_is_an_export_error(content: bytes | None, tmp_path: Path, seas
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(ExportError, match="cannot run"):
-        check_tflite(trained(seasoned), path)
+        check_parity(trained(seasoned), path, TFLITE)
 
 
 def test_export_puts_model_and_card_in_place(tmp_path: Path, seasoned: Season) -> None:

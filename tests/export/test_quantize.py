@@ -11,17 +11,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cars_hw.devices import ModelFormat
 from cars_hw.errors import ExportError, InputError
 from cars_hw.export import export
 from cars_hw.export.card import ModelCard, Preprocessing, card_path
 from cars_hw.export.classify import load_model
 from cars_hw.export.export import export_int8, export_model
-from cars_hw.export.graph import Graph
+from cars_hw.export.format import ExportFormat
+from cars_hw.export.formats import FORMATS
 from cars_hw.export.lower import lower_module
-from cars_hw.export.onnx_writer import onnx_bytes
 from cars_hw.export.quantize import quantize
-from cars_hw.export.tflite_writer import tflite_bytes
 from cars_hw.nn.network import Network
 from cars_hw.nn.operations import Normalization, make_operation
 from cars_hw.space.genotype import OPERATIONS
@@ -30,35 +28,31 @@ from cars_hw.space.zoo import zoo
 
 Season = Callable[[nn.Module, Tensor], nn.Module]
 
-FORMATS: tuple[ModelFormat, ...] = ("onnx", "tflite")
 SPEC = NetworkSpec(4, 3, (12, 16), 3, classes=4)
 NAMES = ["a", "b", "c", "d"]
 
 
-def written(graph: Graph, model_format: ModelFormat) -> bytes:
-    return onnx_bytes(graph) if model_format == "onnx" else tflite_bytes(graph)
-
-
-@pytest.mark.parametrize("model_format", FORMATS)
+@pytest.mark.parametrize("export_format", FORMATS.values(), ids=FORMATS)
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("name", [name for name in OPERATIONS if name != "none"])
 def test_every_operation_in_int8_is_about_right(
-    name: str, stride: int, model_format: ModelFormat, seasoned: Season, tmp_path: Path
+    name: str, stride: int, export_format: ExportFormat, seasoned: Season, tmp_path: Path
 ) -> None:
     shape = Shape(8, 9, 8)
     images = torch.randn(6, *shape, generator=torch.Generator().manual_seed(0))
     graph = lower_module(seasoned(make_operation(name, 8, stride, Normalization()), images), shape)
     batches = [
-        (image if model_format == "onnx" else image.permute(1, 2, 0)).numpy()[None].copy() for image in images
+        (image if export_format.layout == "NCHW" else image.permute(1, 2, 0)).numpy()[None].copy()
+        for image in images
     ]
-    model = written(graph, model_format)
+    model = export_format.write(graph)
     for file, content in (
         ("float", model),
-        ("int8", quantize(model, model_format, [{"input": batch} for batch in batches])),
+        ("int8", quantize(model, export_format, [{"input": batch} for batch in batches])),
     ):
         (tmp_path / file).write_bytes(content)
     exact, rough = (
-        np.concatenate([*map(load_model(tmp_path / file, model_format), batches)]) for file in ("float", "int8")
+        np.concatenate([*map(load_model(tmp_path / file, export_format), batches)]) for file in ("float", "int8")
     )
     error = np.linalg.norm(rough - exact) / np.linalg.norm(exact)
     # What needs no arithmetic may be left in float by the library.
@@ -96,10 +90,10 @@ def network(pixels: npt.NDArray[np.uint8]) -> Network:
 
 @pytest.fixture(params=FORMATS)
 def exported(request: pytest.FixtureRequest, network: Network, tmp_path: Path) -> Path:
-    model_format: ModelFormat = request.param
-    path = tmp_path / f"net.{model_format}"
+    export_format = FORMATS[request.param]
+    path = tmp_path / f"net{export_format.suffix}"
     preprocessing = Preprocessing((0.5,) * 3, (0.5,) * 3, (12, 16))
-    export_model(network, path, model_format, preprocessing=preprocessing, class_names=NAMES, measured_ms=1.0)
+    export_model(network, path, export_format.name, preprocessing=preprocessing, class_names=NAMES, measured_ms=1.0)
     return path
 
 
@@ -134,9 +128,9 @@ def test_a_model_that_is_too_far_off_leaves_no_file(
 
 
 def test_what_cannot_be_quantised_is_an_error_in_one_line(tmp_path: Path) -> None:
-    for model_format in FORMATS:
+    for export_format in FORMATS.values():
         with pytest.raises(ExportError, match="cannot be quantised") as raised:
-            quantize(b"no model", model_format, [{"image": np.zeros((1, 4, 4, 3), np.float32)}])
+            quantize(b"no model", export_format, [{"image": np.zeros((1, 4, 4, 3), np.float32)}])
         assert "\n" not in str(raised.value)
     with pytest.raises(InputError, match="model card"):
         export_int8(

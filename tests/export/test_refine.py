@@ -6,19 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from cars_hw.devices import ModelFormat
+from cars_hw.export.format import ExportFormat
+from cars_hw.export.formats import FORMATS
 from cars_hw.export.graph import Graph
-from cars_hw.export.int8_refinement import _logits, _with_bias_less, best_range, refine
+from cars_hw.export.int8_refinement import _logits, best_range, refine
 from cars_hw.export.lower import lower_network
-from cars_hw.export.onnx_writer import onnx_bytes
 from cars_hw.export.quantize import quantize
-from cars_hw.export.tflite_writer import tflite_bytes
 from cars_hw.nn.fresh_weights import seeded
 from cars_hw.nn.network import Network
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.zoo import zoo
-
-FORMATS: tuple[ModelFormat, ...] = ("onnx", "tflite")
 
 
 def rendering_error(values: np.ndarray, low: float, high: float) -> float:
@@ -62,30 +59,30 @@ def graph() -> Graph:
     return lower_network(network)
 
 
-def made(graph: Graph, model_format: ModelFormat) -> tuple[bytes, list[dict[str, np.ndarray]]]:
+def made(graph: Graph, export_format: ExportFormat) -> tuple[bytes, list[dict[str, np.ndarray]]]:
     """Return the float model, and images with a rare bright pixel that spoils the extremes."""
     images = torch.randn(48, 1, 8, 8, generator=torch.Generator().manual_seed(0)).numpy()
     images[::7, 0, 0, 0] *= 12
-    if model_format == "onnx":
-        return onnx_bytes(graph), [{"image": image[None]} for image in images]
-    return tflite_bytes(graph), [{"image": image.transpose(1, 2, 0)[None].copy()} for image in images]
+    if export_format.layout == "NHWC":
+        images = images.transpose(0, 2, 3, 1)
+    return export_format.write(graph), [{"image": image[None].copy()} for image in images]
 
 
-@pytest.mark.parametrize("model_format", FORMATS)
-def test_the_bias_and_nothing_else_is_taken_off_the_logits(graph: Graph, model_format: ModelFormat) -> None:
-    model, feeds = made(graph, model_format)
+@pytest.mark.parametrize("export_format", FORMATS.values(), ids=FORMATS)
+def test_the_bias_and_nothing_else_is_taken_off_the_logits(graph: Graph, export_format: ExportFormat) -> None:
+    model, feeds = made(graph, export_format)
     less = np.array([1.0, -2.0, 0.5, 0.0, 3.0], np.float32)
     before, after = (
-        _logits(each, model_format, feeds[:3]) for each in (model, _with_bias_less(model, model_format, less))
+        _logits(each, export_format, feeds[:3]) for each in (model, export_format.subtract_bias(model, less))
     )
     np.testing.assert_allclose(before - after, np.tile(less, (3, 1)), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("model_format", FORMATS)
-def test_refined_logits_are_right_on_average(graph: Graph, model_format: ModelFormat) -> None:
-    model, feeds = made(graph, model_format)
-    truth = _logits(model, model_format, feeds)
-    plain = _logits(quantize(model, model_format, feeds), model_format, feeds) - truth
-    refined = _logits(refine(model, model_format, feeds), model_format, feeds) - truth
+@pytest.mark.parametrize("export_format", FORMATS.values(), ids=FORMATS)
+def test_refined_logits_are_right_on_average(graph: Graph, export_format: ExportFormat) -> None:
+    model, feeds = made(graph, export_format)
+    truth = _logits(model, export_format, feeds)
+    plain = _logits(quantize(model, export_format, feeds), export_format, feeds) - truth
+    refined = _logits(refine(model, export_format, feeds), export_format, feeds) - truth
     assert np.linalg.norm(refined) < np.linalg.norm(plain)
     assert np.linalg.norm(refined.mean(axis=0)) < 0.6 * np.linalg.norm(plain.mean(axis=0))

@@ -198,7 +198,7 @@ class AndroidDevice:
                 raise DeviceError(f"{self.name}: there is no model file {model}")
         # By content, so that no two models get into each other's way.
         digests = {model: hashlib.sha256(model.read_bytes()).hexdigest() for model in dict.fromkeys(models)}
-        names = {model: f"m-{digest[:24]}.tflite" for model, digest in digests.items()}
+        names = {model: f"m-{digest[:24]}.{self.model_format}" for model, digest in digests.items()}
         taken: list[Sample] = []
         fruitless = 0
         while len(taken) < len(models):
