@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
-import numpy as np
-
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices.protocol import Measurement, Sample
 
@@ -49,13 +47,3 @@ def off_sessions(samples: Sequence[float], tolerance: float) -> list[int]:
         if others and abs(sample - median(others)) > tolerance * median(others):
             off.append(index)
     return off
-
-
-def low_quantile(runs: Sequence[float], quantile: float) -> float:
-    """Return the ``quantile`` (a fraction) of ``runs``: the smallest run that so many do not exceed.
-
-    One of the runs, not a mixture of two: of 20 runs, the quantile 0.1 is the second fastest.
-    """
-    ranked = sorted(runs)
-    rank = int(np.ceil(quantile * len(ranked) - 1e-9))
-    return ranked[max(rank, 1) - 1]

@@ -4,7 +4,8 @@ import pytest
 
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices import Sample
-from cars_hw.measurement.statistics import has_drifted, low_quantile, off_sessions, summarize, wants_more
+from cars_hw.devices.host.session_worker import low_quantile
+from cars_hw.measurement.statistics import has_drifted, off_sessions, summarize, wants_more
 
 PLAN = MeasurePlan(sessions=5, max_extra_sessions=3, tolerance=0.05)
 
