@@ -111,7 +111,7 @@ def draw(imports: Imports) -> str:
     counted = lines_by_room()
     width, height, gap = 150, 34, 30
     place = {
-        room: (40 + 480 * (number + 1) / (len(rooms) + 1) - width / 2 + 160, 20 + floor * (height + gap))
+        room: (440 + (number - (len(rooms) - 1) / 2) * (width + 40) - width / 2, 20 + floor * (height + gap))
         for floor, rooms in enumerate(FLOORS)
         for number, room in enumerate(rooms)
         if room in counted
@@ -136,7 +136,8 @@ def draw(imports: Imports) -> str:
         )
     total = 40 + len(FLOORS) * (height + gap)
     arrow = (
-        '<defs><marker id="a" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
+        '<defs><marker id="a" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="9" markerHeight="9" '
+        'markerUnits="userSpaceOnUse" orient="auto">'
         '<path d="M0,0 8,4 0,8z" fill="#5b7f95"/></marker></defs>'
     )
     return (
