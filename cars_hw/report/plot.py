@@ -153,7 +153,8 @@ def ticks(low: float, high: float, about: int = 5, *, whole: bool = False) -> li
 
     With ``whole`` they are whole numbers: there is no generation 2.5.
     """
-    if not high > low:
+    # Rounding would make one tick of values that differ by less.
+    if not high - low > 1e-9 * max(abs(low), abs(high)):
         low, high = low - 0.5 * (abs(low) or 1), high + 0.5 * (abs(high) or 1)
     raw = (high - low) / about
     if whole:

@@ -56,6 +56,14 @@ def test_ticks_are_round_and_reach_over_everything(
     assert ticks(low, high, 6 if whole or low < 1 else 4, whole=whole) == expected
 
 
+def test_values_that_are_all_but_equal_have_an_axis_around_them() -> None:
+    low, high = 0.0412, 0.0412 * (1 + 1e-15)
+    found = ticks(low, high)
+    assert found[0] < low
+    assert high < found[-1]
+    scatter([Point(low, high, "a network", "dot")], "across", "up", equal=True)
+
+
 def marks(count: int) -> list[charts.Mark]:
     return [
         charts.Mark(
