@@ -13,10 +13,9 @@ from cars_hw.errors import InputError
 
 @dataclass(frozen=True)
 class Preset:
-    """A named set of settings; ``summary`` says in one line what it is for.
+    """A named set of settings; ``summary`` describes its purpose in one line.
 
-    The SuperNet has ``supernet_channels`` and ``supernet_layers``; None takes those of the network that
-    ships.
+    The SuperNet has ``supernet_channels`` and ``supernet_layers``; None means those of the final network.
     """
 
     summary: str

@@ -74,11 +74,11 @@ class Dataset:
 
 @dataclass(frozen=True, eq=False)
 class DataBundle:
-    """A data set with its two parts and what a network must know about it.
+    """A data set: its training and test part, its classes, and the normalisation of its pixels.
 
-    ``class_names[i]`` is the name of label ``i``. ``mean`` and ``std`` hold one value a channel, over all
-    pixels of the training part, in units of [0, 1] pixel values; a channel that never varies has a ``std`` of
-    1, so that dividing by it is safe.
+    ``class_names[i]`` is the name of label ``i``. ``mean`` and ``std`` have one value per channel: the mean and the
+    standard deviation over all pixels of the training part, for pixel values from 0 to 1. The ``std`` of a constant
+    channel is 1.
     """
 
     name: str
@@ -116,7 +116,7 @@ def load_data(
     """Load a data set into memory, on the CPU.
 
     CIFAR-10 is distributed as pickles. torchvision compares every file with its known MD5 digest before it
-    unpickles it, and that check stays on; nothing else here is ever unpickled.
+    unpickles it. cars-hw unpickles no other file.
 
     Args:
         source: ``fashion-mini`` (embedded: 5,000 and 1,000 images), ``fashion-mnist``, ``cifar10``, or the

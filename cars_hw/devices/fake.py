@@ -1,4 +1,4 @@
-"""A device without a clock: latencies that follow from the model file alone, for tests and for a first try."""
+"""A simulated device: it computes the latency from the model file alone, for tests and for first tries."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ FREE: Final = ("Constant", "Identity")
 
 
 class FakeDevice:
-    """Prices every node of an ONNX file: a fixed cost, its multiply-adds, and the elements that it moves.
+    """Computes a latency from the nodes of an ONNX file: a fixed cost each, multiply-adds, and moved elements.
 
-    A model costs ``overhead_ms`` more than its nodes, all divided by ``speed``. ``noise`` is the standard
-    deviation of a session, as a fraction; it is drawn from ``seed``, the block and the file's bytes, so that the
-    same file gives the same samples, always.
+    ``overhead_ms`` is added to the sum over the nodes, and the result is divided by ``speed``. ``noise`` is the
+    standard deviation of a session, as a fraction. It is drawn from ``seed``, the block and the bytes of the file,
+    so the same file always gives the same samples.
     """
 
     model_format: Final[ModelFormat] = "onnx"
@@ -82,11 +82,11 @@ class FakeDevice:
         return taken
 
     def release(self) -> None:
-        """Do nothing: nothing was taken."""
+        """Do nothing: the device holds nothing."""
 
 
 def model_price(path: Path) -> float:
-    """Return what the nodes of the ONNX file ``path`` cost, in milliseconds.
+    """Return the computed latency of the nodes of the ONNX file ``path``, in milliseconds.
 
     Raises:
         DeviceError: no such file, or not an ONNX file whose shapes can be inferred.

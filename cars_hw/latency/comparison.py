@@ -1,4 +1,4 @@
-"""Two tables of one network: what moved by more than the noise."""
+"""Comparison of two tables of one network: which operations changed by more than the noise."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ LEAST_SPREAD: Final = 0.005
 class Moved:
     """One operation or network in both tables.
 
-    ``ratio`` is the second figure over the first, and ``noise`` how far it may be from 1 by chance, a fraction.
+    ``ratio`` is the second latency divided by the first. ``noise`` is the fraction by which it may differ from 1 by
+    chance.
     """
 
     name: str
@@ -41,7 +42,7 @@ class Moved:
 
     @property
     def beyond_noise(self) -> bool:
-        """Whether it moved by more than the noise."""
+        """Whether it changed by more than the noise."""
         return abs(math.log(self.ratio)) > math.log1p(self.noise)
 
 
@@ -49,10 +50,10 @@ class Moved:
 class TableDifference:
     """What differs between two tables.
 
-    ``operations`` and ``networks`` are what both hold, in the first one's order; ``only_before`` and
-    ``only_after`` name operations that one alone holds, and ``conditions`` what they were made under, by name,
-    where it differs. ``median_ratio`` is of the operations, and ``median_change`` how far an operation moved
-    either way, a fraction.
+    ``operations`` and ``networks`` are those of both tables, in the order of the first. ``only_before`` and
+    ``only_after`` name the operations of one table only. ``conditions`` has the conditions that differ, by name.
+    ``median_ratio`` is the median ratio of the operations, ``median_change`` the median absolute change, a
+    fraction.
     """
 
     operations: tuple[Moved, ...]
@@ -68,7 +69,7 @@ def compare_tables(before: LatencyTable, after: LatencyTable) -> TableDifference
     """Compare two tables of the same network, from one device or from two.
 
     Raises:
-        TableError: they are of different networks, or have no operation in common.
+        TableError: the tables are for different networks, or have no operation in common.
     """
     if before.spec != after.spec:
         raise TableError(

@@ -1,4 +1,4 @@
-"""The smallest latency that can be had, found by search and not by guess."""
+"""A search for the genotype with the smallest latency."""
 
 from __future__ import annotations
 
@@ -23,11 +23,10 @@ def fastest_genotype(
 ) -> Genotype:
     """Return the genotype of ``space`` whose ``bound`` is smallest.
 
-    Coordinate descent over whole nodes: exact where the bound is a sum over nodes, from any start. A network's
-    latency is such a sum once it is settled which of its inputs each cell uses. But that a cell can do without
-    an input shows only when its last edge there has gone, so the descent is also made among the genotypes whose
-    cells keep away from one input, for each combination. The rest is started ``starts`` times at random, at
-    least once.
+    The search is a coordinate descent over whole nodes. It is exact from any start if the bound is a sum over
+    nodes. A network's latency is such a sum if the inputs that each cell uses are fixed. The gain of leaving an
+    input unused appears only when its last edge is removed. Therefore one descent is made for each combination of
+    avoided inputs, and ``starts`` descents (at least one) begin at random genotypes.
     """
     best: tuple[float, Genotype] | None = None
     for avoided in itertools.product(AVOIDABLE, repeat=2):

@@ -1,4 +1,4 @@
-"""Predicted against measured, on networks that the predictor has not seen."""
+"""Comparison of predicted with measured latency, on networks that took no part in the calibration."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ class ValidationRow:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How near predictions come. All but ``kendall_tau`` (-1 to 1) are fractions.
+    """The accuracy of predictions. All values except ``kendall_tau`` (-1 to 1) are fractions.
 
     ``mean_error`` is the mean absolute relative error, ``bias`` the mean relative error, ``within_5`` and
-    ``within_10`` the shares of networks that are predicted to 5% and 10%. ``kendall_tau`` is None where there is
-    no order to compare.
+    ``within_10`` the shares of networks that are predicted to 5% and 10%. ``kendall_tau`` is None if all
+    values of one order are equal.
     """
 
     mean_error: float
@@ -80,15 +80,16 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Validation:
-    """How good a table is; all figures but the rows' are fractions, see :class:`Accuracy` for ``accuracy``.
+    """The reliability of a table. All values except those of ``rows`` are fractions.
 
-    ``coverage`` is the share of networks whose measurement kept to the bound, which should be at least ``level``.
+    ``coverage`` is the share of networks that were at most as slow as their upper bound; it should be at least
+    ``level``.
 
-    What no predictor can do better than: ``noise`` is the median spread of sessions, ``noise_floor`` the mean
-    difference between the two measurements of the same networks, and ``then_and_now`` the mean difference
-    between what networks of the table took when it was made and take now. ``drift`` is how much slower than
-    then the device runs the reference now. Nothing is corrected by any of them, and None is what was not
-    measured. ``baselines`` are simpler predictors on the same networks.
+    Four values describe the noise, which limits every predictor. ``noise`` is the median spread of sessions.
+    ``noise_floor`` is the mean difference between the two measurements of a network. ``then_and_now`` is the mean
+    difference between the latencies of calibration networks in the table and now. ``drift`` is the change of the
+    reference's latency since the table was made. They correct no other value. None means not measured.
+    ``baselines`` has the results of simpler predictors on the same networks.
     """
 
     rows: tuple[ValidationRow, ...]
@@ -114,13 +115,13 @@ def validate_table(
 ) -> Validation:
     """Measure ``genotypes`` on ``device`` in fresh sessions, twice, and compare with what ``table`` predicts.
 
-    Predictions are held against the first measurement. The table's reference is measured between them, sessions
-    while it is off what it was are measured again, within the bounds of ``plan``, and some of the calibration
-    networks are measured among them, to tell a predictor that is off from a machine that has become slower.
+    Predictions are compared with the first measurement. The table's reference is measured before and after every
+    block. Sessions during which it differs from its latency in the table are repeated, as ``plan`` allows. Some
+    calibration networks are measured, too: they separate an error of the predictor from a change of the machine.
     ``progress`` counts, in each of the :data:`PASSES` passes, the models that are written and the sessions.
 
     Raises:
-        InputError: no genotypes, or some that the predictor was calibrated on: they would flatter it.
+        InputError: no genotypes, or some that the predictor was calibrated on.
         TableError: the table is another device's or has no predictor.
         DeviceError: the device fails.
     """
@@ -198,7 +199,7 @@ def compare(
     *,
     again: Sequence[Measurement] | None = None,
 ) -> Validation:
-    """Return the comparison of ``predicted`` with ``measured``, one of each a genotype, at least one.
+    """Return the comparison of ``predicted`` with ``measured``: one of each per genotype, at least one.
 
     ``again`` is a second measurement of the same.
     """

@@ -1,7 +1,8 @@
 """Parameters and multiply-adds of a genotype under a NetworkSpec, in closed form.
 
-Convolutions, linear layers and the scale and shift of batch normalisation have parameters; multiply-adds count
-convolutions and linear layers, one multiply-add as one. The auxiliary head is not counted: it never ships.
+Convolutions, linear layers and the scale and shift of batch normalisation have parameters. Multiply-adds are those
+of convolutions and linear layers; one multiply-add counts as one operation. The auxiliary head is left out, because
+it is not exported.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from cars_hw.space.network_spec import CellLayout, NetworkSpec, Shape
 
 
 class Cost(NamedTuple):
-    """Parameters and multiply-adds of one image, both as plain counts."""
+    """The number of parameters, and the number of multiply-adds for one image."""
 
     parameters: int = 0
     multiply_adds: int = 0
@@ -24,7 +25,7 @@ class Cost(NamedTuple):
 
 
 def network_cost(spec: NetworkSpec, genotype: Genotype) -> Cost:
-    """Return what the network of ``genotype`` under ``spec`` costs, its classifier included."""
+    """Return the cost of the network of ``genotype`` under ``spec``, with its classifier."""
     layouts = spec.cells()
     features = layouts[-1].concatenated.channels
     total = _stem(spec).plus(Cost((features + 1) * spec.classes, features * spec.classes))
@@ -34,7 +35,7 @@ def network_cost(spec: NetworkSpec, genotype: Genotype) -> Cost:
 
 
 def operation_cost(name: str, inner: Shape, stride: int) -> Cost:
-    """Return what the operation ``name`` costs on a state of shape ``inner``."""
+    """Return the cost of the operation ``name`` on a state of shape ``inner``."""
     channels = inner.channels
     output = inner.halved() if stride == 2 else inner
     kernel = 5 if name.endswith("5x5") else 3

@@ -125,10 +125,10 @@ def _drop_path(value: Tensor, probability: float) -> Tensor:
 
 
 class AuxiliaryHead(nn.Sequential):
-    """The head that helps deep networks to train; it hangs behind the second reduction and never ships.
+    """A second classifier after the second reduction cell. It helps deep networks to train and is not exported.
 
-    On the 8x8 of CIFAR-10 and the 7x7 of ImageNet the pooling is that of DARTS: 5x5 windows to 2x2 outputs.
-    Smaller maps are pooled with smaller windows and larger ones with larger, so that every pixel counts.
+    For the 8x8 maps of CIFAR-10 and the 7x7 maps of ImageNet the pooling is that of DARTS: 5x5 windows, 2x2
+    outputs. The window grows and shrinks with the map, so that every pixel is used.
     """
 
     def __init__(self, channels: int, height: int, width: int, classes: int) -> None:
@@ -153,8 +153,8 @@ class AuxiliaryHead(nn.Sequential):
 class Network(nn.Module):
     """The network of ``genotype`` under ``spec``, with logits (N, classes) for images (N, C_in, H, W).
 
-    ``drop_path`` is the probability that a path is dropped for a sample while training; set it as training
-    goes on. The auxiliary head is there only when asked for.
+    ``drop_path`` is the probability that a path is dropped for a sample in training; the training raises it from
+    epoch to epoch. The auxiliary head is optional.
     """
 
     def __init__(

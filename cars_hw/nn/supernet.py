@@ -25,10 +25,10 @@ Choice = tuple[int, int, str]
 
 @dataclass(frozen=True)
 class Common:
-    """What all architectures make of one batch of images in the same way, see :meth:`SuperNet.common`.
+    """Activations of one batch of images that are the same for all architectures, see :meth:`SuperNet.common`.
 
-    ``inputs`` are the two states that every first cell begins with, ``second`` is the first of the second cell's.
-    ``values`` has the outputs of those of the first cell's operations in ``worth`` that have been computed already.
+    ``inputs`` are the two preprocessed inputs of the first cell, ``second`` is the first input of the second cell.
+    ``worth`` names the operations of the first cell whose outputs are kept, and ``values`` has the outputs so far.
     """
 
     inputs: tuple[Tensor, Tensor]
@@ -108,8 +108,8 @@ class SuperCell(nn.Module):
 class SuperNet(nn.Module):
     """The shared weights of all architectures of the space under ``spec``.
 
-    Batch normalisation always uses the batch's own statistics, in training and in evaluation. Parameters are
-    kept in channels_last; give it images in channels_last too.
+    Batch normalisation uses the statistics of the present batch, in training and in evaluation. The memory format
+    of the parameters is channels_last; images should have the same.
     """
 
     def __init__(self, spec: NetworkSpec) -> None:
@@ -126,10 +126,10 @@ class SuperNet(nn.Module):
         return self.along(self.common(x), genotype)
 
     def common(self, x: Tensor, genotypes: Sequence[Genotype] = (), room: int = 0) -> Common:
-        """Return what all architectures make of images ``x`` (N, C_in, H, W): stem, and what follows from it alone.
+        """Return the activations for images ``x`` (N, C_in, H, W) that are the same for all architectures.
 
-        Operations of the first cell that read its inputs may be the same in many of ``genotypes``. The outputs of
-        those with the most users are kept by who comes first, as far as ``room`` bytes go.
+        Many of ``genotypes`` have the same operations on the inputs of the first cell. The first architecture that
+        computes one of the most frequent of them keeps its output for the others, up to ``room`` bytes in all.
         """
         before, last = run_stem(self.stem, x)
         # A state is the input of two cells, and all that either does with it begins with a ReLU. One for both
@@ -149,7 +149,7 @@ class SuperNet(nn.Module):
         return Common(inputs, second.preprocess_0.activated(last), worth, {}, activated)
 
     def along(self, common: Common, genotype: Genotype) -> Tensor:
-        """Return the logits (N, classes) of ``genotype`` for the images that ``common`` was made of."""
+        """Return the logits (N, classes) of ``genotype`` for the images of ``common``."""
         first, second, *others = (cell for cell in self.cells if isinstance(cell, SuperCell))
         kinds = [genotype.cell(index in self.spec.reductions) for index in range(self.spec.layers)]
         before = F.relu(first.along(common.inputs, kinds[0], common), inplace=True)
@@ -162,7 +162,7 @@ class SuperNet(nn.Module):
         return logits
 
     def parameters_of(self, genotype: Genotype) -> list[nn.Parameter]:
-        """Return the parameters along ``genotype``, in the order of the cells; the rest has no part in it."""
+        """Return the parameters that ``genotype`` uses, in the order of the cells."""
         found = [*self.stem.parameters()]
         for index, cell in enumerate(self.cells):
             assert isinstance(cell, SuperCell)
@@ -174,10 +174,10 @@ class SuperNet(nn.Module):
         return [*found, *self.classifier.parameters()]
 
     def hand_over(self, network: Network) -> None:
-        """Copy the weights of ``network``'s genotype into it; what only the network has keeps its values.
+        """Copy the shared weights of ``network``'s genotype into it. Parameters that only the network has stay.
 
         Raises:
-            ValueError: the two are not of the same NetworkSpec.
+            ValueError: the SuperNet and the network have different NetworkSpecs.
         """
         if network.spec != self.spec:
             raise ValueError("weights can be handed over only to a network of the SuperNet's own NetworkSpec")

@@ -1,4 +1,4 @@
-"""One HTML page about a run, without anything that it would have to fetch."""
+"""One HTML page about a run. It contains everything that it shows."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ SECTIONS: Final = (
 
 
 def write_report(run: RunFolder) -> Path:
-    """Write the report of ``run`` into its folder and return where it is.
+    """Write the report of ``run`` into its folder and return its path.
 
     Raises:
         RunError: the search has not finished, or a file of the run is damaged.

@@ -1,4 +1,4 @@
-"""Genotypes of the DARTS cell space, as values: JSON and DARTS text in and out, parsed and never evaluated."""
+"""Genotypes of the DARTS cell space, read from and written to JSON and DARTS text. Text is never evaluated."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _LONGEST_TEXT: Final = 10_000
 
 
 class Edge(NamedTuple):
-    """An operation on the state ``source``: 0 and 1 are the cell's inputs, ``n + 2`` is node ``n``."""
+    """An operation on the state ``source``: states 0 and 1 are the inputs of the cell, ``n + 2`` is node ``n``."""
 
     operation: str
     source: int
@@ -51,8 +51,8 @@ Cell = tuple[Node, ...]
 class Genotype:
     """Two cells of four nodes; each node sums one operation on each of two distinct inputs.
 
-    Order within a node is kept as it was written, so that text round-trips; :meth:`key` tells whether two
-    genotypes are the same network.
+    The order of edges within a node is kept, so reading and writing text changes nothing. Two genotypes with the
+    same :meth:`key` are the same network.
 
     Raises:
         GenotypeError: an unknown operation, twice the same input, an input from the future or from an
@@ -73,7 +73,7 @@ class Genotype:
     def key(self) -> tuple[tuple[tuple[Edge, ...], ...], ...]:
         """Return a value that is equal for two genotypes that have the same edges.
 
-        A sum does not depend on the order of its terms, and a ``none`` edge is absent wherever it hangs.
+        The key ignores the order of a node's edges and the inputs of ``none`` edges.
         """
         return tuple(
             tuple(tuple(sorted(edge for edge in node if edge.is_real)) for node in cell)
@@ -81,7 +81,7 @@ class Genotype:
         )
 
     def to_dict(self) -> dict[str, list[list[str | int]]]:
-        """Return the JSON form: per cell eight ``[operation, source]`` pairs, two a node, in order."""
+        """Return the JSON form: per cell eight ``[operation, source]`` pairs, two per node, in order."""
         return {
             name: [[edge.operation, edge.source] for node in cell for edge in node]
             for name, cell in (("normal", self.normal), ("reduce", self.reduce))
@@ -95,7 +95,7 @@ class Genotype:
 
     @classmethod
     def from_dict(cls, value: Any) -> Genotype:  # noqa: ANN401 -- whatever a JSON file holds
-        """Build a genotype from :meth:`to_dict`'s form; other keys (a source, a name) are left aside.
+        """Build a genotype from :meth:`to_dict`'s form; other keys (a source, a name) are ignored.
 
         Raises:
             GenotypeError: a key is missing, a pair is malformed, the concatenation is not all four nodes, or

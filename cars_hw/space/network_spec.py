@@ -1,4 +1,4 @@
-"""NetworkSpec: what turns a genotype into a network, and the shapes that follow from it."""
+"""NetworkSpec: everything of a network except its genotype, and the shapes of its activations."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Shape(NamedTuple):
     width: int
 
     def halved(self, channels: int | None = None) -> Shape:
-        """Return the shape behind a stride of 2: sizes are rounded up, whatever the operation."""
+        """Return the shape after a stride of 2. Sizes are rounded up for every operation."""
         return Shape(channels or self.channels, (self.height + 1) // 2, (self.width + 1) // 2)
 
 
@@ -49,10 +49,10 @@ class CellLayout(NamedTuple):
 
 @dataclass(frozen=True)
 class NetworkSpec(Settings):
-    """Everything but the genotype: width, depth, input, classes and stem.
+    """Everything of a network except its genotype: width, depth, input, classes and stem.
 
-    ``channels`` are those of the first cell; they double at each of the two reduction cells, which stand at
-    one third and two thirds of ``layers``. ``resolution`` is (height, width) in pixels.
+    ``channels`` is the number of channels of the first cell. They double at each of the two reduction cells, which
+    are at one third and two thirds of ``layers``. ``resolution`` is (height, width) in pixels.
 
     Raises:
         SpecError: a size that no network can have.

@@ -20,7 +20,7 @@ CELL_NAMES: tuple[CellName, CellName] = ("normal", "reduce")
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """All genotypes over ``operations`` whose every node keeps at least one real edge.
+    """All genotypes over ``operations`` in which every node has at least one real edge.
 
     Raises:
         GenotypeError: an unknown operation, the same one twice, or none that is real.
@@ -101,8 +101,7 @@ class SearchSpace:
     def encode(self, genotype: Genotype) -> npt.NDArray[np.float32]:
         """Return shape ``(2, 14, 8)``, one hot: per cell and edge of the full cell, its operation.
 
-        Edges are ordered by node and then by input; an edge that the genotype lacks is all zeros but for
-        ``none``, which stands for absent.
+        Edges are ordered by node and then by input. An edge that the genotype lacks is encoded as ``none``.
         """
         code = np.zeros((2, NODES * (NODES + 3) // 2, len(OPERATIONS)), dtype=np.float32)
         code[:, :, OPERATIONS.index("none")] = 1

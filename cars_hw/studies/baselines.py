@@ -1,4 +1,4 @@
-"""Is it better than random search? The same search by other strategies, at equal budget, over several seeds."""
+"""A comparison of the run's search with other strategies, at equal cost and over several seeds."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ def compare_run(
 ) -> StrategyComparison:
     """Search ``seeds`` times by each of ``against`` and by the run's own strategy, and train their fronts.
 
-    All have the same epochs, generations, populations and budgets; what protects speed judges newcomers a second
-    time, under the weights before, and without weight sharing as many architectures are trained as the search
-    costs. ``top`` networks spread over each front are trained alone, from scratch, by ``recipe`` (the run's unless
-    given), since accuracies under shared weights are what a strategy may be wrong about. Seeds count up from the
-    run's, whose own search is not repeated. ``jobs`` trials are worked on side by side; what is done already is not
-    done again. The result is written to the run.
+    All strategies have the same epochs, generations, populations and limits. Strategies that protect ``speed`` also
+    evaluate new architectures under the previous weights. A strategy without shared weights trains as many
+    architectures as the cost of the search allows. ``top`` networks of each front are trained from scratch by
+    ``recipe`` (default: the run's), because a strategy's accuracies under shared weights may be wrong. Seeds count
+    up from the run's seed. The run's own search is used as it is, and finished trials are not repeated. ``jobs``
+    trials run in parallel. The result is written to the run.
 
     Raises:
         InputError: a strategy that is unknown, or nothing to compare.
@@ -100,11 +100,12 @@ def compare_run(
 def standalone_plan(plan: SearchPlan) -> SearchPlan:
     """Return a plan that evolves without weight sharing at the cost of ``plan``, counted in images.
 
-    A training step on an image costs three passes forward, judging one. What the SuperNet's training and all the
-    judging of architectures cost, pays for training so many architectures an epoch each, and for judging them.
+    A training step on an image costs as much as three forward passes, an evaluation as much as one. The new plan
+    trains each architecture for one epoch and evaluates it. The number of architectures follows from the cost of
+    the SuperNet's training and of all evaluations in ``plan``.
 
     Raises:
-        InputError: it does not pay for enough of them to evolve.
+        InputError: the cost allows too few architectures for an evolution.
     """
     evolution, training = plan.preset.evolution, plan.preset.training
     images = len(plan_data(plan).train)

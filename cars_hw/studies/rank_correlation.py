@@ -1,4 +1,4 @@
-"""Is the SuperNet right? Accuracy under shared weights against accuracy trained alone, for a sample."""
+"""Compare accuracies under shared weights with accuracies after training from scratch, for a sample."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ def rank_run(
     progress: Progress = silent,
     log: Log = no_log,
 ) -> Ranking:
-    """Train ``sample`` architectures of ``run`` alone, from scratch, and hold them against their shared accuracies.
+    """Train ``sample`` architectures of ``run`` from scratch, and compare the order with that under shared weights.
 
-    Half of them are spread over the front, the others are drawn at random among those that keep to the budgets.
-    All are trained as the SuperNet is: with its channels and cells, on the search's data, by ``recipe`` (the run's
-    unless given); with ``twice`` once more with the seed that follows. What was trained already with the same
-    settings is not trained again. The result is written to the run. With a sample of 0 nothing is trained, and the
-    report says that it was not asked for.
+    Half of them are spread over the front. The others are drawn at random among those that meet the limits. They
+    have the channels and cells of the SuperNet and are trained on the search's data by ``recipe`` (default: the
+    run's). With ``twice`` each is trained a second time, with the next seed. A network that was already trained
+    with the same settings is not trained again. The result is written to the run. A ``sample`` of 0 skips the
+    check; the report says so.
 
     Raises:
-        InputError: a sample of 1 to 3, or fewer than 4 that keep to the budgets.
+        InputError: a sample of 1 to 3, or fewer than 4 architectures that meet the limits.
         RunError: the run has no front yet, or no weights.
         DatasetError: the data cannot be used.
     """

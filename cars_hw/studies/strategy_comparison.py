@@ -69,7 +69,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class StrategyComparison:
-    """The trials of all strategies, the run's own first.
+    """The searches (trials) of all strategies. The run's own strategy is the first.
 
     ``cost`` and ``unit`` are those of the first objective. ``reference`` is the reference point of the final
     hypervolumes: an error (a fraction) and a value of each cost. ``recipe`` trained the networks of the fronts.
@@ -115,7 +115,7 @@ class StrategyComparison:
         return [self.final(trial) for trial in self.trials]
 
     def gaps(self, strategy: str) -> list[float]:
-        """Return the own strategy's final hypervolume minus that of ``strategy``, for each seed of both."""
+        """Return, for each seed, the final hypervolume of the run's own strategy minus that of ``strategy``."""
         theirs = {trial.seed: self.final(trial) for trial in self.of(strategy)}
         return [self.final(trial) - theirs[trial.seed] for trial in self.of(self.own) if trial.seed in theirs]
 
