@@ -11,31 +11,71 @@
     ├── TableError              a latency table that is corrupt, newer, or for something else
     ├── BudgetError             no architecture keeps to the budget; carries the smallest latency
     ├── DeviceError             a device that is missing, busy or fails
-    │   ├── NoDeviceError       nothing is attached that answers to the name
-    │   ├── SeveralDevicesError more than one does
+    │   ├── NoDeviceError       no attached device has the name
+    │   ├── SeveralDevicesError more than one has
     │   ├── UnauthorizedError   the phone has not allowed this computer
-    │   ├── OfflineError        the phone is there and does not answer
+    │   ├── OfflineError        the phone is attached and does not answer
     │   ├── UsbHeldError        another program, such as an adb server, holds the USB port
     │   ├── ConnectionLostError the connection broke and did not come back
-    │   ├── DeviceStateError    too hot, too little battery, no room
-    │   └── RunnerError         what runs models on the device is missing, crashes, hangs or talks nonsense
-    ├── TrainingError           a training that went astray
-    ├── ExportError             an exported file that does not do what the network does
-    └── RunError                a run folder that exists, is another's, or is incomplete
+    │   ├── DeviceStateError    too hot, too little battery, too little space
+    │   └── RunnerError         the program that runs models is missing, crashes, hangs, or prints unknown text
+    ├── TrainingError           a training whose loss is no longer a number
+    ├── ExportError             an exported file whose outputs differ from those of the network
+    └── RunError                a run folder that exists, has other settings, or is incomplete
 
-Every message is one line that says what happened and what to do next; the command line prints it and exits
-with 1.
+Every message is one line that states what happened. What helps is a :data:`Remedy`, for which a caller has its own
+words: the command line names the option or the command.
 """
 
 from __future__ import annotations
 
+from typing import Literal
+
+Remedy = Literal[
+    "accept-digest",
+    "download",
+    "export",
+    "fewer-threads",
+    "finish-search",
+    "fit-channels",
+    "fit-classes",
+    "get-runner",
+    "larger-batch",
+    "less-memory",
+    "lower-learning-rate",
+    "precision",
+    "profile",
+    "profile-again",
+    "resize",
+    "resume",
+    "resume-or-delete",
+    "resume-or-other-folder",
+    "same-settings",
+    "search",
+    "smaller-network",
+    "store-runner",
+    "train",
+    "train-again",
+    "zoo",
+]
+"""What helps against an error: an identifier, since how it is done depends on the caller."""
+
 
 class CarsHwError(Exception):
-    """Root of all errors that cars-hw raises on purpose."""
+    """Root of all errors that cars-hw raises on purpose.
+
+    ``remedy`` says what helps, None where the message alone tells it. ``about`` has the values that the words for
+    the remedy need, such as the path of the run.
+    """
+
+    def __init__(self, message: str = "", *, remedy: Remedy | None = None, **about: object) -> None:
+        super().__init__(message)
+        self.remedy = remedy
+        self.about = about
 
 
 class InputError(CarsHwError):
-    """What was given cannot be used."""
+    """An argument that cannot be used."""
 
 
 class GenotypeError(InputError):
@@ -61,12 +101,20 @@ class TableError(CarsHwError):
 class BudgetError(CarsHwError):
     """No architecture keeps to the budget.
 
-    ``smallest`` holds, in the budgets' order, the upper bounds in milliseconds of the fastest architecture
-    that was found.
+    ``smallest`` holds the upper bounds, in milliseconds, of the fastest architecture that was found, in the order
+    of the budgets.
     """
 
-    def __init__(self, message: str, smallest: tuple[float, ...]) -> None:
-        super().__init__(message)
+    # A worker sends its errors to the process that started it, and they are made anew from the message alone.
+    def __init__(
+        self,
+        message: str = "",
+        smallest: tuple[float, ...] = (),
+        *,
+        remedy: Remedy | None = None,
+        **about: object,
+    ) -> None:
+        super().__init__(message, remedy=remedy, **about)
         self.smallest = smallest
 
 
@@ -75,11 +123,11 @@ class DeviceError(CarsHwError):
 
 
 class NoDeviceError(DeviceError):
-    """Nothing is attached that answers to the name."""
+    """No attached device has the name."""
 
 
 class SeveralDevicesError(DeviceError):
-    """More than one device answers to the name."""
+    """More than one device has the name."""
 
 
 class UnauthorizedError(DeviceError):
@@ -87,7 +135,7 @@ class UnauthorizedError(DeviceError):
 
 
 class OfflineError(DeviceError):
-    """The phone is there and does not answer."""
+    """The phone is attached and does not answer."""
 
 
 class UsbHeldError(DeviceError):
@@ -95,24 +143,24 @@ class UsbHeldError(DeviceError):
 
 
 class ConnectionLostError(DeviceError):
-    """The connection broke in the middle."""
+    """The connection broke and did not come back."""
 
 
 class DeviceStateError(DeviceError):
-    """The device is in no state to measure: too hot, too little battery, no room."""
+    """The device cannot measure now: too hot, too little battery, too little space."""
 
 
 class RunnerError(DeviceError):
-    """What runs models on the device is missing, crashes, hangs or talks nonsense."""
+    """The program that runs models is missing, crashes, hangs, or prints unknown text."""
 
 
 class TrainingError(CarsHwError):
-    """A training that went astray: its loss is no longer a number."""
+    """A training whose loss is no longer a number."""
 
 
 class ExportError(CarsHwError):
-    """An exported file that does not compute what the network computes."""
+    """An exported file whose outputs differ from those of the network."""
 
 
 class RunError(CarsHwError):
-    """A run folder that exists already, belongs to another configuration, or is incomplete."""
+    """A run folder that exists already, has other settings, or is incomplete."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from cars_hw.cli.hints import with_hint
 from cars_hw.cli.options import json_option, print_json, print_table
 
 
@@ -17,9 +18,9 @@ def command(as_json: bool) -> None:
     """
     from cars_hw.devices import available
 
-    found = available()
+    found = [(one.name, one.usable, with_hint(one.detail, one.remedy)) for one in available()]
     if as_json:
-        print_json([status._asdict() for status in found])
+        print_json([{"name": name, "usable": usable, "detail": detail} for name, usable, detail in found])
         return
-    rows = [(status.name, "yes" if status.usable else "no", status.detail) for status in found]
+    rows = [(name, "yes" if usable else "no", detail) for name, usable, detail in found]
     print_table("", ("device", "usable", "detail"), rows)

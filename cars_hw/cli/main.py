@@ -14,6 +14,7 @@ import click
 
 from cars_hw.cli.exit_codes import MEANINGS, ExitCode, exit_code_of
 from cars_hw.cli.extras import missing_extra
+from cars_hw.cli.hints import message_of
 from cars_hw.cli.renamed import RENAMED_COMMANDS, renamed_option
 from cars_hw.cli.verbosity import is_verbose, strict_violations, verbosity_options
 from cars_hw.errors import CarsHwError
@@ -112,7 +113,7 @@ class Commands(click.Group):
             _name_the_new_option(error)
             raise
         except CarsHwError as error:
-            _fail(str(error), exit_code_of(error))
+            _fail(message_of(error), exit_code_of(error))
         except ModuleNotFoundError as error:
             if (line := missing_extra(error)) is None:
                 raise

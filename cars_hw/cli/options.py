@@ -11,6 +11,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from cars_hw.cli.completion import complete_genotypes
+from cars_hw.cli.hints import message_of
 from cars_hw.cli.verbosity import warn_of_quality
 from cars_hw.config.units import parse_latency
 from cars_hw.errors import CarsHwError
@@ -47,7 +48,7 @@ class GenotypeType(click.ParamType[Named]):
         try:
             genotype = resolve_genotype(value)
         except CarsHwError as error:
-            self.fail(str(error), param, ctx)
+            self.fail(message_of(error), param, ctx)
         is_text = value.lstrip().startswith(("{", "Genotype"))
         return Named("genotype" if is_text else Path(value).stem, genotype)
 
@@ -68,7 +69,7 @@ class LatencyType(click.ParamType[float]):
         try:
             return parse_latency(value)
         except CarsHwError as error:
-            self.fail(str(error), param, ctx)
+            self.fail(message_of(error), param, ctx)
 
 
 class ResolutionType(click.ParamType[tuple[int, int]]):

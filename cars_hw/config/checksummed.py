@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from cars_hw.config.files import write_text
-from cars_hw.errors import TableError
+from cars_hw.errors import Remedy, TableError
 
 LINE = 200
 """What fits on so many characters stands on one line."""
@@ -18,11 +18,11 @@ LINE = 200
 
 @dataclass(frozen=True)
 class ChecksummedFormat:
-    """A kind of file: what its ``format`` field says, its schema, and what to do when one cannot be read."""
+    """A kind of file: what its ``format`` field says, its schema, and what helps when one cannot be read."""
 
     name: str
     version: int
-    remedy: str
+    remedy: Remedy
 
     def write(self, path: Path, content: Mapping[str, Any]) -> None:
         """Write ``content`` with format, version and checksum to ``path`` in one step."""
@@ -37,7 +37,7 @@ class ChecksummedFormat:
         """
         content = self._parse(path)
         if content.get("format") != self.name or type(content.get("version")) is not int:
-            raise TableError(f"{path} is not a {self.name}; {self.remedy}")
+            raise TableError(f"{path} is not a {self.name}", remedy=self.remedy)
         if content["version"] > self.version:
             raise TableError(
                 f"{path} was written by a newer cars-hw (schema {content['version']}, this one reads "
@@ -46,12 +46,13 @@ class ChecksummedFormat:
         if content["version"] != self.version:
             raise TableError(
                 f"{path} was written by an older cars-hw (schema {content['version']}, this one reads "
-                f"{self.version}); {self.remedy}"
+                f"{self.version})",
+                remedy=self.remedy,
             )
         stored = content.pop("checksum", None)
         if stored != checksum(content):
             raise TableError(
-                f"{path} was changed or damaged after it was written: checksum mismatch; {self.remedy}"
+                f"{path} was changed or damaged after it was written: checksum mismatch", remedy=self.remedy
             )
         return {name: value for name, value in content.items() if name not in ("format", "version")}
 
@@ -59,11 +60,11 @@ class ChecksummedFormat:
         try:
             content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
         except OSError as error:
-            raise TableError(f"cannot read {path}: {error.strerror}; {self.remedy}") from error
+            raise TableError(f"cannot read {path}: {error.strerror}", remedy=self.remedy) from error
         except (ValueError, RecursionError) as error:
-            raise TableError(f"{path} is not JSON ({error}); {self.remedy}") from error
+            raise TableError(f"{path} is not JSON ({error})", remedy=self.remedy) from error
         if not isinstance(content, dict):
-            raise TableError(f"{path} is not a {self.name}; {self.remedy}")
+            raise TableError(f"{path} is not a {self.name}", remedy=self.remedy)
         return content
 
 

@@ -112,7 +112,8 @@ def _read_images(files: list[Path], resolution: Size | None) -> Tensor:
         ((height, width), first), ((other_height, other_width), second) = list(sizes.items())[:2]
         raise DatasetError(
             f"the images differ in size ({first} has {height}x{width} pixels, "
-            f"{second} {other_height}x{other_width}); add --resolution to resize them"
+            f"{second} {other_height}x{other_width})",
+            remedy="resize",
         )
     height, width = resolution or next(iter(sizes))
     pixels = np.empty((len(files), height, width, 1 if grey else 3), np.uint8)

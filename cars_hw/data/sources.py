@@ -214,9 +214,8 @@ def _torchvision(source: str, root: Path, download: bool) -> tuple[Dataset, Data
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         if download:
             message = f"{source} could not be fetched into {root} ({reason}); check the network and try again"
-        else:
-            message = f"{source} is not in {root}, or is damaged there; add --download to fetch it"
-        raise DatasetError(message) from error
+            raise DatasetError(message) from error
+        raise DatasetError(f"{source} is not in {root}, or is damaged there", remedy="download") from error
 
 
 def _resized(dataset: Dataset, resolution: tuple[int, int], chunk: int = 1000) -> Dataset:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from cars_hw.config.measurement import MeasurePlan
+from cars_hw.errors import Remedy
 
 ModelFormat = str
 """The name of an export format, such as ``onnx``: a key of :data:`cars_hw.export.formats.FORMATS`."""
@@ -56,11 +57,12 @@ class Measurement:
 
 
 class DeviceStatus(NamedTuple):
-    """Whether a device can be used here and now; ``detail`` says what it is or what is missing."""
+    """Whether a device can be used now; ``detail`` says what it is or what is missing, ``remedy`` what helps."""
 
     name: str
     usable: bool
     detail: str
+    remedy: Remedy | None = None
 
 
 class Device(Protocol):

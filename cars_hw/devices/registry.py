@@ -93,7 +93,7 @@ def _host_status(name: str, device: type[HostDevice]) -> DeviceStatus:
     try:
         runtime = device.runtime()
     except DeviceError as error:
-        return DeviceStatus(name, False, str(error))
+        return DeviceStatus(name, False, str(error), error.remedy)
     cores = pin_to(1)
     pinned = "cannot be pinned here" if cores is None else f"pinned to core {cores[0]}"
     return DeviceStatus(name, True, f"{runtime} on {host_conditions()['processor']}, {pinned}")
@@ -106,7 +106,7 @@ def _phones() -> list[DeviceStatus]:
     try:
         names = named_devices([ALL_PHONES])
     except DeviceError as error:
-        return [DeviceStatus("android", False, str(error))]
+        return [DeviceStatus("android", False, str(error), error.remedy)]
     found = []
     for name in names:
         try:
@@ -116,7 +116,7 @@ def _phones() -> list[DeviceStatus]:
             finally:
                 device.release()
         except DeviceError as error:
-            found.append(DeviceStatus(name, False, str(error)))
+            found.append(DeviceStatus(name, False, str(error), error.remedy))
             continue
         battery = "" if conditions["battery_percent"] is None else f", battery {conditions['battery_percent']}%"
         found.append(

@@ -17,7 +17,7 @@ from cars_hw.latency.keys import OpKey
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 
-TABLE: Final = ChecksummedFormat("cars-hw latency table", 2, "restore it, or make one with: cars-hw profile")
+TABLE: Final = ChecksummedFormat("cars-hw latency table", 2, "profile")
 
 
 MAX_NOISE: Final = 0.03

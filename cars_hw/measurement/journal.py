@@ -11,7 +11,7 @@ from cars_hw.devices.protocol import Sample
 from cars_hw.errors import TableError
 from cars_hw.measurement.schedule import Series
 
-PARTIAL: Final = ChecksummedFormat("cars-hw partial profile", 2, "delete it and profile again")
+PARTIAL: Final = ChecksummedFormat("cars-hw partial profile", 2, "profile-again")
 
 
 def partial_path(out: Path) -> Path:
@@ -39,9 +39,7 @@ class Journal:
         self._stages: dict[str, dict[str, Any]] = {}
         if self._path is not None and self._path.exists():
             if not resume:
-                raise TableError(
-                    f"{self._path} holds an interrupted profile; go on with --resume, or delete it to start over"
-                )
+                raise TableError(f"{self._path} holds an interrupted profile", remedy="resume-or-delete")
             self._load(self._path)
 
     def series(self, stage: str, names: Sequence[str]) -> Series:
@@ -73,6 +71,6 @@ class Journal:
         if differing:
             raise TableError(
                 f"{path} is of another profile (different: {', '.join(differing)}); "
-                "go on with the settings it was begun with, or delete it to start over"
+                "resume with the settings of that profile, or delete the file to start over"
             )
         self.conditions, self._stages = content["conditions"], content["stages"]

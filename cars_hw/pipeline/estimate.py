@@ -12,7 +12,6 @@ from typing import ClassVar, Final, TypeVar
 import numpy as np
 import torch
 
-from cars_hw.errors import InputError
 from cars_hw.pipeline.memory import out_of_memory
 from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.pipeline.search import plan_data, supernet_weights_of
@@ -89,7 +88,7 @@ def estimate(plan: SearchPlan) -> Estimate:
             drawn
         )
     except torch.OutOfMemoryError as error:
-        raise InputError(out_of_memory(plan)) from error
+        raise out_of_memory(plan) from error
     memory = torch.cuda.max_memory_allocated(weights.device) / 2**20 if on_gpu else _resident_mb()
     population, generations = evolution.population, evolution.generations
     # Before the first generation there are no parents: twice as many newcomers are judged.

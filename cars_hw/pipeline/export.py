@@ -49,7 +49,7 @@ def export_run(
     wanted = export_formats(formats)
     trained = run.trained()
     if not trained:
-        raise RunError(f"no network of {run.path} has been trained; first run: cars-hw train {run.path}")
+        raise RunError(f"no network of {run.path} has been trained", remedy="train", run=run.path)
     bundle = load_data(data.source, root=data.root, download=data.download, resolution=run.network.resolution)
     targets = run.targets()
     exported: list[Exported] = []

@@ -23,13 +23,14 @@ def require_memory(plan: SearchPlan, weights: SuperNetWeights) -> None:
     try:
         weights.rehearse(Genotype(normal=cell, reduce=cell))
     except torch.OutOfMemoryError as error:
-        raise InputError(out_of_memory(plan)) from error
+        raise out_of_memory(plan) from error
 
 
-def out_of_memory(plan: SearchPlan) -> str:
-    """Return in words that the memory is too small, and what to lower."""
+def out_of_memory(plan: SearchPlan) -> InputError:
+    """Return the error that the memory of the GPU is too small for ``plan``."""
     training = plan.preset.training
-    return (
-        f"the GPU's memory does not suffice for batches of {training.batch_size} images and judging "
-        f"{training.evaluation_batch} at a time; lower --batch-size, or search with fewer --channels or --layers"
+    return InputError(
+        f"the GPU's memory is too small for training batches of {training.batch_size} images and evaluation "
+        f"batches of {training.evaluation_batch}",
+        remedy="less-memory",
     )

@@ -97,7 +97,7 @@ class RunFolder:
             RunError: there is something at ``path`` already.
         """
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise RunError(f"{path} exists; go on with it by --resume, or choose another folder with --out")
+            raise RunError(f"{path} exists", remedy="resume-or-other-folder")
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
@@ -108,7 +108,7 @@ class RunFolder:
         """
         run = cls(path)
         if not (path / "run.json").is_file():
-            raise RunError(f"{path} is no run folder: it has no run.json; make one with: cars-hw search")
+            raise RunError(f"{path} is no run folder: it has no run.json", remedy="search")
         schema = run._read("run.json").get("schema")
         if schema != SCHEMA:
             raise RunError(f"{path} has schema {schema}; this version of cars-hw reads {SCHEMA}")
@@ -145,10 +145,7 @@ class RunFolder:
         difference = _first_difference(self.configuration, json.loads(to_json(configuration)))
         if difference is not None:
             name, before, now = difference
-            raise RunError(
-                f"{self.path} was begun with {name} = {before}, not {now}; resume with the same settings, "
-                "or start a new run with another --out"
-            )
+            raise RunError(f"{self.path} was begun with {name} = {before}, not {now}", remedy="same-settings")
 
     @property
     def network(self) -> NetworkSpec:
@@ -251,7 +248,7 @@ class RunFolder:
 
     def _networks(self, which: str) -> list[FrontNetwork]:
         if not (self.path / "front.json").is_file():
-            raise RunError(f"the search in {self.path} has not finished; go on with: cars-hw search --resume")
+            raise RunError(f"the search in {self.path} has not finished", remedy="finish-search")
         kept = self._read("front.json").get(which, [])
         where = f"{self.path / 'front.json'} is damaged: {which}"
         return list(structure(kept, tuple[FrontNetwork, ...], where, RunError))

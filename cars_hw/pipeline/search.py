@@ -172,9 +172,7 @@ def find_anchor(plan: SearchPlan, objectives: Sequence[CostObjective]) -> Genoty
         for objective, upper in zip(limited, uppers, strict=True)
     )
     raise BudgetError(
-        f"no architecture keeps to the budget ({told}, upper bounds); allow at least that, or profile a smaller "
-        "network with --channels, --layers or --resolution",
-        uppers,
+        f"no architecture keeps to the budget ({told}, upper bounds)", uppers, remedy="smaller-network"
     )
 
 
@@ -204,8 +202,9 @@ def require_fit(data: DataBundle, network: NetworkSpec) -> None:
     ):
         if has != wants:
             raise InputError(
-                f"{data.name} has {has} {name}, the network {wants}; profile the network with "
-                f"--{'in-channels' if name == 'channels' else name} {has}, or search on it as a proxy with --proxy"
+                f"{data.name} has {has} {name}, the network {wants}",
+                remedy="fit-channels" if name == "channels" else "fit-classes",
+                number=has,
             )
 
 

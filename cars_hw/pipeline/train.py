@@ -152,7 +152,7 @@ def load_trained(run: RunFolder, trained: TrainedNetwork) -> Network:
     try:
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except (OSError, RuntimeError, ValueError, EOFError) as error:
-        raise RunError(f"cannot read the weights {path}; train the network again: cars-hw train") from error
+        raise RunError(f"cannot read the weights {path}", remedy="train-again") from error
     return network.eval()
 
 

@@ -75,9 +75,7 @@ def verify_run(
     """
     paths = sorted((run.path / "models").glob(f"*.{device.model_format}"))
     if not paths:
-        raise RunError(
-            f"{run.path} has no {device.model_format} models to measure; first run: cars-hw export {run.path}"
-        )
+        raise RunError(f"{run.path} has no {device.model_format} models to measure", remedy="export", run=run.path)
     cards = [ModelCard.read(card_path(path)) for path in paths]
     threads = int(device.conditions()["threads"])
     targets = _targets_on(run.targets(), device.name, threads)

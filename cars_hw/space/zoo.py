@@ -50,8 +50,11 @@ def resolve_genotype(text: str) -> Genotype:
     if path.suffix == ".json" or _is_file(path):
         return _read(path)
     near = difflib.get_close_matches(text, zoo(), n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]}?" if near else "see: cars-hw zoo"
-    raise GenotypeError(f"unknown genotype {reprlib.repr(text)}: no such name, file or DARTS text; {hint}")
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise GenotypeError(
+        f"unknown genotype {reprlib.repr(text)}: no such name, file or DARTS text{hint}",
+        remedy=None if near else "zoo",
+    )
 
 
 def _is_file(path: Path) -> bool:

@@ -64,8 +64,8 @@ class FrontComparison:
         ]
         if len({one.training for one in self.contestants}) > 1:
             told.append(
-                "Not all were trained alike: see how. With --from-scratch the run's networks are trained as the "
-                "others are."
+                "The networks were trained in different ways: see the column. Their accuracies are comparable if "
+                "the run's networks are trained from scratch too."
             )
         if self.left_out:
             told.append(

@@ -14,4 +14,4 @@ def unsteady_remark(spreads: Sequence[tuple[str, float | None]]) -> str | None:
     named = [f"{name} (by {spread:.0%})" for name, spread in spreads if spread is not None and spread > UNSTEADY]
     if not named:
         return None
-    return f"{', '.join(named)}: sessions differ; more --sessions give better figures."
+    return f"{', '.join(named)}: sessions differ; more sessions give better figures."

@@ -91,7 +91,7 @@ def compare_front(
     genotypes, models = _sorted_out(references)
     own = run.trained()
     if not own:
-        raise RunError(f"{run.path} has no trained networks; first run: cars-hw train {run.path}")
+        raise RunError(f"{run.path} has no trained networks", remedy="train", run=run.path)
     left_out: tuple[str, ...] = ()
     if device.model_format != MODEL_FORMAT:
         models, left_out = {}, tuple(models)
@@ -130,8 +130,9 @@ def _sorted_out(references: Sequence[str]) -> tuple[list[str], dict[str, str]]:
             found[name] = model
         else:
             raise InputError(
-                f"unknown reference '{name}'; use a name of cars-hw zoo, {', '.join(TORCHVISION)}, or another "
-                "classifier of torchvision, such as resnet34"
+                f"unknown reference '{name}'; use a published genotype, {', '.join(TORCHVISION)}, or another "
+                "classifier of torchvision, such as resnet34",
+                remedy="zoo",
             )
     return genotypes, found
 

@@ -31,7 +31,7 @@ def resolve_precision(precision: TrainingPrecision, device: torch.device | str) 
     if precision not in ("float32", *_LOW):
         raise InputError(f"unknown precision '{precision}'; known: auto, float32, bf16, fp16")
     if precision == "fp16" and not on_gpu:
-        raise InputError("fp16 is for GPUs; on a CPU train with --precision float32 or bf16")
+        raise InputError("fp16 is for GPUs; a CPU trains in float32 or bf16", remedy="precision")
     return precision
 
 

@@ -85,7 +85,8 @@ class NetworkTraining:
         if recipe.batch_size < 2 * process_group.world:
             raise InputError(
                 f"a batch of {recipe.batch_size} images cannot be shared by {process_group.world} processes: "
-                "each needs 2; make it larger with --batch-size, or start fewer processes"
+                "each needs 2",
+                remedy="larger-batch",
             )
         self.device = process_group.device if process_group.world > 1 else torch.device(device)
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
@@ -163,8 +164,8 @@ class NetworkTraining:
         self.loss = float(process_group.add(loss)) / self.steps
         if not np.isfinite(self.loss):
             raise TrainingError(
-                f"the loss is {self.loss} in epoch {self.epoch + 1} of {recipe.epochs}; train again with a lower "
-                "--learning-rate, or with --precision float32"
+                f"the loss is {self.loss} in epoch {self.epoch + 1} of {recipe.epochs}",
+                remedy="lower-learning-rate",
             )
         self._unite_buffers()
         self.epoch += 1

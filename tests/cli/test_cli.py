@@ -306,7 +306,7 @@ def test_runs_that_exist_or_differ_are_left_alone(table: Path, folder: Path, tmp
     search = ["search", "--data", folder, "--table", table, "--out", tmp_path / "run", *QUICK]
     assert run(*search).exit_code == 0
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
-    fails(run(*search), 1, "exists; go on with it by --resume")
+    fails(run(*search), 1, "exists; resume it with --resume")
     fails(run(*search, "--resume", "--seed", "5"), 1, "begun with seed = 0, not 5")
     fails(run("export", tmp_path / "run"), 1, "no network of", "cars-hw train")
     fails(run("verify", tmp_path / "run", "--device", "fake"), 1, "has no onnx models", "cars-hw export")

@@ -148,7 +148,9 @@ def test_images_are_resized_on_request(tmp_path: Path) -> None:
     message = refused(tmp_path)
     assert "8x8" in message
     assert "5x9" in message
-    assert "--resolution" in message
+    with pytest.raises(DatasetError) as raised:
+        load_data(str(tmp_path))
+    assert raised.value.remedy == "resize"
     bundle = load_data(str(tmp_path), resolution=(6, 7))
     assert bundle.resolution == (6, 7)
     assert sorted(values_of(torch.cat([bundle.train.images, bundle.test.images]))) == [

@@ -139,8 +139,9 @@ def test_the_stored_tool_goes_over_and_away_again(
 
 def test_a_missing_tool_says_where_to_get_it(device: AndroidDevice, phone: Phone, models: list[Path]) -> None:
     (phone.tmp / "benchmark_model").unlink()
-    with pytest.raises(RunnerError, match=r"cars-hw runner fetch"):
+    with pytest.raises(RunnerError, match=r"which runs the models$") as raised:
         device.run(models, PLAN, 0)
+    assert raised.value.remedy == "get-runner"
 
 
 @pytest.mark.parametrize(
@@ -212,7 +213,7 @@ def test_a_hot_phone_is_waited_for_and_one_that_stays_hot_is_an_error(
     assert len(device.run(models[:1], PLAN, 0)) == 1
     assert "is hot (battery 27 C, thermal status 2)" in said[0]
     phone.battery(tenths=430)
-    with pytest.raises(DeviceStateError, match=r"stays hot .battery 43 C.*--resume"):
+    with pytest.raises(DeviceStateError, match=r"stays hot .battery 43 C.*shade$"):
         device.run(models[:1], PLAN, 0)
     device.release()
 
@@ -297,7 +298,7 @@ def test_a_phone_that_does_not_come_back_is_an_error_and_another_one_is_not_take
         device.conditions()
         adbd.faults.refuse_s = 60.0
         threading.Timer(0.3, adbd.cut).start()
-        with pytest.raises(ConnectionLostError, match=r"did not come back within 0 s.*--resume"):
+        with pytest.raises(ConnectionLostError, match=r"did not come back within 0 s; plug it in$"):
             device.run(models * 4, PLAN, 0)
         adbd._let_in_at = 0.0
         adbd.phone = Phone(tmp_path / "other", serial="OTHER")
@@ -403,7 +404,7 @@ def test_every_phone_on_the_cable_and_its_state_are_listed(
     phones[:] = [UsbPhone("AAA", "1-1", _tcp_transport("127.0.0.1", adbd.port))]
     (found,) = [status for status in available() if status.name.startswith("android")]
     assert not found.usable
-    assert "cars-hw runner" in found.detail
+    assert found.remedy == "get-runner"
     phones.clear()
     with pytest.raises(NoDeviceError):
         named_devices(["android:*"])

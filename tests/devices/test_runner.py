@@ -61,7 +61,7 @@ def test_a_stored_file_that_was_changed_is_not_run(program: Path) -> None:
 
 def test_without_a_digest_nothing_is_kept_and_the_digest_is_said(program: Path) -> None:
     digest = hashlib.sha256(PROGRAM).hexdigest()
-    with pytest.raises(RunnerError, match=f"SHA-256 {digest}; nothing was kept.*--sha256 {digest}"):
+    with pytest.raises(RunnerError, match=f"SHA-256 {digest}, .*nothing was kept$"):
         fetch(program.as_uri(), None)
     assert stored() is None
 

@@ -90,7 +90,7 @@ def test_a_truncated_file_is_noticed(kept: int, written: tuple[LatencyTable, Pat
         ('{"format": "cars-hw latency table", "version": 2}', "checksum"),
         (
             '{"format": "cars-hw latency table", "version": 1}',
-            "older cars-hw .schema 1, this one reads 2.*cars-hw profile",
+            "older cars-hw .schema 1, this one reads 2.$",
         ),
         ('{"format": "cars-hw latency table", "version": 3}', "newer cars-hw"),
         ('{"format": "cars-hw partial profile", "version": 1}', "not a cars-hw latency table"),
@@ -111,8 +111,9 @@ def test_bytes_that_are_no_text_and_files_that_are_not_there(tmp_path: Path) -> 
     (tmp_path / "bytes").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(TableError, match="not JSON"):
         LatencyTable.read(tmp_path / "bytes")
-    with pytest.raises(TableError, match=r"No such file.*cars-hw profile"):
+    with pytest.raises(TableError, match=r"No such file") as raised:
         LatencyTable.read(tmp_path / "nowhere")
+    assert raised.value.remedy == "profile"
     with pytest.raises(TableError, match="cannot read"):
         LatencyTable.read(tmp_path)
 

@@ -104,7 +104,7 @@ def test_too_little_memory_is_said_before_the_search_with_what_to_lower(
     plan = SearchPlan(
         DataSource(str(images)), table.spec, replace(PRESETS["quick"], training=training), (LatencyTarget(table),)
     )
-    with pytest.raises(InputError, match="batches of 16 images and judging 20 at a time; lower --batch-size"):
+    with pytest.raises(InputError, match=r"training batches of 16 images and evaluation batches of 20$"):
         run_search(plan, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     (genotype,) = rehearsed

@@ -238,7 +238,7 @@ def test_data_that_does_not_fit_the_network_is_refused_before_anything_is_writte
 ) -> None:
     wrong = replace(table, spec=replace(table.spec, in_channels=3))
     plan = SearchPlan(data, wrong.spec, SMALL, costs=("parameters",))
-    with pytest.raises(InputError, match=r"has 1 channels, the network 3; .*--in-channels 1"):
+    with pytest.raises(InputError, match=r"has 1 channels, the network 3$"):
         run_search(plan, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -258,7 +258,7 @@ def test_a_proxy_search_ships_another_network_than_it_trains(
 
 def test_resuming_needs_the_same_settings(table: LatencyTable, tmp_path: Path, data: DataSource) -> None:
     run_search(make_plan(table, data), tmp_path / "run")
-    with pytest.raises(RunError, match="exists; go on with it by --resume"):
+    with pytest.raises(RunError, match=r"exists$"):
         run_search(make_plan(table, data), tmp_path / "run")
     with pytest.raises(RunError, match=r"begun with seed = 0, not 1"):
         run_search(make_plan(table, data, seed=1), tmp_path / "run", resume=True)

@@ -41,7 +41,7 @@ def test_history_is_a_line_a_generation(tmp_path: Path) -> None:
 def test_a_folder_that_exists_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "mine.txt").write_text("precious")
-    with pytest.raises(RunError, match=r"exists; go on with it by --resume, or choose another"):
+    with pytest.raises(RunError, match=r"exists$"):
         RunFolder.create(tmp_path / "run", CONFIGURATION, {})
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["mine.txt"]
 

@@ -242,7 +242,7 @@ def test_bfloat16_trains_and_stays_close_to_float32() -> None:
 def test_a_loss_that_is_no_number_ends_the_training_and_is_not_kept(tmp_path: Path) -> None:
     recipe = Recipe(epochs=3, batch_size=24, learning_rate=1e30, gradient_clip=1e30)
     checkpoint = TrainingCheckpoint(tmp_path / "c.pt", {}, lambda _line: None)
-    with pytest.raises(TrainingError, match=r"the loss is .* in epoch 1 of 3; .* lower --learning-rate"):
+    with pytest.raises(TrainingError, match=r"the loss is .* in epoch 1 of 3$"):
         train_network(fresh(recipe), DATA, recipe, seed=0, checkpoint=checkpoint)
     assert not list(tmp_path.iterdir())
 

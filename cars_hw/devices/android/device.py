@@ -251,8 +251,9 @@ class AndroidDevice:
         if self._serial not in (None, phone.serial):
             self._disconnect()
             raise OtherPhoneError(
-                f"another phone ({phone.serial}) is at {self._shell.where} than was before ({self._serial}); plug "
-                "in the first and go on with --resume"
+                f"another phone ({phone.serial}) is at {self._shell.where} than before ({self._serial}); "
+                "plug in the first one",
+                remedy="resume",
             )
         self._phone, self._serial = phone, phone.serial
         return phone, state
@@ -278,7 +279,8 @@ class AndroidDevice:
             if time.monotonic() >= deadline:
                 raise DeviceStateError(
                     f"{self._shell.where} stays hot ({state.describe()}) after {self._cool_down_s:.0f} s; take it "
-                    "out of its case, put it in the shade, and go on with --resume"
+                    "out of its case and put it in the shade",
+                    remedy="resume",
                 )
             if not told:
                 self._log(
@@ -320,10 +322,7 @@ class AndroidDevice:
         answer = self._shell.call(f"ls {THEIRS} >/dev/null && sha256sum {THEIRS}")
         found = re.match(r"([0-9a-f]{64}) ", answer.output.strip())
         if found is None:
-            raise RunnerError(
-                f"{self._shell.where} has no {THEIRS}, which runs the models; get one with `cars-hw runner fetch` "
-                "or `cars-hw runner use PATH` (cars-hw runner --help says where from)"
-            )
+            raise RunnerError(f"{self._shell.where} has no {THEIRS}, which runs the models", remedy="get-runner")
         self._tool = Tool(None, THEIRS, found[1][:12])
         return self._tool
 
@@ -434,8 +433,8 @@ class AndroidDevice:
                 self._disconnect()
                 if time.monotonic() >= deadline:
                     raise ConnectionLostError(
-                        f"{error}, and it did not come back within {self._return_s:.0f} s; plug it in and go on "
-                        "with --resume"
+                        f"{error}, and it did not come back within {self._return_s:.0f} s; plug it in",
+                        remedy="resume",
                     ) from again
                 time.sleep(min(self._pause_s, 1.0))
 

@@ -108,7 +108,7 @@ class Phone(NamedTuple):
             DeviceError: there are not so many.
         """
         if count > len(self.clocks_mhz):
-            raise DeviceError(f"{self.name} has {len(self.clocks_mhz)} cores, not {count}; use fewer --threads")
+            raise DeviceError(f"{self.name} has {len(self.clocks_mhz)} cores, not {count}", remedy="fewer-threads")
         ranked = sorted(self.clocks_mhz, key=lambda core: (self.clocks_mhz[core] or 0.0, core))
         return sorted(ranked[-count:])
 

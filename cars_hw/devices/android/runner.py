@@ -51,12 +51,12 @@ def stored() -> Runner | None:
         kept = json.loads(note.read_text(encoding="utf-8"))
         known, source = str(kept["sha256"]), str(kept["source"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunnerError(f"{note} is damaged ({error}); store the tool again: cars-hw runner use PATH") from error
+        raise RunnerError(f"{note} is damaged ({error})", remedy="store-runner") from error
     found = digest_of(path)
     if found != known:
         raise RunnerError(
-            f"{path} is not the file that was stored: its SHA-256 is {found}, it was {known}; store it again: "
-            "cars-hw runner use PATH"
+            f"{path} is not the file that was stored: its SHA-256 is {found}, it was {known}",
+            remedy="store-runner",
         )
     return Runner(path, known, source)
 
@@ -99,8 +99,11 @@ def fetch(address: str, sha256: str | None) -> Runner:
         found = digest_of(fetched)
         if known is None:
             raise RunnerError(
-                f"what is at {address} has SHA-256 {found}; nothing was kept. If that is what its maker says, or "
-                f"you trust the address, run: cars-hw runner fetch --from {address} --sha256 {found}"
+                f"what is at {address} has SHA-256 {found}, and no digest was given to compare with; "
+                "nothing was kept",
+                remedy="accept-digest",
+                address=address,
+                sha256=found,
             )
         if found != known:
             raise RunnerError(f"what is at {address} has SHA-256 {found}, not {known}; nothing was kept")

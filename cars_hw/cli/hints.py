@@ -1,0 +1,48 @@
+"""What helps against an error, in the words of the command line: the options and commands to use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from cars_hw.errors import CarsHwError, Remedy
+
+HINTS: Final[Mapping[Remedy, str]] = {
+    "accept-digest": "if its maker states this SHA-256, or you trust the address, run: cars-hw runner fetch "
+    "--from {address} --sha256 {sha256}",
+    "download": "add --download to fetch it",
+    "export": "first run: cars-hw export {run}",
+    "fewer-threads": "use fewer --threads",
+    "finish-search": "finish it with: cars-hw search --resume",
+    "fit-channels": "profile the network with --in-channels {number}, or search on it as a proxy with --proxy",
+    "fit-classes": "profile the network with --classes {number}, or search on it as a proxy with --proxy",
+    "get-runner": "get one with `cars-hw runner fetch` or `cars-hw runner use PATH`; see: cars-hw runner --help",
+    "larger-batch": "use a larger --batch-size, or start fewer processes",
+    "less-memory": "use a smaller --batch-size, or fewer --channels or --layers",
+    "lower-learning-rate": "train again with a lower --learning-rate, or with --precision float32",
+    "precision": "train with --precision float32 or --precision bf16",
+    "profile": "restore it, or make one with: cars-hw profile",
+    "profile-again": "delete it and profile again",
+    "resize": "add --resolution to resize them",
+    "resume": "then repeat the command (profile and search: with --resume)",
+    "resume-or-delete": "resume it with --resume, or delete it to start over",
+    "resume-or-other-folder": "resume it with --resume, or choose another folder with --out",
+    "same-settings": "resume with the same settings, or start a new run with another --out",
+    "search": "make one with: cars-hw search",
+    "smaller-network": "allow at least that, or profile a smaller network: --channels, --layers, --resolution",
+    "store-runner": "store the tool again with: cars-hw runner use PATH",
+    "train": "first run: cars-hw train {run}",
+    "train-again": "train the network again with: cars-hw train",
+    "zoo": "`cars-hw zoo` lists the published genotypes",
+}
+
+
+def message_of(error: CarsHwError) -> str:
+    """Return the message of ``error`` in one line, and what helps."""
+    return with_hint(" ".join(str(error).splitlines()), error.remedy, error.about)
+
+
+def with_hint(message: str, remedy: Remedy | None, about: Mapping[str, object] = MappingProxyType({})) -> str:
+    """Return ``message`` and the words for ``remedy``, which take their values from ``about``."""
+    return message if remedy is None else f"{message}; {HINTS[remedy].format_map(about)}"
