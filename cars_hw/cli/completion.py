@@ -35,12 +35,6 @@ def _published(_incomplete: str) -> Iterable[str]:
     return zoo()
 
 
-def _recipes(_incomplete: str) -> Iterable[str]:
-    from cars_hw.config.recipes import RECIPES
-
-    return RECIPES
-
-
 def _formats(incomplete: str) -> Iterable[str]:
     """Return the formats behind those that are written already, with a comma between them."""
     before, comma, _ = incomplete.rpartition(",")
@@ -50,6 +44,5 @@ def _formats(incomplete: str) -> Iterable[str]:
 complete_devices = _completion(lambda _: DEVICES)
 complete_genotypes = _completion(_published, "file")
 complete_references = _completion(lambda _: [*REFERENCES, *_published("")])
-complete_recipes = _completion(_recipes)
 complete_formats = _completion(_formats)
 complete_data = _completion(lambda _: DATA, "dir")

@@ -17,6 +17,7 @@ from cars_hw.cli.extras import missing_extra
 from cars_hw.cli.hints import message_of
 from cars_hw.cli.renamed import RENAMED_COMMANDS, renamed_option
 from cars_hw.cli.verbosity import is_verbose, strict_violations, verbosity_options
+from cars_hw.config.command_line import command_line
 from cars_hw.errors import CarsHwError
 
 GROUPS: Final[Mapping[str, Mapping[str, str]]] = {
@@ -108,7 +109,8 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 -- click's own type
         """Run the command."""
         try:
-            result = super().invoke(ctx)
+            with command_line(ctx.meta.get(ARGUMENTS, ())):
+                result = super().invoke(ctx)
         except click.UsageError as error:
             _name_the_new_option(error)
             raise

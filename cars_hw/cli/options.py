@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_args
 
 import click
 from click.shell_completion import CompletionItem
@@ -13,8 +13,10 @@ from click.shell_completion import CompletionItem
 from cars_hw.cli.completion import complete_genotypes
 from cars_hw.cli.hints import message_of
 from cars_hw.cli.verbosity import warn_of_quality
+from cars_hw.config.search import Protection
 from cars_hw.config.units import parse_latency
 from cars_hw.errors import CarsHwError
+from cars_hw.pipeline.settings import CountedCost, StrategyName
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec, named_network
 from cars_hw.space.zoo import resolve_genotype
@@ -221,9 +223,9 @@ jobs_option = click.option(
 
 
 PRESETS = ("quick", "cifar", "paper")
-PROTECTIONS = ("speed", "size", "both", "none")
-COSTS = ("parameters", "multiply-adds")
-STRATEGIES = ("random", "none", "speed", "size", "both", "fresh", "mixed", "uniform", "paper", "standalone")
+PROTECTIONS = get_args(Protection)
+COSTS = get_args(CountedCost)
+STRATEGIES = get_args(StrategyName)
 """What options can be: names that are known without loading what they stand for; a test holds them against it."""
 
 

@@ -3,45 +3,38 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from cars_hw.cli.baselines import print_comparison
-from cars_hw.cli.completion import complete_data
 from cars_hw.cli.live_view import search_view
 from cars_hw.cli.options import (
-    COSTS,
     FILE,
     FOLDER,
     LATENCY,
-    PROTECTIONS,
-    data_options,
     json_option,
     milliseconds,
-    network_options,
-    on_option,
     percent,
-    preset_option,
     print_json,
     print_table,
-    spec_of,
     tensorboard_option,
     training_device,
     warn_of_noise,
 )
 from cars_hw.cli.progress_bars import Bars
 from cars_hw.cli.search_status import SearchStatus
+from cars_hw.cli.settings import NETWORK, NETWORK_PATHS, PRESET, Converted, settings_options
 from cars_hw.cli.verbosity import note, strict_option
 from cars_hw.config.codec import unstructure
 from cars_hw.config.units import format_seconds
+from cars_hw.pipeline.settings import SearchSettings
 
 if TYPE_CHECKING:
-    from cars_hw.config.measurement import Precision
-    from cars_hw.config.presets import Preset
     from cars_hw.pipeline.estimate import Estimate
     from cars_hw.pipeline.plan import SearchPlan
     from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder
@@ -50,14 +43,62 @@ if TYPE_CHECKING:
     from cars_hw.training.process_group import ProcessGroup
 
 
+def _random_share(share: float, _values: Mapping[str, Any]) -> dict[str, Any]:
+    rest = (1 - share) / 2
+    return {"evolution": {"rates": {"random": share, "mutation": rest, "crossover": rest}}}
+
+
+def _tables(tables: Sequence[Path], _values: Mapping[str, Any]) -> dict[str, Any]:
+    return {"targets": [{"table": str(path)} for path in tables]}
+
+
+def _limits(limits: Sequence[float], values: Mapping[str, Any]) -> dict[str, Any]:
+    targets = values.get("targets", ())
+    if len(limits) != len(targets):
+        raise click.UsageError(f"{len(limits)} --latency for {len(targets)} --table: give one to each, or none")
+    return {"targets": [{**one, "limit_ms": limit} for one, limit in zip(targets, limits, strict=True)]}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a search does besides searching."""
+
+    out: Path | None
+    resume: bool
+    dry_run: bool
+    baselines: int
+    tensorboard: bool
+    as_json: bool
+
+
 @click.command("search")
-@click.option(
-    "--data",
-    required=True,
-    shell_complete=complete_data,
-    help="fashion-mini (embedded), fashion-mnist, cifar10, or a folder of class folders.",
+@settings_options(
+    SearchSettings,
+    "data.source",
+    "data.root",
+    "data.download",
+    "costs",
+    "precision",
+    "seed",
+    "evolution.population",
+    "evolution.epochs",
+    "evolution.warmup_epochs",
+    "evolution.epochs_per_generation",
+    "evolution.protection",
+    "evolution.uniform_draws",
+    "training.architectures",
+    "training.batch_size",
+    "measure",
+    "proxy",
+    "device",
+    *NETWORK_PATHS,
+    bases=(PRESET, NETWORK),
+    converted=(
+        Converted("tables", _tables),
+        Converted("latencies", _limits),
+        Converted("random_share", _random_share),
+    ),
 )
-@data_options
 @click.option(
     "--table",
     "tables",
@@ -72,83 +113,16 @@ if TYPE_CHECKING:
     multiple=True,
     help="The budget, such as 20ms, on the device of the table at the same place. Repeatable.",
 )
-@click.option(
-    "--cost",
-    "costs",
-    type=click.Choice(COSTS),
-    multiple=True,
-    help="Minimise this too. Repeatable.",
-)
-@preset_option("quick: minutes on a CPU; cifar: hours on a GPU; paper: the paper's settings.")
-@click.option(
-    "--precision",
-    type=click.Choice(["fp32", "int8"]),
-    help="Of the models that are handed over, and of the tables. [the tables']",
-)
 @click.option("--out", type=FOLDER, help="The run folder to write; one that exists is only taken with --resume.")
 @click.option(
     "--resume",
     is_flag=True,
-    help="Go on with the search in --out after its last finished generation; the settings must be the same.",
-)
-@click.option(
-    "--seed",
-    type=click.IntRange(0),
-    default=0,
-    show_default=True,
-    help="Decides the weights at the start, the order of images, what is drawn and what is proposed.",
-)
-@click.option(
-    "--population", type=click.IntRange(1), help="Architectures that survive a generation. [the preset's]"
-)
-@click.option(
-    "--epochs",
-    type=click.IntRange(1),
-    help="Passes over the training images in all, the warm-up included. [the preset's]",
-)
-@click.option(
-    "--warmup-epochs",
-    type=click.IntRange(1),
-    help="Epochs at the start on architectures that are drawn uniformly. [the preset's]",
-)
-@click.option(
-    "--epochs-per-generation", type=click.IntRange(1), help="Epochs between two selections. [the preset's]"
-)
-@click.option(
-    "--protect",
-    type=click.Choice(PROTECTIONS),
-    help="What the selection protects: speed of learning (the paper), size (its code), both, or none (NSGA-III). "
-    "[the preset's]",
-)
-@click.option(
-    "--architectures", type=click.IntRange(1), help="Architectures a minibatch trains (B of Eq. 3). [the preset's]"
-)
-@click.option(
-    "--batch-size",
-    type=click.IntRange(2),
-    help="Images in a minibatch. The learning rate does not follow. [the preset's]",
-)
-@click.option(
-    "--random-share",
-    type=click.FloatRange(0, 1),
-    help="Share of offspring that are drawn afresh; mutation and crossover halve the rest. [the preset's]",
-)
-@click.option(
-    "--uniform-share",
-    type=click.FloatRange(0, 1),
-    help="Share of the architectures in training that are drawn uniformly after the warm-up too, instead of from "
-    "the population. [the preset's]",
-)
-@click.option(
-    "--measure/--no-measure",
-    default=True,
-    show_default=True,
-    help="Measure the front on the devices at hand, and replace what exceeds its budget.",
+    help="Resume the search in --out after its last finished generation; the settings must be the same.",
 )
 @click.option(
     "--dry-run",
     is_flag=True,
-    help="Time a few steps, say how long the search will take and what it needs, and end.",
+    help="Time a few steps, print how long the search will take and what it needs, and end.",
 )
 @click.option(
     "--baselines",
@@ -159,33 +133,15 @@ if TYPE_CHECKING:
     help="Afterwards search with so many seeds by random search and by plain NSGA-III too, at the same cost, and "
     "compare the trained fronts: cars-hw baselines.",
 )
-@click.option("--proxy", is_flag=True, help="Search on other data than the network ships for, as the paper does.")
+@click.option(
+    "--random-share",
+    type=click.FloatRange(0, 1),
+    help="Share of offspring that are drawn at random; mutation and crossover halve the rest. [the preset's]",
+)
 @tensorboard_option
-@on_option
 @strict_option
 @json_option
-@network_options
-def command(
-    data: str,
-    data_root: Path | None,
-    download: bool,
-    tables: tuple[Path, ...],
-    latencies: tuple[float, ...],
-    costs: tuple[str, ...],
-    preset_name: str,
-    precision: Precision | None,
-    out: Path | None,
-    resume: bool,
-    seed: int,
-    measure: bool,
-    dry_run: bool,
-    baselines: int,
-    proxy: bool,
-    tensorboard: bool,
-    on: str,
-    as_json: bool,
-    **options: Any,  # noqa: ANN401 -- the preset's and the network's settings
-) -> None:
+def command(settings: SearchSettings, **run: Any) -> None:  # noqa: ANN401 -- the fields of Run
     """Search for a Pareto front of networks under a latency budget.
 
     The front holds the most accurate networks found for every latency up to the budget, which is held against the
@@ -198,62 +154,45 @@ def command(
       torchrun --standalone --nproc-per-node 2 --max-restarts 3 -m cars_hw search --architectures 2 \\
           --data cifar10 --table cifar.json --latency 20ms --preset cifar --out run
     """
-    if out is None and not dry_run:
+    _search(settings, Run(**run))
+
+
+def _search(settings: SearchSettings, asked: Run) -> None:
+    if asked.out is None and not asked.dry_run:
         raise click.UsageError("Missing option '--out'.")
-    if latencies and len(latencies) != len(tables):
-        raise click.UsageError(f"{len(latencies)} --latency for {len(tables)} --table: give one to each, or none")
-    from cars_hw.config.data import DataSource
-    from cars_hw.latency import LatencyTable
     from cars_hw.pipeline.estimate import estimate
-    from cars_hw.pipeline.latency_target import LatencyTarget
-    from cars_hw.pipeline.plan import SearchPlan
+    from cars_hw.pipeline.plan import search_plan
     from cars_hw.pipeline.search import run_search
     from cars_hw.pipeline.tensorboard import require_tensorboard
     from cars_hw.training.memory import keep_freed_memory
     from cars_hw.training.process_group import joined, restarted
 
-    if tensorboard:
+    if asked.tensorboard:
         require_tensorboard()
-    read = [LatencyTable.read(path) for path in tables]
-    for table, path in zip(read, tables, strict=True):
-        warn_of_noise(table, path)
-    limits = latencies or (None,) * len(read)
-    network = {
-        name: options.pop(name)
-        for name in ("network", "channels", "layers", "resolution", "in_channels", "classes")
-    }
-    preset = _changed_preset(preset_name, options)
-    plan = SearchPlan(
-        data=DataSource(data, data_root, download),
-        network=read[0].spec if read else spec_of(**network),
-        preset=preset,
-        targets=tuple(LatencyTarget(table, limit) for table, limit in zip(read, limits, strict=True)),
-        costs=costs,
-        seed=seed,
-        proxy=proxy,
-        precision=precision,
-        device=training_device(on),
-    )
+    plan = search_plan(settings, training_device(settings.device))
+    for target, given in zip(plan.targets, settings.targets, strict=True):
+        warn_of_noise(target.table, given.table)
     keep_freed_memory()
-    if dry_run:
-        _print_estimate(estimate(plan), as_json)
+    if asked.dry_run:
+        _print_estimate(estimate(plan), asked.as_json)
         return
-    assert out is not None
+    assert asked.out is not None
+    resume = asked.resume or restarted()
     with joined(plan.device) as process_group:
         if not process_group.leads:
-            run_search(plan, out, resume=resume, process_group=process_group)
+            run_search(plan, asked.out, resume=asked.resume, process_group=process_group)
             return
         run = _lead(
             plan,
-            out,
-            measure=measure,
-            resume=resume or restarted(),
+            asked.out,
+            measure=settings.measure,
+            resume=resume,
             process_group=process_group,
-            tensorboard=tensorboard,
+            tensorboard=asked.tensorboard,
         )
-    comparison = _compare(run, plan, baselines) if baselines else None
+    comparison = _compare(run, plan, asked.baselines) if asked.baselines else None
     front, rejected = run.front(), run.rejected()
-    if as_json:
+    if asked.as_json:
         print_json(unstructure(front))
         return
     print_front(front)
@@ -358,28 +297,3 @@ def print_front(front: list[FrontNetwork]) -> None:
         for network in front
     ]
     print_table("Pareto front", columns, rows)
-
-
-def _changed_preset(name: str, options: dict[str, Any]) -> Preset:
-    from cars_hw.config.presets import named_preset
-
-    preset = named_preset(name)
-    evolution = {
-        field: options[field]
-        for field in ("population", "epochs", "warmup_epochs", "epochs_per_generation")
-        if options[field] is not None
-    }
-    if options["protect"] is not None:
-        evolution["protection"] = options["protect"]
-    if options["uniform_share"] is not None:
-        evolution["uniform_draws"] = options["uniform_share"]
-    share = options["random_share"]
-    if share is not None:
-        rest = (1 - share) / 2
-        evolution["rates"] = replace(preset.evolution.rates, random=share, mutation=rest, crossover=rest)
-    training = {field: options[field] for field in ("architectures", "batch_size") if options[field] is not None}
-    return replace(
-        preset,
-        evolution=replace(preset.evolution, **evolution),
-        training=replace(preset.training, **training),
-    )

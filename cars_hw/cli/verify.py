@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from cars_hw.cli.completion import complete_devices
 from cars_hw.cli.options import (
     FOLDER,
     json_option,
@@ -14,50 +13,34 @@ from cars_hw.cli.options import (
     percent,
     print_json,
     print_table,
-    threads_option,
     warn_of_drift,
 )
 from cars_hw.cli.progress_bars import Bars
+from cars_hw.cli.settings import settings_options
 from cars_hw.cli.verbosity import strict_option
 from cars_hw.config.codec import unstructure
 from cars_hw.errors import BudgetError
+from cars_hw.pipeline.settings import VerifySettings
 
 
 @click.command("verify")
 @click.argument("run_path", metavar="RUN", type=FOLDER)
-@click.option(
-    "--device",
-    "device_name",
-    required=True,
-    metavar="DEVICE",
-    shell_complete=complete_devices,
-    help="What to measure on; see: cars-hw devices.",
-)
-@threads_option
-@click.option(
-    "--sessions",
-    type=click.IntRange(1),
-    default=7,
-    show_default=True,
-    help="How often a model is freshly loaded; the latency is the median over these sessions.",
-)
+@settings_options(VerifySettings, "device", "threads", "measurement.sessions")
 @strict_option
 @json_option
-def command(run_path: Path, device_name: str, threads: int, sessions: int, as_json: bool) -> None:
+def command(run_path: Path, settings: VerifySettings, as_json: bool) -> None:
     """Measure the exported models of a run against its budgets.
 
     The exit code is 3 if a model exceeds its budget.
     """
-    from cars_hw.config.measurement import MeasurePlan
     from cars_hw.devices import open_device
     from cars_hw.pipeline.run_folder import RunFolder
     from cars_hw.pipeline.verify import verify_run
 
     run = RunFolder.open(run_path)
-    device = open_device(device_name, threads)
-    plan = MeasurePlan(sessions=sessions)
+    device = open_device(settings.device, settings.threads)
     with Bars() as bars:
-        rows = verify_run(run, device, plan=plan, progress=bars.update)
+        rows = verify_run(run, device, plan=settings.measurement, progress=bars.update)
     if as_json:
         print_json(unstructure(rows))
     else:
@@ -92,7 +75,7 @@ def command(run_path: Path, device_name: str, threads: int, sessions: int, as_js
                 for row in rows
             ],
         )
-    warn_of_drift(device.name, rows[0].drift, plan)
+    warn_of_drift(device.name, rows[0].drift, settings.measurement)
     over = [row for row in rows if row.within_budget is False]
     if over:
         raise BudgetError(

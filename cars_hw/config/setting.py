@@ -85,8 +85,13 @@ class Field(NamedTuple):
 
     @property
     def nested(self) -> bool:
-        """Whether the field holds another settings class."""
-        return is_dataclass(self.type) and not self.many
+        """Whether the field holds another settings class; what has a notation of its own is a leaf."""
+        return is_dataclass(self.type) and not self.many and not self.setting.kind
+
+    @property
+    def tables(self) -> bool:
+        """Whether the field holds any number of objects of another settings class."""
+        return is_dataclass(self.type) and self.many
 
     def check(self, value: Any) -> str | None:  # noqa: ANN401 -- whatever the field holds
         """Return what is wrong with ``value``, or None."""

@@ -20,6 +20,7 @@ from cars_hw.export.formats import FORMATS, export_formats
 from cars_hw.export.int8_refinement import CALIBRATION_IMAGES
 from cars_hw.pipeline.latency_target import LatencyEstimate, LatencyTarget, target_for_models
 from cars_hw.pipeline.run_folder import RunFolder
+from cars_hw.pipeline.settings import ExportSettings
 from cars_hw.pipeline.train import load_trained
 from cars_hw.progress import Progress, silent
 from cars_hw.space.genotype import Genotype
@@ -76,6 +77,7 @@ def export_run(
                 estimate = _estimate(targets, one.name, "int8", network.genotype)
                 exported.append(_int8(exported[-1], bundle, estimate))
     progress("exporting", total, total)
+    run.add_step("export", ExportSettings(data.absolute(), wanted, precision, dynamic_batch, run.network))
     return exported
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, cast
 
 from cars_hw.config.codec import structure, unstructure
 from cars_hw.config.data import DataSource
@@ -12,8 +14,10 @@ from cars_hw.config.presets import Preset
 from cars_hw.config.search import EvolutionSettings
 from cars_hw.config.training import Recipe, SharedTraining
 from cars_hw.errors import InputError, RunError
+from cars_hw.latency import LatencyTable
 from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.run_folder import RunFolder
+from cars_hw.pipeline.settings import CountedCost, SearchSettings, TargetSettings, TrainingDevice
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
 
@@ -57,6 +61,60 @@ class SearchPlan:
         """The precision of the models that are handed over: int8 as soon as a table is for it."""
         tables = {target.precision for target in self.targets}
         return self.precision or ("int8" if "int8" in tables else "fp32")
+
+
+def search_plan(settings: SearchSettings, device: str) -> SearchPlan:
+    """Return the plan of a search by ``settings`` on ``device``, cpu or cuda, with its tables read.
+
+    Raises:
+        TableError: a table cannot be read, or the tables are for several networks.
+        InputError: there is no cost to minimise.
+    """
+    targets = tuple(LatencyTarget(LatencyTable.read(one.table), one.limit_ms) for one in settings.targets)
+    return SearchPlan(
+        data=settings.data,
+        network=targets[0].table.spec if targets else settings.network,
+        preset=Preset(
+            summary="",
+            recipe=settings.recipe,
+            supernet_channels=settings.supernet_channels,
+            supernet_layers=settings.supernet_layers,
+            evolution=settings.evolution,
+            training=settings.training,
+        ),
+        targets=targets,
+        costs=settings.costs,
+        space=SearchSpace(settings.operations),
+        seed=settings.seed,
+        proxy=settings.proxy,
+        precision=settings.precision,
+        device=device,
+        standalone_epochs=settings.standalone_epochs,
+    )
+
+
+def search_settings(plan: SearchPlan, tables: Sequence[Path]) -> SearchSettings:
+    """Return the settings of the search of ``plan``, whose targets' tables are in the files ``tables``."""
+    return SearchSettings(
+        data=plan.data.absolute(),
+        targets=tuple(
+            TargetSettings(path, target.limit_ms) for path, target in zip(tables, plan.targets, strict=True)
+        ),
+        costs=cast("tuple[CountedCost, ...]", plan.costs),
+        precision=plan.precision,
+        seed=plan.seed,
+        proxy=plan.proxy,
+        measure=any(target.device is not None for target in plan.targets) or not plan.targets,
+        device=cast("TrainingDevice", plan.device),
+        network=plan.network,
+        operations=plan.space.operations,
+        supernet_channels=plan.preset.supernet_channels,
+        supernet_layers=plan.preset.supernet_layers,
+        standalone_epochs=plan.standalone_epochs,
+        evolution=plan.preset.evolution,
+        training=plan.preset.training,
+        recipe=plan.preset.recipe,
+    )
 
 
 def configuration(plan: SearchPlan) -> dict[str, Any]:

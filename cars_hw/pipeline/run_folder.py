@@ -3,6 +3,8 @@
 ::
 
     run.json         configuration, versions, seed
+    config.toml      settings of the search, for ``cars-hw search --config``
+    steps.jsonl      a line a step: its time, command and settings
     tables/          copies of the latency tables that the search used
     history.jsonl    a line a generation
     front.json       the Pareto front
@@ -19,13 +21,18 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
 from cars_hw.config.codec import read_json, structure, unstructure
+from cars_hw.config.command_line import given_command_line
 from cars_hw.config.files import to_json, write_json, write_text
+from cars_hw.config.toml import without_none
 from cars_hw.config.training import Recipe
 from cars_hw.errors import RunError
 from cars_hw.latency import LatencyTable
@@ -69,6 +76,27 @@ class TrainedNetwork:
     held_out_accuracy: float | None
     data: str
     inherit: bool
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step that was run: ``time`` is when, ``version`` that of cars-hw, ``folder`` the one that it was run in.
+
+    ``arguments`` are those of the command, without the program's name; None for a step that was run from Python.
+    ``settings`` are all settings of the step, those that are None left out.
+    """
+
+    name: str
+    time: str
+    version: str
+    folder: str
+    arguments: tuple[str, ...] | None
+    settings: dict[str, Any]
+
+    @property
+    def command(self) -> str | None:
+        """The command, quoted for a shell."""
+        return None if self.arguments is None else shlex.join(("cars-hw", *self.arguments))
 
 
 class RunFolder:
@@ -205,6 +233,40 @@ class RunFolder:
     def report(self) -> Path:
         """The report."""
         return self.path / "report.html"
+
+    @property
+    def config_file(self) -> Path:
+        """The settings of the search, for ``cars-hw search --config``."""
+        return self.path / "config.toml"
+
+    def add_step(self, name: str, settings: object) -> None:
+        """Note that the step ``name`` was run with ``settings``, and by which command."""
+        step = Step(
+            name,
+            datetime.now(UTC).isoformat(timespec="seconds"),
+            version("cars-hw"),
+            str(Path.cwd()),
+            given_command_line(),
+            without_none(unstructure(settings)),
+        )
+        path = self.path / "steps.jsonl"
+        before = path.read_text(encoding="utf-8") if path.is_file() else ""
+        write_text(path, before + json.dumps(unstructure(step), allow_nan=False, ensure_ascii=False) + "\n")
+
+    def steps(self) -> list[Step]:
+        """Return the steps that were run, in their order.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        path = self.path / "steps.jsonl"
+        if not path.is_file():
+            return []
+        try:
+            lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        except ValueError as error:
+            raise RunError(f"{path} is damaged: {error}") from error
+        return list(structure(lines, tuple[Step, ...], f"{path} is damaged", RunError))
 
     def write_history(self, history: Sequence[dict[str, Any]]) -> None:
         """Write a line a generation."""

@@ -16,6 +16,7 @@ import torch
 
 from cars_hw.callbacks import SearchCallback
 from cars_hw.config.measurement import MeasurePlan
+from cars_hw.config.toml import write_settings
 from cars_hw.config.units import format_latency
 from cars_hw.data import DataBundle, load_data
 from cars_hw.errors import BudgetError, InputError
@@ -28,7 +29,7 @@ from cars_hw.nn.cost import network_cost
 from cars_hw.nn.supernet import SuperNet
 from cars_hw.pipeline.confirm_front import ConfirmedFront, confirm_front
 from cars_hw.pipeline.memory import require_memory
-from cars_hw.pipeline.plan import SearchPlan, configuration
+from cars_hw.pipeline.plan import SearchPlan, configuration, search_settings
 from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder
 from cars_hw.progress import Progress, silent
 from cars_hw.space.genotype import Genotype
@@ -85,6 +86,7 @@ def run_search(
     search = _build(plan, objectives, process_group)
     if run is None:
         run = RunFolder.create(out, configured, _about())
+        _keep_settings(plan, run)
     for index, target in enumerate(plan.targets):
         target.table.write(run.table_path(index))
     known = resume and run.checkpoint.is_file()
@@ -116,6 +118,15 @@ def run_search(
     )
     _end(run, callbacks)
     return run
+
+
+def _keep_settings(plan: SearchPlan, run: RunFolder) -> None:
+    """Write down what repeats the search: its settings, with the run's own tables, and the command."""
+    tables = [run.table_path(index).relative_to(run.path) for index in range(len(plan.targets))]
+    settings = search_settings(plan, tables)
+    comment = f"Settings of this search by cars-hw {version('cars-hw')}. To repeat it:\n"
+    write_settings(run.config_file, settings, f"{comment}cars-hw search --config config.toml --out ANOTHER")
+    run.add_step("search", settings)
 
 
 def _end(run: RunFolder, callbacks: Sequence[SearchCallback]) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -25,6 +26,7 @@ from cars_hw.nn.supernet import SuperNet
 from cars_hw.pipeline.plan import recipe_of
 from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder, TrainedNetwork
 from cars_hw.pipeline.search import require_fit
+from cars_hw.pipeline.settings import TrainingDevice, TrainSettings
 from cars_hw.pipeline.tensorboard import FOLDER, remove_events
 from cars_hw.pipeline.workers import default_jobs, side_by_side
 from cars_hw.progress import Log, Progress, as_stage, no_log, prefixed_log, silent
@@ -113,6 +115,7 @@ def train_run(
         InputError: the data does not fit the network, or the recipe not the device.
         TrainingError: the loss of a network is no longer a number.
     """
+    given = bool(chosen)
     spec = run.network
     recipe = _resolved(recipe or recipe_of(run), device)
     if not process_group.leads:
@@ -137,6 +140,13 @@ def train_run(
         # By what was chosen, not by what is left of it: after a kill each network has as many threads as before it,
         # and with other threads sums would be rounded otherwise.
         _train_all(waiting, bundle, jobs or default_jobs(device, len(planned)), progress, log)
+    if not given:
+        run.add_step(
+            "train",
+            TrainSettings(
+                data.absolute(), recipe, top, genotype, seed, inherit, jobs, cast("TrainingDevice", device)
+            ),
+        )
     names = {name for name, _ in chosen}
     return [network for network in run.trained() if network.name in names]
 

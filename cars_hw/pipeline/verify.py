@@ -19,6 +19,7 @@ from cars_hw.measurement.schedule import measure
 from cars_hw.nn.cost import network_cost
 from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.run_folder import RunFolder
+from cars_hw.pipeline.settings import VerifySettings
 from cars_hw.progress import Progress, silent
 
 
@@ -103,6 +104,7 @@ def verify_run(
         replace(card, measured_ms=measurement.ms).write(card_path(path))
     others = [row for row in run.verified() if row.get("device") != device.name]
     run.write_verified([*others, *unstructure(rows)])
+    run.add_step("verify", VerifySettings(device.name, threads, plan or MeasurePlan()))
     return rows
 
 

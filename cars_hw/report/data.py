@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from cars_hw.export.card import ModelCard, card_path
 from cars_hw.formatting import milliseconds
 from cars_hw.nn.cost import network_cost
 from cars_hw.pipeline.latency_target import LatencyEstimate, LatencyTarget
-from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder, TrainedNetwork
+from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder, Step, TrainedNetwork
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.studies.ranking import Ranking, read_ranking
@@ -116,6 +117,8 @@ class ReportData:
     verified: tuple[Mapping[str, Any], ...]
     ranking: Ranking | None = None
     baselines: StrategyComparison | None = None
+    steps: tuple[Step, ...] = ()
+    search_command: str | None = None
 
     @property
     def name(self) -> str:
@@ -198,6 +201,8 @@ def gather(run: RunFolder) -> ReportData:
         tuple(verified),
         read_ranking(run),
         read_baselines(run),
+        tuple(run.steps()),
+        _search_command(run),
     )
 
 
@@ -208,6 +213,14 @@ def _target(run: RunFolder, index: int, record: Mapping[str, Any]) -> RunTarget:
     except TableError as error:
         return RunTarget(record, None, str(error))
     return RunTarget(record, target)
+
+
+def _search_command(run: RunFolder) -> str | None:
+    """Return the command that repeats the search, given beside the run's folder; None without its settings."""
+    if not run.config_file.is_file():
+        return None
+    name = run.path.resolve().name
+    return shlex.join(["cars-hw", "search", "--config", f"{name}/{run.config_file.name}", "--out", f"{name}-again"])
 
 
 def _models(run: RunFolder) -> list[ModelFile]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 
+from cars_hw.config.command_line import command_line
 from cars_hw.config.data import DataSource
 from cars_hw.config.training import Recipe
 from cars_hw.errors import InputError
@@ -17,6 +18,7 @@ from cars_hw.evolution.strategies import OWN, STRATEGIES
 from cars_hw.pipeline.plan import SearchPlan, configuration, plan_of, recipe_of
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.search import cost_objectives, plan_data, run_search
+from cars_hw.pipeline.settings import BaselinesSettings, StrategyName, TrainingDevice
 from cars_hw.pipeline.train import choose, train_run
 from cars_hw.pipeline.workers import default_jobs, side_by_side
 from cars_hw.progress import Log, Progress, no_log, prefixed, silent
@@ -86,6 +88,7 @@ def compare_run(
         for step in range(seeds)
         for name, planned in plans.items()
     ]
+    asked_jobs = jobs
     jobs = jobs or default_jobs(device, len(tasks))
     if jobs == 1:
         for task in tasks:
@@ -94,6 +97,16 @@ def compare_run(
         side_by_side(_work, tasks, jobs, progress, log)
     comparison = _compared(plan, tasks, recipe)
     run.write_record(FILE, comparison)
+    settings = BaselinesSettings(
+        data.absolute(),
+        recipe,
+        cast("tuple[StrategyName, ...]", tuple(against)),
+        seeds,
+        top,
+        asked_jobs,
+        cast("TrainingDevice", device),
+    )
+    run.add_step("baselines", settings)
     return comparison
 
 
@@ -163,6 +176,11 @@ class _Task:
 
 
 def _work(task: _Task, progress: Progress, log: Log) -> None:
+    with command_line(None):
+        _search_and_train(task, progress, log)
+
+
+def _search_and_train(task: _Task, progress: Progress, log: Log) -> None:
     run, plan = RunFolder(task.run), task.plan
     if task.strategy == OWN and plan.seed == run.configuration["seed"] and not task.folder.path.exists():
         _copy(run, task.folder.path, plan)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from cars_hw.evolution.objectives import feasible
 from cars_hw.pipeline.plan import SearchPlan, plan_of, recipe_of
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.search import cost_objectives, plan_data, supernet_weights_of
+from cars_hw.pipeline.settings import RankSettings, TrainingDevice
 from cars_hw.pipeline.train import choose, train_run
 from cars_hw.progress import Log, Progress, no_log, silent
 from cars_hw.space.genotype import Genotype
@@ -99,6 +100,10 @@ def rank_run(
     ]
     ranking = Ranking(tuple(networks), recipe)
     run.write_record(FILE, ranking)
+    run.add_step(
+        "rank",
+        RankSettings(data.absolute(), recipe, sample, twice, seed, jobs, cast("TrainingDevice", device)),
+    )
     return ranking
 
 

@@ -345,7 +345,7 @@ def test_training_options_reach_the_recipe(searched: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "code", "parts"),
     [
-        (["--recipe", "sota"], 1, ["unknown recipe 'sota'", "cifar10-darts"]),
+        (["--recipe", "sota"], 2, ["'sota' is not one of", "cifar10-darts"]),
         (["--precision", "fp16"], 1, ["fp16 is for GPUs"]),
         (["--learning-rate", "1e30"], 1, ["the loss is", "epoch 1 of 1", "lower --learning-rate"]),
         (["--hold-out", "0.001"], 1, ["is not a single one"]),

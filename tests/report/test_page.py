@@ -4,31 +4,22 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import click
 import numpy as np
-import pytest
-from click.testing import CliRunner
 
-from cars_hw.cli.main import main
-from cars_hw.config.presets import PRESETS
-from cars_hw.latency import LatencyTable
 from cars_hw.pipeline.run_folder import RunFolder
-from cars_hw.report.commands import network_options, preset_options, profile, steps
 from cars_hw.report.data import gather
 from cars_hw.report.page import SECTIONS, page, write_report
 from cars_hw.report.sections import population
 from cars_hw.report.sections.answer import best_model, choices
 from cars_hw.space.genotype import Genotype
-from cars_hw.space.network_spec import NETWORKS, NetworkSpec
 
 MakeRun = Callable[..., RunFolder]
 
@@ -182,70 +173,6 @@ def test_struck_networks_and_what_int8_does_are_told(run: RunFolder) -> None:
     assert "net-03.int8 on fake: 2.00 times slower than in float, \N{MINUS SIGN}1.0 points of accuracy." in content
 
 
-def test_the_quickstart_is_repeated_by_its_own_commands(run: RunFolder) -> None:
-    commands = [command for step in steps(gather(run)) for command in step.commands]
-    assert commands == [
-        "cars-hw profile --device fake --network tiny --channels 4 --resolution 8x8 --classes 3 --calibration 8 "
-        "--out table-fake.json",
-        "cars-hw search --data fashion-mini --table run/tables/0.json --latency 0.5ms --preset quick "
-        "--out run-again",
-        "cars-hw train run-again --top 3",
-        "cars-hw export run-again --format onnx --precision int8",
-        "cars-hw verify run-again --device fake",
-        "cars-hw report run-again",
-    ]
-
-
-def test_every_command_is_one_that_the_command_line_takes(make_run: MakeRun) -> None:
-    run = make_run("two words", limit=None, data="cifar10")
-    for step in steps(gather(run)):
-        for command in step.commands:
-            words = shlex.split(command)
-            assert words.pop(0) == "cars-hw"
-            named = main.get_command(click.Context(main), words[0])
-            assert named is not None
-            assert named.make_context(words[0], words[1:]).command is named
-    assert CliRunner().invoke(main, ["report", str(run.path)]).output.strip() == str(run.report)
-
-
-def test_settings_lead_back_to_their_preset_and_its_options() -> None:
-    def kept(name: str) -> dict[str, Any]:
-        return json.loads(json.dumps(asdict(PRESETS[name])))
-
-    for name in PRESETS:
-        assert preset_options(kept(name)) == (["--preset", name], [])
-    changed = kept("quick")
-    changed["evolution"] |= {"population": 8, "protection": "both", "uniform_draws": 0.3}
-    changed["evolution"]["rates"] = {"mutation": 0.4, "crossover": 0.4, "random": 0.2, "node": 0.5}
-    changed["training"]["batch_size"] = 64
-    options, beyond = preset_options(changed)
-    assert options[:2] == ["--preset", "quick"]
-    assert " ".join(options[2:]) == (
-        "--population 8 --protect both --random-share 0.2 --uniform-share 0.3 --batch-size 64"
-    )
-    assert beyond == []
-    changed["training"]["momentum"] = 0.8
-    assert preset_options(changed)[1] == ["training.momentum = 0.8"]
-
-
-def test_what_no_option_says_is_said(table: LatencyTable, make_run: MakeRun) -> None:
-    step = profile(table)
-    assert any("sessions = 1" in note for note in step.notes)
-    other = replace(table, precision="int8", threads=2, plan={**table.plan, "seed": 7})
-    assert "--precision int8 --threads 2 --calibration 8 --seed 7" in profile(other).commands[0]
-    report_data = gather(make_run("elsewhere", data="photos"))
-    (search,) = (step for step in steps(report_data) if step.title == "Search")
-    assert any("--data-root" in note for note in search.notes)
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-def test_a_network_is_told_by_its_name_and_what_differs(name: str) -> None:
-    spec = NETWORKS[name]
-    assert network_options(spec) == ["--network", name]
-    wide: NetworkSpec = replace(spec, channels=98, resolution=(64, 96))
-    assert " ".join(network_options(wide)) == f"--network {name} --channels 98 --resolution 64x96"
-
-
 def test_a_network_that_was_trained_beside_the_front_is_there_too(make_run: MakeRun) -> None:
     run = make_run("beside")
     trained = run.trained()[0]
@@ -255,9 +182,6 @@ def test_a_network_that_was_trained_beside_the_front_is_there_too(make_run: Make
     report_data = gather(run)
     assert [candidate.name for candidate in report_data.candidates][-1] == "genotype-1"
     assert 'id="genotype-1"' in page(report_data)
-    commands = [command for step in steps(report_data) for command in step.commands]
-    assert "cars-hw train beside-again --top 3" in commands
-    assert shlex.join(["cars-hw", "train", "beside-again", "--genotype", beside.genotype.to_darts()]) in commands
 
 
 def test_the_page_can_be_made_from_a_copy_elsewhere(run: RunFolder, tmp_path: Path) -> None:

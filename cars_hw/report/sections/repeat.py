@@ -1,20 +1,46 @@
-"""The commands that repeat the run."""
+"""The commands and settings of the run's steps, and the command that repeats the search."""
 
 from __future__ import annotations
 
-from cars_hw.report.commands import steps
+import json
+
+from cars_hw.pipeline.run_folder import Step
 from cars_hw.report.data import ReportData
-from cars_hw.report.markup import Html, join, tag
+from cars_hw.report.markup import Html, join, tag, text
 
 
 def section(report_data: ReportData) -> Html:
-    """Return the commands, step by step, with what they cannot say."""
-    words = "In the folder that holds "
-    parts = [tag("p", words, tag("code", f"{report_data.name}/"), ", one after the other:")]
-    items = []
-    for step in steps(report_data):
-        commands = tag("pre", tag("code", "\n".join(step.commands)), class_="copied", tabindex="0")
-        items.append(
-            tag("li", tag("h3", step.title), commands, *(tag("p", note, class_="note") for note in step.notes))
-        )
-    return join([*parts, tag("ol", *items, class_="steps")])
+    """Return the steps as they were run, and how to repeat the search."""
+    parts = []
+    if report_data.steps:
+        parts += [
+            tag("p", "These steps made the run. The commands are those that were given:"),
+            tag("ol", *(_step(step) for step in report_data.steps), class_="steps"),
+        ]
+    else:
+        parts.append(tag("p", "The run keeps no record of its steps."))
+    if report_data.search_command is not None:
+        parts += [
+            tag(
+                "p",
+                text("To repeat the search with the settings and tables of this run, in the folder that holds "),
+                tag("code", f"{report_data.name}/"),
+                text(":"),
+            ),
+            _code(report_data.search_command),
+        ]
+    return join(parts)
+
+
+def _step(step: Step) -> Html:
+    title = tag("h3", f"{step.name.capitalize()}, {step.time}, cars-hw {step.version}")
+    if step.command is None:
+        note = "This step was run from Python with these settings:"
+        return tag("li", title, tag("p", note, class_="note"), _code(json.dumps(step.settings, indent=1)))
+    return tag(
+        "li", title, tag("p", text("In "), tag("code", step.folder), text(":"), class_="note"), _code(step.command)
+    )
+
+
+def _code(line: str) -> Html:
+    return tag("pre", tag("code", line), class_="copied", tabindex="0")

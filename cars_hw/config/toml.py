@@ -1,0 +1,106 @@
+"""Settings as TOML files: written whole, read with every key checked against the fields of a settings class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import GenericAlias
+from typing import Any
+
+from cars_hw.config.codec import structure, unstructure
+from cars_hw.config.files import write_text
+from cars_hw.config.setting import Field, fields_of
+from cars_hw.errors import InputError
+
+
+def write_settings(path: Path, settings: object, comment: str) -> None:
+    """Write ``settings`` to ``path`` below ``comment``, lines of text; a setting that is None is left out."""
+    import tomli_w
+
+    lines = "".join(f"# {line}\n" for line in comment.splitlines())
+    write_text(path, lines + tomli_w.dumps(without_none(unstructure(settings))))
+
+
+def read_settings(path: Path, cls: type, extra: Iterable[str] = ()) -> dict[str, Any]:
+    """Return the settings of ``cls`` that the TOML file ``path`` holds, nested, in JSON's own types.
+
+    ``extra`` are paths of texts that may stand there besides, such as ``preset``. A relative path of a file is
+    taken from the folder of ``path``.
+
+    Raises:
+        InputError: the file cannot be read or is not TOML, or a key is unknown, mistyped or out of its bounds; the
+            message names the file and the key.
+    """
+    import tomllib
+
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise InputError(f"{path} is not TOML: {error}") from error
+    try:
+        return _checked(content, cls, "", path.parent, frozenset(extra))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def merged(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``before`` with what ``after`` says otherwise, object by object."""
+    result = dict(before)
+    for name, value in after.items():
+        old = result.get(name)
+        result[name] = merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return result
+
+
+def without_none(value: Any) -> Any:  # noqa: ANN401 -- JSON's own types
+    """Return ``value`` without the entries that are None, which TOML cannot hold."""
+    if isinstance(value, Mapping):
+        return {name: without_none(one) for name, one in value.items() if one is not None}
+    return [without_none(one) for one in value] if isinstance(value, list) else value
+
+
+def _checked(
+    content: Mapping[str, Any], cls: type, prefix: str, folder: Path, extra: frozenset[str]
+) -> dict[str, Any]:
+    known, found = fields_of(cls), {}
+    for name, value in content.items():
+        path = f"{prefix}{name}"
+        if path in extra:
+            found[name] = _leaf(path, value, str)
+        elif name not in known:
+            others = [one.removeprefix(prefix) for one in extra if one.rpartition(".")[0] == prefix.rstrip(".")]
+            raise InputError(f"{path} is unknown; known here: {', '.join([*others, *known])}")
+        else:
+            found[name] = _value(path, value, known[name], folder, extra)
+    return found
+
+
+def _value(path: str, value: Any, field: Field, folder: Path, extra: frozenset[str]) -> Any:  # noqa: ANN401 -- TOML's
+    if field.nested and isinstance(value, Mapping):
+        return _checked(value, field.type, f"{path}.", folder, extra)
+    if field.many and field.tables:
+        entries = _leaf(path, value, tuple[Any, ...])
+        return [_entry(f"{path}[{index}]", one, field.type, folder) for index, one in enumerate(entries)]
+    checked = _leaf(path, value, GenericAlias(tuple, (field.type, ...)) if field.many else field.type)
+    problem = field.check(checked)
+    if problem is not None:
+        raise InputError(f"{path} {problem}")
+    if isinstance(checked, Path):
+        return str(folder / checked.expanduser())
+    return unstructure(checked)
+
+
+def _entry(path: str, value: Any, cls: type, folder: Path) -> dict[str, Any]:  # noqa: ANN401 -- TOML's own types
+    if not isinstance(value, Mapping):
+        raise InputError(f"{path} must be a table, not {value!r}")
+    return _checked(value, cls, f"{path}.", folder, frozenset())
+
+
+def _leaf(path: str, value: Any, kind: Any) -> Any:  # noqa: ANN401 -- any type
+    try:
+        return structure(value, kind)
+    except InputError as error:
+        text = str(error)
+        raise InputError(f"{path}{'' if text.startswith('[') else ' '}{text}") from error

@@ -1,0 +1,183 @@
+"""The settings of each step: what ``--config FILE`` holds, and what a run keeps of the steps that were run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from cars_hw.config.data import DataSource
+from cars_hw.config.measurement import MeasurePlan, Precision
+from cars_hw.config.search import EvolutionSettings
+from cars_hw.config.setting import Settings, setting
+from cars_hw.config.training import Recipe, SharedTraining
+from cars_hw.export.formats import FORMATS
+from cars_hw.space.genotype import OPERATIONS, Genotype
+from cars_hw.space.network_spec import NETWORKS, NetworkSpec
+
+TrainingDevice = Literal["auto", "cpu", "cuda"]
+CountedCost = Literal["parameters", "multiply-adds"]
+StrategyName = Literal[
+    "random", "none", "speed", "size", "both", "fresh", "mixed", "uniform", "paper", "standalone"
+]
+
+_ON = "Where to train: auto is the GPU if there is one."
+_JOBS = "Networks trained side by side, each in a process. [one a core; one on a GPU]"
+_THREADS = "Threads that a model runs on; a table is for one number of them."
+_RECIPE = "How networks are trained."
+_DATA = "Where the images come from."
+_NETWORK = "The network that is exported."
+
+
+@dataclass(frozen=True)
+class ProfileSettings(Settings):
+    """Settings of ``cars-hw profile``."""
+
+    devices: tuple[str, ...] = setting(
+        help="What to measure; see: cars-hw devices. Several are measured side by side, one table each; android:* "
+        "is every phone on the cable.",
+        option="--device",
+        metavar="DEVICE",
+    )
+    network: NetworkSpec = setting(NETWORKS["quick"], help=_NETWORK)
+    precision: Precision = setting(
+        "fp32", help="Of the models that are measured. A search with an int8 table is held to int8 latency."
+    )
+    threads: int = setting(1, help=_THREADS, minimum=1)
+    calibration: int = setting(
+        40,
+        help="Whole networks that the predictor is fitted on. More take longer; with few, the bound holds less "
+        "often.",
+        minimum=4,
+    )
+    seed: int = setting(0, help="Decides which networks these are, and the order of sessions.", minimum=0)
+
+
+@dataclass(frozen=True)
+class TargetSettings(Settings):
+    """A latency table and the limit on its device; without a limit the latency is only minimised."""
+
+    table: Path = setting(help="A latency table, as cars-hw profile writes it.")
+    limit_ms: float | None = setting(None, help="The largest latency.", unit="ms", above=0, kind="latency")
+
+
+@dataclass(frozen=True)
+class SearchSettings(Settings):
+    """Settings of ``cars-hw search``. With targets, the network is that of their tables."""
+
+    data: DataSource = setting(help=_DATA)
+    evolution: EvolutionSettings = setting(help="The evolution.")
+    training: SharedTraining = setting(help="The training of the shared weights.")
+    recipe: Recipe = setting(help="How cars-hw train trains the networks of the front.")
+    targets: tuple[TargetSettings, ...] = setting((), help="Latency tables and limits.")
+    costs: tuple[CountedCost, ...] = setting((), help="Minimise this too. Repeatable.", option="--cost")
+    precision: Precision | None = setting(
+        None, help="Of the models that are exported, and of the tables. [the tables']"
+    )
+    seed: int = setting(
+        0,
+        help="Decides the weights at the start, the order of images, what is drawn and what is proposed.",
+        minimum=0,
+    )
+    proxy: bool = setting(False, help="Search on other data than the exported network is for, as the paper does.")
+    measure: bool = setting(
+        True,
+        help="Measure the front on the devices that are available, and replace networks that exceed their budget.",
+        option="--measure/--no-measure",
+    )
+    device: TrainingDevice = setting("auto", help=_ON, option="--on")
+    network: NetworkSpec = setting(NETWORKS["quick"], help=_NETWORK)
+    operations: tuple[str, ...] = setting(OPERATIONS, help="Operations of the search space.", choices=OPERATIONS)
+    supernet_channels: int | None = setting(None, help="Channels of the SuperNet. [the network's]", minimum=1)
+    supernet_layers: int | None = setting(None, help="Cells of the SuperNet. [the network's]", minimum=3)
+    standalone_epochs: int = setting(
+        0, help="Epochs that every architecture is trained alone, without shared weights; 0: shared.", minimum=0
+    )
+
+
+@dataclass(frozen=True)
+class TrainSettings(Settings):
+    """Settings of ``cars-hw train``."""
+
+    data: DataSource = setting(help=_DATA)
+    recipe: Recipe = setting(help=_RECIPE)
+    top: int = setting(5, help="How many networks, spread over the front with both its ends.", minimum=1)
+    genotype: Genotype | None = setting(
+        None, help="Train this one instead: a name of the zoo, a JSON file, or DARTS text.", kind="genotype"
+    )
+    seed: int = setting(
+        0,
+        help="Decides the order and variation of images, drop-path, and the weights that are not inherited.",
+        minimum=0,
+    )
+    inherit: bool = setting(
+        False,
+        help="Start from the SuperNet's weights where it has the network's very shapes, and not from fresh ones.",
+        option="--from-shared",
+    )
+    jobs: int | None = setting(None, help=_JOBS, minimum=1)
+    device: TrainingDevice = setting("auto", help=_ON, option="--on")
+
+
+@dataclass(frozen=True)
+class ExportSettings(Settings):
+    """Settings of ``cars-hw export``. ``network`` is for a genotype that is exported without a run."""
+
+    data: DataSource | None = setting(None, help=_DATA)
+    formats: tuple[str, ...] = setting(tuple(FORMATS), help="Formats of the models.", choices=tuple(FORMATS))
+    precision: Precision | None = setting(
+        None,
+        help="int8: quantise every model as well, calibrated on training images. [what the run was searched with]",
+    )
+    dynamic_batch: bool = setting(False, help="Let the ONNX model take any number of images at once.")
+    network: NetworkSpec = setting(NETWORKS["quick"], help=_NETWORK)
+
+
+@dataclass(frozen=True)
+class VerifySettings(Settings):
+    """Settings of ``cars-hw verify``."""
+
+    device: str = setting(help="What to measure on; see: cars-hw devices.", metavar="DEVICE")
+    threads: int = setting(1, help=_THREADS, minimum=1)
+    measurement: MeasurePlan = setting(MeasurePlan(sessions=7), help="How often a model is measured.")
+
+
+@dataclass(frozen=True)
+class RankSettings(Settings):
+    """Settings of ``cars-hw rank``."""
+
+    data: DataSource = setting(help=_DATA)
+    recipe: Recipe = setting(help=_RECIPE)
+    sample: int = setting(
+        20,
+        help="How many architectures, at least 4: half spread over the front, half at random within the budgets. "
+        "0 skips this check; the report says so.",
+        minimum=0,
+    )
+    twice: bool = setting(
+        False,
+        help="Train each a second time, with the seed that follows. The agreement of the two trainings is the most "
+        "that the SuperNet's order can reach.",
+    )
+    seed: int = setting(0, help="Decides which random architectures these are, and their training.", minimum=0)
+    jobs: int | None = setting(None, help=_JOBS, minimum=1)
+    device: TrainingDevice = setting("auto", help=_ON, option="--on")
+
+
+@dataclass(frozen=True)
+class BaselinesSettings(Settings):
+    """Settings of ``cars-hw baselines``."""
+
+    data: DataSource = setting(help=_DATA)
+    recipe: Recipe = setting(help=_RECIPE)
+    against: tuple[StrategyName, ...] = setting(
+        ("random", "none"),
+        help="random: random search in the same SuperNet; none: plain NSGA-III; speed, size, both: other "
+        "protections; fresh: half of the offspring fresh; mixed, uniform: half of the training, or all of it, on "
+        "uniform draws; paper: the paper's protection and offspring; standalone: evolution without weight sharing, "
+        "where the budget suffices. Repeatable.",
+    )
+    seeds: int = setting(3, help="Searches by each, from the run's seed on.", minimum=1)
+    top: int = setting(3, help="Networks, spread over each front, that are trained alone.", minimum=1)
+    jobs: int | None = setting(None, help="Searches side by side. [one a core, on a GPU one]", minimum=1)
+    device: TrainingDevice = setting("auto", help=_ON, option="--on")
