@@ -137,7 +137,7 @@ def _option(wanted: Options, path: str, one: Field) -> Callable[[Command], Comma
         text += f" [{label}]"
     elif default is MISSING and wanted.run is None:
         text += " [required, here or in --config]"
-    elif default not in (None, MISSING, False):
+    elif not any(default is one for one in (None, MISSING, False, ())):
         extra = {"default": list(default) if one.many else default, "show_default": True}
     if one.type is bool and "/" not in name:
         extra["is_flag"] = True

@@ -77,7 +77,10 @@ def export_run(
                 estimate = _estimate(targets, one.name, "int8", network.genotype)
                 exported.append(_int8(exported[-1], bundle, estimate))
     progress("exporting", total, total)
-    run.add_step("export", ExportSettings(data.absolute(), wanted, precision, dynamic_batch, run.network))
+    run.add_step(
+        "export",
+        ExportSettings(data.absolute(), tuple(one.name for one in wanted), precision, dynamic_batch, run.network),
+    )
     return exported
 
 

@@ -211,7 +211,7 @@ def test_costs_are_those_of_the_paper() -> None:
         (["verify", "nowhere", "--device", "ort"], 1, ["is no run folder"]),
         (["report", "nowhere"], 1, ["is no run folder"]),
         (["export", "CARS_Z"], 2, ["unknown genotype 'CARS_Z'"]),
-        (["export", "CARS_A", "--format", "caffe"], 1, ["unknown format 'caffe'"]),
+        (["export", "CARS_A", "--format", "caffe"], 1, ["formats must be one of onnx, tflite, not 'caffe'"]),
         (["search", "--data", "fashion-mini", "--out", "r"], 1, ["a search needs a cost"]),
     ],
 )
