@@ -1,4 +1,4 @@
-"""What a device is to the rest of cars-hw: it takes model files and gives milliseconds."""
+"""The interface of a device: model files in, milliseconds out."""
 
 from __future__ import annotations
 
@@ -18,32 +18,33 @@ SessionCounter = Callable[[int], None]
 
 
 class Sample(NamedTuple):
-    """One session's figure, and what it was taken under; None is what the device does not tell.
+    """The latency of one session and its conditions; None is a condition that the device does not report.
 
     Attributes:
-        ms: milliseconds.
-        time: when it ended, ISO 8601.
-        load: the load average over a minute.
-        clock_mhz: the processor's clock.
-        others: processor time that was not the session's own, as a number of cores kept busy.
-        reference_ms: what the reference took around it, in milliseconds; None where there was none.
+        ms: the latency in milliseconds.
+        time: the end of the session, ISO 8601.
+        load: the load average over one minute.
+        clock_mhz: the clock of the processor in MHz.
+        other_load: the number of cores that other processes kept busy.
+        reference_ms: the latency of the reference at that time, in milliseconds; None without a reference.
     """
 
     ms: float
     time: str | None = None
     load: float | None = None
     clock_mhz: float | None = None
-    others: float | None = None
+    other_load: float | None = None
     reference_ms: float | None = None
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One model's latency in milliseconds.
+    """The latency of one model.
 
-    ``samples`` are all that were taken, one a session and in their order. ``ms`` is the median of the good ones,
-    see :func:`cars_hw.measurement.statistics.summarize`, and ``spread`` their median distance from it, as a
-    fraction of it: half of these sessions were that close.
+    Attributes:
+        ms: the latency in milliseconds: a median, see :func:`cars_hw.measurement.statistics.summarize`.
+        samples: all samples, one per session, in their order.
+        spread: the median distance of the samples from ``ms``, a fraction of it.
     """
 
     ms: float
@@ -52,7 +53,7 @@ class Measurement:
 
     @property
     def sessions(self) -> int:
-        """How many sessions there were."""
+        """The number of sessions."""
         return len(self.samples)
 
 
@@ -66,18 +67,18 @@ class DeviceStatus(NamedTuple):
 
 
 class Device(Protocol):
-    """Something that runs model files. It knows no genotypes."""
+    """Runs model files. It knows no genotypes."""
 
     @property
     def name(self) -> str:
-        """What stands in the table, such as ``ort``."""
+        """The name in tables and on the command line, such as ``ort``."""
 
     @property
     def model_format(self) -> ModelFormat:
-        """The files that it runs."""
+        """The format of the files that it runs."""
 
     def conditions(self) -> dict[str, Any]:
-        """Return, ready for JSON, what the device measures under at this moment.
+        """Return the present conditions as JSON values.
 
         At least ``processor``, ``cores``, ``platform``, ``runtime``, ``threads`` (a whole number), ``pinned``,
         ``load`` and ``time`` (ISO 8601); ``clock_mhz`` and ``governor`` where they can be read.
@@ -88,7 +89,7 @@ class Device(Protocol):
     ) -> list[Sample]:
         """Run one session of each of ``models`` in this order, and return a sample of each.
 
-        A model can come more than once. Batch 1, inputs drawn at random from ``seed``; ``plan`` says how often a
+        A model can come more than once. The batch is 1, and ``seed`` draws the inputs. ``plan`` says how often a
         session runs its model. ``on_session`` is called after every session.
 
         Raises:
@@ -96,4 +97,4 @@ class Device(Protocol):
         """
 
     def release(self) -> None:
-        """Give back what was taken: called when a measurement has ended, whatever way. It can be run again."""
+        """Release resources at the end of a measurement, also after an error. :meth:`run` can follow."""

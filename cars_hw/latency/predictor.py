@@ -13,7 +13,7 @@ from cars_hw.latency.fit import FloatArray, Observations, conformal_margin, fit_
 from cars_hw.latency.keys import PlacedKey, genotype_keys, key_counts, spec_keys
 from cars_hw.latency.sums import OperationSums
 from cars_hw.latency.table import CalibrationNetwork, Coefficients, LatencyTable
-from cars_hw.measurement.schedule import DISTURBED
+from cars_hw.measurement.schedule import INTERFERENCE
 from cars_hw.space.genotype import Genotype
 
 DEFAULT_LEVEL: Final = 0.95
@@ -98,7 +98,7 @@ class Predictor:
         self._sums = OperationSums(table.spec, self._costs)
         # Somebody else on the processor is waited for when it is measured, and no state that can be promised for.
         moments = table.reference.drifts if table.reference is not None else ()
-        drifts = tuple(drift for drift in moments if abs(drift) <= DISTURBED)
+        drifts = tuple(drift for drift in moments if abs(drift) <= INTERFERENCE)
         self.margin, self.level = conformal_margin(table.predictor.residuals, level, drifts)
 
     def predict(self, genotype: Genotype) -> Prediction:

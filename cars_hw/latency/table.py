@@ -134,13 +134,13 @@ class LatencyTable:
         return (ranked[-1 - tenth] - ranked[tenth]) / 2
 
     @property
-    def others(self) -> float | None:
+    def other_load(self) -> float | None:
         """How many cores other processes kept busy while networks were measured; None where nobody told."""
         told = [
-            sample.others
+            sample.other_load
             for network in self.calibration
             for sample in network.measured.samples
-            if sample.others is not None
+            if sample.other_load is not None
         ]
         return fmean(told) if told else None
 
@@ -153,10 +153,10 @@ class LatencyTable:
             reasons.append(
                 f"its speed wandered by {self.speed_variation:.1%} either way, more than {MAX_SPEED_VARIATION:.0%}"
             )
-        if self.others is not None and self.others > MAX_OTHER_LOAD:
+        if self.other_load is not None and self.other_load > MAX_OTHER_LOAD:
             reasons.append(
-                f"other processes kept {self.others:.1f} of its {self.conditions.get('cores')} cores busy, more "
-                f"than {MAX_OTHER_LOAD}"
+                f"other processes kept {self.other_load:.1f} of its {self.conditions.get('cores')} cores busy, "
+                f"more than {MAX_OTHER_LOAD}"
             )
         return reasons
 
@@ -214,11 +214,13 @@ class LatencyTable:
 class _Columns:
     """The samples of a measurement in the file: a list for each figure; figures the device lacks are left out."""
 
+    PLAIN_NAMES: ClassVar = {"other_load": "others"}
+
     ms: tuple[float, ...]
     time: tuple[str | None, ...] = ()
     load: tuple[float | None, ...] = ()
     clock_mhz: tuple[float | None, ...] = ()
-    others: tuple[float | None, ...] = ()
+    other_load: tuple[float | None, ...] = ()
     reference_ms: tuple[float | None, ...] = ()
 
 
@@ -237,7 +239,11 @@ class _Calibrated(_Measured):
 
 def _measured_plain(measured: Measurement) -> dict[str, Any]:
     columns = dict(zip(Sample._fields, zip(*measured.samples, strict=True), strict=True))
-    told = {name: list(column) for name, column in columns.items() if any(value is not None for value in column)}
+    told = {
+        _Columns.PLAIN_NAMES.get(name, name): list(column)
+        for name, column in columns.items()
+        if any(value is not None for value in column)
+    }
     return {"ms": measured.ms, "spread": measured.spread, "samples": told}
 
 

@@ -1,4 +1,4 @@
-"""What an interrupted profile leaves behind, so that it can go on: ``OUT.partial``."""
+"""The samples of an unfinished profile on disk, ``OUT.partial``, from which it resumes."""
 
 from __future__ import annotations
 
@@ -15,19 +15,18 @@ PARTIAL: Final = ChecksummedFormat("cars-hw partial profile", 2, "profile-again"
 
 
 def partial_path(out: Path) -> Path:
-    """Return where the samples are kept until the table ``out`` is finished."""
+    """Return the path of the samples while the table ``out`` is unfinished."""
     return out.with_name(f"{out.name}.partial")
 
 
 class Journal:
-    """The samples so far, per stage and model, on disk after every block.
+    """The samples so far by stage and model, written to disk after every block.
 
-    ``identity`` is all that must be the same for the samples to belong together. With ``out`` None nothing is
-    kept on disk.
+    ``identity`` has the settings that must agree when a profile resumes. Without ``out`` nothing is written.
 
     Raises:
-        TableError: samples of an earlier profile are there and ``resume`` was not asked for, or they are of
-            another profile, or damaged.
+        TableError: there are samples of an earlier profile and ``resume`` is false, or they have another identity,
+            or the file is damaged.
     """
 
     def __init__(
@@ -43,13 +42,13 @@ class Journal:
             self._load(self._path)
 
     def series(self, stage: str, names: Sequence[str]) -> Series:
-        """Return the samples that the models ``names`` of ``stage`` have, in that order."""
+        """Return the samples of the models ``names`` of ``stage``, in that order."""
         kept = self._stages.get(stage, {"models": {}, "reference": [], "rounds": []})
         models = [[Sample(*sample) for sample in kept["models"].get(name, [])] for name in names]
         return Series(models, [Sample(*sample) for sample in kept["reference"]], list(kept["rounds"]))
 
     def keep(self, stage: str, names: Sequence[str], series: Series) -> None:
-        """Put ``series`` of the models ``names`` in the place of what was kept for ``stage``."""
+        """Replace the samples of ``stage`` by ``series``, of the models ``names``, and write the file."""
         self._stages[stage] = {
             "models": dict(zip(names, series.models, strict=True)),
             "reference": series.reference,
@@ -60,7 +59,7 @@ class Journal:
             PARTIAL.write(self._path, content)
 
     def remove(self) -> None:
-        """Delete the file, now that the samples are in a table or of no use."""
+        """Delete the file."""
         if self._path is not None:
             self._path.unlink(missing_ok=True)
 
@@ -70,7 +69,7 @@ class Journal:
         differing = [name for name, value in self._identity.items() if kept.get(name) != value]
         if differing:
             raise TableError(
-                f"{path} is of another profile (different: {', '.join(differing)}); "
+                f"{path} is of a profile with other settings ({', '.join(differing)}); "
                 "resume with the settings of that profile, or delete the file to start over"
             )
         self.conditions, self._stages = content["conditions"], content["stages"]

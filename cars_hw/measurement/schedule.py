@@ -1,7 +1,7 @@
-"""Rounds of sessions, and the one figure that they come to.
+"""The schedule of a measurement: rounds of sessions in random order, with a reference that shows drift.
 
-Every device is measured through :func:`measure`: a backend brings the session, and gets the random order, the
-reference that shows drift, the repetition of what was off, and the statistics.
+Every device is measured by :func:`measure`. A device runs sessions; the order, the reference, the repetition of
+outliers and the statistics are the same for all devices.
 """
 
 from __future__ import annotations
@@ -17,25 +17,28 @@ import numpy as np
 
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices.protocol import Device, Measurement, Sample
-from cars_hw.measurement.statistics import summarize, wants_more
+from cars_hw.measurement.statistics import needs_session, summarize
 from cars_hw.progress import Progress, silent
 
-DISTURBED: Final = 0.1
-"""A reference that is so far off, a fraction, tells of somebody else on the processor, not of a change of speed."""
+INTERFERENCE: Final = 0.1
+"""A reference that is slower by more than this fraction means that another process uses the CPU. Less is drift."""
 
-FEW: Final = 6
-"""With fewer sessions of its own, a measurement does not know what is usual."""
+MIN_REFERENCE_SAMPLES: Final = 6
+"""The usual latency of the reference is a median of at least so many samples, if no earlier one is known."""
 
-PROBES: Final = 20
-PAUSE_S = 3.0
-"""So often, and so many seconds each time, a measurement waits in all for a disturbed machine."""
+MAX_PROBES: Final = 20
+PROBE_PAUSE_S = 3.0
+"""How often a measurement waits at most for the end of interference, and for how many seconds each time."""
 
 
 @dataclass
 class Series:
-    """All samples so far: per model, of the reference, and how many of the latter each round began with.
+    """All samples of a measurement so far; with them an interrupted measurement can resume.
 
-    It is all that a measurement needs to go on where it was interrupted.
+    Attributes:
+        models: the samples of each model.
+        reference: the samples of the reference.
+        rounds: for each round, how many samples of the reference there were when it began.
     """
 
     models: list[list[Sample]]
@@ -44,7 +47,7 @@ class Series:
 
 
 class Measured(NamedTuple):
-    """One measurement a model, and that of the reference, None where there was none."""
+    """One measurement per model, and that of the reference; None without a reference."""
 
     models: list[Measurement]
     reference: Measurement | None
@@ -61,23 +64,23 @@ def measure(
     series: Series | None = None,
     on_block: Callable[[Series], None] | None = None,
 ) -> Measured:
-    """Measure ``models`` on ``device`` in rounds of sessions until each has what ``plan`` asks for.
+    """Measure ``models`` on ``device`` in rounds of sessions, as often as ``plan`` says.
 
-    A sample that is off is not thrown away: it stays in the record, and further sessions outvote it. While the
-    reference is far off, the measurement waits, up to a minute in all.
+    An outlier stays in the record, and the model gets a further session. While the reference is much slower than
+    usual, the measurement waits, up to a minute in all.
 
     Args:
-        device: what runs them.
+        device: the device that runs the models.
         models: files of the device's format.
-        plan: how often, and what counts as off.
-        reference: a model that has a session before and after every block of the others: what it takes tells
-            a machine that has changed from a model that is slow.
-        usual_ms: what the reference usually takes, such as when a table was made; the median of this
-            measurement, if None, or if that shows that the machine has become another one.
-        progress: counts the sessions that ``plan`` has for the models; further sessions and those of the reference
-            do not count.
-        series: what an interrupted measurement has; extended in place. Rounds and blocks are seeded by their
-            numbers, so that what follows is what would have followed.
+        plan: the number of sessions, and the tolerances that define an outlier.
+        reference: a model that has a session before and after every block. It tells a change of the machine from a
+            slow model.
+        usual_ms: the usual latency of the reference in milliseconds, such as that in a latency table. The median of
+            this measurement takes its place if it is None, or if the speed of the machine has changed.
+        progress: counts the sessions that ``plan`` has for the models, without further sessions and those of the
+            reference.
+        series: the samples of an interrupted measurement; new ones are appended. The numbers of round and block
+            are the seeds, so that the remaining sessions are those of an uninterrupted measurement.
         on_block: called with all samples after every block of sessions.
 
     Raises:
@@ -94,10 +97,10 @@ def measure(
         new = sum(len(series.models[index]) < plan.sessions for index in block[:within])
         progress("measuring", min(before + new, total), total)
 
-    patience = _Patience(device, plan, reference)
+    interference_wait = _InterferenceWait(device, plan, reference)
     try:
         for block, seed in _blocks(plan, series, usual_ms):
-            patience.wait(series.reference, usual_ms)
+            interference_wait.wait(series.reference, usual_ms)
             around = [] if reference is None else [reference]
             lead = len(around)
             taken = device.run(
@@ -108,7 +111,7 @@ def measure(
             )
             if reference is not None:
                 series.reference += [taken[0], taken[-1]]
-                taken = _between(taken)
+                taken = _with_reference(taken)
             for index, sample in zip(block, taken, strict=True):
                 series.models[index].append(sample)
             if on_block is not None:
@@ -123,10 +126,9 @@ def measure(
 
 
 def _blocks(plan: MeasurePlan, series: Series, usual_ms: float | None) -> Iterator[tuple[list[int], int]]:
-    """Yield the models of every block that is still to be run, and the block's seed.
+    """Yield the models of every remaining block, and the seed of the block.
 
-    What is due in a round is settled when it begins, by what is known then, so that an interruption changes
-    nothing.
+    The models of a round follow from the samples at its beginning, so that an interruption changes nothing.
     """
     for number in range(plan.sessions + plan.max_extra_sessions):
         if len(series.rounds) == number:
@@ -134,12 +136,12 @@ def _blocks(plan: MeasurePlan, series: Series, usual_ms: float | None) -> Iterat
         usual = _usual(series.reference[: series.rounds[number]], plan, usual_ms)
         rng = np.random.default_rng((plan.seed, number))
         order = [int(index) for index in rng.permutation(len(series.models))]
-        # Whoever wants more has been in every round so far, so its samples number the rounds.
+        # A model that needs a session was in every round so far: it has as many samples as there were rounds.
         due = [
             index
             for index in order
             if len(series.models[index]) > number
-            or (len(series.models[index]) == number and wants_more(series.models[index], plan, usual))
+            or (len(series.models[index]) == number and needs_session(series.models[index], plan, usual))
         ]
         seeds = rng.integers(2**31, size=len(due))
         for start in range(0, len(due), plan.block):
@@ -148,25 +150,24 @@ def _blocks(plan: MeasurePlan, series: Series, usual_ms: float | None) -> Iterat
                 yield block, int(seeds[start])
 
 
-class _Patience:
-    """Waits while the machine is disturbed, for :data:`PROBES` pauses in all."""
+class _InterferenceWait:
+    """Waits while another process uses the CPU, for :data:`MAX_PROBES` pauses in all."""
 
     def __init__(self, device: Device, plan: MeasurePlan, reference: Path | None) -> None:
         self._device = device
         self._plan = plan
         self._reference = reference
-        self._left = PROBES
+        self._left = MAX_PROBES
 
     def wait(self, taken: Sequence[Sample], usual_ms: float | None) -> None:
-        """Return as soon as the reference is near what it usually takes, or when there is no patience left."""
-        # A median of few is no measure of what is usual.
-        usual = usual_ms or (_usual(taken, self._plan, None) if len(taken) >= FEW else None)
+        """Return as soon as the reference has about its usual latency, or after the last pause."""
+        usual = usual_ms or (_usual(taken, self._plan, None) if len(taken) >= MIN_REFERENCE_SAMPLES else None)
         if self._reference is None or usual is None:
             return
         last = taken[-1].ms if taken else self._probe(self._reference)
-        while self._left and last / usual - 1 > DISTURBED:
+        while self._left and last / usual - 1 > INTERFERENCE:
             self._left -= 1
-            time.sleep(PAUSE_S)
+            time.sleep(PROBE_PAUSE_S)
             last = self._probe(self._reference)
 
     def _probe(self, reference: Path) -> float:
@@ -175,21 +176,21 @@ class _Patience:
 
 
 def _usual(reference: Sequence[Sample], plan: MeasurePlan, usual_ms: float | None) -> float | None:
-    """Return what the reference has to be near to: ``usual_ms``, or its own median.
+    """Return the usual latency of the reference, in milliseconds: ``usual_ms``, or the median of this measurement.
 
-    A machine that is a little off as a whole has become another one, and waiting does not bring it back. One that
-    is far off is disturbed, and what disturbs it goes away.
+    A small difference between the two means that the speed of the machine has changed for good: the median counts.
+    A large difference is interference by another process, which ends: ``usual_ms`` counts.
     """
     if not reference:
         return usual_ms
     own = median(sample.ms for sample in reference)
     if usual_ms is None:
         return own
-    return own if plan.drift_tolerance < abs(own / usual_ms - 1) <= DISTURBED else usual_ms
+    return own if plan.drift_tolerance < abs(own / usual_ms - 1) <= INTERFERENCE else usual_ms
 
 
-def _between(taken: Sequence[Sample]) -> list[Sample]:
-    """Return ``taken`` without its first and last, each with what the reference took at its place in the block."""
+def _with_reference(taken: Sequence[Sample]) -> list[Sample]:
+    """Return ``taken`` without the reference at its ends; each sample gets the interpolated reference latency."""
     first, last = taken[0].ms, taken[-1].ms
     steps = len(taken) - 1
     return [

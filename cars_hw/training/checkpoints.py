@@ -1,9 +1,9 @@
-"""Where a training stands, on disk: a file that is whole or not there, and read without running what it holds."""
+"""Checkpoints of a training. A file is written in one step, and read without executing code."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 
 from cars_hw.config.files import replacing
 from cars_hw.errors import RunError
+from cars_hw.progress import Log
 
 SCHEMA = 1
 
@@ -19,13 +20,11 @@ SCHEMA = 1
 class TrainingCheckpoint:
     """The checkpoint of one training at ``path``.
 
-    ``about`` says of which: all that decides the weights it ends with, in plain values. ``log`` hears, in a line
-    for people, whether a training goes on or begins anew.
+    ``about`` identifies the training: all settings that decide its final weights, in plain values. ``log`` gets a
+    message that the training resumes, or that it starts again.
     """
 
-    def __init__(
-        self, path: Path, about: Mapping[str, str | float | bool | None], log: Callable[[str], None]
-    ) -> None:
+    def __init__(self, path: Path, about: Mapping[str, str | float | bool | None], log: Log) -> None:
         self.path = path
         self.about = dict(about)
         self._log = log
@@ -36,7 +35,7 @@ class TrainingCheckpoint:
             torch.save({"schema": SCHEMA, "about": self.about, "state": state}, temporary)
 
     def load(self) -> dict[str, Any] | None:
-        """Return the state, its tensors on the CPU; None where there is none, or only that of another training.
+        """Return the state, its tensors on the CPU; None without a checkpoint, or if it is of another training.
 
         Raises:
             RunError: the file cannot be read, or is of another schema.
@@ -56,10 +55,10 @@ class TrainingCheckpoint:
             if about.get(name) != self.about.get(name):
                 self._log(
                     f"{self.path} is of a training with {name} = {about.get(name)}, not {self.about.get(name)}: "
-                    "begins anew"
+                    "training starts from the beginning"
                 )
                 return None
-        self._log(f"goes on after epoch {epoch}")
+        self._log(f"resumes after epoch {epoch}")
         kept: dict[str, Any] = state
         return kept
 

@@ -195,8 +195,8 @@ class TestOrtDevice(DeviceContract):
         assert datetime.fromisoformat(sample.time).tzinfo is not None
         if sys.platform == "linux":
             assert sample.load is not None
-            assert sample.others is not None
-            assert sample.others >= 0
+            assert sample.other_load is not None
+            assert sample.other_load >= 0
 
     def test_several_inputs_and_threads_run(self, tmp_path: Path) -> None:
         shape = Shape(1, 2, 2)

@@ -39,6 +39,17 @@ def test_what_is_written_is_read(written: tuple[LatencyTable, Path]) -> None:
     assert LatencyTable.read(path) == unfinished
 
 
+def test_the_other_load_is_the_column_others_of_the_file(written: tuple[LatencyTable, Path]) -> None:
+    table, path = written
+    overhead = json.loads(path.read_text())["overhead"]
+    count = len(overhead["samples"]["ms"])
+    rewrite(path, overhead={**overhead, "samples": {**overhead["samples"], "others": [0.25] * count}})
+    assert [one.other_load for one in LatencyTable.read(path).overhead.samples] == [0.25] * count
+    assert LatencyTable.read(path).overhead.ms == table.overhead.ms
+    LatencyTable.read(path).write(path)
+    assert json.loads(path.read_text())["overhead"]["samples"]["others"] == [0.25] * count
+
+
 def test_an_entry_is_a_line(written: tuple[LatencyTable, Path]) -> None:
     lines = [line for line in written[1].read_text().splitlines() if "sep_conv_3x3/c4/9x8/s1" in line]
     assert len(lines) == 1

@@ -59,7 +59,7 @@ def test_a_noisy_machine_is_said_to_be_one_with_the_figure(make_table: MakeTable
             replace(
                 network,
                 measured=Measurement(
-                    network.measured.ms, (Sample(network.measured.ms, others=others),) * 3, spread
+                    network.measured.ms, (Sample(network.measured.ms, other_load=others),) * 3, spread
                 ),
             )
             for network in quiet.calibration

@@ -10,7 +10,7 @@ from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices import ModelFormat, Sample
 from cars_hw.devices.protocol import SessionCounter
 from cars_hw.errors import InputError
-from cars_hw.measurement.schedule import PROBES, Measured, Series, measure
+from cars_hw.measurement.schedule import MAX_PROBES, Measured, Series, measure
 from cars_hw.measurement.statistics import has_drifted
 
 PLAN = MeasurePlan(sessions=5, max_extra_sessions=3, tolerance=0.05)
@@ -156,7 +156,7 @@ def test_a_disturbed_machine_is_waited_for_but_not_for_ever(lasts: int) -> None:
         assert [measurement.sessions for measurement in measured.models] == [5, 5]
         assert [measurement.ms for measurement in measured.models] == [1.0, 1.0]
     else:
-        assert len(probes) == 1 + PROBES
+        assert len(probes) == 1 + MAX_PROBES
         # In the end it is measured as it is, and as often as allowed.
         assert [measurement.sessions for measurement in measured.models] == [8, 8]
         assert [measurement.ms for measurement in measured.models] == [1.3, 1.3]

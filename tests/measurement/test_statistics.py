@@ -5,7 +5,7 @@ import pytest
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices import Sample
 from cars_hw.devices.host.session_worker import low_quantile
-from cars_hw.measurement.statistics import has_drifted, off_sessions, summarize, wants_more
+from cars_hw.measurement.statistics import has_drifted, needs_session, outliers, summarize
 
 PLAN = MeasurePlan(sessions=5, max_extra_sessions=3, tolerance=0.05)
 
@@ -44,7 +44,7 @@ def test_figure_and_spread_by_hand() -> None:
     ],
 )
 def test_a_session_is_off_against_the_median_of_the_others(times: list[float], off: list[int]) -> None:
-    assert off_sessions(times, 0.05) == off
+    assert outliers(times, 0.05) == off
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_a_session_is_off_against_the_median_of_the_others(times: list[float], o
     ],
 )
 def test_when_a_model_is_measured_again(times: list[float], more: bool) -> None:
-    assert wants_more(samples(*times), PLAN) is more
+    assert needs_session(samples(*times), PLAN) is more
 
 
 def test_drift_by_hand() -> None:
@@ -75,5 +75,5 @@ def test_drift_by_hand() -> None:
     assert summarize(taken[1:], plan, 10.0).ms == 1.5
     # Two that are steady are not three; three that agree would be, if the machine had not drifted.
     agreeing = [sample._replace(ms=1.0) for sample in taken]
-    assert wants_more(agreeing, plan, 10.0)
-    assert not wants_more(agreeing, plan, None)
+    assert needs_session(agreeing, plan, 10.0)
+    assert not needs_session(agreeing, plan, None)

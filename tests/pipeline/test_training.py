@@ -119,7 +119,7 @@ def test_killed_at_any_moment_a_training_ends_with_the_same_weights(
         process.communicate()
         assert not broken.trained()
     said = finish(start(broken))
-    assert "net-1: goes on after epoch " in said
+    assert "net-1: resumes after epoch " in said
     assert_same(outcome(broken), outcome(whole))
     assert not checkpoint.exists()
     assert not list(broken.path.rglob(".*.*"))
@@ -150,7 +150,7 @@ def test_when_one_of_two_is_killed_both_go_on_to_the_same_weights(tmp_path: Path
     process = start(broken, (*LAUNCHER, "--max-restarts", "1"))
     wait_for(broken.training_checkpoint("net-1"), process)
     os.kill(workers(process.pid)[-1], signal.SIGKILL)
-    assert "net-1: goes on after epoch " in finish(process)
+    assert "net-1: resumes after epoch " in finish(process)
     assert_same(outcome(broken), outcome(whole))
 
 
@@ -207,7 +207,7 @@ def test_an_unfinished_training_of_other_settings_begins_anew_and_says_so(tmp_pa
     recipe = replace(RECIPE, epochs=1)
     train_run(run, data=data, jobs=1, recipe=recipe, log=said.append)
     assert len(said) == 1
-    assert said[0].endswith("is of a training with recipe.epochs = 7, not 1: begins anew")
+    assert said[0].endswith("is of a training with recipe.epochs = 7, not 1: training starts from the beginning")
     other = begin(tmp_path / "other", images, recipe=recipe)
     train_run(other, data=data, jobs=1)
     assert_same(outcome(run), outcome(other))
@@ -241,6 +241,6 @@ def test_workers_tell_what_they_do_and_go_on_too(tmp_path: Path, images: Path) -
         log=said.append,
     )
     # 128 images are trained on: 4 steps an epoch.
-    assert said == ["net-1: goes on after epoch 2"]
+    assert said == ["net-1: resumes after epoch 2"]
     assert {name: steps[-1] for name, steps in progress.items()} == {"net-1": 12, "net-2": 12}
     assert all(steps == sorted(steps) for steps in progress.values())

@@ -174,7 +174,7 @@ def test_a_killed_training_goes_on_to_the_same_curve(
     said: list[str] = []
     again = learning_curve("one", genotype, training, tmp_path / "killed", log=said.append)
     assert again == whole
-    assert said == ["one: goes on after epoch 1"]
+    assert said == ["one: resumes after epoch 1"]
     assert not (tmp_path / "killed" / "one.pt").exists()
     # The last accuracy is what training to the end says, from the same beginning.
     import torch

@@ -126,7 +126,7 @@ def test_killed_in_the_middle_of_any_epoch_a_training_ends_with_the_same_weights
     result = train_network(broken, DATA, EVERYTHING, seed=3, checkpoint=checkpoint)
     assert same(broken.state_dict(), whole.state_dict())
     assert replace(result, last=None) == replace(expected, last=None)
-    assert said == [f"goes on after epoch {epoch}" for epoch in (1, 2)]
+    assert said == [f"resumes after epoch {epoch}" for epoch in (1, 2)]
     # Killed after the last epoch, it only judges.
     again = fresh(EVERYTHING)
     train_network(again, DATA, EVERYTHING, seed=3, checkpoint=checkpoint, progress=lambda *_: pytest.fail("trains"))
@@ -139,7 +139,7 @@ def test_a_checkpoint_of_another_training_is_not_used_and_says_why(tmp_path: Pat
     training = NetworkTraining(fresh(EVERYTHING), DATA, EVERYTHING, seed=0)
     TrainingCheckpoint(path, {"seed": 0, "recipe.epochs": 3}, said.append).save(training.state())
     assert TrainingCheckpoint(path, {"seed": 0, "recipe.epochs": 5}, said.append).load() is None
-    assert said == [f"{path} is of a training with recipe.epochs = 3, not 5: begins anew"]
+    assert said == [f"{path} is of a training with recipe.epochs = 3, not 5: training starts from the beginning"]
     assert TrainingCheckpoint(path, {"seed": 0, "recipe.epochs": 3}, said.append).load() is not None
 
 

@@ -1,4 +1,4 @@
-"""What this machine is and does at this moment, read without any privilege."""
+"""The conditions of this machine, read without privileges."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CPUFREQ = Path("/sys/devices/system/cpu/cpu0/cpufreq")
 def host_conditions() -> dict[str, Any]:
     """Return processor, cores, clock (MHz), governor, load (1, 5, 15 minutes), platform and time (ISO 8601).
 
-    What this system does not tell is None.
+    None is what the system does not report.
     """
     return {
         "processor": _cpuinfo("model name") or platform.processor() or platform.machine(),
@@ -37,29 +37,29 @@ def now() -> str:
 
 
 class Watch:
-    """From its making on, what this machine does beside the process that watches."""
+    """Observes the load by other processes from its creation on."""
 
     def __init__(self) -> None:
         self._began, self._busy, self._own = time.monotonic(), _busy_seconds(), time.process_time()
 
     def conditions(self) -> dict[str, float | None]:
-        """Return ``load`` (1 minute), ``clock_mhz`` and ``others``: how many cores others kept busy meanwhile.
+        """Return ``load`` (1 minute), ``clock_mhz`` and ``other_load``: the cores that other processes kept busy.
 
-        The clock of the kernel's accounts ticks in hundredths of a second: over a short time ``others`` is coarse.
+        The kernel counts in hundredths of a second, so that ``other_load`` is coarse over a short time.
         """
         wall, busy = time.monotonic() - self._began, _busy_seconds()
-        others = None
+        other_load = None
         if busy is not None and self._busy is not None and wall > 0:
-            others = round(max(busy - self._busy - (time.process_time() - self._own), 0.0) / wall, 2)
+            other_load = round(max(busy - self._busy - (time.process_time() - self._own), 0.0) / wall, 2)
         load = _load()
-        return {"load": load[0] if load else None, "clock_mhz": _clock_mhz(), "others": others}
+        return {"load": load[0] if load else None, "clock_mhz": _clock_mhz(), "other_load": other_load}
 
 
 def pin_to(cores: int) -> list[int] | None:
-    """Return which ``cores`` of those that this process may use a measurement should be pinned to.
+    """Return the numbers of ``cores`` cores to pin a measurement to, of those that this process may use.
 
-    The last ones: interrupts are served by the first. None where the system cannot pin, such as macOS, or has
-    fewer.
+    They are the last ones, because the first serve interrupts. None if there are fewer, or if the system cannot pin
+    a process, such as macOS.
     """
     if sys.platform == "darwin" or not hasattr(os, "sched_getaffinity"):
         return None
@@ -74,7 +74,7 @@ def _load() -> list[float] | None:
 
 
 def _busy_seconds() -> float | None:
-    """Return for how long the processors have been busy or were taken away by a hypervisor, all together."""
+    """Return the busy time of all processors in seconds, with the time that a hypervisor took."""
     first, _, _ = (_read(Path("/proc/stat")) or "").partition("\n")
     name, *fields = first.split()[:9] if first else [""]
     if name != "cpu" or len(fields) < 8:

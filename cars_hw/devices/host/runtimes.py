@@ -88,7 +88,7 @@ class HostDevice:
         ms = answer.get("ms")
         if not isinstance(ms, float) or not ms > 0:
             raise DeviceError(f"{self.name}: the worker gives no time for {model}: {answer}")
-        told = (answer.get(name) for name in ("load", "clock_mhz", "others"))
+        told = (answer.get(name) for name in ("load", "clock_mhz", "other_load"))
         return Sample(round(ms, 6), now(), *told)
 
 

@@ -75,8 +75,8 @@ def _device(run_target: RunTarget) -> Html:
         ("noise between sessions", percent(table.noise)),
         ("machine's speed wandered", percent(table.speed_variation)),
     ]
-    if table.others is not None:
-        lines.append(("other processes", f"{table.others:.2f} cores busy"))
+    if table.other_load is not None:
+        lines.append(("other processes", f"{table.other_load:.2f} cores busy"))
     lines += [("not to be trusted", reason) for reason in table.quality_warnings()]
     return _block(f"Latency on {run_target.device}", lines)
 
