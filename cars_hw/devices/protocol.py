@@ -20,13 +20,9 @@ SessionCounter = Callable[[int], None]
 class Sample(NamedTuple):
     """The latency of one session and its conditions; None is a condition that the device does not report.
 
-    Attributes:
-        ms: the latency in milliseconds.
-        time: the end of the session, ISO 8601.
-        load: the load average over one minute.
-        clock_mhz: the clock of the processor in MHz.
-        other_load: the number of cores that other processes kept busy.
-        reference_ms: the latency of the reference at that time, in milliseconds; None without a reference.
+    ``ms`` is the latency in milliseconds, ``time`` the end of the session (ISO 8601), ``load`` the load average over
+    one minute, and ``clock_mhz`` the clock of the processor. ``other_load`` is the number of cores that other
+    processes kept busy. ``reference_ms`` is the latency of the reference at that time, None without a reference.
     """
 
     ms: float
@@ -41,10 +37,9 @@ class Sample(NamedTuple):
 class Measurement:
     """The latency of one model.
 
-    Attributes:
-        ms: the latency in milliseconds: a median, see :func:`cars_hw.measurement.statistics.summarize`.
-        samples: all samples, one per session, in their order.
-        spread: the median distance of the samples from ``ms``, a fraction of it.
+    ``ms`` is the median of ``samples`` in milliseconds, without samples under drift; see
+    :func:`cars_hw.measurement.statistics.summarize`. ``samples`` has one sample per session, in their order.
+    ``spread`` is the median distance of the samples from ``ms``, a fraction of it.
     """
 
     ms: float
