@@ -20,8 +20,8 @@ SessionCounter = Callable[[int], None]
 class Sample(NamedTuple):
     """The latency of one session and its conditions; None is a condition that the device does not report.
 
-    ``ms`` is the latency in milliseconds, ``time`` the end of the session (ISO 8601), ``load`` the load average over
-    one minute, and ``clock_mhz`` the clock of the processor. ``other_load`` is the number of cores that other
+    ``ms`` is the latency in milliseconds, ``time`` the end of the session (ISO 8601), ``load`` the load average
+    over one minute, and ``clock_mhz`` the clock of the processor. ``other_load`` is the number of cores that other
     processes kept busy. ``reference_ms`` is the latency of the reference at that time, None without a reference.
     """
 
@@ -53,7 +53,7 @@ class Measurement:
 
 
 class DeviceStatus(NamedTuple):
-    """Whether a device can be used now; ``detail`` says what it is or what is missing, ``remedy`` what helps."""
+    """Whether a device can be used now. ``detail`` describes it or names what is missing, ``remedy`` the help."""
 
     name: str
     usable: bool
