@@ -1,0 +1,328 @@
+"""Settings: bounds from metadata, and the way to JSON and TOML and back, for every settings class."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import tomllib
+from collections.abc import Iterator
+from dataclasses import MISSING, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tomli_w
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from cars_hw.config.codec import structure, unstructure
+from cars_hw.config.data import DataSource
+from cars_hw.config.measurement import MeasurePlan
+from cars_hw.config.presets import PRESETS
+from cars_hw.config.search import EvolutionSettings, VariationRates
+from cars_hw.config.setting import Field, Setting, Settings, fields_of, leaves
+from cars_hw.config.toml import merged, read_settings, without_none, write_settings
+from cars_hw.config.training import Recipe, SharedTraining
+from cars_hw.errors import InputError
+from cars_hw.pipeline.settings import (
+    BaselinesSettings,
+    ExportSettings,
+    ProfileSettings,
+    RankSettings,
+    SearchSettings,
+    TargetSettings,
+    TrainSettings,
+    VerifySettings,
+)
+from cars_hw.space.genotype import Genotype
+from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.space.search_space import SearchSpace
+
+CLASSES = (
+    DataSource,
+    MeasurePlan,
+    VariationRates,
+    EvolutionSettings,
+    SharedTraining,
+    Recipe,
+    NetworkSpec,
+    ProfileSettings,
+    TargetSettings,
+    SearchSettings,
+    TrainSettings,
+    ExportSettings,
+    VerifySettings,
+    RankSettings,
+    BaselinesSettings,
+)
+
+TEXT = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=20)
+
+
+def rates(parts: tuple[int, int]) -> VariationRates:
+    first, second = sorted(parts)
+    return VariationRates(first / 8, (second - first) / 8, (8 - second) / 8)
+
+
+SPECIAL: dict[type, st.SearchStrategy[Any]] = {
+    Genotype: st.integers(0, 1000).map(lambda seed: SearchSpace().sample(np.random.default_rng(seed))),
+    Path: TEXT.filter(lambda text: text.strip("./") == text).map(Path),
+    VariationRates: st.tuples(st.integers(0, 8), st.integers(0, 8)).map(rates),
+    NetworkSpec: st.builds(
+        NetworkSpec,
+        st.integers(1, 50).map(lambda half: 2 * half),
+        st.integers(3, 30),
+        st.tuples(st.integers(32, 300), st.integers(32, 300)),
+        st.integers(1, 3),
+        st.integers(2, 1000),
+        st.sampled_from(["cifar", "imagenet"]),
+    ),
+}
+
+
+def values(field: Field) -> st.SearchStrategy[Any]:
+    one = single(field.type, field.setting)
+    found: st.SearchStrategy[Any] = st.lists(one, max_size=3).map(tuple) if field.many else one
+    return st.none() | found if field.optional else found
+
+
+def single(kind: type[Any], about: Setting) -> st.SearchStrategy[Any]:
+    if kind in SPECIAL:
+        return SPECIAL[kind]
+    if about.choices:
+        return st.sampled_from(about.choices)
+    if kind is float:
+        return numbers(about)
+    simple = {
+        bool: st.booleans(),
+        str: TEXT,
+        int: st.integers(int(about.minimum or 0), int(about.maximum or 10_000)),
+    }
+    return simple[kind] if kind in simple else instances(kind)
+
+
+def numbers(about: Setting) -> st.SearchStrategy[float]:
+    low, high = about.minimum, about.maximum
+    return st.floats(
+        about.above if low is None else low,
+        about.below if high is None else high,
+        exclude_min=low is None and about.above is not None,
+        exclude_max=high is None and about.below is not None,
+        allow_nan=False,
+        allow_infinity=False,
+    )
+
+
+def instances(cls: type[Any]) -> st.SearchStrategy[Any]:
+    if cls in SPECIAL:
+        return SPECIAL[cls]
+    if cls is EvolutionSettings:
+        # At least one generation has to be left after the warm-up.
+        parts = {name: values(one) for name, one in fields_of(cls).items()}
+        warm, each = st.integers(1, 50), st.integers(1, 20)
+        return st.builds(
+            lambda warmup_epochs, epochs_per_generation, more, **rest: EvolutionSettings(
+                epochs=warmup_epochs + epochs_per_generation + more,
+                warmup_epochs=warmup_epochs,
+                epochs_per_generation=epochs_per_generation,
+                **rest,
+            ),
+            warm,
+            each,
+            st.integers(0, 100),
+            **{name: parts[name] for name in ("population", "protection", "rates", "uniform_draws")},
+        )
+    return st.builds(cls, **{name: values(one) for name, one in fields_of(cls).items()})
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+@hypothesis_settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_json_and_toml_give_back_what_was_written(cls: type[Any], data: st.DataObject) -> None:
+    built = data.draw(instances(cls))
+    plain = unstructure(built)
+    assert structure(json.loads(json.dumps(plain)), cls) == built
+    text = tomli_w.dumps(without_none(plain))
+    assert structure(tomllib.loads(text), cls, complete=False) == built
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_every_setting_has_help_and_a_default_within_its_bounds(cls: type[Any]) -> None:
+    assert fields_of(cls).keys() == {one.name for one in fields(cls)}
+    for name, one in fields_of(cls).items():
+        assert one.setting.help, name
+        if one.default is not MISSING:
+            assert one.check(one.default) is None, name
+
+
+def bounded() -> Iterator[tuple[type, str, float, str]]:
+    for cls in CLASSES:
+        for name, one in fields_of(cls).items():
+            about = one.setting
+            if one.type not in (int, float) or one.many:
+                continue
+            for bound, outside, words in (
+                (about.minimum, -1, "at least"),
+                (about.maximum, 1, "at most"),
+                (about.above, 0, "above"),
+                (about.below, 0, "below"),
+            ):
+                if bound is not None:
+                    yield cls, name, bound + outside, words
+
+
+EXAMPLE = {
+    DataSource: DataSource("fashion-mini"),
+    Recipe: Recipe(epochs=1),
+    NetworkSpec: NetworkSpec(4, 3, (8, 8)),
+    ProfileSettings: ProfileSettings(("fake",)),
+    TargetSettings: TargetSettings(Path("table.json"), 1.0),
+    VerifySettings: VerifySettings("fake"),
+    SearchSettings: SearchSettings(
+        DataSource("fashion-mini"), EvolutionSettings(), SharedTraining(), PRESETS["quick"].recipe
+    ),
+    **{
+        cls: cls(DataSource("fashion-mini"), PRESETS["quick"].recipe)
+        for cls in (TrainSettings, RankSettings, BaselinesSettings)
+    },
+}
+
+
+def example(cls: type[Any]) -> Any:  # noqa: ANN401 -- of the class
+    return EXAMPLE[cls] if cls in EXAMPLE else cls()
+
+
+@pytest.mark.parametrize(("cls", "name", "value", "words"), list(bounded()))
+def test_a_value_out_of_bounds_is_named(cls: type[Any], name: str, value: float, words: str) -> None:
+    kind = fields_of(cls)[name].type
+    with pytest.raises(InputError, match=f"^{name} must be {words} "):
+        replace(example(cls), **{name: kind(value)})
+    if kind is float:
+        with pytest.raises(InputError, match=f"^{name} must be "):
+            replace(example(cls), **{name: math.nan})
+
+
+def paths(value: object, before: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield the path of every leaf and object of ``value``."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, one in items:
+        yield (*before, name)
+        yield from paths(one, (*before, name))
+
+
+def shown(path: tuple[Any, ...]) -> str:
+    text = ""
+    for name in path:
+        text += f"[{name}]" if isinstance(name, int) else f".{name}"
+    return text.removeprefix(".")
+
+
+WHOLE = unstructure(replace(EXAMPLE[SearchSettings], targets=(EXAMPLE[TargetSettings],), costs=("parameters",)))
+
+
+def changed(path: tuple[Any, ...], *value: object) -> dict[str, Any]:
+    """Return the settings of a search with ``value`` at ``path``, or with nothing there."""
+    whole: dict[str, Any] = copy.deepcopy(WHOLE)
+    holder: Any = whole
+    for name in path[:-1]:
+        holder = holder[name]
+    if value:
+        holder[path[-1]] = value[0]
+    else:
+        del holder[path[-1]]
+    return whole
+
+
+@pytest.mark.parametrize("path", list(paths(WHOLE)), ids=shown)
+def test_a_missing_or_mistyped_leaf_is_one_line_with_its_path(path: tuple[Any, ...]) -> None:
+    with pytest.raises(InputError) as raised:
+        structure(changed(path, object()), SearchSettings, "run.json")
+    assert str(raised.value).startswith(f"run.json: {shown(path)} must be ")
+    assert "\n" not in str(raised.value)
+    if isinstance(path[-1], str):
+        with pytest.raises(InputError) as raised:
+            structure(changed(path), SearchSettings, "run.json")
+        assert str(raised.value) == f"run.json: {shown(path)} is missing"
+
+
+@pytest.mark.parametrize(
+    "path", [("new",), ("evolution", "new"), ("evolution", "rates", "new"), ("network", "new")]
+)
+def test_an_unknown_key_is_one_line_with_its_path(path: tuple[str, ...]) -> None:
+    with pytest.raises(InputError, match=f"^run.json: {'.'.join(path)} is unknown$"):
+        structure(changed(path, 1), SearchSettings, "run.json")
+
+
+def test_a_bound_deep_inside_is_named_with_its_path() -> None:
+    with pytest.raises(InputError, match=r"^run.json: evolution.rates.node must be at most 1, not 2.0$"):
+        structure(changed(("evolution", "rates", "node"), 2), SearchSettings, "run.json")
+    with pytest.raises(InputError, match=r"^run.json: targets\[0\].limit_ms must be above 0, not -1.0$"):
+        structure(changed(("targets", 0, "limit_ms"), -1), SearchSettings, "run.json")
+
+
+def test_a_file_says_only_what_it_changes(tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text(
+        'preset = "paper"\nseed = 3\n[evolution]\nepochs = 9\n[[targets]]\ntable = "t.json"\nlimit_ms = 2\n'
+    )
+    read = read_settings(path, SearchSettings, ["preset"])
+    assert read == {
+        "preset": "paper",
+        "seed": 3,
+        "evolution": {"epochs": 9},
+        "targets": [{"table": str(tmp_path / "t.json"), "limit_ms": 2.0}],
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed = -1", "seed must be at least 0, not -1"),
+        ("seed = 1.5", "seed must be a whole number, not 1.5"),
+        ("sed = 1", "sed is unknown; known here: preset, data, "),
+        ("[evolution]\nepoch = 1", "evolution.epoch is unknown; known here: population, epochs"),
+        ("evolution = 1", "evolution must be an object, not 1"),
+        ("[evolution.rates]\nnode = 2", "evolution.rates.node must be at most 1, not 2.0"),
+        ('costs = ["size"]', r"costs\[0\] must be one of parameters, multiply-adds, not 'size'"),
+        ("targets = 1", "targets must be a list, not 1"),
+        ("targets = [1]", r"targets\[0\] must be a table, not 1"),
+        ('[[targets]]\ntable = "t"\nlimit_ms = 0', r"targets\[0\].limit_ms must be above 0, not 0.0"),
+        ("preset = 1", "preset must be a text, not 1"),
+        ("seed =", "is not TOML"),
+        ("seed = 1\nseed = 2", "is not TOML"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_one_line_with_file_and_key(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=rf"c\.toml:? {message}") as raised:
+        read_settings(path, SearchSettings, ["preset"])
+    assert "\n" not in str(raised.value)
+
+
+def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"cannot read .*c\.toml: No such file"):
+        read_settings(tmp_path / "c.toml", SearchSettings)
+
+
+def test_written_settings_are_read_again(tmp_path: Path) -> None:
+    built = EXAMPLE[SearchSettings]
+    write_settings(tmp_path / "c.toml", built, "one line\nanother")
+    assert (tmp_path / "c.toml").read_text().startswith("# one line\n# another\n")
+    assert structure(read_settings(tmp_path / "c.toml", SearchSettings), SearchSettings, complete=False) == built
+
+
+def test_what_comes_later_wins_object_by_object() -> None:
+    assert merged({"a": {"b": 1, "c": 2}, "d": [1]}, {"a": {"c": 3}, "d": [2]}) == {"a": {"b": 1, "c": 3}, "d": [2]}
+
+
+def test_settings_know_their_leaves() -> None:
+    known = dict(leaves(SearchSettings))
+    assert {"data.source", "targets", "evolution.rates.node", "network.resolution"} <= known.keys()
+    assert "evolution" not in known
+    assert known["evolution.epochs"].setting.unit == "epochs"
+    assert "genotype" in dict(leaves(TrainSettings))
+    assert issubclass(SearchSettings, Settings)
