@@ -160,10 +160,12 @@ def trap(
     if table_path is not None and cost is not None:
         raise click.UsageError("with --table sizes are latencies: leave --cost out")
     from cars_hw.config.data import DataSource
+    from cars_hw.config.files import write_text
     from cars_hw.config.presets import named_preset
     from cars_hw.latency import LatencyTable
     from cars_hw.pipeline.latency_target import LatencyTarget
     from cars_hw.pipeline.plan import SearchPlan
+    from cars_hw.report.experiments import trap_page
     from cars_hw.studies.small_model_trap import rows_of, small_model_trap
     from cars_hw.training.memory import keep_freed_memory
 
@@ -196,13 +198,15 @@ def trap(
             progress=bars.update,
             log=bars.log,
         )
+    page = out / "small-model-trap.html"
+    write_text(page, trap_page(found, f"{plan.data.source}: networks of {plan.network.describe()}"))
     if as_json:
         print_json(found.to_dict())
         return
     print_table(f"{found.cost} of the population, {found.unit}", *rows_of(found))
     for sentence in found.verdict():
         click.echo(sentence)
-    click.echo(f"{out / 'small-model-trap.html'}")
+    click.echo(f"{page}")
 
 
 @command.command("front")
@@ -265,10 +269,12 @@ def front(
     recipe on its data, and measured in the same rounds of sessions. torchvision's are measured on ort only. Killed
     at any time, the same command goes on. The result is front.json and front.html in --out.
     """
+    from cars_hw.config.files import write_text
     from cars_hw.config.measurement import MeasurePlan
     from cars_hw.devices import open_device
     from cars_hw.pipeline.plan import recipe_of
     from cars_hw.pipeline.run_folder import RunFolder
+    from cars_hw.report.experiments import front_page
     from cars_hw.studies.front_membership import rows_of
     from cars_hw.studies.published_front import DEFAULT, compare_front
     from cars_hw.training.memory import keep_freed_memory
@@ -293,10 +299,12 @@ def front(
             progress=bars.update,
             log=bars.log,
         )
+    page = (out or run.path / "comparison") / "front.html"
+    write_text(page, front_page(found, f"{run.path.name}/: {run.network.describe()}"))
     if as_json:
         print_json(found.to_dict())
         return
     print_table(f"Accuracy against latency on {found.device}", *rows_of(found))
     for sentence in found.remarks():
         click.echo(sentence)
-    click.echo(f"{(out or run.path / 'comparison') / 'front.html'}")
+    click.echo(f"{page}")

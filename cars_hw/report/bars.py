@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from markupsafe import Markup
+
 from cars_hw.formatting import FAMILIES, kind_of, parts_of, percent
 from cars_hw.latency import Part
-from cars_hw.report.markup import Html, tag
+from cars_hw.report.render import render
 from cars_hw.space.network_spec import NetworkSpec
 
 
@@ -46,40 +48,37 @@ def by_operation(parts: Sequence[Part], rest: float) -> list[Bar]:
     return [Bar(kind_of(kind).title, {kind_of(kind).family: ms}) for kind, ms in ranked] + _rest(rest)
 
 
-def draw_bars(bars: Sequence[Bar], title: str) -> Html:
-    """Return ``bars`` as a list, the longest as wide as there is room, each with its milliseconds and its share."""
+def draw_bars(bars: Sequence[Bar], title: str) -> Markup:
+    """Return ``bars`` as a list, each with its milliseconds and its share; the longest fills the width."""
     longest = max((bar.ms for bar in bars), default=0.0) or 1.0
     whole = sum(bar.ms for bar in bars) or 1.0
     written = parts_of(whole)
-    rows = []
-    for bar in bars:
-        segments = [
-            tag(
-                "span",
-                class_=f"segment {family}",
-                style=f"width:{100 * bar.families[family] / longest:.2f}%",
-                title=f"{FAMILIES[family]}: {written(bar.families[family])}",
-            )
-            for family in FAMILIES
-            if bar.families.get(family, 0.0) > 0
-        ]
-        rows.append(
-            tag(
-                "li",
-                tag("span", bar.name, class_="name"),
-                tag("span", *segments, class_="bar"),
-                tag("span", written(bar.ms), class_="ms"),
-                tag("span", percent(bar.ms / whole, 0), class_="share"),
-            )
-        )
-    return tag("ol", *rows, class_="bars", aria_label=title)
+    shown = [
+        {
+            "name": bar.name,
+            "ms": written(bar.ms),
+            "share": percent(bar.ms / whole, 0),
+            "segments": [
+                {
+                    "family": family,
+                    "width": f"{100 * bar.families[family] / longest:.2f}",
+                    "title": f"{called}: {written(bar.families[family])}",
+                }
+                for family, called in families_in([bar]).items()
+            ],
+        }
+        for bar in bars
+    ]
+    return render("bars.html", bars=shown, title=title)
 
 
-def legend(bars: Sequence[Bar]) -> Html:
-    """Return what the colours of ``bars`` mean, for the families that are in them."""
-    there = [family for family in FAMILIES if any(bar.families.get(family, 0.0) > 0 for bar in bars)]
-    items = [tag("li", tag("span", class_=f"segment {family}"), FAMILIES[family]) for family in there]
-    return tag("ul", *items, class_="legend")
+def families_in(bars: Sequence[Bar]) -> dict[str, str]:
+    """Return the families of operations in ``bars`` with their titles, in the order of the stack."""
+    return {
+        family: title
+        for family, title in FAMILIES.items()
+        if any(bar.families.get(family, 0.0) > 0 for bar in bars)
+    }
 
 
 def _rest(ms: float) -> list[Bar]:

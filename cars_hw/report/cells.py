@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from markupsafe import Markup
+
 from cars_hw.formatting import kind_of
-from cars_hw.report.markup import Html, join, tag
+from cars_hw.report.svg import tag
 from cars_hw.space.genotype import Cell, Edge
 
 INPUT: Final = 50
@@ -42,7 +44,7 @@ def columns(cell: Cell) -> list[int]:
     return depths
 
 
-def draw_cell(cell: Cell, title: str) -> Html:
+def draw_cell(cell: Cell, title: str) -> Markup:
     """Return the SVG of ``cell``: all its real edges, each with its operation, called ``title``."""
     depths = columns(cell)
     height = 2 * MARGIN + LANE * len(cell)
@@ -105,7 +107,7 @@ def _rails(count: int, lane: float) -> list[float]:
     return [lane - RAIL, lane + RAIL] if count == 2 else [lane] * count
 
 
-def _edge(edge: Edge, ends: tuple[Place, Place], rail: float, number: int) -> Html:
+def _edge(edge: Edge, ends: tuple[Place, Place], rail: float, number: int) -> Markup:
     """Return the edge between its ``ends``: to the label of its operation along ``rail``, and from there on."""
     source, node = ends
     begin = node.x - NODE - TO_NODE - LABEL
@@ -119,7 +121,7 @@ def _edge(edge: Edge, ends: tuple[Place, Place], rail: float, number: int) -> Ht
     return tag("path", class_="edge", d=way, data_edge=f"{edge.source}-{number + 2}", data_operation=edge.operation)
 
 
-def _label(edge: Edge, x: float, rail: float) -> Html:
+def _label(edge: Edge, x: float, rail: float) -> Markup:
     kind = kind_of(edge.operation)
     box = tag("rect", x=x, y=rail - LABEL_HEIGHT / 2, width=LABEL, height=LABEL_HEIGHT, rx=5)
     letters = tag("text", kind.short, x=x + LABEL / 2, y=rail + 4, text_anchor="middle")
@@ -128,7 +130,7 @@ def _label(edge: Edge, x: float, rail: float) -> Html:
     )
 
 
-def _node(number: int, place: Place, *, empty: bool) -> Html:
+def _node(number: int, place: Place, *, empty: bool) -> Markup:
     x = place.x - NODE / 2
     circle = tag("circle", cx=x, cy=place.y, r=NODE / 2)
     meaning = f"node {number}: zero, it has no edge" if empty else f"node {number}: the sum of its edges"
@@ -136,13 +138,13 @@ def _node(number: int, place: Place, *, empty: bool) -> Html:
     return tag("g", tag("title", meaning), circle, letters, class_="node empty" if empty else "node")
 
 
-def _input(name: str, place: Place) -> Html:
+def _input(name: str, place: Place) -> Markup:
     box = tag("rect", x=place.x - INPUT, y=place.y - 15, width=INPUT, height=30, rx=6)
     letters = tag("text", name, x=place.x - INPUT / 2, y=place.y + 4, text_anchor="middle")
     return tag("g", box, letters, class_="state")
 
 
-def _output(x: float, height: float) -> Html:
+def _output(x: float, height: float) -> Markup:
     middle = height / 2
     box = tag("rect", x=x, y=MARGIN, width=OUTPUT, height=height - 2 * MARGIN, rx=6)
     centre = x + OUTPUT / 2
@@ -152,4 +154,4 @@ def _output(x: float, height: float) -> Html:
         text_anchor="middle",
         transform=f"translate({centre + 4:.1f} {middle:.1f}) rotate(-90)",
     )
-    return join([tag("g", box, turned, class_="state")])
+    return tag("g", box, turned, class_="state")

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Final, NamedTuple
 
-from cars_hw.report.markup import Html, tag
+from markupsafe import Markup
+
 from cars_hw.report.plot import SMALL, Axes, Frame, drawing
+from cars_hw.report.svg import tag
 
 LETTER: Final = 8.8
 """How wide a letter of a label is at most, in units of the view box."""
@@ -70,7 +72,7 @@ class Label(NamedTuple):
         return Box(self.x, self.y, LETTER * len(self.text) / 2, HALF)
 
 
-def front(marks: Sequence[Mark], x_title: str, limit: float | None, limit_text: str, frame: Frame) -> Html:
+def front(marks: Sequence[Mark], x_title: str, limit: float | None, limit_text: str, frame: Frame) -> Markup:
     """Return the front: a ring where a network lies under shared weights and a disc where it lies after training.
 
     Every network is a link to what is said of it (``#name``), so that it is reached with the keyboard and without
@@ -118,7 +120,7 @@ def generations(
     limit: float | None,
     limit_text: str,
     frame: Frame,
-) -> Html:
+) -> Markup:
     """Return each generation's population (cost, accuracy in percent): the younger, the stronger and larger."""
     everybody = [member for _, members in populations for member in members]
     xs = [x for x, _ in everybody] + ([limit] if limit is not None else [])
@@ -148,7 +150,7 @@ def trend(
     title: str,
     band: Sequence[tuple[float, float]] = (),
     frame: Frame = SMALL,
-) -> Html:
+) -> Markup:
     """Return ``values`` by generation as a line; ``band`` is the range around it, generation by generation."""
     axes = Axes(frame, numbers, [*values, *(end for ends in band for end in ends)], counted=True)
     parts = axes.draw("generation", title)
@@ -162,7 +164,7 @@ def trend(
     return drawing(frame, parts, f"{title}, by generation")
 
 
-def _network(mark: Mark, label: Label | None, axes: Axes) -> Html:
+def _network(mark: Mark, label: Label | None, axes: Axes) -> Markup:
     x = axes.across(mark.cost)
     heights = [axes.down(height) for height in (mark.shared, mark.trained) if height is not None]
     parts = [tag("title", mark.text)]
@@ -197,7 +199,7 @@ def _column(mark: Mark) -> list[tuple[float, float]]:
     return [(mark.cost, first + (last - first) * step / 8) for step in range(9)]
 
 
-def _stairs(marks: Sequence[Mark], axes: Axes) -> Html:
+def _stairs(marks: Sequence[Mark], axes: Axes) -> Markup:
     """Return the line that no network is above, under shared weights."""
     steps = []
     best: float | None = None
@@ -206,7 +208,7 @@ def _stairs(marks: Sequence[Mark], axes: Axes) -> Html:
             best = mark.shared
             steps.append((axes.across(mark.cost), axes.down(mark.shared)))
     if not steps:
-        return Html("")
+        return Markup("")
     path = f"M{steps[0][0]:.1f} {steps[0][1]:.1f}"
     path += "".join(f"H{x:.1f}V{y:.1f}" for _, (x, y) in pairwise(steps))
     return tag("path", class_="stairs", d=path)
@@ -244,7 +246,7 @@ def _is_inside(box: Box, frame: Frame) -> bool:
 
 def _limit(
     limit: float | None, text: str, axes: Axes, points: Sequence[tuple[float, float]]
-) -> tuple[list[Html], Label | None]:
+) -> tuple[list[Markup], Label | None]:
     """Return the line of a limit with its text, and where that stands: where it covers the fewest ``points``."""
     if limit is None:
         return [], None

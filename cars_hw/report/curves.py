@@ -1,21 +1,23 @@
-"""Several lines in one plot, told apart by colour and by dashes."""
+"""Several lines in one plot, distinguished by colour and by dashes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from cars_hw.report.markup import Html, tag
+from markupsafe import Markup
+
 from cars_hw.report.plot import Axes, Frame, drawing
+from cars_hw.report.svg import tag
 
 KINDS: Final = 8
-"""So many lines the style sheet can tell apart."""
+"""Lines that the style sheet distinguishes."""
 
 
 class Curve(NamedTuple):
-    """A line through ``points`` (x, y), where x is counted; curves of one ``name`` look alike.
+    """A line through ``points`` (x, y), where x is a whole number; curves of one ``name`` look alike.
 
-    ``band`` has the lower and the upper end of a range for each point, or nothing.
+    ``band`` holds the lower and the upper end of a range for each point, or nothing.
     """
 
     name: str
@@ -25,8 +27,8 @@ class Curve(NamedTuple):
 
 def draw_curves(
     curves: Sequence[Curve], x_title: str, y_title: str, frame: Frame, *, from_zero: bool = False
-) -> Html:
-    """Return ``curves`` in one plot; with ``from_zero`` the y axis begins there, so that one sees what is left."""
+) -> Markup:
+    """Return ``curves`` in one plot; with ``from_zero`` the y axis starts at 0."""
     names = names_of(curves)
     points = [point for curve in curves for point in curve.points]
     heights = [y for _, y in points] + [end for curve in curves for ends in curve.band for end in ends]
@@ -42,30 +44,13 @@ def draw_curves(
             around = [(x, low) for x, low, _ in ends] + [(x, high) for x, _, high in reversed(ends)]
             parts.append(tag("path", class_="band", d=f"M{path(around)}Z"))
     for curve in curves:
-        # A line of one point is a dot.
+        # A line with one point is drawn as a dot.
         dot = "h0.1" if len(curve.points) == 1 else ""
-        kind = _kind(names.index(curve.name))
+        kind = f"line curve-{names.index(curve.name) % KINDS}"
         parts.append(tag("path", tag("title", curve.name), class_=kind, d=f"M{path(curve.points)}{dot}"))
     return drawing(frame, parts, f"{y_title} by {x_title}: {', '.join(names)}")
-
-
-def key(names: Sequence[str], texts: Sequence[str] | None = None) -> Html:
-    """Return what each line stands for, in the order of ``names``, in their own words or in ``texts``."""
-    entries = [
-        tag("li", _sample(number), text) for number, text in enumerate(texts if texts is not None else names)
-    ]
-    return tag("ul", *entries, class_="legend")
 
 
 def names_of(curves: Sequence[Curve]) -> list[str]:
     """Return the names of ``curves``, each once, in their order."""
     return list(dict.fromkeys(curve.name for curve in curves))
-
-
-def _sample(number: int) -> Html:
-    shape = tag("path", class_=_kind(number), d="M0 6H28")
-    return tag("svg", shape, viewBox="0 0 28 12", width="28", height="12", aria_hidden="true")
-
-
-def _kind(number: int) -> str:
-    return f"line curve-{number % KINDS}"

@@ -1,17 +1,18 @@
-"""One HTML page about a run. It contains everything that it shows."""
+"""One HTML page about a run; it needs no other file and no network."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
+
+from markupsafe import Markup
 
 from cars_hw.config.files import write_text
 from cars_hw.formatting import milliseconds
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.report.data import ReportData, gather
-from cars_hw.report.document import document
-from cars_hw.report.markup import Html, join, tag, text
+from cars_hw.report.render import render
 from cars_hw.report.sections import (
     answer,
     baselines,
@@ -26,24 +27,30 @@ from cars_hw.report.sections import (
 
 
 class Section(NamedTuple):
-    """A section of the page: its address in it, its title, and what draws it."""
+    """A section of the page: its id and the name of its template, its title, and the values of the template."""
 
     name: str
     title: str
-    draw: Callable[[ReportData], Html]
+    view: Callable[[ReportData], dict[str, Any]]
 
 
 SECTIONS: Final = (
-    Section("answer", "The answer", answer.section),
-    Section("front", "The front", front.section),
-    Section("networks", "The networks", networks.section),
-    Section("measured", "Predicted and measured", measured.section),
-    Section("population", "How the search went", population.section),
-    Section("baselines", "Is it better than chance?", baselines.section),
-    Section("ranking", "Is the SuperNet right?", ranking.section),
-    Section("conditions", "Conditions", conditions.section),
-    Section("repeat", "Do it again", repeat.section),
+    Section("answer", "Result", answer.view),
+    Section("front", "Pareto front", front.view),
+    Section("networks", "Networks", networks.view),
+    Section("measured", "Predicted and measured latency", measured.view),
+    Section("population", "Progress of the search", population.view),
+    Section("baselines", "Comparison with random search", baselines.view),
+    Section("ranking", "Rank correlation of shared and standalone accuracy", ranking.view),
+    Section("conditions", "Conditions", conditions.view),
+    Section("repeat", "Commands that repeat the run", repeat.view),
 )
+
+
+def section(name: str, report: ReportData) -> Markup:
+    """Return the content of section ``name``."""
+    (found,) = (one for one in SECTIONS if one.name == name)
+    return render(f"{name}.html", report=report, **found.view(report))
 
 
 def write_report(run: RunFolder) -> Path:
@@ -57,39 +64,17 @@ def write_report(run: RunFolder) -> Path:
     return run.report
 
 
-def page(report_data: ReportData) -> str:
-    """Return the page: HTML with its style and its script in it."""
-    links = [tag("a", section.title, href=f"#{section.name}") for section in SECTIONS]
-    top = tag(
-        "header",
-        tag("h1", _title(report_data)),
-        tag("p", _subtitle(report_data)),
-        tag("nav", *links, aria_label="Sections"),
-    )
-    sections = [
-        tag(
-            "section",
-            tag("h2", section.title, id=f"{section.name}-title"),
-            section.draw(report_data),
-            id=section.name,
-        )
-        for section in SECTIONS
-    ]
-    skip = tag("a", "To the answer", href="#answer", class_="skip")
-    return document(_title(report_data), [skip, top, tag("main", *sections)], script="script.js")
+def page(report: ReportData) -> str:
+    """Return the page: HTML that contains its style sheet and its script."""
+    contents = {one.name: section(one.name, report) for one in SECTIONS}
+    return str(render("report.html", title=_title(report), report=report, sections=SECTIONS, contents=contents))
 
 
-def _title(report_data: ReportData) -> str:
-    """Return what the run was to find: the data, the devices and the budgets."""
-    data = Path(str(report_data.configuration["data"])).name
+def _title(report: ReportData) -> str:
+    """Return the data, the devices and the budgets of the search."""
+    data = Path(str(report.configuration["data"])).name
     places = [
         target.device + (f" in {milliseconds(ms)}" if (ms := target.record["limit_ms"]) else "")
-        for target in report_data.targets
+        for target in report.targets
     ]
-    return f"{data} on {' and '.join(places)}" if places else f"{data}: {report_data.costs[0].title}"
-
-
-def _subtitle(report_data: ReportData) -> Html:
-    words = [tag("code", f"{report_data.name}/"), text(f": networks of {report_data.spec.describe()}")]
-    created = str(report_data.about.get("created", ""))[:10]
-    return join([*words, f"; searched on {created}" if created else ""])
+    return f"{data} on {' and '.join(places)}" if places else f"{data}: {report.costs[0].title}"

@@ -6,7 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from cars_hw.report.markup import Html, tag
+from markupsafe import Markup
+
+from cars_hw.report.svg import tag
 
 
 class Frame(NamedTuple):
@@ -79,7 +81,7 @@ class Axes:
         low, high, frame = self.y_ticks[0], self.y_ticks[-1], self.frame
         return frame.height - frame.bottom - (y - low) / (high - low) * (frame.height - frame.top - frame.bottom)
 
-    def draw(self, x_title: str, y_title: str) -> list[Html]:
+    def draw(self, x_title: str, y_title: str) -> list[Markup]:
         """Return the grid, the figures at it and the two titles."""
         frame, bottom = self.frame, self.frame.height - self.frame.bottom
         parts = []
@@ -97,19 +99,19 @@ class Axes:
         parts.append(tag("text", y_title, class_="title", x=4, y=14))
         return parts
 
-    def upright(self, x: float, kind: str) -> Html:
+    def upright(self, x: float, kind: str) -> Markup:
         """Return a line from top to bottom at ``x``, of the class ``kind``."""
         frame = self.frame
         return tag("path", class_=kind, d=f"M{self.across(x):.1f} {frame.top}V{frame.height - frame.bottom}")
 
-    def diagonal(self) -> Html:
+    def diagonal(self) -> Markup:
         """Return the line where x is y, for axes of one scale."""
         low, high = self.x_ticks[0], self.x_ticks[-1]
         ends = f"M{self.across(low):.1f} {self.down(low):.1f}L{self.across(high):.1f} {self.down(high):.1f}"
         return tag("path", class_="equal", d=ends)
 
 
-def drawing(frame: Frame, parts: Sequence[Html], title: str, *, role: str = "img") -> Html:
+def drawing(frame: Frame, parts: Sequence[Markup], title: str, *, role: str = "img") -> Markup:
     """Return the SVG of ``parts`` that is called ``title``; of a ``group``, a reader is told the parts as well."""
     return tag("svg", *parts, viewBox=f"0 0 {frame.width} {frame.height}", role=role, aria_label=title)
 
@@ -122,7 +124,7 @@ def scatter(
     *,
     equal: bool = False,
     frame: Frame = WIDE,
-) -> Html:
+) -> Markup:
     """Return an SVG of ``points``, with a vertical line at ``limit`` on the x axis if there is one.
 
     With ``equal`` both axes have one scale, and a line joins where x is y.

@@ -8,9 +8,7 @@ from typing import Any
 
 from cars_hw.config.codec import unstructure
 from cars_hw.formatting import milliseconds, percent
-from cars_hw.report.markup import Html, join, table
 from cars_hw.studies.measurement_noise import unsteady_remark
-from cars_hw.studies.page import Dot, dots_figure, page, paragraphs
 
 
 @dataclass(frozen=True)
@@ -119,30 +117,3 @@ def rows_of(comparison: FrontComparison) -> tuple[list[str], list[list[str]]]:
         for one in comparison.contestants
     ]
     return columns, rows
-
-
-def draw(comparison: FrontComparison, subtitle: str) -> str:
-    """Return the page that shows ``comparison``."""
-    dots = [
-        Dot(
-            one.name.removeprefix("net-"),
-            one.latency_ms,
-            100 * one.accuracy,
-            one.origin,
-            f"{one.name}: {percent(one.accuracy)}, {milliseconds(one.latency_ms)}, {one.standing}",
-            on_front=not one.dominated_by,
-        )
-        for one in comparison.contestants
-    ]
-    figure = dots_figure(
-        dots,
-        f"latency on {comparison.device}, ms",
-        "test accuracy, %",
-        "The line joins the networks that no other is better than in both.",
-    )
-    columns, rows = rows_of(comparison)
-    sections: list[tuple[str, Html]] = [
-        ("What was found", paragraphs(comparison.remarks())),
-        ("Accuracy against measured latency (Figure 1)", join([figure, table(columns, rows, "The networks")])),
-    ]
-    return page(f"The front on {comparison.device}", subtitle, sections)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from cars_hw.config.data import DataSource
-from cars_hw.config.files import write_json, write_text
+from cars_hw.config.files import write_json
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.config.training import Recipe
 from cars_hw.data import load_data
@@ -27,7 +27,7 @@ from cars_hw.pipeline.train import load_trained, train_run
 from cars_hw.progress import Log, Progress, counted, no_log, silent
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.zoo import zoo
-from cars_hw.studies.front_membership import Contestant, FrontComparison, draw, ranked
+from cars_hw.studies.front_membership import Contestant, FrontComparison, ranked
 from cars_hw.studies.reference_training import References, train_references
 from cars_hw.studies.references import MODEL_FORMAT, parameters_of, write_onnx
 from cars_hw.training.precision import resolve_precision
@@ -80,7 +80,7 @@ def compare_front(
     sessions.
 
     What was trained already with the same settings is not trained again, and what was killed goes on. All is kept
-    in ``out``, a folder in the run unless given, with the result as ``front.json`` and ``front.html``.
+    in ``out``, a folder in the run unless given, with the result as ``front.json``.
 
     Raises:
         RunError: the run has no trained networks, or ``out`` is another run's.
@@ -111,7 +111,6 @@ def compare_front(
     )
     content = {"run": str(run.path), "data": data.source, "seed": seed, "recipe": asdict(settings.recipe)}
     write_json(out / "front.json", {**content, **comparison.to_dict()})
-    write_text(out / "front.html", draw(comparison, f"{run.path.name}/: {run.network.describe()}"))
     return comparison
 
 

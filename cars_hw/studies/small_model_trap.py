@@ -9,7 +9,7 @@ from statistics import fmean, median, pstdev
 from typing import Any, Final, NamedTuple
 
 from cars_hw.config.codec import unstructure
-from cars_hw.config.files import write_json, write_text
+from cars_hw.config.files import write_json
 from cars_hw.config.search import Protection
 from cars_hw.config.training import Recipe
 from cars_hw.formatting import figure, percent
@@ -18,11 +18,8 @@ from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.search import cost_objectives, plan_data, run_search, supernet_spec
 from cars_hw.pipeline.workers import default_jobs, side_by_side
 from cars_hw.progress import Log, Progress, no_log, prefixed, silent
-from cars_hw.report.curves import Curve
-from cars_hw.report.markup import Html, join, table
 from cars_hw.space.genotype import Genotype
 from cars_hw.studies.learning_curves import LearningCurve, Training, learning_curve, three_sizes
-from cars_hw.studies.page import curves_figure, page, paragraphs
 
 PLAIN: Final[Protection] = "none"
 
@@ -156,8 +153,7 @@ def small_model_trap(
     ``out``. The three networks are the smallest, the middle and the largest of 300 that are drawn; they have
     the SuperNet's channels and cells, and are trained by ``recipe`` (the preset's unless given). ``jobs`` searches
     and trainings are worked on side by side, on a CPU one a core by default. What is there is not done again, and
-    what was killed goes on. The result is written to ``out`` as ``small-model-trap.json`` and
-    ``small-model-trap.html``.
+    what was killed goes on. The result is written to ``out`` as ``small-model-trap.json``.
 
     Raises:
         RunError: ``out`` was begun with other settings.
@@ -190,7 +186,6 @@ def small_model_trap(
     trap = Trap(objective.name, objective.unit, tuple(moved), tuple(curves))
     configured = {**configuration(plan), "recipe": asdict(recipe)}
     write_json(out / "small-model-trap.json", {"configuration": configured, **trap.to_dict()})
-    write_text(out / "small-model-trap.html", draw(trap, plan))
     return trap
 
 
@@ -245,47 +240,6 @@ def sizes_of(run: RunFolder) -> tuple[Sizes, ...]:
     return tuple(found)
 
 
-def draw(trap: Trap, plan: SearchPlan) -> str:
-    """Return the page that shows ``trap``."""
-    unit = f"{trap.cost}, {trap.unit}"
-
-    def lines(field: str) -> list[Curve]:
-        return [
-            Curve(NAMES[one.protection], [(size.generation, getattr(size, field)) for size in one.sizes])
-            for one in trap.searches
-        ]
-
-    many = "A line a seed. " if len({one.seed for one in trap.searches}) > 1 else ""
-    figures = {
-        "spread": (f"most less least: {unit}", "The range of the population."),
-        "high": (f"most: {unit}", "The dearest network of the population."),
-        "deviation": (f"standard deviation: {unit}", "The range again, but not only by its two ends."),
-    }
-    moved = [
-        *(
-            curves_figure(lines(field), "generation", title, f"{many}{caption}", from_zero=True)
-            for field, (title, caption) in figures.items()
-        ),
-        _table(trap),
-    ]
-    curves = [
-        Curve(
-            f"{curve.name}: {curve.parameters:,} parameters",
-            [(epoch, 100 * value) for epoch, value in enumerate(curve.accuracies, start=1)],
-        )
-        for curve in trap.curves
-    ]
-    learning = curves_figure(
-        curves, "epoch", "test accuracy, %", "Each trained alone, from scratch, by one recipe."
-    )
-    sections: list[tuple[str, Html]] = [
-        ("What was found", paragraphs(trap.verdict())),
-        ("How the sizes of the population move (Figure 3)", join(moved)),
-        ("How networks of three sizes learn (Figure 2)", learning),
-    ]
-    return page("The small-model trap", f"{plan.data.source}: networks of {plan.network.describe()}", sections)
-
-
 def rows_of(trap: Trap) -> tuple[list[str], list[list[str]]]:
     """Return the columns and the rows of the searches as text."""
     first, last = trap.searches[0].sizes[0].generation, trap.searches[0].sizes[-1].generation
@@ -312,8 +266,3 @@ def rows_of(trap: Trap) -> tuple[list[str], list[list[str]]]:
             ]
         )
     return columns, rows
-
-
-def _table(trap: Trap) -> Html:
-    columns, rows = rows_of(trap)
-    return table(columns, rows, "The searches")

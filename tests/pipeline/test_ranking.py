@@ -109,7 +109,7 @@ def test_a_second_training_says_what_an_order_can_be_held_to(searched: tuple[Run
     assert ranking.agreement == pytest.approx(4 / 6)
     assert ranking.tau is None
     run.write_record("ranking.json", ranking)
-    assert "agrees with the first by 0.67" in write_report(run).read_text()
+    assert "agrees with the first one by a tau of 0.67" in write_report(run).read_text()
     assert rank_run(run, data=plan.data, sample=6, jobs=1) == once
 
 
@@ -163,7 +163,7 @@ def test_a_sample_of_none_is_allowed_and_then_said(searched: tuple[RunFolder, Se
     ranking = read_ranking(run)
     assert ranking is not None
     assert (ranking.networks, ranking.tau) == ((), None)
-    assert "a sample of none was asked for" in write_report(run).read_text()
+    assert "the sample size was set to 0" in write_report(run).read_text()
 
 
 def test_bad_input_is_an_error(searched: tuple[RunFolder, SearchPlan], tmp_path: Path) -> None:

@@ -8,26 +8,27 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from markupsafe import Markup
 
 from cars_hw.formatting import figure, kind_of, millions, milliseconds, parts_of, percent, size
 from cars_hw.latency import LatencyTable, Predictor
 from cars_hw.report import charts
 from cars_hw.report.bars import Bar, by_operation, by_place, draw_bars
-from cars_hw.report.markup import Html, table, tag, text
 from cars_hw.report.plot import NARROW, WIDE, Frame, Point, scatter, ticks
+from cars_hw.report.svg import tag
 from cars_hw.space.search_space import SearchSpace
 
 PLAIN = Frame(width=130, height=120, left=20, right=10, top=10, bottom=10)
 """A hundred by a hundred, 20 from the left and 10 from the top."""
 
 
-def test_what_is_not_markup_is_escaped_wherever_it_stands() -> None:
+def test_text_and_attributes_of_a_drawing_are_escaped() -> None:
     naughty = "<b>\"&'"
-    assert text(naughty) == "&lt;b&gt;&quot;&amp;&#x27;"
-    assert tag("p", naughty, title=naughty) == f'<p title="{text(naughty)}">{text(naughty)}</p>'
-    assert tag("p", Html("<b>1</b>")) == "<p><b>1</b></p>"
-    assert naughty not in table([naughty], [[naughty]], naughty)
-    assert tag("input", disabled=True, value=None, data_x=1.25) == '<input disabled data-x="1.2"/>'
+    assert tag("p", naughty, data_title=naughty) == (
+        '<p data-title="&lt;b&gt;&#34;&amp;&#39;">&lt;b&gt;&#34;&amp;&#39;</p>'
+    )
+    assert tag("p", Markup("<b>1</b>"), "<") == "<p><b>1</b>&lt;</p>"
+    assert tag("rect", class_="a b", stroke_width=1.25, x=2) == '<rect class="a b" stroke-width="1.2" x="2"/>'
 
 
 def test_points_lie_where_their_figures_say() -> None:

@@ -28,6 +28,7 @@ from cars_hw.nn.network import Network
 from cars_hw.pipeline.plan import SearchPlan, configuration
 from cars_hw.pipeline.run_folder import RunFolder, TrainedNetwork
 from cars_hw.progress import Log, Progress
+from cars_hw.report.experiments import front_page
 from cars_hw.space.network_spec import NetworkSpec, Shape
 from cars_hw.space.zoo import resolve_genotype
 from cars_hw.studies import published_front as front
@@ -119,7 +120,7 @@ def test_references_are_trained_measured_and_kept(
     assert by_name["shufflenet_v2_x0_5"].parameters == 1_366_792 - 24 * 2 * 9 - 997 * 1025
     content = json.loads((run.path / "comparison" / "front.json").read_text())
     assert [one["name"] for one in content["networks"]] == [one.name for one in found.contestants]
-    page = (run.path / "comparison" / "front.html").read_text()
+    page = front_page(found, "a run")
     for part in page.split("<svg")[1:]:
         ElementTree.fromstring("<svg" + part.partition("</svg>")[0] + "</svg>")
     for name in by_name:

@@ -22,6 +22,7 @@ from cars_hw.errors import RunError
 from cars_hw.nn.cost import network_cost
 from cars_hw.pipeline.plan import SearchPlan, configuration
 from cars_hw.pipeline.run_folder import RunFolder
+from cars_hw.report.experiments import trap_page
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.space.zoo import resolve_genotype
@@ -123,7 +124,7 @@ def test_searches_and_curves_are_written_and_not_done_again(
     content = json.loads((tmp_path / "out" / "small-model-trap.json").read_text())
     assert content["ratios"] == {"size": found.ratio("size")}
     assert content["searches"][0]["generations"][1]["spread"] == found.searches[0].sizes[1].spread
-    page = (tmp_path / "out" / "small-model-trap.html").read_text()
+    page = trap_page(found, "<a search>")
     shown = html.unescape(page)
     for part in page.split("<svg")[1:]:
         ElementTree.fromstring("<svg" + part.partition("</svg>")[0] + "</svg>")
@@ -219,6 +220,9 @@ def test_the_command_plans_what_it_is_told_and_prints_what_was_found(
         "small-model-trap.html",
     ):
         assert words in result.output
+    shown = html.unescape((tmp_path / "small-model-trap.html").read_text())
+    assert "fashion-mini: networks of " in shown
+    assert "The trap shows" in shown
     chosen = CliRunner().invoke(main, [*arguments, "--protect", "both", "--json", "--out", str(tmp_path)])
     assert told["protections"] == ("both",)
     assert json.loads(chosen.stdout)["ratios"] == {"size": 3.0}

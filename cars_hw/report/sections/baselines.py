@@ -1,96 +1,68 @@
-"""Whether the search was better than random search and than other strategies at the same cost."""
+"""The search compared with random search and with other strategies at the same cost."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from statistics import mean
+from typing import Any
 
-from cars_hw.report.curves import Curve, draw_curves, key
+from markupsafe import Markup
+
+from cars_hw.report.curves import Curve, draw_curves
 from cars_hw.report.data import ReportData
-from cars_hw.report.markup import Html, join, table, tag, text
 from cars_hw.report.plot import SMALL
 from cars_hw.studies.strategy_comparison import Generation, StrategyComparison, summary
 
 
-def section(report_data: ReportData) -> Html:
-    """Return each strategy's hypervolume at trained accuracies, and how it came about over the generations."""
-    found = report_data.baselines
+def view(report: ReportData) -> dict[str, Any]:
+    """Return each strategy's hypervolume at standalone accuracies, and its values by generation."""
+    found = report.baselines
     if found is None:
-        return tag(
-            "p",
-            text("Not compared: no other strategy has searched at the same cost. "),
-            tag("code", f"cars-hw baselines {report_data.name}"),
-            text(" does it."),
-        )
-    trained = max(len(trial.networks) for trial in found.trials)
-    note = (
-        f"Each strategy searched with {_seeds(found)}, with the same epochs, generations, numbers of architectures "
-        f"and budgets. Up to {trained} networks of each front were then trained alone, from scratch, for "
-        f"{found.recipe.epochs} epochs. Hypervolume is the share of the box between nothing and an error of "
-        f"{100 * found.reference[0]:.1f}% at {_box(found)} that a front dominates: larger is better. Under shared "
-        "weights the box reaches to an error of 100%, and the population of each generation counts. Lines are "
-        "means over seeds; the band is the range of the run's own."
-    )
-    plots = tag(
-        "div",
-        tag("figure", _curves(found, lambda one: one.hypervolume, "hypervolume under shared weights")),
-        tag("figure", _curves(found, lambda one: one.spread, f"range of {found.cost}, {found.unit}")),
-        class_="trends",
-    )
-    return join(
-        [
-            tag("p", verdict(found)),
-            _figures(found),
-            plots,
-            key(found.strategies, [f"{name}: {summary(name)}" for name in found.strategies]),
-            tag("p", note, class_="note"),
-        ]
-    )
+        return {"found": None}
+    most = f"{found.reference[1]:.4g} {found.unit}"
+    return {
+        "found": found,
+        "verdict": verdict(found),
+        "rows": [_row(found, name) for name in found.strategies],
+        "plots": [
+            _curves(found, lambda one: one.hypervolume, "hypervolume under shared weights"),
+            _curves(found, lambda one: one.spread, f"range of {found.cost}, {found.unit}"),
+        ],
+        "summaries": [f"{name}: {summary(name)}" for name in found.strategies],
+        "seeds": f"{len(found.seeds)} seeds" if len(found.seeds) > 1 else f"seed {found.seeds[0]}",
+        "trained": max(len(trial.networks) for trial in found.trials),
+        "box": most if len(found.reference) == 2 else f"{most} (and the limits of the other costs)",
+    }
 
 
 def verdict(found: StrategyComparison) -> str:
-    """Return in words against whom the run's own strategy held, front against front, seed by seed."""
-    told = []
+    """Return a sentence that compares the run's own strategy with every other one, seed by seed."""
+    compared = []
     for name in found.strategies:
         gaps = found.gaps(name)
         if name != found.own and gaps:
             above = sum(gap > 0 for gap in gaps)
-            told.append(f"above {name} in {above} of {len(gaps)} seeds ({mean(gaps):+.4f} on average)")
-    return f"At trained accuracies the search's hypervolume is {'; '.join(told)}."
+            compared.append(f"above {name} in {above} of {len(gaps)} seeds ({mean(gaps):+.4f} on average)")
+    return f"By standalone accuracy, the hypervolume of the search is {'; '.join(compared)}."
 
 
-def _seeds(found: StrategyComparison) -> str:
-    return f"{len(found.seeds)} seeds" if len(found.seeds) > 1 else f"seed {found.seeds[0]}"
+def _row(found: StrategyComparison, name: str) -> tuple[str, ...]:
+    finals = [found.final(trial) for trial in found.of(name)]
+    gaps = found.gaps(name) if name != found.own else []
+    spread = mean(trial.generations[-1].spread for trial in found.of(name))
+    return (
+        name,
+        f"{mean(finals):.4f}",
+        f"{min(finals):.4f} to {max(finals):.4f}",
+        f"{mean(gaps):+.4f}" if gaps else "",
+        f"{spread:.4g} {found.unit}",
+    )
 
 
-def _box(found: StrategyComparison) -> str:
-    most = f"{found.reference[1]:.4g} {found.unit}"
-    return most if len(found.reference) == 2 else f"{most} (and the other costs' limits)"
-
-
-def _figures(found: StrategyComparison) -> Html:
-    rows = []
-    for name in found.strategies:
-        finals = [found.final(trial) for trial in found.of(name)]
-        last = [trial.generations[-1] for trial in found.of(name)]
-        gaps = found.gaps(name) if name != found.own else []
-        rows.append(
-            [
-                name,
-                f"{mean(finals):.4f}",
-                f"{min(finals):.4f} to {max(finals):.4f}",
-                f"{mean(gaps):+.4f}" if gaps else "",
-                f"{mean(one.spread for one in last):.4g} {found.unit}",
-            ]
-        )
-    columns = ("strategy", "hypervolume", "over the seeds", "own is above by", "range at the end")
-    return table(columns, rows, "The strategies at the same cost, fronts trained alone")
-
-
-def _curves(found: StrategyComparison, figure: Callable[[Generation], float], title: str) -> Html:
+def _curves(found: StrategyComparison, figure: Callable[[Generation], float], title: str) -> Markup:
     drawn = []
     for name in found.strategies:
-        # All seeds of a strategy have as many generations; without weight sharing they are fewer than elsewhere.
+        # All seeds of one strategy have equally many generations; strategies differ in their number.
         by_generation = list(
             zip(*([figure(one) for one in trial.generations] for trial in found.of(name)), strict=True)
         )

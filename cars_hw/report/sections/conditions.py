@@ -1,55 +1,58 @@
-"""Under which conditions the figures hold: data, settings, the measured machine, versions."""
+"""The conditions of the figures: data, settings, the measured machine, versions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from cars_hw.formatting import milliseconds, percent
 from cars_hw.report.data import ReportData, RunTarget
-from cars_hw.report.markup import Html, join, tag
 
 
-def section(report_data: ReportData) -> Html:
-    """Return what was searched, a part for each measured device, and the versions."""
-    blocks = [_block("Search", _search(report_data)), *(_device(target) for target in report_data.targets)]
-    versions = [*report_data.about.get("versions", {}).items(), *_export_versions(report_data)]
-    blocks.append(_block("Versions", versions))
-    return tag("div", *blocks, class_="blocks")
+def view(report: ReportData) -> dict[str, Any]:
+    """Return a block for the search, one for each measured device, and one for the versions."""
+    versions = [*report.about.get("versions", {}).items(), *_export_versions(report)]
+    return {
+        "blocks": [
+            ("Search", _search(report)),
+            *((f"Latency on {target.device}", _device(target)) for target in report.targets),
+            ("Versions", versions),
+        ]
+    }
 
 
-def _search(report_data: ReportData) -> list[tuple[str, str]]:
-    configuration = report_data.configuration
+def _search(report: ReportData) -> list[tuple[str, str]]:
+    configuration = report.configuration
     evolution, training = configuration["evolution"], configuration["training"]
     lines = [
         ("data", str(configuration["data"])),
-        ("network", report_data.spec.describe()),
+        ("network", report.spec.describe()),
         ("precision", str(configuration.get("precision", "fp32"))),
         ("seed", str(configuration["seed"])),
         (
             "search",
             f"{evolution['epochs']} epochs, {evolution['warmup_epochs']} of them warm-up, "
-            f"{evolution['epochs_per_generation']} a generation",
+            f"{evolution['epochs_per_generation']} per generation",
         ),
         ("population", f"{evolution['population']}, protection: {evolution['protection']}"),
         (
-            "judged on",
-            f"{training['evaluation_images']} images of {percent(training['validation_fraction'], 0)} held out",
+            "evaluated on",
+            f"{training['evaluation_images'] or 'all'} images of the {percent(training['validation_fraction'], 0)} "
+            "held out",
         ),
         ("final training", f"{configuration['recipe']['epochs']} epochs"),
     ]
-    created = report_data.about.get("created")
+    created = report.about.get("created")
     if created:
-        lines.append(("begun", str(created)))
+        lines.append(("started", str(created)))
     if configuration.get("proxy"):
-        lines.append(("proxy", "searched on other data than the network is for"))
+        lines.append(("proxy", "the search used other data than the exported network is for"))
     return lines
 
 
-def _device(run_target: RunTarget) -> Html:
+def _device(run_target: RunTarget) -> list[tuple[str, str]]:
     target = run_target.target
     if target is None:
-        return _block(f"Latency on {run_target.device}", [("table", run_target.problem)])
+        return [("table", run_target.problem)]
     table, predictor = target.table, target.predictor
     conditions = table.conditions
     lines = [("profiled", table.created)]
@@ -65,7 +68,7 @@ def _device(run_target: RunTarget) -> Html:
         (named.get(name, name), _value(conditions[name])) for name in known if conditions.get(name) is not None
     ]
     lines += [
-        ("overhead of a run", milliseconds(table.overhead_ms)),
+        ("overhead of one run", milliseconds(table.overhead_ms)),
         ("operations measured", str(len(table.entries))),
         ("networks measured", str(len(table.calibration))),
         (
@@ -73,20 +76,19 @@ def _device(run_target: RunTarget) -> Html:
             f"{percent(predictor.margin)} above the prediction, for {percent(predictor.level, 0)} of networks",
         ),
         ("noise between sessions", percent(table.noise)),
-        ("machine's speed wandered", percent(table.speed_variation)),
+        ("drift of the machine's speed", percent(table.speed_variation)),
     ]
     if table.other_load is not None:
         lines.append(("other processes", f"{table.other_load:.2f} cores busy"))
-    lines += [("not to be trusted", reason) for reason in table.quality_warnings()]
-    return _block(f"Latency on {run_target.device}", lines)
+    return lines + [("quality warning", reason) for reason in table.quality_warnings()]
 
 
-def _export_versions(report_data: ReportData) -> list[tuple[str, str]]:
+def _export_versions(report: ReportData) -> list[tuple[str, str]]:
     """Return the versions that the models' cards hold and the run does not, each once."""
-    known = report_data.about.get("versions", {})
+    known = report.about.get("versions", {})
     found = {
         (name, version): None
-        for candidate in report_data.candidates
+        for candidate in report.candidates
         for model in candidate.models
         for name, version in model.card.versions.items()
         if known.get(name) != version
@@ -94,12 +96,7 @@ def _export_versions(report_data: ReportData) -> list[tuple[str, str]]:
     return list(found)
 
 
-def _block(title: str, lines: Iterable[tuple[str, str]]) -> Html:
-    items = [join([tag("dt", name), tag("dd", value)]) for name, value in lines]
-    return tag("div", tag("h3", title), tag("dl", *items, class_="facts"))
-
-
-def _value(value: Any) -> str:  # noqa: ANN401 -- whatever a device tells of itself
+def _value(value: Any) -> str:  # noqa: ANN401 -- any value that a device reports
     if isinstance(value, float):
         return f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
     if isinstance(value, list | tuple):
