@@ -99,8 +99,26 @@ class ResolutionType(click.ParamType[tuple[int, int]]):
 GENOTYPE = GenotypeType()
 LATENCY = LatencyType()
 RESOLUTION = ResolutionType()
+
+
+class PictureType(click.ParamType[Path]):
+    """A file that a picture is written to; its suffix decides the format."""
+
+    name = "FILE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:  # noqa: ANN401 -- click's
+        """Return the path, if its suffix is one of those that can be written."""
+        from cars_hw.report.plot_file import FORMATS
+
+        path = Path(value)
+        if path.suffix.lower() not in FORMATS:
+            self.fail(f"'{path}' must end in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}", param, ctx)
+        return path
+
+
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
+PICTURE = PictureType()
 
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print JSON on standard output instead of a table."

@@ -11,6 +11,7 @@ import click
 from cars_hw.cli.options import (
     FILE,
     GENOTYPE,
+    PICTURE,
     Named,
     json_option,
     milliseconds,
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     help="How often the upper bound should hold, a share of networks.",
 )
 @click.option("--zoo", "with_zoo", is_flag=True, help="Hold it against the published genotypes too.")
-@click.option("--plot", type=FILE, help="Write a picture of predicted against measured, an SVG file.")
+@click.option("--plot", type=PICTURE, help="Draw predicted against measured latency: a PNG, SVG or PDF file.")
 @click.option("--out", type=FILE, help="Write all figures, a JSON file.")
 @strict_option
 @json_option
@@ -71,11 +72,16 @@ def command(
     """
     import numpy as np
 
-    from cars_hw.config.files import write_json, write_text
+    from cars_hw.config.files import write_json
     from cars_hw.config.measurement import MeasurePlan
     from cars_hw.devices import open_device
     from cars_hw.latency import LatencyTable, fresh_genotypes, validate_table
 
+    if plot is not None:
+        # Where matplotlib is missing, this fails before the measurement.
+        import matplotlib  # noqa: F401
+
+        from cars_hw.report.plot_file import write_scatter
     table = LatencyTable.read(table_path)
     warn_of_noise(table, table_path)
     named = [*genotypes, *(_zoo(table, genotypes) if with_zoo else ())]
@@ -99,7 +105,9 @@ def command(
     if out is not None:
         write_json(out, record)
     if plot is not None:
-        write_text(plot, _plot(names, result))
+        points = [(row.measured_ms, row.predicted_ms) for row in result.rows]
+        title = f"{len(points)} networks on {device.name}"
+        write_scatter(plot, points, "measured latency, ms", "predicted latency, ms", title)
     if as_json:
         print_json(record)
         return
@@ -117,21 +125,6 @@ def _zoo(table: LatencyTable, given: Sequence[Named]) -> list[Named]:
             seen.add(published.genotype.key())
             chosen.append(Named(name, published.genotype))
     return chosen
-
-
-def _plot(names: Sequence[str], result: Validation) -> str:
-    from cars_hw.report.plot import Point, scatter, standalone
-
-    points = [
-        Point(
-            row.measured_ms,
-            row.predicted_ms,
-            f"{name}: predicted {milliseconds(row.predicted_ms)}, measured {milliseconds(row.measured_ms)}",
-            "network",
-        )
-        for name, row in zip(names, result.rows, strict=True)
-    ]
-    return standalone(scatter(points, "measured latency (ms)", "predicted latency (ms)", equal=True))
 
 
 def _print(names: Sequence[str], result: Validation, device: str) -> None:

@@ -1,4 +1,4 @@
-"""Axes, and points upon them: SVG that stands in a page, or in a file of its own."""
+"""Axes and points of the charts in the HTML report, as SVG."""
 
 from __future__ import annotations
 
@@ -36,18 +36,6 @@ class Point(NamedTuple):
     y: float
     text: str
     kind: str
-
-
-STYLE = (
-    "svg{background:#fff;font:13px system-ui,sans-serif;fill:#333}.grid{stroke:#ddd}"
-    ".limit,.equal{stroke:#c33;stroke-dasharray:5 4}circle{fill:#1667c0;fill-opacity:.7}"
-)
-"""For a picture that stands alone; in a page it has the page's."""
-
-
-def standalone(svg: str) -> str:
-    """Return ``svg`` as the text of a file."""
-    return svg.replace(">", f' xmlns="http://www.w3.org/2000/svg"><style>{STYLE}</style>', 1) + "\n"
 
 
 class Axes:
@@ -120,20 +108,13 @@ def scatter(
     points: Sequence[Point],
     x_title: str,
     y_title: str,
-    limit: float | None = None,
     *,
     equal: bool = False,
     frame: Frame = WIDE,
 ) -> Markup:
-    """Return an SVG of ``points``, with a vertical line at ``limit`` on the x axis if there is one.
-
-    With ``equal`` both axes have one scale, and a line joins where x is y.
-    """
-    xs = [point.x for point in points] + ([limit] if limit is not None else [])
-    axes = Axes(frame, xs, [point.y for point in points], equal=equal)
+    """Return an SVG of ``points``; with ``equal`` both axes have one scale, and a line marks where x is y."""
+    axes = Axes(frame, [point.x for point in points], [point.y for point in points], equal=equal)
     parts = axes.draw(x_title, y_title)
-    if limit is not None:
-        parts.append(axes.upright(limit, "limit"))
     if equal:
         parts.append(axes.diagonal())
     for point in points:

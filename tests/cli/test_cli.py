@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from pathlib import Path
 from typing import Any, get_args
 from xml.etree import ElementTree
@@ -142,8 +143,19 @@ def test_a_validation_is_printed_drawn_and_written(table: Path, tmp_path: Path) 
     assert record["accuracy"]["mean_error"] < record["baselines"]["multiply-adds"]["mean_error"]
     # The fake device has no noise.
     assert record["noise_floor"] == record["drift"] == record["then_and_now"] == 0.0
-    picture = ElementTree.fromstring(plot.read_text())
-    assert len(picture.findall("{http://www.w3.org/2000/svg}circle")) == len(record["rows"])
+    points = ElementTree.fromstring(plot.read_text()).find(".//*[@id='points']")
+    assert points is not None
+    assert len(points.findall(".//{http://www.w3.org/2000/svg}use")) == len(record["rows"])
+
+
+def test_a_plot_needs_a_known_suffix_and_matplotlib(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ("validate", "--table", table, "--random", "1", "--plot")
+    fails(run(*asked, tmp_path / "plot.gif"), 2, "must end in .png, .svg or .pdf")
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    fails(run(*asked, tmp_path / "plot.png"), 1, "pip install 'cars-hw[plot]'")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_two_tables_are_compared(table: Path, tmp_path: Path) -> None:
