@@ -1,1 +1,1 @@
-"""Evolution: populations, variation, selection by pNSGA-III, and the search that drives them."""
+"""Evolution: populations, variation, selection by pNSGA-III, and the search that uses them."""

@@ -1,4 +1,4 @@
-"""A search on disk: one file that is whole or not there, read without running anything that it holds."""
+"""The checkpoint of a search: one file, written in one step and read without executing code from it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def save(search: Search, path: Path) -> None:
     """Write the state of ``search`` and of its weights to ``path`` in one step."""
     content = {
         "schema": SCHEMA,
-        # JSON keeps floats to the last bit, and integers of any length, which the random state has.
+        # JSON keeps every bit of a float and integers of any length, which the random state needs.
         "search": json.dumps(search.state(), allow_nan=False),
         "weights": search.weights.state(),
     }
@@ -30,7 +30,7 @@ def save(search: Search, path: Path) -> None:
 
 
 def restore(search: Search, source: Path | bytes) -> None:
-    """Bring ``search`` and its weights to the state in ``source``, a file or what is in one.
+    """Restore ``search`` and its weights from ``source``, a checkpoint file or its content.
 
     Raises:
         RunError: the file cannot be read, or is of another schema.
@@ -41,7 +41,7 @@ def restore(search: Search, source: Path | bytes) -> None:
 
 
 def supernet_weights(path: Path) -> dict[str, Any]:
-    """Return the SuperNet's weights out of the checkpoint in ``path``.
+    """Return the SuperNet's weights from the checkpoint in ``path``.
 
     Raises:
         RunError: the file cannot be read, or is of another schema.

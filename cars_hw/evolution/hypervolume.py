@@ -1,4 +1,4 @@
-"""Hypervolume: one number for how good a front is."""
+"""Hypervolume: the quality of a front as one number."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from numpy.typing import NDArray
 
 
 def hypervolume(points: NDArray[np.float64], reference_point: NDArray[np.float64]) -> float:
-    """The volume that the points dominate, bounded by the reference point; larger is better.
+    """Return the volume that the points dominate, bounded by the reference point; larger is better.
 
-    Points that are not better than the reference in every objective add nothing, and neither do points that
-    others dominate.
+    Only points that no other dominates and that are better than the reference in every objective add volume.
 
     Args:
         points: shape ``(N, M)``, M at least 2, minimised; N may be 0.
@@ -30,7 +29,7 @@ def hypervolume(points: NDArray[np.float64], reference_point: NDArray[np.float64
     reference = np.array(reference_point, dtype=np.float64)
     if points.ndim != 2 or points.shape[1] < 2 or reference.shape != points.shape[1:]:
         raise ValueError(f"points {points.shape} and a reference point {reference.shape} do not fit together")
-    # Written so that NaN fails as well.
+    # This form of the comparison is False for NaN too.
     if not (np.isfinite(reference).all() and (points > -np.inf).all()):
         raise ValueError("the hypervolume of NaN or of an infinity is not a number")
     dominating = points[(points < reference).all(axis=1)]

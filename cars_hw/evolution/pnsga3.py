@@ -1,17 +1,17 @@
-"""pNSGA-III: who survives of parents and offspring together.
+"""pNSGA-III: the selection of the next population from parents and offspring.
 
-In CARS (CVPR 2020) shared weights and architectures evolve together, so a large network is judged before it
-has learned. A plain Pareto sort on (error, cost...) then keeps only what is small and quick to learn, the
-"small model trap". pNSGA-III sorts everybody a second time, on objectives that protect what would be lost,
-joins the k-th fronts of all sorts into the k-th *stage*, and fills the next population stage by stage. The
-stage that overflows is cut by the reference points and the niching of NSGA-III (Deb & Jain 2014, "An
-Evolutionary Many-Objective Optimization Algorithm Using Reference-Point-Based Nondominated Sorting Approach,
-Part I", Section IV).
+In CARS (CVPR 2020) shared weights and architectures evolve together, so large networks are evaluated before they
+have learned. A plain Pareto sort on (error, cost...) then keeps only networks that are small and learn fast. The
+paper calls this the *small-model trap*. pNSGA-III sorts all architectures a second time, on objectives that protect
+the others. It joins the k-th fronts of all sorts into the k-th *stage*, and fills the next population stage by
+stage. The reference points and the niching of NSGA-III select from the last stage if it does not fit as a whole
+(Deb & Jain 2014, "An Evolutionary Many-Objective Optimization Algorithm Using Reference-Point-Based Nondominated
+Sorting Approach, Part I", Section IV).
 
-The sort, the normalisation and the niching are pymoo's; with protection ``none`` the survivors are those of
-pymoo's own NSGA-III, draw for draw. Objectives are always minimised; column 0 is the error (a fraction), the
-other columns are costs. pymoo takes differences below 1e-3 for nothing when it looks for extreme points: give
-costs in units in which a thousandth does not matter, latency in milliseconds and never in seconds.
+The sort, the normalisation and the niching are pymoo's. With protection ``none`` the survivors are those of pymoo's
+own NSGA-III, draw for draw. Objectives are always minimised; column 0 is the error (a fraction), the other columns
+are costs. pymoo ignores differences below 1e-3 when it looks for extreme points: choose units in which a thousandth
+is negligible, such as milliseconds for latency.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ IntArray = NDArray[np.int64]
 
 
 class ObjectiveNormalizationState(TypedDict):
-    """What `Normalization` remembers, in JSON's own types; all points are None before the first update."""
+    """The state of :class:`ObjectiveNormalization` in JSON's types; all points are None before the first update."""
 
     n_objectives: int
     ideal_point: list[float] | None
@@ -44,25 +44,25 @@ class ObjectiveNormalizationState(TypedDict):
 
 
 class ObjectiveNormalization:
-    """The hyperplane normalisation of NSGA-III, which learns over generations and can be checkpointed.
+    """The hyperplane normalisation of NSGA-III, which is updated in every generation and can be checkpointed.
 
     Deb & Jain 2014, Section IV-C. One instance belongs to one search: the ideal, the worst and the extreme
-    points of all generations so far decide how objectives of different units are compared.
+    points of all generations so far scale objectives of different units.
     """
 
     def __init__(self, n_objectives: int) -> None:
-        """Start without history for objectives of shape ``(N, n_objectives)``; ValueError if below 2."""
+        """Prepare for objectives of shape ``(N, n_objectives)``; ValueError for fewer than 2."""
         if n_objectives < 2:
             raise ValueError(f"normalisation needs at least 2 objectives, got {n_objectives}")
         self.n_objectives = n_objectives
         self._hyperplane = HyperplaneNormalization(n_objectives)
 
     def update(self, objectives: FloatArray, front: IntArray) -> tuple[FloatArray, FloatArray]:
-        """Learn from a generation and return what is 0 and what is 1 on each axis from now on.
+        """Include a generation, and return the points that become 0 and 1 on each axis.
 
         Args:
             objectives: shape ``(N, n_objectives)``, finite, minimised, N at least 1.
-            front: shape ``(F,)``, the rows that no other dominates.
+            front: shape ``(F,)``, the indices of the rows that no other row dominates.
 
         Returns:
             The ideal and the nadir point, shape ``(n_objectives,)`` each, in the objectives' units.
@@ -73,15 +73,15 @@ class ObjectiveNormalization:
         objectives = _checked(objectives)
         if objectives.shape[1] != self.n_objectives:
             raise ValueError(f"normalisation of {self.n_objectives} objectives got {objectives.shape[1]}")
-        # pymoo switches the warnings of the whole process off in here and leaves them off.
+        # pymoo disables the warnings of the whole process here and does not enable them again.
         with warnings.catch_warnings():
             self._hyperplane.update(objectives, nds=front)
         return self._hyperplane.ideal_point.copy(), self._hyperplane.nadir_point.copy()
 
     def state(self) -> ObjectiveNormalizationState:
-        """All that is remembered, as JSON's own types; floats come back from JSON bit for bit."""
+        """Return the state in JSON's types; JSON keeps every bit of a float."""
         hyperplane = self._hyperplane
-        # Before the first update pymoo's ideal and worst points are infinite, which JSON cannot say.
+        # Before the first update pymoo's ideal and worst points are infinite, which JSON cannot represent.
         fresh = hyperplane.extreme_points is None
         return {
             "n_objectives": self.n_objectives,
@@ -93,17 +93,17 @@ class ObjectiveNormalization:
 
     @classmethod
     def restore(cls, state: ObjectiveNormalizationState) -> ObjectiveNormalization:
-        """The normalisation that `state` was taken from: its later answers are identical.
+        """Return the normalisation with this state: its later results are identical.
 
         Raises:
             ValueError: a point that is missing, not finite, or of the wrong shape.
         """
         names = ("ideal_point", "worst_point", "nadir_point", "extreme_points")
-        # A state comes from a file, where a key may be missing whatever its type says.
+        # The state comes from a file, in which a key may be missing.
         points: dict[str, Any] = {name: dict(state).get(name) for name in names}
         n_objectives = dict(state).get("n_objectives")
         if not isinstance(n_objectives, int):
-            raise ValueError("the state of the normalisation does not say how many objectives it has")
+            raise ValueError("the state of the normalisation has no number of objectives")
         restored = cls(n_objectives)
         if all(point is None for point in points.values()):
             return restored
@@ -117,9 +117,9 @@ class ObjectiveNormalization:
 
 
 def nondominated_fronts(objectives: FloatArray) -> list[IntArray]:
-    """Sort rows into fronts: no row of a front is dominated once the fronts before it are taken away.
+    """Return the rows in fronts: without the fronts before it, no row of a front is dominated.
 
-    Equal rows do not dominate each other, so they share a front.
+    Equal rows share a front, since neither dominates the other.
 
     Args:
         objectives: shape ``(N, K)``, minimised, N may be 0.
@@ -137,7 +137,7 @@ def nondominated_fronts(objectives: FloatArray) -> list[IntArray]:
 
 
 def pareto_front(objectives: FloatArray) -> IntArray:
-    """The rows that no row dominates, indices ascending; of equal rows all are in or none.
+    """Return the indices of the rows that no row dominates, ascending; equal rows are all included or all excluded.
 
     Args:
         objectives: shape ``(N, K)``, minimised, N may be 0.
@@ -154,12 +154,12 @@ def sorting_objectives(
     gain: FloatArray | None,
     protection: Protection,
 ) -> list[FloatArray]:
-    """What each of the sorts minimises, the plain (error, cost...) first.
+    """Return the objectives that each sort minimises, the plain (error, cost...) first.
 
     Args:
         objectives: shape ``(N, 1 + M)``: error (fraction), then M costs, M at least 1; minimised.
         gain: shape ``(N,)``: accuracy gained since the last generation (fraction, larger is faster
-            learning). Needed by ``speed`` and ``both``, not looked at otherwise.
+            learning). Used by ``speed`` and ``both`` only.
         protection: see `Protection`.
 
     Returns:
@@ -190,10 +190,10 @@ def sorting_objectives(
 
 
 def stages(objectives: FloatArray, gain: FloatArray | None, protection: Protection) -> list[IntArray]:
-    """The order in which rows enter the next population.
+    """Return the order in which rows enter the next population.
 
-    The k-th stage is the union of the k-th fronts of all sorts, less the rows of earlier stages. A stage that
-    is left empty by this is dropped.
+    The k-th stage is the union of the k-th fronts of all sorts, less the rows of earlier stages. Stages that
+    are empty after this are dropped.
 
     Args:
         objectives: shape ``(N, 1 + M)``: error (fraction), then M costs; minimised.
@@ -211,7 +211,7 @@ def stages(objectives: FloatArray, gain: FloatArray | None, protection: Protecti
     sorts = [nondominated_fronts(minimised) for minimised in sorting_objectives(objectives, gain, protection)]
     taken = np.zeros(len(objectives), dtype=np.bool_)
     result: list[IntArray] = []
-    # Each sort holds every row, so the shortest one leaves nothing for the further fronts of the others.
+    # Each sort contains every row, so no row is left after the shortest one.
     for fronts in zip(*sorts, strict=False):
         union: IntArray = np.unique(np.concatenate(fronts))
         stage = union[~taken[union]]
@@ -233,10 +233,9 @@ def survive(
 ) -> IntArray:
     """Select the next population from parents and offspring together.
 
-    Whatever the protection, the normalisation and the niching look at (error, cost...) alone. Equal rows are
-    told apart by nothing but chance: they share a stage and a niche, and several of them may survive, so take
-    duplicates out beforehand if they are not wanted. If ``n_survive`` is N or more everybody survives, and no
-    random number is drawn.
+    The normalisation and the niching use (error, cost...) only, whatever the protection. Equal rows share a stage
+    and a niche, and chance decides between them; several may survive, so remove unwanted duplicates before. If
+    ``n_survive`` is N or more, all survive and no random number is drawn.
 
     Args:
         objectives: shape ``(N, 1 + M)``, N and M at least 1: error (fraction), then M costs; minimised.
@@ -245,8 +244,8 @@ def survive(
         n_survive: size of the next population, at least 1.
         protection: see `Protection`.
         reference_directions: shape ``(R, 1 + M)``, on the unit simplex; see `reference_directions`.
-        normalization: the search's normalisation, which learns from `objectives`. It and the generator are
-            the only arguments that change.
+        normalization: the search's normalisation, which is updated with `objectives`. Only it and the generator
+            change.
         random_state: breaks ties between niches and within them.
 
     Returns:
@@ -255,7 +254,7 @@ def survive(
 
     Raises:
         ValueError: as `sorting_objectives`; also if shapes disagree or ``n_survive`` is below 1. The
-            normalisation has not changed then.
+            normalisation is unchanged in this case.
 
     Source: CARS, Section 3, Architecture Optimization; Deb & Jain 2014, Algorithm 1.
     """
@@ -280,14 +279,14 @@ def survive(
 
 
 def reference_directions(n_objectives: int, population: int) -> FloatArray:
-    """Evenly spread directions for `survive`, at most as many as the population has members.
+    """Return evenly spread directions for `survive`, at most as many as the population has members.
 
     The grid of Das & Dennis with the largest number of partitions p that gives at most `population` points;
     for two objectives that is exactly `population` points. With p below the number of objectives all points
     of the grid lie on the boundary of the simplex, and a compromise between all objectives would have no
-    niche. Then what the population has left is spent on a second grid, shrunk by half towards the centre, as
-    Deb & Jain do from eight objectives on: 8 objectives and a population of 156 give their 120 + 36
-    directions. A population smaller than the number of objectives gets the centre alone. Nothing is random.
+    niche. The remaining points then form a second grid, shrunk by half towards the centre, as Deb & Jain do from
+    eight objectives on: 8 objectives and a population of 156 give their 120 + 36 directions. A population smaller
+    than the number of objectives gets only the centre. The result is deterministic.
 
     Args:
         n_objectives: the error and the costs, at least 2.
@@ -297,7 +296,7 @@ def reference_directions(n_objectives: int, population: int) -> FloatArray:
         Shape ``(R, n_objectives)``, R from 1 to `population`; no number below 0, each row sums to 1.
 
     Raises:
-        ValueError: an argument below its least.
+        ValueError: an argument below its minimum.
 
     Source: Deb & Jain 2014, Sections IV-B and V.
     """
@@ -314,7 +313,7 @@ def reference_directions(n_objectives: int, population: int) -> FloatArray:
 
 
 def _most_partitions(n_objectives: int, n_points: int) -> int:
-    """The largest p whose grid of Das & Dennis, C(p + n - 1, n - 1) points, has at most `n_points`."""
+    """Return the largest p whose grid of Das & Dennis, C(p + n - 1, n - 1) points, has at most `n_points`."""
     partitions = 0
     while math.comb(partitions + n_objectives, n_objectives - 1) <= n_points:
         partitions += 1
@@ -322,13 +321,13 @@ def _most_partitions(n_objectives: int, n_points: int) -> int:
 
 
 def _until_filled(all_stages: list[IntArray], n_survive: int) -> list[IntArray]:
-    """The stages up to and including the first that fills the population."""
+    """Return the stages up to and including the one that fills the population."""
     filled = np.cumsum([len(stage) for stage in all_stages])
     return all_stages[: int(np.searchsorted(filled, n_survive)) + 1]
 
 
 def _checked(objectives: FloatArray, min_rows: int = 1) -> FloatArray:
-    """A float64 copy, because pymoo's compiled parts refuse read-only memory; ValueError if unfit to sort."""
+    """Return a float64 copy, since pymoo's compiled parts reject read-only memory; ValueError if unfit to sort."""
     array: FloatArray = np.array(objectives, dtype=np.float64, order="C")
     if array.ndim != 2 or len(array) < min_rows or array.shape[1] < 1:
         raise ValueError(f"expected at least {min_rows} rows of at least 1 number, got shape {array.shape}")

@@ -1,4 +1,4 @@
-"""The members of a population, and the rows that they are to the selection."""
+"""The members of a population, and the rows of objectives that the selection compares."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from cars_hw.space.genotype import Genotype
 
 @dataclass(frozen=True)
 class Member:
-    """An architecture as its last evaluation saw it.
+    """An architecture with the figures of its last evaluation.
 
-    ``accuracy`` is a fraction of the evaluated images under the shared weights; ``gain`` is what it gained
-    since the generation before; ``costs`` are the values of the cost objectives, in their units.
+    ``accuracy`` is a fraction of the evaluated images under the shared weights, and ``gain`` its increase since the
+    previous generation. ``costs`` are the values of the cost objectives, in their units.
     """
 
     genotype: Genotype
@@ -36,5 +36,5 @@ def objective_rows(members: Sequence[Member], scales: Sequence[float]) -> NDArra
 
 
 def gains(members: Sequence[Member]) -> NDArray[np.float64]:
-    """Return shape (N,): the accuracy that each gained."""
+    """Return shape (N,): the gain in accuracy of each member."""
     return np.array([member.gain for member in members])

@@ -1,4 +1,4 @@
-"""Algorithm 1 of CARS: parameters and architectures are optimised in turn, so that one search gives a front."""
+"""Algorithm 1 of CARS: parameters and architectures are optimised in turn, and one search gives a front."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ from cars_hw.space.search_space import SearchSpace
 
 
 class SharedWeights(Protocol):
-    """What the search asks of the SuperNet: to learn, and to judge."""
+    """The SuperNet as the search uses it: it trains architectures and evaluates them."""
 
     def train(self, draw: Callable[[int], Sequence[Genotype]]) -> float:
-        """Train one epoch; ``draw(B)`` gives the architectures of a step. Return the mean loss."""
+        """Train one epoch and return the mean loss; ``draw(B)`` returns the architectures of a step."""
 
     def remember(self) -> None:
-        """Keep the present weights as those of the generation before."""
+        """Keep the present weights as those of the previous generation."""
 
     def accuracies(self, genotypes: Sequence[Genotype], *, before: bool = False, full: bool = False) -> list[float]:
-        """Return each one's accuracy (a fraction), all on the same batches in the same order.
+        """Return the accuracy (a fraction) of each genotype, all on the same batches in the same order.
 
-        ``before`` judges under the remembered weights, ``full`` on all validation images instead of the
+        ``before`` evaluates under the remembered weights; ``full`` uses all validation images instead of the
         subset.
         """
 
     def state(self) -> dict[str, Any]:
-        """Return all that a resumed search needs: tensors and plain values."""
+        """Return the state for a resumed search: tensors and plain values."""
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take up the state that :meth:`state` returned."""
+        """Restore the state that :meth:`state` returned."""
 
 
 def without_clones(members: Sequence[Member], least: int) -> list[Member]:
-    """Return ``members`` less those that are alike in accuracy and in every cost to an earlier one.
+    """Return ``members`` without those that equal an earlier one in accuracy and in every cost.
 
-    Two genotypes can be one network: where a cell reads only one of its inputs, whole cells may lead nowhere,
-    and what is in them makes no difference. At least ``least`` members stay, clones in their order if need be.
+    Two genotypes can describe one network: where a cell reads only one of its inputs, the output of whole cells may
+    be unused. At least ``least`` members are returned, clones in their order included if necessary.
     """
     seen: set[tuple[float, ...]] = set()
     first: list[Member] = []
@@ -60,10 +60,10 @@ def without_clones(members: Sequence[Member], least: int) -> list[Member]:
 
 
 class Search:
-    """One search: its population, its random state, and where it stands.
+    """One search: its population, its random state and its progress.
 
-    The state after each unit of work (an epoch of warm-up, a generation) is whole: written down and restored,
-    the search goes on as if it had never stopped.
+    The state is complete after each unit of work (an epoch of warm-up, a generation). A search that is restored
+    from it gives the same results as one without an interruption.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Search:
         seed: int,
         anchor: Genotype | None = None,
     ) -> None:
-        """Prepare a search; ``anchor`` is a genotype that keeps to every budget, needed where there is one."""
+        """Prepare a search; ``anchor``, a genotype that keeps to every limit, is required with a limit."""
         if not objectives:
             raise ValueError("a search needs at least one cost beside the error")
         limited = any(objective.limit is not None for objective in objectives)
@@ -100,13 +100,13 @@ class Search:
 
     @property
     def finished(self) -> bool:
-        """Whether all generations have been run."""
+        """Whether all generations are done."""
         return self.generation >= self.settings.generations
 
     def run(self, checkpoint: Callable[[], None] = lambda: None, progress: Progress = silent) -> list[Member]:
-        """Run from where the search stands to its end and return the finalists, see :meth:`finalists`.
+        """Run the rest of the search and return the finalists, see :meth:`finalists`.
 
-        ``checkpoint`` is called after each unit of work; the state is whole then.
+        ``checkpoint`` is called after each unit of work, when the state is complete.
         """
         settings = self.settings
         while self.warmed_up < settings.warmup_epochs:
@@ -122,12 +122,12 @@ class Search:
 
     @property
     def steps(self) -> int:
-        """What progress counts: each generation's architecture step and its epochs."""
+        """The number of steps that progress counts: each generation's architecture step and its epochs."""
         return self.settings.generations * (1 + self.settings.epochs_per_generation)
 
     def warm_up(self) -> None:
         """Train one epoch on architectures that are drawn uniformly (CARS, section 4.1)."""
-        # Newcomers of the first generation are measured against weights that are one generation younger.
+        # The gain of the first generation is measured from weights that are one generation older.
         if self.warmed_up == max(0, self.settings.warmup_epochs - self.settings.epochs_per_generation):
             self.weights.remember()
         self.weights.train(lambda count: [self.space.sample(self.rng) for _ in range(count)])
@@ -152,8 +152,8 @@ class Search:
         parents = [member.genotype for member in self.population]
         wanted = self.settings.population if parents else 2 * self.settings.population
         children = self._offspring(parents, wanted)
-        everybody = parents + children
-        accuracies = self.weights.accuracies(everybody)
+        evaluated = parents + children
+        accuracies = self.weights.accuracies(evaluated)
         earlier = [member.accuracy for member in self.population]
         if self.settings.protection in ("speed", "both"):
             earlier += self.weights.accuracies(children, before=True)
@@ -161,11 +161,11 @@ class Search:
             earlier += accuracies[len(parents) :]
         return [
             Member(genotype, self._costs(genotype), accuracy, accuracy - before)
-            for genotype, accuracy, before in zip(everybody, accuracies, earlier, strict=True)
+            for genotype, accuracy, before in zip(evaluated, accuracies, earlier, strict=True)
         ]
 
     def select(self, candidates: Sequence[Member]) -> list[Member]:
-        """Return the survivors by pNSGA-III; of clones, as long as there are enough others, only the first."""
+        """Return the survivors by pNSGA-III; only the first of clones where there are enough others."""
         candidates = without_clones(candidates, self.settings.population)
         if not self.scales:
             self.scales = [
@@ -184,7 +184,7 @@ class Search:
         return [candidates[row] for row in rows]
 
     def draw(self, count: int) -> list[Genotype]:
-        """Draw ``count`` architectures of the population without replacement (Eq. 3's B), or some of the space."""
+        """Draw ``count`` architectures (B of Eq. 3) from the population, without replacement, and from the space."""
         share = self.settings.uniform_draws
         foreign = count if share == 1 else int(self.rng.binomial(count, share)) if share else 0
         wanted = min(count - foreign, len(self.population))
@@ -193,13 +193,13 @@ class Search:
         return drawn + [self.space.sample(self.rng) for _ in range(foreign)]
 
     def finalists(self) -> list[Member]:
-        """Return who may enter the front, under the final weights and on all validation images.
+        """Return the candidates for the front, evaluated under the final weights on all validation images.
 
-        The search ends with an architecture step: besides the population, which the last parameter steps have
-        trained, its offspring are among them. All keep to every budget.
+        The search ends with an architecture step: the candidates are the population, which the last parameter steps
+        have trained, and its offspring. All keep to every limit.
         """
         genotypes = [member.genotype for member in self.population]
-        # Twice as many as in a generation: they cost an evaluation, and make the front denser.
+        # Twice as many as in a generation: each costs one evaluation, and the front becomes denser.
         genotypes += self._offspring(genotypes, 2 * self.settings.population)
         accuracies = self.weights.accuracies(genotypes, full=True)
         final = [
@@ -209,12 +209,12 @@ class Search:
         return without_clones(final, 1)
 
     def front(self, members: Sequence[Member]) -> list[Member]:
-        """Return those of ``members`` (at least one) that no other is better than in everything; cheapest first."""
+        """Return those of ``members`` (at least one) that no other dominates, cheapest first."""
         best = pareto_front(objective_rows(members, self.scales))
         return sorted((members[row] for row in best), key=lambda member: (member.costs, -member.accuracy))
 
     def state(self) -> dict[str, Any]:
-        """Return where the search stands, in JSON's own types; the weights' state is not in it."""
+        """Return the state of the search in JSON's types, without that of the weights."""
         return {
             "warmed_up": self.warmed_up,
             "generation": self.generation,
@@ -226,7 +226,7 @@ class Search:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take up the state that :meth:`state` returned."""
+        """Restore the state that :meth:`state` returned."""
         self.warmed_up = state["warmed_up"]
         self.generation = state["generation"]
         self.population = list(structure(state["population"], tuple[Member, ...], "checkpoint"))

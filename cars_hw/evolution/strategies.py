@@ -1,4 +1,4 @@
-"""Other ways to search than the one at hand, at the same cost: what a search has to be better than."""
+"""Search strategies that a search is compared with, at the same cost."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from cars_hw.config.search import EvolutionSettings, VariationRates
 
 @dataclass(frozen=True)
 class Strategy:
-    """A way to search: ``changed`` makes its settings of another's, at the same cost."""
+    """A search strategy: ``changed`` makes its settings from those of a run, at the same cost."""
 
     summary: str
     changed: Callable[[EvolutionSettings], EvolutionSettings]
 
 
 def _random(settings: EvolutionSettings) -> EvolutionSettings:
-    # Weights learn on uniform draws to the end; the population is an archive, the best of what was drawn so far.
+    # The weights train on uniform draws in every epoch; the population is an archive of the best draws so far.
     return replace(
         settings,
         protection="none",
@@ -36,9 +36,11 @@ STRATEGIES: Final[Mapping[str, Strategy]] = MappingProxyType(
         OWN: Strategy("the run's own settings", lambda settings: settings),
         "random": Strategy("random search in the same SuperNet, trained on uniform draws", _random),
         "none": Strategy(
-            "plain NSGA-III: nothing is protected", lambda settings: replace(settings, protection="none")
+            "plain NSGA-III, without protection", lambda settings: replace(settings, protection="none")
         ),
-        "speed": Strategy("protects who learns fast", lambda settings: replace(settings, protection="speed")),
+        "speed": Strategy(
+            "protects architectures that learn fast", lambda settings: replace(settings, protection="speed")
+        ),
         "size": Strategy("protects large networks", lambda settings: replace(settings, protection="size")),
         "both": Strategy("protects both", lambda settings: replace(settings, protection="both")),
         "fresh": Strategy(
@@ -59,5 +61,8 @@ STRATEGIES: Final[Mapping[str, Strategy]] = MappingProxyType(
         ),
     }
 )
-"""By the name that the command line knows. All train as much and judge as many architectures; what protects speed
-judges newcomers twice, since their gain has to be measured."""
+"""The strategies by their names on the command line.
+
+All train for the same number of epochs and evaluate the same number of architectures. Strategies that protect speed
+evaluate new architectures twice, which measures their gain.
+"""

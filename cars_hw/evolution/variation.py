@@ -1,4 +1,4 @@
-"""How offspring come about: mutation, crossover, fresh ones; within the budget and never twice."""
+"""Offspring by mutation, crossover and fresh draws: all within the limits, none twice."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cars_hw.space.genotype import NODES, Genotype
 from cars_hw.space.search_space import CELL_NAMES, SearchSpace, replace_node
 
 RETRIES = 100
-"""How often a draw that is over the budget or known already is thrown away before it is repaired."""
+"""The number of draws that are discarded, because they are over a limit or known, before draws are repaired."""
 
 
 def mutate(parent: Genotype, space: SearchSpace, rate: float, rng: np.random.Generator) -> Genotype:
@@ -39,7 +39,7 @@ def repair(
 ) -> Genotype:
     """Replace nodes, in random order, by those of ``anchor`` until ``genotype`` is allowed.
 
-    Ends after eight nodes at the latest, at ``anchor`` itself.
+    This ends after at most eight nodes, with ``anchor`` itself.
     """
     places = [(name, number) for name in CELL_NAMES for number in range(NODES)]
     for index in rng.permutation(len(places)):
@@ -62,9 +62,9 @@ def offspring(
 ) -> list[Genotype]:
     """Return at most ``count`` new genotypes, all allowed, none among ``parents`` and none twice.
 
-    A draw that is not allowed or not new is thrown away; after `RETRIES` of them in a row, draws are repaired
-    towards ``anchor`` (an allowed genotype) for as many tries again. Fewer than ``count`` come back only when
-    the allowed part of the space seems exhausted. Without parents all are fresh.
+    A draw that is not allowed or not new is discarded. After :data:`RETRIES` of them in a row, the next
+    :data:`RETRIES` draws are repaired towards ``anchor``, an allowed genotype. Fewer than ``count`` are returned
+    only when the allowed part of the space seems exhausted. Without parents all are fresh draws.
     """
     taken = {parent.key() for parent in parents}
     children: list[Genotype] = []
