@@ -184,7 +184,7 @@ class Search:
         return [candidates[row] for row in rows]
 
     def draw(self, count: int) -> list[Genotype]:
-        """Draw ``count`` architectures (B of Eq. 3) from the population, without replacement, and from the space."""
+        """Draw ``count`` architectures (B of Eq. 3) from the population, without replacement, or from the space."""
         share = self.settings.uniform_draws
         foreign = count if share == 1 else int(self.rng.binomial(count, share)) if share else 0
         wanted = min(count - foreign, len(self.population))

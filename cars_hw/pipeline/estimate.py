@@ -1,4 +1,4 @@
-"""What a search will take, before it is begun: a few steps are timed and multiplied."""
+"""The estimate of a search's time and memory: a few steps are timed and multiplied."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cars_hw.training.shared_weights import SuperNetWeights, torch_threads
 T = TypeVar("T")
 
 STEPS: Final = 3
-"""So many architectures are timed, after one that is not: the first call plans and allocates."""
+"""The number of architectures that are timed, after an untimed first one, which includes allocation."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,13 @@ class Part:
 
     @property
     def total_seconds(self) -> float:
-        """All of it."""
+        """The seconds of all repetitions."""
         return self.times * self.seconds
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a search will take: its parts, and the memory that the timed steps needed, in MB."""
+    """The estimated time of a search, by part, and the memory in MB that the timed steps used."""
 
     parts: tuple[Part, ...]
     memory_mb: float
@@ -51,21 +51,21 @@ class Estimate:
 
     @property
     def seconds(self) -> float:
-        """All parts together."""
+        """The sum of all parts."""
         return sum(part.total_seconds for part in self.parts)
 
 
 def estimate(plan: SearchPlan) -> Estimate:
-    """Return what the search of ``plan`` will take in one process.
+    """Return the estimated time and memory of the search of ``plan`` in one process.
 
-    As in section 3.5 of CARS: the warm-up trains for so many epochs; each generation judges the population and its
-    offspring, and trains for so many epochs. Beyond the paper: with a protection that needs accuracy gained,
-    offspring are judged under the weights before, too, and in the end finalists are judged on all validation
-    images.
+    The parts are those of section 3.5 of CARS: the warm-up epochs; in each generation the evaluation of the
+    population and its offspring, and the epochs of the generation. Two parts are not in the paper. A protection
+    that uses the gain in accuracy evaluates offspring under the previous weights too, and at the end the finalists
+    are evaluated on all validation images.
 
     Raises:
         DatasetError: the data cannot be used.
-        InputError: the memory does not suffice; the message says what to lower.
+        InputError: the memory does not suffice; the message names the settings to lower.
     """
     weights = supernet_weights_of(plan, plan_data(plan))
     evolution, rng = plan.preset.evolution, np.random.default_rng(plan.seed)
@@ -79,10 +79,10 @@ def estimate(plan: SearchPlan) -> Estimate:
             step = _seconds(weights, drawn, lambda one: weights.step(images, labels, [one]))
             recording = again = step
             if weights.records:
-                # That is done when an architecture comes for the second time; from the third on it is replayed.
+                # An architecture is recorded at its second step and replayed from the third on.
                 recording = _seconds(weights, drawn, lambda one: weights.step(images, labels, [one]))
                 again = _seconds(weights, drawn, lambda one: weights.step(images, labels, [one]))
-        # Together, as a population is: they are shared out over the threads.
+        # Together, as in a population: the threads share the architectures.
         evaluated = _seconds(weights, [drawn] * 2, weights.accuracies) / len(drawn)
         evaluated_fully = _seconds(weights, [drawn] * 2, lambda some: weights.accuracies(some, full=True)) / len(
             drawn
@@ -91,32 +91,32 @@ def estimate(plan: SearchPlan) -> Estimate:
         raise out_of_memory(plan) from error
     memory = torch.cuda.max_memory_allocated(weights.device) / 2**20 if on_gpu else _resident_mb()
     population, generations = evolution.population, evolution.generations
-    # Before the first generation there are no parents: twice as many newcomers are judged.
+    # The first generation has no parents: twice as many new architectures are evaluated.
     evaluations = 2 * population * generations
     if evolution.protection in ("speed", "both"):
         evaluations += population * (generations + 1)
     a_epoch = len(weights.batches) * min(plan.preset.training.architectures, population)
     warm_up = evolution.warmup_epochs * a_epoch
     steps = generations * evolution.epochs_per_generation * a_epoch
-    # At the most, all of a population are new in every generation.
+    # At most, every architecture of every population is new.
     recordings = min(population * generations, steps) if weights.records else 0
     return Estimate(
         (
             Part("warm-up steps, an architecture each", warm_up, step),
             Part("steps of the population, an architecture each", steps - recordings, again),
             *([Part("steps that are recorded for replay", recordings, recording)] if recordings else []),
-            Part("architectures judged on the subset", evaluations, evaluated),
-            Part("finalists judged on all validation images", 3 * population, evaluated_fully),
+            Part("architectures evaluated on the subset", evaluations, evaluated),
+            Part("finalists evaluated on all validation images", 3 * population, evaluated_fully),
         ),
         memory,
         on_gpu,
     )
 
 
-def _seconds(weights: SuperNetWeights, asked: Sequence[T], work: Callable[[T], object]) -> float:
-    """Return what ``work`` takes on one of ``asked``, whose first is not counted."""
+def _seconds(weights: SuperNetWeights, items: Sequence[T], work: Callable[[T], object]) -> float:
+    """Return the median time in seconds of ``work`` on one of ``items``; the first one is not counted."""
     taken = []
-    for one in asked:
+    for one in items:
         _wait(weights)
         began = time.perf_counter()
         work(one)
@@ -131,7 +131,7 @@ def _wait(weights: SuperNetWeights) -> None:
 
 
 def _resident_mb() -> float:
-    """Return the most memory that this process has had; nothing where the system does not tell."""
+    """Return the peak memory of this process in MB; 0 where the system does not report it."""
     try:
         import resource
     except ImportError:

@@ -39,9 +39,9 @@ def export_run(
     """Export every trained network of ``run`` to ``out``, the run's own ``models/`` by default; all formats of one.
 
     With the precision ``int8`` every model is followed by its quantised one, calibrated on training images and
-    judged in its runtime on the first :data:`~cars_hw.export.export.EVALUATED_IMAGES` test images; a float model's
-    accuracy is on all of them. A model's card has the latency that is predicted by the run's first
-    table for its format and precision, if any.
+    evaluated in its runtime on the first :data:`~cars_hw.export.export.EVALUATED_IMAGES` test images; the accuracy
+    of a float model is on all of them. A model's card has the latency that the run's first table for its format and
+    precision predicts, if there is one.
 
     Raises:
         RunError: no network has been trained.
@@ -92,7 +92,7 @@ def _estimate(
 
 
 def _int8(model: Exported, bundle: DataBundle, estimate: LatencyEstimate | None) -> Exported:
-    """Export ``model`` in int8, and judge it on the test images."""
+    """Export ``model`` in int8, and evaluate it on the test images."""
     path = model.path.with_name(f"{model.name}.int8{model.path.suffix}")
     generator = torch.Generator().manual_seed(0)
     chosen = torch.randperm(len(bundle.train), generator=generator)[:CALIBRATION_IMAGES]

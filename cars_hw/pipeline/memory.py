@@ -1,4 +1,4 @@
-"""Whether a search fits the memory of its GPU, found out before it begins."""
+"""The check that a search fits the memory of its GPU, before it begins."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from cars_hw.training.shared_weights import SuperNetWeights
 
 
 def require_memory(plan: SearchPlan, weights: SuperNetWeights) -> None:
-    """Check before a search begins that its steps fit the memory, by those of the largest architecture.
+    """Check that the steps of a search fit the memory, with a step of the largest architecture.
 
     Raises:
-        InputError: they do not; the message says what to lower.
+        InputError: the memory does not suffice; the message names the settings to lower.
     """
-    # A separable convolution keeps more for the way back than any other operation.
+    # A separable convolution keeps more for the backward pass than any other operation.
     known = [name for name in plan.space.operations if name != "none"]
     heaviest = max(known, key=lambda name: (name.startswith("sep_conv"), name))
     cell = tuple((Edge(heaviest, 0), Edge(heaviest, 1)) for _ in range(NODES))

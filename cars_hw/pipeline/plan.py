@@ -1,4 +1,4 @@
-"""What decides a search: its plan, and how a run's folder keeps it."""
+"""The plan of a search: all of its settings, and their form in a run folder."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def plan_of(run: RunFolder, data: DataSource, device: str = "cpu") -> SearchPlan
 
 
 def recipe_of(run: RunFolder) -> Recipe:
-    """Return the recipe of the preset that the run was begun with.
+    """Return the recipe of the preset that the run was started with.
 
     Raises:
         RunError: the run was made by a version with other settings.

@@ -1,4 +1,4 @@
-"""A run on disk: plain files that a person can read, each written in one step.
+"""A run on disk: plain, readable files, each written in one step.
 
 ::
 
@@ -6,16 +6,16 @@
     config.toml      settings of the search, for ``cars-hw search --config``
     steps.jsonl      a line a step: its time, command and settings
     tables/          copies of the latency tables that the search used
-    history.jsonl    a line a generation
+    history.jsonl    one line for each generation
     front.json       the Pareto front
-    checkpoint/      where the search and unfinished trainings stand
+    checkpoint/      the state of the search and of unfinished trainings
     trained/         weights of trained networks, each with a JSON beside it
     models/          exported models, each with its card beside it
-    verified.json    what the exported models took on the device
-    ranking.json     accuracies under shared weights and alone; ``ranking/`` holds the trainings
-    baselines.json   how other strategies did; ``baselines/`` holds their searches
+    verified.json    latencies of the exported models on the device
+    ranking.json     accuracies under shared weights and standalone; ``ranking/`` holds the trainings
+    baselines.json   the comparison with other strategies; ``baselines/`` holds their searches
     report.html
-    tensorboard/     figures for TensorBoard, where they were asked for
+    tensorboard/     figures for TensorBoard, with ``--tensorboard``
 """
 
 from __future__ import annotations
@@ -59,11 +59,11 @@ class FrontNetwork:
 
 @dataclass(frozen=True)
 class TrainedNetwork:
-    """A network that was trained: ``accuracy`` is a fraction of the test images.
+    """A trained network: ``accuracy`` is a fraction of the test images.
 
     Its weights are those after ``best_epoch`` (counted from 1), chosen by ``held_out_accuracy`` where images were
-    held out; the recipe says so, and whether they are moving averages. ``data`` is where the images came from,
-    ``inherit`` whether the training began with the SuperNet's weights where it has the network's very shapes.
+    held out; the recipe has both, and whether the weights are moving averages. ``data`` is the source of the
+    images, and ``inherit`` tells whether the training started from the SuperNet's weights, if their shapes fit.
     """
 
     name: str
@@ -110,7 +110,7 @@ class RunFolder:
         """Begin a run in the new folder ``path``.
 
         Raises:
-            RunError: there is something at ``path`` already.
+            RunError: ``path`` exists and is not an empty folder.
         """
         cls.require_free(path)
         run = cls(path)
@@ -122,7 +122,7 @@ class RunFolder:
         """Check that a run can begin in ``path``.
 
         Raises:
-            RunError: there is something at ``path`` already.
+            RunError: ``path`` exists and is not an empty folder.
         """
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise RunError(f"{path} exists", remedy="resume-or-other-folder")
@@ -132,19 +132,19 @@ class RunFolder:
         """Open the run at ``path``.
 
         Raises:
-            RunError: there is none, or it is of another schema.
+            RunError: ``path`` is not a run folder, or is of another schema.
         """
         run = cls(path)
         if not (path / "run.json").is_file():
-            raise RunError(f"{path} is no run folder: it has no run.json", remedy="search")
+            raise RunError(f"{path} is not a run folder: it has no run.json", remedy="search")
         schema = run._read("run.json").get("schema")
         if schema != SCHEMA:
             raise RunError(f"{path} has schema {schema}; this version of cars-hw reads {SCHEMA}")
         return run
 
     def sweep(self) -> None:
-        """Remove the temporary files that a run left when it was killed while it wrote."""
-        # By the names that `replacing` gives them: a hidden file of the user's is not ours to remove.
+        """Remove the temporary files of a run that was killed during a write."""
+        # Only by the names that `replacing` gives them: other hidden files may be the user's.
         for target in (self.path / "history.jsonl", self.path / "front.json", self.checkpoint):
             for leftover in target.parent.glob(f".{target.name}.*"):
                 leftover.unlink(missing_ok=True)
@@ -153,19 +153,19 @@ class RunFolder:
 
     @property
     def configuration(self) -> dict[str, Any]:
-        """What the run was configured with."""
+        """The configuration of the run."""
         configuration = self._read("run.json").get("configuration")
         if not isinstance(configuration, dict):
-            raise RunError(f"{self.path / 'run.json'} has no configuration; the run cannot be used")
+            raise RunError(f"{self.path / 'run.json'} has no configuration; the run is unusable")
         return configuration
 
     @property
     def about(self) -> dict[str, Any]:
-        """When the run was begun and with which versions: what ``run.json`` holds beside the configuration."""
+        """The date and the versions of the run: the content of ``run.json`` beside the configuration."""
         return {name: value for name, value in self._read("run.json").items() if name != "configuration"}
 
     def require(self, configuration: dict[str, Any]) -> None:
-        """Check that the run was begun with ``configuration``.
+        """Check that the run was started with ``configuration``.
 
         Raises:
             RunError: it was not; the message names the first setting that differs.
@@ -173,11 +173,11 @@ class RunFolder:
         difference = _first_difference(self.configuration, json.loads(to_json(configuration)))
         if difference is not None:
             name, before, now = difference
-            raise RunError(f"{self.path} was begun with {name} = {before}, not {now}", remedy="same-settings")
+            raise RunError(f"{self.path} was started with {name} = {before}, not {now}", remedy="same-settings")
 
     @property
     def network(self) -> NetworkSpec:
-        """The network that the run's genotypes ship as."""
+        """The network that the run exports its genotypes as."""
         where = f"{self.path / 'run.json'}: network"
         return structure(self.configuration.get("network"), NetworkSpec, where, RunError)
 
@@ -214,7 +214,7 @@ class RunFolder:
         return tuple(self.target(index) for index, _ in enumerate(self.configuration.get("targets", ())))
 
     def weights_path(self, name: str) -> Path:
-        """The weights of the trained network ``name``: those that are exported."""
+        """The exported weights of the trained network ``name``."""
         return self.path / "trained" / f"{name}.pt"
 
     def last_weights_path(self, name: str) -> Path:
@@ -222,7 +222,7 @@ class RunFolder:
         return self.path / "trained" / f"{name}.last.pt"
 
     def training_checkpoint(self, name: str) -> Path:
-        """Where the unfinished training of ``name`` stands."""
+        """The checkpoint of the unfinished training of ``name``."""
         return self.path / "checkpoint" / f"train-{name}.pt"
 
     def model_path(self, name: str, model_format: str) -> Path:
@@ -269,7 +269,7 @@ class RunFolder:
         return list(structure(lines, tuple[Step, ...], f"{path} is damaged", RunError))
 
     def write_history(self, history: Sequence[dict[str, Any]]) -> None:
-        """Write a line a generation."""
+        """Write one line for each generation."""
         lines = (json.dumps(generation, allow_nan=False) + "\n" for generation in history)
         write_text(self.path / "history.jsonl", "".join(lines))
 
@@ -284,7 +284,7 @@ class RunFolder:
             raise RunError(f"{path} is damaged: {error}") from error
 
     def write_front(self, networks: Sequence[FrontNetwork], rejected: Sequence[FrontNetwork] = ()) -> None:
-        """Write the front, and beside it the networks that were ``rejected`` from it."""
+        """Write the front, and the networks that were ``rejected`` from it."""
         content = {
             "schema": SCHEMA,
             "networks": unstructure(list(networks)),
@@ -301,7 +301,7 @@ class RunFolder:
         return self._networks("networks")
 
     def rejected(self) -> list[FrontNetwork]:
-        """Return what was taken from the front because the device took longer than the budget.
+        """Return the networks that were rejected from the front because a device exceeded a limit.
 
         Raises:
             RunError: the search has not finished, or the file is damaged.
@@ -316,13 +316,13 @@ class RunFolder:
         return list(structure(kept, tuple[FrontNetwork, ...], where, RunError))
 
     def write_trained(self, network: TrainedNetwork) -> None:
-        """Note that ``network`` was trained; its weights have been written before."""
+        """Write the record of the trained ``network``; its weights have been written before."""
         write_json(self._trained_path(network.name), unstructure(network))
 
     def forget_trained(self, name: str) -> None:
-        """Remove what says that ``name`` was trained, before its weights become others.
+        """Remove the record of the training of ``name``, before its weights are replaced.
 
-        What was left by a training that was killed while it wrote goes as well.
+        Temporary files of a training that was killed during a write are removed as well.
         """
         paths = (self._trained_path(name), self.weights_path(name), self.last_weights_path(name))
         for path in paths:
@@ -342,17 +342,17 @@ class RunFolder:
         ]
 
     def write_verified(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Write what the models took on their devices."""
+        """Write the measured latencies of the exported models."""
         write_json(self.path / "verified.json", {"schema": SCHEMA, "models": list(rows)})
 
     def verified(self) -> list[dict[str, Any]]:
-        """Return what the models took on their devices; empty before it was measured."""
+        """Return the measured latencies of the exported models; empty before they were measured."""
         if not (self.path / "verified.json").is_file():
             return []
         return list(self._read("verified.json").get("models", []))
 
     def write_record(self, name: str, record: object) -> None:
-        """Write ``record`` as the file ``name`` of the run: what is found out of it besides the search."""
+        """Write ``record`` as the file ``name`` of the run: the result of a study of it."""
         write_json(self.path / name, {"schema": SCHEMA, **unstructure(record)})
 
     def record(self, name: str, cls: type[Record]) -> Record | None:

@@ -1,4 +1,4 @@
-"""The first step of a run: from data, tables and budgets to a front."""
+"""The first step of a run: from data and latency targets to a front."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from cars_hw.training.shared_weights import SuperNetWeights
 from cars_hw.training.standalone_weights import StandaloneWeights
 
 FINISHED: Final = b"finished"
-"""What the leading process says instead of a checkpoint if there is nothing left to do."""
+"""The message that the leading process sends instead of a checkpoint if the search has ended."""
 
 
 def run_search(
@@ -58,14 +58,14 @@ def run_search(
     best networks replace those that exceed a limit there; see
     :func:`cars_hw.pipeline.confirm_front.confirm_front`.
 
-    With ``resume`` the search goes on after the last unit of work that was finished, and ends with the front
-    that it would have had; a search that has ended is left as it is. The leading process calls ``callbacks``.
-    In a ``process_group`` of several, the leading process writes and measures. The others return before that.
+    With ``resume`` the search resumes after its last finished unit of work and ends with the same front as without
+    an interruption; a finished search is left as it is. The leading process calls ``callbacks``. In a
+    ``process_group`` of several, only the leading process writes and measures; the others return before that.
 
     Raises:
-        BudgetError: no architecture keeps to the budgets, by prediction or in the end by measurement; the message
-            names the smallest latency.
-        RunError: ``out`` exists, or was begun with other settings.
+        BudgetError: no architecture keeps to the limits, by prediction or by measurement; it carries the smallest
+            latency.
+        RunError: ``out`` exists, or was started with other settings.
         DatasetError: the data cannot be used, or does not fit the network.
     """
     configured = configuration(plan)
@@ -91,7 +91,7 @@ def run_search(
         target.table.write(run.table_path(index))
     known = resume and run.checkpoint.is_file()
     if process_group.world > 1:
-        # The others may be on machines that do not see this folder.
+        # The other processes may run on machines without access to this folder.
         process_group.broadcast(run.checkpoint.read_bytes() if known else b"")
     if known:
         checkpoint.restore(search, run.checkpoint)
@@ -100,14 +100,14 @@ def run_search(
             for callback in callbacks:
                 callback.on_resume(search.history)
 
-    def write_down() -> None:
+    def save() -> None:
         checkpoint.save(search, run.checkpoint)
         run.write_history(search.history)
         if search.history and search.history[-1]["generation"] == search.generation:
             for callback in callbacks:
                 callback.on_generation(search.history[-1])
 
-    finalists = search.run(write_down, progress)
+    finalists = search.run(save, progress)
     if any(target.device is not None for target in plan.targets):
         confirmed = confirm_front(finalists, search.front, plan.targets, plan=measure_plan, progress=progress)
     else:
@@ -138,7 +138,7 @@ def _end(run: RunFolder, callbacks: Sequence[SearchCallback]) -> None:
 def _follow(
     plan: SearchPlan, out: Path, objectives: Sequence[CostObjective], process_group: ProcessGroup
 ) -> RunFolder:
-    """Share the leading process's work until there are finalists."""
+    """Take part in the leading process's search until it has its finalists."""
     search = _build(plan, objectives, process_group)
     begin = process_group.broadcast(None)
     if begin == FINISHED:
@@ -150,7 +150,7 @@ def _follow(
 
 
 def cost_objectives(plan: SearchPlan) -> list[CostObjective]:
-    """Return the latencies, in the order of the tables, and then the other costs of ``plan``."""
+    """Return the cost objectives of ``plan``: the latencies in the order of the targets, then the other costs."""
     objectives = [target.objective() for target in plan.targets]
     for name in plan.costs:
         attribute = name.replace("-", "_")
@@ -163,12 +163,10 @@ def cost_objectives(plan: SearchPlan) -> list[CostObjective]:
 
 
 def find_anchor(plan: SearchPlan, objectives: Sequence[CostObjective]) -> Genotype | None:
-    """Return an architecture that keeps to every budget: the one that keeps to them by the widest margin.
-
-    Without budgets this is None.
+    """Return an architecture that keeps to every limit, with the widest margin that was found; None without limits.
 
     Raises:
-        BudgetError: there is none.
+        BudgetError: no architecture keeps to every limit.
     """
     if all(objective.limit is None for objective in objectives):
         return None
@@ -178,21 +176,21 @@ def find_anchor(plan: SearchPlan, objectives: Sequence[CostObjective]) -> Genoty
         return anchor
     uppers = tuple(objective.upper(anchor) for objective in objectives if objective.limit is not None)
     limited = [objective for objective in objectives if objective.limit is not None]
-    told = "; ".join(
-        f"{objective.name}: asked {format_latency(objective.limit or 0)}, possible {format_latency(upper)}"
+    comparison = "; ".join(
+        f"{objective.name}: limit {format_latency(objective.limit or 0)}, possible {format_latency(upper)}"
         for objective, upper in zip(limited, uppers, strict=True)
     )
     raise BudgetError(
-        f"no architecture keeps to the budget ({told}, upper bounds)", uppers, remedy="smaller-network"
+        f"no architecture keeps to the budget ({comparison}, upper bounds)", uppers, remedy="smaller-network"
     )
 
 
 def plan_data(plan: SearchPlan) -> DataBundle:
-    """Load the data of ``plan``, resized to what the network takes, and check that it fits.
+    """Load the data of ``plan`` at the network's resolution, and check that it fits the network.
 
     Raises:
         DatasetError: it cannot be loaded.
-        InputError: channels or classes are not those of the network, and the data is no proxy.
+        InputError: the channels or classes are not those of the network, and the data is not a proxy.
     """
     resolution = None if plan.proxy else plan.network.resolution
     data = load_data(plan.data.source, root=plan.data.root, download=plan.data.download, resolution=resolution)
@@ -205,7 +203,7 @@ def require_fit(data: DataBundle, network: NetworkSpec) -> None:
     """Check that ``data`` has the channels and classes of ``network``.
 
     Raises:
-        InputError: it has others.
+        InputError: it has other channels or classes.
     """
     for name, has, wants in (
         ("channels", data.channels, network.in_channels),
@@ -225,7 +223,7 @@ def supernet_spec(plan: SearchPlan, data: DataBundle) -> NetworkSpec:
     spec = plan.network.with_changes(channels=preset.supernet_channels, layers=preset.supernet_layers)
     if not plan.proxy:
         return spec
-    # Proxy images are small: they could not spare the factor of eight that the ImageNet stem takes.
+    # The ImageNet stem divides the resolution by eight, which is too much for small proxy images.
     return replace(spec, resolution=data.resolution, in_channels=data.channels, classes=data.classes, stem="cifar")
 
 
@@ -235,9 +233,9 @@ def describe_front(
     measured: Mapping[Genotype, Sequence[float | None]] = MappingProxyType({}),
     prefix: str = "net",
 ) -> list[FrontNetwork]:
-    """Return the front as it is written down, named in the order that it comes in.
+    """Return the networks of ``front`` as they are written to the run, named in their order.
 
-    ``measured`` has for a genotype the milliseconds on each target's device, None where there was none.
+    ``measured`` has for a genotype the milliseconds on each target's device, None for a target without one.
     """
     not_measured = (None,) * len(plan.targets)
     networks = []
@@ -262,7 +260,7 @@ def describe_front(
 def _build(
     plan: SearchPlan, objectives: Sequence[CostObjective], process_group: ProcessGroup = SINGLE_PROCESS
 ) -> Search:
-    # Before the images are loaded: a budget that nothing keeps to should be told at once.
+    # Before the images are loaded, so that an impossible limit is reported at once.
     anchor = find_anchor(plan, objectives)
     data = plan_data(plan)
     if plan.standalone_epochs:
@@ -277,8 +275,8 @@ def _build(
 def supernet_weights_of(
     plan: SearchPlan, data: DataBundle, process_group: ProcessGroup = SINGLE_PROCESS
 ) -> SuperNetWeights:
-    """Return the SuperNet of ``plan`` with fresh weights, ready to learn and to judge."""
-    # torch's layers draw their first weights from the global generator; fork it so that nobody else notices.
+    """Return the SuperNet of ``plan`` with fresh weights, ready to train and to evaluate."""
+    # torch's layers draw their initial weights from the global generator: fork it, so that its state is unchanged.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(plan.seed)
         supernet = SuperNet(supernet_spec(plan, data))

@@ -1,4 +1,4 @@
-"""The second step of a run: chosen networks are trained to the end."""
+"""The second step of a run: chosen networks are trained with the full recipe."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class _Job:
     callback: Callable[[str], TrainingCallback] | None = None
 
     def done_by(self, trained: TrainedNetwork) -> bool:
-        """Whether ``trained`` is what this job would come to."""
+        """Whether ``trained`` is the result of this job."""
         return (trained.name, trained.genotype.key()) == (self.name, self.genotype.key()) and (
             _resolved(trained.recipe, self.device),
             trained.seed,
@@ -63,8 +63,8 @@ class _Job:
 def choose(front: Sequence[FrontNetwork], count: int) -> list[FrontNetwork]:
     """Return ``count`` networks spread evenly over ``front``, both ends among them.
 
-    A front is ordered by its first cost, so that its last network is its most accurate one; that one comes
-    first where only one is wanted. Fewer come back where the front has fewer.
+    A front is ordered by its first cost, and with one cost its last network is the most accurate. For a ``count``
+    of 1 the most accurate network is returned. A smaller front is returned as a whole.
 
     Raises:
         InputError: ``count`` is below 1.
@@ -96,23 +96,23 @@ def train_run(
     log: Log = no_log,
     process_group: ProcessGroup = SINGLE_PROCESS,
 ) -> list[TrainedNetwork]:
-    """Train ``top`` networks of the run's front, or ``genotype`` alone, and keep their weights in the run.
+    """Train ``top`` networks of the run's front, or only ``genotype``, and write their weights to the run.
 
-    Instead of either, ``chosen`` may name the networks that are to be trained.
+    Alternatively, ``chosen`` has the names and genotypes of the networks to train.
 
-    Networks start from fresh weights, or with ``inherit`` from the SuperNet's where the run's SuperNet has the very
-    shapes of the network. ``jobs`` networks are trained side by side (on a CPU one a core by default), each with
-    its share of the cores. A network that was trained with the same settings already is not trained again, and
-    one whose training was killed goes on after its last epoch, to the weights that it would have had; ``log``
-    reports it. ``callback`` makes the callback of a network from its name. Several jobs are processes of their own,
-    so that ``callback`` must be a function that can be pickled.
+    Networks start from fresh weights, or with ``inherit`` from the SuperNet's where the run's SuperNet has the
+    network's shapes. ``jobs`` networks are trained in parallel, each with its share of the cores; the default is
+    one for each core of a CPU. A network that was trained with the same settings before is not trained again. A
+    training that was killed resumes after its last epoch and ends with the same weights; ``log`` reports it.
+    ``callback`` makes the callback of a network from its name. Several jobs run in processes of their own, so
+    ``callback`` must be a function that can be pickled.
 
     The processes of ``process_group`` share every batch, one network after the other. The leading process writes
-    and returns the records; the others need the run's ``run.json`` and the data, and return nothing.
+    and returns the records; the others need the run's ``run.json`` and the data, and return an empty list.
 
     Raises:
         RunError: the run has no front yet, or a checkpoint cannot be read.
-        InputError: the data does not fit the network, or the recipe not the device.
+        InputError: the data does not fit the network, or the recipe does not fit the device.
         TrainingError: the loss of a network is no longer a number.
     """
     given = bool(chosen)
@@ -137,8 +137,8 @@ def train_run(
         process_group.broadcast(_to_bytes(waiting))
         _train_here(waiting, bundle, progress, log, process_group)
     else:
-        # By what was chosen, not by what is left of it: after a kill each network has as many threads as before it,
-        # and with other threads sums would be rounded otherwise.
+        # By the number of chosen networks, not of those that are left: a resumed training has as many threads as
+        # before, since the number of threads changes how sums are rounded.
         _train_all(waiting, bundle, jobs or default_jobs(device, len(planned)), progress, log)
     if not given:
         run.add_step(
@@ -152,10 +152,10 @@ def train_run(
 
 
 def load_trained(run: RunFolder, trained: TrainedNetwork) -> Network:
-    """Return the trained network with its weights, ready to be evaluated.
+    """Return the trained network with its weights, in eval mode.
 
     Raises:
-        RunError: the weights are missing or not this network's.
+        RunError: the weights are missing or of another network.
     """
     network = Network(run.network, trained.genotype)
     path = run.weights_path(trained.name)
@@ -167,12 +167,12 @@ def load_trained(run: RunFolder, trained: TrainedNetwork) -> Network:
 
 
 def _resolved(recipe: Recipe, device: str) -> Recipe:
-    """Return ``recipe`` with the precision that it comes to on ``device``: that is what decides the weights."""
+    """Return ``recipe`` with the precision that ``device`` trains in, which decides the weights."""
     return replace(recipe, precision=resolve_precision(recipe.precision, device))
 
 
 def _name_of(genotype: Genotype) -> str:
-    """Return a name for a genotype outside of the front, so that another one does not take its files."""
+    """Return a name for a genotype that is not in the front, unique to the genotype."""
     return f"genotype-{zlib.crc32(repr(genotype.key()).encode()):08x}"
 
 
@@ -223,7 +223,7 @@ def _train(
             progress=as_stage(progress, job.name),
             callbacks=[_OldEvents(run.path / FOLDER / job.name), callback],
         )
-    # Killed in between, there are weights without a record, which are not used, and the checkpoint to go on from.
+    # If killed in between, weights without a record are ignored, and the training resumes from the checkpoint.
     run.forget_trained(job.name)
     _save(network.state_dict(), run.weights_path(job.name))
     if result.last is not None:
@@ -246,7 +246,7 @@ def _train(
 
 
 class _OldEvents(TrainingCallback):
-    """Removes the events of an earlier training with other settings, also where the new training writes none."""
+    """Removes the events of an earlier training with other settings, even if the new training writes none."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -257,14 +257,14 @@ class _OldEvents(TrainingCallback):
 
 
 def _save(weights: Mapping[str, Tensor], path: Path) -> None:
-    """Write ``weights`` without those of the auxiliary head, which never ships."""
+    """Write ``weights`` without those of the auxiliary head, which is never exported."""
     shipped = {name: value.cpu() for name, value in weights.items() if not name.startswith("auxiliary.")}
     with replacing(path) as temporary:
         torch.save(shipped, temporary)
 
 
 def _about(job: _Job, data: DataBundle, spec: NetworkSpec) -> dict[str, str | float | bool | None]:
-    """Return all that decides the weights that ``job`` ends with, but for the machine."""
+    """Return every setting that decides the final weights of ``job``, apart from the machine."""
     return {
         "genotype": json.dumps(job.genotype.to_dict()),
         "network": json.dumps(unstructure(spec)),
@@ -276,11 +276,11 @@ def _about(job: _Job, data: DataBundle, spec: NetworkSpec) -> dict[str, str | fl
 
 
 def _follow(data: DataSource, spec: NetworkSpec, process_group: ProcessGroup) -> list[TrainedNetwork]:
-    """Share the leading process's trainings; it tells which, and with what weights they begin."""
-    told = json.loads(process_group.broadcast(None))
-    # After the leading process: it may have had to fetch them.
+    """Take part in the leading process's trainings; it sends their settings and initial weights."""
+    jobs = json.loads(process_group.broadcast(None))
+    # After the leading process, which may have to download the data.
     bundle = load_data(data.source, root=data.root, resolution=spec.resolution)
-    for job in told:
+    for job in jobs:
         recipe, genotype = structure(job["recipe"], Recipe), Genotype.from_dict(job["genotype"])
         network = Network(spec, genotype, auxiliary=recipe.auxiliary > 0)
         with torch.random.fork_rng(devices=[]):
@@ -291,7 +291,7 @@ def _follow(data: DataSource, spec: NetworkSpec, process_group: ProcessGroup) ->
 
 
 def _to_bytes(jobs: Sequence[_Job]) -> bytes:
-    told = [
+    settings = [
         {
             "genotype": job.genotype.to_dict(),
             "recipe": unstructure(job.recipe),
@@ -300,11 +300,11 @@ def _to_bytes(jobs: Sequence[_Job]) -> bytes:
         }
         for job in jobs
     ]
-    return json.dumps(told).encode()
+    return json.dumps(settings).encode()
 
 
 def _inherit(run: RunFolder, network: Network) -> None:
-    """Take over the SuperNet's weights if it has the network's own shapes."""
+    """Copy the SuperNet's weights to ``network`` if they have the same shapes."""
     configuration = run.configuration
     own = (configuration["supernet_channels"], configuration["supernet_layers"]) == (None, None)
     if not own or configuration["proxy"] or not run.checkpoint.is_file():

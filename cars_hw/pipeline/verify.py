@@ -30,8 +30,8 @@ class Verified:
     The run has no table for this device, precision and number of threads where ``predicted_ms`` is None.
     Accuracy and ``spread`` are fractions.
 
-    ``drift`` is how much slower the table's reference network ran beside it than when the table was made, a
-    fraction; None without a table.
+    ``drift`` is the change in latency of the table's reference network since the table was made, a fraction;
+    positive is slower, and it is None without a table.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Verified:
 
     @property
     def deviation(self) -> float | None:
-        """How much slower (positive) or faster than predicted it is, a fraction of the prediction."""
+        """The measured latency relative to the prediction, as a fraction of it: positive is slower."""
         return self.measured_ms / self.predicted_ms - 1 if self.predicted_ms else None
 
     @property
@@ -67,7 +67,7 @@ def verify_run(
     plan: MeasurePlan | None = None,
     progress: Progress = silent,
 ) -> list[Verified]:
-    """Measure every exported model of ``run`` on ``device``, and note it in the run and in the models' cards.
+    """Measure every exported model of ``run`` on ``device``; write the figures to the run and to the models' cards.
 
     Raises:
         RunError: nothing has been exported for this device.
@@ -131,7 +131,7 @@ def _measure(
     plan: MeasurePlan | None,
     progress: Progress,
 ) -> tuple[list[Measurement], float | None]:
-    """Return a measurement of each of ``paths``, and how much slower ``table``'s reference is by now."""
+    """Return a measurement of each of ``paths``, and the drift of ``table``'s reference network, see Verified."""
     if table is None or table.reference is None:
         return measure(device, paths, plan, progress=progress).models, None
     usual_ms = table.reference.usual_ms

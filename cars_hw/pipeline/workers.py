@@ -1,4 +1,4 @@
-"""Work that is done in several processes side by side, which tell how far they are."""
+"""Parallel work in several processes, which report their progress."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from cars_hw.training.memory import keep_freed_memory
 Task = TypeVar("Task")
 
 SECONDS_BETWEEN_MESSAGES: Final = 0.2
-"""How often a worker says how far it is: a message costs as much as a step of a small network."""
+"""The time between progress messages of a worker: a message costs as much as a step of a small network."""
 
 
 def default_jobs(device: str, tasks: int) -> int:
-    """Return how many of ``tasks`` are done side by side unless told: one a core, on a GPU one at a time."""
+    """Return the default number of ``tasks`` that run in parallel: one for each core, and one on a GPU."""
     if device != "cpu":
         return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -37,11 +37,11 @@ def side_by_side(
 ) -> None:
     """Do ``work`` for each of ``tasks`` in ``jobs`` processes, each with its share of torch's threads.
 
-    ``work`` is a function of a module, and tasks can be pickled. What ``work`` raises is raised here, and work that
-    has not begun is not begun any more.
+    ``work`` is a function of a module, and tasks can be pickled. An exception of ``work`` is raised here, and
+    cancels the tasks that have not started.
     """
     threads = max(1, torch.get_num_threads() // jobs)
-    # A forked torch may hang in its thread pools: the workers are started afresh.
+    # The thread pools of a forked torch may hang, so the workers are new processes.
     context = multiprocessing.get_context("spawn")
     manager = SyncManager(ctx=context)
     manager.start(_end_with_parent)
@@ -74,7 +74,7 @@ def _listen(futures: Sequence[Future[None]], messages: Any, progress: Progress, 
 
 
 def _end_with_parent() -> None:
-    """See to it that this process ends when the one that began it is killed, and does not work on for nobody."""
+    """End this process as soon as its parent process has ended."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 

@@ -156,7 +156,7 @@ def small_model_trap(
     what was killed goes on. The result is written to ``out`` as ``small-model-trap.json``.
 
     Raises:
-        RunError: ``out`` was begun with other settings.
+        RunError: ``out`` was started with other settings.
         DatasetError: the data cannot be used, or does not fit the network.
         TrainingError: the loss of a network is no longer a number.
     """

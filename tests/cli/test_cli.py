@@ -211,7 +211,7 @@ def test_costs_are_those_of_the_paper() -> None:
         (["cost", "CARS_A", "--resolution", "big"], 2, ["is not a resolution"]),
         (["profile", "--device", "abacus", "--out", "t.json"], 1, ["unknown device 'abacus'"]),
         (["predict", "--table", "nowhere.json"], 1, ["cannot read nowhere.json"]),
-        (["train", "nowhere"], 1, ["is no run folder"]),
+        (["train", "nowhere"], 1, ["is not a run folder"]),
         (["train", "nowhere", "--ema", "1"], 2, ["0<=x<1"]),
         (["train", "nowhere", "--hold-out", "0.6"], 2, ["0<=x<=0.5"]),
         (
@@ -220,8 +220,8 @@ def test_costs_are_those_of_the_paper() -> None:
             ["'int4' is not one of 'auto', 'float32', 'bf16', 'fp16'"],
         ),
         (["train", "nowhere", "--learning-rate", "0"], 2, ["x>0"]),
-        (["verify", "nowhere", "--device", "ort"], 1, ["is no run folder"]),
-        (["report", "nowhere"], 1, ["is no run folder"]),
+        (["verify", "nowhere", "--device", "ort"], 1, ["is not a run folder"]),
+        (["report", "nowhere"], 1, ["is not a run folder"]),
         (["export", "CARS_Z"], 2, ["unknown genotype 'CARS_Z'"]),
         (["export", "CARS_A", "--format", "caffe"], 1, ["formats must be one of onnx, tflite, not 'caffe'"]),
         (["search", "--data", "fashion-mini", "--out", "r"], 1, ["a search needs a cost"]),
@@ -262,7 +262,7 @@ def test_a_latency_needs_its_unit(table: Path, folder: Path, latency: str, messa
 def test_an_impossible_budget_names_the_smallest_latency(table: Path, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     result = run("search", "--data", folder, "--table", table, "--latency", "1us", "--out", out, *QUICK)
-    fails(result, 3, "no architecture keeps to the budget", "asked 1 us, possible ")
+    fails(result, 3, "no architecture keeps to the budget", "limit 1 us, possible ")
     assert not out.exists()
 
 
@@ -319,7 +319,7 @@ def test_runs_that_exist_or_differ_are_left_alone(table: Path, folder: Path, tmp
     assert run(*search).exit_code == 0
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
     fails(run(*search), 1, "exists; resume it with --resume")
-    fails(run(*search, "--resume", "--seed", "5"), 1, "begun with seed = 0, not 5")
+    fails(run(*search, "--resume", "--seed", "5"), 1, "started with seed = 0, not 5")
     fails(run("export", tmp_path / "run"), 1, "no network of", "cars-hw train")
     fails(run("verify", tmp_path / "run", "--device", "fake"), 1, "has no onnx models", "cars-hw export")
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before

@@ -116,7 +116,7 @@ def test_success_is_0() -> None:
 def test_an_error_is_1_and_one_line(tmp_path: Path) -> None:
     result = run("report", tmp_path / "nowhere")
     assert result.exit_code == ExitCode.ERROR == 1
-    assert "is no run folder" in error_line(result)
+    assert "is not a run folder" in error_line(result)
     assert result.stdout == ""
 
 
@@ -199,7 +199,7 @@ def test_quiet_leaves_results_and_errors(tmp_path: Path) -> None:
         assert result.exit_code == 0
         assert result.stderr == ""
         assert "operations" in result.stdout
-    assert "is no run folder" in error_line(run("report", tmp_path, "-q"))
+    assert "is not a run folder" in error_line(run("report", tmp_path, "-q"))
 
 
 def test_verbose_prints_debug_lines_and_a_traceback(tmp_path: Path) -> None:

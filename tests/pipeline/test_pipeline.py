@@ -260,7 +260,7 @@ def test_resuming_needs_the_same_settings(table: LatencyTable, tmp_path: Path, d
     run_search(make_plan(table, data), tmp_path / "run")
     with pytest.raises(RunError, match=r"exists$"):
         run_search(make_plan(table, data), tmp_path / "run")
-    with pytest.raises(RunError, match=r"begun with seed = 0, not 1"):
+    with pytest.raises(RunError, match=r"started with seed = 0, not 1"):
         run_search(make_plan(table, data, seed=1), tmp_path / "run", resume=True)
     again = run_search(make_plan(table, data), tmp_path / "run", resume=True)
     assert again.front()

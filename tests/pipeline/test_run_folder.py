@@ -77,7 +77,7 @@ def test_another_configuration_names_the_setting_that_differs(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "is no run folder"),
+        (None, "is not a run folder"),
         ("{", "is not JSON"),
         ("[]", "does not hold a JSON object"),
         ('{"schema": 99}', "has schema 99"),

@@ -214,7 +214,7 @@ def test_what_cannot_be_compared_is_said(run: RunFolder, images: Path, tmp_path:
         compare_front(run, FakeDevice(), data=data)
     missing = CliRunner().invoke(main, ["experiment", "front", str(tmp_path / "none"), "--device", "fake"])
     assert missing.exit_code == 1
-    assert "is no run folder" in missing.output
+    assert "is not a run folder" in missing.output
 
 
 def test_any_module_is_trained_as_a_network_is(images: Path) -> None:

@@ -139,7 +139,7 @@ def test_searches_and_curves_are_written_and_not_done_again(
     monkeypatch.setattr(curves, "_train", fail)
     monkeypatch.setattr("cars_hw.evolution.search.Search.run", fail)
     assert small_model_trap(plan, tmp_path / "out", protections=("size",), jobs=1) == found
-    with pytest.raises(RunError, match="begun with"):
+    with pytest.raises(RunError, match="started with"):
         small_model_trap(replace(plan, costs=("multiply-adds",)), tmp_path / "out", protections=("size",), jobs=1)
 
 
