@@ -27,12 +27,12 @@ COSTS: Final = ("parameters", "multiply-adds")
 
 @dataclass(frozen=True)
 class SearchPlan:
-    """All that decides a search.
+    """Every setting of a search.
 
-    ``network`` is the network that ships; the tables are for it. With ``proxy`` the search runs on other data
-    than the network is meant for, as the paper does, CIFAR-10 for ImageNet; otherwise the data must fit.
-    ``precision`` is that of the models that are handed over, and of all tables; None is the tables' own.
-    With ``standalone_epochs`` no weights are shared: every architecture is trained alone for as many epochs.
+    ``network`` is the exported network, and the network of the tables. With ``proxy`` the search runs on other data
+    than the network is for, as in the paper, CIFAR-10 for ImageNet; otherwise the data must fit the network.
+    ``precision`` is that of the exported models and of all tables; None takes it from the tables. With
+    ``standalone_epochs`` no weights are shared: every architecture is trained standalone for that many epochs.
     """
 
     data: DataSource
@@ -58,7 +58,7 @@ class SearchPlan:
 
     @property
     def shipped_precision(self) -> Precision:
-        """The precision of the models that are handed over: int8 as soon as a table is for it."""
+        """The precision of the exported models: int8 if any table is for it."""
         tables = {target.precision for target in self.targets}
         return self.precision or ("int8" if "int8" in tables else "fp32")
 
@@ -70,7 +70,9 @@ def search_plan(settings: SearchSettings, device: str) -> SearchPlan:
         TableError: a table cannot be read, or the tables are for several networks.
         InputError: there is no cost to minimise.
     """
-    targets = tuple(LatencyTarget(LatencyTable.read(one.table), one.limit_ms) for one in settings.targets)
+    targets = tuple(
+        LatencyTarget(LatencyTable.read(one.table), one.limit_ms, level=one.level) for one in settings.targets
+    )
     return SearchPlan(
         data=settings.data,
         network=targets[0].table.spec if targets else settings.network,
@@ -98,7 +100,8 @@ def search_settings(plan: SearchPlan, tables: Sequence[Path]) -> SearchSettings:
     return SearchSettings(
         data=plan.data.absolute(),
         targets=tuple(
-            TargetSettings(path, target.limit_ms) for path, target in zip(tables, plan.targets, strict=True)
+            TargetSettings(path, target.limit_ms, target.level)
+            for path, target in zip(tables, plan.targets, strict=True)
         ),
         costs=cast("tuple[CountedCost, ...]", plan.costs),
         precision=plan.precision,
@@ -118,7 +121,7 @@ def search_settings(plan: SearchPlan, tables: Sequence[Path]) -> SearchSettings:
 
 
 def configuration(plan: SearchPlan) -> dict[str, Any]:
-    """Return what a run by ``plan`` is configured with: what :func:`plan_of` reads again."""
+    """Return the configuration of a run by ``plan``, which :func:`plan_of` reads again."""
     return {
         "data": plan.data.source,
         "seed": plan.seed,
@@ -133,7 +136,7 @@ def configuration(plan: SearchPlan) -> dict[str, Any]:
         "evolution": unstructure(plan.preset.evolution),
         "training": unstructure(plan.preset.training),
         "recipe": unstructure(plan.preset.recipe),
-        # Nothing is said where weights are shared, as in nearly every search.
+        # Left out where weights are shared, as in nearly every search.
         **({"standalone_epochs": plan.standalone_epochs} if plan.standalone_epochs else {}),
     }
 

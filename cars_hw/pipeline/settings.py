@@ -59,6 +59,7 @@ class TargetSettings(Settings):
 
     table: Path = setting(help="A latency table, as cars-hw profile writes it.")
     limit_ms: float | None = setting(None, help="The largest latency.", unit="ms", above=0, kind="latency")
+    level: float = setting(0.95, help="How often the upper bound holds, a share of networks.", above=0, below=1)
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,14 @@ from typing import Any
 import pytest
 
 import cars_hw
+from cars_hw.config.presets import PRESETS
 from cars_hw.devices import FakeDevice, Measurement
 from cars_hw.errors import InputError, TableError
 from cars_hw.latency import Coefficients, LatencyTable, genotype_keys
 from cars_hw.pipeline.latency_target import LatencyEstimate, LatencyTarget, target_for_models
+from cars_hw.pipeline.plan import DataSource, SearchPlan, search_plan, search_settings
 from cars_hw.pipeline.run_folder import RunFolder
+from cars_hw.pipeline.settings import TargetSettings
 from cars_hw.space.zoo import zoo
 
 GENOTYPE = zoo()["CARS_A"].genotype
@@ -162,6 +165,14 @@ def test_a_run_keeps_its_targets(table: LatencyTable, tmp_path: Path) -> None:
     }
 
 
+def test_the_settings_of_a_search_keep_a_target(tiny_table: Path, table: LatencyTable) -> None:
+    target = LatencyTarget(table, 0.25, level=0.9)
+    plan = SearchPlan(DataSource("fashion-mini"), table.spec, PRESETS["quick"], (target,))
+    settings = search_settings(plan, [tiny_table])
+    assert settings.targets == (TargetSettings(tiny_table, 0.25, 0.9),)
+    assert search_plan(settings, "cpu").targets == (target,)
+
+
 def package_classes() -> Iterator[type]:
     for module in pkgutil.walk_packages(cars_hw.__path__, "cars_hw."):
         if not module.name.endswith("__main__"):
@@ -171,14 +182,14 @@ def package_classes() -> Iterator[type]:
 
 
 def test_a_limit_has_one_holder() -> None:
-    """Beside the target, only records of a run have a limit: estimates in front.json, rows in verified.json."""
+    """Beside the target, only what a run writes has a limit: config.toml, front.json and verified.json."""
     names = {"limit_ms", "asked_ms", "budget", "budget_ms"}
     holders = {
         found.__qualname__
         for found in package_classes()
         if names & {*getattr(found, "_fields", ()), *getattr(found, "__annotations__", ())}
     }
-    assert holders == {"LatencyTarget", "LatencyEstimate", "Verified"}
+    assert holders == {"LatencyTarget", "TargetSettings", "LatencyEstimate", "Verified"}
     assert dataclasses.is_dataclass(LatencyTarget)
 
 
