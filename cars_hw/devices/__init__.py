@@ -1,7 +1,7 @@
-"""Devices: model files in, milliseconds out. Nothing here knows what a genotype is.
+"""Devices: model files in, milliseconds out. Genotypes are unknown here.
 
-A backend is one class with the five members of :class:`Device`; the order, the repetition and the statistics of
-its sessions are :func:`measure`. No runtime is imported before something is measured.
+A device is one class with the five members of :class:`Device`. :func:`cars_hw.measurement.schedule.measure` adds
+the order of sessions, their repetition and the statistics. Runtimes are imported at the first measurement.
 """
 
 from __future__ import annotations

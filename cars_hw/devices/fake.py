@@ -46,7 +46,7 @@ class FakeDevice:
         self._prices: dict[int, float] = {}
 
     def conditions(self) -> dict[str, Any]:
-        """Return conditions that are the same at all times."""
+        """Return constant conditions."""
         return {
             "processor": "none, latencies are computed",
             "cores": 1,
@@ -132,6 +132,6 @@ def _multiply_adds(
         return 0
     weight = weights.get(node.input[1], [])
     if node.op_type == "Conv":
-        # Weights are (out, in / groups, height, width): each output element takes one filter's worth.
+        # Weights are (out, in / groups, height, width); each output element needs one filter.
         return math.prod(shapes[node.output[0]]) * math.prod(weight[1:])
     return math.prod(weight)

@@ -1,4 +1,4 @@
-"""From what a user writes to a device, and what can be used here."""
+"""Devices by name, and the list of devices that are available."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def named_devices(texts: tuple[str, ...] | list[str]) -> list[str]:
     """Return ``texts`` with ``android:*`` replaced by every phone on the cable.
 
     Raises:
-        NoDeviceError: there is none.
+        NoDeviceError: there is no phone.
         InputError: the same device twice.
     """
     found = []
@@ -80,10 +80,10 @@ def format_of(name: str) -> ModelFormat | None:
 
 
 def available() -> list[DeviceStatus]:
-    """Return every device that has a name, the usable ones first."""
+    """Return the status of every known device, the usable ones first."""
     found = [
         *(_host_status(name, device) for name, device in _HOST.items()),
-        DeviceStatus("fake", True, "latencies computed from the model file; for trying things out"),
+        DeviceStatus("fake", True, "latencies computed from the model file; for trials"),
         *_phones(),
     ]
     return sorted(found, key=lambda status: not status.usable)
@@ -100,7 +100,7 @@ def _host_status(name: str, device: type[HostDevice]) -> DeviceStatus:
 
 
 def _phones() -> list[DeviceStatus]:
-    """Return the phones on the cable, each connected to for a moment, or the reason why there is none."""
+    """Return the status of each phone on the cable, or the reason why there is none."""
     from cars_hw.devices.android.device import open_android
 
     try:

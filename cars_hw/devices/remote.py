@@ -1,7 +1,8 @@
-"""Measuring on a machine that takes files and runs shell scripts: the protocol, whatever the connection.
+"""Measuring on a remote machine that takes files and runs shell scripts, over any connection.
 
-A block of sessions goes over as one script, which marks where each begins and ends; so the way there is paid once a
-block and not once a model. :class:`RemoteShell` is the seam: ADB is one, ssh to a board could be another.
+A block of sessions is one script, which marks the begin and the end of each session. So the latency of the
+connection counts once per block. :class:`RemoteShell` is the interface of a connection: ADB is one, ssh could be
+another.
 """
 
 from __future__ import annotations
@@ -15,46 +16,46 @@ from typing import Final, NamedTuple, Protocol
 LOAD: Final = "/proc/loadavg"
 
 TAIL: Final = 400
-"""So many characters of what a failed command said are worth repeating."""
+"""The number of characters of a failed command's output that an error repeats: the last ones."""
 
 
 class Answer(NamedTuple):
-    """What a command printed, both streams together, and its exit status."""
+    """The output of a command, both streams in one, and its exit status."""
 
     output: str
     status: int
 
 
 class RemoteShell(Protocol):
-    """A POSIX shell somewhere else. Every call has a limit in seconds, and fails as a :class:`DeviceError`."""
+    """A remote POSIX shell. Every call has a time limit in seconds, and fails with a :class:`DeviceError`."""
 
     @property
     def where(self) -> str:
-        """How a person calls it."""
+        """The name of the remote machine in messages."""
 
     def open(self) -> None:
         """Connect, or connect again.
 
         Raises:
-            DeviceError: nothing is there, it does not answer, or does not want to be talked to.
+            DeviceError: there is no machine, or it does not answer or refuses the connection.
         """
 
     def close(self) -> None:
-        """Disconnect; nothing happens where there is no connection."""
+        """Disconnect, if there is a connection."""
 
     def call(self, command: str, limit_s: float = 30.0) -> Answer:
-        """Run ``command`` and return what it printed and its exit status.
+        """Run ``command`` and return its output and exit status.
 
         Raises:
-            ConnectionLostError: the connection broke, or nothing came for ``limit_s``.
+            ConnectionLostError: the connection broke, or there was no output for ``limit_s``.
         """
 
     def lines(self, command: str, idle_s: float) -> Iterator[str]:
-        """Run ``command`` and yield its lines as they come.
+        """Run ``command`` and yield its lines as they arrive.
 
         Raises:
             ConnectionLostError: the connection broke.
-            SilenceError: nothing came for ``idle_s``.
+            NoOutputError: there was no output for ``idle_s``.
         """
 
     def push(self, source: Path, target: str, *, executable: bool = False, limit_s: float = 120.0) -> None:
@@ -62,7 +63,7 @@ class RemoteShell(Protocol):
 
         Raises:
             ConnectionLostError: the connection broke.
-            DeviceStateError: there is no room.
+            DeviceStateError: the storage is full.
         """
 
 
@@ -73,8 +74,8 @@ class Session(NamedTuple):
     command: str
 
 
-class Ran(NamedTuple):
-    """How a session ended: its exit status, all that it printed, and what it ran under, None where not told."""
+class SessionResult(NamedTuple):
+    """The result of a session: number, exit status, output, and conditions; None is a condition not reported."""
 
     number: int
     status: int
@@ -86,27 +87,27 @@ class Ran(NamedTuple):
 def script(sessions: Sequence[Session], mark: str, *, before: str, after: str, clock_file: str | None) -> str:
     """Return the script that runs ``sessions`` one after the other.
 
-    ``before`` is run first and ``after`` at the end, also when the script is told to stop or the connection goes.
-    Every line that is ours begins with ``mark``, a word that nothing else prints. ``clock_file`` tells the clock in
-    kilohertz.
+    ``before`` runs first. ``after`` runs at the end, also when the script is stopped or the connection breaks.
+    ``mark`` is a unique word at the begin of the lines that the script itself prints. ``clock_file`` has the clock
+    in kilohertz.
     """
     clock = f"$(cat {shlex.quote(clock_file)} 2>/dev/null)" if clock_file else ""
     lines = [
         "child=",
         "after() {",
-        # Whoever is told to stop is told more than once, and what follows must not be left half done.
+        # A script may be stopped by several signals, and the commands below must be completed.
         "  trap - EXIT",
         "  trap '' HUP INT TERM PIPE",
         '  [ -n "$child" ] && kill -9 $child 2>/dev/null',
         *(f"  {line}" for line in after.splitlines()),
         "}",
         "trap after EXIT",
-        # A signal ends the script at once, as it waits for a child in the background.
+        # A signal ends the script at once, because it waits for a child in the background.
         "trap 'after; exit 129' HUP INT TERM PIPE",
         before,
         "run() {",
-        # Through the shell's own input a runner could read the rest of what is to be run; and what it prints goes
-        # over in one piece when it has ended: line by line each would be a packet, and sent while it measures.
+        # Without its own input a runner could read the rest of the script. Its output is sent when it has ended:
+        # otherwise every line would be a packet, sent during the measurement.
         '  "$@" </dev/null >said 2>&1 &',
         "  child=$!",
         "  wait $child",
@@ -119,52 +120,52 @@ def script(sessions: Sequence[Session], mark: str, *, before: str, after: str, c
         lines += [
             f"echo {mark} begin {session.number}",
             f"run {session.command}",
-            # What a runner prints need not end in a new line.
+            # The output of a runner may lack the last line break.
             f'echo; echo "{mark} end {session.number} $status / $(cat {LOAD} 2>/dev/null) / {clock}"',
         ]
     return "\n".join([*lines, f"echo {mark} done", ""])
 
 
 class ScriptEndedError(Exception):
-    """The script ended before its last line, with ``said`` as its last words."""
+    """The script ended before its last line; ``output`` is the end of its output."""
 
-    def __init__(self, said: str) -> None:
-        super().__init__(said)
-        self.said = said
+    def __init__(self, output: str) -> None:
+        super().__init__(output)
+        self.output = output
 
 
-def ended(lines: Iterable[str], mark: str) -> Iterator[Ran]:
-    """Yield the sessions of :func:`script` as they end; what is not between two marks of ours belongs to nobody.
+def session_results(lines: Iterable[str], mark: str) -> Iterator[SessionResult]:
+    """Yield the result of each session of :func:`script` as it ends. Lines outside of sessions are ignored.
 
     Raises:
-        ScriptEndedError: the lines end before the script's last.
+        ScriptEndedError: the lines end before the last line of the script.
     """
     end = re.compile(rf"{re.escape(mark)} end (\d+) (\d+) / (.*?) /(.*)")
     current: int | None = None
-    said: list[str] = []
+    output: list[str] = []
     done = False
-    # To the very end, although nothing of ours comes behind the last mark: the connection serves the next call too.
+    # All lines are read, also after the last mark: the connection is used for the next call.
     for line in lines:
         stripped = line.strip()
         done = done or stripped == f"{mark} done"
         if stripped.startswith(f"{mark} begin "):
-            current, said = int(stripped.split()[-1]), []
+            current, output = int(stripped.split()[-1]), []
         elif found := end.fullmatch(stripped):
             number, status, load, clock = found.groups()
             if int(number) == current:
-                yield Ran(
-                    current, int(status), "\n".join(said), _number(load.split(" ")[0]), _megahertz(clock.strip())
+                yield SessionResult(
+                    current, int(status), "\n".join(output), _number(load.split(" ")[0]), _megahertz(clock.strip())
                 )
-            current, said = None, []
+            current, output = None, []
         elif stripped:
-            said.append(line.rstrip())
+            output.append(line.rstrip())
     if not done:
-        raise ScriptEndedError(last_lines("\n".join(said)))
+        raise ScriptEndedError(last_lines("\n".join(output)))
 
 
 def last_lines(output: str) -> str:
-    """Return the end of what a command printed, on one line."""
-    return " ".join(output.split())[-TAIL:] or "without a word"
+    """Return the end of a command's output in one line."""
+    return " ".join(output.split())[-TAIL:] or "no output"
 
 
 def _number(text: str) -> float | None:

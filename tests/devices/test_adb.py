@@ -17,7 +17,7 @@ from simulated_phone import Adbd, Faults, Phone
 from simulated_phone.adbd import verifies
 
 from cars_hw.devices.android import adb
-from cars_hw.devices.android.adb import AdbShell, Address, SilenceError, UsbPhone, make_key, signer
+from cars_hw.devices.android.adb import AdbShell, Address, NoOutputError, UsbPhone, make_key, signer
 from cars_hw.errors import (
     ConnectionLostError,
     DeviceError,
@@ -146,11 +146,11 @@ def test_a_cut_and_a_silence_are_told_apart(shell: AdbShell, adbd: Adbd) -> None
     threading.Timer(0.3, adbd.cut).start()
     with pytest.raises(ConnectionLostError, match="broke") as raised:
         list(shell.lines("echo a; sleep 5", 4.0))
-    assert not isinstance(raised.value, SilenceError)
+    assert not isinstance(raised.value, NoOutputError)
     with pytest.raises(ConnectionLostError, match="not connected"):
         shell.call("echo")
     shell.open()
-    with pytest.raises(SilenceError):
+    with pytest.raises(NoOutputError):
         list(shell.lines("echo a; sleep 5", 0.3))
     with pytest.raises(DeviceError, match="silent"):
         shell.open()

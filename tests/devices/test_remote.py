@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cars_hw.devices.remote import Ran, ScriptEndedError, Session, ended, last_lines, script
+from cars_hw.devices.remote import ScriptEndedError, Session, SessionResult, last_lines, script, session_results
 
 MARK = "@mark"
 
@@ -25,7 +25,7 @@ def lines_of(text: str, folder: Path) -> list[str]:
 def test_every_session_ends_with_its_status_and_its_own_words(tmp_path: Path) -> None:
     sessions = [Session(3, "echo one"), Session(4, "sh -c 'printf two; exit 7'"), Session(5, "cat")]
     text = script(sessions, MARK, before="echo before", after="touch after", clock_file=None)
-    ran = list(ended(lines_of(text, tmp_path), MARK))
+    ran = list(session_results(lines_of(text, tmp_path), MARK))
     assert [(one.number, one.status, one.output) for one in ran] == [(3, 0, "one"), (4, 7, "two"), (5, 0, "")]
     assert (tmp_path / "after").exists()
 
@@ -33,11 +33,11 @@ def test_every_session_ends_with_its_status_and_its_own_words(tmp_path: Path) ->
 def test_load_and_clock_are_read_where_they_are_told(tmp_path: Path) -> None:
     (tmp_path / "clock").write_text("1804800\n")
     text = script([Session(0, "true")], MARK, before=":", after=":", clock_file=str(tmp_path / "clock"))
-    (ran,) = ended(lines_of(text, tmp_path), MARK)
+    (ran,) = session_results(lines_of(text, tmp_path), MARK)
     assert ran.clock_mhz == 1804.8
     assert (ran.load is not None) == Path("/proc/loadavg").exists()
     text = script([Session(0, "true")], MARK, before=":", after=":", clock_file=str(tmp_path / "nothing"))
-    (ran,) = ended(lines_of(text, tmp_path), MARK)
+    (ran,) = session_results(lines_of(text, tmp_path), MARK)
     assert ran.clock_mhz is None
 
 
@@ -70,8 +70,8 @@ def test_a_script_that_is_told_to_stop_stops_at_once_and_restores_once(
 
 def test_lines_that_end_too_early_are_an_error_with_the_last_words() -> None:
     lines = [f"{MARK} begin 0", "hello", f"{MARK} end 0 0 / 1.5 / ", f"{MARK} begin 1", "Killed"]
-    found = ended(lines, MARK)
-    assert next(found) == Ran(0, 0, "hello", 1.5, None)
+    found = session_results(lines, MARK)
+    assert next(found) == SessionResult(0, 0, "hello", 1.5, None)
     with pytest.raises(ScriptEndedError, match="Killed"):
         next(found)
 
@@ -84,12 +84,12 @@ def test_the_end_of_another_session_is_nobodys() -> None:
         f"{MARK} end 2 0 / 1 / ",
         f"{MARK} done",
     ]
-    assert [one.number for one in ended(lines, MARK)] == [2]
+    assert [one.number for one in session_results(lines, MARK)] == [2]
 
 
 def test_everything_is_read_also_behind_the_last_mark() -> None:
     lines = iter([f"{MARK} done", "rm: nothing", ""])
-    assert list(ended(lines, MARK)) == []
+    assert list(session_results(lines, MARK)) == []
     assert list(lines) == []
 
 
@@ -105,11 +105,11 @@ def test_noise_between_the_marks_changes_no_session(noise: list[str], seed: int)
             *noise[:seed],
             f"{MARK} end {number} {seed} / 1 / 2000",
         ]
-    ran = list(ended([*lines, f"{MARK} done"], MARK))
+    ran = list(session_results([*lines, f"{MARK} done"], MARK))
     assert [(one.number, one.status, one.clock_mhz) for one in ran] == [(number, seed, 2.0) for number in range(3)]
 
 
 def test_last_words_are_one_line_and_not_too_many() -> None:
     assert last_lines("a\n  b\n") == "a b"
-    assert last_lines("") == "without a word"
+    assert last_lines("") == "no output"
     assert len(last_lines("x" * 5000)) == 400

@@ -40,12 +40,15 @@ def test_an_answer_is_the_measurement(tmp_path: Path) -> None:
             HELLO + "sys.stdin.readline(); sys.exit('out of memory')",
             r"model\.onnx.*exit status 1.*: out of memory$",
         ),
-        (HELLO + "sys.stdin.readline(); import os; os.abort()", r"model\.onnx.*exit status -6.*without a word"),
+        (HELLO + "sys.stdin.readline(); import os; os.abort()", r"model\.onnx.*exit status -6.*no output"),
         ("raise SystemExit('no runtime here')", r"starting.*no runtime here$"),
-        (HELLO + "sys.stdin.readline(); print('Segmentation fault', flush=True)", r"nonsense.*Segmentation fault"),
-        (HELLO + "sys.stdin.readline(); print('[1]', flush=True)", "nonsense"),
-        (HELLO + "sys.stdin.readline(); print('{\"ms\": 0.0}', flush=True)", r"no time for .*model\.onnx"),
-        (HELLO + "sys.stdin.readline(); print('{}', flush=True)", r"no time for .*model\.onnx"),
+        (
+            HELLO + "sys.stdin.readline(); print('Segmentation fault', flush=True)",
+            r"invalid answer.*Segmentation fault",
+        ),
+        (HELLO + "sys.stdin.readline(); print('[1]', flush=True)", "invalid answer"),
+        (HELLO + "sys.stdin.readline(); print('{\"ms\": 0.0}', flush=True)", r"no latency for .*model\.onnx"),
+        (HELLO + "sys.stdin.readline(); print('{}', flush=True)", r"no latency for .*model\.onnx"),
     ],
 )
 def test_a_worker_that_fails_is_an_error_in_one_line(code: str, message: str, tmp_path: Path) -> None:
@@ -65,7 +68,7 @@ def test_a_worker_that_hangs_is_an_error_after_the_time_limit(code: str, tmp_pat
 def test_a_worker_that_cannot_be_started_is_an_error(tmp_path: Path) -> None:
     with (
         pytest.raises(DeviceError, match="does not start"),
-        Worker([str(tmp_path / "nothing")], who="stub", time_limit_s=1),
+        Worker([str(tmp_path / "nothing")], device_name="stub", time_limit_s=1),
     ):
         pass
 

@@ -281,11 +281,11 @@ class AdbShell:
         if kind in ("PushFailedError", "AdbCommandFailureException"):
             return DeviceError(f"{self.where} refuses a file: {last_lines(said)}")
         if "imeout" in kind or "imed out" in said or "LIBUSB_ERROR_TIMEOUT" in said:
-            return SilenceError(f"{self.where} has been silent for too long")
+            return NoOutputError(f"{self.where} has been silent for too long")
         return ConnectionLostError(f"the connection to {self.where} broke ({kind})")
 
 
-class SilenceError(ConnectionLostError):
+class NoOutputError(ConnectionLostError):
     """Nothing came for longer than was allowed: the phone is gone, or what it runs hangs."""
 
 

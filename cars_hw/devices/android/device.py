@@ -14,20 +14,20 @@ from typing import Any, Final, NamedTuple, get_args
 
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices.android import adb, benchmark_model
-from cars_hw.devices.android.adb import AdbShell, Address, SilenceError, to_stderr
+from cars_hw.devices.android.adb import AdbShell, Address, NoOutputError, to_stderr
 from cars_hw.devices.android.benchmark_model import Delegate
 from cars_hw.devices.android.phone import FOLDER, Phone, PhoneState, look, look_again
 from cars_hw.devices.android.runner import stored_runner
 from cars_hw.devices.host.conditions import now
 from cars_hw.devices.protocol import ModelFormat, Sample, SessionCounter
 from cars_hw.devices.remote import (
-    Ran,
     RemoteShell,
     ScriptEndedError,
     Session,
-    ended,
+    SessionResult,
     last_lines,
     script,
+    session_results,
 )
 from cars_hw.errors import (
     ConnectionLostError,
@@ -328,7 +328,7 @@ class AndroidDevice:
 
     def _block(
         self, models: Sequence[Path], names: Mapping[Path, str], first: int, plan: MeasurePlan
-    ) -> Iterator[Ran]:
+    ) -> Iterator[SessionResult]:
         """Yield how each session ended, from that of the model ``first`` on."""
         assert self._phone is not None
         cores = self._phone.fastest(self._threads)
@@ -358,17 +358,17 @@ class AndroidDevice:
         begun = first
         lines = self._shell.lines(f"sh {target}; rm -f {target}", self._time_limit_s)
         try:
-            for ran in ended(lines, mark):
+            for ran in session_results(lines, mark):
                 yield ran
                 begun = ran.number + 1
         except ScriptEndedError as error:
-            if f"{mark} busy" in error.said:
+            if f"{mark} busy" in error.output:
                 raise DeviceError(
                     f"another cars-hw measures on {self._shell.where}; wait for it to end, or unplug the phone "
                     "for a moment"
                 ) from error
-            raise ConnectionLostError(f"the script on {self._shell.where} was ended: {error.said}") from error
-        except SilenceError as error:
+            raise ConnectionLostError(f"the script on {self._shell.where} was ended: {error.output}") from error
+        except NoOutputError as error:
             self._tell_hang(models[min(begun, len(models) - 1)], error)
 
     def _tell_hang(self, model: Path, error: ConnectionLostError) -> None:
@@ -390,7 +390,7 @@ class AndroidDevice:
             "may fit"
         ) from error
 
-    def _sample(self, ran: Ran, model: Path) -> Sample:
+    def _sample(self, ran: SessionResult, model: Path) -> Sample:
         if ran.status != 0:
             raise RunnerError(
                 f"{self.name}: benchmark_model cannot run {model}: {benchmark_model.why(ran.output, ran.status)}: "

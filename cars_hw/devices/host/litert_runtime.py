@@ -1,4 +1,4 @@
-"""LiteRT under whichever of its names it is installed: ``ai-edge-litert``, or ``tflite-runtime`` of old."""
+"""LiteRT from either of its packages: ``ai-edge-litert``, or the older ``tflite-runtime``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RUNTIMES: Final = (
 
 
 def runtime() -> str | None:
-    """Return the runtime's name and version, None where there is none. Loads nothing."""
+    """Return the name and version of the runtime without loading it; None if there is none."""
     for distribution, module in RUNTIMES:
         package, _, _ = module.partition(".")
         if util.find_spec(package) is not None:
@@ -26,11 +26,11 @@ def runtime() -> str | None:
 
 
 def interpreter(model: str | bytes, threads: int) -> Any:  # noqa: ANN401 -- the runtimes have no types
-    """Return an interpreter of ``model``, a file's path or its content, ready to be fed; with XNNPACK.
+    """Return an interpreter of ``model``, a path or the content of a file, with XNNPACK and allocated tensors.
 
     Raises:
         ImportError: no runtime is installed.
-        ValueError: this is no model.
+        ValueError: ``model`` is no TFLite model.
     """
     for _, module in RUNTIMES:
         package, _, _ = module.partition(".")
@@ -43,7 +43,7 @@ def interpreter(model: str | bytes, threads: int) -> Any:  # noqa: ANN401 -- the
 
 
 def to_quantised(batch: npt.NDArray[np.float32], detail: dict[str, Any]) -> npt.NDArray[Any]:
-    """Return ``batch`` as the tensor that ``detail`` describes takes it: as it is, or in its integers."""
+    """Return ``batch`` in the type of the tensor that ``detail`` describes: float, or quantised integers."""
     import numpy as np
 
     if detail["dtype"] == np.float32:
@@ -55,7 +55,7 @@ def to_quantised(batch: npt.NDArray[np.float32], detail: dict[str, Any]) -> npt.
 
 
 def from_quantised(value: npt.NDArray[Any], detail: dict[str, Any]) -> npt.NDArray[np.float32]:
-    """Return what the tensor that ``detail`` describes stands for."""
+    """Return ``value`` of the tensor that ``detail`` describes as float."""
     import numpy as np
 
     if detail["dtype"] == np.float32:

@@ -1,4 +1,4 @@
-"""The process that LiteRT is timed in; started by :class:`cars_hw.devices.host.runtimes.LitertDevice`."""
+"""The worker process of :class:`cars_hw.devices.host.runtimes.LitertDevice`, which times LiteRT."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from cars_hw.devices.host.session_worker import OpenSession, serve
 
 
 def prepare() -> tuple[str, OpenSession]:
-    """Say which runtime it is; it is loaded with the first model."""
+    """Return the name of the runtime, which is loaded with the first model."""
     return runtime() or "", open_session
 
 
 def open_session(model: str, threads: int, seed: int) -> Callable[[], object]:
-    """Load ``model`` and return what runs it once; its inputs are set once, as they stay where they are."""
+    """Load ``model``, set its inputs, and return a function that runs it once."""
     import numpy as np
 
     loaded = interpreter(model, threads)

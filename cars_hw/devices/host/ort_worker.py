@@ -1,4 +1,4 @@
-"""The process that ONNX Runtime is timed in; started by :class:`cars_hw.devices.host.runtimes.OrtDevice`."""
+"""The worker process of :class:`cars_hw.devices.host.runtimes.OrtDevice`, which times ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def prepare() -> tuple[str, OpenSession]:
 
 
 def open_session(model: str, threads: int, seed: int) -> Callable[[], object]:
-    """Load ``model`` and return what runs it once."""
+    """Load ``model`` and return a function that runs it once."""
     import numpy as np
     import onnxruntime
 
@@ -25,7 +25,7 @@ def open_session(model: str, threads: int, seed: int) -> Callable[[], object]:
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 3
-    # With one thread there is nobody to wait for; with several, spinning is what a deployed session does.
+    # One thread has no other to wait for. Several spin, as they do in a deployed session.
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if threads > 1 else "0")
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     rng = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""Runtimes on this machine's processor: ONNX Runtime and LiteRT."""
+"""Devices of this machine: ONNX Runtime and LiteRT on its processor."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from cars_hw.errors import DeviceError, InputError
 
 
 class HostDevice:
-    """A runtime in a fresh process a block, pinned to as many cores as it has threads.
+    """A runtime in a fresh process for each block, pinned to one core per thread.
 
-    ``time_limit_s`` is how long one session of one model may take, in seconds; ``worker`` is the command that
-    is started with ``--threads`` and ``--cores``, the class's own if None.
+    ``time_limit_s`` is the time limit of one session in seconds. ``worker`` is the command of the process, called
+    with ``--threads`` and ``--cores``; None is that of the class.
 
     Raises:
         InputError: less than one thread.
@@ -50,7 +50,7 @@ class HostDevice:
         raise NotImplementedError
 
     def conditions(self) -> dict[str, Any]:
-        """Return the conditions; ``pinned`` lists the cores, or says that they cannot be chosen here."""
+        """Return the conditions; ``pinned`` is the list of cores, or says that this system cannot pin."""
         cores = pin_to(self._threads)
         return {
             **host_conditions(),
@@ -71,7 +71,7 @@ class HostDevice:
             if not model.is_file():
                 raise DeviceError(f"{self.name}: there is no model file {model}")
         taken = []
-        with Worker(self._command(), who=self.name, time_limit_s=self._time_limit_s) as worker:
+        with Worker(self._command(), device_name=self.name, time_limit_s=self._time_limit_s) as worker:
             for done, model in enumerate(models, start=1):
                 taken.append(self._sample(worker.ask(_request(model, plan, seed), str(model)), model))
                 if on_session is not None:
@@ -79,7 +79,7 @@ class HostDevice:
         return taken
 
     def release(self) -> None:
-        """Do nothing: a block's process is gone when it has ended."""
+        """Do nothing: the process of a block ends with the block."""
 
     def _command(self) -> list[str]:
         return [*self._worker, "--threads", str(self._threads), "--cores", json.dumps(pin_to(self._threads))]
@@ -87,9 +87,9 @@ class HostDevice:
     def _sample(self, answer: dict[str, Any], model: Path) -> Sample:
         ms = answer.get("ms")
         if not isinstance(ms, float) or not ms > 0:
-            raise DeviceError(f"{self.name}: the worker gives no time for {model}: {answer}")
-        told = (answer.get(name) for name in ("load", "clock_mhz", "other_load"))
-        return Sample(round(ms, 6), now(), *told)
+            raise DeviceError(f"{self.name}: the worker gave no latency for {model}: {answer}")
+        conditions = (answer.get(name) for name in ("load", "clock_mhz", "other_load"))
+        return Sample(round(ms, 6), now(), *conditions)
 
 
 class OrtDevice(HostDevice):

@@ -1,7 +1,7 @@
-"""What the processes that a runtime is timed in have in common: requests, timing, answers.
+"""The common part of the worker processes that time a runtime: requests, timing, answers.
 
-Only numpy and the standard library are imported, so that such a process is up in a third of a second. A model that
-cannot be run ends the process: its traceback's last line is what the other side reports.
+It imports only numpy and the standard library, so that a process starts in a third of a second. A model that fails
+ends the process, and the device reports the last line of the traceback.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from typing import Any
 from cars_hw.devices.host.conditions import Watch
 
 OpenSession = Callable[[str, int, int], Callable[[], object]]
-"""Load the model at a path for so many threads, feed it what a seed draws, and return what runs it once."""
+"""Load a model (path, threads, seed of the inputs) and return a function that runs it once."""
 
 
 def serve(arguments: list[str], prepare: Callable[[], tuple[str, OpenSession]]) -> None:
-    """Say hello, then answer a line of JSON ``{"ms": ..., "runs": ...}`` for each request, until input ends.
+    """Answer each request, a line of JSON, with ``{"ms": ..., "runs": ...}`` until the input ends.
 
-    ``prepare`` loads the runtime and returns its name and version, and how it opens a session.
+    The first line of the output names the runtime. ``prepare`` loads the runtime and returns its name with version,
+    and the function that opens a session.
     """
     parser = argparse.ArgumentParser()
     parser.add_argument("--threads", type=int, required=True)
@@ -41,7 +42,7 @@ def serve(arguments: list[str], prepare: Callable[[], tuple[str, OpenSession]]) 
 
 
 def measure(request: dict[str, Any], threads: int, open_session: OpenSession) -> dict[str, Any]:
-    """Return the low quantile (milliseconds) of a model's runs in a fresh session, how many, and the conditions."""
+    """Return the low quantile of the runs of a fresh session in milliseconds, their number, and the conditions."""
     run = open_session(request["model"], threads, request["seed"])
     watch = Watch()
     for _ in range(request["warmup_runs"]):
@@ -66,7 +67,7 @@ def low_quantile(runs: Sequence[float], quantile: float) -> float:
 
 
 def time_runs(run: Callable[[], object], request: dict[str, Any]) -> list[int]:
-    """Return the runs' times in nanoseconds: enough of them, over enough time, but not for ever."""
+    """Return the times of the runs in nanoseconds, within the limits of ``request``; at least five."""
     floor, ceiling = request["min_seconds"] * 1e9, request["max_seconds"] * 1e9
     clock = time.perf_counter_ns
     runs: list[int] = []

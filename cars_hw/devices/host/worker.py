@@ -1,4 +1,4 @@
-"""A worker process that answers one JSON line for each that it is sent, within a time limit."""
+"""A worker process that answers each JSON line with a JSON line, within a time limit."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from cars_hw.errors import DeviceError
 
 
 class Worker:
-    """A child process that lives as long as the ``with`` block; it is killed at its end, however it ends.
+    """A child process for the time of a ``with`` block, which kills it at its end.
 
-    ``command`` is what to run; its first line must be JSON, ``self.hello``. ``who`` names the device in
-    errors, and ``time_limit_s`` is how long any answer may take, in seconds.
+    The first line of ``command``, ``self.hello``, must be JSON. ``device_name`` is for errors, and ``time_limit_s``
+    is the time limit of every answer in seconds.
 
     Raises:
-        DeviceError: it cannot be started, dies, hangs, or answers something that is not a JSON object.
+        DeviceError: the process does not start, ends, or hangs, or its answer is not a JSON object.
     """
 
-    def __init__(self, command: Sequence[str], *, who: str, time_limit_s: float) -> None:
-        self._who = who
+    def __init__(self, command: Sequence[str], *, device_name: str, time_limit_s: float) -> None:
+        self._device_name = device_name
         self._time_limit_s = time_limit_s
         self._command = list(command)
         self._pending = b""
 
     def __enter__(self) -> Self:
-        # Errors go to a file and not to a pipe: a pipe that nobody empties would block the worker.
+        # Errors go to a file: a pipe that is not read would block the worker when it is full.
         self._errors: IO[bytes] = tempfile.TemporaryFile()
         try:
             self._process = subprocess.Popen(
@@ -40,7 +40,7 @@ class Worker:
             )
         except OSError as error:
             self._errors.close()
-            raise DeviceError(f"{self._who}: the worker does not start: {error}") from error
+            raise DeviceError(f"{self._device_name}: the worker does not start: {error}") from error
         try:
             self.hello = self._receive("starting")
         except BaseException:
@@ -54,7 +54,7 @@ class Worker:
         self._stop()
 
     def ask(self, request: dict[str, Any], about: str) -> dict[str, Any]:
-        """Send ``request`` and return the answer; ``about`` names what it concerns in an error."""
+        """Send ``request`` and return the answer; ``about`` is the subject in an error."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
@@ -70,7 +70,7 @@ class Worker:
         except ValueError:
             answer = None
         if not isinstance(answer, dict):
-            raise DeviceError(f"{self._who}: the worker talks nonsense at {about}: {line[:80]!r}")
+            raise DeviceError(f"{self._device_name}: the worker gave an invalid answer for {about}: {line[:80]!r}")
         return answer
 
     def _read_line(self, about: str) -> bytes:
@@ -81,8 +81,8 @@ class Worker:
             left = deadline - time.monotonic()
             if left <= 0 or not select.select([pipe], [], [], left)[0]:
                 raise DeviceError(
-                    f"{self._who}: no answer within {self._time_limit_s:g} s at {about}; "
-                    "a smaller network, or fewer runs, may fit"
+                    f"{self._device_name}: no answer within {self._time_limit_s:g} s for {about}; "
+                    "measure a smaller network, or fewer runs"
                 )
             received = os.read(pipe, 65536)
             if not received:
@@ -98,8 +98,8 @@ class Worker:
             status = "its output closed"
         self._errors.seek(0)
         lines = [line.strip() for line in self._errors.read().decode(errors="replace").splitlines() if line.strip()]
-        said = lines[-1] if lines else "without a word"
-        return DeviceError(f"{self._who}: the worker failed at {about} ({status}): {said}")
+        last_line = lines[-1] if lines else "no output"
+        return DeviceError(f"{self._device_name}: the worker failed for {about} ({status}): {last_line}")
 
     def _stop(self) -> None:
         self._process.kill()
