@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from long_runs import amount
 
 from cars_hw.config.measurement import MeasurePlan
-from cars_hw.devices.android.benchmark_model import complaints, flags, parse, why
+from cars_hw.devices.android.benchmark_model import failure_reason, flags, parse, unknown_flags
 from cars_hw.errors import RunnerError
 
 OLD = """\
@@ -80,14 +80,14 @@ def test_every_published_format_is_read(name: str) -> None:
         ("", "no measurement"),
         ("CANNOT LINK EXECUTABLE", "no measurement"),
         (OLD[: OLD.index("count=133")], "no measurement"),
-        (OLD[: OLD.index("Inference timings")], "before it had said"),
+        (OLD[: OLD.index("Inference timings")], "before its summary"),
         (OLD.replace("Inference (avg): 7454.97", "Inference (avg): 745"), "7454.97 us in one line and 745 us"),
         (OLD + "count=3 first=1 curr=2 min=1 max=2 avg=1.5 std=0\n", "measured twice"),
         (OLD.replace("min=6373", "min=8373"), "contradict"),
         (NEW.replace("p5=6400", "p5=7460"), "contradict"),
         (OLD.replace("avg=7454.97", "avg=nan"), "no measurement"),
-        (ONE.replace("count=1 ", "count=0 "), "not once"),
-        (ONE.replace("curr=3512391", "curr=0").replace("3.51239e+06", "0"), "takes 0 us"),
+        (ONE.replace("count=1 ", "count=0 "), "did not run the model"),
+        (ONE.replace("curr=3512391", "curr=0").replace("3.51239e+06", "0"), "latency of 0 us"),
         (SAME.replace(" (all same)", ""), "incomplete"),
     ],
 )
@@ -126,11 +126,11 @@ def test_the_flags_are_the_plan_and_the_delegate() -> None:
 
 
 def test_unknown_flags_and_exit_statuses_are_told_in_words() -> None:
-    assert complaints("WARNING: Unconsumed cmdline flags: --use_nnapi=true") == ["--use_nnapi=true"]
-    assert complaints(NEW) == []
-    assert "signal 11" in why("", 139)
-    assert "arm64" in why("sh: benchmark_model: not executable: 64-bit ELF file", 1)
-    assert "no room" in why("write: No space left on device", 1)
+    assert unknown_flags("WARNING: Unconsumed cmdline flags: --use_nnapi=true") == ["--use_nnapi=true"]
+    assert unknown_flags(NEW) == []
+    assert "signal 11" in failure_reason("", 139)
+    assert "arm64" in failure_reason("sh: benchmark_model: not executable: 64-bit ELF file", 1)
+    assert "no room" in failure_reason("write: No space left on device", 1)
 
 
 GARBAGE = st.text(st.characters(blacklist_characters="\x00", blacklist_categories=("Cs",)), max_size=40)

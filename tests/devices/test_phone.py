@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cars_hw.devices.android.phone import PhoneState, look, look_again
+from cars_hw.devices.android.phone import PhoneState, read_phone, read_state
 from cars_hw.devices.remote import Answer
 from cars_hw.errors import DeviceError, DeviceStateError
 
@@ -67,7 +67,7 @@ class Scripted:
 
 
 def test_a_phone_says_what_it_is_and_how_it_is() -> None:
-    phone, state = look(Scripted(FULL))
+    phone, state = read_phone(Scripted(FULL))
     assert phone.serial == "28161FDH2000AB"
     assert phone.name == "Google Pixel 7 (GS201)"
     assert phone.android == "Android 14 (API 34)"
@@ -80,24 +80,24 @@ def test_a_phone_says_what_it_is_and_how_it_is() -> None:
     assert phone.governor == "sched_pixel"
     assert phone.load == [7.31, 6.90, 6.52]
     assert state == PhoneState(battery_percent=57, battery_c=31.2, thermal_status=1, free_mb=51200.0)
-    assert look_again(Scripted(FULL)) == state
+    assert read_state(Scripted(FULL)) == state
 
 
 def test_more_threads_than_cores_are_refused() -> None:
-    phone, _ = look(Scripted(FULL))
+    phone, _ = read_phone(Scripted(FULL))
     with pytest.raises(DeviceError, match="8 cores, not 9"):
         phone.fastest(9)
 
 
 def test_a_core_that_is_switched_off_is_not_counted() -> None:
-    phone, _ = look(Scripted(FULL | {"online": "0-3,5\n"}))
+    phone, _ = read_phone(Scripted(FULL | {"online": "0-3,5\n"}))
     assert sorted(phone.clocks_mhz) == [0, 1, 2, 3, 5]
     assert phone.fastest(1) == [5]
 
 
 def test_what_a_phone_does_not_tell_is_not_known() -> None:
     bare = dict.fromkeys(FULL, "") | {"props": "[ro.build.version.sdk]: [21]\n", "cores": f"{CPUS}/cpu0\n"}
-    phone, state = look(Scripted(bare))
+    phone, state = read_phone(Scripted(bare))
     assert (phone.memory_mb, phone.can_pin, phone.governor, phone.load) == (None, False, None, None)
     assert phone.clocks_mhz == {0: None}
     assert phone.fastest(1) == [0]
@@ -108,7 +108,7 @@ def test_what_a_phone_does_not_tell_is_not_known() -> None:
 
 def test_what_is_no_phone_is_said() -> None:
     with pytest.raises(DeviceError, match="is it an Android phone"):
-        look(Scripted(dict.fromkeys(FULL, "sh: not found\n")))
+        read_phone(Scripted(dict.fromkeys(FULL, "sh: not found\n")))
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_what_is_no_phone_is_said() -> None:
     ],
 )
 def test_batteries_of_all_kinds(battery: str, percent: int | None, celsius: float | None) -> None:
-    state = look_again(Scripted(FULL | {"battery": battery}))
+    state = read_state(Scripted(FULL | {"battery": battery}))
     assert (state.battery_percent, state.battery_c) == (percent, celsius)
 
 
@@ -141,4 +141,4 @@ def test_too_little_battery_is_an_error() -> None:
 
 def test_a_long_name_of_a_file_system_breaks_the_line_but_not_the_figure() -> None:
     storage = "Filesystem 1K-blocks Used Available Use% Mounted on\n/a/very/long/name\n   100 50 2048 98% /data\n"
-    assert look_again(Scripted(FULL | {"storage": storage})).free_mb == 2.0
+    assert read_state(Scripted(FULL | {"storage": storage})).free_mb == 2.0

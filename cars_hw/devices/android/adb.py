@@ -1,6 +1,6 @@
-"""Android's debug bridge without Android's tools: a shell on a phone, over USB or TCP, on adb-shell.
+"""A shell on a phone by the Android Debug Bridge over USB or TCP, with the library adb-shell.
 
-What the library raises, and what USB raises below it, becomes an error that says what to do.
+Exceptions of the library and of USB become errors with one line that says what to do.
 """
 
 from __future__ import annotations
@@ -25,15 +25,14 @@ from cars_hw.errors import (
     UnauthorizedError,
     UsbHeldError,
 )
-
-Log = Callable[[str], None]
+from cars_hw.progress import Log
 
 CONNECT_S: Final = 10.0
 AUTHORISE_S: Final = 60.0
-"""How long a phone may take to answer, and a person to tap "Allow" on it."""
+"""Time limits in seconds: for the answer of a phone, and for the user to tap "Allow" on it."""
 
 KEYS: Final = Path("~/.android")
-"""Where Android's own tools keep the key of this computer."""
+"""The folder in which Android's own tools keep the key of this computer."""
 
 _STATUS: Final = "@cars-hw status"
 _USB_PORT: Final = "usb-"
@@ -45,7 +44,7 @@ NO_PHONE: Final = (
 
 
 class Address(NamedTuple):
-    """Where a phone is: in the network, or on the cable by its number or its port; all None is the only one."""
+    """The address of a phone: host and port, or USB serial number or port. All None is the only phone on USB."""
 
     host: str | None = None
     port: int | None = None
@@ -54,10 +53,10 @@ class Address(NamedTuple):
 
     @staticmethod
     def parse(text: str) -> Address:
-        """Return the address that ``text`` says: nothing, SERIAL, ``usb-BUS-PORT...`` or HOST:PORT.
+        """Return the address in ``text``: empty, SERIAL, ``usb-BUS-PORT...`` or HOST:PORT.
 
         Raises:
-            InputError: a port that is none.
+            InputError: the port is not a number from 1 to 65535.
         """
         if not text:
             return Address()
@@ -71,14 +70,14 @@ class Address(NamedTuple):
         return Address(host=host.strip("[]"), port=int(port))
 
     def __str__(self) -> str:
-        """Return what :meth:`parse` reads."""
+        """Return the text that :meth:`parse` reads."""
         if self.host is not None:
             return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
         return self.serial or (f"{_USB_PORT}{self.usb_port}" if self.usb_port else "")
 
 
 class UsbPhone(NamedTuple):
-    """A phone on the cable: its serial number, where it is plugged in, and the library's transport to it."""
+    """A phone on USB: its serial number, its USB port, and the transport of the library."""
 
     serial: str
     usb_port: str
@@ -88,8 +87,8 @@ class UsbPhone(NamedTuple):
 class AdbShell:
     """A shell on the phone at ``address``; see :class:`cars_hw.devices.remote.RemoteShell`.
 
-    ``keys`` is the folder with this computer's key, which is made there if there is none. ``log`` hears what a
-    person has to do meanwhile.
+    ``keys`` is the folder of this computer's key, which is created if it is missing. ``log`` gets messages that ask
+    the user to act.
     """
 
     def __init__(
@@ -107,55 +106,55 @@ class AdbShell:
         self._connect_s = connect_s
         self._authorise_s = authorise_s
         self._device: Any = None
-        self._asked = False
+        self._permission_requested = False
 
     @property
     def where(self) -> str:
-        """How a person calls the phone."""
+        """The phone in messages."""
         return f"the phone at {self._address}" if str(self._address) else "the phone"
 
     @property
     def address(self) -> Address:
-        """Where the phone is; once it was connected to, never "the only one"."""
+        """The address of the phone. After the first connection it names one phone."""
         return self._address
 
     def open(self) -> None:
         """Connect, or connect again.
 
         Raises:
-            NoDeviceError: nothing is attached there, or nothing listens.
-            SeveralDevicesError: more than one phone answers to the address.
+            NoDeviceError: there is no phone at the address.
+            SeveralDevicesError: the address fits several phones.
             UnauthorizedError: the phone has not allowed this computer.
             UsbHeldError: another program holds the USB port.
-            OfflineError: it does not answer.
+            OfflineError: the phone does not answer.
         """
         from adb_shell.adb_device import AdbDevice
 
         self.close()
-        self._asked = False
+        self._permission_requested = False
         with self._translated(self._while_connecting):
-            # Known before it is connected, so that a failure closes it.
+            # Set before the connection, so that a failure closes it.
             self._device = AdbDevice(self._transport(), banner="cars-hw")
             self._device.connect(
                 rsa_keys=[signer(self._keys)],
                 transport_timeout_s=self._connect_s,
                 read_timeout_s=self._connect_s,
                 auth_timeout_s=self._authorise_s,
-                auth_callback=self._ask,
+                auth_callback=self._request_permission,
             )
 
     def close(self) -> None:
-        """Disconnect; nothing happens where there is no connection."""
+        """Disconnect, if there is a connection."""
         device, self._device = self._device, None
         if device is not None:
-            # It is gone one way or the other.
+            # The connection may be broken already.
             with contextlib.suppress(Exception):
                 device.close()
 
     def call(self, command: str, limit_s: float = 30.0) -> Answer:
-        """Run ``command`` and return what it printed and its exit status; see the protocol."""
+        """Run ``command`` and return its output and exit status; see the protocol."""
         with self._translated(self._while_connected):
-            said: str = (
+            received: str = (
                 self._connected()
                 .shell(
                     f"( {command}\n) 2>&1; status=$?; echo; echo {_STATUS} $status",
@@ -166,14 +165,14 @@ class AdbShell:
                 )
                 .decode(errors="replace")
             )
-        output, found, status = said.replace("\r\n", "\n").rpartition(f"\n{_STATUS} ")
+        output, found, status = received.replace("\r\n", "\n").rpartition(f"\n{_STATUS} ")
         if not found or not status.strip().isdecimal():
             self.close()
-            raise ConnectionLostError(f"{self.where} stopped in the middle of an answer: {last_lines(said)}")
+            raise ConnectionLostError(f"{self.where} stopped in the middle of an answer: {last_lines(received)}")
         return Answer(output, int(status))
 
     def lines(self, command: str, idle_s: float) -> Iterator[str]:
-        """Run ``command`` and yield its lines as they come; see the protocol."""
+        """Run ``command`` and yield its lines as they arrive; see the protocol."""
         pending = b""
         with self._translated(self._while_connected):
             stream = self._connected().streaming_shell(
@@ -218,12 +217,12 @@ class AdbShell:
             raise SeveralDevicesError(f"{len(found)} phones answer to that; name one of: {names}")
         phone = found[0]
         if address == Address():
-            # From now on it is this one, also if another is plugged in.
+            # The address now names this phone, also when another one is plugged in.
             self._address = Address(serial=phone.serial) if phone.serial else Address(usb_port=phone.usb_port)
         return phone.transport
 
-    def _ask(self, _device: object) -> None:
-        self._asked = True
+    def _request_permission(self, _device: object) -> None:
+        self._permission_requested = True
         self._log(
             f'{self.where} asks "Allow USB debugging?" on its screen: unlock it, tick "Always allow from this '
             f'computer" and tap "Allow". Waiting for up to {self._authorise_s:.0f} s.'
@@ -231,34 +230,34 @@ class AdbShell:
 
     @contextlib.contextmanager
     def _translated(self, fail: Callable[[Exception], DeviceError]) -> Iterator[None]:
-        """Turn what the library and the system raise into our errors; after any of them there is no connection."""
+        """Turn exceptions of the library and the system into ours, and close the connection after each."""
         try:
             yield
         except (DeviceError, InputError):
             self.close()
             raise
-        # The library, libusb and the sockets raise a dozen unrelated types.
+        # The library, libusb and sockets raise many unrelated types.
         except Exception as error:
             self.close()
             raise fail(error) from error
         except BaseException:
-            # An answer that nobody reads to its end would be taken for that to the next question.
+            # The rest of an unread answer would be taken for the answer of the next call.
             self.close()
             raise
 
     def _while_connecting(self, error: Exception) -> DeviceError:
-        kind, said = type(error).__name__, f"{type(error).__name__}: {error}"
-        if kind.startswith("USBErrorBusy") or "LIBUSB_ERROR_BUSY" in said:
+        kind, text = type(error).__name__, f"{type(error).__name__}: {error}"
+        if kind.startswith("USBErrorBusy") or "LIBUSB_ERROR_BUSY" in text:
             return UsbHeldError(
                 f"{self.where} is held by another program, most likely an adb server; free it with: adb "
                 "kill-server (and close Android Studio)"
             )
-        if kind.startswith("USBErrorAccess") or "LIBUSB_ERROR_ACCESS" in said:
+        if kind.startswith("USBErrorAccess") or "LIBUSB_ERROR_ACCESS" in text:
             return UsbHeldError(
                 f"{self.where} may not be opened by this user; on Linux add the rule of the package "
                 "android-sdk-platform-tools-common, or yourself to the group plugdev, and plug it in again"
             )
-        if self._asked or kind == "DeviceAuthError":
+        if self._permission_requested or kind == "DeviceAuthError":
             return UnauthorizedError(
                 f'{self.where} has not allowed this computer; unlock it, tap "Allow" when it asks, and try again. '
                 "If it does not ask: Developer options, Revoke USB debugging authorisations, and plug it in again"
@@ -269,28 +268,28 @@ class AdbShell:
                 f"{self._address.port}"
             )
         return OfflineError(
-            f"{self.where} does not answer ({last_lines(said)}); unlock it, turn USB debugging off and on again, "
+            f"{self.where} does not answer ({last_lines(text)}); unlock it, turn USB debugging off and on again, "
             "or plug it in again"
         )
 
     def _while_connected(self, error: Exception) -> DeviceError:
-        said = str(error)
-        if "No space left" in said or "ENOSPC" in said:
+        text = str(error)
+        if "No space left" in text or "ENOSPC" in text:
             return DeviceStateError(f"{self.where} has no room left; free some storage and try again")
         kind = type(error).__name__
         if kind in ("PushFailedError", "AdbCommandFailureException"):
-            return DeviceError(f"{self.where} refuses a file: {last_lines(said)}")
-        if "imeout" in kind or "imed out" in said or "LIBUSB_ERROR_TIMEOUT" in said:
-            return NoOutputError(f"{self.where} has been silent for too long")
+            return DeviceError(f"{self.where} refuses a file: {last_lines(text)}")
+        if "imeout" in kind or "imed out" in text or "LIBUSB_ERROR_TIMEOUT" in text:
+            return NoOutputError(f"{self.where} has sent no output for too long")
         return ConnectionLostError(f"the connection to {self.where} broke ({kind})")
 
 
 class NoOutputError(ConnectionLostError):
-    """Nothing came for longer than was allowed: the phone is gone, or what it runs hangs."""
+    """There was no output within the time limit: the phone is gone, or its program hangs."""
 
 
 def usb_phones() -> list[UsbPhone]:
-    """Return the phones on the cable, whether or not they allow this computer.
+    """Return the phones on USB, also those that have not allowed this computer.
 
     Raises:
         NoDeviceError: libusb is not installed.
@@ -306,7 +305,7 @@ def usb_phones() -> list[UsbPhone]:
         ) from error
     phones = []
     for transport in found:
-        # A phone that another program holds or that may not be opened does not tell its number.
+        # The serial number cannot be read if another program holds the phone, or without permission.
         try:
             serial = str(transport.serial_number or "")
         except Exception:  # noqa: BLE001 -- libusb's many
@@ -316,7 +315,7 @@ def usb_phones() -> list[UsbPhone]:
 
 
 def usb_names(phones: Sequence[UsbPhone]) -> list[str]:
-    """Return what each of ``phones`` is called so that no other answers: by its number, or else by its port."""
+    """Return a unique name for each of ``phones``: by its serial number, or else by its USB port."""
     serials = [phone.serial for phone in phones]
     return [
         f"android:{phone.serial}"
@@ -327,10 +326,10 @@ def usb_names(phones: Sequence[UsbPhone]) -> list[str]:
 
 
 def signer(folder: Path) -> Any:  # noqa: ANN401 -- the library has no types
-    """Return what signs with this computer's key in ``folder``, made there (0600) if there is none.
+    """Return a signer with this computer's key in ``folder``, which is created (mode 0600) if it is missing.
 
     Raises:
-        InputError: the key cannot be read, or is none.
+        InputError: the key cannot be read, or is invalid.
     """
     from adb_shell.auth.sign_pythonrsa import PythonRSASigner
 
@@ -349,14 +348,14 @@ def signer(folder: Path) -> Any:  # noqa: ANN401 -- the library has no types
 
 
 def make_key(private: Path) -> None:
-    """Make an RSA key at ``private``, never readable for others, and the public one beside it."""
+    """Make an RSA key at ``private``, readable only by its owner, and the public key beside it."""
     from adb_shell.auth.keygen import keygen
 
     private.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     temporary = private.with_name(f".{private.name}.{os.getpid()}")
     os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     try:
-        # It writes into the file that is there, and so keeps its mode.
+        # The library writes into the existing file, which keeps its mode.
         keygen(str(temporary))
         public = temporary.with_name(f"{temporary.name}.pub")
         public.replace(private.with_name(f"{private.name}.pub"))
@@ -375,9 +374,10 @@ def _tcp_transport(host: str, port: int | None) -> Any:  # noqa: ANN401 -- the l
     from adb_shell.transport.tcp_transport import TcpTransport
 
     class Transport(TcpTransport):  # type: ignore[misc]  # the library has no types
-        """The library's, but that a closed connection is an error at once and a large packet goes out whole.
+        """The transport of the library with three changes.
 
-        And small ones go at once: waiting to send more takes 40 ms a packet, as each waits for its answer.
+        A closed connection is an error at once. A large packet is sent as a whole. Small packets are sent at once:
+        Nagle's algorithm would delay each by 40 ms, because every packet waits for its answer.
         """
 
         def connect(self, transport_timeout_s: float | None) -> None:

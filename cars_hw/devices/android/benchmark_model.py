@@ -1,8 +1,9 @@
-"""``benchmark_model``, the tool that TensorFlow Lite and LiteRT come with: its flags, and what it prints.
+"""``benchmark_model``, the tool of TensorFlow Lite and LiteRT: its flags and its output.
 
-It prints a line ``count=50 first=7176 curr=7505 min=6373 max=7775 avg=7454.97 std=256`` for the warm-up and one for
-the measurement, in microseconds, newer builds with ``p5= median= p95=``, then a summary that repeats the averages.
-A run that ended early has no summary, so a figure counts only if the summary agrees with it.
+The tool prints two lines like ``count=50 first=7176 curr=7505 min=6373 max=7775 avg=7454.97 std=256``, one for the
+warm-up and one for the measurement, in microseconds. Newer builds add ``p5= median= p95=``. A summary with the same
+averages follows.
+A run that ended early has no summary, so that a figure is valid only if the summary agrees with it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from cars_hw.errors import RunnerError
 Delegate = Literal["cpu", "gpu", "nnapi"]
 
 COARSE_US: Final = 20
-"""The tool counts whole microseconds: below so many, its average says more than its smallest run."""
+"""The tool counts whole microseconds; below this latency the average is more precise than the fastest run."""
 
 _NUMBER: Final = r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?"
 _COUNT: Final = re.compile(
@@ -37,13 +38,13 @@ _NOT_EXECUTED: Final = "will not be executed by the delegate"
 
 
 class Timed(NamedTuple):
-    """What a run of the tool comes to.
+    """The result of one run of the tool.
 
     Attributes:
-        us: the low figure of its runs, in microseconds: the 5th percentile where the tool tells it, else the
-            smallest; their average where that is too small to be counted in whole microseconds.
-        runs: how many there were.
-        delegated: how much of the model the delegate took, None where the tool does not say.
+        us: the latency in microseconds: the 5th percentile of the runs if it is reported, else the fastest run;
+            below :data:`COARSE_US` the average.
+        runs: the number of runs.
+        delegated: how much of the model the delegate ran; None if the tool does not report it.
     """
 
     us: float
@@ -59,7 +60,7 @@ def flags(model: str, plan: MeasurePlan, threads: int, delegate: Delegate) -> li
         f"--num_runs={plan.min_runs}",
         f"--min_secs={plan.min_seconds:g}",
         f"--max_secs={plan.max_seconds:g}",
-        # Without any it does not print the first of its two lines.
+        # Without a warm-up run the first of the two lines is missing.
         f"--warmup_runs={max(plan.warmup_runs, 1)}",
         "--warmup_min_secs=0",
         f"--use_xnnpack={'true' if delegate == 'cpu' else 'false'}",
@@ -69,10 +70,10 @@ def flags(model: str, plan: MeasurePlan, threads: int, delegate: Delegate) -> li
 
 
 def parse(output: str) -> Timed:
-    """Return what the tool measured, from all that it printed.
+    """Return the result in the output of the tool.
 
     Raises:
-        RunnerError: it printed no measurement, or one that its own summary does not agree with.
+        RunnerError: the output has no measurement, or its summary disagrees with it.
     """
     counts: list[re.Match[str]] = []
     average, decimals = None, 0.0
@@ -84,14 +85,14 @@ def parse(output: str) -> Timed:
             continue
         for pattern, microseconds in _SUMMARY:
             summary = pattern.search(line)
-            # Nothing may come behind it: half a figure would be another one.
+            # The figure must end the line: half a figure would be a different one.
             if summary is not None and summary.end() == len(line) and len(counts) >= 2:
                 average = float(summary["avg"]) * microseconds
                 decimals = _step(summary["avg"]) * microseconds
     if len(counts) != 2:
-        raise RunnerError("there is no measurement in what it printed" if len(counts) < 2 else "it measured twice")
+        raise RunnerError("there is no measurement in its output" if len(counts) < 2 else "it measured twice")
     if average is None:
-        raise RunnerError("it ended before it had said what it measured")
+        raise RunnerError("it ended before its summary")
     us, own = _figure(counts[1])
     if not abs(average - own) <= max(decimals, 1e-4 * own):
         raise RunnerError(f"its average is {own:g} us in one line and {average:g} us in another")
@@ -99,28 +100,28 @@ def parse(output: str) -> Timed:
 
 
 def _figure(found: re.Match[str]) -> tuple[float, float]:
-    """Return the low figure and the average, both in microseconds."""
-    said = {name: float(text) for name, text in found.groupdict().items() if text and name != "same"}
-    if said["count"] < 1:
-        raise RunnerError("it ran the model not once")
-    if "avg" not in said:
-        if said["count"] > 1 and found["same"] is None:
+    """Return the low figure and the average, in microseconds."""
+    values = {name: float(text) for name, text in found.groupdict().items() if text and name != "same"}
+    if values["count"] < 1:
+        raise RunnerError("it did not run the model")
+    if "avg" not in values:
+        if values["count"] > 1 and found["same"] is None:
             raise RunnerError("its line of times is incomplete")
-        said |= dict.fromkeys(("min", "max", "avg"), said["curr"])
-    low = said.get("p5", said["min"])
-    ordered = [said["min"], low, said.get("median", low), said.get("p95", said["max"]), said["max"]]
-    # The average of whole numbers may be a rounding beside them.
-    margin = 1e-4 * abs(said["max"]) + 1e-6
-    if ordered != sorted(ordered) or not said["min"] - margin <= said["avg"] <= said["max"] + margin:
+        values |= dict.fromkeys(("min", "max", "avg"), values["curr"])
+    low = values.get("p5", values["min"])
+    ordered = [values["min"], low, values.get("median", low), values.get("p95", values["max"]), values["max"]]
+    # A rounded average may be outside of the range of the runs by the rounding.
+    margin = 1e-4 * abs(values["max"]) + 1e-6
+    if ordered != sorted(ordered) or not values["min"] - margin <= values["avg"] <= values["max"] + margin:
         raise RunnerError("its figures contradict each other")
-    us = low if low >= COARSE_US else said["avg"]
+    us = low if low >= COARSE_US else values["avg"]
     if not (math.isfinite(us) and us > 0):
-        raise RunnerError(f"it says that the model takes {us:g} us")
-    return us, said["avg"]
+        raise RunnerError(f"it reports a latency of {us:g} us")
+    return us, values["avg"]
 
 
 def _step(number: str) -> float:
-    """Return what the last digit of ``number`` is worth."""
+    """Return the value of one unit in the last digit of ``number``."""
     digits, _, exponent = number.lower().partition("e")
     _, _, decimals = digits.partition(".")
     step: float = 10.0 ** (int(exponent or 0) - len(decimals))
@@ -130,12 +131,12 @@ def _step(number: str) -> float:
 def _delegated(output: str) -> Literal["all", "part", "none"] | None:
     if _NOT_EXECUTED in output:
         return "none"
-    said = {how for words, how in _EXECUTED.items() if words in output}
-    return "part" if "part" in said else "all" if said else None
+    values = {how for words, how in _EXECUTED.items() if words in output}
+    return "part" if "part" in values else "all" if values else None
 
 
-def why(output: str, status: int) -> str:
-    """Return in words why the tool ended with ``status``."""
+def failure_reason(output: str, status: int) -> str:
+    """Return the reason why the tool ended with ``status``."""
     if status in (126, 127) or "not executable" in output:
         return "it does not start; it must be built for the phone's processor (arm64 for almost all)"
     if "No space left" in output:
@@ -145,6 +146,6 @@ def why(output: str, status: int) -> str:
     return f"exit status {status}"
 
 
-def complaints(output: str) -> Sequence[str]:
-    """Return the flags that the tool did not know."""
+def unknown_flags(output: str) -> Sequence[str]:
+    """Return the flags in ``output`` that the tool does not know."""
     return re.findall(r"(?:Unconsumed cmdline flags|[Uu]nknown flag)[^-\n]*(--[\w=.]+)", output)

@@ -1,4 +1,4 @@
-"""A phone as a device: TFLite models in ``benchmark_model``, a block of sessions at a time."""
+"""A phone as a device: ``benchmark_model`` runs TFLite models there, one block of sessions per script."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import secrets
 import shlex
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, get_args
 
@@ -16,7 +16,7 @@ from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices.android import adb, benchmark_model
 from cars_hw.devices.android.adb import AdbShell, Address, NoOutputError, to_stderr
 from cars_hw.devices.android.benchmark_model import Delegate
-from cars_hw.devices.android.phone import FOLDER, Phone, PhoneState, look, look_again
+from cars_hw.devices.android.phone import FOLDER, Phone, PhoneState, read_phone, read_state
 from cars_hw.devices.android.runner import stored_runner
 from cars_hw.devices.host.conditions import now
 from cars_hw.devices.protocol import ModelFormat, Sample, SessionCounter
@@ -38,25 +38,25 @@ from cars_hw.errors import (
     OfflineError,
     RunnerError,
 )
+from cars_hw.progress import Log
 
 HERE: Final = f"{FOLDER}/cars-hw"
-"""Everything that is pushed goes here, and goes away with it."""
+"""The folder of all pushed files on the phone; it is removed at the end."""
 
-THEIRS: Final = f"{FOLDER}/benchmark_model"
-"""Where people put the tool themselves."""
+USER_TOOL: Final = f"{FOLDER}/benchmark_model"
+"""The path at which users install the tool on the phone."""
 
 DELEGATES: Final = get_args(Delegate)
 
 COOL_DOWN_S: Final = 600.0
 RETURN_S: Final = 60.0
-"""How long a phone may take to cool down, and a cable to be plugged in again."""
+"""Time limits in seconds: for a phone to cool down, and for the cable to be plugged in again."""
 
-FRUITLESS: Final = 5
-"""After so many broken connections without a session in between, the cable is not what is wrong."""
+MAX_LOST_CONNECTIONS: Final = 5
+"""After so many lost connections without a session in between, the measurement fails."""
 
-# A script of ours whose connection broke may still be there: it is told to stop, and has a while to restore the
-# phone.
-_MAKE_WAY: Final = """\
+# A script of this process whose connection broke may still run: it is stopped, and gets time to restore the phone.
+_STOP_OLD_SCRIPT: Final = """\
 busy() { [ -s pid ] && grep -q cars-hw "/proc/$(cat pid)/cmdline" 2>/dev/null; }
 if busy; then
   if [ "$(cat owner)" = OWNER ]; then kill "$(cat pid)"; fi
@@ -64,11 +64,11 @@ if busy; then
   while busy && [ $waited -lt PATIENCE ]; do sleep 1; waited=$((waited + 1)); done
 fi"""
 
-# The phone's own state is kept in a file until it has been restored, so that a script that could not do so leaves
-# word to the next one.
+# The settings of the phone are kept in a file until they are restored. If a script fails to restore them, the next
+# one does.
 _BEFORE: Final = """\
 cd "$(dirname "$0")" || exit 97
-MAKE_WAY
+STOP_OLD_SCRIPT
 if busy; then trap - EXIT; echo MARK busy; exit 98; fi
 echo OWNER > owner; echo $$ > pid
 [ -f before ] || settings get global stay_on_while_plugged_in > before 2>/dev/null
@@ -88,7 +88,7 @@ fi"""
 
 
 class Tool(NamedTuple):
-    """What runs models: a file here, or None; where it is on the phone; how its digest begins."""
+    """The tool that runs models: its file on this machine or None, its path on the phone, and its digest."""
 
     source: Path | None
     target: str
@@ -96,16 +96,16 @@ class Tool(NamedTuple):
 
 
 class AndroidDevice:
-    """The phone behind ``shell``, called ``name`` in tables.
+    """The phone behind ``shell``, with the ``name`` that tables have.
 
     A session is a fresh process of ``benchmark_model``, pinned to the ``threads`` fastest cores. ``runner`` is the
-    tool as a file here; None uses the stored one, or the phone's own. A delegate that does not take a whole model
-    is an error, not a figure. While measuring the screen stays awake and the phone in fixed-performance mode,
-    where it has one. A connection that breaks is waited for, and the block goes on with what is missing.
+    tool as a file on this machine; None uses the stored one, or the one on the phone. A delegate that runs only a
+    part of a model is an error. During a measurement the screen stays on, and the phone is in fixed-performance
+    mode if it has one. After a lost connection the block resumes with the missing sessions.
 
-    ``cool_down_s`` is how long the phone may take to cool down, ``return_s`` how long the cable may be out,
-    ``time_limit_s`` how long a session may take, ``pause_s`` how often is looked, ``patience_s`` how long another
-    measurement on the phone is waited for; all in seconds.
+    Times are in seconds: ``cool_down_s`` for the phone to cool down, ``return_s`` for the cable to be plugged in
+    again, ``time_limit_s`` for one session, ``pause_s`` between two checks, ``patience_s`` for the end of another
+    measurement on the phone.
 
     Raises:
         InputError: less than one thread, an unknown delegate.
@@ -121,7 +121,7 @@ class AndroidDevice:
         *,
         delegate: Delegate = "cpu",
         runner: Path | None = None,
-        log: Callable[[str], None],
+        log: Log,
         cool_down_s: float = COOL_DOWN_S,
         return_s: float = RETURN_S,
         time_limit_s: float = 120.0,
@@ -150,12 +150,12 @@ class AndroidDevice:
         self._pushed: set[str] = set()
 
     def conditions(self) -> dict[str, Any]:
-        """Return the conditions; beside those of every device the phone's clocks, memory, room and battery.
+        """Return the conditions, with clocks, memory, free storage and battery of the phone.
 
         Raises:
-            DeviceError: the phone is not there, or has no tool to run models with.
+            DeviceError: the phone is not attached, or has no tool that runs models.
         """
-        phone, state = self._look()
+        phone, state = self._read_phone()
         cores = phone.fastest(self._threads)
         return {
             "processor": f"{phone.name}, {phone.serial}",
@@ -188,23 +188,23 @@ class AndroidDevice:
         ``seed`` is not used: the tool draws its own inputs.
 
         Raises:
-            ConnectionLostError: the phone is gone and did not come back.
-            RunnerError: a model that the tool cannot run, crashes or hangs on, or that a delegate does not take.
-            DeviceStateError: the phone stays hot, has too little battery or no room.
-            DeviceError: anything else that keeps the phone from measuring.
+            ConnectionLostError: the connection was lost for longer than ``return_s``.
+            RunnerError: the tool fails on a model or hangs, or a delegate runs only a part of it.
+            DeviceStateError: the phone stays hot, or its battery or storage is too low.
+            DeviceError: another failure of the phone.
         """
         for model in models:
             if not model.is_file():
                 raise DeviceError(f"{self.name}: there is no model file {model}")
-        # By content, so that no two models get into each other's way.
+        # Names follow from the content, so that different models have different names.
         digests = {model: hashlib.sha256(model.read_bytes()).hexdigest() for model in dict.fromkeys(models)}
         names = {model: f"m-{digest[:24]}.{self.model_format}" for model, digest in digests.items()}
         taken: list[Sample] = []
-        fruitless = 0
+        lost = 0
         while len(taken) < len(models):
             before = len(taken)
             try:
-                self._be_ready(names)
+                self._prepare(names)
                 for ran in self._block(models, names, before, plan):
                     if ran.number != len(taken):
                         raise ConnectionLostError(f"{self._shell.where} left out a session")
@@ -214,40 +214,42 @@ class AndroidDevice:
                 if len(taken) < len(models):
                     raise ConnectionLostError(f"{self._shell.where} left out {len(models) - len(taken)} sessions")
             except ConnectionLostError as error:
-                fruitless = fruitless + 1 if len(taken) == before else 0
-                if fruitless >= FRUITLESS:
+                lost = lost + 1 if len(taken) == before else 0
+                if lost >= MAX_LOST_CONNECTIONS:
                     raise
                 self._wait_for_return(error)
             except BaseException:
-                # In the middle of a script's lines the connection is good for nothing else.
+                # The unread output of the script makes the connection unusable.
                 self._disconnect()
                 raise
         return taken
 
     def release(self) -> None:
-        """Restore the phone and remove what was pushed; where it is gone, say so."""
+        """Restore the phone and remove the pushed files; if that fails, log it."""
         if not self._pushed:
             self._disconnect()
             return
         try:
             if self._phone is None:
-                self._look()
-            self._shell.call(f"cd {HERE} 2>/dev/null || exit 0\n{self._make_way()}\n{_RESTORE}\nrm -rf {HERE}")
+                self._read_phone()
+            self._shell.call(
+                f"cd {HERE} 2>/dev/null || exit 0\n{self._stop_old_script()}\n{_RESTORE}\nrm -rf {HERE}"
+            )
         except DeviceError as error:
-            self._log(f"{self._shell.where} could not be tidied up ({error}); on the phone remove {HERE}")
+            self._log(f"{self._shell.where} could not be cleaned up ({error}); remove {HERE} on the phone")
         finally:
             self._pushed.clear()
             self._disconnect()
 
-    def _look(self) -> tuple[Phone, PhoneState]:
-        """Connect if need be, and return what the phone is and how it is.
+    def _read_phone(self) -> tuple[Phone, PhoneState]:
+        """Connect if necessary, and return the phone and its state.
 
         Raises:
-            ConnectionLostError: another phone is there than was before.
+            OtherPhoneError: another phone has taken the place of the first.
         """
         if self._phone is None:
             self._shell.open()
-        phone, state = look(self._shell)
+        phone, state = read_phone(self._shell)
         if self._serial not in (None, phone.serial):
             self._disconnect()
             raise OtherPhoneError(
@@ -262,17 +264,17 @@ class AndroidDevice:
         self._shell.close()
         self._phone = None
 
-    def _make_way(self) -> str:
-        return _MAKE_WAY.replace("OWNER", self._owner).replace("PATIENCE", str(self._patience_s))
+    def _stop_old_script(self) -> str:
+        return _STOP_OLD_SCRIPT.replace("OWNER", self._owner).replace("PATIENCE", str(self._patience_s))
 
-    def _be_ready(self, names: Mapping[Path, str]) -> None:
-        """See to it that the phone is there, charged and cool, and has what is to be run."""
+    def _prepare(self, names: Mapping[Path, str]) -> None:
+        """Connect, check battery and temperature, wait while the phone is hot, and push the missing files."""
         if self._phone is None:
-            self._look()
+            self._read_phone()
         deadline = time.monotonic() + self._cool_down_s
-        told = False
+        warned = False
         while True:
-            state = look_again(self._shell)
+            state = read_state(self._shell)
             state.require_charge(self._shell.where)
             if not state.is_hot:
                 break
@@ -282,11 +284,11 @@ class AndroidDevice:
                     "out of its case and put it in the shade",
                     remedy="resume",
                 )
-            if not told:
+            if not warned:
                 self._log(
                     f"{self._shell.where} is hot ({state.describe()}); waiting for up to {self._cool_down_s:.0f} s"
                 )
-                told = True
+                warned = True
             time.sleep(self._pause_s)
         tool = self._find_tool()
         missing = {model: f"{HERE}/{name}" for model, name in names.items() if f"{HERE}/{name}" not in self._pushed}
@@ -304,14 +306,14 @@ class AndroidDevice:
 
     def _push(self, source: Path, target: str, *, executable: bool = False) -> None:
         if not self._pushed:
-            # What a measurement left there that could not tidy up, but for its word on the phone's state.
+            # Removes the files of a measurement that failed to clean up, without the saved settings of the phone.
             self._shell.call(f"mkdir -p {HERE} && cd {HERE} && rm -f m-*.tflite job-*.sh")
             self._pushed.add(HERE)
         self._shell.push(source, target, executable=executable)
         self._pushed.add(target)
 
     def _find_tool(self) -> Tool:
-        """Return what runs models: the one given, the stored one, or the one that is on the phone."""
+        """Return the tool: the given one, the stored one, or the one on the phone."""
         if self._tool is not None:
             return self._tool
         source = self._runner or stored_runner()
@@ -319,20 +321,20 @@ class AndroidDevice:
             digest = hashlib.sha256(source.read_bytes()).hexdigest()
             self._tool = Tool(source, f"{HERE}/benchmark_model", digest[:12])
             return self._tool
-        answer = self._shell.call(f"ls {THEIRS} >/dev/null && sha256sum {THEIRS}")
+        answer = self._shell.call(f"ls {USER_TOOL} >/dev/null && sha256sum {USER_TOOL}")
         found = re.match(r"([0-9a-f]{64}) ", answer.output.strip())
         if found is None:
-            raise RunnerError(f"{self._shell.where} has no {THEIRS}, which runs the models", remedy="get-runner")
-        self._tool = Tool(None, THEIRS, found[1][:12])
+            raise RunnerError(f"{self._shell.where} has no {USER_TOOL}, which runs the models", remedy="get-runner")
+        self._tool = Tool(None, USER_TOOL, found[1][:12])
         return self._tool
 
     def _block(
         self, models: Sequence[Path], names: Mapping[Path, str], first: int, plan: MeasurePlan
     ) -> Iterator[SessionResult]:
-        """Yield how each session ended, from that of the model ``first`` on."""
+        """Yield the result of each session, from that of the model ``first`` on."""
         assert self._phone is not None
         cores = self._phone.fastest(self._threads)
-        # The script runs in its own folder, and knows no other.
+        # The script runs in its own folder, so that paths are relative to it.
         program = ["../benchmark_model" if self._find_tool().source is None else "./benchmark_model"]
         if self._phone.can_pin:
             program = ["taskset", f"{sum(1 << core for core in cores):x}", *program]
@@ -344,7 +346,7 @@ class AndroidDevice:
         text = script(
             sessions,
             mark,
-            before=_BEFORE.replace("MAKE_WAY", self._make_way())
+            before=_BEFORE.replace("STOP_OLD_SCRIPT", self._stop_old_script())
             .replace("OWNER", self._owner)
             .replace("MARK", mark),
             after=f"rm -f pid\n{_RESTORE}",
@@ -369,18 +371,18 @@ class AndroidDevice:
                 ) from error
             raise ConnectionLostError(f"the script on {self._shell.where} was ended: {error.output}") from error
         except NoOutputError as error:
-            self._tell_hang(models[min(begun, len(models) - 1)], error)
+            self._raise_hang(models[min(begun, len(models) - 1)], error)
 
-    def _tell_hang(self, model: Path, error: ConnectionLostError) -> None:
-        """Tell a phone that is gone from a model that hangs: the one that is there answers.
+    def _raise_hang(self, model: Path, error: ConnectionLostError) -> None:
+        """Find out whether the phone is gone or the model hangs: a phone that answers runs a model that hangs.
 
         Raises:
             RunnerError: the phone answers.
-            ConnectionLostError: it does not.
+            ConnectionLostError: the phone does not answer.
         """
         self._disconnect()
         try:
-            self._look()
+            self._read_phone()
             self._shell.call(f'cd {HERE} && kill "$(cat pid)"')
         except DeviceError:
             self._disconnect()
@@ -393,13 +395,13 @@ class AndroidDevice:
     def _sample(self, ran: SessionResult, model: Path) -> Sample:
         if ran.status != 0:
             raise RunnerError(
-                f"{self.name}: benchmark_model cannot run {model}: {benchmark_model.why(ran.output, ran.status)}: "
-                f"{last_lines(ran.output)}"
+                f"{self.name}: benchmark_model cannot run {model}: "
+                f"{benchmark_model.failure_reason(ran.output, ran.status)}: {last_lines(ran.output)}"
             )
         try:
             timed = benchmark_model.parse(ran.output)
         except RunnerError as error:
-            unknown = benchmark_model.complaints(ran.output)
+            unknown = benchmark_model.unknown_flags(ran.output)
             hint = f"; it does not know {', '.join(unknown)}" if unknown else ""
             raise RunnerError(
                 f"{self.name}: benchmark_model on {model}: {error}{hint}: {last_lines(ran.output)}"
@@ -415,17 +417,18 @@ class AndroidDevice:
         return Sample(round(timed.us / 1e3, 6), now(), ran.load, ran.clock_mhz)
 
     def _wait_for_return(self, error: ConnectionLostError) -> None:
-        """Connect again, for as long as is allowed.
+        """Try to connect again for ``return_s``.
 
         Raises:
-            ConnectionLostError: the phone did not come back, or another one did.
+            ConnectionLostError: the phone did not answer in that time.
+            OtherPhoneError: another phone has taken its place.
         """
         self._disconnect()
         self._log(f"{error}; waiting for up to {self._return_s:.0f} s for it to come back")
         deadline = time.monotonic() + self._return_s
         while True:
             try:
-                self._look()
+                self._read_phone()
                 return
             except OtherPhoneError:
                 raise
@@ -440,15 +443,15 @@ class AndroidDevice:
 
 
 class OtherPhoneError(DeviceError):
-    """Another phone is at the address than was before."""
+    """Another phone has taken the place of the first."""
 
 
-def open_android(where: str, threads: int = 1, *, log: Callable[[str], None] | None = None) -> AndroidDevice:
+def open_android(where: str, threads: int = 1, *, log: Log | None = None) -> AndroidDevice:
     """Return the phone that ``where`` names, ``[ADDRESS][+gpu|+nnapi]``, connected.
 
     Raises:
-        InputError: an address or a delegate that is none.
-        DeviceError: it is not there, or does not allow this computer.
+        InputError: an invalid address, or an unknown delegate.
+        DeviceError: the phone is not attached, or has not allowed this computer.
     """
     text, plus, delegate = where.partition("+")
     if plus and delegate not in DELEGATES:

@@ -1,4 +1,4 @@
-"""What an Android phone is and how it is, from what its own commands print."""
+"""The properties and the state of an Android phone, from the output of its commands."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from cars_hw.errors import DeviceError, DeviceStateError
 
 CPUS: Final = "/sys/devices/system/cpu"
 FOLDER: Final = "/data/local/tmp"
-"""What the shell's user may write to and run from, on every phone."""
+"""The folder on every phone in which the user of the shell may write and run files."""
 
-LEAST_BATTERY: Final = 15
-"""Percent: below it phones slow themselves down."""
+MIN_BATTERY_PERCENT: Final = 15
+"""Below this charge phones reduce their speed."""
 
 WARM_C: Final = 40.0
-"""Degrees Celsius of the battery from which on phones slow themselves down."""
+"""From this temperature of the battery on, in degrees Celsius, phones reduce their speed."""
 
 _PART: Final = "@cars-hw part"
 _PARTS: Final = {
@@ -37,13 +37,13 @@ _STATE: Final = ("battery", "thermal", "storage")
 
 
 class PhoneState(NamedTuple):
-    """How the phone is at this moment; None where it does not tell.
+    """The present state of a phone; None is what the phone does not report.
 
     Attributes:
-        battery_percent: charge.
-        battery_c: the battery's temperature in degrees Celsius.
-        thermal_status: 0 is cool, 1 to 6 say how far the phone slows itself down.
-        free_mb: room where models go.
+        battery_percent: the charge of the battery.
+        battery_c: the temperature of the battery in degrees Celsius.
+        thermal_status: 0 is cool; 1 to 6 are the levels of thermal throttling.
+        free_mb: the free storage for models in MB.
     """
 
     battery_percent: int | None
@@ -53,11 +53,11 @@ class PhoneState(NamedTuple):
 
     @property
     def is_hot(self) -> bool:
-        """Whether the phone slows itself down, or is about to."""
+        """Whether the phone reduces its speed because of heat, or is about to."""
         return (self.thermal_status or 0) > 0 or (self.battery_c or 0.0) >= WARM_C
 
     def describe(self) -> str:
-        """Return the temperatures for people."""
+        """Return the temperatures as text."""
         battery = "unknown" if self.battery_c is None else f"{self.battery_c:g} C"
         return (
             f"battery {battery}, thermal status {self.thermal_status if self.thermal_status is not None else '?'}"
@@ -67,28 +67,28 @@ class PhoneState(NamedTuple):
         """Check the battery.
 
         Raises:
-            DeviceStateError: there is too little in it.
+            DeviceStateError: the charge is too low.
         """
-        if self.battery_percent is not None and self.battery_percent < LEAST_BATTERY:
+        if self.battery_percent is not None and self.battery_percent < MIN_BATTERY_PERCENT:
             raise DeviceStateError(
                 f"{where} has {self.battery_percent}% of its battery left, and phones slow down when it runs out; "
-                f"charge it to {LEAST_BATTERY}% or more"
+                f"charge it to {MIN_BATTERY_PERCENT}% or more"
             )
 
 
 class Phone(NamedTuple):
-    """What the phone is.
+    """The properties of a phone.
 
     Attributes:
-        serial: its own number.
+        serial: the serial number.
         name: manufacturer, model and chip.
         android: version and API level.
-        abi: what programs must be built for, such as arm64-v8a.
-        clocks_mhz: the top clock of every core by number, None where it is not told.
-        memory_mb: all of it.
-        can_pin: whether it has ``taskset``.
-        governor: what decides the clocks.
-        load: over a minute, five and fifteen.
+        abi: the binary interface that programs are built for, such as arm64-v8a.
+        clocks_mhz: the maximum clock of every core by its number; None is one that is not reported.
+        memory_mb: the memory in MB.
+        can_pin: whether the phone has ``taskset``.
+        governor: the CPU frequency governor.
+        load: the load averages over 1, 5 and 15 minutes.
     """
 
     serial: str
@@ -102,10 +102,10 @@ class Phone(NamedTuple):
     load: Sequence[float] | None
 
     def fastest(self, count: int) -> list[int]:
-        """Return the numbers of the ``count`` fastest cores, of equal ones the last.
+        """Return the numbers of the ``count`` fastest cores; of equally fast ones, the last.
 
         Raises:
-            DeviceError: there are not so many.
+            DeviceError: the phone has fewer cores.
         """
         if count > len(self.clocks_mhz):
             raise DeviceError(f"{self.name} has {len(self.clocks_mhz)} cores, not {count}", remedy="fewer-threads")
@@ -113,11 +113,11 @@ class Phone(NamedTuple):
         return sorted(ranked[-count:])
 
 
-def look(shell: RemoteShell) -> tuple[Phone, PhoneState]:
-    """Return what the phone behind ``shell`` is and how it is, in one call.
+def read_phone(shell: RemoteShell) -> tuple[Phone, PhoneState]:
+    """Return properties and state of the phone behind ``shell``, in one call.
 
     Raises:
-        DeviceError: the connection fails, or this is no phone.
+        DeviceError: the connection fails, or the machine is no Android phone.
     """
     parts = _ask(shell, tuple(_PARTS))
     props = dict(re.findall(r"^\[(.+?)\]: \[(.*)\]\s*$", parts["props"], re.MULTILINE))
@@ -151,8 +151,8 @@ def look(shell: RemoteShell) -> tuple[Phone, PhoneState]:
     return phone, _state(parts)
 
 
-def look_again(shell: RemoteShell) -> PhoneState:
-    """Return how the phone is now.
+def read_state(shell: RemoteShell) -> PhoneState:
+    """Return the present state of the phone.
 
     Raises:
         DeviceError: the connection fails.
@@ -161,7 +161,7 @@ def look_again(shell: RemoteShell) -> PhoneState:
 
 
 def _ask(shell: RemoteShell, names: Sequence[str]) -> dict[str, str]:
-    """Return what the phone says to each of ``names``, in one call: the way there takes longer than the work."""
+    """Return the output for each of ``names``, in one call: a call costs more than its commands."""
     command = "; ".join(f"echo; echo {_PART} {name}; {_PARTS[name]} 2>/dev/null" for name in names)
     found = re.split(rf"^{_PART} (\w+)\s*$", shell.call(command).output, flags=re.MULTILINE)
     return dict.fromkeys(names, "") | dict(zip(found[1::2], found[2::2], strict=True))
@@ -172,7 +172,7 @@ def _state(parts: Mapping[str, Any]) -> PhoneState:
     level, scale, tenths = battery.get("level", ""), battery.get("scale", "100"), battery.get("temperature", "")
     has_battery = battery.get("present") != "false" and level.isdecimal() and scale.isdecimal() and int(scale) > 0
     status = re.search(r"^ *Thermal Status: (\d+)", parts["thermal"], re.MULTILINE)
-    # -99.9 and 0.0 are what phones say that do not know.
+    # Phones without a sensor report -99.9 or 0.0.
     known = has_battery and re.fullmatch(r"-?\d+", tenths) is not None and int(tenths) not in (0, -999)
     return PhoneState(
         battery_percent=100 * int(level) // int(scale) if has_battery else None,
@@ -183,7 +183,7 @@ def _state(parts: Mapping[str, Any]) -> PhoneState:
 
 
 def _free_mb(output: str) -> float | None:
-    """Return the fourth column of df's last line, which may begin on the line before if a name is long."""
+    """Return the fourth column of the last row of df. A row with a long name has two lines."""
     fields = " ".join(output.strip().splitlines()[1:]).split()
     if len(fields) >= 4 and fields[3].isdecimal():
         return int(fields[3]) / 1024
@@ -191,7 +191,7 @@ def _free_mb(output: str) -> float | None:
 
 
 def _cores(text: str) -> set[int] | None:
-    """Return the cores of a list such as ``0-3,6``, None if it is none."""
+    """Return the cores of a list such as ``0-3,6``; None if ``text`` is no such list."""
     found: set[int] = set()
     for part in text.strip().split(","):
         match = re.fullmatch(r"(\d+)(?:-(\d+))?", part)

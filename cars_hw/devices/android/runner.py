@@ -1,6 +1,6 @@
-"""The program that runs models on a phone: where it comes from, and that it is the one that was asked for.
+"""The program that runs models on a phone: fetched or copied, checked by its SHA-256, and stored.
 
-Nothing is fetched unasked, and nothing is kept whose SHA-256 was not named by the person who asked.
+Nothing is fetched unless the user asks for it, and nothing is stored unless the user has given its SHA-256.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from cars_hw.config.files import replacing, write_json
 from cars_hw.errors import DeviceError, InputError, RunnerError
 
 LARGEST: Final = 200 * 2**20
-"""Bytes; the tool has about six million."""
+"""The largest accepted size in bytes; the tool has about six million."""
 
 _ELF: Final = b"\x7fELF"
 _SCRIPT: Final = b"#!"
 
 
 class Runner(NamedTuple):
-    """The stored tool: its file, its SHA-256, and where it came from."""
+    """The stored tool: its file, its SHA-256, and its source."""
 
     path: Path
     sha256: str
@@ -34,15 +34,15 @@ class Runner(NamedTuple):
 
 
 def folder() -> Path:
-    """Return where the tool is kept."""
+    """Return the folder of the stored tool."""
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "cars-hw" / "runner"
 
 
 def stored() -> Runner | None:
-    """Return the stored tool, None where there is none.
+    """Return the stored tool, or None.
 
     Raises:
-        RunnerError: it is not the file any more that it was.
+        RunnerError: the file has changed since it was stored.
     """
     path, note = folder() / "benchmark_model", folder() / "benchmark_model.json"
     if not (path.exists() and note.exists()):
@@ -62,7 +62,7 @@ def stored() -> Runner | None:
 
 
 def stored_runner() -> Path | None:
-    """Return the stored tool's file, None where there is none; see :func:`stored`."""
+    """Return the file of the stored tool, or None; see :func:`stored`."""
     runner = stored()
     return None if runner is None else runner.path
 
@@ -71,7 +71,7 @@ def use(path: Path) -> Runner:
     """Store a copy of the tool at ``path``.
 
     Raises:
-        InputError: there is no such file, or it is no program.
+        InputError: the file is missing, or is no program.
     """
     if not path.is_file():
         raise InputError(f"there is no file {path}")
@@ -79,7 +79,7 @@ def use(path: Path) -> Runner:
 
 
 def fetch(address: str, sha256: str | None) -> Runner:
-    """Fetch the tool from ``address`` and store it, if its SHA-256 is ``sha256``, or the one known of that address.
+    """Fetch the tool from ``address`` and store it if its SHA-256 is ``sha256``, or that of the last fetch.
 
     Raises:
         InputError: an address that is not https (or a file), a digest that is none.
