@@ -25,7 +25,7 @@ FAMILIES: Final = {
     "between": "between cells: preprocessing, strided skips",
     "elementwise": "ReLU, sums, concatenation",
     "ends": "stem and classifier",
-    "rest": "what any network costs",
+    "rest": "constant cost of any network",
 }
 """Families of operations, in the order in which they are stacked, with what they are called."""
 

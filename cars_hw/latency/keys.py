@@ -42,7 +42,7 @@ class OpKey:
 
     @property
     def converted(self) -> int:
-        """How many elements a runtime may convert to and from its own layout where the computation stands alone."""
+        """Elements that a runtime may convert to and from its own layout in a model of this operation only."""
         return 0 if self.kind in ELEMENTWISE else math.prod(self.source) + math.prod(self._output)
 
     @property

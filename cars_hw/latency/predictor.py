@@ -96,7 +96,7 @@ class Predictor:
             for key, cost in zip(spec_keys(table.spec), net, strict=True)
         }
         self._sums = OperationSums(table.spec, self._costs)
-        # Somebody else on the processor is waited for when it is measured, and no state that can be promised for.
+        # A measurement waits while another process uses the CPU; the bound does not cover that state.
         moments = table.reference.drifts if table.reference is not None else ()
         drifts = tuple(drift for drift in moments if abs(drift) <= INTERFERENCE)
         self.margin, self.level = conformal_margin(table.predictor.residuals, level, drifts)
@@ -107,7 +107,7 @@ class Predictor:
         return Prediction(ms, ms * (1 + self.margin))
 
     def bound(self, genotype: Genotype) -> float:
-        """Return the upper bound alone, in milliseconds: what a budget is held against."""
+        """Return the upper bound in milliseconds, which is compared with a limit."""
         return self.predict(genotype).bound_ms
 
     def parts(self, genotype: Genotype) -> list[Part]:

@@ -58,7 +58,7 @@ def profile_device(
     the smallest of it.
     ``progress`` counts models that are written and sessions, of the stages ``operations`` and ``networks``.
     With ``out`` the table is written there, and until then the samples are kept after every block in
-    ``OUT.partial``. With ``resume`` a profile goes on from there, if there is anything, and ends as it would
+    ``OUT.partial``. With ``resume`` a profile resumes from that file if it exists, and ends as it would
     have ended; without it, such a file is an error, and so is ``out`` itself unless ``overwrite``.
 
     Raises:

@@ -1,6 +1,6 @@
-"""What there is without a latency table's predictor: three simpler ones, to hold it against.
+"""Three simpler predictors, with which that of a latency table is compared.
 
-Each sees what the predictor saw, the table and its calibration networks, and nothing of what it is judged on.
+Each is fitted to the same data, the table and its calibration networks, and sees none of the evaluated networks.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ TABLE: Final = ChecksummedFormat("cars-hw latency table", 2, "profile")
 MAX_NOISE: Final = 0.03
 MAX_SPEED_VARIATION: Final = 0.05
 MAX_OTHER_LOAD: Final = 0.5
-"""Above any of these a machine is too noisy to promise anything, see :meth:`LatencyTable.quality_warnings`."""
+"""Above any of these values a measurement is unreliable; see :meth:`LatencyTable.quality_warnings`."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class LatencyTable:
 
     @property
     def speed_variation(self) -> float:
-        """How far the reference wandered while networks were measured: half of its 10% to 90% range, a fraction."""
+        """Variation of the reference while networks were measured: half of its 10% to 90% range, a fraction."""
         if self.reference is None:
             return 0.0
         ranked = sorted(self.reference.drifts)
@@ -145,17 +145,18 @@ class LatencyTable:
         return fmean(told) if told else None
 
     def quality_warnings(self) -> list[str]:
-        """Return why no promise should be made with this table, in words and figures; empty if it can be."""
+        """Return the reasons why this table is unreliable, each with its figures; empty for a reliable one."""
         reasons = []
         if self.noise > MAX_NOISE:
             reasons.append(f"repeated sessions differ by {self.noise:.1%}, more than {MAX_NOISE:.0%}")
         if self.speed_variation > MAX_SPEED_VARIATION:
             reasons.append(
-                f"its speed wandered by {self.speed_variation:.1%} either way, more than {MAX_SPEED_VARIATION:.0%}"
+                f"its speed varied by {self.speed_variation:.1%} in both directions, more than "
+                f"{MAX_SPEED_VARIATION:.0%}"
             )
         if self.other_load is not None and self.other_load > MAX_OTHER_LOAD:
             reasons.append(
-                f"other processes kept {self.other_load:.1f} of its {self.conditions.get('cores')} cores busy, "
+                f"other processes used {self.other_load:.1f} of its {self.conditions.get('cores')} cores, "
                 f"more than {MAX_OTHER_LOAD}"
             )
         return reasons

@@ -82,4 +82,4 @@ def families_in(bars: Sequence[Bar]) -> dict[str, str]:
 
 
 def _rest(ms: float) -> list[Bar]:
-    return [Bar("any network", {"rest": ms})] if ms else []
+    return [Bar("constant", {"rest": ms})] if ms else []

@@ -76,7 +76,7 @@ def front(marks: Sequence[Mark], x_title: str, limit: float | None, limit_text: 
     """Return the front: a ring where a network lies under shared weights and a disc where it lies after training.
 
     Every network is a link to what is said of it (``#name``), so that it is reached with the keyboard and without
-    a script. A thin line leads from the predicted cost to its upper bound, which a limit is held against.
+    a script. A thin line leads from the predicted cost to its upper bound, which is compared with the limit.
     """
     costs = [cost for mark in marks for cost in (mark.cost, mark.bound) if cost is not None]
     heights = [height for mark in marks for height in (mark.shared, mark.trained) if height is not None]

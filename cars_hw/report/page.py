@@ -41,9 +41,9 @@ SECTIONS: Final = (
     Section("measured", "Predicted and measured latency", measured.view),
     Section("population", "Progress of the search", population.view),
     Section("baselines", "Comparison with random search", baselines.view),
-    Section("ranking", "Rank correlation of shared and standalone accuracy", ranking.view),
+    Section("ranking", "Rank correlation", ranking.view),
     Section("conditions", "Conditions", conditions.view),
-    Section("repeat", "Commands that repeat the run", repeat.view),
+    Section("repeat", "Commands of the run", repeat.view),
 )
 
 

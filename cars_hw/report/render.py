@@ -46,5 +46,5 @@ def render(template: str, /, **values: Any) -> Markup:  # noqa: ANN401 -- whatev
 
 
 def asset(name: str) -> Markup:
-    """Return the file ``name`` of this package, which is trusted and stands in the page as it is."""
+    """Return the file ``name`` of this package, which is part of the package and is inserted unescaped."""
     return Markup(files("cars_hw.report").joinpath(name).read_text(encoding="utf-8"))

@@ -33,7 +33,7 @@ from cars_hw.studies.strategy_comparison import (
 )
 
 RIVALS: Final = ("random", "none")
-"""What a search is held against unless told: random search, and plain NSGA-III."""
+"""The default strategies of a comparison: random search, and plain NSGA-III."""
 
 MIN_STANDALONE: Final = 4
 """Members of the smallest population that evolves without weight sharing."""
@@ -76,7 +76,7 @@ def compare_run(
     if unknown:
         raise InputError(f"unknown strategy '{unknown[0]}'; known: {', '.join(known)}")
     if seeds < 1:
-        raise InputError(f"compare with at least one seed, not {seeds}")
+        raise InputError(f"the comparison needs at least one seed, not {seeds}")
     plan = plan_of(run, data, device)
     own = plan.preset.evolution
     rivals = [name for name in dict.fromkeys(against) if name == STANDALONE or STRATEGIES[name].changed(own) != own]
@@ -137,7 +137,7 @@ def standalone_plan(plan: SearchPlan) -> SearchPlan:
     generations = affordable // population - 3
     if generations < 1:
         raise InputError(
-            f"the run's budget pays for training {affordable} architectures alone, too few to evolve; "
+            f"the cost of the run allows {affordable} standalone trainings, too few for an evolution; "
             f"leave '{STANDALONE}' out, or search for longer"
         )
     evolution = replace(
@@ -223,7 +223,7 @@ def _compared(plan: SearchPlan, tasks: Sequence[_Task], recipe: Recipe) -> Strat
     # Where nobody ever errs, there is nothing to be bounded.
     error = min(1.0, MARGIN * max(1 - one.standalone for front in fronts for one in front)) or 1.0
     # Under shared weights a population is far worse than its front will be: any error counts.
-    dearest = [
+    highest = [
         objective.limit
         or max(member["costs"][index] for history in histories for one in history for member in one["population"])
         for index, objective in enumerate(objectives)
@@ -233,7 +233,7 @@ def _compared(plan: SearchPlan, tasks: Sequence[_Task], recipe: Recipe) -> Strat
             task.strategy,
             task.plan.seed,
             sum(one["candidates"] for one in history),
-            tuple(_generation(one["population"], dearest) for one in history),
+            tuple(_generation(one["population"], highest) for one in history),
             tuple(front),
         )
         for task, history, front in zip(tasks, histories, fronts, strict=True)
@@ -254,11 +254,11 @@ def _front(folder: RunFolder, top: int, objectives: Sequence[CostObjective]) -> 
     ]
 
 
-def _generation(population: Sequence[dict[str, Any]], dearest: Sequence[float]) -> Generation:
+def _generation(population: Sequence[dict[str, Any]], highest: Sequence[float]) -> Generation:
     rows = np.array([[1 - member["accuracy"], *member["costs"]] for member in population])
     first = rows[:, 1]
     return Generation(
-        fraction_dominated(rows, np.array([1.0, *dearest])),
+        fraction_dominated(rows, np.array([1.0, *highest])),
         float(first.min()),
         float(first.max()),
         float(first.std()),

@@ -1,4 +1,4 @@
-"""Learning curves: a network trained alone, and what it is worth after every epoch."""
+"""Learning curves: the accuracy of a network after every epoch of its training from scratch."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def learning_curve(
 ) -> LearningCurve:
     """Train ``genotype`` from scratch and return its curve, which is kept in ``folder`` as ``name``.
 
-    One that is there with the same settings is not trained again; one that was killed goes on after its last epoch.
+    A curve with the same settings is kept; an interrupted training resumes after its last epoch.
 
     Raises:
         TrainingError: the loss is no longer a number.

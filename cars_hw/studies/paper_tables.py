@@ -27,7 +27,7 @@ NOT_AVAILABLE: Final = "not available"
 NOT_PRINTED: Final = "not printed"
 
 COUNTING: Final = (
-    "Multiply-adds here count convolutions and linear layers; those printed for CARS follow no rule that is known."
+    "Multiply-adds here count convolutions and linear layers; the counting rule of the paper is unknown."
 )
 
 
@@ -174,8 +174,8 @@ class ComputedTable:
             for one in known
             if one.cost and not one.parameters_agree
         ]
-        text = f"Parameters are the printed ones in {len(known) - len(differing)} of {len(known)} computed rows"
-        return f"{text}; not in {', '.join(differing)}." if differing else f"{text}."
+        text = f"Computed parameters equal the printed ones in {len(known) - len(differing)} of {len(known)} rows"
+        return f"{text}; they differ in {', '.join(differing)}." if differing else f"{text}."
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""

@@ -79,8 +79,8 @@ def compare_front(
     the run's networks are, too, instead of being taken as they are. All are measured in the same rounds of
     sessions.
 
-    What was trained already with the same settings is not trained again, and what was killed goes on. All is kept
-    in ``out``, a folder in the run unless given, with the result as ``front.json``.
+    Networks that were trained with the same settings are not trained again, and interrupted trainings resume. All
+    files are in ``out``, a folder in the run unless given; the result is ``front.json``.
 
     Raises:
         RunError: the run has no trained networks, or ``out`` is another run's.
@@ -140,7 +140,7 @@ def _of_run(run: RunFolder, trained: TrainedNetwork, device: Device) -> _Entry:
     configuration = run.configuration
     shapes = (configuration["supernet_channels"], configuration["supernet_layers"]) == (None, None)
     if trained.inherit is None:
-        began = "from what is not known"
+        began = "from an unknown start"
     else:
         began = (
             "from shared weights" if trained.inherit and shapes and not configuration["proxy"] else "from scratch"

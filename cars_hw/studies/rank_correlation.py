@@ -62,7 +62,7 @@ def rank_run(
     for number, genotype in enumerate(_drawn(plan, sample - len(chosen), known, seed), start=1):
         chosen.append((f"random-{number:02d}", genotype))
     if len(chosen) < MINIMUM:
-        raise InputError(f"an order needs at least {MINIMUM} architectures; there are {len(chosen)}")
+        raise InputError(f"a rank correlation needs at least {MINIMUM} architectures; there are {len(chosen)}")
     weights = supernet_weights_of(plan, bundle)
     weights.supernet.load_state_dict(supernet_weights(run.checkpoint))
     shared = weights.accuracies([genotype for _, genotype in chosen], full=True)

@@ -72,7 +72,7 @@ def train_references(
     """Return torchvision's ``models`` for the images and classes of ``spec``, trained, with their test accuracies.
 
     ``models`` are by the names that they are given here, by which their weights are kept in ``folder``. What is
-    there with the same settings is not trained again, and what was killed goes on after its last epoch.
+    there with the same settings is not trained again, and what was interrupted resumes after its last epoch.
 
     Raises:
         TrainingError: the loss of one is no longer a number.

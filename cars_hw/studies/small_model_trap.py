@@ -105,18 +105,17 @@ class Trap:
         narrowed = all(one.sizes[-1].spread < one.sizes[0].spread for one in plain)
         others = [name for name in self.protections if name != PLAIN]
         wider = [name for name in others if self.spread(name) > self.spread(PLAIN)]
+        narrows = "plain NSGA-III narrows the population"
         if narrowed and wider == others:
-            found = "The trap shows: plain NSGA-III narrows the population, and every protection keeps it wider."
+            found = f"The small-model trap appears: {narrows}, and every protection keeps it wider."
         elif narrowed and wider:
-            found = (
-                f"The trap shows in part: plain NSGA-III narrows the population, and only {' and '.join(wider)} "
-                "keeps it wider."
-            )
+            kept = " and ".join(wider)
+            found = f"The small-model trap appears in part: {narrows}, and only {kept} keeps it wider."
         elif narrowed:
             found = "Plain NSGA-III narrows the population, and no protection keeps it wider."
         else:
-            found = "The trap does not show: plain NSGA-III does not narrow the population (with every seed)."
-        return found + (" With one seed, that may be chance." if len(plain) == 1 else "")
+            found = "The small-model trap does not appear: plain NSGA-III keeps the range with some seed."
+        return found + (" One seed does not exclude chance." if len(plain) == 1 else "")
 
     def _spreads(self) -> list[str]:
         last = self.searches[0].sizes[-1].generation
@@ -133,7 +132,7 @@ class Trap:
             f"and {percent(curve.accuracies[-1])} after the last"
             for curve in self.curves
         ]
-        return f"Trained alone: {'; '.join(told)}."
+        return f"Trained from scratch: {'; '.join(told)}."
 
 
 def small_model_trap(
@@ -147,13 +146,13 @@ def small_model_trap(
     progress: Progress = silent,
     log: Log = no_log,
 ) -> Trap:
-    """Search by ``plan`` without protection and under each of ``protections``, and train three sizes alone.
+    """Search by ``plan`` without protection and under each of ``protections``, and train three sizes from scratch.
 
     Searches differ in nothing but their protection and their seed, 0 to ``seeds`` - 1; each is a run folder below
     ``out``. The three networks are the smallest, the middle and the largest of 300 that are drawn; they have
     the SuperNet's channels and cells, and are trained by ``recipe`` (the preset's unless given). ``jobs`` searches
     and trainings are worked on side by side, on a CPU one a core by default. What is there is not done again, and
-    what was killed goes on. The result is written to ``out`` as ``small-model-trap.json``.
+    what was interrupted resumes. The result is written to ``out`` as ``small-model-trap.json``.
 
     Raises:
         RunError: ``out`` was started with other settings.
@@ -191,7 +190,7 @@ def small_model_trap(
 
 @dataclass(frozen=True)
 class _Task:
-    """A search by ``plan``, or the training of ``genotype`` alone."""
+    """A search by ``plan``, or the standalone training of ``genotype``."""
 
     out: Path
     name: str
@@ -249,7 +248,7 @@ def rows_of(trap: Trap) -> tuple[list[str], list[list[str]]]:
         f"range, generation {last}",
         "kept",
         f"standard deviation, {last}",
-        "to plain",
+        "relative to none",
     ]
     plain = {one.seed: one.sizes[-1].spread for one in trap.searches if one.protection == PLAIN}
     rows = []

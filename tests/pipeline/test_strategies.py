@@ -87,7 +87,7 @@ def test_without_sharing_the_cost_is_that_of_the_search(searched: tuple[RunFolde
     _, plan = searched
     # 153 training images, of which 76 judge; 3 epochs, 2 generations of 8 candidates on 20 images, 12 finalists on
     # 76: 3 * 77 * 3 + 2 * 8 * 20 + 12 * 76 = 1925 passes; one architecture takes 3 * 77 + 20 + 76 = 327.
-    with pytest.raises(InputError, match="pays for training 5 architectures alone"):
+    with pytest.raises(InputError, match="allows 5 standalone trainings"):
         standalone_plan(plan)
     # 60 epochs are 13,860 + 59 * 160 + 912 = 24,212 passes: 74 architectures, populations of 6, 9 generations.
     long = replace(plan.preset.evolution, epochs=60)

@@ -80,20 +80,20 @@ def test_ratios_are_to_plain_over_all_seeds() -> None:
 @pytest.mark.parametrize(
     ("plain", "size", "speed", "expected"),
     [
-        (1, 3, 2, "The trap shows: plain"),
+        (1, 3, 2, "The small-model trap appears: plain"),
         (1, 3, 0.5, "only size keeps it wider"),
         (1, 0.5, 0.5, "no protection keeps it wider"),
-        (4, 5, 5, "The trap does not show"),
+        (4, 5, 5, "The small-model trap does not appear"),
     ],
 )
 def test_the_verdict_follows_from_the_figures(plain: float, size: float, speed: float, expected: str) -> None:
     searches = (moved("none", 4, plain), moved("size", 4, size), moved("speed", 4, speed))
     verdict = Trap("parameters", "M", searches, CURVES).verdict()
     assert expected in verdict[0]
-    assert "that may be chance" in verdict[0]
+    assert "does not exclude chance" in verdict[0]
     assert f"size, {size / plain:.2f} times" in verdict[1]
     assert verdict[2] == (
-        "Trained alone: small (1,234 parameters) 50.0% after the first epoch and 75.0% after the last."
+        "Trained from scratch: small (1,234 parameters) 50.0% after the first epoch and 75.0% after the last."
     )
 
 
@@ -102,7 +102,7 @@ def test_a_population_of_one_size_is_compared_with_nothing() -> None:
     assert found.ratio("size") is None
     assert found.searches[0].kept is None
     assert all(cell for row in rows_of(found)[1] for cell in row)
-    assert "The trap does not show" in found.verdict()[0]
+    assert "The small-model trap does not appear" in found.verdict()[0]
 
 
 def test_the_sizes_are_the_ends_and_the_middle_of_what_is_drawn() -> None:
@@ -215,14 +215,14 @@ def test_the_command_plans_what_it_is_told_and_prints_what_was_found(
     for words in (
         "none (NSGA-III), 0",
         "size, 0",
-        "The trap shows",
-        "Trained alone: small",
+        "The small-model trap appears",
+        "Trained from scratch: small",
         "small-model-trap.html",
     ):
         assert words in result.output
     shown = html.unescape((tmp_path / "small-model-trap.html").read_text())
     assert "fashion-mini: networks of " in shown
-    assert "The trap shows" in shown
+    assert "The small-model trap appears" in shown
     chosen = CliRunner().invoke(main, [*arguments, "--protect", "both", "--json", "--out", str(tmp_path)])
     assert told["protections"] == ("both",)
     assert json.loads(chosen.stdout)["ratios"] == {"size": 3.0}
