@@ -1,1 +1,1 @@
-"""Training: the shared weights of a search, and the networks that were chosen."""
+"""Training: of the shared weights of a search, and of chosen networks by themselves."""

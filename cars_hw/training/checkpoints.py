@@ -63,14 +63,14 @@ class TrainingCheckpoint:
         return kept
 
     def remove(self) -> None:
-        """Remove the checkpoint, and what was left of it if it was killed while it was written."""
+        """Remove the checkpoint, and its temporary files if the process was killed during a write."""
         self.path.unlink(missing_ok=True)
         for leftover in self.path.parent.glob(f".{self.path.name}.*"):
             leftover.unlink(missing_ok=True)
 
 
 def to_bytes(state: dict[str, Any]) -> bytes:
-    """Return ``state`` as another process reads it."""
+    """Return ``state`` as bytes for another process, which :func:`from_bytes` reads."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""Memory that a CPU's training would otherwise hand back and fetch again at every operation."""
+"""The setting that keeps freed memory in the process, which makes training on a CPU faster."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _LARGEST: Final = 1 << 30
 
 
 def keep_freed_memory() -> bool:
-    """Tell the C library to keep freed memory for this process; return whether it understood.
+    """Make the C library keep freed memory for this process; return whether it accepted the setting.
 
-    By default glibc gets every large block from the system and returns it when it is freed, so that each
-    activation is paged in anew: a sixth of the time of training small networks. A setting of the whole
-    process, for programs to make and not for libraries.
+    By default glibc requests every large block from the system and returns it when it is freed, so each activation
+    is paged in again. This takes a sixth of the training time of small networks. The setting is for the whole
+    process: programs should make it, libraries should not.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

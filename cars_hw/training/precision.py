@@ -1,4 +1,4 @@
-"""In which numbers a network is trained: float32, or mixed with bfloat16 or half precision."""
+"""The precision of training: float32, or mixed precision with bfloat16 or fp16."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _LOW: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def resolve_precision(precision: TrainingPrecision, device: torch.device | str) -> TrainingPrecision:
-    """Return what ``auto`` means on ``device``, and every other ``precision`` as it is.
+    """Return the precision that ``auto`` stands for on ``device``; any other ``precision`` is returned as it is.
 
-    A GPU trains in bfloat16 if it computes in it, and otherwise in half precision with scaled gradients, a CPU in
-    float32. Weights and optimiser are in float32 in any case.
+    A GPU trains in bfloat16 if it supports it, and otherwise in fp16 with scaled gradients. A CPU trains in
+    float32. Weights and optimiser are always in float32.
 
     Raises:
-        InputError: half precision on a CPU, where it only costs time, or an unknown precision.
+        InputError: fp16 on a CPU, where it is slower than float32, or an unknown precision.
     """
     on_gpu = torch.device(device).type == "cuda"
     if precision == "auto":
         if not on_gpu:
             return "float32"
-        # Emulated, bfloat16 is slower than float32.
+        # Emulated bfloat16 is slower than float32.
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     if precision not in ("float32", *_LOW):
         raise InputError(f"unknown precision '{precision}'; known: auto, float32, bf16, fp16")
@@ -36,6 +36,6 @@ def resolve_precision(precision: TrainingPrecision, device: torch.device | str) 
 
 
 def autocast(precision: TrainingPrecision, device: torch.device) -> AbstractContextManager[object]:
-    """Return the context in which the forward pass of a step runs; ``precision`` has been resolved."""
+    """Return the context for the forward pass of a step; ``precision`` has been resolved."""
     low = _LOW.get(precision)
     return torch.autocast(device.type, dtype=low or torch.bfloat16, enabled=low is not None)

@@ -1,8 +1,8 @@
-"""Several processes that train and judge one SuperNet: torch.distributed, as torchrun starts them.
+"""Several processes that train and evaluate one SuperNet, by torch.distributed, as torchrun starts them.
 
-Every process runs the same search, with the same random numbers, on the same batches. What is spread is the work:
-of the architectures of a step each process trains some, of a population it judges some. Gradients and accuracies
-are put together, so that the weights are the same everywhere, and those that one process alone would have.
+Every process runs the same search, with the same random numbers, on the same batches. The processes share the
+architectures: each trains some of those of a step, and evaluates some of those of a population. Gradients are
+summed and accuracies gathered, so that all processes have the same weights, which are those of a single process.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from torch import Tensor, nn
 T = TypeVar("T")
 
 TIMEOUT: Final = timedelta(minutes=30)
-"""A process that is not heard of for so long is taken for dead."""
+"""The time without a message after which a process counts as ended."""
 
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """This process's number ``rank`` among ``world``; where they are on ``device``, tensors are exchanged there."""
+    """This process: number ``rank`` of ``world`` processes, which exchange tensors on ``device``."""
 
     rank: int = 0
     world: int = 1
@@ -34,19 +34,19 @@ class ProcessGroup:
 
     @property
     def leads(self) -> bool:
-        """Whether this is the process that writes, prints and measures."""
+        """Whether this is the leading process, which writes, prints and measures."""
         return self.rank == 0
 
     def share(self, items: Sequence[T]) -> Sequence[T]:
-        """Return those of ``items`` that are this process's: every ``world``-th."""
+        """Return this process's share of ``items``: every ``world``-th."""
         return items[self.rank :: self.world]
 
     def gather(self, values: Sequence[float], total: int) -> list[float]:
-        """Return the ``total`` values of all processes, each of which brings those of its :meth:`share`."""
+        """Return the ``total`` values of all processes; each contributes those of its :meth:`share`."""
         if self.world == 1:
             return list(values)
         longest = -(-total // self.world)
-        # In doubles a fraction is the same after the way as before.
+        # Doubles keep every bit of a fraction in the exchange.
         mine = torch.zeros(longest, dtype=torch.float64, device=self.device)
         mine[: len(values)] = torch.tensor(values, dtype=torch.float64)
         everyones = [torch.empty_like(mine) for _ in range(self.world)]
@@ -54,7 +54,7 @@ class ProcessGroup:
         return [float(everyones[index % self.world][index // self.world]) for index in range(total)]
 
     def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Sum every parameter's gradient over the processes; one that has none anywhere keeps None."""
+        """Sum each parameter's gradient over the processes; it stays None if no process has one."""
         if self.world == 1:
             return
         everything = list(parameters)
@@ -62,7 +62,7 @@ class ProcessGroup:
         dist.all_reduce(touched, dist.ReduceOp.MAX)
         shared = [one for one, used in zip(everything, touched.tolist(), strict=True) if used]
         parts = [(torch.zeros_like(one) if one.grad is None else one.grad).reshape(-1) for one in shared]
-        # One exchange for all: each has a latency of its own.
+        # One exchange for all parameters, since each exchange has a latency.
         flat = torch.cat(parts)
         dist.all_reduce(flat)
         for one, part in zip(shared, torch.split(flat, [len(part) for part in parts]), strict=True):
@@ -79,7 +79,7 @@ class ProcessGroup:
         return total
 
     def broadcast(self, data: bytes | None) -> bytes:
-        """Return the leading process's ``data`` in every process; the others' is not looked at."""
+        """Return the leading process's ``data`` in every process; that of the others is ignored."""
         if self.world == 1:
             return data or b""
         size = torch.tensor([len(data or b"") if self.leads else 0], device=self.device)
@@ -95,7 +95,7 @@ SINGLE_PROCESS: Final = ProcessGroup()
 
 
 def restarted() -> bool:
-    """Return whether torchrun has started this process again after one of them died."""
+    """Return whether torchrun has restarted this process because a process ended."""
     return _restarts() > 0
 
 
@@ -104,15 +104,15 @@ def _restarts() -> int:
 
 
 def launched() -> int:
-    """Return how many processes torchrun has started, 1 without it."""
+    """Return the number of processes that torchrun has started; 1 without torchrun."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 @contextmanager
 def joined(device: str) -> Iterator[ProcessGroup]:
-    """Yield this process's place among those that torchrun started, for as long as the block lasts.
+    """Yield the group of the processes that torchrun started, for the duration of the block.
 
-    ``device`` is where weights are trained; on GPUs each process gets its own.
+    ``device`` is where weights are trained; with cuda each process gets a GPU of its own.
     """
     if launched() == 1:
         yield SINGLE_PROCESS
@@ -122,12 +122,12 @@ def joined(device: str) -> Iterator[ProcessGroup]:
     if on_gpu:
         torch.cuda.set_device(place)
     store, rank, world = next(dist.rendezvous("env://", timeout=TIMEOUT))  # type: ignore[attr-defined]
-    # torchrun may keep its store when it starts processes again, and in it the addresses of those that died.
+    # torchrun may keep its store over restarts, with the addresses of processes that have ended.
     own = dist.PrefixStore(f"cars-hw/{_restarts()}", store)  # type: ignore[attr-defined]
     dist.init_process_group("nccl" if on_gpu else "gloo", store=own, rank=rank, world_size=world, timeout=TIMEOUT)
     try:
         yield ProcessGroup(rank, world, place)
-        # Nobody goes while another may still want something.
+        # A process ends only when the others need nothing more from it.
         dist.barrier()
     finally:
         dist.destroy_process_group()

@@ -1,7 +1,7 @@
-"""Forward and backward passes along architectures: one by one, or recorded as CUDA graphs and replayed.
+"""Forward and backward passes of architectures: one by one, or recorded as CUDA graphs and replayed.
 
-On a GPU a pass of a small network is a thousand launches of a few microseconds each, and Python cannot issue them
-as fast as they run. A graph is issued as one.
+On a GPU a pass of a small network is a thousand kernels of a few microseconds each, which run faster than Python
+launches them. A graph is launched as a whole.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from cars_hw.space.genotype import Genotype
 
 Replay = Callable[[], object]
 Recorder = Callable[[Callable[[], None]], Replay]
-"""Runs what it is given once, and returns what does the same again with the same tensors."""
+"""Runs a function once, and returns a function that repeats the work on the same tensors."""
 
 RECORD_AT: Final = 2
-"""An architecture is recorded when it comes for the second time: those of the warm-up come once."""
+"""An architecture is recorded at its second pass: most of those of the warm-up have only one."""
 MOST: Final = 256
-"""So many architectures are kept; each costs some MB of driver memory. A population is 128."""
+"""The number of recordings that are kept; each takes some MB of driver memory. A population is 128."""
 
 
 class Passes(Protocol):
-    """What a step asks for: gradients of architectures, which add up until they are cleared."""
+    """The passes of a step: they add gradients of architectures until these are cleared."""
 
     def clear(self) -> None:
-        """Forget the gradients; parameters that nothing uses from here on have None."""
+        """Clear the gradients; they are None for parameters that no later pass uses."""
 
     def run(self, images: Tensor, labels: Tensor, genotype: Genotype, share: float) -> Tensor:
         """Add the gradient of ``share`` of the loss, and return that part of the loss, detached."""
@@ -40,13 +40,13 @@ class Passes(Protocol):
 
 @dataclass
 class PlainPasses:
-    """One pass after the other, as PyTorch runs them."""
+    """Passes without recording, as PyTorch runs them."""
 
     supernet: SuperNet
     autocast: Callable[[], torch.autocast]
 
     def clear(self) -> None:
-        """Forget the gradients."""
+        """Clear the gradients."""
         self.supernet.zero_grad(set_to_none=True)
 
     def run(self, images: Tensor, labels: Tensor, genotype: Genotype, share: float) -> Tensor:
@@ -59,7 +59,7 @@ class PlainPasses:
 
 @dataclass(frozen=True)
 class _Recorded:
-    """An architecture's pass, and the parameters that it has gradients for."""
+    """The recorded pass of an architecture, and the parameters that it has gradients for."""
 
     replay: Replay
     touched: tuple[nn.Parameter, ...]
@@ -67,11 +67,11 @@ class _Recorded:
 
 @dataclass
 class GraphedPasses:
-    """Passes that are recorded when an architecture comes again, and replayed from then on.
+    """Passes that are recorded at an architecture's second pass and replayed from the third on.
 
-    All recordings read the same images and add to the same gradients, and keep nothing of their own between two
-    replays: so they may share their memory, in whatever order they run. Batches of another size than the first
-    (an epoch's last) are not recorded.
+    All recordings read the same images and add to the same gradients, and none keeps data between two replays.
+    Therefore they share one pool of memory, in any order of replays. Batches of another size than the first, such
+    as the last of an epoch, are not recorded.
     """
 
     supernet: SuperNet
@@ -84,11 +84,11 @@ class GraphedPasses:
     _images: Tensor | None = None
 
     def __post_init__(self) -> None:
-        # Walking through the modules takes longer than a pass.
+        # Iterating over the modules takes longer than a pass.
         self._parameters = list(self.supernet.parameters())
 
     def clear(self) -> None:
-        """Set the gradients that were used to zero, and take all off their parameters."""
+        """Set the used gradients to zero, and detach all gradients from their parameters."""
         if self._used:
             torch._foreach_zero_([self._gradients[one] for one in self._used])
         for one in self._parameters:
@@ -143,11 +143,11 @@ class GraphedPasses:
     def _pass(
         self, images: Tensor, labels: Tensor, genotype: Genotype, share: Tensor
     ) -> tuple[Tensor, tuple[nn.Parameter, ...]]:
-        """Add the gradients of a pass to the kept ones; return the loss and whose gradients they are."""
+        """Add the gradients of a pass to the kept ones; return the loss and the parameters with gradients."""
         parameters = self.supernet.parameters_of(genotype)
         with self.autocast():
             loss = F.cross_entropy(self.supernet(images, genotype), labels) * share
-        # Cells may lead nowhere; what is in them has no gradient.
+        # Parameters of cells whose output is unused have no gradient.
         found = torch.autograd.grad(loss, parameters, allow_unused=True)
         pairs = [(one, gradient) for one, gradient in zip(parameters, found, strict=True) if gradient is not None]
         for one, _ in pairs:
@@ -171,7 +171,7 @@ class CudaRecorder:
 
     def __call__(self, work: Callable[[], None]) -> Replay:
         """Run ``work`` and return its replay."""
-        # Its first run must not be on the stream that is recorded: libraries choose and allocate then.
+        # Libraries choose algorithms and allocate in the first run, which must be on a stream that is not recorded.
         aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):

@@ -1,4 +1,4 @@
-"""The SuperNet's side of a search: Eq. 3 of CARS for the weights, and the judging of architectures."""
+"""The SuperNet in a search: training of its weights by Eq. 3 of CARS, and evaluation of architectures."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from cars_hw.training.recorded_passes import RECORD_AT, CudaRecorder, GraphedPas
 Batch = tuple[Tensor, Tensor]
 
 _ROOM: Final = {False: 256 << 20, True: 2 << 30}
-"""Bytes for what architectures have in common, in a computer's memory and in a GPU's."""
+"""Bytes for results that architectures share, in main memory (False) and in GPU memory (True)."""
 
 
 class SuperNetWeights:
-    """Trains and judges a SuperNet; what :class:`cars_hw.evolution.search.SharedWeights` asks for.
+    """Trains and evaluates a SuperNet: an implementation of :class:`cars_hw.evolution.search.SharedWeights`.
 
     The training images are split once, stratified by ``seed``: one part trains the weights, the other
     evaluates the architectures. The processes of ``process_group`` share the work and hold the same weights.
@@ -61,7 +61,7 @@ class SuperNetWeights:
         splitter = torch.Generator().manual_seed(seed)
         share = settings.validation_fraction
         train, valid = stratified_split(data.train.labels, [1 - share, share], splitter)
-        # In this order every stretch is mixed by class, so the subset is its beginning.
+        # Every section of this order has all classes, so the subset is its beginning.
         valid = valid[mixed_order(data.train.labels[valid], splitter)]
         subset = valid[: settings.evaluation_images] if settings.evaluation_images else valid
         self.batches = TrainingBatches(
@@ -98,7 +98,7 @@ class SuperNetWeights:
 
     @property
     def records(self) -> bool:
-        """Whether passes are recorded when an architecture comes again, and replayed from then on."""
+        """Whether passes of an architecture are recorded and replayed."""
         return isinstance(self.passes, GraphedPasses)
 
     def train(self, draw: Callable[[int], Sequence[Genotype]]) -> float:
@@ -119,10 +119,10 @@ class SuperNetWeights:
         return float(self.process_group.add(total)) / len(self.batches)
 
     def step(self, images: Tensor, labels: Tensor, genotypes: Sequence[Genotype]) -> Tensor:
-        """Take one step on a minibatch and return the part of its loss that is this process's, detached.
+        """Take one step on a minibatch and return this process's part of the loss, detached.
 
-        Parameters that no drawn architecture uses keep a gradient of None, and the optimiser passes them by: no
-        momentum, no decay.
+        Parameters that no drawn architecture uses keep a gradient of None, and the optimiser skips them: their
+        momentum and their values do not change.
         """
         self.passes.clear()
         total = torch.zeros((), device=self.device)
@@ -140,32 +140,32 @@ class SuperNetWeights:
         return total
 
     def rehearse(self, genotype: Genotype) -> None:
-        """Do what takes memory, with ``genotype``, and change nothing: a pass of each kind, and a judgement.
+        """Run a training pass of each kind and an evaluation of ``genotype``, to test the memory; change no state.
 
         Raises:
-            torch.OutOfMemoryError: there is too little of it.
+            torch.OutOfMemoryError: the memory is too small.
         """
         images, labels = next(self.batches.epoch(torch.Generator().manual_seed(0)))
         self.supernet.train()
-        # Again and again, so that it is recorded where passes are.
+        # Often enough that the pass is recorded and replayed, where passes are recorded.
         for _ in range(RECORD_AT + 1):
             self.passes.run(images, labels, genotype, 1.0)
         self.passes.clear()
         evaluate(self.supernet, [genotype], itertools.islice(self._full, 1), self._autocast)
 
     def remember(self) -> None:
-        """Keep the present weights as those of the generation before."""
+        """Keep the present weights as those of the previous generation."""
         self._before = self._copied_weights()
 
     def accuracies(self, genotypes: Sequence[Genotype], *, before: bool = False, full: bool = False) -> list[float]:
-        """Return each one's accuracy as a fraction of the judged images; see the protocol."""
+        """Return the accuracy of each genotype, a fraction of the evaluated images; see the protocol."""
         batches = self._full if full else self._subset
         with self._remembered() if before else _unchanged():
             found = evaluate(self.supernet, self.process_group.share(genotypes), batches, self._autocast)
         return self.process_group.gather(found, len(genotypes))
 
     def state(self) -> dict[str, Any]:
-        """Return the weights, those before, the optimiser, the epoch and the random state."""
+        """Return the weights, those of the previous generation, the optimiser, the epoch and the random state."""
         return {
             "supernet": self.supernet.state_dict(),
             "before": self._before,
@@ -175,19 +175,19 @@ class SuperNetWeights:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take up the state that :meth:`state` returned."""
+        """Restore the state that :meth:`state` returned."""
         self.supernet.load_state_dict(state["supernet"])
         self._before = {name: value.to(self.device) for name, value in state["before"].items()}
         fused = self.optimizer.param_groups[0]["fused"]
         self.optimizer.load_state_dict(state["optimizer"])
-        # That is a matter of the device, not of where the search stands.
+        # Whether the optimiser is fused depends on the device, not on the saved state.
         self.optimizer.param_groups[0]["fused"] = fused
         self._fill_momenta()
         self.epoch = state["epoch"]
         self.generator.set_state(state["generator"].cpu())
 
     def _fill_momenta(self) -> None:
-        """Give every parameter a momentum of zero that has none: a fused step wants all of them, or none."""
+        """Set missing momenta to zero: a fused step requires momenta for all parameters or for none."""
         for one in self.parameters:
             if "momentum_buffer" not in self.optimizer.state[one]:
                 self.optimizer.state[one]["momentum_buffer"] = torch.zeros_like(one)
@@ -211,7 +211,7 @@ class SuperNetWeights:
 
 @contextmanager
 def torch_threads(number: int) -> Iterator[None]:
-    """Let torch use ``number`` threads for as long as the block lasts; 0 leaves it as it is."""
+    """Let torch use ``number`` threads for the duration of the block; 0 changes nothing."""
     before = torch.get_num_threads()
     torch.set_num_threads(number or before)
     try:
@@ -234,11 +234,11 @@ def evaluate(
 ) -> list[float]:
     """Return each genotype's accuracy under the shared weights, a fraction of the images in ``batches``.
 
-    Batch normalisation uses each batch's own statistics, and all genotypes see the same batches, one after the
-    other, so that what they have in common is computed once a batch; ``room`` bytes are spent on the first cell's
-    operations (None: what the device is thought to have). On a CPU the genotypes are shared out over torch's
-    threads, one each: an operation on a small activation is over before a second thread has woken up. On a GPU the
-    counts stay there until the end, so that it never waits for Python.
+    Batch normalisation uses the statistics of each batch. All genotypes are evaluated on a batch before the next,
+    so that the operations they share are computed once for each batch; ``room`` bytes are for those of the first
+    cell (None: a default for the device). On a CPU each of torch's threads evaluates genotypes of its own, since an
+    operation on a small activation is too short for several threads. On a GPU the counts stay in its memory until
+    the end, so that it never waits for Python.
     """
     supernet.train()
     counts: list[Tensor] = []
@@ -260,7 +260,7 @@ def evaluate(
                 found = [hits(genotype) for genotype in genotypes]
             else:
                 if pool is None:
-                    # The workers' setting is what threads that start later would begin with.
+                    # The number that the workers set is the default of later threads, so it is restored.
                     stack.callback(torch.set_num_threads, threads)
                     one_thread = ThreadPoolExecutor(threads, initializer=lambda: torch.set_num_threads(1))
                     pool = stack.enter_context(one_thread)

@@ -1,4 +1,4 @@
-"""Training a chosen network to the end, epoch by epoch."""
+"""The training of a network by itself, epoch by epoch."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ Weights = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What training came to.
+    """The result of a training.
 
     ``accuracy`` is a fraction of the test images; ``loss`` is the last epoch's mean. ``best_epoch`` counts from 1;
-    ``held_out_accuracy`` is its fraction of the held-out images, None where nothing was held out. ``last`` has the
-    weights after the last epoch, on the CPU, where the best are others.
+    ``held_out_accuracy`` is its fraction of the held-out images, None without held-out images. ``last`` has the
+    weights after the last epoch, on the CPU, where another epoch was the best.
     """
 
     accuracy: float
@@ -58,17 +58,17 @@ class _Best:
 
 
 class NetworkTraining:
-    """A network that is being trained, in place: what changes from epoch to epoch, and one epoch of it.
+    """The training of a network, in place: its state, and the work of one epoch.
 
-    It may be any module that makes logits of images; only a :class:`Network` has an auxiliary head and paths to
-    drop.
+    The network may be any module that returns logits of images; only a :class:`Network` has an auxiliary head and
+    drop-path.
 
-    Each process of ``process_group`` has the same batches and trains on every ``world``-th image of them;
-    gradients are put together, so that the weights are the same everywhere. Batch normalisation sees the images of
-    its own process; its running averages are put together after every epoch.
+    Each process of ``process_group`` has the same batches and trains on every ``world``-th image of them. Gradients
+    are summed, so that all processes have the same weights. Batch normalisation uses the images of its own process,
+    and its running averages are averaged over the processes after every epoch.
 
     Raises:
-        InputError: the precision is not for the device, or batches are too small for so many processes.
+        InputError: the device does not support the precision, or batches are too small for the processes.
         DatasetError: there are too few images.
     """
 
@@ -104,7 +104,7 @@ class NetworkTraining:
             Augmentation(recipe.crop_padding, True, recipe.cutout, recipe.crop_scale, recipe.colour_jitter),
             device=self.device,
         )
-        # Batch normalisation needs two images in every process: a last batch that is smaller is left out.
+        # Batch normalisation needs two images in every process: a smaller last batch is left out.
         rest = len(train) - (len(self.batches) - 1) * recipe.batch_size
         self.steps = len(self.batches) - (rest < 2 * process_group.world)
         if self.steps == 0:
@@ -127,13 +127,13 @@ class NetworkTraining:
 
     @property
     def figures(self) -> EpochFigures:
-        """What the last epoch of this process came to."""
+        """The figures of the last epoch."""
         rate = float(self.optimizer.param_groups[0]["lr"])
         return EpochFigures(self.epoch, self.loss, rate, self.held_out_accuracy)
 
     @property
     def evaluated(self) -> nn.Module:
-        """The network whose weights are judged and shipped: the moving average, where there is one."""
+        """The network whose weights are evaluated and exported: the moving average, if there is one."""
         if self.averaged is None:
             return self.network
         return self.averaged.module
@@ -149,8 +149,8 @@ class NetworkTraining:
         self.network.train()
         if isinstance(self.network, Network):
             self.network.drop_path = recipe.drop_path * self.epoch / recipe.epochs
-        # Drop-path draws from torch's own generator of the device. Its numbers follow from the epoch, so that an
-        # epoch can be repeated, and differ between processes, whose images differ.
+        # Drop-path draws from torch's generator of the device. The seed depends on the epoch, so that an epoch can
+        # be repeated, and on the process, since processes have different images.
         torch.manual_seed(_seed_of(self.seed, self.epoch, process_group.rank))
         loss = torch.zeros((), device=self.device)
         for step, (images, labels) in enumerate(self.batches.epoch(self.generator)):
@@ -173,7 +173,7 @@ class NetworkTraining:
         progress("training", self.epoch * self.steps, total)
 
     def state(self) -> dict[str, Any]:
-        """Return all that :meth:`restore` needs to go on as if nothing had happened; tensors are not copied."""
+        """Return the complete state of the training, for :meth:`restore`; tensors are not copied."""
         return {
             "epoch": self.epoch,
             "loss": self.loss,
@@ -186,7 +186,7 @@ class NetworkTraining:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Bring the training to ``state``, which :meth:`state` returned for the same network and recipe."""
+        """Restore ``state``, which :meth:`state` returned for the same network and recipe."""
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
@@ -198,9 +198,9 @@ class NetworkTraining:
         self.best = _Best(**state["best"]) if state["best"] else None
 
     def finish(self) -> TrainingResult:
-        """Give the network its best weights and return what they are worth.
+        """Load the best weights into the network and return the result with their accuracy.
 
-        The test images are looked at here, once: nothing is chosen by them.
+        The test images are used only here, after every choice has been made.
         """
         last = copy_of_weights(self.evaluated)
         best = self.best or _Best(self.epoch, 0.0, last)
@@ -227,7 +227,7 @@ class NetworkTraining:
             if auxiliary is not None:
                 aside = F.cross_entropy(auxiliary, labels_here, label_smoothing=recipe.label_smoothing)
                 loss = loss + recipe.auxiliary * aside
-        # Summed over the processes, the mean over all images of the batch.
+        # The sum over the processes is the mean over all images of the batch.
         loss = loss * (len(labels_here) / len(labels))
         torch.autograd.backward(self.scaler.scale(loss))
         process_group.add_gradients(self.network.parameters())
@@ -245,7 +245,7 @@ class NetworkTraining:
         return self.network(images), None
 
     def _unite_buffers(self) -> None:
-        """Give every process the mean of the running averages of all."""
+        """Average the running averages of batch normalisation over the processes."""
         if self.process_group.world == 1:
             return
         networks = [self.network] if self.averaged is None else [self.network, self.averaged.module]
@@ -259,13 +259,13 @@ class NetworkTraining:
             buffer.copy_(part.view(buffer.shape))
 
     def _choose(self) -> None:
-        """Keep the weights if no epoch before was better on the held-out images."""
+        """Keep the weights if no earlier epoch was better on the held-out images."""
         if self.held_out is None:
             return
         accuracy = self.held_out_accuracy = accuracy_on(
             self.evaluated, self.held_out, self.data, device=self.device
         )
-        # Of equals the later, which has learnt for longer.
+        # Of equal epochs the later one, which has trained for longer.
         if self.best is None or accuracy >= self.best.accuracy:
             self.best = _Best(self.epoch, accuracy, copy_of_weights(self.evaluated))
 
@@ -300,7 +300,7 @@ def train_network(
         if kept is not None:
             training.restore(kept)
     if process_group.world > 1:
-        # The others may have begun with other weights, and may be on machines that do not see the checkpoint.
+        # The others may have other initial weights, and may run on machines without access to the checkpoint.
         begun = process_group.broadcast(to_bytes(training.state()) if process_group.leads else None)
         training.restore(from_bytes(begun))
     callbacks = callbacks if process_group.leads else ()
@@ -322,15 +322,15 @@ def hold_out(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Datase
     """Return ``dataset`` without ``share`` of each class, and that share; all of it and None where it is 0.
 
     Raises:
-        InputError: the share is not a single image.
+        InputError: the share is less than one image.
     """
     if share == 0:
         return dataset, None
     generator = torch.Generator().manual_seed(seed)
-    train, held = stratified_split(dataset.labels, [1 - share, share], generator)
-    if len(held) == 0:
-        raise InputError(f"{share:g} of {len(dataset)} training images is not a single one; hold out more, or 0")
-    return dataset.select(train), dataset.select(held)
+    train, held_out = stratified_split(dataset.labels, [1 - share, share], generator)
+    if len(held_out) == 0:
+        raise InputError(f"{share:g} of {len(dataset)} training images is less than one image; hold out more, or 0")
+    return dataset.select(train), dataset.select(held_out)
 
 
 @torch.inference_mode()
@@ -351,7 +351,7 @@ def accuracy_on(
 
 def copy_of_weights(network: nn.Module) -> Weights:
     """Return the weights and buffers of ``network`` as they are now, on the CPU."""
-    # torch's own mapping, filled anew: it knows the versions of the modules, without which some do not load.
+    # torch's own mapping has the versions of the modules, without which some modules cannot be loaded.
     weights: Weights = network.state_dict()
     for name, value in weights.items():
         weights[name] = value.detach().cpu().clone()

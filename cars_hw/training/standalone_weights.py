@@ -1,4 +1,4 @@
-"""Judging without shared weights: every architecture is trained by itself, which is what sharing saves."""
+"""Evaluation without shared weights: every architecture is trained standalone."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from cars_hw.training.shared_weights import SuperNetWeights
 
 
 class StandaloneWeights:
-    """Trains each architecture alone before it is judged; what a search asks for in place of shared weights.
+    """Trains each architecture standalone before its evaluation; a search uses this in place of shared weights.
 
-    ``fresh`` makes a SuperNet with untrained weights, the same ones each time; along one architecture it is that
-    architecture's own network. Each is trained for ``epochs`` epochs, once.
+    ``fresh`` returns a SuperNet with untrained weights, the same ones each time. Only the architecture is trained
+    in it, which makes it that architecture's network. Each architecture is trained once, for ``epochs`` epochs.
     """
 
     def __init__(self, fresh: Callable[[], SuperNetWeights], epochs: int) -> None:
@@ -23,12 +23,12 @@ class StandaloneWeights:
         self._known: dict[str, tuple[float, float, float]] = {}
 
     def train(self, draw: Callable[[int], Sequence[Genotype]]) -> float:  # noqa: ARG002 -- as the protocol has it
-        """Train nothing: there are no weights in common. Return the mean loss of those that were trained."""
+        """Train nothing, since no weights are shared; return the mean loss of the trained architectures."""
         losses = [loss for _, _, loss in self._known.values()]
         return sum(losses) / len(losses) if losses else 0.0
 
     def remember(self) -> None:
-        """Keep nothing: an architecture's weights do not change."""
+        """Keep nothing, since an architecture's weights do not change."""
 
     def accuracies(
         self,
@@ -37,15 +37,15 @@ class StandaloneWeights:
         before: bool = False,  # noqa: ARG002 -- as the protocol has it
         full: bool = False,
     ) -> list[float]:
-        """Return each one's accuracy after its own training, a fraction; ``before`` makes no difference."""
+        """Return the accuracy (a fraction) of each genotype after its own training; ``before`` changes nothing."""
         return [self._evaluated(genotype)[1 if full else 0] for genotype in genotypes]
 
     def state(self) -> dict[str, Any]:
-        """Return what has been trained so far."""
+        """Return the figures of the architectures that have been trained."""
         return {"known": dict(self._known)}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take up the state that :meth:`state` returned."""
+        """Restore the state that :meth:`state` returned."""
         self._known = dict(state["known"])
 
     def _evaluated(self, genotype: Genotype) -> tuple[float, float, float]:

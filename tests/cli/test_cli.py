@@ -360,7 +360,7 @@ def test_training_options_reach_the_recipe(searched: Path) -> None:
         (["--recipe", "sota"], 2, ["'sota' is not one of", "cifar10-darts"]),
         (["--precision", "fp16"], 1, ["fp16 is for GPUs"]),
         (["--learning-rate", "1e30"], 1, ["the loss is", "epoch 1 of 1", "lower --learning-rate"]),
-        (["--hold-out", "0.001"], 1, ["is not a single one"]),
+        (["--hold-out", "0.001"], 1, ["is less than one image"]),
     ],
 )
 def test_training_that_cannot_be_is_said_in_one_line(

@@ -205,7 +205,7 @@ def test_what_is_held_out_is_never_trained_on() -> None:
 
 
 def test_holding_out_less_than_an_image_is_refused() -> None:
-    with pytest.raises(InputError, match="is not a single one"):
+    with pytest.raises(InputError, match="is less than one image"):
         hold_out(stripes(9, 0), 0.01, seed=0)
     assert hold_out(DATA.train, 0.0, seed=0) == (DATA.train, None)
 
