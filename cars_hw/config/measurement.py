@@ -12,10 +12,10 @@ Precision = Literal["fp32", "int8"]
 
 @dataclass(frozen=True)
 class MeasurePlan(Settings):
-    """How often a model is run, and what of it is kept.
+    """The settings of a measurement: sessions, runs, and the repetition of outliers.
 
-    A *session* is a freshly loaded model. All models have one session a round, in an order that is drawn anew, and
-    every ``block`` of them has a fresh process. A session gives one sample: the ``quantile`` of its runs, which
+    A *session* is a freshly loaded model. All models have one session per round, in a new random order. Every
+    ``block`` sessions have a fresh process. A session gives one sample: the ``quantile`` of its runs, which
     varies ten times less than their mean on a shared machine.
 
     A session is good if it lies within ``tolerance`` (a fraction) of the median of the others, and if the

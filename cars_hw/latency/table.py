@@ -30,8 +30,8 @@ MAX_OTHER_LOAD: Final = 0.5
 class CalibrationNetwork:
     """A whole network that the predictor was fitted on.
 
-    An ``anchor`` was searched for, at the end of the range, so that no prediction reaches beyond what was
-    measured. It says nothing about how far off predictions of other networks are.
+    An ``anchor`` is a network at the end of the range of latencies. It keeps predictions within the measured range
+    and is left out of the residuals.
     """
 
     genotype: Genotype
@@ -41,10 +41,10 @@ class CalibrationNetwork:
 
 @dataclass(frozen=True)
 class Reference:
-    """A network that was measured again and again among the others: it shows when the machine changed.
+    """The network that was measured before and after every block: it shows changes of the machine.
 
-    ``operations`` is what it took while the operations were measured, and ``networks`` what it took among the
-    calibration networks: their figures are of a machine in that state.
+    ``operations`` is its latency while the operations were measured, ``networks`` its latency while the calibration
+    networks were measured.
     """
 
     genotype: Genotype
@@ -71,14 +71,14 @@ class Reference:
 class Coefficients:
     """The predictor: ``slope`` times the sum of operations plus ``intercept_ms``.
 
-    Of each operation ``conversion_ns`` (nanoseconds) are taken off for every element that its isolated model may
-    convert, see :mod:`cars_hw.latency.fit`. ``factors`` by kind of operation, 1 where none stands, multiply what is
-    left: empty with the ``kind`` ``affine``, and all that tells ``ridge`` from it.
+    ``conversion_ns`` is subtracted for every element that the isolated model of an operation may convert, in
+    nanoseconds; see :mod:`cars_hw.latency.fit`. ``factors`` multiply the rest, by kind of operation; a missing
+    factor is 1. They are empty for the ``kind`` ``affine`` and set for ``ridge``.
 
-    ``residuals`` are, for each calibration network but anchors, how much slower it is than the others predict, as a
-    fraction of that prediction; the upper bound is made of them. ``left_out_error`` is for each kind of
-    predictor that was tried the mean absolute residual, which decided between them. A reader refuses a ``kind``
-    that it does not know.
+    ``residuals`` has one value per calibration network, without anchors: how much slower the network is than a fit
+    to the other networks predicts, as a fraction. The upper bound is computed from them. ``left_out_error`` is the
+    mean absolute residual of each kind of predictor; the kind with the smaller error was chosen. Reading fails for
+    an unknown ``kind``.
     """
 
     slope: float
@@ -92,11 +92,11 @@ class Coefficients:
 
 @dataclass(frozen=True)
 class LatencyTable:
-    """What was measured on one device for one NetworkSpec, all in milliseconds at batch 1.
+    """The measurements of one device for one NetworkSpec, in milliseconds at batch 1.
 
-    ``entries`` are the isolated operations by the text of their :class:`OpKey`, each with the ``overhead`` of
-    running a model at all. ``conditions`` are those of :meth:`Device.conditions` when profiling began, and
-    ``plan`` says how it measured. ``created`` is ISO 8601.
+    ``entries`` are the isolated operations by the text of their :class:`OpKey`. Each includes the ``overhead``,
+    which is the latency of a model that does nothing. ``conditions`` are those of :meth:`Device.conditions` when
+    profiling began, and ``plan`` has the settings of the measurement. ``created`` is a time in ISO 8601 format.
     """
 
     device: str
