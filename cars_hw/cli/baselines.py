@@ -42,10 +42,10 @@ if TYPE_CHECKING:
 def command(run_path: Path, settings: BaselinesSettings, as_json: bool) -> None:
     """Compare the search with other strategies at equal cost.
 
-    Each strategy has the run's epochs, generations, numbers of architectures and latency budgets, and each of its
-    fronts is trained alone, from scratch: accuracies under shared weights decide nothing. The hypervolume, of error
-    and costs, says how good a front is. It takes about as long as the search, times seeds, times strategies; what
-    is done already is not done again. The report shows the result.
+    Each strategy has the epochs, generations, numbers of architectures and latency budgets of the run. Networks of
+    each front are trained from scratch, and the hypervolume of error and costs measures the front. Each strategy
+    takes about as long as the search, for each seed. Finished searches and trainings are not repeated. The report
+    shows the result.
     """
     from cars_hw.pipeline.run_folder import RunFolder
     from cars_hw.studies.baselines import compare_run
@@ -74,7 +74,7 @@ def command(run_path: Path, settings: BaselinesSettings, as_json: bool) -> None:
 
 
 def print_comparison(comparison: StrategyComparison) -> None:
-    """Print what each strategy's fronts came to, and by how much the run's own is above them."""
+    """Print the hypervolume of each strategy's fronts, and the difference to the run's own strategy."""
     from statistics import mean
 
     from cars_hw.studies.strategy_comparison import summary

@@ -60,10 +60,10 @@ def command() -> None:
 def tables(
     names: tuple[str, ...], device_name: str | None, threads: int, sessions: int, out: Path | None, as_json: bool
 ) -> None:
-    """Tables 1 (CIFAR-10) and 2 (ImageNet) of the paper, beside what is computed and measured here.
+    """Tables 1 (CIFAR-10) and 2 (ImageNet) of the paper, with computed and measured values.
 
-    Parameters and multiply-adds are computed where the genotype was published or torchvision has the network, and
-    with --device they are measured with fresh weights: for one image, of 32x32 in Table 1 and 224x224 in Table 2.
+    Parameters and multiply-adds are computed for published genotypes and for networks of torchvision. With
+    --device, latencies are measured: with fresh weights, for one image of 32x32 in Table 1 and 224x224 in Table 2.
     Accuracies and GPU days are the paper's.
     """
     from cars_hw.config.files import write_json
@@ -150,12 +150,12 @@ def trap(
     as_json: bool,
     **network: Any,  # noqa: ANN401 -- those of network_options_with
 ) -> None:
-    """Figures 2 and 3: does a population that nothing protects lose its large networks?
+    """Figures 2 and 3: the loss of large networks without protection.
 
-    The same search runs under plain NSGA-III (none) and under each protection, which says how far the sizes of the
-    population reach after every generation. Three architectures, small, middle and large, are trained alone, which
-    says how they learn. Killed at any time, the same command goes on. The result is OUT/small-model-trap.json, and
-    the plots are OUT/small-model-trap.html.
+    The same search runs under plain NSGA-III (none) and under each protection, and the sizes of each population are
+    recorded. A small, a middle and a large architecture are trained from scratch, and their accuracy is recorded
+    after every epoch. To resume an interrupted command, repeat it. The result is OUT/small-model-trap.json, and the
+    plots are OUT/small-model-trap.html.
     """
     if table_path is not None and cost is not None:
         raise click.UsageError("with --table sizes are latencies: leave --cost out")
@@ -264,10 +264,11 @@ def front(
 ) -> None:
     """Figure 1: accuracy against latency measured on the device, beside published networks.
 
-    The run's trained networks stand beside genotypes of the zoo and networks of torchvision, which are adapted to
-    the run's images and classes (first convolution and classifier, nothing else), trained from scratch by the run's
-    recipe on its data, and measured in the same rounds of sessions. torchvision's are measured on ort only. Killed
-    at any time, the same command goes on. The result is front.json and front.html in --out.
+    The trained networks of the run are compared with genotypes of the zoo and networks of torchvision. The first
+    convolution and the classifier of these are adapted to the run's images and classes. They are trained from
+    scratch by the run's recipe on its data, and measured in the same rounds of sessions. torchvision's networks are
+    measured on ort only. To resume an interrupted command, repeat it. The result is front.json and front.html in
+    --out.
     """
     from cars_hw.config.files import write_text
     from cars_hw.config.measurement import MeasurePlan

@@ -51,8 +51,8 @@ if TYPE_CHECKING:
 def command(settings: ProfileSettings, out: Path, resume: bool, overwrite: bool, as_json: bool) -> None:
     """Measure a device into a latency table.
 
-    Every operation that a network of the search space can have is measured by itself, and then whole networks, on
-    which the predictor of a network's latency is fitted. The table is for the network that the options describe.
+    The command measures every operation of the search space as a model of its own, and then whole networks. The
+    predictor of a network's latency is fitted to them. The table is for the network that the options describe.
     """
     from cars_hw.devices import named_devices, open_device
     from cars_hw.latency.side_by_side import profile_all, table_paths

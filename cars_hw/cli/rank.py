@@ -40,8 +40,8 @@ def command(run_path: Path, settings: RankSettings, as_json: bool) -> None:
     """Compare the SuperNet's order with that of standalone trainings.
 
     A sample of architectures is trained from scratch, with the SuperNet's channels and cells and the search's data.
-    Kendall's tau says how much the two orders have in common: 1 all, 0 nothing. What was trained already with the
-    same settings is not trained again. The report shows the result.
+    Kendall's tau measures the agreement of the two orders: 1 for equal orders, 0 for unrelated ones. A network that
+    was already trained with the same settings is not trained again. The report shows the result.
     """
     from cars_hw.pipeline.run_folder import RunFolder
     from cars_hw.studies.rank_correlation import rank_run

@@ -144,13 +144,13 @@ class Run:
 def command(settings: SearchSettings, **run: Any) -> None:  # noqa: ANN401 -- the fields of Run
     """Search for a Pareto front of networks under a latency budget.
 
-    The front holds the most accurate networks found for every latency up to the budget, which is held against the
-    predictor's upper bound. In the end the front is measured on the device, if it is at hand, and the next best
-    take the place of networks that exceed the budget. Killed at any time, the search goes on with --resume and ends
+    The front has the most accurate network found for every latency up to the budget. The budget limits the upper
+    bound of the predicted latency. At the end the front is measured on the device, if it is available. Networks
+    that exceed the budget are replaced by the next best. An interrupted search continues with --resume and ends
     with the same front. Without a table, the search minimises --cost for the network that the options describe.
 
     \b
-    Several processes or GPUs, also on several machines, which go on by themselves if one of them dies:
+    To search in several processes or on several GPUs, which restart if one of them dies:
       torchrun --standalone --nproc-per-node 2 --max-restarts 3 -m cars_hw search --architectures 2 \\
           --data cifar10 --table cifar.json --latency 20ms --preset cifar --out run
     """

@@ -55,12 +55,12 @@ if TYPE_CHECKING:
 def command(run_path: Path, settings: TrainSettings, tensorboard: bool, as_json: bool) -> None:
     """Train networks of a run's front.
 
-    They start from fresh weights, which came out better than the SuperNet's where that was measured. A network that
-    was trained already with the same settings is not trained again. Killed at any time, the same command goes on
-    after the last epoch that was finished, to the same weights.
+    The networks start from fresh weights. Measurements gave a higher accuracy with them than with the SuperNet's. A
+    network that was already trained with the same settings is not trained again. To continue an interrupted
+    training, repeat the command: it resumes after the last finished epoch and ends with the same weights.
 
     \b
-    Several processes or GPUs share each batch, and go on by themselves if one of them dies:
+    To divide each batch among several processes or GPUs, which restart if one of them dies:
       torchrun --standalone --nproc-per-node 2 --max-restarts 3 -m cars_hw train run
     """
     from cars_hw.pipeline.run_folder import RunFolder
