@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from cars_hw.data import DataBundle, Dataset
+from cars_hw.nn.layers import Depthwise, DilatedDepthwise, FactorizedReduce
 from cars_hw.nn.network import run_stem
-from cars_hw.nn.operations import Depthwise, DilatedDepthwise, FactorizedReduce
 from cars_hw.nn.supernet import SuperCell, SuperNet
 from cars_hw.space.genotype import NODES, OPERATIONS, Genotype
 

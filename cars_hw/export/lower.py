@@ -29,8 +29,8 @@ from cars_hw.export.graph import (
     Shift,
     Zeros,
 )
+from cars_hw.nn.layers import FactorizedReduce
 from cars_hw.nn.network import ImageNetStem, Network, NetworkCell
-from cars_hw.nn.operations import FactorizedReduce
 from cars_hw.space.network_spec import Shape
 
 Exact = npt.NDArray[np.float64]

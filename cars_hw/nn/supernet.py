@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cars_hw.nn.layers import FactorizedReduce, Normalization, ReLUFirst, make_operation
 from cars_hw.nn.network import Network, NetworkCell, concatenate_nodes, make_preprocessing, make_stem, run_stem
-from cars_hw.nn.operations import FactorizedReduce, Normalization, ReLUFirst, make_operation
 from cars_hw.space.genotype import NODES, OPERATIONS, Cell, Genotype
 from cars_hw.space.network_spec import CellLayout, NetworkSpec
 

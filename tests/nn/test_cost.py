@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from cars_hw.nn.cost import Cost, network_cost, operation_cost
+from cars_hw.nn.layers import Normalization, make_operation
 from cars_hw.nn.network import Network
-from cars_hw.nn.operations import Normalization, make_operation
 from cars_hw.space.genotype import OPERATIONS
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec, Shape
 from cars_hw.space.search_space import SearchSpace

@@ -3,8 +3,8 @@ import torch
 from torch import nn
 
 from cars_hw.errors import SpecError
+from cars_hw.nn.layers import Normalization
 from cars_hw.nn.network import AuxiliaryHead, Network, NetworkCell
-from cars_hw.nn.operations import Normalization
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec, Shape
 from cars_hw.space.zoo import zoo

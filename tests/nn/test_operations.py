@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cars_hw.nn.operations import (
+from cars_hw.nn.layers import (
     Depthwise,
     DilatedDepthwise,
     FactorizedReduce,

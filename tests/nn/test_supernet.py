@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cars_hw.nn.layers import Normalization
 from cars_hw.nn.network import Network
-from cars_hw.nn.operations import Normalization
 from cars_hw.nn.supernet import SHARED, SuperNet
 from cars_hw.space.genotype import NODES, Edge, Genotype
 from cars_hw.space.network_spec import NetworkSpec
