@@ -15,7 +15,8 @@ from cars_hw.data import DataBundle, Dataset
 from cars_hw.nn.layers import Depthwise, DilatedDepthwise, FactorizedReduce
 from cars_hw.nn.network import run_stem
 from cars_hw.nn.supernet import SuperCell, SuperNet
-from cars_hw.space.genotype import NODES, OPERATIONS, Genotype
+from cars_hw.space.genotype import NODES, Genotype
+from cars_hw.space.operations import OPERATIONS
 
 EDGES = NODES * (NODES + 3) // 2
 

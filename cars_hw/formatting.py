@@ -5,54 +5,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
 UNKNOWN: Final = "–"
-
-
-class Kind(NamedTuple):
-    """What a kind of operation is called: in full, in a drawing, and which family has its colour."""
-
-    title: str
-    short: str
-    family: str
-
-
-FAMILIES: Final = {
-    "separable": "separable convolution",
-    "dilated": "dilated convolution",
-    "pooling": "pooling",
-    "between": "between cells: preprocessing, strided skips",
-    "elementwise": "ReLU, sums, concatenation",
-    "ends": "stem and classifier",
-    "rest": "constant cost of any network",
-}
-"""Families of operations, in the order in which they are stacked, with what they are called."""
-
-_KINDS: Final = {
-    "sep_conv_3x3": Kind("separable conv. 3×3", "sep 3×3", "separable"),
-    "sep_conv_5x5": Kind("separable conv. 5×5", "sep 5×5", "separable"),
-    "dil_conv_3x3": Kind("dilated conv. 3×3", "dil 3×3", "dilated"),
-    "dil_conv_5x5": Kind("dilated conv. 5×5", "dil 5×5", "dilated"),
-    "max_pool_3x3": Kind("max pooling 3×3", "max 3×3", "pooling"),
-    "avg_pool_3x3": Kind("average pooling 3×3", "avg 3×3", "pooling"),
-    "skip_connect": Kind("skip connection", "skip", "between"),
-    "relu_conv_bn": Kind("preprocessing, 1×1", "1×1", "between"),
-    "factorized_reduce": Kind("preprocessing, halving", "halve", "between"),
-    "relu": Kind("ReLU", "relu", "elementwise"),
-    "add": Kind("sum of two edges", "add", "elementwise"),
-    "concat": Kind("concatenation", "concat", "elementwise"),
-    "zeros": Kind("zeros of an empty node", "zeros", "elementwise"),
-    "stem_cifar": Kind("stem", "stem", "ends"),
-    "stem_quarter": Kind("stem, first half", "stem", "ends"),
-    "stem_eighth": Kind("stem, second half", "stem", "ends"),
-    "head": Kind("classifier", "head", "ends"),
-}
-
-
-def kind_of(operation: str) -> Kind:
-    """Return what ``operation``, a candidate operation or a kind of op key, is called."""
-    return _KINDS.get(operation, Kind(operation, operation, "rest"))
 
 
 def milliseconds(value: float | None) -> str:

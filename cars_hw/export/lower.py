@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -44,7 +45,7 @@ def lower_network(network: Network) -> Graph:
     Raises:
         ExportError: a batch normalisation has no running averages, or a module is none of this space.
     """
-    build = _Builder((("image", network.spec.input_shape),))
+    build = Builder((("image", network.spec.input_shape),))
     stem = _lower_outputs(build, network.stem, "image", "stem")
     before, last = stem[0], stem[-1]
     for index, cell in enumerate(network.cells):
@@ -64,7 +65,7 @@ def lower_module(module: nn.Module, shape: Shape) -> Graph:
         ExportError: a batch normalisation has no running averages, the module wants another number of
             channels, or it is none of this space.
     """
-    build = _Builder((("input", shape),))
+    build = Builder((("input", shape),))
     outputs = _lower_outputs(build, module, "input", type(module).__name__)
     if outputs == ("input",):
         # A format needs at least one layer between what goes in and what comes out.
@@ -72,7 +73,18 @@ def lower_module(module: nn.Module, shape: Shape) -> Graph:
     return build.graph(outputs)
 
 
-class _Builder:
+@runtime_checkable
+class Lowerable(Protocol):
+    """A module that lowers itself: that of an operation which is no sequence of the layers that are known here."""
+
+    def lower(self, build: Builder, source: str, name: str) -> str:
+        """Add to ``build`` what the module computes of the value ``source``; return the name of the result.
+
+        Layers are called ``name``, or ``name/...`` where there are several.
+        """
+
+
+class Builder:
     """The graph so far. Every method adds a layer and returns the name of what it computes."""
 
     def __init__(self, inputs: tuple[tuple[str, Shape], ...]) -> None:
@@ -81,9 +93,11 @@ class _Builder:
         self.shapes = dict(inputs)
 
     def graph(self, outputs: tuple[str, ...]) -> Graph:
+        """Return the graph with ``outputs``."""
         return Graph(self.inputs, tuple(self.layers.values()), outputs)
 
     def add(self, layer: Layer) -> str:
+        """Add ``layer``."""
         self.layers[layer.output] = layer
         self.shapes[layer.output] = layer.shape
         return layer.output
@@ -141,7 +155,7 @@ class _Builder:
         )
 
 
-def _lower_cell(build: _Builder, cell: NetworkCell, before: str, last: str, name: str) -> str:
+def _lower_cell(build: Builder, cell: NetworkCell, before: str, last: str, name: str) -> str:
     states: list[str | None] = [
         _lower(build, cell.preprocess_0, before, f"{name}/preprocess_0"),
         _lower(build, cell.preprocess_1, last, f"{name}/preprocess_1"),
@@ -158,14 +172,14 @@ def _lower_cell(build: _Builder, cell: NetworkCell, before: str, last: str, name
     return _concatenate(build, states[2:], name)
 
 
-def _sum(build: _Builder, values: list[str], name: str) -> str | None:
+def _sum(build: Builder, values: list[str], name: str) -> str | None:
     """Return the node that sums ``values``: none at all are None, and one is itself."""
     if len(values) < 2:
         return values[0] if values else None
     return build.add(Add(output=name, inputs=tuple(values), shape=build.shapes[values[0]]))
 
 
-def _concatenate(build: _Builder, nodes: list[str | None], name: str) -> str:
+def _concatenate(build: Builder, nodes: list[str | None], name: str) -> str:
     """Return the nodes side by side; a node without any real edge (None) is zeros."""
     present = next(node for node in nodes if node is not None)
     shape = build.shapes[present]
@@ -176,7 +190,7 @@ def _concatenate(build: _Builder, nodes: list[str | None], name: str) -> str:
     return build.add(Concat(output=name, inputs=inputs, shape=shape._replace(channels=len(nodes) * shape.channels)))
 
 
-def _lower_outputs(build: _Builder, module: nn.Module, source: str, name: str) -> tuple[str, ...]:
+def _lower_outputs(build: Builder, module: nn.Module, source: str, name: str) -> tuple[str, ...]:
     """Lower ``module``, which may have several outputs."""
     if isinstance(module, ImageNetStem):
         quarter = _lower(build, module.quarter, source, f"{name}/quarter")
@@ -184,7 +198,13 @@ def _lower_outputs(build: _Builder, module: nn.Module, source: str, name: str) -
     return (_lower(build, module, source, name),)
 
 
-def _lower(build: _Builder, module: nn.Module, source: str, name: str) -> str:
+def _lower(build: Builder, module: nn.Module, source: str, name: str) -> str:
+    if isinstance(module, Lowerable):
+        return module.lower(build, source, name)
+    return _lower_known(build, module, source, name)
+
+
+def _lower_known(build: Builder, module: nn.Module, source: str, name: str) -> str:
     match module:
         case nn.Identity():
             return source
@@ -202,7 +222,7 @@ def _lower(build: _Builder, module: nn.Module, source: str, name: str) -> str:
             raise ExportError(f"{name}: {type(module).__name__} is no module of this space; it cannot be exported")
 
 
-def _lower_pool(build: _Builder, pool: nn.MaxPool2d | nn.AvgPool2d, source: str, name: str) -> str:
+def _lower_pool(build: Builder, pool: nn.MaxPool2d | nn.AvgPool2d, source: str, name: str) -> str:
     if isinstance(pool, nn.MaxPool2d):
         known = pool.dilation == 1 and not pool.return_indices
     else:
@@ -216,7 +236,7 @@ def _lower_pool(build: _Builder, pool: nn.MaxPool2d | nn.AvgPool2d, source: str,
     return build.add(kind(output=name, inputs=(source,), shape=shape, stride=stride))
 
 
-def _lower_sequence(build: _Builder, modules: Sequence[nn.Module], source: str, name: str) -> str:
+def _lower_sequence(build: Builder, modules: Sequence[nn.Module], source: str, name: str) -> str:
     folded: nn.Module | None = None
     for module, following in pairwise((*modules, None)):
         assert module is not None
@@ -231,7 +251,7 @@ def _lower_sequence(build: _Builder, modules: Sequence[nn.Module], source: str, 
     return source
 
 
-def _lower_reduce(build: _Builder, module: FactorizedReduce, source: str, name: str) -> str:
+def _lower_reduce(build: Builder, module: FactorizedReduce, source: str, name: str) -> str:
     relu = build.relu(source)
     scale, shift = _scale_and_shift(module.bn, name)
     half = module.conv_1.out_channels
@@ -242,7 +262,7 @@ def _lower_reduce(build: _Builder, module: FactorizedReduce, source: str, name: 
     return build.add(Concat(output=name, inputs=(even, odd), shape=shape))
 
 
-def _lower_head(build: _Builder, linear: nn.Linear, source: str, name: str) -> str:
+def _lower_head(build: Builder, linear: nn.Linear, source: str, name: str) -> str:
     channels = build.shapes[source].channels
     if linear.in_features != channels:
         raise ExportError(f"{name}: {linear.in_features} channels are expected, not {channels}")

@@ -8,6 +8,7 @@ import numpy as np
 
 from cars_hw.errors import InputError
 from cars_hw.space.genotype import Genotype
+from cars_hw.space.operations import NONE
 from cars_hw.space.search_space import SearchSpace
 
 DRAWS = 400
@@ -61,7 +62,7 @@ def _candidates(space: SearchSpace, rng: np.random.Generator, apart_from: Genoty
 
 def _part_of(space: SearchSpace, rng: np.random.Generator) -> SearchSpace:
     """Return the space of some of the operations, at least one of them real."""
-    real = [name for name in space.operations if name != "none"]
+    real = [name for name in space.operations if name != NONE]
     kept = rng.choice(len(real), size=int(rng.integers(1, len(real) + 1)), replace=False)
-    absent = ("none",) if "none" in space.operations and rng.integers(2) else ()
+    absent = (NONE,) if NONE in space.operations and rng.integers(2) else ()
     return SearchSpace((*absent, *(real[index] for index in sorted(kept))))

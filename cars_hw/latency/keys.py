@@ -17,13 +17,12 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cars_hw.space.genotype import NODES, OPERATIONS, Cell, Genotype, Node
+from cars_hw.space.genotype import NODES, Cell, Genotype, Node
 from cars_hw.space.network_spec import CellLayout, NetworkSpec, Shape
-
-REAL_OPERATIONS: Final = tuple(name for name in OPERATIONS if name != "none")
+from cars_hw.space.operations import OPERATIONS, real_operations
 
 ELEMENTWISE: Final = ("relu", "add", "concat", "zeros")
-"""What computes alike in any layout of its images."""
+"""Kinds besides the operations that compute alike in any layout of their images."""
 
 
 @dataclass(frozen=True, order=True)
@@ -43,7 +42,10 @@ class OpKey:
     @property
     def converted(self) -> int:
         """Elements that a runtime may convert to and from its own layout in a model of this operation only."""
-        return 0 if self.kind in ELEMENTWISE else math.prod(self.source) + math.prod(self._output)
+        operation = OPERATIONS.get(self.kind)
+        if self.kind in ELEMENTWISE if operation is None else operation.any_layout:
+            return 0
+        return math.prod(self.source) + math.prod(self._output)
 
     @property
     def _output(self) -> Shape:
@@ -91,7 +93,7 @@ def spec_keys(spec: NetworkSpec) -> tuple[OpKey, ...]:
     keys = [item.key for item in frame_keys(spec, (everything, everything))]
     for layout in spec.cells():
         keys += [key for key, _ in relu_keys(layout, range(NODES + 1))]
-        for name in REAL_OPERATIONS:
+        for name in real_operations():
             keys += _operation_keys(layout, name, from_input=True)
             keys += _operation_keys(layout, name, from_input=False)
         keys.append(_add_key(layout))
@@ -162,7 +164,7 @@ def relu_sources(cell: Cell, reduction: bool) -> tuple[int, ...]:
         edge.source
         for node in cell
         for edge in node
-        if "conv" in edge.operation or (edge.operation == "skip_connect" and reduction and edge.source < 2)
+        if OPERATIONS[edge.operation].begins_with_relu(2 if reduction and edge.source < 2 else 1)
     }
     return tuple(sorted(taken))
 
@@ -191,7 +193,7 @@ def _inputs_read(spec: NetworkSpec, usages: Usages, index: int) -> list[int]:
 
 def _operation_keys(layout: CellLayout, name: str, *, from_input: bool) -> list[OpKey]:
     stride = 2 if layout.reduction and from_input else 1
-    if name == "skip_connect" and stride == 1:
+    if not OPERATIONS[name].is_computed(stride):
         return []
     source = layout.inner if from_input else layout.output
     return [OpKey(name, source, source.channels, stride)]

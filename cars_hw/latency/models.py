@@ -82,8 +82,9 @@ def _without_first_relu(graph: Graph) -> Graph:
 
 
 def _key_module(key: OpKey) -> nn.Module:
-    from cars_hw.nn.layers import FactorizedReduce, Normalization, ReLUConvBN, make_operation
+    from cars_hw.nn.layers import FactorizedReduce, Normalization, ReLUConvBN
     from cars_hw.nn.network import CifarStem, ImageNetStem
+    from cars_hw.nn.operations import make_operation
 
     norm = Normalization()
     channels_in, height, width = key.source

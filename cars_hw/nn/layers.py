@@ -1,8 +1,8 @@
-"""The candidate operations of the DARTS space, and the two that bring a cell's inputs to its width.
+"""The building blocks of the candidate operations and of a cell's preprocessing.
 
-Layouts and weights follow DARTS (Liu et al., ICLR 2019): ReLU, convolution, batch normalisation. Pooling is not
-followed by a normalisation, in the SuperNet neither, so that what is searched is what ships. Sizes that are
-odd are rounded up at a stride of 2, by every operation alike.
+Weights and layouts follow DARTS (Liu et al., ICLR 2019): ReLU, convolution, batch normalisation. At a stride of 2
+every block rounds odd sizes up. On a CPU some blocks replace PyTorch's kernels by rearranged ones that are faster
+and numerically equal.
 """
 
 from __future__ import annotations
@@ -76,11 +76,16 @@ class ReLUFirst(nn.Sequential):
         return x
 
 
+def pointwise(channels_in: int, channels_out: int) -> nn.Conv2d:
+    """Return a 1x1 convolution without bias."""
+    return nn.Conv2d(channels_in, channels_out, 1, bias=False)
+
+
 class ReLUConvBN(ReLUFirst):
     """ReLU, 1x1 convolution, batch normalisation: (N, C_in, H, W) to (N, C_out, H, W)."""
 
     def __init__(self, channels_in: int, channels_out: int, norm: Normalization) -> None:
-        super().__init__(nn.ReLU(), nn.Conv2d(channels_in, channels_out, 1, bias=False), norm.layer(channels_out))
+        super().__init__(nn.ReLU(), pointwise(channels_in, channels_out), norm.layer(channels_out))
 
 
 class FactorizedReduce(nn.Module):
@@ -278,53 +283,3 @@ class DilatedDepthwise(nn.Conv2d):
             (even,) = _EverySecondPixel.apply(x, (0,))
             return _depthwise(even, self.weight, 1)
         return super().forward(x)
-
-
-class SepConv(ReLUFirst):
-    """Twice: ReLU, depthwise, pointwise, batch normalisation; the stride is in the first."""
-
-    def __init__(self, channels: int, kernel: int, stride: int, norm: Normalization) -> None:
-        super().__init__(
-            nn.ReLU(),
-            Depthwise(channels, kernel, stride),
-            nn.Conv2d(channels, channels, 1, bias=False),
-            norm.layer(channels),
-            # In place is safe here and only here: nobody else holds the normalisation's output.
-            nn.ReLU(inplace=True),
-            Depthwise(channels, kernel, 1),
-            nn.Conv2d(channels, channels, 1, bias=False),
-            norm.layer(channels),
-        )
-
-
-class DilConv(ReLUFirst):
-    """ReLU, dilated depthwise, pointwise, batch normalisation."""
-
-    def __init__(self, channels: int, kernel: int, stride: int, norm: Normalization) -> None:
-        super().__init__(
-            nn.ReLU(),
-            DilatedDepthwise(channels, kernel, stride),
-            nn.Conv2d(channels, channels, 1, bias=False),
-            norm.layer(channels),
-        )
-
-
-def make_operation(name: str, channels: int, stride: int, norm: Normalization) -> nn.Module:
-    """Return the operation ``name`` from (N, C, H, W) to the same shape, or to half of it at ``stride`` 2.
-
-    ``none`` has no module: an absent edge is not computed, so asking for one is a ValueError.
-    """
-    kernel = 5 if name.endswith("5x5") else 3
-    match name:
-        case "max_pool_3x3":
-            return nn.MaxPool2d(kernel, stride, padding=1)
-        case "avg_pool_3x3":
-            return nn.AvgPool2d(kernel, stride, padding=1, count_include_pad=False)
-        case "skip_connect":
-            return nn.Identity() if stride == 1 else FactorizedReduce(channels, channels, norm)
-        case "sep_conv_3x3" | "sep_conv_5x5":
-            return SepConv(channels, kernel, stride, norm)
-        case "dil_conv_3x3" | "dil_conv_5x5":
-            return DilConv(channels, kernel, stride, norm)
-        case _:
-            raise ValueError(f"no module computes '{name}'")

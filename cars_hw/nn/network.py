@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from cars_hw.errors import SpecError
-from cars_hw.nn.layers import FactorizedReduce, Normalization, ReLUConvBN, concatenate, make_operation
+from cars_hw.nn.layers import FactorizedReduce, Normalization, ReLUConvBN, concatenate
+from cars_hw.nn.operations import make_operation
 from cars_hw.space.genotype import Cell, Genotype
 from cars_hw.space.network_spec import CellLayout, NetworkSpec
 

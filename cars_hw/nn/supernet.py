@@ -10,10 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cars_hw.nn.layers import FactorizedReduce, Normalization, ReLUFirst, make_operation
+from cars_hw.nn.layers import FactorizedReduce, Normalization, ReLUFirst
 from cars_hw.nn.network import Network, NetworkCell, concatenate_nodes, make_preprocessing, make_stem, run_stem
-from cars_hw.space.genotype import NODES, OPERATIONS, Cell, Genotype
+from cars_hw.nn.operations import make_operation
+from cars_hw.space.genotype import NODES, Cell, Genotype
 from cars_hw.space.network_spec import CellLayout, NetworkSpec
+from cars_hw.space.operations import OPERATIONS, real_operations
 
 SHARED = Normalization(affine=False, running=False)
 """Shared layers are normalised by the batch: running averages over many architectures describe none."""
@@ -51,8 +53,7 @@ class SuperCell(nn.Module):
                         name: make_operation(
                             name, layout.inner.channels, 2 if layout.reduction and source < 2 else 1, SHARED
                         )
-                        for name in OPERATIONS
-                        if name != "none"
+                        for name in real_operations()
                     }
                 )
                 for source in range(node + 2)
@@ -202,8 +203,8 @@ def _worth_keeping(genotypes: Sequence[Genotype], size: int, room: int) -> froze
         for genotype in genotypes
         for number, node in enumerate(genotype.normal)
         for edge in node
-        # A skip is its input, and takes neither time nor room.
-        if edge.is_real and edge.source < 2 and edge.operation != "skip_connect"
+        # An operation that is its input takes neither time nor room.
+        if edge.source < 2 and OPERATIONS[edge.operation].is_computed(1)
     )
     return frozenset(choice for choice, count in users.most_common(max(0, room // max(1, size))) if count > 1)
 

@@ -7,6 +7,7 @@ import torch
 from cars_hw.errors import InputError
 from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.space.genotype import NODES, Edge, Genotype
+from cars_hw.space.operations import OPERATIONS
 from cars_hw.training.shared_weights import SuperNetWeights
 
 
@@ -16,9 +17,7 @@ def require_memory(plan: SearchPlan, weights: SuperNetWeights) -> None:
     Raises:
         InputError: the memory does not suffice; the message names the settings to lower.
     """
-    # A separable convolution keeps more for the backward pass than any other operation.
-    known = [name for name in plan.space.operations if name != "none"]
-    heaviest = max(known, key=lambda name: (name.startswith("sep_conv"), name))
+    heaviest = max(plan.space.operations, key=lambda name: (OPERATIONS[name].kept_maps, name))
     cell = tuple((Edge(heaviest, 0), Edge(heaviest, 1)) for _ in range(NODES))
     try:
         weights.rehearse(Genotype(normal=cell, reduce=cell))

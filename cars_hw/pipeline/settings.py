@@ -12,8 +12,9 @@ from cars_hw.config.search import EvolutionSettings
 from cars_hw.config.setting import Settings, setting
 from cars_hw.config.training import Recipe, SharedTraining
 from cars_hw.export.formats import FORMATS
-from cars_hw.space.genotype import OPERATIONS, Genotype
+from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec
+from cars_hw.space.operations import OPERATIONS
 
 TrainingDevice = Literal["auto", "cpu", "cuda"]
 CountedCost = Literal["parameters", "multiply-adds"]
@@ -88,7 +89,9 @@ class SearchSettings(Settings):
     )
     device: TrainingDevice = setting("auto", help=_ON, option="--on")
     network: NetworkSpec = setting(NETWORKS["quick"], help=_NETWORK)
-    operations: tuple[str, ...] = setting(OPERATIONS, help="Operations of the search space.", choices=OPERATIONS)
+    operations: tuple[str, ...] = setting(
+        tuple(OPERATIONS), help="Operations of the search space.", choices=tuple(OPERATIONS)
+    )
     supernet_channels: int | None = setting(None, help="Channels of the SuperNet. [the network's]", minimum=1)
     supernet_layers: int | None = setting(None, help="Cells of the SuperNet. [the network's]", minimum=3)
     standalone_epochs: int = setting(

@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-from cars_hw.formatting import FAMILIES, kind_of, parts_of, percent
+from cars_hw.formatting import parts_of, percent
 from cars_hw.latency import Part
+from cars_hw.report.kinds import FAMILIES, kind_of
 from cars_hw.report.render import render
 from cars_hw.space.network_spec import NetworkSpec
 

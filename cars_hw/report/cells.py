@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from markupsafe import Markup
 
-from cars_hw.formatting import kind_of
+from cars_hw.report.kinds import kind_of
 from cars_hw.report.svg import tag
 from cars_hw.space.genotype import Cell, Edge
 

@@ -10,18 +10,7 @@ from typing import Any, Final, NamedTuple, TypeGuard
 
 from cars_hw.config.codec import register
 from cars_hw.errors import GenotypeError
-
-OPERATIONS: Final = (
-    "none",
-    "max_pool_3x3",
-    "avg_pool_3x3",
-    "skip_connect",
-    "sep_conv_3x3",
-    "sep_conv_5x5",
-    "dil_conv_3x3",
-    "dil_conv_5x5",
-)
-"""The eight candidate operations; ``none`` is an edge that is not there."""
+from cars_hw.space.operations import NONE, OPERATIONS
 
 NODES: Final = 4
 """Nodes of a cell. Node ``n`` may take its inputs from states ``0 .. n + 1``; its own state is ``n + 2``."""
@@ -40,7 +29,7 @@ class Edge(NamedTuple):
     @property
     def is_real(self) -> bool:
         """Whether the edge exists in the network."""
-        return self.operation != "none"
+        return self.operation != NONE
 
 
 Node = tuple[Edge, Edge]

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cars_hw.errors import GenotypeError
-from cars_hw.space.genotype import NODES, OPERATIONS, Cell, Edge, Genotype, Node
+from cars_hw.space.genotype import NODES, Cell, Edge, Genotype, Node
+from cars_hw.space.operations import NONE, OPERATIONS
 
 CellName = Literal["normal", "reduce"]
 CELL_NAMES: tuple[CellName, CellName] = ("normal", "reduce")
@@ -26,7 +27,7 @@ class SearchSpace:
         GenotypeError: an unknown operation, the same one twice, or none that is real.
     """
 
-    operations: tuple[str, ...] = OPERATIONS
+    operations: tuple[str, ...] = tuple(OPERATIONS)
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.operations) - set(OPERATIONS))
@@ -34,13 +35,13 @@ class SearchSpace:
             raise GenotypeError(f"unknown operation '{unknown[0]}'; known: {', '.join(OPERATIONS)}")
         if len(set(self.operations)) < len(self.operations):
             raise GenotypeError("a search space has the same operation twice; draws would not be uniform")
-        if not set(self.operations) - {"none"}:
+        if not set(self.operations) - {NONE}:
             raise GenotypeError("a search space needs at least one operation besides none")
 
     @cached_property
     def _operation_pairs(self) -> tuple[tuple[str, str], ...]:
         both = ((first, second) for first in self.operations for second in self.operations)
-        return tuple(pair for pair in both if pair != ("none", "none"))
+        return tuple(pair for pair in both if pair != (NONE, NONE))
 
     def node_choices(self, number: int) -> list[Node]:
         """Return every legal node at position ``number``: two inputs in ascending order, an operation on each."""
@@ -99,18 +100,19 @@ class SearchSpace:
                 yield (changed, other) if position == 0 else (other, changed)
 
     def encode(self, genotype: Genotype) -> npt.NDArray[np.float32]:
-        """Return shape ``(2, 14, 8)``, one hot: per cell and edge of the full cell, its operation.
+        """Return shape ``(2, 14, operations)``, one hot: per cell and edge of the full cell, its operation.
 
         Edges are ordered by node and then by input. An edge that the genotype lacks is encoded as ``none``.
         """
         code = np.zeros((2, NODES * (NODES + 3) // 2, len(OPERATIONS)), dtype=np.float32)
-        code[:, :, OPERATIONS.index("none")] = 1
+        place = {name: index for index, name in enumerate(OPERATIONS)}
+        code[:, :, place[NONE]] = 1
         for row, name in enumerate(CELL_NAMES):
             for number, node in enumerate(getattr(genotype, name)):
                 for edge in node:
                     column = number * (number + 3) // 2 + edge.source
                     code[row, column] = 0
-                    code[row, column, OPERATIONS.index(edge.operation)] = 1
+                    code[row, column, place[edge.operation]] = 1
         return code
 
 

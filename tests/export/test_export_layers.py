@@ -16,10 +16,12 @@ from cars_hw.export.graph import Graph, Zeros, add_graph, concat_graph, head_gra
 from cars_hw.export.lower import lower_module, lower_network
 from cars_hw.export.onnx_writer import onnx_bytes
 from cars_hw.export.tflite_writer import SIGNATURE, tflite_bytes
-from cars_hw.nn.layers import Normalization, make_operation
+from cars_hw.nn.layers import Normalization
 from cars_hw.nn.network import Network, make_preprocessing, make_stem
-from cars_hw.space.genotype import OPERATIONS, Edge, Genotype
+from cars_hw.nn.operations import make_operation
+from cars_hw.space.genotype import Edge, Genotype
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec, Shape
+from cars_hw.space.operations import OPERATIONS
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.space.zoo import zoo
 

@@ -11,8 +11,9 @@ from cars_hw.errors import ExportError
 from cars_hw.export.graph import Concat, Conv, Graph, Identity, Linear, Relu, Shift, Zeros
 from cars_hw.export.lower import lower_module, lower_network
 from cars_hw.nn.cost import network_cost
-from cars_hw.nn.layers import FactorizedReduce, Normalization, ReLUConvBN, make_operation
+from cars_hw.nn.layers import FactorizedReduce, Normalization, ReLUConvBN
 from cars_hw.nn.network import AuxiliaryHead, Network
+from cars_hw.nn.operations import make_operation
 from cars_hw.space.genotype import Edge, Genotype
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec, Shape
 from cars_hw.space.search_space import SearchSpace

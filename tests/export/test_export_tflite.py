@@ -22,8 +22,9 @@ from cars_hw.export.lower import lower_module, lower_network
 from cars_hw.export.parity import PARITY_BOUND, check_parity
 from cars_hw.export.tflite import TFLITE
 from cars_hw.export.tflite_writer import SIGNATURE, tflite_bytes
-from cars_hw.nn.layers import Normalization, make_operation
+from cars_hw.nn.layers import Normalization
 from cars_hw.nn.network import Network
+from cars_hw.nn.operations import make_operation
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec, Shape
 from cars_hw.space.search_space import SearchSpace

@@ -20,10 +20,11 @@ from cars_hw.export.format import ExportFormat
 from cars_hw.export.formats import FORMATS
 from cars_hw.export.lower import lower_module
 from cars_hw.export.quantize import quantize
-from cars_hw.nn.layers import Normalization, make_operation
+from cars_hw.nn.layers import Normalization
 from cars_hw.nn.network import Network
-from cars_hw.space.genotype import OPERATIONS
+from cars_hw.nn.operations import make_operation
 from cars_hw.space.network_spec import NetworkSpec, Shape
+from cars_hw.space.operations import OPERATIONS
 from cars_hw.space.zoo import zoo
 
 Season = Callable[[nn.Module, Tensor], nn.Module]

@@ -5,11 +5,12 @@ import pytest
 import torch
 from torch import nn
 
-from cars_hw.nn.cost import Cost, network_cost, operation_cost
-from cars_hw.nn.layers import Normalization, make_operation
+from cars_hw.nn.cost import Cost, network_cost
+from cars_hw.nn.layers import Normalization
 from cars_hw.nn.network import Network
-from cars_hw.space.genotype import OPERATIONS
+from cars_hw.nn.operations import make_operation
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec, Shape
+from cars_hw.space.operations import OPERATIONS
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.space.zoo import zoo
 
@@ -99,17 +100,17 @@ def test_closed_form_is_what_the_module_counts(name: str) -> None:
 def test_each_operation_is_what_its_module_counts(operation: str, stride: int, size: tuple[int, int]) -> None:
     module = make_operation(operation, 6, stride, Normalization())
     shape = Shape(6, *size)
-    assert counted(module, shape) == operation_cost(operation, shape, stride)
+    assert counted(module, shape) == OPERATIONS[operation].cost(shape, stride)
 
 
 def test_an_absent_edge_costs_nothing() -> None:
-    assert operation_cost("none", Shape(16, 32, 32), 1) == operation_cost("none", Shape(16, 32, 32), 2) == Cost()
+    assert OPERATIONS["none"].cost(Shape(16, 32, 32), 1) == OPERATIONS["none"].cost(Shape(16, 32, 32), 2) == Cost()
 
 
 def test_a_separable_convolution_worked_out_by_hand() -> None:
     # Twice: 16 filters of 9, 16 x 16 of 1, scale and shift; 64 pixels in, 16 out.
     weights = 16 * 9 + 16 * 16
-    assert operation_cost("sep_conv_3x3", Shape(16, 8, 8), 2) == Cost(2 * (weights + 32), 2 * weights * 16)
+    assert OPERATIONS["sep_conv_3x3"].cost(Shape(16, 8, 8), 2) == Cost(2 * (weights + 32), 2 * weights * 16)
 
 
 def test_an_auxiliary_head_is_not_counted() -> None:

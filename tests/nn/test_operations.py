@@ -14,9 +14,9 @@ from cars_hw.nn.layers import (
     ReLUConvBN,
     ReLUFirst,
     concatenate,
-    make_operation,
 )
-from cars_hw.space.genotype import OPERATIONS
+from cars_hw.nn.operations import make_operation
+from cars_hw.space.operations import OPERATIONS
 
 REAL = [name for name in OPERATIONS if name != "none"]
 SIZES = [(8, 8), (7, 7), (6, 9), (5, 4), (3, 2), (1, 1)]

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from markupsafe import Markup
 
-from cars_hw.formatting import figure, kind_of, millions, milliseconds, parts_of, percent, size
+from cars_hw.formatting import figure, millions, milliseconds, parts_of, percent, size
 from cars_hw.latency import LatencyTable, Predictor
 from cars_hw.report import charts
 from cars_hw.report.bars import Bar, by_operation, by_place, draw_bars
+from cars_hw.report.kinds import kind_of
 from cars_hw.report.plot import NARROW, WIDE, Frame, Point, scatter, ticks
 from cars_hw.report.svg import tag
 from cars_hw.space.search_space import SearchSpace

@@ -8,13 +8,14 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from cars_hw.errors import GenotypeError
-from cars_hw.space.genotype import NODES, OPERATIONS, Edge, Genotype
+from cars_hw.space.genotype import NODES, Edge, Genotype
+from cars_hw.space.operations import OPERATIONS
 from cars_hw.space.search_space import CELL_NAMES, SearchSpace, replace_node
 from cars_hw.space.zoo import zoo
 
 SPACES = {
     "all": SearchSpace(),
-    "without none": SearchSpace(OPERATIONS[1:]),
+    "without none": SearchSpace(tuple(OPERATIONS)[1:]),
     "three": SearchSpace(("none", "skip_connect", "sep_conv_3x3")),
 }
 

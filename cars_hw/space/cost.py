@@ -1,0 +1,44 @@
+"""The costs of layers, in closed form.
+
+Convolutions, linear layers and the scale and shift of batch normalisation have parameters. Multiply-adds are those
+of convolutions and linear layers; one multiply-add counts as one operation.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from cars_hw.space.network_spec import Shape
+
+
+class Cost(NamedTuple):
+    """The number of parameters, and the number of multiply-adds for one image."""
+
+    parameters: int = 0
+    multiply_adds: int = 0
+
+    def plus(self, other: Cost) -> Cost:
+        """Return the sum of both."""
+        return Cost(self.parameters + other.parameters, self.multiply_adds + other.multiply_adds)
+
+
+def convolution_cost(channels_in: int, channels_out: int, kernel: int, output: Shape) -> Cost:
+    """Return the cost of a convolution without bias; a depthwise one has one input channel an output."""
+    weights = channels_in * channels_out * kernel * kernel
+    return Cost(weights, weights * output.height * output.width)
+
+
+def normalized_convolution_cost(channels_in: int, kernel: int, output: Shape) -> Cost:
+    """Return the cost of a convolution to ``output`` and of the batch normalisation behind it.
+
+    A factorized reduction costs as much as one with a kernel of 1: each of its halves makes half of the channels.
+    """
+    cost = convolution_cost(channels_in, output.channels, kernel, output)
+    return cost.plus(Cost(parameters=2 * output.channels))
+
+
+def separable_cost(kernel: int, output: Shape) -> Cost:
+    """Return the cost of a depthwise convolution to ``output``, a pointwise one and a batch normalisation."""
+    depthwise = convolution_cost(1, output.channels, kernel, output)
+    return depthwise.plus(normalized_convolution_cost(output.channels, 1, output))

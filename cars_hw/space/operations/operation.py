@@ -1,0 +1,83 @@
+"""What a candidate operation of the space is.
+
+A subclass says all that the package needs to know of an operation. Nothing here imports torch: an operation gets
+the building blocks of its module, :mod:`cars_hw.nn.layers`, as an argument.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from cars_hw.space.cost import Cost
+
+if TYPE_CHECKING:
+    from cars_hw.space.network_spec import Shape
+
+
+class Operation(ABC):
+    """An operation from a state (N, C, H, W) to the same shape, or at stride 2 to half of its size, rounded up.
+
+    Attributes:
+        name: what genotypes and latency tables call it.
+        title: what the report calls it.
+        short: what it is called in a drawing of a cell.
+        family: whose colour it has, one of :data:`cars_hw.report.kinds.FAMILIES`.
+        kept_maps: how many images of its input's size training keeps for the backward pass, about.
+        any_layout: whether it computes alike in any layout of its images, so that a runtime converts nothing.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    short: ClassVar[str]
+    family: ClassVar[str] = "rest"
+    kept_maps: ClassVar[int] = 1
+    any_layout: ClassVar[bool] = False
+
+    def is_computed(self, stride: int) -> bool:
+        """Return whether a network computes anything for it: only then it has a latency key."""
+        del stride
+        return True
+
+    def begins_with_relu(self, stride: int) -> bool:
+        """Return whether it begins with a ReLU. A state's ReLU is computed once for all edges that begin with it.
+
+        The module then has a method ``activated``, which takes the state with its ReLU done.
+        """
+        del stride
+        return False
+
+    def has_cpu_kernel(self, stride: int) -> bool:
+        """Return whether training on a CPU replaces PyTorch's kernels by those of :mod:`cars_hw.nn.layers`."""
+        del stride
+        return False
+
+    def cost(self, shape: Shape, stride: int) -> Cost:
+        """Return its parameters and multiply-adds on a state of ``shape``; those of a pooling are none."""
+        del shape, stride
+        return Cost()
+
+    @abstractmethod
+    def module(self, layers: ModuleType, channels: int, stride: int, norm: Any) -> Any:  # noqa: ANN401
+        """Return the torch module.
+
+        ``layers`` is :mod:`cars_hw.nn.layers` (with torch's own as ``layers.nn``), ``norm`` a ``Normalization`` of
+        it, whose ``norm.layer(channels)`` is a batch normalisation. The SuperNet has one module of every operation
+        on every edge, and shares its weights among the architectures.
+
+        An export lowers ReLU, convolutions, batch normalisations, 3x3 poolings and sequences of them. A module of
+        another kind needs a method ``lower(build, source, name)``, see :class:`cars_hw.export.lower.Lowerable`.
+        """
+
+    def narrowed(self, weights: Mapping[str, Any], shapes: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+        """Return the part of ``weights`` that a module with fewer channels has, as views of the same memory.
+
+        Both mappings are by the names of a state dictionary; ``shapes`` are those of the narrower module. An axis
+        that is shorter there counts channels, and its first ones are taken.
+
+        Raises:
+            KeyError: the narrower module has a weight that ``weights`` lack.
+        """
+        return {name: weights[name][tuple(slice(size) for size in shape)] for name, shape in shapes.items()}
