@@ -13,7 +13,7 @@ from cars_hw.nn.cost import network_cost
 @click.command("cost")
 @network_options
 @json_option
-@click.argument("genotypes", type=GENOTYPE, nargs=-1, required=True)
+@click.argument("genotypes", metavar="GENOTYPE...", type=GENOTYPE, nargs=-1, required=True)
 def command(
     as_json: bool,
     genotypes: tuple[Named, ...],

@@ -40,7 +40,7 @@ def command() -> None:
 
 @command.command("tables")
 @click.option(
-    "--table",
+    "--paper-table",
     "names",
     type=click.Choice(["cifar10", "imagenet", "figure1"]),
     multiple=True,

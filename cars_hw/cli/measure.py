@@ -43,7 +43,7 @@ from cars_hw.cli.verbosity import strict_option, warn_of_quality
 )
 @strict_option
 @json_option
-@click.argument("genotypes", type=GENOTYPE, nargs=-1, required=True)
+@click.argument("genotypes", metavar="GENOTYPE...", type=GENOTYPE, nargs=-1, required=True)
 def command(
     device_name: str,
     threads: int,

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 )
 @strict_option
 @json_option
-@click.argument("genotypes", type=GENOTYPE, nargs=-1)
+@click.argument("genotypes", metavar="[GENOTYPE]...", type=GENOTYPE, nargs=-1)
 def command(
     table_path: Path, level: float, quantile: float | None, as_json: bool, genotypes: tuple[Named, ...]
 ) -> None:

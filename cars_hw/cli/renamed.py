@@ -12,6 +12,8 @@ RENAMED_COMMANDS: Final[Mapping[str, str]] = {
 
 RENAMED_OPTIONS: Final[Mapping[str, Mapping[str, str]]] = {
     "baselines": {"--against separate": "--against standalone"},
+    "experiment tables": {"--table": "--paper-table"},
+    "validate": {"--random": "--sample"},
 }
 """By command (``experiment front`` for one of a group), from old to new options, or an option with its value."""
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     required=True,
     help="A latency table, as cars-hw profile writes it; its device must be at hand.",
 )
-@click.option("--random", "count", type=click.IntRange(1), help="How many random networks to hold it against. [30]")
+@click.option("--sample", "count", type=click.IntRange(1), help="Number of random networks to measure. [30]")
 @click.option("--seed", type=int, default=1, show_default=True, help="Decides which networks these are.")
 @click.option(
     "--level",
@@ -46,12 +46,12 @@ if TYPE_CHECKING:
     show_default=True,
     help="How often the upper bound should hold, a share of networks.",
 )
-@click.option("--zoo", "with_zoo", is_flag=True, help="Hold it against the published genotypes too.")
+@click.option("--zoo", "with_zoo", is_flag=True, help="Measure the published genotypes too.")
 @click.option("--plot", type=PICTURE, help="Draw predicted against measured latency: a PNG, SVG or PDF file.")
 @click.option("--out", type=FILE, help="Write all figures, a JSON file.")
 @strict_option
 @json_option
-@click.argument("genotypes", type=GENOTYPE, nargs=-1)
+@click.argument("genotypes", metavar="[GENOTYPE]...", type=GENOTYPE, nargs=-1)
 def command(
     table_path: Path,
     count: int | None,

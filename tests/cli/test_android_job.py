@@ -92,7 +92,7 @@ def test_two_phones_are_profiled_side_by_side_and_one_search_keeps_to_both(tmp_p
             (row,) = json.loads(run("verify", out, "--device", name, "--sessions", "1", "--json").stdout)
             assert row["device"] == name
             assert row["within_budget"]
-        run("validate", "--table", paths[0], "--random", "2")
+        run("validate", "--table", paths[0], "--sample", "2")
     for phone in (fast, slow):
         assert not (phone.tmp / "cars-hw").exists()
         assert phone.setting("stay_on_while_plugged_in") is None

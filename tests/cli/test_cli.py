@@ -94,7 +94,7 @@ def test_the_whole_job_on_the_fake_device(tmp_path: Path, folder: Path) -> None:
         assert len(json.loads(result.stdout)) >= 1
     assert run("report", out).stdout.strip() == str(out / "report.html")
     assert (out / "report.html").stat().st_size > 3000
-    for step in (["validate", "--table", made, "--random", "4"], ["measure", "--device", "fake", "CARS_A"]):
+    for step in (["validate", "--table", made, "--sample", "4"], ["measure", "--device", "fake", "CARS_A"]):
         assert run(*step).exit_code == 0
     table_again = run("verify", out, "--device", "fake", "--sessions", "1").stdout
     for column in ("accuracy", "parameters", "predicted", "upper bound", "measured", "deviation"):
@@ -127,7 +127,7 @@ def test_an_image_is_classified_from_a_file_and_its_card(folder: Path, tmp_path:
 
 def test_a_validation_is_printed_drawn_and_written(table: Path, tmp_path: Path) -> None:
     plot, out = tmp_path / "plot.svg", tmp_path / "validation.json"
-    result = run("validate", "--table", table, "--random", "3", "--zoo", "--plot", plot, "--out", out)
+    result = run("validate", "--table", table, "--sample", "3", "--zoo", "--plot", plot, "--out", out)
     assert result.exit_code == 0, result.output
     for word in (
         "this table's predictor",
@@ -180,7 +180,7 @@ def test_a_table_of_a_noisy_machine_is_warned_of(table: Path, tmp_path: Path) ->
     content = json.loads(table.read_text())
     networks = [{**network, "spread": 0.08} for network in content["calibration"]]
     noisy = changed(table, tmp_path / "noisy.json", calibration=networks)
-    for command in (["predict", "--table", noisy, "CARS_A"], ["validate", "--table", noisy, "--random", "1"]):
+    for command in (["predict", "--table", noisy, "CARS_A"], ["validate", "--table", noisy, "--sample", "1"]):
         result = run(*command)
         assert result.exit_code == 0
         assert f"{noisy} is unreliable" in result.stderr

@@ -210,9 +210,9 @@ def test_verbose_prints_debug_lines_and_a_traceback(tmp_path: Path) -> None:
         assert "Traceback (most recent call last):" in result.stderr
         assert result.stderr.splitlines()[-1].startswith("Error: ")
     out = tmp_path / "tables.json"
-    debug = run("experiment", "tables", "--table", "figure1", "--out", out, "-v").stderr
+    debug = run("experiment", "tables", "--paper-table", "figure1", "--out", out, "-v").stderr
     assert f"cars_hw.config.files: wrote {out}" in debug
-    assert "wrote" not in run("experiment", "tables", "--table", "figure1", "--out", out).stderr
+    assert "wrote" not in run("experiment", "tables", "--paper-table", "figure1", "--out", out).stderr
     assert (logging.getLogger("cars_hw").level, logging.getLogger("cars_hw").handlers) == (level, handlers)
 
 

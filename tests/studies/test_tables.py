@@ -126,7 +126,7 @@ def test_what_can_be_measured_is_measured() -> None:
 
 def test_the_json_is_written_and_printed(tmp_path: Path) -> None:
     out = tmp_path / "tables.json"
-    arguments = ["experiment", "tables", "--table", "cifar10", "--json", "--out", str(out)]
+    arguments = ["experiment", "tables", "--paper-table", "cifar10", "--json", "--out", str(out)]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
     content = json.loads(result.stdout)
