@@ -128,6 +128,9 @@ class Commands(click.Group):
         except KeyboardInterrupt:
             # From here on another Ctrl-C ends the process at once, without a traceback.
             signal.signal(signal.SIGINT, signal.SIG_DFL)
+            # CPython remembers that Ctrl-C ended an exec of text, such as those in imports of torch, and would end
+            # this process by the signal; the next exec makes it forget.
+            exec("")
             click.echo("Stopped.", err=True)
             sys.exit(ExitCode.INTERRUPTED)
         if violations := strict_violations():

@@ -13,6 +13,7 @@ RENAMED_COMMANDS: Final[Mapping[str, str]] = {
 RENAMED_OPTIONS: Final[Mapping[str, Mapping[str, str]]] = {
     "baselines": {"--against separate": "--against standalone"},
     "experiment tables": {"--table": "--paper-table"},
+    "train": {"--precision": "--training-precision"},
     "validate": {"--random": "--sample"},
 }
 """By command (``experiment front`` for one of a group), from old to new options, or an option with its value."""

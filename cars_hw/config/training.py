@@ -103,6 +103,7 @@ class Recipe(Settings):
     precision: TrainingPrecision = setting(
         "auto",
         help="Precision of activations in training; auto: bf16 or else fp16 on a GPU, float32 on a CPU.",
+        option="--training-precision",
     )
 
     def rate(self, epoch: float) -> float:

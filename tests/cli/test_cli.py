@@ -215,7 +215,7 @@ def test_costs_are_those_of_the_paper() -> None:
         (["train", "nowhere", "--ema", "1"], 2, ["0<=x<1"]),
         (["train", "nowhere", "--hold-out", "0.6"], 2, ["0<=x<=0.5"]),
         (
-            ["train", "nowhere", "--precision", "int4"],
+            ["train", "nowhere", "--training-precision", "int4"],
             2,
             ["'int4' is not one of 'auto', 'float32', 'bf16', 'fp16'"],
         ),
@@ -343,7 +343,7 @@ def searched(folder: Path, tmp_path: Path) -> Path:
 
 def test_training_options_reach_the_recipe(searched: Path) -> None:
     given = ("--recipe", "cifar10-darts", "--epochs", "2", "--batch-size", "16", "--learning-rate", "0.02")
-    more = ("--ema", "0.9", "--hold-out", "0.2", "--precision", "bf16", "--jobs", "1", "--on", "cpu")
+    more = ("--ema", "0.9", "--hold-out", "0.2", "--training-precision", "bf16", "--jobs", "1", "--on", "cpu")
     (trained,) = json.loads(run("train", searched, *given, *more, "--json").stdout)
     expected = {"epochs": 2, "batch_size": 16, "learning_rate": 0.02, "ema": 0.9, "hold_out": 0.2}
     assert expected.items() <= trained["recipe"].items()
@@ -358,7 +358,7 @@ def test_training_options_reach_the_recipe(searched: Path) -> None:
     ("options", "code", "parts"),
     [
         (["--recipe", "sota"], 2, ["'sota' is not one of", "cifar10-darts"]),
-        (["--precision", "fp16"], 1, ["fp16 is for GPUs"]),
+        (["--training-precision", "fp16"], 1, ["fp16 is for GPUs"]),
         (["--learning-rate", "1e30"], 1, ["the loss is", "epoch 1 of 1", "lower --learning-rate"]),
         (["--hold-out", "0.001"], 1, ["is less than one image"]),
     ],
