@@ -151,7 +151,7 @@ def test_a_validation_is_printed_drawn_and_written(table: Path, tmp_path: Path) 
 def test_a_plot_needs_a_known_suffix_and_matplotlib(
     table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = ("validate", "--table", table, "--random", "1", "--plot")
+    asked = ("validate", "--table", table, "--sample", "1", "--plot")
     fails(run(*asked, tmp_path / "plot.gif"), 2, "must end in .png, .svg or .pdf")
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     fails(run(*asked, tmp_path / "plot.png"), 1, "pip install 'cars-hw[plot]'")
