@@ -84,8 +84,8 @@ def command(settings: ProfileSettings, out: Path, resume: bool, overwrite: bool,
             f"networks of {settings.network.describe()} on {table.device}.\nThese networks take "
             f"{format_latency(summary['fastest_ms'])} to {format_latency(summary['slowest_ms'])}. The upper bound "
             f"is {percent(summary['margin'])} above the prediction and holds for {percent(summary['level'], 0)} of "
-            f"networks; repeated sessions differ by {percent(table.noise)}, and the machine's speed wandered by "
-            f"{percent(table.speed_variation)}."
+            f"networks; repeated sessions differ by {percent(table.noise)}, and the speed of the machine varied "
+            f"by {percent(table.speed_variation)}."
         )
 
 

@@ -135,7 +135,7 @@ class LatencyTable:
 
     @property
     def other_load(self) -> float | None:
-        """How many cores other processes kept busy while networks were measured; None where nobody told."""
+        """The cores that other processes kept busy while networks were measured; None if not reported."""
         told = [
             sample.other_load
             for network in self.calibration

@@ -408,7 +408,7 @@ class AndroidDevice:
             ) from error
         if self._delegate != "cpu" and timed.delegated != "all":
             how = {"part": "takes only a part of", "none": "does not take"}.get(
-                timed.delegated or "", "is not said to take"
+                timed.delegated or "", "does not report that it takes"
             )
             raise RunnerError(
                 f"{self.name}: the {self._delegate} delegate {how} {model}, so the processor runs the rest; that "
