@@ -1,4 +1,4 @@
-"""How the report writes figures and names: one unit for a latency wherever it stands."""
+"""Figures as text for reports and messages: three significant digits, one unit per quantity."""
 
 # ruff: noqa: RUF001, RUF003 -- people read 3×3 and not 3x3
 from __future__ import annotations
@@ -16,7 +16,7 @@ def milliseconds(value: float | None) -> str:
 
 
 def figure(value: float) -> str:
-    """Return ``value`` with three significant digits and never with an exponent."""
+    """Return ``value`` with three significant digits, without an exponent."""
     if value == 0 or not math.isfinite(value):
         return "0" if value == 0 else UNKNOWN
     rounded = float(f"{value:.3g}")
@@ -24,7 +24,7 @@ def figure(value: float) -> str:
 
 
 def parts_of(whole: float) -> Callable[[float], str]:
-    """Return what writes parts of ``whole`` (ms), all with as many decimals, since they stand below each other."""
+    """Return a function that formats parts of ``whole`` (ms), all with the same number of decimals."""
     decimals = max(0, 3 - math.floor(math.log10(whole))) if whole > 0 else 0
     return lambda value: f"{value:,.{decimals}f} ms"
 
@@ -45,5 +45,5 @@ def millions(count: float) -> str:
 
 
 def size(count: int) -> str:
-    """Return so many bytes as people write it: ``51 kB``, ``1.3 MB``."""
+    """Return ``count`` bytes in a readable unit: ``51 kB``, ``1.3 MB``."""
     return f"{max(1, round(count / 1e3))} kB" if count < 999_500 else f"{count / 1e6:.1f} MB"

@@ -1,4 +1,4 @@
-"""Bars that are made of parts: where a latency goes."""
+"""Stacked bars: the parts of a predicted latency."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Bar(NamedTuple):
 
     @property
     def ms(self) -> float:
-        """All of it, in milliseconds."""
+        """The sum of the families, in milliseconds."""
         return sum(self.families.values())
 
 
 def by_place(parts: Sequence[Part], spec: NetworkSpec, rest: float) -> list[Bar]:
-    """Return a bar for the stem, each cell and the classifier, and one for ``rest`` (ms), what belongs to none."""
+    """Return a bar for the stem, each cell and the classifier, and one for ``rest`` (ms), the constant part."""
     names: dict[int | str, str] = {"stem": "stem"}
     for index in range(spec.layers):
         names[index] = f"cell {index + 1}{', reduction' if index in spec.reductions else ''}"
@@ -41,7 +41,7 @@ def by_place(parts: Sequence[Part], spec: NetworkSpec, rest: float) -> list[Bar]
 
 
 def by_operation(parts: Sequence[Part], rest: float) -> list[Bar]:
-    """Return a bar for each kind of operation, the slowest first, and one for ``rest`` (ms)."""
+    """Return a bar for each kind of operation, the slowest first, and one for ``rest`` (ms), the constant part."""
     sums: dict[str, float] = {}
     for placed, ms in parts:
         sums[placed.key.kind] = sums.get(placed.key.kind, 0.0) + ms

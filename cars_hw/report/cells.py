@@ -1,4 +1,4 @@
-"""A cell as a drawing: from its two inputs on the left over its four nodes to its output on the right.
+"""A drawing of a cell: two inputs on the left, four nodes, and the output on the right.
 
 Every node has a lane of its own from left to right, and two rails in it, one for each of its edges. An edge leaves
 its source, changes in the gap behind it to its rail, and runs along it to the label of its operation: so no edge
@@ -26,18 +26,18 @@ OUTPUT: Final = 26
 MARGIN: Final = 8
 LABEL_HEIGHT: Final = 21
 SCALE: Final = 1.2
-"""How much larger than its view box a cell is drawn where there is room."""
+"""Size of a drawing relative to its view box where the page is wide enough."""
 
 
 class Place(NamedTuple):
-    """Where a state is: the middle of its right edge, where what reads it begins."""
+    """The position of a state: the middle of its right side, where the edges that read it begin."""
 
     x: float
     y: float
 
 
 def columns(cell: Cell) -> list[int]:
-    """Return for each node how many nodes lie on the longest way to it, itself among them: its column, from 1."""
+    """Return the column of each node, from 1: the number of nodes on the longest path to it, itself included."""
     depths: list[int] = []
     for node in cell:
         depths.append(1 + max((depths[edge.source - 2] for edge in node if _from_node(edge)), default=0))
@@ -45,7 +45,7 @@ def columns(cell: Cell) -> list[int]:
 
 
 def draw_cell(cell: Cell, title: str) -> Markup:
-    """Return the SVG of ``cell``: all its real edges, each with its operation, called ``title``."""
+    """Return the SVG of ``cell`` with the name ``title``: all real edges, each with its operation."""
     depths = columns(cell)
     height = 2 * MARGIN + LANE * len(cell)
     width = MARGIN + INPUT + max(depths) * _pitch() + GAP + OUTPUT + MARGIN
@@ -80,7 +80,7 @@ def draw_cell(cell: Cell, title: str) -> Markup:
 
 
 def describe(cell: Cell) -> str:
-    """Return ``cell`` in words, for those who do not see its drawing."""
+    """Return a description of ``cell`` for screen readers."""
     nodes = []
     for number, node in enumerate(cell):
         terms = [f"{kind_of(edge.operation).title} of {_source(edge)}" for edge in node if edge.is_real]
@@ -89,7 +89,7 @@ def describe(cell: Cell) -> str:
 
 
 def _pitch() -> float:
-    """Return how far a column is from the next."""
+    """Return the distance of two columns."""
     return GAP + LABEL + TO_NODE + NODE
 
 
@@ -108,7 +108,7 @@ def _rails(count: int, lane: float) -> list[float]:
 
 
 def _edge(edge: Edge, ends: tuple[Place, Place], rail: float, number: int) -> Markup:
-    """Return the edge between its ``ends``: to the label of its operation along ``rail``, and from there on."""
+    """Return the edge between its ``ends``: along ``rail`` to the label of its operation, and on to the node."""
     source, node = ends
     begin = node.x - NODE - TO_NODE - LABEL
     bend, half = source.x + GAP - 6, source.x + (GAP - 6) / 2

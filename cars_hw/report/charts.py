@@ -12,26 +12,26 @@ from cars_hw.report.plot import SMALL, Axes, Frame, drawing
 from cars_hw.report.svg import tag
 
 LETTER: Final = 8.8
-"""How wide a letter of a label is at most, in units of the view box."""
+"""Maximum width of a letter of a label, in units of the view box."""
 
 HALF: Final = 8.0
 """Half the height of a label."""
 
 GAP: Final = 4.0
-"""What is left free between two labels in a line."""
+"""Minimum distance between two labels side by side."""
 
 HALO: Final = 11
-"""How far the ring around a selected network reaches."""
+"""Radius of the ring around a selected network."""
 
 DOT: Final = 5.0
-"""How far a dot reaches around its middle."""
+"""Radius of a dot, for the placement of labels."""
 
 
 class Mark(NamedTuple):
     """A network of the front: its cost and the cost's upper bound, and its accuracies in percent.
 
-    ``shared`` is under shared weights and ``trained`` after training; either may be missing. ``label`` stands in
-    the drawing, ``text`` is what is said of the network in a line.
+    ``shared`` is under shared weights and ``trained`` after training; either may be missing. ``label`` is the
+    short name in the drawing, ``text`` describes the network in one line.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Mark(NamedTuple):
 
 
 class Box(NamedTuple):
-    """Room that is taken: its middle, half its width and half its height."""
+    """An occupied rectangle: its centre, half its width and half its height."""
 
     x: float
     y: float
@@ -52,7 +52,7 @@ class Box(NamedTuple):
     half_height: float
 
     def overlaps(self, other: Box) -> bool:
-        """Tell whether the two share room."""
+        """Return whether the two rectangles overlap."""
         return (
             abs(self.x - other.x) < self.half_width + other.half_width
             and abs(self.y - other.y) < self.half_height + other.half_height
@@ -60,7 +60,7 @@ class Box(NamedTuple):
 
 
 class Label(NamedTuple):
-    """A text around ``x``, ``y``, its middle."""
+    """A text whose centre is at ``x``, ``y``."""
 
     x: float
     y: float
@@ -68,15 +68,15 @@ class Label(NamedTuple):
 
     @property
     def box(self) -> Box:
-        """The room that it takes."""
+        """The rectangle that it occupies."""
         return Box(self.x, self.y, LETTER * len(self.text) / 2, HALF)
 
 
 def front(marks: Sequence[Mark], x_title: str, limit: float | None, limit_text: str, frame: Frame) -> Markup:
-    """Return the front: a ring where a network lies under shared weights and a disc where it lies after training.
+    """Return the front: a ring at the shared accuracy of a network and a disc at its accuracy after training.
 
-    Every network is a link to what is said of it (``#name``), so that it is reached with the keyboard and without
-    a script. A thin line leads from the predicted cost to its upper bound, which is compared with the limit.
+    Every network is a link to its section (``#name``), which works with the keyboard and without a script. A thin
+    line leads from the predicted cost to its upper bound, which is compared with the limit.
     """
     costs = [cost for mark in marks for cost in (mark.cost, mark.bound) if cost is not None]
     heights = [height for mark in marks for height in (mark.shared, mark.trained) if height is not None]
@@ -94,9 +94,9 @@ def front(marks: Sequence[Mark], x_title: str, limit: float | None, limit_text: 
 def place_labels(
     anchors: Sequence[tuple[float, float]], texts: Sequence[str], taken: Sequence[Box], frame: Frame
 ) -> list[Label | None]:
-    """Return for each anchor a label beside it that touches no other label, and nothing that is ``taken``.
+    """Return for each anchor a label beside it that overlaps no other label and no ``taken`` rectangle.
 
-    The first of above, left, right and below that is free; None where none is.
+    It tries above, left, right and below in this order; None where none of them is free.
     """
     boxes = list(taken)
     found: list[Label | None] = []
@@ -109,7 +109,7 @@ def place_labels(
             if _is_inside(label.box, frame) and not any(label.box.overlaps(box) for box in boxes)
         ]
         found.append(free[0] if free else None)
-        # Side by side, two names would read as one.
+        # Two names without a gap would read as one.
         boxes += [label.box._replace(half_width=label.box.half_width + GAP) for label in free[:1]]
     return found
 
@@ -121,7 +121,7 @@ def generations(
     limit_text: str,
     frame: Frame,
 ) -> Markup:
-    """Return each generation's population (cost, accuracy in percent): the younger, the stronger and larger."""
+    """Return each generation's population (cost, accuracy in percent); later dots are stronger and larger."""
     everybody = [member for _, members in populations for member in members]
     xs = [x for x, _ in everybody] + ([limit] if limit is not None else [])
     axes = Axes(frame, xs, [y for _, y in everybody])
@@ -129,7 +129,7 @@ def generations(
     parts += _limit(limit, limit_text, axes, everybody)[0]
     for place, (number, members) in enumerate(populations):
         age = (place + 1) / len(populations)
-        # Lines without a length and with round ends: a disc each, at a third of the letters that circles take.
+        # A line of length 0 with round ends is a disc, written in a third of the characters of a circle.
         dots = "".join(f"M{axes.across(x):.1f} {axes.down(y):.1f}h0" for x, y in members)
         parts.append(
             tag(
@@ -172,7 +172,7 @@ def _network(mark: Mark, label: Label | None, axes: Axes) -> Markup:
         parts.append(tag("path", class_="bound", d=f"M{x:.1f} {heights[-1]:.1f}H{axes.across(mark.bound):.1f}"))
     if len(heights) == 2:
         parts.append(tag("path", class_="gained", d=f"M{x:.1f} {heights[0]:.1f}V{heights[1]:.1f}"))
-    # Drawn where the selected network is to be seen, around its most telling mark.
+    # Visible around the mark of the selected network: at the disc, or without one at the ring.
     parts.append(tag("circle", class_="halo", cx=x, cy=heights[-1], r=HALO))
     if mark.shared is not None:
         parts.append(tag("circle", class_="ring", cx=x, cy=heights[0], r=5))
@@ -193,14 +193,14 @@ def _network(mark: Mark, label: Label | None, axes: Axes) -> Markup:
 
 
 def _column(mark: Mark) -> list[tuple[float, float]]:
-    """Return points of the line that leads from the accuracy under shared weights to the trained one."""
+    """Return points of the line from the shared accuracy to the accuracy after training."""
     heights = [height for height in (mark.shared, mark.trained) if height is not None]
     first, last = heights[0], heights[-1]
     return [(mark.cost, first + (last - first) * step / 8) for step in range(9)]
 
 
 def _stairs(marks: Sequence[Mark], axes: Axes) -> Markup:
-    """Return the line that no network is above, under shared weights."""
+    """Return the Pareto front under shared weights as a step line."""
     steps = []
     best: float | None = None
     for mark in sorted(marks, key=lambda mark: mark.cost):
@@ -215,7 +215,7 @@ def _stairs(marks: Sequence[Mark], axes: Axes) -> Markup:
 
 
 def _places(marks: Sequence[Mark], axes: Axes, limit: Label | None) -> list[Label | None]:
-    """Return where the labels stand: at the disc, or at the ring of what was not trained."""
+    """Return the labels: at the disc, or at the ring of a network that was not trained."""
     tops: list[tuple[float, float]] = []
     taken = [] if limit is None else [limit.box]
     for mark in marks:
@@ -227,7 +227,7 @@ def _places(marks: Sequence[Mark], axes: Axes, limit: Label | None) -> list[Labe
         if mark.bound is not None:
             end = axes.across(mark.bound)
             taken.append(Box((x + end) / 2, heights[-1], abs(end - x) / 2, 1))
-    # Those that were trained are looked at first, and have the first choice.
+    # Trained networks are the most important ones, and their labels are placed first.
     order = sorted(range(len(marks)), key=lambda index: marks[index].trained is None)
     labels = place_labels(
         [tops[index] for index in order], [marks[index].label for index in order], taken, axes.frame
@@ -247,7 +247,7 @@ def _is_inside(box: Box, frame: Frame) -> bool:
 def _limit(
     limit: float | None, text: str, axes: Axes, points: Sequence[tuple[float, float]]
 ) -> tuple[list[Markup], Label | None]:
-    """Return the line of a limit with its text, and where that stands: where it covers the fewest ``points``."""
+    """Return the line of a limit with its text, and the label, placed where it covers the fewest ``points``."""
     if limit is None:
         return [], None
     frame, middle = axes.frame, axes.across(limit) - 6 - LETTER * len(text) / 2
@@ -258,7 +258,7 @@ def _limit(
         return sum(room.overlaps(Box(x, y, DOT, DOT)) for x, y in places)
 
     lines = range(round(frame.top) + 10, round(frame.height - frame.bottom) - 10, 20)
-    # Of several the highest: min takes the first.
+    # min returns the first of several, which is the highest.
     label = min((Label(middle, y, text) for y in lines), key=covered)
     letters = tag("text", text, class_="limit", x=axes.across(limit) - 6, y=label.y + 4, text_anchor="end")
     return [axes.upright(limit, "limit"), letters], label

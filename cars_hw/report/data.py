@@ -1,4 +1,4 @@
-"""All that the report tells, read once from the run's folder."""
+"""The data of the report, read once from the run folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from cars_hw.studies.ranking import Ranking, read_ranking
 from cars_hw.studies.strategy_comparison import StrategyComparison, read_baselines
 
 QUANTISED = ".int8"
-"""What the name of a quantised model has behind its network's name."""
+"""Suffix of a quantised model: its name is that of the network with this suffix."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class ModelFile:
 
     @property
     def file(self) -> str:
-        """What the file is called."""
+        """The name of the file."""
         return Path(self.path).name
 
     @property
@@ -46,9 +46,9 @@ class ModelFile:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A network of the front, or one that was trained beside it, with all that is known of it.
+    """A network of the front, or one that was trained outside the front, with all its data.
 
-    ``shared_accuracy`` is a fraction of the validation images, under shared weights; None beside the front.
+    ``shared_accuracy`` is a fraction of the validation images, under shared weights; None outside the front.
     ``measured`` are the rows of ``verified.json`` for its models.
     """
 
@@ -64,7 +64,7 @@ class Candidate:
 
     @property
     def accuracy(self) -> float | None:
-        """The accuracy that counts: on the test images once it was trained, before under shared weights."""
+        """The test accuracy of a trained network, otherwise the shared accuracy."""
         return self.trained.accuracy if self.trained is not None else self.shared_accuracy
 
 
@@ -83,7 +83,7 @@ class RunTarget(NamedTuple):
 
 @dataclass(frozen=True)
 class Cost:
-    """What a front is drawn against: the latency on the device of a target, or a count in millions."""
+    """The x axis of a front: the latency on the device of a target, or a count in millions."""
 
     title: str
     unit: str
@@ -92,7 +92,7 @@ class Cost:
 
     @property
     def limit_text(self) -> str:
-        """What is written at the limit."""
+        """The text beside the limit in a plot."""
         return "" if self.limit is None else f"budget {milliseconds(self.limit)}"
 
     def of(self, candidate: Candidate) -> float:
@@ -104,7 +104,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class ReportData:
-    """A run as the report's sections see it."""
+    """A run as the sections of the report use it."""
 
     path: Path
     about: Mapping[str, Any]
@@ -122,12 +122,12 @@ class ReportData:
 
     @property
     def name(self) -> str:
-        """What the run's folder is called."""
+        """The name of the run folder."""
         return self.path.resolve().name
 
     @property
     def costs(self) -> tuple[Cost, ...]:
-        """The latencies of the targets, in their order; without any the first count that was minimised."""
+        """The latencies of the targets in their order; without a target, the first minimised count."""
         if self.targets:
             return tuple(
                 Cost(f"predicted latency on {target.device}", "ms", index, target.record["limit_ms"])
@@ -137,7 +137,7 @@ class ReportData:
 
     @property
     def minimised(self) -> tuple[Cost, ...]:
-        """All that the search minimised, in the order in which the history has it."""
+        """Everything that the search minimised, in the order of the history."""
         counts = self.configuration.get("costs") or ()
         latencies = self.costs[: len(self.targets)]
         return (*latencies, *(Cost(name, "M", len(latencies) + number) for number, name in enumerate(counts)))
@@ -155,7 +155,7 @@ class ReportData:
 
 
 def gather(run: RunFolder) -> ReportData:
-    """Read all that ``run`` holds. A table that cannot be used is noted, since the rest can be told without it.
+    """Read the data of ``run``. A latency table that is unusable is noted, and the other data is returned.
 
     Raises:
         RunError: the search has not finished, or a file of the run is damaged.
@@ -233,7 +233,7 @@ def _models(run: RunFolder) -> list[ModelFile]:
 
 
 def _beside(spec: NetworkSpec, network: TrainedNetwork, targets: Sequence[LatencyTarget]) -> FrontNetwork:
-    """Return what the front would hold for a network that was trained without being on it."""
+    """Return the record of a network that was trained outside the front, in the form of the front."""
     cost = network_cost(spec, network.genotype)
     estimates = tuple(target.estimate(network.genotype) for target in targets)
     return FrontNetwork(

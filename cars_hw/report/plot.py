@@ -26,7 +26,7 @@ WIDE: Final = Frame(860, 420, 62, 24, 26, 54)
 NARROW: Final = Frame(360, 340, 46, 12, 26, 52)
 SMALL: Final = Frame(350, 230, 46, 12, 28, 44)
 SQUARE: Final = Frame(440, 430, 52, 14, 28, 48)
-"""For a desk, for a telephone, for a plot beside others, and for two axes of one scale; letters are about alike."""
+"""For a desktop, for a phone, for one of several plots in a row, and for two axes of one scale."""
 
 
 class Point(NamedTuple):
@@ -39,9 +39,9 @@ class Point(NamedTuple):
 
 
 class Axes:
-    """Two axes that reach over ``xs`` and ``ys`` in ``frame``.
+    """Two axes in ``frame`` whose ranges include ``xs`` and ``ys``.
 
-    With ``equal`` they have one scale; with ``counted`` what is across is counted, and has whole numbers.
+    With ``equal`` they have one scale; with ``counted`` the ticks of the x axis are whole numbers.
     """
 
     def __init__(
@@ -60,17 +60,17 @@ class Axes:
         self.y_ticks = ticks(min(ys), max(ys))
 
     def across(self, x: float) -> float:
-        """Return where ``x`` lies, from the left of the drawing."""
+        """Return the position of ``x`` from the left of the drawing."""
         low, high, frame = self.x_ticks[0], self.x_ticks[-1], self.frame
         return frame.left + (x - low) / (high - low) * (frame.width - frame.left - frame.right)
 
     def down(self, y: float) -> float:
-        """Return where ``y`` lies, from the top of the drawing."""
+        """Return the position of ``y`` from the top of the drawing."""
         low, high, frame = self.y_ticks[0], self.y_ticks[-1], self.frame
         return frame.height - frame.bottom - (y - low) / (high - low) * (frame.height - frame.top - frame.bottom)
 
     def draw(self, x_title: str, y_title: str) -> list[Markup]:
-        """Return the grid, the figures at it and the two titles."""
+        """Return the grid, its numbers and the titles of the axes."""
         frame, bottom = self.frame, self.frame.height - self.frame.bottom
         parts = []
         for x in self.x_ticks:
@@ -83,12 +83,12 @@ class Axes:
             parts.append(tag("text", f"{y:.4g}", x=frame.left - 8, y=self.down(y) + 4, text_anchor="end"))
         middle = (frame.left + frame.width - frame.right) / 2
         parts.append(tag("text", x_title, class_="title", x=middle, y=frame.height - 10, text_anchor="middle"))
-        # Above the axis and not along it, so that nobody has to turn the head, or the telephone.
+        # Above the axis, so that it is horizontal and readable.
         parts.append(tag("text", y_title, class_="title", x=4, y=14))
         return parts
 
     def upright(self, x: float, kind: str) -> Markup:
-        """Return a line from top to bottom at ``x``, of the class ``kind``."""
+        """Return a vertical line at ``x`` of the class ``kind``."""
         frame = self.frame
         return tag("path", class_=kind, d=f"M{self.across(x):.1f} {frame.top}V{frame.height - frame.bottom}")
 
@@ -100,7 +100,7 @@ class Axes:
 
 
 def drawing(frame: Frame, parts: Sequence[Markup], title: str, *, role: str = "img") -> Markup:
-    """Return the SVG of ``parts`` that is called ``title``; of a ``group``, a reader is told the parts as well."""
+    """Return the SVG of ``parts`` with the name ``title``; in a ``group``, screen readers read the parts too."""
     return tag("svg", *parts, viewBox=f"0 0 {frame.width} {frame.height}", role=role, aria_label=title)
 
 
@@ -134,7 +134,7 @@ def scatter(
 def ticks(low: float, high: float, about: int = 5, *, whole: bool = False) -> list[float]:
     """Return round numbers, evenly spaced, the first not above ``low`` and the last not below ``high``.
 
-    With ``whole`` they are whole numbers: there is no generation 2.5.
+    With ``whole`` they are whole numbers, as for generations.
     """
     # Rounding would make one tick of values that differ by less.
     if not high - low > 1e-9 * max(abs(low), abs(high)):

@@ -1,4 +1,4 @@
-// The page is whole without this: it shows one network at a time, answers the pointer in plots, and copies.
+// The page is complete without this script. It shows one network at a time, selects points, and copies text.
 (() => {
   "use strict";
   const all = (selector, from = document) => Array.from(from.querySelectorAll(selector));
@@ -23,7 +23,7 @@
     for (const row of all("#front tbody tr")) {
       row.classList.toggle("selected", Boolean(row.querySelector(`a[href="#${CSS.escape(name)}"]`)));
     }
-    // What is selected is drawn last, so that its neighbours do not lie over it; and keeps the focus that moving takes.
+    // The selected point is drawn last, above its neighbours. Moving it in the document removes the focus; restore it.
     for (const point of points.filter((one) => one.dataset.network === name)) {
       const focused = document.activeElement === point;
       if (point.nextElementSibling) point.parentNode.append(point);
@@ -45,7 +45,7 @@
     network.scrollIntoView({ behavior: calm.matches ? "auto" : "smooth", block: "start" });
   }
 
-  // In a plot and in the row of names the eye stays where it is; any other link leads to the network.
+  // A link in a plot or in the list of names only selects the network; any other link also scrolls to it.
   document.addEventListener("click", (event) => {
     const link = event.target.closest("a[href^='#']");
     const name = link && decodeURIComponent(link.getAttribute("href").slice(1));
@@ -62,7 +62,7 @@
     }
   });
 
-  // Points are small and fingers are not: a tap selects the nearest within reach.
+  // Points are small: a tap selects the nearest point within 36 pixels.
   function plot(figure) {
     const tip = make("div", "tip");
     tip.hidden = true;
@@ -98,7 +98,7 @@
       svg.addEventListener("pointermove", (event) => show(nearest(event)));
       svg.addEventListener("pointerleave", () => show(null));
       svg.addEventListener("click", (event) => {
-        // A key's click has no place, and is the link's own.
+        // A click by keyboard has no position; the link handles it.
         const point = event.detail > 0 && nearest(event);
         if (!point) return;
         event.preventDefault();
@@ -117,7 +117,7 @@
       });
       svg.addEventListener("focusin", (event) => show(event.target.closest(".point")));
       svg.addEventListener("focusout", () => show(null));
-      // Everything has its own words in the tip; the browser's would come on top.
+      // The tip shows the text of a point; remove the browser's own tooltip.
       for (const title of all(".point > title", svg)) title.remove();
     }
   }
@@ -140,7 +140,7 @@
         const age = at - numbers.indexOf(Number(path.dataset.generation));
         path.setAttribute("opacity", whole ? usual : age === 0 ? 0.95 : age > 0 && age < 4 ? 0.3 - 0.08 * age : 0);
       }
-      const told = whole ? "all of them" : `${numbers[at]} of ${numbers[numbers.length - 1]}, the last three paler`;
+      const told = whole ? "all" : `${numbers[at]} of ${numbers[numbers.length - 1]}; the previous three are paler`;
       output.textContent = told;
       input.setAttribute("aria-valuetext", told);
     };
@@ -170,7 +170,7 @@
     around.append(block, button);
   }
 
-  // What is folded is printed too.
+  // Closed details are printed, too.
   let folded = [];
   addEventListener("beforeprint", () => {
     folded = all("details:not([open])");
