@@ -106,7 +106,7 @@ class ModelCard:
         Raises:
             InputError: there is no such file, it is not JSON, or not a card; the message names the file.
         """
-        return structure(read_json(path), cls, str(path))
+        return structure(read_json(path, what="the model card"), cls, str(path))
 
 
 def card_path(model: Path) -> Path:

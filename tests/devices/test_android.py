@@ -209,7 +209,13 @@ def test_a_hot_phone_is_waited_for_and_one_that_stays_hot_is_an_error(
 ) -> None:
     canned(phone)
     phone.thermal(2)
-    threading.Timer(0.4, phone.thermal).start()
+
+    def cool_once_it_was_noticed() -> None:
+        while not said:
+            time.sleep(0.02)
+        phone.thermal()
+
+    threading.Thread(target=cool_once_it_was_noticed, daemon=True).start()
     assert len(device.run(models[:1], PLAN, 0)) == 1
     assert "is hot (battery 27 C, thermal status 2)" in said[0]
     phone.battery(tenths=430)

@@ -167,7 +167,10 @@ def test_the_same_key_is_the_same_file(model_format: ModelFormat, precision: Pre
 
 @pytest.mark.parametrize(
     ("model_format", "precision", "message"),
-    [("pickle", "fp32", "unknown format 'pickle'"), ("onnx", "int4", "onnx models have no precision 'int4'")],
+    [
+        ("pickle", "fp32", "unknown format 'pickle'; known: onnx, tflite"),
+        ("onnx", "int4", "onnx models have no precision 'int4'; known: fp32, int8"),
+    ],
 )
 def test_other_formats_and_precisions_are_refused(
     model_format: str, precision: str, message: str, tmp_path: Path
