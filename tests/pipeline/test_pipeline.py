@@ -168,12 +168,13 @@ def test_trained_networks_start_from_the_shared_weights_where_that_is_asked_for(
     # Far below the resolution of float32: no weight moves.
     still = Recipe(epochs=1, batch_size=32, learning_rate=1e-30, weight_decay=0.0)
     train_run(run, data=data, genotype=genotype, recipe=still, jobs=1, inherit=True)
-    assert "--from-shared" in write_report(run).read_text()
+    assert run.steps()[-1].settings["inherit"] is True
     shared = torch.load(run.checkpoint, weights_only=True)["weights"]["supernet"]
     kept = load_trained(run, run.trained()[0])
     assert torch.equal(kept.classifier.weight, shared["classifier.weight"])
     train_run(run, data=data, genotype=genotype, recipe=still, jobs=1)
-    assert "--from-shared" not in write_report(run).read_text()
+    assert run.steps()[-1].settings["inherit"] is False
+    assert write_report(run).read_text().count("This step was run from Python with these settings:") == 3
     fresh = load_trained(run, run.trained()[0])
     assert not torch.equal(fresh.classifier.weight, shared["classifier.weight"])
 
