@@ -1,4 +1,4 @@
-"""What a latency table's promises are worth on this machine.
+"""How accurate a latency table's predictions are on this machine.
 
 ::
 
@@ -174,7 +174,7 @@ def noisy(arguments: argparse.Namespace) -> dict[str, Any]:
         f"  median operation changed by {found.median_change:.1%}, median ratio {found.median_ratio:.3f}, "
         f"{moved} of {len(found.operations)} beyond the noise"
     )
-    return {"difference": unstructure(found), "distrust": beside.quality_warnings()}
+    return {"difference": unstructure(found), "quality_warnings": beside.quality_warnings()}
 
 
 def small_preset(population: int, epochs: int) -> Preset:
@@ -215,7 +215,7 @@ def searched(table: LatencyTable, device: Device, epochs: int) -> dict[str, Any]
         }
         found.append(record)
         print(
-            f"budget {limit:.4g} ms: {len(front)} networks, {len(rejected)} struck; measured again, {len(over)} "
+            f"budget {limit:.4g} ms: {len(front)} networks, {len(rejected)} rejected; measured again, {len(over)} "
             f"over; slowest {max(record['again_ms']):.4g} ms",
             flush=True,
         )

@@ -57,7 +57,7 @@ class SearchPlan:
             raise InputError(f"unknown cost '{unknown[0]}'; known: {', '.join(COSTS)}")
 
     @property
-    def shipped_precision(self) -> Precision:
+    def exported_precision(self) -> Precision:
         """The precision of the exported models: int8 if any table is for it."""
         tables = {target.precision for target in self.targets}
         return self.precision or ("int8" if "int8" in tables else "fp32")
@@ -128,7 +128,7 @@ def configuration(plan: SearchPlan) -> dict[str, Any]:
         "network": unstructure(plan.network),
         "operations": list(plan.space.operations),
         "targets": [target.record() for target in plan.targets],
-        "precision": plan.shipped_precision,
+        "precision": plan.exported_precision,
         "costs": list(plan.costs),
         "proxy": plan.proxy,
         "supernet_channels": plan.preset.supernet_channels,

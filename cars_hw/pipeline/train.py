@@ -258,9 +258,9 @@ class _OldEvents(TrainingCallback):
 
 def _save(weights: Mapping[str, Tensor], path: Path) -> None:
     """Write ``weights`` without those of the auxiliary head, which is never exported."""
-    shipped = {name: value.cpu() for name, value in weights.items() if not name.startswith("auxiliary.")}
+    exported = {name: value.cpu() for name, value in weights.items() if not name.startswith("auxiliary.")}
     with replacing(path) as temporary:
-        torch.save(shipped, temporary)
+        torch.save(exported, temporary)
 
 
 def _about(job: _Job, data: DataBundle, spec: NetworkSpec) -> dict[str, str | float | bool | None]:

@@ -123,7 +123,7 @@ def test_both_formats_come_out_in_both_precisions_and_run_on_litert(
 def test_a_table_of_int8_is_for_int8_models(table: LatencyTable, tmp_path: Path, data: DataSource) -> None:
     quantised = replace(table, precision="int8")
     plan = make_plan(quantised, data)
-    assert plan.shipped_precision == "int8"
+    assert plan.exported_precision == "int8"
     run = run_search(plan, tmp_path / "run")
     assert run.configuration["precision"] == "int8"
     assert all(network.latency_estimates[0].precision == "int8" for network in run.front())

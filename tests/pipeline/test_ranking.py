@@ -117,7 +117,7 @@ def test_the_plan_of_a_run_is_that_which_it_was_searched_by(searched: tuple[RunF
     run, plan = searched
     again = plan_of(run, plan.data)
     # What the tables said then is written down.
-    assert again.precision == plan.shipped_precision
+    assert again.precision == plan.exported_precision
     assert replace(again, preset=plan.preset, targets=plan.targets, precision=None) == plan
     assert replace(again.preset, summary=plan.preset.summary) == plan.preset
     assert [target.limit_ms for target in again.targets] == [target.limit_ms for target in plan.targets]
