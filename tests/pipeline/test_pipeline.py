@@ -116,7 +116,7 @@ def test_both_formats_come_out_in_both_precisions_and_run_on_litert(
     assert [(row.name, row.precision) for row in rows] == [(f"{trained.name}.int8", "int8"), (trained.name, "fp32")]
     assert all(row.within_budget is None for row in rows)
     page = write_report(run).read_text()
-    assert "What int8 does here" in page
+    assert "Effect of int8 quantisation" in page
     assert f"{trained.name}.int8 on litert" in page
 
 
@@ -156,7 +156,7 @@ def test_the_front_is_held_against_the_device_and_written_down(
         (measured,) = measure_genotypes(device, table.spec, [network.genotype], MeasurePlan(sessions=1)).models
         assert estimate.measured_ms == measured.ms
     page = write_report(run).read_text()
-    assert f"<p>{len(rejected)} more networks were predicted to keep to the budget" in page
+    assert f"<p>{len(rejected)} networks were rejected by measurement" in page
     assert [network.name for network in rejected] == [f"rejected-{n:02d}" for n in range(1, len(rejected) + 1)]
 
 
