@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
-from cars_hw.cli.options import GENOTYPE, Named, json_option, network_options, print_json, print_table, spec_of
+from cars_hw.cli.options import GENOTYPE, Named, json_option, print_json, print_table
+from cars_hw.cli.settings import NETWORK, NETWORK_PATHS, settings_options
 from cars_hw.nn.cost import network_cost
+from cars_hw.pipeline.settings import CostSettings
 
 
 @click.command("cost")
-@network_options
+@settings_options(CostSettings, *NETWORK_PATHS, bases=(NETWORK,), file=False)
 @json_option
 @click.argument("genotypes", metavar="GENOTYPE...", type=GENOTYPE, nargs=-1, required=True)
-def command(
-    as_json: bool,
-    genotypes: tuple[Named, ...],
-    **network: Any,  # noqa: ANN401 -- the options of network_options
-) -> None:
+def command(settings: CostSettings, as_json: bool, genotypes: tuple[Named, ...]) -> None:
     """Count parameters and multiply-adds of genotypes.
 
     The auxiliary head is left out. Multiply-adds are those of convolutions and linear layers; one multiply-add
     counts as one.
     """
-    spec = spec_of(**network)
+    spec = settings.network
     costs = [network_cost(spec, named.genotype) for named in genotypes]
     if as_json:
         print_json(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
@@ -13,18 +13,14 @@ from click.shell_completion import CompletionItem
 from cars_hw.cli.completion import complete_genotypes
 from cars_hw.cli.hints import message_of
 from cars_hw.cli.verbosity import warn_of_quality
-from cars_hw.config.search import Protection
 from cars_hw.config.units import parse_latency
 from cars_hw.errors import CarsHwError
-from cars_hw.pipeline.settings import CountedCost, StrategyName
 from cars_hw.space.genotype import Genotype
-from cars_hw.space.network_spec import NETWORKS, NetworkSpec, named_network
 from cars_hw.space.zoo import resolve_genotype
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from cars_hw.config.data import DataSource
     from cars_hw.config.measurement import MeasurePlan
     from cars_hw.latency import LatencyTable
 
@@ -123,88 +119,6 @@ PICTURE = PictureType()
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print JSON on standard output instead of a table."
 )
-threads_option = click.option(
-    "--threads",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    help="Threads that a model runs on; a table is for one number of them.",
-)
-
-
-def network_options_with(default: str) -> Callable[[Command], Command]:
-    """Return what adds the options that say which network ships, ``default`` unless told; see :func:`spec_of`."""
-    options = (
-        click.option(
-            "--network",
-            type=click.Choice(list(NETWORKS)),
-            default=default,
-            show_default=True,
-            help="The network that ships: the paper's two, or a small one for grey images of 28x28, or of 14x14.",
-        ),
-        click.option(
-            "--channels",
-            type=click.IntRange(1),
-            help="Channels of the first cell, an even number; they double at each of two reductions. [--network's]",
-        ),
-        click.option("--layers", type=click.IntRange(1), help="Number of cells, 3 at least. [--network's]"),
-        click.option(
-            "--resolution",
-            type=RESOLUTION,
-            help="Size in pixels to which images are brought: 32, or height x width such as 65x97. [--network's]",
-        ),
-        click.option(
-            "--in-channels", type=click.IntRange(1), help="1 for grey images, 3 for colour. [--network's]"
-        ),
-        click.option("--classes", type=click.IntRange(2), help="Number of classes. [--network's]"),
-    )
-
-    def add(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add
-
-
-network_options = network_options_with("quick")
-
-
-def spec_of(
-    *,
-    network: str,
-    channels: int | None,
-    layers: int | None,
-    resolution: tuple[int, int] | None,
-    in_channels: int | None,
-    classes: int | None,
-) -> NetworkSpec:
-    """Return the network that :func:`network_options_with`'s options describe."""
-    return named_network(network).with_changes(
-        channels=channels, layers=layers, resolution=resolution, in_channels=in_channels, classes=classes
-    )
-
-
-def data_options(command: Command) -> Command:
-    """Add the options that say where images come from, but for ``--data`` itself."""
-    options = (
-        click.option("--data-root", type=FOLDER, help="The folder of downloaded sets. [~/.cache/cars-hw/data]"),
-        click.option(
-            "--download",
-            is_flag=True,
-            help="Fetch cifar10 or fashion-mnist if it is not there; nothing is fetched unasked.",
-        ),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-def data_of(run_data: str, data: str | None, root: Path | None, download: bool) -> DataSource:
-    """Return the source of images of a run, or another one if that was asked for."""
-    from cars_hw.config.data import DataSource
-
-    return DataSource(data or run_data, root, download)
 
 
 def training_device(name: str) -> str:
@@ -224,51 +138,8 @@ def training_device(name: str) -> str:
     return name
 
 
-on_option = click.option(
-    "--on",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="Where to train: auto is the GPU if there is one.",
-)
-
-
-jobs_option = click.option(
-    "--jobs",
-    type=click.IntRange(1),
-    help="Networks trained side by side, each in a process. [one a core; one on a GPU]",
-)
-
-
-PRESETS = ("quick", "cifar", "paper")
-PROTECTIONS = get_args(Protection)
-COSTS = get_args(CountedCost)
-STRATEGIES = get_args(StrategyName)
-"""What options can be: names that are known without loading what they stand for; a test holds them against it."""
-
-
-def preset_option(help_text: str) -> Callable[[Command], Command]:
-    """Return the option that names a preset; the command gets ``preset_name``."""
-    return click.option(
-        "--preset", "preset_name", type=click.Choice(PRESETS), default="quick", show_default=True, help=help_text
-    )
-
-
-def _check_tensorboard(_context: click.Context, _parameter: click.Parameter, wanted: bool) -> bool:
-    if wanted:
-        from cars_hw.pipeline.tensorboard import require_tensorboard
-
-        require_tensorboard()
-    return wanted
-
-
-# Eager: a missing package is reported before the run or the data are opened.
 tensorboard_option = click.option(
-    "--tensorboard",
-    is_flag=True,
-    is_eager=True,
-    callback=_check_tensorboard,
-    help="Write figures for TensorBoard into RUN/tensorboard as well.",
+    "--tensorboard", is_flag=True, help="Write figures for TensorBoard into RUN/tensorboard as well."
 )
 
 

@@ -16,14 +16,18 @@ from typing import Any, Final, get_args, get_origin
 import click
 from click.core import ParameterSource
 
-from cars_hw.cli.completion import complete_data, complete_devices
+from cars_hw.cli.completion import complete_data, complete_devices, complete_references
 from cars_hw.cli.options import FILE, FOLDER, GENOTYPE, LATENCY, RESOLUTION, Command, Named
 from cars_hw.config.setting import Field, Setting, fields_of, leaves
 from cars_hw.errors import InputError
 
 Plain = dict[str, Any]
 
-COMPLETIONS: Final = {"--data": complete_data, "--device": complete_devices}
+COMPLETIONS: Final = {
+    "--data": complete_data,
+    "--device": complete_devices,
+    "--reference": complete_references,
+}
 
 
 @dataclass(frozen=True)
@@ -93,8 +97,12 @@ def settings_options(
     converted: tuple[Converted, ...] = (),
     run: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
     help: Mapping[str, str] | None = None,
+    file: bool = True,
 ) -> Callable[[Command], Command]:
-    """Return the decorator that adds options for ``paths``, fields of ``cls``; the command gets ``settings``."""
+    """Return the decorator that adds options for ``paths``, fields of ``cls``.
+
+    The command gets ``settings``, and an option ``--config`` unless it takes no ``file``.
+    """
     wanted = Options(cls, paths, bases, converted, run, help or {})
     known = dict(leaves(cls))
 
@@ -113,7 +121,8 @@ def settings_options(
             return command(settings=_settings(wanted, explicit, parameters, context), **rest)
 
         about = "Settings, a TOML file, as a search writes it to RUN/config.toml; options override it."
-        wrapper = click.option("--config", type=FILE, help=about)(wrapper)
+        if file:
+            wrapper = click.option("--config", type=FILE, help=about)(wrapper)
         for base in reversed(bases):
             wrapper = base.add(wrapper)
         for path in reversed(paths):
@@ -189,7 +198,7 @@ def _settings(wanted: Options, explicit: Plain, parameters: Plain, context: clic
     from cars_hw.config.codec import structure, unstructure
     from cars_hw.config.toml import merged, read_settings
 
-    path: Path | None = parameters["config"]
+    path: Path | None = parameters.get("config")
     try:
         file = {} if path is None else read_settings(path, wanted.cls, [base.path for base in wanted.bases])
         values: Plain = dict(wanted.run(parameters)) if wanted.run is not None else {}

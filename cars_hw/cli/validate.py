@@ -22,42 +22,24 @@ from cars_hw.cli.options import (
     warn_of_noise,
 )
 from cars_hw.cli.progress_bars import Bars
+from cars_hw.cli.settings import settings_options
 from cars_hw.cli.verbosity import strict_option
 from cars_hw.config.codec import unstructure
+from cars_hw.pipeline.settings import ValidateSettings
 
 if TYPE_CHECKING:
     from cars_hw.latency import LatencyTable, Validation
 
 
 @click.command("validate")
-@click.option(
-    "--table",
-    "table_path",
-    type=FILE,
-    required=True,
-    help="A latency table, as cars-hw profile writes it; its device must be at hand.",
-)
-@click.option("--sample", "count", type=click.IntRange(1), help="Number of random networks to measure. [30]")
-@click.option("--seed", type=int, default=1, show_default=True, help="Decides which networks these are.")
-@click.option(
-    "--level",
-    type=click.FloatRange(0, 1),
-    default=0.95,
-    show_default=True,
-    help="How often the upper bound should hold, a share of networks.",
-)
-@click.option("--zoo", "with_zoo", is_flag=True, help="Measure the published genotypes too.")
+@settings_options(ValidateSettings, "table", "sample", "seed", "level", "zoo")
 @click.option("--plot", type=PICTURE, help="Draw predicted against measured latency: a PNG, SVG or PDF file.")
 @click.option("--out", type=FILE, help="Write all figures, a JSON file.")
 @strict_option
 @json_option
 @click.argument("genotypes", metavar="[GENOTYPE]...", type=GENOTYPE, nargs=-1)
 def command(
-    table_path: Path,
-    count: int | None,
-    seed: int,
-    level: float,
-    with_zoo: bool,
+    settings: ValidateSettings,
     plot: Path | None,
     out: Path | None,
     as_json: bool,
@@ -82,11 +64,11 @@ def command(
         import matplotlib  # noqa: F401
 
         from cars_hw.report.plot_file import write_scatter
-    table = LatencyTable.read(table_path)
-    warn_of_noise(table, table_path)
-    named = [*genotypes, *(_zoo(table, genotypes) if with_zoo else ())]
-    if count is not None or not named:
-        drawn = fresh_genotypes(table, count or 30, np.random.default_rng(seed))
+    table = LatencyTable.read(settings.table)
+    warn_of_noise(table, settings.table)
+    named = [*genotypes, *(_zoo(table, genotypes) if settings.zoo else ())]
+    if settings.sample is not None or not named:
+        drawn = fresh_genotypes(table, settings.sample or 30, np.random.default_rng(settings.seed))
         named += [Named(f"random {number}", genotype) for number, genotype in enumerate(drawn, start=1)]
     device = open_device(table.device, table.threads)
     plan = MeasurePlan()
@@ -96,12 +78,12 @@ def command(
             device,
             [one.genotype for one in named],
             plan=plan,
-            level=level,
+            level=settings.level,
             progress=bars.update,
         )
     names = [one.name for one in named]
     warn_of_drift(device.name, result.drift, plan)
-    record = {"table": str(table_path), "names": names, **unstructure(result)}
+    record = {"table": str(settings.table), "names": names, **unstructure(result)}
     if out is not None:
         write_json(out, record)
     if plot is not None:

@@ -185,3 +185,96 @@ class BaselinesSettings(Settings):
     top: int = setting(3, help="Networks, spread over each front, that are trained alone.", minimum=1)
     jobs: int | None = setting(None, help="Searches side by side. [one a core, on a GPU one]", minimum=1)
     device: TrainingDevice = setting("auto", help=_ON, option="--on")
+
+
+@dataclass(frozen=True)
+class CostSettings(Settings):
+    """Settings of ``cars-hw cost``."""
+
+    network: NetworkSpec = setting(NETWORKS["quick"], help=_NETWORK)
+
+
+@dataclass(frozen=True)
+class MeasureSettings(Settings):
+    """Settings of ``cars-hw measure``."""
+
+    device: str = setting(help="What to measure on; see: cars-hw devices.", metavar="DEVICE")
+    network: NetworkSpec = setting(NETWORKS["quick"], help=_NETWORK)
+    threads: int = setting(1, help=_THREADS, minimum=1)
+    measurement: MeasurePlan = setting(MeasurePlan(), help="How often a network is measured.")
+
+
+@dataclass(frozen=True)
+class ValidateSettings(Settings):
+    """Settings of ``cars-hw validate``."""
+
+    table: Path = setting(help="A latency table, as cars-hw profile writes it; its device must be available.")
+    sample: int | None = setting(None, help="Number of random networks to measure. [30]", minimum=1)
+    seed: int = setting(1, help="Decides which networks these are.", minimum=0)
+    level: float = setting(
+        0.95, help="How often the upper bound should hold, a share of networks.", minimum=0, maximum=1
+    )
+    zoo: bool = setting(False, help="Measure the published genotypes too.")
+
+
+@dataclass(frozen=True)
+class PaperTablesSettings(Settings):
+    """Settings of ``cars-hw experiment tables``."""
+
+    tables: tuple[Literal["cifar10", "imagenet", "figure1"], ...] = setting(
+        (),
+        help="Table 1, Table 2, or the networks that Figure 1 has besides. Repeatable. [all]",
+        option="--paper-table",
+    )
+    device: str | None = setting(None, help="Measure latencies there too; see: cars-hw devices.", metavar="DEVICE")
+    threads: int = setting(1, help=_THREADS, minimum=1)
+    measurement: MeasurePlan = setting(MeasurePlan(sessions=3), help="How often a network is measured.")
+
+
+@dataclass(frozen=True)
+class TrapSettings(Settings):
+    """Settings of ``cars-hw experiment small-model-trap``."""
+
+    evolution: EvolutionSettings = setting(help="The evolution; its epochs follow from the generations.")
+    training: SharedTraining = setting(help="The training of the shared weights.")
+    recipe: Recipe = setting(help=_RECIPE)
+    data: DataSource = setting(DataSource("fashion-mini"), help=_DATA)
+    table: Path | None = setting(None, help="Sizes are latencies by this table; the network is its own.")
+    cost: CountedCost | None = setting(None, help="What sizes are without a table. [parameters]")
+    generations: int = setting(20, help="Of each search, after the preset's epochs of warm-up.", minimum=2)
+    seeds: int = setting(1, help="Searches a protection.", minimum=1)
+    protections: tuple[Literal["speed", "size", "both"], ...] = setting(
+        (), help="Beside none. Repeatable. [the preset's own, and speed]", option="--protect"
+    )
+    proxy: bool = setting(False, help="Search on other data than the exported network is for, as the paper does.")
+    jobs: int | None = setting(
+        None, help="Searches and trainings side by side. [one a core; one on a GPU]", minimum=1
+    )
+    device: TrainingDevice = setting("auto", help=_ON, option="--on")
+    network: NetworkSpec = setting(NETWORKS["tiny"], help=_NETWORK)
+    supernet_channels: int | None = setting(None, help="Channels of the SuperNet. [the network's]", minimum=1)
+    supernet_layers: int | None = setting(None, help="Cells of the SuperNet. [the network's]", minimum=3)
+
+
+@dataclass(frozen=True)
+class FrontSettings(Settings):
+    """Settings of ``cars-hw experiment front``."""
+
+    measured_on: str = setting(
+        help="What to measure on; see: cars-hw devices.", option="--device", metavar="DEVICE"
+    )
+    data: DataSource = setting(help=_DATA)
+    recipe: Recipe = setting(help=_RECIPE)
+    references: tuple[str, ...] = setting(
+        (),
+        help="Of cars-hw zoo, or of torchvision: MobileNetV2, MNASNet, ShuffleNetV2, ResNet-18, or as torchvision "
+        "calls it. Repeatable. [CARS_A, CARS_I, DARTS_V2 and these four]",
+        option="--reference",
+        metavar="NAME",
+    )
+    from_scratch: bool = setting(False, help="Train the run's networks anew too, without the shared weights.")
+    seed: int = setting(0, help="Decides the first weights of what is trained, and the order of images.", minimum=0)
+    jobs: int | None = setting(None, help=_JOBS, minimum=1)
+    threads: int = setting(1, help=_THREADS, minimum=1)
+    measurement: MeasurePlan = setting(MeasurePlan(), help="How often a network is measured.")
+    device: TrainingDevice = setting("auto", help=_ON, option="--on")

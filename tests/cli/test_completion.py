@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import get_args
 
 import pytest
 from click.testing import CliRunner
 
 from cars_hw.cli import completion
 from cars_hw.cli.main import COMPLETION, SUMMARIES, main
-from cars_hw.cli.options import PRESETS, STRATEGIES
+from cars_hw.config.presets import PRESETS
 from cars_hw.config.recipes import RECIPES
 from cars_hw.data import BUILT_IN
 from cars_hw.devices import open_device
 from cars_hw.errors import InputError
+from cars_hw.pipeline.settings import StrategyName
 from cars_hw.space.network_spec import NETWORKS
 from cars_hw.space.zoo import zoo
 from cars_hw.studies.published_front import TORCHVISION
@@ -52,7 +54,7 @@ def test_commands_are_completed() -> None:
         ("cars-hw experiment tables --device o", ["ort"]),
         ("cars-hw search --network ", list(NETWORKS)),
         ("cars-hw search --preset ", list(PRESETS)),
-        ("cars-hw baselines run --against ", list(STRATEGIES)),
+        ("cars-hw baselines run --against ", list(get_args(StrategyName))),
         ("cars-hw train run --recipe ", list(RECIPES)),
         ("cars-hw train run --recipe i", ["imagenet-cars"]),
         ("cars-hw export run --format ", ["onnx", "tflite"]),

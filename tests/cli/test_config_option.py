@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from cars_hw.cli import baselines, export, profile, rank, search, train, verify
+from cars_hw.cli import baselines, experiment, export, measure, profile, rank, search, train, validate, verify
 from cars_hw.cli.main import main
 from cars_hw.cli.settings import NETWORK, PRESET, RECIPE, settings_options
 from cars_hw.config.codec import structure, unstructure
@@ -29,10 +29,15 @@ from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.settings import (
     BaselinesSettings,
     ExportSettings,
+    FrontSettings,
+    MeasureSettings,
+    PaperTablesSettings,
     ProfileSettings,
     RankSettings,
     SearchSettings,
     TrainSettings,
+    TrapSettings,
+    ValidateSettings,
     VerifySettings,
 )
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec
@@ -45,6 +50,11 @@ COMMANDS: dict[str, tuple[click.Command, type]] = {
     "verify": (verify.command, VerifySettings),
     "rank": (rank.command, RankSettings),
     "baselines": (baselines.command, BaselinesSettings),
+    "measure": (measure.command, MeasureSettings),
+    "validate": (validate.command, ValidateSettings),
+    "experiment tables": (experiment.tables, PaperTablesSettings),
+    "experiment small-model-trap": (experiment.trap, TrapSettings),
+    "experiment front": (experiment.front, FrontSettings),
 }
 
 SPEC = NetworkSpec(4, 3, (8, 8), 1, classes=2)
@@ -218,7 +228,7 @@ def test_a_search_is_repeated_from_its_config_with_its_command(table: Path, imag
     assert result.exit_code == 0, result.output
     first = RunFolder.open(tmp_path / "first")
     content = tomllib.loads(first.config_file.read_text())
-    assert content["targets"] == [{"table": "tables/0.json", "limit_ms": 5.0, "level": 0.95}]
+    assert content["targets"] == [{"table": "tables/0.json", "limit_ms": 5.0}]
     assert content["data"]["source"] == str(images)
     result = run("search", "--config", first.config_file, "--out", tmp_path / "again")
     assert result.exit_code == 0, result.output

@@ -29,12 +29,18 @@ from cars_hw.config.training import Recipe, SharedTraining
 from cars_hw.errors import InputError
 from cars_hw.pipeline.settings import (
     BaselinesSettings,
+    CostSettings,
     ExportSettings,
+    FrontSettings,
+    MeasureSettings,
+    PaperTablesSettings,
     ProfileSettings,
     RankSettings,
     SearchSettings,
     TargetSettings,
     TrainSettings,
+    TrapSettings,
+    ValidateSettings,
     VerifySettings,
 )
 from cars_hw.space.genotype import Genotype
@@ -57,6 +63,12 @@ CLASSES = (
     VerifySettings,
     RankSettings,
     BaselinesSettings,
+    MeasureSettings,
+    ValidateSettings,
+    PaperTablesSettings,
+    TrapSettings,
+    FrontSettings,
+    CostSettings,
 )
 
 TEXT = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=20)
@@ -181,6 +193,10 @@ EXAMPLE = {
     ProfileSettings: ProfileSettings(("fake",)),
     TargetSettings: TargetSettings(Path("table.json"), 1.0),
     VerifySettings: VerifySettings("fake"),
+    MeasureSettings: MeasureSettings("fake"),
+    ValidateSettings: ValidateSettings(Path("table.json")),
+    TrapSettings: TrapSettings(EvolutionSettings(), SharedTraining(), PRESETS["quick"].recipe),
+    FrontSettings: FrontSettings("fake", DataSource("fashion-mini"), PRESETS["quick"].recipe),
     SearchSettings: SearchSettings(
         DataSource("fashion-mini"), EvolutionSettings(), SharedTraining(), PRESETS["quick"].recipe
     ),
