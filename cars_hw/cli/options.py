@@ -138,8 +138,21 @@ def training_device(name: str) -> str:
     return name
 
 
+def _check_tensorboard(_context: click.Context, _parameter: click.Parameter, wanted: bool) -> bool:
+    if wanted:
+        from cars_hw.pipeline.tensorboard import require_tensorboard
+
+        require_tensorboard()
+    return wanted
+
+
+# Eager: a missing package is reported before the run or the data are opened.
 tensorboard_option = click.option(
-    "--tensorboard", is_flag=True, help="Write figures for TensorBoard into RUN/tensorboard as well."
+    "--tensorboard",
+    is_flag=True,
+    is_eager=True,
+    callback=_check_tensorboard,
+    help="Write figures for TensorBoard into RUN/tensorboard as well.",
 )
 
 

@@ -163,12 +163,9 @@ def _search(settings: SearchSettings, asked: Run) -> None:
     from cars_hw.pipeline.estimate import estimate
     from cars_hw.pipeline.plan import search_plan
     from cars_hw.pipeline.search import run_search
-    from cars_hw.pipeline.tensorboard import require_tensorboard
     from cars_hw.training.memory import keep_freed_memory
     from cars_hw.training.process_group import joined, restarted
 
-    if asked.tensorboard:
-        require_tensorboard()
     plan = search_plan(settings, training_device(settings.device))
     for target, given in zip(plan.targets, settings.targets, strict=True):
         warn_of_noise(target.table, given.table)

@@ -64,15 +64,13 @@ def command(run_path: Path, settings: TrainSettings, tensorboard: bool, as_json:
       torchrun --standalone --nproc-per-node 2 --max-restarts 3 -m cars_hw train run
     """
     from cars_hw.pipeline.run_folder import RunFolder
-    from cars_hw.pipeline.tensorboard import TrainingEvents, require_tensorboard
+    from cars_hw.pipeline.tensorboard import TrainingEvents
     from cars_hw.pipeline.train import train_run
     from cars_hw.training.memory import keep_freed_memory
     from cars_hw.training.process_group import joined, launched
 
     if launched() > 1 and (settings.jobs or 1) > 1:
         raise click.UsageError("several processes share one network at a time: leave --jobs out")
-    if tensorboard:
-        require_tensorboard()
     run = RunFolder.open(run_path)
     device = training_device(settings.device)
     keep_freed_memory()

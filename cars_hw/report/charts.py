@@ -239,7 +239,8 @@ def _is_inside(box: Box, frame: Frame) -> bool:
     return (
         frame.left <= box.x - box.half_width
         and box.x + box.half_width <= frame.width - 2
-        and frame.top <= box.y - box.half_height
+        # A label may reach half its height above the grid: beside a point at the upper end of the axis.
+        and frame.top - HALF <= box.y - box.half_height
         and box.y + box.half_height <= frame.height - frame.bottom
     )
 

@@ -228,7 +228,7 @@ def test_a_search_is_repeated_from_its_config_with_its_command(table: Path, imag
     assert result.exit_code == 0, result.output
     first = RunFolder.open(tmp_path / "first")
     content = tomllib.loads(first.config_file.read_text())
-    assert content["targets"] == [{"table": "tables/0.json", "limit_ms": 5.0}]
+    assert content["targets"] == [{"table": "tables/0.json", "limit_ms": 5.0, "level": 0.95}]
     assert content["data"]["source"] == str(images)
     result = run("search", "--config", first.config_file, "--out", tmp_path / "again")
     assert result.exit_code == 0, result.output

@@ -257,7 +257,7 @@ def test_it_does_not_go_on_with_other_settings(options: dict[str, Any], field: s
 def test_it_does_not_go_on_on_another_device(interrupted: Path) -> None:
     with pytest.raises(TableError, match=r"other settings \(runtime\)"):
         run(FakeDevice(noise=0.02), interrupted, resume=True)
-    with pytest.raises(TableError, match="different: device"):
+    with pytest.raises(TableError, match=r"other settings \(device\)"):
         run(FakeDevice(noise=0.01, name="other"), interrupted, resume=True)
 
 

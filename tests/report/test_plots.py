@@ -113,6 +113,17 @@ def test_a_label_goes_where_there_is_room_or_nowhere() -> None:
     assert [label and label.y for label in apart] == [41, 41]
 
 
+@pytest.mark.parametrize("frame", [WIDE, NARROW])
+def test_a_trained_network_at_the_upper_end_of_the_axis_has_its_label(frame: Frame) -> None:
+    low = charts.Mark("net-01", 1.2, None, 65.0, None, "01", "")
+    best = charts.Mark("net-02", 2.0, 2.1, 70.0, 80.0, "02", "")
+    drawn = ElementTree.fromstring(charts.front([low, best], "ms", 3.0, "budget", frame))
+    labels = {one.text: float(one.get("y", 0)) for one in drawn.iter("text") if one.get("class") == "label"}
+    # The axis ends at 80, where a label has no room above, and the line to the shared accuracy runs below.
+    assert set(labels) == {"01", "02"}
+    assert labels["02"] == frame.top + 4
+
+
 def test_the_text_of_a_limit_stands_as_high_as_no_dot_is_behind_it() -> None:
     def height(dots: list[tuple[float, float]]) -> float:
         # From 0 to 4 on the axes, the limit at the right end.
