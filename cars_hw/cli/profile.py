@@ -104,8 +104,8 @@ def _summary(table: LatencyTable, path: Path) -> dict[str, Any]:
         "margin": predictor.margin,
         "level": predictor.level,
         "noise": table.noise,
-        "unrest": table.speed_variation,
-        "distrust": table.quality_warnings(),
+        "speed_variation": table.speed_variation,
+        "quality_warnings": table.quality_warnings(),
         "predictor": table.predictor.kind if table.predictor is not None else None,
         "left_out_error": dict(table.predictor.left_out_error) if table.predictor is not None else {},
     }

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from cars_hw.config.measurement import Precision
     from cars_hw.export.graph import Graph
-    from cars_hw.space.network_spec import Shape
+    from cars_hw.space.shape import Shape
 
     FloatArray = npt.NDArray[np.float32]
 

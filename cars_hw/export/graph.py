@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from cars_hw.space.network_spec import Shape
+from cars_hw.space.shape import Shape
 
 Weights = npt.NDArray[np.float32]
 

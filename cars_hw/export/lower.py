@@ -32,7 +32,7 @@ from cars_hw.export.graph import (
 )
 from cars_hw.nn.layers import FactorizedReduce
 from cars_hw.nn.network import ImageNetStem, Network, NetworkCell
-from cars_hw.space.network_spec import Shape
+from cars_hw.space.shape import Shape
 
 Exact = npt.NDArray[np.float64]
 

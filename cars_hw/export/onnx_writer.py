@@ -33,7 +33,7 @@ from cars_hw.export.graph import (
     Shift,
     Zeros,
 )
-from cars_hw.space.network_spec import Shape
+from cars_hw.space.shape import Shape
 
 OPSET: Final = 17
 """Nothing here needs a newer one, and every ONNX Runtime since 1.12 reads it."""

@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cars_hw.space.genotype import NODES, Cell, Genotype, Node
-from cars_hw.space.network_spec import CellLayout, NetworkSpec, Shape
+from cars_hw.space.network_spec import CellLayout, NetworkSpec
 from cars_hw.space.operations import OPERATIONS, real_operations
+from cars_hw.space.shape import Shape
 
 ELEMENTWISE: Final = ("relu", "add", "concat", "zeros")
 """Kinds besides the operations that compute alike in any layout of their images."""

@@ -11,7 +11,8 @@ from cars_hw.export.write import write_graph
 from cars_hw.latency.keys import OpKey
 from cars_hw.nn.fresh_weights import seeded
 from cars_hw.space.genotype import NODES
-from cars_hw.space.network_spec import NetworkSpec, Shape
+from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.space.shape import Shape
 
 if TYPE_CHECKING:
     from torch import nn

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from cars_hw.space.network_spec import Shape
+    from cars_hw.space.shape import Shape
 
 
 class Cost(NamedTuple):

@@ -8,23 +8,12 @@ from typing import Any, ClassVar, Final, Literal, NamedTuple
 from cars_hw.config.setting import Settings, setting
 from cars_hw.errors import InputError, SpecError
 from cars_hw.space.genotype import NODES
+from cars_hw.space.shape import Shape
 
 Stem = Literal["cifar", "imagenet"]
 
 STEM_MULTIPLIER: Final = 3
 """The CIFAR stem has three times the channels of the first cell (DARTS)."""
-
-
-class Shape(NamedTuple):
-    """Channels, height and width of one activation, without the batch."""
-
-    channels: int
-    height: int
-    width: int
-
-    def halved(self, channels: int | None = None) -> Shape:
-        """Return the shape after a stride of 2. Sizes are rounded up for every operation."""
-        return Shape(channels or self.channels, (self.height + 1) // 2, (self.width + 1) // 2)
 
 
 class CellLayout(NamedTuple):

@@ -13,7 +13,7 @@ from cars_hw.config.files import replacing
 from cars_hw.errors import InputError
 from cars_hw.export.onnx import ONNX
 from cars_hw.nn.cost import Cost
-from cars_hw.space.network_spec import Shape
+from cars_hw.space.shape import Shape
 
 MODEL_FORMAT: Final = ONNX.name
 """The format that :func:`write_onnx` writes."""

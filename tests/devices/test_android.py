@@ -192,7 +192,7 @@ def test_a_delegate_that_leaves_work_to_the_processor_is_not_counted(
             "the model graph will be partially executed by the delegate w/ 2 delegate kernels",
             "takes only a part of",
         ),
-        ("hello", "is not said to take"),
+        ("hello", "does not report that it takes"),
     ):
         canned(phone, f"echo 'INFO: GPU: {words}.'")
         device = AndroidDevice(shell, "android:sim+gpu", delegate="gpu", log=lambda _: None)
@@ -426,5 +426,6 @@ def test_the_real_runner_tells_a_large_operation_from_a_small_one(
         large,
         "tflite",
     )
-    times = measure(device, [large, small], PLAN).models
-    assert times[0].ms > 5 * times[1].ms > 0
+    # The fastest session of each: other processes may slow down any one of them.
+    slow, fast = (min(sample.ms for sample in one.samples) for one in measure(device, [large, small], PLAN).models)
+    assert slow > 5 * fast > 0

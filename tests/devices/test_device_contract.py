@@ -20,7 +20,7 @@ from cars_hw.export.graph import Conv, Graph, Identity
 from cars_hw.export.onnx import ONNX
 from cars_hw.export.write import write_graph
 from cars_hw.measurement.schedule import measure
-from cars_hw.space.network_spec import Shape
+from cars_hw.space.shape import Shape
 
 PLAN = MeasurePlan(sessions=2, min_runs=5, min_seconds=0.0, warmup_runs=1, max_extra_sessions=0)
 

@@ -20,9 +20,10 @@ from cars_hw.nn.layers import Normalization
 from cars_hw.nn.network import Network, make_preprocessing, make_stem
 from cars_hw.nn.operations import make_operation
 from cars_hw.space.genotype import Edge, Genotype
-from cars_hw.space.network_spec import NETWORKS, NetworkSpec, Shape
+from cars_hw.space.network_spec import NETWORKS, NetworkSpec
 from cars_hw.space.operations import OPERATIONS
 from cars_hw.space.search_space import SearchSpace
+from cars_hw.space.shape import Shape
 from cars_hw.space.zoo import zoo
 
 Season = Callable[[nn.Module, Tensor], nn.Module]

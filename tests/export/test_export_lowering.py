@@ -15,8 +15,9 @@ from cars_hw.nn.layers import FactorizedReduce, Normalization, ReLUConvBN
 from cars_hw.nn.network import AuxiliaryHead, Network
 from cars_hw.nn.operations import make_operation
 from cars_hw.space.genotype import Edge, Genotype
-from cars_hw.space.network_spec import NETWORKS, NetworkSpec, Shape
+from cars_hw.space.network_spec import NETWORKS, NetworkSpec
 from cars_hw.space.search_space import SearchSpace
+from cars_hw.space.shape import Shape
 from cars_hw.space.zoo import zoo
 
 SPECS = [

@@ -14,7 +14,8 @@ from cars_hw.export.lower import lower_network
 from cars_hw.export.onnx import ONNX
 from cars_hw.export.onnx_writer import IR_VERSION, OPSET, onnx_bytes
 from cars_hw.nn.network import Network
-from cars_hw.space.network_spec import NETWORKS, Shape
+from cars_hw.space.network_spec import NETWORKS
+from cars_hw.space.shape import Shape
 from cars_hw.space.zoo import zoo
 
 

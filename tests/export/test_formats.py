@@ -22,7 +22,8 @@ from cars_hw.export.formats import FORMATS, export_format, export_formats, forma
 from cars_hw.export.graph import Graph, Relu, identity_graph
 from cars_hw.export.write import write_graph
 from cars_hw.nn.network import Network
-from cars_hw.space.network_spec import NetworkSpec, Shape
+from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.space.shape import Shape
 from cars_hw.space.zoo import zoo
 
 PACKAGE = Path(cars_hw.__file__).parent

@@ -30,9 +30,10 @@ from cars_hw.nn.supernet import SuperNet
 from cars_hw.report.kinds import kind_of
 from cars_hw.space.cost import Cost, normalized_convolution_cost
 from cars_hw.space.genotype import Genotype
-from cars_hw.space.network_spec import NetworkSpec, Shape
+from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.operations import OPERATIONS, Operation
 from cars_hw.space.search_space import SearchSpace
+from cars_hw.space.shape import Shape
 
 SPEC = NetworkSpec(4, 3, (8, 8), 3, classes=5)
 ORDER = (

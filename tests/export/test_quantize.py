@@ -23,8 +23,9 @@ from cars_hw.export.quantize import quantize
 from cars_hw.nn.layers import Normalization
 from cars_hw.nn.network import Network
 from cars_hw.nn.operations import make_operation
-from cars_hw.space.network_spec import NetworkSpec, Shape
+from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.operations import OPERATIONS
+from cars_hw.space.shape import Shape
 from cars_hw.space.zoo import zoo
 
 Season = Callable[[nn.Module, Tensor], nn.Module]

@@ -28,8 +28,9 @@ from cars_hw.latency.keys import live_states, usage_of
 from cars_hw.latency.models import _key_graph
 from cars_hw.nn.network import Network
 from cars_hw.space.genotype import Edge, Genotype, Node
-from cars_hw.space.network_spec import NETWORKS, NetworkSpec, Shape
+from cars_hw.space.network_spec import NETWORKS, NetworkSpec
 from cars_hw.space.search_space import SearchSpace
+from cars_hw.space.shape import Shape
 from cars_hw.space.zoo import zoo
 
 CIFAR = NetworkSpec(channels=4, layers=7, resolution=(12, 9))

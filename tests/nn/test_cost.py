@@ -9,9 +9,10 @@ from cars_hw.nn.cost import Cost, network_cost
 from cars_hw.nn.layers import Normalization
 from cars_hw.nn.network import Network
 from cars_hw.nn.operations import make_operation
-from cars_hw.space.network_spec import NETWORKS, NetworkSpec, Shape
+from cars_hw.space.network_spec import NETWORKS, NetworkSpec
 from cars_hw.space.operations import OPERATIONS
 from cars_hw.space.search_space import SearchSpace
+from cars_hw.space.shape import Shape
 from cars_hw.space.zoo import zoo
 
 # Millions of parameters as the paper prints them: CIFAR-10 in Table 1, ImageNet in Table 2.

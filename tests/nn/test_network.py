@@ -6,7 +6,8 @@ from cars_hw.errors import SpecError
 from cars_hw.nn.layers import Normalization
 from cars_hw.nn.network import AuxiliaryHead, Network, NetworkCell
 from cars_hw.space.genotype import Genotype
-from cars_hw.space.network_spec import NetworkSpec, Shape
+from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.space.shape import Shape
 from cars_hw.space.zoo import zoo
 
 CARS_A = zoo()["CARS_A"].genotype

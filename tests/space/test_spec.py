@@ -5,7 +5,8 @@ import pytest
 
 from cars_hw.config.codec import structure, unstructure
 from cars_hw.errors import InputError, SpecError
-from cars_hw.space.network_spec import NETWORKS, NetworkSpec, Shape, named_network
+from cars_hw.space.network_spec import NETWORKS, NetworkSpec, named_network
+from cars_hw.space.shape import Shape
 
 SPEC = NetworkSpec(channels=16, layers=8, resolution=(32, 32))
 

@@ -29,7 +29,8 @@ from cars_hw.pipeline.plan import SearchPlan, configuration
 from cars_hw.pipeline.run_folder import RunFolder, TrainedNetwork
 from cars_hw.progress import Log, Progress
 from cars_hw.report.experiments import front_page
-from cars_hw.space.network_spec import NetworkSpec, Shape
+from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.space.shape import Shape
 from cars_hw.space.zoo import resolve_genotype
 from cars_hw.studies import published_front as front
 from cars_hw.studies import reference_training

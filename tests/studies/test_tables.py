@@ -16,7 +16,7 @@ from cars_hw.cli.main import main
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices import FakeDevice
 from cars_hw.errors import InputError
-from cars_hw.space.network_spec import Shape
+from cars_hw.space.shape import Shape
 from cars_hw.space.zoo import zoo
 from cars_hw.studies.paper_tables import NOT_AVAILABLE, NOT_PRINTED, ComputedTable, compute_table, paper_tables
 from cars_hw.studies.references import count, make

@@ -10,7 +10,7 @@ from cars_hw.space.cost import Cost, separable_cost
 from cars_hw.space.operations.operation import Operation
 
 if TYPE_CHECKING:
-    from cars_hw.space.network_spec import Shape
+    from cars_hw.space.shape import Shape
 
 
 class DilConv(Operation):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from cars_hw.space.cost import Cost
 
 if TYPE_CHECKING:
-    from cars_hw.space.network_spec import Shape
+    from cars_hw.space.shape import Shape
 
 
 class Operation(ABC):

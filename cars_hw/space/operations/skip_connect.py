@@ -9,7 +9,7 @@ from cars_hw.space.cost import Cost, normalized_convolution_cost
 from cars_hw.space.operations.operation import Operation
 
 if TYPE_CHECKING:
-    from cars_hw.space.network_spec import Shape
+    from cars_hw.space.shape import Shape
 
 
 class SkipConnect(Operation):
