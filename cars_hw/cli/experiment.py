@@ -85,10 +85,13 @@ def tables(settings: PaperTablesSettings, out: Path | None, as_json: bool) -> No
     "device",
     *NETWORK_PATHS,
     bases=(
-        replace(PRESET, help="Settings of the searches, and the recipe of the networks that are trained alone."),
+        replace(
+            PRESET,
+            help="Settings of the searches, and the recipe of the networks that are trained standalone.",
+        ),
         replace(NETWORK, default="tiny"),
     ),
-    help={"recipe.epochs": "Epochs of the networks that are trained alone."},
+    help={"recipe.epochs": "Epochs of the networks that are trained standalone."},
 )
 @click.option("--out", type=FOLDER, required=True, help="Where everything goes. The same command resumes there.")
 @json_option

@@ -70,14 +70,14 @@ def command(run_path: Path, settings: RankSettings, as_json: bool) -> None:
     if not ranking.networks:
         click.echo("A sample of none: nothing was checked, and the report says so.")
         return
-    columns = ["network", "shared (validation)", "alone (test)"]
+    columns = ["network", "shared (validation)", "standalone (test)"]
     rows = []
     for one in sorted(ranking.networks, key=lambda one: -one.standalone):
         row = [one.name, percent(one.shared), percent(one.standalone)]
         rows.append(row if one.again is None else [*row, percent(one.again)])
     if settings.twice:
         columns.append("again (test)")
-    print_table("Under shared weights and alone", columns, rows)
+    print_table("Shared and standalone accuracy", columns, rows)
     if len(ranking.networks) < settings.sample:
         click.echo(
             f"Only {len(ranking.networks)} of {settings.sample}: the others exceed the budgets or are on the front."
@@ -86,7 +86,8 @@ def command(run_path: Path, settings: RankSettings, as_json: bool) -> None:
         click.echo("All are equal in one of the two: there is no order to compare.")
     else:
         click.echo(
-            f"Kendall's tau {ranking.tau:.2f} over {len(ranking.networks)} networks, whose accuracies alone span "
+            f"Kendall's tau {ranking.tau:.2f} over {len(ranking.networks)} networks, whose standalone accuracies "
+            "span "
             f"{percent(spread(ranking.networks))}."
         )
     if ranking.agreement is not None:

@@ -70,7 +70,7 @@ PRESETS: Final[dict[str, Preset]] = {
         summary="the paper's search: population 128, 50 epochs of warm-up, 45 generations of 10 epochs",
         supernet_channels=16,
         supernet_layers=8,
-        # The front is judged on all 25,000 in the end.
+        # The front is evaluated on all 25,000 at the end.
         training=SharedTraining(evaluation_images=5000, evaluation_batch=1000),
         recipe=RECIPES["cifar10-darts"],
     ),

@@ -44,7 +44,7 @@ def stratified_split(labels: Tensor, fractions: Sequence[float], generator: torc
 def mixed_order(labels: Tensor, generator: torch.Generator) -> Tensor:
     """Return an order of all images in which every stretch holds every class in its share.
 
-    Evaluation needs it. Batch normalisation that uses the statistics of the batch at hand gives wrong
+    Evaluation needs it. Batch normalisation that uses the statistics of the evaluated batch gives wrong
     accuracies for batches that are sorted by class, and a plain shuffle leaves the shares to chance.
 
     A class of ``n`` images puts one of them, at random, in each of ``n`` equal stretches of the order. In any

@@ -67,11 +67,11 @@ class Breakdown:
 
 
 class Predictor:
-    """The predictor that ``table`` holds: a function of the file and of nothing else.
+    """The predictor that ``table`` holds. Its predictions depend on the file alone.
 
-    The upper bound is ``margin`` (a fraction) above the prediction: so much that it holds for networks that were
-    left out of the fit, at any moment of the machine that calibration saw and that nobody disturbed. ``level`` is
-    how often it should hold; with few calibration networks it is less, see ``self.level``.
+    The upper bound is ``margin`` (a fraction) above the prediction. The margin comes from networks that were left
+    out of the fit, so it covers the states of the machine during calibration. ``level`` is the share of networks
+    for which the bound should hold; few calibration networks allow a lower one, see ``self.level``.
 
     Raises:
         TableError: the table lacks an entry or the predictor, or holds one of an unknown kind.

@@ -1,4 +1,4 @@
-"""Weights for networks that nobody has trained: always the same, and of the size that trained ones have."""
+"""Weights for untrained networks: the same for the same network, and as large as trained weights."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ class SearchSettings(Settings):
     supernet_channels: int | None = setting(None, help="Channels of the SuperNet. [the network's]", minimum=1)
     supernet_layers: int | None = setting(None, help="Cells of the SuperNet. [the network's]", minimum=3)
     standalone_epochs: int = setting(
-        0, help="Epochs that every architecture is trained alone, without shared weights; 0: shared.", minimum=0
+        0, help="Epochs of standalone training for every architecture; 0: weights are shared.", minimum=0
     )
 
 
@@ -182,7 +182,11 @@ class BaselinesSettings(Settings):
         "where the budget suffices. Repeatable.",
     )
     seeds: int = setting(3, help="Searches by each, from the run's seed on.", minimum=1)
-    top: int = setting(3, help="Networks, spread over each front, that are trained alone.", minimum=1)
+    top: int = setting(
+        3,
+        help="Networks, spread over each front, that are trained standalone.",
+        minimum=1,
+    )
     jobs: int | None = setting(None, help="Searches side by side. [one a core, on a GPU one]", minimum=1)
     device: TrainingDevice = setting("auto", help=_ON, option="--on")
 

@@ -29,7 +29,7 @@ def zoo() -> Mapping[str, Published]:
     """Return the published genotypes by name, in the order of their papers."""
     text = resources.files("cars_hw.space").joinpath("zoo.json").read_text(encoding="utf-8")
     entries = json.loads(text).items()
-    # Everybody gets the same object, so nobody may change it.
+    # All callers get the same object, so it is read-only.
     return MappingProxyType(
         {name: Published(Genotype.from_dict(value), value["source"]) for name, value in entries}
     )

@@ -215,12 +215,12 @@ def _compared(plan: SearchPlan, tasks: Sequence[_Task], recipe: Recipe) -> Strat
     objectives = cost_objectives(plan)
     histories = [task.folder.history() for task in tasks]
     fronts = [_front(task.folder, task.top, objectives) for task in tasks]
-    # Everybody's front fits below it, and a budget is what nobody may exceed.
+    # All fronts lie below the reference point; a budget bounds the latency.
     costs = [
         objective.limit or MARGIN * max(one.costs[index] for front in fronts for one in front)
         for index, objective in enumerate(objectives)
     ]
-    # Where nobody ever errs, there is nothing to be bounded.
+    # If all errors are zero, any positive bound will do.
     error = min(1.0, MARGIN * max(1 - one.standalone for front in fronts for one in front)) or 1.0
     # Under shared weights a population is far worse than its front will be: any error counts.
     highest = [

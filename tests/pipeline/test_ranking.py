@@ -1,4 +1,4 @@
-"""Accuracies under shared weights against those of networks trained alone."""
+"""Shared accuracies compared with those of standalone trainings."""
 
 from __future__ import annotations
 

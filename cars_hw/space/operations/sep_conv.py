@@ -37,7 +37,7 @@ class SepConv(Operation):
             layers.Depthwise(channels, self.kernel, stride),
             layers.pointwise(channels, channels),
             norm.layer(channels),
-            # In place is safe here and only here: nobody else holds the normalisation's output.
+            # In place is safe here: no other module reads the output of the normalisation.
             layers.nn.ReLU(inplace=True),
             layers.Depthwise(channels, self.kernel, 1),
             layers.pointwise(channels, channels),
