@@ -34,7 +34,19 @@ class Named(NamedTuple):
     genotype: Genotype
 
 
-class GenotypeType(click.ParamType[Named]):
+if TYPE_CHECKING:
+    Parameter = click.ParamType
+else:
+    # click before 8.4 has a type of options that takes no type of values.
+    class Parameter(click.ParamType):
+        """A type of options."""
+
+        def __class_getitem__(cls, _value: object) -> type[click.ParamType]:
+            """Return the type itself."""
+            return cls
+
+
+class GenotypeType(Parameter[Named]):
     """A genotype by name, file or text."""
 
     name = "GENOTYPE"
@@ -55,7 +67,7 @@ class GenotypeType(click.ParamType[Named]):
         return complete_genotypes(ctx, param, incomplete)
 
 
-class LatencyType(click.ParamType[float]):
+class LatencyType(Parameter[float]):
     """A latency with its unit, as milliseconds."""
 
     name = "LATENCY"
@@ -70,7 +82,7 @@ class LatencyType(click.ParamType[float]):
             self.fail(message_of(error), param, ctx)
 
 
-class ResolutionType(click.ParamType[tuple[int, int]]):
+class ResolutionType(Parameter[tuple[int, int]]):
     """Height and width in pixels: 32 or 65x97."""
 
     name = "HxW"
@@ -97,7 +109,7 @@ LATENCY = LatencyType()
 RESOLUTION = ResolutionType()
 
 
-class PictureType(click.ParamType[Path]):
+class PictureType(Parameter[Path]):
     """A file that a picture is written to; its suffix decides the format."""
 
     name = "FILE"
