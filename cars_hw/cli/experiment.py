@@ -96,7 +96,7 @@ def tables(settings: PaperTablesSettings, out: Path | None, as_json: bool) -> No
 @click.option("--out", type=FOLDER, required=True, help="Where everything goes. The same command resumes there.")
 @json_option
 def trap(settings: TrapSettings, out: Path, as_json: bool) -> None:
-    """Figures 2 and 3: the loss of large networks without protection.
+    """Figures 2 and 3: without protection, the population loses its large networks.
 
     The same search runs under plain NSGA-III (none) and under each protection, and the sizes of each population are
     recorded. A small, a middle and a large architecture are trained from scratch, and their accuracy is recorded

@@ -64,8 +64,8 @@ def _run(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
     ),
     run=_run,
     help={
-        "data.source": "Other images than the run's: the model's normalisation, class names and int8 calibration "
-        "are theirs."
+        "data.source": "Use other images than those of the run. They determine the model's normalisation, class "
+        "names and int8 calibration."
     },
 )
 @click.option("--out", type=FOLDER, help="Where the files go. [RUN/models, or this folder for a genotype]")
@@ -73,9 +73,9 @@ def _run(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
 def command(what: str, settings: ExportSettings, out: Path | None, as_json: bool) -> None:
     """Export the trained networks of a run, or a genotype.
 
-    Every model gets a JSON beside it that says what it is and how to feed it, and is written only if it computes
-    what the network computes. A genotype without a run has fresh weights: it is for measuring, or for
-    training elsewhere.
+    Each model file has a JSON file beside it that describes preprocessing, classes, accuracy and latency. A model
+    is written only if its outputs agree with those of the network in torch. A genotype without a run has fresh
+    weights: it is for measuring, or for training elsewhere.
     """
     from cars_hw.export.export import export_genotype
     from cars_hw.pipeline.export import export_run

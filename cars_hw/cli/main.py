@@ -41,7 +41,7 @@ GROUPS: Final[Mapping[str, Mapping[str, str]]] = {
         "classify": "Classify images with an exported model.",
     },
     "Evidence": {
-        "rank": "Compare the SuperNet's order with that of standalone trainings.",
+        "rank": "Compare the SuperNet's ranking with the one after training.",
         "baselines": "Compare the search with other strategies at equal cost.",
         "experiment": "Repeat the experiments of the CARS paper.",
     },

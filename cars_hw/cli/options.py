@@ -35,10 +35,10 @@ class Named(NamedTuple):
 
 
 if TYPE_CHECKING:
-    Parameter = click.ParamType
+    ParamType = click.ParamType
 else:
-    # click before 8.4 has a type of options that takes no type of values.
-    class Parameter(click.ParamType):
+    # In click before 8.4 the class cannot be subscripted with the type of the values.
+    class ParamType(click.ParamType):
         """A type of options."""
 
         def __class_getitem__(cls, _value: object) -> type[click.ParamType]:
@@ -46,7 +46,7 @@ else:
             return cls
 
 
-class GenotypeType(Parameter[Named]):
+class GenotypeType(ParamType[Named]):
     """A genotype by name, file or text."""
 
     name = "GENOTYPE"
@@ -67,7 +67,7 @@ class GenotypeType(Parameter[Named]):
         return complete_genotypes(ctx, param, incomplete)
 
 
-class LatencyType(Parameter[float]):
+class LatencyType(ParamType[float]):
     """A latency with its unit, as milliseconds."""
 
     name = "LATENCY"
@@ -82,7 +82,7 @@ class LatencyType(Parameter[float]):
             self.fail(message_of(error), param, ctx)
 
 
-class ResolutionType(Parameter[tuple[int, int]]):
+class ResolutionType(ParamType[tuple[int, int]]):
     """Height and width in pixels: 32 or 65x97."""
 
     name = "HxW"
@@ -109,7 +109,7 @@ LATENCY = LatencyType()
 RESOLUTION = ResolutionType()
 
 
-class PictureType(Parameter[Path]):
+class PictureType(ParamType[Path]):
     """A file that a picture is written to; its suffix decides the format."""
 
     name = "FILE"

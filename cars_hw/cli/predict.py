@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 @click.option(
     "--quantile",
     type=click.FloatRange(0, 1),
-    help="Instead, print the latency to whose bound this share of random networks keeps: a budget for scripts.",
+    help="Print only one latency: the upper bound that this share of random networks stays below. Use it as a "
+    "budget in scripts.",
 )
 @strict_option
 @json_option

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     "--out",
     type=FILE,
     required=True,
-    help="The table to write, a JSON file. With several devices each table has its device's name in its own: "
-    "phones.json becomes phones-android-SERIAL.json.",
+    help="The table to write, a JSON file. With several devices, the name of each device is added to the file "
+    "name of its table: phones.json becomes phones-android-SERIAL.json.",
 )
 @click.option(
     "--resume", is_flag=True, help="Resume a profile that was interrupted, after its last block of sessions."

@@ -37,7 +37,7 @@ from cars_hw.pipeline.settings import RankSettings
 )
 @json_option
 def command(run_path: Path, settings: RankSettings, as_json: bool) -> None:
-    """Compare the SuperNet's order with that of standalone trainings.
+    """Compare the SuperNet's ranking with the one after training.
 
     A sample of architectures is trained from scratch, with the SuperNet's channels and cells and the search's data.
     Kendall's tau measures the agreement of the two orders: 1 for equal orders, 0 for unrelated ones. A network that

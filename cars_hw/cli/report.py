@@ -15,7 +15,7 @@ def command(run_path: Path) -> None:
     """Write one HTML page about a run.
 
     It shows the front, the models, and the predicted and the measured latencies. The page is RUN/report.html; it
-    needs no other file and no network.
+    works without other files and without an internet connection.
     """
     from cars_hw.pipeline.run_folder import RunFolder
     from cars_hw.report.page import write_report

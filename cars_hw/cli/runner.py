@@ -41,13 +41,14 @@ def use(path: Path) -> None:
 @click.option("--from", "address", default=OFFICIAL, show_default=True, help="The address of the tool.")
 @click.option(
     "--sha256",
-    help="What its SHA-256 must be. Without it the digest is shown and nothing is kept, unless the stored tool "
-    "came from the same address: then it must be the same again.",
+    help="What its SHA-256 must be. Without this option, the SHA-256 is printed and the file is not stored. "
+    "Exception: if the stored tool came from the same address, the new file is "
+    "stored if it has the same SHA-256.",
 )
 def fetch(address: str, sha256: str | None) -> None:
-    """Fetch the tool and store it, if it is the one that was meant.
+    """Download the tool, and store it if its SHA-256 is the expected one.
 
-    The only command that fetches a program; it runs on the phone, never here.
+    No other command downloads a program. The program runs on the phone, not on this machine.
     """
     from cars_hw.devices.android.runner import fetch as fetched
 

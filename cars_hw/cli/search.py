@@ -111,7 +111,8 @@ class Run:
     "latencies",
     type=LATENCY,
     multiple=True,
-    help="The budget, such as 20ms, on the device of the table at the same place. Repeatable.",
+    help="The latency budget, such as 20ms. The first --latency belongs to the first --table, the second to the "
+    "second. Repeatable.",
 )
 @click.option("--out", type=FOLDER, help="The run folder to write; one that exists is only taken with --resume.")
 @click.option(
@@ -130,13 +131,14 @@ class Run:
     default=0,
     show_default=True,
     metavar="SEEDS",
-    help="Afterwards search with so many seeds by random search and by plain NSGA-III too, at the same cost, and "
-    "compare the trained fronts: cars-hw baselines.",
+    help="After the search, also run random search and plain NSGA-III at the same cost, each with this number of "
+    "seeds, and compare the trained fronts (see cars-hw baselines).",
 )
 @click.option(
     "--random-share",
     type=click.FloatRange(0, 1),
-    help="Share of offspring that are drawn at random; mutation and crossover halve the rest. [the preset's]",
+    help="Share of offspring that are drawn at random; mutation and crossover each make half of the rest. "
+    "[the preset's]",
 )
 @tensorboard_option
 @strict_option

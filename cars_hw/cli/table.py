@@ -18,12 +18,17 @@ def command() -> None:
 
 
 @command.command("diff")
-@click.option("--all", "everything", is_flag=True, help="Also list what moved by less than the noise.")
+@click.option(
+    "--all",
+    "everything",
+    is_flag=True,
+    help="Also list the operations whose latency changed by less than the noise.",
+)
 @json_option
 @click.argument("before", type=FILE)
 @click.argument("after", type=FILE)
 def diff(before: Path, after: Path, everything: bool, as_json: bool) -> None:
-    """Compare the tables BEFORE and AFTER: what moved by more than the noise.
+    """Compare the tables BEFORE and AFTER: list the operations whose latency changed by more than the noise.
 
     An operation's noise is three standard errors of the two medians over its sessions.
     """

@@ -14,16 +14,16 @@ Precision = Literal["fp32", "int8"]
 class MeasurePlan(Settings):
     """The settings of a measurement: sessions, runs, and the repetition of outliers.
 
-    A *session* is a freshly loaded model. All models have one session per round, in a new random order. Every
-    ``block`` sessions have a fresh process. A session gives one sample: the ``quantile`` of its runs, which
-    varies ten times less than their mean on a shared machine.
+    A *session* is a freshly loaded model. All models have one session per round, in a new random order. Each
+    group of ``block`` sessions runs in a fresh process. A session gives one sample: the ``quantile`` of its runs,
+    which varies ten times less than their mean on a shared machine.
 
     A session is good if it lies within ``tolerance`` (a fraction) of the median of the others, and if the
     reference that was run around it lies within ``drift_tolerance`` of its usual latency. A model with fewer than
     ``sessions`` good ones has further sessions, at most ``max_extra_sessions``.
 
     A session runs a model ``warmup_runs`` times unmeasured, then at least ``min_runs`` times and for at least
-    ``min_seconds``. It ends at ``max_seconds`` as soon as it has five runs.
+    ``min_seconds``. It ends after ``max_seconds`` if it has five runs by then, and otherwise with the fifth run.
 
     Raises:
         InputError: a number is out of its bounds.

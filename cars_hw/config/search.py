@@ -49,9 +49,10 @@ class VariationRates(Settings):
 class EvolutionSettings(Settings):
     """How long a search is, how many architectures survive, and which are protected.
 
-    Of all ``epochs``, ``warmup_epochs`` come first. A generation is one architecture step and
-    ``epochs_per_generation`` epochs of parameter steps. Those train the population; a fraction ``uniform_draws``
-    of the architectures in training is drawn from the whole space, as in the warm-up.
+    Of all ``epochs``, ``warmup_epochs`` come first. A generation is one evaluation and selection of
+    architectures, followed by ``epochs_per_generation`` epochs of training of the shared weights. These epochs
+    train architectures of the population; a fraction ``uniform_draws`` of the trained architectures is drawn from
+    the whole space, as in the warm-up.
 
     Raises:
         InputError: a number is out of its bounds, or the epochs leave no generation after the warm-up.

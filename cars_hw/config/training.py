@@ -18,18 +18,22 @@ _CUTOUT = "Side of the square that is cut out of an image, in pixels; 0: none."
 class SharedTraining(Settings):
     """How the shared weights learn (CARS, section 4.1, where it says so; DARTS for the rest).
 
-    ``architectures`` is the B of Eq. 3, drawn for each minibatch. The learning rate falls from
-    ``learning_rate`` to ``learning_rate_min`` along a cosine, epoch by epoch. ``validation_fraction`` of the
-    training images evaluates architectures; ``evaluation_images`` of these (0: all) do so in every generation.
-    ``threads`` (0: torch's own number) take part in a step on a CPU. On small activations a second thread gains
-    a tenth, and costs tenfold as soon as another process uses its core.
+    ``architectures`` is the B of Eq. 3, drawn for each minibatch. The learning rate falls from ``learning_rate``
+    to ``learning_rate_min`` along a cosine, epoch by epoch. ``validation_fraction`` of the training images is
+    used to evaluate architectures; a generation uses ``evaluation_images`` of them (0: all). ``threads`` (0:
+    torch's own number) take part in a step on a CPU. On small activations, a second thread makes a step about 10%
+    faster, but about ten times slower if another process uses its core.
 
     Raises:
         InputError: a number is out of its bounds.
     """
 
-    batch_size: int = setting(128, help="Images in a minibatch. The learning rate does not follow.", minimum=2)
-    architectures: int = setting(1, help="Architectures a minibatch trains (B of Eq. 3).", minimum=1)
+    batch_size: int = setting(
+        128, help="Images in a minibatch. The learning rate is not scaled automatically.", minimum=2
+    )
+    architectures: int = setting(
+        1, help="Number of architectures that each minibatch trains (B of Eq. 3).", minimum=1
+    )
     learning_rate: float = setting(0.025, help="Learning rate of the first epoch.", above=0)
     learning_rate_min: float = setting(0.001, help="Learning rate of the last epoch.", minimum=0)
     momentum: float = setting(0.9, help="Momentum of SGD.", minimum=0, below=1)
@@ -66,7 +70,9 @@ class Recipe(Settings):
     """
 
     epochs: int = setting(help="Passes over the training images.", unit="epochs", minimum=1)
-    batch_size: int = setting(96, help="Images in a step. The learning rate does not follow.", minimum=2)
+    batch_size: int = setting(
+        96, help="Images in a step. The learning rate is not scaled automatically.", minimum=2
+    )
     learning_rate: float = setting(0.025, help="The largest learning rate of the schedule.", above=0)
     momentum: float = setting(0.9, help="Momentum of SGD.", minimum=0, below=1)
     weight_decay: float = setting(3e-4, help="Weight decay of SGD.", minimum=0)
@@ -90,7 +96,7 @@ class Recipe(Settings):
     )
     ema: float = setting(
         0.0,
-        help="Export a moving average of the weights with this decay a step, such as 0.9999; 0: none.",
+        help="Export a moving average of the weights with this decay per step, such as 0.9999; 0: none.",
         minimum=0,
         below=1,
     )

@@ -38,6 +38,8 @@ def open_device(text: str, threads: int = 1) -> Device:
     if kind == "fake":
         if rest and not rest.isdecimal():
             raise InputError(f"'{text}' is not a device: write fake:SEED with a whole number")
+        if threads != 1:
+            raise InputError(f"the simulated device '{text}' has one thread, not {threads}")
         return FakeDevice(seed=int(rest or 0))
     if text not in _HOST:
         raise InputError(f"unknown device '{text}'; use one of: {', '.join(_KINDS)}")

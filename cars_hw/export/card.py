@@ -21,8 +21,8 @@ LATENCIES: Final = ("predicted_ms", "bound_ms", "measured_ms")
 class Preprocessing:
     """What to do to an image's bytes: ``(pixel * scale - mean) / std`` per channel, laid out as ``layout``.
 
-    ``mean`` and ``std`` have one value a channel, in units of scaled pixels; ``resolution`` is (height, width) in
-    pixels.
+    ``mean`` and ``std`` have one value per channel, in units of scaled pixels; ``resolution`` is (height, width)
+    in pixels.
 
     Raises:
         InputError: ``mean`` and ``std`` differ in length, or a value is not finite or not above zero.

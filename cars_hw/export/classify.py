@@ -79,6 +79,9 @@ def load_model(model: Path, export_format: ExportFormat | None = None) -> Runner
 def _or_export_error(model: Path, call: Callable[[], T]) -> T:
     try:
         return call()
+    except ModuleNotFoundError:
+        # A runtime that is not installed is no fault of the file.
+        raise
     # The runtimes raise any exception, and all of them are about the file.
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]

@@ -72,8 +72,9 @@ class Coefficients:
     """The predictor: ``slope`` times the sum of operations plus ``intercept_ms``.
 
     ``conversion_ns`` is subtracted for every element that the isolated model of an operation may convert, in
-    nanoseconds; see :mod:`cars_hw.latency.fit`. ``factors`` multiply the rest, by kind of operation; a missing
-    factor is 1. They are empty for the ``kind`` ``affine`` and set for ``ridge``.
+    nanoseconds; see :mod:`cars_hw.latency.fit`. ``factors`` has one factor per kind of operation; it multiplies
+    what is left of the latency after both subtractions (overhead and conversion). A missing factor is 1. They are
+    empty for the ``kind`` ``affine`` and set for ``ridge``.
 
     ``residuals`` has one value per calibration network, without anchors: how much slower the network is than a fit
     to the other networks predicts, as a fraction. The upper bound is computed from them. ``left_out_error`` is the
@@ -94,9 +95,10 @@ class Coefficients:
 class LatencyTable:
     """The measurements of one device for one NetworkSpec, in milliseconds at batch 1.
 
-    ``entries`` are the isolated operations by the text of their :class:`OpKey`. Each includes the ``overhead``,
-    which is the latency of a model that does nothing. ``conditions`` are those of :meth:`Device.conditions` when
-    profiling began, and ``plan`` has the settings of the measurement. ``created`` is a time in ISO 8601 format.
+    ``entries`` maps the text of each operation's :class:`OpKey` to its latency as a model of its own.
+    Each includes the ``overhead``, which is the latency of a model that does nothing. ``conditions`` are those of
+    :meth:`Device.conditions` when profiling began, and ``plan`` has the settings of the measurement. ``created`` is
+    a time in ISO 8601 format.
     """
 
     device: str

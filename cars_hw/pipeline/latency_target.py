@@ -26,9 +26,9 @@ from cars_hw.space.genotype import Genotype
 class LatencyEstimate:
     """A network's latency on one device, in milliseconds: the prediction, its upper bound, and the limit.
 
-    ``limit_ms`` is None where the search had no limit. ``measured_ms`` is what the device took when the front was
-    confirmed, with untrained weights; None where the network was not measured. All figures are for models of
-    ``precision`` that run on ``threads`` threads.
+    ``limit_ms`` is None where the search had no limit. ``measured_ms`` is the latency that was measured when the
+    front was confirmed, with untrained weights; None if the network was not measured. All figures are for models
+    of ``precision`` that run on ``threads`` threads.
     """
 
     device: str

@@ -61,9 +61,10 @@ class FrontNetwork:
 class TrainedNetwork:
     """A trained network: ``accuracy`` is a fraction of the test images.
 
-    Its weights are those after ``best_epoch`` (counted from 1), chosen by ``held_out_accuracy`` where images were
-    held out; the recipe has both, and whether the weights are moving averages. ``data`` is the source of the
-    images, and ``inherit`` tells whether the training started from the SuperNet's weights, if their shapes fit.
+    Its weights are those after ``best_epoch`` (counted from 1). If images were held out, ``held_out_accuracy``
+    decided which epoch is the best. ``recipe`` stores the share of held-out images and whether the weights are
+    moving averages. ``data`` is the source of the images, and ``inherit`` tells whether the training started from
+    the SuperNet's weights, if their shapes fit.
     """
 
     name: str

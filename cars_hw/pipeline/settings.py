@@ -24,7 +24,7 @@ StrategyName = Literal[
 
 _ON = "Where to train: auto is the GPU if there is one."
 _JOBS = "Networks trained side by side, each in a process. [one a core; one on a GPU]"
-_THREADS = "Threads that a model runs on; a table is for one number of them."
+_THREADS = "Number of threads that a model runs on. A table is valid for this number of threads only."
 _RECIPE = "How networks are trained."
 _DATA = "Where the images come from."
 _NETWORK = "The network that is exported."
@@ -42,16 +42,19 @@ class ProfileSettings(Settings):
     )
     network: NetworkSpec = setting(NETWORKS["quick"], help=_NETWORK)
     precision: Precision = setting(
-        "fp32", help="Of the models that are measured. A search with an int8 table is held to int8 latency."
+        "fp32",
+        help="Precision of the models that are measured. A search with an int8 table limits the int8 latency.",
     )
     threads: int = setting(1, help=_THREADS, minimum=1)
     calibration: int = setting(
         40,
-        help="Whole networks that the predictor is fitted on. More take longer; with few, the bound holds less "
-        "often.",
+        help="Whole networks that the predictor is fitted on. More networks take longer to measure; with few "
+        "networks, the upper bound holds less often.",
         minimum=4,
     )
-    seed: int = setting(0, help="Decides which networks these are, and the order of sessions.", minimum=0)
+    seed: int = setting(
+        0, help="Decides which random networks are used for calibration, and the order of the sessions.", minimum=0
+    )
 
 
 @dataclass(frozen=True)
@@ -74,14 +77,19 @@ class SearchSettings(Settings):
     targets: tuple[TargetSettings, ...] = setting((), help="Latency tables and limits.")
     costs: tuple[CountedCost, ...] = setting((), help="Minimise this too. Repeatable.", option="--cost")
     precision: Precision | None = setting(
-        None, help="Of the models that are exported, and of the tables. [the tables']"
+        None, help="Precision of the exported models and of the tables. [the tables']"
     )
     seed: int = setting(
         0,
-        help="Decides the weights at the start, the order of images, what is drawn and what is proposed.",
+        help="Decides the initial weights, the order of images, the architectures that are trained, and the "
+        "offspring.",
         minimum=0,
     )
-    proxy: bool = setting(False, help="Search on other data than the exported network is for, as the paper does.")
+    proxy: bool = setting(
+        False,
+        help="Allow a data set whose resolution, channels or classes differ from those of the exported network, "
+        "as in the paper.",
+    )
     measure: bool = setting(
         True,
         help="Measure the front on the devices that are available, and replace networks that exceed their budget.",
@@ -111,12 +119,12 @@ class TrainSettings(Settings):
     )
     seed: int = setting(
         0,
-        help="Decides the order and variation of images, drop-path, and the weights that are not inherited.",
+        help="Decides the order and augmentation of images, drop-path, and the weights that start fresh.",
         minimum=0,
     )
     inherit: bool = setting(
         False,
-        help="Start from the SuperNet's weights where it has the network's very shapes, and not from fresh ones.",
+        help="Start from the SuperNet's weights where the shapes agree, instead of fresh weights.",
         option="--from-shared",
     )
     jobs: int | None = setting(None, help=_JOBS, minimum=1)
@@ -163,7 +171,7 @@ class RankSettings(Settings):
         help="Train each a second time, with the seed that follows. The agreement of the two trainings is the most "
         "that the SuperNet's order can reach.",
     )
-    seed: int = setting(0, help="Decides which random architectures these are, and their training.", minimum=0)
+    seed: int = setting(0, help="Decides which random architectures are drawn, and their training.", minimum=0)
     jobs: int | None = setting(None, help=_JOBS, minimum=1)
     device: TrainingDevice = setting("auto", help=_ON, option="--on")
 
@@ -177,14 +185,19 @@ class BaselinesSettings(Settings):
     against: tuple[StrategyName, ...] = setting(
         ("random", "none"),
         help="random: random search in the same SuperNet; none: plain NSGA-III; speed, size, both: other "
-        "protections; fresh: half of the offspring fresh; mixed, uniform: half of the training, or all of it, on "
-        "uniform draws; paper: the paper's protection and offspring; standalone: evolution without weight sharing, "
-        "where the budget suffices. Repeatable.",
+        "protections; fresh: half of the offspring are uniform draws; mixed, uniform: half of the trained "
+        "architectures, or all of them, are uniform draws; paper: the paper's protection and shares of "
+        "offspring; standalone: evolution without shared weights, with as many architectures as the same "
+        "cost allows. Repeatable.",
     )
-    seeds: int = setting(3, help="Searches by each, from the run's seed on.", minimum=1)
+    seeds: int = setting(
+        3,
+        help="Number of searches per strategy. The seeds are consecutive and start with the run's seed.",
+        minimum=1,
+    )
     top: int = setting(
         3,
-        help="Networks, spread over each front, that are trained standalone.",
+        help="Number of networks of each front that are trained from scratch; they are spread over the front.",
         minimum=1,
     )
     jobs: int | None = setting(None, help="Searches side by side. [one a core, on a GPU one]", minimum=1)
@@ -214,7 +227,7 @@ class ValidateSettings(Settings):
 
     table: Path = setting(help="A latency table, as cars-hw profile writes it; its device must be available.")
     sample: int | None = setting(None, help="Number of random networks to measure. [30]", minimum=1)
-    seed: int = setting(1, help="Decides which networks these are.", minimum=0)
+    seed: int = setting(1, help="Decides which random networks are measured.", minimum=0)
     level: float = setting(
         0.95, help="How often the upper bound should hold, a share of networks.", minimum=0, maximum=1
     )
@@ -227,10 +240,12 @@ class PaperTablesSettings(Settings):
 
     tables: tuple[Literal["cifar10", "imagenet", "figure1"], ...] = setting(
         (),
-        help="Table 1, Table 2, or the networks that Figure 1 has besides. Repeatable. [all]",
+        help="Table 1, Table 2, or the additional networks of Figure 1. Repeatable. [all]",
         option="--paper-table",
     )
-    device: str | None = setting(None, help="Measure latencies there too; see: cars-hw devices.", metavar="DEVICE")
+    device: str | None = setting(
+        None, help="Also measure the latencies on this device; see: cars-hw devices.", metavar="DEVICE"
+    )
     threads: int = setting(1, help=_THREADS, minimum=1)
     measurement: MeasurePlan = setting(MeasurePlan(sessions=3), help="How often a network is measured.")
 
@@ -243,14 +258,24 @@ class TrapSettings(Settings):
     training: SharedTraining = setting(help="The training of the shared weights.")
     recipe: Recipe = setting(help=_RECIPE)
     data: DataSource = setting(DataSource("fashion-mini"), help=_DATA)
-    table: Path | None = setting(None, help="Sizes are latencies by this table; the network is its own.")
-    cost: CountedCost | None = setting(None, help="What sizes are without a table. [parameters]")
-    generations: int = setting(20, help="Of each search, after the preset's epochs of warm-up.", minimum=2)
-    seeds: int = setting(1, help="Searches a protection.", minimum=1)
-    protections: tuple[Literal["speed", "size", "both"], ...] = setting(
-        (), help="Beside none. Repeatable. [the preset's own, and speed]", option="--protect"
+    table: Path | None = setting(
+        None, help="Use the latencies of this table as sizes, and the table's network specification."
     )
-    proxy: bool = setting(False, help="Search on other data than the exported network is for, as the paper does.")
+    cost: CountedCost | None = setting(None, help="The cost that is the size if there is no --table. [parameters]")
+    generations: int = setting(
+        20, help="Number of generations of each search, after the preset's epochs of warm-up.", minimum=2
+    )
+    seeds: int = setting(1, help="Number of searches per protection, each with its own seed.", minimum=1)
+    protections: tuple[Literal["speed", "size", "both"], ...] = setting(
+        (),
+        help="Protections to compare with plain NSGA-III (none). Repeatable. [the preset's own, and speed]",
+        option="--protect",
+    )
+    proxy: bool = setting(
+        False,
+        help="Allow a data set whose resolution, channels or classes differ from those of the exported network, "
+        "as in the paper.",
+    )
     jobs: int | None = setting(
         None, help="Searches and trainings side by side. [one a core; one on a GPU]", minimum=1
     )
@@ -271,13 +296,17 @@ class FrontSettings(Settings):
     recipe: Recipe = setting(help=_RECIPE)
     references: tuple[str, ...] = setting(
         (),
-        help="Of cars-hw zoo, or of torchvision: MobileNetV2, MNASNet, ShuffleNetV2, ResNet-18, or as torchvision "
-        "calls it. Repeatable. [CARS_A, CARS_I, DARTS_V2 and these four]",
+        help="A network to compare with: a genotype of cars-hw zoo; MobileNetV2, MNASNet, ShuffleNetV2 or "
+        "ResNet-18; or another name of torchvision. Repeatable. [CARS_A, CARS_I, DARTS_V2 and these four]",
         option="--reference",
         metavar="NAME",
     )
-    from_scratch: bool = setting(False, help="Train the run's networks anew too, without the shared weights.")
-    seed: int = setting(0, help="Decides the first weights of what is trained, and the order of images.", minimum=0)
+    from_scratch: bool = setting(
+        False, help="Train those networks of the run again from fresh weights that started from shared weights."
+    )
+    seed: int = setting(
+        0, help="Decides the initial weights of the trained networks, and the order of images.", minimum=0
+    )
     jobs: int | None = setting(None, help=_JOBS, minimum=1)
     threads: int = setting(1, help=_THREADS, minimum=1)
     measurement: MeasurePlan = setting(MeasurePlan(), help="How often a network is measured.")

@@ -27,8 +27,8 @@ from cars_hw.progress import Progress, silent
 class Verified:
     """One exported model: its predicted and measured latency in milliseconds, its accuracy on the test images.
 
-    The run has no table for this device, precision and number of threads where ``predicted_ms`` is None.
-    Accuracy and ``spread`` are fractions.
+    ``predicted_ms`` is None if the run has no table for this device, precision and number of threads. Accuracy
+    and ``spread`` are fractions.
 
     ``drift`` is the change in latency of the table's reference network since the table was made, a fraction;
     positive is slower, and it is None without a table.

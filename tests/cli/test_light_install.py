@@ -106,6 +106,15 @@ def test_one_runtime_is_enough_to_classify(made: Path, runtime: str, suffix: str
     assert re.search(r"(dark|light)\s+\d", done.stdout)
 
 
+def test_a_missing_runtime_is_not_a_fault_of_the_model(made: Path) -> None:
+    (model,) = (made / "run" / "models").glob("*.onnx")
+    done = light("classify", model, made / "images" / "light" / "0.png", blocked=frozenset({"onnxruntime"}))
+    assert done.returncode == 1
+    assert done.stderr.strip().endswith(
+        "needs onnxruntime, which is not installed; run: pip install 'cars-hw[search]'"
+    )
+
+
 def test_a_command_without_its_libraries_names_the_extra(made: Path) -> None:
     done = light("train", made / "run", blocked=frozenset({"torch"}))
     assert done.returncode == 1

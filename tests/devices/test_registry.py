@@ -31,6 +31,11 @@ def test_a_phone_that_is_not_there_is_missed(text: str, tmp_path: Path, monkeypa
         open_device(text)
 
 
+def test_the_simulated_device_refuses_threads_that_it_would_ignore() -> None:
+    with pytest.raises(InputError, match="the simulated device 'fake:7' has one thread, not 64"):
+        open_device("fake:7", 64)
+
+
 @pytest.mark.parametrize("text", ["", "cpu", "ORT", "ort:1", "fake:x", "fake:-1"])
 def test_an_unknown_name_is_refused(text: str) -> None:
     with pytest.raises(InputError):

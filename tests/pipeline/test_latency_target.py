@@ -132,7 +132,7 @@ def test_a_device_is_available_where_the_machine_is_the_table_s(table: LatencyTa
     )
     device, reason = LatencyTarget(replace(table, threads=2)).available_device()
     assert device is None
-    assert "with 2 threads" in reason
+    assert reason == "the simulated device 'fake' has one thread, not 2"
     device, reason = LatencyTarget(replace(table, device="android")).available_device()
     assert device is None
     assert "phone" in reason
