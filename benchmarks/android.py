@@ -38,7 +38,7 @@ from cars_hw.config.files import write_json
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices import Sample
 from cars_hw.devices.android.adb import AdbShell, Address
-from cars_hw.devices.android.device import AndroidDevice
+from cars_hw.devices.android.device import AndroidDevice, Waits
 from cars_hw.errors import DeviceError
 from cars_hw.latency import LatencyTable, Predictor, compare_tables, profile_device
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec
@@ -68,7 +68,9 @@ def plugged_in(script: str | None = None) -> Iterator[tuple[Phone, Adbd, Android
             yield (
                 phone,
                 adbd,
-                AndroidDevice(shell, "android:simulated", log=lambda _: None, pause_s=0.02, return_s=2.0),
+                AndroidDevice(
+                    shell, "android:simulated", log=lambda _: None, waits=Waits(pause=0.02, reconnect=2.0)
+                ),
             )
             shell.close()
 

@@ -14,7 +14,27 @@ from cars_hw.errors import InputError
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 
+INT8_SUFFIX: Final = ".int8"
+"""What the name of a quantised network ends with, before the suffix of its format."""
+
 LATENCIES: Final = ("predicted_ms", "bound_ms", "measured_ms")
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a card says of a network besides the network itself; None is what is not known.
+
+    ``accuracy`` is a fraction of the test images. ``predicted_ms``, ``bound_ms`` (the prediction's upper bound)
+    and ``measured_ms`` are milliseconds at batch 1 on one thread.
+    """
+
+    accuracy: float | None = None
+    predicted_ms: float | None = None
+    bound_ms: float | None = None
+    measured_ms: float | None = None
+
+
+NO_FIGURES: Final = Figures()
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from cars_hw.config.codec import unstructure
 from cars_hw.config.files import replacing
 from cars_hw.errors import ExportError, InputError
-from cars_hw.export.card import ModelCard, Preprocessing, card_path
+from cars_hw.export.card import NO_FIGURES, Figures, ModelCard, Preprocessing, card_path
 from cars_hw.export.classify import load_model, prepare
 from cars_hw.export.formats import FORMATS, export_format, export_formats, format_of_file
 from cars_hw.export.int8_refinement import refine
@@ -53,10 +53,7 @@ def export_model(
     *,
     preprocessing: Preprocessing,
     class_names: Sequence[str],
-    accuracy: float | None = None,
-    predicted_ms: float | None = None,
-    bound_ms: float | None = None,
-    measured_ms: float | None = None,
+    figures: Figures = NO_FIGURES,
     dynamic_batch: bool = False,
 ) -> ModelCard:
     """Write ``network`` to ``path`` and its card to :func:`~cars_hw.export.card.card_path`.
@@ -64,7 +61,6 @@ def export_model(
     An ONNX model takes ``image`` (1, C_in, H, W), or (batch, C_in, H, W) with ``dynamic_batch``, a TFLite model
     (1, H, W, C_in), and they return ``logits`` (1 or batch, classes); all float32. The model carries genotype,
     network, preprocessing and class names as JSON in its metadata, too; ``preprocessing`` gets the format's layout.
-    ``accuracy`` is a fraction, latencies are milliseconds; what is None is not known.
 
     Raises:
         ExportError: the network cannot be exported, or the model does not compute what the network does; then
@@ -94,10 +90,7 @@ def export_model(
             class_names=tuple(class_names),
             parity=check_parity(network, temporary, written),
             versions=versions(),
-            accuracy=accuracy,
-            predicted_ms=predicted_ms,
-            bound_ms=bound_ms,
-            measured_ms=measured_ms,
+            **vars(figures),
         )
         # The card goes first, so that a model that is there has one.
         card.write(card_path(path))
@@ -146,14 +139,13 @@ def export_int8(
     calibration: npt.NDArray[np.uint8],
     images: npt.NDArray[np.uint8],
     labels: npt.NDArray[np.int64],
-    predicted_ms: float | None = None,
-    bound_ms: float | None = None,
+    figures: Figures = NO_FIGURES,
 ) -> ModelCard:
     """Quantise the float32 model ``source``, which has its card beside it, to ``path``, and write its card.
 
     ``calibration`` and ``images`` are pixels (N, H, W, C); both models run the first :data:`EVALUATED_IMAGES` of
-    ``images``, one by one. The card's accuracy is the share of them that the int8 model gets right, and its parity
-    the distance of its logits from the float model's, relative to these.
+    ``images``, one by one. The card has the latencies of ``figures``. Its accuracy is the share that the int8
+    model gets right, and its parity the distance of its logits from the float model's, relative to these.
 
     Raises:
         ExportError: the model cannot be quantised, or is further off than :data:`INT8_BOUND`; nothing is written.
@@ -176,16 +168,8 @@ def export_int8(
                 "keep the float model"
             )
         accuracy = float((logits.argmax(axis=1) == labels[: len(logits)]).mean())
-        card = replace(
-            card,
-            precision="int8",
-            accuracy=accuracy,
-            parity=error,
-            versions=versions(),
-            predicted_ms=predicted_ms,
-            bound_ms=bound_ms,
-            measured_ms=None,
-        )
+        known = {**vars(figures), "accuracy": accuracy}
+        card = replace(card, precision="int8", parity=error, versions=versions(), **known)
         card.write(card_path(path))
     return card
 

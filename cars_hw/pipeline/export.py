@@ -14,7 +14,7 @@ from cars_hw.config.measurement import Precision
 from cars_hw.data import DataBundle, Dataset, load_data
 from cars_hw.devices import ModelFormat
 from cars_hw.errors import RunError
-from cars_hw.export.card import Preprocessing
+from cars_hw.export.card import INT8_SUFFIX, Figures, Preprocessing
 from cars_hw.export.export import Exported, export_int8, export_model
 from cars_hw.export.formats import FORMATS, export_formats
 from cars_hw.export.int8_refinement import CALIBRATION_IMAGES
@@ -67,9 +67,7 @@ def export_run(
                 one.name,
                 preprocessing=Preprocessing(bundle.mean, bundle.std, bundle.resolution),
                 class_names=bundle.class_names,
-                accuracy=network.accuracy,
-                predicted_ms=estimate.predicted_ms if estimate else None,
-                bound_ms=estimate.bound_ms if estimate else None,
+                figures=_figures(estimate, network.accuracy),
                 dynamic_batch=dynamic_batch and one.dynamic_batch,
             )
             exported.append(Exported(network.name, path, card))
@@ -91,9 +89,13 @@ def _estimate(
     return target.estimate(genotype) if target is not None else None
 
 
+def _figures(estimate: LatencyEstimate | None, accuracy: float | None = None) -> Figures:
+    return Figures(accuracy, estimate.predicted_ms, estimate.bound_ms) if estimate else Figures(accuracy)
+
+
 def _int8(model: Exported, bundle: DataBundle, estimate: LatencyEstimate | None) -> Exported:
     """Export ``model`` in int8, and evaluate it on the test images."""
-    path = model.path.with_name(f"{model.name}.int8{model.path.suffix}")
+    path = model.path.with_name(f"{model.name}{INT8_SUFFIX}{model.path.suffix}")
     generator = torch.Generator().manual_seed(0)
     chosen = torch.randperm(len(bundle.train), generator=generator)[:CALIBRATION_IMAGES]
     card = export_int8(
@@ -102,10 +104,9 @@ def _int8(model: Exported, bundle: DataBundle, estimate: LatencyEstimate | None)
         calibration=pixels_of(bundle.train.select(chosen)),
         images=pixels_of(bundle.test),
         labels=bundle.test.labels.numpy(),
-        predicted_ms=estimate.predicted_ms if estimate else None,
-        bound_ms=estimate.bound_ms if estimate else None,
+        figures=_figures(estimate),
     )
-    return Exported(f"{model.name}.int8", path, card)
+    return Exported(f"{model.name}{INT8_SUFFIX}", path, card)
 
 
 def pixels_of(part: Dataset) -> npt.NDArray[np.uint8]:

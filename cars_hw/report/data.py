@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from cars_hw.devices import format_of
 from cars_hw.errors import TableError
-from cars_hw.export.card import ModelCard, card_path
+from cars_hw.export.card import INT8_SUFFIX, ModelCard, card_path
 from cars_hw.formatting import milliseconds
 from cars_hw.nn.cost import network_cost
 from cars_hw.pipeline.latency_target import LatencyEstimate, LatencyTarget
@@ -19,9 +19,6 @@ from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.studies.ranking import Ranking, read_ranking
 from cars_hw.studies.strategy_comparison import StrategyComparison, read_baselines
-
-QUANTISED = ".int8"
-"""Suffix of a quantised model: its name is that of the network with this suffix."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +38,7 @@ class ModelFile:
     @property
     def network(self) -> str:
         """The name of its network."""
-        return self.name.removesuffix(QUANTISED)
+        return self.name.removesuffix(INT8_SUFFIX)
 
 
 @dataclass(frozen=True)
@@ -144,7 +141,7 @@ class ReportData:
 
     def candidate(self, name: str) -> Candidate | None:
         """Return the network of the model ``name``, or None."""
-        wanted = name.removesuffix(QUANTISED)
+        wanted = name.removesuffix(INT8_SUFFIX)
         return next((candidate for candidate in self.candidates if candidate.name == wanted), None)
 
     def model(self, name: str, device: str) -> ModelFile | None:
@@ -178,7 +175,7 @@ def gather(run: RunFolder) -> ReportData:
             network.latency_estimates,
             trained.get(network.name),
             tuple(model for model in models if model.network == network.name),
-            tuple(row for row in verified if row["name"].removesuffix(QUANTISED) == network.name),
+            tuple(row for row in verified if row["name"].removesuffix(INT8_SUFFIX) == network.name),
         )
 
     candidates = [candidate(network, network.accuracy) for network in front]

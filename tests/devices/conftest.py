@@ -7,7 +7,7 @@ import pytest
 from simulated_phone import Adbd, Phone
 
 from cars_hw.devices.android.adb import AdbShell, Address
-from cars_hw.devices.android.device import AndroidDevice
+from cars_hw.devices.android.device import AndroidDevice, Waits
 
 
 @pytest.fixture
@@ -51,5 +51,5 @@ def said() -> list[str]:
 @pytest.fixture
 def device(shell: AdbShell, said: list[str]) -> AndroidDevice:
     return AndroidDevice(
-        shell, "android:sim", log=said.append, cool_down_s=1.0, return_s=5.0, time_limit_s=20.0, pause_s=0.05
+        shell, "android:sim", log=said.append, waits=Waits(cool_down=1.0, reconnect=5.0, session=20.0, pause=0.05)
     )

@@ -15,7 +15,7 @@ from simulated_phone import Adbd, Phone
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices import Device, available, named_devices, open_device
 from cars_hw.devices.android.adb import AdbShell, Address, UsbPhone
-from cars_hw.devices.android.device import AndroidDevice, open_android
+from cars_hw.devices.android.device import AndroidDevice, Waits, open_android
 from cars_hw.errors import (
     ConnectionLostError,
     DeviceError,
@@ -174,7 +174,7 @@ def test_noise_around_the_figures_does_not_matter(device: AndroidDevice, phone: 
 
 def test_a_runner_that_hangs_is_ended(shell: AdbShell, phone: Phone, models: list[Path]) -> None:
     canned(phone, 'if [ "$us" = 1200 ]; then sleep 60; fi')
-    device = AndroidDevice(shell, "android:sim", log=lambda _: None, time_limit_s=1.0)
+    device = AndroidDevice(shell, "android:sim", log=lambda _: None, waits=Waits(session=1.0))
     began = time.monotonic()
     with pytest.raises(RunnerError, match=r"no end of .*2\.tflite within 1 s"):
         measure(device, models, PLAN)
@@ -255,7 +255,7 @@ def test_the_cable_comes_out_and_goes_in_again(
     rng = random.Random(0)
     with Adbd(phone) as adbd:
         shell = AdbShell(Address("127.0.0.1", adbd.port), keys=keys, connect_s=2.0)
-        device = AndroidDevice(shell, "android:sim", log=said.append, return_s=5.0, pause_s=0.02)
+        device = AndroidDevice(shell, "android:sim", log=said.append, waits=Waits(reconnect=5.0, pause=0.02))
         device.run(models, PLAN, 0)
         device.release()
         whole = adbd.packets
@@ -288,7 +288,7 @@ def test_a_session_whose_end_was_lost_is_run_again_and_nobody_gets_anothers_figu
                     yield line
 
     shell = Losing(Address("127.0.0.1", adbd.port), keys=keys)
-    device = AndroidDevice(shell, "android:sim", log=lambda _: None, pause_s=0.02)
+    device = AndroidDevice(shell, "android:sim", log=lambda _: None, waits=Waits(pause=0.02))
     assert [round(1e3 * sample.ms) for sample in device.run(models, PLAN, 0)] == [1000, 1100, 1200, 1300, 1400]
     assert len(lost) == 1
     device.release()
@@ -300,7 +300,7 @@ def test_a_phone_that_does_not_come_back_is_an_error_and_another_one_is_not_take
     canned(phone, "sleep 0.05")
     with Adbd(phone) as adbd:
         shell = AdbShell(Address("127.0.0.1", adbd.port), keys=keys, connect_s=0.5)
-        device = AndroidDevice(shell, "android:sim", log=lambda _: None, return_s=0.3, pause_s=0.02)
+        device = AndroidDevice(shell, "android:sim", log=lambda _: None, waits=Waits(reconnect=0.3, pause=0.02))
         device.conditions()
         adbd.faults.refuse_s = 60.0
         threading.Timer(0.3, adbd.cut).start()
@@ -337,7 +337,10 @@ def test_two_measurements_on_one_phone_do_not_mix(
 ) -> None:
     canned(phone, "sleep 0.5")
     other = AndroidDevice(
-        AdbShell(Address("127.0.0.1", adbd.port), keys=keys), "android:sim", log=lambda _: None, patience_s=1
+        AdbShell(Address("127.0.0.1", adbd.port), keys=keys),
+        "android:sim",
+        log=lambda _: None,
+        waits=Waits(other_script=1),
     )
     errors: list[Exception] = []
 

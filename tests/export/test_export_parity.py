@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from cars_hw.errors import ExportError, InputError
 from cars_hw.export import export
-from cars_hw.export.card import ModelCard, Preprocessing, card_path
+from cars_hw.export.card import Figures, ModelCard, Preprocessing, card_path
 from cars_hw.export.lower import lower_network
 from cars_hw.export.onnx import ONNX, OnnxFormat
 from cars_hw.export.onnx_writer import onnx_bytes
@@ -147,9 +147,7 @@ def test_export_puts_model_and_card_in_place(dynamic: bool, tmp_path: Path) -> N
         "onnx",
         preprocessing=PREPROCESSING,
         class_names=NAMES,
-        accuracy=0.9,
-        predicted_ms=1.5,
-        bound_ms=1.75,
+        figures=Figures(0.9, 1.5, 1.75),
         dynamic_batch=dynamic,
     )
     assert sorted(entry.name for entry in path.parent.iterdir()) == ["net.onnx", "net.onnx.json"]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from cars_hw.devices.host.litert_runtime import interpreter
 from cars_hw.errors import ExportError, InputError
-from cars_hw.export.card import ModelCard, Preprocessing, card_path
+from cars_hw.export.card import Figures, ModelCard, Preprocessing, card_path
 from cars_hw.export.export import export_model
 from cars_hw.export.graph import Graph, Layer
 from cars_hw.export.lower import lower_module, lower_network
@@ -140,7 +140,12 @@ def test_no_model_is_an_export_error(content: bytes | None, tmp_path: Path, seas
 def test_export_puts_model_and_card_in_place(tmp_path: Path, seasoned: Season) -> None:
     path = tmp_path / "net.tflite"
     card = export_model(
-        trained(seasoned), path, "tflite", preprocessing=PREPROCESSING, class_names=NAMES, accuracy=0.9
+        trained(seasoned),
+        path,
+        "tflite",
+        preprocessing=PREPROCESSING,
+        class_names=NAMES,
+        figures=Figures(accuracy=0.9),
     )
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["net.tflite", "net.tflite.json"]
     assert ModelCard.read(card_path(path)) == card

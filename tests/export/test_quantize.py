@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cars_hw.errors import ExportError, InputError
 from cars_hw.export import export
-from cars_hw.export.card import ModelCard, Preprocessing, card_path
+from cars_hw.export.card import Figures, ModelCard, Preprocessing, card_path
 from cars_hw.export.classify import load_model
 from cars_hw.export.export import export_int8, export_model
 from cars_hw.export.format import ExportFormat
@@ -95,7 +95,14 @@ def exported(request: pytest.FixtureRequest, network: Network, tmp_path: Path) -
     export_format = FORMATS[request.param]
     path = tmp_path / f"net{export_format.suffix}"
     preprocessing = Preprocessing((0.5,) * 3, (0.5,) * 3, (12, 16))
-    export_model(network, path, export_format.name, preprocessing=preprocessing, class_names=NAMES, measured_ms=1.0)
+    export_model(
+        network,
+        path,
+        export_format.name,
+        preprocessing=preprocessing,
+        class_names=NAMES,
+        figures=Figures(measured_ms=1.0),
+    )
     return path
 
 
@@ -105,7 +112,12 @@ def test_a_trained_network_keeps_its_accuracy_and_gets_smaller(
     path = exported.with_name(f"net.int8{exported.suffix}")
     labels = np.arange(120) % 4
     card = export_int8(
-        exported, path, calibration=pixels[:40], images=pixels, labels=labels, predicted_ms=2.0, bound_ms=2.5
+        exported,
+        path,
+        calibration=pixels[:40],
+        images=pixels,
+        labels=labels,
+        figures=Figures(predicted_ms=2.0, bound_ms=2.5),
     )
     assert ModelCard.read(card_path(path)) == card
     assert card.precision == "int8"

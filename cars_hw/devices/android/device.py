@@ -9,6 +9,7 @@ import shlex
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple, get_args
 
@@ -47,10 +48,6 @@ USER_TOOL: Final = f"{FOLDER}/benchmark_model"
 """The path at which users install the tool on the phone."""
 
 DELEGATES: Final = get_args(Delegate)
-
-COOL_DOWN_S: Final = 600.0
-RETURN_S: Final = 60.0
-"""Time limits in seconds: for a phone to cool down, and for the cable to be plugged in again."""
 
 MAX_LOST_CONNECTIONS: Final = 5
 """After so many lost connections without a session in between, the measurement fails."""
@@ -95,6 +92,25 @@ class Tool(NamedTuple):
     digest: str
 
 
+@dataclass(frozen=True)
+class Waits:
+    """How long to wait, in seconds.
+
+    ``cool_down`` is for the phone to cool down, ``reconnect`` for the cable to be plugged in again, ``session`` for
+    the end of one session, ``pause`` between two checks, ``other_script`` for the end of another measurement on the
+    phone.
+    """
+
+    cool_down: float = 600.0
+    reconnect: float = 60.0
+    session: float = 120.0
+    pause: float = 5.0
+    other_script: int = 10
+
+
+WAITS: Final = Waits()
+
+
 class AndroidDevice:
     """The phone behind ``shell``, with the ``name`` that tables have.
 
@@ -102,10 +118,6 @@ class AndroidDevice:
     tool as a file on this machine; None uses the stored one, or the one on the phone. A delegate that runs only a
     part of a model is an error. During a measurement the screen stays on, and the phone is in fixed-performance
     mode if it has one. After a lost connection the block resumes with the missing sessions.
-
-    Times are in seconds: ``cool_down_s`` for the phone to cool down, ``return_s`` for the cable to be plugged in
-    again, ``time_limit_s`` for one session, ``pause_s`` between two checks, ``patience_s`` for the end of another
-    measurement on the phone.
 
     Raises:
         InputError: less than one thread, an unknown delegate.
@@ -122,11 +134,7 @@ class AndroidDevice:
         delegate: Delegate = "cpu",
         runner: Path | None = None,
         log: Log,
-        cool_down_s: float = COOL_DOWN_S,
-        return_s: float = RETURN_S,
-        time_limit_s: float = 120.0,
-        pause_s: float = 5.0,
-        patience_s: int = 10,
+        waits: Waits = WAITS,
     ) -> None:
         if threads < 1:
             raise InputError(f"threads must be at least 1, not {threads}")
@@ -138,11 +146,7 @@ class AndroidDevice:
         self._delegate: Delegate = delegate
         self._runner = runner
         self._log = log
-        self._cool_down_s = cool_down_s
-        self._return_s = return_s
-        self._time_limit_s = time_limit_s
-        self._pause_s = pause_s
-        self._patience_s = patience_s
+        self._waits = waits
         self._owner = secrets.token_hex(8)
         self._phone: Phone | None = None
         self._serial: str | None = None
@@ -188,7 +192,7 @@ class AndroidDevice:
         ``seed`` is not used: the tool draws its own inputs.
 
         Raises:
-            ConnectionLostError: the connection was lost for longer than ``return_s``.
+            ConnectionLostError: the connection was lost for longer than ``Waits.reconnect``.
             RunnerError: the tool fails on a model or hangs, or a delegate runs only a part of it.
             DeviceStateError: the phone stays hot, or its battery or storage is too low.
             DeviceError: another failure of the phone.
@@ -265,13 +269,13 @@ class AndroidDevice:
         self._phone = None
 
     def _stop_old_script(self) -> str:
-        return _STOP_OLD_SCRIPT.replace("OWNER", self._owner).replace("PATIENCE", str(self._patience_s))
+        return _STOP_OLD_SCRIPT.replace("OWNER", self._owner).replace("PATIENCE", str(self._waits.other_script))
 
     def _prepare(self, names: Mapping[Path, str]) -> None:
         """Connect, check battery and temperature, wait while the phone is hot, and push the missing files."""
         if self._phone is None:
             self._read_phone()
-        deadline = time.monotonic() + self._cool_down_s
+        deadline = time.monotonic() + self._waits.cool_down
         warned = False
         while True:
             state = read_state(self._shell)
@@ -280,16 +284,17 @@ class AndroidDevice:
                 break
             if time.monotonic() >= deadline:
                 raise DeviceStateError(
-                    f"{self._shell.where} stays hot ({state.describe()}) after {self._cool_down_s:.0f} s; take it "
-                    "out of its case and put it in the shade",
+                    f"{self._shell.where} stays hot ({state.describe()}) after {self._waits.cool_down:.0f} s; "
+                    "take it out of its case and put it in the shade",
                     remedy="resume",
                 )
             if not warned:
                 self._log(
-                    f"{self._shell.where} is hot ({state.describe()}); waiting for up to {self._cool_down_s:.0f} s"
+                    f"{self._shell.where} is hot ({state.describe()}); waiting for up to "
+                    f"{self._waits.cool_down:.0f} s"
                 )
                 warned = True
-            time.sleep(self._pause_s)
+            time.sleep(self._waits.pause)
         tool = self._find_tool()
         missing = {model: f"{HERE}/{name}" for model, name in names.items() if f"{HERE}/{name}" not in self._pushed}
         if tool.source is not None and tool.target not in self._pushed:
@@ -358,7 +363,7 @@ class AndroidDevice:
             job.write_text(text, encoding="utf-8", newline="\n")
             self._push(job, target)
         begun = first
-        lines = self._shell.lines(f"sh {target}; rm -f {target}", self._time_limit_s)
+        lines = self._shell.lines(f"sh {target}; rm -f {target}", self._waits.session)
         try:
             for ran in session_results(lines, mark):
                 yield ran
@@ -388,7 +393,7 @@ class AndroidDevice:
             self._disconnect()
             raise error from None
         raise RunnerError(
-            f"{self.name}: no end of {model} within {self._time_limit_s:g} s; a smaller network, or fewer runs, "
+            f"{self.name}: no end of {model} within {self._waits.session:g} s; a smaller network, or fewer runs, "
             "may fit"
         ) from error
 
@@ -417,15 +422,15 @@ class AndroidDevice:
         return Sample(round(timed.us / 1e3, 6), now(), ran.load, ran.clock_mhz)
 
     def _wait_for_return(self, error: ConnectionLostError) -> None:
-        """Try to connect again for ``return_s``.
+        """Try to connect again for ``Waits.reconnect``.
 
         Raises:
             ConnectionLostError: the phone did not answer in that time.
             OtherPhoneError: another phone has taken its place.
         """
         self._disconnect()
-        self._log(f"{error}; waiting for up to {self._return_s:.0f} s for it to come back")
-        deadline = time.monotonic() + self._return_s
+        self._log(f"{error}; waiting for up to {self._waits.reconnect:.0f} s for it to come back")
+        deadline = time.monotonic() + self._waits.reconnect
         while True:
             try:
                 self._read_phone()
@@ -436,10 +441,10 @@ class AndroidDevice:
                 self._disconnect()
                 if time.monotonic() >= deadline:
                     raise ConnectionLostError(
-                        f"{error}, and it did not come back within {self._return_s:.0f} s; plug it in",
+                        f"{error}, and it did not come back within {self._waits.reconnect:.0f} s; plug it in",
                         remedy="resume",
                     ) from again
-                time.sleep(min(self._pause_s, 1.0))
+                time.sleep(min(self._waits.pause, 1.0))
 
 
 class OtherPhoneError(DeviceError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cars_hw.export.card import INT8_SUFFIX
 from cars_hw.formatting import milliseconds
 from cars_hw.report.data import ReportData
 from cars_hw.report.plot import SQUARE, Point, scatter
@@ -29,7 +30,7 @@ def int8(verified: Sequence[Row]) -> list[dict[str, Any]]:
     floats = {(row["device"], row["name"]): row for row in verified if row.get("precision") == "fp32"}
     found = []
     for row in verified:
-        whole = floats.get((row["device"], row["name"].removesuffix(".int8")))
+        whole = floats.get((row["device"], row["name"].removesuffix(INT8_SUFFIX)))
         if row.get("precision") != "int8" or whole is None:
             continue
         ratio = row["measured_ms"] / whole["measured_ms"]
