@@ -35,6 +35,7 @@ from cars_hw.config.measurement import MeasurePlan
 from cars_hw.config.presets import PRESETS, Preset
 from cars_hw.config.search import EvolutionSettings
 from cars_hw.devices import Device, OrtDevice, Sample, open_device
+from cars_hw.devices.host import ort_runtime
 from cars_hw.devices.protocol import SessionCounter
 from cars_hw.latency import (
     LatencyTable,
@@ -70,8 +71,7 @@ class CoarseDevice(OrtDevice):
         on_session: SessionCounter | None = None,
     ) -> list[Sample]:
         """Return one sample a model."""
-        import onnxruntime
-
+        onnxruntime = ort_runtime.load()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         rng = np.random.default_rng(seed)

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cars_hw.devices.host import ort_runtime
 from cars_hw.errors import ExportError
 from cars_hw.export.format import NO_METADATA, ExportFormat
 
@@ -48,8 +49,8 @@ class OnnxFormat(ExportFormat):
     def values(self, model: Path, images: FloatArray, wanted: Callable[[str], bool]) -> Values:
         """Return outputs and the ``wanted`` tensors; see :meth:`ExportFormat.values`."""
         import onnx
-        from onnxruntime.capi import onnxruntime_pybind11_state as state
 
+        state = ort_runtime.load().capi.onnxruntime_pybind11_state
         try:
             outputs = _run(str(model), images)
             opened = onnx.load(model)
@@ -71,10 +72,10 @@ class OnnxFormat(ExportFormat):
         """Return ``model`` in int8; see :meth:`ExportFormat.quantize`."""
         import numpy as np
         import onnx
-        import onnxruntime
-        from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-        class Reader(CalibrationDataReader):  # type: ignore[misc]
+        quantization = ort_runtime.load_quantization()
+
+        class Reader(quantization.CalibrationDataReader):  # type: ignore[misc,name-defined]
             def __init__(self) -> None:
                 self._feeds = iter(feeds)
 
@@ -83,18 +84,18 @@ class OnnxFormat(ExportFormat):
                 return None if feed is None else dict(feed)
 
         # It warns of what its own transformations leave behind.
-        onnxruntime.set_default_logger_severity(3)
+        ort_runtime.load().set_default_logger_severity(3)
         with tempfile.TemporaryDirectory(prefix="cars-hw-") as folder:
             path = Path(folder) / "int8.onnx"
-            quantize_static(
+            quantization.quantize_static(
                 onnx.load_from_string(model),
                 path,
                 Reader(),
-                quant_format=QuantFormat.QDQ,
+                quant_format=quantization.QuantFormat.QDQ,
                 per_channel=True,
-                activation_type=QuantType.QUInt8,
+                activation_type=quantization.QuantType.QUInt8,
                 # On processors without VNNI signed weights saturate inside of the kernels: off by 7% instead of 1%.
-                weight_type=QuantType.QUInt8,
+                weight_type=quantization.QuantType.QUInt8,
                 extra_options={
                     "TensorQuantOverrides": {
                         name: [{"rmin": np.float32(low), "rmax": np.float32(high)}]
@@ -142,8 +143,7 @@ class OnnxFormat(ExportFormat):
 
 def _session(model: str | bytes) -> Any:  # noqa: ANN401 -- the runtime has no types
     """Return a session of ``model``, a path or its content, on one thread of the CPU. It logs nothing."""
-    import onnxruntime
-
+    onnxruntime = ort_runtime.load()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = options.inter_op_num_threads = 1

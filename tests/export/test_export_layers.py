@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
 
+from cars_hw.devices.host import ort_runtime
 from cars_hw.devices.host.litert_runtime import interpreter
 from cars_hw.export.graph import Graph, Zeros, add_graph, concat_graph, head_graph, identity_graph
 from cars_hw.export.lower import lower_module, lower_network
@@ -25,6 +25,8 @@ from cars_hw.space.operations import OPERATIONS
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.space.shape import Shape
 from cars_hw.space.zoo import zoo
+
+onnxruntime = ort_runtime.load()
 
 Season = Callable[[nn.Module, Tensor], nn.Module]
 Array = npt.NDArray[np.float32]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import onnx
-import onnxruntime
 import pytest
 
+from cars_hw.devices.host import ort_runtime
 from cars_hw.errors import ExportError
 from cars_hw.export.graph import Graph, Layer, Relu
 from cars_hw.export.lower import lower_network
@@ -17,6 +17,8 @@ from cars_hw.nn.network import Network
 from cars_hw.space.network_spec import NETWORKS
 from cars_hw.space.shape import Shape
 from cars_hw.space.zoo import zoo
+
+onnxruntime = ort_runtime.load()
 
 
 def test_a_batch_is_1_or_open(tmp_path: Path) -> None:

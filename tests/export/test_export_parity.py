@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
+from cars_hw.devices.host import ort_runtime
 from cars_hw.errors import ExportError, InputError
 from cars_hw.export import export
 from cars_hw.export.card import Figures, ModelCard, Preprocessing, card_path
@@ -24,6 +24,8 @@ from cars_hw.export.parity import PARITY_BOUND, check_parity
 from cars_hw.nn.network import Network
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec
 from cars_hw.space.zoo import zoo
+
+onnxruntime = ort_runtime.load()
 
 Season = Callable[[nn.Module, Tensor], nn.Module]
 

@@ -23,6 +23,7 @@ from cars_hw.config.presets import PRESETS
 from cars_hw.config.training import Recipe
 from cars_hw.data import load_data
 from cars_hw.devices import FakeDevice
+from cars_hw.devices.host import ort_runtime
 from cars_hw.errors import InputError, RunError
 from cars_hw.nn.network import Network
 from cars_hw.pipeline.plan import SearchPlan, configuration
@@ -245,8 +246,7 @@ def test_any_module_is_trained_as_a_network_is(images: Path) -> None:
 
 
 def test_an_exported_network_computes_what_torch_does(tmp_path: Path) -> None:
-    import onnxruntime
-
+    onnxruntime = ort_runtime.load()
     shape = Shape(1, 8, 8)
     torch.manual_seed(0)
     network = make("shufflenet_v2_x0_5", shape, 3).eval()

@@ -5,21 +5,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
+from cars_hw.devices.host import ort_runtime
 from cars_hw.devices.host.session_worker import OpenSession, serve
 
 
 def prepare() -> tuple[str, OpenSession]:
     """Load the runtime."""
-    import onnxruntime
-
-    return f"onnxruntime {onnxruntime.__version__}", open_session
+    return f"onnxruntime {ort_runtime.load().__version__}", open_session
 
 
 def open_session(model: str, threads: int, seed: int) -> Callable[[], object]:
     """Load ``model`` and return a function that runs it once."""
     import numpy as np
-    import onnxruntime
 
+    onnxruntime = ort_runtime.load()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
