@@ -14,7 +14,7 @@ The steps are those of the command line::
         targets=(cars_hw.LatencyTarget(table, limit_ms=0.5),),
     )
     run = cars_hw.run_search(plan, Path("run"))
-    cars_hw.train_run(run, data=data)
+    cars_hw.train_run(run, cars_hw.TrainSettings(data))
     cars_hw.export_run(run, data=data)
     for model in cars_hw.verify_run(run, cars_hw.open_device("ort")):
         print(model.name, model.accuracy, model.measured_ms, model.within_budget)

@@ -1,5 +1,8 @@
 # The public API: each name stands here once. cars_hw/__init__.py reads this file, and so do type checkers.
 
+from cars_hw.callbacks import EpochFigures as EpochFigures
+from cars_hw.callbacks import SearchCallback as SearchCallback
+from cars_hw.callbacks import TrainingCallback as TrainingCallback
 from cars_hw.config.data import DataSource as DataSource
 from cars_hw.config.measurement import MeasurePlan as MeasurePlan
 from cars_hw.config.presets import PRESETS as PRESETS
@@ -45,6 +48,9 @@ from cars_hw.pipeline.run_folder import RunFolder as RunFolder
 from cars_hw.pipeline.run_folder import TrainedNetwork as TrainedNetwork
 from cars_hw.pipeline.search import run_search as run_search
 from cars_hw.pipeline.search import supernet_weights_of as supernet_weights_of
+from cars_hw.pipeline.settings import BaselinesSettings as BaselinesSettings
+from cars_hw.pipeline.settings import RankSettings as RankSettings
+from cars_hw.pipeline.settings import TrainSettings as TrainSettings
 from cars_hw.pipeline.train import load_trained as load_trained
 from cars_hw.pipeline.train import train_run as train_run
 from cars_hw.pipeline.verify import verify_run as verify_run

@@ -56,6 +56,7 @@ Remedy = Literal[
     "store-runner",
     "train",
     "train-again",
+    "train-on-cpu",
     "zoo",
 ]
 """What helps against an error: an identifier, since how it is done depends on the caller."""

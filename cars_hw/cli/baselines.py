@@ -12,7 +12,6 @@ from cars_hw.cli.options import (
     json_option,
     print_json,
     print_table,
-    training_device,
 )
 from cars_hw.cli.progress_bars import Bars
 from cars_hw.cli.settings import run_of, settings_options
@@ -52,21 +51,9 @@ def command(run_path: Path, settings: BaselinesSettings, as_json: bool) -> None:
     from cars_hw.training.memory import keep_freed_memory
 
     run = RunFolder.open(run_path)
-    device = training_device(settings.device)
     keep_freed_memory()
     with Bars() as bars:
-        comparison = compare_run(
-            run,
-            data=settings.data,
-            against=settings.against,
-            seeds=settings.seeds,
-            top=settings.top,
-            recipe=settings.recipe,
-            device=device,
-            jobs=settings.jobs,
-            progress=bars.update,
-            log=bars.log,
-        )
+        comparison = compare_run(run, settings, progress=bars.update, log=bars.log)
     if as_json:
         print_json(unstructure(comparison))
     else:

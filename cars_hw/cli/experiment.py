@@ -14,7 +14,6 @@ from cars_hw.cli.options import (
     json_option,
     print_json,
     print_table,
-    training_device,
 )
 from cars_hw.cli.progress_bars import Bars
 from cars_hw.cli.settings import NETWORK, NETWORK_PATHS, PRESET, run_of, settings_options
@@ -113,6 +112,7 @@ def trap(settings: TrapSettings, out: Path, as_json: bool) -> None:
     from cars_hw.report.experiments import trap_page
     from cars_hw.studies.small_model_trap import rows_of, small_model_trap
     from cars_hw.training.memory import keep_freed_memory
+    from cars_hw.training.precision import resolve_device
 
     own = settings.evolution
     epochs = own.warmup_epochs + settings.generations * own.epochs_per_generation
@@ -131,7 +131,7 @@ def trap(settings: TrapSettings, out: Path, as_json: bool) -> None:
         targets=() if read is None else (LatencyTarget(read),),
         costs=() if read is not None else (settings.cost or "parameters",),
         proxy=settings.proxy,
-        device=training_device(settings.device),
+        device=resolve_device(settings.device),
     )
     keep_freed_memory()
     with Bars() as bars:
@@ -201,21 +201,8 @@ def front(run_path: Path, settings: FrontSettings, out: Path | None, as_json: bo
     device = open_device(settings.measured_on, settings.threads)
     keep_freed_memory()
     with Bars() as bars:
-        found = compare_front(
-            run,
-            device,
-            data=settings.data,
-            references=settings.references or DEFAULT,
-            recipe=settings.recipe,
-            from_scratch=settings.from_scratch,
-            out=out,
-            plan=settings.measurement,
-            seed=settings.seed,
-            train_on=training_device(settings.device),
-            jobs=settings.jobs,
-            progress=bars.update,
-            log=bars.log,
-        )
+        settings = replace(settings, references=settings.references or DEFAULT)
+        found = compare_front(run, device, settings, out=out, progress=bars.update, log=bars.log)
     page = (out or run.path / "comparison") / "front.html"
     write_text(page, front_page(found, f"{run.path.name}/: {run.network.describe()}"))
     if as_json:

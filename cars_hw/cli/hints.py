@@ -34,6 +34,7 @@ HINTS: Final[Mapping[Remedy, str]] = {
     "store-runner": "store the tool again with: cars-hw runner use PATH",
     "train": "first run: cars-hw train {run}",
     "train-again": "train the network again with: cars-hw train",
+    "train-on-cpu": "train with --on cpu",
     "zoo": "`cars-hw zoo` lists the published genotypes",
 }
 

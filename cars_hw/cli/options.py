@@ -133,23 +133,6 @@ json_option = click.option(
 )
 
 
-def training_device(name: str) -> str:
-    """Return the device that ``name`` means: ``auto`` is the GPU where there is one.
-
-    Raises:
-        InputError: a GPU is asked for and there is none.
-    """
-    import torch
-
-    from cars_hw.errors import InputError
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("there is no GPU that torch can use; train with --on cpu")
-    return name
-
-
 def _check_tensorboard(_context: click.Context, _parameter: click.Parameter, wanted: bool) -> bool:
     if wanted:
         from cars_hw.pipeline.tensorboard import require_tensorboard

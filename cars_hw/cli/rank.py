@@ -12,7 +12,6 @@ from cars_hw.cli.options import (
     percent,
     print_json,
     print_table,
-    training_device,
 )
 from cars_hw.cli.progress_bars import Bars
 from cars_hw.cli.settings import run_of, settings_options
@@ -49,21 +48,9 @@ def command(run_path: Path, settings: RankSettings, as_json: bool) -> None:
     from cars_hw.training.memory import keep_freed_memory
 
     run = RunFolder.open(run_path)
-    device = training_device(settings.device)
     keep_freed_memory()
     with Bars() as bars:
-        ranking = rank_run(
-            run,
-            data=settings.data,
-            sample=settings.sample,
-            twice=settings.twice,
-            recipe=settings.recipe,
-            seed=settings.seed,
-            device=device,
-            jobs=settings.jobs,
-            progress=bars.update,
-            log=bars.log,
-        )
+        ranking = rank_run(run, settings, progress=bars.update, log=bars.log)
     if as_json:
         print_json(unstructure(ranking))
         return

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -23,7 +23,6 @@ from cars_hw.cli.options import (
     print_json,
     print_table,
     tensorboard_option,
-    training_device,
     warn_of_noise,
 )
 from cars_hw.cli.progress_bars import Bars
@@ -32,7 +31,7 @@ from cars_hw.cli.settings import NETWORK, NETWORK_PATHS, PRESET, Converted, sett
 from cars_hw.cli.verbosity import note, strict_option
 from cars_hw.config.codec import unstructure
 from cars_hw.config.units import format_seconds
-from cars_hw.pipeline.settings import SearchSettings
+from cars_hw.pipeline.settings import BaselinesSettings, SearchSettings, TrainingDevice
 
 if TYPE_CHECKING:
     from cars_hw.pipeline.estimate import Estimate
@@ -166,9 +165,10 @@ def _search(settings: SearchSettings, asked: Run) -> None:
     from cars_hw.pipeline.plan import search_plan
     from cars_hw.pipeline.search import run_search
     from cars_hw.training.memory import keep_freed_memory
+    from cars_hw.training.precision import resolve_device
     from cars_hw.training.process_group import joined, restarted
 
-    plan = search_plan(settings, training_device(settings.device))
+    plan = search_plan(settings, resolve_device(settings.device))
     for target, given in zip(plan.targets, settings.targets, strict=True):
         warn_of_noise(target.table, given.table)
     keep_freed_memory()
@@ -206,7 +206,8 @@ def _compare(run: RunFolder, plan: SearchPlan, seeds: int) -> StrategyComparison
     from cars_hw.studies.baselines import compare_run
 
     with Bars() as bars:
-        return compare_run(run, data=plan.data, seeds=seeds, device=plan.device, progress=bars.update, log=bars.log)
+        settings = BaselinesSettings(plan.data, seeds=seeds, device=cast("TrainingDevice", plan.device))
+        return compare_run(run, settings, progress=bars.update, log=bars.log)
 
 
 def _print_estimate(found: Estimate, as_json: bool) -> None:

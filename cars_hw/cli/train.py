@@ -15,7 +15,6 @@ from cars_hw.cli.options import (
     print_json,
     print_table,
     tensorboard_option,
-    training_device,
 )
 from cars_hw.cli.progress_bars import Bars
 from cars_hw.cli.settings import RECIPE, run_of, settings_options
@@ -23,7 +22,6 @@ from cars_hw.config.codec import unstructure
 from cars_hw.pipeline.settings import TrainSettings
 
 if TYPE_CHECKING:
-    from cars_hw.config.training import Recipe
     from cars_hw.pipeline.run_folder import TrainedNetwork
 
 
@@ -71,27 +69,16 @@ def command(run_path: Path, settings: TrainSettings, tensorboard: bool, as_json:
     from cars_hw.pipeline.tensorboard import TrainingEvents
     from cars_hw.pipeline.train import train_run
     from cars_hw.training.memory import keep_freed_memory
+    from cars_hw.training.precision import resolve_device
     from cars_hw.training.process_group import joined, launched
 
     if launched() > 1 and (settings.jobs or 1) > 1:
         raise click.UsageError("several processes share one network at a time: leave --jobs out")
     run = RunFolder.open(run_path)
-    device = training_device(settings.device)
     keep_freed_memory()
-    train = partial(
-        train_run,
-        run,
-        data=settings.data,
-        top=settings.top,
-        genotype=settings.genotype,
-        recipe=settings.recipe,
-        seed=settings.seed,
-        device=device,
-        jobs=settings.jobs,
-        inherit=settings.inherit,
-        callback=partial(TrainingEvents, run.path) if tensorboard else None,
-    )
-    with joined(device) as process_group:
+    callback = partial(TrainingEvents, run.path) if tensorboard else None
+    train = partial(train_run, run, settings, callback=callback)
+    with joined(resolve_device(settings.device)) as process_group:
         if not process_group.leads:
             train(process_group=process_group)
             return
@@ -100,11 +87,12 @@ def command(run_path: Path, settings: TrainSettings, tensorboard: bool, as_json:
     if as_json:
         print_json(unstructure(trained))
         return
-    _print(trained, settings.recipe)
+    _print(trained)
     click.echo(f"Next: cars-hw export {run.path}")
 
 
-def _print(trained: list[TrainedNetwork], recipe: Recipe) -> None:
+def _print(trained: list[TrainedNetwork]) -> None:
+    recipe = trained[0].recipe
     columns = ["network", "accuracy (test)", "loss"]
     if recipe.hold_out:
         columns += ["accuracy (held out)", "best epoch"]

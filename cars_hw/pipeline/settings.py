@@ -109,10 +109,10 @@ class SearchSettings(Settings):
 
 @dataclass(frozen=True)
 class TrainSettings(Settings):
-    """Settings of ``cars-hw train``."""
+    """Settings of ``cars-hw train``; without a recipe, the networks are trained by that of the run."""
 
     data: DataSource = setting(help=_DATA)
-    recipe: Recipe = setting(help=_RECIPE)
+    recipe: Recipe | None = setting(None, help=_RECIPE)
     top: int = setting(5, help="How many networks, spread over the front with both its ends.", minimum=1)
     genotype: Genotype | None = setting(
         None, help="Train this one instead: a name of the zoo, a JSON file, or DARTS text.", kind="genotype"
@@ -156,10 +156,10 @@ class VerifySettings(Settings):
 
 @dataclass(frozen=True)
 class RankSettings(Settings):
-    """Settings of ``cars-hw rank``."""
+    """Settings of ``cars-hw rank``; without a recipe, the networks are trained by that of the run."""
 
     data: DataSource = setting(help=_DATA)
-    recipe: Recipe = setting(help=_RECIPE)
+    recipe: Recipe | None = setting(None, help=_RECIPE)
     sample: int = setting(
         20,
         help="How many architectures, at least 4: half spread over the front, half at random within the budgets. "
@@ -178,10 +178,10 @@ class RankSettings(Settings):
 
 @dataclass(frozen=True)
 class BaselinesSettings(Settings):
-    """Settings of ``cars-hw baselines``."""
+    """Settings of ``cars-hw baselines``; without a recipe, the networks are trained by that of the run."""
 
     data: DataSource = setting(help=_DATA)
-    recipe: Recipe = setting(help=_RECIPE)
+    recipe: Recipe | None = setting(None, help=_RECIPE)
     against: tuple[StrategyName, ...] = setting(
         ("random", "none"),
         help="random: random search in the same SuperNet; none: plain NSGA-III; speed, size, both: other "
@@ -287,13 +287,13 @@ class TrapSettings(Settings):
 
 @dataclass(frozen=True)
 class FrontSettings(Settings):
-    """Settings of ``cars-hw experiment front``."""
+    """Settings of ``cars-hw experiment front``; without a recipe, the networks are trained by that of the run."""
 
     measured_on: str = setting(
         help="What to measure on; see: cars-hw devices.", option="--device", metavar="DEVICE"
     )
     data: DataSource = setting(help=_DATA)
-    recipe: Recipe = setting(help=_RECIPE)
+    recipe: Recipe | None = setting(None, help=_RECIPE)
     references: tuple[str, ...] = setting(
         (),
         help="A network to compare with: a genotype of cars-hw zoo; MobileNetV2, MNASNet, ShuffleNetV2 or "

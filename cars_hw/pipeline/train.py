@@ -33,7 +33,7 @@ from cars_hw.progress import Log, Progress, as_stage, no_log, prefixed_log, sile
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.training.checkpoints import TrainingCheckpoint
-from cars_hw.training.precision import resolve_precision
+from cars_hw.training.precision import resolve_device, resolve_precision
 from cars_hw.training.process_group import SINGLE_PROCESS, ProcessGroup
 from cars_hw.training.standalone import train_network
 
@@ -81,22 +81,15 @@ def choose(front: Sequence[FrontNetwork], count: int) -> list[FrontNetwork]:
 
 def train_run(
     run: RunFolder,
+    settings: TrainSettings,
     *,
-    data: DataSource,
-    top: int = 5,
-    genotype: Genotype | None = None,
     chosen: Sequence[tuple[str, Genotype]] = (),
-    recipe: Recipe | None = None,
-    seed: int = 0,
-    device: str = "cpu",
-    jobs: int | None = None,
-    inherit: bool = False,
     callback: Callable[[str], TrainingCallback] | None = None,
     progress: Progress = silent,
     log: Log = no_log,
     process_group: ProcessGroup = SINGLE_PROCESS,
 ) -> list[TrainedNetwork]:
-    """Train ``top`` networks of the run's front, or only ``genotype``, and write their weights to the run.
+    """Train ``settings.top`` networks of the run's front, or only ``settings.genotype``, and write their weights.
 
     Alternatively, ``chosen`` has the names and genotypes of the networks to train.
 
@@ -115,21 +108,17 @@ def train_run(
         InputError: the data does not fit the network, or the recipe does not fit the device.
         TrainingError: the loss of a network is no longer a number.
     """
-    given = bool(chosen)
-    spec = run.network
-    recipe = _resolved(recipe or recipe_of(run), device)
+    data, spec = settings.data, run.network
+    device = resolve_device(settings.device)
+    recipe = _resolved(settings.recipe or recipe_of(run), device)
     if not process_group.leads:
         return _follow(data, spec, process_group)
-    if not chosen and genotype is not None:
-        known = [network for network in run.front() if network.genotype.key() == genotype.key()]
-        chosen = [(known[0].name if known else _name_of(genotype), genotype)]
-    elif not chosen:
-        chosen = [(network.name, network.genotype) for network in choose(run.front(), top)]
+    names = dict(chosen or _chosen(run, settings))
     bundle = load_data(data.source, root=data.root, download=data.download, resolution=spec.resolution)
     require_fit(bundle, spec)
     planned = [
-        _Job(run.path, data, name, chosen_genotype, recipe, seed, device, inherit, callback)
-        for name, chosen_genotype in chosen
+        _Job(run.path, data, name, genotype, recipe, settings.seed, device, settings.inherit, callback)
+        for name, genotype in names.items()
     ]
     trained = run.trained()
     waiting = [job for job in planned if not any(job.done_by(network) for network in trained)]
@@ -139,16 +128,20 @@ def train_run(
     else:
         # By the number of chosen networks, not of those that are left: a resumed training has as many threads as
         # before, since the number of threads changes how sums are rounded.
-        _train_all(waiting, bundle, jobs or default_jobs(device, len(planned)), progress, log)
-    if not given:
-        run.add_step(
-            "train",
-            TrainSettings(
-                data.absolute(), recipe, top, genotype, seed, inherit, jobs, cast("TrainingDevice", device)
-            ),
-        )
-    names = {name for name, _ in chosen}
+        _train_all(waiting, bundle, settings.jobs or default_jobs(device, len(planned)), progress, log)
+    if not chosen:
+        done = replace(settings, data=data.absolute(), recipe=recipe, device=cast("TrainingDevice", device))
+        run.add_step("train", done)
     return [network for network in run.trained() if network.name in names]
+
+
+def _chosen(run: RunFolder, settings: TrainSettings) -> list[tuple[str, Genotype]]:
+    """Return the names and genotypes of the networks that ``settings`` chooses."""
+    genotype = settings.genotype
+    if genotype is None:
+        return [(network.name, network.genotype) for network in choose(run.front(), settings.top)]
+    known = [network.name for network in run.front() if network.genotype.key() == genotype.key()]
+    return [(known[0] if known else _name_of(genotype), genotype)]
 
 
 def load_trained(run: RunFolder, trained: TrainedNetwork) -> Network:

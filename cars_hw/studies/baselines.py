@@ -10,7 +10,6 @@ from typing import Any, Final, cast
 import numpy as np
 
 from cars_hw.config.command_line import command_line
-from cars_hw.config.data import DataSource
 from cars_hw.config.training import Recipe
 from cars_hw.errors import InputError
 from cars_hw.evolution.objectives import CostObjective
@@ -18,7 +17,7 @@ from cars_hw.evolution.strategies import OWN, STRATEGIES
 from cars_hw.pipeline.plan import SearchPlan, configuration, plan_of, recipe_of
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.search import cost_objectives, plan_data, run_search
-from cars_hw.pipeline.settings import BaselinesSettings, StrategyName, TrainingDevice
+from cars_hw.pipeline.settings import BaselinesSettings, TrainingDevice, TrainSettings
 from cars_hw.pipeline.train import choose, train_run
 from cars_hw.pipeline.workers import default_jobs, side_by_side
 from cars_hw.progress import Log, Progress, no_log, prefixed, silent
@@ -31,9 +30,7 @@ from cars_hw.studies.strategy_comparison import (
     Trial,
     fraction_dominated,
 )
-
-RIVALS: Final = ("random", "none")
-"""The default strategies of a comparison: random search, and plain NSGA-III."""
+from cars_hw.training.precision import resolve_device
 
 MIN_STANDALONE: Final = 4
 """Members of the smallest population that evolves without weight sharing."""
@@ -43,53 +40,40 @@ MARGIN: Final = 1.1
 
 
 def compare_run(
-    run: RunFolder,
-    *,
-    data: DataSource,
-    against: Sequence[str] = RIVALS,
-    seeds: int = 3,
-    top: int = 3,
-    recipe: Recipe | None = None,
-    device: str = "cpu",
-    jobs: int | None = None,
-    progress: Progress = silent,
-    log: Log = no_log,
+    run: RunFolder, settings: BaselinesSettings, *, progress: Progress = silent, log: Log = no_log
 ) -> StrategyComparison:
-    """Search ``seeds`` times by each of ``against`` and by the run's own strategy, and train their fronts.
+    """Search by each strategy of ``settings.against`` and by the run's own strategy, and train their fronts.
 
     All strategies have the same epochs, generations, populations and limits. Strategies that protect ``speed`` also
     evaluate new architectures under the previous weights. A strategy without shared weights trains as many
-    architectures as the cost of the search allows. ``top`` networks of each front are trained from scratch by
-    ``recipe`` (default: the run's), because a strategy's accuracies under shared weights may be wrong. Seeds count
-    up from the run's seed. The run's own search is used as it is, and finished trials are not repeated. ``jobs``
-    trials run in parallel. The result is written to the run.
+    architectures as the cost of the search allows. ``top`` networks of each front are trained from scratch,
+    because a strategy's accuracies under shared weights may be wrong. Each strategy searches ``seeds`` times; the
+    seeds count up from the run's seed. The run's own search is used as it is, and finished trials are not repeated.
+    ``jobs`` trials run in parallel. The result is written to the run.
 
     Raises:
-        InputError: a strategy that is unknown, or nothing to compare.
+        InputError: there is nothing to compare.
         RunError: the run has not finished, or trials in its folder are of other settings.
         DatasetError: the data cannot be used.
     """
-    recipe = recipe or recipe_of(run)
+    recipe = settings.recipe or recipe_of(run)
     run.front()
-    known = (*STRATEGIES, STANDALONE)
-    unknown = [name for name in against if name not in known]
-    if unknown:
-        raise InputError(f"unknown strategy '{unknown[0]}'; known: {', '.join(known)}")
-    if seeds < 1:
-        raise InputError(f"the comparison needs at least one seed, not {seeds}")
-    plan = plan_of(run, data, device)
+    plan = plan_of(run, settings.data, resolve_device(settings.device))
     own = plan.preset.evolution
-    rivals = [name for name in dict.fromkeys(against) if name == STANDALONE or STRATEGIES[name].changed(own) != own]
+    rivals = [
+        name
+        for name in dict.fromkeys(settings.against)
+        if name == STANDALONE or STRATEGIES[name].changed(own) != own
+    ]
     if not rivals:
         raise InputError("there is nothing to compare: all of these strategies are the run's own")
     plans = {name: _plan_by(name, plan) for name in (OWN, *rivals)}
     tasks = [
-        _Task(run.path, name, replace(planned, seed=plan.seed + step), top, recipe)
-        for step in range(seeds)
+        _Task(run.path, name, replace(planned, seed=plan.seed + step), settings.top, recipe)
+        for step in range(settings.seeds)
         for name, planned in plans.items()
     ]
-    asked_jobs = jobs
-    jobs = jobs or default_jobs(device, len(tasks))
+    jobs = settings.jobs or default_jobs(plan.device, len(tasks))
     if jobs == 1:
         for task in tasks:
             _work(task, progress, log)
@@ -97,16 +81,8 @@ def compare_run(
         side_by_side(_work, tasks, jobs, progress, log)
     comparison = _compared(plan, tasks, recipe)
     run.write_record(FILE, comparison)
-    settings = BaselinesSettings(
-        data.absolute(),
-        recipe,
-        cast("tuple[StrategyName, ...]", tuple(against)),
-        seeds,
-        top,
-        asked_jobs,
-        cast("TrainingDevice", device),
-    )
-    run.add_step("baselines", settings)
+    device = cast("TrainingDevice", plan.device)
+    run.add_step("baselines", replace(settings, data=settings.data.absolute(), recipe=recipe, device=device))
     return comparison
 
 
@@ -192,13 +168,8 @@ def _search_and_train(task: _Task, progress: Progress, log: Log) -> None:
     )
     train_run(
         folder,
-        data=plan.data,
+        TrainSettings(plan.data, task.recipe, seed=plan.seed, jobs=1, device=cast("TrainingDevice", plan.device)),
         chosen=[(network.name, network.genotype) for network in choose(folder.front(), task.top)],
-        recipe=task.recipe,
-        seed=plan.seed,
-        device=plan.device,
-        jobs=1,
-        inherit=False,
         progress=prefixed(progress, task.name),
         log=log,
     )

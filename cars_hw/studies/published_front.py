@@ -7,12 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
-from cars_hw.config.data import DataSource
 from cars_hw.config.files import write_json
 from cars_hw.config.measurement import MeasurePlan
-from cars_hw.config.training import Recipe
 from cars_hw.data import load_data
 from cars_hw.devices import Device
 from cars_hw.errors import InputError, RunError
@@ -23,6 +21,7 @@ from cars_hw.nn.cost import network_cost
 from cars_hw.pipeline.plan import recipe_of
 from cars_hw.pipeline.run_folder import RunFolder, TrainedNetwork
 from cars_hw.pipeline.search import require_fit
+from cars_hw.pipeline.settings import FrontSettings, TrainingDevice, TrainSettings
 from cars_hw.pipeline.train import load_trained, train_run
 from cars_hw.progress import Log, Progress, counted, no_log, silent
 from cars_hw.space.genotype import Genotype
@@ -30,7 +29,7 @@ from cars_hw.space.zoo import zoo
 from cars_hw.studies.front_membership import Contestant, FrontComparison, ranked
 from cars_hw.studies.reference_training import References, train_references
 from cars_hw.studies.references import MODEL_FORMAT, parameters_of, write_onnx
-from cars_hw.training.precision import resolve_precision
+from cars_hw.training.precision import resolve_device, resolve_precision
 
 TORCHVISION: Final = {
     "MobileNetV2": "mobilenet_v2",
@@ -58,25 +57,18 @@ class _Entry:
 def compare_front(
     run: RunFolder,
     device: Device,
+    settings: FrontSettings,
     *,
-    data: DataSource,
-    references: Sequence[str] = DEFAULT,
-    recipe: Recipe | None = None,
-    from_scratch: bool = False,
     out: Path | None = None,
-    plan: MeasurePlan | None = None,
-    seed: int = 0,
-    train_on: str = "cpu",
-    jobs: int | None = None,
     progress: Progress = silent,
     log: Log = no_log,
 ) -> FrontComparison:
-    """Hold the run's trained networks against ``references``: test accuracy against latency on ``device``.
+    """Compare the run's trained networks with ``settings.references``: test accuracy, and latency on ``device``.
 
     References are names of the zoo, which become the run's network with another genotype, and of
     :data:`TORCHVISION` or torchvision itself, whose first convolution and classifier take the run's channels and
-    classes. They are trained from scratch by ``recipe`` (the run's unless given) on ``data``; with ``from_scratch``
-    the run's networks are, too, instead of being taken as they are. All are measured in the same rounds of
+    classes. They are trained from scratch by the recipe and on the data of ``settings``; with ``from_scratch`` the
+    run's networks are, too, instead of being taken as they are. All are measured in the same rounds of
     sessions.
 
     Networks that were trained with the same settings are not trained again, and interrupted trainings resume. All
@@ -88,7 +80,7 @@ def compare_front(
         TrainingError: the loss of a network is no longer a number.
         DeviceError: the device fails.
     """
-    genotypes, models = _sorted_out(references)
+    genotypes, models = _sorted_out(settings.references)
     own = run.trained()
     if not own:
         raise RunError(f"{run.path} has no trained networks", remedy="train", run=run.path)
@@ -96,20 +88,21 @@ def compare_front(
     if device.model_format != MODEL_FORMAT:
         models, left_out = {}, tuple(models)
     out = out or run.path / "comparison"
+    data = settings.data
     bundle = load_data(data.source, root=data.root, download=data.download, resolution=run.network.resolution)
     require_fit(bundle, run.network)
-    recipe = recipe or recipe_of(run)
+    recipe = settings.recipe or recipe_of(run)
+    train_on = resolve_device(settings.device)
     # What decides the weights is what it comes to on the device.
     recipe = replace(recipe, precision=resolve_precision(recipe.precision, train_on))
-    settings = References(data, bundle, recipe, seed, train_on, jobs, progress, log)
-    entries = [] if from_scratch else [_of_run(run, one, device) for one in own]
-    anew = [(one.name, one.genotype) for one in own] if from_scratch else []
-    entries += _of_space(run, anew + [(name, zoo()[name].genotype) for name in genotypes], device, out, settings)
-    entries += _of_torchvision(run, models, out, settings)
-    comparison = FrontComparison(
-        device.name, device.conditions(), _measured(entries, device, plan, progress), left_out
-    )
-    content = {"run": str(run.path), "data": data.source, "seed": seed, "recipe": asdict(settings.recipe)}
+    training = References(data, bundle, recipe, settings.seed, train_on, settings.jobs, progress, log)
+    entries = [] if settings.from_scratch else [_of_run(run, one, device) for one in own]
+    anew = [(one.name, one.genotype) for one in own] if settings.from_scratch else []
+    entries += _of_space(run, anew + [(name, zoo()[name].genotype) for name in genotypes], device, out, training)
+    entries += _of_torchvision(run, models, out, training)
+    measured = _measured(entries, device, settings.measurement, progress)
+    comparison = FrontComparison(device.name, device.conditions(), measured, left_out)
+    content = {"run": str(run.path), "data": data.source, "seed": settings.seed, "recipe": asdict(recipe)}
     write_json(out / "front.json", {**content, **comparison.to_dict()})
     return comparison
 
@@ -180,13 +173,14 @@ def _of_space(
         theirs = RunFolder.create(folder, run.configuration, run.about)
     trained = train_run(
         theirs,
-        data=settings.source,
+        TrainSettings(
+            settings.source,
+            settings.recipe,
+            seed=settings.seed,
+            jobs=settings.jobs,
+            device=cast("TrainingDevice", settings.device),
+        ),
         chosen=chosen,
-        recipe=settings.recipe,
-        seed=settings.seed,
-        device=settings.device,
-        jobs=settings.jobs,
-        inherit=False,
         progress=settings.progress,
         log=settings.log,
     )
@@ -212,7 +206,7 @@ def _of_torchvision(run: RunFolder, models: dict[str, str], out: Path, settings:
 
 
 def _measured(
-    entries: Sequence[_Entry], device: Device, plan: MeasurePlan | None, progress: Progress
+    entries: Sequence[_Entry], device: Device, plan: MeasurePlan, progress: Progress
 ) -> tuple[Contestant, ...]:
     """Return ``entries`` with what they take on ``device``, all measured in the same rounds."""
     with tempfile.TemporaryDirectory(prefix="cars-hw-") as folder:

@@ -2,59 +2,49 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Final, cast
 
 import numpy as np
 
 from cars_hw.config.codec import unstructure
-from cars_hw.config.data import DataSource
-from cars_hw.config.training import Recipe
 from cars_hw.errors import InputError
 from cars_hw.evolution.checkpoint import supernet_weights
 from cars_hw.evolution.objectives import feasible
 from cars_hw.pipeline.plan import SearchPlan, plan_of, recipe_of
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.search import cost_objectives, plan_data, supernet_weights_of
-from cars_hw.pipeline.settings import RankSettings, TrainingDevice
+from cars_hw.pipeline.settings import RankSettings, TrainingDevice, TrainSettings
 from cars_hw.pipeline.train import choose, train_run
 from cars_hw.progress import Log, Progress, no_log, silent
 from cars_hw.space.genotype import Genotype
 from cars_hw.studies.ranking import FILE, MINIMUM, Ranked, Ranking
+from cars_hw.training.precision import resolve_device
 
 TRIES: Final = 10_000
 """So many are drawn in search of those that keep to the budgets."""
 
 
-def rank_run(
-    run: RunFolder,
-    *,
-    data: DataSource,
-    sample: int = 20,
-    twice: bool = False,
-    recipe: Recipe | None = None,
-    seed: int = 0,
-    device: str = "cpu",
-    jobs: int | None = None,
-    progress: Progress = silent,
-    log: Log = no_log,
-) -> Ranking:
-    """Train ``sample`` architectures of ``run`` from scratch, and compare the order with that under shared weights.
+def rank_run(run: RunFolder, settings: RankSettings, *, progress: Progress = silent, log: Log = no_log) -> Ranking:
+    """Train a sample of ``run``'s architectures from scratch, and compare the order with that under shared weights.
 
-    Half of them are spread over the front. The others are drawn at random among those that meet the limits. They
-    have the channels and cells of the SuperNet and are trained on the search's data by ``recipe`` (default: the
-    run's). With ``twice`` each is trained a second time, with the next seed. A network that was already trained
-    with the same settings is not trained again. The result is written to the run. A ``sample`` of 0 skips the
-    check; the report says so.
+    Half of the ``settings.sample`` architectures are spread over the front. The others are drawn at random among
+    those that meet the limits. They have the channels and cells of the SuperNet and are trained on the search's
+    data. With ``twice`` each is trained a second time, with the next seed. A network that was already trained with
+    the same settings is not trained again. The result is written to the run. A sample of 0 skips the check; the
+    report says so.
 
     Raises:
         InputError: a sample of 1 to 3, or fewer than 4 architectures that meet the limits.
         RunError: the run has no front yet, or no weights.
         DatasetError: the data cannot be used.
     """
+    sample, seed = settings.sample, settings.seed
     if sample == 0:
         run.write_record(FILE, Ranking((), None))
         return Ranking((), None)
-    plan = plan_of(run, data, device)
+    device = resolve_device(settings.device)
+    plan = plan_of(run, settings.data, device)
     bundle = plan_data(plan)
     chosen = [(network.name, network.genotype) for network in choose(run.front(), sample // 2)]
     known = {genotype.key() for _, genotype in chosen}
@@ -73,19 +63,15 @@ def rank_run(
         standalone.require(configuration)
     else:
         standalone = RunFolder.create(standalone.path, configuration, run.about)
-    recipe = recipe or recipe_of(run)
+    recipe = settings.recipe or recipe_of(run)
+    training = TrainSettings(settings.data, recipe, jobs=settings.jobs, device=cast("TrainingDevice", device))
 
     def train(seed: int, suffix: str) -> list[float]:
         """Return the accuracies of all, trained with ``seed`` and kept under names with ``suffix``."""
         trained = train_run(
             standalone,
-            data=data,
+            replace(training, seed=seed),
             chosen=[(name + suffix, genotype) for name, genotype in chosen],
-            recipe=recipe,
-            seed=seed,
-            device=device,
-            jobs=jobs,
-            inherit=False,
             progress=progress,
             log=log,
         )
@@ -93,17 +79,14 @@ def rank_run(
         return [accuracy[name + suffix] for name, _ in chosen]
 
     once = train(seed, "")
-    again = train(seed + 1, "-again") if twice else [None] * len(chosen)
+    again = train(seed + 1, "-again") if settings.twice else [None] * len(chosen)
     networks = [
         Ranked(name, genotype, accuracy, first, second)
         for (name, genotype), accuracy, first, second in zip(chosen, shared, once, again, strict=True)
     ]
     ranking = Ranking(tuple(networks), recipe)
     run.write_record(FILE, ranking)
-    run.add_step(
-        "rank",
-        RankSettings(data.absolute(), recipe, sample, twice, seed, jobs, cast("TrainingDevice", device)),
-    )
+    run.add_step("rank", replace(settings, data=settings.data.absolute(), recipe=recipe, device=training.device))
     return ranking
 
 

@@ -1,4 +1,4 @@
-"""The precision of training: float32, or mixed precision with bfloat16 or fp16."""
+"""Where networks are trained, and in which precision: float32, or mixed precision with bfloat16 or fp16."""
 
 from __future__ import annotations
 
@@ -11,6 +11,19 @@ from cars_hw.config.training import TrainingPrecision
 from cars_hw.errors import InputError
 
 _LOW: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def resolve_device(device: str) -> str:
+    """Return the device that ``auto`` stands for, the GPU if there is one; any other is returned as it is.
+
+    Raises:
+        InputError: a GPU is requested and there is none.
+    """
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("there is no GPU that torch can use", remedy="train-on-cpu")
+    return device
 
 
 def resolve_precision(precision: TrainingPrecision, device: torch.device | str) -> TrainingPrecision:

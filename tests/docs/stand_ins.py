@@ -29,6 +29,7 @@ from cars_hw.latency import LatencyTable, OpKey, fastest_genotype, genotype_keys
 from cars_hw.pipeline.export import export_run
 from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.pipeline.search import run_search
+from cars_hw.pipeline.settings import TrainSettings
 from cars_hw.pipeline.train import train_run
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec
@@ -212,7 +213,7 @@ def make_world(folder: Path) -> None:
     run = run_search(_plan(data, grey), folder / "run")
     # One network is enough to train and export, and it has a name that examples can speak of.
     run.write_front(run.front()[:1])
-    train_run(run, data=data, jobs=1)
+    train_run(run, TrainSettings(data, jobs=1))
     export_run(run, data=data)
     shutil.copytree(run.path, folder / "quickstart" / "run")
     Image.new("L", (20, 20), 128).save(folder / "image.png")

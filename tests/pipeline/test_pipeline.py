@@ -33,6 +33,7 @@ from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder
 from cars_hw.pipeline.search import run_search
+from cars_hw.pipeline.settings import TrainSettings
 from cars_hw.pipeline.train import choose, load_trained, train_run
 from cars_hw.pipeline.verify import verify_run
 from cars_hw.report.page import write_report
@@ -75,7 +76,7 @@ def test_from_a_search_to_verified_models_and_a_report(
         estimate = network.latency_estimates[0]
         assert (estimate.predicted_ms, estimate.bound_ms) == tuple(predictor.predict(network.genotype))
         assert estimate.bound_ms <= limit
-    trained = train_run(run, data=data, top=2, jobs=1)
+    trained = train_run(run, TrainSettings(data, top=2, jobs=1))
     assert [network.name for network in trained] == [network.name for network in choose(front, 2)]
     exported = export_run(run, data=data, formats=["onnx"])
     device = FakeDevice()
@@ -93,7 +94,7 @@ def test_from_a_search_to_verified_models_and_a_report(
     assert "http" not in page.replace("http-equiv", "")
     # A second time nothing is trained: the weights are as old as they were.
     before = run.weights_path(trained[0].name).stat().st_mtime_ns
-    train_run(run, data=data, top=2, jobs=1)
+    train_run(run, TrainSettings(data, top=2, jobs=1))
     assert run.weights_path(trained[0].name).stat().st_mtime_ns == before
 
 
@@ -101,7 +102,7 @@ def test_both_formats_come_out_in_both_precisions_and_run_on_litert(
     table: LatencyTable, tmp_path: Path, data: DataSource
 ) -> None:
     run = run_search(make_plan(table, data), tmp_path / "run")
-    (trained,) = train_run(run, data=data, top=1, jobs=1)
+    (trained,) = train_run(run, TrainSettings(data, top=1, jobs=1))
     exported = export_run(run, data=data, precision="int8")
     assert [model.path.name for model in exported] == [
         f"{trained.name}{suffix}" for suffix in (".onnx", ".int8.onnx", ".tflite", ".int8.tflite")
@@ -167,12 +168,12 @@ def test_trained_networks_start_from_the_shared_weights_where_that_is_asked_for(
     genotype = run.front()[-1].genotype
     # Far below the resolution of float32: no weight moves.
     still = Recipe(epochs=1, batch_size=32, learning_rate=1e-30, weight_decay=0.0)
-    train_run(run, data=data, genotype=genotype, recipe=still, jobs=1, inherit=True)
+    train_run(run, TrainSettings(data, genotype=genotype, recipe=still, jobs=1, inherit=True))
     assert run.steps()[-1].settings["inherit"] is True
     shared = torch.load(run.checkpoint, weights_only=True)["weights"]["supernet"]
     kept = load_trained(run, run.trained()[0])
     assert torch.equal(kept.classifier.weight, shared["classifier.weight"])
-    train_run(run, data=data, genotype=genotype, recipe=still, jobs=1)
+    train_run(run, TrainSettings(data, genotype=genotype, recipe=still, jobs=1))
     assert run.steps()[-1].settings["inherit"] is False
     assert write_report(run).read_text().count("This step was run from Python with these settings:") == 3
     fresh = load_trained(run, run.trained()[0])
@@ -185,11 +186,11 @@ def test_side_by_side_training_gives_what_one_after_the_other_gives(
     run = run_search(make_plan(table, data), tmp_path / "run")
     progress: list[tuple[str, int, int]] = []
     torch.set_num_threads(1)
-    standalone = train_run(run, data=data, top=2, jobs=1)
+    standalone = train_run(run, TrainSettings(data, top=2, jobs=1))
     weights = {network.name: run.weights_path(network.name).read_bytes() for network in standalone}
     for network in standalone:
         run.weights_path(network.name).with_suffix(".json").unlink()
-    together = train_run(run, data=data, top=2, jobs=2, progress=lambda *step: progress.append(step))
+    together = train_run(run, TrainSettings(data, top=2, jobs=2), progress=lambda *step: progress.append(step))
     assert together == standalone
     assert {network.name: run.weights_path(network.name).read_bytes() for network in together} == weights
     # 160 images, in batches of 32.
@@ -255,7 +256,7 @@ def test_a_proxy_search_ships_another_network_than_it_trains(
     assert run.front()
     assert run.network == spec
     with pytest.raises(InputError, match="has 1 channels, the network 3"):
-        train_run(run, data=data)
+        train_run(run, TrainSettings(data))
 
 
 def test_resuming_needs_the_same_settings(table: LatencyTable, tmp_path: Path, data: DataSource) -> None:

@@ -23,6 +23,7 @@ from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.plan import SearchPlan, plan_of
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.search import run_search, supernet_weights_of
+from cars_hw.pipeline.settings import RankSettings
 from cars_hw.report.page import write_report
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.studies.rank_correlation import rank_run
@@ -52,7 +53,7 @@ def test_a_sample_is_trained_alone_and_held_against_its_shared_accuracies(
     searched: tuple[RunFolder, SearchPlan], images: Path
 ) -> None:
     run, plan = searched
-    ranking = rank_run(run, data=plan.data, sample=6, jobs=1)
+    ranking = rank_run(run, RankSettings(plan.data, sample=6, jobs=1))
     assert len(ranking.networks) == 6
     drawn = [one for one in ranking.networks if one.drawn]
     front = {network.name: network for network in run.front()}
@@ -81,17 +82,17 @@ def test_what_was_trained_is_not_trained_again(
     searched: tuple[RunFolder, SearchPlan], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, plan = searched
-    first = rank_run(run, data=plan.data, sample=6, jobs=1)
+    first = rank_run(run, RankSettings(plan.data, sample=6, jobs=1))
     monkeypatch.setattr("cars_hw.pipeline.train.train_network", None)
-    assert rank_run(run, data=plan.data, sample=6, jobs=1) == first
-    assert rank_run(run, data=plan.data, sample=4, jobs=1).networks[0] in first.networks
+    assert rank_run(run, RankSettings(plan.data, sample=6, jobs=1)) == first
+    assert rank_run(run, RankSettings(plan.data, sample=4, jobs=1)).networks[0] in first.networks
 
 
 def test_a_second_training_says_what_an_order_can_be_held_to(searched: tuple[RunFolder, SearchPlan]) -> None:
     run, plan = searched
-    once = rank_run(run, data=plan.data, sample=6, jobs=1)
+    once = rank_run(run, RankSettings(plan.data, sample=6, jobs=1))
     assert once.agreement is None
-    twice = rank_run(run, data=plan.data, sample=6, twice=True, jobs=1)
+    twice = rank_run(run, RankSettings(plan.data, sample=6, twice=True, jobs=1))
     assert [replace(one, again=None) for one in twice.networks] == list(once.networks)
     assert read_ranking(run) == twice
     kept = {one.name: one for one in RunFolder.open(run.path / "ranking").trained()}
@@ -110,7 +111,7 @@ def test_a_second_training_says_what_an_order_can_be_held_to(searched: tuple[Run
     assert ranking.tau is None
     run.write_record("ranking.json", ranking)
     assert "agrees with the first one by a tau of 0.67" in write_report(run).read_text()
-    assert rank_run(run, data=plan.data, sample=6, jobs=1) == once
+    assert rank_run(run, RankSettings(plan.data, sample=6, jobs=1)) == once
 
 
 def test_the_plan_of_a_run_is_that_which_it_was_searched_by(searched: tuple[RunFolder, SearchPlan]) -> None:
@@ -169,7 +170,7 @@ def test_a_sample_of_none_is_allowed_and_then_said(searched: tuple[RunFolder, Se
 def test_bad_input_is_an_error(searched: tuple[RunFolder, SearchPlan], tmp_path: Path) -> None:
     run, plan = searched
     with pytest.raises(InputError, match="at least 4 architectures; there are 3"):
-        rank_run(run, data=plan.data, sample=3)
+        rank_run(run, RankSettings(plan.data, sample=3))
     (tmp_path / "run").mkdir()
     for name, content in (("run.json", (run.path / "run.json").read_text()), ("ranking.json", '{"networks": 3}')):
         (tmp_path / "run" / name).write_text(content)

@@ -24,6 +24,7 @@ from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.plan import SearchPlan, plan_of
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.search import run_search, supernet_weights_of
+from cars_hw.pipeline.settings import BaselinesSettings
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.studies.baselines import compare_run, standalone_plan
 from cars_hw.studies.strategy_comparison import Generation, StrategyComparison, Trained, Trial, read_baselines
@@ -47,7 +48,7 @@ def searched(
 
 def test_each_strategy_searches_with_the_run_s_budget(searched: tuple[RunFolder, SearchPlan]) -> None:
     run, plan = searched
-    comparison = compare_run(run, data=plan.data, against=["random", "size"], seeds=2, top=1, jobs=1)
+    comparison = compare_run(run, BaselinesSettings(plan.data, against=("random", "size"), seeds=2, top=1, jobs=1))
     # "size" is the run's own.
     assert comparison.strategies == ["own", "random"]
     assert comparison.seeds == [3, 4]
@@ -77,10 +78,10 @@ def test_what_is_done_is_not_done_again(
     searched: tuple[RunFolder, SearchPlan], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, plan = searched
-    first = compare_run(run, data=plan.data, against=["random"], seeds=1, top=1, jobs=1)
+    first = compare_run(run, BaselinesSettings(plan.data, against=("random",), seeds=1, top=1, jobs=1))
     monkeypatch.setattr("cars_hw.pipeline.train.train_network", None)
     monkeypatch.setattr("cars_hw.pipeline.search.Search.run", None)
-    assert compare_run(run, data=plan.data, against=["random"], seeds=1, top=1, jobs=1) == first
+    assert compare_run(run, BaselinesSettings(plan.data, against=("random",), seeds=1, top=1, jobs=1)) == first
 
 
 def test_without_sharing_the_cost_is_that_of_the_search(searched: tuple[RunFolder, SearchPlan]) -> None:
@@ -172,12 +173,12 @@ def test_one_flag_of_the_search_does_it_all(images: Path, tmp_path: Path, monkey
 
 def test_bad_input_is_an_error(searched: tuple[RunFolder, SearchPlan], tmp_path: Path) -> None:
     run, plan = searched
-    with pytest.raises(InputError, match="unknown strategy 'luck'; known: own, random"):
-        compare_run(run, data=plan.data, against=["luck"])
+    with pytest.raises(InputError, match=r"against must be one of random, none, .*, not 'luck'"):
+        compare_run(run, BaselinesSettings(plan.data, against=("luck",)))  # type: ignore[arg-type]
     with pytest.raises(InputError, match="all of these strategies are the run's own"):
-        compare_run(run, data=plan.data, against=["size"])
-    with pytest.raises(InputError, match="at least one seed"):
-        compare_run(run, data=plan.data, seeds=0)
+        compare_run(run, BaselinesSettings(plan.data, against=("size",)))
+    with pytest.raises(InputError, match="seeds must be at least 1, not 0"):
+        compare_run(run, BaselinesSettings(plan.data, seeds=0))
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.json").write_text((run.path / "run.json").read_text())
     (tmp_path / "run" / "baselines.json").write_text('{"trials": 3}')

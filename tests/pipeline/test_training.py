@@ -24,6 +24,7 @@ from cars_hw.config.data import DataSource
 from cars_hw.config.training import Recipe
 from cars_hw.errors import RunError
 from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder
+from cars_hw.pipeline.settings import TrainSettings
 from cars_hw.pipeline.train import load_trained, train_run
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
@@ -105,7 +106,7 @@ def test_killed_at_any_moment_a_training_ends_with_the_same_weights(
 ) -> None:
     whole = begin(tmp_path / "whole", images)
     begun = time.process_time()
-    train_run(whole, data=DataSource(str(images)), jobs=1)
+    train_run(whole, TrainSettings(DataSource(str(images)), jobs=1))
     lasted = time.process_time() - begun
     broken = begin(tmp_path / "broken", images)
     checkpoint = broken.training_checkpoint("net-1")
@@ -156,7 +157,7 @@ def test_when_one_of_two_is_killed_both_go_on_to_the_same_weights(tmp_path: Path
 
 def test_a_finished_training_leaves_its_weights_a_record_and_no_checkpoint(tmp_path: Path, images: Path) -> None:
     run = begin(tmp_path / "run", images, recipe=replace(RECIPE, epochs=2))
-    (trained,) = train_run(run, data=DataSource(str(images)), jobs=1)
+    (trained,) = train_run(run, TrainSettings(DataSource(str(images)), jobs=1))
     assert trained.recipe.precision == "float32"
     assert trained.recipe.ema == 0.9
     assert trained.best_epoch in (1, 2)
@@ -165,11 +166,13 @@ def test_a_finished_training_leaves_its_weights_a_record_and_no_checkpoint(tmp_p
     assert not run.training_checkpoint("net-1").exists()
     load_trained(run, trained)
     before = run.weights_path("net-1").stat().st_mtime_ns
-    assert train_run(run, data=DataSource(str(images)), jobs=1) == [trained]
+    assert train_run(run, TrainSettings(DataSource(str(images)), jobs=1)) == [trained]
     assert run.weights_path("net-1").stat().st_mtime_ns == before
     # Without held-out images there is no other epoch than the last.
     run.last_weights_path("net-1").write_bytes(b"of the training before")
-    (again,) = train_run(run, data=DataSource(str(images)), jobs=1, recipe=Recipe(epochs=1, batch_size=32))
+    (again,) = train_run(
+        run, TrainSettings(DataSource(str(images)), jobs=1, recipe=Recipe(epochs=1, batch_size=32))
+    )
     assert (again.best_epoch, again.held_out_accuracy) == (1, None)
     assert not run.last_weights_path("net-1").exists()
 
@@ -183,9 +186,13 @@ def test_it_is_trained_again_when_a_setting_is_another(
 ) -> None:
     recipe = Recipe(epochs=1, batch_size=80)
     run = begin(tmp_path / "run", images, recipe=recipe)
-    train_run(run, data=DataSource(str(images)), jobs=1)
+    train_run(run, TrainSettings(DataSource(str(images)), jobs=1))
     progress: list[str] = []
-    train_run(run, data=DataSource(str(images)), jobs=1, progress=lambda name, *_: progress.append(name), **changes)
+    train_run(
+        run,
+        TrainSettings(DataSource(str(images)), jobs=1, **changes),
+        progress=lambda name, *_: progress.append(name),
+    )
     assert bool(progress) is again
 
 
@@ -202,14 +209,14 @@ def test_an_unfinished_training_of_other_settings_begins_anew_and_says_so(tmp_pa
     data = DataSource(str(images))
     run = begin(tmp_path / "run", images)
     with pytest.raises(Killed):
-        train_run(run, data=data, jobs=1, progress=stop)
+        train_run(run, TrainSettings(data, jobs=1), progress=stop)
     said: list[str] = []
     recipe = replace(RECIPE, epochs=1)
-    train_run(run, data=data, jobs=1, recipe=recipe, log=said.append)
+    train_run(run, TrainSettings(data, jobs=1, recipe=recipe), log=said.append)
     assert len(said) == 1
     assert said[0].endswith("is of a training with recipe.epochs = 7, not 1: training starts from the beginning")
     other = begin(tmp_path / "other", images, recipe=recipe)
-    train_run(other, data=data, jobs=1)
+    train_run(other, TrainSettings(data, jobs=1))
     assert_same(outcome(run), outcome(other))
 
 
@@ -219,7 +226,7 @@ def test_a_damaged_checkpoint_is_named_and_left_alone(tmp_path: Path, images: Pa
     path.parent.mkdir()
     path.write_bytes(b"PK\x03\x04 damaged")
     with pytest.raises(RunError, match=r"train-net-1\.pt; remove it to train from the beginning"):
-        train_run(run, data=DataSource(str(images)), jobs=1)
+        train_run(run, TrainSettings(DataSource(str(images)), jobs=1))
     assert path.read_bytes() == b"PK\x03\x04 damaged"
     assert not run.trained()
 
@@ -229,14 +236,12 @@ def test_workers_tell_what_they_do_and_go_on_too(tmp_path: Path, images: Path) -
     recipe = replace(RECIPE, epochs=3)
     run = begin(tmp_path / "run", images, networks=2, recipe=recipe)
     with pytest.raises(Killed):
-        train_run(run, data=data, top=2, jobs=1, progress=stop)
+        train_run(run, TrainSettings(data, top=2, jobs=1), progress=stop)
     said: list[str] = []
     progress: dict[str, list[int]] = {}
     train_run(
         run,
-        data=data,
-        top=2,
-        jobs=2,
+        TrainSettings(data, top=2, jobs=2),
         progress=lambda name, done, _total: progress.setdefault(name, []).append(done),
         log=said.append,
     )

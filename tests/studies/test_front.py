@@ -28,6 +28,7 @@ from cars_hw.errors import InputError, RunError
 from cars_hw.nn.network import Network
 from cars_hw.pipeline.plan import SearchPlan, configuration
 from cars_hw.pipeline.run_folder import RunFolder, TrainedNetwork
+from cars_hw.pipeline.settings import FrontSettings
 from cars_hw.progress import Log, Progress
 from cars_hw.report.experiments import front_page
 from cars_hw.space.network_spec import NetworkSpec
@@ -104,7 +105,9 @@ def test_references_are_trained_measured_and_kept(
     run: RunFolder, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, names = DataSource(str(images)), ("CARS_A", "shufflenet_v2_x0_5")
-    found = compare_front(run, FakeDevice(), data=data, references=names, plan=ONCE, jobs=1)
+    found = compare_front(
+        run, FakeDevice(), FrontSettings("fake", data, references=names, measurement=ONCE, jobs=1)
+    )
     by_name = {one.name: one for one in found.contestants}
     assert {name: one.origin for name, one in by_name.items()} == {
         "net-01": "run",
@@ -135,11 +138,15 @@ def test_references_are_trained_measured_and_kept(
 
     monkeypatch.setattr(reference_training, "_train", fail)
     monkeypatch.setattr("cars_hw.pipeline.train.train_network", fail)
-    again = compare_front(run, FakeDevice(), data=data, references=names, plan=ONCE, jobs=1)
+    again = compare_front(
+        run, FakeDevice(), FrontSettings("fake", data, references=names, measurement=ONCE, jobs=1)
+    )
     assert again.contestants == found.contestants
     with pytest.raises(AssertionError, match="trained again"):
         other = replace(RECIPE, epochs=1)
-        compare_front(run, FakeDevice(), data=data, references=names[1:], recipe=other, plan=ONCE)
+        compare_front(
+            run, FakeDevice(), FrontSettings("fake", data, references=names[1:], recipe=other, measurement=ONCE)
+        )
 
 
 def test_references_trained_side_by_side_are_those_trained_one_by_one(
@@ -186,7 +193,9 @@ def test_references_trained_side_by_side_are_those_trained_one_by_one(
 
 def test_from_scratch_trains_the_runs_networks_too(run: RunFolder, images: Path) -> None:
     found = compare_front(
-        run, FakeDevice(), data=DataSource(str(images)), references=(), from_scratch=True, plan=ONCE, jobs=1
+        run,
+        FakeDevice(),
+        FrontSettings("fake", DataSource(str(images)), references=(), from_scratch=True, measurement=ONCE, jobs=1),
     )
     (only,) = found.contestants
     assert (only.name, only.origin, only.training) == ("net-01", "run", "2 epochs from scratch")
@@ -202,7 +211,9 @@ def test_where_no_onnx_runs_torchvision_is_left_out(run: RunFolder, images: Path
 
             return [Sample(1.0) for _ in models]
 
-    found = compare_front(run, Played(), data=DataSource(str(images)), references=("ResNet-18",), plan=ONCE)
+    found = compare_front(
+        run, Played(), FrontSettings("fake", DataSource(str(images)), references=("ResNet-18",), measurement=ONCE)
+    )
     assert found.left_out == ("ResNet-18",)
     assert [one.name for one in found.contestants] == ["net-01"]
 
@@ -210,10 +221,10 @@ def test_where_no_onnx_runs_torchvision_is_left_out(run: RunFolder, images: Path
 def test_what_cannot_be_compared_is_said(run: RunFolder, images: Path, tmp_path: Path) -> None:
     data = DataSource(str(images))
     with pytest.raises(InputError, match=r"unknown reference 'CARS_Z'; use a published genotype, MobileNetV2"):
-        compare_front(run, FakeDevice(), data=data, references=("CARS_Z",))
+        compare_front(run, FakeDevice(), FrontSettings("fake", data, references=("CARS_Z",)))
     run.forget_trained("net-01")
     with pytest.raises(RunError, match=r"has no trained networks$"):
-        compare_front(run, FakeDevice(), data=data)
+        compare_front(run, FakeDevice(), FrontSettings("fake", data))
     missing = CliRunner().invoke(main, ["experiment", "front", str(tmp_path / "none"), "--device", "fake"])
     assert missing.exit_code == 1
     assert "is not a run folder" in missing.output
