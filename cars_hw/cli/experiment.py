@@ -17,6 +17,7 @@ from cars_hw.cli.options import (
 )
 from cars_hw.cli.progress_bars import Bars
 from cars_hw.cli.settings import NETWORK, NETWORK_PATHS, PRESET, run_of, settings_options
+from cars_hw.config.codec import unstructure
 from cars_hw.pipeline.settings import FrontSettings, PaperTablesSettings, TrapSettings
 
 if TYPE_CHECKING:
@@ -51,14 +52,14 @@ def tables(settings: PaperTablesSettings, out: Path | None, as_json: bool) -> No
         device, plan = open_device(settings.device, settings.threads), settings.measurement
         with Bars() as bars:
             computed = {name: compute_table(table, device, plan, bars.update) for name, table in chosen.items()}
-    content = {name: table.to_dict() for name, table in computed.items()}
+    content = unstructure(computed)
     if out is not None:
         write_json(out, content)
     if as_json:
         print_json(content)
         return
     for table in computed.values():
-        print_table(table.table.title, table.columns, table.cells())
+        print_table(table.title, table.columns, table.cells())
         for line in (table.verdict(), *table.notes(), ""):
             click.echo(line)
     click.echo(COUNTING)
@@ -148,10 +149,10 @@ def trap(settings: TrapSettings, out: Path, as_json: bool) -> None:
     page = out / "small-model-trap.html"
     write_text(page, trap_page(found, f"{plan.data.source}: networks of {plan.network.describe()}"))
     if as_json:
-        print_json(found.to_dict())
+        print_json(unstructure(found))
         return
     print_table(f"{found.cost} of the population, {found.unit}", *rows_of(found))
-    for sentence in found.verdict():
+    for sentence in found.verdict:
         click.echo(sentence)
     click.echo(f"{page}")
 
@@ -206,9 +207,9 @@ def front(run_path: Path, settings: FrontSettings, out: Path | None, as_json: bo
     page = (out or run.path / "comparison") / "front.html"
     write_text(page, front_page(found, f"{run.path.name}/: {run.network.describe()}"))
     if as_json:
-        print_json(found.to_dict())
+        print_json(unstructure(found))
         return
     print_table(f"Accuracy against latency on {found.device}", *rows_of(found))
-    for sentence in found.remarks():
+    for sentence in found.remarks:
         click.echo(sentence)
     click.echo(f"{page}")

@@ -75,7 +75,7 @@ def front_page(comparison: FrontComparison, subtitle: str) -> str:
     plot = dots_figure(dots, *titles, "The line joins the networks that no other network dominates.")
     table = (*rows_of(comparison), "The networks")
     sections = [
-        Section("Result", comparison.remarks()),
+        Section("Result", comparison.remarks),
         Section("Accuracy against measured latency (Figure 1)", figures=[plot], table=table),
     ]
     return _page(f"The front on {comparison.device}", subtitle, sections)
@@ -109,7 +109,7 @@ def trap_page(trap: Trap, subtitle: str) -> str:
     ]
     caption = "Each network was trained from scratch by the same recipe."
     sections = [
-        Section("Result", trap.verdict()),
+        Section("Result", trap.verdict),
         Section("Sizes of the population (Figure 3)", figures=moved, table=(*rows_of(trap), "The searches")),
         Section(
             "Learning curves of three sizes (Figure 2)",

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
-from cars_hw.config.codec import unstructure
 from cars_hw.formatting import milliseconds, percent
 from cars_hw.studies.measurement_noise import unsteady_remark
 
@@ -28,6 +27,13 @@ class Contestant:
     training: str
     dominated_by: tuple[str, ...] = ()
 
+    DERIVED: ClassVar = ("on_front",)
+
+    @property
+    def on_front(self) -> bool:
+        """Whether no other network dominates it."""
+        return not self.dominated_by
+
     def dominates(self, other: Contestant) -> bool:
         """Tell whether this one is as good as ``other`` in accuracy and latency, and better in one of them."""
         as_good = self.accuracy >= other.accuracy and self.latency_ms <= other.latency_ms
@@ -36,7 +42,7 @@ class Contestant:
     @property
     def standing(self) -> str:
         """Where it stands, for people."""
-        if not self.dominated_by:
+        if self.on_front:
             return "on the front"
         others = len(self.dominated_by) - 1
         return f"dominated by {self.dominated_by[0]}" + (f" and {others} more" if others else "")
@@ -51,9 +57,13 @@ class FrontComparison:
     contestants: tuple[Contestant, ...]
     left_out: tuple[str, ...] = ()
 
+    PLAIN_NAMES: ClassVar = {"contestants": "networks"}
+    DERIVED: ClassVar = ("remarks",)
+
+    @property
     def remarks(self) -> list[str]:
-        """Return what was found, and what is to be known of it, in sentences."""
-        front = [one for one in self.contestants if not one.dominated_by]
+        """What was found, and how comparable the figures are, in sentences."""
+        front = [one for one in self.contestants if one.on_front]
         own = [one.name for one in front if one.origin == "run"]
         total = sum(one.origin == "run" for one in self.contestants)
         told = [
@@ -72,16 +82,6 @@ class FrontComparison:
             )
         unsteady = unsteady_remark([(one.name, one.spread) for one in self.contestants])
         return [*told, unsteady] if unsteady else told
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {
-            "device": self.device,
-            "conditions": self.conditions,
-            "remarks": self.remarks(),
-            "left_out": list(self.left_out),
-            "networks": [{**unstructure(one), "on_front": not one.dominated_by} for one in self.contestants],
-        }
 
 
 def ranked(contestants: Sequence[Contestant]) -> tuple[Contestant, ...]:

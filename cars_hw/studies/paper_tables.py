@@ -10,10 +10,9 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
-from cars_hw.config.codec import unstructure
-from cars_hw.nn.cost import Cost, network_cost
+from cars_hw.nn.cost import network_cost
 from cars_hw.progress import Progress, counted, prefixed, silent
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec
 from cars_hw.space.zoo import zoo
@@ -72,65 +71,58 @@ class PaperRow:
 
 @dataclass(frozen=True)
 class PaperTable:
-    """A table of the paper: which figures it prints, of which networks, for which of :data:`NETWORKS`."""
+    """A table of the paper: the networks that it lists, for which of :data:`NETWORKS`."""
 
     title: str
     network: str
-    figures: tuple[str, ...]
     rows: tuple[PaperRow, ...]
 
 
 @dataclass(frozen=True)
-class ComputedRow:
-    """A row with what was computed: its cost, and its latency; None is what could not be.
+class ComputedRow(PaperRow):
+    """A row with what was computed: its parameters, multiply-adds, and latency; None is what could not be.
 
     ``latency_ms`` is in milliseconds, and ``spread`` how far its sessions lie from it, a fraction.
     """
 
-    row: PaperRow
-    cost: Cost | None
+    parameters: int | None = None
+    multiply_adds: int | None = None
     latency_ms: float | None = None
     spread: float | None = None
+
+    PLAIN_NAMES: ClassVar = {"model": "torchvision"}
+    DERIVED: ClassVar = ("parameters_agree",)
 
     @property
     def parameters_agree(self) -> bool | None:
         """Whether the parameters are those that are printed, to the printed digit; None where one is missing."""
-        printed = self.row.printed.get("parameters")
-        if printed is None or self.cost is None:
+        printed = self.printed.get("parameters")
+        if printed is None or self.parameters is None:
             return None
-        return f"{self.cost.parameters / 1e6:.1f}" == f"{printed:.1f}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {
-            "name": self.row.name,
-            "printed": dict(self.row.printed),
-            "genotype": self.row.genotype,
-            "channels": self.row.channels,
-            "torchvision": self.row.model,
-            "parameters": self.cost.parameters if self.cost else None,
-            "multiply_adds": self.cost.multiply_adds if self.cost else None,
-            "parameters_agree": self.parameters_agree,
-            "latency_ms": self.latency_ms,
-            "spread": self.spread,
-            "note": self.row.note,
-        }
+        return f"{self.parameters / 1e6:.1f}" == f"{printed:.1f}"
 
 
 @dataclass(frozen=True)
 class ComputedTable:
     """A table of the paper with what was computed; ``device`` is what its latencies were measured on, if any."""
 
-    table: PaperTable
+    title: str
+    network: NetworkSpec
     rows: tuple[ComputedRow, ...]
     device: str | None = None
     conditions: Mapping[str, Any] | None = None
+    counting: str = COUNTING
+
+    @property
+    def figures(self) -> list[str]:
+        """The figures that the paper prints of any row, by their names in :data:`FIGURES`."""
+        return [name for name in FIGURES if any(name in row.printed for row in self.rows)]
 
     @property
     def columns(self) -> list[str]:
         """The titles of the columns of :meth:`cells`."""
         titles = ["network"]
-        for name in self.table.figures:
+        for name in self.figures:
             titles.append(FIGURES[name].title + (" (paper)" if name in ("parameters", "multiply_adds") else ""))
         titles += ["parameters, M (here)", "multiply-adds, M (here)"]
         return titles + ([f"{self.device}, ms (here)"] if self.device else [])
@@ -139,11 +131,11 @@ class ComputedTable:
         """Return a line of text a row; what is missing is said to be missing."""
         lines = []
         for computed in self.rows:
-            line = [computed.row.name]
-            for name in self.table.figures:
-                printed = computed.row.printed.get(name)
+            line = [computed.name]
+            for name in self.figures:
+                printed = computed.printed.get(name)
                 line.append(NOT_PRINTED if printed is None else f"{printed:{FIGURES[name].digits}}")
-            for count in computed.cost or (None, None):
+            for count in (computed.parameters, computed.multiply_adds):
                 line.append(NOT_AVAILABLE if count is None else _millions(count))
             if self.device:
                 known = computed.latency_ms
@@ -155,13 +147,13 @@ class ComputedTable:
         """Return what is to be said of single rows, rows of which the same is said together."""
         said: dict[str, list[str]] = {}
         for computed in self.rows:
-            if computed.row.note:
-                said.setdefault(computed.row.note, []).append(computed.row.name)
-        if self.device and any(one.row.model and one.latency_ms is None for one in self.rows):
+            if computed.note:
+                said.setdefault(computed.note, []).append(computed.name)
+        if self.device and any(one.model and one.latency_ms is None for one in self.rows):
             note = f"torchvision's networks are only measured from ONNX files: on ort, not on {self.device}"
-            said[note] = [one.row.name for one in self.rows if one.row.model]
+            said[note] = [one.name for one in self.rows if one.model]
         notes = [f"{', '.join(names)}: {note}." for note, names in said.items()]
-        unsteady = unsteady_remark([(one.row.name, one.spread) for one in self.rows])
+        unsteady = unsteady_remark([(one.name, one.spread) for one in self.rows])
         return [*notes, unsteady] if unsteady else notes
 
     def verdict(self) -> str:
@@ -170,23 +162,12 @@ class ComputedTable:
         if not known:
             return "The paper prints no parameters here."
         differing = [
-            f"{one.row.name} ({_millions(one.cost.parameters)} M, printed {one.row.printed['parameters']:.1f})"
+            f"{one.name} ({_millions(one.parameters)} M, printed {one.printed['parameters']:.1f})"
             for one in known
-            if one.cost and not one.parameters_agree
+            if one.parameters and not one.parameters_agree
         ]
         text = f"Computed parameters equal the printed ones in {len(known) - len(differing)} of {len(known)} rows"
         return f"{text}; they differ in {', '.join(differing)}." if differing else f"{text}."
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {
-            "title": self.table.title,
-            "network": unstructure(NETWORKS[self.table.network]),
-            "device": self.device,
-            "conditions": None if self.conditions is None else dict(self.conditions),
-            "counting": COUNTING,
-            "rows": [row.to_dict() for row in self.rows],
-        }
 
 
 @cache
@@ -196,7 +177,7 @@ def paper_tables() -> Mapping[str, PaperTable]:
     tables = {}
     for name, table in json.loads(text)["tables"].items():
         rows = tuple(PaperRow(**{**row, "printed": MappingProxyType(row["printed"])}) for row in table["rows"])
-        tables[name] = PaperTable(table["title"], table["network"], tuple(table["figures"]), rows)
+        tables[name] = PaperTable(table["title"], table["network"], rows)
     return MappingProxyType(tables)
 
 
@@ -215,25 +196,27 @@ def compute_table(
         DeviceError: the device fails.
     """
     network = NETWORKS[table.network]
-    rows = tuple(ComputedRow(row, _cost(row, network)) for row in table.rows)
+    rows = tuple(ComputedRow(**vars(row), **_cost(row, network)) for row in table.rows)
+    computed = ComputedTable(table.title, network, rows)
     if device is None:
-        return ComputedTable(table, rows)
+        return computed
     latencies = _measure(table.rows, network, device, plan, prefixed(progress, table.title))
     measured = []
     for one in rows:
-        found = latencies.get(one.row.name)
+        found = latencies.get(one.name)
         measured.append(one if found is None else replace(one, latency_ms=found.ms, spread=found.spread))
-    return ComputedTable(table, tuple(measured), device.name, device.conditions())
+    return replace(computed, rows=tuple(measured), device=device.name, conditions=device.conditions())
 
 
-def _cost(row: PaperRow, network: NetworkSpec) -> Cost | None:
+def _cost(row: PaperRow, network: NetworkSpec) -> dict[str, Any]:
+    """Return parameters and multiply-adds, nothing where they cannot be computed."""
     if row.genotype is not None:
-        return network_cost(row.spec(network), zoo()[row.genotype].genotype)
+        return network_cost(row.spec(network), zoo()[row.genotype].genotype)._asdict()
     if row.model is not None:
         from cars_hw.studies.references import count
 
-        return count(row.model)
-    return None
+        return count(row.model)._asdict()
+    return {}
 
 
 def _measure(

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, cast
 
+from cars_hw.config.codec import unstructure
 from cars_hw.config.files import write_json
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.data import load_data
@@ -103,7 +104,7 @@ def compare_front(
     measured = _measured(entries, device, settings.measurement, progress)
     comparison = FrontComparison(device.name, device.conditions(), measured, left_out)
     content = {"run": str(run.path), "data": data.source, "seed": settings.seed, "recipe": asdict(recipe)}
-    write_json(out / "front.json", {**content, **comparison.to_dict()})
+    write_json(out / "front.json", {**content, **unstructure(comparison)})
     return comparison
 
 

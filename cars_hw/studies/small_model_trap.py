@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean, median, pstdev
-from typing import Any, Final, NamedTuple
+from typing import ClassVar, Final
 
 from cars_hw.config.codec import unstructure
 from cars_hw.config.files import write_json
@@ -31,7 +31,8 @@ NAMES: Final[Mapping[Protection, str]] = {
 }
 
 
-class Sizes(NamedTuple):
+@dataclass(frozen=True)
+class Sizes:
     """What the population of a generation costs: least, median, most, their distance, standard deviation."""
 
     generation: int
@@ -50,16 +51,14 @@ class Moved:
     seed: int
     sizes: tuple[Sizes, ...]
 
+    PLAIN_NAMES: ClassVar = {"sizes": "generations"}
+    DERIVED: ClassVar = ("kept",)
+
     @property
     def kept(self) -> float | None:
         """The last generation's spread as a fraction of the first's; None where the first had none."""
         first, last = self.sizes[0].spread, self.sizes[-1].spread
         return last / first if first > 0 else None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        sizes = [generation._asdict() for generation in self.sizes]
-        return {"protection": self.protection, "seed": self.seed, "kept": self.kept, "generations": sizes}
 
 
 @dataclass(frozen=True)
@@ -70,6 +69,8 @@ class Trap:
     unit: str
     searches: tuple[Moved, ...]
     curves: tuple[LearningCurve, ...]
+
+    DERIVED: ClassVar = ("ratios", "verdict")
 
     @property
     def protections(self) -> list[Protection]:
@@ -85,20 +86,15 @@ class Trap:
         plain = self.spread(PLAIN)
         return self.spread(protection) / plain if plain > 0 else None
 
-    def verdict(self) -> list[str]:
-        """Return what was found, in sentences."""
-        return [self._trap(), *self._spreads(), self._learning()]
+    @property
+    def ratios(self) -> dict[Protection, float | None]:
+        """The :meth:`ratio` of every protection."""
+        return {name: self.ratio(name) for name in self.protections if name != PLAIN}
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {
-            "cost": self.cost,
-            "unit": self.unit,
-            "ratios": {name: self.ratio(name) for name in self.protections if name != PLAIN},
-            "verdict": self.verdict(),
-            "searches": [search.to_dict() for search in self.searches],
-            "curves": unstructure(list(self.curves)),
-        }
+    @property
+    def verdict(self) -> list[str]:
+        """What was found, in sentences."""
+        return [self._trap(), *self._spreads(), self._learning()]
 
     def _trap(self) -> str:
         plain = [one for one in self.searches if one.protection == PLAIN]
@@ -184,7 +180,7 @@ def small_model_trap(
     curves = [_curve(_Task(out, name, plan, genotype, recipe)) for name, genotype in networks.items()]
     trap = Trap(objective.name, objective.unit, tuple(moved), tuple(curves))
     configured = {**configuration(plan), "recipe": asdict(recipe)}
-    write_json(out / "small-model-trap.json", {"configuration": configured, **trap.to_dict()})
+    write_json(out / "small-model-trap.json", {"configuration": configured, **unstructure(trap)})
     return trap
 
 

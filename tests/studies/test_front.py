@@ -87,16 +87,16 @@ def test_a_network_is_dominated_by_who_is_as_good_and_better_in_one() -> None:
 
 def test_what_was_trained_otherwise_and_what_was_left_out_is_said() -> None:
     alike = [contestant("one", 0.9, 3.0), contestant("two", 0.7, 1.0)]
-    assert FrontComparison("ort", {}, ranked(alike)).remarks() == [
+    assert FrontComparison("ort", {}, ranked(alike)).remarks == [
         "On the front over accuracy and latency on ort: two, one; 2 of the run's 2 networks are on it."
     ]
     other = replace(alike[0], training="9 epochs from shared weights", origin="zoo")
-    told = FrontComparison("litert", {}, ranked([other, alike[1]]), ("ResNet-18",)).remarks()
+    told = FrontComparison("litert", {}, ranked([other, alike[1]]), ("ResNet-18",)).remarks
     assert told[0].endswith("1 of the run's 1 networks are on it.")
     assert "trained in different ways" in told[1]
     busy = FrontComparison(
         "ort", {}, ranked([replace(alike[0], spread=0.051), replace(alike[1], spread=0.05)])
-    ).remarks()
+    ).remarks
     assert busy[1:] == ["one (by 5%): sessions differ; more sessions give better figures."]
     assert "ResNet-18. torchvision's networks are only measured from ONNX files: on ort, not on litert." in told[2]
 
@@ -125,6 +125,8 @@ def test_references_are_trained_measured_and_kept(
     assert by_name["shufflenet_v2_x0_5"].parameters == 1_366_792 - 24 * 2 * 9 - 997 * 1025
     content = json.loads((run.path / "comparison" / "front.json").read_text())
     assert [one["name"] for one in content["networks"]] == [one.name for one in found.contestants]
+    assert [one["on_front"] for one in content["networks"]] == [not one.dominated_by for one in found.contestants]
+    assert content["remarks"] == found.remarks
     page = front_page(found, "a run")
     for part in page.split("<svg")[1:]:
         ElementTree.fromstring("<svg" + part.partition("</svg>")[0] + "</svg>")

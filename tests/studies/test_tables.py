@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from torch import nn
 
 from cars_hw.cli.main import main
+from cars_hw.config.codec import unstructure
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices import FakeDevice
 from cars_hw.errors import InputError
@@ -49,7 +50,7 @@ def test_every_row_is_printed_and_no_cell_is_blank(computed: Mapping[str, Comput
     assert result.exit_code == 0, result.output
     for name, names in (("cifar10", TABLE_1), ("imagenet", TABLE_2)):
         table = computed[name]
-        assert [row.row.name for row in table.rows] == names
+        assert [row.name for row in table.rows] == names
         for line in table.cells():
             assert len(line) == len(table.columns)
             assert all(cell.strip() not in ("", "-", "None") for cell in line)
@@ -60,11 +61,11 @@ def test_every_row_is_printed_and_no_cell_is_blank(computed: Mapping[str, Comput
 
 @pytest.mark.parametrize("name", ["cifar10", "imagenet"])
 def test_the_parameters_of_cars_are_those_printed(computed: Mapping[str, ComputedTable], name: str) -> None:
-    rows = {row.row.name: row for row in computed[name].rows}
+    rows = {row.name: row for row in computed[name].rows}
     for network, printed in zip(CARS, PARAMETERS[name], strict=True):
         row = rows[network]
-        assert row.cost is not None
-        assert f"{row.cost.parameters / 1e6:.1f}" == printed == f"{row.row.printed['parameters']:.1f}"
+        assert row.parameters is not None
+        assert f"{row.parameters / 1e6:.1f}" == printed == f"{row.printed['parameters']:.1f}"
         assert row.parameters_agree is True
 
 
@@ -72,20 +73,20 @@ def test_a_row_that_cannot_be_computed_says_why(computed: Mapping[str, ComputedT
     for table in computed.values():
         notes = "\n".join(table.notes())
         for row in table.rows:
-            if row.row.genotype is not None:
-                assert row.row.genotype in zoo()
-            if row.cost is None:
-                assert row.row.name in notes
-                assert row.to_dict()["parameters"] is None
+            if row.genotype is not None:
+                assert row.genotype in zoo()
+            if row.parameters is None:
+                assert row.name in notes
+                assert unstructure(row)["parameters"] is None
     cells = {line[0]: line for line in computed["imagenet"].cells()}
     assert cells["MNASNet-A1"][-2:] == [NOT_AVAILABLE] * 2
     assert cells["AutoSlim"][2] == NOT_PRINTED
 
 
 def test_the_row_of_gdas_is_that_of_its_channels(computed: Mapping[str, ComputedTable]) -> None:
-    row = next(row for row in computed["imagenet"].rows if row.row.name == "GDAS")
-    assert row.cost is not None
-    assert (round(row.cost.parameters / 1e6, 1), round(row.cost.multiply_adds / 1e6)) == (5.3, 581)
+    row = next(row for row in computed["imagenet"].rows if row.name == "GDAS")
+    assert row.parameters is not None
+    assert (round(row.parameters / 1e6, 1), round(row.multiply_adds / 1e6)) == (5.3, 581)
 
 
 def test_the_verdict_names_the_rows_that_differ(computed: Mapping[str, ComputedTable]) -> None:
@@ -99,16 +100,16 @@ def test_the_verdict_names_the_rows_that_differ(computed: Mapping[str, ComputedT
 def test_what_can_be_measured_is_measured() -> None:
     small = paper_tables()["imagenet"]
     chosen = [row for row in small.rows if row.name in ("CARS-A", "MobileNetV2 1x", "PNAS")]
-    table = type(small)(small.title, small.network, small.figures, tuple(chosen))
+    table = replace(small, rows=tuple(chosen))
     device = FakeDevice()
     found = compute_table(table, device, MeasurePlan(sessions=1))
-    latencies = {row.row.name: row.latency_ms for row in found.rows}
+    latencies = {row.name: row.latency_ms for row in found.rows}
     assert latencies["PNAS"] is None
     # The fake device takes a millisecond for 4 million multiply-adds, and something for each operation.
     for row in found.rows:
-        if row.cost is not None:
+        if row.parameters is not None:
             assert row.latency_ms is not None
-            assert row.latency_ms > row.cost.multiply_adds / 4e6
+            assert row.latency_ms > row.multiply_adds / 4e6
     assert found.columns[-1] == "fake, ms (here)"
     # What is measured once does not differ from itself.
     assert {row.spread for row in found.rows} == {0.0, None}
@@ -118,9 +119,9 @@ def test_what_can_be_measured_is_measured() -> None:
         for row, spread in zip(found.rows[:2], (0.05, 0.34), strict=True)
     )
     unsteady = replace(found, rows=(first, second)).notes()
-    assert unsteady[-1].startswith(f"{second.row.name} (by 34%): sessions differ")
-    assert not any(first.row.name in line for line in unsteady if "sessions differ" in line)
-    unmeasured = ComputedTable(table, compute_table(table).rows, "litert").notes()
+    assert unsteady[-1].startswith(f"{second.name} (by 34%): sessions differ")
+    assert not any(first.name in line for line in unsteady if "sessions differ" in line)
+    unmeasured = replace(compute_table(table), device="litert").notes()
     assert any(line.startswith("MobileNetV2 1x: torchvision's networks are only measured") for line in unmeasured)
 
 

@@ -88,7 +88,7 @@ def test_ratios_are_to_plain_over_all_seeds() -> None:
 )
 def test_the_verdict_follows_from_the_figures(plain: float, size: float, speed: float, expected: str) -> None:
     searches = (moved("none", 4, plain), moved("size", 4, size), moved("speed", 4, speed))
-    verdict = Trap("parameters", "M", searches, CURVES).verdict()
+    verdict = Trap("parameters", "M", searches, CURVES).verdict
     assert expected in verdict[0]
     assert "does not exclude chance" in verdict[0]
     assert f"size, {size / plain:.2f} times" in verdict[1]
@@ -102,7 +102,7 @@ def test_a_population_of_one_size_is_compared_with_nothing() -> None:
     assert found.ratio("size") is None
     assert found.searches[0].kept is None
     assert all(cell for row in rows_of(found)[1] for cell in row)
-    assert "The small-model trap does not appear" in found.verdict()[0]
+    assert "The small-model trap does not appear" in found.verdict[0]
 
 
 def test_the_sizes_are_the_ends_and_the_middle_of_what_is_drawn() -> None:
@@ -123,6 +123,8 @@ def test_searches_and_curves_are_written_and_not_done_again(
     RunFolder.open(tmp_path / "out" / "searches" / "size-0").require(configuration(plan))
     content = json.loads((tmp_path / "out" / "small-model-trap.json").read_text())
     assert content["ratios"] == {"size": found.ratio("size")}
+    assert set(content) == {"configuration", "cost", "unit", "ratios", "verdict", "searches", "curves"}
+    assert set(content["searches"][0]) == {"protection", "seed", "kept", "generations"}
     assert content["searches"][0]["generations"][1]["spread"] == found.searches[0].sizes[1].spread
     page = trap_page(found, "<a search>")
     shown = html.unescape(page)
@@ -130,7 +132,7 @@ def test_searches_and_curves_are_written_and_not_done_again(
         ElementTree.fromstring("<svg" + part.partition("</svg>")[0] + "</svg>")
     assert "http:" not in page
     assert "https:" not in page
-    for sentence in found.verdict():
+    for sentence in found.verdict:
         assert sentence in shown
 
     def fail(*_arguments: object, **_options: object) -> None:
