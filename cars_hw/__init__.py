@@ -1,4 +1,4 @@
-"""cars-hw: the most accurate convolutional network that keeps to a latency budget on your device.
+"""cars-hw: the most accurate convolutional network within a latency budget on your device.
 
 The steps are those of the command line::
 

@@ -33,9 +33,10 @@ REMAKE = ".venv/bin/python tools/make_files_page.py"
 
 INTRODUCTION = f"""# File formats
 
-All files except weights and models are JSON with UTF-8 text. Every file is written to a temporary name and then
-renamed, so an interruption leaves no partial file. Latencies are milliseconds, accuracies and errors are fractions,
-and times are in ISO 8601 format.
+The records of this page are JSON with UTF-8 text. Weights and checkpoints are in torch's format, exported models
+are ONNX or TFLite, `config.toml` is TOML, and the report is HTML. Every file is written to a temporary name and
+then renamed, so an interruption leaves no partial file. Latencies are milliseconds, accuracies and errors are
+fractions, and times are in ISO 8601 format.
 
 This page is made from the code by `{REMAKE}`. A test fails if it is out of date.
 """

@@ -41,10 +41,10 @@ if TYPE_CHECKING:
 def command(run_path: Path, settings: BaselinesSettings, as_json: bool) -> None:
     """Compare the search with other strategies at equal cost.
 
-    Each strategy has the epochs, generations, numbers of architectures and latency budgets of the run. Networks of
-    each front are trained from scratch, and the hypervolume of error and costs measures the front. Each strategy
-    takes about as long as the search, for each seed. Finished searches and trainings are not repeated. The report
-    shows the result.
+    Each strategy has the epochs, generations, numbers of architectures and latency budgets of the run; standalone
+    evaluates fewer architectures. Networks of each front are trained from scratch, and the hypervolume of error and
+    costs measures the front. Each strategy takes about as long as the search, for each seed. Finished searches and
+    trainings are not repeated. The report shows the result.
     """
     from cars_hw.pipeline.run_folder import RunFolder
     from cars_hw.studies.baselines import compare_run

@@ -18,7 +18,7 @@ def command(settings: CostSettings, as_json: bool, genotypes: tuple[Named, ...])
     """Count parameters and multiply-adds of genotypes.
 
     The auxiliary head is left out. Multiply-adds are those of convolutions and linear layers; one multiply-add
-    counts as one.
+    counts as one operation.
     """
     spec = settings.network
     costs = [network_cost(spec, named.genotype) for named in genotypes]

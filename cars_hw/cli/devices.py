@@ -14,7 +14,7 @@ def command(as_json: bool) -> None:
     """List the devices that can be measured here.
 
     For a device that cannot be measured the list says what is missing. The command connects to each phone on a USB
-    cable for a moment. --device takes the names.
+    cable for a moment. Use the names of the list with --device.
     """
     from cars_hw.devices import available
 

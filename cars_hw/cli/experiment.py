@@ -93,7 +93,12 @@ def tables(settings: PaperTablesSettings, out: Path | None, as_json: bool) -> No
     ),
     help={"recipe.epochs": "Epochs of the networks that are trained standalone."},
 )
-@click.option("--out", type=FOLDER, required=True, help="Where everything goes. The same command resumes there.")
+@click.option(
+    "--out",
+    type=FOLDER,
+    required=True,
+    help="The folder for the results. To resume an interrupted command, repeat it with the same folder.",
+)
 @json_option
 def trap(settings: TrapSettings, out: Path, as_json: bool) -> None:
     """Figures 2 and 3: without protection, the population loses its large networks.
@@ -179,16 +184,16 @@ def trap(settings: TrapSettings, out: Path, as_json: bool) -> None:
         "recipe.epochs": "Epochs of the trainings. [those of the run's recipe]",
     },
 )
-@click.option("--out", type=FOLDER, help="Where everything goes. [RUN/comparison]")
+@click.option("--out", type=FOLDER, help="The folder for the results. [RUN/comparison]")
 @json_option
 def front(run_path: Path, settings: FrontSettings, out: Path | None, as_json: bool) -> None:
-    """Figure 1: accuracy against latency measured on the device, beside published networks.
+    """Figure 1: compare accuracy and measured latency of a run's networks with published networks.
 
-    The trained networks of the run are compared with genotypes of the zoo and networks of torchvision. The first
-    convolution and the classifier of these are adapted to the run's images and classes. They are trained from
-    scratch by the run's recipe on its data, and measured in the same rounds of sessions. torchvision's networks are
-    measured on ort only. To resume an interrupted command, repeat it. The result is front.json and front.html in
-    --out.
+    The trained networks of the run are compared with genotypes of the zoo and networks of torchvision. The
+    published networks are trained from scratch with the run's recipe and data. In torchvision's networks, the first
+    convolution and the classifier are adapted to the run's images and classes. All networks are measured together,
+    in the same rounds of sessions; torchvision's networks are measured on ort only. To resume an interrupted
+    command, repeat it. The result is front.json and front.html in --out.
     """
     from cars_hw.config.files import write_text
     from cars_hw.devices import open_device

@@ -22,7 +22,7 @@ from cars_hw.errors import CarsHwError
 
 GROUPS: Final[Mapping[str, Mapping[str, str]]] = {
     "Device": {
-        "profile": "Measure a device into a latency table.",
+        "profile": "Measure a device and write a latency table.",
         "predict": "Predict latencies from a table.",
         "measure": "Measure whole networks on a device.",
         "validate": "Compare the predictions of a table with its device.",
@@ -34,7 +34,7 @@ GROUPS: Final[Mapping[str, Mapping[str, str]]] = {
         "search": "Search for a Pareto front of networks under a latency budget.",
         "train": "Train networks of a run's front.",
         "export": "Export the trained networks of a run, or a genotype.",
-        "verify": "Measure the exported models of a run against its budgets.",
+        "verify": "Measure the exported models of a run and check its budgets.",
         "report": "Write one HTML page about a run.",
     },
     "Use": {
@@ -170,7 +170,7 @@ def _fail(message: str, code: ExitCode) -> None:
 )
 @click.version_option(package_name="cars-hw")
 def main() -> None:
-    """Search for the most accurate convolutional network that keeps to a latency on your device.
+    """Search for the most accurate convolutional network under a latency limit on your device.
 
     \b
       cars-hw profile  --device ort --network quick --out table.json

@@ -34,13 +34,13 @@ if TYPE_CHECKING:
     type=click.FloatRange(0, 1),
     default=0.95,
     show_default=True,
-    help="How often the upper bound holds, a share of networks.",
+    help="Share of networks whose latency stays below their upper bound.",
 )
 @click.option(
     "--quantile",
     type=click.FloatRange(0, 1),
-    help="Print only one latency: the upper bound that this share of random networks stays below. Use it as a "
-    "budget in scripts.",
+    help="Print only one latency: this share of random networks has an upper bound below it. Use it as a budget in "
+    "scripts.",
 )
 @strict_option
 @json_option

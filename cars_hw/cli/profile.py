@@ -49,10 +49,11 @@ if TYPE_CHECKING:
 @strict_option
 @json_option
 def command(settings: ProfileSettings, out: Path, resume: bool, overwrite: bool, as_json: bool) -> None:
-    """Measure a device into a latency table.
+    """Measure a device and write a latency table.
 
-    The command measures every operation of the search space as a model of its own, and then whole networks. The
-    predictor of a network's latency is fitted to them. The table is for the network that the options describe.
+    The command measures every operation of the search space as a model of its own, and then whole networks. It
+    fits the predictor of a network's latency to these measurements. The table is for the network that the options
+    describe.
     """
     from cars_hw.devices import named_devices, open_device
     from cars_hw.latency.side_by_side import profile_all, table_paths

@@ -103,7 +103,8 @@ class Run:
     "tables",
     type=FILE,
     multiple=True,
-    help="A latency table: its latency is minimised, and the network is the table's. Repeatable.",
+    help="A latency table. The search minimises the latency on its device, for the network of the table. "
+    "Repeatable.",
 )
 @click.option(
     "--latency",
@@ -113,7 +114,7 @@ class Run:
     help="The latency budget, such as 20ms. The first --latency belongs to the first --table, the second to the "
     "second. Repeatable.",
 )
-@click.option("--out", type=FOLDER, help="The run folder to write; one that exists is only taken with --resume.")
+@click.option("--out", type=FOLDER, help="The run folder to write. It may exist only with --resume.")
 @click.option(
     "--resume",
     is_flag=True,
@@ -122,7 +123,7 @@ class Run:
 @click.option(
     "--dry-run",
     is_flag=True,
-    help="Time a few steps, print how long the search will take and what it needs, and end.",
+    help="Time a few steps, print the time and memory that the search will take, and end.",
 )
 @click.option(
     "--baselines",
@@ -151,7 +152,7 @@ def command(settings: SearchSettings, **run: Any) -> None:  # noqa: ANN401 -- th
     with the same front. Without a table, the search minimises --cost for the network that the options describe.
 
     \b
-    To search in several processes or on several GPUs, which restart if one of them dies:
+    To search in several processes, each on a GPU if there is one (all processes restart if one dies):
       torchrun --standalone --nproc-per-node 2 --max-restarts 3 -m cars_hw search --architectures 2 \\
           --data cifar10 --table cifar.json --latency 20ms --preset cifar --out run
     """

@@ -120,7 +120,7 @@ def settings_options(
             }
             return command(settings=_settings(wanted, explicit, parameters, context), **rest)
 
-        about = "Settings, a TOML file, as a search writes it to RUN/config.toml; options override it."
+        about = "Read settings from this TOML file, such as the RUN/config.toml of a search; options override it."
         if file:
             wrapper = click.option("--config", type=FILE, help=about)(wrapper)
         for base in reversed(bases):
@@ -301,7 +301,8 @@ NETWORK: Final = Base(
     path="network.name",
     option="--network",
     choices=("cifar", "imagenet", "quick", "tiny"),
-    help="The network that is exported: the paper's two, or a small one for grey images of 28x28, or of 14x14.",
+    help="The network that is exported: cifar and imagenet are the paper's two; quick and tiny are small, for grey "
+    "images of 28x28 and of 14x14.",
     plain=_network_plain,
     groups=("network",),
     label="--network's",

@@ -30,7 +30,7 @@ def command() -> None:
 def diff(before: Path, after: Path, everything: bool, as_json: bool) -> None:
     """Compare the tables BEFORE and AFTER: list the operations whose latency changed by more than the noise.
 
-    An operation's noise is three standard errors of the two medians over its sessions.
+    The noise of an operation is three standard errors of the difference between its two latencies.
     """
     from cars_hw.latency import LatencyTable, compare_tables
 

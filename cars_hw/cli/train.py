@@ -62,7 +62,7 @@ def command(run_path: Path, settings: TrainSettings, tensorboard: bool, as_json:
     epoch and ends with the same weights.
 
     \b
-    To divide each batch among several processes or GPUs, which restart if one of them dies:
+    To divide each batch among several processes, each on a GPU if there is one (all restart if one dies):
       torchrun --standalone --nproc-per-node 2 --max-restarts 3 -m cars_hw train run
     """
     from cars_hw.pipeline.run_folder import RunFolder

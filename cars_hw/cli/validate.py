@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 @click.command("validate")
 @settings_options(ValidateSettings, "table", "sample", "seed", "level", "zoo")
 @click.option("--plot", type=PICTURE, help="Draw predicted against measured latency: a PNG, SVG or PDF file.")
-@click.option("--out", type=FILE, help="Write all figures, a JSON file.")
+@click.option("--out", type=FILE, help="Write all results to this JSON file.")
 @strict_option
 @json_option
 @click.argument("genotypes", metavar="[GENOTYPE]...", type=GENOTYPE, nargs=-1)
@@ -50,7 +50,8 @@ def command(
     The networks that are measured took no part in the calibration of the table.
 
     Every network is measured twice. The difference of the two is the noise floor: no prediction can be more
-    accurate. The noise floor and the errors of simpler predictors on the same networks are shown beside the errors.
+    accurate. The output compares the table's error with the noise floor and with the errors of simpler predictors
+    on the same networks.
     """
     import numpy as np
 

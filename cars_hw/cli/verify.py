@@ -29,7 +29,7 @@ from cars_hw.pipeline.settings import VerifySettings
 @strict_option
 @json_option
 def command(run_path: Path, settings: VerifySettings, as_json: bool) -> None:
-    """Measure the exported models of a run against its budgets.
+    """Measure the exported models of a run and check its budgets.
 
     The exit code is 3 if a model exceeds its budget.
     """

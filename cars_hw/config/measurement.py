@@ -18,9 +18,10 @@ class MeasurePlan(Settings):
     group of ``block`` sessions runs in a fresh process. A session gives one sample: the ``quantile`` of its runs,
     which varies ten times less than their mean on a shared machine.
 
-    A session is good if it lies within ``tolerance`` (a fraction) of the median of the others, and if the
-    reference that was run around it lies within ``drift_tolerance`` of its usual latency. A model with fewer than
-    ``sessions`` good ones has further sessions, at most ``max_extra_sessions``.
+    A session is good under two conditions. Its sample lies within ``tolerance`` (a fraction) of the median of the
+    others. The latency of the reference network, measured before and after the session's block, lies within
+    ``drift_tolerance`` of its usual value. A model with fewer than ``sessions`` good sessions has further ones, at
+    most ``max_extra_sessions``.
 
     A session runs a model ``warmup_runs`` times unmeasured, then at least ``min_runs`` times and for at least
     ``min_seconds``. It ends after ``max_seconds`` if it has five runs by then, and otherwise with the fifth run.
@@ -31,7 +32,7 @@ class MeasurePlan(Settings):
 
     sessions: int = setting(
         5,
-        help="Freshly loaded sessions of a model; its latency is the median over them.",
+        help="Number of sessions of a model, each loading it anew; its latency is the median over them.",
         minimum=1,
     )
     warmup_runs: int = setting(3, help="Unmeasured runs at the start of a session.", minimum=0)
@@ -47,7 +48,9 @@ class MeasurePlan(Settings):
         0.05, help="A session that is this far from the others is measured again, a fraction.", above=0
     )
     drift_tolerance: float = setting(
-        0.03, help="A session is measured again if the reference is this far off around it, a fraction.", above=0
+        0.03,
+        help="A session is measured again if the reference network was this far off at that time, a fraction.",
+        above=0,
     )
     block: int = setting(16, help="Sessions that share a process.", minimum=1)
     max_extra_sessions: int = setting(3, help="Further sessions of a model, at most.", minimum=0)

@@ -49,7 +49,8 @@ class VariationRates(Settings):
 class EvolutionSettings(Settings):
     """How long a search is, how many architectures survive, and which are protected.
 
-    Of all ``epochs``, ``warmup_epochs`` come first. A generation is one evaluation and selection of
+    ``epochs`` is the total number of epochs. The first ``warmup_epochs`` of them are the warm-up, which trains
+    uniformly drawn architectures. A generation is one evaluation and selection of
     architectures, followed by ``epochs_per_generation`` epochs of training of the shared weights. These epochs
     train architectures of the population; a fraction ``uniform_draws`` of the trained architectures is drawn from
     the whole space, as in the warm-up.
@@ -71,15 +72,15 @@ class EvolutionSettings(Settings):
     epochs_per_generation: int = setting(10, help="Epochs between two selections.", unit="epochs", minimum=1)
     protection: Protection = setting(
         "speed",
-        help="What the selection protects: speed of learning (the paper), size (its code), both, or none "
-        "(NSGA-III).",
+        help="Which networks the selection protects. speed: those whose accuracy rises fast (as in the paper); "
+        "size: large ones (as in the paper's code); both; none: no protection (plain NSGA-III).",
         option="--protect",
     )
     rates: VariationRates = setting(factory=VariationRates, help="How offspring are made.")
     uniform_draws: float = setting(
         0.0,
-        help="Share of the architectures in training that are drawn uniformly after the warm-up too, instead of "
-        "from the population.",
+        help="Share of the trained architectures that are drawn uniformly from the space after the warm-up. The "
+        "rest is drawn from the population.",
         option="--uniform-share",
         minimum=0,
         maximum=1,

@@ -16,13 +16,13 @@ _CUTOUT = "Side of the square that is cut out of an image, in pixels; 0: none."
 
 @dataclass(frozen=True)
 class SharedTraining(Settings):
-    """How the shared weights learn (CARS, section 4.1, where it says so; DARTS for the rest).
+    """How the shared weights are trained. The defaults are those of CARS, section 4.1, or else of DARTS.
 
     ``architectures`` is the B of Eq. 3, drawn for each minibatch. The learning rate falls from ``learning_rate``
     to ``learning_rate_min`` along a cosine, epoch by epoch. ``validation_fraction`` of the training images is
-    used to evaluate architectures; a generation uses ``evaluation_images`` of them (0: all). ``threads`` (0:
-    torch's own number) take part in a step on a CPU. On small activations, a second thread makes a step about 10%
-    faster, but about ten times slower if another process uses its core.
+    used to evaluate architectures; a generation uses ``evaluation_images`` of them (0: all). ``threads``
+    is the number of threads of a training step on a CPU (0: torch's own number). On small activations, a second
+    thread makes a step about 10% faster, but about ten times slower if another process uses its core.
 
     Raises:
         InputError: a number is out of its bounds.
@@ -56,11 +56,11 @@ class Recipe(Settings):
     """How a chosen network is trained to the end; :mod:`cars_hw.config.recipes` has the published ones.
 
     The learning rate rises linearly over ``warmup_epochs`` and then falls to zero by ``schedule``, step by step;
-    the schedule counts from the first epoch. ``auxiliary`` weighs the auxiliary head's loss (0: no such head);
-    ``drop_path`` is reached at the last epoch. A ``crop_scale`` above 0 takes the place of ``crop_padding``; see
-    :class:`~cars_hw.data.Augmentation` for what varies images.
+    the schedule counts from the first epoch. ``auxiliary`` is the weight of the auxiliary head's loss (0: no
+    such head). The probability of drop-path rises to ``drop_path`` at the last epoch. A ``crop_scale`` above 0
+    replaces ``crop_padding``; :class:`~cars_hw.data.Augmentation` describes the augmentation.
 
-    ``ema`` is the decay of an exponential moving average of the weights, a step at a time; the averaged weights
+    ``ema`` is the decay per step of an exponential moving average of the weights; the averaged weights
     are then evaluated and exported (0: none). ``hold_out`` is the share of the training images that is not trained
     on, and that chooses the best epoch (0: the last epoch is taken). ``precision`` is that of activations: see
     :func:`~cars_hw.training.precision.resolve_precision`.
@@ -102,7 +102,7 @@ class Recipe(Settings):
     )
     hold_out: float = setting(
         0.0,
-        help="Share of the training images that chooses the best epoch; 0: the last epoch is taken.",
+        help="Share of the training images that is held out to choose the best epoch; 0: use the last epoch.",
         minimum=0,
         maximum=0.5,
     )

@@ -18,7 +18,7 @@ SessionCounter = Callable[[int], None]
 
 
 class Sample(NamedTuple):
-    """The latency of one session and its conditions; None is a condition that the device does not report.
+    """The latency of one session and its conditions. A condition that the device does not report is None.
 
     ``ms`` is the latency in milliseconds, ``time`` the end of the session (ISO 8601), ``load`` the load average
     over one minute, and ``clock_mhz`` the clock of the processor. ``other_load`` is the number of cores that other
@@ -37,7 +37,8 @@ class Sample(NamedTuple):
 class Measurement:
     """The latency of one model.
 
-    ``ms`` is the median of ``samples`` in milliseconds, without samples under drift; see
+    ``ms`` is the median of ``samples`` in milliseconds. Samples taken while the speed of the machine differed from
+    its usual value (drift) are left out if enough others remain; see
     :func:`cars_hw.measurement.statistics.summarize`. ``samples`` has one sample per session, in their order.
     ``spread`` is the median distance of the samples from ``ms``, a fraction of it.
     """

@@ -75,7 +75,7 @@ class Session(NamedTuple):
 
 
 class SessionResult(NamedTuple):
-    """The result of a session: number, exit status, output, and conditions; None is a condition not reported."""
+    """The result of a session: number, exit status, output, conditions. A condition not reported is None."""
 
     number: int
     status: int

@@ -13,8 +13,8 @@ class CostObjective:
     """A cost that is minimised, and its limit if it has one.
 
     The search compares genotypes by ``value``, in ``unit``. ``limit``, in the same unit, is compared with
-    ``bound``, an upper bound of the true cost; without a bound it is compared with the value. The search never
-    trains or evaluates a genotype over the limit.
+    ``bound``, an upper bound of the true cost; without a bound it is compared with the value. The search
+    never evaluates a genotype over the limit; it trains one only if a uniform draw selects it, as in the warm-up.
     """
 
     name: str

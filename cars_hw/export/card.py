@@ -74,12 +74,13 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What an exported model is.
+    """Describes an exported model, so that it can be used without the run.
 
-    ``accuracy`` is a fraction; ``predicted_ms``, ``bound_ms`` (the prediction's upper bound) and ``measured_ms``
-    are milliseconds at batch 1 on one thread; each is None where it is not known. ``parity`` is the relative
-    error against the network (:mod:`~cars_hw.export.parity`). ``versions`` are those of the programs that wrote
-    the model.
+    ``accuracy`` is a fraction. ``predicted_ms``, ``bound_ms`` (the prediction's upper bound) and ``measured_ms``
+    are milliseconds at batch 1; each is None where it is not known. The prediction is for the number of threads of
+    the run's table, the measurement for that of ``cars-hw verify``. ``parity`` is the relative difference between
+    the outputs of the model and of the network in torch (see :mod:`cars_hw.export.parity`). ``versions`` are
+    those of the programs that wrote the model.
 
     Raises:
         InputError: preprocessing or class names do not fit the network, or a figure is out of its range.

@@ -4,7 +4,7 @@
 
     run.json         configuration, versions, seed
     config.toml      settings of the search, for ``cars-hw search --config``
-    steps.jsonl      a line a step: its time, command and settings
+    steps.jsonl      one line for each step: its time, command and settings
     tables/          copies of the latency tables that the search used
     history.jsonl    one line for each generation
     front.json       the Pareto front

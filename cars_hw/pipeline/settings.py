@@ -23,7 +23,7 @@ StrategyName = Literal[
 ]
 
 _ON = "Where to train: auto is the GPU if there is one."
-_JOBS = "Networks trained side by side, each in a process. [one a core; one on a GPU]"
+_JOBS = "Networks trained side by side, each in a process. [one per core; one on a GPU]"
 _THREADS = "Number of threads that a model runs on. A table is valid for this number of threads only."
 _RECIPE = "How networks are trained."
 _DATA = "Where the images come from."
@@ -48,8 +48,8 @@ class ProfileSettings(Settings):
     threads: int = setting(1, help=_THREADS, minimum=1)
     calibration: int = setting(
         40,
-        help="Whole networks that the predictor is fitted on. More networks take longer to measure; with few "
-        "networks, the upper bound holds less often.",
+        help="Number of whole networks that the predictor is fitted to. More networks take longer to measure; with "
+        "few networks, the upper bound holds less often.",
         minimum=4,
     )
     seed: int = setting(
@@ -63,7 +63,9 @@ class TargetSettings(Settings):
 
     table: Path = setting(help="A latency table, as cars-hw profile writes it.")
     limit_ms: float | None = setting(None, help="The largest latency.", unit="ms", above=0, kind="latency")
-    level: float = setting(0.95, help="How often the upper bound holds, a share of networks.", above=0, below=1)
+    level: float = setting(
+        0.95, help="Share of networks whose latency stays below their upper bound.", above=0, below=1
+    )
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class SearchSettings(Settings):
     training: SharedTraining = setting(help="The training of the shared weights.")
     recipe: Recipe = setting(help="How cars-hw train trains the networks of the front.")
     targets: tuple[TargetSettings, ...] = setting((), help="Latency tables and limits.")
-    costs: tuple[CountedCost, ...] = setting((), help="Minimise this too. Repeatable.", option="--cost")
+    costs: tuple[CountedCost, ...] = setting((), help="Another cost to minimise. Repeatable.", option="--cost")
     precision: Precision | None = setting(
         None, help="Precision of the exported models and of the tables. [the tables']"
     )
@@ -87,8 +89,8 @@ class SearchSettings(Settings):
     )
     proxy: bool = setting(
         False,
-        help="Allow a data set whose resolution, channels or classes differ from those of the exported network, "
-        "as in the paper.",
+        help="Allow a data set whose resolution, channels or classes differ from those of the exported network. "
+        "(The paper searches on CIFAR-10 and trains the result on ImageNet.)",
     )
     measure: bool = setting(
         True,
@@ -168,8 +170,8 @@ class RankSettings(Settings):
     )
     twice: bool = setting(
         False,
-        help="Train each a second time, with the seed that follows. The agreement of the two trainings is the most "
-        "that the SuperNet's order can reach.",
+        help="Train each network a second time, with the next seed. Kendall's tau between both trainings shows how "
+        "well one training predicts another; compare the SuperNet's tau with it.",
     )
     seed: int = setting(0, help="Decides which random architectures are drawn, and their training.", minimum=0)
     jobs: int | None = setting(None, help=_JOBS, minimum=1)
@@ -200,7 +202,7 @@ class BaselinesSettings(Settings):
         help="Number of networks of each front that are trained from scratch; they are spread over the front.",
         minimum=1,
     )
-    jobs: int | None = setting(None, help="Searches side by side. [one a core, on a GPU one]", minimum=1)
+    jobs: int | None = setting(None, help="Searches side by side. [one per core; one on a GPU]", minimum=1)
     device: TrainingDevice = setting("auto", help=_ON, option="--on")
 
 
@@ -229,7 +231,7 @@ class ValidateSettings(Settings):
     sample: int | None = setting(None, help="Number of random networks to measure. [30]", minimum=1)
     seed: int = setting(1, help="Decides which random networks are measured.", minimum=0)
     level: float = setting(
-        0.95, help="How often the upper bound should hold, a share of networks.", minimum=0, maximum=1
+        0.95, help="Share of networks whose latency should stay below their upper bound.", minimum=0, maximum=1
     )
     zoo: bool = setting(False, help="Measure the published genotypes too.")
 
@@ -261,7 +263,9 @@ class TrapSettings(Settings):
     table: Path | None = setting(
         None, help="Use the latencies of this table as sizes, and the table's network specification."
     )
-    cost: CountedCost | None = setting(None, help="The cost that is the size if there is no --table. [parameters]")
+    cost: CountedCost | None = setting(
+        None, help="Without --table: the cost that measures the size of a network. [parameters]"
+    )
     generations: int = setting(
         20, help="Number of generations of each search, after the preset's epochs of warm-up.", minimum=2
     )
@@ -273,11 +277,11 @@ class TrapSettings(Settings):
     )
     proxy: bool = setting(
         False,
-        help="Allow a data set whose resolution, channels or classes differ from those of the exported network, "
-        "as in the paper.",
+        help="Allow a data set whose resolution, channels or classes differ from those of the exported network. "
+        "(The paper searches on CIFAR-10 and trains the result on ImageNet.)",
     )
     jobs: int | None = setting(
-        None, help="Searches and trainings side by side. [one a core; one on a GPU]", minimum=1
+        None, help="Searches and trainings side by side. [one per core; one on a GPU]", minimum=1
     )
     device: TrainingDevice = setting("auto", help=_ON, option="--on")
     network: NetworkSpec = setting(NETWORKS["tiny"], help=_NETWORK)
@@ -302,7 +306,7 @@ class FrontSettings(Settings):
         metavar="NAME",
     )
     from_scratch: bool = setting(
-        False, help="Train those networks of the run again from fresh weights that started from shared weights."
+        False, help="If a network of the run was trained from shared weights, train it again from fresh weights."
     )
     seed: int = setting(
         0, help="Decides the initial weights of the trained networks, and the order of images.", minimum=0

@@ -52,7 +52,7 @@ class NetworkSpec(Settings):
     )
     layers: int = setting(help="Number of cells, 3 at least.", minimum=3)
     resolution: tuple[int, int] = setting(
-        help="Size in pixels to which images are brought: 32, or height x width such as 65x97.", metavar="HxW"
+        help="Images are resized to this size in pixels: 32, or height x width such as 65x97.", metavar="HxW"
     )
     in_channels: int = setting(3, help="1 for grey images, 3 for colour.", minimum=1)
     classes: int = setting(10, help="Number of classes.", minimum=2)

@@ -40,7 +40,10 @@ class Ranked:
 
 @dataclass(frozen=True)
 class Ranking:
-    """The architectures of a sample, and the recipe that trained them, None for an empty sample."""
+    """The architectures of a sample, and the recipe of their training.
+
+    An empty sample has no networks, and its recipe is None.
+    """
 
     networks: tuple[Ranked, ...]
     recipe: Recipe | None
@@ -62,7 +65,8 @@ class Ranking:
     def agreement(self) -> float | None:
         """Kendall's tau between two trainings of the same networks; None where they were trained once.
 
-        It is the most that a rank correlation with one training can be expected to reach.
+        It shows how well one training predicts the order of another. The noise of both trainings lowers it, so an
+        order with less noise than a training can have a higher tau.
         """
         again = [one.again for one in self.networks if one.again is not None]
         if not again or len(again) < len(self.networks):
