@@ -5,8 +5,8 @@
 Shared accuracies are worth what they say about standalone trainings. This file keeps the standalone trainings, so
 that a change of the SuperNet is compared with them in minutes, without training anything again. The table has two
 halves: networks of several sizes (channels, cells) with random wirings, and random wirings of one size. Every
-network is trained twice with different seeds. Kendall's tau between the two trainings is the ceiling that any other
-order of these networks can reach.
+network is trained twice with different seeds. Kendall's tau between the two trainings shows how well one training
+predicts the order of another; other orders of these networks are compared with it.
 
 The training images of FOLDER give 17,500 for training and 2,500 for every choice; 5,000 test images score.
 ``--minutes`` times some steps first and takes as many epochs as fit; ``--epochs`` sets their number.
