@@ -6,8 +6,9 @@ import logging
 from typing import Final
 
 from cars_hw.devices.fake import FakeDevice
-from cars_hw.devices.host.conditions import host_conditions, pin_to
+from cars_hw.devices.host.conditions import host_conditions
 from cars_hw.devices.host.runtimes import HostDevice, LitertDevice, OrtDevice
+from cars_hw.devices.host.topology import pin
 from cars_hw.devices.protocol import Device, DeviceStatus, ModelFormat
 from cars_hw.errors import DeviceError, InputError, NoDeviceError
 
@@ -26,7 +27,8 @@ def open_device(text: str, threads: int = 1) -> Device:
     ``android:HOST:PORT``; with ``+gpu`` or ``+nnapi`` behind it models run there. It is connected to at once.
 
     Raises:
-        InputError: an unknown name, a seed that is not a whole number, less than one thread.
+        InputError: an unknown name, a seed that is not a whole number, less than one thread, more threads than
+            this process may use physical cores.
         DeviceError: a phone that is not there or does not allow this computer, or a runtime that is not installed.
     """
     _LOG.debug("open device %s, threads %d", text, threads)
@@ -96,8 +98,10 @@ def _host_status(name: str, device: type[HostDevice]) -> DeviceStatus:
         runtime = device.runtime()
     except DeviceError as error:
         return DeviceStatus(name, False, str(error), error.remedy)
-    cores = pin_to(1)
-    pinned = "cannot be pinned here" if cores is None else f"pinned to core {cores[0]}"
+    try:
+        pinned = pin(1)
+    except InputError as error:
+        return DeviceStatus(name, False, str(error))
     return DeviceStatus(name, True, f"{runtime} on {host_conditions()['processor']}, {pinned}")
 
 

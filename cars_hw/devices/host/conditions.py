@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -53,18 +52,6 @@ class Watch:
             other_load = round(max(busy - self._busy - (time.process_time() - self._own), 0.0) / wall, 2)
         load = _load()
         return {"load": load[0] if load else None, "clock_mhz": _clock_mhz(), "other_load": other_load}
-
-
-def pin_to(cores: int) -> list[int] | None:
-    """Return the numbers of ``cores`` cores to pin a measurement to, of those that this process may use.
-
-    They are the last ones, because the first serve interrupts. None if there are fewer, or if the system cannot pin
-    a process, such as macOS.
-    """
-    if sys.platform == "darwin" or not hasattr(os, "sched_getaffinity"):
-        return None
-    allowed = sorted(os.sched_getaffinity(0))
-    return allowed[-cores:] if len(allowed) >= cores else None
 
 
 def _load() -> list[float] | None:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from cars_hw.config.measurement import MeasurePlan
-from cars_hw.devices.host.conditions import host_conditions, now, pin_to
+from cars_hw.devices.host.conditions import host_conditions, now
 from cars_hw.devices.host.litert_runtime import runtime as litert_runtime
+from cars_hw.devices.host.topology import pin
 from cars_hw.devices.host.worker import Worker
 from cars_hw.devices.protocol import ModelFormat, Sample, SessionCounter
 from cars_hw.errors import DeviceError, InputError
@@ -24,7 +25,7 @@ class HostDevice:
     with ``--threads`` and ``--cores``; None is that of the class.
 
     Raises:
-        InputError: less than one thread.
+        InputError: less than one thread, or more than this process may use cores.
     """
 
     name: str
@@ -36,6 +37,7 @@ class HostDevice:
     ) -> None:
         if threads < 1:
             raise InputError(f"threads must be at least 1, not {threads}")
+        pin(threads)
         self._threads = threads
         self._time_limit_s = time_limit_s
         self._worker = tuple(worker or (sys.executable, "-m", self.module))
@@ -50,13 +52,19 @@ class HostDevice:
         raise NotImplementedError
 
     def conditions(self) -> dict[str, Any]:
-        """Return the conditions; ``pinned`` is the list of cores, or says that this system cannot pin."""
-        cores = pin_to(self._threads)
+        """Return the conditions; ``pinned`` is the list of cores, or says that this system cannot pin.
+
+        ``siblings`` are the other hardware threads of the pinned cores, ``cpuset`` the cores that this process may
+        use (None: all), and ``cpu_quota`` is the share that a container may use, in cores (None: no limit).
+
+        Raises:
+            InputError: as :func:`cars_hw.devices.host.topology.pin`, for the number of threads.
+        """
         return {
             **host_conditions(),
             "runtime": self.runtime(),
             "threads": self._threads,
-            "pinned": "not possible here" if cores is None else cores,
+            **pin(self._threads).conditions(),
         }
 
     def run(
@@ -66,6 +74,7 @@ class HostDevice:
 
         Raises:
             DeviceError: a file that is missing or that the runtime cannot run, a worker that crashes or hangs.
+            InputError: see :meth:`conditions`.
         """
         for model in models:
             if not model.is_file():
@@ -82,7 +91,7 @@ class HostDevice:
         """Do nothing: the process of a block ends with the block."""
 
     def _command(self) -> list[str]:
-        return [*self._worker, "--threads", str(self._threads), "--cores", json.dumps(pin_to(self._threads))]
+        return [*self._worker, "--threads", str(self._threads), "--cores", json.dumps(pin(self._threads).cores)]
 
     def _sample(self, answer: dict[str, Any], model: Path) -> Sample:
         ms = answer.get("ms")
