@@ -24,7 +24,10 @@ StrategyName = Literal[
 
 _ON = "Where to train: auto is the GPU if there is one."
 _JOBS = "Networks trained side by side, each in a process. [one per core; one on a GPU]"
-_THREADS = "Number of threads that a model runs on. A table is valid for this number of threads only."
+_THREADS = (
+    "Number of threads that a model runs on, each on a physical core of its own. A table is valid for this number "
+    "of threads only."
+)
 _RECIPE = "How networks are trained."
 _DATA = "Where the images come from."
 _NETWORK = "The network that is exported."

@@ -6,6 +6,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
+from cars_hw.devices.host.topology import pin
+from cars_hw.errors import InputError
+
+
+def _has_two_cores() -> bool:
+    try:
+        pin(2)
+    except InputError:
+        return False
+    return True
+
+
+needs_two_cores = pytest.mark.skipif(not _has_two_cores(), reason="this process may use one physical core only")
+
 
 @dataclass(frozen=True)
 class Cpu:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from machines import needs_two_cores
 
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices import Device, FakeDevice, LitertDevice, OrtDevice, available, open_device
@@ -135,6 +136,7 @@ class TestLitertDevice(DeviceContract):
     def test_its_runtime_is_among_the_conditions(self) -> None:
         assert LitertDevice().conditions()["runtime"].startswith("ai-edge-litert ")
 
+    @needs_two_cores
     def test_several_threads_run(self, tmp_path: Path) -> None:
         device = LitertDevice(threads=2)
         assert device.conditions()["threads"] == 2
@@ -198,6 +200,7 @@ class TestOrtDevice(DeviceContract):
             assert sample.other_load is not None
             assert sample.other_load >= 0
 
+    @needs_two_cores
     def test_several_inputs_and_threads_run(self, tmp_path: Path) -> None:
         shape = Shape(1, 2, 2)
         layers = tuple(Identity(output=f"out{n}", inputs=(f"in{n}",), shape=shape) for n in range(2))

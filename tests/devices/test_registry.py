@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from machines import needs_two_cores
 
 from cars_hw.devices import FakeDevice, LitertDevice, OrtDevice, available, open_device
 from cars_hw.errors import DeviceError, InputError, NoDeviceError
@@ -12,10 +13,14 @@ from cars_hw.errors import DeviceError, InputError, NoDeviceError
 
 def test_names_open_devices() -> None:
     assert isinstance(open_device("ort"), OrtDevice)
-    assert open_device("ort", threads=2).conditions()["threads"] == 2
     assert isinstance(open_device("litert"), LitertDevice)
     assert isinstance(open_device("fake"), FakeDevice)
     assert "seed 7" in open_device("fake:7").conditions()["runtime"]
+
+
+@needs_two_cores
+def test_a_device_is_opened_with_the_threads_that_are_asked_for() -> None:
+    assert open_device("ort", threads=2).conditions()["threads"] == 2
 
 
 @pytest.fixture(autouse=True)

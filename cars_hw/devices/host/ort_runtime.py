@@ -9,8 +9,9 @@ from typing import Any
 def load() -> Any:  # noqa: ANN401 -- the runtime has no types
     """Return the module ``onnxruntime``, which sends no usage data from this process.
 
-    ONNX Runtime 1.32 on Linux writes a device id below ``~/.cache/Microsoft`` when it is imported, and connects
-    to a server of Microsoft about nine seconds later. It reads ``ORT_DISABLE_TELEMETRY`` only while it is imported.
+    ONNX Runtime 1.32 on Linux writes a device id below ``~/.cache/Microsoft`` when it is imported, and opens
+    an internet socket to look up a Microsoft server about nine seconds later. It reads
+    ``ORT_DISABLE_TELEMETRY`` only while it is imported.
     ``disable_telemetry_events`` stops the events of Windows; on Linux it changes nothing. A process that has
     imported ``onnxruntime`` in another way before keeps the telemetry that it has.
 

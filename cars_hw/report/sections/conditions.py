@@ -62,10 +62,19 @@ def _device(run_target: RunTarget) -> list[tuple[str, str]]:
         if conditions.get(name)
     ]
     lines.append(("batch, threads", f"1 image, {table.threads} thread{'s' if table.threads > 1 else ''}"))
-    known = ("pinned", "governor", "clock_mhz", "load")
-    named = {"pinned": "pinned to core", "clock_mhz": "clock, MHz", "load": "load (1, 5, 15 min)"}
+    known = ("pinned", "siblings", "cpuset", "cpu_quota", "governor", "clock_mhz", "load")
+    named = {
+        "pinned": "pinned to core",
+        "siblings": "siblings of these cores",
+        "cpuset": "cores allowed",
+        "cpu_quota": "CPU quota, cores",
+        "clock_mhz": "clock, MHz",
+        "load": "load (1, 5, 15 min)",
+    }
     lines += [
-        (named.get(name, name), _value(conditions[name])) for name in known if conditions.get(name) is not None
+        (named.get(name, name), _value(conditions[name]))
+        for name in known
+        if conditions.get(name) not in (None, [])
     ]
     lines += [
         ("overhead of one run", milliseconds(table.overhead_ms)),
