@@ -34,9 +34,12 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` in one step."""
+    """Write ``text`` to ``path`` in one step.
+
+    A byte of a path that is not UTF-8 is written as ``\\udcXX``: in JSON, that is the escape that reads back as it.
+    """
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def to_json(value: Any) -> str:  # noqa: ANN401 -- whatever json can hold

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import GenericAlias
@@ -14,11 +15,20 @@ from cars_hw.errors import InputError
 
 
 def write_settings(path: Path, settings: object, comment: str) -> None:
-    """Write ``settings`` to ``path`` below ``comment``, lines of text; a setting that is None is left out."""
+    """Write ``settings`` to ``path`` below ``comment``, lines of text; a setting that is None is left out.
+
+    Raises:
+        InputError: a path is not UTF-8, which TOML cannot hold.
+    """
     import tomli_w
 
     lines = "".join(f"# {line}\n" for line in comment.splitlines())
-    write_text(path, lines + tomli_w.dumps(without_none(unstructure(settings))))
+    text = lines + tomli_w.dumps(without_none(unstructure(settings)))
+    if not_utf8 := re.search('[^"\n]*[\udc80-\udcff][^"\n]*', text):
+        raise InputError(
+            f"the path {not_utf8[0]!a} is not UTF-8, and {path.name} cannot hold it; rename the folder"
+        )
+    write_text(path, text)
 
 
 def read_settings(path: Path, cls: type, extra: Iterable[str] = ()) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from cars_hw.config.codec import read_json
 from cars_hw.config.files import replacing, to_json, write_json, write_text
 
 
@@ -18,6 +19,14 @@ def test_text_and_json_are_written_and_replace_what_was_there(tmp_path: Path) ->
     write_json(path, {"b": 1, "a": [1.5, None, "ü"]})
     assert json.loads(path.read_text(encoding="utf-8")) == {"b": 1, "a": [1.5, None, "ü"]}
     assert names(path.parent) == ["value.json"]
+
+
+def test_a_path_that_is_not_utf8_can_be_read_back(tmp_path: Path) -> None:
+    path = tmp_path / "value.json"
+    folder = os.fsdecode(b"/data/\xff\xe4-\xc3\xbc")
+    write_json(path, {"data": folder})
+    assert read_json(path) == {"data": folder}
+    assert os.fsencode(read_json(path)["data"]) == b"/data/\xff\xe4-\xc3\xbc"
 
 
 def test_others_may_read_it(tmp_path: Path) -> None:

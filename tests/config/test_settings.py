@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import os
 import tomllib
 from collections.abc import Iterator
 from dataclasses import MISSING, fields, replace
@@ -29,11 +30,14 @@ from cars_hw.config.training import Recipe, SharedTraining
 from cars_hw.errors import InputError
 from cars_hw.pipeline.settings import (
     BaselinesSettings,
+    ClassifySettings,
     CostSettings,
     ExportSettings,
+    FetchSettings,
     FrontSettings,
     MeasureSettings,
     PaperTablesSettings,
+    PredictSettings,
     ProfileSettings,
     RankSettings,
     SearchSettings,
@@ -69,6 +73,9 @@ CLASSES = (
     TrapSettings,
     FrontSettings,
     CostSettings,
+    PredictSettings,
+    ClassifySettings,
+    FetchSettings,
 )
 
 TEXT = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=20)
@@ -195,6 +202,7 @@ EXAMPLE = {
     VerifySettings: VerifySettings("fake"),
     MeasureSettings: MeasureSettings("fake"),
     ValidateSettings: ValidateSettings(Path("table.json")),
+    PredictSettings: PredictSettings(Path("table.json")),
     TrapSettings: TrapSettings(EvolutionSettings(), SharedTraining(), PRESETS["quick"].recipe),
     FrontSettings: FrontSettings("fake", DataSource("fashion-mini"), PRESETS["quick"].recipe),
     SearchSettings: SearchSettings(
@@ -329,6 +337,13 @@ def test_written_settings_are_read_again(tmp_path: Path) -> None:
     write_settings(tmp_path / "c.toml", built, "one line\nanother")
     assert (tmp_path / "c.toml").read_text().startswith("# one line\n# another\n")
     assert structure(read_settings(tmp_path / "c.toml", SearchSettings), SearchSettings, complete=False) == built
+
+
+def test_a_path_that_is_not_utf8_is_one_line(tmp_path: Path) -> None:
+    source = DataSource(os.fsdecode(b"/data/\xff"))
+    with pytest.raises(InputError, match=r"the path '/data/.udcff' is not UTF-8, and c\.toml cannot hold it"):
+        write_settings(tmp_path / "c.toml", TrainSettings(source), "a comment")
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_comes_later_wins_object_by_object() -> None:
