@@ -6,7 +6,6 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cars_hw.devices.host import ort_runtime
 from cars_hw.errors import ExportError
 from cars_hw.export.format import NO_METADATA, ExportFormat
 
@@ -50,6 +49,8 @@ class OnnxFormat(ExportFormat):
         """Return outputs and the ``wanted`` tensors; see :meth:`ExportFormat.values`."""
         import onnx
 
+        from cars_hw.devices.host import ort_runtime
+
         state = ort_runtime.load().capi.onnxruntime_pybind11_state
         try:
             outputs = _run(str(model), images)
@@ -72,6 +73,8 @@ class OnnxFormat(ExportFormat):
         """Return ``model`` in int8; see :meth:`ExportFormat.quantize`."""
         import numpy as np
         import onnx
+
+        from cars_hw.devices.host import ort_runtime
 
         quantization = ort_runtime.load_quantization()
 
@@ -143,6 +146,8 @@ class OnnxFormat(ExportFormat):
 
 def _session(model: str | bytes) -> Any:  # noqa: ANN401 -- the runtime has no types
     """Return a session of ``model``, a path or its content, on one thread of the CPU. It logs nothing."""
+    from cars_hw.devices.host import ort_runtime
+
     onnxruntime = ort_runtime.load()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
