@@ -96,14 +96,16 @@ def command(what: str, settings: ExportSettings, out: Path | None, as_json: bool
         if settings.precision == "int8":
             raise click.UsageError("int8 is calibrated on images: it needs a run with trained networks")
         named = GENOTYPE.convert(what, None, click.get_current_context())
-        exported = export_genotype(
-            named.genotype,
-            settings.network,
-            out or Path(),
-            name=named.name,
-            formats=settings.formats,
-            dynamic_batch=settings.dynamic_batch,
-        )
+        with Bars() as bars:
+            exported = export_genotype(
+                named.genotype,
+                settings.network,
+                out or Path(),
+                name=named.name,
+                formats=settings.formats,
+                dynamic_batch=settings.dynamic_batch,
+                progress=bars.update,
+            )
     _print(exported, as_json)
 
 

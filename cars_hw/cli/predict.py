@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from cars_hw.cli.options import (
-    FILE,
     GENOTYPE,
     Named,
     json_option,
@@ -19,35 +17,20 @@ from cars_hw.cli.options import (
     print_table,
     warn_of_noise,
 )
+from cars_hw.cli.settings import settings_options
 from cars_hw.cli.verbosity import strict_option
+from cars_hw.pipeline.settings import PredictSettings
 
 if TYPE_CHECKING:
     from cars_hw.latency import Predictor
 
 
 @click.command("predict")
-@click.option(
-    "--table", "table_path", type=FILE, required=True, help="A latency table, as cars-hw profile writes it."
-)
-@click.option(
-    "--level",
-    type=click.FloatRange(0, 1),
-    default=0.95,
-    show_default=True,
-    help="Share of networks whose latency stays below their upper bound.",
-)
-@click.option(
-    "--quantile",
-    type=click.FloatRange(0, 1),
-    help="Print only one latency: this share of random networks has an upper bound below it. Use it as a budget in "
-    "scripts.",
-)
+@settings_options(PredictSettings, "table", "level", "quantile")
 @strict_option
 @json_option
 @click.argument("genotypes", metavar="[GENOTYPE]...", type=GENOTYPE, nargs=-1)
-def command(
-    table_path: Path, level: float, quantile: float | None, as_json: bool, genotypes: tuple[Named, ...]
-) -> None:
+def command(settings: PredictSettings, as_json: bool, genotypes: tuple[Named, ...]) -> None:
     """Predict latencies from a table.
 
     For each GENOTYPE: the latency, its upper bound, and the share of each part of the network. Without a GENOTYPE:
@@ -59,16 +42,16 @@ def command(
     from cars_hw.pipeline.latency_target import LatencyTarget
     from cars_hw.space.search_space import SearchSpace
 
-    table = LatencyTable.read(table_path)
-    warn_of_noise(table, table_path)
-    predictor = LatencyTarget(table, level=level).predictor
+    table = LatencyTable.read(settings.table)
+    warn_of_noise(table, settings.table)
+    predictor = LatencyTarget(table, level=settings.level).predictor
     if genotypes:
         _print_predictions(predictor, genotypes, as_json)
         return
     space, rng = SearchSpace(), np.random.default_rng(0)
     bounds = [predictor.bound(space.sample(rng)) for _ in range(1000)]
-    if quantile is not None:
-        click.echo(f"{np.quantile(bounds, quantile):.4g}ms")
+    if settings.quantile is not None:
+        click.echo(f"{np.quantile(bounds, settings.quantile):.4g}ms")
         return
     found = {"smallest": predictor.bound(fastest_genotype(space, predictor.bound, rng))}
     found |= {f"{share}% of random": float(np.quantile(bounds, share / 100)) for share in (10, 50, 90)}

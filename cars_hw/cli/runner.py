@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
 
 import click
 
 from cars_hw.cli.options import FILE, json_option, print_json
+from cars_hw.cli.settings import settings_options
 from cars_hw.cli.verbosity import note
-
-OFFICIAL: Final = (
-    "https://storage.googleapis.com/tensorflow-nightly-public/prod/tensorflow/release/lite/tools/nightly/latest/"
-    "android_aarch64_benchmark_model"
-)
-"""TensorFlow's own build for arm64 phones, made every night: its digest changes."""
+from cars_hw.pipeline.settings import FetchSettings
 
 
 @click.group("runner")
@@ -38,22 +33,16 @@ def use(path: Path) -> None:
 
 
 @command.command("fetch")
-@click.option("--from", "address", default=OFFICIAL, show_default=True, help="The address of the tool.")
-@click.option(
-    "--sha256",
-    help="What its SHA-256 must be. Without this option, the SHA-256 is printed and the file is not stored. "
-    "Exception: if the stored tool came from the same address, the new file is "
-    "stored if it has the same SHA-256.",
-)
-def fetch(address: str, sha256: str | None) -> None:
+@settings_options(FetchSettings, "address", "sha256", file=False)
+def fetch(settings: FetchSettings) -> None:
     """Download the tool, and store it if its SHA-256 is the expected one.
 
     No other command downloads a program. The program runs on the phone, not on this machine.
     """
     from cars_hw.devices.android.runner import fetch as fetched
 
-    note(f"fetching {address}")
-    runner = fetched(address, sha256)
+    note(f"fetching {settings.address}")
+    runner = fetched(settings.address, settings.sha256)
     click.echo(f"{runner.path}: SHA-256 {runner.sha256}")
 
 

@@ -15,23 +15,23 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from cars_hw.data.batches import Augmentation, EvaluationBatches, TrainingBatches
-    from cars_hw.data.sources import BUILT_IN, DataBundle, Dataset, load_data
+    from cars_hw.data.sources import DataBundle, Dataset, load_data, load_source
     from cars_hw.data.splits import mixed_order, stratified_split
 
 _MODULES: Final = {
     "batches": ("Augmentation", "EvaluationBatches", "TrainingBatches"),
-    "sources": ("BUILT_IN", "DataBundle", "Dataset", "load_data"),
+    "sources": ("DataBundle", "Dataset", "load_data", "load_source"),
     "splits": ("mixed_order", "stratified_split"),
 }
 
 __all__ = [
-    "BUILT_IN",
     "Augmentation",
     "DataBundle",
     "Dataset",
     "EvaluationBatches",
     "TrainingBatches",
     "load_data",
+    "load_source",
     "mixed_order",
     "stratified_split",
 ]

@@ -11,6 +11,7 @@ from torch import Tensor
 from cars_hw.data.images import GREY, Size, opened, read_image, require_mode, upright_size
 from cars_hw.data.splits import stratified_split
 from cars_hw.errors import DatasetError
+from cars_hw.progress import Progress, counted, silent
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """What an image's file name ends in, in either case; other files are passed over."""
@@ -23,7 +24,9 @@ Part = tuple[Tensor, Tensor]
 """Images, uint8 ``(N, C, H, W)``, and labels, int64 ``(N,)``."""
 
 
-def read_folder(folder: Path, resolution: Size | None, seed: int) -> tuple[Part, Part, tuple[str, ...]]:
+def read_folder(
+    folder: Path, resolution: Size | None, seed: int, progress: Progress = silent
+) -> tuple[Part, Part, tuple[str, ...]]:
     """Return the training part, the test part and the class names of the images in ``folder``.
 
     If ``folder`` holds ``train/`` and ``test/``, or else ``train/`` and ``val/``, these are the parts.
@@ -46,7 +49,7 @@ def read_folder(folder: Path, resolution: Size | None, seed: int) -> tuple[Part,
                 f"only one of them has {', '.join(differing)}"
             )
         (train_files, train_labels), (test_files, test_labels) = _flat(training), _flat(test)
-        images = _read_images([*train_files, *test_files], resolution)
+        images = _read_images([*train_files, *test_files], resolution, progress)
         train_images, test_images = images.tensor_split([len(train_files)])
         return (train_images, train_labels), (test_images, test_labels), tuple(training)
 
@@ -58,7 +61,7 @@ def read_folder(folder: Path, resolution: Size | None, seed: int) -> tuple[Part,
                 f"{SMALLEST_CLASS}, or provide train/ and test/ folders"
             )
     files, labels = _flat(classes)
-    images = _read_images(files, resolution)
+    images = _read_images(files, resolution, progress)
     train, held = stratified_split(labels, (1 - TEST_SHARE, TEST_SHARE), torch.Generator().manual_seed(seed))
     return (images[train], labels[train]), (images[held], labels[held]), tuple(classes)
 
@@ -97,12 +100,12 @@ def _flat(classes: dict[str, list[Path]]) -> tuple[list[Path], Tensor]:
     return files, torch.arange(len(classes)).repeat_interleave(counts)
 
 
-def _read_images(files: list[Path], resolution: Size | None) -> Tensor:
+def _read_images(files: list[Path], resolution: Size | None, progress: Progress) -> Tensor:
     """Return all images as one uint8 tensor of shape ``(images, channels, height, width)``."""
     grey = True
     # Headers first: channels and size must be known before the one array that all images go into can be made.
     sizes: dict[Size, Path] = {}
-    for file in files:
+    for file in counted(files, progress, "checking images"):
         with opened(file) as image:
             require_mode(file, image)
             grey = grey and image.mode in GREY
@@ -117,6 +120,6 @@ def _read_images(files: list[Path], resolution: Size | None) -> Tensor:
         )
     height, width = resolution or next(iter(sizes))
     pixels = np.empty((len(files), height, width, 1 if grey else 3), np.uint8)
-    for index, file in enumerate(files):
+    for index, file in enumerate(counted(files, progress, "reading images")):
         pixels[index] = read_image(file, pixels.shape[-1], (height, width))
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from cars_hw.config.data import DATA_SETS, DataSource
 from cars_hw.errors import DatasetError
-
-BUILT_IN = ("fashion-mini", "fashion-mnist", "cifar10")
-"""The names that :func:`load_data` knows."""
+from cars_hw.progress import Progress, silent
 
 _FASHION_CLASSES = (
     "T-shirt/top",
@@ -112,6 +111,7 @@ def load_data(
     download: bool = False,
     resolution: tuple[int, int] | None = None,
     seed: int = 0,
+    progress: Progress = silent,
 ) -> DataBundle:
     """Load a data set into memory, on the CPU.
 
@@ -128,6 +128,7 @@ def load_data(
         resolution: height and width in pixels to which every image is resized, without keeping its aspect. If
             None, images stay as they are, and those of a folder must all have the same size.
         seed: decides which sixth of each class is the test part of a folder that has no parts.
+        progress: counts the images of a folder as they are read.
 
     Raises:
         DatasetError: there is no such set or folder, it has not been downloaded, it has fewer than two
@@ -140,22 +141,35 @@ def load_data(
     if source == "fashion-mini":
         train, test = _fashion_mini()
         names: tuple[str, ...] = _FASHION_CLASSES
-    elif source in BUILT_IN:
+    elif source in DATA_SETS:
         train, test = _torchvision(source, root or Path.home() / ".cache" / "cars-hw" / "data", download)
         names = _FASHION_CLASSES if source == "fashion-mnist" else _CIFAR10_CLASSES
     elif folder.is_dir():
         from cars_hw.data.folders import read_folder
 
-        training, testing, names = read_folder(folder, resolution, seed)
+        training, testing, names = read_folder(folder, resolution, seed, progress)
         return _bundle(folder.resolve().name, Dataset(*training), Dataset(*testing), names)
     else:
         raise DatasetError(
-            f"there is no data set and no folder called {source!r}; give one of {', '.join(BUILT_IN)}, "
+            f"there is no data set and no folder called {source!r}; give one of {', '.join(DATA_SETS)}, "
             "or the path of a folder that holds a folder of images for every class"
         )
     if resolution is not None:
         train, test = _resized(train, resolution), _resized(test, resolution)
     return _bundle(source, train, test, names)
+
+
+def load_source(
+    data: DataSource, resolution: tuple[int, int] | None, progress: Progress = silent, *, download: bool = True
+) -> DataBundle:
+    """Load ``data``, see :func:`load_data`; ``download=False`` fetches nothing even if ``data`` allows it."""
+    return load_data(
+        data.source,
+        root=data.root,
+        download=data.download and download,
+        resolution=resolution,
+        progress=progress,
+    )
 
 
 def _bundle(name: str, train: Dataset, test: Dataset, class_names: tuple[str, ...]) -> DataBundle:

@@ -24,6 +24,7 @@ from cars_hw.export.lower import lower_network
 from cars_hw.export.parity import check_parity
 from cars_hw.nn.fresh_weights import seeded
 from cars_hw.nn.network import Network
+from cars_hw.progress import Progress, counted, silent
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 
@@ -105,6 +106,7 @@ def export_genotype(
     name: str,
     formats: Sequence[str] = tuple(FORMATS),
     dynamic_batch: bool = False,
+    progress: Progress = silent,
 ) -> list[Exported]:
     """Export the network of ``genotype`` under ``spec`` with fresh weights: to measure, or to train elsewhere.
 
@@ -118,7 +120,7 @@ def export_genotype(
     network = seeded(lambda: Network(spec, genotype), repr(genotype))
     middle = (0.5,) * spec.in_channels
     exported = []
-    for one in export_formats(formats):
+    for one in counted(export_formats(formats), progress, "exporting"):
         path = out / f"{name}{one.suffix}"
         card = export_model(
             network,

@@ -11,7 +11,7 @@ import torch
 
 from cars_hw.config.data import DataSource
 from cars_hw.config.measurement import Precision
-from cars_hw.data import DataBundle, Dataset, load_data
+from cars_hw.data import DataBundle, Dataset, load_source
 from cars_hw.devices import ModelFormat
 from cars_hw.errors import RunError
 from cars_hw.export.card import INT8_SUFFIX, Figures, Preprocessing
@@ -51,7 +51,7 @@ def export_run(
     trained = run.trained()
     if not trained:
         raise RunError(f"no network of {run.path} has been trained", remedy="train", run=run.path)
-    bundle = load_data(data.source, root=data.root, download=data.download, resolution=run.network.resolution)
+    bundle = load_source(data, run.network.resolution, progress)
     targets = run.targets()
     exported: list[Exported] = []
     total = len(trained) * len(wanted)

@@ -18,7 +18,7 @@ from cars_hw.callbacks import SearchCallback
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.config.toml import write_settings
 from cars_hw.config.units import format_latency
-from cars_hw.data import DataBundle, load_data
+from cars_hw.data import DataBundle, load_source
 from cars_hw.errors import BudgetError, InputError
 from cars_hw.evolution import checkpoint
 from cars_hw.evolution.objectives import CostObjective, excess, feasible
@@ -83,7 +83,7 @@ def run_search(
     else:
         RunFolder.require_free(out)
         run = None
-    search = _build(plan, objectives, process_group)
+    search = _build(plan, objectives, process_group, progress)
     if run is None:
         run = RunFolder.create(out, configured, _about())
         _keep_settings(plan, run)
@@ -185,17 +185,17 @@ def find_anchor(plan: SearchPlan, objectives: Sequence[CostObjective]) -> Genoty
     )
 
 
-def plan_data(plan: SearchPlan) -> DataBundle:
+def plan_data(plan: SearchPlan, progress: Progress = silent) -> DataBundle:
     """Load the data of ``plan`` at the network's resolution, and check that it fits the network.
 
     Raises:
         DatasetError: it cannot be loaded.
         InputError: the channels or classes are not those of the network, and the data is not a proxy.
     """
-    resolution = None if plan.proxy else plan.network.resolution
-    data = load_data(plan.data.source, root=plan.data.root, download=plan.data.download, resolution=resolution)
-    if not plan.proxy:
-        require_fit(data, plan.network)
+    if plan.proxy:
+        return load_source(plan.data, None, progress)
+    data = load_source(plan.data, plan.network.resolution, progress)
+    require_fit(data, plan.network)
     return data
 
 
@@ -258,11 +258,14 @@ def describe_front(
 
 
 def _build(
-    plan: SearchPlan, objectives: Sequence[CostObjective], process_group: ProcessGroup = SINGLE_PROCESS
+    plan: SearchPlan,
+    objectives: Sequence[CostObjective],
+    process_group: ProcessGroup = SINGLE_PROCESS,
+    progress: Progress = silent,
 ) -> Search:
     # Before the images are loaded, so that an impossible limit is reported at once.
     anchor = find_anchor(plan, objectives)
-    data = plan_data(plan)
+    data = plan_data(plan, progress)
     if plan.standalone_epochs:
         standalone = StandaloneWeights(lambda: supernet_weights_of(plan, data), plan.standalone_epochs)
         return Search(plan.space, objectives, standalone, plan.preset.evolution, seed=plan.seed, anchor=anchor)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from cars_hw.config.data import DataSource
 from cars_hw.config.measurement import MeasurePlan, Precision
@@ -31,6 +31,11 @@ _THREADS = (
 _RECIPE = "How networks are trained."
 _DATA = "Where the images come from."
 _NETWORK = "The network that is exported."
+_TABLE = "A latency table, as cars-hw profile writes it."
+
+
+def _level() -> Any:  # noqa: ANN401 -- as dataclasses.field
+    return setting(0.95, help="Share of networks whose latency stays below their upper bound.", above=0, below=1)
 
 
 @dataclass(frozen=True)
@@ -64,11 +69,9 @@ class ProfileSettings(Settings):
 class TargetSettings(Settings):
     """A latency table and the limit on its device; without a limit the latency is only minimised."""
 
-    table: Path = setting(help="A latency table, as cars-hw profile writes it.")
+    table: Path = setting(help=_TABLE)
     limit_ms: float | None = setting(None, help="The largest latency.", unit="ms", above=0, kind="latency")
-    level: float = setting(
-        0.95, help="Share of networks whose latency stays below their upper bound.", above=0, below=1
-    )
+    level: float = _level()
 
 
 @dataclass(frozen=True)
@@ -217,6 +220,46 @@ class CostSettings(Settings):
 
 
 @dataclass(frozen=True)
+class PredictSettings(Settings):
+    """Settings of ``cars-hw predict``."""
+
+    table: Path = setting(help=_TABLE)
+    level: float = _level()
+    quantile: float | None = setting(
+        None,
+        help="Print only one latency: this share of random networks has an upper bound below it. Use it as a "
+        "budget in scripts.",
+        minimum=0,
+        maximum=1,
+    )
+
+
+@dataclass(frozen=True)
+class ClassifySettings(Settings):
+    """Settings of ``cars-hw classify``."""
+
+    top: int = setting(5, help="Classes to list for each image.", minimum=1)
+
+
+@dataclass(frozen=True)
+class FetchSettings(Settings):
+    """Settings of ``cars-hw runner fetch``. The default is TensorFlow's nightly build, whose digest changes."""
+
+    address: str = setting(
+        "https://storage.googleapis.com/tensorflow-nightly-public/prod/tensorflow/release/lite/tools/nightly/latest/"
+        "android_aarch64_benchmark_model",
+        help="The address of the tool.",
+        option="--from",
+    )
+    sha256: str | None = setting(
+        None,
+        help="What its SHA-256 must be. Without this option, the SHA-256 is printed and the file is not stored. "
+        "Exception: if the stored tool came from the same address, the new file is stored if it has the same "
+        "SHA-256.",
+    )
+
+
+@dataclass(frozen=True)
 class MeasureSettings(Settings):
     """Settings of ``cars-hw measure``."""
 
@@ -233,9 +276,7 @@ class ValidateSettings(Settings):
     table: Path = setting(help="A latency table, as cars-hw profile writes it; its device must be available.")
     sample: int | None = setting(None, help="Number of random networks to measure. [30]", minimum=1)
     seed: int = setting(1, help="Decides which random networks are measured.", minimum=0)
-    level: float = setting(
-        0.95, help="Share of networks whose latency should stay below their upper bound.", minimum=0, maximum=1
-    )
+    level: float = _level()
     zoo: bool = setting(False, help="Measure the published genotypes too.")
 
 

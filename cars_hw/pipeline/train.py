@@ -18,7 +18,7 @@ from cars_hw.config.codec import structure, unstructure
 from cars_hw.config.data import DataSource
 from cars_hw.config.files import replacing
 from cars_hw.config.training import Recipe
-from cars_hw.data import DataBundle, load_data
+from cars_hw.data import DataBundle, load_source
 from cars_hw.errors import InputError, RunError
 from cars_hw.evolution.checkpoint import supernet_weights
 from cars_hw.nn.network import Network
@@ -114,7 +114,7 @@ def train_run(
     if not process_group.leads:
         return _follow(data, spec, process_group)
     names = dict(chosen or _chosen(run, settings))
-    bundle = load_data(data.source, root=data.root, download=data.download, resolution=spec.resolution)
+    bundle = load_source(data, spec.resolution, progress)
     require_fit(bundle, spec)
     planned = [
         _Job(run.path, data, name, genotype, recipe, settings.seed, device, settings.inherit, callback)
@@ -177,7 +177,7 @@ def _train_all(waiting: Sequence[_Job], data: DataBundle, jobs: int, progress: P
 
 
 def _train_in_worker(job: _Job, progress: Progress, log: Log) -> None:
-    data = load_data(job.data.source, root=job.data.root, resolution=RunFolder(job.run).network.resolution)
+    data = load_source(job.data, RunFolder(job.run).network.resolution, download=False)
     _train(job, data, progress, log)
 
 
@@ -272,7 +272,7 @@ def _follow(data: DataSource, spec: NetworkSpec, process_group: ProcessGroup) ->
     """Take part in the leading process's trainings; it sends their settings and initial weights."""
     jobs = json.loads(process_group.broadcast(None))
     # After the leading process, which may have to download the data.
-    bundle = load_data(data.source, root=data.root, resolution=spec.resolution)
+    bundle = load_source(data, spec.resolution, download=False)
     for job in jobs:
         recipe, genotype = structure(job["recipe"], Recipe), Genotype.from_dict(job["genotype"])
         network = Network(spec, genotype, auxiliary=recipe.auxiliary > 0)

@@ -12,7 +12,7 @@ from typing import Final, cast
 from cars_hw.config.codec import unstructure
 from cars_hw.config.files import write_json
 from cars_hw.config.measurement import MeasurePlan
-from cars_hw.data import load_data
+from cars_hw.data import load_source
 from cars_hw.devices import Device
 from cars_hw.errors import InputError, RunError
 from cars_hw.export.lower import lower_network
@@ -90,7 +90,7 @@ def compare_front(
         models, left_out = {}, tuple(models)
     out = out or run.path / "comparison"
     data = settings.data
-    bundle = load_data(data.source, root=data.root, download=data.download, resolution=run.network.resolution)
+    bundle = load_source(data, run.network.resolution, progress)
     require_fit(bundle, run.network)
     recipe = settings.recipe or recipe_of(run)
     train_on = resolve_device(settings.device)

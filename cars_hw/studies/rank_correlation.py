@@ -45,7 +45,7 @@ def rank_run(run: RunFolder, settings: RankSettings, *, progress: Progress = sil
         return Ranking((), None)
     device = resolve_device(settings.device)
     plan = plan_of(run, settings.data, device)
-    bundle = plan_data(plan)
+    bundle = plan_data(plan, progress)
     chosen = [(network.name, network.genotype) for network in choose(run.front(), sample // 2)]
     known = {genotype.key() for _, genotype in chosen}
     # Fewer where hardly any architecture keeps to the budgets.

@@ -16,7 +16,7 @@ from cars_hw.config.codec import unstructure
 from cars_hw.config.data import DataSource
 from cars_hw.config.files import replacing, write_json
 from cars_hw.config.training import Recipe
-from cars_hw.data import DataBundle, load_data
+from cars_hw.data import DataBundle, load_source
 from cars_hw.errors import RunError
 from cars_hw.pipeline.workers import default_jobs, side_by_side
 from cars_hw.progress import Log, Progress, as_stage, prefixed_log
@@ -133,7 +133,7 @@ def _kept(task: _Task) -> tuple[nn.Module, float] | None:
 
 
 def _train_in_worker(task: _Task, progress: Progress, log: Log) -> None:
-    data = load_data(task.source.source, root=task.source.root, resolution=task.spec.resolution)
+    data = load_source(task.source, task.spec.resolution, download=False)
     _train(task, data, progress, log)
 
 

@@ -161,7 +161,7 @@ def small_model_trap(
         for protection in dict.fromkeys((PLAIN, *protections))
         for seed in range(seeds)
     }
-    spec = supernet_spec(plan, plan_data(plan))
+    spec = supernet_spec(plan, plan_data(plan, progress))
     networks = three_sizes(plan.space, spec, plan.seed)
     recipe = recipe or plan.preset.recipe
     tasks = [_Task(out, name, planned, None, recipe) for name, planned in searches.items()]

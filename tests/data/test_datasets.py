@@ -17,7 +17,8 @@ import pytest
 import torch
 from torchvision.datasets import CIFAR10
 
-from cars_hw.data import BUILT_IN, DataBundle, Dataset, load_data
+from cars_hw.config.data import DATA_SETS
+from cars_hw.data import DataBundle, Dataset, load_data
 from cars_hw.errors import DatasetError
 
 SHA256 = "5a8acfcded29a8a6979eed4ae58b5b2c0e257c2190548be6ac5251a8b13a6b97"
@@ -141,7 +142,7 @@ def test_other_tensors_are_no_data_set(images: torch.Tensor, labels: torch.Tenso
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
     message = refused("imagenet")
     assert "'imagenet'" in message
-    assert all(name in message for name in BUILT_IN)
+    assert all(name in message for name in DATA_SETS)
 
 
 @pytest.mark.parametrize("source", ["fashion-mnist", "cifar10"])

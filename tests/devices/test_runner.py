@@ -9,9 +9,9 @@ import pytest
 from click.testing import CliRunner
 
 from cars_hw.cli.main import main
-from cars_hw.cli.runner import OFFICIAL
 from cars_hw.devices.android.runner import fetch, stored, stored_runner, use
 from cars_hw.errors import DeviceError, InputError, RunnerError
+from cars_hw.pipeline.settings import FetchSettings
 
 PROGRAM = b"\x7fELF" + bytes(range(256))
 
@@ -91,7 +91,8 @@ def test_odd_addresses_and_digests_are_refused(program: Path, tmp_path: Path) ->
 
 def test_the_command_says_where_from_and_what(program: Path) -> None:
     run = CliRunner()
-    assert OFFICIAL in run.invoke(main, ["runner", "fetch", "--help"]).output.replace("\n", "").replace(" ", "")
+    shown = run.invoke(main, ["runner", "fetch", "--help"]).output
+    assert FetchSettings.address in "".join(shown.split())
     assert "none is stored" in run.invoke(main, ["runner", "show"]).output
     assert run.invoke(main, ["runner", "use", str(program)]).exit_code == 0
     assert hashlib.sha256(PROGRAM).hexdigest() in run.invoke(main, ["runner", "show"]).output

@@ -146,7 +146,16 @@ def without(modules: set[str], code: str, *arguments: str) -> subprocess.Complet
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_an_image_is_classified_without_torch_and_with_one_runtime(name: str, tmp_path: Path) -> None:
-    (exported,) = export_genotype(zoo()["CARS_A"].genotype, SPEC, tmp_path, name="net", formats=[name])
+    steps: list[tuple[str, int, int]] = []
+    (exported,) = export_genotype(
+        zoo()["CARS_A"].genotype,
+        SPEC,
+        tmp_path,
+        name="net",
+        formats=[name],
+        progress=lambda *step: steps.append(step),
+    )
+    assert steps == [("exporting", 0, 1), ("exporting", 1, 1)]
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 9, 3), dtype=np.uint8)).save(tmp_path / "a.png")
     # LiteRT's runtime is ai_edge_litert.interpreter; ONNX files need no onnx package to be run.
     others = {"onnx": {"ai_edge_litert", "onnx"}, "tflite": {"onnxruntime", "onnx"}}[name]
