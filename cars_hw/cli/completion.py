@@ -8,11 +8,11 @@ from typing import Final
 import click
 from click.shell_completion import CompletionItem
 
+from cars_hw.config.data import DATA_SETS
 from cars_hw.export.formats import FORMATS
 
 DEVICES: Final = ("ort", "litert", "android", "fake")
 REFERENCES: Final = ("MobileNetV2", "MNASNet", "ShuffleNetV2", "ResNet-18")
-DATA: Final = ("fashion-mini", "fashion-mnist", "cifar10")
 """Names that are known without importing what they stand for; a test compares them with it."""
 
 Completion = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
@@ -45,4 +45,4 @@ complete_devices = _completion(lambda _: DEVICES)
 complete_genotypes = _completion(_published, "file")
 complete_references = _completion(lambda _: [*REFERENCES, *_published("")])
 complete_formats = _completion(_formats)
-complete_data = _completion(lambda _: DATA, "dir")
+complete_data = _completion(lambda _: DATA_SETS, "dir")

@@ -11,7 +11,6 @@ from click.testing import CliRunner
 
 from cars_hw.cli import completion
 from cars_hw.cli.main import COMPLETION, SUMMARIES, main
-from cars_hw.config.data import DATA_SETS
 from cars_hw.config.presets import PRESETS
 from cars_hw.config.recipes import RECIPES
 from cars_hw.devices import open_device
@@ -80,7 +79,6 @@ def test_data_is_a_name_or_a_folder() -> None:
 
 
 def test_the_names_are_those_that_there_are() -> None:
-    assert completion.DATA == DATA_SETS
     assert set(completion.REFERENCES) == set(TORCHVISION)
     with pytest.raises(InputError) as refused:
         open_device("abacus")
