@@ -14,21 +14,23 @@ from cars_hw.config.setting import Field, fields_of
 from cars_hw.errors import InputError
 
 
-def write_settings(path: Path, settings: object, comment: str) -> None:
-    """Write ``settings`` to ``path`` below ``comment``, lines of text; a setting that is None is left out.
+def to_toml(settings: object) -> str:
+    """Return ``settings`` as TOML; a setting that is None is left out.
 
     Raises:
         InputError: a path is not UTF-8, which TOML cannot hold.
     """
     import tomli_w
 
-    lines = "".join(f"# {line}\n" for line in comment.splitlines())
-    text = lines + tomli_w.dumps(without_none(unstructure(settings)))
+    text = tomli_w.dumps(without_none(unstructure(settings)))
     if not_utf8 := re.search('[^"\n]*[\udc80-\udcff][^"\n]*', text):
-        raise InputError(
-            f"the path {not_utf8[0]!a} is not UTF-8, and {path.name} cannot hold it; rename the folder"
-        )
-    write_text(path, text)
+        raise InputError(f"the path {not_utf8[0]!a} is not UTF-8; a TOML file cannot hold it: rename the folder")
+    return text
+
+
+def write_settings(path: Path, settings: object, comment: str) -> None:
+    """Write ``settings`` to ``path`` below ``comment``, lines of text; see :func:`to_toml`."""
+    write_text(path, "".join(f"# {line}\n" for line in comment.splitlines()) + to_toml(settings))
 
 
 def read_settings(path: Path, cls: type, extra: Iterable[str] = ()) -> dict[str, Any]:

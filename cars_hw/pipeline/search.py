@@ -16,7 +16,7 @@ import torch
 
 from cars_hw.callbacks import SearchCallback
 from cars_hw.config.measurement import MeasurePlan
-from cars_hw.config.toml import write_settings
+from cars_hw.config.toml import to_toml, write_settings
 from cars_hw.config.units import format_latency
 from cars_hw.data import DataBundle, load_source
 from cars_hw.errors import BudgetError, InputError
@@ -31,6 +31,7 @@ from cars_hw.pipeline.confirm_front import ConfirmedFront, confirm_front
 from cars_hw.pipeline.memory import require_memory
 from cars_hw.pipeline.plan import SearchPlan, configuration, search_settings
 from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder
+from cars_hw.pipeline.settings import SearchSettings
 from cars_hw.progress import Progress, silent
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
@@ -85,6 +86,8 @@ def run_search(
         run = None
     search = _build(plan, objectives, process_group, progress)
     if run is None:
+        # Before the folder is made, so that an error leaves nothing behind.
+        to_toml(_settings(plan, RunFolder(out)))
         run = RunFolder.create(out, configured, _about())
         _keep_settings(plan, run)
     for index, target in enumerate(plan.targets):
@@ -120,10 +123,16 @@ def run_search(
     return run
 
 
+def _settings(plan: SearchPlan, run: RunFolder) -> SearchSettings:
+    """Return the settings of ``plan``, with the run's own tables."""
+    return search_settings(
+        plan, [run.table_path(index).relative_to(run.path) for index in range(len(plan.targets))]
+    )
+
+
 def _keep_settings(plan: SearchPlan, run: RunFolder) -> None:
-    """Write down what repeats the search: its settings, with the run's own tables, and the command."""
-    tables = [run.table_path(index).relative_to(run.path) for index in range(len(plan.targets))]
-    settings = search_settings(plan, tables)
+    """Write down what repeats the search: its settings and the command."""
+    settings = _settings(plan, run)
     comment = f"Settings of this search by cars-hw {version('cars-hw')}. To repeat it:\n"
     write_settings(run.config_file, settings, f"{comment}cars-hw search --config config.toml --out ANOTHER")
     run.add_step("search", settings)

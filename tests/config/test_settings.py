@@ -341,7 +341,7 @@ def test_written_settings_are_read_again(tmp_path: Path) -> None:
 
 def test_a_path_that_is_not_utf8_is_one_line(tmp_path: Path) -> None:
     source = DataSource(os.fsdecode(b"/data/\xff"))
-    with pytest.raises(InputError, match=r"the path '/data/.udcff' is not UTF-8, and c\.toml cannot hold it"):
+    with pytest.raises(InputError, match=r"the path '/data/.udcff' is not UTF-8; a TOML file cannot hold it"):
         write_settings(tmp_path / "c.toml", TrainSettings(source), "a comment")
     assert not list(tmp_path.iterdir())
 
