@@ -21,10 +21,14 @@ from cars_hw.space.zoo import resolve_genotype
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from cars_hw.config.measurement import MeasurePlan
     from cars_hw.latency import LatencyTable
+    from cars_hw.measurement.states import Machine
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+MAX_DRIFT = 0.05
+"""A reference network whose latency changed by more than this fraction shows another state of the machine."""
 
 
 class Named(NamedTuple):
@@ -161,11 +165,22 @@ def warn_of_noise(table: LatencyTable, path: Path) -> None:
         )
 
 
-def warn_of_drift(device: str, drift: float | None, plan: MeasurePlan) -> None:
+def describe_states(machine: Machine) -> str:
+    """Return a sentence on the states of a machine: their shares of the time and their factors."""
+    slower = [f"{percent(one.share, 0)} at {one.factor:.2f} times the latency" for one in machine.states[1:]]
+    states = ", ".join([f"{percent(machine.quiet_share, 0)} of the time in the quiet state", *slower])
+    return (
+        f"The machine was {states}. At the median moment a network takes {machine.usual_factor:.2f} times as long."
+    )
+
+
+def warn_of_drift(device: str, drift: float | None) -> None:
     """Warn if the reference network takes longer or shorter than when the table was made: ``drift``, a fraction."""
-    if drift is not None and abs(drift) > plan.drift_tolerance:
+    if drift is not None and abs(drift) > MAX_DRIFT:
         changed = f"{percent(abs(drift))} {'slower' if drift > 0 else 'faster'}"
-        warn_of_quality(f"{device} is {changed} than when the table was made: the reference network shows it")
+        warn_of_quality(
+            f"the quiet state of {device} is {changed} than when the table was made: the reference network shows it"
+        )
 
 
 def print_json(value: Any) -> None:  # noqa: ANN401 -- whatever json can hold

@@ -9,6 +9,7 @@ import click
 
 from cars_hw.cli.options import (
     FILE,
+    describe_states,
     json_option,
     percent,
     print_json,
@@ -17,6 +18,7 @@ from cars_hw.cli.options import (
 from cars_hw.cli.progress_bars import Bars
 from cars_hw.cli.settings import NETWORK, NETWORK_PATHS, settings_options
 from cars_hw.cli.verbosity import strict_option
+from cars_hw.config.codec import unstructure
 from cars_hw.config.units import format_latency
 from cars_hw.pipeline.settings import ProfileSettings
 
@@ -85,8 +87,7 @@ def command(settings: ProfileSettings, out: Path, resume: bool, overwrite: bool,
             f"networks of {settings.network.describe()} on {table.device}.\nThese networks take "
             f"{format_latency(summary['fastest_ms'])} to {format_latency(summary['slowest_ms'])}. The upper bound "
             f"is {percent(summary['margin'])} above the prediction and holds for {percent(summary['level'], 0)} of "
-            f"networks; repeated sessions differ by {percent(table.noise)}, and the speed of the machine varied "
-            f"by {percent(table.speed_variation)}."
+            f"networks; repeated sessions differ by {percent(table.noise)}.\n{describe_states(table.machine)}"
         )
 
 
@@ -105,7 +106,8 @@ def _summary(table: LatencyTable, path: Path) -> dict[str, Any]:
         "margin": predictor.margin,
         "level": predictor.level,
         "noise": table.noise,
-        "speed_variation": table.speed_variation,
+        "standard_error": table.standard_error,
+        "states": unstructure(table.machine),
         "quality_warnings": table.quality_warnings(),
         "predictor": table.predictor.kind if table.predictor is not None else None,
         "left_out_error": dict(table.predictor.left_out_error) if table.predictor is not None else {},

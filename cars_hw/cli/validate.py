@@ -83,7 +83,7 @@ def command(
             progress=bars.update,
         )
     names = [one.name for one in named]
-    warn_of_drift(device.name, result.drift, plan)
+    warn_of_drift(device.name, result.drift)
     record = {"table": str(settings.table), "names": names, **unstructure(result)}
     if out is not None:
         write_json(out, record)

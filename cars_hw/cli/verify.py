@@ -75,7 +75,7 @@ def command(run_path: Path, settings: VerifySettings, as_json: bool) -> None:
                 for row in rows
             ],
         )
-    warn_of_drift(device.name, rows[0].drift, settings.measurement)
+    warn_of_drift(device.name, rows[0].drift)
     over = [row for row in rows if row.within_budget is False]
     if over:
         raise BudgetError(

@@ -22,7 +22,8 @@ class Sample(NamedTuple):
 
     ``ms`` is the latency in milliseconds, ``time`` the end of the session (ISO 8601), ``load`` the load average
     over one minute, and ``clock_mhz`` the clock of the processor. ``other_load`` is the number of cores that other
-    processes kept busy. ``reference_ms`` is the latency of the reference at that time, None without a reference.
+    processes kept busy. ``factor`` says how many times the quiet latency a model took at that time, by the model of
+    the machine's states; None before the states are fitted.
     """
 
     ms: float
@@ -30,27 +31,36 @@ class Sample(NamedTuple):
     load: float | None = None
     clock_mhz: float | None = None
     other_load: float | None = None
-    reference_ms: float | None = None
+    factor: float | None = None
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """The latency of one model.
+    """The latency of one model, from the model of the machine's states (:mod:`cars_hw.measurement.states`).
 
-    ``ms`` is the median of ``samples`` in milliseconds. Samples taken while the speed of the machine differed from
-    its usual value (drift) are left out if enough others remain; see
-    :func:`cars_hw.measurement.statistics.summarize`. ``samples`` has one sample per session, in their order.
-    ``spread`` is the median distance of the samples from ``ms``, a fraction of it.
+    ``ms`` is the latency in the quiet state in milliseconds. ``samples`` has one sample per session, in their
+    order. ``spread`` is the median distance of the sessions from the fit, and ``standard_error`` that of ``ms``,
+    both as fractions of it. In a state in which models of ``sensitivity`` 1 take ``factor`` times the quiet
+    latency, this model takes ``factor ** sensitivity`` times. ``quiet_sessions`` counts the sessions in the quiet
+    state.
     """
 
     ms: float
     samples: tuple[Sample, ...]
     spread: float
+    standard_error: float = 0.0
+    sensitivity: float = 1.0
+    quiet_sessions: int = 0
 
     @property
     def sessions(self) -> int:
         """The number of sessions."""
         return len(self.samples)
+
+    def in_state(self, factor: float) -> float:
+        """Return the latency, in milliseconds, in a state in which models of sensitivity 1 are ``factor`` times
+        as slow."""
+        return float(self.ms * factor**self.sensitivity)
 
 
 class DeviceStatus(NamedTuple):

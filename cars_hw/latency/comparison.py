@@ -14,13 +14,7 @@ from cars_hw.latency.table import LatencyTable
 SIGMAS: Final = 3.0
 """So many standard errors apart two figures have to be to differ."""
 
-TO_DEVIATION: Final = 1.4826
-"""From a median absolute deviation to the standard deviation of the normal distribution that has it."""
-
-TO_MEDIAN: Final = 1.2533
-"""By so much the standard error of a median exceeds that of a mean."""
-
-LEAST_SPREAD: Final = 0.005
+LEAST_ERROR: Final = 0.0025
 """Three sessions that happen to agree do not make a measurement better than this."""
 
 
@@ -99,13 +93,8 @@ def compare_tables(before: LatencyTable, after: LatencyTable) -> TableDifference
 
 
 def _moved(name: str, before: Measurement, after: Measurement) -> Moved:
-    noise = SIGMAS * math.hypot(_standard_error(before), _standard_error(after))
+    noise = SIGMAS * math.hypot(*(max(one.standard_error, LEAST_ERROR) for one in (before, after)))
     return Moved(name, before.ms, after.ms, after.ms / before.ms, noise)
-
-
-def _standard_error(measured: Measurement) -> float:
-    """Return that of the median of the sessions, a fraction."""
-    return TO_MEDIAN * TO_DEVIATION * max(measured.spread, LEAST_SPREAD) / math.sqrt(measured.sessions)
 
 
 def _conditions(table: LatencyTable) -> dict[str, Any]:

@@ -31,6 +31,9 @@ STEPS: Final = 21
 PENALTIES: Final = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 """The shrinkages that are tried: of the factors' squared distance from 1, against squared relative errors."""
 
+LEAST_PART: Final = 0.1
+"""What an operation costs inside of a network, at least: this share of what it costs as a model of its own."""
+
 GAIN: Final = 0.95
 """Factors have to leave no more than this share of the error to be worth having."""
 
@@ -99,8 +102,11 @@ class Fitted(NamedTuple):
 
 
 def net_costs(costs: FloatArray, elements: FloatArray, conversion_ns: float) -> FloatArray:
-    """Return (K,) milliseconds: ``costs`` less the conversion of so many ``elements``, and not below 0."""
-    return np.maximum(costs - conversion_ns * 1e-6 * elements, 0.0)
+    """Return (K,) milliseconds: ``costs`` less the conversion of so many ``elements``.
+
+    At least :data:`LEAST_PART` of a cost remains: an operation that is run takes time.
+    """
+    return np.maximum(costs - conversion_ns * 1e-6 * elements, LEAST_PART * costs)
 
 
 def fit_line(observations: Observations) -> Line:
@@ -126,20 +132,31 @@ def fit_line(observations: Observations) -> Line:
     conversion = float(conversions[np.argmax(errors <= errors.min() + 1e-12)])
     sums, weights = observations.sums(conversion), observations.measured**-2.0
     model = LinearRegression().fit(sums[:, None], observations.measured, sample_weight=weights)
+    if model.intercept_ < 0:
+        # A network without operations does not take less than no time.
+        model = LinearRegression(fit_intercept=False).fit(
+            sums[:, None], observations.measured, sample_weight=weights
+        )
     return Line(float(model.coef_[0]), float(model.intercept_), conversion)
 
 
 def _errors(sums: FloatArray, measured: FloatArray) -> FloatArray:
     """Return shape (C,): what the best rising line through each row of ``sums`` (C, N) leaves of ``measured``.
 
-    As a fraction of what there is, weighted by relative error; infinite where the best line does not rise.
+    As a fraction of what there is, weighted by relative error; infinite where the best line does not rise. A line
+    whose intercept would be negative goes through the origin.
     """
     weights = measured**-2.0 / np.sum(measured**-2.0)
     x = sums - (sums @ weights)[:, None]
     y = measured - measured @ weights
     xx, xy = x**2 @ weights, (x * y) @ weights
-    left = 1 - xy**2 / np.maximum(xx * (y**2 @ weights), np.finfo(float).tiny)
-    return np.where(xy > 0, left, np.inf)
+    tiny = np.finfo(float).tiny
+    there = np.maximum(y**2 @ weights, tiny)
+    left = 1 - xy**2 / np.maximum(xx * there, tiny)
+    slope = (sums * measured) @ weights / np.maximum(sums**2 @ weights, tiny)
+    through_origin = ((measured - slope[:, None] * sums) ** 2) @ weights / there
+    negative = measured @ weights < xy / np.maximum(xx, tiny) * (sums @ weights)
+    return np.where(xy > 0, np.where(negative, through_origin, left), np.inf)
 
 
 def add_factors(line: Line, observations: Observations, penalty: float) -> Line:
@@ -150,10 +167,15 @@ def add_factors(line: Line, observations: Observations, penalty: float) -> Line:
     from sklearn.linear_model import Ridge
 
     parts = line.slope * observations.by_kind(line.conversion_ns)
-    model = Ridge(alpha=penalty).fit(
-        parts, observations.measured - line.predict(observations), sample_weight=observations.measured**-2.0
-    )
-    return replace(line, intercept_ms=line.intercept_ms + float(model.intercept_), factors=1 + model.coef_)
+    left, weights = observations.measured - line.predict(observations), observations.measured**-2.0
+    model = Ridge(alpha=penalty).fit(parts, left, sample_weight=weights)
+    intercept = line.intercept_ms + float(model.intercept_)
+    if intercept < 0:
+        intercept = 0.0
+        model = Ridge(alpha=penalty, fit_intercept=False).fit(
+            parts, left + line.intercept_ms, sample_weight=weights
+        )
+    return replace(line, intercept_ms=intercept, factors=1 + model.coef_)
 
 
 def fit_best(observations: Observations, evaluated: Sequence[int]) -> Fitted:
@@ -197,14 +219,12 @@ def leave_one_out(
     return list(residuals)
 
 
-def conformal_margin(residuals: Sequence[float], level: float, drifts: Sequence[float] = ()) -> tuple[float, float]:
+def conformal_margin(residuals: Sequence[float], level: float) -> tuple[float, float]:
     """Return by what fraction to exceed a prediction, and the level that this really has.
 
     With n residuals that are exchangeable with what is to come, the ceil((n + 1) * level)-th smallest is
     exceeded with a probability of at most 1 - level. Where n is too small for that, the largest has to do, and
-    its level is n / (n + 1). ``drifts`` are how much slower than usual the machine was at moments that stand for
-    those to come: then every residual is taken at each of them, and the bound is of all the same share. A bound
-    below the prediction would be of no use, so the margin is not negative.
+    its level is n / (n + 1). A bound below the prediction would be of no use, so the margin is not negative.
 
     Raises:
         InputError: no residuals, or a level that is not between 0 and 1.
@@ -215,7 +235,4 @@ def conformal_margin(residuals: Sequence[float], level: float, drifts: Sequence[
     # Just above a whole number, floating point must not make one more of it: 20 * 0.95 is 19.
     rank = math.ceil((count + 1) * level - 1e-9)
     reached = level if rank <= count else count / (count + 1)
-    excesses, moments = np.asarray(residuals, float), np.asarray(drifts or (0.0,), float)
-    excess = np.sort((np.add.outer(excesses, moments) + np.outer(excesses, moments)).ravel())
-    last = math.ceil(min(rank, count) / count * len(excess) - 1e-9) - 1
-    return max(float(excess[last]), 0.0), reached
+    return max(sorted(residuals)[min(rank, count) - 1], 0.0), reached

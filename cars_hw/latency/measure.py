@@ -24,12 +24,12 @@ def measure_genotypes(
     *,
     precision: Precision = "fp32",
     reference: Genotype | None = None,
-    usual_ms: float | None = None,
+    expected_ms: float | None = None,
 ) -> Measured:
     """Return the latency of each genotype's network under ``spec``, exported with fresh weights at ``precision``.
 
     ``progress`` counts the models that are written, then the sessions. :func:`cars_hw.measurement.schedule.measure`
-    explains ``reference`` and ``usual_ms``.
+    explains ``reference`` and ``expected_ms``.
 
     Raises:
         InputError: the device runs a format that this version cannot write.
@@ -44,4 +44,4 @@ def measure_genotypes(
         if reference is not None:
             beside = Path(folder) / f"reference.{device.model_format}"
             build_network(spec, reference, beside, device.model_format, precision)
-        return measure(device, models, plan, reference=beside, usual_ms=usual_ms, progress=progress)
+        return measure(device, models, plan, reference=beside, expected_ms=expected_ms, progress=progress)

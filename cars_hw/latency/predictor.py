@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Final, NamedTuple
 
 import numpy as np
 
+from cars_hw.config.measurement import QUIET
 from cars_hw.errors import InputError, TableError
 from cars_hw.latency.fit import FloatArray, Observations, conformal_margin, fit_best, net_costs
 from cars_hw.latency.keys import PlacedKey, genotype_keys, key_counts, spec_keys
 from cars_hw.latency.sums import OperationSums
 from cars_hw.latency.table import CalibrationNetwork, Coefficients, LatencyTable
-from cars_hw.measurement.schedule import INTERFERENCE
 from cars_hw.space.genotype import Genotype
 
 DEFAULT_LEVEL: Final = 0.95
@@ -35,7 +37,7 @@ class Part(NamedTuple):
 
 
 class Composition(NamedTuple):
-    """How a predicted latency is made, in milliseconds: ``ms`` is ``slope * corrected_ms + intercept_ms``.
+    """How a latency in the quiet state is predicted, in milliseconds: ``slope * corrected_ms + intercept_ms``.
 
     ``isolated_ms`` is the sum of the network's operations as each was measured by itself, less the overhead of
     running a model at all; ``corrected_ms`` is what is left of it without the conversions of isolated models, and
@@ -69,16 +71,18 @@ class Breakdown:
 class Predictor:
     """The predictor that ``table`` holds. Its predictions depend on the file alone.
 
-    The upper bound is ``margin`` (a fraction) above the prediction. The margin comes from networks that were left
-    out of the fit, so it covers the states of the machine during calibration. ``level`` is the share of networks
-    for which the bound should hold; few calibration networks allow a lower one, see ``self.level``.
+    Latencies are those of ``state``: ``quiet``, ``usual``, or a quantile over the time such as ``0.9``; see
+    :mod:`cars_hw.measurement.states`. The upper bound is ``margin`` (a fraction) above the prediction. The margin
+    comes from networks that were left out of the fit: it covers the error of the predictor and of the measurement
+    in that state. ``level`` is the share of networks for which the bound should hold; few calibration networks
+    allow a lower one, see ``self.level``.
 
     Raises:
         TableError: the table lacks an entry or the predictor, or holds one of an unknown kind.
-        InputError: a level that is not between 0 and 1.
+        InputError: a level that is not between 0 and 1, or an unknown state.
     """
 
-    def __init__(self, table: LatencyTable, level: float = DEFAULT_LEVEL) -> None:
+    def __init__(self, table: LatencyTable, level: float = DEFAULT_LEVEL, state: str = QUIET) -> None:
         if table.predictor is None:
             raise TableError("the table holds no predictor: its profile was not finished; profile the device again")
         if table.predictor.kind not in KINDS:
@@ -96,14 +100,13 @@ class Predictor:
             for key, cost in zip(spec_keys(table.spec), net, strict=True)
         }
         self._sums = OperationSums(table.spec, self._costs)
-        # A measurement waits while another process uses the CPU; the bound does not cover that state.
-        moments = table.reference.drifts if table.reference is not None else ()
-        drifts = tuple(drift for drift in moments if abs(drift) <= INTERFERENCE)
-        self.margin, self.level = conformal_margin(table.predictor.residuals, level, drifts)
+        self._factor, residuals = _in_state(table, table.predictor.residuals, state)
+        self.margin, self.level = conformal_margin(residuals, level)
 
     def predict(self, genotype: Genotype) -> Prediction:
         """Return the latency of the network of ``genotype``."""
-        ms = self._coefficients.slope * self._sums.total(genotype) + self._coefficients.intercept_ms
+        quiet_ms = self._coefficients.slope * self._sums.total(genotype) + self._coefficients.intercept_ms
+        ms = self._factor * quiet_ms
         return Prediction(ms, ms * (1 + self.margin))
 
     def bound(self, genotype: Genotype) -> float:
@@ -115,14 +118,15 @@ class Predictor:
 
         Together with the predictor's intercept they are the predicted latency.
         """
-        slope = self._coefficients.slope
+        slope = self._factor * self._coefficients.slope
         return [Part(placed, slope * self._costs[str(placed.key)]) for placed in genotype_keys(self.spec, genotype)]
 
     def composition(self, genotype: Genotype) -> Composition:
         """Return how the latency of the network of ``genotype`` follows from the table's measured operations."""
         isolated = sum(self._isolated[str(placed.key)] for placed in genotype_keys(self.spec, genotype))
         slope, intercept = self._coefficients.slope, self._coefficients.intercept_ms
-        return Composition(isolated, self._sums.total(genotype), slope, intercept, self.predict(genotype).ms)
+        corrected = self._sums.total(genotype)
+        return Composition(isolated, corrected, slope, intercept, slope * corrected + intercept)
 
     def breakdown(self, genotype: Genotype) -> Breakdown:
         """Return where the latency of the network of ``genotype`` goes."""
@@ -136,8 +140,38 @@ class Predictor:
             else:
                 cells[cell] += ms
         ranked = dict(sorted(operations.items(), key=lambda item: -item[1]))
-        other, total = self._coefficients.intercept_ms, self.predict(genotype).ms
+        other, total = self._factor * self._coefficients.intercept_ms, self.predict(genotype).ms
         return Breakdown(total, outside["stem"], tuple(cells), outside["head"], ranked, other)
+
+
+def _in_state(table: LatencyTable, residuals: Sequence[float], state: str) -> tuple[float, list[float]]:
+    """Return how many times the quiet latency networks take in ``state``, and the residuals there.
+
+    Calibration networks slow down by different factors; the median of them is the factor of all.
+    """
+    networks = [network.measured for network in table.calibration]
+    common = table.machine.factor(state)
+    factors = [common**measured.sensitivity for measured in networks]
+    factor = median(factors) if factors else common
+    evaluated = [one for one, network in zip(factors, table.calibration, strict=True) if not network.anchor]
+    return factor, [(1 + residual) * own / factor - 1 for residual, own in zip(residuals, evaluated, strict=True)]
+
+
+def prediction_error(table: LatencyTable) -> float:
+    """Return the standard error of a predicted network, a fraction: the median over the calibration networks.
+
+    It comes from the standard errors of a network's operations, which are independent, and from those of the
+    networks that the predictor is fitted to.
+    """
+    keys = spec_keys(table.spec)
+    errors = np.array([table.entries[str(key)].ms * table.entries[str(key)].standard_error for key in keys])
+    measured = np.array([network.measured.ms for network in table.calibration])
+    own = np.array([network.measured.standard_error for network in table.calibration])
+    counts = key_counts(table.spec, [network.genotype for network in table.calibration])
+    of_operations = np.sqrt(counts**2 @ errors**2) / measured
+    # A line has two parameters.
+    of_line = math.sqrt(2 * float(np.mean(own**2)) / len(own))
+    return float(np.hypot(np.median(of_operations), of_line))
 
 
 def fit_coefficients(table: LatencyTable, calibration: Sequence[CalibrationNetwork]) -> Coefficients:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from statistics import median
 from typing import Final, NamedTuple
 
 import numpy as np
 
 from cars_hw.config.codec import unstructure
 from cars_hw.config.measurement import MeasurePlan, Precision
-from cars_hw.devices.protocol import Device, Measurement, ModelFormat
+from cars_hw.devices.protocol import Device, Measurement, ModelFormat, Sample
 from cars_hw.errors import DeviceError, InputError, TableError
 from cars_hw.export.formats import export_format
 from cars_hw.export.write import build_network
@@ -20,11 +22,11 @@ from cars_hw.latency.calibration import spread_genotypes
 from cars_hw.latency.fastest import fastest_genotype
 from cars_hw.latency.keys import OpKey, spec_keys
 from cars_hw.latency.models import build_model, build_overhead
-from cars_hw.latency.predictor import fit_coefficients
+from cars_hw.latency.predictor import fit_coefficients, prediction_error
 from cars_hw.latency.sums import OperationSums
 from cars_hw.latency.table import CalibrationNetwork, LatencyTable, Reference
 from cars_hw.measurement.journal import Journal
-from cars_hw.measurement.schedule import measure
+from cars_hw.measurement.schedule import REFERENCE, Schedule
 from cars_hw.progress import Progress, counted, prefixed, silent
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
@@ -35,6 +37,10 @@ Builder = Callable[[Path], None]
 """Writes a model to a path."""
 
 OVERHEAD: Final = "overhead"
+
+FIRST_ROUNDS: Final = 2
+"""Networks are chosen by operations that were measured in so many rounds; later rounds have both."""
+
 SAME_MACHINE: Final = ("processor", "cores", "platform", "runtime", "threads")
 
 
@@ -85,37 +91,13 @@ def profile_device(
     }
     journal = Journal(out, identity, conditions, resume=resume)
     written = _Written(spec, device.model_format, precision)
-    stages = _Stages(device, plan, journal, written.network(reference_genotype()), progress)
-    builders = {OVERHEAD: written.overhead()} | {str(key): written.operation(key) for key in spec_keys(spec)}
-    measured, beside = stages.measure("operations", builders)
-    entries = dict(zip(builders, measured, strict=True))
-    table = LatencyTable(
-        device=device.name,
-        precision=precision,
-        threads=conditions["threads"],
-        spec=spec,
-        created=journal.conditions["time"],
-        conditions=journal.conditions,
-        plan=asdict(plan),
-        overhead=entries.pop(OVERHEAD),
-        entries=entries,
-    )
-    genotypes = _to_calibrate_on(table, space, calibration)
-    builders = {genotype.to_darts(): written.network(genotype) for genotype in genotypes}
-    measured, among = stages.measure("networks", builders)
-    networks = tuple(
-        # The first is the smallest that there is.
-        CalibrationNetwork(genotype, taken, number == 0)
-        for number, (genotype, taken) in enumerate(zip(genotypes, measured, strict=True))
-    )
-    try:
-        predictor = fit_coefficients(table, networks)
-    except DeviceError:
-        # To go on from samples that no predictor can be made of would fail in the same way for ever.
-        journal.remove()
-        raise
-    reference = Reference(reference_genotype(), beside, among)
-    table = replace(table, calibration=networks, predictor=predictor, reference=reference)
+    with tempfile.TemporaryDirectory(prefix="cars-hw-") as folder:
+        campaign = _Campaign(device, plan, journal, written, folder=Path(folder), progress=progress)
+        try:
+            table = campaign.operations(device.name)
+            table = campaign.networks(table, space, calibration)
+        finally:
+            device.release()
     if out is not None:
         table.write(out)
     journal.remove()
@@ -144,49 +126,124 @@ class _Written(NamedTuple):
         return lambda path: build_network(self.spec, genotype, path, self.model_format, self.precision)
 
 
-class _Stages:
-    """Measures one list of models after the other beside the reference, keeping the journal after every block."""
+class _Campaign:
+    """Measures the operations, chooses networks by them, and measures both in turns; keeps the journal.
+
+    Operations and networks share the later rounds, so that the states of the machine are the same for both.
+    """
 
     def __init__(
         self,
         device: Device,
         plan: MeasurePlan,
         journal: Journal,
-        reference: Builder,
+        written: _Written,
+        *,
+        folder: Path,
         progress: Progress,
     ) -> None:
-        self.device = device
-        self.journal = journal
         self._plan = plan
-        self._reference = reference
+        self._journal = journal
+        self._written = written
+        self._folder = folder
         self._progress = progress
+        self._keys = {OVERHEAD: written.overhead()}
+        self._keys |= {str(key): written.operation(key) for key in spec_keys(written.spec)}
+        reference = folder / f"reference.{written.model_format}"
+        written.network(reference_genotype())(reference)
+        self._schedule = Schedule(
+            device, plan, reference=reference, series=journal.series, on_block=lambda _: journal.keep()
+        )
 
-    def measure(self, stage: str, builders: Mapping[str, Builder]) -> tuple[list[Measurement], Measurement]:
-        """Return a measurement for each of ``builders``, and that of the reference.
+    def operations(self, device: str) -> LatencyTable:
+        """Measure every operation a few times; return the table without networks."""
+        progress = prefixed(self._progress, "operations")
+        self._write(self._keys, progress)
+        self._schedule.rounds(list(self._keys), min(FIRST_ROUNDS, self._plan.sessions), progress)
+        return self._table(device)
 
-        Builders write the models; their names are those in the journal.
-        """
-        names = list(builders)
-        progress = prefixed(self._progress, stage)
-        series = self.journal.series(stage, names)
-        suffix = self.device.model_format
-        with tempfile.TemporaryDirectory(prefix="cars-hw-") as folder:
-            models = [Path(folder) / f"{index}.{suffix}" for index in range(len(names))]
-            reference = Path(folder) / f"reference.{suffix}"
-            written = list(zip((*builders.values(), self._reference), (*models, reference), strict=True))
-            for build, model in counted(written, progress, "writing models"):
-                build(model)
-            measured = measure(
-                self.device,
-                models,
-                self._plan,
-                reference=reference,
-                progress=progress,
-                series=series,
-                on_block=lambda taken: self.journal.keep(stage, names, taken),
-            )
-        assert measured.reference is not None
-        return measured.models, measured.reference
+    def networks(self, table: LatencyTable, space: SearchSpace, count: int) -> LatencyTable:
+        """Measure ``count`` networks of ``space`` and the operations in turns; return the finished table."""
+        progress = prefixed(self._progress, "networks")
+        journal = self._journal
+        if journal.networks is None:
+            journal.networks = [genotype.to_darts() for genotype in _to_calibrate_on(table, space, count)]
+        genotypes = {text: Genotype.parse(text) for text in journal.networks}
+        self._write({text: self._written.network(genotype) for text, genotype in genotypes.items()}, progress)
+        names = [*self._keys, *genotypes]
+        self._schedule.rounds(names, max(self._plan.sessions - FIRST_ROUNDS + 1, 1), progress)
+
+        def finished() -> LatencyTable:
+            return self._with_networks(self._table(table.device), genotypes)
+
+        def enough() -> bool:
+            return prediction_error(finished()) <= self._plan.max_standard_error
+
+        self._schedule.until_quiet(names, progress, enough)
+        measured = finished()
+        try:
+            predictor = fit_coefficients(measured, measured.calibration)
+        except DeviceError:
+            # To go on from samples that no predictor can be made of would fail in the same way for ever.
+            journal.remove()
+            raise
+        return replace(measured, predictor=predictor, standard_error=round(prediction_error(measured), 6))
+
+    def _write(self, builders: Mapping[str, Builder], progress: Progress) -> None:
+        suffix = self._written.model_format
+        paths = {
+            name: self._folder / f"{hashlib.sha256(name.encode()).hexdigest()[:24]}.{suffix}" for name in builders
+        }
+        for name, build in counted(list(builders.items()), progress, "writing models"):
+            build(paths[name])
+        self._schedule.add(paths)
+
+    def _table(self, device: str) -> LatencyTable:
+        """Return the table of the operations as they have been measured so far."""
+        measured, reference, machine = self._schedule.measured(list(self._keys))
+        assert reference is not None
+        entries = dict(zip(self._keys, measured, strict=True))
+        conditions = self._journal.conditions
+        return LatencyTable(
+            device=device,
+            precision=self._written.precision,
+            threads=conditions["threads"],
+            spec=self._written.spec,
+            created=conditions["time"],
+            conditions=conditions,
+            plan=asdict(self._plan),
+            overhead=entries.pop(OVERHEAD),
+            entries=entries,
+            reference=self._by_stage(reference),
+            machine=machine,
+        )
+
+    def _by_stage(self, reference: Measurement) -> Reference:
+        """Return the reference, with its quiet latency while only operations ran and afterwards."""
+        models = [event.model for event in self._journal.series.events]
+        networks = (place for place, model in enumerate(models) if model != REFERENCE and model not in self._keys)
+        first = models[: next(networks, len(models))].count(REFERENCE)
+        return Reference(
+            reference_genotype(),
+            reference,
+            _quiet_ms(reference.samples[:first]),
+            _quiet_ms(reference.samples[first:]),
+        )
+
+    def _with_networks(self, table: LatencyTable, genotypes: Mapping[str, Genotype]) -> LatencyTable:
+        measured = self._schedule.measured(list(genotypes)).models
+        networks = tuple(
+            # The first is the smallest that there is.
+            CalibrationNetwork(genotype, taken, number == 0)
+            for number, (genotype, taken) in enumerate(zip(genotypes.values(), measured, strict=True))
+        )
+        return replace(table, calibration=networks)
+
+
+def _quiet_ms(samples: Sequence[Sample]) -> float | None:
+    """Return the median of the samples in the quiet state, in milliseconds; None without one."""
+    quiet = [sample.ms for sample in samples if sample.factor == 1.0]
+    return round(median(quiet), 6) if quiet else None
 
 
 def _to_calibrate_on(table: LatencyTable, space: SearchSpace, count: int) -> list[Genotype]:

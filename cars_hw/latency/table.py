@@ -10,20 +10,26 @@ from typing import Any, ClassVar, Final
 
 from cars_hw.config.checksummed import ChecksummedFormat
 from cars_hw.config.codec import register, structure, unstructure
-from cars_hw.config.measurement import Precision
+from cars_hw.config.measurement import QUIET, Precision
 from cars_hw.devices.protocol import Measurement, Sample
 from cars_hw.errors import InputError, TableError
 from cars_hw.latency.keys import OpKey
+from cars_hw.measurement.states import Machine, MachineState
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 
-TABLE: Final = ChecksummedFormat("cars-hw latency table", 2, "profile")
+TABLE: Final = ChecksummedFormat("cars-hw latency table", 3, "profile")
 
 
 MAX_NOISE: Final = 0.03
-MAX_SPEED_VARIATION: Final = 0.05
-MAX_OTHER_LOAD: Final = 0.5
+MAX_STANDARD_ERROR: Final = 0.015
+MAX_MODEL_ERROR: Final = 0.03
+MAX_FASTER: Final = 1.05
+MAX_STAGE_DIFFERENCE: Final = 0.03
 """Above any of these values a measurement is unreliable; see :meth:`LatencyTable.quality_warnings`."""
+
+STEADY: Final = Machine((MachineState(QUIET, 1.0, 1.0),), (1.0, 1.0), 0.0)
+"""A machine with one state."""
 
 
 @dataclass(frozen=True)
@@ -41,30 +47,23 @@ class CalibrationNetwork:
 
 @dataclass(frozen=True)
 class Reference:
-    """The network that was measured before and after every block: it shows changes of the machine.
+    """The network that was measured before and after every block: it shows the states of the machine.
 
-    ``operations`` is its latency while the operations were measured, ``networks`` its latency while the calibration
-    networks were measured.
+    ``operations_ms`` and ``networks_ms`` are its median latencies in the quiet state, in milliseconds, while only
+    operations were measured and afterwards; None where that state was not seen.
     """
 
     genotype: Genotype
-    operations: Measurement
-    networks: Measurement
+    measured: Measurement
+    operations_ms: float | None = None
+    networks_ms: float | None = None
 
     @property
-    def usual_ms(self) -> float:
-        """What it takes on the machine that predictions are for."""
-        return self.networks.ms
-
-    @property
-    def drifts(self) -> tuple[float, ...]:
-        """How much slower than usual the machine was at each moment of calibration, fractions.
-
-        Of three sessions that follow each other the median, so that a single one that was disturbed is none.
-        """
-        times = [sample.ms for sample in self.networks.samples]
-        smooth = [median(times[max(place - 1, 0) : place + 2]) for place in range(len(times))]
-        return tuple(round(ms / self.usual_ms - 1, 6) for ms in smooth)
+    def difference(self) -> float:
+        """The latency in the second stage relative to that in the first, less 1; 0 if one is not known."""
+        if self.operations_ms is None or self.networks_ms is None:
+            return 0.0
+        return self.networks_ms / self.operations_ms - 1
 
 
 @dataclass(frozen=True)
@@ -95,10 +94,11 @@ class Coefficients:
 class LatencyTable:
     """The measurements of one device for one NetworkSpec, in milliseconds at batch 1.
 
-    ``entries`` maps the text of each operation's :class:`OpKey` to its latency as a model of its own.
-    Each includes the ``overhead``, which is the latency of a model that does nothing. ``conditions`` are those of
-    :meth:`Device.conditions` when profiling began, and ``plan`` has the settings of the measurement. ``created`` is
-    a time in ISO 8601 format.
+    ``entries`` maps the text of each operation's :class:`OpKey` to its latency as a model of its own. Each
+    includes the ``overhead``, which is the latency of a model that does nothing. ``conditions`` are those of
+    :meth:`Device.conditions` when profiling began, and ``plan`` has the settings of the measurement. ``created``
+    is a time in ISO 8601 format. ``machine`` has the states of the machine, and ``standard_error`` is that of
+    predicted networks, a fraction. All latencies are those of the quiet state.
     """
 
     device: str
@@ -113,6 +113,8 @@ class LatencyTable:
     calibration: tuple[CalibrationNetwork, ...] = ()
     predictor: Coefficients | None = None
     reference: Reference | None = None
+    machine: Machine = STEADY
+    standard_error: float = 0.0
 
     PLAIN_NAMES: ClassVar = {"spec": "network"}
 
@@ -125,15 +127,6 @@ class LatencyTable:
     def noise(self) -> float:
         """The median spread of the calibration networks, a fraction: below it no prediction means anything."""
         return median(network.measured.spread for network in self.calibration) if self.calibration else 0.0
-
-    @property
-    def speed_variation(self) -> float:
-        """Variation of the reference while networks were measured: half of its 10% to 90% range, a fraction."""
-        if self.reference is None:
-            return 0.0
-        ranked = sorted(self.reference.drifts)
-        tenth = len(ranked) // 10
-        return (ranked[-1 - tenth] - ranked[tenth]) / 2
 
     @property
     def other_load(self) -> float | None:
@@ -151,15 +144,27 @@ class LatencyTable:
         reasons = []
         if self.noise > MAX_NOISE:
             reasons.append(f"repeated sessions differ by {self.noise:.1%}, more than {MAX_NOISE:.0%}")
-        if self.speed_variation > MAX_SPEED_VARIATION:
+        if self.standard_error > MAX_STANDARD_ERROR:
             reasons.append(
-                f"its speed varied by {self.speed_variation:.1%} in both directions, more than "
-                f"{MAX_SPEED_VARIATION:.0%}"
+                f"predicted networks have a standard error of {self.standard_error:.1%}, more than "
+                f"{MAX_STANDARD_ERROR:.1%}"
             )
-        if self.other_load is not None and self.other_load > MAX_OTHER_LOAD:
+        measured = [*self.entries.values(), *(network.measured for network in self.calibration)]
+        uncertain = sum(one.standard_error > MAX_MODEL_ERROR for one in measured)
+        if uncertain:
             reasons.append(
-                f"other processes used {self.other_load:.1f} of its {self.conditions.get('cores')} cores, "
-                f"more than {MAX_OTHER_LOAD}"
+                f"{uncertain} of {len(measured)} models have a standard error above {MAX_MODEL_ERROR:.0%}: too few "
+                "of their sessions ran in the quiet state"
+            )
+        if self.machine.faster_before > MAX_FASTER:
+            reasons.append(
+                f"the machine was {self.machine.faster_before:.2f} times faster before and did not return to that "
+                "state"
+            )
+        if self.reference is not None and abs(self.reference.difference) > MAX_STAGE_DIFFERENCE:
+            reasons.append(
+                f"the quiet state changed by {self.reference.difference:+.1%} between the operations and the "
+                f"networks, more than {MAX_STAGE_DIFFERENCE:.0%}"
             )
         return reasons
 
@@ -224,7 +229,7 @@ class _Columns:
     load: tuple[float | None, ...] = ()
     clock_mhz: tuple[float | None, ...] = ()
     other_load: tuple[float | None, ...] = ()
-    reference_ms: tuple[float | None, ...] = ()
+    factor: tuple[float | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -232,12 +237,18 @@ class _Measured:
     ms: float
     spread: float
     samples: _Columns
+    standard_error: float = 0.0
+    sensitivity: float = 1.0
+    quiet_sessions: int = 0
 
 
 @dataclass(frozen=True)
 class _Calibrated(_Measured):
-    genotype: Genotype
-    anchor: bool
+    genotype: Genotype = field(kw_only=True)
+    anchor: bool = field(kw_only=True)
+
+
+FIGURES: Final = ("ms", "spread", "standard_error", "sensitivity", "quiet_sessions")
 
 
 def _measured_plain(measured: Measurement) -> dict[str, Any]:
@@ -247,7 +258,7 @@ def _measured_plain(measured: Measurement) -> dict[str, Any]:
         for name, column in columns.items()
         if any(value is not None for value in column)
     }
-    return {"ms": measured.ms, "spread": measured.spread, "samples": told}
+    return {**{name: getattr(measured, name) for name in FIGURES}, "samples": told}
 
 
 def _measured(plain: _Measured) -> Measurement:
@@ -257,7 +268,7 @@ def _measured(plain: _Measured) -> Measurement:
         samples = tuple(Sample(**dict(zip(columns, row, strict=True))) for row in rows)
     except ValueError as error:
         raise InputError("samples must be lists of one length") from error
-    return Measurement(plain.ms, samples, plain.spread)
+    return Measurement(samples=samples, **{name: getattr(plain, name) for name in FIGURES})
 
 
 def _calibrated(value: object) -> CalibrationNetwork:

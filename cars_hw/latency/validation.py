@@ -17,6 +17,7 @@ from cars_hw.latency.measure import measure_genotypes
 from cars_hw.latency.predictor import DEFAULT_LEVEL, Prediction, Predictor
 from cars_hw.latency.simple_predictors import baselines
 from cars_hw.latency.table import CalibrationNetwork, LatencyTable
+from cars_hw.measurement.schedule import Measured
 from cars_hw.progress import Progress, prefixed, silent
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.search_space import SearchSpace
@@ -88,8 +89,8 @@ class Validation:
     Four values describe the noise, which limits every predictor. ``noise`` is the median spread of sessions.
     ``noise_floor`` is the mean difference between the two measurements of a network. ``then_and_now`` is the mean
     difference between the latencies of calibration networks in the table and now. ``drift`` is the change of the
-    reference's latency since the table was made. They correct no other value. None means not measured.
-    ``baselines`` has the results of simpler predictors on the same networks.
+    reference's latency in the quiet state since the table was made. They correct no other value. None means not
+    measured. ``baselines`` has the results of simpler predictors on the same networks.
     """
 
     rows: tuple[ValidationRow, ...]
@@ -115,10 +116,10 @@ def validate_table(
 ) -> Validation:
     """Measure ``genotypes`` on ``device`` in fresh sessions, twice, and compare with what ``table`` predicts.
 
-    Predictions are compared with the first measurement. The table's reference is measured before and after every
-    block. Sessions during which it differs from its latency in the table are repeated, as ``plan`` allows. Some
-    calibration networks are measured, too: they separate an error of the predictor from a change of the machine.
-    ``progress`` counts, in each of the :data:`PASSES` passes, the models that are written and the sessions.
+    Predictions are compared with the first measurement. Both are latencies in the quiet state. The table's
+    reference is measured before and after every block, and shows the state of the machine. Some calibration
+    networks are measured, too: they separate an error of the predictor from a change of the machine. ``progress``
+    counts, in each of the :data:`PASSES` passes, the models that are written and the sessions.
 
     Raises:
         InputError: no genotypes, or some that the predictor was calibrated on.
@@ -153,7 +154,7 @@ def validate_table(
                 prefixed(progress, f"pass {number + 1} of {PASSES}"),
                 precision=table.precision,
                 reference=reference.genotype if reference is not None else None,
-                usual_ms=reference.usual_ms if reference is not None else None,
+                expected_ms=reference.measured.ms if reference is not None else None,
             )
         )
     first, second = passes
@@ -164,7 +165,7 @@ def validate_table(
     return replace(
         result,
         then_and_now=fmean(abs(ms / network.measured.ms - 1) for network, ms in zip(revisited, now, strict=True)),
-        drift=_drift(table, [taken.reference for taken in passes]),
+        drift=_drift(passes),
         baselines={name: Accuracy.of(guesses, times) for name, guesses in baselines(table, genotypes).items()},
         conditions=conditions,
     )
@@ -240,11 +241,11 @@ def _revisited(table: LatencyTable) -> list[CalibrationNetwork]:
     return [ranked[round(float(place))] for place in places]
 
 
-def _drift(table: LatencyTable, references: Sequence[Measurement | None]) -> float | None:
-    if table.reference is None:
-        return None
-    times = [sample.ms for taken in references if taken is not None for sample in taken.samples]
-    return median(times) / table.reference.usual_ms - 1 if times else None
+def _drift(passes: Sequence[Measured]) -> float | None:
+    """Return the mean change of the reference in the quiet state since the table was made; None without one."""
+    told = [taken.machine.slower_than_expected for taken in passes]
+    known = [slower for slower in told if slower is not None]
+    return fmean(known) - 1 if known else None
 
 
 def kendall_tau(predicted: Sequence[float], measured: Sequence[float]) -> float | None:

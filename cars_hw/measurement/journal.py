@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from cars_hw.config.checksummed import ChecksummedFormat
 from cars_hw.devices.protocol import Sample
 from cars_hw.errors import TableError
-from cars_hw.measurement.schedule import Series
+from cars_hw.measurement.schedule import Event, Series
 
-PARTIAL: Final = ChecksummedFormat("cars-hw partial profile", 2, "profile-again")
+PARTIAL: Final = ChecksummedFormat("cars-hw partial profile", 3, "profile-again")
 
 
 def partial_path(out: Path) -> Path:
@@ -20,7 +20,10 @@ def partial_path(out: Path) -> Path:
 
 
 class Journal:
-    """The samples so far by stage and model, written to disk after every block.
+    """The sessions so far and the networks that were chosen, written to disk after every block.
+
+    ``series`` has the sessions, ``conditions`` those of the beginning, and ``networks`` the calibration networks
+    as text, None before they are chosen.
 
     ``identity`` has the settings that must agree when a profile resumes. Without ``out`` nothing is written.
 
@@ -35,28 +38,28 @@ class Journal:
         self._path = None if out is None else partial_path(out)
         self._identity = dict(identity)
         self.conditions = dict(conditions)
-        self._stages: dict[str, dict[str, Any]] = {}
+        self.series = Series()
+        self.networks: list[str] | None = None
         if self._path is not None and self._path.exists():
             if not resume:
                 raise TableError(f"{self._path} holds an interrupted profile", remedy="resume-or-delete")
             self._load(self._path)
 
-    def series(self, stage: str, names: Sequence[str]) -> Series:
-        """Return the samples of the models ``names`` of ``stage``, in that order."""
-        kept = self._stages.get(stage, {"models": {}, "reference": [], "rounds": []})
-        models = [[Sample(*sample) for sample in kept["models"].get(name, [])] for name in names]
-        return Series(models, [Sample(*sample) for sample in kept["reference"]], list(kept["rounds"]))
-
-    def keep(self, stage: str, names: Sequence[str], series: Series) -> None:
-        """Replace the samples of ``stage`` by ``series``, of the models ``names``, and write the file."""
-        self._stages[stage] = {
-            "models": dict(zip(names, series.models, strict=True)),
-            "reference": series.reference,
+    def keep(self) -> None:
+        """Write the file."""
+        if self._path is None:
+            return
+        series = self.series
+        content = {
+            "identity": self._identity,
+            "conditions": self.conditions,
+            "networks": self.networks,
+            "events": [[event.model, *event.sample] for event in series.events],
             "rounds": series.rounds,
+            "blocks": series.blocks,
+            "waited_s": series.waited_s,
         }
-        if self._path is not None:
-            content = {"identity": self._identity, "conditions": self.conditions, "stages": self._stages}
-            PARTIAL.write(self._path, content)
+        PARTIAL.write(self._path, content)
 
     def remove(self) -> None:
         """Delete the file."""
@@ -72,4 +75,6 @@ class Journal:
                 f"{path} is of a profile with other settings ({', '.join(differing)}); "
                 "resume with the settings of that profile, or delete the file to start over"
             )
-        self.conditions, self._stages = content["conditions"], content["stages"]
+        self.conditions, self.networks = content["conditions"], content["networks"]
+        events = [Event(model, Sample(*sample)) for model, *sample in content["events"]]
+        self.series = Series(events, content["rounds"], content["blocks"], content["waited_s"])

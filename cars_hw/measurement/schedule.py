@@ -1,56 +1,295 @@
-"""The schedule of a measurement: rounds of sessions in random order, with a reference that shows drift.
+"""The schedule of a measurement: rounds of sessions in random order, until the quiet state was seen often enough.
 
-Every device is measured by :func:`measure`. A device runs sessions; the order, the reference, the repetition of
-outliers and the statistics are the same for all devices.
+Every device is measured by a :class:`Schedule`. A device runs sessions; the order, the reference, the repetition
+and the statistics are the same for all devices.
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
-from statistics import median
 from typing import Final, NamedTuple
 
 import numpy as np
 
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices.protocol import Device, Measurement, Sample
-from cars_hw.measurement.statistics import needs_session, summarize
+from cars_hw.measurement.states import Machine, Moments, StateFit, compared, fit_states
 from cars_hw.progress import Progress, silent
 
-INTERFERENCE: Final = 0.1
-"""A reference that is slower by more than this fraction means that another process uses the CPU. Less is drift."""
+REFERENCE: Final = "reference"
+"""The name of the reference among the models of a measurement."""
 
-MIN_REFERENCE_SAMPLES: Final = 6
-"""The usual latency of the reference is a median of at least so many samples, if no earlier one is known."""
+QUIET_SESSIONS: Final = 3
+"""So many sessions in the quiet state are enough for a model, and fewer if the plan has fewer sessions."""
 
-MAX_PROBES: Final = 20
-PROBE_PAUSE_S = 3.0
-"""How often a measurement waits at most for the end of interference, and for how many seconds each time."""
+MAX_MODEL_ERROR: Final = 0.02
+"""The standard error, a fraction, up to which a model is measured well enough."""
+
+MAX_SLOWER: Final = 1.05
+"""A reference that takes more than this times its latency in the table is not in the quiet state of the table."""
+
+PROBE_PAUSE_S: Final = 0.5
+"""Time between two sessions of the reference while the machine is not in the quiet state, in seconds."""
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The time in seconds, and how to let it pass."""
+
+    now: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+
+class Event(NamedTuple):
+    """One session: the name of its model and its sample."""
+
+    model: str
+    sample: Sample
 
 
 @dataclass
 class Series:
-    """All samples of a measurement so far; with them an interrupted measurement can resume.
+    """All sessions of a measurement so far; with them an interrupted measurement can resume.
 
     Attributes:
-        models: the samples of each model.
-        reference: the samples of the reference.
-        rounds: for each round, how many samples of the reference there were when it began.
+        events: the sessions in their order.
+        rounds: for each round, the names of its models in their order.
+        blocks: how many blocks of the last round are done.
+        waited_s: the time that further sessions and waits for the quiet state took, in seconds.
     """
 
-    models: list[list[Sample]]
-    reference: list[Sample] = field(default_factory=list)
-    rounds: list[int] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    rounds: list[list[str]] = field(default_factory=list)
+    blocks: int = 0
+    waited_s: float = 0.0
+
+    def sessions(self) -> dict[str, int]:
+        """Return the number of sessions of each model that has any."""
+        counts: dict[str, int] = {}
+        for event in self.events:
+            counts[event.model] = counts.get(event.model, 0) + 1
+        return counts
 
 
 class Measured(NamedTuple):
-    """One measurement per model, and that of the reference; None without a reference."""
+    """One measurement per model, that of the reference (None without one), and the states of the machine."""
 
     models: list[Measurement]
     reference: Measurement | None
+    machine: Machine
+
+
+class Schedule:
+    """Measures models on ``device`` as often as ``plan`` says; the models can grow between its rounds.
+
+    Args:
+        device: the device that runs the models.
+        plan: the number of sessions, and when further ones end.
+        reference: a model that has a session before and after every block. It shows the state of the machine.
+        expected_ms: the latency of the reference in the quiet state in a latency table, in milliseconds. The quiet
+            state is then that of the table.
+        series: the sessions of an interrupted measurement; new ones are appended.
+        on_block: called with all sessions after every block.
+        clock: the time.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        plan: MeasurePlan,
+        *,
+        reference: Path | None = None,
+        expected_ms: float | None = None,
+        series: Series | None = None,
+        on_block: Callable[[Series], None] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._device = device
+        self._plan = plan
+        self._reference = reference
+        self._expected_ms = expected_ms
+        self.series = series or Series()
+        self._on_block = on_block
+        self._clock = clock or Clock()
+        self._models: dict[str, Path] = {}
+        self._begun = 0
+        self._fitted: tuple[int, list[str], StateFit] | None = None
+
+    def add(self, models: Mapping[str, Path]) -> None:
+        """Add ``models``, files of the device's format by name."""
+        self._models.update(models)
+
+    def rounds(self, names: Sequence[str], count: int, progress: Progress = silent) -> None:
+        """Run ``count`` rounds of the models ``names``; ``progress`` counts the sessions.
+
+        Raises:
+            DeviceError: the device fails.
+        """
+        for number in range(count):
+            done = number * len(names)
+            self._round(names, lambda within, done=done: progress("measuring", done + within, count * len(names)))  # type: ignore[misc]
+
+    def until_quiet(
+        self,
+        names: Sequence[str],
+        progress: Progress = silent,
+        enough: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """Run further sessions until all of ``names`` were measured in the quiet state, or the patience ends.
+
+        While the machine is in another state, only the reference runs, with pauses. ``progress`` counts the models
+        that are done. When all are, ``enough`` says whether that does; if not, all have another round.
+
+        Raises:
+            DeviceError: the device fails.
+        """
+        if self._unfinished():
+            self._round((), began=self._clock.now())
+        while self.series.waited_s < self._plan.patience_seconds:
+            due = self._due(names)
+            progress("waiting for the quiet state", len(names) - len(due), len(names))
+            if not due and enough():
+                return
+            began = self._clock.now()
+            if self._is_quiet():
+                self._round(due or names, began=began)
+            else:
+                self._clock.sleep(PROBE_PAUSE_S)
+                self._probe()
+                self._finish_block(began)
+
+    def measured(self, names: Sequence[str]) -> Measured:
+        """Return the measurements of ``names``, each of which has at least one session."""
+        order, fit = self._fit()
+        machine = fit.machine
+        reference = self._measurement(REFERENCE, order, fit) if REFERENCE in order else None
+        if reference is not None and self._expected_ms is not None:
+            machine = compared(machine, reference.ms, self._expected_ms)
+        return Measured([self._measurement(name, order, fit) for name in names], reference, machine)
+
+    def _measurement(self, name: str, order: list[str], fit: StateFit) -> Measurement:
+        index = order.index(name)
+        samples = tuple(
+            event.sample._replace(factor=round(float(factor), 4))
+            for event, factor in zip(self.series.events, fit.factors, strict=True)
+            if event.model == name
+        )
+        return Measurement(
+            round(float(fit.quiet_ms[index]), 6),
+            samples,
+            round(float(fit.spread[index]), 6),
+            standard_error=round(float(fit.standard_error[index]), 6),
+            sensitivity=round(float(fit.sensitivity[index]), 4),
+            quiet_sessions=int(fit.quiet_sessions[index]),
+        )
+
+    def _fit(self) -> tuple[list[str], StateFit]:
+        """Return the names of the models in their order, and the fit of all sessions so far."""
+        events = self.series.events
+        if self._fitted is None or self._fitted[0] != len(events):
+            order = list(dict.fromkeys(event.model for event in events))
+            places = {name: place for place, name in enumerate(order)}
+            moments = Moments(
+                np.array([places[event.model] for event in events]),
+                np.log([event.sample.ms for event in events]),
+                seconds_of([event.sample for event in events]),
+            )
+            self._fitted = len(events), order, fit_states(moments, len(order))
+        return self._fitted[1], self._fitted[2]
+
+    def _due(self, names: Iterable[str]) -> list[str]:
+        """Return those of ``names`` that need further sessions."""
+        order, fit = self._fit()
+        if self._is_slower(order, fit):
+            return list(names)
+        least = min(QUIET_SESSIONS, self._plan.sessions)
+        # The wider the sessions of a model scatter, the more of them it needs.
+        return [
+            name
+            for place, name in ((order.index(name), name) for name in names)
+            if fit.quiet_sessions[place] < least or fit.standard_error[place] > MAX_MODEL_ERROR
+        ]
+
+    def _is_slower(self, order: list[str], fit: StateFit) -> bool:
+        """Return whether even the fastest state that recurs is slower than the quiet state of the table."""
+        if self._expected_ms is None or REFERENCE not in order:
+            return False
+        return bool(fit.quiet_ms[order.index(REFERENCE)] > MAX_SLOWER * self._expected_ms)
+
+    def _is_quiet(self) -> bool:
+        """Return whether the last session of the reference was in the quiet state; True without a reference."""
+        if self._reference is None:
+            return True
+        order, fit = self._fit()
+        last = next(event.sample.ms for event in reversed(self.series.events) if event.model == REFERENCE)
+        quiet_ms = float(fit.quiet_ms[order.index(REFERENCE)])
+        if self._is_slower(order, fit):
+            assert self._expected_ms is not None
+            quiet_ms = self._expected_ms
+        return last <= MAX_SLOWER * quiet_ms
+
+    def _unfinished(self) -> bool:
+        """Return whether an interruption left blocks of the last round."""
+        rounds = self.series.rounds
+        return self._begun == len(rounds) - 1 and self.series.blocks < self._blocks(rounds[-1])
+
+    def _blocks(self, order: Sequence[str]) -> int:
+        return math.ceil(len(order) / self._plan.block)
+
+    def _round(
+        self, names: Sequence[str], on_session: Callable[[int], None] = lambda _: None, began: float | None = None
+    ) -> None:
+        """Run one session of each of ``names``, or what an interruption left of the round."""
+        series = self.series
+        number = self._begun
+        self._begun += 1
+        if number < len(series.rounds) - 1:
+            return
+        if number == len(series.rounds):
+            rng = np.random.default_rng((self._plan.seed, number))
+            series.rounds.append([names[int(place)] for place in rng.permutation(len(names))])
+            series.blocks = 0
+        order = series.rounds[number]
+        for block in range(series.blocks, self._blocks(order)):
+            start = block * self._plan.block
+            chosen = order[start : start + self._plan.block]
+            seed = int(np.random.default_rng((self._plan.seed, number, block)).integers(2**31))
+            self._run(chosen, seed, lambda done, start=start: on_session(start + done))  # type: ignore[misc]
+            series.blocks += 1
+            self._finish_block(began)
+            began = None if began is None else self._clock.now()
+
+    def _run(self, names: Sequence[str], seed: int, on_session: Callable[[int], None]) -> None:
+        around = [] if self._reference is None else [REFERENCE]
+        names = [*around, *names, *around]
+        paths = [self._path(name) for name in names]
+        inner = len(names) - 2 * len(around)
+        taken = self._device.run(
+            paths, self._plan, seed, lambda done: on_session(min(max(done - len(around), 0), inner))
+        )
+        self.series.events += [Event(name, sample) for name, sample in zip(names, taken, strict=True)]
+
+    def _probe(self) -> None:
+        assert self._reference is not None
+        (sample,) = self._device.run([self._reference], self._plan, self._plan.seed)
+        self.series.events.append(Event(REFERENCE, sample))
+
+    def _path(self, name: str) -> Path:
+        if name == REFERENCE:
+            assert self._reference is not None
+            return self._reference
+        return self._models[name]
+
+    def _finish_block(self, began: float | None) -> None:
+        if began is not None:
+            self.series.waited_s += self._clock.now() - began
+        if self._on_block is not None:
+            self._on_block(self.series)
 
 
 def measure(
@@ -59,141 +298,35 @@ def measure(
     plan: MeasurePlan | None = None,
     *,
     reference: Path | None = None,
-    usual_ms: float | None = None,
+    expected_ms: float | None = None,
     progress: Progress = silent,
-    series: Series | None = None,
-    on_block: Callable[[Series], None] | None = None,
+    clock: Clock | None = None,
 ) -> Measured:
-    """Measure ``models`` on ``device`` in rounds of sessions, as often as ``plan`` says.
+    """Measure ``models`` on ``device`` in the quiet state; see :class:`Schedule`.
 
-    An outlier stays in the record, and the model gets a further session. While the reference is much slower than
-    usual, the measurement waits, up to a minute in all.
-
-    Args:
-        device: the device that runs the models.
-        models: files of the device's format.
-        plan: the number of sessions, and the tolerances that define an outlier.
-        reference: a model that has a session before and after every block. It tells a change of the machine from a
-            slow model.
-        usual_ms: the usual latency of the reference in milliseconds, such as that in a latency table. The median of
-            this measurement takes its place if it is None, or if the speed of the machine has changed.
-        progress: counts the sessions that ``plan`` has for the models, without further sessions and those of the
-            reference.
-        series: the samples of an interrupted measurement; new ones are appended. The numbers of round and block
-            are the seeds, so that the remaining sessions are those of an uninterrupted measurement.
-        on_block: called with all samples after every block of sessions.
+    ``progress`` counts the sessions that ``plan`` has for the models, without further ones and those of the
+    reference; then the models that were measured often enough in the quiet state.
 
     Raises:
         DeviceError: the device fails.
     """
     plan = plan or MeasurePlan()
-    series = Series([[] for _ in models]) if series is None else series
     if not models:
-        return Measured([], None)
-    total = len(models) * plan.sessions
-
-    def report(block: Sequence[int], within: int) -> None:
-        before = sum(min(len(taken), plan.sessions) for taken in series.models)
-        new = sum(len(series.models[index]) < plan.sessions for index in block[:within])
-        progress("measuring", min(before + new, total), total)
-
-    interference_wait = _InterferenceWait(device, plan, reference)
+        return Measured([], None, Machine((), (), 0.0))
+    schedule = Schedule(device, plan, reference=reference, expected_ms=expected_ms, clock=clock)
+    names = [str(number) for number in range(len(models))]
+    schedule.add(dict(zip(names, models, strict=True)))
     try:
-        for block, seed in _blocks(plan, series, usual_ms):
-            interference_wait.wait(series.reference, usual_ms)
-            around = [] if reference is None else [reference]
-            lead = len(around)
-            taken = device.run(
-                [*around, *(models[index] for index in block), *around],
-                plan,
-                seed,
-                lambda done, block=block, lead=lead: report(block, max(done - lead, 0)),  # type: ignore[misc]
-            )
-            if reference is not None:
-                series.reference += [taken[0], taken[-1]]
-                taken = _with_reference(taken)
-            for index, sample in zip(block, taken, strict=True):
-                series.models[index].append(sample)
-            if on_block is not None:
-                on_block(series)
+        schedule.rounds(names, plan.sessions, progress)
+        schedule.until_quiet(names, progress)
     finally:
         device.release()
-    usual = _usual(series.reference, plan, usual_ms)
-    return Measured(
-        [summarize(taken, plan, usual) for taken in series.models],
-        summarize(series.reference, plan, None) if series.reference else None,
-    )
+    return schedule.measured(names)
 
 
-def _blocks(plan: MeasurePlan, series: Series, usual_ms: float | None) -> Iterator[tuple[list[int], int]]:
-    """Yield the models of every remaining block, and the seed of the block.
-
-    The models of a round follow from the samples at its beginning, so that an interruption changes nothing.
-    """
-    for number in range(plan.sessions + plan.max_extra_sessions):
-        if len(series.rounds) == number:
-            series.rounds.append(len(series.reference))
-        usual = _usual(series.reference[: series.rounds[number]], plan, usual_ms)
-        rng = np.random.default_rng((plan.seed, number))
-        order = [int(index) for index in rng.permutation(len(series.models))]
-        # A model that needs a session was in every round so far: it has as many samples as there were rounds.
-        due = [
-            index
-            for index in order
-            if len(series.models[index]) > number
-            or (len(series.models[index]) == number and needs_session(series.models[index], plan, usual))
-        ]
-        seeds = rng.integers(2**31, size=len(due))
-        for start in range(0, len(due), plan.block):
-            block = due[start : start + plan.block]
-            if len(series.models[block[0]]) == number:
-                yield block, int(seeds[start])
-
-
-class _InterferenceWait:
-    """Waits while another process uses the CPU, for :data:`MAX_PROBES` pauses in all."""
-
-    def __init__(self, device: Device, plan: MeasurePlan, reference: Path | None) -> None:
-        self._device = device
-        self._plan = plan
-        self._reference = reference
-        self._left = MAX_PROBES
-
-    def wait(self, taken: Sequence[Sample], usual_ms: float | None) -> None:
-        """Return as soon as the reference has about its usual latency, or after the last pause."""
-        usual = usual_ms or (_usual(taken, self._plan, None) if len(taken) >= MIN_REFERENCE_SAMPLES else None)
-        if self._reference is None or usual is None:
-            return
-        last = taken[-1].ms if taken else self._probe(self._reference)
-        while self._left and last / usual - 1 > INTERFERENCE:
-            self._left -= 1
-            time.sleep(PROBE_PAUSE_S)
-            last = self._probe(self._reference)
-
-    def _probe(self, reference: Path) -> float:
-        (sample,) = self._device.run([reference], self._plan, self._plan.seed)
-        return sample.ms
-
-
-def _usual(reference: Sequence[Sample], plan: MeasurePlan, usual_ms: float | None) -> float | None:
-    """Return the usual latency of the reference, in milliseconds: ``usual_ms``, or the median of this measurement.
-
-    A small difference between the two means that the speed of the machine has changed for good: the median counts.
-    A large difference is interference by another process, which ends: ``usual_ms`` counts.
-    """
-    if not reference:
-        return usual_ms
-    own = median(sample.ms for sample in reference)
-    if usual_ms is None:
-        return own
-    return own if plan.drift_tolerance < abs(own / usual_ms - 1) <= INTERFERENCE else usual_ms
-
-
-def _with_reference(taken: Sequence[Sample]) -> list[Sample]:
-    """Return ``taken`` without the reference at its ends; each sample gets the interpolated reference latency."""
-    first, last = taken[0].ms, taken[-1].ms
-    steps = len(taken) - 1
-    return [
-        sample._replace(reference_ms=round(first + (last - first) * place / steps, 6))
-        for place, sample in enumerate(taken[1:-1], start=1)
-    ]
+def seconds_of(samples: Sequence[Sample]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Return the times in seconds at which the sessions of ``samples`` ended; their numbers where one has no
+    time."""
+    if any(sample.time is None for sample in samples):
+        return np.arange(len(samples), dtype=float)
+    return np.array([datetime.fromisoformat(sample.time or "").timestamp() for sample in samples])

@@ -83,9 +83,9 @@ def _measure(
             prefixed(progress, f"front on {target.device_name}"),
             precision=target.precision,
             reference=reference.genotype if reference is not None else None,
-            usual_ms=reference.usual_ms if reference is not None else None,
+            expected_ms=reference.measured.ms if reference is not None else None,
         )
-        columns.append([measurement.ms for measurement in found.models])
+        columns.append([target.in_state(measurement) for measurement in found.models])
     return list(zip(*columns, strict=True))
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from cars_hw.config.measurement import Precision
-from cars_hw.devices import Device, ModelFormat, format_of, open_device
+from cars_hw.config.measurement import QUIET, USUAL, Precision
+from cars_hw.devices import Device, Measurement, ModelFormat, format_of, open_device
 from cars_hw.errors import CarsHwError, InputError
 from cars_hw.evolution.objectives import CostObjective
 from cars_hw.latency import LatencyTable, Predictor
@@ -26,6 +26,7 @@ from cars_hw.space.genotype import Genotype
 class LatencyEstimate:
     """A network's latency on one device, in milliseconds: the prediction, its upper bound, and the limit.
 
+    The figures are those of ``state``. ``usual_ms`` is the prediction for the usual state of the machine.
     ``limit_ms`` is None where the search had no limit. ``measured_ms`` is the latency that was measured when the
     front was confirmed, with untrained weights; None if the network was not measured. All figures are for models
     of ``precision`` that run on ``threads`` threads.
@@ -38,6 +39,8 @@ class LatencyEstimate:
     measured_ms: float | None = None
     precision: Precision = "fp32"
     threads: int = 1
+    state: str = QUIET
+    usual_ms: float | None = None
 
     @property
     def over_limit(self) -> bool:
@@ -51,10 +54,11 @@ class LatencyTarget:
 
     ``limit_ms`` is in milliseconds; None minimises the latency without a limit. ``device`` is the open device, or
     None where it is not available; the front is confirmed on the devices that are. The limit is compared with the
-    predictor's upper bound, which holds for a share ``level`` of networks.
+    predictor's upper bound, which holds for a share ``level`` of networks. ``state`` is the state of the machine in
+    which the limit holds: ``quiet``, ``usual``, or a quantile over the time such as ``0.9``.
 
     Raises:
-        InputError: the limit is not positive.
+        InputError: the limit is not positive, or an unknown state.
         TableError: ``device`` is another device than the table's, or runs models on another number of threads.
     """
 
@@ -62,10 +66,12 @@ class LatencyTarget:
     limit_ms: float | None = None
     device: Device | None = field(default=None, compare=False, repr=False)
     level: float = DEFAULT_LEVEL
+    state: str = QUIET
 
     def __post_init__(self) -> None:
         if self.limit_ms is not None and not self.limit_ms > 0:
             raise InputError(f"a latency limit must be positive, not {self.limit_ms} ms")
+        self.table.machine.factor(self.state)
         if self.device is not None:
             require_device(self.table, self.device)
 
@@ -96,13 +102,33 @@ class LatencyTarget:
         Raises:
             TableError: the table lacks an entry or the predictor.
         """
-        return Predictor(self.table, self.level)
+        return Predictor(self.table, self.level, self.state)
+
+    @cached_property
+    def _usual(self) -> Predictor:
+        return Predictor(self.table, self.level, USUAL)
+
+    def usual_ms(self, genotype: Genotype) -> float:
+        """Return the predicted latency of the network of ``genotype`` in the usual state, in milliseconds."""
+        return self._usual.predict(genotype).ms
+
+    def in_state(self, measured: Measurement) -> float:
+        """Return the latency that ``measured`` has in the state of the limit, in milliseconds."""
+        return measured.in_state(self.table.machine.factor(self.state))
 
     def estimate(self, genotype: Genotype, measured_ms: float | None = None) -> LatencyEstimate:
         """Return the latency of the network of ``genotype``, with what the device took if it was measured."""
         ms, bound_ms = self.predictor.predict(genotype)
         return LatencyEstimate(
-            self.device_name, ms, bound_ms, self.limit_ms, measured_ms, self.precision, self.threads
+            self.device_name,
+            ms,
+            bound_ms,
+            self.limit_ms,
+            measured_ms,
+            self.precision,
+            self.threads,
+            self.state,
+            self.usual_ms(genotype),
         )
 
     def objective(self) -> CostObjective:
@@ -146,6 +172,7 @@ class LatencyTarget:
             "profiled": self.table.created,
             "precision": self.precision,
             "threads": self.threads,
+            "state": self.state,
         }
 
 

@@ -71,7 +71,8 @@ def search_plan(settings: SearchSettings, device: str) -> SearchPlan:
         InputError: there is no cost to minimise.
     """
     targets = tuple(
-        LatencyTarget(LatencyTable.read(one.table), one.limit_ms, level=one.level) for one in settings.targets
+        LatencyTarget(LatencyTable.read(one.table), one.limit_ms, level=one.level, state=one.state)
+        for one in settings.targets
     )
     return SearchPlan(
         data=settings.data,
@@ -100,7 +101,7 @@ def search_settings(plan: SearchPlan, tables: Sequence[Path]) -> SearchSettings:
     return SearchSettings(
         data=plan.data.absolute(),
         targets=tuple(
-            TargetSettings(path, target.limit_ms, target.level)
+            TargetSettings(path, target.limit_ms, target.level, target.state)
             for path, target in zip(tables, plan.targets, strict=True)
         ),
         costs=cast("tuple[CountedCost, ...]", plan.costs),

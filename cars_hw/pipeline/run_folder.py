@@ -200,10 +200,10 @@ class RunFolder:
         """
         try:
             record = self.configuration["targets"][index]
-            limit_ms, level = record["limit_ms"], record["level"]
+            limit_ms, level, state = record["limit_ms"], record["level"], record["state"]
         except (KeyError, IndexError, TypeError) as error:
             raise RunError(f"{self.path / 'run.json'} has no complete latency target {index}: {error!r}") from error
-        return LatencyTarget(LatencyTable.read(self.table_path(index)), limit_ms, level=level)
+        return LatencyTarget(LatencyTable.read(self.table_path(index)), limit_ms, level=level, state=state)
 
     def targets(self) -> tuple[LatencyTarget, ...]:
         """Return the latency targets, in the order of the tables.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cars_hw.config.data import DataSource
-from cars_hw.config.measurement import MeasurePlan, Precision
+from cars_hw.config.measurement import QUIET, MeasurePlan, Precision
 from cars_hw.config.search import EvolutionSettings
 from cars_hw.config.setting import Settings, setting
 from cars_hw.config.training import Recipe, SharedTraining
@@ -72,6 +72,11 @@ class TargetSettings(Settings):
     table: Path = setting(help=_TABLE)
     limit_ms: float | None = setting(None, help="The largest latency.", unit="ms", above=0, kind="latency")
     level: float = _level()
+    state: str = setting(
+        QUIET,
+        help="State of the machine in which the budget holds: quiet (the fastest that recurs), usual (the median "
+        "moment), or a quantile over the time such as 0.9.",
+    )
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import ClassVar
 
 from cars_hw.config.codec import unstructure
-from cars_hw.config.measurement import MeasurePlan, Precision
-from cars_hw.devices.protocol import Device, Measurement
+from cars_hw.config.measurement import QUIET, MeasurePlan, Precision
+from cars_hw.devices.protocol import Device
 from cars_hw.errors import RunError, TableError
 from cars_hw.export.card import ModelCard, card_path
 from cars_hw.export.write import build_network
 from cars_hw.latency.table import LatencyTable
-from cars_hw.measurement.schedule import measure
+from cars_hw.measurement.schedule import Measured, measure
 from cars_hw.nn.cost import network_cost
 from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.run_folder import RunFolder
@@ -30,8 +30,12 @@ class Verified:
     ``predicted_ms`` is None if the run has no table for this device, precision and number of threads. Accuracy
     and ``spread`` are fractions.
 
-    ``drift`` is the change in latency of the table's reference network since the table was made, a fraction;
-    positive is slower, and it is None without a table.
+    ``measured_ms`` is that of ``state``, the state of the machine in which the limit holds, and ``usual_ms`` is
+    what the model takes in the usual state of the machine when the table was made. ``quiet`` is False if the
+    model was never measured in the quiet state.
+
+    ``drift`` is the change in latency of the table's reference network in the quiet state since the table was
+    made, a fraction; positive is slower, and it is None without a table.
     """
 
     name: str
@@ -46,6 +50,9 @@ class Verified:
     measured_ms: float
     spread: float
     drift: float | None = None
+    state: str = QUIET
+    usual_ms: float | None = None
+    quiet: bool = True
 
     DERIVED: ClassVar = ("deviation", "within_budget")
 
@@ -80,11 +87,13 @@ def verify_run(
     cards = [ModelCard.read(card_path(path)) for path in paths]
     threads = int(device.conditions()["threads"])
     targets = _targets_on(run.targets(), device.name, threads)
-    measured, drift = _measure(device, paths, targets[0].table if targets else None, plan, progress)
+    found = _measure(device, paths, targets[0].table if targets else None, plan, progress)
+    slower = found.machine.slower_than_expected
     rows = []
-    for path, card, measurement in zip(paths, cards, measured, strict=True):
+    for path, card, measurement in zip(paths, cards, found.models, strict=True):
         target = next((target for target in targets if target.precision == card.precision), None)
         estimate = target.estimate(card.genotype) if target is not None else None
+        measured_ms = target.in_state(measurement) if target is not None else measurement.ms
         rows.append(
             Verified(
                 name=path.stem,
@@ -96,12 +105,15 @@ def verify_run(
                 predicted_ms=estimate.predicted_ms if estimate else None,
                 bound_ms=estimate.bound_ms if estimate else None,
                 limit_ms=estimate.limit_ms if estimate else None,
-                measured_ms=measurement.ms,
+                measured_ms=measured_ms,
                 spread=measurement.spread,
-                drift=drift,
+                drift=None if slower is None else slower - 1,
+                state=target.state if target is not None else QUIET,
+                usual_ms=measurement.in_state((target.table if target else found).machine.usual_factor),
+                quiet=measurement.quiet_sessions > 0,
             )
         )
-        replace(card, measured_ms=measurement.ms).write(card_path(path))
+        replace(card, measured_ms=measured_ms).write(card_path(path))
     others = [row for row in run.verified() if row.get("device") != device.name]
     run.write_verified([*others, *unstructure(rows)])
     run.add_step("verify", VerifySettings(device.name, threads, plan or MeasurePlan()))
@@ -130,14 +142,12 @@ def _measure(
     table: LatencyTable | None,
     plan: MeasurePlan | None,
     progress: Progress,
-) -> tuple[list[Measurement], float | None]:
-    """Return a measurement of each of ``paths``, and the drift of ``table``'s reference network, see Verified."""
+) -> Measured:
+    """Return a measurement of each of ``paths``, beside the reference network of ``table`` if there is one."""
     if table is None or table.reference is None:
-        return measure(device, paths, plan, progress=progress).models, None
-    usual_ms = table.reference.usual_ms
+        return measure(device, paths, plan, progress=progress)
     with tempfile.TemporaryDirectory(prefix="cars-hw-") as folder:
         beside = Path(folder) / f"reference.{device.model_format}"
         build_network(table.spec, table.reference.genotype, beside, device.model_format, table.precision)
-        found = measure(device, paths, plan, reference=beside, usual_ms=usual_ms, progress=progress)
-    assert found.reference is not None
-    return found.models, found.reference.ms / usual_ms - 1
+        expected_ms = table.reference.measured.ms
+        return measure(device, paths, plan, reference=beside, expected_ms=expected_ms, progress=progress)

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cars_hw.measurement.statistics import has_drifted
 
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices import ModelFormat, Sample
 from cars_hw.devices.protocol import SessionCounter
 from cars_hw.errors import InputError
 from cars_hw.measurement.schedule import MAX_PROBES, Measured, Series, measure
-from cars_hw.measurement.statistics import has_drifted
 
 PLAN = MeasurePlan(sessions=5, max_extra_sessions=3, tolerance=0.05)
 REFERENCE = Path("reference")

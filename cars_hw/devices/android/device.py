@@ -419,7 +419,7 @@ class AndroidDevice:
                 f"{self.name}: the {self._delegate} delegate {how} {model}, so the processor runs the rest; that "
                 f"is not counted as {self._delegate} latency. Measure without the delegate, or another precision"
             )
-        return Sample(round(timed.us / 1e3, 6), now(), ran.load, ran.clock_mhz)
+        return Sample(round(timed.us / 1e3, 6), now("milliseconds"), ran.load, ran.clock_mhz)
 
     def _wait_for_return(self, error: ConnectionLostError) -> None:
         """Try to connect again for ``Waits.reconnect``.

@@ -30,9 +30,9 @@ def host_conditions() -> dict[str, Any]:
     }
 
 
-def now() -> str:
-    """Return the time to the second, ISO 8601."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+def now(timespec: str = "seconds") -> str:
+    """Return the time to the second, or to ``timespec`` (see ``datetime.isoformat``), ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec=timespec)
 
 
 class Watch:

@@ -98,7 +98,7 @@ class HostDevice:
         if not isinstance(ms, float) or not ms > 0:
             raise DeviceError(f"{self.name}: the worker gave no latency for {model}: {answer}")
         conditions = (answer.get(name) for name in ("load", "clock_mhz", "other_load"))
-        return Sample(round(ms, 6), now(), *conditions)
+        return Sample(round(ms, 6), now("milliseconds"), *conditions)
 
 
 class OrtDevice(HostDevice):
@@ -137,6 +137,7 @@ def _request(model: Path, plan: MeasurePlan, seed: int) -> dict[str, Any]:
     return {
         "model": str(model.resolve()),
         "seed": seed,
+        "warmup_seconds": plan.warmup_seconds,
         "warmup_runs": plan.warmup_runs,
         "min_runs": plan.min_runs,
         "min_seconds": plan.min_seconds,

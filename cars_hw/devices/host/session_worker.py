@@ -9,14 +9,13 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import math
 import os
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from cars_hw.devices.host.conditions import Watch
+from cars_hw.devices.session import low_quantile, time_runs, warm_up
 
 OpenSession = Callable[[str, int, int], Callable[[], object]]
 """Load a model (path, threads, seed of the inputs) and return a function that runs it once."""
@@ -37,13 +36,22 @@ def serve(arguments: list[str], prepare: Callable[[], tuple[str, OpenSession]]) 
         os.sched_setaffinity(0, options.cores)
     runtime, open_session = prepare()
     _log({"runtime": runtime})
+    warm = False
     for line in sys.stdin:
-        _log(measure(json.loads(line), options.threads, open_session))
+        _log(measure(json.loads(line), options.threads, open_session, warm=warm))
+        warm = True
 
 
-def measure(request: dict[str, Any], threads: int, open_session: OpenSession) -> dict[str, Any]:
-    """Return the low quantile of the runs of a fresh session in milliseconds, their number, and the conditions."""
+def measure(
+    request: dict[str, Any], threads: int, open_session: OpenSession, *, warm: bool = True
+) -> dict[str, Any]:
+    """Return the low quantile of the runs of a fresh session in milliseconds, their number, and the conditions.
+
+    If the processor is not ``warm``, the model first runs until its latency is steady.
+    """
     run = open_session(request["model"], threads, request["seed"])
+    if not warm:
+        warm_up(run, request["warmup_seconds"])
     watch = Watch()
     for _ in range(request["warmup_runs"]):
         run()
@@ -54,34 +62,6 @@ def measure(request: dict[str, Any], threads: int, open_session: OpenSession) ->
     finally:
         gc.enable()
     return {"ms": low_quantile(runs, request["quantile"]) / 1e6, "runs": len(runs), **watch.conditions()}
-
-
-def low_quantile(runs: Sequence[float], quantile: float) -> float:
-    """Return the ``quantile`` (a fraction) of ``runs``: the smallest run that so many do not exceed.
-
-    One of the runs, not a mixture of two: of 20 runs, the quantile 0.1 is the second fastest.
-    """
-    ranked = sorted(runs)
-    rank = math.ceil(quantile * len(ranked) - 1e-9)
-    return ranked[max(rank, 1) - 1]
-
-
-def time_runs(run: Callable[[], object], request: dict[str, Any]) -> list[int]:
-    """Return the times of the runs in nanoseconds, within the limits of ``request``; at least five."""
-    floor, ceiling = request["min_seconds"] * 1e9, request["max_seconds"] * 1e9
-    clock = time.perf_counter_ns
-    runs: list[int] = []
-    began = clock()
-    while True:
-        start = clock()
-        run()
-        stop = clock()
-        runs.append(stop - start)
-        elapsed = stop - began
-        if len(runs) >= request["min_runs"] and elapsed >= floor:
-            return runs
-        if len(runs) >= 5 and elapsed >= ceiling:
-            return runs
 
 
 def _log(answer: dict[str, Any]) -> None:

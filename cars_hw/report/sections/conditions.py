@@ -85,7 +85,8 @@ def _device(run_target: RunTarget) -> list[tuple[str, str]]:
             f"{percent(predictor.margin)} above the prediction, for {percent(predictor.level, 0)} of networks",
         ),
         ("noise between sessions", percent(table.noise)),
-        ("drift of the machine's speed", percent(table.speed_variation)),
+        ("time in the quiet state", percent(table.machine.quiet_share)),
+        ("usual state", f"{table.machine.usual_factor:.2f} times the quiet latency"),
     ]
     if table.other_load is not None:
         lines.append(("other processes", f"{table.other_load:.2f} cores busy"))
