@@ -215,11 +215,16 @@ class Schedule:
             if fit.quiet_sessions[place] < least or fit.standard_error[place] > MAX_MODEL_ERROR
         ]
 
+    def _fastest_ms(self, order: list[str], fit: StateFit) -> float:
+        """Return what the reference takes in the fastest state that is known: a state of the table or of before."""
+        seen = float(fit.quiet_ms[order.index(REFERENCE)]) / fit.machine.faster_before
+        return seen if self._expected_ms is None else min(seen, self._expected_ms)
+
     def _is_slower(self, order: list[str], fit: StateFit) -> bool:
-        """Return whether even the fastest state that recurs is slower than the quiet state of the table."""
-        if self._expected_ms is None or REFERENCE not in order:
+        """Return whether the fastest state that recurs is slower than the fastest that is known."""
+        if REFERENCE not in order:
             return False
-        return bool(fit.quiet_ms[order.index(REFERENCE)] > MAX_SLOWER * self._expected_ms)
+        return bool(fit.quiet_ms[order.index(REFERENCE)] > MAX_SLOWER * self._fastest_ms(order, fit))
 
     def _is_quiet(self) -> bool:
         """Return whether the last session of the reference was in the quiet state; True without a reference."""
@@ -227,10 +232,9 @@ class Schedule:
             return True
         order, fit = self._fit()
         last = next(event.sample.ms for event in reversed(self.series.events) if event.model == REFERENCE)
-        quiet_ms = float(fit.quiet_ms[order.index(REFERENCE)])
-        if self._is_slower(order, fit):
-            assert self._expected_ms is not None
-            quiet_ms = self._expected_ms
+        fastest_ms = self._fastest_ms(order, fit)
+        # A table of a faster machine must not hide the quiet state of this one.
+        quiet_ms = fastest_ms if self._is_slower(order, fit) else float(fit.quiet_ms[order.index(REFERENCE)])
         return last <= MAX_SLOWER * quiet_ms
 
     def _unfinished(self) -> bool:

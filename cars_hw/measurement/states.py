@@ -338,13 +338,16 @@ def _spread(left: FloatArray, quiet: BoolArray) -> float:
 
 
 def _machine(level: FloatArray, durations: FloatArray, band: float, noise: float, faster: float) -> Machine:
+    # A faster state that did not come back is none of the machine's states.
+    there = level >= -band
+    level, durations = np.maximum(level[there], 0.0), durations[there]
     shares = np.linspace(0, 1, QUANTILES + 1)
     factors = tuple(round(math.exp(_weighted_quantile(level, durations, float(share))), 4) for share in shares)
     # Closer to it than two states can be told apart, a moment belongs to the quiet state.
     quiet = level <= band
-    quiet_share = float(durations[quiet].sum() / durations.sum())
-    states = [MachineState(QUIET, round(quiet_share, 4), 1.0)]
-    states += _other_states(level[~quiet], durations[~quiet], band, float(durations.sum()))
+    total = float(durations.sum())
+    states = [MachineState(QUIET, round(float(durations[quiet].sum()) / total, 4), 1.0)]
+    states += _other_states(level[~quiet], durations[~quiet], band, total)
     return Machine(tuple(states), factors, round(noise, 6), round(math.exp(-faster), 4))
 
 
