@@ -25,4 +25,4 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(autouse=True)
 def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait for no steady machine: the disturbances of tests are simulated."""
-    monkeypatch.setattr("cars_hw.measurement.schedule.PROBE_PAUSE_S", 0.0)
+    monkeypatch.setattr("cars_hw.measurement.schedule.PROBE_PAUSE_S", 0.01)

@@ -19,6 +19,12 @@ from cars_hw.latency.table import CalibrationNetwork, Coefficients, LatencyTable
 from cars_hw.space.genotype import Genotype
 
 DEFAULT_LEVEL: Final = 0.95
+REPEATABILITY: Final = 0.01
+"""How far two measurements of one machine's quiet state are apart, a standard deviation as a fraction.
+
+The figure is from tables of one machine, minutes to hours apart; see docs/results/latency.md.
+"""
+
 KINDS: Final = ("affine", "ridge")
 
 
@@ -101,7 +107,8 @@ class Predictor:
         }
         self._sums = OperationSums(table.spec, self._costs)
         self._factor, residuals = _in_state(table, table.predictor.residuals, state)
-        self.margin, self.level = conformal_margin(residuals, level)
+        error = math.hypot(table.standard_error, REPEATABILITY)
+        self.margin, self.level = conformal_margin(residuals, level, error)
 
     def predict(self, genotype: Genotype) -> Prediction:
         """Return the latency of the network of ``genotype``."""

@@ -27,8 +27,11 @@ REFERENCE: Final = "reference"
 QUIET_SESSIONS: Final = 3
 """So many sessions in the quiet state are enough for a model, and fewer if the plan has fewer sessions."""
 
-MAX_MODEL_ERROR: Final = 0.02
+MAX_MODEL_ERROR: Final = 0.01
 """The standard error, a fraction, up to which a model is measured well enough."""
+
+MAX_QUIET_ROUNDS: Final = 2
+"""A model with this many times the sessions of the plan in the quiet state has enough, however they scatter."""
 
 MAX_SLOWER: Final = 1.05
 """A reference that takes more than this times its latency in the table is not in the quiet state of the table."""
@@ -148,15 +151,15 @@ class Schedule:
         Raises:
             DeviceError: the device fails.
         """
-        if self._unfinished():
-            self._round((), began=self._clock.now())
+        self._resume_last_round()
         while self.series.waited_s < self._plan.patience_seconds:
-            due = self._due(names)
+            due, slower = self._due(names), self._is_slower()
             progress("waiting for the quiet state", len(names) - len(due), len(names))
-            if not due and enough():
+            if not due and not slower and enough():
                 return
             began = self._clock.now()
-            if self._is_quiet():
+            # Where the fastest state does not come back, the models are measured in the present one all the same.
+            if self._is_quiet() or (slower and due):
                 self._round(due or names, began=began)
             else:
                 self._clock.sleep(PROBE_PAUSE_S)
@@ -205,23 +208,24 @@ class Schedule:
     def _due(self, names: Iterable[str]) -> list[str]:
         """Return those of ``names`` that need further sessions."""
         order, fit = self._fit()
-        if self._is_slower(order, fit):
-            return list(names)
-        least = min(QUIET_SESSIONS, self._plan.sessions)
-        # The wider the sessions of a model scatter, the more of them it needs.
-        return [
-            name
-            for place, name in ((order.index(name), name) for name in names)
-            if fit.quiet_sessions[place] < least or fit.standard_error[place] > MAX_MODEL_ERROR
-        ]
+        least, most = min(QUIET_SESSIONS, self._plan.sessions), MAX_QUIET_ROUNDS * self._plan.sessions
+        due = []
+        for name in names:
+            place = order.index(name)
+            quiet, error = fit.quiet_sessions[place], fit.standard_error[place]
+            # The wider the sessions of a model scatter, the more of them it needs.
+            if quiet < least or (quiet < most and error > MAX_MODEL_ERROR):
+                due.append(name)
+        return due
 
     def _fastest_ms(self, order: list[str], fit: StateFit) -> float:
         """Return what the reference takes in the fastest state that is known: a state of the table or of before."""
         seen = float(fit.quiet_ms[order.index(REFERENCE)]) / fit.machine.faster_before
         return seen if self._expected_ms is None else min(seen, self._expected_ms)
 
-    def _is_slower(self, order: list[str], fit: StateFit) -> bool:
+    def _is_slower(self) -> bool:
         """Return whether the fastest state that recurs is slower than the fastest that is known."""
+        order, fit = self._fit()
         if REFERENCE not in order:
             return False
         return bool(fit.quiet_ms[order.index(REFERENCE)] > MAX_SLOWER * self._fastest_ms(order, fit))
@@ -234,13 +238,16 @@ class Schedule:
         last = next(event.sample.ms for event in reversed(self.series.events) if event.model == REFERENCE)
         fastest_ms = self._fastest_ms(order, fit)
         # A table of a faster machine must not hide the quiet state of this one.
-        quiet_ms = fastest_ms if self._is_slower(order, fit) else float(fit.quiet_ms[order.index(REFERENCE)])
+        quiet_ms = fastest_ms if self._is_slower() else float(fit.quiet_ms[order.index(REFERENCE)])
         return last <= MAX_SLOWER * quiet_ms
 
-    def _unfinished(self) -> bool:
-        """Return whether an interruption left blocks of the last round."""
+    def _resume_last_round(self) -> None:
+        """Go on behind the rounds of an interrupted measurement, with the blocks that are missing of the last
+        one."""
         rounds = self.series.rounds
-        return self._begun == len(rounds) - 1 and self.series.blocks < self._blocks(rounds[-1])
+        if self._begun < len(rounds):
+            self._begun = len(rounds) - 1
+            self._round((), began=self._clock.now())
 
     def _blocks(self, order: Sequence[str]) -> int:
         return math.ceil(len(order) / self._plan.block)

@@ -46,6 +46,9 @@ LAST_SHARE: Final = 0.05
 LEAST_BAND: Final = 0.03
 """The least width of a state: levels closer than this, as a fraction, are not told apart."""
 
+FASTEST: Final = 0.1
+"""What varies within the quiet state beyond the noise is counted from this quantile of it."""
+
 OTHER_BAND: Final = 0.1
 """The least width of a state that is not the quiet one: its level varies more."""
 
@@ -175,31 +178,34 @@ def fit_states(moments: Moments, count: int) -> StateFit:
     quiet = np.full(count, np.inf)
     np.minimum.at(quiet, models, y)
     sensitivity = np.ones(count)
-    level = np.zeros(len(y))
+    level, is_quiet = np.zeros(len(y)), np.ones(len(y), bool)
     noise, band, faster = LEAST_NOISE, LEAST_BAND, 0.0
     for _ in range(ITERATIONS):
         raw = _smooth((y - quiet[models]) / sensitivity[models], moments.ends)
         band = max(LEAST_BAND, 4 * _local_noise(raw))
         centre, faster = _quiet_level(raw, durations, band)
         level = raw - centre
-        # Within the quiet state the level is noise of the sessions around.
-        level = np.where(np.abs(level) <= band / 2, 0.0, level)
-        sensitivity = _sensitivities(models, y - quiet[models], level, count, noise)
+        is_quiet = np.abs(level) <= band / 2
+        level = np.where(is_quiet, _told_by(level[is_quiet], noise) * level, level)
+        # A machine that drifts has no state but its fastest moments.
+        level -= float(np.quantile(level[is_quiet], FASTEST)) if is_quiet.any() else 0.0
+        rest = ~is_quiet
+        sensitivity = _sensitivities(models[rest], (y - quiet[models])[rest], level[rest], count, noise)
         before = quiet
         quiet = _locations(models, y - sensitivity[models] * level, _variances(level, noise), count)
         left = y - quiet[models] - sensitivity[models] * level
-        noise = max(_quiet_noise(models, left, level == 0, count), LEAST_NOISE)
+        noise = max(_quiet_noise(models, left, is_quiet, count), LEAST_NOISE)
         if np.max(np.abs(quiet - before)) < 1e-6:
             break
     left = y - quiet[models] - sensitivity[models] * level
-    is_quiet = (level == 0) & (np.abs(left) <= max(OUTLIER * noise, band / 2))
+    is_quiet &= np.abs(left) <= max(OUTLIER * noise, band / 2)
     return StateFit(
         quiet_ms=np.exp(quiet),
         standard_error=_standard_errors(models, left, _variances(level, noise), count),
         spread=np.array([_spread(left[models == one], is_quiet[models == one]) for one in range(count)]),
         sensitivity=sensitivity,
         quiet_sessions=np.bincount(models[is_quiet], minlength=count),
-        factors=np.exp(level),
+        factors=np.where(is_quiet, 1.0, np.exp(level)),
         quiet=is_quiet,
         machine=_machine(level, durations, band, noise, faster),
     )
@@ -238,6 +244,17 @@ def _local_noise(level: FloatArray) -> float:
 def _deviation(values: FloatArray) -> float:
     """Return a standard deviation from the median distance to 0."""
     return TO_DEVIATION * float(np.median(np.abs(values))) if len(values) else 0.0
+
+
+def _told_by(level: FloatArray, noise: float) -> float:
+    """Return which part of the ``level`` of moments in one state is no noise of the sessions around, 0 to 1.
+
+    A median of n samples has a variance of pi / 2 / n times theirs.
+    """
+    if len(level) < 2:
+        return 0.0
+    expected = math.pi / 2 * noise**2 / (2 * WINDOW + 1)
+    return max(0.0, 1 - expected / max(float(np.var(level)), 1e-12))
 
 
 def _quiet_noise(models: IntArray, left: FloatArray, quiet: BoolArray, count: int) -> float:
@@ -285,16 +302,17 @@ def _weighted_quantile(values: FloatArray, weights: FloatArray, share: float) ->
 
 
 def _sensitivities(models: IntArray, left: FloatArray, level: FloatArray, count: int, noise: float) -> FloatArray:
-    """Return each model's slope over the level, (count,), shrunk towards the common one (ridge regression)."""
-    other = level != 0
-    if not other.any():
+    """Return each model's slope over the level, (count,), shrunk towards the common one (ridge regression).
+
+    The sessions are those outside of the quiet state.
+    """
+    if not len(models):
         return np.ones(count)
-    # Outside of the quiet state sessions differ by more; their distance from a common slope says by how much.
-    busy_noise = max(_deviation(left[other] - level[other]), 2 * noise)
+    # They differ by more than those in the quiet state; their distance from a common slope says by how much.
+    busy_noise = max(_deviation(left - level), 2 * noise)
     prior = (busy_noise / SENSITIVITY_DEVIATION) ** 2
-    xy = np.bincount(models[other], (left * level)[other], count)
-    xx = np.bincount(models[other], (level**2)[other], count)
-    sessions = np.bincount(models[other], minlength=count)
+    xy, xx = np.bincount(models, left * level, count), np.bincount(models, level**2, count)
+    sessions = np.bincount(models, minlength=count)
     slopes = np.where(sessions >= MIN_OTHER_SESSIONS, (xy + prior) / (xx + prior), 1.0)
     # Only the product of level and sensitivity is known: the median model has 1.
     slopes = slopes / float(np.median(slopes))
@@ -325,11 +343,14 @@ def _locations(models: IntArray, values: FloatArray, variances: FloatArray, coun
 def _standard_errors(models: IntArray, left: FloatArray, variances: FloatArray, count: int) -> FloatArray:
     """Return (count,) standard errors: of the common noise, or of a model's own where that is larger."""
     precision = np.bincount(models, 1 / variances, count)
-    chi = np.bincount(models, np.minimum(left**2 / variances, OUTLIER**2), count)
-    sessions = np.bincount(models, minlength=count)
-    # Of few sessions the own scatter says little: it is averaged with the common one, as if that had four.
-    inflation = np.maximum((chi + 4) / (sessions - 1 + 4), 1.0)
-    errors: FloatArray = np.sqrt(inflation / precision)
+    own = np.empty(count)
+    for one in range(count):
+        mine = models == one
+        scatter = _deviation(left[mine] / np.sqrt(variances[mine]))
+        # Of few sessions the own scatter says little: it is averaged with the common one, as if that had four.
+        sessions = int(mine.sum())
+        own[one] = max((sessions * scatter**2 + 4) / (sessions + 4), 1.0)
+    errors: FloatArray = np.sqrt(own / precision)
     return errors
 
 

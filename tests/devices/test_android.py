@@ -29,7 +29,7 @@ from cars_hw.latency.models import build_model, build_overhead
 from cars_hw.measurement.schedule import measure
 from cars_hw.space.network_spec import NETWORKS
 
-PLAN = MeasurePlan(sessions=2, min_runs=5, min_seconds=0.0, warmup_runs=1, max_extra_sessions=0)
+PLAN = MeasurePlan(sessions=2, min_runs=5, min_seconds=0.0, warmup_runs=1, patience_seconds=0)
 
 # Prints what the tool prints: of a model so many microseconds as its file has bytes, then whatever FAULT does.
 CANNED = """\

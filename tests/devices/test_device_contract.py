@@ -23,7 +23,7 @@ from cars_hw.export.write import write_graph
 from cars_hw.measurement.schedule import measure
 from cars_hw.space.shape import Shape
 
-PLAN = MeasurePlan(sessions=2, min_runs=5, min_seconds=0.0, warmup_runs=1, max_extra_sessions=0)
+PLAN = MeasurePlan(sessions=2, min_runs=5, min_seconds=0.0, warmup_runs=1, patience_seconds=0)
 
 
 def write_conv(path: Path, channels: int) -> Path:
@@ -78,7 +78,7 @@ class DeviceContract:
         first, second, third = self.device().run([small, large, small], PLAN, 0, seen.append)
         assert second.ms > 3 * max(first.ms, third.ms)
         assert seen == [1, 2, 3]
-        assert first.reference_ms is None
+        assert first.factor is None
 
     def test_nothing_to_measure_is_nothing_measured(self) -> None:
         assert measure(self.device(), [], PLAN).models == []

@@ -16,8 +16,8 @@ from cars_hw.space.network_spec import NETWORKS
 MakeTable = Callable[..., LatencyTable]
 
 
-def measured(ms: float, spread: float = 0.0, sessions: int = 4) -> Measurement:
-    return Measurement(ms, (Sample(ms),) * sessions, spread)
+def measured(ms: float, standard_error: float = 0.0, sessions: int = 4) -> Measurement:
+    return Measurement(ms, (Sample(ms),) * sessions, 0.0, standard_error)
 
 
 def test_a_table_differs_from_itself_in_nothing(make_table: MakeTable) -> None:
@@ -47,9 +47,9 @@ def test_what_moved_by_more_than_the_noise_by_hand(make_table: MakeTable) -> Non
         },
     )
     found = {moved.name: moved for moved in compare_tables(before, after).operations}
-    # A spread of 2% is a deviation of 2.97%; of the median of four, 1.86%; of two such figures, thrice: 7.88%.
-    noise = 3 * math.sqrt(2) * 1.2533 * 1.4826 * 0.02 / 2
-    assert noise == pytest.approx(0.0788, abs=1e-4)
+    # Three standard errors of 2% each.
+    noise = 3 * math.sqrt(2) * 0.02
+    assert noise == pytest.approx(0.0849, abs=1e-4)
     assert found[first].noise == pytest.approx(noise)
     assert found[first].ratio == pytest.approx(1.3)
     assert [found[name].beyond_noise for name in (first, second, third)] == [True, False, True]

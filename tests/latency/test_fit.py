@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -49,19 +50,38 @@ def test_a_conversion_is_found() -> None:
     assert line.intercept_ms == pytest.approx(0.05)
 
 
-def test_net_costs_are_not_negative() -> None:
+def test_a_tenth_of_a_cost_remains_at_least() -> None:
     net = net_costs(np.array([0.1, 0.1, 0.1]), np.array([0.0, 1e5, 3e5]), 0.5)
-    assert net.tolist() == pytest.approx([0.1, 0.05, 0.0])
+    assert net.tolist() == pytest.approx([0.1, 0.05, 0.01])
+
+
+def test_an_intercept_is_not_negative() -> None:
+    # The best line is 2 x - 1; the best line through the origin has the slope sum(x / y) / sum(x^2 / y^2).
+    counts = np.array([[1.0], [2.0], [3.0]])
+    measured = np.array([1.0, 3.0, 5.0])
+    line = fit_line(Observations(counts, np.array([1.0]), np.array([0.0]), np.array([0]), measured))
+    assert line.intercept_ms == 0.0
+    assert line.slope == pytest.approx((1 / 1 + 2 / 3 + 3 / 5) / (1 / 1 + 4 / 9 + 9 / 25))
+
+
+@pytest.mark.parametrize("penalty", [0.003, 0.3])
+@pytest.mark.parametrize("seed", range(5))
+def test_factors_leave_no_negative_intercept(penalty: float, seed: int) -> None:
+    exact = observations(1.0, 0.0, 0.2, seed=seed)
+    noise = np.random.default_rng(seed).normal(0, 0.05, len(exact.measured))
+    noisy = replace(exact, measured=exact.measured * np.exp(noise))
+    rich = add_factors(fit_line(noisy), noisy, penalty)
+    assert rich.intercept_ms >= 0
 
 
 def test_the_error_that_is_squared_is_relative() -> None:
     counts = np.array([[1.0], [1.0], [2.0], [2.0]])
-    measured = np.array([1.0, 1.2, 10.0, 14.0])
+    measured = np.array([6.0, 7.0, 10.0, 12.0])
     line = fit_line(Observations(counts, np.array([1.0]), np.array([0.0]), np.array([0]), measured))
     low, high = line.slope + line.intercept_ms, 2 * line.slope + line.intercept_ms
     # At each point the least squared relative error is at (sum of 1/y) / (sum of 1/y^2).
-    assert low == pytest.approx((1 / 1.0 + 1 / 1.2) / (1 / 1.0 + 1 / 1.44))
-    assert high == pytest.approx((1 / 10 + 1 / 14) / (1 / 100 + 1 / 196))
+    assert low == pytest.approx((1 / 6 + 1 / 7) / (1 / 36 + 1 / 49))
+    assert high == pytest.approx((1 / 10 + 1 / 12) / (1 / 100 + 1 / 144))
 
 
 def test_a_line_that_falls_is_refused() -> None:
@@ -153,25 +173,23 @@ def test_the_conformal_rank_by_hand(count: int, level: float, rank: int, reached
     assert achieved == pytest.approx(reached)
 
 
-def test_the_margin_with_drift_by_hand() -> None:
-    # At half the level of 3 residuals the second counts, 2 of 3: of the six products the fourth smallest.
-    residuals, drifts = (0.0, 0.1, 0.2), (-0.1, 0.1)
-    products = sorted((1 + residual) * (1 + drift) for residual in residuals for drift in drifts)
-    margin, level = conformal_margin(residuals, 0.5, drifts)
-    assert margin == pytest.approx(products[3] - 1)
-    assert level == 0.5
-    assert conformal_margin(residuals, 0.5, (0.0,)) == conformal_margin(residuals, 0.5)
+def test_the_margin_with_an_error_of_measurement_by_hand() -> None:
+    # Of one residual at the median, the distribution is normal around it.
+    assert conformal_margin((0.1,), 0.5, 0.05)[0] == pytest.approx(0.1)
+    # Far apart, the third of four residuals at 0.6: (3 - 0.5) / 4 = 0.625, half of the third.
+    assert conformal_margin((0.1, 0.2, 0.3, 0.4), 0.6, 1e-3)[0] == pytest.approx(0.3, abs=1e-6)
+    # All in one place: the quantile (23 - 0.5) / 24 of a normal distribution.
+    margin, level = conformal_margin((0.0,) * 24, 0.9, 0.02)
+    assert (margin, level) == (pytest.approx(0.02 * NormalDist().inv_cdf(22.5 / 24)), 0.9)
 
 
-def test_a_machine_that_wanders_is_covered_too() -> None:
+def test_an_error_that_a_later_measurement_shares_is_covered_too() -> None:
     rng = np.random.default_rng(2)
     covered = []
-    for _ in range(3000):
+    for _ in range(2000):
         residuals = 0.02 * rng.standard_normal(40)
-        drifts = 0.05 * rng.standard_normal(40)
-        margin, _ = conformal_margin(tuple(residuals), 0.9, tuple(drifts))
-        fresh = (1 + 0.02 * rng.standard_normal()) * (1 + 0.05 * rng.standard_normal()) - 1
-        covered.append(fresh <= margin)
+        margin, _ = conformal_margin(tuple(residuals), 0.9, 0.03)
+        covered.append(0.02 * rng.standard_normal() + 0.03 * rng.standard_normal() <= margin)
     assert 0.87 <= np.mean(covered) <= 0.95
 
 

@@ -98,12 +98,12 @@ def test_a_truncated_file_is_noticed(kept: int, written: tuple[LatencyTable, Pat
         ("{}", "not a cars-hw latency table"),
         ('{"format": "cars-hw latency table", "version": NaN}', "not JSON"),
         ('{"format": "cars-hw latency table", "version": true}', "not a cars-hw latency table"),
-        ('{"format": "cars-hw latency table", "version": 2}', "checksum"),
+        ('{"format": "cars-hw latency table", "version": 3}', "checksum"),
         (
-            '{"format": "cars-hw latency table", "version": 1}',
-            "older cars-hw .schema 1, this one reads 2.$",
+            '{"format": "cars-hw latency table", "version": 2}',
+            "older cars-hw .schema 2, this one reads 3.$",
         ),
-        ('{"format": "cars-hw latency table", "version": 3}', "newer cars-hw"),
+        ('{"format": "cars-hw latency table", "version": 4}', "newer cars-hw"),
         ('{"format": "cars-hw partial profile", "version": 1}', "not a cars-hw latency table"),
         ('"\\ud800"', "not a cars-hw latency table"),
         ("[" * 100_000, "not JSON"),
@@ -150,7 +150,7 @@ def test_a_sealed_file_with_something_else_in_it_is_refused(
 
 
 def test_a_newer_schema_is_refused_even_if_it_reads_like_this_one(written: tuple[LatencyTable, Path]) -> None:
-    rewrite(written[1], version=3)
+    rewrite(written[1], version=4)
     with pytest.raises(TableError, match="written by a newer cars-hw"):
         LatencyTable.read(written[1])
 

@@ -10,8 +10,9 @@ import pytest
 from cars_hw.devices import Measurement, Sample
 from cars_hw.errors import InputError, TableError
 from cars_hw.latency import Coefficients, LatencyTable, OpKey, Predictor, genotype_keys
+from cars_hw.latency.fit import conformal_margin
 from cars_hw.latency.keys import node_keys
-from cars_hw.latency.predictor import fit_coefficients
+from cars_hw.latency.predictor import REPEATABILITY, fit_coefficients
 from cars_hw.latency.sums import OperationSums
 from cars_hw.space.genotype import Edge, Genotype, Node
 from cars_hw.space.network_spec import NETWORKS, CellLayout
@@ -36,7 +37,9 @@ def test_a_correction_that_is_there_is_found(
         by_hand = sum(costs[str(placed.key)] for placed in genotype_keys(table.spec, genotype))
         prediction = predictor.predict(genotype)
         assert prediction.ms == pytest.approx(slope * by_hand + intercept, rel=1e-5)
-        assert prediction.bound_ms == pytest.approx(prediction.ms, rel=1e-4)
+        # Nothing is left but how far two measurements are apart.
+        assert prediction.bound_ms == pytest.approx(prediction.ms * (1 + predictor.margin))
+    assert predictor.margin == pytest.approx(conformal_margin((0.0,) * 12, 0.95, REPEATABILITY)[0], rel=1e-3)
 
 
 @pytest.mark.parametrize("name", ["quick", "imagenet"])
@@ -92,7 +95,9 @@ def test_the_bound_is_the_prediction_and_its_margin(make_table: MakeTable, genot
     table = make_table(noise=0.05, networks=24)
     predictor = Predictor(table)
     assert table.predictor is not None
-    assert predictor.margin == max(*table.predictor.residuals, 0.0) > 0.01
+    residuals = table.predictor.residuals
+    assert predictor.margin == pytest.approx(conformal_margin(residuals, 0.95, REPEATABILITY)[0])
+    assert predictor.margin > 0.01
     assert predictor.level == 0.95
     prediction = predictor.predict(genotypes[0])
     assert prediction.bound_ms == pytest.approx(prediction.ms * (1 + predictor.margin))
@@ -132,7 +137,7 @@ def test_a_prediction_is_made_of_parts_that_can_be_added_by_hand(make_table: Mak
     spec = table.spec
     # Every operation takes 1 ms beyond the overhead of 0.01 ms, and pooling 3 ms; a key is its text.
     entries = {key: exactly(0.01 + (3.0 if "pool" in key else 1.0)) for key in table.entries}
-    coefficients = Coefficients(0.5, 0.25, 0.0, (0.0,) * 4, kind="ridge", factors={"avg_pool_3x3": 2.0})
+    coefficients = Coefficients(0.5, 0.25, 0.0, (0.0,) * 12, kind="ridge", factors={"avg_pool_3x3": 2.0})
     predictor = Predictor(replace(table, entries=entries, predictor=coefficients))
     pooled = ((Edge("avg_pool_3x3", 1), Edge("none", 0)),) * 4
     parts = predictor.parts(Genotype(pooled, pooled))
