@@ -4,29 +4,34 @@
 
     .venv/bin/python benchmarks/latency.py careful  --network cifar --table table.json [--json PATH]
     .venv/bin/python benchmarks/latency.py coarse   --network cifar [--json PATH]
-    .venv/bin/python benchmarks/latency.py noisy    --network cifar --table table.json [--json PATH]
     .venv/bin/python benchmarks/latency.py budgets  --table table.json [--json PATH]
+    .venv/bin/python benchmarks/latency.py restless --folder DIR [--network NAME]... [--json PATH]
+    .venv/bin/python benchmarks/latency.py estimators TABLE... [--json PATH]
 
 ``--device litert`` does it on LiteRT (but ``coarse``, which is ONNX Runtime's).
 
 ``careful`` profiles the machine into the table (unless it is there) and validates it on 60 random networks and the
 zoo. ``coarse`` does the same as tools do that measure once: one session in the running process, pinned to nothing,
-and the mean of its runs. ``noisy`` profiles a second time beside a process that keeps a core busy, and compares.
-``budgets`` searches under three budgets across the table's range and measures every front again.
+and the mean of its runs.
+``budgets`` searches under three budgets across the table's range and measures every front again; with ``--restless`` beside a process that comes and goes.
+``restless`` profiles beside such a process, three times, and compares with a table of the machine left alone.
+``--same-core`` keeps the very core busy that is measured on, instead of another one.
+``estimators`` compares ways to make one figure of a model's sessions, on stored tables of one network.
 """
 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import restless_machine
 
 from cars_hw.config.codec import unstructure
 from cars_hw.config.data import DataSource
@@ -41,7 +46,6 @@ from cars_hw.latency import (
     LatencyTable,
     Predictor,
     Validation,
-    compare_tables,
     fresh_genotypes,
     measure_genotypes,
     profile_device,
@@ -89,7 +93,7 @@ class CoarseDevice(OrtDevice):
         return taken
 
 
-ONCE = MeasurePlan(sessions=1, max_extra_sessions=0, block=10_000)
+ONCE = MeasurePlan(sessions=1, patience_seconds=0, block=10_000)
 
 
 def held_out(table: LatencyTable) -> list[Genotype]:
@@ -125,8 +129,7 @@ def profiled(
     predictor = Predictor(table)
     print(
         f"{network}: profiled in {time.monotonic() - began:.0f} s, margin {predictor.margin:.1%}, sessions differ "
-        f"by {table.noise:.1%}, speed varied by {table.speed_variation:.1%}, "
-        f"other processes kept {table.others or 0:.2f} cores busy; "
+        f"by {table.noise:.1%}; {restless_machine.describe(table)}; "
         f"{table.predictor.kind if table.predictor else None}"
     )
     for reason in table.quality_warnings():
@@ -140,41 +143,31 @@ def careful(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.table.exists():
         table = LatencyTable.read(arguments.table)
     else:
-        table = profiled(device, arguments.network, out=arguments.table)
+        table = profiled(device, (arguments.network or ["cifar"])[0], out=arguments.table)
     return unstructure(validated(table, device))
 
 
 def coarse(arguments: argparse.Namespace) -> dict[str, Any]:
     """Profile and validate from one unpinned session and a mean."""
     device = CoarseDevice()
-    return unstructure(validated(profiled(device, arguments.network, ONCE), device, ONCE))
+    return unstructure(validated(profiled(device, (arguments.network or ["cifar"])[0], ONCE), device, ONCE))
 
 
-def busy() -> None:
-    """Keep a core busy, for ever."""
-    rng = np.random.default_rng(0)
-    matrix = rng.standard_normal((128, 128))
-    while True:
-        matrix = np.tanh(matrix @ matrix)
+def restless(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Profile beside a process that comes and goes, and compare with a table of the machine left alone."""
+    device = open_device(arguments.device)
+    networks = arguments.network or ["quick", "cifar"]
+    return {
+        "networks": [
+            restless_machine.restless(device, network, arguments.folder, arguments.repetitions)
+            for network in networks
+        ]
+    }
 
 
-def noisy(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Profile again beside a busy process and compare with the table."""
-    quiet = LatencyTable.read(arguments.table)
-    neighbour = multiprocessing.get_context("spawn").Process(target=busy, daemon=True)
-    neighbour.start()
-    try:
-        beside = profiled(open_device(arguments.device), arguments.network)
-    finally:
-        neighbour.kill()
-        neighbour.join()
-    found = compare_tables(quiet, beside)
-    moved = sum(one.beyond_noise for one in found.operations)
-    print(
-        f"  median operation changed by {found.median_change:.1%}, median ratio {found.median_ratio:.3f}, "
-        f"{moved} of {len(found.operations)} beyond the noise"
-    )
-    return {"difference": unstructure(found), "quality_warnings": beside.quality_warnings()}
+def estimators(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Compare ways to make one figure of a model's sessions on stored tables."""
+    return {"estimators": restless_machine.estimators(arguments.tables)}
 
 
 def small_preset(population: int, epochs: int) -> Preset:
@@ -204,7 +197,7 @@ def searched(table: LatencyTable, device: Device, epochs: int) -> dict[str, Any]
             table.spec,
             [network.genotype for network in front],
             reference=table.reference.genotype,
-            usual_ms=table.reference.usual_ms,
+            expected_ms=table.reference.measured.ms,
         ).models
         over = [taken.ms for taken in again if taken.ms > limit]
         record = {
@@ -224,18 +217,32 @@ def searched(table: LatencyTable, device: Device, epochs: int) -> dict[str, Any]
 
 def budgets(arguments: argparse.Namespace) -> dict[str, Any]:
     """Search on the table of this machine."""
-    return searched(LatencyTable.read(arguments.table), open_device(arguments.device), arguments.epochs)
+    device = open_device(arguments.device)
+    beside = restless_machine.neighbour(device, 9) if arguments.restless else nullcontext()
+    with beside:
+        return searched(LatencyTable.read(arguments.table), device, arguments.epochs)
 
 
 def main() -> None:
-    """Run one of the four."""
-    ways = {"careful": careful, "coarse": coarse, "noisy": noisy, "budgets": budgets}
+    """Run what the command line names."""
+    ways = {
+        "careful": careful,
+        "coarse": coarse,
+        "budgets": budgets,
+        "restless": restless,
+        "estimators": estimators,
+    }
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("way", choices=ways)
-    parser.add_argument("--network", choices=NETWORKS, default="cifar")
+    parser.add_argument("tables", nargs="*", type=Path, metavar="TABLE")
+    parser.add_argument("--network", choices=NETWORKS, action="append")
     parser.add_argument("--device", default="ort")
     parser.add_argument("--table", type=Path, default=Path("table.json"))
     parser.add_argument("--epochs", type=int, default=7)
+    parser.add_argument("--restless", action="store_true")
+    parser.add_argument("--folder", type=Path, default=Path("restless"))
+    parser.add_argument("--same-core", action="store_true")
+    parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     record = ways[arguments.way](arguments)

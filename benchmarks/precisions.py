@@ -94,7 +94,7 @@ def _measured(device: Device, table: LatencyTable, genotypes: list[Genotype]) ->
         genotypes,
         precision=table.precision,
         reference=table.reference.genotype,
-        usual_ms=table.reference.usual_ms,
+        expected_ms=table.reference.measured.ms,
     )
     return [taken.ms for taken in found.models]
 
