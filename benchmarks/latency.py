@@ -10,13 +10,13 @@
 
 ``--device litert`` does it on LiteRT (but ``coarse``, which is ONNX Runtime's).
 
-``careful`` profiles the machine into the table (unless it is there) and validates it on 60 random networks and the
-zoo. ``coarse`` does the same as tools do that measure once: one session in the running process, pinned to nothing,
-and the mean of its runs.
-``budgets`` searches under three budgets across the table's range and measures every front again; with ``--restless`` beside a process that comes and goes.
-``restless`` profiles beside such a process, three times, and compares with a table of the machine left alone.
-``--same-core`` keeps the very core busy that is measured on, instead of another one.
-``estimators`` compares ways to make one figure of a model's sessions, on stored tables of one network.
+``careful`` profiles the machine into the table (unless it is there) and validates it on 60 random networks and
+the zoo. ``coarse`` does the same as tools do that measure once: one session in the running process, pinned to
+nothing, and the mean of its runs. ``budgets`` searches under three budgets across the table's range and measures
+every front again; with ``--restless`` beside a process that comes and goes. ``restless`` profiles beside such a
+process, three times, and compares with a table of the machine left alone. ``--same-core`` keeps the very core
+busy that is measured on, instead of another one. ``estimators`` compares ways to make one figure of a model's
+sessions, on stored tables of one network.
 """
 
 from __future__ import annotations

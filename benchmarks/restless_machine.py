@@ -121,7 +121,8 @@ def shifts(before: LatencyTable, after: LatencyTable) -> dict[str, Any]:
 
 
 def held_out(device: Device, table: LatencyTable) -> dict[str, Any]:
-    """Measure networks that took no part in ``table`` on the machine left alone; return how well it predicts them."""
+    """Measure networks that took no part in ``table`` on the machine left alone; return how well it predicts
+    them."""
     genotypes = fresh_genotypes(table, HELD_OUT, np.random.default_rng(1))
     assert table.reference is not None
     found = measure_genotypes(
@@ -133,8 +134,8 @@ def held_out(device: Device, table: LatencyTable) -> dict[str, Any]:
     accuracy = Accuracy.of([one.ms for one in predictions], times)
     covered = [ms <= one.bound_ms for one, ms in zip(predictions, times, strict=True)]
     text = (
-        f"mean error {accuracy.mean_error:.1%}, bias {accuracy.bias:+.1%}, within 10% {accuracy.within_10:.0%}, tau "
-        f"{accuracy.kendall_tau:.3f}, margin {predictor.margin:.1%}, bound held for {np.mean(covered):.0%}"
+        f"mean error {accuracy.mean_error:.1%}, bias {accuracy.bias:+.1%}, within 10% {accuracy.within_10:.0%}, "
+        f"tau {accuracy.kendall_tau:.3f}, margin {predictor.margin:.1%}, bound held for {np.mean(covered):.0%}"
     )
     errors = [one.ms / ms - 1 for one, ms in zip(predictions, times, strict=True)]
     return {

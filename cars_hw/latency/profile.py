@@ -49,7 +49,7 @@ def profile_device(
     spec: NetworkSpec,
     *,
     precision: Precision = "fp32",
-    calibration: int = 40,
+    calibration: int = 60,
     seed: int = 0,
     out: Path | None = None,
     resume: bool = False,

@@ -55,7 +55,7 @@ class ProfileSettings(Settings):
     )
     threads: int = setting(1, help=_THREADS, minimum=1)
     calibration: int = setting(
-        40,
+        60,
         help="Number of whole networks that the predictor is fitted to. More networks take longer to measure; with "
         "few networks, the upper bound holds less often.",
         minimum=4,

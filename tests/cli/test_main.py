@@ -241,6 +241,8 @@ def test_ctrl_c_leaves_no_traceback_of_any_process(times: int, tmp_path: Path) -
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # A shell starts jobs in the background with Ctrl-C ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
     )
     assert process.stderr is not None
     line = process.stderr.readline()
