@@ -7,6 +7,8 @@ import math
 from collections.abc import Callable
 from typing import Final
 
+from cars_hw.config.measurement import QUIET, USUAL
+
 UNKNOWN: Final = "–"
 
 
@@ -42,6 +44,12 @@ def signed_percent(fraction: float | None) -> str:
 def millions(count: float) -> str:
     """Return ``count`` in millions: ``0.037 M``, ``4.70 M``."""
     return f"{figure(count / 1e6)} M"
+
+
+def state_name(state: str) -> str:
+    """Return the words for a state of a machine: ``the quiet state``, ``the usual state``, ``the 0.9 quantile of
+    the time``."""
+    return f"the {state} state" if state in (QUIET, USUAL) else f"the {state} quantile of the time"
 
 
 def size(count: int) -> str:

@@ -7,20 +7,31 @@ import click
 from cars_hw.cli.options import (
     GENOTYPE,
     Named,
+    describe_states,
     json_option,
     milliseconds,
     percent,
     print_json,
     print_table,
+    warn_not_quiet,
 )
 from cars_hw.cli.progress_bars import Bars
 from cars_hw.cli.settings import NETWORK, NETWORK_PATHS, settings_options
 from cars_hw.cli.verbosity import strict_option, warn_of_quality
+from cars_hw.config.codec import unstructure
 from cars_hw.pipeline.settings import MeasureSettings
 
 
 @click.command("measure")
-@settings_options(MeasureSettings, "device", *NETWORK_PATHS, "threads", "measurement.sessions", bases=(NETWORK,))
+@settings_options(
+    MeasureSettings,
+    "device",
+    *NETWORK_PATHS,
+    "threads",
+    "measurement.sessions",
+    "measurement.patience_seconds",
+    bases=(NETWORK,),
+)
 @strict_option
 @json_option
 @click.argument("genotypes", metavar="GENOTYPE...", type=GENOTYPE, nargs=-1, required=True)
@@ -35,19 +46,24 @@ def command(settings: MeasureSettings, as_json: bool, genotypes: tuple[Named, ..
 
     device = open_device(settings.device, settings.threads)
     with Bars() as bars:
-        measured = measure_genotypes(
+        found_all = measure_genotypes(
             device,
             settings.network,
             [named.genotype for named in genotypes],
             settings.measurement,
             bars.update,
-        ).models
+        )
+    measured, machine = found_all.models, found_all.machine
     for named, found in zip(genotypes, measured, strict=True):
         if found.spread > UNSTEADY:
             warn_of_quality(
                 f"{named.name}: repeated sessions differ by {percent(found.spread)}, more than "
                 f"{percent(UNSTEADY, 0)}; measure again when no other process uses the device"
             )
+    warn_not_quiet(
+        device.name,
+        [named.name for named, found in zip(genotypes, measured, strict=True) if found.quiet_sessions == 0],
+    )
     if as_json:
         print_json(
             [
@@ -55,7 +71,11 @@ def command(settings: MeasureSettings, as_json: bool, genotypes: tuple[Named, ..
                     "name": named.name,
                     "genotype": named.genotype.to_dict(),
                     "ms": found.ms,
+                    "usual_ms": found.in_state(machine.usual_factor),
+                    "standard_error": found.standard_error,
                     "spread": found.spread,
+                    "quiet_sessions": found.quiet_sessions,
+                    "states": unstructure(machine.states),
                     "samples": [sample.ms for sample in found.samples],
                 }
                 for named, found in zip(genotypes, measured, strict=True)
@@ -63,9 +83,16 @@ def command(settings: MeasureSettings, as_json: bool, genotypes: tuple[Named, ..
         )
         return
     rows = [
-        (named.name, milliseconds(found.ms), percent(found.spread), str(found.sessions))
+        (
+            named.name,
+            milliseconds(found.ms),
+            percent(found.standard_error),
+            milliseconds(found.in_state(machine.usual_factor)),
+            percent(found.spread),
+            f"{found.quiet_sessions} of {found.sessions}",
+        )
         for named, found in zip(genotypes, measured, strict=True)
     ]
-    print_table(
-        f"{settings.network.describe()} on {device.name}", ("genotype", "latency", "spread", "sessions"), rows
-    )
+    columns = ("genotype", "latency", "standard error", "usual state", "spread", "quiet sessions")
+    print_table(f"{settings.network.describe()} on {device.name}", columns, rows)
+    click.echo(describe_states(machine))

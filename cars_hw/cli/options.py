@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from cars_hw.cli.completion import complete_genotypes
+from cars_hw.cli.completion import complete_genotypes, complete_states
 from cars_hw.cli.hints import message_of
 from cars_hw.cli.verbosity import warn_of_quality
+from cars_hw.config.measurement import require_state
 from cars_hw.config.units import parse_latency
-from cars_hw.errors import CarsHwError
+from cars_hw.errors import CarsHwError, TableError
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.zoo import resolve_genotype
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from cars_hw.latency import LatencyTable
     from cars_hw.measurement.states import Machine
+    from cars_hw.pipeline.run_folder import RunFolder
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -86,6 +88,24 @@ class LatencyType(ParamType[float]):
             self.fail(message_of(error), param, ctx)
 
 
+class StateType(ParamType[str]):
+    """A state of a machine: quiet, usual, or a quantile over the time."""
+
+    name = "STATE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ANN401 -- click's
+        """Return ``value`` if it names a state."""
+        try:
+            require_state(value)
+        except CarsHwError as error:
+            self.fail(message_of(error), param, ctx)
+        return str(value)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Return the two states that have names."""
+        return complete_states(ctx, param, incomplete)
+
+
 class ResolutionType(ParamType[tuple[int, int]]):
     """Height and width in pixels: 32 or 65x97."""
 
@@ -110,6 +130,7 @@ class ResolutionType(ParamType[tuple[int, int]]):
 
 GENOTYPE = GenotypeType()
 LATENCY = LatencyType()
+STATE = StateType()
 RESOLUTION = ResolutionType()
 
 
@@ -165,6 +186,17 @@ def warn_of_noise(table: LatencyTable, path: Path) -> None:
         )
 
 
+def warn_of_tables(run: RunFolder, device: str | None = None) -> None:
+    """Warn of the tables of ``run`` that are unreliable or cannot be read; with ``device`` only of those of it."""
+    for index, record in enumerate(run.configuration.get("targets", ())):
+        if device not in (None, record["device"]):
+            continue
+        try:
+            warn_of_noise(run.target(index).table, run.table_path(index))
+        except TableError as error:
+            warn_of_quality(message_of(error))
+
+
 def describe_states(machine: Machine) -> str:
     """Return a sentence on the states of a machine: their shares of the time and their factors."""
     slower = [f"{percent(one.share, 0)} at {one.factor:.2f} times the latency" for one in machine.states[1:]]
@@ -174,12 +206,29 @@ def describe_states(machine: Machine) -> str:
     )
 
 
+def is_drift(drift: float | None) -> bool:
+    """Return whether ``drift``, a fraction, is more than a machine in the same state has."""
+    return drift is not None and abs(drift) > MAX_DRIFT
+
+
 def warn_of_drift(device: str, drift: float | None) -> None:
     """Warn if the reference network takes longer or shorter than when the table was made: ``drift``, a fraction."""
-    if drift is not None and abs(drift) > MAX_DRIFT:
+    if drift is not None and is_drift(drift):
         changed = f"{percent(abs(drift))} {'slower' if drift > 0 else 'faster'}"
+        first = "Stop other processes, and measure again with a longer --patience; if it stays slower, profile"
         warn_of_quality(
-            f"the quiet state of {device} is {changed} than when the table was made: the reference network shows it"
+            f"the quiet state of {device} is {changed} than when the table was made: the reference network shows "
+            f"it. {first if drift > 0 else 'Profile'} the device again."
+        )
+
+
+def warn_not_quiet(device: str, names: Sequence[str]) -> None:
+    """Warn that the networks or models ``names``, if any, had no session in the quiet state of ``device``."""
+    if names:
+        were = "was" if len(names) == 1 else "were"
+        warn_of_quality(
+            f"{', '.join(names)} {were} never measured in the quiet state of {device}: the figures are derived "
+            "from slower states. Stop other processes, and measure again with a longer --patience."
         )
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cars_hw.cli.options import (
     GENOTYPE,
     Named,
+    describe_states,
     json_option,
     milliseconds,
     percent,
@@ -19,14 +20,15 @@ from cars_hw.cli.options import (
 )
 from cars_hw.cli.settings import settings_options
 from cars_hw.cli.verbosity import strict_option
+from cars_hw.formatting import state_name
 from cars_hw.pipeline.settings import PredictSettings
 
 if TYPE_CHECKING:
-    from cars_hw.latency import Predictor
+    from cars_hw.pipeline.latency_target import LatencyTarget
 
 
 @click.command("predict")
-@settings_options(PredictSettings, "table", "level", "quantile")
+@settings_options(PredictSettings, "table", "level", "state", "quantile")
 @strict_option
 @json_option
 @click.argument("genotypes", metavar="[GENOTYPE]...", type=GENOTYPE, nargs=-1)
@@ -44,9 +46,10 @@ def command(settings: PredictSettings, as_json: bool, genotypes: tuple[Named, ..
 
     table = LatencyTable.read(settings.table)
     warn_of_noise(table, settings.table)
-    predictor = LatencyTarget(table, level=settings.level).predictor
+    target = LatencyTarget(table, level=settings.level, state=settings.state)
+    predictor = target.predictor
     if genotypes:
-        _print_predictions(predictor, genotypes, as_json)
+        _print_predictions(target, genotypes, as_json)
         return
     space, rng = SearchSpace(), np.random.default_rng(0)
     bounds = [predictor.bound(space.sample(rng)) for _ in range(1000)]
@@ -56,17 +59,37 @@ def command(settings: PredictSettings, as_json: bool, genotypes: tuple[Named, ..
     found = {"smallest": predictor.bound(fastest_genotype(space, predictor.bound, rng))}
     found |= {f"{share}% of random": float(np.quantile(bounds, share / 100)) for share in (10, 50, 90)}
     if as_json:
-        print_json({"bounds_ms": found})
+        print_json({"bounds_ms": found, **_about(target)})
         return
     print_table("Upper bounds", ("networks", "latency"), [(name, milliseconds(ms)) for name, ms in found.items()])
+    click.echo(_state_line(target))
 
 
-def _print_predictions(predictor: Predictor, genotypes: tuple[Named, ...], as_json: bool) -> None:
+def _about(target: LatencyTarget) -> dict[str, Any]:
+    """Return what JSON says of all figures: their state, and why the table is unreliable."""
+    return {"state": target.state, "quality_warnings": list(target.quality_warnings)}
+
+
+def _state_line(target: LatencyTarget) -> str:
+    machine = target.table.machine
+    states = "" if len(machine.states) < 2 and machine.usual_factor == 1 else f" {describe_states(machine)}"
+    return f"Latencies are those of {state_name(target.state)} of {target.device_name}.{states}"
+
+
+def _print_predictions(target: LatencyTarget, genotypes: tuple[Named, ...], as_json: bool) -> None:
     records = []
     for named in genotypes:
-        breakdown = asdict(predictor.breakdown(named.genotype))
-        bound = predictor.bound(named.genotype)
-        records.append({"name": named.name, "genotype": named.genotype.to_dict(), "bound_ms": bound, **breakdown})
+        breakdown = asdict(target.predictor.breakdown(named.genotype))
+        records.append(
+            {
+                "name": named.name,
+                "genotype": named.genotype.to_dict(),
+                "bound_ms": target.predictor.bound(named.genotype),
+                "usual_ms": target.usual_ms(named.genotype),
+                **breakdown,
+                **_about(target),
+            }
+        )
     if as_json:
         print_json(records)
         return
@@ -75,6 +98,7 @@ def _print_predictions(predictor: Predictor, genotypes: tuple[Named, ...], as_js
             record["name"],
             milliseconds(record["ms"]),
             milliseconds(record["bound_ms"]),
+            milliseconds(record["usual_ms"]),
             *(percent(part / record["ms"], 0) for part in (record["stem"], sum(record["cells"]), record["head"])),
             ", ".join(
                 f"{kind} {percent(ms / record['ms'], 0)}" for kind, ms in list(record["operations"].items())[:3]
@@ -82,5 +106,6 @@ def _print_predictions(predictor: Predictor, genotypes: tuple[Named, ...], as_js
         )
         for record in records
     ]
-    columns = ("genotype", "latency", "upper bound", "stem", "cells", "head", "slowest operations")
+    columns = ("genotype", "latency", "upper bound", "usual state", "stem", "cells", "head", "slowest operations")
     print_table("", columns, rows)
+    click.echo(_state_line(target))

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     "threads",
     "calibration",
     "seed",
+    "measurement.patience_seconds",
     bases=(NETWORK,),
 )
 @click.option(
@@ -71,6 +72,7 @@ def command(settings: ProfileSettings, out: Path, resume: bool, overwrite: bool,
             precision=settings.precision,
             calibration=settings.calibration,
             seed=settings.seed,
+            plan=settings.measurement,
             resume=resume,
             overwrite=overwrite,
             progress=bars.update,

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import click
 
-from cars_hw.cli.options import FOLDER
+from cars_hw.cli.options import FOLDER, warn_of_tables
+from cars_hw.cli.verbosity import strict_option
 
 
 @click.command("report")
 @click.argument("run_path", metavar="RUN", type=FOLDER)
+@strict_option
 def command(run_path: Path) -> None:
     """Write one HTML page about a run.
 
@@ -20,4 +22,6 @@ def command(run_path: Path) -> None:
     from cars_hw.pipeline.run_folder import RunFolder
     from cars_hw.report.page import write_report
 
-    click.echo(write_report(RunFolder.open(run_path)))
+    run = RunFolder.open(run_path)
+    click.echo(write_report(run))
+    warn_of_tables(run)

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from cars_hw.cli.baselines import print_comparison
+from cars_hw.cli.front_table import print_front, warn_of_usual
 from cars_hw.cli.live_view import search_view
 from cars_hw.cli.options import (
     FILE,
     FOLDER,
     LATENCY,
+    STATE,
     json_option,
-    milliseconds,
-    percent,
     print_json,
     print_table,
     tensorboard_option,
@@ -28,15 +28,17 @@ from cars_hw.cli.options import (
 from cars_hw.cli.progress_bars import Bars
 from cars_hw.cli.search_status import SearchStatus
 from cars_hw.cli.settings import NETWORK, NETWORK_PATHS, PRESET, Converted, settings_options
-from cars_hw.cli.verbosity import note, strict_option
+from cars_hw.cli.verbosity import note, strict_option, warn_of_quality
 from cars_hw.config.codec import unstructure
+from cars_hw.config.measurement import QUIET
+from cars_hw.config.setting import fields_of
 from cars_hw.config.units import format_seconds
-from cars_hw.pipeline.settings import BaselinesSettings, SearchSettings, TrainingDevice
+from cars_hw.pipeline.settings import BaselinesSettings, SearchSettings, TargetSettings, TrainingDevice
 
 if TYPE_CHECKING:
     from cars_hw.pipeline.estimate import Estimate
     from cars_hw.pipeline.plan import SearchPlan
-    from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder
+    from cars_hw.pipeline.run_folder import RunFolder
     from cars_hw.progress import Log
     from cars_hw.studies.strategy_comparison import StrategyComparison
     from cars_hw.training.process_group import ProcessGroup
@@ -56,6 +58,13 @@ def _limits(limits: Sequence[float], values: Mapping[str, Any]) -> dict[str, Any
     if len(limits) != len(targets):
         raise click.UsageError(f"{len(limits)} --latency for {len(targets)} --table: give one to each, or none")
     return {"targets": [{**one, "limit_ms": limit} for one, limit in zip(targets, limits, strict=True)]}
+
+
+def _state(state: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    targets = values.get("targets", ())
+    if not targets:
+        raise click.UsageError("--state is for latencies: give a --table")
+    return {"targets": [{**one, "state": state} for one in targets]}
 
 
 @dataclass(frozen=True)
@@ -95,6 +104,7 @@ class Run:
     converted=(
         Converted("tables", _tables),
         Converted("latencies", _limits),
+        Converted("state", _state),
         Converted("random_share", _random_share),
     ),
 )
@@ -113,6 +123,11 @@ class Run:
     multiple=True,
     help="The latency budget, such as 20ms. The first --latency belongs to the first --table, the second to the "
     "second. Repeatable.",
+)
+@click.option(
+    "--state",
+    type=STATE,
+    help=f"{fields_of(TargetSettings)['state'].setting.help} It is that of all tables.  [default: {QUIET}]",
 )
 @click.option("--out", type=FOLDER, help="The run folder to write. It may exist only with --resume.")
 @click.option(
@@ -192,6 +207,7 @@ def _search(settings: SearchSettings, asked: Run) -> None:
         )
     comparison = _compare(run, plan, asked.baselines) if asked.baselines else None
     front, rejected = run.front(), run.rejected()
+    warn_of_usual(front)
     if asked.as_json:
         print_json(unstructure(front))
         return
@@ -241,6 +257,7 @@ def _lead(
 
     objectives = cost_objectives(plan)
     title = f"{Path(plan.data.source).name} to {out}"
+    problems: list[str] = []
     status = SearchStatus(title, objectives, plan.preset.evolution, time.monotonic())
     try:
         with (
@@ -258,12 +275,17 @@ def _lead(
                 out,
                 resume=resume,
                 progress=view.update,
+                log=problems.append,
                 callbacks=[view, events] if tensorboard else [view],
                 process_group=process_group,
             )
     except KeyboardInterrupt:
         note("The same command with --resume resumes the search.")
         raise
+    finally:
+        # After the view has ended: a warning must not be drawn into it.
+        for problem in problems:
+            warn_of_quality(f"{problem}. Stop other processes, and search again.")
 
 
 def _with_devices(plan: SearchPlan, log: Log) -> SearchPlan:
@@ -275,26 +297,3 @@ def _with_devices(plan: SearchPlan, log: Log) -> SearchPlan:
             log(f"the front will not be measured on {target.device_name}: {reason}")
         targets.append(replace(target, device=device))
     return replace(plan, targets=tuple(targets))
-
-
-def print_front(front: list[FrontNetwork]) -> None:
-    """Print the front, a line a network."""
-    devices = [estimate.device for estimate in front[0].latency_estimates] if front else []
-    columns = ["network", "accuracy (shared)", "parameters", "multiply-adds"]
-    for device in devices:
-        columns += [f"latency on {device}", "upper bound", "measured"]
-    rows = [
-        [
-            network.name,
-            percent(network.accuracy),
-            f"{network.parameters:,}",
-            f"{network.multiply_adds:,}",
-            *(
-                text
-                for estimate in network.latency_estimates
-                for text in map(milliseconds, (estimate.predicted_ms, estimate.bound_ms, estimate.measured_ms))
-            ),
-        ]
-        for network in front
-    ]
-    print_table("Pareto front", columns, rows)

@@ -6,7 +6,17 @@ from pathlib import Path
 
 import click
 
-from cars_hw.cli.options import FILE, json_option, milliseconds, percent, print_json, print_table
+from cars_hw.cli.options import (
+    FILE,
+    describe_states,
+    json_option,
+    milliseconds,
+    percent,
+    print_json,
+    print_table,
+    warn_of_noise,
+)
+from cars_hw.cli.verbosity import strict_option
 from cars_hw.config.codec import unstructure
 
 SHOWN = 20
@@ -14,7 +24,47 @@ SHOWN = 20
 
 @click.group("table")
 def command() -> None:
-    """Compare latency tables."""
+    """Show and compare latency tables."""
+
+
+@command.command("show")
+@strict_option
+@json_option
+@click.argument("path", metavar="TABLE", type=FILE)
+def show(path: Path, as_json: bool) -> None:
+    """Show what TABLE was measured on, the states of the machine, and whether the table is reliable."""
+    from cars_hw.latency import LatencyTable
+
+    table = LatencyTable.read(path)
+    warn_of_noise(table, path)
+    if as_json:
+        print_json(
+            {
+                "device": table.device,
+                "precision": table.precision,
+                "threads": table.threads,
+                "network": unstructure(table.spec),
+                "created": table.created,
+                "operations": len(table.entries),
+                "calibration_networks": len(table.calibration),
+                "conditions": unstructure(dict(table.conditions)),
+                "noise": table.noise,
+                "standard_error": table.standard_error,
+                "states": unstructure(table.machine),
+                "quality_warnings": table.quality_warnings(),
+            }
+        )
+        return
+    threads = f"{table.threads} thread{'s' if table.threads > 1 else ''}"
+    click.echo(
+        f"{table.spec.describe()}, {table.precision}, on {table.device} with {threads}, {table.created}\n"
+        f"{len(table.entries)} operations, {len(table.calibration)} networks; sessions differ by "
+        f"{percent(table.noise)}, predicted networks have a standard error of {percent(table.standard_error)}\n"
+        f"{describe_states(table.machine)}"
+    )
+    for name, value in table.conditions.items():
+        if value is not None:
+            click.echo(f"{name}: {value}")
 
 
 @command.command("diff")
@@ -56,6 +106,8 @@ def diff(before: Path, after: Path, everything: bool, as_json: bool) -> None:
             print_table("", (title, str(before), str(after), "change", "noise"), rows)
         if len(shown) > SHOWN and not everything:
             click.echo(f"{len(shown) - SHOWN} more; --all lists them.")
+    for path, machine in zip((before, after), found.machines, strict=True):
+        click.echo(f"{path}: {describe_states(machine)}")
     for name, (old, new) in found.conditions.items():
         click.echo(f"{name}: {old} -> {new}")
     for names, path in ((found.only_before, before), (found.only_after, after)):

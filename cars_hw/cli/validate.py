@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 @click.command("validate")
-@settings_options(ValidateSettings, "table", "sample", "seed", "level", "zoo")
+@settings_options(ValidateSettings, "table", "sample", "seed", "level", "zoo", "measurement.patience_seconds")
 @click.option("--plot", type=PICTURE, help="Draw predicted against measured latency: a PNG, SVG or PDF file.")
 @click.option("--out", type=FILE, help="Write all results to this JSON file.")
 @strict_option
@@ -56,7 +56,6 @@ def command(
     import numpy as np
 
     from cars_hw.config.files import write_json
-    from cars_hw.config.measurement import MeasurePlan
     from cars_hw.devices import open_device
     from cars_hw.latency import LatencyTable, fresh_genotypes, validate_table
 
@@ -72,13 +71,12 @@ def command(
         drawn = fresh_genotypes(table, settings.sample or 30, np.random.default_rng(settings.seed))
         named += [Named(f"random {number}", genotype) for number, genotype in enumerate(drawn, start=1)]
     device = open_device(table.device, table.threads)
-    plan = MeasurePlan()
     with Bars() as bars:
         result = validate_table(
             table,
             device,
             [one.genotype for one in named],
-            plan=plan,
+            plan=settings.measurement,
             level=settings.level,
             progress=bars.update,
         )

@@ -39,9 +39,11 @@ def note(text: str) -> None:
 
 
 def warn_of_quality(text: str) -> None:
-    """Warn that a measurement is unreliable; with ``--strict`` the command ends with exit code 3."""
-    _meta().setdefault(WARNINGS, []).append(text)
-    note(f"Warning: {text}")
+    """Warn that a measurement is unreliable, once; with ``--strict`` the command ends with exit code 3."""
+    given = _meta().setdefault(WARNINGS, [])
+    if text not in given:
+        given.append(text)
+        note(f"Warning: {text}")
 
 
 def strict_violations() -> list[str]:

@@ -8,24 +8,28 @@ import click
 
 from cars_hw.cli.options import (
     FOLDER,
+    is_drift,
     json_option,
     milliseconds,
     percent,
     print_json,
     print_table,
+    warn_not_quiet,
     warn_of_drift,
+    warn_of_tables,
 )
 from cars_hw.cli.progress_bars import Bars
 from cars_hw.cli.settings import settings_options
 from cars_hw.cli.verbosity import strict_option
 from cars_hw.config.codec import unstructure
 from cars_hw.errors import BudgetError
+from cars_hw.formatting import state_name
 from cars_hw.pipeline.settings import VerifySettings
 
 
 @click.command("verify")
 @click.argument("run_path", metavar="RUN", type=FOLDER)
-@settings_options(VerifySettings, "device", "threads", "measurement.sessions")
+@settings_options(VerifySettings, "device", "threads", "measurement.sessions", "measurement.patience_seconds")
 @strict_option
 @json_option
 def command(run_path: Path, settings: VerifySettings, as_json: bool) -> None:
@@ -52,6 +56,7 @@ def command(run_path: Path, settings: VerifySettings, as_json: bool) -> None:
             "predicted",
             "upper bound",
             "measured",
+            "usual state",
             "deviation",
             "budget",
         )
@@ -67,6 +72,7 @@ def command(run_path: Path, settings: VerifySettings, as_json: bool) -> None:
                     milliseconds(row.predicted_ms),
                     milliseconds(row.bound_ms),
                     milliseconds(row.measured_ms),
+                    milliseconds(row.usual_ms),
                     percent(row.deviation),
                     "-"
                     if row.limit_ms is None
@@ -75,7 +81,11 @@ def command(run_path: Path, settings: VerifySettings, as_json: bool) -> None:
                 for row in rows
             ],
         )
+        click.echo(f"Measured and predicted latencies are those of {state_name(rows[0].state)} of {device.name}.")
+    warn_of_tables(run, device.name)
     warn_of_drift(device.name, rows[0].drift)
+    if not is_drift(rows[0].drift):
+        warn_not_quiet(device.name, [row.name for row in rows if not row.quiet])
     over = [row for row in rows if row.within_budget is False]
     if over:
         raise BudgetError(

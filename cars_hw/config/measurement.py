@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from cars_hw.config.setting import Settings, setting
+from cars_hw.errors import InputError
 
 Precision = Literal["fp32", "int8"]
 
@@ -14,6 +16,31 @@ QUIET: Final = "quiet"
 USUAL: Final = "usual"
 """States of a machine: the fastest that recurs, and that of the median moment; see
 :mod:`cars_hw.measurement.states`."""
+
+
+def quantile_of(state: str) -> float:
+    """Return the quantile over the time that ``state`` names, 0 to 1.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        share = float(state)
+    except ValueError:
+        share = math.nan
+    if not 0 <= share <= 1:
+        raise InputError(f"'{state}' is no state; use {QUIET}, {USUAL}, or a quantile over the time from 0 to 1")
+    return share
+
+
+def require_state(state: str) -> None:
+    """Check that ``state`` is ``quiet``, ``usual``, or a quantile over the time as text, such as ``0.9``.
+
+    Raises:
+        InputError: it is another text.
+    """
+    if state not in (QUIET, USUAL):
+        quantile_of(state)
 
 
 @dataclass(frozen=True)
@@ -45,6 +72,8 @@ class MeasurePlan(Settings):
         help="Time for further sessions, at most, until every model was measured often enough in the quiet state.",
         unit="s",
         minimum=0,
+        option="--patience",
+        metavar="SECONDS",
     )
     max_standard_error: float = setting(
         0.01,

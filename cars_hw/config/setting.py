@@ -38,7 +38,7 @@ class Setting:
     option: str = ""
     metavar: str = ""
     folder: bool = False
-    kind: Literal["", "latency", "genotype"] = ""
+    kind: Literal["", "latency", "genotype", "state"] = ""
 
     def problem(self, value: Any) -> str | None:  # noqa: ANN401 -- whatever the field holds
         """Return what is wrong with ``value``, or None: ``must be at least 1, not 0``."""

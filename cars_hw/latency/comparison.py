@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Final
 from cars_hw.devices.protocol import Measurement
 from cars_hw.errors import TableError
 from cars_hw.latency.table import LatencyTable
+from cars_hw.measurement.states import Machine
 
 SIGMAS: Final = 3.0
 """So many standard errors apart two figures have to be to differ."""
@@ -47,7 +48,7 @@ class TableDifference:
     ``operations`` and ``networks`` are those of both tables, in the order of the first. ``only_before`` and
     ``only_after`` name the operations of one table only. ``conditions`` has the conditions that differ, by name.
     ``median_ratio`` is the median ratio of the operations, ``median_change`` the median absolute change, a
-    fraction.
+    fraction. ``machines`` has the states of the machine in the first and in the second table.
     """
 
     operations: tuple[Moved, ...]
@@ -57,6 +58,7 @@ class TableDifference:
     conditions: dict[str, tuple[Any, Any]]
     median_ratio: float
     median_change: float
+    machines: tuple[Machine, Machine]
 
 
 def compare_tables(before: LatencyTable, after: LatencyTable) -> TableDifference:
@@ -89,6 +91,7 @@ def compare_tables(before: LatencyTable, after: LatencyTable) -> TableDifference
         conditions=_differing(_conditions(before), _conditions(after)),
         median_ratio=median(moved.ratio for moved in operations),
         median_change=median(abs(moved.ratio - 1) for moved in operations),
+        machines=(before.machine, after.machine),
     )
 
 

@@ -24,8 +24,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cars_hw.config.measurement import QUIET, USUAL
-from cars_hw.errors import InputError
+from cars_hw.config.measurement import QUIET, USUAL, quantile_of
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int_]
@@ -133,21 +132,6 @@ class Machine:
         share = 0.5 if state == USUAL else quantile_of(state)
         places = np.linspace(0, 1, len(self.factors))
         return float(np.interp(share, places, self.factors))
-
-
-def quantile_of(state: str) -> float:
-    """Return the quantile over the time that ``state`` names, 0 to 1.
-
-    Raises:
-        InputError: it is none.
-    """
-    try:
-        share = float(state)
-    except ValueError:
-        share = math.nan
-    if not 0 <= share <= 1:
-        raise InputError(f"'{state}' is no state; use {QUIET}, {USUAL}, or a quantile over the time from 0 to 1")
-    return share
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from cars_hw.config.measurement import MeasurePlan
 from cars_hw.errors import BudgetError
 from cars_hw.evolution.population import Member
 from cars_hw.latency import measure_genotypes
+from cars_hw.measurement.schedule import MAX_SLOWER, Measured
 from cars_hw.pipeline.latency_target import LatencyTarget
-from cars_hw.progress import Progress, prefixed, silent
+from cars_hw.progress import Log, Progress, no_log, prefixed, silent
 from cars_hw.space.genotype import Genotype
 
 
@@ -32,12 +33,14 @@ def confirm_front(
     *,
     plan: MeasurePlan | None = None,
     progress: Progress = silent,
+    log: Log = no_log,
 ) -> ConfirmedFront:
     """Measure the front of ``finalists`` and reject networks over a limit, until all of the front keeps to it.
 
     The next best networks replace the rejected ones: the front is made again, by ``front_of``, of those that are
     left. Each front is measured as a whole and in fresh sessions, so that its latencies are of the same time.
-    Targets without an open device are not measured. ``front_of`` gets at least one member.
+    Targets without an open device are not measured. ``front_of`` gets at least one member. ``log`` gets a line for
+    each front and device if the device did not reach the quiet state of its table.
 
     Raises:
         BudgetError: every network was rejected; it carries the smallest latency that was measured on each device.
@@ -50,7 +53,7 @@ def confirm_front(
     while left:
         front = front_of(left)
         genotypes = [member.genotype for member in front]
-        measured.update(zip(genotypes, _measure(genotypes, targets, plan, progress), strict=True))
+        measured.update(zip(genotypes, _measure(genotypes, targets, plan, progress, log), strict=True))
         over = [member for member in front if _over_limit(measured[member.genotype], targets)]
         if not over:
             return ConfirmedFront(front, rejected, measured)
@@ -66,7 +69,11 @@ def confirm_front(
 
 
 def _measure(
-    genotypes: Sequence[Genotype], targets: Sequence[LatencyTarget], plan: MeasurePlan, progress: Progress
+    genotypes: Sequence[Genotype],
+    targets: Sequence[LatencyTarget],
+    plan: MeasurePlan,
+    progress: Progress,
+    log: Log,
 ) -> list[tuple[float | None, ...]]:
     """Return each genotype's latencies in milliseconds, one for each target; None where a target has no device."""
     columns: list[list[float | None]] = []
@@ -85,8 +92,31 @@ def _measure(
             reference=reference.genotype if reference is not None else None,
             expected_ms=reference.measured.ms if reference is not None else None,
         )
+        problem = missed_quiet_state(target.device_name, found)
+        if problem is not None:
+            log(f"while the front was measured, {problem}")
         columns.append([target.in_state(measurement) for measurement in found.models])
     return list(zip(*columns, strict=True))
+
+
+def missed_quiet_state(device: str, found: Measured) -> str | None:
+    """Return what kept models from being measured in the quiet state of ``device``; None if all were.
+
+    The quiet state is that of the latency table if its reference was measured beside the models.
+    """
+    slower = found.machine.slower_than_expected
+    if slower is not None and slower > MAX_SLOWER:
+        return (
+            f"{device} did not return to the quiet state of its table: the reference network took {slower:.2f} "
+            "times as long, so that the measured latencies are too high"
+        )
+    never = sum(model.quiet_sessions == 0 for model in found.models)
+    if never:
+        return (
+            f"{never} of {len(found.models)} models had no session in the quiet state of {device}: their latencies "
+            "are derived from slower states"
+        )
+    return None
 
 
 def _over_limit(times: Sequence[float | None], targets: Sequence[LatencyTarget]) -> bool:

@@ -29,7 +29,8 @@ class LatencyEstimate:
     The figures are those of ``state``. ``usual_ms`` is the prediction for the usual state of the machine.
     ``limit_ms`` is None where the search had no limit. ``measured_ms`` is the latency that was measured when the
     front was confirmed, with untrained weights; None if the network was not measured. All figures are for models
-    of ``precision`` that run on ``threads`` threads.
+    of ``precision`` that run on ``threads`` threads. ``quality_warnings`` are the reasons why the table behind the
+    figures is unreliable.
     """
 
     device: str
@@ -41,11 +42,17 @@ class LatencyEstimate:
     threads: int = 1
     state: str = QUIET
     usual_ms: float | None = None
+    quality_warnings: tuple[str, ...] = ()
 
     @property
     def over_limit(self) -> bool:
         """Whether the measured latency exceeds the limit; False without a measurement or a limit."""
         return self.limit_ms is not None and self.measured_ms is not None and self.measured_ms > self.limit_ms
+
+    @property
+    def usually_over_limit(self) -> bool:
+        """Whether the latency in the usual state exceeds the limit; False if one of them is not known."""
+        return self.limit_ms is not None and self.usual_ms is not None and self.usual_ms > self.limit_ms
 
 
 @dataclass(frozen=True)
@@ -96,6 +103,11 @@ class LatencyTarget:
         return format_of(self.table.device)
 
     @cached_property
+    def quality_warnings(self) -> tuple[str, ...]:
+        """The reasons why the table is unreliable; empty for a reliable one."""
+        return tuple(self.table.quality_warnings())
+
+    @cached_property
     def predictor(self) -> Predictor:
         """The predictor of the table.
 
@@ -129,6 +141,7 @@ class LatencyTarget:
             self.threads,
             self.state,
             self.usual_ms(genotype),
+            self.quality_warnings,
         )
 
     def objective(self) -> CostObjective:

@@ -32,7 +32,7 @@ from cars_hw.pipeline.memory import require_memory
 from cars_hw.pipeline.plan import SearchPlan, configuration, search_settings
 from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder
 from cars_hw.pipeline.settings import SearchSettings
-from cars_hw.progress import Progress, silent
+from cars_hw.progress import Log, Progress, no_log, silent
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.training.process_group import SINGLE_PROCESS, ProcessGroup
@@ -50,6 +50,7 @@ def run_search(
     resume: bool = False,
     measure_plan: MeasurePlan | None = None,
     progress: Progress = silent,
+    log: Log = no_log,
     callbacks: Sequence[SearchCallback] = (),
     process_group: ProcessGroup = SINGLE_PROCESS,
 ) -> RunFolder:
@@ -57,7 +58,7 @@ def run_search(
 
     At the end the front is measured by ``measure_plan`` on the devices of the targets that have one, and the next
     best networks replace those that exceed a limit there; see
-    :func:`cars_hw.pipeline.confirm_front.confirm_front`.
+    :func:`cars_hw.pipeline.confirm_front.confirm_front`, which uses ``log``.
 
     With ``resume`` the search resumes after its last finished unit of work and ends with the same front as without
     an interruption; a finished search is left as it is. The leading process calls ``callbacks``. In a
@@ -112,7 +113,9 @@ def run_search(
 
     finalists = search.run(save, progress)
     if any(target.device is not None for target in plan.targets):
-        confirmed = confirm_front(finalists, search.front, plan.targets, plan=measure_plan, progress=progress)
+        confirmed = confirm_front(
+            finalists, search.front, plan.targets, plan=measure_plan, progress=progress, log=log
+        )
     else:
         confirmed = ConfirmedFront(search.front(finalists), [], {})
     run.write_front(

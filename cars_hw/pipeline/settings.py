@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cars_hw.config.data import DataSource
-from cars_hw.config.measurement import QUIET, MeasurePlan, Precision
+from cars_hw.config.measurement import QUIET, MeasurePlan, Precision, require_state
 from cars_hw.config.search import EvolutionSettings
 from cars_hw.config.setting import Settings, setting
 from cars_hw.config.training import Recipe, SharedTraining
@@ -63,6 +63,7 @@ class ProfileSettings(Settings):
     seed: int = setting(
         0, help="Decides which random networks are used for calibration, and the order of the sessions.", minimum=0
     )
+    measurement: MeasurePlan = setting(MeasurePlan(), help="How often a model is measured; its seed is not used.")
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,12 @@ class TargetSettings(Settings):
         QUIET,
         help="State of the machine in which the budget holds: quiet (the fastest that recurs), usual (the median "
         "moment), or a quantile over the time such as 0.9.",
+        kind="state",
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_state(self.state)
 
 
 @dataclass(frozen=True)
@@ -230,6 +236,12 @@ class PredictSettings(Settings):
 
     table: Path = setting(help=_TABLE)
     level: float = _level()
+    state: str = setting(
+        QUIET,
+        help="State of the machine that the latencies are for: quiet (the fastest that recurs), usual (the median "
+        "moment), or a quantile over the time such as 0.9.",
+        kind="state",
+    )
     quantile: float | None = setting(
         None,
         help="Print only one latency: this share of random networks has an upper bound below it. Use it as a "
@@ -237,6 +249,10 @@ class PredictSettings(Settings):
         minimum=0,
         maximum=1,
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_state(self.state)
 
 
 @dataclass(frozen=True)
@@ -283,6 +299,7 @@ class ValidateSettings(Settings):
     seed: int = setting(1, help="Decides which random networks are measured.", minimum=0)
     level: float = _level()
     zoo: bool = setting(False, help="Measure the published genotypes too.")
+    measurement: MeasurePlan = setting(MeasurePlan(), help="How often a network is measured.")
 
 
 @dataclass(frozen=True)

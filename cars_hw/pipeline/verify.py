@@ -15,7 +15,7 @@ from cars_hw.errors import RunError, TableError
 from cars_hw.export.card import ModelCard, card_path
 from cars_hw.export.write import build_network
 from cars_hw.latency.table import LatencyTable
-from cars_hw.measurement.schedule import Measured, measure
+from cars_hw.measurement.schedule import MAX_SLOWER, Measured, measure
 from cars_hw.nn.cost import network_cost
 from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.run_folder import RunFolder
@@ -32,7 +32,8 @@ class Verified:
 
     ``measured_ms`` is that of ``state``, the state of the machine in which the limit holds, and ``usual_ms`` is
     what the model takes in the usual state of the machine when the table was made. ``quiet`` is False if the
-    model was never measured in the quiet state.
+    model was never measured in the quiet state, or the device was slower than the quiet state of the table.
+    ``quality_warnings`` are the reasons why the table is unreliable.
 
     ``drift`` is the change in latency of the table's reference network in the quiet state since the table was
     made, a fraction; positive is slower, and it is None without a table.
@@ -53,6 +54,7 @@ class Verified:
     state: str = QUIET
     usual_ms: float | None = None
     quiet: bool = True
+    quality_warnings: tuple[str, ...] = ()
 
     DERIVED: ClassVar = ("deviation", "within_budget")
 
@@ -110,7 +112,8 @@ def verify_run(
                 drift=None if slower is None else slower - 1,
                 state=target.state if target is not None else QUIET,
                 usual_ms=measurement.in_state((target.table if target else found).machine.usual_factor),
-                quiet=measurement.quiet_sessions > 0,
+                quiet=measurement.quiet_sessions > 0 and (slower is None or slower <= MAX_SLOWER),
+                quality_warnings=estimate.quality_warnings if estimate else (),
             )
         )
         replace(card, measured_ms=measured_ms).write(card_path(path))

@@ -20,7 +20,7 @@ UNSHOWABLE: Final = re.compile(
 )
 """What a page replaces by a mark, wherever a name from a file contains it."""
 
-FILTERS: Final = ("figure", "milliseconds", "millions", "percent", "signed_percent", "size")
+FILTERS: Final = ("figure", "milliseconds", "millions", "percent", "signed_percent", "size", "state_name")
 """Functions of :mod:`cars_hw.formatting` that the templates use."""
 
 

@@ -42,7 +42,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """One session a model, a key that is made here, and no stored tool."""
-    once = partial(MeasurePlan, sessions=1, min_runs=5, min_seconds=0.0, max_extra_sessions=0)
+    once = partial(MeasurePlan, sessions=1, min_runs=5, min_seconds=0.0, patience_seconds=0)
     for module in ("latency.profile", "latency.validation", "pipeline.confirm_front"):
         monkeypatch.setattr(import_module(f"cars_hw.{module}"), "MeasurePlan", once)
     make_key(tmp_path / "keys" / "adbkey")

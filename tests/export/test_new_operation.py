@@ -162,7 +162,7 @@ def test_its_keys_are_measured_and_predicted_on_the_fake_device(genotypes: list[
     assert {"conv_1x1/c4/8x8/s1", "conv_1x1/c8/8x8/s2"} <= names
     keys = [str(placed.key) for placed in genotype_keys(SPEC, genotypes[0])]
     assert any(key.startswith("conv_1x1/") for key in keys)
-    plan = MeasurePlan(sessions=1, max_extra_sessions=0)
+    plan = MeasurePlan(sessions=1, patience_seconds=0)
     table = profile_device(FakeDevice(), SPEC, calibration=6, plan=plan, space=SearchSpace((*ORDER, Conv1x1.name)))
     assert names == set(table.entries)
     predictor = Predictor(table)

@@ -17,7 +17,7 @@ from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.search_space import SearchSpace
 
-PLAN = MeasurePlan(sessions=1, max_extra_sessions=0)
+PLAN = MeasurePlan(sessions=1, patience_seconds=0)
 
 
 def members(table: LatencyTable, count: int) -> list[Member]:

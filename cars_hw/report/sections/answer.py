@@ -18,14 +18,28 @@ def view(report: ReportData) -> dict[str, Any]:
         device: choices(row for row in report.verified if row["device"] == device)
         for device in dict.fromkeys(devices)
     }
+    usual_ms = None if best is None else best.get("usual_ms")
     return {
         "best": best,
+        "usual_ms": usual_ms,
+        "usually_over": best is not None and _exceeds(usual_ms, best["limit_ms"]),
+        "quality": quality(report),
         "network": best and report.candidate(best["name"]),
         "model": best and report.model(best["name"], best["device"]),
         "choices": {device: rows for device, rows in by_device.items() if rows},
         "missed": any(row["within_budget"] is False for row in report.verified),
         "next_command": f"cars-hw {_next_step(report)} {report.name}",
     }
+
+
+def quality(report: ReportData) -> list[tuple[str, tuple[str, ...]]]:
+    """Return the device of each unreliable table, with the reasons."""
+    usable = [target.target for target in report.targets if target.target is not None]
+    return [(target.device_name, target.quality_warnings) for target in usable if target.quality_warnings]
+
+
+def _exceeds(ms: float | None, limit_ms: float | None) -> bool:
+    return ms is not None and limit_ms is not None and ms > limit_ms
 
 
 def best_model(report: ReportData) -> Row | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from cars_hw.formatting import milliseconds, percent
+from cars_hw.formatting import milliseconds, percent, state_name
+from cars_hw.measurement.states import Machine
 from cars_hw.report.data import ReportData, RunTarget
 
 
@@ -85,12 +86,25 @@ def _device(run_target: RunTarget) -> list[tuple[str, str]]:
             f"{percent(predictor.margin)} above the prediction, for {percent(predictor.level, 0)} of networks",
         ),
         ("noise between sessions", percent(table.noise)),
-        ("time in the quiet state", percent(table.machine.quiet_share)),
-        ("usual state", f"{table.machine.usual_factor:.2f} times the quiet latency"),
+        ("state of the figures" if target.limit_ms is None else "state of the budget", state_name(target.state)),
+        *_states(table.machine),
     ]
     if table.other_load is not None:
         lines.append(("other processes", f"{table.other_load:.2f} cores busy"))
     return lines + [("quality warning", reason) for reason in table.quality_warnings()]
+
+
+def _states(machine: Machine) -> list[tuple[str, str]]:
+    """Return a line for each state of the machine that was seen, and one for the usual state."""
+    quiet, *slower = machine.states
+    return [
+        ("quiet state", f"{percent(quiet.share, 0)} of the time"),
+        *(
+            ("slower state", f"{percent(one.share, 0)} of the time, {one.factor:.2f} times the quiet latency")
+            for one in slower
+        ),
+        ("usual state", f"{machine.usual_factor:.2f} times the quiet latency"),
+    ]
 
 
 def _export_versions(report: ReportData) -> list[tuple[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from cars_hw.config.measurement import QUIET
 from cars_hw.formatting import figure, millions, milliseconds, percent
 from cars_hw.report import charts
 from cars_hw.report.data import Candidate, Cost, ReportData
@@ -14,7 +15,7 @@ def view(report: ReportData) -> dict[str, Any]:
     """Return the front over each cost, the columns of its table, and the networks that measurement rejected."""
     columns = ["network", "test accuracy", "shared accuracy", "parameters", "multiply-adds"]
     for target in report.targets:
-        columns += [f"predicted, {target.device}", "upper bound", "measured"]
+        columns += [f"predicted, {target.device}", "upper bound", "measured", "usual state"]
     rows = [(candidate.name, _cells(candidate)) for candidate in report.candidates]
     rejected = [
         (network.name, one.device, *map(milliseconds, (one.bound_ms, one.measured_ms, one.limit_ms)))
@@ -23,7 +24,8 @@ def view(report: ReportData) -> dict[str, Any]:
         if one.over_limit
     ]
     plots = [_plot(report, cost) for cost in report.costs] if report.candidates else []
-    return {"plots": plots, "columns": columns, "rows": rows, "rejected": rejected}
+    states = {target.device: target.record.get("state", QUIET) for target in report.targets}
+    return {"plots": plots, "columns": columns, "rows": rows, "rejected": rejected, "states": states}
 
 
 def _cells(candidate: Candidate) -> list[str]:
@@ -34,7 +36,7 @@ def _cells(candidate: Candidate) -> list[str]:
         millions(candidate.multiply_adds),
     ]
     for one in candidate.latency_estimates:
-        cells += map(milliseconds, (one.predicted_ms, one.bound_ms, one.measured_ms))
+        cells += map(milliseconds, (one.predicted_ms, one.bound_ms, one.measured_ms, one.usual_ms))
     return cells
 
 

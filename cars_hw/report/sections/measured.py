@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cars_hw.config.measurement import QUIET
 from cars_hw.export.card import INT8_SUFFIX
 from cars_hw.formatting import milliseconds
 from cars_hw.report.data import ReportData
@@ -21,8 +22,18 @@ def view(report: ReportData) -> dict[str, Any]:
         "plots": [plot for plot in plots if plot is not None],
         "rows": sorted(report.verified, key=lambda row: (devices.index(row["device"]), row["name"])),
         "drifts": {row["device"]: row["drift"] for row in report.verified if row.get("drift") is not None},
+        "states": {row["device"]: row.get("state", QUIET) for row in report.verified},
+        "not_quiet": {
+            device: names
+            for device in devices
+            if (names := [row["name"] for row in report.verified if row["device"] == device and not _quiet(row)])
+        },
         "int8": int8(report.verified),
     }
+
+
+def _quiet(row: Row) -> bool:
+    return bool(row.get("quiet", True))
 
 
 def int8(verified: Sequence[Row]) -> list[dict[str, Any]]:

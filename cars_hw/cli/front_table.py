@@ -1,0 +1,86 @@
+"""A front in print: its table, the states that its latencies are for, and the warning of the usual state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from cars_hw.cli.options import milliseconds, percent, print_table
+from cars_hw.cli.verbosity import warn_of_quality
+from cars_hw.config.measurement import USUAL
+from cars_hw.formatting import state_name
+
+if TYPE_CHECKING:
+    from cars_hw.pipeline.latency_target import LatencyEstimate
+    from cars_hw.pipeline.run_folder import FrontNetwork
+
+
+def print_front(front: Sequence[FrontNetwork]) -> None:
+    """Print the front, a line a network, and the states of the machine that its latencies are for."""
+    devices = [estimate.device for estimate in front[0].latency_estimates] if front else []
+    columns = ["network", "accuracy (shared)", "parameters", "multiply-adds"]
+    for device in devices:
+        columns += [f"latency on {device}", "upper bound", "measured", "usual state"]
+    rows = [
+        [
+            network.name,
+            percent(network.accuracy),
+            f"{network.parameters:,}",
+            f"{network.multiply_adds:,}",
+            *(
+                text
+                for estimate in network.latency_estimates
+                for text in map(
+                    milliseconds,
+                    (estimate.predicted_ms, estimate.bound_ms, estimate.measured_ms, estimate.usual_ms),
+                )
+            ),
+        ]
+        for network in front
+    ]
+    print_table("Pareto front", columns, rows)
+    for line in _states(front):
+        click.echo(line)
+
+
+def _states(front: Sequence[FrontNetwork]) -> list[str]:
+    """Return a line for each device: the state that its latencies are for, and the latency in the usual state."""
+    lines = []
+    for network, one in _slowest(front):
+        line = (
+            f"Latencies are those of {state_name(one.state)} of {one.device}"
+            if one.limit_ms is None
+            else f"The budget of {milliseconds(one.limit_ms)} holds in {state_name(one.state)} of {one.device}"
+        )
+        if one.usual_ms is not None:
+            line += f"; in the usual state, {network.name}, the slowest, takes {milliseconds(one.usual_ms)}"
+        lines.append(f"{line}.")
+    return lines
+
+
+def warn_of_usual(front: Sequence[FrontNetwork]) -> None:
+    """Warn if networks of the front exceed a budget in the usual state of its device."""
+    for index, (network, one) in enumerate(_slowest(front)):
+        over = sum(other.latency_estimates[index].usually_over_limit for other in front)
+        if over:
+            warn_of_quality(
+                f"in the usual state of {one.device}, {over} of {len(front)} networks exceed the budget of "
+                f"{milliseconds(one.limit_ms)}: {network.name} takes {milliseconds(one.usual_ms)}. The budget "
+                f"holds in {state_name(one.state)}; to hold it in the usual state, search with --state {USUAL}."
+            )
+
+
+def _slowest(front: Sequence[FrontNetwork]) -> list[tuple[FrontNetwork, LatencyEstimate]]:
+    """Return for each device the network that is the slowest in the usual state, with its latency there."""
+    devices = range(len(front[0].latency_estimates)) if front else ()
+    found = []
+    for index in devices:
+        slowest = max(front, key=lambda network: _usual_ms(network.latency_estimates[index]))
+        found.append((slowest, slowest.latency_estimates[index]))
+    return found
+
+
+def _usual_ms(one: LatencyEstimate) -> float:
+    return one.predicted_ms if one.usual_ms is None else one.usual_ms
