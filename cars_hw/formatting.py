@@ -7,8 +7,6 @@ import math
 from collections.abc import Callable
 from typing import Final
 
-from cars_hw.config.measurement import QUIET, USUAL
-
 UNKNOWN: Final = "–"
 
 
@@ -49,7 +47,7 @@ def millions(count: float) -> str:
 def state_name(state: str) -> str:
     """Return the words for a state of a machine: ``the quiet state``, ``the usual state``, ``the 0.9 quantile of
     the time``."""
-    return f"the {state} state" if state in (QUIET, USUAL) else f"the {state} quantile of the time"
+    return f"the {state} state" if state.isalpha() else f"the {state} quantile of the time"
 
 
 def size(count: int) -> str:

@@ -43,17 +43,18 @@ class Part(NamedTuple):
 
 
 class Composition(NamedTuple):
-    """How a latency in the quiet state is predicted, in milliseconds: ``slope * corrected_ms + intercept_ms``.
+    """How a latency is predicted, in milliseconds: ``factor * (slope * corrected_ms + intercept_ms)``.
 
     ``isolated_ms`` is the sum of the network's operations as each was measured by itself, less the overhead of
     running a model at all; ``corrected_ms`` is what is left of it without the conversions of isolated models, and
-    with the factors of the operations' kinds.
+    with the factors of the operations' kinds. ``factor`` is that of the state of the machine, 1 in the quiet state.
     """
 
     isolated_ms: float
     corrected_ms: float
     slope: float
     intercept_ms: float
+    factor: float
     ms: float
 
 
@@ -123,7 +124,7 @@ class Predictor:
     def parts(self, genotype: Genotype) -> list[Part]:
         """Return what each operation of the network of ``genotype`` adds to its latency, stem to head.
 
-        Together with the predictor's intercept they are the predicted latency.
+        Together with the predictor's intercept in this state they are the predicted latency.
         """
         slope = self._factor * self._coefficients.slope
         return [Part(placed, slope * self._costs[str(placed.key)]) for placed in genotype_keys(self.spec, genotype)]
@@ -133,7 +134,8 @@ class Predictor:
         isolated = sum(self._isolated[str(placed.key)] for placed in genotype_keys(self.spec, genotype))
         slope, intercept = self._coefficients.slope, self._coefficients.intercept_ms
         corrected = self._sums.total(genotype)
-        return Composition(isolated, corrected, slope, intercept, slope * corrected + intercept)
+        factor = self._factor
+        return Composition(isolated, corrected, slope, intercept, factor, factor * (slope * corrected + intercept))
 
     def breakdown(self, genotype: Genotype) -> Breakdown:
         """Return where the latency of the network of ``genotype`` goes."""

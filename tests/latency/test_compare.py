@@ -68,6 +68,7 @@ def test_operations_and_conditions_that_only_one_has_are_named(make_table: MakeT
     before = replace(before, entries={name: entry for name, entry in before.entries.items() if name != second})
     found = compare_tables(before, after)
     assert (found.only_before, found.only_after) == ((first,), (second,))
+    assert found.machines == (before.machine, after.machine)
     assert found.conditions == {
         "device": ("fake", "other"),
         "processor": ("none", "another"),

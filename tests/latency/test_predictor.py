@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from long_runs import amount
 
 from cars_hw.devices import Measurement, Sample
 from cars_hw.errors import InputError, TableError
@@ -14,6 +15,7 @@ from cars_hw.latency.fit import conformal_margin
 from cars_hw.latency.keys import node_keys
 from cars_hw.latency.predictor import REPEATABILITY, fit_coefficients
 from cars_hw.latency.sums import OperationSums
+from cars_hw.measurement.states import Machine, MachineState
 from cars_hw.space.genotype import Edge, Genotype, Node
 from cars_hw.space.network_spec import NETWORKS, CellLayout
 from cars_hw.space.search_space import SearchSpace
@@ -130,6 +132,43 @@ def test_where_the_time_goes_adds_up(make_table: MakeTable, genotypes: list[Geno
         assert len(parts.cells) == table.spec.layers
         assert list(parts.operations.values()) == sorted(parts.operations.values(), reverse=True)
         assert {"stem_cifar", "head", "concat"} <= set(parts.operations)
+
+
+@pytest.mark.parametrize("seed", range(amount(12, 60)))
+def test_no_part_is_negative_and_what_is_computed_takes_time(make_table: MakeTable, seed: int) -> None:
+    """Also where the measurements are noisy, and the best line would begin below zero."""
+    rng = np.random.default_rng(seed)
+    intercept, noise = float(rng.uniform(-0.5, 0.5)), float(rng.uniform(0, 0.15))
+    table = make_table(slope=float(rng.uniform(0.3, 1.2)), intercept=intercept, noise=noise, networks=16, seed=seed)
+    machine = Machine((MachineState("quiet", 0.5, 1.0), MachineState("slower", 0.5, 1.5)), (1.0, 1.5), 0.01)
+    predictor = Predictor(replace(table, machine=machine), state=str(rng.choice(["quiet", "usual", "0.9"])))
+    for genotype in (SearchSpace().sample(rng) for _ in range(20)):
+        parts = predictor.breakdown(genotype)
+        assert min(parts.stem, parts.head, parts.other, *parts.cells, *parts.operations.values()) >= 0
+        assert parts.stem + sum(parts.cells) + parts.head + parts.other == pytest.approx(parts.ms)
+        assert sum(parts.operations.values()) + parts.other == pytest.approx(parts.ms)
+        placed = predictor.parts(genotype)
+        assert all(part.ms >= 0 for part in placed)
+        convolving = {part.placed.cell for part in placed if "conv" in part.placed.key.kind} - {None}
+        assert convolving
+        assert all(parts.cells[cell] > 0.001 * parts.ms for cell in convolving if cell is not None)
+
+
+def test_a_state_multiplies_every_part(make_table: MakeTable, genotypes: list[Genotype]) -> None:
+    machine = Machine((MachineState("quiet", 0.6, 1.0), MachineState("slower", 0.4, 1.5)), (1.0, 1.5), 0.01)
+    table = replace(make_table(), machine=machine)
+    quiet, slower = Predictor(table), Predictor(table, state="1")
+    for genotype in genotypes[:5]:
+        made = slower.composition(genotype)
+        assert made.factor == 1.5
+        assert made.ms == pytest.approx(1.5 * quiet.predict(genotype).ms)
+        assert made.ms == pytest.approx(slower.predict(genotype).ms)
+        assert made[:4] == quiet.composition(genotype)[:4]
+        assert [part.ms for part in slower.parts(genotype)] == pytest.approx(
+            [1.5 * part.ms for part in quiet.parts(genotype)]
+        )
+    with pytest.raises(InputError, match="'fast' is no state"):
+        Predictor(table, state="fast")
 
 
 def test_a_prediction_is_made_of_parts_that_can_be_added_by_hand(make_table: MakeTable) -> None:

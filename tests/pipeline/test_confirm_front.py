@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from cars_hw.config.measurement import MeasurePlan
-from cars_hw.devices import Device, FakeDevice
+from cars_hw.devices import Device, FakeDevice, Measurement, Sample
 from cars_hw.errors import BudgetError
 from cars_hw.evolution.population import Member
 from cars_hw.latency import LatencyTable, Predictor, measure_genotypes
-from cars_hw.pipeline.confirm_front import ConfirmedFront, confirm_front
+from cars_hw.measurement.schedule import Measured
+from cars_hw.measurement.states import Machine, MachineState
+from cars_hw.pipeline.confirm_front import ConfirmedFront, confirm_front, missed_quiet_state
 from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.search_space import SearchSpace
@@ -75,6 +78,37 @@ def test_a_limit_on_a_second_device_rejects_as_well(table: LatencyTable) -> None
         confirm_front(finalists, front_of, targets, plan=PLAN)
     assert len(raised.value.smallest) == 2
     assert raised.value.smallest[1] > raised.value.smallest[0] * 9
+
+
+def test_a_device_that_was_not_quiet_is_told_once_a_front(table: LatencyTable) -> None:
+    finalists, lines = members(table, 5), list[str]()
+    targets = [LatencyTarget(table, None, FakeDevice()), LatencyTarget(table, None, FakeDevice(speed=0.8))]
+    confirm_front(finalists, front_of, targets, plan=PLAN, log=lines.append)
+    assert lines == [
+        "while the front was measured, fake did not return to the quiet state of its table: the reference network "
+        "took 1.25 times as long, so that the measured latencies are too high"
+    ]
+
+
+def test_models_without_a_quiet_session_are_counted() -> None:
+    def model(quiet_sessions: int) -> Measurement:
+        return Measurement(1.0, (Sample(1.0),), 0.0, quiet_sessions=quiet_sessions)
+
+    machine = Machine((MachineState("quiet", 1.0, 1.0),), (1.0, 1.0), 0.0)
+    assert missed_quiet_state("ort", Measured([model(1), model(3)], None, machine)) is None
+    assert missed_quiet_state("ort", Measured([model(1), model(0), model(0)], None, machine)) == (
+        "2 of 3 models had no session in the quiet state of ort: their latencies are derived from slower states"
+    )
+    slower = replace(machine, slower_than_expected=1.049)
+    assert missed_quiet_state("ort", Measured([model(1)], model(1), slower)) is None
+
+
+def test_a_network_is_confirmed_in_the_state_of_its_limit(table: LatencyTable) -> None:
+    machine = Machine((MachineState("quiet", 0.5, 1.0), MachineState("slower", 0.5, 1.5)), (1.0, 1.5), 0.0)
+    finalists, shared = members(table, 3), replace(table, machine=machine)
+    targets = [LatencyTarget(shared, None, FakeDevice(), state=state) for state in ("quiet", "1")]
+    found = confirm_front(finalists, front_of, targets, plan=PLAN)
+    assert all(slow == pytest.approx(1.5 * quiet) for quiet, slow in found.measured.values())
 
 
 def test_a_target_without_a_device_is_not_measured_and_rejects_nothing(table: LatencyTable) -> None:

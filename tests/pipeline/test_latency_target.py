@@ -18,7 +18,8 @@ import cars_hw
 from cars_hw.config.presets import PRESETS
 from cars_hw.devices import FakeDevice, Measurement
 from cars_hw.errors import InputError, TableError
-from cars_hw.latency import Coefficients, LatencyTable, genotype_keys
+from cars_hw.latency import CalibrationNetwork, Coefficients, LatencyTable, genotype_keys
+from cars_hw.measurement.states import Machine, MachineState
 from cars_hw.pipeline.latency_target import LatencyEstimate, LatencyTarget, target_for_models
 from cars_hw.pipeline.plan import DataSource, SearchPlan, search_plan, search_settings
 from cars_hw.pipeline.run_folder import RunFolder
@@ -49,6 +50,7 @@ def known(table: LatencyTable) -> LatencyTable:
         entries=dict.fromkeys(table.entries, entry),
         predictor=Coefficients(2.0, 0.5, 0.0, residuals=(0.1,) * 20),
         reference=None,
+        calibration=(CalibrationNetwork(GENOTYPE, entry),) * 20,
     )
 
 
@@ -65,11 +67,51 @@ def test_an_estimate_by_hand(known: LatencyTable) -> None:
         measured_ms=None,
         precision="int8",
         threads=4,
+        state="quiet",
+        usual_ms=pytest.approx(predicted),
+        quality_warnings=(),
     )
     assert not estimate.over_limit
     assert not target.estimate(GENOTYPE, predicted + 1).over_limit
     assert target.estimate(GENOTYPE, predicted + 1.001).over_limit
     assert not LatencyTarget(known).estimate(GENOTYPE, 1e9).over_limit
+
+
+MACHINE = Machine((MachineState("quiet", 0.4, 1.0), MachineState("slower", 0.6, 1.5)), (1.0, 1.5, 2.0), 0.01)
+
+
+def test_figures_are_those_of_the_state_of_the_limit(known: LatencyTable) -> None:
+    table = replace(known, machine=MACHINE, standard_error=0.5)
+    quiet, usual, most = (LatencyTarget(table, 3.0, state=state) for state in ("quiet", "usual", "0.75"))
+    ms = quiet.estimate(GENOTYPE).predicted_ms
+    assert [target.estimate(GENOTYPE).predicted_ms / ms for target in (quiet, usual, most)] == [1.0, 1.5, 1.75]
+    assert [target.estimate(GENOTYPE).state for target in (quiet, usual, most)] == ["quiet", "usual", "0.75"]
+    usual_ms = [target.estimate(GENOTYPE).usual_ms for target in (quiet, usual, most)]
+    assert usual_ms == pytest.approx([1.5 * ms] * 3)
+    assert most.objective().value(GENOTYPE) == most.estimate(GENOTYPE).predicted_ms
+    measured = Measurement(4.0, (), 0.0, sensitivity=0.5)
+    assert [target.in_state(measured) for target in (quiet, usual)] == pytest.approx([4.0, 4.0 * 1.5**0.5])
+    # The quality of the table goes with the figures.
+    (reason,) = quiet.estimate(GENOTYPE).quality_warnings
+    assert "standard error of 50.0%" in reason
+    assert quiet.quality_warnings == (reason,)
+
+
+def test_a_limit_may_be_exceeded_in_the_usual_state(known: LatencyTable) -> None:
+    table = replace(known, machine=MACHINE)
+    ms = LatencyTarget(table).estimate(GENOTYPE).predicted_ms
+    assert LatencyTarget(table, 1.4 * ms).estimate(GENOTYPE).usually_over_limit
+    assert not LatencyTarget(table, 1.6 * ms).estimate(GENOTYPE).usually_over_limit
+    assert not LatencyTarget(table).estimate(GENOTYPE).usually_over_limit
+
+
+@pytest.mark.parametrize("state", ["fast", "1.5", "-0.1", "nan", ""])
+def test_a_state_is_known(table: LatencyTable, tiny_table: Path, state: str) -> None:
+    told = re.escape(f"'{state}' is no state; use quiet, usual, or a quantile over the time from 0 to 1")
+    with pytest.raises(InputError, match=told):
+        LatencyTarget(table, state=state)
+    with pytest.raises(InputError, match=told):
+        TargetSettings(tiny_table, state=state)
 
 
 def test_the_objective_is_the_prediction_limited_by_the_bound(known: LatencyTable) -> None:
@@ -103,11 +145,13 @@ def test_a_lower_level_gives_a_lower_bound(known: LatencyTable) -> None:
     assert usual.bound_ms == pytest.approx(1.1 * usual.predicted_ms)
 
 
-def test_the_predictor_is_built_once(table: LatencyTable, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_predictor_is_built_once(table: LatencyTable, monkeypatch: pytest.MonkeyPatch) -> None:
     target = LatencyTarget(table)
     assert target.predictor is target.predictor
+    before = target.estimate(GENOTYPE)
     monkeypatch.setattr("cars_hw.pipeline.latency_target.Predictor", None)
-    assert target.estimate(GENOTYPE).predicted_ms == target.objective().value(GENOTYPE)
+    assert target.estimate(GENOTYPE) == before
+    assert target.objective().value(GENOTYPE) == before.predicted_ms
 
 
 def test_a_device_of_another_name_or_number_of_threads_is_refused(table: LatencyTable) -> None:
@@ -150,7 +194,11 @@ def test_models_find_the_first_target_of_their_format_and_precision(table: Laten
 
 
 def test_a_run_keeps_its_targets(table: LatencyTable, tmp_path: Path) -> None:
-    targets = (LatencyTarget(table, 0.5), LatencyTarget(table, 0.25, level=0.9), LatencyTarget(table))
+    targets = (
+        LatencyTarget(table, 0.5),
+        LatencyTarget(table, 0.25, level=0.9, state="0.75"),
+        LatencyTarget(table, state="usual"),
+    )
     run = RunFolder.create(tmp_path / "run", {"targets": [target.record() for target in targets]}, {})
     for index, target in enumerate(targets):
         target.table.write(run.table_path(index))
@@ -162,14 +210,15 @@ def test_a_run_keeps_its_targets(table: LatencyTable, tmp_path: Path) -> None:
         "profiled": table.created,
         "precision": "fp32",
         "threads": 1,
+        "state": "0.75",
     }
 
 
 def test_the_settings_of_a_search_keep_a_target(tiny_table: Path, table: LatencyTable) -> None:
-    target = LatencyTarget(table, 0.25, level=0.9)
+    target = LatencyTarget(table, 0.25, level=0.9, state="usual")
     plan = SearchPlan(DataSource("fashion-mini"), table.spec, PRESETS["quick"], (target,))
     settings = search_settings(plan, [tiny_table])
-    assert settings.targets == (TargetSettings(tiny_table, 0.25, 0.9),)
+    assert settings.targets == (TargetSettings(tiny_table, 0.25, 0.9, "usual"),)
     assert search_plan(settings, "cpu").targets == (target,)
 
 

@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 
+from cars_hw.config.codec import read_json
+from cars_hw.config.files import write_json
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices import FakeDevice
-from cars_hw.errors import TableError
+from cars_hw.errors import RunError, TableError
 from cars_hw.export.card import card_path
 from cars_hw.export.export import export_genotype
 from cars_hw.latency import LatencyTable
+from cars_hw.measurement.states import Machine, MachineState
 from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.verify import verify_run
@@ -76,6 +79,32 @@ def test_a_device_on_other_threads_than_its_tables_is_refused_before_it_is_measu
         "compared; measure with 1 or 2 threads, or search with a table that was profiled with 64"
     )
     assert run.verified() == []
+
+
+def test_a_model_is_measured_in_the_state_of_its_limit(run: RunFolder, table: LatencyTable) -> None:
+    machine = Machine((MachineState("quiet", 0.4, 1.0), MachineState("slower", 0.6, 1.5)), (1.0, 1.5), 0.0)
+    slow = LatencyTarget(replace(table, machine=machine, standard_error=0.5), 1.0, state="1")
+    quiet_ms = verify_run(run, FakeDevice(), plan=PLAN)[1].measured_ms
+    content = read_json(run.path / "run.json", RunError)
+    content["configuration"]["targets"] = [slow.record()]
+    write_json(run.path / "run.json", content)
+    slow.table.write(run.table_path(0))
+    row = verify_run(run, FakeDevice(), plan=PLAN)[1]
+    assert row.state == "1"
+    assert row.quiet
+    # The fake device is as fast as when the table was made: the model takes 1.5 times as long in this state.
+    assert row.measured_ms == pytest.approx(1.5 * quiet_ms)
+    assert row.usual_ms == pytest.approx(1.25 * quiet_ms)
+    assert row.predicted_ms == slow.estimate(GENOTYPE).predicted_ms
+    assert row.quality_warnings == slow.quality_warnings != ()
+    assert run.verified()[1]["usual_ms"] == row.usual_ms
+
+
+def test_a_device_that_is_not_as_fast_as_its_table_is_not_quiet(run: RunFolder) -> None:
+    rows = verify_run(run, FakeDevice(speed=0.8), plan=MeasurePlan(sessions=1, patience_seconds=0))
+    assert [row.quiet for row in rows] == [False, False]
+    assert rows[0].drift == pytest.approx(0.25, abs=1e-4)
+    assert [row.quiet for row in verify_run(run, FakeDevice(speed=0.97), plan=PLAN)] == [True, True]
 
 
 def test_a_device_without_a_table_is_measured_and_compared_with_nothing(run: RunFolder) -> None:

@@ -34,13 +34,15 @@ def _latency(candidate: Candidate, run_target: RunTarget) -> dict[str, Any]:
     predictor = run_target.target.predictor
     parts = predictor.parts(candidate.genotype)
     made = predictor.composition(candidate.genotype)
-    places = by_place(parts, predictor.spec, made.intercept_ms)
+    intercept_ms = made.factor * made.intercept_ms
+    places = by_place(parts, predictor.spec, intercept_ms)
     title = f"Latency of {candidate.name} on {run_target.device}"
     return {
         "device": run_target.device,
         "problem": "",
         "made": made,
+        "state": run_target.target.state,
         "by_cell": draw_bars(places, f"{title} by cell"),
-        "by_operation": draw_bars(by_operation(parts, made.intercept_ms), f"{title} by operation"),
+        "by_operation": draw_bars(by_operation(parts, intercept_ms), f"{title} by operation"),
         "families": families_in(places),
     }
