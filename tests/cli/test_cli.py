@@ -409,7 +409,7 @@ def test_a_missed_budget_is_an_error_of_verify(
     assert run("train", out, "--top", "1", "--epochs", "1", "--jobs", "1", "--on", "cpu").exit_code == 0
     assert run("export", out).exit_code == 0
     monkeypatch.setattr("cars_hw.devices.open_device", lambda *_: FakeDevice(speed=0.01))
-    fails(run("verify", out, "--device", "fake"), 3, "1 of 1 models exceed the budget")
+    fails(run("verify", out, "--device", "fake", "--patience", "0"), 3, "1 of 1 models exceed the budget")
 
 
 def test_the_names_that_settings_take_are_those_that_there_are() -> None:

@@ -14,7 +14,19 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from cars_hw.cli import baselines, experiment, export, measure, profile, rank, search, train, validate, verify
+from cars_hw.cli import (
+    baselines,
+    experiment,
+    export,
+    measure,
+    predict,
+    profile,
+    rank,
+    search,
+    train,
+    validate,
+    verify,
+)
 from cars_hw.cli.main import main
 from cars_hw.cli.settings import NETWORK, PRESET, RECIPE, settings_options
 from cars_hw.config.codec import structure, unstructure
@@ -32,6 +44,7 @@ from cars_hw.pipeline.settings import (
     FrontSettings,
     MeasureSettings,
     PaperTablesSettings,
+    PredictSettings,
     ProfileSettings,
     RankSettings,
     SearchSettings,
@@ -44,6 +57,7 @@ from cars_hw.space.network_spec import NETWORKS, NetworkSpec
 
 COMMANDS: dict[str, tuple[click.Command, type]] = {
     "profile": (profile.command, ProfileSettings),
+    "predict": (predict.command, PredictSettings),
     "search": (search.command, SearchSettings),
     "train": (train.command, TrainSettings),
     "export": (export.command, ExportSettings),
@@ -228,7 +242,7 @@ def test_a_search_is_repeated_from_its_config_with_its_command(table: Path, imag
     assert result.exit_code == 0, result.output
     first = RunFolder.open(tmp_path / "first")
     content = tomllib.loads(first.config_file.read_text())
-    assert content["targets"] == [{"table": "tables/0.json", "limit_ms": 5.0, "level": 0.95}]
+    assert content["targets"] == [{"table": "tables/0.json", "limit_ms": 5.0, "level": 0.95, "state": "quiet"}]
     assert content["data"]["source"] == str(images)
     result = run("search", "--config", first.config_file, "--out", tmp_path / "again")
     assert result.exit_code == 0, result.output

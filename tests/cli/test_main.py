@@ -148,7 +148,7 @@ def test_a_missed_budget_is_3_and_every_other_error_1() -> None:
 
 
 def test_an_unreliable_measurement_is_3_with_strict_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    small = ("--channels", "4", "--layers", "3", "--resolution", "8", "--sessions", "3")
+    small = ("--channels", "4", "--layers", "3", "--resolution", "8", "--sessions", "3", "--patience", "0")
     measure = ("measure", "--device", "fake", *small, "CARS_A")
     quiet_device = run(*measure, "--strict")
     assert (quiet_device.exit_code, quiet_device.stderr.count("Warning")) == (0, 0)
@@ -163,7 +163,7 @@ def test_an_unreliable_measurement_is_3_with_strict_only(monkeypatch: pytest.Mon
     assert json.loads(strict.stdout)[0]["name"] == "CARS_A"
 
 
-@pytest.mark.parametrize("name", ["profile", "measure", "validate", "verify", "predict", "search"])
+@pytest.mark.parametrize("name", ["profile", "measure", "validate", "verify", "predict", "search", "report"])
 def test_every_command_that_uses_measurements_takes_strict(name: str) -> None:
     assert "--strict" in {option for parameter in command_of(name).params for option in parameter.opts}
 
