@@ -23,6 +23,7 @@ from cars_hw.devices import protocol
 from cars_hw.evolution.population import Member
 from cars_hw.export import card
 from cars_hw.latency import table
+from cars_hw.measurement import states
 from cars_hw.pipeline import run_folder, verify
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.studies.ranking import Ranking
@@ -74,6 +75,8 @@ SECTIONS = (
             table.Coefficients,
             protocol.Measurement,
             protocol.Sample,
+            states.Machine,
+            states.MachineState,
             NetworkSpec,
         ),
     ),
@@ -174,6 +177,8 @@ def fields_of(one: type) -> list[FileField]:
 
 def default_of(field: dataclasses.Field[Any]) -> str:
     """Return the default as text, empty where there is none."""
+    if dataclasses.is_dataclass(field.default):
+        return f"{type(field.default).__name__}(...)"
     if field.default is not dataclasses.MISSING:
         return repr(field.default)
     if field.default_factory is dataclasses.MISSING:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from functools import partial
-from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +20,15 @@ from cars_hw.latency import LatencyTable
 
 SMALL = ("--channels", "8", "--layers", "3", "--resolution", "16", "--classes", "2")
 QUICK = ("--population", "4", "--epochs", "2", "--warmup-epochs", "1", "--batch-size", "8", "--on", "cpu")
+ONCE: dict[str, Any] = {"sessions": 1, "min_runs": 5, "min_seconds": 0.0, "patience_seconds": 0}
+
+
+@pytest.fixture
+def once(tmp_path: Path) -> Path:
+    """Settings of one session a model."""
+    path = tmp_path / "once.toml"
+    path.write_text("[measurement]\n" + "".join(f"{name} = {value}\n" for name, value in ONCE.items()))
+    return path
 
 
 def run(*arguments: str | Path) -> Result:
@@ -41,16 +50,16 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """One session a model, a key that is made here, and no stored tool."""
-    once = partial(MeasurePlan, sessions=1, min_runs=5, min_seconds=0.0, patience_seconds=0)
-    for module in ("latency.profile", "latency.validation", "pipeline.confirm_front"):
-        monkeypatch.setattr(import_module(f"cars_hw.{module}"), "MeasurePlan", once)
+    """One session a model when the front is confirmed, a key that is made here, and no stored tool."""
+    monkeypatch.setattr("cars_hw.pipeline.confirm_front.MeasurePlan", partial(MeasurePlan, **ONCE))
     make_key(tmp_path / "keys" / "adbkey")
     monkeypatch.setattr("cars_hw.devices.android.adb.KEYS", tmp_path / "keys")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def test_two_phones_are_profiled_side_by_side_and_one_search_keeps_to_both(tmp_path: Path, folder: Path) -> None:
+def test_two_phones_are_profiled_side_by_side_and_one_search_keeps_to_both(
+    tmp_path: Path, folder: Path, once: Path
+) -> None:
     fast, slow = Phone(tmp_path / "fast"), Phone(tmp_path / "slow", serial="SIM0002", slower=4.0)
     for phone in (fast, slow):
         phone.install()
@@ -59,7 +68,16 @@ def test_two_phones_are_profiled_side_by_side_and_one_search_keeps_to_both(tmp_p
         devices = [word for name in names for word in ("--device", name)]
         summaries = json.loads(
             run(
-                "profile", *devices, *SMALL, "--calibration", "6", "--out", tmp_path / "phones.json", "--json"
+                "profile",
+                *devices,
+                *SMALL,
+                "--calibration",
+                "6",
+                "--config",
+                once,
+                "--out",
+                tmp_path / "phones.json",
+                "--json",
             ).stdout
         )
         paths = [tmp_path / f"phones-android-127.0.0.1-{adbd.port}.json" for adbd in (first, second)]
@@ -89,16 +107,16 @@ def test_two_phones_are_profiled_side_by_side_and_one_search_keeps_to_both(tmp_p
         run("train", out, "--top", "1", "--epochs", "1", "--jobs", "1", "--on", "cpu", "--json")
         run("export", out, "--format", "tflite", "--json")
         for name in names:
-            (row,) = json.loads(run("verify", out, "--device", name, "--sessions", "1", "--json").stdout)
+            (row,) = json.loads(run("verify", out, "--device", name, "--config", once, "--json").stdout)
             assert row["device"] == name
             assert row["within_budget"]
-        run("validate", "--table", paths[0], "--sample", "2")
+        run("validate", "--table", paths[0], "--sample", "2", "--config", once)
     for phone in (fast, slow):
         assert not (phone.tmp / "cars-hw").exists()
         assert phone.setting("stay_on_while_plugged_in") is None
 
 
-def test_one_phone_that_fails_stops_the_others_and_all_can_be_resumed(tmp_path: Path) -> None:
+def test_one_phone_that_fails_stops_the_others_and_all_can_be_resumed(tmp_path: Path, once: Path) -> None:
     good, bad = Phone(tmp_path / "good"), Phone(tmp_path / "bad", serial="SIM0002")
     good.install()
     bad.install("exit 1")
@@ -108,6 +126,8 @@ def test_one_phone_that_fails_stops_the_others_and_all_can_be_resumed(tmp_path: 
             *SMALL,
             "--calibration",
             "4",
+            "--config",
+            str(once),
             "--out",
             str(tmp_path / "t.json"),
         ]

@@ -61,6 +61,7 @@ CLASSES = (
     NetworkSpec,
     ProfileSettings,
     TargetSettings,
+    PredictSettings,
     SearchSettings,
     TrainSettings,
     ExportSettings,
@@ -113,6 +114,8 @@ def single(kind: type[Any], about: Setting) -> st.SearchStrategy[Any]:
         return SPECIAL[kind]
     if about.choices:
         return st.sampled_from(about.choices)
+    if about.kind == "state":
+        return st.sampled_from(["quiet", "usual"]) | st.floats(0, 1).map(str)
     if kind is float:
         return numbers(about)
     simple = {

@@ -144,7 +144,7 @@ def test_the_front_is_held_against_the_device_and_written_down(
     fastest, slowest = (predicted[place].latency_estimates[0].predicted_ms for place in (0, -1))
     device = FakeDevice(speed=math.sqrt(fastest * slowest) / limit)
     plan = replace(plan, targets=(replace(plan.targets[0], device=device),))
-    run = run_search(plan, tmp_path / "run", measure_plan=MeasurePlan(sessions=1))
+    run = run_search(plan, tmp_path / "run", measure_plan=MeasurePlan(sessions=1, patience_seconds=0))
     front, rejected = run.front(), run.rejected()
     assert front
     assert rejected

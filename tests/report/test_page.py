@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -15,9 +16,12 @@ from typing import Any
 
 import numpy as np
 
+from cars_hw.formatting import milliseconds
+from cars_hw.latency import LatencyTable, Predictor
+from cars_hw.measurement.states import Machine, MachineState
 from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.run_folder import RunFolder
-from cars_hw.report.data import Candidate, RunTarget, gather
+from cars_hw.report.data import Candidate, ReportData, RunTarget, gather
 from cars_hw.report.page import SECTIONS, page, section, write_report
 from cars_hw.report.sections.answer import best_model, choices
 from cars_hw.space.genotype import Genotype
@@ -86,6 +90,78 @@ def test_the_answer_comes_first_with_its_file(run: RunFolder) -> None:
     assert 'href="models/net-05.onnx"' in answer
     assert "budget 0.500 ms: met" in answer
     assert content.index('id="answer"') == min(content.index(f'id="{one.name}"') for one in SECTIONS)
+
+
+def changed(run: RunFolder, **changes: object) -> ReportData:
+    """Return the data of ``run`` with other values in the rows of the measured models."""
+    report_data = gather(run)
+    return replace(report_data, verified=tuple({**row, **changes} for row in report_data.verified))
+
+
+def test_the_answer_names_its_state_and_the_usual_one(run: RunFolder) -> None:
+    content = page(gather(run))
+    answer = content[content.index('id="answer"') : content.index('id="front"')]
+    best = gather(run).candidate("net-05")
+    assert best is not None
+    usual = milliseconds(best.measured[0]["usual_ms"])
+    assert re.search(rf"</strong> on fake in the quiet state, and in {usual} in the usual state\.</p>", answer)
+    assert "exceeds the budget" not in answer
+    assert "is unreliable" not in answer
+    over = section("answer", changed(run, usual_ms=0.7))
+    assert "and in 0.700 ms in the usual state" in over
+    assert "In the usual state of fake, it exceeds the budget</strong> of 0.500 ms. The budget holds in" in over
+    assert "search with <code>--state usual</code>" in over
+    # Rows of a run that has no such figure.
+    assert "in the usual state" not in section("answer", changed(run, usual_ms=None))
+    assert "in the 0.9 quantile of the time" in section("answer", changed(run, state="0.9"))
+
+
+def test_the_states_of_the_machine_are_reported(make_run: MakeRun, table: LatencyTable) -> None:
+    run = make_run("restless")
+    states = (MachineState("quiet", 0.62, 1.0), MachineState("slower", 0.38, 1.4))
+    replace(table, machine=Machine(states, (1.0, 1.2, 1.4), 0.01), standard_error=0.031).write(run.table_path(0))
+    report_data = gather(run)
+    conditions = section("conditions", report_data)
+    for name, value in (
+        ("state of the budget", "the quiet state"),
+        ("quiet state", "62% of the time"),
+        ("slower state", "38% of the time, 1.40 times the quiet latency"),
+        ("usual state", "1.20 times the quiet latency"),
+    ):
+        assert f"<dt>{name}</dt><dd>{value}</dd>" in conditions
+    told = "The latency table of fake is unreliable</strong>: predicted networks have a standard error of 3.1%"
+    assert section("answer", report_data).count(told) == 1
+    assert section("answer", replace(report_data, verified=())).count(told) == 1
+    front = section("front", report_data)
+    assert '<th scope="col">usual state</th>' in front
+    assert "Predicted and measured latencies of fake are those of the quiet state." in front
+
+
+def test_models_that_were_not_measured_in_the_quiet_state_are_named(run: RunFolder) -> None:
+    measured = section("measured", gather(run))
+    assert '<th scope="col">usual state</th>' in measured
+    assert milliseconds(gather(run).verified[0]["usual_ms"]) in measured
+    assert "Not measured in the quiet state" not in measured
+    restless = section("measured", changed(run, quiet=False, state="usual"))
+    assert "Not measured in the quiet state</strong> of fake: net-01, net-01.int8, net-03," in restless
+    assert "latencies of fake are those of the usual state" in restless
+
+
+def test_the_parts_of_a_latency_are_those_of_its_state(make_run: MakeRun, table: LatencyTable) -> None:
+    run = make_run("usual")
+    states = (MachineState("quiet", 0.4, 1.0), MachineState("slower", 0.6, 1.5))
+    replace(table, machine=Machine(states, (1.0, 1.5, 1.5), 0.01)).write(run.table_path(0))
+    content = json.loads((run.path / "run.json").read_text())
+    content["configuration"]["targets"][0]["state"] = "usual"
+    (run.path / "run.json").write_text(json.dumps(content))
+    report_data = gather(run)
+    networks = section("networks", report_data)
+    assert networks.count("in the usual state, networks take 1.50 times as long.") == 5
+    predictor = Predictor(table)
+    for candidate in report_data.candidates:
+        slow = milliseconds(1.5 * predictor.predict(candidate.genotype).ms)
+        assert f"The bars add up to the predicted {slow}." in networks
+    assert "networks take" not in section("networks", gather(make_run("quiet")))
 
 
 def test_a_model_is_chosen_among_those_that_kept_to_the_budget(run: RunFolder) -> None:
