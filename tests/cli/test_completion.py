@@ -41,7 +41,7 @@ def names(line: str) -> list[str]:
 def test_commands_are_completed() -> None:
     assert names("cars-hw ") == list(SUMMARIES)
     assert names("cars-hw pr") == ["profile", "predict"]
-    assert names("cars-hw table ") == ["diff"]
+    assert names("cars-hw table ") == ["diff", "show"]
     assert names("cars-hw run") == ["runner"]
 
 
