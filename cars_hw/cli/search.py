@@ -162,9 +162,10 @@ def command(settings: SearchSettings, **run: Any) -> None:  # noqa: ANN401 -- th
     """Search for a Pareto front of networks under a latency budget.
 
     The front has the most accurate network found for every latency up to the budget. The budget limits the upper
-    bound of the predicted latency. At the end the front is measured on the device, if it is available. Networks
-    that exceed the budget are replaced by the next best. An interrupted search continues with --resume and ends
-    with the same front. Without a table, the search minimises --cost for the network that the options describe.
+    bound of the predicted latency in one state of the machine, see --state. At the end the front is measured on
+    the device, if it is available. Networks that exceed the budget are replaced by the next best. An interrupted
+    search continues with --resume and ends with the same front. Without a table, the search minimises --cost for
+    the network that the options describe.
 
     \b
     To search in several processes, each on a GPU if there is one (all processes restart if one dies):
