@@ -46,7 +46,7 @@ def print_front(front: Sequence[FrontNetwork]) -> None:
 
 
 def _states(front: Sequence[FrontNetwork]) -> list[str]:
-    """Return a line for each device: the state that its latencies are for, and the latency in the usual state."""
+    """Return a line for each device: the state of its latencies, the usual latency, the quality of its table."""
     lines = []
     for network, one in _slowest(front):
         line = (
@@ -56,6 +56,8 @@ def _states(front: Sequence[FrontNetwork]) -> list[str]:
         )
         if one.usual_ms is not None:
             line += f"; in the usual state, {network.name}, the slowest, takes {milliseconds(one.usual_ms)}"
+        if one.quality_warnings:
+            line += f". Its latency table is unreliable: {'; '.join(one.quality_warnings)}"
         lines.append(f"{line}.")
     return lines
 

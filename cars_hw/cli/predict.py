@@ -99,13 +99,17 @@ def _print_predictions(target: LatencyTarget, genotypes: tuple[Named, ...], as_j
             milliseconds(record["ms"]),
             milliseconds(record["bound_ms"]),
             milliseconds(record["usual_ms"]),
-            *(percent(part / record["ms"], 0) for part in (record["stem"], sum(record["cells"]), record["head"])),
+            *(
+                percent(part / record["ms"], 0)
+                for part in (record["stem"], sum(record["cells"]), record["head"], record["other"])
+            ),
             ", ".join(
                 f"{kind} {percent(ms / record['ms'], 0)}" for kind, ms in list(record["operations"].items())[:3]
             ),
         )
         for record in records
     ]
-    columns = ("genotype", "latency", "upper bound", "usual state", "stem", "cells", "head", "slowest operations")
+    parts = ("stem", "cells", "head", "any network")
+    columns = ("genotype", "latency", "upper bound", "usual state", *parts, "slowest operations")
     print_table("", columns, rows)
     click.echo(_state_line(target))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -113,6 +114,8 @@ def test_predictions_are_those_of_the_state_that_is_asked_for(table: Path) -> No
     printed = done("predict", "--table", table, "CARS_A").stdout
     assert "usual state" in printed
     assert f"{quiet['usual_ms']:.4g} ms" in printed
+    shares = [int(share) for share in re.findall(r"(\d+)%", printed.split("CARS_A")[1].splitlines()[0])[:4]]
+    assert 98 <= sum(shares) <= 102
     assert "Latencies are those of the quiet state of fake." in printed
     assert "40% of the time in the quiet state, 60% at 1.50 times the latency" in printed
     bounds = json.loads(done("predict", "--table", table, "--json").stdout)
@@ -201,12 +204,17 @@ def test_the_states_of_a_front_by_hand(capsys: pytest.CaptureFixture[str]) -> No
         "Warning: in the usual state of ort, 2 of 3 networks exceed the budget of 2 ms: net-03 takes 2.5 ms. The "
         "budget holds in the quiet state; to hold it in the usual state, search with --state usual.\n"
     )
-    print_front([estimate("net-01", 1.0, 1.5, None)])
+    one = estimate("net-01", 1.0, 1.5, None)
+    unreliable = replace(one.latency_estimates[0], quality_warnings=("too noisy", "too few"))
+    print_front([replace(one, latency_estimates=(unreliable,))])
     warn_of_usual([*front[:1], estimate("net-02", 1.0, 9.0, None)])
     warn_of_usual([])
     told = capsys.readouterr()
     assert told.err == ""
-    assert "Latencies are those of the quiet state of ort; in the usual state, net-01, the" in told.out
+    assert told.out.splitlines()[-1] == (
+        "Latencies are those of the quiet state of ort; in the usual state, net-01, the slowest, takes 1.5 ms. Its "
+        "latency table is unreliable: too noisy; too few."
+    )
 
 
 def test_a_search_on_a_device_that_is_not_quiet_says_so(
