@@ -85,7 +85,8 @@ def restless(
         result = held_out(device, table)
         print(
             f"{network}, beside a restless process ({seed}): {seconds:.0f} s, {describe(table)}\n"
-            f"  operations: {operations['text']}\n  held out: {result['text']}\n  warnings: {table.quality_warnings()}",
+            f"  operations: {operations['text']}\n  held out: {result['text']}\n"
+            f"  warnings: {table.quality_warnings()}",
             flush=True,
         )
         found.append(
