@@ -86,7 +86,13 @@ class FakeDevice:
 
 
 def model_price(path: Path) -> float:
-    """Return the computed latency of the nodes of the ONNX file ``path``, in milliseconds.
+    """Return the computed latency of the nodes of the ONNX file ``path``, in milliseconds; see
+    :func:`model_parts`."""
+    return sum(model_parts(path))
+
+
+def model_parts(path: Path) -> tuple[float, float]:
+    """Return the computed latency of the nodes of the ONNX file ``path``: arithmetic and the rest, in milliseconds.
 
     Raises:
         DeviceError: no such file, or not an ONNX file whose shapes can be inferred.
@@ -104,7 +110,9 @@ def model_price(path: Path) -> float:
         for value in (*graph.input, *graph.output, *graph.value_info)
     }
     weights = {weight.name: list(weight.dims) for weight in graph.initializer}
-    return sum(_node_price(node, shapes, weights) for node in graph.node if node.op_type not in FREE)
+    nodes = [node for node in graph.node if node.op_type not in FREE]
+    arithmetic = sum(_multiply_adds(node, shapes, weights) for node in nodes) / MULTIPLY_ADDS_PER_MS
+    return arithmetic, sum(NODE_MS + _moved(node, shapes) / ELEMENTS_PER_MS for node in nodes)
 
 
 def _digest(path: Path) -> int:
@@ -114,13 +122,11 @@ def _digest(path: Path) -> int:
         raise DeviceError(f"fake: cannot read the model {path}: {error.strerror}") from error
 
 
-def _node_price(
+def _moved(
     node: Any,  # noqa: ANN401 -- onnx has no types
     shapes: dict[str, list[int]],
-    weights: dict[str, list[int]],
-) -> float:
-    moved = sum(math.prod(shapes[name]) for name in (*node.input, *node.output) if name in shapes)
-    return NODE_MS + _multiply_adds(node, shapes, weights) / MULTIPLY_ADDS_PER_MS + moved / ELEMENTS_PER_MS
+) -> int:
+    return sum(math.prod(shapes[name]) for name in (*node.input, *node.output) if name in shapes)
 
 
 def _multiply_adds(

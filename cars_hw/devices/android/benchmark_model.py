@@ -62,7 +62,7 @@ def flags(model: str, plan: MeasurePlan, threads: int, delegate: Delegate) -> li
         f"--max_secs={plan.max_seconds:g}",
         # Without a warm-up run the first of the two lines is missing.
         f"--warmup_runs={max(plan.warmup_runs, 1)}",
-        "--warmup_min_secs=0",
+        f"--warmup_min_secs={plan.warmup_seconds:g}",
         f"--use_xnnpack={'true' if delegate == 'cpu' else 'false'}",
         *(("--use_gpu=true", "--gpu_precision_loss_allowed=true") if delegate == "gpu" else ()),
         *(("--use_nnapi=true",) if delegate == "nnapi" else ()),
