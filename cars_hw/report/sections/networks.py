@@ -24,11 +24,14 @@ def _network(report: ReportData, candidate: Candidate) -> dict[str, Any]:
             (title, draw_cell(candidate.genotype.cell(reduction), f"{title} of {candidate.name}"))
             for title, reduction in cells
         ],
-        "latencies": [_latency(candidate, target) for target in report.targets],
+        "latencies": [
+            _latency(candidate, target, estimate.usual_ms)
+            for target, estimate in zip(report.targets, candidate.latency_estimates, strict=True)
+        ],
     }
 
 
-def _latency(candidate: Candidate, run_target: RunTarget) -> dict[str, Any]:
+def _latency(candidate: Candidate, run_target: RunTarget, usual_ms: float | None) -> dict[str, Any]:
     if run_target.target is None:
         return {"device": run_target.device, "problem": run_target.problem}
     predictor = run_target.target.predictor
@@ -42,6 +45,7 @@ def _latency(candidate: Candidate, run_target: RunTarget) -> dict[str, Any]:
         "problem": "",
         "made": made,
         "state": run_target.target.state,
+        "usual_ms": usual_ms,
         "by_cell": draw_bars(places, f"{title} by cell"),
         "by_operation": draw_bars(by_operation(parts, intercept_ms), f"{title} by operation"),
         "families": families_in(places),
