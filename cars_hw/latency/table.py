@@ -10,11 +10,11 @@ from typing import Any, ClassVar, Final
 
 from cars_hw.config.checksummed import ChecksummedFormat
 from cars_hw.config.codec import register, structure, unstructure
-from cars_hw.config.measurement import QUIET, Precision
+from cars_hw.config.measurement import Precision
 from cars_hw.devices.protocol import Measurement, Sample
 from cars_hw.errors import InputError, TableError
 from cars_hw.latency.keys import OpKey
-from cars_hw.measurement.states import Machine, MachineState
+from cars_hw.measurement.states import ONE_STATE, Machine
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 
@@ -27,9 +27,6 @@ MAX_MODEL_ERROR: Final = 0.03
 MAX_FASTER: Final = 1.05
 MAX_STAGE_DIFFERENCE: Final = 0.03
 """Above any of these values a measurement is unreliable; see :meth:`LatencyTable.quality_warnings`."""
-
-STEADY: Final = Machine((MachineState(QUIET, 1.0, 1.0),), (1.0, 1.0), 0.0)
-"""A machine with one state."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +110,7 @@ class LatencyTable:
     calibration: tuple[CalibrationNetwork, ...] = ()
     predictor: Coefficients | None = None
     reference: Reference | None = None
-    machine: Machine = STEADY
+    machine: Machine = ONE_STATE
     standard_error: float = 0.0
 
     PLAIN_NAMES: ClassVar = {"spec": "network"}

@@ -18,7 +18,7 @@ import numpy as np
 
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices.protocol import Device, Measurement, Sample
-from cars_hw.measurement.states import Machine, Moments, StateFit, compared, fit_states
+from cars_hw.measurement.states import ONE_STATE, Machine, Moments, StateFit, compared, fit_states
 from cars_hw.progress import Progress, silent
 
 REFERENCE: Final = "reference"
@@ -323,7 +323,7 @@ def measure(
     """
     plan = plan or MeasurePlan()
     if not models:
-        return Measured([], None, Machine((), (), 0.0))
+        return Measured([], None, ONE_STATE)
     schedule = Schedule(device, plan, reference=reference, expected_ms=expected_ms, clock=clock)
     names = [str(number) for number in range(len(models))]
     schedule.add(dict(zip(names, models, strict=True)))

@@ -134,6 +134,10 @@ class Machine:
         return float(np.interp(share, places, self.factors))
 
 
+ONE_STATE: Final = Machine((MachineState(QUIET, 1.0, 1.0),), (1.0, 1.0), 0.0)
+"""A machine with one state, as a simulated one is, or one on which nothing was measured."""
+
+
 @dataclass(frozen=True)
 class StateFit:
     """M models and N sessions: what the model of states found.
