@@ -96,6 +96,12 @@ class Predictor:
             raise TableError(
                 f"the table's predictor is of an unknown kind, {table.predictor.kind}; upgrade cars-hw"
             )
+        evaluated = sum(not network.anchor for network in table.calibration)
+        if len(table.predictor.residuals) != evaluated:
+            raise TableError(
+                f"the table has {len(table.predictor.residuals)} residuals for {evaluated} calibration networks; "
+                "profile the device again"
+            )
         table.require_keys(spec_keys(table.spec))
         self.spec = table.spec
         self._coefficients = table.predictor

@@ -86,7 +86,8 @@ def profile_device(
         "network": unstructure(spec),
         "calibration": calibration,
         "operations": list(space.operations),
-        "plan": asdict(plan),
+        # A profile that resumes may be more patient, or less.
+        "plan": {name: value for name, value in asdict(plan).items() if name != "patience_seconds"},
         **{name: conditions[name] for name in SAME_MACHINE},
     }
     journal = Journal(out, identity, conditions, resume=resume)
@@ -200,7 +201,7 @@ class _Campaign:
 
     def _table(self, device: str) -> LatencyTable:
         """Return the table of the operations as they have been measured so far."""
-        measured, reference, machine = self._schedule.measured(list(self._keys))
+        measured, reference, machine, _ = self._schedule.measured(list(self._keys))
         assert reference is not None
         entries = dict(zip(self._keys, measured, strict=True))
         conditions = self._journal.conditions

@@ -80,11 +80,15 @@ class Series:
 
 
 class Measured(NamedTuple):
-    """One measurement per model, that of the reference (None without one), and the states of the machine."""
+    """One measurement per model, that of the reference (None without one), and the states of the machine.
+
+    ``waited_s`` is the time in seconds that further sessions and waits for the quiet state took.
+    """
 
     models: list[Measurement]
     reference: Measurement | None
     machine: Machine
+    waited_s: float = 0.0
 
 
 class Schedule:
@@ -173,7 +177,8 @@ class Schedule:
         reference = self._measurement(REFERENCE, order, fit) if REFERENCE in order else None
         if reference is not None and self._expected_ms is not None:
             machine = compared(machine, reference.ms, self._expected_ms)
-        return Measured([self._measurement(name, order, fit) for name in names], reference, machine)
+        models = [self._measurement(name, order, fit) for name in names]
+        return Measured(models, reference, machine, self.series.waited_s)
 
     def _measurement(self, name: str, order: list[str], fit: StateFit) -> Measurement:
         index = order.index(name)

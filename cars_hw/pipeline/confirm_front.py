@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from cars_hw.config.measurement import MeasurePlan
@@ -40,7 +41,8 @@ def confirm_front(
     The next best networks replace the rejected ones: the front is made again, by ``front_of``, of those that are
     left. Each front is measured as a whole and in fresh sessions, so that its latencies are of the same time.
     Targets without an open device are not measured. ``front_of`` gets at least one member. ``log`` gets a line for
-    each front and device if the device did not reach the quiet state of its table.
+    each front and device if the device did not reach the quiet state of its table. The patience of ``plan`` is for
+    all fronts together on each device.
 
     Raises:
         BudgetError: every network was rejected; it carries the smallest latency that was measured on each device.
@@ -50,17 +52,24 @@ def confirm_front(
     left = list(finalists)
     rejected: list[Member] = []
     measured: dict[Genotype, tuple[float | None, ...]] = {}
+    patience = [plan.patience_seconds] * len(targets)
     while left:
         front = front_of(left)
         genotypes = [member.genotype for member in front]
-        measured.update(zip(genotypes, _measure(genotypes, targets, plan, progress, log), strict=True))
+        columns = []
+        for index, target in enumerate(targets):
+            own = replace(plan, patience_seconds=patience[index])
+            times, waited_s = _measure(genotypes, target, own, progress, log)
+            columns.append(times)
+            patience[index] = max(patience[index] - waited_s, 0.0)
+        measured.update(zip(genotypes, zip(*columns, strict=True), strict=True))
         over = [member for member in front if _over_limit(measured[member.genotype], targets)]
         if not over:
             return ConfirmedFront(front, rejected, measured)
         rejected += over
         left = [member for member in left if member not in over]
-    columns = zip(*measured.values(), strict=True)
-    smallest = tuple(min(ms for ms in times if ms is not None) for times in columns if None not in times)
+    every = zip(*measured.values(), strict=True)
+    smallest = tuple(min(ms for ms in times if ms is not None) for times in every if None not in times)
     raise BudgetError(
         f"all {len(rejected)} networks that the search found exceed the budget when they are measured; allow more, "
         "or profile the device again: it is slower than when the table was made",
@@ -70,33 +79,29 @@ def confirm_front(
 
 def _measure(
     genotypes: Sequence[Genotype],
-    targets: Sequence[LatencyTarget],
+    target: LatencyTarget,
     plan: MeasurePlan,
     progress: Progress,
     log: Log,
-) -> list[tuple[float | None, ...]]:
-    """Return each genotype's latencies in milliseconds, one for each target; None where a target has no device."""
-    columns: list[list[float | None]] = []
-    for target in targets:
-        if target.device is None:
-            columns.append([None] * len(genotypes))
-            continue
-        table, reference = target.table, target.table.reference
-        found = measure_genotypes(
-            target.device,
-            table.spec,
-            genotypes,
-            plan,
-            prefixed(progress, f"front on {target.device_name}"),
-            precision=target.precision,
-            reference=reference.genotype if reference is not None else None,
-            expected_ms=reference.measured.ms if reference is not None else None,
-        )
-        problem = missed_quiet_state(target.device_name, found)
-        if problem is not None:
-            log(f"while the front was measured, {problem}")
-        columns.append([target.in_state(measurement) for measurement in found.models])
-    return list(zip(*columns, strict=True))
+) -> tuple[list[float | None], float]:
+    """Return each genotype's latency in milliseconds, None without a device, and the seconds that were waited."""
+    if target.device is None:
+        return [None] * len(genotypes), 0.0
+    table, reference = target.table, target.table.reference
+    found = measure_genotypes(
+        target.device,
+        table.spec,
+        genotypes,
+        plan,
+        prefixed(progress, f"front on {target.device_name}"),
+        precision=target.precision,
+        reference=reference.genotype if reference is not None else None,
+        expected_ms=reference.measured.ms if reference is not None else None,
+    )
+    problem = missed_quiet_state(target.device_name, found)
+    if problem is not None:
+        log(f"while the front was measured, {problem}")
+    return [target.in_state(measurement) for measurement in found.models], found.waited_s
 
 
 def missed_quiet_state(device: str, found: Measured) -> str | None:
