@@ -303,7 +303,8 @@ class Schedule:
 
     def _finish_block(self, began: float | None) -> None:
         if began is not None:
-            self.series.waited_s += self._clock.now() - began
+            # To the millisecond: the file of an interrupted measurement then holds the same number.
+            self.series.waited_s = round(self.series.waited_s + self._clock.now() - began, 3)
         if self._on_block is not None:
             self._on_block(self.series)
 
