@@ -22,7 +22,7 @@ def print_front(front: Sequence[FrontNetwork]) -> None:
     devices = [estimate.device for estimate in front[0].latency_estimates] if front else []
     columns = ["network", "accuracy (shared)", "parameters", "multiply-adds"]
     for device in devices:
-        columns += [f"latency on {device}", "upper bound", "measured", "usual state"]
+        columns += [f"latency on {device}", "in the usual state", "upper bound", "measured"]
     rows = [
         [
             network.name,
@@ -34,7 +34,7 @@ def print_front(front: Sequence[FrontNetwork]) -> None:
                 for estimate in network.latency_estimates
                 for text in map(
                     milliseconds,
-                    (estimate.predicted_ms, estimate.bound_ms, estimate.measured_ms, estimate.usual_ms),
+                    (estimate.predicted_ms, estimate.usual_ms, estimate.bound_ms, estimate.measured_ms),
                 )
             ),
         ]

@@ -82,6 +82,12 @@ def command(run_path: Path, settings: VerifySettings, as_json: bool) -> None:
             ],
         )
         click.echo(f"Measured and predicted latencies are those of {state_name(rows[0].state)} of {device.name}.")
+        if rows[0].drift is not None:
+            click.echo(
+                f"The reference network takes {percent(abs(rows[0].drift))} "
+                f"{'more' if rows[0].drift >= 0 else 'less'} than when the table was made; the deviations "
+                "include this change."
+            )
     warn_of_tables(run, device.name)
     warn_of_drift(device.name, rows[0].drift)
     if not is_drift(rows[0].drift):
