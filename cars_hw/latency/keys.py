@@ -1,9 +1,8 @@
 """Op keys: what a network is made of, each with all that its latency depends on.
 
-A network runs only what its logits depend on. A cell that no edge joins to one of its inputs does without that
-input's preprocessing, and whole cells can fall away; so where a genotype's edges come from decides what it costs
-as well as what they compute. And a state's ReLU is computed once, however many edges take it: so it is a key of its
-own, and the operations' keys are without it.
+A network runs only what its logits depend on (:mod:`cars_hw.space.liveness`); so where a genotype's edges come from
+decides what it costs as well as what they compute. And a state's ReLU is computed once, however many edges take it:
+so it is a key of its own, and the operations' keys are without it.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cars_hw.space.genotype import NODES, Cell, Genotype, Node
+from cars_hw.space.liveness import Usage, Usages, inputs_read, live_states, usage_of
 from cars_hw.space.network_spec import CellLayout, NetworkSpec
 from cars_hw.space.operations import OPERATIONS, real_operations
 from cars_hw.space.shape import Shape
@@ -76,18 +76,6 @@ class PlacedKey(NamedTuple):
     what: str
 
 
-class Usage(NamedTuple):
-    """Which of its two inputs a cell has a real edge from, and whether it has a node without any."""
-
-    first: bool
-    second: bool
-    empty_node: bool
-
-
-Usages = tuple[Usage, Usage]
-"""Of the normal and of the reduction cell."""
-
-
 def spec_keys(spec: NetworkSpec) -> tuple[OpKey, ...]:
     """Return every key that any genotype under ``spec`` can need, each once, stem to head."""
     everything = Usage(True, True, True)
@@ -128,27 +116,11 @@ def key_counts(spec: NetworkSpec, genotypes: Sequence[Genotype]) -> npt.NDArray[
     return counts
 
 
-@lru_cache(maxsize=4096)
-def usage_of(cell: Cell) -> Usage:
-    """Return what ``cell`` takes from its inputs."""
-    sources = {edge.source for node in cell for edge in node if edge.is_real}
-    return Usage(0 in sources, 1 in sources, not all(node[0].is_real or node[1].is_real for node in cell))
-
-
-def live_states(spec: NetworkSpec, usages: Usages) -> set[int]:
-    """Return the indices of the cells that the logits depend on; -2 and -1 are the stem's two states."""
-    live = {spec.layers - 1}
-    for index in reversed(range(spec.layers)):
-        if index in live:
-            live.update(_inputs_read(spec, usages, index))
-    return live
-
-
 def frame_keys(spec: NetworkSpec, usages: Usages) -> Iterator[PlacedKey]:
     """Yield all that does not depend on the cells' edges but through ``usages``."""
     live = live_states(spec, usages)
     yield from _stem_keys(spec, live)
-    read = {state for cell in live if cell >= 0 for state in _inputs_read(spec, usages, cell)}
+    read = {state for cell in live if cell >= 0 for state in inputs_read(spec, usages, cell)}
     for layout in spec.cells():
         if layout.position in live:
             for key, what in _glue_keys(layout, usages[layout.reduction]):
@@ -184,12 +156,6 @@ def node_keys(layout: CellLayout, node: Node) -> Iterator[tuple[OpKey, str]]:
             yield key, f" from {edge.source}"
     if len(real) == 2:
         yield _add_key(layout), ""
-
-
-def _inputs_read(spec: NetworkSpec, usages: Usages, index: int) -> list[int]:
-    """Return the states that the cell ``index`` reads: those of the one and of the two before."""
-    usage = usages[index in spec.reductions]
-    return [index - back for back, used in ((2, usage.first), (1, usage.second)) if used]
 
 
 def _operation_keys(layout: CellLayout, name: str, *, from_input: bool) -> list[OpKey]:

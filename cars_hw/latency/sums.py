@@ -6,15 +6,13 @@ from collections.abc import Hashable, Iterable, Mapping
 
 from cars_hw.latency.keys import (
     OpKey,
-    Usages,
     frame_keys,
-    live_states,
     node_keys,
     relu_keys,
     relu_sources,
-    usage_of,
 )
 from cars_hw.space.genotype import Genotype, Node
+from cars_hw.space.liveness import Usages, live_states, usage_of
 from cars_hw.space.network_spec import NetworkSpec
 
 

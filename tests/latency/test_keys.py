@@ -24,10 +24,10 @@ from cars_hw.export.graph import (
 )
 from cars_hw.export.lower import lower_network
 from cars_hw.latency import OpKey, build_model, genotype_keys, spec_keys
-from cars_hw.latency.keys import live_states, usage_of
 from cars_hw.latency.models import _key_graph
 from cars_hw.nn.network import Network
 from cars_hw.space.genotype import Edge, Genotype, Node
+from cars_hw.space.liveness import live_states, usage_of
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.space.shape import Shape
