@@ -37,6 +37,7 @@ from cars_hw.latency import profile_device as profile_device
 from cars_hw.latency import validate_table as validate_table
 from cars_hw.nn.cost import Cost as Cost
 from cars_hw.nn.cost import network_cost as network_cost
+from cars_hw.nn.cost import published_cost as published_cost
 from cars_hw.nn.network import Network as Network
 from cars_hw.nn.supernet import SuperNet as SuperNet
 from cars_hw.pipeline.export import export_run as export_run

@@ -6,7 +6,7 @@ import click
 
 from cars_hw.cli.options import GENOTYPE, Named, json_option, print_json, print_table
 from cars_hw.cli.settings import NETWORK, NETWORK_PATHS, settings_options
-from cars_hw.nn.cost import network_cost
+from cars_hw.nn.cost import both_costs
 from cars_hw.pipeline.settings import CostSettings
 
 
@@ -17,21 +17,24 @@ from cars_hw.pipeline.settings import CostSettings
 def command(settings: CostSettings, as_json: bool, genotypes: tuple[Named, ...]) -> None:
     """Count parameters and multiply-adds of genotypes.
 
-    The auxiliary head is left out. Multiply-adds are those of convolutions and linear layers; one multiply-add
-    counts as one operation.
+    The counts are those of the exported file: what its output does not depend on is left out, and normalisations
+    are folded. Multiply-adds are those of convolutions and linear layers; one multiply-add counts as one operation.
+    The published rule also counts cells and preprocessing that nothing reads, and the scales of normalisations.
+    The auxiliary head is left out of both.
     """
     spec = settings.network
-    costs = [network_cost(spec, named.genotype) for named in genotypes]
+    costs = [both_costs(spec, named.genotype) for named in genotypes]
     if as_json:
         print_json(
             [
-                {"name": named.name, "genotype": named.genotype.to_dict(), **found._asdict()}
-                for named, found in zip(genotypes, costs, strict=True)
+                {"name": named.name, "genotype": named.genotype.to_dict(), **counts}
+                for named, counts in zip(genotypes, costs, strict=True)
             ]
         )
         return
     rows = [
-        (named.name, f"{found.parameters:,}", f"{found.multiply_adds:,}")
-        for named, found in zip(genotypes, costs, strict=True)
+        (named.name, *(f"{count:,}" for count in counts.values()))
+        for named, counts in zip(genotypes, costs, strict=True)
     ]
-    print_table(spec.describe(), ("genotype", "parameters", "multiply-adds"), rows)
+    columns = ("parameters", "multiply-adds", "parameters (published rule)", "multiply-adds (published rule)")
+    print_table(spec.describe(), ("genotype", *columns), rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from cars_hw.cli.options import json_option, print_json, print_table
-from cars_hw.nn.cost import network_cost
+from cars_hw.nn.cost import both_costs
 from cars_hw.space.network_spec import NETWORKS
 from cars_hw.space.zoo import zoo
 
@@ -16,20 +16,33 @@ def command(as_json: bool) -> None:
     """List the published genotypes.
 
     Their names can be given wherever a command takes a GENOTYPE. The list has their parameters in both networks of
-    the paper, and where they were published.
+    the paper, in the exported file and by the published rule (see cars-hw cost), and where they were published.
     """
+    costs = {
+        name: {network: both_costs(NETWORKS[network], entry.genotype) for network in ("cifar", "imagenet")}
+        for name, entry in zoo().items()
+    }
     if as_json:
-        print_json({name: {**entry.genotype.to_dict(), "source": entry.source} for name, entry in zoo().items()})
+        print_json(
+            {
+                name: {**entry.genotype.to_dict(), "source": entry.source, "costs": costs[name]}
+                for name, entry in zoo().items()
+            }
+        )
         return
     rows = [
         (
             name,
             *(
-                f"{network_cost(NETWORKS[network], entry.genotype).parameters:,}"
-                for network in ("cifar", "imagenet")
+                f"{counts[rule]:,}"
+                for counts in costs[name].values()
+                for rule in ("parameters", "published_parameters")
             ),
             entry.source,
         )
         for name, entry in zoo().items()
     ]
-    print_table("", ("name", "parameters, cifar", "parameters, imagenet", "source"), rows)
+    columns = [
+        f"parameters, {network}{rule}" for network in ("cifar", "imagenet") for rule in ("", " (published rule)")
+    ]
+    print_table("", ("name", *columns, "source"), rows)

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cars_hw.space.genotype import NODES, Cell, Genotype, Node
-from cars_hw.space.liveness import Usage, Usages, inputs_read, live_states, usage_of
+from cars_hw.space.liveness import Usage, Usages, inputs_read, live_states, usages_of
 from cars_hw.space.network_spec import CellLayout, NetworkSpec
 from cars_hw.space.operations import OPERATIONS, real_operations
 from cars_hw.space.shape import Shape
@@ -91,7 +91,7 @@ def spec_keys(spec: NetworkSpec) -> tuple[OpKey, ...]:
 
 def genotype_keys(spec: NetworkSpec, genotype: Genotype) -> list[PlacedKey]:
     """Return what the network of ``genotype`` under ``spec`` runs, as often as it runs it, stem to head."""
-    usages = usage_of(genotype.normal), usage_of(genotype.reduce)
+    usages = usages_of(genotype)
     live = live_states(spec, usages)
     placed = list(frame_keys(spec, usages))
     for layout in spec.cells():

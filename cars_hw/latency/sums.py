@@ -12,7 +12,7 @@ from cars_hw.latency.keys import (
     relu_sources,
 )
 from cars_hw.space.genotype import Genotype, Node
-from cars_hw.space.liveness import Usages, live_states, usage_of
+from cars_hw.space.liveness import Usages, live_states, usages_of
 from cars_hw.space.network_spec import NetworkSpec
 
 
@@ -30,7 +30,7 @@ class OperationSums:
 
     def total(self, genotype: Genotype) -> float:
         """Return the sum for ``genotype``, in milliseconds."""
-        usages = usage_of(genotype.normal), usage_of(genotype.reduce)
+        usages = usages_of(genotype)
         parts = self._parts.get(usages)
         if parts is None:
             parts = self._parts[usages] = _Parts(self._spec, self._costs, usages)

@@ -6,40 +6,78 @@
 from __future__ import annotations
 
 from cars_hw.space.cost import Cost, normalized_convolution_cost
-from cars_hw.space.genotype import Genotype
+from cars_hw.space.genotype import Cell, Genotype
+from cars_hw.space.liveness import Usage, live_states, usages_of
 from cars_hw.space.network_spec import CellLayout, NetworkSpec
 from cars_hw.space.operations import OPERATIONS
 
-__all__ = ["Cost", "network_cost"]
+__all__ = ["Cost", "both_costs", "network_cost", "published_cost"]
+
+EVERYTHING = Usage(first=True, second=True, empty_node=False)
+"""The usage of a cell whose two inputs count, whether an edge reads them or not."""
 
 
 def network_cost(spec: NetworkSpec, genotype: Genotype) -> Cost:
-    """Return the cost of the network of ``genotype`` under ``spec``, with its classifier."""
-    layouts = spec.cells()
-    features = layouts[-1].concatenated.channels
-    total = _stem(spec).plus(Cost((features + 1) * spec.classes, features * spec.classes))
-    for layout in layouts:
-        total = total.plus(_cell(layout, genotype))
+    """Return the cost of the exported network of ``genotype`` under ``spec``.
+
+    Only what the logits depend on counts. A cell that no other cell reads, and the preprocessing of an input that
+    no edge reads, are not in the file. Parameters and multiply-adds are exactly those of the file.
+    """
+    usages = usages_of(genotype)
+    live = live_states(spec, usages)
+    total = _stem(spec, eighth=-1 in live).plus(_classifier(spec))
+    for layout in spec.cells():
+        if layout.position in live:
+            total = total.plus(_cell(layout, genotype.cell(layout.reduction), usages[layout.reduction]))
     return total
 
 
-def _stem(spec: NetworkSpec) -> Cost:
+def published_cost(spec: NetworkSpec, genotype: Genotype) -> Cost:
+    """Return the cost of ``genotype`` under ``spec`` by the rule of published tables.
+
+    Every module of the network counts, whether the logits depend on it or not, and the scale of a normalisation is
+    a parameter. So the figures can be compared with those of papers. ``folded`` is 0.
+    """
+    total = _stem(spec, eighth=True).plus(_classifier(spec))
+    for layout in spec.cells():
+        total = total.plus(_cell(layout, genotype.cell(layout.reduction), EVERYTHING))
+    return Cost(total.trained_parameters, total.multiply_adds)
+
+
+def both_costs(spec: NetworkSpec, genotype: Genotype) -> dict[str, int]:
+    """Return both counts of ``genotype`` under ``spec`` by the names that JSON files give them."""
+    ships, published = network_cost(spec, genotype), published_cost(spec, genotype)
+    return {
+        "parameters": ships.parameters,
+        "multiply_adds": ships.multiply_adds,
+        "published_parameters": published.parameters,
+        "published_multiply_adds": published.multiply_adds,
+    }
+
+
+def _stem(spec: NetworkSpec, *, eighth: bool) -> Cost:
+    """Return the cost of the stem; ``eighth`` is whether the last convolution of ImageNet's stem counts."""
     first, second = spec.stem_shapes()
     if spec.stem == "cifar":
         return normalized_convolution_cost(spec.in_channels, 3, first)
     half = spec.input_shape.halved(spec.channels // 2)
     total = normalized_convolution_cost(spec.in_channels, 3, half)
-    for channels_in, output in ((half.channels, first), (first.channels, second)):
-        total = total.plus(normalized_convolution_cost(channels_in, 3, output))
-    return total
+    total = total.plus(normalized_convolution_cost(half.channels, 3, first))
+    return total.plus(normalized_convolution_cost(first.channels, 3, second)) if eighth else total
 
 
-def _cell(layout: CellLayout, genotype: Genotype) -> Cost:
-    before, last = layout.inputs
-    # Whether it halves the resolution or not, an input's preprocessing makes ``inner`` of it.
-    total = normalized_convolution_cost(last.channels, 1, layout.inner)
-    total = total.plus(normalized_convolution_cost(before.channels, 1, layout.inner))
-    for node in genotype.cell(layout.reduction):
+def _classifier(spec: NetworkSpec) -> Cost:
+    features = spec.cells()[-1].concatenated.channels
+    return Cost((features + 1) * spec.classes, features * spec.classes)
+
+
+def _cell(layout: CellLayout, cell: Cell, usage: Usage) -> Cost:
+    total = Cost()
+    for source, used in zip(layout.inputs, (usage.first, usage.second), strict=True):
+        if used:
+            # Whether it halves the resolution or not, an input's preprocessing makes ``inner`` of it.
+            total = total.plus(normalized_convolution_cost(source.channels, 1, layout.inner))
+    for node in cell:
         for edge in node:
             strided = layout.reduction and edge.source < 2
             inner = layout.inner if edge.source < 2 else layout.output

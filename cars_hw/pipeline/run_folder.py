@@ -47,7 +47,12 @@ Record = TypeVar("Record")
 
 @dataclass(frozen=True)
 class FrontNetwork:
-    """A network of the front. ``accuracy`` is a fraction of the validation images, under shared weights."""
+    """A network of the front. ``accuracy`` is a fraction of the validation images, under shared weights.
+
+    ``parameters`` and ``multiply_adds`` are those of the exported file. ``published_parameters`` and
+    ``published_multiply_adds`` follow the rule of published tables, see :func:`cars_hw.nn.cost.published_cost`;
+    None where they were not counted.
+    """
 
     name: str
     genotype: Genotype
@@ -55,6 +60,8 @@ class FrontNetwork:
     parameters: int
     multiply_adds: int
     latency_estimates: tuple[LatencyEstimate, ...]
+    published_parameters: int | None = None
+    published_multiply_adds: int | None = None
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from cars_hw.evolution.objectives import CostObjective, excess, feasible
 from cars_hw.evolution.population import Member
 from cars_hw.evolution.search import Search
 from cars_hw.latency import fastest_genotype
-from cars_hw.nn.cost import network_cost
+from cars_hw.nn.cost import both_costs, network_cost
 from cars_hw.nn.supernet import SuperNet
 from cars_hw.pipeline.confirm_front import ConfirmedFront, confirm_front
 from cars_hw.pipeline.memory import require_memory
@@ -252,18 +252,16 @@ def describe_front(
     not_measured = (None,) * len(plan.targets)
     networks = []
     for number, member in enumerate(front, start=1):
-        cost = network_cost(plan.network, member.genotype)
         times = measured.get(member.genotype, not_measured)
         networks.append(
             FrontNetwork(
                 name=f"{prefix}-{number:02d}",
                 genotype=member.genotype,
                 accuracy=member.accuracy,
-                parameters=cost.parameters,
-                multiply_adds=cost.multiply_adds,
                 latency_estimates=tuple(
                     target.estimate(member.genotype, ms) for target, ms in zip(plan.targets, times, strict=True)
                 ),
+                **both_costs(plan.network, member.genotype),
             )
         )
     return networks

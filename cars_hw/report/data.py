@@ -12,7 +12,7 @@ from cars_hw.devices import format_of
 from cars_hw.errors import TableError
 from cars_hw.export.card import INT8_SUFFIX, ModelCard, card_path
 from cars_hw.formatting import milliseconds
-from cars_hw.nn.cost import network_cost
+from cars_hw.nn.cost import both_costs
 from cars_hw.pipeline.latency_target import LatencyEstimate, LatencyTarget
 from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder, Step, TrainedNetwork
 from cars_hw.space.genotype import Genotype
@@ -231,8 +231,11 @@ def _models(run: RunFolder) -> list[ModelFile]:
 
 def _beside(spec: NetworkSpec, network: TrainedNetwork, targets: Sequence[LatencyTarget]) -> FrontNetwork:
     """Return the record of a network that was trained outside the front, in the form of the front."""
-    cost = network_cost(spec, network.genotype)
     estimates = tuple(target.estimate(network.genotype) for target in targets)
     return FrontNetwork(
-        network.name, network.genotype, network.accuracy, cost.parameters, cost.multiply_adds, estimates
+        name=network.name,
+        genotype=network.genotype,
+        accuracy=network.accuracy,
+        latency_estimates=estimates,
+        **both_costs(spec, network.genotype),
     )

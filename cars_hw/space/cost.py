@@ -1,7 +1,9 @@
 """The costs of layers, in closed form.
 
-Convolutions, linear layers and the scale and shift of batch normalisation have parameters. Multiply-adds are those
-of convolutions and linear layers; one multiply-add counts as one operation.
+Parameters are the weights and biases of convolutions and linear layers, as an exported file has them. An export
+folds a batch normalisation into the convolution before it: its shift becomes a bias, and its scale disappears.
+Constants of pooling, of padding and of preprocessing are not parameters. Multiply-adds are those of convolutions
+and linear layers, padded pixels included; one multiply-add counts as one operation.
 """
 
 from __future__ import annotations
@@ -13,14 +15,28 @@ if TYPE_CHECKING:
 
 
 class Cost(NamedTuple):
-    """The number of parameters, and the number of multiply-adds for one image."""
+    """The number of parameters, and the number of multiply-adds for one image.
+
+    ``folded`` is the number of parameters that only training has: the scales of normalisations, which an export
+    folds into the weights.
+    """
 
     parameters: int = 0
     multiply_adds: int = 0
+    folded: int = 0
+
+    @property
+    def trained_parameters(self) -> int:
+        """The number of parameters of the torch modules: those of the exported file, and those that it folds."""
+        return self.parameters + self.folded
 
     def plus(self, other: Cost) -> Cost:
         """Return the sum of both."""
-        return Cost(self.parameters + other.parameters, self.multiply_adds + other.multiply_adds)
+        return Cost(
+            self.parameters + other.parameters,
+            self.multiply_adds + other.multiply_adds,
+            self.folded + other.folded,
+        )
 
 
 def convolution_cost(channels_in: int, channels_out: int, kernel: int, output: Shape) -> Cost:
@@ -35,7 +51,7 @@ def normalized_convolution_cost(channels_in: int, kernel: int, output: Shape) ->
     A factorized reduction costs as much as one with a kernel of 1: each of its halves makes half of the channels.
     """
     cost = convolution_cost(channels_in, output.channels, kernel, output)
-    return cost.plus(Cost(parameters=2 * output.channels))
+    return cost.plus(Cost(parameters=output.channels, folded=output.channels))
 
 
 def separable_cost(kernel: int, output: Shape) -> Cost:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
-from cars_hw.space.genotype import Cell
+from cars_hw.space.genotype import Cell, Genotype
 from cars_hw.space.network_spec import NetworkSpec
 
 
@@ -32,6 +32,11 @@ def usage_of(cell: Cell) -> Usage:
     return Usage(0 in sources, 1 in sources, not all(node[0].is_real or node[1].is_real for node in cell))
 
 
+def usages_of(genotype: Genotype) -> Usages:
+    """Return what the two cells of ``genotype`` take from their inputs."""
+    return usage_of(genotype.normal), usage_of(genotype.reduce)
+
+
 def live_states(spec: NetworkSpec, usages: Usages) -> set[int]:
     """Return the indices of the cells that the logits depend on; -2 and -1 are the stem's two states."""
     live = {spec.layers - 1}
@@ -39,6 +44,17 @@ def live_states(spec: NetworkSpec, usages: Usages) -> set[int]:
         if index in live:
             live.update(inputs_read(spec, usages, index))
     return live
+
+
+def unread_cells(spec: NetworkSpec, genotype: Genotype) -> tuple[int, ...]:
+    """Return the indices of the cells that the logits of ``genotype`` under ``spec`` do not depend on."""
+    return _unread(spec, usages_of(genotype))
+
+
+@lru_cache(maxsize=4096)
+def _unread(spec: NetworkSpec, usages: Usages) -> tuple[int, ...]:
+    live = live_states(spec, usages)
+    return tuple(index for index in range(spec.layers) if index not in live)
 
 
 def inputs_read(spec: NetworkSpec, usages: Usages, index: int) -> list[int]:

@@ -14,8 +14,9 @@ from cars_hw.studies.measurement_noise import unsteady_remark
 class Contestant:
     """A network that is compared: ``accuracy`` is a fraction of the test images, ``latency_ms`` is measured.
 
-    ``origin`` is ``run``, ``zoo`` or ``torchvision``; ``training`` says for how long and from what it was trained;
-    ``dominated_by`` names who is as good in both and better in one, the most accurate first.
+    ``origin`` is ``run``, ``zoo`` or ``torchvision``; ``parameters`` are those of the exported file; ``training``
+    says for how long and from what it was trained; ``dominated_by`` names who is as good in both and better in one,
+    the most accurate first.
     """
 
     name: str

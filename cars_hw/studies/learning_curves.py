@@ -29,7 +29,10 @@ DRAWS: Final = 300
 
 @dataclass(frozen=True)
 class LearningCurve:
-    """A network, its parameters, and its accuracy after every epoch, a fraction of the test images."""
+    """A network and its accuracy after every epoch, a fraction of the test images.
+
+    ``parameters`` are those of the exported file.
+    """
 
     name: str
     genotype: Genotype

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
-from cars_hw.nn.cost import network_cost
+from cars_hw.nn.cost import both_costs
 from cars_hw.progress import Progress, counted, prefixed, silent
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec
 from cars_hw.space.zoo import zoo
@@ -26,7 +26,9 @@ NOT_AVAILABLE: Final = "not available"
 NOT_PRINTED: Final = "not printed"
 
 COUNTING: Final = (
-    "Multiply-adds here count convolutions and linear layers; the counting rule of the paper is unknown."
+    "Multiply-adds here count convolutions and linear layers; the counting rule of the paper is unknown. "
+    "The published rule counts all modules with the scales of normalisations; the exported file has only what its "
+    "output depends on, with normalisations folded."
 )
 
 
@@ -82,6 +84,8 @@ class PaperTable:
 class ComputedRow(PaperRow):
     """A row with what was computed: its parameters, multiply-adds, and latency; None is what could not be.
 
+    ``parameters`` and ``multiply_adds`` are those of the exported file; ``published_parameters`` and
+    ``published_multiply_adds`` follow the rule of published tables and are compared with the printed figures.
     ``latency_ms`` is in milliseconds, and ``spread`` how far its sessions lie from it, a fraction.
     """
 
@@ -89,17 +93,19 @@ class ComputedRow(PaperRow):
     multiply_adds: int | None = None
     latency_ms: float | None = None
     spread: float | None = None
+    published_parameters: int | None = None
+    published_multiply_adds: int | None = None
 
     PLAIN_NAMES: ClassVar = {"model": "torchvision"}
     DERIVED: ClassVar = ("parameters_agree",)
 
     @property
     def parameters_agree(self) -> bool | None:
-        """Whether the parameters are those that are printed, to the printed digit; None where one is missing."""
+        """Whether the published parameters are those printed, to the printed digit; None where one is missing."""
         printed = self.printed.get("parameters")
-        if printed is None or self.parameters is None:
+        if printed is None or self.published_parameters is None:
             return None
-        return f"{self.parameters / 1e6:.1f}" == f"{printed:.1f}"
+        return f"{self.published_parameters / 1e6:.1f}" == f"{printed:.1f}"
 
 
 @dataclass(frozen=True)
@@ -124,7 +130,8 @@ class ComputedTable:
         titles = ["network"]
         for name in self.figures:
             titles.append(FIGURES[name].title + (" (paper)" if name in ("parameters", "multiply_adds") else ""))
-        titles += ["parameters, M (here)", "multiply-adds, M (here)"]
+        for rule in ("published rule", "exported file"):
+            titles += [f"parameters, M ({rule})", f"multiply-adds, M ({rule})"]
         return titles + ([f"{self.device}, ms (here)"] if self.device else [])
 
     def cells(self) -> list[list[str]]:
@@ -135,7 +142,12 @@ class ComputedTable:
             for name in self.figures:
                 printed = computed.printed.get(name)
                 line.append(NOT_PRINTED if printed is None else f"{printed:{FIGURES[name].digits}}")
-            for count in (computed.parameters, computed.multiply_adds):
+            for count in (
+                computed.published_parameters,
+                computed.published_multiply_adds,
+                computed.parameters,
+                computed.multiply_adds,
+            ):
                 line.append(NOT_AVAILABLE if count is None else _millions(count))
             if self.device:
                 known = computed.latency_ms
@@ -162,9 +174,9 @@ class ComputedTable:
         if not known:
             return "The paper prints no parameters here."
         differing = [
-            f"{one.name} ({_millions(one.parameters)} M, printed {one.printed['parameters']:.1f})"
+            f"{one.name} ({_millions(one.published_parameters)} M, printed {one.printed['parameters']:.1f})"
             for one in known
-            if one.parameters and not one.parameters_agree
+            if one.published_parameters and not one.parameters_agree
         ]
         text = f"Computed parameters equal the printed ones in {len(known) - len(differing)} of {len(known)} rows"
         return f"{text}; they differ in {', '.join(differing)}." if differing else f"{text}."
@@ -209,13 +221,19 @@ def compute_table(
 
 
 def _cost(row: PaperRow, network: NetworkSpec) -> dict[str, Any]:
-    """Return parameters and multiply-adds, nothing where they cannot be computed."""
+    """Return parameters and multiply-adds by both rules, nothing where they cannot be computed."""
     if row.genotype is not None:
-        return network_cost(row.spec(network), zoo()[row.genotype].genotype)._asdict()
+        return dict(both_costs(row.spec(network), zoo()[row.genotype].genotype))
     if row.model is not None:
         from cars_hw.studies.references import count
 
-        return count(row.model)._asdict()
+        found = count(row.model)
+        return {
+            "parameters": found.parameters,
+            "multiply_adds": found.multiply_adds,
+            "published_parameters": found.trained_parameters,
+            "published_multiply_adds": found.multiply_adds,
+        }
     return {}
 
 

@@ -29,7 +29,7 @@ from cars_hw.space.genotype import Genotype
 from cars_hw.space.zoo import zoo
 from cars_hw.studies.front_membership import Contestant, FrontComparison, ranked
 from cars_hw.studies.reference_training import References, train_references
-from cars_hw.studies.references import MODEL_FORMAT, parameters_of, write_onnx
+from cars_hw.studies.references import MODEL_FORMAT, count, write_onnx
 from cars_hw.training.precision import resolve_device, resolve_precision
 
 TORCHVISION: Final = {
@@ -198,7 +198,7 @@ def _of_torchvision(run: RunFolder, models: dict[str, str], out: Path, settings:
             name,
             "torchvision",
             accuracy,
-            parameters_of(network),
+            count(models[name], shape, run.network.classes).parameters,
             _training(settings.recipe.epochs, "from scratch"),
             partial(write_onnx, network, shape),
         )

@@ -46,30 +46,35 @@ def make(model: str, shape: Shape = IMAGENET[0], classes: int = IMAGENET[1]) -> 
 def count(model: str, shape: Shape = IMAGENET[0], classes: int = IMAGENET[1]) -> Cost:
     """Return what torchvision's ``model`` costs on one image of ``shape``, as :mod:`cars_hw.nn.cost` counts.
 
-    Nothing is computed: the shapes of all activations are followed through the network.
+    A normalisation is folded into the convolution before it, as :func:`write_onnx` does; one without a convolution
+    before it is kept. Nothing is computed: the shapes of all activations are followed through the network.
     """
     with torch.device("meta"):
         network = make(model, shape, classes).eval()
         image = torch.empty(1, *shape)
-    total = 0
+    multiply_adds = folded = 0
+    convolved: list[tuple[Tensor, nn.Conv2d]] = []
 
-    def add(module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal total
+    def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal multiply_adds, folded
+        if isinstance(module, nn.BatchNorm2d):
+            before = [convolution for value, convolution in convolved[-1:] if value is inputs[0]]
+            # The scale is folded into the weights; a convolution with a bias already has what the shift becomes.
+            folded += sum(module.num_features * (1 if one.bias is None else 2) for one in before)
+            return
         assert isinstance(module, nn.Conv2d | nn.Linear)
         # Each output element takes the weights of its own row or filter.
-        total += output.numel() * module.weight[0].numel()
+        multiply_adds += output.numel() * module.weight[0].numel()
+        if isinstance(module, nn.Conv2d):
+            convolved.append((output, module))
 
     for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
+        if isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d):
             module.register_forward_hook(add)
     with torch.no_grad():
         network(image)
-    return Cost(parameters_of(network), total)
-
-
-def parameters_of(network: nn.Module) -> int:
-    """Return the number of parameters of ``network``."""
-    return sum(parameter.numel() for parameter in network.parameters())
+    trained = sum(parameter.numel() for parameter in network.parameters())
+    return Cost(trained - folded, multiply_adds, folded)
 
 
 def write_onnx(network: nn.Module, shape: Shape, path: Path) -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from cars_hw.nn.cost import Cost, network_cost
+from cars_hw.nn.cost import Cost, network_cost, published_cost
 from cars_hw.nn.layers import Normalization
 from cars_hw.nn.network import Network
 from cars_hw.nn.operations import make_operation
@@ -58,19 +58,28 @@ def counted(module: nn.Module, shape: tuple[int, ...]) -> Cost:
     return Cost(sum(parameter.numel() for parameter in module.parameters()), multiply_adds)
 
 
+def graph_of(network: Network, spec: NetworkSpec) -> tuple[int, int]:
+    """The parameters that the logits depend on, and how many of them are scales of normalisations."""
+    images = torch.randn(2, *spec.input_shape)
+    network.train()(images).sum().backward()
+    read = [(name, one.numel()) for name, one in network.named_parameters() if one.grad is not None]
+    norms = [name for name, module in network.named_modules() if isinstance(module, nn.BatchNorm2d)]
+    return sum(size for _, size in read), sum(size for name, size in read if name.removesuffix(".weight") in norms)
+
+
 @pytest.mark.parametrize("name", PRINTED)
 def test_parameters_are_those_that_the_paper_prints(name: str) -> None:
     genotype = zoo()[name].genotype
     millions = tuple(
-        f"{network_cost(NETWORKS[network], genotype).parameters / 1e6:.1f}" for network in ("cifar", "imagenet")
+        f"{published_cost(NETWORKS[network], genotype).parameters / 1e6:.1f}" for network in ("cifar", "imagenet")
     )
     assert millions == PRINTED[name]
 
 
 def test_cars_a_exactly() -> None:
     genotype = zoo()["CARS_A"].genotype
-    assert network_cost(NETWORKS["cifar"], genotype).parameters == 2_432_206
-    assert network_cost(NETWORKS["imagenet"], genotype) == Cost(3_687_712, 410_524_032)
+    assert published_cost(NETWORKS["cifar"], genotype).parameters == 2_432_206
+    assert published_cost(NETWORKS["imagenet"], genotype) == Cost(3_687_712, 410_524_032)
 
 
 @pytest.mark.parametrize("name", ["CARS_A", "CARS_I", "DARTS_V2", "SNAS_aggressive"])
@@ -80,7 +89,7 @@ def test_published_networks_counted_from_the_module(name: str, network: str) -> 
     # Too large to compute: on the meta device a pass has shapes and no values.
     with torch.device("meta"):
         module = Network(spec, genotype)
-    assert counted(module, spec.input_shape) == network_cost(spec, genotype)
+    assert counted(module, spec.input_shape) == published_cost(spec, genotype)
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -92,7 +101,11 @@ def test_closed_form_is_what_the_module_counts(name: str) -> None:
     ]
     assert any(absent)
     for genotype in genotypes:
-        assert counted(Network(spec, genotype), spec.input_shape) == network_cost(spec, genotype)
+        network, cost = Network(spec, genotype), network_cost(spec, genotype)
+        assert counted(network, spec.input_shape) == published_cost(spec, genotype)
+        # Weights that an image's logits depend on have a gradient.
+        read, scales = graph_of(network, spec)
+        assert (cost.trained_parameters, cost.folded) == (read, scales)
 
 
 @pytest.mark.parametrize("operation", [name for name in OPERATIONS if name != "none"])
@@ -101,7 +114,10 @@ def test_closed_form_is_what_the_module_counts(name: str) -> None:
 def test_each_operation_is_what_its_module_counts(operation: str, stride: int, size: tuple[int, int]) -> None:
     module = make_operation(operation, 6, stride, Normalization())
     shape = Shape(6, *size)
-    assert counted(module, shape) == OPERATIONS[operation].cost(shape, stride)
+    cost = OPERATIONS[operation].cost(shape, stride)
+    assert counted(module, shape) == Cost(cost.trained_parameters, cost.multiply_adds)
+    norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm2d)]
+    assert cost.folded == sum(norm.num_features for norm in norms)
 
 
 def test_an_absent_edge_costs_nothing() -> None:
@@ -109,9 +125,9 @@ def test_an_absent_edge_costs_nothing() -> None:
 
 
 def test_a_separable_convolution_worked_out_by_hand() -> None:
-    # Twice: 16 filters of 9, 16 x 16 of 1, scale and shift; 64 pixels in, 16 out.
+    # Twice: 16 filters of 9, 16 x 16 of 1, a bias and the folded scale; 64 pixels in, 16 out.
     weights = 16 * 9 + 16 * 16
-    assert OPERATIONS["sep_conv_3x3"].cost(Shape(16, 8, 8), 2) == Cost(2 * (weights + 32), 2 * weights * 16)
+    assert OPERATIONS["sep_conv_3x3"].cost(Shape(16, 8, 8), 2) == Cost(2 * (weights + 16), 2 * weights * 16, 2 * 16)
 
 
 def test_an_auxiliary_head_is_not_counted() -> None:
@@ -122,5 +138,5 @@ def test_an_auxiliary_head_is_not_counted() -> None:
     head = sum(parameter.numel() for parameter in network.auxiliary.parameters())
     assert (
         sum(parameter.numel() for parameter in network.parameters()) - head
-        == network_cost(spec, genotype).parameters
+        == published_cost(spec, genotype).parameters
     )
