@@ -36,7 +36,7 @@ def command(settings: PredictSettings, as_json: bool, genotypes: tuple[Named, ..
     """Predict latencies from a table.
 
     For each GENOTYPE: the latency, its upper bound, and the share of each part of the network. Without a GENOTYPE:
-    the smallest latency of the search space, and the latencies of random networks.
+    the smallest latency that a search can propose, and the latencies of random networks.
     """
     import numpy as np
 
@@ -51,7 +51,7 @@ def command(settings: PredictSettings, as_json: bool, genotypes: tuple[Named, ..
     if genotypes:
         _print_predictions(target, genotypes, as_json)
         return
-    space, rng = SearchSpace(), np.random.default_rng(0)
+    space, rng = SearchSpace(network=table.spec), np.random.default_rng(0)
     bounds = [predictor.bound(space.sample(rng)) for _ in range(1000)]
     if settings.quantile is not None:
         click.echo(f"{np.quantile(bounds, settings.quantile):.4g}ms")

@@ -46,8 +46,8 @@ class SharedWeights(Protocol):
 def without_clones(members: Sequence[Member], least: int) -> list[Member]:
     """Return ``members`` without those that equal an earlier one in accuracy and in every cost.
 
-    Two genotypes can describe one network: where a cell reads only one of its inputs, the output of whole cells may
-    be unused. At least ``least`` members are returned, clones in their order included if necessary.
+    Two genotypes can describe one network, for example with two nodes in another order. At least ``least`` members
+    are returned, clones in their order included if necessary.
     """
     seen: set[tuple[float, ...]] = set()
     first: list[Member] = []

@@ -1,4 +1,9 @@
-"""Offspring by mutation, crossover and fresh draws: all within the limits, none twice."""
+"""Offspring by mutation, crossover and fresh draws: all of the space and within the limits, none twice.
+
+Mutation and crossover change nodes one by one, so a child may leave a cell without a reader even if neither parent
+does. Where the space has a network, such a child is discarded like one that exceeds a limit: it would be a network
+with fewer cells, and cheap for that reason only.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +16,7 @@ from cars_hw.space.genotype import NODES, Genotype
 from cars_hw.space.search_space import CELL_NAMES, SearchSpace, replace_node
 
 RETRIES = 100
-"""The number of draws that are discarded, because they are over a limit or known, before draws are repaired."""
+"""The number of draws that are discarded before draws are repaired."""
 
 
 def mutate(parent: Genotype, space: SearchSpace, rate: float, rng: np.random.Generator) -> Genotype:
@@ -62,18 +67,23 @@ def offspring(
 ) -> list[Genotype]:
     """Return at most ``count`` new genotypes, all allowed, none among ``parents`` and none twice.
 
-    A draw that is not allowed or not new is discarded. After :data:`RETRIES` of them in a row, the next
+    None leaves a cell of the space's network without a reader. A draw that does, or that is not allowed or not new,
+    is discarded. After :data:`RETRIES` of them in a row, the next
     :data:`RETRIES` draws are repaired towards ``anchor``, an allowed genotype. Fewer than ``count`` are returned
     only when the allowed part of the space seems exhausted. Without parents all are fresh draws.
     """
+
+    def proposable(genotype: Genotype) -> bool:
+        return space.reads_every_cell(genotype) and allowed(genotype)
+
     taken = {parent.key() for parent in parents}
     children: list[Genotype] = []
     for _ in range(count):
         for attempt in range(2 * RETRIES):
             child = _draw(parents, space, rates, rng)
             if attempt >= RETRIES and anchor is not None:
-                child = repair(child, anchor, allowed, rng)
-            if child.key() not in taken and allowed(child):
+                child = repair(child, anchor, proposable, rng)
+            if child.key() not in taken and proposable(child):
                 taken.add(child.key())
                 children.append(child)
                 break

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -33,6 +33,9 @@ class SearchPlan:
     than the network is for, as in the paper, CIFAR-10 for ImageNet; otherwise the data must fit the network.
     ``precision`` is that of the exported models and of all tables; None takes it from the tables. With
     ``standalone_epochs`` no weights are shared: every architecture is trained standalone for that many epochs.
+
+    Of ``space`` only those genotypes are proposed that leave no cell of ``network`` without a reader: the plan sets
+    ``space.network`` to ``network``.
     """
 
     data: DataSource
@@ -48,6 +51,7 @@ class SearchPlan:
     standalone_epochs: int = 0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "space", replace(self.space, network=self.network))
         for target in self.targets:
             target.table.require(self.network, self.precision or target.precision)
         if not self.targets and not self.costs:

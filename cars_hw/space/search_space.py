@@ -6,28 +6,40 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from cars_hw.errors import GenotypeError
 from cars_hw.space.genotype import NODES, Cell, Edge, Genotype, Node
+from cars_hw.space.liveness import unread_cells
+from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.operations import NONE, OPERATIONS
 
 CellName = Literal["normal", "reduce"]
 CELL_NAMES: tuple[CellName, CellName] = ("normal", "reduce")
+
+DRAWS: Final = 1000
+"""So many random genotypes may be discarded in a row. In no space is it as many as two of three on average."""
 
 
 @dataclass(frozen=True)
 class SearchSpace:
     """All genotypes over ``operations`` in which every node has at least one real edge.
 
+    With a ``network``, only those that leave no cell of it without a reader. If the normal cell takes nothing from
+    the cell before, every second cell falls away: the genotype then describes a network with fewer cells. A search
+    uses such a space, because the number of cells is chosen with the network; a genotype is not to change it.
+    Published genotypes and the networks that calibrate a table are not proposals of a search. They may have unread
+    cells, and latencies and costs are right for them.
+
     Raises:
         GenotypeError: an unknown operation, the same one twice, or none that is real.
     """
 
     operations: tuple[str, ...] = tuple(OPERATIONS)
+    network: NetworkSpec | None = None
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.operations) - set(OPERATIONS))
@@ -58,15 +70,30 @@ class SearchSpace:
         return Edge(first, low), Edge(second, high)
 
     def sample(self, rng: np.random.Generator) -> Genotype:
-        """Draw a genotype, every node uniformly."""
-        normal, reduce = (tuple(self.sample_node(node, rng) for node in range(NODES)) for _ in CELL_NAMES)
-        return Genotype(normal, reduce)
+        """Draw a genotype, every node uniformly.
+
+        Draws that leave a cell of ``network`` without a reader are discarded.
+
+        Raises:
+            GenotypeError: all of :data:`DRAWS` draws were discarded.
+        """
+        for _ in range(DRAWS):
+            normal, reduce = (tuple(self.sample_node(node, rng) for node in range(NODES)) for _ in CELL_NAMES)
+            genotype = Genotype(normal, reduce)
+            if self.reads_every_cell(genotype):
+                return genotype
+        raise GenotypeError(f"{DRAWS} random genotypes in a row left a cell of the network without a reader")
+
+    def reads_every_cell(self, genotype: Genotype) -> bool:
+        """Return whether ``genotype`` leaves no cell of ``network`` without a reader; True without a network."""
+        return self.network is None or not unread_cells(self.network, genotype)
 
     def validate(self, genotype: Genotype) -> None:
         """Check that a search could propose ``genotype``.
 
         Raises:
-            GenotypeError: an operation outside of the space, or a node without any real edge.
+            GenotypeError: an operation outside of the space, a node without any real edge, or a cell of ``network``
+                without a reader.
         """
         for name in CELL_NAMES:
             for number, node in enumerate(getattr(genotype, name)):
@@ -75,9 +102,14 @@ class SearchSpace:
                         raise GenotypeError(f"'{edge.operation}' is not in this search space")
                 if not any(edge.is_real for edge in node):
                     raise GenotypeError(f"node {number} of the {name} cell has no real edge")
+        if self.network is not None and (unread := unread_cells(self.network, genotype)):
+            raise GenotypeError(
+                f"{len(unread)} of {self.network.layers} cells have no reader, first cell {unread[0]}: "
+                "a search does not propose such a genotype"
+            )
 
     def neighbours(self, genotype: Genotype) -> Iterator[Genotype]:
-        """Yield every genotype that differs from ``genotype`` in one edge's operation or one edge's input.
+        """Yield every genotype of the space that differs in one edge's operation or one edge's input.
 
         Raises:
             GenotypeError: ``genotype`` is not of this space.
@@ -88,7 +120,9 @@ class SearchSpace:
             for number, node in enumerate(cell):
                 for position in (0, 1):
                     for changed in self._changed_nodes(number, node, position):
-                        yield replace_node(genotype, name, number, changed)
+                        neighbour = replace_node(genotype, name, number, changed)
+                        if self.reads_every_cell(neighbour):
+                            yield neighbour
 
     def _changed_nodes(self, number: int, node: Node, position: int) -> Iterator[Node]:
         edge, other = node[position], node[1 - position]

@@ -16,13 +16,14 @@ from cars_hw.evolution.population import Member
 from cars_hw.evolution.search import Search, without_clones
 from cars_hw.nn.cost import network_cost
 from cars_hw.space.genotype import NODES, Edge, Genotype
+from cars_hw.space.liveness import unread_cells
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
 
-SPACE = SearchSpace()
 SPEC = NetworkSpec(8, 5, (28, 28), 1)
+SPACE = SearchSpace(network=SPEC)
 
-NODE = (Edge("skip_connect", 0), Edge("none", 1))
+NODE = (Edge("max_pool_3x3", 1), Edge("none", 0))
 LEAN = Genotype((NODE,) * NODES, (NODE,) * NODES)
 
 
@@ -172,6 +173,9 @@ def test_what_exceeds_the_budget_is_never_evaluated_or_trained() -> None:
     evaluated = [genotype for call in weights.calls if call[0] == "evaluate" for genotype in call[1]]
     trained = [genotype for step in weights.draws[9:] for genotype in step]
     assert evaluated
+    assert not any(
+        unread_cells(SPEC, genotype) for genotype in evaluated + [one for step in weights.draws for one in step]
+    )
     assert all(megas(genotype) <= limit for genotype in evaluated + trained)
 
 

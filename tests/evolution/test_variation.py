@@ -14,6 +14,7 @@ from cars_hw.errors import InputError
 from cars_hw.evolution.variation import crossover, mutate, offspring, repair
 from cars_hw.nn.cost import network_cost
 from cars_hw.space.genotype import NODES, Edge, Genotype
+from cars_hw.space.liveness import unread_cells
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import CELL_NAMES, SearchSpace
 
@@ -106,6 +107,51 @@ def test_offspring_are_allowed_new_and_never_twice(seed: int, factor: float) -> 
     assert len({genotype.key() for genotype in everybody}) == len(everybody)
     for genotype in everybody:
         SPACE.validate(genotype)
+
+
+CHAINS = SearchSpace(("none", "skip_connect", "max_pool_3x3"), SPEC)
+CHAIN = Genotype(*(((Edge("skip_connect", 1), Edge("none", 0)),) * NODES,) * 2)
+
+
+def test_two_parents_that_read_every_cell_can_have_a_child_that_does_not() -> None:
+    # The one takes the cell before in its first node only, the other in its last.
+    other = (Edge("skip_connect", 0), Edge("none", 1))
+    reader = CHAIN.normal[0]
+    first = Genotype((reader, other, other, other), CHAIN.reduce)
+    last = Genotype((other, other, other, reader), CHAIN.reduce)
+    assert not unread_cells(SPEC, first)
+    assert not unread_cells(SPEC, last)
+    rates = VariationRates(mutation=0.0, crossover=1.0, random=0.0)
+    sparse = {
+        network: [
+            child
+            for seed in range(20)
+            for child in offspring(
+                [first, last], 1, SearchSpace(network=network), rates, np.random.default_rng(seed)
+            )
+        ]
+        for network in (None, SPEC)
+    }
+    assert any(unread_cells(SPEC, child) for child in sparse[None])
+    assert sparse[SPEC]
+    assert not any(unread_cells(SPEC, child) for child in sparse[SPEC])
+
+
+@settings(max_examples=15, deadline=None)
+@given(SEEDS, st.floats(1.0, 2.0))
+def test_no_offspring_leaves_a_cell_unread_however_small_it_has_to_be(seed: int, factor: float) -> None:
+    rng = np.random.default_rng(seed)
+    limit = multiply_adds(CHAIN) * factor
+
+    def allowed(genotype: Genotype) -> bool:
+        return multiply_adds(genotype) <= limit
+
+    parents = offspring([], 6, CHAINS, VariationRates(), rng, allowed=allowed, anchor=CHAIN)
+    children = offspring(parents, 12, CHAINS, VariationRates(), rng, allowed=allowed, anchor=CHAIN)
+    assert parents
+    for genotype in (*parents, *children):
+        assert allowed(genotype)
+        assert not unread_cells(SPEC, genotype)
 
 
 def test_an_exhausted_space_gives_fewer_offspring_and_ends() -> None:

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 from cars_hw.latency import LatencyTable, Predictor, fastest_genotype
-from cars_hw.space.genotype import NODES, Cell, Genotype, Node
+from cars_hw.nn.cost import network_cost
+from cars_hw.space.genotype import NODES, Cell, Edge, Genotype, Node
+from cars_hw.space.liveness import unread_cells
+from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import CELL_NAMES, SearchSpace
 
 MakeTable = Callable[..., LatencyTable]
@@ -64,3 +67,24 @@ def test_the_valley_behind_a_hill_is_found() -> None:
 def test_a_space_without_none_has_a_smallest_too() -> None:
     found = fastest_genotype(SearchSpace(("sep_conv_3x3", "skip_connect")), lambda _: 1.0, np.random.default_rng(0))
     assert all(edge.is_real for node in (*found.normal, *found.reduce) for edge in node)
+
+
+@pytest.mark.parametrize("layers", [3, 4, 5, 8])
+def test_the_smallest_of_a_space_with_a_network_leaves_no_cell_unread(layers: int) -> None:
+    spec = NetworkSpec(8, layers, (16, 16))
+    few = ("none", "skip_connect", "max_pool_3x3")
+
+    def bound(genotype: Genotype) -> float:
+        return network_cost(spec, genotype).multiply_adds
+
+    free = fastest_genotype(SearchSpace(few), bound, np.random.default_rng(0), starts=1)
+    found = fastest_genotype(SearchSpace(few, spec), bound, np.random.default_rng(0), starts=1)
+    assert unread_cells(spec, free)
+    assert not unread_cells(spec, found)
+    # Each cell reads the one before it and pools: one small network that leaves no cell unread.
+    node = (Edge("max_pool_3x3", 1), Edge("none", 0))
+    chain = Genotype((node,) * NODES, (node,) * NODES)
+    assert bound(found) <= bound(chain)
+    rng = np.random.default_rng(1)
+    space = SearchSpace(few, spec)
+    assert all(bound(space.sample(rng)) >= bound(found) for _ in range(300))

@@ -12,6 +12,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from long_runs import amount
@@ -28,6 +29,7 @@ from cars_hw.errors import BudgetError, InputError, RunError, TableError
 from cars_hw.export.card import ModelCard, card_path
 from cars_hw.latency import LatencyTable, Predictor, fastest_genotype, measure_genotypes
 from cars_hw.measurement.schedule import measure
+from cars_hw.nn.cost import network_cost, published_cost
 from cars_hw.pipeline.export import export_run
 from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.plan import SearchPlan
@@ -37,6 +39,7 @@ from cars_hw.pipeline.settings import TrainSettings
 from cars_hw.pipeline.train import choose, load_trained, train_run
 from cars_hw.pipeline.verify import verify_run
 from cars_hw.report.page import write_report
+from cars_hw.space.liveness import unread_cells
 from cars_hw.space.search_space import SearchSpace
 
 SHORT = EvolutionSettings(population=6, epochs=4, warmup_epochs=1, epochs_per_generation=1, protection="both")
@@ -76,6 +79,10 @@ def test_from_a_search_to_verified_models_and_a_report(
         estimate = network.latency_estimates[0]
         assert (estimate.predicted_ms, estimate.bound_ms) == tuple(predictor.predict(network.genotype))
         assert estimate.bound_ms <= limit
+        assert unread_cells(table.spec, network.genotype) == ()
+        ships, published = (count(table.spec, network.genotype) for count in (network_cost, published_cost))
+        assert (network.parameters, network.multiply_adds) == ships[:2]
+        assert (network.published_parameters, network.published_multiply_adds) == published[:2]
     trained = train_run(run, TrainSettings(data, top=2, jobs=1))
     assert [network.name for network in trained] == [network.name for network in choose(front, 2)]
     exported = export_run(run, data=data, formats=["onnx"])
@@ -87,6 +94,11 @@ def test_from_a_search_to_verified_models_and_a_report(
         assert card.accuracy == network.accuracy == row.accuracy
         assert card.measured_ms == row.measured_ms == measure(device, [model.path]).models[0].ms
         assert row.within_budget is (row.measured_ms <= limit)
+        # Counted in the file; this table's device runs ONNX files.
+        graph = onnx.load(str(model.path)).graph
+        weighted = [node for node in graph.node if node.op_type in ("Conv", "Gemm")]
+        sizes = {one.name: math.prod(one.dims) for one in graph.initializer}
+        assert row.parameters == sum(sizes[name] for node in weighted for name in node.input[1:])
         assert row.drift == 0.0
         assert row.deviation == pytest.approx(row.measured_ms / predictor.predict(network.genotype).ms - 1)
     page = write_report(run).read_text()
@@ -201,7 +213,10 @@ def test_an_impossible_budget_names_the_smallest_latency(
     table: LatencyTable, tmp_path: Path, data: DataSource
 ) -> None:
     predictor = Predictor(table)
-    least = predictor.bound(fastest_genotype(SearchSpace(), predictor.bound, np.random.default_rng(0)))
+    rng = np.random.default_rng(0)
+    least = predictor.bound(fastest_genotype(SearchSpace(network=table.spec), predictor.bound, rng))
+    # With fewer cells it would be faster, but those are for the network's settings to say.
+    assert predictor.bound(fastest_genotype(SearchSpace(), predictor.bound, rng)) < least
     with pytest.raises(BudgetError, match=r"no architecture keeps to the budget .* possible") as error:
         run_search(make_plan(table, data, least * 0.99), tmp_path / "run")
     assert error.value.smallest == pytest.approx((least,))

@@ -1,3 +1,4 @@
+import itertools
 from collections import Counter
 from itertools import islice
 
@@ -8,7 +9,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from cars_hw.errors import GenotypeError
-from cars_hw.space.genotype import NODES, Edge, Genotype
+from cars_hw.space.genotype import NODES, Edge, Genotype, Node
+from cars_hw.space.liveness import unread_cells
+from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.operations import OPERATIONS
 from cars_hw.space.search_space import CELL_NAMES, SearchSpace, replace_node
 from cars_hw.space.zoo import zoo
@@ -108,6 +111,78 @@ def test_neighbours_of_a_stranger_are_refused() -> None:
     # It has an empty node, and a neighbour could come to look at it.
     with pytest.raises(GenotypeError, match="has no real edge"):
         next(SearchSpace().neighbours(zoo()["SNAS_aggressive"].genotype))
+
+
+SPECS = [NetworkSpec(8, layers, (16, 16)) for layers in (3, 4, 5, 8, 20)]
+READING = {
+    # Every cell reads the one before; or every normal cell both, and reduction cells the one before the last.
+    "last": (((Edge("skip_connect", 1), Edge("none", 0)),) * 4,) * 2,
+    "both": (
+        ((Edge("skip_connect", 0), Edge("max_pool_3x3", 1)),) * 4,
+        ((Edge("skip_connect", 0), Edge("none", 1)),) * 4,
+    ),
+    "before": (((Edge("skip_connect", 0), Edge("none", 1)),) * 4,) * 2,
+}
+
+
+def test_which_cells_have_no_reader_by_hand() -> None:
+    unread = {name: [unread_cells(spec, Genotype(*cells)) for spec in SPECS] for name, cells in READING.items()}
+    assert unread["last"] == [()] * 5
+    # Of three cells the last two reduce. The last reads the first, and nothing reads the second.
+    assert unread["both"] == [(1,), (), (), (), ()]
+    assert unread["before"] == [
+        (1,),
+        (0, 2),
+        (1, 3),
+        (0, 2, 4, 6),
+        tuple(range(0, 20, 2)),
+    ]
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: str(spec.layers))
+def test_a_space_with_a_network_has_no_genotype_with_an_unread_cell(spec: NetworkSpec) -> None:
+    operations = ("none", "skip_connect", "max_pool_3x3")
+    whole, space = SearchSpace(operations), SearchSpace(operations, spec)
+    rng = np.random.default_rng(5)
+    free, kept = ([one.sample(rng) for _ in range(300)] for one in (whole, space))
+    unread = [genotype for genotype in free if unread_cells(spec, genotype)]
+    assert 3 < len(unread) < 100
+    assert not any(unread_cells(spec, genotype) for genotype in kept)
+    for genotype in unread[:3]:
+        assert whole.reads_every_cell(genotype)
+        assert not space.reads_every_cell(genotype)
+        with pytest.raises(GenotypeError, match=rf"of {spec.layers} cells have no reader, first cell "):
+            space.validate(genotype)
+    for genotype in kept[:20]:
+        expected = [one for one in whole.neighbours(genotype) if not unread_cells(spec, one)]
+        assert list(space.neighbours(genotype)) == expected
+
+
+def takes(node: Node, source: int) -> bool:
+    return any(edge.is_real and edge.source == source for edge in node)
+
+
+def test_draws_stay_uniform_among_those_that_read_every_cell() -> None:
+    space = SearchSpace(("none", "skip_connect"), SPECS[2])
+    rng = np.random.default_rng(6)
+    drawn = Counter(tuple(sample.normal[:2]) for sample in (space.sample(rng) for _ in range(4000)))
+    # With five cells, the normal cell has to take the one before. Besides, the normal cell has to take the one
+    # before that, or the reduction cell the one before. All genotypes that do are equally likely.
+    choices = [space.node_choices(number) for number in range(NODES)]
+    reduce_takes = 1 - np.prod([np.mean([not takes(node, 1) for node in nodes]) for nodes in choices])
+    weights = {
+        (first, second): sum(
+            (1 if any(takes(node, 0) for node in cell) else reduce_takes)
+            for cell in itertools.product([first], [second], *choices[2:])
+            if any(takes(node, 1) for node in cell)
+        )
+        for first in choices[0]
+        for second in choices[1]
+    }
+    total = sum(weights.values())
+    possible = [pair for pair, weight in weights.items() if weight]
+    expected = [4000 * weights[pair] / total for pair in possible]
+    assert stats.chisquare([drawn[pair] for pair in possible], expected).pvalue > 0.01
 
 
 def test_validate_names_what_is_outside() -> None:
