@@ -27,8 +27,8 @@ NOT_PRINTED: Final = "not printed"
 
 COUNTING: Final = (
     "Multiply-adds here count convolutions and linear layers; the counting rule of the paper is unknown. "
-    "The published rule counts all modules with the scales of normalisations; the exported file has only what its "
-    "output depends on, with normalisations folded."
+    "Figures marked (here) follow the published rule: all modules count, with the scales of normalisations. Those "
+    "marked (file) are of the exported file, which has only what its output depends on."
 )
 
 
@@ -130,7 +130,7 @@ class ComputedTable:
         titles = ["network"]
         for name in self.figures:
             titles.append(FIGURES[name].title + (" (paper)" if name in ("parameters", "multiply_adds") else ""))
-        for rule in ("published rule", "exported file"):
+        for rule in ("here", "file"):
             titles += [f"parameters, M ({rule})", f"multiply-adds, M ({rule})"]
         return titles + ([f"{self.device}, ms (here)"] if self.device else [])
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
+from file_counts import count_onnx
+from long_runs import amount
 from torch import nn
 
 from cars_hw.cli.main import main
@@ -18,11 +20,12 @@ from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices import FakeDevice
 from cars_hw.errors import InputError
 from cars_hw.nn.cost import network_cost
+from cars_hw.nn.fresh_weights import seeded
 from cars_hw.space.network_spec import NETWORKS
 from cars_hw.space.shape import Shape
 from cars_hw.space.zoo import zoo
 from cars_hw.studies.paper_tables import NOT_AVAILABLE, NOT_PRINTED, ComputedTable, compute_table, paper_tables
-from cars_hw.studies.references import count, make
+from cars_hw.studies.references import count, make, write_onnx
 
 CARS = [f"CARS-{letter}" for letter in "ABCDEFGHI"]
 # Typed from the paper once more, and not read from the file that is tested.
@@ -150,6 +153,18 @@ def test_torchvision_is_counted_as_the_closed_form_counts() -> None:
     grey, colour = count("resnet18", Shape(1, 28, 28), 10), count("resnet18", Shape(3, 28, 28), 1000)
     assert colour.parameters - grey.parameters == 2 * 64 * 49 + 990 * 513
     assert colour.multiply_adds - grey.multiply_adds == 2 * 64 * 49 * 14 * 14 + 990 * 512
+
+
+@pytest.mark.parametrize(
+    "model", ["mobilenet_v2", "shufflenet_v2_x0_5", *["googlenet", "densenet121"][: amount(0, 2)]]
+)
+def test_torchvision_is_counted_as_its_file_has_it(model: str, tmp_path: Path) -> None:
+    shape = Shape(1, 64, 64)
+    network = seeded(lambda: make(model, shape, 10), model)
+    write_onnx(network, shape, tmp_path / "model.onnx")
+    found = count(model, shape, 10)
+    assert count_onnx(tmp_path / "model.onnx") == found[:2]
+    assert found.trained_parameters == sum(one.numel() for one in network.parameters())
 
 
 def test_only_the_first_convolution_and_the_classifier_are_adapted() -> None:

@@ -27,6 +27,8 @@ class Counts(NamedTuple):
 ONNX_WITHOUT_WEIGHTS = (
     *("Add", "AveragePool", "Concat", "ConstantOfShape", "Flatten", "GlobalAveragePool", "MaxPool", "Pad"),
     *("Relu", "Shape", "Slice"),
+    # Of torch's exporter only.
+    *("Clip", "Constant", "Gather", "ReduceMean", "Reshape", "Split", "Transpose"),
 )
 TFLITE_WITHOUT_WEIGHTS = [
     getattr(schema.BuiltinOperator, name)
@@ -48,6 +50,10 @@ def count_onnx(path: Path) -> Counts:
             multiply_adds += weights[node.input[1]].size * math.prod(pixels)
         elif node.op_type == "Gemm":
             multiply_adds += weights[node.input[1]].size
+        elif node.op_type == "BatchNormalization":
+            # Mean and deviation behind them are statistics.
+            parameters.update(node.input[1:3])
+            continue
         elif node.op_type in ONNX_WITHOUT_WEIGHTS:
             continue
         else:
