@@ -33,8 +33,10 @@ from typing import Literal
 
 Remedy = Literal[
     "accept-digest",
+    "delete-steps",
     "download",
     "export",
+    "export-again",
     "fewer-threads",
     "finish-search",
     "fit-channels",
@@ -43,10 +45,14 @@ Remedy = Literal[
     "larger-batch",
     "less-memory",
     "lower-learning-rate",
+    "other-out",
     "precision",
     "profile",
     "profile-again",
+    "remake-front",
+    "remake-study",
     "resize",
+    "restore-run",
     "resume",
     "resume-or-delete",
     "resume-or-other-folder",
@@ -57,6 +63,7 @@ Remedy = Literal[
     "train",
     "train-again",
     "train-on-cpu",
+    "verify-again",
     "zoo",
 ]
 """What helps against an error: an identifier, since how it is done depends on the caller."""

@@ -10,6 +10,20 @@ from typing import Final
 UNKNOWN: Final = "–"
 
 
+def printable(text: str, *, lines: bool = False) -> str:
+    """Return ``text`` with every character that is not shown as itself in the form of an escape, such as ``\\x1b``.
+
+    Names from files reach a terminal, where control characters and changes of the writing direction do more than
+    show a name. Line breaks are escaped as well, unless ``text`` has several ``lines``.
+    """
+    return "".join(
+        one
+        if one.isprintable() or "\ud800" <= one <= "\udfff" or (lines and one == "\n")
+        else one.encode("unicode_escape").decode()
+        for one in text
+    )
+
+
 def milliseconds(value: float | None) -> str:
     """Return ``value`` (ms) with three significant digits and its unit: ``0.134 ms``, ``20.5 ms``, ``1,340 ms``."""
     return UNKNOWN if value is None else f"{figure(value)} ms"

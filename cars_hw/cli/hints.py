@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
@@ -11,8 +12,10 @@ from cars_hw.errors import CarsHwError, Remedy
 HINTS: Final[Mapping[Remedy, str]] = {
     "accept-digest": "if its maker states this SHA-256, or you trust the address, run: cars-hw runner fetch "
     "--from {address} --sha256 {sha256}",
+    "delete-steps": "delete it; only the list of commands in the report is lost",
     "download": "add --download to fetch it",
     "export": "first run: cars-hw export {run}",
+    "export-again": "export the model again with: cars-hw export",
     "fewer-threads": "use fewer --threads",
     "finish-search": "finish it with: cars-hw search --resume",
     "fit-channels": "profile the network with --in-channels {number}, or search on it as a proxy with --proxy",
@@ -21,10 +24,15 @@ HINTS: Final[Mapping[Remedy, str]] = {
     "larger-batch": "use a larger --batch-size, or start fewer processes",
     "less-memory": "use a smaller --batch-size, or fewer --channels or --layers",
     "lower-learning-rate": "train again with a lower --learning-rate, or with --training-precision float32",
+    "other-out": "choose another folder with --out",
     "precision": "train with --training-precision float32 or bf16",
     "profile": "restore it, or make one with: cars-hw profile",
     "profile-again": "delete it and profile again",
+    "remake-front": "restore it from a copy; or delete it and front.json, and make both again with: cars-hw search "
+    "--resume",
+    "remake-study": "delete it, and make it again with: cars-hw rank, or cars-hw baselines",
     "resize": "add --resolution to resize them",
+    "restore-run": "restore it from a copy, or search again with: cars-hw search",
     "resume": "then repeat the command (profile and search: with --resume)",
     "resume-or-delete": "resume it with --resume, or delete it to start over",
     "resume-or-other-folder": "resume it with --resume, or choose another folder with --out",
@@ -33,8 +41,9 @@ HINTS: Final[Mapping[Remedy, str]] = {
     "smaller-network": "allow at least that, or profile a smaller network: --channels, --layers, --resolution",
     "store-runner": "store the tool again with: cars-hw runner use PATH",
     "train": "first run: cars-hw train {run}",
-    "train-again": "train the network again with: cars-hw train",
+    "train-again": "delete it, and train the network again with: cars-hw train",
     "train-on-cpu": "train with --on cpu",
+    "verify-again": "delete it, and measure the models again with: cars-hw verify",
     "zoo": "`cars-hw zoo` lists the published genotypes",
 }
 
@@ -46,4 +55,6 @@ def message_of(error: CarsHwError) -> str:
 
 def with_hint(message: str, remedy: Remedy | None, about: Mapping[str, object] = MappingProxyType({})) -> str:
     """Return ``message`` and the words for ``remedy``, which take their values from ``about``."""
-    return message if remedy is None else f"{message}; {HINTS[remedy].format_map(about)}"
+    # The hints are commands: a path with a space is one word of them.
+    words = {name: shlex.quote(str(value)) for name, value in about.items()}
+    return message if remedy is None else f"{message}; {HINTS[remedy].format_map(words)}"

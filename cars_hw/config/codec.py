@@ -147,6 +147,7 @@ def _converter(complete: bool) -> Converter:
     converter.register_unstructure_hook(Path, str)
     converter.register_structure_hook_func(_is_choice, _choice)
     converter.register_structure_hook_factory(_is_list, lambda kind: _list_hook(converter, kind))
+    converter.register_structure_hook_factory(_is_object, lambda kind: _object_hook(converter, kind))
     converter.register_structure_hook_factory(is_dataclass, lambda cls: _class_hook(converter, cls, complete))
     converter.register_unstructure_hook_factory(is_dataclass, lambda cls: _plain_hook(converter, cls))
     converter.register_structure_hook_factory(
@@ -228,6 +229,31 @@ def _list_hook(converter: Converter, kind: Any) -> Callable[[Any, Any], Any]:  #
                 error.add_note(IterableValidationNote(f"at index {index}", index, arguments[place]))
                 raise IterableValidationError("in a list", [error], kind) from error
         return tuple(found)
+
+    return hook
+
+
+def _is_object(kind: Any) -> bool:  # noqa: ANN401 -- any type
+    return get_origin(kind) in (dict, Mapping)
+
+
+def _object_hook(converter: Converter, kind: Any) -> Callable[[Any, Any], Any]:  # noqa: ANN401 -- any type
+    from cattrs.errors import AttributeValidationNote, IterableValidationError
+
+    _, inner = get_args(kind)
+    read = converter.get_structure_hook(inner)
+
+    def hook(value: Any, _kind: Any) -> Any:  # noqa: ANN401 -- cattrs's own signature
+        if not isinstance(value, Mapping):
+            raise InputError(f"must be an object, not {_shown(value)}")
+        found = {}
+        for name, one in value.items():
+            try:
+                found[_text(name)] = read(one, inner)
+            except Exception as error:
+                error.add_note(AttributeValidationNote(f"at {name}", str(name), inner))
+                raise IterableValidationError("in an object", [error], kind) from error
+        return found
 
     return hook
 

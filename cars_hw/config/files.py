@@ -1,11 +1,18 @@
-"""Files that are never half-written: everything goes to a temporary name and is renamed."""
+"""Files that are never half-written: everything goes to a temporary name and is renamed.
+
+A process that is killed leaves its temporary file. Such files are swept: those of a run when the run is locked,
+those beside another file when the file is written again.
+"""
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
+import re
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,15 +20,31 @@ from typing import Any, Final
 
 _LOG: Final = logging.getLogger(__name__)
 
+SUFFIX: Final = ".cars-hw-part"
+"""What the names of temporary files end with."""
+
+STALE_SECONDS: Final = 3600.0
+"""A temporary file that was not written for so long is of a process that was killed."""
+
+_TEMPORARY: Final = re.compile(rf"\.(?P<target>.+)\.[a-z0-9_]{{8}}{re.escape(SUFFIX)}")
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path`` that takes its place when the block ends without an error."""
+    """Yield a temporary path beside ``path`` that takes its place when the block ends without an error.
+
+    Raises:
+        OSError: the file cannot be written, such as on a full disk; the error names ``path``.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    for leftover in path.parent.glob(f".*{SUFFIX}"):
+        if _target(leftover) == path.name and _is_stale(leftover):
+            leftover.unlink(missing_ok=True)
+    temporary: Path | None = None
     try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=SUFFIX, dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
         yield temporary
         # mkstemp makes the file private to its owner; a result is for whoever may read the folder.
         temporary.chmod(0o644)
@@ -29,8 +52,55 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(written.fileno())
         temporary.replace(path)
         _LOG.debug("wrote %s", path)
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, str(temporary)):
+            raise
+        # A write that fails does not know its file, and nobody knows the temporary one.
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def sweep(folder: Path, keep: str) -> None:
+    """Remove the temporary files in ``folder`` and below, except those of files called ``keep``.
+
+    No other process may be writing other files there.
+    """
+    for path in folder.rglob(f".*{SUFFIX}"):
+        if _target(path) not in (None, keep):
+            path.unlink(missing_ok=True)
+
+
+def _target(temporary: Path) -> str | None:
+    """Return the name of the file that ``temporary`` was to become; None for a file of another origin."""
+    found = _TEMPORARY.fullmatch(temporary.name)
+    return found["target"] if found else None
+
+
+def _is_stale(path: Path) -> bool:
+    try:
+        return time.time() - path.stat().st_mtime > STALE_SECONDS
+    except OSError:
+        return False
+
+
+def require_writable(path: Path) -> None:
+    """Check that ``path`` can be written, its folder made if there is none: before the work whose result it is.
+
+    Nothing is left behind.
+
+    Raises:
+        OSError: it cannot; the error names ``path``.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def write_text(path: Path, text: str) -> None:

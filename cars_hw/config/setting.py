@@ -7,6 +7,7 @@ command-line options (:mod:`cars_hw.cli.options`), ``--config FILE``, the JSON a
 
 from __future__ import annotations
 
+import re
 import types
 import typing
 from collections.abc import Callable, Iterator
@@ -17,6 +18,9 @@ from cars_hw.errors import InputError
 
 _KEY: Final = "setting"
 
+NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,99}")
+"""What a network may be called: its name becomes the name of files, a cell of a table and a word of a command."""
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -25,10 +29,11 @@ class Setting:
     ``minimum`` and ``maximum`` are allowed values, ``above`` and ``below`` are excluded ones. ``option`` is the
     name of the command-line option, where that differs from the name of the field, and ``metavar`` what stands for
     its value in a usage line. ``folder`` marks a path that is a folder and not a file. ``kind`` is the notation of
-    a value on the command line, where the type alone does not tell it.
+    a value on the command line, where the type alone does not tell it. ``name`` marks a text that becomes a part
+    of a file's name: see :data:`NAME`.
     """
 
-    help: str
+    help: str = ""
     unit: str = ""
     minimum: float | None = None
     maximum: float | None = None
@@ -39,11 +44,12 @@ class Setting:
     metavar: str = ""
     folder: bool = False
     kind: Literal["", "latency", "genotype", "state"] = ""
+    name: bool = False
 
     def problem(self, value: Any) -> str | None:  # noqa: ANN401 -- whatever the field holds
         """Return what is wrong with ``value``, or None: ``must be at least 1, not 0``."""
-        if self.choices and value not in self.choices:
-            return f"must be one of {', '.join(self.choices)}, not {value!r}"
+        if (problem := self._problem_of_text(value)) is not None:
+            return problem
         # Each test is written so that NaN fails it.
         if self.minimum is not None and not value >= self.minimum:
             return f"must be at least {self.minimum:g}, not {value}"
@@ -53,6 +59,13 @@ class Setting:
             return f"must be above {self.above:g}, not {value}"
         if self.below is not None and not value < self.below:
             return f"must be below {self.below:g}, not {value}"
+        return None
+
+    def _problem_of_text(self, value: Any) -> str | None:  # noqa: ANN401 -- whatever the field holds
+        if self.name and not NAME.fullmatch(value):
+            return f"must be a name of letters, digits and . _ + -, not {value!r}"
+        if self.choices and value not in self.choices:
+            return f"must be one of {', '.join(self.choices)}, not {value!r}"
         return None
 
 
@@ -67,6 +80,21 @@ def setting(
     if factory is not None:
         return field(default_factory=factory, metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+def fraction(default: Any = MISSING) -> Any:  # noqa: ANN401 -- as dataclasses.field
+    """Return a field for a fraction from 0 to 1."""
+    return setting(default, minimum=0, maximum=1)
+
+
+def milliseconds(default: Any = MISSING) -> Any:  # noqa: ANN401 -- as dataclasses.field
+    """Return a field for a latency: a femtosecond at least, eleven days at most."""
+    return setting(default, unit="ms", minimum=1e-12, maximum=1e9)
+
+
+def count(default: Any = MISSING, *, minimum: int = 0) -> Any:  # noqa: ANN401 -- as dataclasses.field
+    """Return a field for a number of things."""
+    return setting(default, minimum=minimum, maximum=10**15)
 
 
 class Field(NamedTuple):

@@ -6,12 +6,16 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import GenericAlias
-from typing import Any
+from typing import Any, Final
 
+from cars_hw.config.checksummed import digest
 from cars_hw.config.codec import structure, unstructure
 from cars_hw.config.files import write_text
 from cars_hw.config.setting import Field, fields_of
 from cars_hw.errors import InputError
+
+CHECKSUM: Final = "# checksum: "
+"""What the first line of a file that cars-hw wrote begins with."""
 
 
 def to_toml(settings: object) -> str:
@@ -29,8 +33,12 @@ def to_toml(settings: object) -> str:
 
 
 def write_settings(path: Path, settings: object, comment: str) -> None:
-    """Write ``settings`` to ``path`` below ``comment``, lines of text; see :func:`to_toml`."""
-    write_text(path, "".join(f"# {line}\n" for line in comment.splitlines()) + to_toml(settings))
+    """Write ``settings`` to ``path`` below ``comment``, lines of text; see :func:`to_toml`.
+
+    The first line is a comment with the checksum of the others, which :func:`read_settings` verifies.
+    """
+    text = "".join(f"# {line}\n" for line in comment.splitlines()) + to_toml(settings)
+    write_text(path, f"{CHECKSUM}{digest(text.encode())}\n{text}")
 
 
 def read_settings(path: Path, cls: type, extra: Iterable[str] = ()) -> dict[str, Any]:
@@ -46,15 +54,27 @@ def read_settings(path: Path, cls: type, extra: Iterable[str] = ()) -> dict[str,
     import tomllib
 
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        _verify(path, text)
+        content = tomllib.loads(text)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not TOML: {error}") from error
     try:
         return _checked(content, cls, "", path.parent, frozenset(extra))
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
+
+
+def _verify(path: Path, text: str) -> None:
+    """Check the checksum that ``text`` begins with, if cars-hw wrote it; a file by hand has none."""
+    first, _, rest = text.partition("\n")
+    if first.startswith(CHECKSUM) and first.removeprefix(CHECKSUM) != digest(rest.encode()):
+        raise InputError(
+            f"{path} was changed or damaged after it was written: checksum mismatch; if you changed it on purpose, "
+            f"remove its first line"
+        )
 
 
 def merged(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,10 @@ STEM_MULTIPLIER: Final = 3
 """The CIFAR stem has three times the channels of the first cell (DARTS)."""
 
 
+LARGEST: Final = 8192
+"""The largest side of an image in pixels. Bounds keep a damaged number from filling the memory."""
+
+
 class CellLayout(NamedTuple):
     """Where one cell stands in the network.
 
@@ -48,14 +52,16 @@ class NetworkSpec(Settings):
     """
 
     channels: int = setting(
-        help="Channels of the first cell, an even number; they double at each of two reductions.", minimum=1
+        help="Channels of the first cell, an even number; they double at each of two reductions.",
+        minimum=1,
+        maximum=4096,
     )
-    layers: int = setting(help="Number of cells, 3 at least.", minimum=3)
+    layers: int = setting(help="Number of cells, 3 at least.", minimum=3, maximum=1000)
     resolution: tuple[int, int] = setting(
         help="Images are resized to this size in pixels: 32, or height x width such as 65x97.", metavar="HxW"
     )
-    in_channels: int = setting(3, help="1 for grey images, 3 for colour.", minimum=1)
-    classes: int = setting(10, help="Number of classes.", minimum=2)
+    in_channels: int = setting(3, help="1 for grey images, 3 for colour.", minimum=1, maximum=4096)
+    classes: int = setting(10, help="Number of classes.", minimum=2, maximum=1_000_000)
     stem: Stem = setting("cifar", help="Layers before the first cell: those for small images, or those for large.")
 
     out_of_bounds: ClassVar[type[InputError]] = SpecError
@@ -67,6 +73,8 @@ class NetworkSpec(Settings):
         least = 8 if self.stem == "cifar" else 32
         if len(self.resolution) != 2 or min(self.resolution) < least:
             raise SpecError(f"resolution must be at least {least}x{least} for the {self.stem} stem")
+        if max(self.resolution) > LARGEST:
+            raise SpecError(f"resolution must be at most {LARGEST}x{LARGEST}")
 
     @property
     def reductions(self) -> tuple[int, int]:
