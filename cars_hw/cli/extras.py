@@ -14,6 +14,7 @@ EXTRAS: Final = {
     "onnx": "search",
     "onnxruntime": "search",
     "pymoo": "search",
+    "safetensors": "search",
     "scipy": "search",
     "sklearn": "search",
     "tensorboard": "tensorboard",
