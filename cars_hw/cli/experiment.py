@@ -40,9 +40,10 @@ def tables(settings: PaperTablesSettings, out: Path | None, as_json: bool) -> No
     --device, latencies are measured: with fresh weights, for one image of 32x32 in Table 1 and 224x224 in Table 2.
     Accuracies and GPU days are the paper's.
     """
-    from cars_hw.config.files import write_json
-    from cars_hw.studies.paper_tables import COUNTING, compute_table, paper_tables
+    from cars_hw.studies.paper_tables import COUNTING, TABLES, compute_table, paper_tables
 
+    if out is not None:
+        TABLES.require_replaceable(out)
     chosen = {name: table for name, table in paper_tables().items() if name in (settings.tables or (name,))}
     if settings.device is None:
         computed = {name: compute_table(table) for name, table in chosen.items()}
@@ -54,7 +55,7 @@ def tables(settings: PaperTablesSettings, out: Path | None, as_json: bool) -> No
             computed = {name: compute_table(table, device, plan, bars.update) for name, table in chosen.items()}
     content = unstructure(computed)
     if out is not None:
-        write_json(out, content)
+        TABLES.write(out, content)
     if as_json:
         print_json(content)
         return

@@ -35,7 +35,7 @@ def _run(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
     if not path.is_dir():
         return {}
     run = RunFolder.open(path)
-    return {"data": {"source": run.configuration["data"]}, "precision": run.configuration["precision"]}
+    return {"data": {"source": run.configuration.data}, "precision": run.configuration.precision}
 
 
 @click.command("export")

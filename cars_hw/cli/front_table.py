@@ -10,7 +10,7 @@ import click
 from cars_hw.cli.options import milliseconds, percent, print_table
 from cars_hw.cli.verbosity import warn_of_quality
 from cars_hw.config.measurement import USUAL
-from cars_hw.formatting import state_name
+from cars_hw.formatting import printable, state_name
 
 if TYPE_CHECKING:
     from cars_hw.pipeline.latency_target import LatencyEstimate
@@ -42,7 +42,7 @@ def print_front(front: Sequence[FrontNetwork]) -> None:
     ]
     print_table("Pareto front", columns, rows)
     for line in _states(front):
-        click.echo(line)
+        click.echo(printable(line))
 
 
 def _states(front: Sequence[FrontNetwork]) -> list[str]:

@@ -19,6 +19,7 @@ from cars_hw.cli.renamed import RENAMED_COMMANDS, renamed_option
 from cars_hw.cli.verbosity import is_verbose, strict_violations, verbosity_options
 from cars_hw.config.command_line import command_line
 from cars_hw.errors import CarsHwError
+from cars_hw.formatting import printable
 
 GROUPS: Final[Mapping[str, Mapping[str, str]]] = {
     "Device": {
@@ -159,7 +160,7 @@ def _name_the_new_option(error: click.UsageError) -> None:
 def _fail(message: str, code: ExitCode) -> None:
     if is_verbose() and sys.exc_info()[0] is not None:
         traceback.print_exc()
-    click.echo(f"Error: {' '.join(message.splitlines())}", err=True)
+    click.echo(f"Error: {printable(' '.join(message.splitlines()))}", err=True)
     sys.exit(code)
 
 

@@ -16,6 +16,7 @@ from cars_hw.cli.verbosity import warn_of_quality
 from cars_hw.config.measurement import require_state
 from cars_hw.config.units import parse_latency
 from cars_hw.errors import CarsHwError, TableError
+from cars_hw.formatting import printable
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.zoo import resolve_genotype
 
@@ -188,8 +189,8 @@ def warn_of_noise(table: LatencyTable, path: Path) -> None:
 
 def warn_of_tables(run: RunFolder, device: str | None = None) -> None:
     """Warn of the tables of ``run`` that are unreliable or cannot be read; with ``device`` only of those of it."""
-    for index, record in enumerate(run.configuration.get("targets", ())):
-        if device not in (None, record["device"]):
+    for index, record in enumerate(run.configuration.targets):
+        if device not in (None, record.device):
             continue
         try:
             warn_of_noise(run.target(index).table, run.table_path(index))
@@ -251,14 +252,23 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 def table_of(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     """Return the table: where it is too wide for a terminal, titles are broken into lines, and cells are whole."""
     from rich import box
+    from rich.cells import cell_len
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    shown = [[printable(cell) for cell in row] for row in rows]
+    table = Table(
+        title=Text(printable(title)) if title else None,
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        title_style="bold",
+    )
     for index, column in enumerate(columns):
-        widest = max((len(row[index]) for row in rows), default=0)
-        table.add_column(column, justify="right" if index else "left", min_width=widest)
-    for row in rows:
-        table.add_row(*row)
+        widest = max((cell_len(row[index]) for row in shown), default=0)
+        table.add_column(Text(printable(column)), justify="right" if index else "left", min_width=widest)
+    # As texts: rich would take [red] in a cell for markup.
+    for row in shown:
+        table.add_row(*map(Text, row))
     return table
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -217,7 +218,9 @@ def _search(settings: SearchSettings, asked: Run) -> None:
         click.echo(f"Measured, {len(rejected)} more exceeded the budget; the next best took their place.")
     if comparison is not None:
         print_comparison(comparison)
-    click.echo(f"{run.path / 'front.json'} holds {len(front)} networks. Next: cars-hw train {run.path}")
+    click.echo(
+        f"{run.path / 'front.json'} holds {len(front)} networks. Next: cars-hw train {shlex.quote(str(run.path))}"
+    )
 
 
 def _compare(run: RunFolder, plan: SearchPlan, seeds: int) -> StrategyComparison:

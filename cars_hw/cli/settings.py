@@ -336,4 +336,4 @@ def run_of(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
     from cars_hw.pipeline.run_folder import RunFolder
 
     run = RunFolder.open(parameters["run_path"])
-    return {"data": {"source": run.configuration["data"]}, "recipe": unstructure(recipe_of(run))}
+    return {"data": {"source": run.configuration.data}, "recipe": unstructure(recipe_of(run))}

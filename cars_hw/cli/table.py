@@ -18,6 +18,7 @@ from cars_hw.cli.options import (
 )
 from cars_hw.cli.verbosity import strict_option
 from cars_hw.config.codec import unstructure
+from cars_hw.formatting import printable
 
 SHOWN = 20
 
@@ -64,7 +65,7 @@ def show(path: Path, as_json: bool) -> None:
     )
     for name, value in table.conditions.items():
         if value is not None:
-            click.echo(f"{name}: {value}")
+            click.echo(printable(f"{name}: {value}"))
 
 
 @command.command("diff")
@@ -109,10 +110,10 @@ def diff(before: Path, after: Path, everything: bool, as_json: bool) -> None:
     for path, machine in zip((before, after), found.machines, strict=True):
         click.echo(f"{path}: {describe_states(machine)}")
     for name, (old, new) in found.conditions.items():
-        click.echo(f"{name}: {old} -> {new}")
+        click.echo(printable(f"{name}: {old} -> {new}"))
     for names, path in ((found.only_before, before), (found.only_after, after)):
         if names:
-            click.echo(f"{len(names)} operations only in {path}, first {names[0]}")
+            click.echo(printable(f"{len(names)} operations only in {path}, first {names[0]}"))
     click.echo(
         f"The median operation changed by {percent(found.median_change)} either way; "
         f"the second table's take {found.median_ratio:.3f} times what the first one's do."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -88,7 +89,7 @@ def command(run_path: Path, settings: TrainSettings, tensorboard: bool, as_json:
         print_json(unstructure(trained))
         return
     _print(trained)
-    click.echo(f"Next: cars-hw export {run.path}")
+    click.echo(f"Next: cars-hw export {shlex.quote(str(run.path))}")
 
 
 def _print(trained: list[TrainedNetwork]) -> None:

@@ -55,15 +55,20 @@ def command(
     """
     import numpy as np
 
-    from cars_hw.config.files import write_json
+    from cars_hw.config.files import require_writable
     from cars_hw.devices import open_device
     from cars_hw.latency import LatencyTable, fresh_genotypes, validate_table
+    from cars_hw.latency.validation import VALIDATION
 
+    if out is not None:
+        VALIDATION.require_replaceable(out)
     if plot is not None:
         # Where matplotlib is missing, this fails before the measurement.
         import matplotlib  # noqa: F401
 
         from cars_hw.report.plot_file import write_scatter
+
+        require_writable(plot)
     table = LatencyTable.read(settings.table)
     warn_of_noise(table, settings.table)
     named = [*genotypes, *(_zoo(table, genotypes) if settings.zoo else ())]
@@ -84,7 +89,7 @@ def command(
     warn_of_drift(device.name, result.drift)
     record = {"table": str(settings.table), "names": names, **unstructure(result)}
     if out is not None:
-        write_json(out, record)
+        VALIDATION.write(out, record)
     if plot is not None:
         points = [(row.measured_ms, row.predicted_ms) for row in result.rows]
         title = f"{len(points)} networks on {device.name}"

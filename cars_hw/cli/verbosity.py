@@ -8,6 +8,8 @@ from typing import Any, Final
 
 import click
 
+from cars_hw.formatting import printable
+
 EVERYWHERE: Final = ("verbose", "quiet")
 """The options that every command takes."""
 
@@ -35,7 +37,7 @@ def is_verbose() -> bool:
 def note(text: str) -> None:
     """Print ``text``, which is neither a result nor an error, on standard error unless ``--quiet`` is given."""
     if not is_quiet():
-        click.echo(text, err=True)
+        click.echo(printable(text, lines=True), err=True)
 
 
 def warn_of_quality(text: str) -> None:

@@ -1,63 +1,75 @@
-"""The checkpoint of a search: one file, written in one step and read without executing code from it."""
+"""The checkpoint of a search: one file with a checksum, written in one step and read without executing code."""
 
 from __future__ import annotations
 
 import io
 import json
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any
+from typing import Any, Final
 
 import torch
 
-from cars_hw.config.files import replacing
-from cars_hw.errors import RunError
+from cars_hw.config.checksummed import ChecksummedBytes
+from cars_hw.errors import InputError, RunError
 from cars_hw.evolution.search import Search
 
-SCHEMA = 1
+CHECKPOINT: Final = ChecksummedBytes("cars-hw search checkpoint", 2)
+
+AGAIN: Final = "restore it from a copy, or start the search anew in another folder"
 
 
 def save(search: Search, path: Path) -> None:
     """Write the state of ``search`` and of its weights to ``path`` in one step."""
-    content = {
-        "schema": SCHEMA,
+    state = {
         # JSON keeps every bit of a float and integers of any length, which the random state needs.
         "search": json.dumps(search.state(), allow_nan=False),
         "weights": search.weights.state(),
     }
-    with replacing(path) as temporary:
-        torch.save(content, temporary)
+    # Into memory first: torch reports a full disk as an error of its own.
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    CHECKPOINT.write(path, buffer.getvalue())
+
+
+def content(path: Path) -> bytes:
+    """Return the state in the file ``path`` as bytes, which :func:`restore` takes, after its checksum was verified.
+
+    Raises:
+        RunError: the file cannot be read, is damaged, or is of another schema.
+    """
+    try:
+        return CHECKPOINT.read(path)
+    except OSError as error:
+        raise RunError(f"cannot read the checkpoint {path}: {error.strerror}; {AGAIN}") from error
+    except InputError as error:
+        raise RunError(f"cannot use the checkpoint {path}: {error}; {AGAIN}") from error
 
 
 def restore(search: Search, source: Path | bytes) -> None:
-    """Restore ``search`` and its weights from ``source``, a checkpoint file or its content.
+    """Restore ``search`` and its weights from ``source``, a checkpoint file or its :func:`content`.
 
     Raises:
-        RunError: the file cannot be read, or is of another schema.
+        RunError: the file cannot be read, is damaged, or is of another schema.
     """
-    content = _read(source)
-    search.restore(json.loads(content["search"]))
-    search.weights.restore(content["weights"])
+    state = _state(source)
+    search.restore(json.loads(state["search"]))
+    search.weights.restore(state["weights"])
 
 
 def supernet_weights(path: Path) -> dict[str, Any]:
     """Return the SuperNet's weights from the checkpoint in ``path``.
 
     Raises:
-        RunError: the file cannot be read, or is of another schema.
+        RunError: the file cannot be read, is damaged, is of another schema, or is of a search without shared
+            weights.
     """
-    weights: dict[str, Any] = _read(path)["weights"]["supernet"]
+    weights: dict[str, Any] | None = _state(path)["weights"].get("supernet")
+    if weights is None:
+        raise RunError(f"the checkpoint {path} is of a search without shared weights")
     return weights
 
 
-def _read(source: Path | bytes) -> dict[str, Any]:
-    path = source if isinstance(source, Path) else "of another process"
-    try:
-        file = source if isinstance(source, Path) else io.BytesIO(source)
-        content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-        schema = content["schema"]
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, UnpicklingError) as error:
-        raise RunError(f"cannot read the checkpoint {path}; start the search anew in another folder") from error
-    if schema != SCHEMA:
-        raise RunError(f"the checkpoint {path} has schema {schema}; this version reads {SCHEMA}")
-    return content
+def _state(source: Path | bytes) -> dict[str, Any]:
+    known = content(source) if isinstance(source, Path) else source
+    state: dict[str, Any] = torch.load(io.BytesIO(known), map_location="cpu", weights_only=True)
+    return state

@@ -8,21 +8,22 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cars_hw.config.setting import Settings, fraction, setting
 from cars_hw.space.genotype import Genotype
 
 
 @dataclass(frozen=True)
-class Member:
+class Member(Settings):
     """An architecture with the figures of its last evaluation.
 
     ``accuracy`` is a fraction of the evaluated images under the shared weights, and ``gain`` its increase since the
     previous generation. ``costs`` are the values of the cost objectives, in their units.
     """
 
-    genotype: Genotype
-    costs: tuple[float, ...]
-    accuracy: float
-    gain: float = 0.0
+    genotype: Genotype = setting(kind="genotype")
+    costs: tuple[float, ...] = setting(minimum=-1e12, maximum=1e12)
+    accuracy: float = fraction()
+    gain: float = setting(0.0, minimum=-1, maximum=1)
 
 
 def objective_rows(members: Sequence[Member], scales: Sequence[float]) -> NDArray[np.float64]:

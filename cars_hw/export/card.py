@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Final, Literal, get_args
 
-from cars_hw.config.codec import read_json, structure, unstructure
-from cars_hw.config.files import write_json
+from cars_hw.config.checksummed import ChecksummedFormat, read_verified
 from cars_hw.config.measurement import Precision
 from cars_hw.errors import InputError
 from cars_hw.space.genotype import Genotype
@@ -18,6 +17,8 @@ INT8_SUFFIX: Final = ".int8"
 """What the name of a quantised network ends with, before the suffix of its format."""
 
 LATENCIES: Final = ("predicted_ms", "bound_ms", "measured_ms")
+
+CARD: Final = ChecksummedFormat("cars-hw model card", 1, "export-again", InputError)
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,12 @@ class Preprocessing:
             )
         if not all(map(math.isfinite, (*self.mean, *self.std, self.scale))) or min(*self.std, self.scale) <= 0:
             raise InputError("mean, std and scale must be finite, std and scale above zero")
+        # Beyond these, pixels leave the range of float32 inside of a network.
+        if (
+            max(map(abs, self.mean)) > 1e6
+            or not 1e-6 <= min(*self.std, self.scale) <= max(*self.std, self.scale) <= 1e6
+        ):
+            raise InputError("mean must be at most a million, std and scale from a millionth to a million")
         if self.layout not in ("NCHW", "NHWC"):
             raise InputError(f"layout must be NCHW or NHWC, not {self.layout}")
 
@@ -80,7 +87,7 @@ class ModelCard:
     are milliseconds at batch 1; each is None where it is not known. The prediction is for the number of threads of
     the run's table, the measurement for that of ``cars-hw verify``. ``parity`` is the relative difference between
     the outputs of the model and of the network in torch (see :mod:`cars_hw.export.parity`). ``versions`` are
-    those of the programs that wrote the model.
+    those of the programs that wrote the model. ``digest`` is that of the model's file.
 
     Raises:
         InputError: preprocessing or class names do not fit the network, or a figure is out of its range.
@@ -92,6 +99,7 @@ class ModelCard:
     class_names: tuple[str, ...]
     parity: float
     versions: dict[str, str]
+    digest: str
     precision: Precision = "fp32"
     accuracy: float | None = None
     predicted_ms: float | None = None
@@ -118,16 +126,16 @@ class ModelCard:
 
     def write(self, path: Path) -> None:
         """Write the card to ``path`` in one step."""
-        write_json(path, unstructure(self))
+        CARD.write_record(path, self)
 
     @classmethod
     def read(cls, path: Path) -> ModelCard:
         """Read the card at ``path``.
 
         Raises:
-            InputError: there is no such file, it is not JSON, or not a card; the message names the file.
+            InputError: there is no such file, it is not a card, or damaged; the message names the file.
         """
-        return structure(read_json(path, what="the model card"), cls, str(path))
+        return CARD.read_record(path, cls)
 
 
 def card_path(model: Path) -> Path:
@@ -136,3 +144,14 @@ def card_path(model: Path) -> Path:
     The format stays in the name, so that one network can be exported to several in one folder.
     """
     return model.with_name(f"{model.name}.json")
+
+
+def verified_card(model: Path) -> ModelCard:
+    """Return the card of the file ``model``, after the file was found to be the one that the card describes.
+
+    Raises:
+        InputError: the card or the model is missing or damaged, or they do not belong together.
+    """
+    card = ModelCard.read(card_path(model))
+    read_verified(model, card.digest, InputError, "export-again")
+    return card

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from cars_hw.data.images import read_image
 from cars_hw.errors import ExportError, InputError
-from cars_hw.export.card import ModelCard, Preprocessing, card_path
+from cars_hw.export.card import Preprocessing, verified_card
 from cars_hw.export.formats import format_of_file
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def classify(model: Path, image: Path) -> list[Guess]:
     """Return the classes of ``model``, the likeliest first, for the image file ``image``.
 
     Raises:
-        InputError: the model's card is missing or damaged, or the file is of a format that is not run here.
+        InputError: the model or its card is missing or damaged, or the file is of a format that is not run here.
         DatasetError: the image cannot be read.
         ExportError: the runtime cannot run the model.
     """
@@ -40,13 +40,17 @@ def classify(model: Path, image: Path) -> list[Guess]:
 
 def load_classifier(model: Path) -> Callable[[Path], list[Guess]]:
     """Return :func:`classify` of ``model`` as a function of the image; the model is loaded once."""
-    card = ModelCard.read(card_path(model))
+    card = verified_card(model)
     preprocessing = card.preprocessing
     run = load_model(model)
 
     def classes_of(image: Path) -> list[Guess]:
         pixels = read_image(image, preprocessing.channels, preprocessing.resolution)
         logits = run(prepare(pixels, preprocessing))[0]
+        if not np.isfinite(logits).all():
+            raise ExportError(f"{model} gives no finite numbers for {image}")
+        if len(logits) != len(card.class_names):
+            raise ExportError(f"{model} has {len(logits)} outputs for {len(card.class_names)} classes")
         shifted = np.exp(logits - logits.max())
         probabilities = shifted / shifted.sum()
         order = np.argsort(-probabilities, kind="stable")

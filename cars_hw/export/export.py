@@ -13,10 +13,11 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from cars_hw.config.checksummed import digest
 from cars_hw.config.codec import unstructure
 from cars_hw.config.files import replacing
 from cars_hw.errors import ExportError, InputError
-from cars_hw.export.card import NO_FIGURES, Figures, ModelCard, Preprocessing, card_path
+from cars_hw.export.card import NO_FIGURES, Figures, ModelCard, Preprocessing, card_path, verified_card
 from cars_hw.export.classify import load_model, prepare
 from cars_hw.export.formats import FORMATS, export_format, export_formats, format_of_file
 from cars_hw.export.int8_refinement import refine
@@ -91,6 +92,7 @@ def export_model(
             class_names=tuple(class_names),
             parity=check_parity(network, temporary, written),
             versions=versions(),
+            digest=digest(model),
             **vars(figures),
         )
         # The card goes first, so that a model that is there has one.
@@ -151,9 +153,9 @@ def export_int8(
 
     Raises:
         ExportError: the model cannot be quantised, or is further off than :data:`INT8_BOUND`; nothing is written.
-        InputError: the card of ``source`` is missing or damaged.
+        InputError: ``source`` or its card is missing or damaged.
     """
-    card = ModelCard.read(card_path(source))
+    card = verified_card(source)
     written = format_of_file(source)
     feeds = [{INPUT: prepare(pixels, card.preprocessing)} for pixels in calibration]
     model = refine(source.read_bytes(), written, feeds)
@@ -171,7 +173,7 @@ def export_int8(
             )
         accuracy = float((logits.argmax(axis=1) == labels[: len(logits)]).mean())
         known = {**vars(figures), "accuracy": accuracy}
-        card = replace(card, precision="int8", parity=error, versions=versions(), **known)
+        card = replace(card, precision="int8", parity=error, versions=versions(), digest=digest(model), **known)
         card.write(card_path(path))
     return card
 

@@ -24,7 +24,7 @@ from cars_hw.latency.keys import OpKey, spec_keys
 from cars_hw.latency.models import build_model, build_overhead
 from cars_hw.latency.predictor import fit_coefficients, prediction_error
 from cars_hw.latency.sums import OperationSums
-from cars_hw.latency.table import CalibrationNetwork, LatencyTable, Reference
+from cars_hw.latency.table import TABLE, CalibrationNetwork, LatencyTable, Reference
 from cars_hw.measurement.journal import Journal
 from cars_hw.measurement.schedule import REFERENCE, Schedule
 from cars_hw.progress import Progress, counted, prefixed, silent
@@ -78,6 +78,8 @@ def profile_device(
         raise InputError(f"the predictor needs at least 4 calibration networks, not {calibration}")
     if out is not None and out.exists() and not overwrite:
         raise TableError(f"{out} exists; write to another file, or delete it first")
+    if out is not None:
+        TABLE.require_replaceable(out)
     space = space or SearchSpace()
     conditions = device.conditions()
     identity = {

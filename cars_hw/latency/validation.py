@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Final
 
 import numpy as np
 
+from cars_hw.config.checksummed import ChecksummedFormat
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices.protocol import Device, Measurement
 from cars_hw.errors import InputError, TableError
@@ -24,6 +25,9 @@ from cars_hw.space.search_space import SearchSpace
 
 PASSES: Final = 2
 """How often validation measures every network: the second time shows what the first is worth."""
+
+VALIDATION: Final = ChecksummedFormat("cars-hw validation", 1, "profile", InputError)
+"""What ``cars-hw validate --out`` writes."""
 
 REVISITED: Final = 6
 """How many calibration networks are measured again."""

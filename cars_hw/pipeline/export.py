@@ -10,12 +10,14 @@ import numpy.typing as npt
 import torch
 
 from cars_hw.config.data import DataSource
+from cars_hw.config.files import require_writable
 from cars_hw.config.measurement import Precision
 from cars_hw.data import DataBundle, Dataset, load_source
 from cars_hw.devices import ModelFormat
-from cars_hw.errors import RunError
-from cars_hw.export.card import INT8_SUFFIX, Figures, Preprocessing
+from cars_hw.errors import InputError, RunError
+from cars_hw.export.card import CARD, INT8_SUFFIX, Figures, ModelCard, Preprocessing, card_path
 from cars_hw.export.export import Exported, export_int8, export_model
+from cars_hw.export.format import ExportFormat
 from cars_hw.export.formats import FORMATS, export_formats
 from cars_hw.export.int8_refinement import CALIBRATION_IMAGES
 from cars_hw.pipeline.latency_target import LatencyEstimate, LatencyTarget, target_for_models
@@ -44,10 +46,28 @@ def export_run(
     precision predicts, if there is one.
 
     Raises:
-        RunError: no network has been trained.
+        RunError: no network has been trained, a file of the run is damaged, or another process writes to it;
+            or ``out`` is in another run.
         ExportError: a file does not compute what its network does, or cannot be quantised; it is not written.
     """
     wanted = export_formats(formats)
+    with run.lock():
+        return _export(
+            run, data, wanted, precision=precision, out=out, dynamic_batch=dynamic_batch, progress=progress
+        )
+
+
+def _export(
+    run: RunFolder,
+    data: DataSource,
+    wanted: Sequence[ExportFormat],
+    *,
+    precision: Precision,
+    out: Path | None,
+    dynamic_batch: bool,
+    progress: Progress,
+) -> list[Exported]:
+    folder = _folder_for(run, out)
     trained = run.trained()
     if not trained:
         raise RunError(f"no network of {run.path} has been trained", remedy="train", run=run.path)
@@ -59,7 +79,9 @@ def export_run(
         loaded = load_trained(run, network)
         for place, one in enumerate(wanted):
             progress("exporting", number * len(wanted) + place, total)
-            path = (out or run.path / "models") / f"{network.name}{one.suffix}"
+            path = folder / f"{network.name}{one.suffix}"
+            if out is not None:
+                _require_same(path, network.genotype)
             estimate = _estimate(targets, one.name, "fp32", network.genotype)
             card = export_model(
                 loaded,
@@ -80,6 +102,44 @@ def export_run(
         ExportSettings(data.absolute(), tuple(one.name for one in wanted), precision, dynamic_batch, run.network),
     )
     return exported
+
+
+def _folder_for(run: RunFolder, out: Path | None) -> Path:
+    """Return the folder for the models of ``run``, after a check that it can be written and is no other run's.
+
+    Raises:
+        RunError: ``out`` is another run, or in one.
+    """
+    own = run.path / "models"
+    folder = out or own
+    require_writable(folder / "model")
+    resolved = folder.resolve()
+    for parent in (resolved, *resolved.parents):
+        if (parent / "run.json").is_file() and parent != run.path.resolve():
+            raise RunError(
+                f"{folder} is in the run {parent}, whose models are of other networks", remedy="other-out"
+            )
+    return folder
+
+
+def _require_same(path: Path, genotype: Genotype) -> None:
+    """Check that ``path`` is free, or has a model of ``genotype``.
+
+    Raises:
+        RunError: it has another one, or something else.
+    """
+    if not path.exists():
+        return
+    card = card_path(path)
+    if CARD.is_one(card):
+        try:
+            same = ModelCard.read(card).genotype.key() == genotype.key()
+        except InputError:
+            # A card that is damaged is made again.
+            same = True
+        if same:
+            return
+    raise RunError(f"{path} exists and is no model of this network", remedy="other-out")
 
 
 def _estimate(

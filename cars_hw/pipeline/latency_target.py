@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
-from cars_hw.config.measurement import QUIET, USUAL, Precision
+from cars_hw.config.measurement import QUIET, USUAL, Precision, require_state
+from cars_hw.config.setting import Settings, count, milliseconds
 from cars_hw.devices import Device, Measurement, ModelFormat, format_of, open_device
 from cars_hw.errors import CarsHwError, InputError
 from cars_hw.evolution.objectives import CostObjective
@@ -19,11 +19,12 @@ from cars_hw.latency import LatencyTable, Predictor
 from cars_hw.latency.predictor import DEFAULT_LEVEL
 from cars_hw.latency.profile import SAME_MACHINE
 from cars_hw.latency.validation import require_device
+from cars_hw.pipeline.records import TargetRecord
 from cars_hw.space.genotype import Genotype
 
 
 @dataclass(frozen=True)
-class LatencyEstimate:
+class LatencyEstimate(Settings):
     """A network's latency on one device, in milliseconds: the prediction, its upper bound, and the limit.
 
     The figures are those of ``state``. ``usual_ms`` is the prediction for the usual state of the machine.
@@ -34,15 +35,19 @@ class LatencyEstimate:
     """
 
     device: str
-    predicted_ms: float
-    bound_ms: float
-    limit_ms: float | None
-    measured_ms: float | None = None
+    predicted_ms: float = milliseconds()
+    bound_ms: float = milliseconds()
+    limit_ms: float | None = milliseconds()
+    measured_ms: float | None = milliseconds(None)
     precision: Precision = "fp32"
-    threads: int = 1
+    threads: int = count(1, minimum=1)
     state: str = QUIET
-    usual_ms: float | None = None
+    usual_ms: float | None = milliseconds(None)
     quality_warnings: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_state(self.state)
 
     @property
     def over_limit(self) -> bool:
@@ -176,17 +181,17 @@ class LatencyTarget:
                 return None, f"{name} is {now.get(name)} here, and {self.table.conditions.get(name)} in the table"
         return device, ""
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> TargetRecord:
         """Return what ``run.json`` keeps of the target, beside the copy of the table."""
-        return {
-            "device": self.device_name,
-            "limit_ms": self.limit_ms,
-            "level": self.level,
-            "profiled": self.table.created,
-            "precision": self.precision,
-            "threads": self.threads,
-            "state": self.state,
-        }
+        return TargetRecord(
+            device=self.device_name,
+            limit_ms=self.limit_ms,
+            level=self.level,
+            profiled=self.table.created,
+            precision=self.precision,
+            threads=self.threads,
+            state=self.state,
+        )
 
 
 def target_for_models(

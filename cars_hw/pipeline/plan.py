@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Final, cast
 
-from cars_hw.config.codec import structure, unstructure
 from cars_hw.config.data import DataSource
 from cars_hw.config.measurement import Precision
 from cars_hw.config.presets import Preset
-from cars_hw.config.search import EvolutionSettings
-from cars_hw.config.training import Recipe, SharedTraining
+from cars_hw.config.training import Recipe
 from cars_hw.errors import InputError, RunError
 from cars_hw.latency import LatencyTable
 from cars_hw.pipeline.latency_target import LatencyTarget
+from cars_hw.pipeline.records import RunConfiguration
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.settings import CountedCost, SearchSettings, TargetSettings, TrainingDevice
 from cars_hw.space.network_spec import NetworkSpec
@@ -125,65 +124,60 @@ def search_settings(plan: SearchPlan, tables: Sequence[Path]) -> SearchSettings:
     )
 
 
-def configuration(plan: SearchPlan) -> dict[str, Any]:
+def configuration(plan: SearchPlan) -> RunConfiguration:
     """Return the configuration of a run by ``plan``, which :func:`plan_of` reads again."""
-    return {
-        "data": plan.data.source,
-        "seed": plan.seed,
-        "network": unstructure(plan.network),
-        "operations": list(plan.space.operations),
-        "targets": [target.record() for target in plan.targets],
-        "precision": plan.exported_precision,
-        "costs": list(plan.costs),
-        "proxy": plan.proxy,
-        "supernet_channels": plan.preset.supernet_channels,
-        "supernet_layers": plan.preset.supernet_layers,
-        "evolution": unstructure(plan.preset.evolution),
-        "training": unstructure(plan.preset.training),
-        "recipe": unstructure(plan.preset.recipe),
-        # Left out where weights are shared, as in nearly every search.
-        **({"standalone_epochs": plan.standalone_epochs} if plan.standalone_epochs else {}),
-    }
+    return RunConfiguration(
+        data=plan.data.source,
+        seed=plan.seed,
+        network=plan.network,
+        operations=plan.space.operations,
+        targets=tuple(target.record() for target in plan.targets),
+        precision=plan.exported_precision,
+        costs=cast("tuple[CountedCost, ...]", plan.costs),
+        proxy=plan.proxy,
+        supernet_channels=plan.preset.supernet_channels,
+        supernet_layers=plan.preset.supernet_layers,
+        evolution=plan.preset.evolution,
+        training=plan.preset.training,
+        recipe=plan.preset.recipe,
+        standalone_epochs=plan.standalone_epochs,
+    )
 
 
 def plan_of(run: RunFolder, data: DataSource, device: str = "cpu") -> SearchPlan:
     """Return the plan that ``run`` was searched by, its images from ``data``.
 
     Raises:
-        RunError: it was made by a version with other settings.
+        RunError: the settings do not fit each other.
         TableError: a table of the run cannot be read.
     """
     configuration = run.configuration
+    preset = Preset(
+        summary="",
+        recipe=configuration.recipe,
+        supernet_channels=configuration.supernet_channels,
+        supernet_layers=configuration.supernet_layers,
+        evolution=configuration.evolution,
+        training=configuration.training,
+    )
     try:
-        preset = Preset(
-            summary="",
-            recipe=recipe_of(run),
-            supernet_channels=configuration["supernet_channels"],
-            supernet_layers=configuration["supernet_layers"],
-            evolution=structure(configuration["evolution"], EvolutionSettings),
-            training=structure(configuration["training"], SharedTraining),
-        )
         return SearchPlan(
             data,
-            run.network,
+            configuration.network,
             preset,
             run.targets(),
-            tuple(configuration["costs"]),
-            SearchSpace(tuple(configuration["operations"])),
-            configuration["seed"],
-            configuration["proxy"],
-            configuration.get("precision"),
+            configuration.costs,
+            SearchSpace(configuration.operations),
+            configuration.seed,
+            configuration.proxy,
+            configuration.precision,
             device,
-            configuration.get("standalone_epochs", 0),
+            configuration.standalone_epochs,
         )
-    except (KeyError, TypeError, InputError) as error:
-        raise RunError(f"{run.path} was made by a version with other settings: {error}") from error
+    except InputError as error:
+        raise RunError(f"{run.path / 'run.json'} is damaged: {error}", remedy="restore-run") from error
 
 
 def recipe_of(run: RunFolder) -> Recipe:
-    """Return the recipe of the preset that the run was started with.
-
-    Raises:
-        RunError: the run was made by a version with other settings.
-    """
-    return structure(run.configuration.get("recipe"), Recipe, f"{run.path / 'run.json'}: recipe", RunError)
+    """Return the recipe of the preset that the run was started with."""
+    return run.configuration.recipe

@@ -1,12 +1,15 @@
 """A run on disk: plain, readable files, each written in one step.
 
+Every file has a checksum that its reader verifies before it uses anything of it, except the report and the figures
+for TensorBoard, which cars-hw only writes. Weights and models have theirs in the JSON beside them.
+
 ::
 
     run.json         configuration, versions, seed
     config.toml      settings of the search, for ``cars-hw search --config``
-    steps.jsonl      one line for each step: its time, command and settings
+    steps.jsonl      after a line with the checksum, one for each step: its time, command and settings
     tables/          copies of the latency tables that the search used
-    history.jsonl    one line for each generation
+    history.jsonl    after a line with the checksum, one for each generation
     front.json       the Pareto front
     checkpoint/      the state of the search and of unfinished trainings
     trained/         weights of trained networks, each with a JSON beside it
@@ -16,37 +19,61 @@
     baselines.json   the comparison with other strategies; ``baselines/`` holds their searches
     report.html
     tensorboard/     figures for TensorBoard, with ``--tensorboard``
+    .lock            held by the command that writes to the run, and removed by it
 """
 
 from __future__ import annotations
 
-import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
-from cars_hw.config.codec import read_json, structure, unstructure
+from cars_hw.config.checksummed import ChecksummedFormat
+from cars_hw.config.codec import read_json, unstructure
 from cars_hw.config.command_line import given_command_line
-from cars_hw.config.files import to_json, write_json, write_text
+from cars_hw.config.files import sweep
+from cars_hw.config.lock import locked
+from cars_hw.config.setting import Settings, count, fraction, setting
 from cars_hw.config.toml import without_none
 from cars_hw.config.training import Recipe
 from cars_hw.errors import RunError
 from cars_hw.latency import LatencyTable
 from cars_hw.pipeline.latency_target import LatencyEstimate, LatencyTarget
+from cars_hw.pipeline.records import (
+    GenerationRecord,
+    RunAbout,
+    RunConfiguration,
+    RunRecord,
+    Verified,
+    VerifiedModels,
+)
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 
-SCHEMA = 2
+SCHEMA: Final = 3
+"""The version of all files of a run. A run with another one is refused."""
+
+LOCK: Final = ".lock"
+
+RUN: Final = ChecksummedFormat("cars-hw run", SCHEMA, "restore-run", RunError)
+FRONT: Final = ChecksummedFormat("cars-hw front", SCHEMA, "remake-front", RunError)
+HISTORY: Final = ChecksummedFormat("cars-hw history", SCHEMA, "remake-front", RunError)
+STEPS: Final = ChecksummedFormat("cars-hw steps", SCHEMA, "delete-steps", RunError)
+TRAINED: Final = ChecksummedFormat("cars-hw trained network", SCHEMA, "train-again", RunError)
+VERIFIED: Final = ChecksummedFormat("cars-hw verified models", SCHEMA, "verify-again", RunError)
+STUDY: Final = ChecksummedFormat("cars-hw study", SCHEMA, "remake-study", RunError)
+"""The result of a study of a run: its ranking, or its comparison with other strategies."""
 
 Record = TypeVar("Record")
 
 
 @dataclass(frozen=True)
-class FrontNetwork:
+class FrontNetwork(Settings):
     """A network of the front. ``accuracy`` is a fraction of the validation images, under shared weights.
 
     ``parameters`` and ``multiply_adds`` are those of the exported file. ``published_parameters`` and
@@ -54,36 +81,49 @@ class FrontNetwork:
     None where they were not counted.
     """
 
-    name: str
-    genotype: Genotype
-    accuracy: float
-    parameters: int
-    multiply_adds: int
-    latency_estimates: tuple[LatencyEstimate, ...]
-    published_parameters: int | None = None
-    published_multiply_adds: int | None = None
+    name: str = setting(name=True)
+    genotype: Genotype = setting(kind="genotype")
+    accuracy: float = fraction()
+    parameters: int = count()
+    multiply_adds: int = count()
+    latency_estimates: tuple[LatencyEstimate, ...] = setting()
+    published_parameters: int | None = count(None)
+    published_multiply_adds: int | None = count(None)
 
 
 @dataclass(frozen=True)
-class TrainedNetwork:
+class Front:
+    """The content of ``front.json``."""
+
+    networks: tuple[FrontNetwork, ...]
+    rejected: tuple[FrontNetwork, ...]
+
+
+@dataclass(frozen=True)
+class TrainedNetwork(Settings):
     """A trained network: ``accuracy`` is a fraction of the test images.
 
     Its weights are those after ``best_epoch`` (counted from 1). If images were held out, ``held_out_accuracy``
     decided which epoch is the best. ``recipe`` stores the share of held-out images and whether the weights are
     moving averages. ``data`` is the source of the images, and ``inherit`` tells whether the training started from
     the SuperNet's weights, if their shapes fit.
+
+    ``weights_digest`` is that of the file of the weights, and ``last_weights_digest`` that of the weights after the
+    last epoch; None where the last epoch is the best.
     """
 
-    name: str
-    genotype: Genotype
-    accuracy: float
-    loss: float
-    recipe: Recipe
-    seed: int
-    best_epoch: int
-    held_out_accuracy: float | None
-    data: str
-    inherit: bool
+    name: str = setting(name=True)
+    genotype: Genotype = setting(kind="genotype")
+    accuracy: float = fraction()
+    loss: float = setting(minimum=-1e9, maximum=1e9)
+    recipe: Recipe = setting()
+    seed: int = count()
+    best_epoch: int = count()
+    held_out_accuracy: float | None = fraction()
+    data: str = setting()
+    inherit: bool = setting()
+    weights_digest: str = setting()
+    last_weights_digest: str | None = None
 
 
 @dataclass(frozen=True)
@@ -114,7 +154,7 @@ class RunFolder:
         self.path = path
 
     @classmethod
-    def create(cls, path: Path, configuration: dict[str, Any], about: dict[str, Any]) -> RunFolder:
+    def create(cls, path: Path, configuration: RunConfiguration, about: RunAbout) -> RunFolder:
         """Begin a run in the new folder ``path``.
 
         Raises:
@@ -122,7 +162,7 @@ class RunFolder:
         """
         cls.require_free(path)
         run = cls(path)
-        write_json(run.path / "run.json", {"schema": SCHEMA, **about, "configuration": configuration})
+        RUN.write_record(run.path / "run.json", RunRecord(about, configuration))
         return run
 
     @staticmethod
@@ -132,7 +172,7 @@ class RunFolder:
         Raises:
             RunError: ``path`` exists and is not an empty folder.
         """
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if path.exists() and (not path.is_dir() or any(one.name != LOCK for one in path.iterdir())):
             raise RunError(f"{path} exists", remedy="resume-or-other-folder")
 
     @classmethod
@@ -140,45 +180,57 @@ class RunFolder:
         """Open the run at ``path``.
 
         Raises:
-            RunError: ``path`` is not a run folder, or is of another schema.
+            RunError: ``path`` is not a run folder, is of another schema, or its ``run.json`` is damaged.
         """
         run = cls(path)
         if not (path / "run.json").is_file():
             raise RunError(f"{path} is not a run folder: it has no run.json", remedy="search")
-        schema = run._read("run.json").get("schema")
-        if schema != SCHEMA:
-            raise RunError(f"{path} has schema {schema}; this version of cars-hw reads {SCHEMA}")
+        if "schema" in read_json(path / "run.json", RunError, what="the run"):
+            raise RunError(
+                f"{path} was made by an older cars-hw, whose files have no checksums; search again with this "
+                "version, or use the version that made it"
+            )
+        _ = run.record_of_run
         return run
 
-    def sweep(self) -> None:
-        """Remove the temporary files of a run that was killed during a write."""
-        # Only by the names that `replacing` gives them: other hidden files may be the user's.
-        for target in (self.path / "history.jsonl", self.path / "front.json", self.checkpoint):
-            for leftover in target.parent.glob(f".{target.name}.*"):
-                leftover.unlink(missing_ok=True)
-        for leftover in (self.path / "tables").glob(".*.json.*"):
-            leftover.unlink(missing_ok=True)
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run for writing while the block runs, and first remove what killed processes left.
+
+        Raises:
+            RunError: another process writes to the run.
+        """
+        with locked(self.path / LOCK, f"the run {self.path}"):
+            # A report may be written at any time.
+            sweep(self.path, keep=self.report.name)
+            yield
 
     @property
-    def configuration(self) -> dict[str, Any]:
+    def record_of_run(self) -> RunRecord:
+        """The content of ``run.json``.
+
+        Raises:
+            RunError: it is damaged, or of another schema.
+        """
+        return RUN.read_record(self.path / "run.json", RunRecord)
+
+    @property
+    def configuration(self) -> RunConfiguration:
         """The configuration of the run."""
-        configuration = self._read("run.json").get("configuration")
-        if not isinstance(configuration, dict):
-            raise RunError(f"{self.path / 'run.json'} has no configuration; the run is unusable")
-        return configuration
+        return self.record_of_run.configuration
 
     @property
-    def about(self) -> dict[str, Any]:
-        """The date and the versions of the run: the content of ``run.json`` beside the configuration."""
-        return {name: value for name, value in self._read("run.json").items() if name != "configuration"}
+    def about(self) -> RunAbout:
+        """The date and the versions of the run."""
+        return self.record_of_run.about
 
-    def require(self, configuration: dict[str, Any]) -> None:
+    def require(self, configuration: RunConfiguration) -> None:
         """Check that the run was started with ``configuration``.
 
         Raises:
             RunError: it was not; the message names the first setting that differs.
         """
-        difference = _first_difference(self.configuration, json.loads(to_json(configuration)))
+        difference = _first_difference(unstructure(self.configuration), unstructure(configuration))
         if difference is not None:
             name, before, now = difference
             raise RunError(f"{self.path} was started with {name} = {before}, not {now}", remedy="same-settings")
@@ -186,8 +238,7 @@ class RunFolder:
     @property
     def network(self) -> NetworkSpec:
         """The network that the run exports its genotypes as."""
-        where = f"{self.path / 'run.json'}: network"
-        return structure(self.configuration.get("network"), NetworkSpec, where, RunError)
+        return self.configuration.network
 
     @property
     def checkpoint(self) -> Path:
@@ -202,32 +253,27 @@ class RunFolder:
         """Return the latency target with this index; its device is not opened.
 
         Raises:
-            RunError: the run has no such target.
             TableError: its table cannot be read.
         """
-        try:
-            record = self.configuration["targets"][index]
-            limit_ms, level, state = record["limit_ms"], record["level"], record["state"]
-        except (KeyError, IndexError, TypeError) as error:
-            raise RunError(f"{self.path / 'run.json'} has no complete latency target {index}: {error!r}") from error
-        return LatencyTarget(LatencyTable.read(self.table_path(index)), limit_ms, level=level, state=state)
+        record = self.configuration.targets[index]
+        table = LatencyTable.read(self.table_path(index))
+        return LatencyTarget(table, record.limit_ms, level=record.level, state=record.state)
 
     def targets(self) -> tuple[LatencyTarget, ...]:
         """Return the latency targets, in the order of the tables.
 
         Raises:
-            RunError: the configuration does not tell them.
             TableError: a table cannot be read.
         """
-        return tuple(self.target(index) for index, _ in enumerate(self.configuration.get("targets", ())))
+        return tuple(self.target(index) for index, _ in enumerate(self.configuration.targets))
 
     def weights_path(self, name: str) -> Path:
         """The exported weights of the trained network ``name``."""
-        return self.path / "trained" / f"{name}.pt"
+        return self.path / "trained" / f"{name}.safetensors"
 
     def last_weights_path(self, name: str) -> Path:
         """The weights of ``name`` after its last epoch, where an earlier one was better."""
-        return self.path / "trained" / f"{name}.last.pt"
+        return self.path / "trained" / f"{name}.last.safetensors"
 
     def training_checkpoint(self, name: str) -> Path:
         """The checkpoint of the unfinished training of ``name``."""
@@ -257,9 +303,11 @@ class RunFolder:
             given_command_line(),
             without_none(unstructure(settings)),
         )
-        path = self.path / "steps.jsonl"
-        before = path.read_text(encoding="utf-8") if path.is_file() else ""
-        write_text(path, before + json.dumps(unstructure(step), allow_nan=False, ensure_ascii=False) + "\n")
+        STEPS.write_lines(self._steps_path, [*map(unstructure, self.steps()), unstructure(step)])
+
+    @property
+    def _steps_path(self) -> Path:
+        return self.path / "steps.jsonl"
 
     def steps(self) -> list[Step]:
         """Return the steps that were run, in their order.
@@ -267,38 +315,35 @@ class RunFolder:
         Raises:
             RunError: the file is damaged.
         """
-        path = self.path / "steps.jsonl"
-        if not path.is_file():
+        if not self._steps_path.is_file():
             return []
-        try:
-            lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        except ValueError as error:
-            raise RunError(f"{path} is damaged: {error}") from error
-        return list(structure(lines, tuple[Step, ...], f"{path} is damaged", RunError))
+        lines = STEPS.read_lines(self._steps_path)
+        return list(STEPS.structured(self._steps_path, lines, tuple[Step, ...]))
 
-    def write_history(self, history: Sequence[dict[str, Any]]) -> None:
+    def write_history(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Write one line for each generation."""
-        lines = (json.dumps(generation, allow_nan=False) + "\n" for generation in history)
-        write_text(self.path / "history.jsonl", "".join(lines))
+        HISTORY.write_lines(self.path / "history.jsonl", history)
 
     def history(self) -> list[dict[str, Any]]:
-        """Return the generations so far."""
+        """Return the generations so far, each in the form of a :class:`GenerationRecord`.
+
+        Raises:
+            RunError: the file is damaged, or is not of this run.
+        """
         path = self.path / "history.jsonl"
         if not path.is_file():
             return []
-        try:
-            return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        except ValueError as error:
-            raise RunError(f"{path} is damaged: {error}") from error
+        lines = HISTORY.read_lines(path)
+        configuration = self.configuration
+        costs = len(configuration.targets) + len(configuration.costs)
+        for generation in HISTORY.structured(path, lines, tuple[GenerationRecord, ...]):
+            if any(len(member.costs) != costs for member in generation.population):
+                raise RunError(f"{path} is damaged: a member must have {costs} costs", remedy=HISTORY.remedy)
+        return lines
 
     def write_front(self, networks: Sequence[FrontNetwork], rejected: Sequence[FrontNetwork] = ()) -> None:
         """Write the front, and the networks that were ``rejected`` from it."""
-        content = {
-            "schema": SCHEMA,
-            "networks": unstructure(list(networks)),
-            "rejected": unstructure(list(rejected)),
-        }
-        write_json(self.path / "front.json", content)
+        FRONT.write_record(self.path / "front.json", Front(tuple(networks), tuple(rejected)))
 
     def front(self) -> list[FrontNetwork]:
         """Return the front.
@@ -306,7 +351,7 @@ class RunFolder:
         Raises:
             RunError: the search has not finished, or the file is damaged.
         """
-        return self._networks("networks")
+        return list(self._front.networks)
 
     def rejected(self) -> list[FrontNetwork]:
         """Return the networks that were rejected from the front because a device exceeded a limit.
@@ -314,54 +359,68 @@ class RunFolder:
         Raises:
             RunError: the search has not finished, or the file is damaged.
         """
-        return self._networks("rejected")
+        return list(self._front.rejected)
 
-    def _networks(self, which: str) -> list[FrontNetwork]:
-        if not (self.path / "front.json").is_file():
+    @property
+    def _front(self) -> Front:
+        path = self.path / "front.json"
+        if not path.is_file():
             raise RunError(f"the search in {self.path} has not finished", remedy="finish-search")
-        kept = self._read("front.json").get(which, [])
-        where = f"{self.path / 'front.json'} is damaged: {which}"
-        return list(structure(kept, tuple[FrontNetwork, ...], where, RunError))
+        front = FRONT.read_record(path, Front)
+        targets = len(self.configuration.targets)
+        problem = None
+        if not front.networks:
+            problem = "it holds no network"
+        elif any(len(one.latency_estimates) != targets for one in (*front.networks, *front.rejected)):
+            problem = f"a network must have {targets} latency estimates"
+        elif len({one.name for one in front.networks}) < len(front.networks):
+            problem = "two networks have one name"
+        if problem is not None:
+            raise RunError(f"{path} is damaged: {problem}", remedy=FRONT.remedy)
+        return front
 
     def write_trained(self, network: TrainedNetwork) -> None:
         """Write the record of the trained ``network``; its weights have been written before."""
-        write_json(self._trained_path(network.name), unstructure(network))
+        TRAINED.write_record(self._trained_path(network.name), network)
 
     def forget_trained(self, name: str) -> None:
-        """Remove the record of the training of ``name``, before its weights are replaced.
-
-        Temporary files of a training that was killed during a write are removed as well.
-        """
-        paths = (self._trained_path(name), self.weights_path(name), self.last_weights_path(name))
-        for path in paths:
-            for leftover in path.parent.glob(f".{path.name}.*"):
-                leftover.unlink(missing_ok=True)
-        paths[0].unlink(missing_ok=True)
-        paths[2].unlink(missing_ok=True)
+        """Remove the record of the training of ``name``, before its weights are replaced."""
+        self._trained_path(name).unlink(missing_ok=True)
+        self.last_weights_path(name).unlink(missing_ok=True)
 
     def _trained_path(self, name: str) -> Path:
         return self.path / "trained" / f"{name}.json"
 
     def trained(self) -> list[TrainedNetwork]:
-        """Return the trained networks, by name."""
-        return [
-            structure(read_json(path, RunError), TrainedNetwork, f"{path} is damaged", RunError)
-            for path in sorted((self.path / "trained").glob("*.json"))
-        ]
+        """Return the trained networks, by name.
 
-    def write_verified(self, rows: Sequence[dict[str, Any]]) -> None:
+        Raises:
+            RunError: a record is damaged.
+        """
+        found = []
+        for path in sorted((self.path / "trained").glob("*.json")):
+            network = TRAINED.read_record(path, TrainedNetwork)
+            if network.name != path.stem:
+                raise RunError(f"{path} is damaged: it is of {network.name}", remedy=TRAINED.remedy)
+            found.append(network)
+        return found
+
+    def write_verified(self, rows: Sequence[Verified]) -> None:
         """Write the measured latencies of the exported models."""
-        write_json(self.path / "verified.json", {"schema": SCHEMA, "models": list(rows)})
+        VERIFIED.write_record(self.path / "verified.json", VerifiedModels(tuple(rows)))
 
-    def verified(self) -> list[dict[str, Any]]:
-        """Return the measured latencies of the exported models; empty before they were measured."""
-        if not (self.path / "verified.json").is_file():
-            return []
-        return list(self._read("verified.json").get("models", []))
+    def verified(self) -> list[Verified]:
+        """Return the measured latencies of the exported models; empty before they were measured.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        path = self.path / "verified.json"
+        return list(VERIFIED.read_record(path, VerifiedModels).models) if path.is_file() else []
 
     def write_record(self, name: str, record: object) -> None:
         """Write ``record`` as the file ``name`` of the run: the result of a study of it."""
-        write_json(self.path / name, {"schema": SCHEMA, **unstructure(record)})
+        STUDY.write_record(self.path / name, record)
 
     def record(self, name: str, cls: type[Record]) -> Record | None:
         """Return the ``cls`` in the file ``name`` that :meth:`write_record` wrote, None before.
@@ -369,14 +428,8 @@ class RunFolder:
         Raises:
             RunError: the file is damaged.
         """
-        if not (self.path / name).is_file():
-            return None
-        content = self._read(name)
-        content.pop("schema", None)
-        return structure(content, cls, f"{self.path / name} is damaged", RunError)
-
-    def _read(self, name: str) -> dict[str, Any]:
-        return read_json(self.path / name, RunError)
+        path = self.path / name
+        return STUDY.read_record(path, cls) if path.is_file() else None
 
 
 def _first_difference(before: Any, now: Any, name: str = "") -> tuple[str, Any, Any] | None:  # noqa: ANN401

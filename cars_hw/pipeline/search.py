@@ -9,12 +9,13 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
 
 from cars_hw.callbacks import SearchCallback
+from cars_hw.config.files import require_writable
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.config.toml import to_toml, write_settings
 from cars_hw.config.units import format_latency
@@ -30,6 +31,7 @@ from cars_hw.nn.supernet import SuperNet
 from cars_hw.pipeline.confirm_front import ConfirmedFront, confirm_front
 from cars_hw.pipeline.memory import require_memory
 from cars_hw.pipeline.plan import SearchPlan, configuration, search_settings
+from cars_hw.pipeline.records import RunAbout
 from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder
 from cars_hw.pipeline.settings import SearchSettings
 from cars_hw.progress import Log, Progress, no_log, silent
@@ -67,38 +69,72 @@ def run_search(
     Raises:
         BudgetError: no architecture keeps to the limits, by prediction or by measurement; it carries the smallest
             latency.
-        RunError: ``out`` exists, or was started with other settings.
+        RunError: ``out`` exists, was started with other settings, has a damaged file, or another process writes
+            to it.
         DatasetError: the data cannot be used, or does not fit the network.
     """
     configured = configuration(plan)
     objectives = cost_objectives(plan)
     if not process_group.leads:
         return _follow(plan, out, objectives, process_group)
-    if resume and (out / "run.json").is_file():
+    resumed = resume and (out / "run.json").is_file()
+    if resumed:
         run = RunFolder.open(out)
-        run.require(configured)
-        run.sweep()
-        if (out / "front.json").is_file():
-            process_group.broadcast(FINISHED)
-            _end(run, callbacks)
-            return run
+        search = None
     else:
+        run = RunFolder(out)
         RunFolder.require_free(out)
-        run = None
-    search = _build(plan, objectives, process_group, progress)
-    if run is None:
+        require_writable(out / "run.json")
+        search = _build(plan, objectives, process_group, progress)
         # Before the folder is made, so that an error leaves nothing behind.
-        to_toml(_settings(plan, RunFolder(out)))
-        run = RunFolder.create(out, configured, _about())
-        _keep_settings(plan, run)
+        to_toml(_settings(plan, run))
+        out.mkdir(parents=True, exist_ok=True)
+    with run.lock():
+        if resumed:
+            run.require(configured)
+            if (out / "front.json").is_file():
+                run.front()
+                process_group.broadcast(FINISHED)
+                _end(run, callbacks)
+                return run
+        else:
+            RunFolder.create(out, configured, _about())
+            _keep_settings(plan, run)
+        _search(
+            plan,
+            run,
+            search or _build(plan, objectives, process_group, progress),
+            resumed=resumed,
+            measure_plan=measure_plan,
+            progress=progress,
+            log=log,
+            callbacks=callbacks,
+            process_group=process_group,
+        )
+    return run
+
+
+def _search(
+    plan: SearchPlan,
+    run: RunFolder,
+    search: Search,
+    *,
+    resumed: bool,
+    measure_plan: MeasurePlan | None,
+    progress: Progress,
+    log: Log,
+    callbacks: Sequence[SearchCallback],
+    process_group: ProcessGroup,
+) -> None:
+    """Run ``search`` from its checkpoint if it is ``resumed``, and write its front to ``run``."""
     for index, target in enumerate(plan.targets):
         target.table.write(run.table_path(index))
-    known = resume and run.checkpoint.is_file()
+    known = checkpoint.content(run.checkpoint) if resumed and run.checkpoint.is_file() else b""
     if process_group.world > 1:
         # The other processes may run on machines without access to this folder.
-        process_group.broadcast(run.checkpoint.read_bytes() if known else b"")
+        process_group.broadcast(known)
     if known:
-        checkpoint.restore(search, run.checkpoint)
+        checkpoint.restore(search, known)
         run.write_history(search.history)
         if search.history:
             for callback in callbacks:
@@ -123,7 +159,6 @@ def run_search(
         describe_front(plan, confirmed.rejected, confirmed.measured, "rejected"),
     )
     _end(run, callbacks)
-    return run
 
 
 def _settings(plan: SearchPlan, run: RunFolder) -> SearchSettings:
@@ -306,10 +341,10 @@ def supernet_weights_of(
     )
 
 
-def _about() -> dict[str, Any]:
+def _about() -> RunAbout:
     packages = ("cars-hw", "torch", "numpy", "pymoo")
-    return {
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
-        "torch_threads": torch.get_num_threads(),
-    }
+    return RunAbout(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions={"python": platform.python_version(), **{name: version(name) for name in packages}},
+        torch_threads=torch.get_num_threads(),
+    )

@@ -16,7 +16,7 @@ from torch import Tensor
 from cars_hw.callbacks import TrainingCallback
 from cars_hw.config.codec import structure, unstructure
 from cars_hw.config.data import DataSource
-from cars_hw.config.files import replacing
+from cars_hw.config.setting import NAME
 from cars_hw.config.training import Recipe
 from cars_hw.data import DataBundle, load_source
 from cars_hw.errors import InputError, RunError
@@ -36,6 +36,7 @@ from cars_hw.training.checkpoints import TrainingCheckpoint
 from cars_hw.training.precision import resolve_device, resolve_precision
 from cars_hw.training.process_group import SINGLE_PROCESS, ProcessGroup
 from cars_hw.training.standalone import train_network
+from cars_hw.training.weights import read_weights, save_weights
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,9 @@ def train_run(
     and returns the records; the others need the run's ``run.json`` and the data, and return an empty list.
 
     Raises:
-        RunError: the run has no front yet, or a checkpoint cannot be read.
-        InputError: the data does not fit the network, or the recipe does not fit the device.
+        RunError: the run has no front yet, a file of it is damaged, or another process writes to it.
+        InputError: the data does not fit the network, the recipe does not fit the device, or a name of ``chosen``
+            cannot be the name of a file.
         TrainingError: the loss of a network is no longer a number.
     """
     data, spec = settings.data, run.network
@@ -114,25 +116,43 @@ def train_run(
     if not process_group.leads:
         return _follow(data, spec, process_group)
     names = dict(chosen or _chosen(run, settings))
+    for name in names:
+        if not NAME.fullmatch(name):
+            raise InputError(f"a network's name has letters, digits and . _ + - only, not {name!r}")
     bundle = load_source(data, spec.resolution, progress)
     require_fit(bundle, spec)
     planned = [
         _Job(run.path, data, name, genotype, recipe, settings.seed, device, settings.inherit, callback)
         for name, genotype in names.items()
     ]
-    trained = run.trained()
-    waiting = [job for job in planned if not any(job.done_by(network) for network in trained)]
-    if process_group.world > 1:
-        process_group.broadcast(_to_bytes(waiting))
-        _train_here(waiting, bundle, progress, log, process_group)
-    else:
-        # By the number of chosen networks, not of those that are left: a resumed training has as many threads as
-        # before, since the number of threads changes how sums are rounded.
-        _train_all(waiting, bundle, settings.jobs or default_jobs(device, len(planned)), progress, log)
-    if not chosen:
-        done = replace(settings, data=data.absolute(), recipe=recipe, device=cast("TrainingDevice", device))
-        run.add_step("train", done)
-    return [network for network in run.trained() if network.name in names]
+    with run.lock():
+        trained = run.trained()
+        waiting = [job for job in planned if not _is_done(job, trained, run, log)]
+        if process_group.world > 1:
+            process_group.broadcast(_to_bytes(waiting))
+            _train_here(waiting, bundle, progress, log, process_group)
+        else:
+            # By the number of chosen networks, not of those that are left: a resumed training has as many threads
+            # as before, since the number of threads changes how sums are rounded.
+            _train_all(waiting, bundle, settings.jobs or default_jobs(device, len(planned)), progress, log)
+        if not chosen:
+            done = replace(settings, data=data.absolute(), recipe=recipe, device=cast("TrainingDevice", device))
+            run.add_step("train", done)
+        return [network for network in run.trained() if network.name in names]
+
+
+def _is_done(job: _Job, trained: Sequence[TrainedNetwork], run: RunFolder, log: Log) -> bool:
+    """Whether the result of ``job`` is among ``trained``. What is damaged is trained again, which ``log`` tells."""
+    found = next((network for network in trained if job.done_by(network)), None)
+    if found is None:
+        return False
+    try:
+        load_trained(run, found)
+        load_last(run, found)
+    except RunError as error:
+        log(f"{error}: the network is trained again")
+        return False
+    return True
 
 
 def _chosen(run: RunFolder, settings: TrainSettings) -> list[tuple[str, Genotype]]:
@@ -148,14 +168,29 @@ def load_trained(run: RunFolder, trained: TrainedNetwork) -> Network:
     """Return the trained network with its weights, in eval mode.
 
     Raises:
-        RunError: the weights are missing or of another network.
+        RunError: the weights are missing, damaged, or of another network.
     """
+    return _loaded(run, trained, run.weights_path(trained.name), trained.weights_digest)
+
+
+def load_last(run: RunFolder, trained: TrainedNetwork) -> Network:
+    """Return the trained network with the weights after its last epoch, in eval mode.
+
+    Raises:
+        RunError: the weights are missing, damaged, or of another network.
+    """
+    if trained.last_weights_digest is None:
+        return load_trained(run, trained)
+    return _loaded(run, trained, run.last_weights_path(trained.name), trained.last_weights_digest)
+
+
+def _loaded(run: RunFolder, trained: TrainedNetwork, path: Path, expected: str) -> Network:
     network = Network(run.network, trained.genotype)
-    path = run.weights_path(trained.name)
+    weights = read_weights(path, expected)
     try:
-        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except (OSError, RuntimeError, ValueError, EOFError) as error:
-        raise RunError(f"cannot read the weights {path}", remedy="train-again") from error
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise RunError(f"the weights {path} are of another network", remedy="train-again") from error
     return network.eval()
 
 
@@ -218,9 +253,8 @@ def _train(
         )
     # If killed in between, weights without a record are ignored, and the training resumes from the checkpoint.
     run.forget_trained(job.name)
-    _save(network.state_dict(), run.weights_path(job.name))
-    if result.last is not None:
-        _save(result.last, run.last_weights_path(job.name))
+    weights_digest = _save(network.state_dict(), run.weights_path(job.name))
+    last_digest = None if result.last is None else _save(result.last, run.last_weights_path(job.name))
     run.write_trained(
         TrainedNetwork(
             job.name,
@@ -233,6 +267,8 @@ def _train(
             held_out_accuracy=result.held_out_accuracy,
             data=job.data.source,
             inherit=job.inherit,
+            weights_digest=weights_digest,
+            last_weights_digest=last_digest,
         )
     )
     checkpoint.remove()
@@ -249,11 +285,9 @@ class _OldEvents(TrainingCallback):
             remove_events(self._folder)
 
 
-def _save(weights: Mapping[str, Tensor], path: Path) -> None:
-    """Write ``weights`` without those of the auxiliary head, which is never exported."""
-    exported = {name: value.cpu() for name, value in weights.items() if not name.startswith("auxiliary.")}
-    with replacing(path) as temporary:
-        torch.save(exported, temporary)
+def _save(weights: Mapping[str, Tensor], path: Path) -> str:
+    """Write ``weights`` without those of the auxiliary head, which is never exported; return the file's digest."""
+    return save_weights({name: value for name, value in weights.items() if not name.startswith("auxiliary.")}, path)
 
 
 def _about(job: _Job, data: DataBundle, spec: NetworkSpec) -> dict[str, str | float | bool | None]:
@@ -299,8 +333,8 @@ def _to_bytes(jobs: Sequence[_Job]) -> bytes:
 def _inherit(run: RunFolder, network: Network) -> None:
     """Copy the SuperNet's weights to ``network`` if they have the same shapes."""
     configuration = run.configuration
-    own = (configuration["supernet_channels"], configuration["supernet_layers"]) == (None, None)
-    if not own or configuration["proxy"] or not run.checkpoint.is_file():
+    own = (configuration.supernet_channels, configuration.supernet_layers) == (None, None)
+    if not own or configuration.proxy or not run.checkpoint.is_file():
         return
     supernet = SuperNet(network.spec)
     supernet.load_state_dict(supernet_weights(run.checkpoint))

@@ -4,69 +4,22 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
 
-from cars_hw.config.codec import unstructure
-from cars_hw.config.measurement import QUIET, MeasurePlan, Precision
+from cars_hw.config.measurement import QUIET, MeasurePlan
 from cars_hw.devices.protocol import Device
 from cars_hw.errors import RunError, TableError
-from cars_hw.export.card import ModelCard, card_path
+from cars_hw.export.card import card_path, verified_card
 from cars_hw.export.write import build_network
 from cars_hw.latency.table import LatencyTable
 from cars_hw.measurement.schedule import MAX_SLOWER, Measured, measure
 from cars_hw.nn.cost import network_cost
 from cars_hw.pipeline.latency_target import LatencyTarget
+from cars_hw.pipeline.records import Verified
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.settings import VerifySettings
 from cars_hw.progress import Progress, silent
-
-
-@dataclass(frozen=True)
-class Verified:
-    """One exported model: its predicted and measured latency in milliseconds, its accuracy on the test images.
-
-    ``predicted_ms`` is None if the run has no table for this device, precision and number of threads. Accuracy
-    and ``spread`` are fractions.
-
-    ``measured_ms`` is that of ``state``, the state of the machine in which the limit holds, and ``usual_ms`` is
-    what the model takes in the usual state of the machine when the table was made. ``quiet`` is False if the
-    model was never measured in the quiet state, or the device was slower than the quiet state of the table.
-    ``quality_warnings`` are the reasons why the table is unreliable.
-
-    ``drift`` is the change in latency of the table's reference network in the quiet state since the table was
-    made, a fraction; positive is slower, and it is None without a table.
-    """
-
-    name: str
-    device: str
-    precision: Precision
-    threads: int
-    accuracy: float | None
-    parameters: int
-    predicted_ms: float | None
-    bound_ms: float | None
-    limit_ms: float | None
-    measured_ms: float
-    spread: float
-    drift: float | None = None
-    state: str = QUIET
-    usual_ms: float | None = None
-    quiet: bool = True
-    quality_warnings: tuple[str, ...] = ()
-
-    DERIVED: ClassVar = ("deviation", "within_budget")
-
-    @property
-    def deviation(self) -> float | None:
-        """The measured latency relative to the prediction, as a fraction of it: positive is slower."""
-        return self.measured_ms / self.predicted_ms - 1 if self.predicted_ms else None
-
-    @property
-    def within_budget(self) -> bool | None:
-        """Whether the measured latency keeps to the limit; None without a limit."""
-        return None if self.limit_ms is None else self.measured_ms <= self.limit_ms
 
 
 def verify_run(
@@ -79,14 +32,23 @@ def verify_run(
     """Measure every exported model of ``run`` on ``device``; write the figures to the run and to the models' cards.
 
     Raises:
-        RunError: nothing has been exported for this device.
+        RunError: nothing has been exported for this device, a file of the run is damaged, or another process
+            writes to the run.
+        InputError: a model or its card is damaged.
         TableError: the run's tables of this device are for another number of threads.
         DeviceError: the device fails.
     """
+    with run.lock():
+        return _verify(run, device, plan, progress)
+
+
+def _verify(run: RunFolder, device: Device, plan: MeasurePlan | None, progress: Progress) -> list[Verified]:
     paths = sorted((run.path / "models").glob(f"*.{device.model_format}"))
     if not paths:
         raise RunError(f"{run.path} has no {device.model_format} models to measure", remedy="export", run=run.path)
-    cards = [ModelCard.read(card_path(path)) for path in paths]
+    cards = [verified_card(path) for path in paths]
+    # What is damaged is found before the device is measured.
+    before = run.verified()
     threads = int(device.conditions()["threads"])
     targets = _targets_on(run.targets(), device.name, threads)
     found = _measure(device, paths, targets[0].table if targets else None, plan, progress)
@@ -117,8 +79,7 @@ def verify_run(
             )
         )
         replace(card, measured_ms=measured_ms).write(card_path(path))
-    others = [row for row in run.verified() if row.get("device") != device.name]
-    run.write_verified([*others, *unstructure(rows)])
+    run.write_verified([*(row for row in before if row.device != device.name), *rows])
     run.add_step("verify", VerifySettings(device.name, threads, plan or MeasurePlan()))
     return rows
 

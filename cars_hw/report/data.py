@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 
 from cars_hw.devices import format_of
 from cars_hw.errors import TableError
-from cars_hw.export.card import INT8_SUFFIX, ModelCard, card_path
+from cars_hw.export.card import INT8_SUFFIX, ModelCard, card_path, verified_card
 from cars_hw.formatting import milliseconds
 from cars_hw.nn.cost import both_costs
 from cars_hw.pipeline.latency_target import LatencyEstimate, LatencyTarget
+from cars_hw.pipeline.records import RunAbout, RunConfiguration, TargetRecord, Verified
 from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder, Step, TrainedNetwork
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
@@ -57,7 +58,7 @@ class Candidate:
     latency_estimates: tuple[LatencyEstimate, ...]
     trained: TrainedNetwork | None
     models: tuple[ModelFile, ...]
-    measured: tuple[Mapping[str, Any], ...]
+    measured: tuple[Verified, ...]
 
     @property
     def accuracy(self) -> float | None:
@@ -68,14 +69,14 @@ class Candidate:
 class RunTarget(NamedTuple):
     """A latency target of the run: its record in ``run.json``, and the target, or the reason why it is unusable."""
 
-    record: Mapping[str, Any]
+    record: TargetRecord
     target: LatencyTarget | None
     problem: str = ""
 
     @property
     def device(self) -> str:
         """The name of the device."""
-        return str(self.record["device"])
+        return self.record.device
 
 
 @dataclass(frozen=True)
@@ -104,14 +105,14 @@ class ReportData:
     """A run as the sections of the report use it."""
 
     path: Path
-    about: Mapping[str, Any]
-    configuration: Mapping[str, Any]
+    about: RunAbout
+    configuration: RunConfiguration
     spec: NetworkSpec
     candidates: tuple[Candidate, ...]
     rejected: tuple[FrontNetwork, ...]
     targets: tuple[RunTarget, ...]
     history: tuple[Mapping[str, Any], ...]
-    verified: tuple[Mapping[str, Any], ...]
+    verified: tuple[Verified, ...]
     ranking: Ranking | None = None
     baselines: StrategyComparison | None = None
     steps: tuple[Step, ...] = ()
@@ -127,15 +128,15 @@ class ReportData:
         """The latencies of the targets in their order; without a target, the first minimised count."""
         if self.targets:
             return tuple(
-                Cost(f"predicted latency on {target.device}", "ms", index, target.record["limit_ms"])
+                Cost(f"predicted latency on {target.device}", "ms", index, target.record.limit_ms)
                 for index, target in enumerate(self.targets)
             )
-        return (Cost((self.configuration.get("costs") or ["multiply-adds"])[0], "M", 0),)
+        return (Cost((self.configuration.costs or ("multiply-adds",))[0], "M", 0),)
 
     @property
     def minimised(self) -> tuple[Cost, ...]:
         """Everything that the search minimised, in the order of the history."""
-        counts = self.configuration.get("costs") or ()
+        counts = self.configuration.costs
         latencies = self.costs[: len(self.targets)]
         return (*latencies, *(Cost(name, "M", len(latencies) + number) for number, name in enumerate(counts)))
 
@@ -159,7 +160,7 @@ def gather(run: RunFolder) -> ReportData:
         InputError: a model's card is damaged.
     """
     configuration = run.configuration
-    targets = tuple(_target(run, index, record) for index, record in enumerate(configuration["targets"]))
+    targets = tuple(_target(run, index, record) for index, record in enumerate(configuration.targets))
     verified = run.verified()
     models = _models(run)
     trained = {network.name: network for network in run.trained()}
@@ -175,7 +176,7 @@ def gather(run: RunFolder) -> ReportData:
             network.latency_estimates,
             trained.get(network.name),
             tuple(model for model in models if model.network == network.name),
-            tuple(row for row in verified if row["name"].removesuffix(INT8_SUFFIX) == network.name),
+            tuple(row for row in verified if row.name.removesuffix(INT8_SUFFIX) == network.name),
         )
 
     candidates = [candidate(network, network.accuracy) for network in front]
@@ -203,7 +204,7 @@ def gather(run: RunFolder) -> ReportData:
     )
 
 
-def _target(run: RunFolder, index: int, record: Mapping[str, Any]) -> RunTarget:
+def _target(run: RunFolder, index: int, record: TargetRecord) -> RunTarget:
     try:
         target = run.target(index)
         _ = target.predictor
@@ -224,7 +225,7 @@ def _models(run: RunFolder) -> list[ModelFile]:
     files = []
     for path in sorted((run.path / "models").glob("*")):
         if path.suffix != ".json" and card_path(path).is_file():
-            card = ModelCard.read(card_path(path))
+            card = verified_card(path)
             files.append(ModelFile(path.stem, f"models/{path.name}", path.stat().st_size, card))
     return files
 

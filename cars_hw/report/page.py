@@ -72,9 +72,9 @@ def page(report: ReportData) -> str:
 
 def _title(report: ReportData) -> str:
     """Return the data, the devices and the budgets of the search."""
-    data = Path(str(report.configuration["data"])).name
+    data = Path(report.configuration.data).name
     places = [
-        target.device + (f" in {milliseconds(ms)}" if (ms := target.record["limit_ms"]) else "")
+        target.device + (f" in {milliseconds(ms)}" if (ms := target.record.limit_ms) else "")
         for target in report.targets
     ]
     return f"{data} on {' and '.join(places)}" if places else f"{data}: {report.costs[0].title}"

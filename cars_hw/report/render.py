@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from functools import cache
 from importlib.resources import files
 from typing import Any, Final
@@ -35,6 +36,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters.update({name: getattr(formatting, name) for name in FILTERS})
+    made.filters["shell"] = shlex.quote
     made.globals.update(UNKNOWN=formatting.UNKNOWN, LINE_KINDS=KINDS, asset=asset)
     return made
 

@@ -53,9 +53,15 @@ def compare_run(
 
     Raises:
         InputError: there is nothing to compare.
-        RunError: the run has not finished, or trials in its folder are of other settings.
+        RunError: the run has not finished, a file of it is damaged, trials in its folder are of other settings, or
+            another process writes to it.
         DatasetError: the data cannot be used.
     """
+    with run.lock():
+        return _compare(run, settings, progress, log)
+
+
+def _compare(run: RunFolder, settings: BaselinesSettings, progress: Progress, log: Log) -> StrategyComparison:
     recipe = settings.recipe or recipe_of(run)
     run.front()
     plan = plan_of(run, settings.data, resolve_device(settings.device))
@@ -158,7 +164,7 @@ def _work(task: _Task, progress: Progress, log: Log) -> None:
 
 def _search_and_train(task: _Task, progress: Progress, log: Log) -> None:
     run, plan = RunFolder(task.run), task.plan
-    if task.strategy == OWN and plan.seed == run.configuration["seed"] and not task.folder.path.exists():
+    if task.strategy == OWN and plan.seed == run.configuration.seed and not task.folder.path.exists():
         _copy(run, task.folder.path, plan)
     folder = run_search(
         plan,

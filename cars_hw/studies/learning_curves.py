@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
 
+from cars_hw.config.checksummed import ChecksummedFormat
 from cars_hw.config.codec import unstructure
-from cars_hw.config.files import write_json
 from cars_hw.config.training import Recipe
 from cars_hw.data import DataBundle
+from cars_hw.errors import RunError
 from cars_hw.nn.cost import network_cost
 from cars_hw.nn.network import Network
 from cars_hw.progress import Log, Progress, as_stage, no_log, prefixed_log, silent
@@ -37,6 +38,17 @@ class LearningCurve:
     name: str
     genotype: Genotype
     parameters: int
+    accuracies: tuple[float, ...]
+
+
+CURVE: Final = ChecksummedFormat("cars-hw learning curve", 1, "train-again", RunError)
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What a file holds of a curve: the ``about`` of its training, and the accuracies."""
+
+    about: dict[str, Any]
     accuracies: tuple[float, ...]
 
 
@@ -84,7 +96,7 @@ def learning_curve(
     if kept is None:
         checkpoint = TrainingCheckpoint(folder / f"{name}.pt", about, prefixed_log(log, name))
         kept = _train(genotype, training, checkpoint, as_stage(progress, name))
-        write_json(path, {"about": about, "accuracies": kept})
+        CURVE.write_record(path, _Record(about, tuple(kept)))
         checkpoint.remove()
     return LearningCurve(name, genotype, parameters, tuple(kept))
 
@@ -127,9 +139,8 @@ def _about(genotype: Genotype, training: Training) -> dict[str, str | float | bo
 def _kept(path: Path, about: dict[str, str | float | bool | None]) -> list[float] | None:
     """Return the curve at ``path`` if it is whole and of the training that ``about`` says."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        same = content["about"] == json.loads(json.dumps(about))
-        return [float(value) for value in content["accuracies"]] if same else None
-    except (OSError, ValueError, KeyError, TypeError):
+        record = CURVE.read_record(path, _Record)
+    except RunError:
         # What cannot be read is made again.
         return None
+    return list(record.accuracies) if record.about == about else None

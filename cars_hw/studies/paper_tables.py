@@ -12,6 +12,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
+from cars_hw.config.checksummed import ChecksummedFormat
+from cars_hw.errors import InputError
 from cars_hw.nn.cost import both_costs
 from cars_hw.progress import Progress, counted, prefixed, silent
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec
@@ -21,6 +23,9 @@ from cars_hw.studies.measurement_noise import unsteady_remark
 if TYPE_CHECKING:
     from cars_hw.config.measurement import MeasurePlan
     from cars_hw.devices import Device, Measurement
+
+TABLES: Final = ChecksummedFormat("cars-hw paper tables", 1, "remake-study", InputError)
+"""What ``cars-hw experiment tables --out`` writes."""
 
 NOT_AVAILABLE: Final = "not available"
 NOT_PRINTED: Final = "not printed"

@@ -9,8 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Final, cast
 
+from cars_hw.config.checksummed import ChecksummedFormat
 from cars_hw.config.codec import unstructure
-from cars_hw.config.files import write_json
+from cars_hw.config.files import require_writable
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.data import load_source
 from cars_hw.devices import Device
@@ -31,6 +32,8 @@ from cars_hw.studies.front_membership import Contestant, FrontComparison, ranked
 from cars_hw.studies.reference_training import References, train_references
 from cars_hw.studies.references import MODEL_FORMAT, count, write_onnx
 from cars_hw.training.precision import resolve_device, resolve_precision
+
+COMPARISON: Final = ChecksummedFormat("cars-hw front comparison", 1, "remake-study", RunError)
 
 TORCHVISION: Final = {
     "MobileNetV2": "mobilenet_v2",
@@ -82,6 +85,7 @@ def compare_front(
         DeviceError: the device fails.
     """
     genotypes, models = _sorted_out(settings.references)
+    require_writable((out or run.path / "comparison") / "front.json")
     own = run.trained()
     if not own:
         raise RunError(f"{run.path} has no trained networks", remedy="train", run=run.path)
@@ -104,7 +108,7 @@ def compare_front(
     measured = _measured(entries, device, settings.measurement, progress)
     comparison = FrontComparison(device.name, device.conditions(), measured, left_out)
     content = {"run": str(run.path), "data": data.source, "seed": settings.seed, "recipe": asdict(recipe)}
-    write_json(out / "front.json", {**content, **unstructure(comparison)})
+    COMPARISON.write(out / "front.json", {**content, **unstructure(comparison)})
     return comparison
 
 
@@ -132,13 +136,11 @@ def _sorted_out(references: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 
 def _of_run(run: RunFolder, trained: TrainedNetwork, device: Device) -> _Entry:
     configuration = run.configuration
-    shapes = (configuration["supernet_channels"], configuration["supernet_layers"]) == (None, None)
+    shapes = (configuration.supernet_channels, configuration.supernet_layers) == (None, None)
     if trained.inherit is None:
         began = "from an unknown start"
     else:
-        began = (
-            "from shared weights" if trained.inherit and shapes and not configuration["proxy"] else "from scratch"
-        )
+        began = "from shared weights" if trained.inherit and shapes and not configuration.proxy else "from scratch"
     return _of_genotype(run, trained, device, "run", began)
 
 

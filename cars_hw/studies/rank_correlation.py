@@ -7,7 +7,6 @@ from typing import Any, Final, cast
 
 import numpy as np
 
-from cars_hw.config.codec import unstructure
 from cars_hw.errors import InputError
 from cars_hw.evolution.checkpoint import supernet_weights
 from cars_hw.evolution.objectives import feasible
@@ -36,9 +35,14 @@ def rank_run(run: RunFolder, settings: RankSettings, *, progress: Progress = sil
 
     Raises:
         InputError: a sample of 1 to 3, or fewer than 4 architectures that meet the limits.
-        RunError: the run has no front yet, or no weights.
+        RunError: the run has no front yet, or no weights; a file of it is damaged; or another process writes to it.
         DatasetError: the data cannot be used.
     """
+    with run.lock():
+        return _rank(run, settings, progress, log)
+
+
+def _rank(run: RunFolder, settings: RankSettings, progress: Progress, log: Log) -> Ranking:
     sample, seed = settings.sample, settings.seed
     if sample == 0:
         run.write_record(FILE, Ranking((), None))
@@ -58,7 +62,7 @@ def rank_run(run: RunFolder, settings: RankSettings, *, progress: Progress = sil
     shared = weights.accuracies([genotype for _, genotype in chosen], full=True)
     standalone = RunFolder(run.path / "ranking")
     # A run of its own, whose networks are the SuperNet's size.
-    configuration = {**run.configuration, "network": unstructure(weights.supernet.spec)}
+    configuration = replace(run.configuration, network=weights.supernet.spec)
     if (standalone.path / "run.json").is_file():
         standalone.require(configuration)
     else:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
+from cars_hw.config.setting import Settings, fraction, setting
 from cars_hw.config.training import Recipe
 from cars_hw.latency.validation import kendall_tau
 from cars_hw.pipeline.run_folder import RunFolder
@@ -18,7 +19,7 @@ MINIMUM: Final = 4
 
 
 @dataclass(frozen=True)
-class Ranked:
+class Ranked(Settings):
     """One architecture with its accuracies, which are fractions.
 
     ``shared`` is the accuracy under shared weights on the validation images, ``standalone`` the accuracy after
@@ -26,11 +27,11 @@ class Ranked:
     one. ``name`` is that of the front, or begins with ``random``.
     """
 
-    name: str
-    genotype: Genotype
-    shared: float
-    standalone: float
-    again: float | None = None
+    name: str = setting(name=True)
+    genotype: Genotype = setting(kind="genotype")
+    shared: float = fraction()
+    standalone: float = fraction()
+    again: float | None = fraction(None)
 
     @property
     def drawn(self) -> bool:

@@ -6,15 +6,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, Final
 
 import torch
 from torch import nn
 
+from cars_hw.config.checksummed import ChecksummedFormat
 from cars_hw.config.codec import unstructure
 from cars_hw.config.data import DataSource
-from cars_hw.config.files import replacing, write_json
 from cars_hw.config.training import Recipe
 from cars_hw.data import DataBundle, load_source
 from cars_hw.errors import RunError
@@ -24,9 +23,23 @@ from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.studies.references import make
 from cars_hw.training.checkpoints import TrainingCheckpoint
 from cars_hw.training.standalone import copy_of_weights, train_network
+from cars_hw.training.weights import read_weights, save_weights
 
 MOMENTUM: Final = 0.1
 """How fast running averages of normalisations move, in all alike: MNASNet's own 0.0003 is for long trainings."""
+
+
+REFERENCE: Final = ChecksummedFormat("cars-hw trained reference", 1, "train-again", RunError)
+
+
+@dataclass(frozen=True)
+class _Record:
+    """A finished training: its ``about``, the test accuracy (a fraction), and the digest of its weights."""
+
+    about: dict[str, Any]
+    accuracy: float
+    loss: float
+    weights_digest: str
 
 
 @dataclass(frozen=True)
@@ -59,7 +72,7 @@ class _Task:
 
     @property
     def weights(self) -> Path:
-        return self.folder / f"{self.name}.pt"
+        return self.folder / f"{self.name}.safetensors"
 
     @property
     def record(self) -> Path:
@@ -121,15 +134,15 @@ def _made(task: _Task) -> nn.Module:
 def _kept(task: _Task) -> tuple[nn.Module, float] | None:
     """Return the network with the weights that the same training came to, and their accuracy, if they are there."""
     try:
-        record = json.loads(task.record.read_text(encoding="utf-8"))
-        if record["about"] != task.about:
+        record = REFERENCE.read_record(task.record, _Record)
+        if record.about != task.about:
             return None
         network = _made(task)
-        network.load_state_dict(torch.load(task.weights, map_location="cpu", weights_only=True))
-        return network, float(record["accuracy"])
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, UnpicklingError):
+        network.load_state_dict(read_weights(task.weights, record.weights_digest))
+    except (RunError, RuntimeError):
         # What cannot be read is trained again.
         return None
+    return network, record.accuracy
 
 
 def _train_in_worker(task: _Task, progress: Progress, log: Log) -> None:
@@ -139,7 +152,7 @@ def _train_in_worker(task: _Task, progress: Progress, log: Log) -> None:
 
 def _train(task: _Task, data: DataBundle, progress: Progress, log: Log) -> None:
     checkpoint = TrainingCheckpoint(
-        task.folder / "checkpoint" / task.weights.name, task.about, prefixed_log(log, task.name)
+        task.folder / "checkpoint" / f"{task.name}.pt", task.about, prefixed_log(log, task.name)
     )
     network = _made(task)
     # The training seeds torch's generator, which is not its own.
@@ -155,7 +168,6 @@ def _train(task: _Task, data: DataBundle, progress: Progress, log: Log) -> None:
         )
     # The record goes first and comes last: weights without one are not used.
     task.record.unlink(missing_ok=True)
-    with replacing(task.weights) as temporary:
-        torch.save(copy_of_weights(network), temporary)
-    write_json(task.record, {"about": task.about, "accuracy": result.accuracy, "loss": result.loss})
+    weights_digest = save_weights(copy_of_weights(network), task.weights)
+    REFERENCE.write_record(task.record, _Record(task.about, result.accuracy, result.loss, weights_digest))
     checkpoint.remove()

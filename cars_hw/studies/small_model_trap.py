@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, median, pstdev
 from typing import ClassVar, Final
 
+from cars_hw.config.checksummed import ChecksummedFormat
 from cars_hw.config.codec import unstructure
-from cars_hw.config.files import write_json
+from cars_hw.config.files import require_writable
 from cars_hw.config.search import Protection
 from cars_hw.config.training import Recipe
+from cars_hw.errors import RunError
 from cars_hw.formatting import figure, percent
 from cars_hw.pipeline.plan import SearchPlan, configuration
 from cars_hw.pipeline.run_folder import RunFolder
@@ -20,6 +22,8 @@ from cars_hw.pipeline.workers import default_jobs, side_by_side
 from cars_hw.progress import Log, Progress, no_log, prefixed, silent
 from cars_hw.space.genotype import Genotype
 from cars_hw.studies.learning_curves import LearningCurve, Training, learning_curve, three_sizes
+
+TRAP: Final = ChecksummedFormat("cars-hw small-model trap", 1, "remake-study", RunError)
 
 PLAIN: Final[Protection] = "none"
 
@@ -155,6 +159,7 @@ def small_model_trap(
         DatasetError: the data cannot be used, or does not fit the network.
         TrainingError: the loss of a network is no longer a number.
     """
+    require_writable(out / "small-model-trap.json")
     objective = cost_objectives(plan)[0]
     searches = {
         f"{protection}-{seed}": with_protection(plan, protection, seed)
@@ -179,8 +184,8 @@ def small_model_trap(
     # All are there, so that nothing is trained.
     curves = [_curve(_Task(out, name, plan, genotype, recipe)) for name, genotype in networks.items()]
     trap = Trap(objective.name, objective.unit, tuple(moved), tuple(curves))
-    configured = {**configuration(plan), "recipe": asdict(recipe)}
-    write_json(out / "small-model-trap.json", {"configuration": configured, **unstructure(trap)})
+    configured = unstructure(replace(configuration(plan), recipe=recipe))
+    TRAP.write(out / "small-model-trap.json", {"configuration": configured, **unstructure(trap)})
     return trap
 
 

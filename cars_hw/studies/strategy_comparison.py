@@ -8,8 +8,11 @@ from typing import ClassVar, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from cars_hw.config.setting import Settings, count, fraction, setting
 from cars_hw.config.training import Recipe
+from cars_hw.errors import InputError
 from cars_hw.evolution.hypervolume import hypervolume
+from cars_hw.evolution.strategies import STRATEGIES
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.space.genotype import Genotype
 
@@ -20,31 +23,31 @@ STANDALONE: Final = "standalone"
 
 
 @dataclass(frozen=True)
-class Trained:
+class Trained(Settings):
     """A network of a front, trained from scratch.
 
     ``costs`` are in the objectives' units. ``shared`` is the accuracy under shared weights on the validation
     images, ``standalone`` the accuracy after training on the test images; both are fractions.
     """
 
-    genotype: Genotype
-    costs: tuple[float, ...]
-    shared: float
-    standalone: float
+    genotype: Genotype = setting(kind="genotype")
+    costs: tuple[float, ...] = setting(minimum=-1e12, maximum=1e12)
+    shared: float = fraction()
+    standalone: float = fraction()
 
 
 @dataclass(frozen=True)
-class Generation:
+class Generation(Settings):
     """A population under shared weights.
 
     ``hypervolume`` is a fraction of the reference box. ``least``, ``most`` and ``deviation`` (the standard
     deviation) describe the population's first cost, in its unit.
     """
 
-    hypervolume: float
-    least: float
-    most: float
-    deviation: float
+    hypervolume: float = setting(minimum=-1e9, maximum=1e9)
+    least: float = setting(minimum=-1e12, maximum=1e12)
+    most: float = setting(minimum=-1e12, maximum=1e12)
+    deviation: float = setting(minimum=0, maximum=1e12)
 
     @property
     def spread(self) -> float:
@@ -53,22 +56,27 @@ class Generation:
 
 
 @dataclass(frozen=True)
-class Trial:
+class Trial(Settings):
     """One search by one strategy with one seed; its generations evaluated ``evaluated`` architectures.
 
     ``final_hypervolume`` is the recorded one of a comparison that was read from a file.
     """
 
-    strategy: str
-    seed: int
-    evaluated: int
-    generations: tuple[Generation, ...]
-    networks: tuple[Trained, ...]
+    strategy: str = setting(choices=(*STRATEGIES, STANDALONE))
+    seed: int = count()
+    evaluated: int = count()
+    generations: tuple[Generation, ...] = setting()
+    networks: tuple[Trained, ...] = setting()
     final_hypervolume: float | None = field(default=None, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.generations or not self.networks:
+            raise InputError("a trial has at least one generation and one network")
 
 
 @dataclass(frozen=True)
-class StrategyComparison:
+class StrategyComparison(Settings):
     """The searches (trials) of all strategies. The run's own strategy is the first.
 
     ``cost`` and ``unit`` are those of the first objective. ``reference`` is the reference point of the final
@@ -77,11 +85,22 @@ class StrategyComparison:
 
     cost: str
     unit: str
-    reference: tuple[float, ...]
-    trials: tuple[Trial, ...]
-    recipe: Recipe
+    reference: tuple[float, ...] = setting(above=0, maximum=1e12)
+    trials: tuple[Trial, ...] = setting()
+    recipe: Recipe = setting()
 
     DERIVED: ClassVar = ("final_hypervolumes",)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.trials or len(self.reference) < 2:
+            raise InputError("a comparison has at least one trial and one cost")
+        for trial in self.trials:
+            if any(1 + len(one.costs) != len(self.reference) for one in trial.networks):
+                raise InputError(f"a network must have {len(self.reference) - 1} costs, as the reference point")
+            same = next(one for one in self.trials if one.strategy == trial.strategy)
+            if len(trial.generations) != len(same.generations):
+                raise InputError("all trials of a strategy must have equally many generations")
 
     @property
     def strategies(self) -> list[str]:
@@ -124,8 +143,6 @@ def summary(strategy: str) -> str:
     """Return one line that describes ``strategy``."""
     if strategy == STANDALONE:
         return "evolution without weight sharing: every architecture is trained from scratch, for one epoch"
-    from cars_hw.evolution.strategies import STRATEGIES
-
     return STRATEGIES[strategy].summary
 
 

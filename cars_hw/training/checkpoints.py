@@ -1,20 +1,19 @@
-"""Checkpoints of a training. A file is written in one step, and read without executing code."""
+"""Checkpoints of a training. A file has a checksum, is written in one step, and is read without executing code."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any
+from typing import Any, Final
 
 import torch
 
-from cars_hw.config.files import replacing
-from cars_hw.errors import RunError
+from cars_hw.config.checksummed import ChecksummedBytes
+from cars_hw.errors import InputError, RunError
 from cars_hw.progress import Log
 
-SCHEMA = 1
+CHECKPOINT: Final = ChecksummedBytes("cars-hw training checkpoint", 2)
 
 
 class TrainingCheckpoint:
@@ -31,26 +30,25 @@ class TrainingCheckpoint:
 
     def save(self, state: dict[str, Any]) -> None:
         """Write ``state`` in one step."""
-        with replacing(self.path) as temporary:
-            torch.save({"schema": SCHEMA, "about": self.about, "state": state}, temporary)
+        # Into memory first: torch reports a full disk as an error of its own.
+        CHECKPOINT.write(self.path, to_bytes({"about": self.about, "state": state}))
 
     def load(self) -> dict[str, Any] | None:
         """Return the state, its tensors on the CPU; None without a checkpoint, or if it is of another training.
 
         Raises:
-            RunError: the file cannot be read, or is of another schema.
+            RunError: the file cannot be read, is damaged, or is of another schema.
         """
         if not self.path.exists():
             return None
         again = "remove it to train from the beginning"
         try:
-            content = torch.load(self.path, map_location="cpu", weights_only=True)
-            schema, about, state = content["schema"], content["about"], content["state"]
-            epoch = int(state["epoch"])
-        except (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, UnpicklingError) as error:
-            raise RunError(f"cannot read the checkpoint {self.path}; {again}") from error
-        if schema != SCHEMA:
-            raise RunError(f"the checkpoint {self.path} has schema {schema}, this version reads {SCHEMA}; {again}")
+            content = from_bytes(CHECKPOINT.read(self.path))
+        except OSError as error:
+            raise RunError(f"cannot read the checkpoint {self.path}: {error.strerror}; {again}") from error
+        except InputError as error:
+            raise RunError(f"cannot use the checkpoint {self.path}: {error}; {again}") from error
+        about, state = content["about"], content["state"]
         for name in sorted({*about, *self.about}):
             if about.get(name) != self.about.get(name):
                 self._log(
@@ -58,15 +56,13 @@ class TrainingCheckpoint:
                     "training starts from the beginning"
                 )
                 return None
-        self._log(f"resumes after epoch {epoch}")
+        self._log(f"resumes after epoch {state['epoch']}")
         kept: dict[str, Any] = state
         return kept
 
     def remove(self) -> None:
-        """Remove the checkpoint, and its temporary files if the process was killed during a write."""
+        """Remove the checkpoint."""
         self.path.unlink(missing_ok=True)
-        for leftover in self.path.parent.glob(f".{self.path.name}.*"):
-            leftover.unlink(missing_ok=True)
 
 
 def to_bytes(state: dict[str, Any]) -> bytes:

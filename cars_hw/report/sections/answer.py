@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+import shlex
+from collections.abc import Iterable
 from typing import Any
 
+from cars_hw.pipeline.records import Verified
 from cars_hw.report.data import ReportData
-
-Row = Mapping[str, Any]
 
 
 def view(report: ReportData) -> dict[str, Any]:
     """Return the best model within the budget, the choice for every smaller latency, and the next step."""
     best = best_model(report)
-    devices = [*(target.device for target in report.targets), *(row["device"] for row in report.verified)]
+    devices = [*(target.device for target in report.targets), *(row.device for row in report.verified)]
     by_device = {
-        device: choices(row for row in report.verified if row["device"] == device)
-        for device in dict.fromkeys(devices)
+        device: choices(row for row in report.verified if row.device == device) for device in dict.fromkeys(devices)
     }
-    usual_ms = None if best is None else best.get("usual_ms")
+    usual_ms = None if best is None else best.usual_ms
     return {
         "best": best,
         "usual_ms": usual_ms,
-        "usually_over": best is not None and _exceeds(usual_ms, best["limit_ms"]),
+        "usually_over": best is not None and _exceeds(usual_ms, best.limit_ms),
         "quality": quality(report),
-        "network": best and report.candidate(best["name"]),
-        "model": best and report.model(best["name"], best["device"]),
+        "network": best and report.candidate(best.name),
+        "model": best and report.model(best.name, best.device),
         "choices": {device: rows for device, rows in by_device.items() if rows},
-        "missed": any(row["within_budget"] is False for row in report.verified),
-        "next_command": f"cars-hw {_next_step(report)} {report.name}",
+        "missed": any(row.within_budget is False for row in report.verified),
+        "next_command": f"cars-hw {_next_step(report)} {shlex.quote(report.name)}",
     }
 
 
@@ -42,24 +42,35 @@ def _exceeds(ms: float | None, limit_ms: float | None) -> bool:
     return ms is not None and limit_ms is not None and ms > limit_ms
 
 
-def best_model(report: ReportData) -> Row | None:
+def best_model(report: ReportData) -> Verified | None:
     """Return the row of the most accurate model that exceeded no budget when it was measured.
 
     Of two equally accurate models it is the faster one. A model that was compared with a budget comes before one
     that was measured on a device without a budget.
     """
-    over = {row["name"] for row in report.verified if row["within_budget"] is False}
-    kept = [row for row in report.verified if row["accuracy"] is not None and row["name"] not in over]
-    kept = [row for row in kept if row["within_budget"]] or kept
-    return max(kept, key=lambda row: (row["accuracy"], -row["measured_ms"]), default=None)
+    over = {row.name for row in report.verified if row.within_budget is False}
+    kept = [
+        (row.accuracy, -row.measured_ms, row)
+        for row in report.verified
+        if row.accuracy is not None and row.name not in over
+    ]
+    kept = [one for one in kept if one[2].within_budget] or kept
+    best = max(kept, key=lambda one: one[:2], default=None)
+    return best[2] if best is not None else None
 
 
-def choices(rows: Iterable[Row]) -> list[Row]:
+def choices(rows: Iterable[Verified]) -> list[Verified]:
     """Return the ``rows`` that no other row equals or exceeds in both speed and accuracy, the fastest first."""
-    chosen: list[Row] = []
-    known = [row for row in rows if row["accuracy"] is not None and row["within_budget"] is not False]
-    for row in sorted(known, key=lambda row: (row["measured_ms"], -row["accuracy"])):
-        if not chosen or row["accuracy"] > chosen[-1]["accuracy"]:
+    known = [
+        (row.measured_ms, -row.accuracy, row)
+        for row in rows
+        if row.accuracy is not None and row.within_budget is not False
+    ]
+    chosen: list[Verified] = []
+    least_error = math.inf
+    for _, error, row in sorted(known, key=lambda one: one[:2]):
+        if error < least_error:
+            least_error = error
             chosen.append(row)
     return chosen
 

@@ -11,7 +11,7 @@ from cars_hw.report.data import ReportData, RunTarget
 
 def view(report: ReportData) -> dict[str, Any]:
     """Return a block for the search, one for each measured device, and one for the versions."""
-    versions = [*report.about.get("versions", {}).items(), *_export_versions(report)]
+    versions = [*report.about.versions.items(), *_export_versions(report)]
     return {
         "blocks": [
             ("Search", _search(report)),
@@ -23,29 +23,27 @@ def view(report: ReportData) -> dict[str, Any]:
 
 def _search(report: ReportData) -> list[tuple[str, str]]:
     configuration = report.configuration
-    evolution, training = configuration["evolution"], configuration["training"]
+    evolution, training = configuration.evolution, configuration.training
     lines = [
-        ("data", str(configuration["data"])),
+        ("data", configuration.data),
         ("network", report.spec.describe()),
-        ("precision", str(configuration.get("precision", "fp32"))),
-        ("seed", str(configuration["seed"])),
+        ("precision", configuration.precision),
+        ("seed", str(configuration.seed)),
         (
             "search",
-            f"{evolution['epochs']} epochs, {evolution['warmup_epochs']} of them warm-up, "
-            f"{evolution['epochs_per_generation']} per generation",
+            f"{evolution.epochs} epochs, {evolution.warmup_epochs} of them warm-up, "
+            f"{evolution.epochs_per_generation} per generation",
         ),
-        ("population", f"{evolution['population']}, protection: {evolution['protection']}"),
+        ("population", f"{evolution.population}, protection: {evolution.protection}"),
         (
             "evaluated on",
-            f"{training['evaluation_images'] or 'all'} images of the {percent(training['validation_fraction'], 0)} "
+            f"{training.evaluation_images or 'all'} images of the {percent(training.validation_fraction, 0)} "
             "held out",
         ),
-        ("final training", f"{configuration['recipe']['epochs']} epochs"),
+        ("final training", f"{configuration.recipe.epochs} epochs"),
     ]
-    created = report.about.get("created")
-    if created:
-        lines.append(("started", str(created)))
-    if configuration.get("proxy"):
+    lines.append(("started", report.about.created))
+    if configuration.proxy:
         lines.append(("proxy", "the search used other data than the exported network is for"))
     return lines
 
@@ -109,7 +107,7 @@ def _states(machine: Machine) -> list[tuple[str, str]]:
 
 def _export_versions(report: ReportData) -> list[tuple[str, str]]:
     """Return the versions that the models' cards hold and the run does not, each once."""
-    known = report.about.get("versions", {})
+    known = report.about.versions
     found = {
         (name, version): None
         for candidate in report.candidates

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from cars_hw.config.measurement import QUIET
 from cars_hw.formatting import figure, millions, milliseconds, percent
 from cars_hw.report import charts
 from cars_hw.report.data import Candidate, Cost, ReportData
@@ -24,7 +23,7 @@ def view(report: ReportData) -> dict[str, Any]:
         if one.over_limit
     ]
     plots = [_plot(report, cost) for cost in report.costs] if report.candidates else []
-    states = {target.device: target.record.get("state", QUIET) for target in report.targets}
+    states = {target.device: target.record.state for target in report.targets}
     return {"plots": plots, "columns": columns, "rows": rows, "rejected": rejected, "states": states}
 
 

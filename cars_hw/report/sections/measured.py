@@ -2,56 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from cars_hw.config.measurement import QUIET
 from cars_hw.export.card import INT8_SUFFIX
 from cars_hw.formatting import milliseconds
+from cars_hw.pipeline.records import Verified
 from cars_hw.report.data import ReportData
 from cars_hw.report.plot import SQUARE, Point, scatter
-
-Row = Mapping[str, Any]
 
 
 def view(report: ReportData) -> dict[str, Any]:
     """Return predicted against measured latency for every target, and all measured models."""
     plots = [_plot(report, index) for index, _ in enumerate(report.targets)]
-    devices = list(dict.fromkeys(row["device"] for row in report.verified))
+    devices = list(dict.fromkeys(row.device for row in report.verified))
     return {
         "plots": [plot for plot in plots if plot is not None],
-        "rows": sorted(report.verified, key=lambda row: (devices.index(row["device"]), row["name"])),
-        "drifts": {row["device"]: row["drift"] for row in report.verified if row.get("drift") is not None},
-        "states": {row["device"]: row.get("state", QUIET) for row in report.verified},
+        "rows": sorted(report.verified, key=lambda row: (devices.index(row.device), row.name)),
+        "drifts": {row.device: row.drift for row in report.verified if row.drift is not None},
+        "states": {row.device: row.state for row in report.verified},
         "not_quiet": {
             device: names
             for device in devices
-            if (names := [row["name"] for row in report.verified if row["device"] == device and not _quiet(row)])
+            if (names := [row.name for row in report.verified if row.device == device and not row.quiet])
         },
         "int8": int8(report.verified),
     }
 
 
-def _quiet(row: Row) -> bool:
-    return bool(row.get("quiet", True))
-
-
-def int8(verified: Sequence[Row]) -> list[dict[str, Any]]:
+def int8(verified: Sequence[Verified]) -> list[dict[str, Any]]:
     """Return what quantisation to int8 changes in latency and accuracy, model by model."""
-    floats = {(row["device"], row["name"]): row for row in verified if row.get("precision") == "fp32"}
+    floats = {(row.device, row.name): row for row in verified if row.precision == "fp32"}
     found = []
     for row in verified:
-        whole = floats.get((row["device"], row["name"].removesuffix(INT8_SUFFIX)))
-        if row.get("precision") != "int8" or whole is None:
+        whole = floats.get((row.device, row.name.removesuffix(INT8_SUFFIX)))
+        if row.precision != "int8" or whole is None:
             continue
-        ratio = row["measured_ms"] / whole["measured_ms"]
+        ratio = row.measured_ms / whole.measured_ms
         gained = None
-        if None not in (row["accuracy"], whole["accuracy"]):
-            gained = f"{100 * (row['accuracy'] - whole['accuracy']):+.1f}".replace("-", "\N{MINUS SIGN}")
+        if row.accuracy is not None and whole.accuracy is not None:
+            gained = f"{100 * (row.accuracy - whole.accuracy):+.1f}".replace("-", "\N{MINUS SIGN}")
         found.append(
             {
-                "name": row["name"],
-                "device": row["device"],
+                "name": row.name,
+                "device": row.device,
                 "factor": max(ratio, 1 / ratio),
                 "relation": "slower than" if ratio > 1 else "faster than",
                 "gained": gained,
@@ -69,9 +63,9 @@ def _plot(report: ReportData, index: int) -> dict[str, Any] | None:
         if (one := candidate.latency_estimates[index]).measured_ms is not None
     ]
     pairs += [
-        (row["name"], row["predicted_ms"], row["measured_ms"], "disc", "the exported model")
+        (row.name, row.predicted_ms, row.measured_ms, "disc", "the exported model")
         for row in report.verified
-        if row["device"] == device and row["predicted_ms"] is not None
+        if row.device == device and row.predicted_ms is not None
     ]
     if not pairs:
         return None

@@ -1,0 +1,149 @@
+"""What a run's files hold besides networks: its configuration, its generations, and its measured models.
+
+Every field is checked when a file is read: its type by the codec, its bounds here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from cars_hw.config.measurement import QUIET, Precision, require_state
+from cars_hw.config.search import EvolutionSettings
+from cars_hw.config.setting import Settings, count, fraction, milliseconds, setting
+from cars_hw.config.training import Recipe, SharedTraining
+from cars_hw.evolution.population import Member
+from cars_hw.pipeline.settings import CountedCost
+from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.space.operations import OPERATIONS
+
+
+@dataclass(frozen=True)
+class TargetRecord(Settings):
+    """A latency target of a run: the fields of ``LatencyTarget``, and when its table was made."""
+
+    device: str
+    limit_ms: float | None = milliseconds()
+    level: float = setting(above=0, below=1)
+    profiled: str = setting()
+    precision: Precision = setting()
+    threads: int = count(minimum=1)
+    state: str = setting()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_state(self.state)
+
+
+@dataclass(frozen=True)
+class RunConfiguration(Settings):
+    """All settings that decide the result of a search. Its tables are beside it, in the order of ``targets``.
+
+    ``supernet_channels`` and ``supernet_layers`` are None where they are the network's. ``standalone_epochs`` is 0
+    where weights are shared.
+    """
+
+    data: str
+    seed: int = setting(minimum=0, maximum=2**63 - 1)
+    network: NetworkSpec = setting()
+    operations: tuple[str, ...] = setting(choices=tuple(OPERATIONS))
+    targets: tuple[TargetRecord, ...] = setting()
+    precision: Precision = setting()
+    costs: tuple[CountedCost, ...] = setting()
+    proxy: bool = setting()
+    supernet_channels: int | None = setting(minimum=1, maximum=4096)
+    supernet_layers: int | None = setting(minimum=3, maximum=1000)
+    evolution: EvolutionSettings = setting()
+    training: SharedTraining = setting()
+    recipe: Recipe = setting()
+    standalone_epochs: int = count()
+
+
+@dataclass(frozen=True)
+class RunAbout:
+    """What is known of a run besides its settings: when it was created, and by which versions."""
+
+    created: str
+    versions: dict[str, str]
+    torch_threads: int
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """The content of ``run.json``."""
+
+    about: RunAbout
+    configuration: RunConfiguration
+
+
+@dataclass(frozen=True)
+class GenerationRecord(Settings):
+    """A generation: ``candidates`` were evaluated, and ``population`` survived.
+
+    ``loss`` is the mean training loss, ``best_accuracy`` a fraction of the evaluated images, and ``hypervolume`` a
+    fraction of the space of error and costs.
+    """
+
+    generation: int = count()
+    candidates: int = count()
+    loss: float = setting(minimum=-1e9, maximum=1e9)
+    best_accuracy: float = fraction()
+    hypervolume: float = setting(minimum=-1e9, maximum=1e9)
+    population: tuple[Member, ...] = setting()
+
+
+@dataclass(frozen=True)
+class Verified(Settings):
+    """One exported model: its predicted and measured latency in milliseconds, its accuracy on the test images.
+
+    ``predicted_ms`` is None if the run has no table for this device, precision and number of threads. Accuracy
+    and ``spread`` are fractions.
+
+    ``measured_ms`` is that of ``state``, the state of the machine in which the limit holds, and ``usual_ms`` is
+    what the model takes in the usual state of the machine when the table was made. ``quiet`` is False if the
+    model was never measured in the quiet state, or the device was slower than the quiet state of the table.
+    ``quality_warnings`` are the reasons why the table is unreliable.
+
+    ``drift`` is the change in latency of the table's reference network in the quiet state since the table was
+    made, a fraction; positive is slower, and it is None without a table.
+    """
+
+    name: str = setting(name=True)
+    device: str = setting()
+    precision: Precision = setting()
+    threads: int = count(minimum=1)
+    accuracy: float | None = fraction()
+    parameters: int = count()
+    predicted_ms: float | None = milliseconds()
+    bound_ms: float | None = milliseconds()
+    limit_ms: float | None = milliseconds()
+    measured_ms: float = milliseconds()
+    spread: float = setting(minimum=0, maximum=1e9)
+    drift: float | None = setting(None, minimum=-1, maximum=1e9)
+    state: str = QUIET
+    usual_ms: float | None = milliseconds(None)
+    quiet: bool = True
+    quality_warnings: tuple[str, ...] = ()
+
+    DERIVED: ClassVar = ("deviation", "within_budget")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_state(self.state)
+
+    @property
+    def deviation(self) -> float | None:
+        """The measured latency relative to the prediction, as a fraction of it: positive is slower."""
+        return self.measured_ms / self.predicted_ms - 1 if self.predicted_ms else None
+
+    @property
+    def within_budget(self) -> bool | None:
+        """Whether the measured latency keeps to the limit; None without a limit."""
+        return None if self.limit_ms is None else self.measured_ms <= self.limit_ms
+
+
+@dataclass(frozen=True)
+class VerifiedModels:
+    """The content of ``verified.json``: a row for each model and device."""
+
+    models: tuple[Verified, ...]
