@@ -290,7 +290,7 @@ def test_verify_prints_the_usual_state_and_whether_the_device_was_quiet(
     assert slow.stderr.count("the quiet state of fake is 25.0% slower than when the table was made") == 1
     assert "measure again with a longer --patience" in slow.stderr
     fails(run(*given, "--strict"), 3, "25.0% slower")
-    assert RunFolder.open(finished).verified()[0]["quiet"] is False
+    assert RunFolder.open(finished).verified()[0].quiet is False
     monkeypatch.undo()
     done(*given)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
+from cars_hw.config.checksummed import digest
 from cars_hw.data import load_data
 from cars_hw.errors import DatasetError, ExportError, InputError
-from cars_hw.export.card import Preprocessing
+from cars_hw.export.card import ModelCard, Preprocessing, card_path
 from cars_hw.export.classify import classify
 from cars_hw.export.export import export_model
 from cars_hw.nn.fresh_weights import seeded
@@ -88,7 +90,7 @@ def test_what_cannot_be_run_is_an_error_in_one_line(
 ) -> None:
     _, _, paths = models
     image = folder / "a" / "0.png"
-    with pytest.raises(InputError, match=r"cannot read the model card .*nothing\.onnx\.json"):
+    with pytest.raises(InputError, match=r"cannot read .*nothing\.onnx\.json"):
         classify(tmp_path / "nothing.onnx", image)
     with pytest.raises(DatasetError, match=r"pixels\.png"):
         (tmp_path / "pixels.png").write_bytes(b"no image")
@@ -97,14 +99,17 @@ def test_what_cannot_be_run_is_an_error_in_one_line(
         card = path.with_name(f"{path.name}.json").read_text()
         broken = tmp_path / f"broken.{name}"
         broken.with_name(f"{broken.name}.json").write_text(card)
-        with pytest.raises(InputError, match="no model file"):
+        with pytest.raises(InputError, match=rf"cannot read .*broken\.{name}: No such file"):
             classify(broken, image)
         broken.write_bytes(b"no model")
+        with pytest.raises(InputError, match=rf"broken\.{name} was changed or damaged after it was written"):
+            classify(broken, image)
+        replace(ModelCard.read(card_path(path)), digest=digest(b"no model")).write(card_path(broken))
         with pytest.raises(ExportError, match=rf"broken\.{name} cannot be run") as raised:
             classify(broken, image)
         assert "\n" not in str(raised.value)
         other = tmp_path / "net.pt"
-        other.write_bytes(b"")
+        other.write_bytes(path.read_bytes())
         other.with_name("net.pt.json").write_text(card)
         with pytest.raises(InputError, match=r"\.onnx, \.tflite"):
             classify(other, image)

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from cars_hw.config.checksummed import checksum
 from cars_hw.config.codec import structure, unstructure
 from cars_hw.errors import InputError
+from cars_hw.export.card import CARD as CARD_FORMAT
 from cars_hw.export.card import ModelCard, Preprocessing, card_path
 from cars_hw.space.network_spec import NETWORKS
 from cars_hw.space.zoo import zoo
@@ -23,6 +25,7 @@ CARD = ModelCard(
     class_names=tuple("abcdefghij"),
     parity=1e-7,
     versions={"torch": "2.14.0"},
+    digest=f"sha256:{'0' * 64}",
     accuracy=0.5,
     predicted_ms=2.0,
 )
@@ -93,7 +96,12 @@ def test_a_bad_field_is_a_typed_error_that_names_the_file(
         holder = holder[key]
     holder[keys[-1]] = value
     path = tmp_path / "net.onnx.json"
-    path.write_text(json.dumps(card), encoding="utf-8")
+    content = {"format": CARD_FORMAT.name, "version": CARD_FORMAT.version, **card}
+    try:
+        content["checksum"] = checksum(content)
+    except ValueError:
+        content["checksum"] = "a number that JSON has no text for"
+    path.write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(error, match=message) as raised:
         ModelCard.read(path)
     assert type(raised.value) is error

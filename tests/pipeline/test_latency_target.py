@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import cars_hw
+from cars_hw.config.codec import unstructure
 from cars_hw.config.presets import PRESETS
 from cars_hw.devices import FakeDevice, Measurement
 from cars_hw.errors import InputError, TableError
@@ -23,7 +24,8 @@ from cars_hw.latency import CalibrationNetwork, Coefficients, LatencyTable, geno
 from cars_hw.latency.predictor import REPEATABILITY
 from cars_hw.measurement.states import Machine, MachineState
 from cars_hw.pipeline.latency_target import LatencyEstimate, LatencyTarget, target_for_models
-from cars_hw.pipeline.plan import DataSource, SearchPlan, search_plan, search_settings
+from cars_hw.pipeline.plan import DataSource, SearchPlan, configuration, search_plan, search_settings
+from cars_hw.pipeline.records import RunAbout
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.settings import TargetSettings
 from cars_hw.space.zoo import zoo
@@ -209,11 +211,12 @@ def test_a_run_keeps_its_targets(table: LatencyTable, tmp_path: Path) -> None:
         LatencyTarget(table, 0.25, level=0.9, state="0.75"),
         LatencyTarget(table, state="usual"),
     )
-    run = RunFolder.create(tmp_path / "run", {"targets": [target.record() for target in targets]}, {})
+    plan = SearchPlan(DataSource("fashion-mini"), table.spec, PRESETS["quick"], targets)
+    run = RunFolder.create(tmp_path / "run", configuration(plan), RunAbout("", {}, 1))
     for index, target in enumerate(targets):
         target.table.write(run.table_path(index))
     assert RunFolder.open(tmp_path / "run").targets() == targets
-    assert run.configuration["targets"][1] == {
+    assert unstructure(run.configuration.targets[1]) == {
         "device": "fake",
         "limit_ms": 0.25,
         "level": 0.9,
@@ -241,14 +244,15 @@ def package_classes() -> Iterator[type]:
 
 
 def test_a_limit_has_one_holder() -> None:
-    """Beside the target, only what a run writes has a limit: config.toml, front.json and verified.json."""
+    """Beside the target, only what a run writes has a limit: config.toml, run.json, front.json and
+    verified.json."""
     names = {"limit_ms", "asked_ms", "budget", "budget_ms"}
     holders = {
         found.__qualname__
         for found in package_classes()
         if names & {*getattr(found, "_fields", ()), *getattr(found, "__annotations__", ())}
     }
-    assert holders == {"LatencyTarget", "TargetSettings", "LatencyEstimate", "Verified"}
+    assert holders == {"LatencyTarget", "TargetSettings", "TargetRecord", "LatencyEstimate", "Verified"}
     assert dataclasses.is_dataclass(LatencyTarget)
 
 

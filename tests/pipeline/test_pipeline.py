@@ -26,6 +26,7 @@ from cars_hw.config.search import EvolutionSettings
 from cars_hw.config.training import Recipe
 from cars_hw.devices import FakeDevice, LitertDevice
 from cars_hw.errors import BudgetError, InputError, RunError, TableError
+from cars_hw.evolution.checkpoint import supernet_weights
 from cars_hw.export.card import ModelCard, card_path
 from cars_hw.latency import LatencyTable, Predictor, fastest_genotype, measure_genotypes
 from cars_hw.measurement.schedule import measure
@@ -138,7 +139,7 @@ def test_a_table_of_int8_is_for_int8_models(table: LatencyTable, tmp_path: Path,
     plan = make_plan(quantised, data)
     assert plan.exported_precision == "int8"
     run = run_search(plan, tmp_path / "run")
-    assert run.configuration["precision"] == "int8"
+    assert run.configuration.precision == "int8"
     assert all(network.latency_estimates[0].precision == "int8" for network in run.front())
     with pytest.raises(TableError, match="for precision int8, not fp32"):
         replace(plan, precision="fp32")
@@ -182,7 +183,7 @@ def test_trained_networks_start_from_the_shared_weights_where_that_is_asked_for(
     still = Recipe(epochs=1, batch_size=32, learning_rate=1e-30, weight_decay=0.0)
     train_run(run, TrainSettings(data, genotype=genotype, recipe=still, jobs=1, inherit=True))
     assert run.steps()[-1].settings["inherit"] is True
-    shared = torch.load(run.checkpoint, weights_only=True)["weights"]["supernet"]
+    shared = supernet_weights(run.checkpoint)
     kept = load_trained(run, run.trained()[0])
     assert torch.equal(kept.classifier.weight, shared["classifier.weight"])
     train_run(run, TrainSettings(data, genotype=genotype, recipe=still, jobs=1))

@@ -174,5 +174,5 @@ def test_bad_input_is_an_error(searched: tuple[RunFolder, SearchPlan], tmp_path:
     (tmp_path / "run").mkdir()
     for name, content in (("run.json", (run.path / "run.json").read_text()), ("ranking.json", '{"networks": 3}')):
         (tmp_path / "run" / name).write_text(content)
-    with pytest.raises(RunError, match=r"ranking\.json is damaged"):
+    with pytest.raises(RunError, match=r"ranking\.json is not a cars-hw study"):
         read_ranking(RunFolder.open(tmp_path / "run"))

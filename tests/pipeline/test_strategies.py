@@ -58,11 +58,11 @@ def test_each_strategy_searches_with_the_run_s_budget(searched: tuple[RunFolder,
     for trial in comparison.trials:
         folder = RunFolder.open(run.path / "baselines" / f"{trial.strategy}-{trial.seed}")
         wanted = STRATEGIES[trial.strategy].changed(plan.preset.evolution)
-        assert folder.configuration["evolution"]["protection"] == wanted.protection
-        assert folder.configuration["evolution"]["uniform_draws"] == wanted.uniform_draws
-        assert folder.configuration["seed"] == trial.seed
+        assert folder.configuration.evolution.protection == wanted.protection
+        assert folder.configuration.evolution.uniform_draws == wanted.uniform_draws
+        assert folder.configuration.seed == trial.seed
         assert len(trial.generations) == len(folder.history()) == 2
-        assert folder.configuration["targets"] == run.configuration["targets"]
+        assert folder.configuration.targets == run.configuration.targets
         assert [one.costs for one in trial.networks] == [
             (predictor.predict(one.genotype).ms,) for one in trial.networks
         ]
@@ -182,5 +182,5 @@ def test_bad_input_is_an_error(searched: tuple[RunFolder, SearchPlan], tmp_path:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.json").write_text((run.path / "run.json").read_text())
     (tmp_path / "run" / "baselines.json").write_text('{"trials": 3}')
-    with pytest.raises(RunError, match=r"baselines\.json is damaged"):
+    with pytest.raises(RunError, match=r"baselines\.json is not a cars-hw study"):
         read_baselines(RunFolder.open(tmp_path / "run"))

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,16 @@ import pytest
 import torch
 from long_runs import amount
 from processes import run_two, workers
+from safetensors.torch import load_file
 from tfevents import scalars
 from torch import Tensor
 
-from cars_hw.config.codec import unstructure
 from cars_hw.config.data import DataSource
+from cars_hw.config.presets import PRESETS
 from cars_hw.config.training import Recipe
 from cars_hw.errors import RunError
+from cars_hw.pipeline.plan import SearchPlan, configuration
+from cars_hw.pipeline.records import RunAbout
 from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder
 from cars_hw.pipeline.settings import TrainSettings
 from cars_hw.pipeline.train import load_trained, train_run
@@ -38,15 +41,9 @@ LAUNCHER = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 
 def begin(path: Path, images: Path, networks: int = 1, recipe: Recipe = RECIPE) -> RunFolder:
     """Return a run whose search is said to have ended."""
-    configuration: dict[str, Any] = {
-        "data": str(images),
-        "network": unstructure(SPEC),
-        "recipe": asdict(recipe),
-        "supernet_channels": None,
-        "supernet_layers": None,
-        "proxy": False,
-    }
-    run = RunFolder.create(path, configuration, {})
+    preset = replace(PRESETS["quick"], recipe=recipe)
+    plan = SearchPlan(DataSource(str(images)), SPEC, preset, costs=("parameters",))
+    run = RunFolder.create(path, configuration(plan), RunAbout("", {}, 1))
     rng = np.random.default_rng(2)
     run.write_front(
         [FrontNetwork(f"net-{n}", SearchSpace().sample(rng), n / 10, n, n, ()) for n in range(1, networks + 1)]
@@ -88,7 +85,7 @@ def outcome(run: RunFolder, name: str = "net-1") -> tuple[Any, list[dict[str, Te
     """Return the record of a trained network, and its weights: the best, and the last if they are others."""
     (record,) = [network for network in run.trained() if network.name == name]
     paths = [run.weights_path(name), run.last_weights_path(name)]
-    return record, [torch.load(path, weights_only=True) for path in paths if path.exists()]
+    return record, [load_file(path) for path in paths if path.exists()]
 
 
 def assert_same(first: tuple[Any, list[dict[str, Tensor]]], second: tuple[Any, list[dict[str, Tensor]]]) -> None:

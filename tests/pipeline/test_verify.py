@@ -8,17 +8,19 @@ from typing import Any
 
 import pytest
 
-from cars_hw.config.codec import read_json
-from cars_hw.config.files import write_json
+from cars_hw.config.data import DataSource
 from cars_hw.config.measurement import MeasurePlan
+from cars_hw.config.presets import PRESETS
 from cars_hw.devices import FakeDevice
-from cars_hw.errors import RunError, TableError
+from cars_hw.errors import TableError
 from cars_hw.export.card import card_path
 from cars_hw.export.export import export_genotype
 from cars_hw.latency import LatencyTable
 from cars_hw.measurement.states import Machine, MachineState
 from cars_hw.pipeline.latency_target import LatencyTarget
-from cars_hw.pipeline.run_folder import RunFolder
+from cars_hw.pipeline.plan import SearchPlan, configuration
+from cars_hw.pipeline.records import RunAbout
+from cars_hw.pipeline.run_folder import RUN, RunFolder
 from cars_hw.pipeline.verify import verify_run
 from cars_hw.space.zoo import zoo
 
@@ -45,7 +47,8 @@ def run(table: LatencyTable, tmp_path: Path) -> RunFolder:
         LatencyTarget(replace(table, threads=2), 1e-6),
         LatencyTarget(replace(table, precision="int8"), 2e6),
     ]
-    run = RunFolder.create(tmp_path / "run", {"targets": [target.record() for target in targets]}, {})
+    plan = SearchPlan(DataSource("fashion-mini"), table.spec, PRESETS["quick"], tuple(targets))
+    run = RunFolder.create(tmp_path / "run", configuration(plan), RunAbout("", {}, 1))
     for index, target in enumerate(targets):
         target.table.write(run.table_path(index))
     for suffix in ("", ".int8"):
@@ -68,7 +71,8 @@ def test_a_model_is_compared_with_the_table_of_its_precision_and_threads(
     assert (rows[1].predicted_ms, rows[1].bound_ms) == (estimate.predicted_ms, estimate.bound_ms)
     assert rows[1].deviation == rows[1].measured_ms / estimate.predicted_ms - 1
     written = run.verified()[1]
-    assert (written["limit_ms"], written["threads"], written["within_budget"]) == (fp32[0], threads, fp32[1])
+    assert written == rows[1]
+    assert (written.limit_ms, written.threads, written.within_budget) == (fp32[0], threads, fp32[1])
 
 
 def test_a_device_on_other_threads_than_its_tables_is_refused_before_it_is_measured(run: RunFolder) -> None:
@@ -85,9 +89,9 @@ def test_a_model_is_measured_in_the_state_of_its_limit(run: RunFolder, table: La
     machine = Machine((MachineState("quiet", 0.4, 1.0), MachineState("slower", 0.6, 1.5)), (1.0, 1.5), 0.0)
     slow = LatencyTarget(replace(table, machine=machine, standard_error=0.5), 1.0, state="1")
     quiet_ms = verify_run(run, FakeDevice(), plan=PLAN)[1].measured_ms
-    content = read_json(run.path / "run.json", RunError)
-    content["configuration"]["targets"] = [slow.record()]
-    write_json(run.path / "run.json", content)
+    known = run.record_of_run
+    changed = replace(known.configuration, targets=(slow.record(),))
+    RUN.write_record(run.path / "run.json", replace(known, configuration=changed))
     slow.table.write(run.table_path(0))
     row = verify_run(run, FakeDevice(), plan=PLAN)[1]
     assert row.state == "1"
@@ -97,7 +101,7 @@ def test_a_model_is_measured_in_the_state_of_its_limit(run: RunFolder, table: La
     assert row.usual_ms == pytest.approx(1.25 * quiet_ms)
     assert row.predicted_ms == slow.estimate(GENOTYPE).predicted_ms
     assert row.quality_warnings == slow.quality_warnings != ()
-    assert run.verified()[1]["usual_ms"] == row.usual_ms
+    assert run.verified()[1].usual_ms == row.usual_ms
 
 
 def test_a_device_that_is_not_as_fast_as_its_table_is_not_quiet(run: RunFolder) -> None:

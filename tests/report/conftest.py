@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cars_hw.config.codec import unstructure
+from cars_hw.config.checksummed import digest
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.config.presets import PRESETS
 from cars_hw.devices import Measurement, Sample
@@ -17,9 +17,11 @@ from cars_hw.export.card import ModelCard, Preprocessing
 from cars_hw.latency import CalibrationNetwork, Coefficients, LatencyTable, Predictor, spec_keys
 from cars_hw.nn.cost import network_cost
 from cars_hw.pipeline.latency_target import LatencyTarget
+from cars_hw.pipeline.records import RunAbout, RunConfiguration, Verified
 from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder, TrainedNetwork
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.space.operations import OPERATIONS
 from cars_hw.space.search_space import SearchSpace
 
 SPEC = NetworkSpec(4, 3, (8, 8), 1, classes=3)
@@ -79,25 +81,27 @@ def run(make_run: MakeRun) -> RunFolder:
     return make_run()
 
 
-ABOUT = {"created": "2000-01-02T03:04:05+00:00", "versions": {"python": "3.11.0", "cars-hw": "0.1.0"}}
+ABOUT = RunAbout("2000-01-02T03:04:05+00:00", {"python": "3.11.0", "cars-hw": "0.1.0"}, 2)
 
 
-def configuration(table: LatencyTable, limit: float | None, data: str) -> dict[str, Any]:
+def configuration(table: LatencyTable, limit: float | None, data: str) -> RunConfiguration:
     preset = PRESETS["quick"]
-    return {
-        "data": data,
-        "seed": 0,
-        "network": unstructure(SPEC),
-        "targets": [LatencyTarget(table, limit).record()],
-        "precision": "fp32",
-        "costs": [],
-        "proxy": False,
-        "supernet_channels": None,
-        "supernet_layers": None,
-        "evolution": asdict(preset.evolution),
-        "training": asdict(preset.training),
-        "recipe": asdict(preset.recipe),
-    }
+    return RunConfiguration(
+        data=data,
+        seed=0,
+        network=SPEC,
+        operations=tuple(OPERATIONS),
+        targets=(LatencyTarget(table, limit).record(),),
+        precision="fp32",
+        costs=(),
+        proxy=False,
+        supernet_channels=None,
+        supernet_layers=None,
+        evolution=preset.evolution,
+        training=preset.training,
+        recipe=preset.recipe,
+        standalone_epochs=0,
+    )
 
 
 def network(table: LatencyTable, genotype: Genotype, index: int, limit: float | None) -> FrontNetwork:
@@ -125,14 +129,24 @@ def generation(table: LatencyTable, number: int, genotypes: list[Genotype]) -> d
     return {"generation": number, "candidates": 8, **figures, "population": members}
 
 
-def finish(run: RunFolder, chosen: FrontNetwork, index: int, limit: float | None) -> list[dict[str, Any]]:
+def finish(run: RunFolder, chosen: FrontNetwork, index: int, limit: float | None) -> list[Verified]:
     """Train, export and measure ``chosen``, or rather write what these steps write."""
     accuracy = 0.8 + 0.02 * index
     (estimate,) = chosen.latency_estimates
     recipe = PRESETS["quick"].recipe
     run.write_trained(
         TrainedNetwork(
-            chosen.name, chosen.genotype, accuracy, 0.5, recipe, 0, recipe.epochs, None, "fashion-mini", False
+            chosen.name,
+            chosen.genotype,
+            accuracy,
+            0.5,
+            recipe,
+            0,
+            recipe.epochs,
+            None,
+            "fashion-mini",
+            False,
+            digest(b"weights"),
         )
     )
     preprocessing = Preprocessing((0.5,), (0.25,), (8, 8))
@@ -142,28 +156,32 @@ def finish(run: RunFolder, chosen: FrontNetwork, index: int, limit: float | None
         model.parent.mkdir(exist_ok=True)
         model.write_bytes(b"x" * 1500)
         card = ModelCard(
-            chosen.genotype, SPEC, preprocessing, ("a", "b", "c"), 1e-6, {"onnx": "1.0"}, precision, accuracy
+            chosen.genotype,
+            SPEC,
+            preprocessing,
+            ("a", "b", "c"),
+            1e-6,
+            {"onnx": "1.0"},
+            digest(model.read_bytes()),
+            precision,
+            accuracy,
         )
         card.write(model.with_name(f"{model.name}.json"))
         known = {"predicted_ms": estimate.predicted_ms, "bound_ms": estimate.bound_ms, "limit_ms": limit}
         rows.append(
-            {
-                "name": chosen.name + suffix,
-                "device": estimate.device,
-                "precision": precision,
-                "threads": 1,
-                "accuracy": accuracy - (0.01 if suffix else 0.0),
-                "parameters": chosen.parameters,
+            Verified(
+                name=chosen.name + suffix,
+                device=estimate.device,
+                precision=precision,
+                threads=1,
+                accuracy=accuracy - (0.01 if suffix else 0.0),
+                parameters=chosen.parameters,
                 **(known if not suffix else dict.fromkeys(known)),
-                "measured_ms": 1.02 * estimate.predicted_ms * (2 if suffix else 1),
-                "state": estimate.state,
-                "usual_ms": 1.3 * estimate.predicted_ms * (2 if suffix else 1),
-                "quiet": True,
-                "quality_warnings": [],
-                "spread": 0.01,
-                "drift": 0.013,
-                "deviation": None if suffix else 0.02,
-                "within_budget": None if suffix or limit is None else True,
-            }
+                measured_ms=1.02 * estimate.predicted_ms * (2 if suffix else 1),
+                state=estimate.state,
+                usual_ms=1.3 * estimate.predicted_ms * (2 if suffix else 1),
+                spread=0.01,
+                drift=0.013,
+            )
         )
     return rows

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import copy
 import re
 import shutil
 import subprocess
@@ -20,7 +20,8 @@ from cars_hw.formatting import milliseconds
 from cars_hw.latency import LatencyTable, Predictor
 from cars_hw.measurement.states import Machine, MachineState
 from cars_hw.pipeline.latency_target import LatencyTarget
-from cars_hw.pipeline.run_folder import RunFolder
+from cars_hw.pipeline.records import RunAbout, Verified
+from cars_hw.pipeline.run_folder import RUN, RunFolder
 from cars_hw.report.data import Candidate, ReportData, RunTarget, gather
 from cars_hw.report.page import SECTIONS, page, section, write_report
 from cars_hw.report.sections.answer import best_model, choices
@@ -64,10 +65,9 @@ class Reader(HTMLParser):
             assert self.open.pop() == tag
 
 
-def row(
-    name: str, ms: float, accuracy: float | None, within: bool | None = True, device: str = "ort"
-) -> dict[str, Any]:
-    return {"name": name, "device": device, "measured_ms": ms, "accuracy": accuracy, "within_budget": within}
+def row(name: str, ms: float, accuracy: float | None, within: bool | None = True, device: str = "ort") -> Verified:
+    limit_ms = None if within is None else 100.0 if within else 0.001
+    return Verified(name, device, "fp32", 1, accuracy, 1000, None, None, limit_ms, ms, 0.0)
 
 
 def test_the_page_is_whole_and_every_link_leads_somewhere(run: RunFolder) -> None:
@@ -92,10 +92,10 @@ def test_the_answer_comes_first_with_its_file(run: RunFolder) -> None:
     assert content.index('id="answer"') == min(content.index(f'id="{one.name}"') for one in SECTIONS)
 
 
-def changed(run: RunFolder, **changes: object) -> ReportData:
+def changed(run: RunFolder, **changes: float | bool | str) -> ReportData:
     """Return the data of ``run`` with other values in the rows of the measured models."""
     report_data = gather(run)
-    return replace(report_data, verified=tuple({**row, **changes} for row in report_data.verified))
+    return replace(report_data, verified=tuple(replace(row, **changes) for row in report_data.verified))
 
 
 def test_the_answer_names_its_state_and_the_usual_one(run: RunFolder) -> None:
@@ -103,7 +103,7 @@ def test_the_answer_names_its_state_and_the_usual_one(run: RunFolder) -> None:
     answer = content[content.index('id="answer"') : content.index('id="front"')]
     best = gather(run).candidate("net-05")
     assert best is not None
-    usual = milliseconds(best.measured[0]["usual_ms"])
+    usual = milliseconds(best.measured[0].usual_ms)
     assert re.search(rf"</strong> on fake in the quiet state, and in {usual} in the usual state\.</p>", answer)
     assert "exceeds the budget" not in answer
     assert "is unreliable" not in answer
@@ -140,7 +140,7 @@ def test_the_states_of_the_machine_are_reported(make_run: MakeRun, table: Latenc
 def test_models_that_were_not_measured_in_the_quiet_state_are_named(run: RunFolder) -> None:
     measured = section("measured", gather(run))
     assert '<th scope="col">usual state</th>' in measured
-    assert milliseconds(gather(run).verified[0]["usual_ms"]) in measured
+    assert milliseconds(gather(run).verified[0].usual_ms) in measured
     assert "Not measured in the quiet state" not in measured
     restless = section("measured", changed(run, quiet=False, state="usual"))
     assert "Not measured in the quiet state</strong> of fake: net-01, net-01.int8, net-03," in restless
@@ -151,9 +151,11 @@ def test_the_parts_of_a_latency_are_those_of_its_state(make_run: MakeRun, table:
     run = make_run("usual")
     states = (MachineState("quiet", 0.4, 1.0), MachineState("slower", 0.6, 1.5))
     replace(table, machine=Machine(states, (1.0, 1.5, 1.5), 0.01)).write(run.table_path(0))
-    content = json.loads((run.path / "run.json").read_text())
-    content["configuration"]["targets"][0]["state"] = "usual"
-    (run.path / "run.json").write_text(json.dumps(content))
+    known = run.record_of_run
+    usual = tuple(replace(one, state="usual") for one in known.configuration.targets)
+    RUN.write_record(
+        run.path / "run.json", replace(known, configuration=replace(known.configuration, targets=usual))
+    )
     report_data = gather(run)
     networks = section("networks", report_data)
     assert networks.count("in the usual state, networks take 1.50 times as long.") == 5
@@ -181,13 +183,21 @@ def test_of_two_models_the_faster_and_better_one_is_offered() -> None:
         row("d", 0.5, None),
         row("e", 0.9, 0.9, False),
     ]
-    assert [chosen["name"] for chosen in choices(rows)] == ["a", "c"]
+    assert [chosen.name for chosen in choices(rows)] == ["a", "c"]
 
 
 def test_before_anything_was_measured_the_next_step_is_told(make_run: MakeRun) -> None:
     content = page(gather(make_run("fresh", measured=False)))
     assert "No exported model has been measured yet" in content
     assert "cars-hw train fresh" in content
+
+
+def forced(record: Any, **changes: str) -> Any:  # noqa: ANN401 -- any record
+    """Return a copy of ``record`` with texts that its class refuses: the page is safe without that, too."""
+    made = copy.copy(record)
+    for name, value in changes.items():
+        object.__setattr__(made, name, value)
+    return made
 
 
 def test_texts_from_files_are_escaped_wherever_they_appear(run: RunFolder) -> None:
@@ -200,18 +210,18 @@ def test_texts_from_files_are_escaped_wherever_they_appear(run: RunFolder) -> No
         name = candidate.name + NAUGHTY
         models = tuple(replace(one, name=one.name + NAUGHTY, path=one.path + NAUGHTY) for one in candidate.models)
         estimates = tuple(replace(one, device=NAUGHTY) for one in candidate.latency_estimates)
-        measured = tuple({**one, "device": NAUGHTY, "name": name} for one in candidate.measured)
+        measured = tuple(forced(one, device=NAUGHTY, name=name) for one in candidate.measured)
         return replace(candidate, name=name, models=models, latency_estimates=estimates, measured=measured)
 
-    verified = tuple({**one, "device": NAUGHTY, "name": one["name"] + NAUGHTY} for one in known.verified)
-    sample = tuple(Ranked(NAUGHTY, one.genotype, 0.5, 0.5) for one in known.candidates)
+    verified = tuple(forced(one, device=NAUGHTY, name=one.name + NAUGHTY) for one in known.verified)
+    sample = tuple(forced(Ranked("x", one.genotype, 0.5, 0.5), name=NAUGHTY) for one in known.candidates)
     hostile = replace(
         known,
         path=known.path.with_name("odd & <b>"),
-        about={"created": NAUGHTY, "versions": {NAUGHTY: NAUGHTY}},
-        configuration={**known.configuration, "data": NAUGHTY},
+        about=RunAbout(NAUGHTY, {NAUGHTY: NAUGHTY}, 1),
+        configuration=replace(known.configuration, data=NAUGHTY),
         candidates=tuple(map(renamed, known.candidates)),
-        targets=(RunTarget({**aim.record, "device": NAUGHTY}, LatencyTarget(table, 0.5)),),
+        targets=(RunTarget(replace(aim.record, device=NAUGHTY), LatencyTarget(table, 0.5)),),
         verified=verified,
         ranking=Ranking(sample, None),
     )
@@ -230,7 +240,7 @@ def test_characters_that_a_page_cannot_show_are_replaced(run: RunFolder) -> None
     # A path that is no UTF-8, a control character, and a change of the writing direction.
     odd = "a\udcff\x1b[31m\x00\u202eb"
     content = page(
-        replace(known, path=known.path.with_name("\udcff"), configuration={**known.configuration, "data": odd})
+        replace(known, path=known.path.with_name("\udcff"), configuration=replace(known.configuration, data=odd))
     )
     mark = "\N{REPLACEMENT CHARACTER}"
     assert f"<code>{mark}/</code>" in content
@@ -255,9 +265,9 @@ def test_the_population_is_drawn_over_every_cost_of_the_search(run: RunFolder) -
         {**one, "population": [{**member, "costs": [*member["costs"], 0.5, 7.0]} for member in one["population"]]}
         for one in report_data.history
     ]
-    costs = ["multiply-adds", "parameters"]
+    costs = ("multiply-adds", "parameters")
     several = replace(
-        report_data, history=tuple(history), configuration={**report_data.configuration, "costs": costs}
+        report_data, history=tuple(history), configuration=replace(report_data.configuration, costs=costs)
     )
     assert [(cost.title, cost.index) for cost in several.minimised] == [
         ("predicted latency on fake", 0),
@@ -273,7 +283,7 @@ def test_the_population_is_drawn_over_every_cost_of_the_search(run: RunFolder) -
         several,
         targets=(),
         history=report_data.history,
-        configuration={**report_data.configuration, "costs": costs[:1]},
+        configuration=replace(report_data.configuration, costs=costs[:1]),
     )
     assert [(cost.title, cost.index) for cost in counted.minimised] == [("multiply-adds", 0)]
     assert "accuracy by multiply-adds, M" in section("population", counted)

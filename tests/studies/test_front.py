@@ -27,6 +27,7 @@ from cars_hw.devices.host import ort_runtime
 from cars_hw.errors import InputError, RunError
 from cars_hw.nn.network import Network
 from cars_hw.pipeline.plan import SearchPlan, configuration
+from cars_hw.pipeline.records import RunAbout
 from cars_hw.pipeline.run_folder import RunFolder, TrainedNetwork
 from cars_hw.pipeline.settings import FrontSettings
 from cars_hw.progress import Log, Progress
@@ -41,6 +42,7 @@ from cars_hw.studies.published_front import compare_front
 from cars_hw.studies.reference_training import References, train_references
 from cars_hw.studies.references import make, write_onnx
 from cars_hw.training.standalone import NetworkTraining, train_network
+from cars_hw.training.weights import save_weights
 
 TINY = NetworkSpec(4, 3, (8, 8), 1, classes=3)
 RECIPE = Recipe(epochs=2, batch_size=32, learning_rate=0.02, crop_padding=0, precision="float32")
@@ -52,11 +54,13 @@ def run(images: Path, tmp_path: Path) -> RunFolder:
     """A run with one trained network, whose weights are fresh."""
     preset = replace(PRESETS["quick"], recipe=RECIPE)
     plan = SearchPlan(DataSource(str(images)), TINY, preset, costs=("parameters",))
-    made = RunFolder.create(tmp_path / "run", configuration(plan), {})
+    made = RunFolder.create(tmp_path / "run", configuration(plan), RunAbout("", {}, 1))
     genotype = resolve_genotype("CARS_B")
     made.weights_path("net-01").parent.mkdir()
-    torch.save(Network(TINY, genotype).state_dict(), made.weights_path("net-01"))
-    made.write_trained(TrainedNetwork("net-01", genotype, 0.9, 0.1, RECIPE, 0, 2, None, "fashion-mini", True))
+    digest = save_weights(Network(TINY, genotype).state_dict(), made.weights_path("net-01"))
+    made.write_trained(
+        TrainedNetwork("net-01", genotype, 0.9, 0.1, RECIPE, 0, 2, None, "fashion-mini", True, digest)
+    )
     return made
 
 
@@ -193,9 +197,9 @@ def test_references_trained_side_by_side_are_those_trained_one_by_one(
     assert [step for step in progress if step[1] == step[2]] == [(name, 3, 3) for name in models] * 2
     assert sorted(path.name for path in (tmp_path / "2").glob("*.*")) == [
         "one.json",
-        "one.pt",
+        "one.safetensors",
         "two.json",
-        "two.pt",
+        "two.safetensors",
     ]
 
 

@@ -13,14 +13,17 @@ import pytest
 from click.testing import CliRunner
 
 from cars_hw.cli.main import main
+from cars_hw.config.codec import unstructure
 from cars_hw.config.data import DataSource
 from cars_hw.config.presets import PRESETS
 from cars_hw.config.search import EvolutionSettings
 from cars_hw.config.training import Recipe, SharedTraining
 from cars_hw.data import load_data
 from cars_hw.errors import RunError
+from cars_hw.evolution.population import Member
 from cars_hw.nn.cost import network_cost
 from cars_hw.pipeline.plan import SearchPlan, configuration
+from cars_hw.pipeline.records import RunAbout
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.report.experiments import trap_page
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec
@@ -48,7 +51,10 @@ def plan(images: Path) -> SearchPlan:
 
 
 def generation(number: int, *costs: float) -> dict[str, object]:
-    return {"generation": number, "population": [{"costs": [cost, 99.0]} for cost in costs]}
+    genotype = resolve_genotype("CARS_A")
+    population = unstructure([Member(genotype, (cost, 99.0), 0.5) for cost in costs])
+    figures = {"candidates": 4, "loss": 1.0, "best_accuracy": 0.5, "hypervolume": 0.5}
+    return {"generation": number, **figures, "population": population}
 
 
 def moved(protection: trap.Protection, first: float, last: float, seed: int = 0) -> Moved:
@@ -58,8 +64,9 @@ def moved(protection: trap.Protection, first: float, last: float, seed: int = 0)
 CURVES = (LearningCurve("small", resolve_genotype("CARS_A"), 1234, (0.5, 0.75)),)
 
 
-def test_sizes_are_those_of_the_first_cost_of_every_generation(tmp_path: Path) -> None:
-    run = RunFolder(tmp_path)
+def test_sizes_are_those_of_the_first_cost_of_every_generation(plan: SearchPlan, tmp_path: Path) -> None:
+    two = replace(plan, costs=("parameters", "multiply-adds"))
+    run = RunFolder.create(tmp_path / "run", configuration(two), RunAbout("", {}, 1))
     run.write_history([generation(1, 1.0, 5.0, 3.0, 7.0), generation(2, 2.0, 2.0)])
     # Mean 4, squares 9 + 1 + 1 + 9 over 4 members.
     assert sizes_of(run) == (Sizes(1, 1.0, 4.0, 7.0, 6.0, pytest.approx(5**0.5)), Sizes(2, 2.0, 2.0, 2.0, 0.0, 0.0))
@@ -123,7 +130,18 @@ def test_searches_and_curves_are_written_and_not_done_again(
     RunFolder.open(tmp_path / "out" / "searches" / "size-0").require(configuration(plan))
     content = json.loads((tmp_path / "out" / "small-model-trap.json").read_text())
     assert content["ratios"] == {"size": found.ratio("size")}
-    assert set(content) == {"configuration", "cost", "unit", "ratios", "verdict", "searches", "curves"}
+    assert set(content) == {
+        "format",
+        "version",
+        "checksum",
+        "configuration",
+        "cost",
+        "unit",
+        "ratios",
+        "verdict",
+        "searches",
+        "curves",
+    }
     assert set(content["searches"][0]) == {"protection", "seed", "kept", "generations"}
     assert content["searches"][0]["generations"][1]["spread"] == found.searches[0].sizes[1].spread
     page = trap_page(found, "<a search>")

@@ -10,12 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from cars_hw.config.checksummed import ChecksummedBytes
 from cars_hw.config.training import Recipe
 from cars_hw.data import DataBundle, Dataset
 from cars_hw.errors import InputError, RunError, TrainingError
 from cars_hw.nn.network import Network
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
+from cars_hw.training import checkpoints
 from cars_hw.training.checkpoints import TrainingCheckpoint
 from cars_hw.training.process_group import ProcessGroup
 from cars_hw.training.standalone import NetworkTraining, accuracy_on, hold_out, train_network
@@ -151,10 +153,12 @@ def test_a_damaged_checkpoint_is_an_error(content: bytes | None, tmp_path: Path)
         checkpoint.save(NetworkTraining(fresh(EVERYTHING), DATA, EVERYTHING, seed=0).state())
         content = path.read_bytes()[:-2000]
     path.write_bytes(content)
-    with pytest.raises(RunError, match=r"cannot read the checkpoint .*c.pt; remove it to train from the beginning"):
+    with pytest.raises(
+        RunError, match=r"cannot use the checkpoint .*c.pt: .*; remove it to train from the beginning"
+    ):
         checkpoint.load()
-    torch.save({"schema": 99, "about": {}, "state": {"epoch": 1}}, path)
-    with pytest.raises(RunError, match="has schema 99, this version reads 1"):
+    ChecksummedBytes(checkpoints.CHECKPOINT.name, 99).write(path, b"")
+    with pytest.raises(RunError, match="has schema 99; this version reads 2"):
         checkpoint.load()
 
 
