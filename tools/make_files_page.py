@@ -24,7 +24,7 @@ from cars_hw.evolution.population import Member
 from cars_hw.export import card
 from cars_hw.latency import table
 from cars_hw.measurement import states
-from cars_hw.pipeline import run_folder, verify
+from cars_hw.pipeline import records, run_folder
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.studies.ranking import Ranking
 from cars_hw.studies.strategy_comparison import StrategyComparison
@@ -34,10 +34,26 @@ REMAKE = ".venv/bin/python tools/make_files_page.py"
 
 INTRODUCTION = f"""# File formats
 
-The records of this page are JSON with UTF-8 text. Weights and checkpoints are in torch's format, exported models
-are ONNX or TFLite, `config.toml` is TOML, and the report is HTML. Every file is written to a temporary name and
-then renamed, so an interruption leaves no partial file. Latencies are milliseconds, accuracies and errors are
-fractions, and times are in ISO 8601 format.
+The records of this page are JSON with UTF-8 text. Weights are safetensors, checkpoints are in torch's format,
+exported models are ONNX or TFLite, `config.toml` is TOML, and the report is HTML. Every file is written to a
+temporary name and then renamed, so an interruption leaves no partial file. Latencies are milliseconds, accuracies and
+errors are fractions, and times are in ISO 8601 format.
+
+## Checksums
+
+Every file that cars-hw reads has a SHA-256, and reading fails with the name of the file if it is wrong. A file that
+was edited by hand is refused, too.
+
+| file | where the checksum is |
+|---|---|
+| a JSON record | the keys `format`, `version` and `checksum` beside its fields; `checksum` is that of the canonical JSON of all other keys: keys sorted, no spaces, characters beyond ASCII escaped |
+| `history.jsonl`, `steps.jsonl` | the first line has `format`, `version`, `lines` (their number) and `checksum`: that of the canonical JSON of `{{"lines": [...]}}` |
+| `trained/NAME.safetensors` | `weights_digest` of `trained/NAME.json`; that of the last epoch is `last_weights_digest` |
+| an exported model | `digest` of its card |
+| `checkpoint/*.pt` | the first line of the file; the rest is in torch's format |
+| `config.toml` | the first line, a comment; a file without that line is read, too |
+
+A run has one version for all of its files: {run_folder.SCHEMA}. A run of another version is refused.
 
 This page is made from the code by `{REMAKE}`. A test fails if it is out of date.
 """
@@ -87,16 +103,15 @@ SECTIONS = (
     ),
     Section(
         "history.jsonl",
-        "One line per generation. `population` has one `Member` per architecture. The other keys are figures of "
-        "the generation.",
-        (Member,),
+        "After the line with the checksum, one line per generation. `population` has one `Member` per architecture.",
+        (records.GenerationRecord, Member),
     ),
     Section(
         "trained/NAME.json",
-        "The record of a trained network. Its weights are in `NAME.pt`.",
+        "The record of a trained network. Its weights are in `NAME.safetensors`.",
         (run_folder.TrainedNetwork,),
     ),
-    Section("verified.json", "`models` has one `Verified` per model and device.", (verify.Verified,)),
+    Section("verified.json", "`models` has one `Verified` per model and device.", (records.Verified,)),
     Section("ranking.json", "The result of `cars-hw rank`.", (Ranking,)),
     Section("baselines.json", "The result of `cars-hw baselines`.", (StrategyComparison,)),
     Section(
@@ -106,8 +121,11 @@ SECTIONS = (
     ),
     Section(
         "Settings",
-        "`run.json` stores the settings of a run under `configuration`.",
+        "`run.json` stores the settings of a run under `configuration`, and its date and versions under `about`.",
         (
+            records.RunConfiguration,
+            records.TargetRecord,
+            records.RunAbout,
             search.EvolutionSettings,
             search.VariationRates,
             training.SharedTraining,
@@ -141,7 +159,12 @@ def class_part(one: type) -> str:
     # What it raises is of interest in Python only.
     text = re.split(r"^(?:Raises|Attributes):$", text, flags=re.MULTILINE)[0].strip()
     found = fields_of(one)
-    columns = ["field", "type", "default", *(["meaning"] if any(field.meaning for field in found) else [])]
+    columns = [
+        "field",
+        "type",
+        "default",
+        *(["meaning"] if any(field.meaning.partition("Unit:")[0].strip() for field in found) else []),
+    ]
     rows = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
     rows += ["| " + " | ".join(field.cells()[: len(columns)]) + " |" for field in found]
     return f"### {one.__name__}\n\n{text}\n\n" + "\n".join(rows) + "\n"
