@@ -238,7 +238,7 @@ def _is_object(kind: Any) -> bool:  # noqa: ANN401 -- any type
 
 
 def _object_hook(converter: Converter, kind: Any) -> Callable[[Any, Any], Any]:  # noqa: ANN401 -- any type
-    from cattrs.errors import AttributeValidationNote, IterableValidationError
+    from cattrs.errors import IterableValidationError, IterableValidationNote
 
     _, inner = get_args(kind)
     read = converter.get_structure_hook(inner)
@@ -251,7 +251,7 @@ def _object_hook(converter: Converter, kind: Any) -> Callable[[Any, Any], Any]: 
             try:
                 found[_text(name)] = read(one, inner)
             except Exception as error:
-                error.add_note(AttributeValidationNote(f"at {name}", str(name), inner))
+                error.add_note(IterableValidationNote(f"at {name}", str(name), inner))
                 raise IterableValidationError("in an object", [error], kind) from error
         return found
 

@@ -34,7 +34,7 @@ def locked(path: Path, what: str) -> Iterator[None]:
         if handle is not None:
             # Removed while it is held: who waits for this file finds that it has gone, and makes a new one.
             path.unlink(missing_ok=True)
-            os.close(handle)
+            _release(handle)
 
 
 def _acquire(path: Path, what: str) -> int | None:
@@ -61,6 +61,14 @@ def _acquire(path: Path, what: str) -> int | None:
             return handle
         # The holder before removed the file between opening and locking it.
         os.close(handle)
+
+
+def _release(handle: int) -> None:
+    import fcntl
+
+    # A process that was forked meanwhile has the handle as well, and closing it here would not end the lock.
+    fcntl.flock(handle, fcntl.LOCK_UN)
+    os.close(handle)
 
 
 def _is_at(handle: int, path: Path) -> bool:
