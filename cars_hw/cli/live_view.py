@@ -17,6 +17,7 @@ from cars_hw.cli.progress_bars import Bars, is_screen
 from cars_hw.cli.search_status import Best, Dot, SearchStatus, Snapshot, best_of
 from cars_hw.cli.text_plot import ASCII, UNICODE, Letters, plot, span, sparkline
 from cars_hw.config.units import format_seconds
+from cars_hw.formatting import printable
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -197,7 +198,7 @@ def draw(console: Console, status: SearchStatus, now: float) -> Layout:
     ]
     room = height - len(head) - 1
     logged = list(status.messages)[-min(3, room - 5) :] if room > 5 else []
-    messages = [Text(line, "dim", no_wrap=True, overflow="ellipsis") for line in logged]
+    messages = [Text(printable(line), "dim", no_wrap=True, overflow="ellipsis") for line in logged]
     room -= len(messages) + bool(messages)
     front = Layout(Group())
     if status.last is not None and room >= 3:
@@ -213,6 +214,7 @@ def draw(console: Console, status: SearchStatus, now: float) -> Layout:
 
 def _title(status: SearchStatus, now: float) -> Table:
     from rich.table import Table
+    from rich.text import Text
 
     time_text = format_seconds(round(now - status.begun)) + " elapsed"
     left = status.left(now)
@@ -222,7 +224,7 @@ def _title(status: SearchStatus, now: float) -> Table:
     line = Table.grid(expand=True, padding=(0, 2))
     line.add_column(style="bold", no_wrap=True, ratio=1)
     line.add_column(no_wrap=True)
-    line.add_row(status.title, time_text)
+    line.add_row(Text(printable(status.title)), time_text)
     return line
 
 
@@ -296,11 +298,13 @@ def _front(console: Console, status: SearchStatus, last: Snapshot, height: int, 
 
 def _table(front: Sequence[Dot], objectives: Sequence[CostObjective], height: int) -> Table:
     from rich.table import Table
+    from rich.text import Text
 
     rows, missing = _chosen(front, height - 1)
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold", caption_justify="left")
     for name in ("accuracy", *(one.name for one in objectives)):
-        table.add_column(name if len(name) <= 18 else f"{name[:15]}...", justify="right", no_wrap=True)
+        heading = printable(name if len(name) <= 18 else f"{name[:15]}...")
+        table.add_column(Text(heading), justify="right", no_wrap=True)
     for dot in rows:
         costs = (cost_text(cost, one) for cost, one in zip(dot.costs, objectives, strict=True))
         table.add_row(percent(dot.accuracy), *costs)

@@ -258,7 +258,7 @@ def table_of(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) 
 
     shown = [[printable(cell) for cell in row] for row in rows]
     table = Table(
-        title=Text(printable(title)) if title else None,
+        title=Text(printable(title), style="bold") if title else None,
         box=box.SIMPLE_HEAD,
         title_justify="left",
         title_style="bold",

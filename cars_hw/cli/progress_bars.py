@@ -11,6 +11,7 @@ import click
 
 from cars_hw.cli.verbosity import is_quiet, is_verbose
 from cars_hw.config.units import format_seconds
+from cars_hw.formatting import printable
 
 SECONDS_BETWEEN_LINES = 15.0
 
@@ -57,7 +58,7 @@ class _RichBars:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(elapsed_when_finished=True),
@@ -68,7 +69,7 @@ class _RichBars:
 
     def update(self, stage: str, done: int, total: int) -> None:
         if stage not in self._tasks:
-            self._tasks[stage] = self._progress.add_task(stage, total=total)
+            self._tasks[stage] = self._progress.add_task(printable(stage), total=total)
         shown = done < total or len(self._tasks) <= MOST_BARS
         self._progress.update(
             self._tasks[stage],  # type: ignore[arg-type]  # rich's id is an int
@@ -78,7 +79,7 @@ class _RichBars:
         )
 
     def log(self, line: str) -> None:
-        self._progress.console.print(line, highlight=False)
+        self._progress.console.print(printable(line), highlight=False, markup=False)
 
     def stop(self) -> None:
         self._progress.stop()
@@ -108,7 +109,7 @@ class _Lines:
 
     def log(self, line: str) -> None:
         if not self._quiet:
-            click.echo(line, err=True)
+            click.echo(printable(line), err=True)
 
     def stop(self) -> None:
         pass

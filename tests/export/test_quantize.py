@@ -146,7 +146,7 @@ def test_what_cannot_be_quantised_is_an_error_in_one_line(tmp_path: Path) -> Non
         with pytest.raises(ExportError, match="cannot be quantised") as raised:
             quantize(b"no model", export_format, [{"image": np.zeros((1, 4, 4, 3), np.float32)}])
         assert "\n" not in str(raised.value)
-    with pytest.raises(InputError, match="model card"):
+    with pytest.raises(InputError, match=r"cannot read .*\.json: No such file"):
         export_int8(
             tmp_path / "nothing.onnx",
             tmp_path / "int8.onnx",
