@@ -338,7 +338,20 @@ def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
 def test_written_settings_are_read_again(tmp_path: Path) -> None:
     built = EXAMPLE[SearchSettings]
     write_settings(tmp_path / "c.toml", built, "one line\nanother")
-    assert (tmp_path / "c.toml").read_text().startswith("# one line\n# another\n")
+    path = tmp_path / "c.toml"
+    first, _, rest = path.read_text().partition("\n")
+    assert first.startswith("# checksum: sha256:")
+    assert rest.startswith("# one line\n# another\n")
+    known = read_settings(path, SearchSettings)
+    changed = rest.replace("layers = 5", "layers = 6")
+    path.write_text(f"{first}\n{changed}")
+    with pytest.raises(
+        InputError, match=r"c.toml was changed or damaged after it was written.*remove its first line$"
+    ):
+        read_settings(path, SearchSettings)
+    path.write_text(changed)
+    assert read_settings(path, SearchSettings)["network"] == {**known["network"], "layers": 6}
+    path.write_text(f"{first}\n{rest}")
     assert structure(read_settings(tmp_path / "c.toml", SearchSettings), SearchSettings, complete=False) == built
 
 

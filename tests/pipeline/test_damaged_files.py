@@ -6,6 +6,7 @@ import json
 import random
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,15 @@ from long_runs import amount
 
 from cars_hw.cli.main import main
 from cars_hw.config.checksummed import checksum
-from cars_hw.errors import TrainingError
+from cars_hw.config.data import DataSource
+from cars_hw.errors import RunError, TrainingError
+from cars_hw.export.card import card_path
 from cars_hw.latency import LatencyTable
+from cars_hw.pipeline.export import export_run
 from cars_hw.pipeline.run_folder import RunFolder
+from cars_hw.pipeline.settings import TrainSettings
+from cars_hw.pipeline.train import load_trained, train_run
+from cars_hw.space.zoo import zoo
 
 FLIPS = amount(60, 500)
 MUTATIONS = amount(60, 2000)
@@ -291,3 +298,41 @@ def test_a_run_of_an_older_version_is_refused_by_name(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert "was made by an older cars-hw" in result.stderr
     assert "search again" in result.stderr
+
+
+def test_an_export_replaces_only_models_of_its_own_networks(run: RunFolder, images: Path, tmp_path: Path) -> None:
+    data = DataSource(str(images))
+    shutil.copytree(run.path, tmp_path / "other")
+    for out in (tmp_path / "other" / "models", tmp_path / "other" / "deep" / "er"):
+        with pytest.raises(RunError, match=r"is in the run .*other, whose models are of other networks"):
+            export_run(run, data=data, formats=["onnx"], out=out)
+    out = tmp_path / "out"
+    first, *_ = export_run(run, data=data, formats=["onnx"], out=out)
+    before = first.path.read_bytes()
+    assert export_run(run, data=data, formats=["onnx"], out=out)[0].path == first.path
+    assert first.path.read_bytes() == before
+    other = replace(first.card, genotype=zoo()["CARS_A"].genotype)
+    assert other.genotype != first.card.genotype
+    other.write(card_path(first.path))
+    with pytest.raises(RunError, match="exists and is no model of this network"):
+        export_run(run, data=data, formats=["onnx"], out=out)
+    card_path(first.path).unlink()
+    first.path.write_bytes(b"precious")
+    with pytest.raises(RunError, match="exists and is no model of this network"):
+        export_run(run, data=data, formats=["onnx"], out=out)
+    assert first.path.read_bytes() == b"precious"
+
+
+def test_damaged_weights_are_trained_again_and_named(run: RunFolder, images: Path) -> None:
+    settings = TrainSettings(DataSource(str(images)), top=2, jobs=1)
+    trained = run.trained()[0]
+    path = run.weights_path(trained.name)
+    before = path.read_bytes()
+    path.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+    with pytest.raises(RunError, match=rf"{path.name} was changed or damaged after it was written"):
+        load_trained(run, trained)
+    said: list[str] = []
+    again = train_run(run, settings, log=said.append)
+    assert path.read_bytes() == before
+    assert again[0] == trained
+    assert said[0].endswith("the network is trained again")
