@@ -346,7 +346,7 @@ def test_written_settings_are_read_again(tmp_path: Path) -> None:
     changed = rest.replace("layers = 5", "layers = 6")
     path.write_text(f"{first}\n{changed}")
     with pytest.raises(
-        InputError, match=r"c.toml was changed or damaged after it was written.*remove its first line$"
+        InputError, match=r"c.toml was changed or damaged.*remove its first line$"
     ):
         read_settings(path, SearchSettings)
     path.write_text(changed)
