@@ -92,6 +92,11 @@ def milliseconds(default: Any = MISSING) -> Any:  # noqa: ANN401 -- as dataclass
     return setting(default, unit="ms", minimum=1e-12, maximum=1e9)
 
 
+def predicted(default: Any = MISSING) -> Any:  # noqa: ANN401 -- as dataclasses.field
+    """Return a field for a predicted latency, which a poor predictor may place below zero."""
+    return setting(default, unit="ms", minimum=-1e9, maximum=1e9)
+
+
 def count(default: Any = MISSING, *, minimum: int = 0) -> Any:  # noqa: ANN401 -- as dataclasses.field
     """Return a field for a number of things."""
     return setting(default, minimum=minimum, maximum=10**15)

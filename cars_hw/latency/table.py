@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Final
 from cars_hw.config.checksummed import ChecksummedFormat
 from cars_hw.config.codec import register, structure, unstructure
 from cars_hw.config.measurement import Precision
+from cars_hw.config.setting import Settings, count, milliseconds, setting
 from cars_hw.devices.protocol import Measurement, Sample
 from cars_hw.errors import InputError, TableError
 from cars_hw.latency.keys import OpKey
@@ -43,7 +44,7 @@ class CalibrationNetwork:
 
 
 @dataclass(frozen=True)
-class Reference:
+class Reference(Settings):
     """The network that was measured before and after every block: it shows the states of the machine.
 
     ``operations_ms`` and ``networks_ms`` are its median latencies in the quiet state, in milliseconds, while only
@@ -52,8 +53,8 @@ class Reference:
 
     genotype: Genotype
     measured: Measurement
-    operations_ms: float | None = None
-    networks_ms: float | None = None
+    operations_ms: float | None = milliseconds(None)
+    networks_ms: float | None = milliseconds(None)
 
     @property
     def difference(self) -> float:
@@ -64,7 +65,7 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class Coefficients:
+class Coefficients(Settings):
     """The predictor: ``slope`` times the sum of operations plus ``intercept_ms``.
 
     ``conversion_ns`` is subtracted for every element that the isolated model of an operation may convert, in
@@ -78,13 +79,19 @@ class Coefficients:
     an unknown ``kind``.
     """
 
-    slope: float
-    intercept_ms: float
-    conversion_ns: float
-    residuals: tuple[float, ...]
+    slope: float = setting(minimum=-1e9, maximum=1e9)
+    intercept_ms: float = setting(minimum=-1e9, maximum=1e9)
+    conversion_ns: float = setting(minimum=-1e9, maximum=1e9)
+    residuals: tuple[float, ...] = setting(minimum=-1e6, maximum=1e6)
     kind: str = "affine"
     factors: Mapping[str, float] = field(default_factory=dict)
     left_out_error: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, value in (*self.factors.items(), *self.left_out_error.items()):
+            if not abs(value) <= 1e6:
+                raise InputError(f"{name} must be from -1e6 to 1e6, not {value}")
 
 
 @dataclass(frozen=True)
@@ -216,12 +223,12 @@ class LatencyTable:
 
 
 @dataclass(frozen=True)
-class _Columns:
+class _Columns(Settings):
     """The samples of a measurement in the file: a list for each figure; figures the device lacks are left out."""
 
     PLAIN_NAMES: ClassVar = {"other_load": "others"}
 
-    ms: tuple[float, ...]
+    ms: tuple[float, ...] = setting(minimum=0, maximum=1e9)
     time: tuple[str | None, ...] = ()
     load: tuple[float | None, ...] = ()
     clock_mhz: tuple[float | None, ...] = ()
@@ -230,13 +237,14 @@ class _Columns:
 
 
 @dataclass(frozen=True)
-class _Measured:
-    ms: float
-    spread: float
-    samples: _Columns
-    standard_error: float = 0.0
-    sensitivity: float = 1.0
-    quiet_sessions: int = 0
+class _Measured(Settings):
+    ms: float = setting(minimum=0, maximum=1e9)
+    spread: float = setting(minimum=0, maximum=1e9)
+    samples: _Columns = setting()
+    standard_error: float = setting(0.0, minimum=0, maximum=1e9)
+    # A factor of a million, to this power, is a float still.
+    sensitivity: float = setting(1.0, minimum=-50, maximum=50)
+    quiet_sessions: int = count(0)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cars_hw.config.measurement import QUIET, USUAL, quantile_of
+from cars_hw.config.setting import Settings, setting
+from cars_hw.errors import InputError
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int_]
@@ -82,16 +84,17 @@ class Moments(NamedTuple):
 
 
 @dataclass(frozen=True)
-class MachineState:
+class MachineState(Settings):
     """A state that was seen: its share of the time, and how many times the quiet latency models take in it."""
 
     name: str
-    share: float
-    factor: float
+    # Shares are sums of many parts.
+    share: float = setting(minimum=0, maximum=1 + 1e-6)
+    factor: float = setting(above=0, maximum=1e6)
 
 
 @dataclass(frozen=True)
-class Machine:
+class Machine(Settings):
     """The states of a machine during a measurement.
 
     ``states`` has the quiet state first, then slower ones. ``factors`` are the quantiles 0, 5, ... 100% over the
@@ -104,10 +107,15 @@ class Machine:
     """
 
     states: tuple[MachineState, ...]
-    factors: tuple[float, ...]
-    noise: float
-    faster_before: float = 1.0
-    slower_than_expected: float | None = None
+    factors: tuple[float, ...] = setting(above=0, maximum=1e6)
+    noise: float = setting(minimum=0, maximum=1e6)
+    faster_before: float = setting(1.0, above=0, maximum=1e6)
+    slower_than_expected: float | None = setting(None, above=0, maximum=1e6)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.states or not self.factors:
+            raise InputError("a machine has at least one state and one factor")
 
     @property
     def quiet_share(self) -> float:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from cars_hw.config.measurement import QUIET, USUAL, Precision, require_state
-from cars_hw.config.setting import Settings, count, milliseconds
+from cars_hw.config.setting import Settings, count, milliseconds, predicted
 from cars_hw.devices import Device, Measurement, ModelFormat, format_of, open_device
 from cars_hw.errors import CarsHwError, InputError
 from cars_hw.evolution.objectives import CostObjective
@@ -35,14 +35,14 @@ class LatencyEstimate(Settings):
     """
 
     device: str
-    predicted_ms: float = milliseconds()
-    bound_ms: float = milliseconds()
+    predicted_ms: float = predicted()
+    bound_ms: float = predicted()
     limit_ms: float | None = milliseconds()
     measured_ms: float | None = milliseconds(None)
     precision: Precision = "fp32"
     threads: int = count(1, minimum=1)
     state: str = QUIET
-    usual_ms: float | None = milliseconds(None)
+    usual_ms: float | None = predicted(None)
     quality_warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from cars_hw.config.measurement import QUIET, Precision, require_state
 from cars_hw.config.search import EvolutionSettings
-from cars_hw.config.setting import Settings, count, fraction, milliseconds, setting
+from cars_hw.config.setting import Settings, count, fraction, milliseconds, predicted, setting
 from cars_hw.config.training import Recipe, SharedTraining
 from cars_hw.evolution.population import Member
 from cars_hw.pipeline.settings import CountedCost
@@ -114,8 +114,8 @@ class Verified(Settings):
     threads: int = count(minimum=1)
     accuracy: float | None = fraction()
     parameters: int = count()
-    predicted_ms: float | None = milliseconds()
-    bound_ms: float | None = milliseconds()
+    predicted_ms: float | None = predicted()
+    bound_ms: float | None = predicted()
     limit_ms: float | None = milliseconds()
     measured_ms: float = milliseconds()
     spread: float = setting(minimum=0, maximum=1e9)
