@@ -102,6 +102,11 @@ def count(default: Any = MISSING, *, minimum: int = 0) -> Any:  # noqa: ANN401 -
     return setting(default, minimum=minimum, maximum=10**15)
 
 
+def seed_field() -> Any:  # noqa: ANN401 -- as dataclasses.field
+    """Return a field for a seed, as torch's generators take them."""
+    return setting(minimum=0, maximum=2**64 - 1)
+
+
 class Field(NamedTuple):
     """A field of a settings class, its type resolved.
 

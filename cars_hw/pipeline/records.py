@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from cars_hw.config.measurement import QUIET, Precision, require_state
 from cars_hw.config.search import EvolutionSettings
-from cars_hw.config.setting import Settings, count, fraction, milliseconds, predicted, setting
+from cars_hw.config.setting import Settings, count, fraction, milliseconds, predicted, seed_field, setting
 from cars_hw.config.training import Recipe, SharedTraining
 from cars_hw.evolution.population import Member
 from cars_hw.pipeline.settings import CountedCost
@@ -44,7 +44,7 @@ class RunConfiguration(Settings):
     """
 
     data: str
-    seed: int = setting(minimum=0, maximum=2**63 - 1)
+    seed: int = seed_field()
     network: NetworkSpec = setting()
     operations: tuple[str, ...] = setting(choices=tuple(OPERATIONS))
     targets: tuple[TargetRecord, ...] = setting()

@@ -38,7 +38,7 @@ from cars_hw.config.codec import read_json, unstructure
 from cars_hw.config.command_line import given_command_line
 from cars_hw.config.files import sweep
 from cars_hw.config.lock import locked
-from cars_hw.config.setting import Settings, count, fraction, setting
+from cars_hw.config.setting import Settings, count, fraction, seed_field, setting
 from cars_hw.config.toml import without_none
 from cars_hw.config.training import Recipe
 from cars_hw.errors import RunError
@@ -117,7 +117,7 @@ class TrainedNetwork(Settings):
     accuracy: float = fraction()
     loss: float = setting(minimum=-1e9, maximum=1e9)
     recipe: Recipe = setting()
-    seed: int = count()
+    seed: int = seed_field()
     best_epoch: int = count()
     held_out_accuracy: float | None = fraction()
     data: str = setting()

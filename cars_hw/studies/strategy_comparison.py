@@ -8,7 +8,7 @@ from typing import ClassVar, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from cars_hw.config.setting import Settings, count, fraction, setting
+from cars_hw.config.setting import Settings, count, fraction, seed_field, setting
 from cars_hw.config.training import Recipe
 from cars_hw.errors import InputError
 from cars_hw.evolution.hypervolume import hypervolume
@@ -63,7 +63,7 @@ class Trial(Settings):
     """
 
     strategy: str = setting(choices=(*STRATEGIES, STANDALONE))
-    seed: int = count()
+    seed: int = seed_field()
     evaluated: int = count()
     generations: tuple[Generation, ...] = setting()
     networks: tuple[Trained, ...] = setting()
