@@ -86,7 +86,7 @@ class GenerationRecord(Settings):
 
     generation: int = count()
     candidates: int = count()
-    loss: float = setting(minimum=-1e9, maximum=1e9)
+    loss: float = setting(minimum=-1e30, maximum=1e30)
     best_accuracy: float = fraction()
     hypervolume: float = setting(minimum=-1e9, maximum=1e9)
     population: tuple[Member, ...] = setting()

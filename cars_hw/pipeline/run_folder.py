@@ -115,7 +115,7 @@ class TrainedNetwork(Settings):
     name: str = setting(name=True)
     genotype: Genotype = setting(kind="genotype")
     accuracy: float = fraction()
-    loss: float = setting(minimum=-1e9, maximum=1e9)
+    loss: float = setting(minimum=-1e30, maximum=1e30)
     recipe: Recipe = setting()
     seed: int = seed_field()
     best_epoch: int = count()

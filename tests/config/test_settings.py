@@ -345,9 +345,7 @@ def test_written_settings_are_read_again(tmp_path: Path) -> None:
     known = read_settings(path, SearchSettings)
     changed = rest.replace("layers = 5", "layers = 6")
     path.write_text(f"{first}\n{changed}")
-    with pytest.raises(
-        InputError, match=r"c.toml was changed or damaged.*remove its first line$"
-    ):
+    with pytest.raises(InputError, match=r"c.toml was changed or damaged.*remove its first line$"):
         read_settings(path, SearchSettings)
     path.write_text(changed)
     assert read_settings(path, SearchSettings)["network"] == {**known["network"], "layers": 6}
