@@ -185,12 +185,15 @@ class RunFolder:
         run = cls(path)
         if not (path / "run.json").is_file():
             raise RunError(f"{path} is not a run folder: it has no run.json", remedy="search")
-        if "schema" in read_json(path / "run.json", RunError, what="the run"):
+        try:
+            _ = run.record_of_run
+        except RunError as error:
+            if not _has_no_checksums(path / "run.json"):
+                raise
             raise RunError(
                 f"{path} was made by an older cars-hw, whose files have no checksums; search again with this "
                 "version, or use the version that made it"
-            )
-        _ = run.record_of_run
+            ) from error
         return run
 
     @contextmanager
@@ -430,6 +433,14 @@ class RunFolder:
         """
         path = self.path / name
         return STUDY.read_record(path, cls) if path.is_file() else None
+
+
+def _has_no_checksums(path: Path) -> bool:
+    """Return whether ``path`` is the ``run.json`` of a version before schema 3."""
+    try:
+        return "schema" in read_json(path, RunError)
+    except RunError:
+        return False
 
 
 def _first_difference(before: Any, now: Any, name: str = "") -> tuple[str, Any, Any] | None:  # noqa: ANN401

@@ -245,7 +245,7 @@ def bad_files(names: list[str], rng: random.Random) -> Iterator[tuple[str, str, 
     """Yield a file, what becomes of it, and the function that does it."""
     makers: dict[str, Callable[[Path], object]] = {
         "empty": lambda path: path.write_bytes(b""),
-        "truncated": lambda path: path.write_bytes(path.read_bytes()[: rng.randrange(path.stat().st_size)]),
+        "truncated": lambda path: path.write_bytes(path.read_bytes()[: rng.randrange(path.stat().st_size - 1)]),
         "noise": lambda path: path.write_bytes(rng.randbytes(1000)),
         "zeros": lambda path: path.write_bytes(bytes(path.stat().st_size)),
         "longer": lambda path: path.write_bytes(path.read_bytes() + b"x"),

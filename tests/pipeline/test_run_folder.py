@@ -151,7 +151,7 @@ def test_another_configuration_names_the_setting_that_differs(tmp_path: Path) ->
     [
         (None, "is not a run folder"),
         ("{", "is not JSON"),
-        ("[]", "does not hold a JSON object"),
+        ("[]", "is not a cars-hw run"),
         ("{}", "is not a cars-hw run"),
         ('{"schema": 2}', "was made by an older cars-hw"),
         ('{"format": "cars-hw run", "version": 99}', "was written by a newer cars-hw"),
