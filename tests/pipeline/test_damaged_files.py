@@ -334,5 +334,5 @@ def test_damaged_weights_are_trained_again_and_named(run: RunFolder, images: Pat
     said: list[str] = []
     again = train_run(run, settings, log=said.append)
     assert path.read_bytes() == before
-    assert again[0] == trained
+    assert replace(again[0], last_weights_digest=trained.last_weights_digest) == trained
     assert said[0].endswith("the network is trained again")
