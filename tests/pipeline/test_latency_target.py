@@ -23,7 +23,7 @@ from cars_hw.errors import InputError, TableError
 from cars_hw.latency import CalibrationNetwork, Coefficients, LatencyTable, genotype_keys
 from cars_hw.latency.predictor import REPEATABILITY
 from cars_hw.measurement.states import Machine, MachineState
-from cars_hw.pipeline.latency_target import LatencyEstimate, LatencyTarget, target_for_models
+from cars_hw.pipeline.latency_target import LatencyTarget, target_for_models
 from cars_hw.pipeline.plan import DataSource, SearchPlan, configuration, search_plan, search_settings
 from cars_hw.pipeline.records import RunAbout
 from cars_hw.pipeline.run_folder import RunFolder
