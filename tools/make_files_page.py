@@ -36,26 +36,31 @@ INTRODUCTION = f"""# File formats
 
 The records of this page are JSON with UTF-8 text. Weights are safetensors, checkpoints are in torch's format,
 exported models are ONNX or TFLite, `config.toml` is TOML, and the report is HTML. Every file is written to a
-temporary name and then renamed, so an interruption leaves no partial file. Latencies are milliseconds, accuracies and
-errors are fractions, and times are in ISO 8601 format.
+temporary name and then renamed, so an interruption leaves no partial file. Latencies are milliseconds, accuracies
+and errors are fractions, and times are in ISO 8601 format.
 
-## Checksums
+This page is made from the code by `{REMAKE}`. A test fails if it is out of date.
+"""
 
-Every file that cars-hw reads has a SHA-256, and reading fails with the name of the file if it is wrong. A file that
-was edited by hand is refused, too.
+CHECKSUMS = f"""## Checksums
 
-| file | where the checksum is |
+Every file that cars-hw reads has a SHA-256. Reading fails with the name of the file if it is wrong, so a file that was
+edited by hand is refused, too.
+
+| file | place of the checksum |
 |---|---|
-| a JSON record | the keys `format`, `version` and `checksum` beside its fields; `checksum` is that of the canonical JSON of all other keys: keys sorted, no spaces, characters beyond ASCII escaped |
-| `history.jsonl`, `steps.jsonl` | the first line has `format`, `version`, `lines` (their number) and `checksum`: that of the canonical JSON of `{{"lines": [...]}}` |
-| `trained/NAME.safetensors` | `weights_digest` of `trained/NAME.json`; that of the last epoch is `last_weights_digest` |
+| a JSON record | the key `checksum` beside `format`, `version` and the fields |
+| `history.jsonl`, `steps.jsonl` | the first line, with `format`, `version` and the number of `lines` |
+| `trained/NAME.safetensors` | `weights_digest` of `trained/NAME.json` |
+| `trained/NAME.last.safetensors` | `last_weights_digest` of `trained/NAME.json` |
 | an exported model | `digest` of its card |
 | `checkpoint/*.pt` | the first line of the file; the rest is in torch's format |
 | `config.toml` | the first line, a comment; a file without that line is read, too |
 
-A run has one version for all of its files: {run_folder.SCHEMA}. A run of another version is refused.
+The `checksum` of a record is that of its canonical JSON without that key: keys sorted, no spaces, characters beyond
+ASCII escaped. In `history.jsonl` and `steps.jsonl` it is that of `{{"lines": [...]}}`, the list of the other lines.
 
-This page is made from the code by `{REMAKE}`. A test fails if it is out of date.
+All files of a run have one version: {run_folder.SCHEMA}. A run of another version is refused.
 """
 
 GENOTYPE = """## Genotype
@@ -103,7 +108,7 @@ SECTIONS = (
     ),
     Section(
         "history.jsonl",
-        "After the line with the checksum, one line per generation. `population` has one `Member` per architecture.",
+        "After the line with the checksum, one line per generation.",
         (records.GenerationRecord, Member),
     ),
     Section(
@@ -138,7 +143,7 @@ SECTIONS = (
 
 def page() -> str:
     """Return the page, Markdown."""
-    parts = [INTRODUCTION, "## Run folder\n", run_tree(), GENOTYPE]
+    parts = [INTRODUCTION, CHECKSUMS, "## Run folder\n", run_tree(), GENOTYPE]
     for section in SECTIONS:
         parts.append(f"## {section.heading}\n\n{section.text}\n")
         parts += [class_part(one) for one in section.classes]
