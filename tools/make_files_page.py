@@ -44,8 +44,8 @@ This page is made from the code by `{REMAKE}`. A test fails if it is out of date
 
 CHECKSUMS = f"""## Checksums
 
-Every file that cars-hw reads has a SHA-256. Reading fails with the name of the file if it is wrong, so a file that was
-edited by hand is refused, too.
+Every file that cars-hw reads has a SHA-256. Reading fails with the name of the file if it is wrong, so a file that
+was edited by hand is refused, too.
 
 | file | place of the checksum |
 |---|---|
