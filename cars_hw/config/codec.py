@@ -80,24 +80,20 @@ def structure(
     raise error(f"{where}: {problem}" if where else problem)
 
 
-def read_json(
-    path: Path, error: type[CarsHwError] = InputError, remedy: str = "", what: str = ""
-) -> dict[str, Any]:
-    """Return the object that the JSON file ``path`` holds; messages call the file ``what``, such as the model card.
+def read_json(path: Path, error: type[CarsHwError] = InputError) -> dict[str, Any]:
+    """Return the object that the JSON file ``path`` holds; it has no checksum.
 
     Raises:
-        CarsHwError: of the class ``error``: the file cannot be read, or is not a JSON object; the message ends with
-            ``remedy``.
+        CarsHwError: of the class ``error``: the file cannot be read, or is not a JSON object.
     """
-    advice = f"; {remedy}" if remedy else ""
     try:
         content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except OSError as found:
-        raise error(f"cannot read {f'{what} ' if what else ''}{path}: {found.strerror}{advice}") from found
+        raise error(f"cannot read {path}: {found.strerror}") from found
     except (ValueError, RecursionError) as found:
-        raise error(f"{path} is not JSON: {found}{advice}") from found
+        raise error(f"{path} is not JSON: {found}") from found
     if not isinstance(content, dict):
-        raise error(f"{path} does not hold a JSON object{advice}")
+        raise error(f"{path} does not hold a JSON object")
     return content
 
 
