@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +18,23 @@ PARTIAL: Final = ChecksummedFormat("cars-hw partial profile", 3, "profile-again"
 def partial_path(out: Path) -> Path:
     """Return the path of the samples while the table ``out`` is unfinished."""
     return out.with_name(f"{out.name}.partial")
+
+
+_Row = tuple[str, float, str | None, float | None, float | None, float | None, float | None]
+"""The name of a model, and the fields of its sample."""
+
+
+@dataclass(frozen=True)
+class _Partial:
+    """The content of the file."""
+
+    identity: dict[str, Any]
+    conditions: dict[str, Any]
+    networks: tuple[str, ...] | None
+    events: tuple[_Row, ...]
+    rounds: tuple[tuple[str, ...], ...]
+    blocks: int
+    waited_s: float
 
 
 class Journal:
@@ -50,16 +68,16 @@ class Journal:
         if self._path is None:
             return
         series = self.series
-        content = {
-            "identity": self._identity,
-            "conditions": self.conditions,
-            "networks": self.networks,
-            "events": [[event.model, *event.sample] for event in series.events],
-            "rounds": series.rounds,
-            "blocks": series.blocks,
-            "waited_s": series.waited_s,
-        }
-        PARTIAL.write(self._path, content)
+        content = _Partial(
+            identity=self._identity,
+            conditions=self.conditions,
+            networks=None if self.networks is None else tuple(self.networks),
+            events=tuple((event.model, *event.sample) for event in series.events),
+            rounds=tuple(map(tuple, series.rounds)),
+            blocks=series.blocks,
+            waited_s=series.waited_s,
+        )
+        PARTIAL.write_record(self._path, content)
 
     def remove(self) -> None:
         """Delete the file."""
@@ -67,14 +85,14 @@ class Journal:
             self._path.unlink(missing_ok=True)
 
     def _load(self, path: Path) -> None:
-        content = PARTIAL.read(path)
-        kept = content["identity"]
-        differing = [name for name, value in self._identity.items() if kept.get(name) != value]
+        content = PARTIAL.read_record(path, _Partial)
+        differing = [name for name, value in self._identity.items() if content.identity.get(name) != value]
         if differing:
             raise TableError(
                 f"{path} is of a profile with other settings ({', '.join(differing)}); "
                 "resume with the settings of that profile, or delete the file to start over"
             )
-        self.conditions, self.networks = content["conditions"], content["networks"]
-        events = [Event(model, Sample(*sample)) for model, *sample in content["events"]]
-        self.series = Series(events, content["rounds"], content["blocks"], content["waited_s"])
+        self.conditions = content.conditions
+        self.networks = None if content.networks is None else list(content.networks)
+        events = [Event(model, Sample(*sample)) for model, *sample in content.events]
+        self.series = Series(events, list(map(list, content.rounds)), content.blocks, content.waited_s)
