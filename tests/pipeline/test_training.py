@@ -222,7 +222,7 @@ def test_a_damaged_checkpoint_is_named_and_left_alone(tmp_path: Path, images: Pa
     path = run.training_checkpoint("net-1")
     path.parent.mkdir()
     path.write_bytes(b"PK\x03\x04 damaged")
-    with pytest.raises(RunError, match=r"train-net-1\.pt; remove it to train from the beginning"):
+    with pytest.raises(RunError, match=r"train-net-1\.pt: .*; remove it to train from the beginning"):
         train_run(run, TrainSettings(DataSource(str(images)), jobs=1))
     assert path.read_bytes() == b"PK\x03\x04 damaged"
     assert not run.trained()
