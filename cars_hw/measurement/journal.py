@@ -94,5 +94,5 @@ class Journal:
             )
         self.conditions = content.conditions
         self.networks = None if content.networks is None else list(content.networks)
-        events = [Event(model, Sample(*sample)) for model, *sample in content.events]
+        events = [Event(row[0], Sample(*row[1:])) for row in content.events]
         self.series = Series(events, list(map(list, content.rounds)), content.blocks, content.waited_s)

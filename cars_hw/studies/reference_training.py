@@ -138,7 +138,13 @@ def _kept(task: _Task) -> tuple[nn.Module, float] | None:
         if record.about != task.about:
             return None
         network = _made(task)
-        network.load_state_dict(read_weights(task.weights, record.weights_digest))
+        weights = read_weights(task.weights, record.weights_digest)
+        known = network.state_dict()
+        if known.keys() != weights.keys():
+            return None
+        # Into what the network gave, which has the versions of its parts: MNASNet asks for them.
+        known.update(weights)
+        network.load_state_dict(known)
     except (RunError, RuntimeError):
         # What cannot be read is trained again.
         return None
