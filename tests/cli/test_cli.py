@@ -6,6 +6,7 @@ import io
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 from xml.etree import ElementTree
@@ -18,13 +19,15 @@ from rich.console import Console
 from cars_hw.cli import options as common
 from cars_hw.cli.main import main
 from cars_hw.config.checksummed import checksum
-from cars_hw.config.codec import unstructure
+from cars_hw.config.data import DataSource
 from cars_hw.config.measurement import MeasurePlan
+from cars_hw.config.presets import PRESETS
 from cars_hw.config.training import Recipe
 from cars_hw.devices import FakeDevice
 from cars_hw.evolution.strategies import OWN, STRATEGIES
 from cars_hw.latency import profile_device
-from cars_hw.pipeline.plan import COSTS
+from cars_hw.pipeline.plan import COSTS, SearchPlan, configuration
+from cars_hw.pipeline.records import RunAbout
 from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder
 from cars_hw.pipeline.settings import CountedCost, StrategyName
 from cars_hw.space.network_spec import NetworkSpec
@@ -356,15 +359,9 @@ def test_runs_that_exist_or_differ_are_left_alone(table: Path, folder: Path, tmp
 @pytest.fixture
 def searched(folder: Path, tmp_path: Path) -> Path:
     """A run whose search is said to have ended."""
-    configuration = {
-        "data": str(folder),
-        "network": unstructure(SPEC),
-        "recipe": unstructure(Recipe(epochs=1, batch_size=8)),
-        "supernet_channels": None,
-        "supernet_layers": None,
-        "proxy": False,
-    }
-    made = RunFolder.create(tmp_path / "searched", configuration, {})
+    preset = replace(PRESETS["quick"], recipe=Recipe(epochs=1, batch_size=8))
+    plan = SearchPlan(DataSource(str(folder)), SPEC, preset, costs=("parameters",))
+    made = RunFolder.create(tmp_path / "searched", configuration(plan), RunAbout("", {}, 1))
     made.write_front([FrontNetwork("net-01", zoo()["CARS_A"].genotype, 0.5, 1, 1, ())])
     return made.path
 
