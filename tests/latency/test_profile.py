@@ -282,7 +282,10 @@ def test_a_table_is_not_overwritten_by_accident(finished: tuple[LatencyTable, Pa
     for resume in (False, True):
         with pytest.raises(TableError, match="exists"):
             run(noisy(), out, resume=resume)
+    with pytest.raises(InputError, match="exists and is not a cars-hw latency table"):
+        run(noisy(), out, overwrite=True)
     assert out.read_text() == "mine"
+    replace(finished[0], device="another").write(out)
     assert run(noisy(), out, overwrite=True) == LatencyTable.read(out) == finished[0]
 
 
