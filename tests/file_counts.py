@@ -28,7 +28,7 @@ ONNX_WITHOUT_WEIGHTS = (
     *("Add", "AveragePool", "Concat", "ConstantOfShape", "Flatten", "GlobalAveragePool", "MaxPool", "Pad"),
     *("Relu", "Shape", "Slice"),
     # Of torch's exporter only.
-    *("Clip", "Constant", "Gather", "ReduceMean", "Reshape", "Split", "Transpose"),
+    *("Clip", "Constant", "ReduceMean", "Reshape"),
 )
 TFLITE_WITHOUT_WEIGHTS = [
     getattr(schema.BuiltinOperator, name)
