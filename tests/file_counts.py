@@ -50,10 +50,6 @@ def count_onnx(path: Path) -> Counts:
             multiply_adds += weights[node.input[1]].size * math.prod(pixels)
         elif node.op_type == "Gemm":
             multiply_adds += weights[node.input[1]].size
-        elif node.op_type == "BatchNormalization":
-            # Mean and deviation behind them are statistics.
-            parameters.update(node.input[1:3])
-            continue
         elif node.op_type in ONNX_WITHOUT_WEIGHTS:
             continue
         else:

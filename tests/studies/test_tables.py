@@ -162,7 +162,7 @@ def test_torchvision_is_counted_as_the_closed_form_counts() -> None:
     assert colour.multiply_adds - grey.multiply_adds == 2 * 64 * 49 * 14 * 14 + 990 * 512
 
 
-@pytest.mark.parametrize("model", ["mobilenet_v2", "mnasnet1_0", *["googlenet", "densenet121"][: amount(0, 2)]])
+@pytest.mark.parametrize("model", ["mobilenet_v2", "mnasnet1_0", *["googlenet"][: amount(0, 1)]])
 def test_torchvision_is_counted_as_its_file_has_it(model: str, tmp_path: Path) -> None:
     shape = Shape(1, 64, 64)
     network = seeded(lambda: make(model, shape, 10), model)
