@@ -159,7 +159,9 @@ def restless(arguments: argparse.Namespace) -> dict[str, Any]:
     networks = arguments.network or ["quick", "cifar"]
     return {
         "networks": [
-            restless_machine.restless(device, network, arguments.folder, arguments.repetitions)
+            restless_machine.restless(
+                device, network, arguments.folder, arguments.repetitions, same_core=arguments.same_core
+            )
             for network in networks
         ]
     }

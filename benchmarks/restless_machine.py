@@ -98,6 +98,8 @@ def restless(
                 "quality_warnings": table.quality_warnings(),
             }
         )
+    if not found:
+        return {"network": network, "alone": own, "repetitions": []}
     pooled = np.concatenate([one["held_out"]["errors"] for one in found])
     covered = float(np.mean(np.concatenate([one["held_out"]["covered"] for one in found])))
     beyond = int(np.sum(np.abs(pooled) > 0.1))
