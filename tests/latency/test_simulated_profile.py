@@ -21,7 +21,7 @@ from cars_hw.space.search_space import SearchSpace
 
 SPEC = NetworkSpec(channels=4, layers=3, resolution=(8, 8), in_channels=1)
 FEW = SearchSpace(("none", "skip_connect", "sep_conv_3x3", "dil_conv_5x5"))
-NETWORKS = 12
+NETWORKS = 24
 OVERHEAD_MS = 0.01
 OPERATIONS_END_S = 8.0
 """Networks begin a little before this time of the simulated machine."""
