@@ -276,9 +276,10 @@ def _quiet_level(level: FloatArray, durations: FloatArray, band: float) -> tuple
         lowest = centre if lowest is None else lowest
         if durations[inside & last].sum() >= LAST_SHARE * durations[last].sum():
             return centre, min(lowest - centre, 0.0) if centre - lowest > band else 0.0
-    # Levels spread so widely that no state has its share: the median moment is the one that is known.
+    # Levels spread so widely that no state has its share: the median moment is the one that is known. The faster
+    # moments are reported like a state that did not come back.
     centre = _weighted_quantile(level, durations, 0.5)
-    return centre, 0.0
+    return centre, min(_weighted_quantile(level, durations, LAST_SHARE) - centre, 0.0)
 
 
 def _mode(level: FloatArray, durations: FloatArray, centre: float, band: float) -> float:

@@ -4,6 +4,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -112,3 +113,16 @@ def test_how_often_a_model_is_run(limits: dict[str, float], runs: int) -> None:
     taken = time_runs(lambda: time.sleep(0.002), limits)
     assert runs / 3 <= len(taken) <= runs
     assert min(taken) >= 2_000_000
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot pin a process")
+def test_a_core_that_went_away_is_an_error_and_no_other_core(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tmp_path / "model.onnx"
+    model.write_bytes(b"never loaded")
+    device = OrtDevice()
+    gone = SimpleNamespace(cores=[100_000])
+    monkeypatch.setattr("cars_hw.devices.host.runtimes.pin", lambda _: gone)
+    with pytest.raises(DeviceError, match=r"the worker failed for starting .*OSError"):
+        device.run([model], MeasurePlan(), 0)

@@ -14,7 +14,6 @@ from simulated_machine import Factor, SimulatedMachine, quiet, switching, thrott
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices.fake import model_parts
 from cars_hw.latency import LatencyTable, Predictor, fresh_genotypes, profile_device
-from cars_hw.measurement import schedule
 from cars_hw.measurement.schedule import Schedule
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
@@ -103,5 +102,4 @@ def test_a_machine_that_is_slower_for_the_networks_alone_is_told_by_its_referenc
     # Without further rounds nothing is waited for.
     plan = MeasurePlan(sessions=2, patience_seconds=0)
     table = profiled(monkeypatch, throttled(OPERATIONS_END_S / 2, 1.1), plan=plan)
-    assert table.quality_warnings()
-    assert schedule.REFERENCE not in table.entries
+    assert any("faster before" in warning or "standard error" in warning for warning in table.quality_warnings())
