@@ -75,6 +75,7 @@ class OnnxFormat(ExportFormat):
         import onnx
 
         from cars_hw.devices.host import ort_runtime
+        from cars_hw.export.onnx_writer import write_out_defaults
 
         quantization = ort_runtime.load_quantization()
 
@@ -106,7 +107,10 @@ class OnnxFormat(ExportFormat):
                     }
                 },
             )
-            return path.read_bytes()
+            quantised = onnx.load(path)
+        write_out_defaults(quantised.graph.node)
+        written: bytes = quantised.SerializeToString(deterministic=True)
+        return written
 
     def activations(self, model: bytes) -> Activations:
         """Return what yields all activations; see :meth:`ExportFormat.activations`."""

@@ -6,14 +6,14 @@ deprecated, and what they make of a 3x3 average pool changes with the version.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import NodeProto, TensorProto, ValueInfoProto, checker, helper, numpy_helper
+from onnx import NodeProto, TensorProto, ValueInfoProto, checker, defs, helper, numpy_helper
 
 from cars_hw.errors import ExportError
 from cars_hw.export.format import NO_METADATA
@@ -56,6 +56,7 @@ def onnx_bytes(graph: Graph, *, dynamic_batch: bool = False, metadata: Mapping[s
     writer = _Writer(graph)
     for layer in graph.layers:
         writer.write(layer)
+    write_out_defaults(writer.nodes)
     infos = {
         layer.output: _info(layer.output, layer.shape, batch, isinstance(layer, VECTORS)) for layer in graph.layers
     }
@@ -83,6 +84,15 @@ def onnx_bytes(graph: Graph, *, dynamic_batch: bool = False, metadata: Mapping[s
     return serialised
 
 
+def write_out_defaults(nodes: Iterable[NodeProto]) -> None:
+    """Give every node the attributes that it leaves at their defaults, which some readers do not know."""
+    for node in nodes:
+        written = {attribute.name for attribute in node.attribute}
+        defaults = [one.default_value for one in defs.get_schema(node.op_type, OPSET).attributes.values()]
+        # The default of an attribute that has none is a value without a name.
+        node.attribute.extend(one for one in defaults if one.name and one.name not in written)
+
+
 def _info(name: str, shape: Shape, batch: str | int, vector: bool) -> ValueInfoProto:
     sizes = [batch, shape.channels] if vector else [batch, *shape]
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, sizes)
@@ -96,7 +106,9 @@ class _Writer:
         self.nodes: list[NodeProto] = []
         self.initializers: list[TensorProto] = []
 
-    def node(self, kind: str, inputs: Sequence[str], output: str, **attributes: int | list[int]) -> None:
+    def node(
+        self, kind: str, inputs: Sequence[str], output: str, **attributes: int | list[int] | TensorProto
+    ) -> None:
         node = helper.make_node(kind, inputs, [output], output)
         node.attribute.extend(helper.make_attribute(name, value) for name, value in attributes.items())
         self.nodes.append(node)
@@ -112,9 +124,9 @@ class _Writer:
             case Conv():
                 self.conv(layer)
             case MaxPool(stride=stride):
-                self.node("MaxPool", inputs, output, **_pooling(stride))
+                self.node("MaxPool", inputs, output, dilations=[1, 1], **_pooling(stride))
             case AvgPool(stride=stride):
-                self.node("AveragePool", inputs, output, count_include_pad=0, **_pooling(stride))
+                self.node("AveragePool", inputs, output, **_pooling(stride))
             case Shift():
                 self.shift(layer)
             case Relu():
@@ -126,7 +138,8 @@ class _Writer:
             case Zeros():
                 # The batch may be known at run time only. Where it is 1, runtimes fold this to a constant.
                 self.node("Shape", inputs, f"{output}/shape")
-                self.node("ConstantOfShape", [f"{output}/shape"], output)
+                zero = numpy_helper.from_array(np.zeros(1, np.float32))
+                self.node("ConstantOfShape", [f"{output}/shape"], output, value=zero)
             case Identity():
                 self.node("Identity", inputs, output)
             case GlobalAveragePool():

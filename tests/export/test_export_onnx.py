@@ -9,12 +9,16 @@ import pytest
 
 from cars_hw.devices.host import ort_runtime
 from cars_hw.errors import ExportError
-from cars_hw.export.graph import Graph, Layer, Relu
-from cars_hw.export.lower import lower_network
+from cars_hw.export.graph import Graph, Layer, Relu, identity_graph
+from cars_hw.export.lower import lower_module, lower_network
 from cars_hw.export.onnx import ONNX
 from cars_hw.export.onnx_writer import IR_VERSION, OPSET, onnx_bytes
+from cars_hw.nn.layers import FactorizedReduce, Normalization
 from cars_hw.nn.network import Network
-from cars_hw.space.network_spec import NETWORKS
+from cars_hw.nn.operations import make_operation
+from cars_hw.space.genotype import Edge, Genotype
+from cars_hw.space.network_spec import NETWORKS, NetworkSpec
+from cars_hw.space.operations import OPERATIONS
 from cars_hw.space.shape import Shape
 from cars_hw.space.zoo import zoo
 
@@ -68,3 +72,56 @@ def test_an_unknown_layer_is_named() -> None:
     layer = Layer(output="odd", inputs=("input",), shape=Shape(3, 4, 4))
     with pytest.raises(ExportError, match="odd: Layer cannot be written"):
         onnx_bytes(Graph((("input", Shape(3, 4, 4)),), (layer,), ("odd",)))
+
+
+LEFT_OUT = {("Shape", "end")}
+"""Optional attributes that have no value which says the same: the end of the list of sizes."""
+
+
+@pytest.mark.parametrize("size", [(8, 8), (15, 14), (33, 65)], ids="{0[0]}x{0[1]}".format)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_attribute_is_written_out(channels: int, size: tuple[int, int]) -> None:
+    models = [
+        onnx_bytes(lower_module(make_operation(name, 4, stride, Normalization()).eval(), Shape(4, *size)))
+        for name in OPERATIONS
+        for stride in (1, 2)
+        if name != "none"
+    ]
+    for stem in ("cifar", "imagenet") if min(size) > 14 else ("cifar",):
+        spec = NetworkSpec(4, 5, size, channels, classes=3, stem=stem)
+        # The second has nodes without any edge, the third has every operation.
+        models += [
+            onnx_bytes(lower_network(Network(spec, genotype)))
+            for genotype in (zoo()["CARS_A"].genotype, zoo()["SNAS_aggressive"].genotype, every_operation())
+        ]
+    models += [onnx_bytes(identity_graph(Shape(4, *size)))]
+    seen = set()
+    for node in (node for model in models for node in onnx.load_from_string(model).graph.node):
+        known = onnx.defs.get_schema(node.op_type, OPSET).attributes
+        written = [attribute.name for attribute in node.attribute]
+        assert len(written) == len(set(written))
+        assert set(written) == {name for name in known if (node.op_type, name) not in LEFT_OUT}, node.name
+        for attribute in node.attribute:
+            assert attribute.type == int(known[attribute.name].type)
+        seen.add(node.op_type)
+    odd = {"Pad"} if size[0] % 2 or size[1] % 2 else set()
+    assert seen - {"Pad"} == {
+        *("Add", "AveragePool", "Concat", "ConstantOfShape", "Conv", "Flatten", "Gemm", "GlobalAveragePool"),
+        *("Identity", "MaxPool", "Relu", "Shape", "Slice"),
+    }
+    assert odd <= seen
+
+
+def test_a_pad_says_how_it_pads() -> None:
+    # pnnx refuses a Pad without its mode.
+    model = onnx.load_from_string(onnx_bytes(lower_module(FactorizedReduce(4, 4, Normalization()), Shape(4, 7, 8))))
+    (pad,) = (node for node in model.graph.node if node.op_type == "Pad")
+    assert [(one.name, one.s) for one in pad.attribute] == [("mode", b"constant")]
+
+
+def every_operation() -> Genotype:
+    """Return a genotype that has every operation in both cells."""
+    names = [name for name in OPERATIONS if name != "none"]
+    pairs = list(zip(names, [*names[1:], names[0]], strict=True))[::2]
+    cell = tuple((Edge(first, 0), Edge(second, 1)) for first, second in pairs)
+    return Genotype(cell, cell)
