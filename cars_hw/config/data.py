@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -12,9 +12,17 @@ DATA_SETS: Final = ("fashion-mini", "fashion-mnist", "cifar10")
 """The data sets that have a name; every other source is a folder."""
 
 
+NO_CACHE: Final = "off"
+"""The ``image_cache`` that keeps no images."""
+
+
 @dataclass(frozen=True)
 class DataSource(Settings):
-    """Where the images come from: see :func:`cars_hw.data.load_data`."""
+    """Where the images come from: see :func:`cars_hw.data.load_data`.
+
+    ``image_cache`` is the folder in which the read images of a folder are kept, or ``off``. A network that is
+    trained does not depend on it.
+    """
 
     source: str = setting(
         help="fashion-mini (embedded), fashion-mnist, cifar10, or a folder of class folders.", option="--data"
@@ -25,12 +33,22 @@ class DataSource(Settings):
     download: bool = setting(
         False, help="Fetch cifar10 or fashion-mnist if it is missing; nothing is fetched without this option."
     )
+    skip_unreadable: bool = setting(
+        False, help="Leave out images of a folder that cannot be read, and tell how many."
+    )
+    image_cache: str | None = setting(
+        None,
+        help="Where the read images of a folder are kept for the next start, or off. [~/.cache/cars-hw/images]",
+        metavar="FOLDER|off",
+    )
 
     def absolute(self) -> DataSource:
         """Return the same source with absolute paths, so that it is found from any folder."""
         named = self.source in DATA_SETS
-        return DataSource(
-            self.source if named else str(Path(self.source).expanduser().absolute()),
-            None if self.root is None else self.root.expanduser().absolute(),
-            self.download,
+        cache = self.image_cache
+        return replace(
+            self,
+            source=self.source if named else str(Path(self.source).expanduser().absolute()),
+            root=None if self.root is None else self.root.expanduser().absolute(),
+            image_cache=cache if cache in (None, NO_CACHE) else str(Path(cache).expanduser().absolute()),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,7 +14,10 @@ from torch.nn import functional
 
 from cars_hw.config.data import DATA_SETS, DataSource
 from cars_hw.errors import DatasetError
-from cars_hw.progress import Progress, silent
+from cars_hw.progress import Log, Progress, no_log, silent
+
+if TYPE_CHECKING:
+    from cars_hw.data.folders import FolderImages
 
 _FASHION_CLASSES = (
     "T-shirt/top",
@@ -73,11 +77,15 @@ class Dataset:
 
 @dataclass(frozen=True, eq=False)
 class DataBundle:
-    """A data set: its training and test part, its classes, and the normalisation of its pixels.
+    """A data set: its parts, its classes, and the normalisation of its pixels.
 
     ``class_names[i]`` is the name of label ``i``. ``mean`` and ``std`` have one value per channel: the mean and the
     standard deviation over all pixels of the training part, for pixel values from 0 to 1. The ``std`` of a constant
     channel is 1.
+
+    Where a ``validation`` part is given, it judges: a search evaluates architectures on it, and a training chooses
+    its best epoch by it; all images of ``train`` are trained on. Where it is None, a share of the training images
+    is taken for that. The ``test`` part is for the final accuracies only.
     """
 
     name: str
@@ -86,6 +94,7 @@ class DataBundle:
     class_names: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    validation: Dataset | None = None
 
     @property
     def channels(self) -> int:
@@ -111,7 +120,10 @@ def load_data(
     download: bool = False,
     resolution: tuple[int, int] | None = None,
     seed: int = 0,
+    skip_unreadable: bool = False,
+    image_cache: str | None = None,
     progress: Progress = silent,
+    log: Log = no_log,
 ) -> DataBundle:
     """Load a data set into memory, on the CPU.
 
@@ -120,15 +132,19 @@ def load_data(
 
     Args:
         source: ``fashion-mini`` (embedded: 5,000 and 1,000 images), ``fashion-mnist``, ``cifar10``, or the
-            path of a folder that holds a folder of images for every class, or such folders below ``train/``
-            and ``test/`` (or ``val/``). A name wins over a folder that is called the same; write
-            ``./cifar10`` for the folder.
+            path of a folder that holds a folder of images for every class, or such folders below ``train/``,
+            ``val/`` and ``test/``: :mod:`cars_hw.data.scan` has the rules. A name wins over a folder that is
+            called the same; write ``./cifar10`` for the folder.
         root: where torchvision's sets are kept; ``~/.cache/cars-hw/data`` if None.
         download: fetch one of torchvision's sets if it is not in ``root``. Nothing is fetched otherwise.
         resolution: height and width in pixels to which every image is resized, without keeping its aspect. If
             None, images stay as they are, and those of a folder must all have the same size.
         seed: decides which sixth of each class is the test part of a folder that has no parts.
+        skip_unreadable: leave out images of a folder that cannot be read.
+        image_cache: the folder in which the read images of a folder are kept, or ``off``; see
+            :func:`cars_hw.data.image_cache.cache_folder` for the default.
         progress: counts the images of a folder as they are read.
+        log: is told which part serves as the test part, what was left out, and where images are kept.
 
     Raises:
         DatasetError: there is no such set or folder, it has not been downloaded, it has fewer than two
@@ -146,9 +162,18 @@ def load_data(
         names = _FASHION_CLASSES if source == "fashion-mnist" else _CIFAR10_CLASSES
     elif folder.is_dir():
         from cars_hw.data.folders import read_folder
+        from cars_hw.data.image_cache import cache_folder
 
-        training, testing, names = read_folder(folder, resolution, seed, progress)
-        return _bundle(folder.resolve().name, Dataset(*training), Dataset(*testing), names)
+        images = read_folder(
+            folder,
+            resolution,
+            seed,
+            skip_unreadable=skip_unreadable,
+            cache=cache_folder(image_cache),
+            progress=progress,
+            log=log,
+        )
+        return _folder_bundle(folder.resolve().name, images)
     else:
         raise DatasetError(
             f"there is no data set and no folder called {source!r}; give one of {', '.join(DATA_SETS)}, "
@@ -160,7 +185,12 @@ def load_data(
 
 
 def load_source(
-    data: DataSource, resolution: tuple[int, int] | None, progress: Progress = silent, *, download: bool = True
+    data: DataSource,
+    resolution: tuple[int, int] | None,
+    progress: Progress = silent,
+    *,
+    download: bool = True,
+    log: Log = no_log,
 ) -> DataBundle:
     """Load ``data``, see :func:`load_data`; ``download=False`` fetches nothing even if ``data`` allows it."""
     return load_data(
@@ -168,13 +198,24 @@ def load_source(
         root=data.root,
         download=data.download and download,
         resolution=resolution,
+        skip_unreadable=data.skip_unreadable,
+        image_cache=data.image_cache,
         progress=progress,
+        log=log,
     )
 
 
-def _bundle(name: str, train: Dataset, test: Dataset, class_names: tuple[str, ...]) -> DataBundle:
+def _folder_bundle(name: str, images: FolderImages) -> DataBundle:
+    train, test = (Dataset(part.images, part.labels) for part in (images.train, images.test))
+    validation = images.validation and Dataset(images.validation.images, images.validation.labels)
+    return _bundle(name, train, test, images.class_names, validation)
+
+
+def _bundle(
+    name: str, train: Dataset, test: Dataset, class_names: tuple[str, ...], validation: Dataset | None = None
+) -> DataBundle:
     mean, std = _channel_statistics(train.images)
-    return DataBundle(name, train, test, class_names, mean, std)
+    return DataBundle(name, train, test, class_names, mean, std, validation)
 
 
 def _channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -16,6 +16,7 @@ from cars_hw.config.training import SharedTraining, cosine
 from cars_hw.data import (
     Augmentation,
     DataBundle,
+    Dataset,
     EvaluationBatches,
     TrainingBatches,
     mixed_order,
@@ -36,7 +37,8 @@ class SuperNetWeights:
     """Trains and evaluates a SuperNet: an implementation of :class:`cars_hw.evolution.search.SharedWeights`.
 
     The training images are split once, stratified by ``seed``: one part trains the weights, the other
-    evaluates the architectures. The processes of ``process_group`` share the work and hold the same weights.
+    evaluates the architectures. If ``data`` has a validation part, that evaluates them, and all training images
+    train. The processes of ``process_group`` share the work and hold the same weights.
     ``recorder`` records passes and replays them; the default is CUDA graphs on a GPU and none elsewhere.
     """
 
@@ -59,13 +61,12 @@ class SuperNetWeights:
         self.epochs = epochs
         self.epoch = 0
         splitter = torch.Generator().manual_seed(seed)
-        share = settings.validation_fraction
-        train, valid = stratified_split(data.train.labels, [1 - share, share], splitter)
+        train, valid = judging_parts(data, settings.validation_fraction, splitter)
         # Every section of this order has all classes, so the subset is its beginning.
-        valid = valid[mixed_order(data.train.labels[valid], splitter)]
-        subset = valid[: settings.evaluation_images] if settings.evaluation_images else valid
+        valid = valid.select(mixed_order(valid.labels, splitter))
+        subset = valid.select(torch.arange(min(settings.evaluation_images or len(valid), len(valid))))
         self.batches = TrainingBatches(
-            data.train.select(train),
+            train,
             settings.batch_size,
             data.mean,
             data.std,
@@ -73,7 +74,7 @@ class SuperNetWeights:
             device=self.device,
         )
         self._subset, self._full = (
-            EvaluationBatches(data.train.select(part), settings.evaluation_batch, data.mean, data.std, self.device)
+            EvaluationBatches(part, settings.evaluation_batch, data.mean, data.std, self.device)
             for part in (subset, valid)
         )
         self.parameters = list(self.supernet.parameters())
@@ -207,6 +208,15 @@ class SuperNetWeights:
     def _autocast(self) -> torch.autocast:
         bf16 = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16)
+
+
+def judging_parts(data: DataBundle, share: float, generator: torch.Generator) -> tuple[Dataset, Dataset]:
+    """Return the images that train and those that evaluate: the given validation part, or else ``share`` of each
+    class of the training images."""
+    if data.validation is not None:
+        return data.train, data.validation
+    train, valid = stratified_split(data.train.labels, [1 - share, share], generator)
+    return data.train.select(train), data.train.select(valid)
 
 
 @contextmanager

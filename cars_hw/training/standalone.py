@@ -95,7 +95,12 @@ class NetworkTraining:
         self.seed = seed
         self.process_group = process_group
         self.precision = resolve_precision(recipe.precision, self.device)
-        train, self.held_out = hold_out(data.train, recipe.hold_out, seed)
+        # A validation part that is given takes the place of images that are held out.
+        train, self.held_out = (
+            hold_out(data.train, recipe.hold_out, seed)
+            if data.validation is None
+            else (data.train, data.validation)
+        )
         self.batches = TrainingBatches(
             train,
             recipe.batch_size,
