@@ -184,7 +184,7 @@ def _read(path: Path) -> tuple[dict[str, Any], np.ndarray[Any, np.dtype[np.uint8
 
 def _digest(head: bytes, pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> str:
     sums = hashlib.sha256(head)
-    sums.update(memoryview(pixels).cast("B"))
+    sums.update(pixels.data)
     return f"sha256:{sums.hexdigest()}"
 
 
@@ -204,7 +204,7 @@ def _keep(path: Path, about: Mapping[str, Any], images: ReadImages, log: Log) ->
         with replacing(path) as temporary, temporary.open("wb") as file:
             file.write(f"{_NAME} {_VERSION} {_digest(head, pixels)}\n".encode())
             file.write(head)
-            file.write(memoryview(pixels).cast("B"))
+            file.write(pixels.data)
     except OSError as error:
         log(f"the read images are not kept in {path.parent}: {error.strerror or error}")
         return

@@ -22,6 +22,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+import PIL
 from PIL import ExifTags, Image, ImageOps, features
 
 from cars_hw.errors import DatasetError
@@ -46,7 +47,7 @@ RULES: Final = 1
 def decoder() -> str:
     """Return what decides the pixels of an image besides its file: the rules, and the versions of the libraries."""
     libraries = [f"{name} {features.version(name)}" for name in ("jpg", "libjpeg_turbo", "webp", "libtiff")]
-    return f"rules {RULES}, Pillow {Image.__version__}, {', '.join(libraries)}"
+    return f"rules {RULES}, Pillow {PIL.__version__}, {', '.join(libraries)}"
 
 
 def read_image(file: Path, channels: int, size: Size) -> Pixels:
@@ -92,7 +93,7 @@ def resized(image: Image.Image, size: Size) -> Image.Image:
 def has_16_bits(image: Image.Image) -> bool:
     """Whether the file of ``image``, which was not decoded yet, has pixels of 16 bits, grey or RGB."""
     # Pillow decodes RGB of 16 bits to 8, and only the name of the decoder's mode, such as RGB;16B, tells it.
-    return _is_deep(image) or ";16" in str(image.tile)
+    return _is_deep(image) or ";16" in str(getattr(image, "tile", ""))
 
 
 def _is_deep(image: Image.Image) -> bool:

@@ -207,7 +207,8 @@ def load_source(
 
 def _folder_bundle(name: str, images: FolderImages) -> DataBundle:
     train, test = (Dataset(part.images, part.labels) for part in (images.train, images.test))
-    validation = images.validation and Dataset(images.validation.images, images.validation.labels)
+    given = images.validation
+    validation = None if given is None else Dataset(given.images, given.labels)
     return _bundle(name, train, test, images.class_names, validation)
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from cars_hw.callbacks import EpochFigures, TrainingCallback
 from cars_hw.config.checksummed import ChecksummedBytes
 from cars_hw.config.training import Recipe
 from cars_hw.data import DataBundle, Dataset
@@ -181,6 +182,28 @@ def test_the_moving_average_is_that_of_the_weights_after_every_step() -> None:
         torch.testing.assert_close(training.evaluated.state_dict()[name], expected)
         # It is what training leaves behind.
         torch.testing.assert_close(training.network.state_dict()[name], expected)
+
+
+def test_a_validation_part_chooses_the_epoch_and_nothing_is_held_out() -> None:
+    # No image can be told from another, so that the accuracies are those of chance, and epochs differ in them.
+    noise = torch.randint(0, 256, (60, 1, 12, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(5))
+    data = replace(DATA, validation=Dataset(noise, torch.arange(60) % 3))
+    figures: list[float | None] = []
+
+    class Watch(TrainingCallback):
+        def on_epoch(self, epoch: EpochFigures) -> None:
+            figures.append(epoch.held_out_accuracy)
+
+    torch.manual_seed(0)
+    network = Network(SPEC, GENOTYPE)
+    recipe = Recipe(epochs=4, batch_size=24, hold_out=0.25, learning_rate=0.2)
+    assert NetworkTraining(network, data, recipe, seed=0).steps == 240 // 24
+    result = train_network(network, data, recipe, seed=0, callbacks=[Watch()])
+    assert len(set(figures)) > 1
+    best = max(one for one in figures if one is not None)
+    assert result.held_out_accuracy == best
+    assert result.best_epoch == 4 - figures[::-1].index(best)
+    assert accuracy_on(network, data.validation or DATA.test, data) == best
 
 
 def test_what_is_held_out_is_never_trained_on() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -43,6 +44,24 @@ def batch() -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(16, 1, 8, 8, generator=generator).contiguous(memory_format=torch.channels_last)
     return images, torch.arange(16) % 4
+
+
+def test_a_validation_part_evaluates_and_every_training_image_trains() -> None:
+    data = toy_data()
+    shades = torch.arange(100, 160, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 8, 8)
+    given = replace(data, validation=Dataset(shades.contiguous(), torch.arange(60) % 4))
+    weights = SuperNetWeights(SuperNet(SPEC), given, SETTINGS, epochs=10, seed=0)
+    assert len(weights.batches) == 80 // 16
+    for batches, count in ((weights._full, 60), (weights._subset, 12)):
+        seen = torch.cat([images[:, 0, 0, 0] for images, _ in batches])
+        labels = torch.cat([labels for _, labels in batches])
+        # Pixels are normalised as those of the training part.
+        shade = (255 * (0.5 + 0.25 * seen)).round().int()
+        assert len(set(shade.tolist())) == count
+        assert torch.equal((shade - 100) % 4, labels)
+        assert torch.bincount(labels).tolist() == [count // 4] * 4
+    # Without one it is a share of the training images.
+    assert len(make_weights().batches) == 60 // 16 + 1
 
 
 def test_a_step_follows_the_mean_gradient_of_its_architectures() -> None:
