@@ -32,7 +32,17 @@ ONNX_WITHOUT_WEIGHTS = (
 )
 TFLITE_WITHOUT_WEIGHTS = [
     getattr(schema.BuiltinOperator, name)
-    for name in ("ADD", "AVERAGE_POOL_2D", "CONCATENATION", "MAX_POOL_2D", "MEAN", "MUL", "PAD", "RELU", "SLICE")
+    for name in (
+        "ADD",
+        "AVERAGE_POOL_2D",
+        "CONCATENATION",
+        "MAX_POOL_2D",
+        "MEAN",
+        "MUL",
+        "PAD",
+        "RELU",
+        "STRIDED_SLICE",
+    )
 ]
 
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from cars_hw.config.checksummed import digest
 from cars_hw.config.codec import unstructure
 from cars_hw.config.files import replacing
-from cars_hw.errors import ExportError, InputError
+from cars_hw.errors import ExportError
 from cars_hw.export.card import NO_FIGURES, Figures, ModelCard, Preprocessing, card_path, verified_card
 from cars_hw.export.classify import load_model, prepare
 from cars_hw.export.formats import FORMATS, export_format, export_formats, format_of_file
@@ -60,20 +60,16 @@ def export_model(
 ) -> ModelCard:
     """Write ``network`` to ``path`` and its card to :func:`~cars_hw.export.card.card_path`.
 
-    An ONNX model takes ``image`` (1, C_in, H, W), or (batch, C_in, H, W) with ``dynamic_batch``, a TFLite model
-    (1, H, W, C_in), and they return ``logits`` (1 or batch, classes); all float32. The model carries genotype,
+    An ONNX model takes ``image`` (N, C_in, H, W), a TFLite model (N, H, W, C_in), and they return ``logits`` (N,
+    classes); all float32. N is declared as 1, or as open with ``dynamic_batch``. The model carries genotype,
     network, preprocessing and class names as JSON in its metadata, too; ``preprocessing`` gets the format's layout.
 
     Raises:
         ExportError: the network cannot be exported, or the model does not compute what the network does; then
             nothing is written.
-        InputError: preprocessing, class names or a figure do not fit the network, or the format has no dynamic
-            batch; nothing is written.
+        InputError: preprocessing, class names or a figure do not fit the network; nothing is written.
     """
     written = export_format(model_format)
-    if dynamic_batch and not written.dynamic_batch:
-        known = ", ".join(one.name for one in FORMATS.values() if one.dynamic_batch)
-        raise InputError(f"a {model_format} model takes one image at a time; formats with a dynamic batch: {known}")
     preprocessing = replace(preprocessing, layout=written.layout)
     described = {
         "genotype": network.genotype.to_dict(),
@@ -130,7 +126,7 @@ def export_genotype(
             one.name,
             preprocessing=Preprocessing(middle, middle, spec.resolution),
             class_names=[str(number) for number in range(spec.classes)],
-            dynamic_batch=dynamic_batch and one.dynamic_batch,
+            dynamic_batch=dynamic_batch,
         )
         exported.append(Exported(name, path, card))
     return exported

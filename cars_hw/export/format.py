@@ -52,7 +52,6 @@ class ExportFormat(ABC):
         name: what a device's ``model_format`` and the command line call it.
         suffix: how its files end, with the dot.
         layout: how it lays out an image.
-        dynamic_batch: whether a model can take any number of images at once.
         precisions: what it can be written in.
         packages: the distributions that write and run it; model cards keep their versions.
     """
@@ -60,7 +59,6 @@ class ExportFormat(ABC):
     name: ClassVar[str]
     suffix: ClassVar[str]
     layout: ClassVar[Layout]
-    dynamic_batch: ClassVar[bool]
     precisions: ClassVar[tuple[Precision, ...]]
     packages: ClassVar[tuple[str, ...]]
 
@@ -85,7 +83,7 @@ class ExportFormat(ABC):
     ) -> bytes:
         """Return ``graph`` as a float32 model; the same graph and metadata give the same bytes.
 
-        A model takes one image, or any number of them with ``dynamic_batch``. ``metadata`` is stored in the model.
+        A model declares a batch of one image, or an open one with ``dynamic_batch``. ``metadata`` is stored in it.
 
         Raises:
             ExportError: the graph has a layer that the format cannot express.

@@ -22,7 +22,6 @@ class OnnxFormat(ExportFormat):
     name = "onnx"
     suffix = ".onnx"
     layout = "NCHW"
-    dynamic_batch = True
     precisions = ("fp32", "int8")
     packages = ("onnx", "onnxruntime")
 

@@ -25,7 +25,6 @@ class TFLiteFormat(ExportFormat):
     name = "tflite"
     suffix = ".tflite"
     layout = "NHWC"
-    dynamic_batch = False
     precisions = ("fp32", "int8")
     packages = ("ai-edge-litert", "litert-quantizer")
 
@@ -35,9 +34,7 @@ class TFLiteFormat(ExportFormat):
         """Return ``graph`` as a TFLite model; see :meth:`ExportFormat.write`."""
         from cars_hw.export.tflite_writer import tflite_bytes
 
-        if dynamic_batch:
-            raise ExportError("a tflite model takes one image at a time")
-        return tflite_bytes(graph, metadata=metadata)
+        return tflite_bytes(graph, dynamic_batch=dynamic_batch, metadata=metadata)
 
     def open(self, model: Path) -> Runner:
         """Return what runs ``model``; see :meth:`ExportFormat.open`."""

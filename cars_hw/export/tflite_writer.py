@@ -1,10 +1,13 @@
-"""A graph as a TFLite model of float32: images (1, H, W, C), no transposes, no custom operators.
+"""A graph as a TFLite model of float32: images (N, H, W, C), no transposes, no custom operators.
 
 Written by hand over the schema that LiteRT ships. Converters from torch take half a minute a network, and make of
 an average pool something that runs twenty times longer than the pool; a latency table of their files is wrong.
 
 TFLite pads a strided window at the end of an image, torch all around. Where the two differ, at stride 2 and even
 sizes, the padding is an operator of its own.
+
+Tensors are declared with N = 1, but no operator has this number: a model computes any number of images once its
+input is resized.
 """
 
 from __future__ import annotations
@@ -47,16 +50,17 @@ _NO_ACTIVATION: Final = schema.ActivationFunctionType.NONE
 _RELU: Final = schema.ActivationFunctionType.RELU
 
 
-def tflite_bytes(graph: Graph, *, metadata: Mapping[str, str] = NO_METADATA) -> bytes:
+def tflite_bytes(graph: Graph, *, dynamic_batch: bool = False, metadata: Mapping[str, str] = NO_METADATA) -> bytes:
     """Return ``graph`` as a TFLite model: images (1, H, W, C) and vectors (1, C) of float32.
 
     Inputs and outputs have the graph's names, in the signature :data:`SIGNATURE` too. ``metadata`` is stored in the
-    model. The same graph and metadata give the same bytes.
+    model. The same graph and metadata give the same bytes. With ``dynamic_batch`` the tensors also say that their
+    first size is open; the operators are the same.
 
     Raises:
         ExportError: the graph holds a layer that TFLite has no operator for.
     """
-    writer = _Writer(graph)
+    writer = _Writer(graph, dynamic_batch)
     for layer in graph.layers:
         writer.write(layer)
     builder = flatbuffers.Builder(1024)
@@ -86,8 +90,9 @@ def with_outputs(model: bytes, wanted: Callable[[str], bool]) -> bytes:
 class _Writer:
     """Tensors, constants and operators so far; a value of the graph is the tensor of its name."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, dynamic_batch: bool) -> None:
         self.graph = graph
+        self.dynamic_batch = dynamic_batch
         self.buffers = [schema.BufferT()]
         self.tensors: list[Any] = []
         self.operators: list[Any] = []
@@ -104,6 +109,13 @@ class _Writer:
             if isinstance(layer, Relu)
             and readers[layer.inputs[0]] == 1
             and isinstance(makers.get(layer.inputs[0]), Conv | Add)
+        }
+        # Zeros that are only ever joined with other channels are padding of these: a constant has one batch size.
+        others = {source for layer in graph.layers if not isinstance(layer, Concat) for source in layer.inputs}
+        self.padding = {
+            layer.output
+            for layer in graph.layers
+            if isinstance(layer, Zeros) and layer.output not in others.union(graph.outputs)
         }
         for name, (channels, height, width) in graph.inputs:
             self.tensor(name, (1, height, width, channels))
@@ -122,6 +134,8 @@ class _Writer:
             buffer.data = np.frombuffer(np.ascontiguousarray(value).tobytes(), np.uint8)
             tensor.buffer = len(self.buffers)
             self.buffers.append(buffer)
+        elif self.dynamic_batch:
+            tensor.shapeSignature = np.array([-1, *shape[1:]], np.int32)
         self.tensors.append(tensor)
         number = len(self.tensors) - 1
         self.index[name] = number
@@ -152,7 +166,8 @@ class _Writer:
 
     def write(self, layer: Layer) -> None:
         """Add the operators that compute ``layer``."""
-        inputs, output = [self.index[name] for name in layer.inputs], layer.output
+        output = layer.output
+        inputs = [self.index[name] for name in layer.inputs if name not in self.padding]
         channels, height, width = layer.shape
         shape = (1, channels) if isinstance(layer, VECTORS) else (1, height, width, channels)
         match layer:
@@ -171,13 +186,13 @@ class _Writer:
                 options = _options("AddOptions", fusedActivationFunction=self.activation(output))
                 self.operator(_OPERATORS.ADD, inputs, output, shape, options)
             case Concat():
-                options = _options("ConcatenationOptions", axis=3, fusedActivationFunction=_NO_ACTIVATION)
-                self.operator(_OPERATORS.CONCATENATION, inputs, output, shape, options)
+                self.concat(layer, shape)
             case Zeros():
                 self.zeros(layer, shape)
             case Identity():
-                sizes = self.constant(f"{output}/shape", np.array(shape, np.int32))
-                options = _options("ReshapeOptions", newShape=np.array(shape, np.int32))
+                any_batch = np.array([-1, *shape[1:]], np.int32)
+                sizes = self.constant(f"{output}/shape", any_batch)
+                options = _options("ReshapeOptions", newShape=any_batch)
                 self.operator(_OPERATORS.RESHAPE, [*inputs, sizes], output, shape, options)
             case GlobalAveragePool():
                 axes = self.constant(f"{output}/axes", np.array([1, 2], np.int32))
@@ -289,18 +304,18 @@ class _Writer:
                 for end, at in ends.items()
             ]
             sizes[axis] += len(copies)
-            options = _options("ConcatenationOptions", axis=axis, fusedActivationFunction=_NO_ACTIVATION)
-            parts = [copies[0], image, *copies[1:]]
-            image = self.operator(_OPERATORS.CONCATENATION, parts, f"{output}/{name}s", sizes, options)
+            image = self.joined([copies[0], image, *copies[1:]], axis, f"{output}/{name}s", sizes)
         return image, schema.Padding.VALID
 
     def sliced(self, image: int, output: str, begin: Sequence[int], size: Sequence[int]) -> int:
-        """Add a part of ``image``."""
+        """Add a part of ``image``: of every image of a batch, which the masks say."""
+        ends = [first + count for first, count in zip(begin, size, strict=True)]
         bounds = [
             self.constant(f"{output}/{name}", np.array(value, np.int32))
-            for name, value in (("begin", begin), ("size", size))
+            for name, value in (("begin", begin), ("end", ends), ("strides", [1] * 4))
         ]
-        return self.operator(_OPERATORS.SLICE, [image, *bounds], output, size, _options("SliceOptions"))
+        options = _options("StridedSliceOptions", beginMask=1, endMask=1)
+        return self.operator(_OPERATORS.STRIDED_SLICE, [image, *bounds], output, size, options)
 
     def shift(self, layer: Layer, shape: Sequence[int]) -> None:
         """Add a slice that drops row and column 0, of an image that is padded to even sizes first."""
@@ -315,11 +330,49 @@ class _Writer:
             image = self.operator(_OPERATORS.PAD, [image, pads], f"{output}/even", even, _options("PadOptions"))
         self.sliced(image, output, [0, 1, 1, 0], shape)
 
+    def joined(self, parts: Sequence[int], axis: int, output: str, shape: Sequence[int]) -> int:
+        """Add the tensors ``parts`` one after the other."""
+        options = _options("ConcatenationOptions", axis=axis, fusedActivationFunction=_NO_ACTIVATION)
+        return self.operator(_OPERATORS.CONCATENATION, parts, output, shape, options)
+
+    def concat(self, layer: Concat, shape: Sequence[int]) -> None:
+        """Add a concatenation of channels. Zeros among them pad the input before them, or else the first one."""
+        parts: list[str] = []
+        pads: list[list[int]] = []
+        leading = 0
+        for name in layer.inputs:
+            channels = self.graph.shape(name).channels
+            if name not in self.padding:
+                parts.append(name)
+                pads.append([leading if len(parts) == 1 else 0, 0])
+            elif parts:
+                pads[-1][1] += channels
+            else:
+                leading += channels
+        if not parts:
+            raise ExportError(f"{layer.output}: zeros alone cannot be joined in TFLite")
+        if len(parts) == 1:
+            self.beside_zeros(parts[0], pads[0], layer.output)
+            return
+        padded = [
+            self.beside_zeros(name, pad, f"{layer.output}/part{number}")
+            for number, (name, pad) in enumerate(zip(parts, pads, strict=True))
+        ]
+        self.joined(padded, 3, layer.output, shape)
+
+    def beside_zeros(self, source: str, pad: Sequence[int], output: str) -> int:
+        """Return the tensor of ``source`` with so many channels of zeros before and behind it."""
+        if not any(pad):
+            return self.index[source]
+        channels, height, width = self.graph.shape(source)
+        pads = self.constant(f"{output}/pads", np.array([[0, 0], [0, 0], [0, 0], pad], np.int32))
+        shape = (1, height, width, channels + sum(pad))
+        return self.operator(_OPERATORS.PAD, [self.index[source], pads], output, shape, _options("PadOptions"))
+
     def zeros(self, layer: Layer, shape: Sequence[int]) -> None:
-        """Add zeros: a constant, but where they are all that there is."""
+        """Add zeros, but those that become padding."""
         output = layer.output
-        if output not in self.graph.outputs:
-            self.constant(output, np.zeros(shape, np.float32))
+        if output in self.padding:
             return
         nothing = self.constant(f"{output}/nothing", np.zeros((1,), np.float32))
         options = _options("MulOptions", fusedActivationFunction=_NO_ACTIVATION)

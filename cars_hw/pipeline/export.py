@@ -90,7 +90,7 @@ def _export(
                 preprocessing=Preprocessing(bundle.mean, bundle.std, bundle.resolution),
                 class_names=bundle.class_names,
                 figures=_figures(estimate, network.accuracy),
-                dynamic_batch=dynamic_batch and one.dynamic_batch,
+                dynamic_batch=dynamic_batch,
             )
             exported.append(Exported(network.name, path, card))
             if precision == "int8":

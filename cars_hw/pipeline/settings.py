@@ -160,7 +160,11 @@ class ExportSettings(Settings):
         None,
         help="int8: quantise every model as well, calibrated on training images. [what the run was searched with]",
     )
-    dynamic_batch: bool = setting(False, help="Let the ONNX model take any number of images at once.")
+    dynamic_batch: bool = setting(
+        False,
+        help="Declare in the models that they take any number of images at once. (A TFLite model takes more than "
+        "one image without this option too, after its input is resized.)",
+    )
     network: NetworkSpec = setting(NETWORKS["quick"], help=_NETWORK)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import onnx
 import pytest
+from genotypes import EVERY_OPERATION
 
 from cars_hw.devices.host import ort_runtime
 from cars_hw.errors import ExportError
@@ -16,7 +17,6 @@ from cars_hw.export.onnx_writer import IR_VERSION, OPSET, onnx_bytes
 from cars_hw.nn.layers import FactorizedReduce, Normalization
 from cars_hw.nn.network import Network
 from cars_hw.nn.operations import make_operation
-from cars_hw.space.genotype import Edge, Genotype
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec
 from cars_hw.space.operations import OPERATIONS
 from cars_hw.space.shape import Shape
@@ -92,7 +92,7 @@ def test_every_attribute_is_written_out(channels: int, size: tuple[int, int]) ->
         # The second has nodes without any edge, the third has every operation.
         models += [
             onnx_bytes(lower_network(Network(spec, genotype)))
-            for genotype in (zoo()["CARS_A"].genotype, zoo()["SNAS_aggressive"].genotype, every_operation())
+            for genotype in (zoo()["CARS_A"].genotype, zoo()["SNAS_aggressive"].genotype, EVERY_OPERATION)
         ]
     models += [onnx_bytes(identity_graph(Shape(4, *size)))]
     seen = set()
@@ -117,11 +117,3 @@ def test_a_pad_says_how_it_pads() -> None:
     model = onnx.load_from_string(onnx_bytes(lower_module(FactorizedReduce(4, 4, Normalization()), Shape(4, 7, 8))))
     (pad,) = (node for node in model.graph.node if node.op_type == "Pad")
     assert [(one.name, one.s) for one in pad.attribute] == [("mode", b"constant")]
-
-
-def every_operation() -> Genotype:
-    """Return a genotype that has every operation in both cells."""
-    names = [name for name in OPERATIONS if name != "none"]
-    pairs = list(zip(names, [*names[1:], names[0]], strict=True))[::2]
-    cell = tuple((Edge(first, 0), Edge(second, 1)) for first, second in pairs)
-    return Genotype(cell, cell)

@@ -8,20 +8,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
+from genotypes import EMPTY_NODES_FIRST, EVERY_OPERATION, ONE_NODE
 from torch import Tensor, nn
 
-from cars_hw.devices.host.litert_runtime import interpreter
-from cars_hw.errors import ExportError, InputError
+from cars_hw.devices.host.litert_runtime import from_quantised, interpreter, to_quantised
+from cars_hw.errors import ExportError
 from cars_hw.export.card import Figures, ModelCard, Preprocessing, card_path
 from cars_hw.export.export import export_model
-from cars_hw.export.graph import Graph, Layer
+from cars_hw.export.graph import Concat, Graph, Layer, Relu, Zeros
 from cars_hw.export.lower import lower_module, lower_network
 from cars_hw.export.parity import PARITY_BOUND, check_parity
+from cars_hw.export.quantize import quantize
 from cars_hw.export.tflite import TFLITE
 from cars_hw.export.tflite_writer import SIGNATURE, tflite_bytes
+from cars_hw.nn.fresh_weights import seeded
 from cars_hw.nn.layers import Normalization
 from cars_hw.nn.network import Network
 from cars_hw.nn.operations import make_operation
@@ -157,14 +162,105 @@ def test_export_puts_model_and_card_in_place(tmp_path: Path, seasoned: Season) -
     assert Genotype.from_dict(json.loads(stored["genotype"])) == zoo()["CARS_A"].genotype
 
 
-def test_only_onnx_has_a_dynamic_batch(tmp_path: Path, seasoned: Season) -> None:
-    with pytest.raises(InputError, match="one image at a time"):
-        export_model(
-            trained(seasoned),
-            tmp_path / "net.tflite",
-            "tflite",
-            preprocessing=PREPROCESSING,
-            class_names=NAMES,
-            dynamic_batch=True,
+BATCHED = {
+    "every-operation": EVERY_OPERATION,
+    "empty-nodes-last": zoo()["SNAS_aggressive"].genotype,
+    "empty-nodes-first": EMPTY_NODES_FIRST,
+    "one-node": ONE_NODE,
+}
+
+
+def resized(model: bytes, batch: int, delegated: bool, *, strict: bool = False) -> Any:  # noqa: ANN401
+    """Return an interpreter for so many images, with XNNPACK or without."""
+    kind = OpResolverType.BUILTIN if delegated else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    loaded = Interpreter(model_content=model, num_threads=1, experimental_op_resolver_type=kind)
+    (source,) = loaded.get_input_details()
+    loaded.resize_tensor_input(source["index"], [batch, *source["shape"][1:]], strict=strict)
+    loaded.allocate_tensors()
+    assert (parts_for_xnnpack(loaded) > 0) == delegated
+    return loaded
+
+
+def parts_for_xnnpack(loaded: Any) -> int:  # noqa: ANN401
+    """Return into how many parts the operators are split that XNNPACK takes."""
+    return sum(operator["op_name"] == "DELEGATE" for operator in loaded._get_ops_details())
+
+
+def outputs(loaded: Any, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:  # noqa: ANN401
+    (source,), (target,) = loaded.get_input_details(), loaded.get_output_details()
+    loaded.set_tensor(source["index"], to_quantised(images, source))
+    loaded.invoke()
+    return from_quantised(loaded.get_tensor(target["index"]), target)
+
+
+@pytest.mark.parametrize("delegated", [True, False], ids=["xnnpack", "builtin"])
+@pytest.mark.parametrize(
+    "spec", [NetworkSpec(4, 5, (16, 15), 1, classes=3), SMALL_IMAGENET], ids=["cifar", "imagenet"]
+)
+@pytest.mark.parametrize("name", BATCHED)
+def test_a_resized_batch_is_its_images_one_by_one(name: str, spec: NetworkSpec, delegated: bool) -> None:
+    graph = lower_network(seeded(lambda: Network(spec, BATCHED[name]), name))
+    images = noise(7, spec.input_shape).permute(0, 2, 3, 1).numpy()
+    model = tflite_bytes(graph)
+    one = resized(model, 1, delegated)
+    # XNNPACK takes all operators.
+    assert parts_for_xnnpack(one) == delegated
+    expected = np.concatenate([outputs(one, image[None]) for image in images])
+    for batch in (1, 4, 7):
+        found = outputs(resized(model, batch, delegated), images[:batch])
+        assert found.shape == (batch, spec.classes)
+        assert np.abs(found - expected[:batch]).max() <= 1e-6 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("delegated", [True, False], ids=["xnnpack", "builtin"])
+def test_a_resized_batch_in_int8(delegated: bool) -> None:
+    spec = NetworkSpec(4, 3, (16, 15), 3, classes=3)
+    graph = lower_network(seeded(lambda: Network(spec, EVERY_OPERATION), "int8"))
+    images = noise(4, spec.input_shape).permute(0, 2, 3, 1).numpy()
+    for dynamic_batch in (False, True):
+        model = quantize(
+            tflite_bytes(graph, dynamic_batch=dynamic_batch), TFLITE, [{"image": image[None]} for image in images]
         )
-    assert not list(tmp_path.iterdir())
+        one = resized(model, 1, delegated)
+        expected = np.concatenate([outputs(one, image[None]) for image in images])
+        found = outputs(resized(model, 4, delegated, strict=dynamic_batch), images)
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_a_dynamic_batch_is_what_the_file_declares() -> None:
+    graph = lower_network(Network(SMALL_IMAGENET, zoo()["SNAS_aggressive"].genotype))
+    fixed, free = tflite_bytes(graph), tflite_bytes(graph, dynamic_batch=True)
+    assert operators(fixed) == operators(free)
+    with pytest.raises(RuntimeError, match="only allows mutating unknown dimensions"):
+        resized(fixed, 4, delegated=True, strict=True)
+    loaded = resized(free, 4, delegated=True, strict=True)
+    signatures = {
+        detail["name"]: detail["shape_signature"].tolist()
+        for detail in (*loaded.get_input_details(), *loaded.get_output_details())
+    }
+    assert signatures == {"image": [-1, 65, 97, 3], "logits": [-1, 7]}
+    before, after = (
+        [(tensor.name, tensor.shape.tolist()) for tensor in opened(model).subgraphs[0].tensors]
+        for model in (fixed, free)
+    )
+    assert before == after
+
+
+def test_zeros_are_the_padding_of_the_node_beside_them() -> None:
+    kinds = schema.BuiltinOperator
+    shape = Shape(2, 3, 3)
+    relu = Relu(output="relu", inputs=("input",), shape=shape)
+    zeros = Zeros(output="zeros", inputs=("relu",), shape=shape)
+    images = noise(2, shape)
+    for inputs, expected in (
+        (("zeros", "zeros", "relu", "input", "zeros"), [kinds.RELU, kinds.PAD, kinds.PAD, kinds.CONCATENATION]),
+        (("relu", "zeros", "zeros", "input"), [kinds.RELU, kinds.PAD, kinds.CONCATENATION]),
+        (("zeros", "relu", "zeros"), [kinds.RELU, kinds.PAD]),
+    ):
+        joined = Concat(output="joined", inputs=inputs, shape=shape._replace(channels=2 * len(inputs)))
+        model = tflite_bytes(Graph((("input", shape),), (relu, zeros, joined), ("joined",)))
+        assert operators(model) == expected
+        values = {"input": images, "relu": images.relu(), "zeros": torch.zeros(images.shape)}
+        truth = torch.cat([values[name] for name in inputs], dim=1).permute(0, 2, 3, 1).numpy()
+        found = outputs(resized(model, 2, delegated=True), images.permute(0, 2, 3, 1).numpy().copy())
+        np.testing.assert_array_equal(found, truth)
