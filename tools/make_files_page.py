@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from docstring_roles import markdown
 
-from cars_hw.config import measurement, search, training
+from cars_hw.config import decoding, measurement, search, training
 from cars_hw.config.files import write_text
 from cars_hw.devices import protocol
 from cars_hw.evolution.population import Member
@@ -122,7 +122,14 @@ SECTIONS = (
     Section(
         "Card of a model",
         "The file `MODEL.json` beside an exported model, such as `net-01.onnx.json`.",
-        (card.ModelCard, card.Preprocessing),
+        (
+            card.ModelCard,
+            card.Preprocessing,
+            decoding.Decoding,
+            decoding.Resizing,
+            card.CardLatency,
+            card.Augmentations,
+        ),
     ),
     Section(
         "Settings",

@@ -2,33 +2,112 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 import click
 
+from cars_hw.cli.exit_codes import ExitCode
+from cars_hw.cli.hints import message_of
 from cars_hw.cli.options import FILE, json_option, percent, print_json, print_table
+from cars_hw.cli.progress_bars import Bars
 from cars_hw.cli.settings import settings_options
+from cars_hw.errors import DatasetError
+from cars_hw.formatting import printable
 from cars_hw.pipeline.settings import ClassifySettings
+from cars_hw.progress import counted
+
+if TYPE_CHECKING:
+    from cars_hw.export.classify import Classifier, Guess
+
+
+MANY: Final = 20
+"""From so many images on, progress is shown."""
+
+
+@dataclass(frozen=True)
+class Classified:
+    """An image with its classes, the likeliest first; or what cannot be read, with the reason.
+
+    ``folder_class`` is the class that its folder is called by, None without one.
+    """
+
+    image: str
+    classes: tuple[Guess, ...] = ()
+    folder_class: str | None = None
+    problem: str | None = None
 
 
 @click.command("classify")
 @settings_options(ClassifySettings, "top", file=False)
 @json_option
 @click.argument("model", type=FILE)
-@click.argument("images", metavar="IMAGE...", type=FILE, nargs=-1, required=True)
-def command(model: Path, images: tuple[Path, ...], settings: ClassifySettings, as_json: bool) -> None:
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
+def command(model: Path, images: tuple[str, ...], settings: ClassifySettings, as_json: bool) -> None:
     """Classify images with an exported model.
 
     MODEL is a file that `cars-hw export` wrote. The JSON file beside it, the model's card, says how an IMAGE file
-    is resized and normalised, and has the names of the classes.
-    """
-    from cars_hw.export.classify import load_classifier
+    is decoded, resized and normalised, and has the names of the classes.
 
-    classes_of = load_classifier(model)
-    found = [(image, classes_of(image)[: settings.top]) for image in images]
+    IMAGE is a file, a folder, which stands for all images in it and below it, or a pattern in quotes such as
+    'photos/**/*.jpg'. If every image is in a folder that is called like a class, the accuracy by these folders is
+    printed as well. A file that cannot be read is reported, the others are classified, and the exit code is 1.
+    """
+    from cars_hw.export.classify import Classifier
+
+    found = _classified(Classifier(model), images)
+    readable = [one for one in found if one.problem is None]
+    top = settings.top or (5 if len(found) == 1 else 1)
     if as_json:
-        records = [(str(image), [one._asdict() for one in classes]) for image, classes in found]
-        print_json([{"image": image, "classes": classes} for image, classes in records])
-        return
-    rows = [(str(image), one.name, percent(one.probability)) for image, classes in found for one in classes]
-    print_table("", ("image", "class", "probability"), rows)
+        print_json([_record(one, top) for one in found])
+    elif readable:
+        print_table(
+            "",
+            ("image", "class", "probability"),
+            [(one.image, each.name, percent(each.probability)) for one in readable for each in one.classes[:top]],
+        )
+    if readable and all(one.folder_class is not None for one in readable):
+        right = sum(one.classes[0].name == one.folder_class for one in readable)
+        click.echo(
+            f"Accuracy by the names of the folders: {percent(right / len(readable))} of {len(readable)} images",
+            err=as_json,
+        )
+    problems = [one.problem for one in found if one.problem is not None]
+    for problem in problems:
+        click.echo(f"Error: {printable(problem)}", err=True)
+    if problems:
+        sys.exit(ExitCode.ERROR)
+
+
+def _classified(classifier: Classifier, named: Sequence[str]) -> list[Classified]:
+    from cars_hw.data.find import image_files
+
+    names = frozenset(classifier.card.class_names)
+    files = list(image_files(named))
+    if len(files) < MANY:
+        return [_one(classifier, file, names) for file in files]
+    with Bars() as bars:
+        return [_one(classifier, file, names) for file in counted(files, bars.update, "classifying")]
+
+
+def _one(classifier: Classifier, file: Path | DatasetError, names: frozenset[str]) -> Classified:
+    if isinstance(file, DatasetError):
+        return Classified("", problem=message_of(file))
+    try:
+        return Classified(str(file), tuple(classifier(file)), _folder_class(file, names))
+    except DatasetError as error:
+        return Classified(str(file), problem=message_of(error))
+
+
+def _folder_class(image: Path, names: frozenset[str]) -> str | None:
+    """Return the name of the nearest folder around ``image`` that is called like a class."""
+    return next((parent.name for parent in image.absolute().parents if parent.name in names), None)
+
+
+def _record(one: Classified, top: int) -> dict[str, object]:
+    if one.problem is not None:
+        return {"image": one.image, "error": one.problem}
+    return {"image": one.image, "classes": [each._asdict() for each in one.classes[:top]]}

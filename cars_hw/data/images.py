@@ -15,7 +15,7 @@ The rules, which a model's card repeats for other programs:
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -25,6 +25,7 @@ import numpy.typing as npt
 import PIL
 from PIL import ExifTags, Image, ImageOps, features
 
+from cars_hw.config.decoding import HIGH_BYTE, PLAIN, SIXTEEN_BIT, Decoding, Resizing
 from cars_hw.errors import DatasetError
 
 Size = tuple[int, int]
@@ -32,10 +33,7 @@ Size = tuple[int, int]
 
 Pixels = npt.NDArray[np.uint8]
 
-GREY: Final = ("1", "L", "LA", "La")
-COLOUR: Final = ("P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
-DEEP: Final = ("I;16", "I;16L", "I;16B", "I;16N")
-"""Pillow's modes of grey pixels of 16 bits."""
+RESIZING: Final = Resizing()
 
 _DEEP_AS_32: Final = ("PNG", "PPM")
 """The formats of which Pillow returns grey pixels of 16 bits, and no others, as 32 bits."""
@@ -59,8 +57,21 @@ def read_image(file: Path, channels: int, size: Size) -> Pixels:
     Raises:
         DatasetError: it cannot be read, or its pixels have more than 16 bits.
     """
-    plain = upright(file).convert("L" if channels == 1 else "RGB")
-    return np.asarray(resized(plain, size), np.uint8).reshape(*size, channels)
+    return read_by(file, Decoding.of(channels), RESIZING, size)
+
+
+def read_by(file: Path, decoding: Decoding, resizing: Resizing, size: Size) -> Pixels:
+    """Return the image, of shape ``(height, width, channels)``, as the records of a model's card say.
+
+    Raises:
+        DatasetError: it cannot be read, has pixels of more than 16 bits, or of a mode that ``decoding`` lacks.
+    """
+    with opened(file) as image:
+        _load(file, image, turn=decoding.orientation == "exif")
+        if image.mode not in decoding.conversions:
+            raise DatasetError(f"{file} has pixels of mode {image.mode}, which the model's card does not convert")
+        plain = _converted(image, decoding.conversions[image.mode])
+        return np.asarray(resized(plain, size, resizing), np.uint8).reshape(*size, decoding.channels)
 
 
 def upright(file: Path, content: bytes | None = None) -> Image.Image:
@@ -72,22 +83,35 @@ def upright(file: Path, content: bytes | None = None) -> Image.Image:
         DatasetError: it cannot be read, or its pixels have more than 16 bits.
     """
     with opened(file, content) as image:
-        try:
-            image.load()
+        _load(file, image)
+        return _converted(image, PLAIN[image.mode])
+
+
+def _load(file: Path, image: Image.Image, *, turn: bool = True) -> None:
+    """Decode ``image``, and ``turn`` it upright."""
+    try:
+        image.load()
+        if turn:
             ImageOps.exif_transpose(image, in_place=True)
-        # Pillow's decoders raise any exception for damaged files.
-        except Exception as error:
-            raise unreadable(file, error) from error
-        require_mode(file, image)
-        return _plain(image)
+    # Pillow's decoders raise any exception for damaged files.
+    except Exception as error:
+        raise unreadable(file, error) from error
+    require_mode(file, image)
 
 
-def resized(image: Image.Image, size: Size) -> Image.Image:
+def resized(image: Image.Image, size: Size, resizing: Resizing = RESIZING) -> Image.Image:
     """Return ``image``, of mode ``L`` or ``RGB``, at ``size``."""
     height, width = size
     if image.size == (width, height):
         return image
-    return image.resize((width, height), Image.Resampling.BILINEAR)
+    return image.resize((width, height), Image.Resampling[resizing.filter.upper()])
+
+
+def resized_pixels(pixels: Pixels, size: Size) -> Pixels:
+    """Return ``pixels``, of shape ``(height, width, channels)``, at ``size``, as those of a file are resized."""
+    grey = pixels.shape[-1] == 1
+    image = Image.fromarray(pixels[:, :, 0] if grey else pixels)
+    return np.asarray(resized(image, size), np.uint8).reshape(*size, pixels.shape[-1])
 
 
 def has_16_bits(image: Image.Image) -> bool:
@@ -98,7 +122,7 @@ def has_16_bits(image: Image.Image) -> bool:
 
 def _is_deep(image: Image.Image) -> bool:
     """Whether ``image`` has grey pixels of 16 bits."""
-    return image.mode in DEEP or (image.mode == "I" and image.format in _DEEP_AS_32)
+    return image.mode in SIXTEEN_BIT and (image.mode != "I" or image.format in _DEEP_AS_32)
 
 
 def require_mode(file: Path, image: Image.Image) -> None:
@@ -107,7 +131,7 @@ def require_mode(file: Path, image: Image.Image) -> None:
     Raises:
         DatasetError: they are not.
     """
-    if image.mode not in GREY and image.mode not in COLOUR and not _is_deep(image):
+    if image.mode not in PLAIN or (image.mode == "I" and not _is_deep(image)):
         raise DatasetError(f"{file} has pixels of mode {image.mode}; save it as grey or RGB of 8 or 16 bits")
 
 
@@ -117,16 +141,14 @@ def upright_size(image: Image.Image) -> Size:
     return (image.width, image.height) if lies_on_its_side else (image.height, image.width)
 
 
-def _plain(image: Image.Image) -> Image.Image:
-    """Return ``image`` in mode ``L`` if it is grey, otherwise in ``RGB``."""
-    if image.mode in DEEP or image.mode == "I":
-        return Image.fromarray((np.asarray(image) // 256).astype(np.uint8))
-    if image.mode == "La":
-        image = image.convert("LA")
-    elif image.mode in ("P", "PA", "RGBa"):
-        # Pillow warns about a palette with transparency unless it goes through RGBA.
-        image = image.convert("RGBA")
-    return image.convert("L" if image.mode in GREY else "RGB")
+def _converted(image: Image.Image, steps: Sequence[str]) -> Image.Image:
+    """Return ``image`` after the conversions ``steps``."""
+    for step in steps:
+        if step == HIGH_BYTE:
+            image = Image.fromarray((np.asarray(image) // 256).astype(np.uint8))
+        else:
+            image = image.convert(step)
+    return image
 
 
 @contextmanager

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from cars_hw.config.data import DATA_SETS, DataSource
 from cars_hw.errors import DatasetError
@@ -274,13 +273,12 @@ def _torchvision(source: str, root: Path, download: bool) -> tuple[Dataset, Data
         raise DatasetError(f"{source} is not in {root}, or is damaged there", remedy="download") from error
 
 
-def _resized(dataset: Dataset, resolution: tuple[int, int], chunk: int = 1000) -> Dataset:
-    """Return ``dataset`` at ``resolution``, height and width in pixels; ``chunk`` images at a time."""
-    resized = [
-        functional.interpolate(images.float(), size=resolution, mode="bilinear", antialias=True)
-        .round()
-        .clamp(0, 255)
-        .to(torch.uint8)
-        for images in torch.split(dataset.images, chunk)
-    ]
-    return Dataset(torch.cat(resized), dataset.labels)
+def _resized(dataset: Dataset, resolution: tuple[int, int]) -> Dataset:
+    """Return ``dataset`` at ``resolution``, height and width in pixels: by the filter that resizes files."""
+    from cars_hw.data.images import resized_pixels
+
+    pixels = dataset.images.permute(0, 2, 3, 1).contiguous().numpy()
+    resized = np.empty((len(pixels), *resolution, pixels.shape[-1]), np.uint8)
+    for index, image in enumerate(pixels):
+        resized[index] = resized_pixels(image, resolution)
+    return Dataset(torch.from_numpy(resized).permute(0, 3, 1, 2).contiguous(), dataset.labels)

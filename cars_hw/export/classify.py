@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from cars_hw.data.images import read_image
+from cars_hw.data.images import read_by
 from cars_hw.errors import ExportError, InputError
 from cars_hw.export.card import Preprocessing, verified_card
 from cars_hw.export.formats import format_of_file
@@ -31,32 +31,56 @@ def classify(model: Path, image: Path) -> list[Guess]:
     """Return the classes of ``model``, the likeliest first, for the image file ``image``.
 
     Raises:
-        InputError: the model or its card is missing or damaged, or the file is of a format that is not run here.
+        InputError: the model or its card is missing or damaged, the card has a value that is not known here, the
+            network does not take image files, or the file is of a format that is not run here.
         DatasetError: the image cannot be read.
         ExportError: the runtime cannot run the model.
     """
-    return load_classifier(model)(image)
+    return Classifier(model)(image)
 
 
-def load_classifier(model: Path) -> Callable[[Path], list[Guess]]:
-    """Return :func:`classify` of ``model`` as a function of the image; the model is loaded once."""
-    card = verified_card(model)
-    preprocessing = card.preprocessing
-    run = load_model(model)
+class Classifier:
+    """:func:`classify` of one model, which is loaded once. What it does is what the model's card says.
 
-    def classes_of(image: Path) -> list[Guess]:
-        pixels = read_image(image, preprocessing.channels, preprocessing.resolution)
-        logits = run(prepare(pixels, preprocessing))[0]
-        if not np.isfinite(logits).all():
-            raise ExportError(f"{model} gives no finite numbers for {image}")
-        if len(logits) != len(card.class_names):
-            raise ExportError(f"{model} has {len(logits)} outputs for {len(card.class_names)} classes")
-        shifted = np.exp(logits - logits.max())
-        probabilities = shifted / shifted.sum()
+    Raises:
+        InputError, ExportError: see :func:`classify`.
+    """
+
+    def __init__(self, model: Path) -> None:
+        self.model = model
+        self.card = verified_card(model)
+        decoding = self.card.preprocessing.decoding
+        if decoding is None:
+            channels = self.card.preprocessing.channels
+            raise InputError(f"{model} is a network for {channels} channels, which image files do not have")
+        self._decoding = decoding
+        self._run = load_model(model)
+
+    def __call__(self, image: Path) -> list[Guess]:
+        """Return the classes, the likeliest first, for the file ``image``."""
+        probabilities = self.probabilities(image)
         order = np.argsort(-probabilities, kind="stable")
-        return [Guess(card.class_names[index], float(probabilities[index])) for index in order]
+        return [Guess(self.card.class_names[index], float(probabilities[index])) for index in order]
 
-    return classes_of
+    def probabilities(self, image: Path) -> FloatArray:
+        """Return the probability of each class, in the order of the card, for the file ``image``."""
+        output = self.output(image)
+        if self.card.output == "probabilities":
+            return output
+        shifted = np.exp(output - output.max())
+        probabilities: FloatArray = shifted / shifted.sum()
+        return probabilities
+
+    def output(self, image: Path) -> FloatArray:
+        """Return what the model gives for the file ``image``: a number per class."""
+        preprocessing = self.card.preprocessing
+        pixels = read_by(image, self._decoding, preprocessing.resizing, preprocessing.resolution)
+        output: FloatArray = self._run(prepare(pixels, preprocessing))[0]
+        if not np.isfinite(output).all():
+            raise ExportError(f"{self.model} gives no finite numbers for {image}")
+        if len(output) != len(self.card.class_names):
+            raise ExportError(f"{self.model} has {len(output)} outputs for {len(self.card.class_names)} classes")
+        return output
 
 
 def prepare(pixels: npt.NDArray[np.uint8], preprocessing: Preprocessing) -> FloatArray:

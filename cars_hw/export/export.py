@@ -124,7 +124,7 @@ def export_genotype(
             network,
             path,
             one.name,
-            preprocessing=Preprocessing(middle, middle, spec.resolution),
+            preprocessing=Preprocessing.of(middle, middle, spec.resolution),
             class_names=[str(number) for number in range(spec.classes)],
             dynamic_batch=dynamic_batch,
         )
@@ -144,8 +144,9 @@ def export_int8(
     """Quantise the float32 model ``source``, which has its card beside it, to ``path``, and write its card.
 
     ``calibration`` and ``images`` are pixels (N, H, W, C); both models run the first :data:`EVALUATED_IMAGES` of
-    ``images``, one by one. The card has the latencies of ``figures``. Its accuracy is the share that the int8
-    model gets right, and its parity the distance of its logits from the float model's, relative to these.
+    ``images``, one by one. The card has the latencies and augmentations of ``figures``. Its accuracy is the share
+    of these images that the int8 model gets right, and its parity the distance of its logits from those of the
+    float model, relative to these.
 
     Raises:
         ExportError: the model cannot be quantised, or is further off than :data:`INT8_BOUND`; nothing is written.
@@ -168,16 +169,22 @@ def export_int8(
                 "keep the float model"
             )
         accuracy = float((logits.argmax(axis=1) == labels[: len(logits)]).mean())
-        known = {**vars(figures), "accuracy": accuracy}
+        known = {**vars(figures), "accuracy": accuracy, "test_images": len(logits)}
         card = replace(card, precision="int8", parity=error, versions=versions(), digest=digest(model), **known)
         card.write(card_path(path))
     return card
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of the programs that take part in an export."""
+    """Return the versions of the programs that take part in an export, and of those that read the images."""
     found = {"python": platform.python_version()}
-    for name in ("cars-hw", "torch", *(package for one in FORMATS.values() for package in one.packages)):
+    for name in (
+        "cars-hw",
+        "torch",
+        "numpy",
+        "pillow",
+        *(package for one in FORMATS.values() for package in one.packages),
+    ):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

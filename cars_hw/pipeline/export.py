@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,21 @@ from cars_hw.config.measurement import Precision
 from cars_hw.data import DataBundle, Dataset, load_source
 from cars_hw.devices import ModelFormat
 from cars_hw.errors import InputError, RunError
-from cars_hw.export.card import CARD, INT8_SUFFIX, Figures, ModelCard, Preprocessing, card_path
+from cars_hw.export.card import (
+    CARD,
+    INT8_SUFFIX,
+    Augmentations,
+    CardLatency,
+    Figures,
+    ModelCard,
+    Preprocessing,
+    card_path,
+)
 from cars_hw.export.export import Exported, export_int8, export_model
 from cars_hw.export.format import ExportFormat
 from cars_hw.export.formats import FORMATS, export_formats
 from cars_hw.export.int8_refinement import CALIBRATION_IMAGES
-from cars_hw.pipeline.latency_target import LatencyEstimate, LatencyTarget, target_for_models
+from cars_hw.pipeline.latency_target import LatencyTarget, targets_for_models
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.settings import ExportSettings
 from cars_hw.pipeline.train import load_trained
@@ -42,8 +52,8 @@ def export_run(
 
     With the precision ``int8`` every model is followed by its quantised one, calibrated on training images and
     evaluated in its runtime on the first :data:`~cars_hw.export.export.EVALUATED_IMAGES` test images; the accuracy
-    of a float model is on all of them. A model's card has the latency that the run's first table for its format and
-    precision predicts, if there is one.
+    of a float model is on all of them. A model's card has the latencies that the run's tables for its format and
+    precision predict.
 
     Raises:
         RunError: no network has been trained, a file of the run is damaged, or another process writes to it;
@@ -82,20 +92,25 @@ def _export(
             path = folder / f"{network.name}{one.suffix}"
             if out is not None:
                 _require_same(path, network.genotype)
-            estimate = _estimate(targets, one.name, "fp32", network.genotype)
+            figures = Figures(
+                network.accuracy,
+                len(bundle.test),
+                _latencies(targets, one.name, "fp32", network.genotype),
+                Augmentations.of(network.recipe),
+            )
             card = export_model(
                 loaded,
                 path,
                 one.name,
-                preprocessing=Preprocessing(bundle.mean, bundle.std, bundle.resolution),
+                preprocessing=Preprocessing.of(bundle.mean, bundle.std, bundle.resolution),
                 class_names=bundle.class_names,
-                figures=_figures(estimate, network.accuracy),
+                figures=figures,
                 dynamic_batch=dynamic_batch,
             )
             exported.append(Exported(network.name, path, card))
             if precision == "int8":
-                estimate = _estimate(targets, one.name, "int8", network.genotype)
-                exported.append(_int8(exported[-1], bundle, estimate))
+                latencies = _latencies(targets, one.name, "int8", network.genotype)
+                exported.append(_int8(exported[-1], bundle, replace(figures, latencies=latencies)))
     progress("exporting", total, total)
     run.add_step(
         "export",
@@ -142,18 +157,18 @@ def _require_same(path: Path, genotype: Genotype) -> None:
     raise RunError(f"{path} exists and is no model of this network", remedy="other-out")
 
 
-def _estimate(
+def _latencies(
     targets: Sequence[LatencyTarget], model_format: ModelFormat, precision: Precision, genotype: Genotype
-) -> LatencyEstimate | None:
-    target = target_for_models(targets, model_format, precision)
-    return target.estimate(genotype) if target is not None else None
+) -> tuple[CardLatency, ...]:
+    """Return what the tables for models of this format and precision predict, one entry for the same conditions."""
+    found: dict[tuple[str, int, str], CardLatency] = {}
+    for target in targets_for_models(targets, model_format, precision):
+        latency = target.card_latency(genotype)
+        found.setdefault(latency.conditions, latency)
+    return tuple(found.values())
 
 
-def _figures(estimate: LatencyEstimate | None, accuracy: float | None = None) -> Figures:
-    return Figures(accuracy, estimate.predicted_ms, estimate.bound_ms) if estimate else Figures(accuracy)
-
-
-def _int8(model: Exported, bundle: DataBundle, estimate: LatencyEstimate | None) -> Exported:
+def _int8(model: Exported, bundle: DataBundle, figures: Figures) -> Exported:
     """Export ``model`` in int8, and evaluate it on the test images."""
     path = model.path.with_name(f"{model.name}{INT8_SUFFIX}{model.path.suffix}")
     generator = torch.Generator().manual_seed(0)
@@ -164,7 +179,7 @@ def _int8(model: Exported, bundle: DataBundle, estimate: LatencyEstimate | None)
         calibration=pixels_of(bundle.train.select(chosen)),
         images=pixels_of(bundle.test),
         labels=bundle.test.labels.numpy(),
-        figures=_figures(estimate),
+        figures=figures,
     )
     return Exported(f"{model.name}{INT8_SUFFIX}", path, card)
 

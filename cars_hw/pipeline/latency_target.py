@@ -15,6 +15,7 @@ from cars_hw.config.setting import Settings, count, milliseconds, predicted
 from cars_hw.devices import Device, Measurement, ModelFormat, format_of, open_device
 from cars_hw.errors import CarsHwError, InputError
 from cars_hw.evolution.objectives import CostObjective
+from cars_hw.export.card import CardLatency
 from cars_hw.latency import LatencyTable, Predictor
 from cars_hw.latency.predictor import DEFAULT_LEVEL
 from cars_hw.latency.profile import SAME_MACHINE
@@ -149,6 +150,11 @@ class LatencyTarget:
             self.quality_warnings,
         )
 
+    def card_latency(self, genotype: Genotype, measured_ms: float | None = None) -> CardLatency:
+        """Return what the card of the model of ``genotype`` says of its latency here."""
+        ms, bound_ms = self.predictor.predict(genotype)
+        return CardLatency(self.device_name, self.threads, self.state, ms, bound_ms, self.level, measured_ms)
+
     def objective(self) -> CostObjective:
         """Return the cost that a search minimises: the predicted latency, limited by its upper bound."""
         return CostObjective(
@@ -194,9 +200,9 @@ class LatencyTarget:
         )
 
 
-def target_for_models(
+def targets_for_models(
     targets: Iterable[LatencyTarget], model_format: ModelFormat, precision: Precision
-) -> LatencyTarget | None:
-    """Return the first of ``targets`` whose device runs models of this format and precision, or None."""
+) -> list[LatencyTarget]:
+    """Return those of ``targets`` whose devices run models of this format and precision."""
     wanted = (model_format, precision)
-    return next((target for target in targets if (target.model_format, target.precision) == wanted), None)
+    return [target for target in targets if (target.model_format, target.precision) == wanted]

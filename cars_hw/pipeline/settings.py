@@ -263,7 +263,9 @@ class PredictSettings(Settings):
 class ClassifySettings(Settings):
     """Settings of ``cars-hw classify``."""
 
-    top: int = setting(5, help="Classes to list for each image.", minimum=1)
+    top: int | None = setting(
+        None, help="Classes to list for each image. [5 for one image, 1 for several]", minimum=1
+    )
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from cars_hw.config.measurement import QUIET, MeasurePlan
 from cars_hw.devices.protocol import Device
 from cars_hw.errors import RunError, TableError
-from cars_hw.export.card import card_path, verified_card
+from cars_hw.export.card import CardLatency, card_path, verified_card
 from cars_hw.export.write import build_network
 from cars_hw.latency.table import LatencyTable
 from cars_hw.measurement.schedule import MAX_SLOWER, Measured, measure
@@ -78,7 +77,12 @@ def _verify(run: RunFolder, device: Device, plan: MeasurePlan | None, progress: 
                 quality_warnings=estimate.quality_warnings if estimate else (),
             )
         )
-        replace(card, measured_ms=measured_ms).write(card_path(path))
+        latency = (
+            CardLatency(device.name, threads, measured_ms=measured_ms)
+            if target is None
+            else target.card_latency(card.genotype, measured_ms)
+        )
+        card.with_latency(latency).write(card_path(path))
     run.write_verified([*(row for row in before if row.device != device.name), *rows])
     run.add_step("verify", VerifySettings(device.name, threads, plan or MeasurePlan()))
     return rows

@@ -37,6 +37,14 @@ class ModelFile:
         return Path(self.path).name
 
     @property
+    def measured(self) -> str:
+        """The measured latencies, each with its device if there are several."""
+        found = [one for one in self.card.latencies if one.measured_ms is not None]
+        if len(found) > 1:
+            return ", ".join(f"{milliseconds(one.measured_ms)} ({one.device})" for one in found)
+        return milliseconds(found[0].measured_ms if found else None)
+
+    @property
     def network(self) -> str:
         """The name of its network."""
         return self.name.removesuffix(INT8_SUFFIX)

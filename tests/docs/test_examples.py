@@ -245,10 +245,16 @@ def unlaunched(words: list[str], block: Block) -> list[str]:
 
 @pytest.mark.parametrize("page", PYTHON_PAGES, ids=name_of)
 def test_python_runs(
-    page: Path, small: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    page: Path,
+    small: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    request: pytest.FixtureRequest,
 ) -> None:
     if page.name not in MODELS_ARE_RUN:
         write_quickly(small)
+    if any(block.tag == "python" and "run/models/" in block.text for block in blocks(page)):
+        shutil.copytree(request.getfixturevalue("world"), tmp_path, dirs_exist_ok=True)
     small.chdir(tmp_path)
     module = types.ModuleType("examples")
     small.setitem(sys.modules, "examples", module)

@@ -16,7 +16,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def seasoned() -> Callable[[nn.Module, Tensor], nn.Module]:
     """Return a function that gives a module the normalisations of a trained one, on (N, C, H, W) images.
 

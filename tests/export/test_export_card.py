@@ -12,22 +12,28 @@ import pytest
 
 from cars_hw.config.checksummed import checksum
 from cars_hw.config.codec import structure, unstructure
+from cars_hw.config.recipes import RECIPES
 from cars_hw.errors import InputError
 from cars_hw.export.card import CARD as CARD_FORMAT
-from cars_hw.export.card import ModelCard, Preprocessing, card_path
+from cars_hw.export.card import Augmentations, CardLatency, ModelCard, Preprocessing, card_path
 from cars_hw.space.network_spec import NETWORKS
 from cars_hw.space.zoo import zoo
 
 CARD = ModelCard(
     genotype=zoo()["CARS_A"].genotype,
     network=NETWORKS["quick"],
-    preprocessing=Preprocessing(mean=(0.25,), std=(0.5,), resolution=(28, 28)),
+    preprocessing=Preprocessing.of(mean=(0.25,), std=(0.5,), resolution=(28, 28)),
     class_names=tuple("abcdefghij"),
     parity=1e-7,
     versions={"torch": "2.14.0"},
     digest=f"sha256:{'0' * 64}",
     accuracy=0.5,
-    predicted_ms=2.0,
+    test_images=1000,
+    latencies=(
+        CardLatency("ort", 1, "quiet", predicted_ms=2.0, bound_ms=2.5, level=0.95, measured_ms=2.1),
+        CardLatency("ort", 2, "quiet", measured_ms=1.2),
+    ),
+    augmentations=Augmentations(mirror=True, crop=True, cutout=4, colour_jitter=0.0),
 )
 
 
@@ -36,21 +42,48 @@ def test_a_card_round_trips(tmp_path: Path) -> None:
     CARD.write(path)
     assert path.name == "net.onnx.json"
     assert ModelCard.read(path) == CARD
-    assert structure(unstructure(replace(CARD, precision="int8", measured_ms=3)), ModelCard).measured_ms == 3
+    assert structure(unstructure(replace(CARD, precision="int8", output="probabilities")), ModelCard) != CARD
+
+
+def test_a_latency_takes_the_place_of_that_for_the_same_conditions() -> None:
+    again = CardLatency("ort", 2, "quiet", measured_ms=1.3)
+    assert CARD.with_latency(again).latencies == (CARD.latencies[0], again)
+    usual = CardLatency("ort", 2, "usual", measured_ms=1.9)
+    assert CARD.with_latency(usual).latencies == (*CARD.latencies, usual)
+
+
+def test_the_augmentations_are_those_of_the_recipe() -> None:
+    recipe = RECIPES["imagenet-cars"]
+    assert Augmentations.of(recipe) == Augmentations(True, True, recipe.cutout, recipe.colour_jitter)
+    plain = replace(recipe, crop_scale=0.0, crop_padding=0, cutout=0, colour_jitter=0.0)
+    assert Augmentations.of(plain) == Augmentations(True, False, 0, 0.0)
 
 
 def test_a_card_says_how_to_feed_the_model() -> None:
-    assert unstructure(CARD)["preprocessing"] == {
+    steps = unstructure(CARD)["preprocessing"]
+    conversions = steps["decoding"].pop("conversions")
+    assert steps == {
+        "decoding": {"library": "Pillow", "frame": "first", "orientation": "exif"},
+        "resizing": {"filter": "bilinear", "antialias": True, "keep_aspect": False, "crop": "none"},
         "scale": 1 / 255,
         "mean": [0.25],
         "std": [0.5],
+        "formula": "(pixel * scale - mean) / std",
         "layout": "NCHW",
         "resolution": [28, 28],
         "channels": 1,
+        "colours": "L",
     }
+    assert conversions["I;16"] == ["high byte"]
+    assert conversions["P"] == ["RGBA", "RGB", "L"]
+    in_colour = Preprocessing.of((0.1,) * 3, (0.2,) * 3, (8, 8))
+    assert in_colour.colours == "RGB"
+    assert in_colour.decoding is not None
+    assert in_colour.decoding.conversions["I;16"] == ("high byte", "RGB")
+    assert Preprocessing.of((0.1,) * 4, (0.2,) * 4, (8, 8)).decoding is None
 
 
-BAD: list[tuple[tuple[str, ...], Any, type[InputError], str]] = [
+BAD: list[tuple[tuple[str | int, ...], Any, type[InputError], str]] = [
     (("genotype",), {"normal": []}, InputError, "genotype: the normal cell needs 8 pairs"),
     (("network", "layers"), 1, InputError, "network.layers must be at least 3, not 1"),
     (("network", "layers"), None, InputError, "network.layers must be a whole number, not None"),
@@ -66,9 +99,35 @@ BAD: list[tuple[tuple[str, ...], Any, type[InputError], str]] = [
     (("accuracy",), True, InputError, "accuracy must be a number"),
     (("parity",), None, InputError, "parity must be a number"),
     (("parity",), "small", InputError, "parity must be a number"),
-    (("predicted_ms",), -1, InputError, "predicted_ms"),
-    (("bound_ms",), float("inf"), InputError, "Infinity is not a number"),
-    (("measured_ms",), 10**400, InputError, "measured_ms must be a finite number"),
+    (("parity",), -1, InputError, "parity must be finite and not negative"),
+    (("test_images",), 0, InputError, "test_images must be at least 1, not 0"),
+    (("output",), "softmax", InputError, "output must be one of logits, probabilities"),
+    (("latencies",), None, InputError, "latencies must be a list"),
+    (("latencies", 0, "threads"), 0, InputError, r"latencies\[0\].threads must be at least 1, not 0"),
+    (("latencies", 0, "state"), "calm", InputError, r"latencies\[0\]"),
+    (("latencies", 0, "level"), 1, InputError, r"latencies\[0\].level must be below 1"),
+    (("latencies", 0, "bound_ms"), float("inf"), InputError, "Infinity is not a number"),
+    (("latencies", 0, "measured_ms"), 10**400, InputError, "measured_ms must be a finite number"),
+    (("latencies", 1, "threads"), 1, InputError, "two entries for one device"),
+    (("augmentations", "mirror"), 1, InputError, "augmentations.mirror must be true or false"),
+    (("preprocessing", "formula"), "pixel / 255", InputError, "formula must be"),
+    (("preprocessing", "decoding", "library"), "OpenCV", InputError, "library must be one of Pillow"),
+    (("preprocessing", "decoding", "frame"), "last", InputError, "frame must be one of first"),
+    (("preprocessing", "decoding", "orientation"), "up", InputError, "orientation must be one of exif, stored"),
+    (("preprocessing", "decoding", "conversions"), {}, InputError, "all end in L, or all in RGB"),
+    (("preprocessing", "decoding", "conversions", "CMYK"), ["BGR"], InputError, "'BGR' is unknown"),
+    (("preprocessing", "decoding", "conversions", "CMYK"), ["RGB"], InputError, "all end in L, or all in RGB"),
+    (("preprocessing", "decoding", "conversions", "L"), ["high byte"], InputError, "first step of 16-bit modes"),
+    (("preprocessing", "decoding", "conversions", "I;16"), ["L"], InputError, "first step of 16-bit modes"),
+    (("preprocessing", "resizing", "filter"), "area", InputError, "filter must be one of nearest"),
+    (
+        ("preprocessing", "resizing", "antialias"),
+        False,
+        InputError,
+        "antialias must be True for the filter bilinear",
+    ),
+    (("preprocessing", "resizing", "keep_aspect"), True, InputError, "keep_aspect must be False"),
+    (("preprocessing", "resizing", "crop"), "centre", InputError, "crop must be one of none"),
     (("preprocessing",), None, InputError, "preprocessing must be an object"),
     (("preprocessing", "mean"), 0.25, InputError, "preprocessing.mean must be a list, not 0.25"),
     (("preprocessing", "mean"), [0.25, 0.25], InputError, "one value a channel"),
@@ -88,7 +147,7 @@ BAD: list[tuple[tuple[str, ...], Any, type[InputError], str]] = [
 
 @pytest.mark.parametrize(("keys", "value", "error", "message"), BAD)
 def test_a_bad_field_is_a_typed_error_that_names_the_file(
-    keys: tuple[str, ...], value: object, error: type[InputError], message: str, tmp_path: Path
+    keys: tuple[str | int, ...], value: object, error: type[InputError], message: str, tmp_path: Path
 ) -> None:
     card = copy.deepcopy(unstructure(CARD))
     holder = card

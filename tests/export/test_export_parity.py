@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from cars_hw.devices.host import ort_runtime
 from cars_hw.errors import ExportError, InputError
 from cars_hw.export import export
-from cars_hw.export.card import Figures, ModelCard, Preprocessing, card_path
+from cars_hw.export.card import CardLatency, Figures, ModelCard, Preprocessing, card_path
 from cars_hw.export.lower import lower_network
 from cars_hw.export.onnx import ONNX, OnnxFormat
 from cars_hw.export.onnx_writer import onnx_bytes
@@ -30,7 +30,7 @@ onnxruntime = ort_runtime.load()
 Season = Callable[[nn.Module, Tensor], nn.Module]
 
 SPEC = NETWORKS["quick"]
-PREPROCESSING = Preprocessing(mean=(0.3,), std=(0.25,), resolution=(28, 28))
+PREPROCESSING = Preprocessing.of(mean=(0.3,), std=(0.25,), resolution=(28, 28))
 NAMES = [f"class {number}" for number in range(10)]
 
 
@@ -143,18 +143,19 @@ def test_images_of_another_shape_are_refused(shape: tuple[int, ...], tmp_path: P
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_export_puts_model_and_card_in_place(dynamic: bool, tmp_path: Path) -> None:
     path = tmp_path / "models" / "net.onnx"
+    latency = CardLatency("ort", 1, "quiet", 1.5, 1.75, 0.95)
     card = export.export_model(
         network(),
         path,
         "onnx",
         preprocessing=PREPROCESSING,
         class_names=NAMES,
-        figures=Figures(0.9, 1.5, 1.75),
+        figures=Figures(0.9, 500, (latency,)),
         dynamic_batch=dynamic,
     )
     assert sorted(entry.name for entry in path.parent.iterdir()) == ["net.onnx", "net.onnx.json"]
     assert ModelCard.read(card_path(path)) == card
-    assert (card.accuracy, card.predicted_ms, card.bound_ms, card.measured_ms) == (0.9, 1.5, 1.75, None)
+    assert (card.accuracy, card.test_images, card.latencies) == (0.9, 500, (latency,))
     assert card.versions["onnxruntime"] == onnxruntime.__version__
     assert check_parity(network(), path, ONNX) == card.parity
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])

@@ -39,7 +39,7 @@ from cars_hw.space.zoo import zoo
 Season = Callable[[nn.Module, Tensor], nn.Module]
 
 SMALL_IMAGENET = NetworkSpec(channels=4, layers=3, resolution=(65, 97), classes=7, stem="imagenet")
-PREPROCESSING = Preprocessing(mean=(0.3,), std=(0.25,), resolution=(28, 28))
+PREPROCESSING = Preprocessing.of(mean=(0.3,), std=(0.25,), resolution=(28, 28))
 NAMES = [f"class {number}" for number in range(10)]
 
 

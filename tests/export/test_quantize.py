@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cars_hw.errors import ExportError, InputError
 from cars_hw.export import export
-from cars_hw.export.card import Figures, ModelCard, Preprocessing, card_path
+from cars_hw.export.card import CardLatency, Figures, ModelCard, Preprocessing, card_path
 from cars_hw.export.classify import load_model
 from cars_hw.export.export import export_int8, export_model
 from cars_hw.export.format import ExportFormat
@@ -94,14 +94,14 @@ def network(pixels: npt.NDArray[np.uint8]) -> Network:
 def exported(request: pytest.FixtureRequest, network: Network, tmp_path: Path) -> Path:
     export_format = FORMATS[request.param]
     path = tmp_path / f"net{export_format.suffix}"
-    preprocessing = Preprocessing((0.5,) * 3, (0.5,) * 3, (12, 16))
+    preprocessing = Preprocessing.of((0.5,) * 3, (0.5,) * 3, (12, 16))
     export_model(
         network,
         path,
         export_format.name,
         preprocessing=preprocessing,
         class_names=NAMES,
-        figures=Figures(measured_ms=1.0),
+        figures=Figures(latencies=(CardLatency("ort", measured_ms=1.0),)),
     )
     return path
 
@@ -111,21 +111,23 @@ def test_a_trained_network_keeps_its_accuracy_and_gets_smaller(
 ) -> None:
     path = exported.with_name(f"net.int8{exported.suffix}")
     labels = np.arange(120) % 4
+    latency = CardLatency("ort", 1, "quiet", 2.0, 2.5, 0.95)
     card = export_int8(
         exported,
         path,
         calibration=pixels[:40],
         images=pixels,
         labels=labels,
-        figures=Figures(predicted_ms=2.0, bound_ms=2.5),
+        figures=Figures(latencies=(latency,)),
     )
     assert ModelCard.read(card_path(path)) == card
     assert card.precision == "int8"
     assert card.accuracy is not None
     assert card.accuracy > 0.95
+    assert card.test_images == 120
     assert 0 < card.parity < 0.05
     # What was measured of the float model says nothing of this one.
-    assert (card.predicted_ms, card.bound_ms, card.measured_ms) == (2.0, 2.5, None)
+    assert card.latencies == (latency,)
     assert "litert-quantizer" in card.versions
     assert path.read_bytes() != exported.read_bytes()
 

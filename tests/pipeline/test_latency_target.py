@@ -23,7 +23,7 @@ from cars_hw.errors import InputError, TableError
 from cars_hw.latency import CalibrationNetwork, Coefficients, LatencyTable, genotype_keys
 from cars_hw.latency.predictor import REPEATABILITY
 from cars_hw.measurement.states import Machine, MachineState
-from cars_hw.pipeline.latency_target import LatencyTarget, target_for_models
+from cars_hw.pipeline.latency_target import LatencyTarget, targets_for_models
 from cars_hw.pipeline.plan import DataSource, SearchPlan, configuration, search_plan, search_settings
 from cars_hw.pipeline.records import RunAbout
 from cars_hw.pipeline.run_folder import RunFolder
@@ -194,15 +194,15 @@ def test_a_device_is_available_where_the_machine_is_the_table_s(table: LatencyTa
     assert "phone" in reason
 
 
-def test_models_find_the_first_target_of_their_format_and_precision(table: LatencyTable) -> None:
+def test_models_find_the_targets_of_their_format_and_precision(table: LatencyTable) -> None:
     fp32, int8 = LatencyTarget(table, 1.0), LatencyTarget(replace(table, precision="int8"), 2.0)
     phone = LatencyTarget(replace(table, device="android:serial"))
     targets = (fp32, LatencyTarget(table, 3.0), int8, phone)
-    assert target_for_models(targets, "onnx", "fp32") is fp32
-    assert target_for_models(targets, "onnx", "int8") is int8
-    assert target_for_models(targets, "tflite", "fp32") is phone
-    assert target_for_models(targets, "tflite", "int8") is None
-    assert target_for_models([LatencyTarget(replace(table, device="mine"))], "onnx", "fp32") is None
+    assert targets_for_models(targets, "onnx", "fp32") == [fp32, targets[1]]
+    assert targets_for_models(targets, "onnx", "int8") == [int8]
+    assert targets_for_models(targets, "tflite", "fp32") == [phone]
+    assert targets_for_models(targets, "tflite", "int8") == []
+    assert targets_for_models([LatencyTarget(replace(table, device="mine"))], "onnx", "fp32") == []
 
 
 def test_a_run_keeps_its_targets(table: LatencyTable, tmp_path: Path) -> None:

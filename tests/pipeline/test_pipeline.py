@@ -24,10 +24,11 @@ from cars_hw.config.measurement import MeasurePlan
 from cars_hw.config.presets import PRESETS, Preset
 from cars_hw.config.search import EvolutionSettings
 from cars_hw.config.training import Recipe
+from cars_hw.data import load_data
 from cars_hw.devices import FakeDevice, LitertDevice
 from cars_hw.errors import BudgetError, InputError, RunError, TableError
 from cars_hw.evolution.checkpoint import supernet_weights
-from cars_hw.export.card import ModelCard, card_path
+from cars_hw.export.card import CardLatency, ModelCard, card_path
 from cars_hw.latency import LatencyTable, Predictor, fastest_genotype, measure_genotypes
 from cars_hw.measurement.schedule import measure
 from cars_hw.nn.cost import network_cost, published_cost
@@ -93,7 +94,12 @@ def test_from_a_search_to_verified_models_and_a_report(
         card = ModelCard.read(card_path(model.path))
         assert card.genotype == network.genotype
         assert card.accuracy == network.accuracy == row.accuracy
-        assert card.measured_ms == row.measured_ms == measure(device, [model.path]).models[0].ms
+        (latency,) = card.latencies
+        assert latency.measured_ms == row.measured_ms == measure(device, [model.path]).models[0].ms
+        assert (latency.device, latency.threads, latency.state) == ("fake", 1, "quiet")
+        assert (latency.predicted_ms, latency.bound_ms) == (row.predicted_ms, row.bound_ms)
+        assert latency.level == run.configuration.targets[0].level
+        assert card.test_images == len(load_data(data.source, resolution=table.spec.resolution).test)
         assert row.within_budget is (row.measured_ms <= limit)
         # Counted in the file; this table's device runs ONNX files.
         graph = onnx.load(str(model.path)).graph
@@ -125,10 +131,12 @@ def test_both_formats_come_out_in_both_precisions_and_run_on_litert(
         assert card == model.card
         assert card.precision == ("int8" if ".int8." in model.path.name else "fp32")
         # The run's table is of a device that runs ONNX in float.
-        assert (card.predicted_ms is not None) is (model.path.name == f"{trained.name}.onnx")
+        assert bool(card.latencies) is (model.path.name == f"{trained.name}.onnx")
     rows = verify_run(run, LitertDevice(), plan=MeasurePlan(sessions=1, min_runs=5))
     assert [(row.name, row.precision) for row in rows] == [(f"{trained.name}.int8", "int8"), (trained.name, "fp32")]
     assert all(row.within_budget is None for row in rows)
+    card = ModelCard.read(card_path(run.model_path(trained.name, "tflite")))
+    assert card.latencies == (CardLatency("litert", 1, "quiet", measured_ms=rows[1].measured_ms),)
     page = write_report(run).read_text()
     assert "Effect of int8 quantisation" in page
     assert f"{trained.name}.int8 on litert" in page

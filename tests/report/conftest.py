@@ -149,7 +149,7 @@ def finish(run: RunFolder, chosen: FrontNetwork, index: int, limit: float | None
             digest(b"weights"),
         )
     )
-    preprocessing = Preprocessing((0.5,), (0.25,), (8, 8))
+    preprocessing = Preprocessing.of((0.5,), (0.25,), (8, 8))
     rows = []
     for suffix, precision in (("", "fp32"), (".int8", "int8")):
         model = run.model_path(chosen.name + suffix, "onnx")
@@ -164,7 +164,7 @@ def finish(run: RunFolder, chosen: FrontNetwork, index: int, limit: float | None
             {"onnx": "1.0"},
             digest(model.read_bytes()),
             precision,
-            accuracy,
+            accuracy=accuracy,
         )
         card.write(model.with_name(f"{model.name}.json"))
         known = {"predicted_ms": estimate.predicted_ms, "bound_ms": estimate.bound_ms, "limit_ms": limit}
