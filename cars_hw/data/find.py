@@ -10,6 +10,7 @@ from pathlib import Path
 from cars_hw.data.scan import SUFFIXES, SYSTEM_NAMES
 from cars_hw.errors import DatasetError
 
+
 def image_files(named: Iterable[str]) -> Iterator[Path | DatasetError]:
     """Yield the image files that ``named`` stands for, each once, in the order of ``named``.
 
