@@ -19,6 +19,7 @@ from cars_hw.config.files import replacing
 from cars_hw.errors import ExportError
 from cars_hw.export.card import NO_FIGURES, Figures, ModelCard, Preprocessing, card_path, verified_card
 from cars_hw.export.classify import load_model, prepare
+from cars_hw.export.format import Usage
 from cars_hw.export.formats import FORMATS, export_format, export_formats, format_of_file
 from cars_hw.export.int8_refinement import refine
 from cars_hw.export.lower import lower_network
@@ -78,7 +79,8 @@ def export_model(
         "class_names": list(class_names),
     }
     metadata = {name: json.dumps(value, ensure_ascii=False) for name, value in described.items()}
-    model = written.write(lower_network(network), dynamic_batch=dynamic_batch, metadata=metadata)
+    usage = Usage(preprocessing.mean, preprocessing.std, preprocessing.scale, tuple(class_names))
+    model = written.write(lower_network(network), dynamic_batch=dynamic_batch, metadata=metadata, usage=usage)
     with replacing(path) as temporary:
         temporary.write_bytes(model)
         card = ModelCard(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
@@ -45,6 +46,19 @@ Layout = Literal["NCHW", "NHWC"]
 NO_METADATA: Final[Mapping[str, str]] = MappingProxyType({})
 
 
+@dataclass(frozen=True)
+class Usage:
+    """How a classifier is used: ``(pixel * scale - mean) / std`` of each channel goes in, class scores come out.
+
+    ``class_names[i]`` belongs to the score ``i``.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    scale: float
+    class_names: tuple[str, ...]
+
+
 class ExportFormat(ABC):
     """A format of model files.
 
@@ -79,11 +93,17 @@ class ExportFormat(ABC):
 
     @abstractmethod
     def write(
-        self, graph: Graph, *, dynamic_batch: bool = False, metadata: Mapping[str, str] = NO_METADATA
+        self,
+        graph: Graph,
+        *,
+        dynamic_batch: bool = False,
+        metadata: Mapping[str, str] = NO_METADATA,
+        usage: Usage | None = None,
     ) -> bytes:
-        """Return ``graph`` as a float32 model; the same graph and metadata give the same bytes.
+        """Return ``graph`` as a float32 model; the same arguments give the same bytes.
 
-        A model declares a batch of one image, or an open one with ``dynamic_batch``. ``metadata`` is stored in it.
+        A model declares a batch of one image, or an open one with ``dynamic_batch``. ``metadata`` is stored in it,
+        and ``usage`` too, in the way that other programs for the format look for it, if there is one.
 
         Raises:
             ExportError: the graph has a layer that the format cannot express.

@@ -12,7 +12,7 @@ from cars_hw.export.format import NO_METADATA, ExportFormat
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from cars_hw.export.format import Activations, Feeds, FloatArray, Ranges, Runner, Values
+    from cars_hw.export.format import Activations, Feeds, FloatArray, Ranges, Runner, Usage, Values
     from cars_hw.export.graph import Graph
 
 
@@ -26,11 +26,18 @@ class OnnxFormat(ExportFormat):
     packages = ("onnx", "onnxruntime")
 
     def write(
-        self, graph: Graph, *, dynamic_batch: bool = False, metadata: Mapping[str, str] = NO_METADATA
+        self,
+        graph: Graph,
+        *,
+        dynamic_batch: bool = False,
+        metadata: Mapping[str, str] = NO_METADATA,
+        usage: Usage | None = None,
     ) -> bytes:
         """Return ``graph`` as an ONNX model; see :meth:`ExportFormat.write`."""
         from cars_hw.export.onnx_writer import onnx_bytes
 
+        # ONNX has no place for it that other programs know.
+        del usage
         return onnx_bytes(graph, dynamic_batch=dynamic_batch, metadata=metadata)
 
     def open(self, model: Path) -> Runner:

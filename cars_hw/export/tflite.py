@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from cars_hw.export.format import Activations, Feeds, FloatArray, Ranges, Runner, Values
+    from cars_hw.export.format import Activations, Feeds, FloatArray, Ranges, Runner, Usage, Values
     from cars_hw.export.graph import Graph
 
 
@@ -29,12 +29,23 @@ class TFLiteFormat(ExportFormat):
     packages = ("ai-edge-litert", "litert-quantizer")
 
     def write(
-        self, graph: Graph, *, dynamic_batch: bool = False, metadata: Mapping[str, str] = NO_METADATA
+        self,
+        graph: Graph,
+        *,
+        dynamic_batch: bool = False,
+        metadata: Mapping[str, str] = NO_METADATA,
+        usage: Usage | None = None,
     ) -> bytes:
         """Return ``graph`` as a TFLite model; see :meth:`ExportFormat.write`."""
+        from cars_hw.export.tflite_metadata import LABELS, METADATA, label_file, model_metadata, with_files
         from cars_hw.export.tflite_writer import tflite_bytes
 
-        return tflite_bytes(graph, dynamic_batch=dynamic_batch, metadata=metadata)
+        stored = {name: text.encode() for name, text in metadata.items()}
+        if usage is None:
+            return tflite_bytes(graph, dynamic_batch=dynamic_batch, metadata=stored)
+        stored[METADATA] = model_metadata(usage)
+        model = tflite_bytes(graph, dynamic_batch=dynamic_batch, metadata=stored)
+        return with_files(model, {LABELS: label_file(usage.class_names)})
 
     def open(self, model: Path) -> Runner:
         """Return what runs ``model``; see :meth:`ExportFormat.open`."""
@@ -66,6 +77,7 @@ class TFLiteFormat(ExportFormat):
         import numpy as np
         from litert_quantizer import quantizer, recipe
 
+        from cars_hw.export.tflite_metadata import files_of, with_files
         from cars_hw.export.tflite_writer import SIGNATURE
 
         job = quantizer.Quantizer(bytearray(model), recipe.static_wi8_ai8())
@@ -83,7 +95,8 @@ class TFLiteFormat(ExportFormat):
             if calibrated.get(name):
                 calibrated[name]["min"] = np.full_like(calibrated[name]["min"], low)
                 calibrated[name]["max"] = np.full_like(calibrated[name]["max"], high)
-        return bytes(job.quantize(calibrated, enable_progress_report=False).quantized_model)
+        quantised = bytes(job.quantize(calibrated, enable_progress_report=False).quantized_model)
+        return with_files(quantised, files) if (files := files_of(model)) else quantised
 
     def activations(self, model: bytes) -> Activations:
         """Return what yields all activations; see :meth:`ExportFormat.activations`."""

@@ -21,7 +21,6 @@ import numpy.typing as npt
 from ai_edge_litert import schema_py_generated as schema
 
 from cars_hw.errors import ExportError
-from cars_hw.export.format import NO_METADATA
 from cars_hw.export.graph import (
     VECTORS,
     Add,
@@ -45,12 +44,17 @@ SIGNATURE: Final = "serving_default"
 FORMAT_VERSION: Final = 3
 FILE_IDENTIFIER: Final = b"TFL3"
 
+ALIGNMENT: Final = 16
+"""Of constants, in bytes."""
+
 _OPERATORS: Final = schema.BuiltinOperator
 _NO_ACTIVATION: Final = schema.ActivationFunctionType.NONE
 _RELU: Final = schema.ActivationFunctionType.RELU
 
 
-def tflite_bytes(graph: Graph, *, dynamic_batch: bool = False, metadata: Mapping[str, str] = NO_METADATA) -> bytes:
+def tflite_bytes(
+    graph: Graph, *, dynamic_batch: bool = False, metadata: Mapping[str, bytes] | None = None
+) -> bytes:
     """Return ``graph`` as a TFLite model: images (1, H, W, C) and vectors (1, C) of float32.
 
     Inputs and outputs have the graph's names, in the signature :data:`SIGNATURE` too. ``metadata`` is stored in the
@@ -63,9 +67,7 @@ def tflite_bytes(graph: Graph, *, dynamic_batch: bool = False, metadata: Mapping
     writer = _Writer(graph, dynamic_batch)
     for layer in graph.layers:
         writer.write(layer)
-    builder = flatbuffers.Builder(1024)
-    builder.Finish(writer.model(metadata).Pack(builder), FILE_IDENTIFIER)
-    return bytes(builder.Output())
+    return _packed(writer.model(metadata or {}))
 
 
 def with_outputs(model: bytes, wanted: Callable[[str], bool]) -> bytes:
@@ -82,8 +84,26 @@ def with_outputs(model: bytes, wanted: Callable[[str], bool]) -> bytes:
     opened.signatureDefs = []
     more = [number for number, tensor in enumerate(subgraph.tensors) if wanted(tensor.name.decode())]
     subgraph.outputs = np.array([*subgraph.outputs, *more], np.int32)
-    builder = flatbuffers.Builder(len(model))
-    builder.Finish(opened.Pack(builder), FILE_IDENTIFIER)
+    return _packed(opened)
+
+
+class _Builder(flatbuffers.Builder):  # type: ignore[misc]
+    """Aligns the content of buffers to 16 bytes, as the schema demands and its Python code forgets."""
+
+    def CreateNumpyVector(self, x: npt.NDArray[Any]) -> int:
+        """Add ``x``; only the content of buffers is bytes."""
+        if x.dtype != np.uint8:
+            return int(super().CreateNumpyVector(x))
+        self.StartVector(1, x.size, ALIGNMENT)
+        self.head -= x.size
+        self.Bytes[self.head : self.head + x.size] = x.tobytes()
+        self.vectorNumElems = x.size
+        return int(self.EndVector())
+
+
+def _packed(model: Any) -> bytes:  # noqa: ANN401 -- the schema has no types
+    builder = _Builder(1024)
+    builder.Finish(model.Pack(builder), FILE_IDENTIFIER)
     return bytes(builder.Output())
 
 
@@ -378,7 +398,7 @@ class _Writer:
         options = _options("MulOptions", fusedActivationFunction=_NO_ACTIVATION)
         self.operator(_OPERATORS.MUL, [self.index[layer.inputs[0]], nothing], output, shape, options)
 
-    def model(self, metadata: Mapping[str, str]) -> Any:  # noqa: ANN401 -- the schema has no types
+    def model(self, metadata: Mapping[str, bytes]) -> Any:  # noqa: ANN401 -- the schema has no types
         """Return the model that has been written."""
         subgraph = schema.SubGraphT()
         subgraph.name = b"network"
@@ -398,7 +418,7 @@ class _Writer:
         model.subgraphs = [subgraph]
         model.signatureDefs = [signature]
         model.operatorCodes = [_code(kind, version) for kind, version in self.codes]
-        model.metadata = [self.stored(name, text) for name, text in sorted(metadata.items())]
+        model.metadata = [self.stored(name, data) for name, data in sorted(metadata.items())]
         model.buffers = self.buffers
         return model
 
@@ -408,9 +428,9 @@ class _Writer:
         found.tensorIndex = self.index[name]
         return found
 
-    def stored(self, name: str, text: str) -> Any:  # noqa: ANN401 -- the schema has no types
+    def stored(self, name: str, data: bytes) -> Any:  # noqa: ANN401 -- the schema has no types
         buffer = schema.BufferT()
-        buffer.data = np.frombuffer(text.encode(), np.uint8)
+        buffer.data = np.frombuffer(data, np.uint8)
         entry = schema.MetadataT()
         entry.name = name.encode()
         entry.buffer = len(self.buffers)

@@ -169,9 +169,7 @@ def test_export_puts_model_and_card_in_place(dynamic: bool, tmp_path: Path) -> N
 
 def export_tampered(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(
-            OnnxFormat, "write", lambda _self, *args, **options: tamper(onnx_bytes(*args, **options), "cells.1/")
-        )
+        patched.setattr(OnnxFormat, "write", lambda _self, graph, **_options: tamper(onnx_bytes(graph), "cells.1/"))
         with pytest.raises(ExportError, match="off by"):
             export.export_model(network(), path, "onnx", preprocessing=PREPROCESSING, class_names=NAMES)
 

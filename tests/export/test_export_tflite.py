@@ -74,7 +74,7 @@ def test_a_relu_that_nobody_else_waits_for_is_part_of_its_convolution() -> None:
 
 def test_the_file_says_what_it_is() -> None:
     graph = lower_network(Network(NETWORKS["quick"], zoo()["CARS_A"].genotype))
-    model = tflite_bytes(graph, metadata={"b": "zwei", "a": "één"})
+    model = tflite_bytes(graph, metadata={"b": b"zwei", "a": "één".encode()})
     loaded = interpreter(model, 1)
     assert loaded.get_signature_list() == {SIGNATURE: {"inputs": ["image"], "outputs": ["logits"]}}
     (source,), (target,) = loaded.get_input_details(), loaded.get_output_details()
@@ -83,7 +83,7 @@ def test_the_file_says_what_it_is() -> None:
     found = opened(model)
     stored = {entry.name.decode(): bytes(found.buffers[entry.buffer].data).decode() for entry in found.metadata}
     assert stored == {"a": "één", "b": "zwei"}
-    assert model == tflite_bytes(graph, metadata={"a": "één", "b": "zwei"})
+    assert model == tflite_bytes(graph, metadata={"a": "één".encode(), "b": b"zwei"})
     assert model != tflite_bytes(graph)
 
 
@@ -157,7 +157,7 @@ def test_export_puts_model_and_card_in_place(tmp_path: Path, seasoned: Season) -
     assert card.preprocessing.layout == "NHWC"
     assert "ai-edge-litert" in card.versions
     found = opened(path.read_bytes())
-    stored = {entry.name.decode(): bytes(found.buffers[entry.buffer].data).decode() for entry in found.metadata}
+    stored = {entry.name.decode(): bytes(found.buffers[entry.buffer].data) for entry in found.metadata}
     assert json.loads(stored["class_names"]) == NAMES
     assert Genotype.from_dict(json.loads(stored["genotype"])) == zoo()["CARS_A"].genotype
 
