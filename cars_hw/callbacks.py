@@ -28,6 +28,9 @@ class EpochFigures(NamedTuple):
 class SearchCallback:
     """Follows a search. A record is one generation as ``history.jsonl`` has it."""
 
+    def on_note(self, text: str) -> None:
+        """Called while the images are loaded, with one line on how: which are left out, and where they are kept."""
+
     def on_resume(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Called once, before the search resumes, with the records of the generations that are finished."""
 

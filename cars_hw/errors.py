@@ -33,6 +33,7 @@ from typing import Literal
 
 Remedy = Literal[
     "accept-digest",
+    "check-data",
     "delete-steps",
     "download",
     "export",
@@ -58,6 +59,7 @@ Remedy = Literal[
     "resume-or-other-folder",
     "same-settings",
     "search",
+    "skip-unreadable",
     "smaller-network",
     "store-runner",
     "train",

@@ -12,6 +12,7 @@ from cars_hw.errors import CarsHwError, Remedy
 HINTS: Final[Mapping[Remedy, str]] = {
     "accept-digest": "if its maker states this SHA-256, or you trust the address, run: cars-hw runner fetch "
     "--from {address} --sha256 {sha256}",
+    "check-data": "list everything with: cars-hw data check {folder}",
     "delete-steps": "delete it; only the list of commands in the report is lost",
     "download": "add --download to fetch it",
     "export": "first run: cars-hw export {run}",
@@ -38,6 +39,8 @@ HINTS: Final[Mapping[Remedy, str]] = {
     "resume-or-other-folder": "resume it with --resume, or choose another folder with --out",
     "same-settings": "resume with the same settings, or start a new run with another --out",
     "search": "make one with: cars-hw search",
+    "skip-unreadable": "list all of them with: cars-hw data check {folder}; or leave them out with "
+    "--skip-unreadable",
     "smaller-network": "allow at least that, or profile a smaller network: --channels, --layers, --resolution",
     "store-runner": "store the tool again with: cars-hw runner use PATH",
     "train": "first run: cars-hw train {run}",

@@ -52,6 +52,10 @@ class LinesView(Bars, SearchCallback):
     def __enter__(self) -> LinesView:
         return self
 
+    def on_note(self, text: str) -> None:
+        """Print a line on the images."""
+        self.log(text)
+
     def on_resume(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Print the last generation of the earlier process."""
         self.log(f"resumes after {generation_line(history[-1], self._status)}")
@@ -131,6 +135,10 @@ class LiveView(SearchCallback):
         with self._lock:
             self._logged.append(line)
             self._status.log(line)
+
+    def on_note(self, text: str) -> None:
+        """Show a line on the images."""
+        self.log(text)
 
     def on_resume(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Show the generations of the earlier process."""

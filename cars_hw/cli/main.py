@@ -31,6 +31,9 @@ GROUPS: Final[Mapping[str, Mapping[str, str]]] = {
         "devices": "List the devices that can be measured here.",
         "runner": "Choose the program that runs models on phones.",
     },
+    "Images": {
+        "data": "Check a folder of images.",
+    },
     "Main job": {
         "search": "Search for a Pareto front of networks under a latency budget.",
         "train": "Train networks of a run's front.",

@@ -159,6 +159,11 @@ json_option = click.option(
 )
 
 
+def no_crop_option(help: str) -> Callable[[Command], Command]:
+    """Return the option ``--no-crop``; what it changes are several settings."""
+    return click.option("--no-crop", is_flag=True, help=help)
+
+
 def _check_tensorboard(_context: click.Context, _parameter: click.Parameter, wanted: bool) -> bool:
     if wanted:
         from cars_hw.pipeline.tensorboard import require_tensorboard

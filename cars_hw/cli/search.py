@@ -21,6 +21,7 @@ from cars_hw.cli.options import (
     LATENCY,
     STATE,
     json_option,
+    no_crop_option,
     print_json,
     print_table,
     tensorboard_option,
@@ -33,6 +34,7 @@ from cars_hw.cli.verbosity import note, strict_option, warn_of_quality
 from cars_hw.config.codec import unstructure
 from cars_hw.config.measurement import QUIET
 from cars_hw.config.setting import fields_of
+from cars_hw.config.training import Recipe
 from cars_hw.config.units import format_seconds
 from cars_hw.pipeline.settings import BaselinesSettings, SearchSettings, TargetSettings, TrainingDevice
 
@@ -61,6 +63,14 @@ def _limits(limits: Sequence[float], values: Mapping[str, Any]) -> dict[str, Any
     return {"targets": [{**one, "limit_ms": limit} for one, limit in zip(targets, limits, strict=True)]}
 
 
+def _mirror(wanted: bool, _values: Mapping[str, Any]) -> dict[str, Any]:
+    return {"training": {"mirror": wanted}, "recipe": {"mirror": wanted}}
+
+
+def _no_crop(_given: bool, _values: Mapping[str, Any]) -> dict[str, Any]:
+    return {"training": {"crop_padding": 0}, "recipe": {"crop_padding": 0, "crop_scale": 0.0}}
+
+
 def _state(state: str, values: Mapping[str, Any]) -> dict[str, Any]:
     targets = values.get("targets", ())
     if not targets:
@@ -86,6 +96,8 @@ class Run:
     "data.source",
     "data.root",
     "data.download",
+    "data.skip_unreadable",
+    "data.image_cache",
     "costs",
     "precision",
     "seed",
@@ -107,6 +119,8 @@ class Run:
         Converted("latencies", _limits),
         Converted("state", _state),
         Converted("random_share", _random_share),
+        Converted("mirror", _mirror),
+        Converted("no_crop", _no_crop),
     ),
 )
 @click.option(
@@ -156,6 +170,13 @@ class Run:
     help="Share of offspring that are drawn at random; mutation and crossover each make half of the rest. "
     "[the preset's]",
 )
+@click.option(
+    "--mirror/--no-mirror",
+    default=True,
+    help=fields_of(Recipe)["mirror"].setting.help + " It holds for the search and for cars-hw train.  "
+    "[default: mirror]",
+)
+@no_crop_option("Do not crop training images, in the search and in cars-hw train.")
 @tensorboard_option
 @strict_option
 @json_option

@@ -12,13 +12,14 @@ import click
 from cars_hw.cli.options import (
     FOLDER,
     json_option,
+    no_crop_option,
     percent,
     print_json,
     print_table,
     tensorboard_option,
 )
 from cars_hw.cli.progress_bars import Bars
-from cars_hw.cli.settings import RECIPE, run_of, settings_options
+from cars_hw.cli.settings import RECIPE, Converted, run_of, settings_options
 from cars_hw.config.codec import unstructure
 from cars_hw.pipeline.settings import TrainSettings
 
@@ -40,18 +41,21 @@ if TYPE_CHECKING:
     "recipe.learning_rate",
     "recipe.ema",
     "recipe.hold_out",
+    "recipe.mirror",
     "recipe.precision",
     "seed",
     "jobs",
     "inherit",
     "device",
     bases=(RECIPE,),
+    converted=(Converted("no_crop", lambda _given, _values: {"recipe": {"crop_padding": 0, "crop_scale": 0.0}}),),
     run=run_of,
     help={
         "data.source": "Use other images than those of the run; the possible values are those of cars-hw "
         "search --data."
     },
 )
+@no_crop_option("Do not crop training images.")
 @tensorboard_option
 @json_option
 def command(run_path: Path, settings: TrainSettings, tensorboard: bool, as_json: bool) -> None:

@@ -11,6 +11,7 @@ from cars_hw.config.setting import Settings, setting
 TrainingPrecision = Literal["auto", "float32", "bf16", "fp16"]
 
 _CROP = "Pixels of padding around an image, from which a crop of the image's size is taken at random."
+_MIRROR = "Mirror every second training image, left to right; switch it off where left is not right."
 _CUTOUT = "Side of the square that is cut out of an image, in pixels; 0: none."
 
 
@@ -20,9 +21,10 @@ class SharedTraining(Settings):
 
     ``architectures`` is the B of Eq. 3, drawn for each minibatch. The learning rate falls from ``learning_rate``
     to ``learning_rate_min`` along a cosine, epoch by epoch. ``validation_fraction`` of the training images is
-    used to evaluate architectures; a generation uses ``evaluation_images`` of them (0: all). ``threads``
-    is the number of threads of a training step on a CPU (0: torch's own number). On small activations, a second
-    thread makes a step about 10% faster, but about ten times slower if another process uses its core.
+    used to evaluate architectures, unless the data have a validation part; a generation uses ``evaluation_images``
+    of them (0: all). With a ``crop_padding`` of 0 images are not cropped, without ``mirror`` not mirrored.
+    ``threads`` is the number of threads of a training step on a CPU (0: torch's own number). On small activations,
+    a second thread makes a step about 10% faster, but about ten times slower if another process uses its core.
 
     Raises:
         InputError: a number is out of its bounds.
@@ -41,6 +43,7 @@ class SharedTraining(Settings):
     gradient_clip: float = setting(5.0, help="Largest norm of the gradient.", above=0)
     crop_padding: int = setting(4, help=_CROP, unit="pixels", minimum=0)
     cutout: int = setting(0, help=_CUTOUT, unit="pixels", minimum=0)
+    mirror: bool = setting(True, help=_MIRROR, option="--mirror/--no-mirror")
     validation_fraction: float = setting(
         0.5, help="Share of the training images that evaluates architectures.", above=0, below=1
     )
@@ -58,11 +61,13 @@ class Recipe(Settings):
     The learning rate rises linearly over ``warmup_epochs`` and then falls to zero by ``schedule``, step by step;
     the schedule counts from the first epoch. ``auxiliary`` is the weight of the auxiliary head's loss (0: no
     such head). The probability of drop-path rises to ``drop_path`` at the last epoch. A ``crop_scale`` above 0
-    replaces ``crop_padding``; :class:`~cars_hw.data.Augmentation` describes the augmentation.
+    replaces ``crop_padding``, images are not cropped where both are 0, and not mirrored without ``mirror``;
+    :class:`~cars_hw.data.Augmentation` describes the augmentation.
 
     ``ema`` is the decay per step of an exponential moving average of the weights; the averaged weights
     are then evaluated and exported (0: none). ``hold_out`` is the share of the training images that is not trained
-    on, and that chooses the best epoch (0: the last epoch is taken). ``precision`` is that of activations: see
+    on, and that chooses the best epoch (0: the last epoch is taken); data with a validation part have the epoch
+    chosen by that, and nothing is held out. ``precision`` is that of activations: see
     :func:`~cars_hw.training.precision.resolve_precision`.
 
     Raises:
@@ -87,6 +92,7 @@ class Recipe(Settings):
     label_smoothing: float = setting(0.0, help="Share of the label that is smoothed away.", minimum=0, below=1)
     crop_padding: int = setting(4, help=_CROP, unit="pixels", minimum=0)
     cutout: int = setting(0, help=_CUTOUT, unit="pixels", minimum=0)
+    mirror: bool = setting(True, help=_MIRROR, option="--mirror/--no-mirror")
     schedule: Literal["cosine", "linear"] = setting("cosine", help="How the learning rate falls.")
     crop_scale: float = setting(
         0.0, help="Least share of an image's area that a random crop keeps; 0: no such crop.", minimum=0, maximum=1

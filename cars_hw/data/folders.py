@@ -11,15 +11,12 @@ from torch import Tensor
 
 from cars_hw.data.image_cache import read_cached
 from cars_hw.data.images import Size
+from cars_hw.data.limits import SMALLEST_CLASS, TEST_SHARE
 from cars_hw.data.reading import ReadImages
 from cars_hw.data.scan import Classes, FolderScan, scan_folder
 from cars_hw.data.splits import stratified_split
 from cars_hw.errors import DatasetError
 from cars_hw.progress import Log, Progress, no_log, silent
-
-TEST_SHARE = 1 / 6
-SMALLEST_CLASS = 4
-"""With fewer images, largest remainder leaves the test part without any."""
 
 NAMED = 3
 """How many of the files that were left out are named."""
@@ -77,7 +74,7 @@ def read_folder(
     images = read_cached(found, resolution, cache, progress, log)
     if images.failed:
         if not skip_unreadable:
-            raise _unreadable([reason for _, reason in images.failed])
+            raise _unreadable(folder, [reason for _, reason in images.failed])
         log(_left_out(found.files, images))
     parts = _parts(found, images)
     train = parts["train"]
@@ -138,10 +135,10 @@ def _require_some(found: FolderScan, parts: dict[str, FolderPart]) -> None:
                 )
 
 
-def _unreadable(reasons: list[str]) -> DatasetError:
-    if len(reasons) == 1:
-        return DatasetError(reasons[0])
-    return DatasetError(f"{len(reasons)} images cannot be read; the first: {reasons[0]}")
+def _unreadable(folder: Path, reasons: list[str]) -> DatasetError:
+    count = len(reasons)
+    message = f"{reasons[0]} ({count} images in {folder} cannot be read)" if count > 1 else reasons[0]
+    return DatasetError(message, remedy="skip-unreadable", folder=folder)
 
 
 def _left_out(files: Sequence[Path], images: ReadImages) -> str:

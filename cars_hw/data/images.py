@@ -17,6 +17,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -114,10 +115,44 @@ def resized_pixels(pixels: Pixels, size: Size) -> Pixels:
     return np.asarray(resized(image, size), np.uint8).reshape(*size, pixels.shape[-1])
 
 
-def has_16_bits(image: Image.Image) -> bool:
+def _has_16_bits(image: Image.Image) -> bool:
     """Whether the file of ``image``, which was not decoded yet, has pixels of 16 bits, grey or RGB."""
     # Pillow decodes RGB of 16 bits to 8, and only the name of the decoder's mode, such as RGB;16B, tells it.
     return _is_deep(image) or ";16" in str(getattr(image, "tile", ""))
+
+
+@dataclass(frozen=True)
+class Header:
+    """What is known of an image file before its pixels are decoded.
+
+    ``size`` is that of the upright image. ``deep``: it has pixels of 16 bits. ``animated``: the file has several
+    images; a preview beside a photograph does not count.
+    """
+
+    size: Size
+    deep: bool
+    animated: bool
+
+
+def read_header(file: Path, content: bytes) -> Header:
+    """Return the header of the image in ``file``, whose content is ``content``.
+
+    Raises:
+        DatasetError: it cannot be read.
+    """
+    with opened(file, content) as image:
+        try:
+            animated = bool(getattr(image, "is_animated", False)) and image.format != "MPO"
+            return Header(_upright_size(image), _has_16_bits(image), animated)
+        # Pillow's decoders raise any exception for damaged files.
+        except Exception as error:
+            raise unreadable(file, error) from error
+
+
+def largest_deep_value(file: Path, content: bytes) -> int | None:
+    """Return the largest pixel of ``file``, which can be read; None unless its pixels are grey and of 16 bits."""
+    with opened(file, content) as image:
+        return int(np.asarray(image).max()) if _is_deep(image) else None
 
 
 def _is_deep(image: Image.Image) -> bool:
@@ -135,7 +170,7 @@ def require_mode(file: Path, image: Image.Image) -> None:
         raise DatasetError(f"{file} has pixels of mode {image.mode}; save it as grey or RGB of 8 or 16 bits")
 
 
-def upright_size(image: Image.Image) -> Size:
+def _upright_size(image: Image.Image) -> Size:
     """Return the size that ``image`` will have once it is turned upright, without decoding it."""
     lies_on_its_side = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
     return (image.width, image.height) if lies_on_its_side else (image.height, image.width)

@@ -260,6 +260,16 @@ class PredictSettings(Settings):
 
 
 @dataclass(frozen=True)
+class CheckSettings(Settings):
+    """Settings of ``cars-hw data check``."""
+
+    resolution: tuple[int, int] | None = setting(
+        None, help="Resolution of the network; smaller images are listed. [16x16]"
+    )
+    skip_unreadable: bool = setting(False, help="Do not refuse the folder because of images that cannot be read.")
+
+
+@dataclass(frozen=True)
 class ClassifySettings(Settings):
     """Settings of ``cars-hw classify``."""
 

@@ -70,7 +70,7 @@ class SuperNetWeights:
             settings.batch_size,
             data.mean,
             data.std,
-            Augmentation(settings.crop_padding, True, settings.cutout),
+            Augmentation(settings.crop_padding, settings.mirror, settings.cutout),
             device=self.device,
         )
         self._subset, self._full = (

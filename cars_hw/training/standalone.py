@@ -106,7 +106,9 @@ class NetworkTraining:
             recipe.batch_size,
             data.mean,
             data.std,
-            Augmentation(recipe.crop_padding, True, recipe.cutout, recipe.crop_scale, recipe.colour_jitter),
+            Augmentation(
+                recipe.crop_padding, recipe.mirror, recipe.cutout, recipe.crop_scale, recipe.colour_jitter
+            ),
             device=self.device,
         )
         # Batch normalisation needs two images in every process: a smaller last batch is left out.

@@ -88,6 +88,7 @@ def test_tables_counts_and_reports_need_no_extra(made: Path) -> None:
         ("predict", "--table", table, "CARS_A"): "CARS_A",
         ("table", "diff", table, table): "operations",
         ("report", run): "report.html",
+        ("data", "check", made / "images"): "A search takes this folder.",
     }
     for command, text in expected.items():
         done = light(*command)

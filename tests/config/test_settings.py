@@ -30,6 +30,7 @@ from cars_hw.config.training import Recipe, SharedTraining
 from cars_hw.errors import InputError
 from cars_hw.pipeline.settings import (
     BaselinesSettings,
+    CheckSettings,
     ClassifySettings,
     CostSettings,
     ExportSettings,
@@ -75,6 +76,7 @@ CLASSES = (
     FrontSettings,
     CostSettings,
     PredictSettings,
+    CheckSettings,
     ClassifySettings,
     FetchSettings,
 )

@@ -206,6 +206,24 @@ def test_a_validation_part_chooses_the_epoch_and_nothing_is_held_out() -> None:
     assert accuracy_on(network, data.validation or DATA.test, data) == best
 
 
+def test_without_mirroring_and_crops_images_are_trained_on_as_they_are() -> None:
+    recipe = Recipe(epochs=1, batch_size=24, crop_padding=0, mirror=False)
+    original = {tuple(image.flatten().tolist()) for image in DATA.train.images}
+    changed = {}
+    for name, one in (
+        ("off", recipe),
+        ("mirror", replace(recipe, mirror=True)),
+        ("crop", replace(recipe, crop_padding=2)),
+    ):
+        batches = NetworkTraining(Network(SPEC, GENOTYPE), DATA, one, seed=0).batches
+        images = torch.cat([images for images, _ in batches.epoch(torch.Generator().manual_seed(0))])
+        pixels = (255 * (DATA.mean[0] + DATA.std[0] * images)).round().int()
+        changed[name] = sum(tuple(image.flatten().tolist()) not in original for image in pixels)
+    assert changed["off"] == 0
+    assert 80 < changed["mirror"] < 160
+    assert changed["crop"] > 200
+
+
 def test_what_is_held_out_is_never_trained_on() -> None:
     # Every image is of one shade, which neither a crop without padding nor a flip changes.
     shades = torch.arange(240, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 12, 12).contiguous()

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cars_hw.config.training import SharedTraining, cosine
-from cars_hw.data import DataBundle, Dataset
+from cars_hw.data import DataBundle, Dataset, TrainingBatches
 from cars_hw.nn.supernet import SuperNet
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
@@ -62,6 +62,21 @@ def test_a_validation_part_evaluates_and_every_training_image_trains() -> None:
         assert torch.bincount(labels).tolist() == [count // 4] * 4
     # Without one it is a share of the training images.
     assert len(make_weights().batches) == 60 // 16 + 1
+
+
+def test_without_mirroring_and_crops_images_are_trained_on_as_they_are() -> None:
+    settings = replace(SETTINGS, mirror=False, crop_padding=0)
+    data = replace(toy_data(), validation=toy_data(4).train)
+    trained = SuperNetWeights(SuperNet(SPEC), data, settings, epochs=10, seed=0).batches
+    varied = SuperNetWeights(SuperNet(SPEC), data, replace(settings, mirror=True), epochs=10, seed=0).batches
+    original = {tuple(image.flatten().tolist()) for image in data.train.images}
+
+    def seen(batches: TrainingBatches) -> list[tuple[int, ...]]:
+        images = torch.cat([images for images, _ in batches.epoch(torch.Generator().manual_seed(0))])
+        return [tuple(image.flatten().tolist()) for image in (255 * (0.5 + 0.25 * images)).round().int()]
+
+    assert set(seen(trained)) == original
+    assert 20 < sum(image not in original for image in seen(varied)) < 60
 
 
 def test_a_step_follows_the_mean_gradient_of_its_architectures() -> None:
