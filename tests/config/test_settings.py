@@ -120,6 +120,8 @@ def single(kind: type[Any], about: Setting) -> st.SearchStrategy[Any]:
         return st.sampled_from(["quiet", "usual"]) | st.floats(0, 1).map(str)
     if kind is float:
         return numbers(about)
+    if kind == tuple[int, int]:
+        return st.tuples(st.integers(1, 500), st.integers(1, 500))
     simple = {
         bool: st.booleans(),
         str: TEXT,
