@@ -145,10 +145,10 @@ def _unreadable_files(found: FolderScan, facts: Mapping[Path, _Facts], skip: boo
         if files:
             yield _about(found, kind, f"{_images(len(files))} {words}", files, refused=not skip)
     for part, classes in found.parts.items():
-        for name, files in classes.items():
-            left = sum(not facts[file].problem for file in files)
+        for name, members in classes.items():
+            left = sum(not facts[file].problem for file in members)
             least = 1 if found.has_parts else SMALLEST_CLASS
-            if files and left < least:
+            if members and left < least:
                 yield Finding(
                     "few-images",
                     f"class {name} in the {part} part has {left} images that can be read; at least {least} "
