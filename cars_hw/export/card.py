@@ -73,7 +73,7 @@ class Augmentations(Settings):
     def of(cls, recipe: Recipe) -> Augmentations:
         """Return those of a training by ``recipe``."""
         crop = recipe.crop_padding > 0 or recipe.crop_scale > 0
-        return cls(True, crop, recipe.cutout, recipe.colour_jitter)
+        return cls(recipe.mirror, crop, recipe.cutout, recipe.colour_jitter)
 
 
 @dataclass(frozen=True)
