@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cars_hw.data import load_data
+from cars_hw.data import load_data, reading
 from cars_hw.errors import DatasetError
 
 
@@ -220,3 +220,91 @@ def test_an_unreadable_image_is_named(
     broken.write_bytes(broken.read_bytes()[:50] if isinstance(content, str) else content)
     message = refused(tmp_path, resolution=resolution)
     assert f"{broken} cannot be read as an image" in message
+
+
+def test_several_unreadable_images_are_counted_and_the_first_is_named(tmp_path: Path) -> None:
+    fill(tmp_path, "cat", range(8))
+    fill(tmp_path, "dog", range(8))
+    for number in (2, 5):
+        (tmp_path / "cat" / f"{number:03}.png").write_bytes(b"no image")
+    with pytest.raises(DatasetError) as raised:
+        load_data(str(tmp_path))
+    assert str(raised.value) == (
+        f"{tmp_path}/cat/002.png cannot be read as an image; replace or remove it "
+        f"(2 images in {tmp_path} cannot be read)"
+    )
+    assert raised.value.remedy == "skip-unreadable"
+
+
+@pytest.mark.parametrize("parts", [False, True])
+def test_unreadable_images_are_left_out_on_request(tmp_path: Path, parts: bool) -> None:
+    below = [tmp_path / "train", tmp_path / "val", tmp_path / "test"] if parts else [tmp_path]
+    for place, folder in enumerate(below):
+        fill(folder, "cat", range(60 * place, 60 * place + 12))
+        fill(folder, "dog", range(60 * place + 20, 60 * place + 32))
+    bad = [*(below[0] / "cat" / f"{number:03}.png" for number in (0, 3, 11)), below[-1] / "dog" / "heic.HEIC"]
+    for path in bad:
+        path.write_bytes(b"no image")
+    heard: list[str] = []
+    bundle = load_data(str(tmp_path), skip_unreadable=True, log=heard.append)
+    everything = 72 if parts else 24
+    assert heard == [
+        f"4 of {everything + 1} images cannot be read and are left out: "
+        f"{', '.join(str(path) for path in bad[:3])} and 1 more"
+    ]
+    found = [bundle.train, *([bundle.validation] if bundle.validation else []), bundle.test]
+    assert len(found) == (3 if parts else 2)
+    for place, part in enumerate(found):
+        # Each image is with its own label.
+        offset = 60 * place if parts else 0
+        assert part.labels.tolist() == [int(value - offset >= 20) for value in values_of(part.images)]
+    left = {value for part in found for value in values_of(part.images)}
+    wanted = {*range(12), *range(20, 32)} - {0, 3, 11}
+    assert left == (
+        wanted | {one + 60 * place for place in (1, 2) for one in {*range(12), *range(20, 32)}} if parts else wanted
+    )
+
+
+def test_a_class_that_is_left_without_images_is_refused(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        fill(tmp_path / part, "cat", range(3))
+        fill(tmp_path / part, "dog", range(3))
+    for number in range(3):
+        (tmp_path / "test" / "dog" / f"{number:03}.png").write_bytes(b"no image")
+    with pytest.raises(DatasetError, match=r"class dog in the test part of .* has no image that can be read"):
+        load_data(str(tmp_path), skip_unreadable=True)
+
+
+def test_threads_read_the_same_in_the_same_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path, "cat", range(60))
+    fill(tmp_path, "dog", range(100, 160))
+    (tmp_path / "dog" / "155.png").write_bytes(b"no image")
+    found = []
+    for cores in (1, 5):
+        monkeypatch.setattr(reading, "_cores", lambda cores=cores: cores)
+        steps: list[int] = []
+
+        def progress(_stage: str, done: int, _total: int, steps: list[int] = steps) -> None:
+            steps.append(done)
+
+        bundle = load_data(str(tmp_path), skip_unreadable=True, progress=progress)
+        assert steps == list(range(121))
+        found.append(bundle)
+    assert torch.equal(found[0].train.images, found[1].train.images)
+    assert torch.equal(found[0].test.images, found[1].test.images)
+    assert len(found[0].train) + len(found[0].test) == 119
+
+
+def test_an_error_in_a_thread_ends_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "_cores", lambda: 2)
+    done: list[int] = []
+
+    def work(number: int) -> int:
+        done.append(number)
+        if number == 3:
+            raise ValueError("three")
+        return number
+
+    with pytest.raises(ValueError, match="three"):
+        list(reading.in_threads(work, range(1000), lambda *_: None, "working"))
+    assert len(done) < 40
