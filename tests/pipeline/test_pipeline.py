@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import multiprocessing
-import os
 import time
 from dataclasses import replace
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
+import forked
 import numpy as np
 import onnx
 import pytest
@@ -18,7 +17,6 @@ import torch
 from long_runs import amount
 from tfevents import scalars
 
-from cars_hw.cli.main import main
 from cars_hw.config.data import DataSource
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.config.presets import PRESETS, Preset
@@ -310,42 +308,13 @@ COMMAND = (
 )
 
 
-# Processes are forked from one that has loaded everything: six times loading torch took longer than the searches.
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(
-    ["cars_hw.cli.main", "cars_hw.pipeline.search", "cars_hw.pipeline.estimate", "cars_hw.report.page"]
-)
-
-
 def start(table: Path, data: DataSource, out: Path, limit: float) -> ForkServerProcess:
-    arguments = [
-        *COMMAND.split(),
-        "--data",
-        data.source,
-        "--table",
-        str(table),
-        "--latency",
-        f"{limit}ms",
-        "--out",
-        str(out),
-    ]
-    process = FORKS.Process(target=run_standalone, args=(arguments, out.with_suffix(".errors")))
-    process.start()
-    return process
-
-
-def run_standalone(arguments: list[str], errors: Path) -> None:
-    """Run cars-hw in this process and no other, its standard error kept in a file."""
-    torch.set_num_threads(1)
-    with errors.open("w") as kept:
-        os.dup2(kept.fileno(), 2)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        main(arguments)
+    given = ["--data", data.source, "--table", str(table), "--latency", f"{limit}ms", "--out", str(out)]
+    return forked.start([*COMMAND.split(), *given], out.with_suffix(".errors"))
 
 
 def finish(process: ForkServerProcess, out: Path) -> None:
-    process.join(300)
-    assert process.exitcode == 0, out.with_suffix(".errors").read_text()
+    forked.finish(process, out.with_suffix(".errors"))
 
 
 @pytest.mark.parametrize("seed", range(20, 20 + amount(1, 12)))
