@@ -198,7 +198,7 @@ def searched(table: LatencyTable, device: Device, epochs: int) -> dict[str, Any]
             device,
             table.spec,
             [network.genotype for network in front],
-            reference=table.reference.genotype,
+            reference=table.reference_architecture,
             expected_ms=table.reference.measured.ms,
         ).models
         over = [taken.ms for taken in again if taken.ms > limit]

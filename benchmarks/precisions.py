@@ -93,7 +93,7 @@ def _measured(device: Device, table: LatencyTable, genotypes: list[Genotype]) ->
         table.spec,
         genotypes,
         precision=table.precision,
-        reference=table.reference.genotype,
+        reference=table.reference_architecture,
         expected_ms=table.reference.measured.ms,
     )
     return [taken.ms for taken in found.models]

@@ -32,6 +32,7 @@ from cars_hw.latency import Predictor as Predictor
 from cars_hw.latency import Validation as Validation
 from cars_hw.latency import compare_tables as compare_tables
 from cars_hw.latency import fastest_genotype as fastest_genotype
+from cars_hw.latency import measure_architectures as measure_architectures
 from cars_hw.latency import measure_genotypes as measure_genotypes
 from cars_hw.latency import profile_device as profile_device
 from cars_hw.latency import validate_table as validate_table
@@ -56,11 +57,13 @@ from cars_hw.pipeline.train import load_trained as load_trained
 from cars_hw.pipeline.train import train_run as train_run
 from cars_hw.pipeline.verify import verify_run as verify_run
 from cars_hw.report.page import write_report as write_report
+from cars_hw.space.architecture import Architecture as Architecture
 from cars_hw.space.genotype import Edge as Edge
 from cars_hw.space.genotype import Genotype as Genotype
 from cars_hw.space.network_spec import NETWORKS as NETWORKS
 from cars_hw.space.network_spec import NetworkSpec as NetworkSpec
 from cars_hw.space.search_space import SearchSpace as SearchSpace
+from cars_hw.space.size_grid import SizeGrid as SizeGrid
 from cars_hw.space.zoo import resolve_genotype as resolve_genotype
 from cars_hw.space.zoo import zoo as zoo
 from cars_hw.studies.baselines import compare_run as compare_run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -127,6 +128,40 @@ class ResolutionType(ParamType[tuple[int, int]]):
                 f"'{value}' is not a resolution; write one number, or height x width such as 65x97", param, ctx
             )
         return int(sizes[0]), int(sizes[-1])
+
+
+class SizesType(ParamType[tuple[int, ...]]):
+    """One number, a range such as 8..48, or several such as 8,12,16.
+
+    A range has every ``step``-th number from its first on, and its last; 8..48:8 has a step of its own.
+    """
+
+    name = "SIZES"
+
+    def __init__(self, step: int) -> None:
+        self._step = step
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401 -- click's own type
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> tuple[int, ...]:
+        """Return the numbers that ``value`` says, in ascending order."""
+        if isinstance(value, tuple):
+            return value
+        found = re.fullmatch(r"(\d{1,5})\.\.(\d{1,5})(?::(\d{1,5}))?", value)
+        if found is not None:
+            first, last, step = int(found[1]), int(found[2]), int(found[3] or self._step)
+            if step > 0 and first < last:
+                return tuple(sorted({*range(first, last + 1, step), last}))
+        elif re.fullmatch(r"\d{1,5}(,\d{1,5})*", value):
+            return tuple(sorted(set(map(int, value.split(",")))))
+        return self.fail(
+            f"'{value}' says no sizes; write one number, a range such as 8..48, or several such as 8,12,16",
+            param,
+            ctx,
+        )
 
 
 GENOTYPE = GenotypeType()

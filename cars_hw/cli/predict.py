@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @click.command("predict")
-@settings_options(PredictSettings, "table", "level", "state", "quantile")
+@settings_options(PredictSettings, "table", "channels", "layers", "level", "state", "quantile")
 @strict_option
 @json_option
 @click.argument("genotypes", metavar="[GENOTYPE]...", type=GENOTYPE, nargs=-1)
@@ -46,12 +46,13 @@ def command(settings: PredictSettings, as_json: bool, genotypes: tuple[Named, ..
 
     table = LatencyTable.read(settings.table)
     warn_of_noise(table, settings.table)
-    target = LatencyTarget(table, level=settings.level, state=settings.state)
+    network = table.spec.with_changes(channels=settings.channels, layers=settings.layers)
+    target = LatencyTarget(table, level=settings.level, state=settings.state, network=network)
     predictor = target.predictor
     if genotypes:
         _print_predictions(target, genotypes, as_json)
         return
-    space, rng = SearchSpace(network=table.spec), np.random.default_rng(0)
+    space, rng = SearchSpace(network=network), np.random.default_rng(0)
     bounds = [predictor.bound(space.sample(rng)) for _ in range(1000)]
     if settings.quantile is not None:
         click.echo(f"{np.quantile(bounds, settings.quantile):.4g}ms")

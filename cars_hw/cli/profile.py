@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +11,7 @@ import click
 
 from cars_hw.cli.options import (
     FILE,
+    SizesType,
     describe_states,
     json_option,
     percent,
@@ -16,7 +19,7 @@ from cars_hw.cli.options import (
     warn_of_noise,
 )
 from cars_hw.cli.progress_bars import Bars
-from cars_hw.cli.settings import NETWORK, NETWORK_PATHS, settings_options
+from cars_hw.cli.settings import NETWORK, NETWORK_PATHS, Converted, settings_options
 from cars_hw.cli.verbosity import strict_option
 from cars_hw.config.codec import unstructure
 from cars_hw.config.units import format_latency
@@ -26,17 +29,38 @@ if TYPE_CHECKING:
     from cars_hw.latency import LatencyTable
 
 
+def _sized(name: str, numbers: tuple[int, ...], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings for the ``numbers`` of channels or layers: of the network, or of a range of sizes."""
+    network = dict(values["network"])
+    if len(numbers) == 1 and "sizes" not in values:
+        return {"network": {name: numbers[0]}}
+    fixed = {other: [network[other]] for other in ("channels", "layers")}
+    return {"sizes": {**fixed, **values.get("sizes", {}), name: list(numbers)}}
+
+
 @click.command("profile")
 @settings_options(
     ProfileSettings,
     "devices",
-    *NETWORK_PATHS,
+    *(path for path in NETWORK_PATHS if path not in ("network.channels", "network.layers")),
     "precision",
     "threads",
     "calibration",
     "seed",
     "measurement.patience_seconds",
     bases=(NETWORK,),
+    converted=(Converted("channels", partial(_sized, "channels")), Converted("layers", partial(_sized, "layers"))),
+)
+@click.option(
+    "--channels",
+    type=SizesType(step=4),
+    help="Channels of the first cell, even numbers; they double at each of two reductions. A range such as 8..48 "
+    "(every fourth number) makes a table over sizes. [--network's]",
+)
+@click.option(
+    "--layers",
+    type=SizesType(step=1),
+    help="Number of cells, 3 at least. A range such as 5..20 makes a table over sizes. [--network's]",
 )
 @click.option(
     "--out",
@@ -56,7 +80,8 @@ def command(settings: ProfileSettings, out: Path, resume: bool, overwrite: bool,
 
     The command measures every operation of the search space as a model of its own, and then whole networks. It
     fits the predictor of a network's latency to these measurements. The table is for the network that the options
-    describe.
+    describe. With a range of --channels or --layers, it is for networks of all these sizes: operations are measured
+    at a few numbers of channels, and a regression predicts those between.
     """
     from cars_hw.devices import named_devices, open_device
     from cars_hw.latency.side_by_side import profile_all, table_paths
@@ -69,6 +94,7 @@ def command(settings: ProfileSettings, out: Path, resume: bool, overwrite: bool,
             devices,
             settings.network,
             paths,
+            sizes=settings.sizes,
             precision=settings.precision,
             calibration=settings.calibration,
             seed=settings.seed,
@@ -86,7 +112,7 @@ def command(settings: ProfileSettings, out: Path, resume: bool, overwrite: bool,
     for table, summary in zip(tables, summaries, strict=True):
         click.echo(
             f"{summary['table']}: {summary['operations']} operations and {summary['calibration_networks']} "
-            f"networks of {settings.network.describe()} on {table.device}.\nThese networks take "
+            f"networks of {table.describe()} on {table.device}.\nThese networks take "
             f"{format_latency(summary['fastest_ms'])} to {format_latency(summary['slowest_ms'])}. The upper bound "
             f"is {percent(summary['margin'])} above the prediction and holds for {percent(summary['level'], 0)} of "
             f"networks; repeated sessions differ by {percent(table.noise)}.\n{describe_states(table.machine)}"

@@ -45,6 +45,7 @@ def show(path: Path, as_json: bool) -> None:
                 "precision": table.precision,
                 "threads": table.threads,
                 "network": unstructure(table.spec),
+                "sizes": None if table.sizes is None else unstructure(table.sizes),
                 "created": table.created,
                 "operations": len(table.entries),
                 "calibration_networks": len(table.calibration),
@@ -58,7 +59,7 @@ def show(path: Path, as_json: bool) -> None:
         return
     threads = f"{table.threads} thread{'s' if table.threads > 1 else ''}"
     click.echo(
-        f"{table.spec.describe()}, {table.precision}, on {table.device} with {threads}, {table.created}\n"
+        f"{table.describe()}, {table.precision}, on {table.device} with {threads}, {table.created}\n"
         f"{len(table.entries)} operations, {len(table.calibration)} networks; sessions differ by "
         f"{percent(table.noise)}, predicted networks have a standard error of {percent(table.standard_error)}\n"
         f"{describe_states(table.machine)}"

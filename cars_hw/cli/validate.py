@@ -28,7 +28,11 @@ from cars_hw.config.codec import unstructure
 from cars_hw.pipeline.settings import ValidateSettings
 
 if TYPE_CHECKING:
+    from numpy.random import Generator
+
     from cars_hw.latency import LatencyTable, Validation
+    from cars_hw.space.architecture import Architecture
+    from cars_hw.space.genotype import Genotype
 
 
 @click.command("validate")
@@ -57,7 +61,7 @@ def command(
 
     from cars_hw.config.files import require_writable
     from cars_hw.devices import open_device
-    from cars_hw.latency import LatencyTable, fresh_genotypes, validate_table
+    from cars_hw.latency import LatencyTable, validate_table
     from cars_hw.latency.validation import VALIDATION
 
     if out is not None:
@@ -71,21 +75,22 @@ def command(
         require_writable(plot)
     table = LatencyTable.read(settings.table)
     warn_of_noise(table, settings.table)
-    named = [*genotypes, *(_zoo(table, genotypes) if settings.zoo else ())]
+    named: list[tuple[str, Genotype | Architecture]] = [
+        (one.name, one.genotype) for one in (*genotypes, *(_zoo(table, genotypes) if settings.zoo else ()))
+    ]
     if settings.sample is not None or not named:
-        drawn = fresh_genotypes(table, settings.sample or 30, np.random.default_rng(settings.seed))
-        named += [Named(f"random {number}", genotype) for number, genotype in enumerate(drawn, start=1)]
+        named += _drawn(table, settings.sample or 30, np.random.default_rng(settings.seed))
     device = open_device(table.device, table.threads)
     with Bars() as bars:
         result = validate_table(
             table,
             device,
-            [one.genotype for one in named],
+            [network for _, network in named],
             plan=settings.measurement,
             level=settings.level,
             progress=bars.update,
         )
-    names = [one.name for one in named]
+    names = [name for name, _ in named]
     warn_of_drift(device.name, result.drift)
     record = {"table": str(settings.table), "names": names, **unstructure(result)}
     if out is not None:
@@ -98,6 +103,20 @@ def command(
         print_json(record)
         return
     _print(names, result, device.name)
+
+
+def _drawn(table: LatencyTable, count: int, rng: Generator) -> list[tuple[str, Genotype | Architecture]]:
+    """Return random networks for the table, with names; those of a table over sizes tell their size."""
+    from cars_hw.latency import fresh_architectures, fresh_genotypes
+
+    if table.sizes is None:
+        drawn = fresh_genotypes(table, count, rng)
+        return [(f"random {number}", genotype) for number, genotype in enumerate(drawn, start=1)]
+    sized = fresh_architectures(table, table.sizes, count, rng)
+    return [
+        (f"random {number}, {one.network.channels} channels, {one.network.layers} cells", one)
+        for number, one in enumerate(sized, start=1)
+    ]
 
 
 def _zoo(table: LatencyTable, given: Sequence[Named]) -> list[Named]:

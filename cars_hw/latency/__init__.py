@@ -10,12 +10,19 @@ from __future__ import annotations
 from cars_hw.latency.comparison import Moved, TableDifference, compare_tables
 from cars_hw.latency.fastest import fastest_genotype
 from cars_hw.latency.keys import OpKey, PlacedKey, genotype_keys, spec_keys
-from cars_hw.latency.measure import measure_genotypes
+from cars_hw.latency.measure import measure_architectures, measure_genotypes
 from cars_hw.latency.models import build_model
 from cars_hw.latency.predictor import Breakdown, Composition, Part, Prediction, Predictor
 from cars_hw.latency.profile import profile_device
 from cars_hw.latency.table import CalibrationNetwork, Coefficients, LatencyTable, Reference
-from cars_hw.latency.validation import Accuracy, Validation, ValidationRow, fresh_genotypes, validate_table
+from cars_hw.latency.validation import (
+    Accuracy,
+    Validation,
+    ValidationRow,
+    fresh_architectures,
+    fresh_genotypes,
+    validate_table,
+)
 
 __all__ = [
     "Accuracy",
@@ -36,8 +43,10 @@ __all__ = [
     "ValidationRow",
     "build_model",
     "compare_tables",
+    "fresh_architectures",
     "fresh_genotypes",
     "genotype_keys",
+    "measure_architectures",
     "measure_genotypes",
     "profile_device",
     "fastest_genotype",

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 
 from cars_hw.errors import InputError
+from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Genotype
+from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.operations import NONE
 from cars_hw.space.search_space import SearchSpace
+from cars_hw.space.size_grid import SizeGrid
 
 DRAWS = 400
 
@@ -45,6 +49,52 @@ def spread_genotypes(
         nearest = min(range(len(ranked)), key=lambda position: abs(ranked[position][0] - target))
         chosen.append(candidates[ranked.pop(nearest)[1]])
     return sorted(chosen, key=latency)
+
+
+def spread_architectures(
+    space: SearchSpace,
+    sizes: SizeGrid,
+    network: NetworkSpec,
+    latency: Callable[[Architecture], float],
+    *,
+    count: int,
+    rng: np.random.Generator,
+) -> list[Architecture]:
+    """Return ``count`` distinct architectures on the grid ``sizes`` to calibrate on, fastest first.
+
+    They are spread evenly over the logarithm of ``latency``, from the fastest to the slowest of the candidates, as
+    a budget may lie anywhere in the range. A candidate is ``network`` at a random size with a genotype as in
+    :func:`spread_genotypes`; a quarter of the candidates are at the four corners of the grid.
+
+    Raises:
+        InputError: the space has too few architectures.
+    """
+    corners = [
+        network.with_changes(channels=channels, layers=layers)
+        for channels in (sizes.channels[0], sizes.channels[-1])
+        for layers in (sizes.layers[0], sizes.layers[-1])
+    ]
+    found: dict[object, Architecture] = {}
+    for number in range(DRAWS):
+        source = _part_of(space, rng) if number % 2 else space
+        at = corners[number // 4 % len(corners)] if number % 4 == 0 else sizes.sample(network, rng)
+        architecture = Architecture(source.sample(rng), at)
+        found.setdefault(architecture.key(), architecture)
+    if len(found) < count:
+        raise InputError(f"the search space has too few architectures to calibrate on: {len(found)} of {count}")
+    candidates = list(found.values())
+    logs = np.log([latency(one) for one in candidates])
+    return [candidates[place] for place in evenly(logs, count)]
+
+
+def evenly(values: npt.NDArray[np.float64], count: int) -> list[int]:
+    """Return the places of ``count`` of the ``values``, spread evenly over their range, in ascending order."""
+    left = np.argsort(values, kind="stable").tolist()
+    chosen = []
+    for aim in np.linspace(values.min(), values.max(), count):
+        nearest = min(range(len(left)), key=lambda rank: abs(values[left[rank]] - aim))
+        chosen.append(left.pop(nearest))
+    return sorted(chosen, key=lambda place: float(values[place]))
 
 
 def _candidates(space: SearchSpace, rng: np.random.Generator, apart_from: Genotype | None) -> list[Genotype]:

@@ -6,6 +6,12 @@ The first is measured, the second is fitted: so many nanoseconds for each elemen
 out, but for what computes alike in any layout. Without it pooling, which does little with many elements, is taken
 for twice what it costs, and the networks at the fast end, where budgets are, are a third off.
 
+A runtime may have kernels, with a layout of their own, only for channels in groups of 8 or 16. Operations with
+other numbers of channels then have no conversions, and their times add up by another slope. The weights of a
+network may be more than the cache holds, where those of an isolated operation stay in it: then every further
+megabyte takes a time of its own. Both are assumed only where networks that are left out are predicted better by
+them; see :class:`Traits`.
+
 What is left differs by kind of operation: inside a network a runtime fuses some of them with their neighbours, and
 their images are in the cache or are not. So on top of the line each kind may have a factor of its own, shrunk
 towards 1; but only where networks that are left out are predicted better by it.
@@ -13,6 +19,7 @@ towards 1; but only where networks that are left out are predicted better by it.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -36,7 +43,24 @@ LEAST_PART: Final = 0.1
 """What an operation costs inside of a network, at least: this share of what it costs as a model of its own."""
 
 GAIN: Final = 0.95
-"""Factors have to leave no more than this share of the error to be worth having."""
+"""Factors, and traits of the runtime, have to leave no more than this share of the error to be worth having."""
+
+BLOCKS: Final = (1, 8, 16)
+CACHES_MB: Final = (math.inf, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+"""The traits of a runtime and of its processor that are tried."""
+
+
+class Traits(NamedTuple):
+    """What is assumed of a runtime: channels in groups of ``block``, and a cache of ``cache_mb`` for the weights.
+
+    A ``block`` of 1 and an infinite cache assume nothing.
+    """
+
+    block: int = 1
+    cache_mb: float = math.inf
+
+
+PLAIN: Final = Traits()
 
 
 @dataclass(frozen=True)
@@ -46,7 +70,8 @@ class Observations:
     ``counts`` (N, K) says how often each network runs each operation, ``costs`` (K,) what the isolated ones cost
     in milliseconds beyond the overhead, ``elements`` (K,) how many elements a runtime may convert for them,
     ``kinds`` (K,) numbers their kinds from 0 without a gap, and ``measured`` (N,) are the networks' latencies in
-    milliseconds.
+    milliseconds. ``channels`` (K,) is the largest number that divides the channels which an operation reads and
+    those which it writes, and ``weights_mb`` (K,) the size of its weights in megabytes.
     """
 
     counts: FloatArray
@@ -54,44 +79,74 @@ class Observations:
     elements: FloatArray
     kinds: npt.NDArray[np.int_]
     measured: FloatArray
+    channels: npt.NDArray[np.int_]
+    weights_mb: FloatArray
 
     def without(self, network: int) -> Observations:
         """Return all but one of the networks."""
         kept = np.arange(len(self.measured)) != network
-        return Observations(self.counts[kept], self.costs, self.elements, self.kinds, self.measured[kept])
+        return replace(self, counts=self.counts[kept], measured=self.measured[kept])
+
+    def net(self, conversion_ns: float, block: int = 1) -> FloatArray:
+        """Return shape (K,): the operations less their conversions, in milliseconds."""
+        elements = np.where(self.channels % block == 0, self.elements, 0.0)
+        return net_costs(self.costs, elements, conversion_ns)
 
     def sums(self, conversion_ns: float) -> FloatArray:
         """Return shape (N,): each network's operations together, in milliseconds."""
-        sums: FloatArray = self.counts @ net_costs(self.costs, self.elements, conversion_ns)
+        sums: FloatArray = self.counts @ self.net(conversion_ns)
         return sums
 
     def by_kind(self, conversion_ns: float) -> FloatArray:
         """Return shape (N, kinds): the parts of :meth:`sums`."""
-        membership = np.eye(int(self.kinds.max()) + 1)[self.kinds]
-        parts: FloatArray = (self.counts * net_costs(self.costs, self.elements, conversion_ns)) @ membership
-        return parts
+        return self.counts @ (self.net(conversion_ns)[:, None] * self.membership)
+
+    @property
+    def membership(self) -> FloatArray:
+        """Shape (K, kinds): 1 where an operation is of a kind, 0 elsewhere."""
+        membership: FloatArray = np.eye(int(self.kinds.max()) + 1)[self.kinds]
+        return membership
+
+    def beyond(self, cache_mb: float) -> FloatArray:
+        """Return shape (N,): the megabytes of each network's weights that the cache does not hold."""
+        return np.maximum(self.counts @ self.weights_mb - cache_mb, 0.0)
 
 
 @dataclass(frozen=True)
 class Line:
     """``slope`` times the sum of operations net of ``conversion_ns`` an element, plus ``intercept_ms``.
 
-    ``factors`` (kinds,) multiply the parts of the sum, if there are any.
+    Operations whose channels are no multiples of ``traits.block`` have no conversion, and ``unaligned`` times the
+    slope. ``spill_ms`` is added for every megabyte of weights beyond ``traits.cache_mb``. ``factors`` (kinds,)
+    multiply the parts of the sum, if there are any.
     """
 
     slope: float
     intercept_ms: float
     conversion_ns: float
     factors: FloatArray | None = None
+    traits: Traits = PLAIN
+    unaligned: float = 1.0
+    spill_ms: float = 0.0
+
+    def costs(self, observations: Observations) -> FloatArray:
+        """Return shape (K,): what each operation adds to a network, in milliseconds, without factors."""
+        net = observations.net(self.conversion_ns, self.traits.block)
+        aligned = observations.channels % self.traits.block == 0
+        costs: FloatArray = self.slope * net * np.where(aligned, 1.0, self.unaligned)
+        return costs
+
+    def parts(self, observations: Observations) -> FloatArray:
+        """Return shape (N, kinds): the milliseconds of the operations of each kind, without factors."""
+        parts: FloatArray = observations.counts @ (self.costs(observations)[:, None] * observations.membership)
+        return parts
 
     def predict(self, observations: Observations) -> FloatArray:
         """Return shape (N,): the networks' latencies in milliseconds."""
-        parts = observations.by_kind(self.conversion_ns)
-        predicted: FloatArray = self.slope * (parts @ self._factors(parts.shape[1])) + self.intercept_ms
-        return predicted
-
-    def _factors(self, kinds: int) -> FloatArray:
-        return np.ones(kinds) if self.factors is None else self.factors
+        parts = self.parts(observations)
+        factors = np.ones(parts.shape[1]) if self.factors is None else self.factors
+        predicted: FloatArray = parts @ factors + self.intercept_ms
+        return predicted + self.spill_ms * observations.beyond(self.traits.cache_mb)
 
 
 class Fitted(NamedTuple):
@@ -110,8 +165,8 @@ def net_costs(costs: FloatArray, elements: FloatArray, conversion_ns: float) -> 
     return np.maximum(costs - conversion_ns * 1e-6 * elements, LEAST_PART * costs)
 
 
-def fit_line(observations: Observations) -> Line:
-    """Return the line that has the least squared relative error.
+def fit_line(observations: Observations, traits: Traits = PLAIN) -> Line:
+    """Return the line that has the least squared relative error; neither slope nor intercept is negative.
 
     An error of a millisecond matters more in a network of 5 ms than in one of 50. The conversion is the best of
     :data:`STEPS` values, from 0 to where half of the operations would cost nothing.
@@ -119,45 +174,107 @@ def fit_line(observations: Observations) -> Line:
     Raises:
         DeviceError: the line does not rise: these are not measurements of these networks, or noise is all.
     """
-    from sklearn.linear_model import LinearRegression
-
-    converting = observations.elements > 0
-    ratios = 1e6 * observations.costs[converting] / observations.elements[converting]
-    conversions = np.linspace(0.0, float(np.median(ratios)), STEPS) if len(ratios) else np.zeros(1)
-    errors = _errors(np.stack([observations.sums(float(value)) for value in conversions]), observations.measured)
-    if not np.isfinite(errors).any():
+    rising = []
+    for conversion in _conversions(observations):
+        rates, error = _solved(_columns(observations, traits, conversion), observations.measured)
+        if rates is not None:
+            rising.append((error, conversion, rates))
+    if not rising:
         raise DeviceError(
             "networks with slower operations are not slower on this device; profile it again when it is quiet"
         )
     # Where nothing is gained but what rounding gives, the smaller conversion stands.
-    conversion = float(conversions[np.argmax(errors <= errors.min() + 1e-12)])
-    sums, weights = observations.sums(conversion), observations.measured**-2.0
-    model = LinearRegression().fit(sums[:, None], observations.measured, sample_weight=weights)
-    if model.intercept_ < 0:
-        # A network without operations does not take less than no time.
-        model = LinearRegression(fit_intercept=False).fit(
-            sums[:, None], observations.measured, sample_weight=weights
-        )
-    return Line(float(model.coef_[0]), float(model.intercept_), conversion)
+    best = min(error for error, *_ in rising)
+    _, conversion, rates = next(one for one in rising if one[0] <= best + 1e-12)
+    ratio = rates.unaligned / rates.slope
+    return Line(rates.slope, rates.intercept_ms, conversion, None, traits, ratio, rates.spill_ms)
 
 
-def _errors(sums: FloatArray, measured: FloatArray) -> FloatArray:
-    """Return shape (C,): what the best rising line through each row of ``sums`` (C, N) leaves of ``measured``.
+def _conversions(observations: Observations) -> list[float]:
+    converting = observations.elements > 0
+    ratios = 1e6 * observations.costs[converting] / observations.elements[converting]
+    return np.linspace(0.0, float(np.median(ratios)), STEPS).tolist() if len(ratios) else [0.0]
 
-    As a fraction of what there is, weighted by relative error; infinite where the best line does not rise. A line
-    whose intercept would be negative goes through the origin.
+
+class _Rates(NamedTuple):
+    """Milliseconds for a millisecond of aligned and of other operations, of any network, and for a megabyte."""
+
+    slope: float
+    unaligned: float
+    intercept_ms: float
+    spill_ms: float
+
+
+def _columns(observations: Observations, traits: Traits, conversion_ns: float) -> FloatArray:
+    """Return shape (N, 4): what the rates multiply."""
+    net = observations.net(conversion_ns, traits.block)
+    aligned = observations.channels % traits.block == 0
+    return np.stack(
+        [
+            observations.counts @ (net * aligned),
+            observations.counts @ (net * ~aligned),
+            np.ones(len(observations.measured)),
+            observations.beyond(traits.cache_mb),
+        ],
+        axis=1,
+    )
+
+
+def _solved(columns: FloatArray, measured: FloatArray) -> tuple[_Rates | None, float]:
+    """Return the rates by which ``columns`` (N, 4) explain ``measured`` (N,) best, and the squared error left.
+
+    The rates are None where the line does not rise.
     """
-    weights = measured**-2.0 / np.sum(measured**-2.0)
-    x = sums - (sums @ weights)[:, None]
-    y = measured - measured @ weights
-    xx, xy = x**2 @ weights, (x * y) @ weights
-    tiny = np.finfo(float).tiny
-    there = np.maximum(y**2 @ weights, tiny)
-    left = 1 - xy**2 / np.maximum(xx * there, tiny)
-    slope = (sums * measured) @ weights / np.maximum(sums**2 @ weights, tiny)
-    through_origin = ((measured - slope[:, None] * sums) ** 2) @ weights / there
-    negative = measured @ weights < xy / np.maximum(xx, tiny) * (sums @ weights)
-    return np.where(xy > 0, np.where(negative, through_origin, left), np.inf)
+    from scipy.optimize import nnls  # type: ignore[import-untyped]
+
+    relative = columns / measured[:, None]
+    # Columns of one scale, for the sake of the solver's tolerance; one that is empty stays out of it.
+    scale = np.maximum(relative.max(axis=0), np.finfo(float).tiny)
+    there: npt.NDArray[np.bool_] = np.asarray(relative.any(axis=0))
+    solution, error = nnls(relative[:, there] / scale[there], np.ones(len(relative)))
+    found = np.zeros(len(scale))
+    found[there] = solution / scale[there]
+    if not there[1]:
+        found[1] = found[0]
+    if not there[0] or not found[:2].min() > 0:
+        return None, math.inf
+    return _Rates(*map(float, found)), float(error) ** 2
+
+
+def choose_traits(observations: Observations, evaluated: Sequence[int]) -> Traits:
+    """Return the traits of the runtime by which the ``evaluated`` networks are predicted best, each left out.
+
+    Without a clear gain nothing is assumed.
+    """
+    errors = {}
+    for traits in itertools.starmap(Traits, itertools.product(BLOCKS, CACHES_MB)):
+        error = _left_out_error(observations, evaluated, traits)
+        if error is not None:
+            errors[traits] = error
+    if PLAIN not in errors:
+        return PLAIN
+    best = min(errors, key=lambda traits: errors[traits])
+    return best if errors[best] < GAIN * errors[PLAIN] else PLAIN
+
+
+def _left_out_error(observations: Observations, evaluated: Sequence[int], traits: Traits) -> float | None:
+    """Return the mean absolute residual of networks that are left out; None where a line does not rise.
+
+    The conversion is that of all networks, for the sake of speed.
+    """
+    try:
+        conversion = fit_line(observations, traits).conversion_ns
+    except DeviceError:
+        return None
+    columns, measured = _columns(observations, traits, conversion), observations.measured
+    left = []
+    for network in evaluated:
+        others = np.arange(len(measured)) != network
+        rates, _ = _solved(columns[others], measured[others])
+        if rates is None:
+            return None
+        left.append(abs(measured[network] / float(columns[network] @ np.array(rates)) - 1))
+    return fmean(left)
 
 
 def add_factors(line: Line, observations: Observations, penalty: float) -> Line:
@@ -167,7 +284,7 @@ def add_factors(line: Line, observations: Observations, penalty: float) -> Line:
     """
     from sklearn.linear_model import Ridge
 
-    parts = line.slope * observations.by_kind(line.conversion_ns)
+    parts = line.parts(observations)
     left, weights = observations.measured - line.predict(observations), observations.measured**-2.0
     model = Ridge(alpha=penalty).fit(parts, left, sample_weight=weights)
     intercept = line.intercept_ms + float(model.intercept_)
@@ -187,11 +304,12 @@ def fit_best(observations: Observations, evaluated: Sequence[int]) -> Fitted:
     Raises:
         DeviceError: a line does not rise.
     """
-    plain, *shrunk = leave_one_out(observations, evaluated, (None, *PENALTIES))
+    traits = choose_traits(observations, evaluated)
+    plain, *shrunk = leave_one_out(observations, evaluated, (None, *PENALTIES), traits)
     errors = [float(np.abs(residuals).mean()) for residuals in shrunk]
     best = int(np.argmin(errors))
     told = {"affine": float(np.abs(plain).mean()), "ridge": errors[best]}
-    line = fit_line(observations)
+    line = fit_line(observations, traits)
     rich = add_factors(line, observations, PENALTIES[best])
     assert rich.factors is not None
     # An operation of a negative or no latency is the sign of a fit to noise.
@@ -201,7 +319,10 @@ def fit_best(observations: Observations, evaluated: Sequence[int]) -> Fitted:
 
 
 def leave_one_out(
-    observations: Observations, left_out: Sequence[int], penalties: Sequence[float | None]
+    observations: Observations,
+    left_out: Sequence[int],
+    penalties: Sequence[float | None],
+    traits: Traits = PLAIN,
 ) -> list[FloatArray]:
     """Return, for each of ``penalties``, how far the networks ``left_out`` exceed their predictions by all others.
 
@@ -213,7 +334,7 @@ def leave_one_out(
     residuals = np.empty((len(penalties), len(left_out)))
     for position, network in enumerate(left_out):
         others = observations.without(network)
-        line = fit_line(others)
+        line = fit_line(others, traits)
         for row, penalty in enumerate(penalties):
             fitted = line if penalty is None else add_factors(line, others, penalty)
             residuals[row, position] = observations.measured[network] / fitted.predict(observations)[network] - 1

@@ -8,6 +8,7 @@ so it is a key of its own, and the operations' keys are without it.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,6 +17,8 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from cars_hw.errors import TableError
+from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import NODES, Cell, Genotype, Node
 from cars_hw.space.liveness import Usage, Usages, inputs_read, live_states, usages_of
 from cars_hw.space.network_spec import CellLayout, NetworkSpec
@@ -24,6 +27,8 @@ from cars_hw.space.shape import Shape
 
 ELEMENTWISE: Final = ("relu", "add", "concat", "zeros")
 """Kinds besides the operations that compute alike in any layout of their images."""
+
+_TEXT: Final = re.compile(r"(\w{1,40})/c(\d{1,9})(?:-c(\d{1,9}))?/(\d{1,9})x(\d{1,9})(?:/s(\d))?")
 
 
 @dataclass(frozen=True, order=True)
@@ -46,10 +51,11 @@ class OpKey:
         operation = OPERATIONS.get(self.kind)
         if self.kind in ELEMENTWISE if operation is None else operation.any_layout:
             return 0
-        return math.prod(self.source) + math.prod(self._output)
+        return math.prod(self.source) + math.prod(self.output)
 
     @property
-    def _output(self) -> Shape:
+    def output(self) -> Shape:
+        """The shape of what it computes."""
         same = self.source._replace(channels=self.channels)
         match self.kind:
             case "head":
@@ -66,6 +72,20 @@ class OpKey:
         channels = f"c{self.source.channels}" if same else f"c{self.source.channels}-c{self.channels}"
         stride = f"/s{self.stride}" if self.stride else ""
         return f"{self.kind}/{channels}/{self.source.height}x{self.source.width}{stride}"
+
+    @classmethod
+    def parse(cls, text: str) -> OpKey:
+        """Return the key that ``text`` is, as ``str`` writes it.
+
+        Raises:
+            TableError: it is none.
+        """
+        found = _TEXT.fullmatch(text)
+        if found is None:
+            raise TableError(f"{text!r} is not the name of an operation; profile the device again")
+        kind, source, channels, height, width, stride = found.groups()
+        image = Shape(int(source), int(height), int(width))
+        return cls(kind, image, int(channels or source), int(stride or 0))
 
 
 class PlacedKey(NamedTuple):
@@ -108,10 +128,21 @@ def genotype_keys(spec: NetworkSpec, genotype: Genotype) -> list[PlacedKey]:
 
 def key_counts(spec: NetworkSpec, genotypes: Sequence[Genotype]) -> npt.NDArray[np.float64]:
     """Return shape (N, K): how often the network of each genotype runs each of :func:`spec_keys`."""
-    column = {key: index for index, key in enumerate(spec_keys(spec))}
-    counts = np.zeros((len(genotypes), len(column)))
-    for row, genotype in zip(counts, genotypes, strict=True):
-        for placed in genotype_keys(spec, genotype):
+    return counts_of(spec_keys(spec), [Architecture(genotype, spec) for genotype in genotypes])
+
+
+def keys_of(architectures: Iterable[Architecture]) -> tuple[OpKey, ...]:
+    """Return every key that any genotype needs in the networks of ``architectures``, each once."""
+    networks = dict.fromkeys(network for _, network in architectures)
+    return tuple(dict.fromkeys(key for network in networks for key in spec_keys(network)))
+
+
+def counts_of(keys: Sequence[OpKey], architectures: Sequence[Architecture]) -> npt.NDArray[np.float64]:
+    """Return shape (N, K): how often each network runs each of ``keys``, which are all that they run."""
+    column = {key: index for index, key in enumerate(keys)}
+    counts = np.zeros((len(architectures), len(column)))
+    for row, (genotype, network) in zip(counts, architectures, strict=True):
+        for placed in genotype_keys(network, genotype):
             row[column[placed.key]] += 1
     return counts
 

@@ -11,6 +11,7 @@ from cars_hw.devices.protocol import Device
 from cars_hw.export.write import build_network
 from cars_hw.measurement.schedule import Measured, measure
 from cars_hw.progress import Progress, counted, silent
+from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 
@@ -23,10 +24,33 @@ def measure_genotypes(
     progress: Progress = silent,
     *,
     precision: Precision = "fp32",
-    reference: Genotype | None = None,
+    reference: Architecture | None = None,
     expected_ms: float | None = None,
 ) -> Measured:
-    """Return the latency of each genotype's network under ``spec``, exported with fresh weights at ``precision``.
+    """Return the latency of each genotype's network under ``spec``; see :func:`measure_architectures`."""
+    architectures = [Architecture(genotype, spec) for genotype in genotypes]
+    return measure_architectures(
+        device,
+        architectures,
+        plan,
+        progress,
+        precision=precision,
+        reference=reference,
+        expected_ms=expected_ms,
+    )
+
+
+def measure_architectures(
+    device: Device,
+    architectures: Sequence[Architecture],
+    plan: MeasurePlan | None = None,
+    progress: Progress = silent,
+    *,
+    precision: Precision = "fp32",
+    reference: Architecture | None = None,
+    expected_ms: float | None = None,
+) -> Measured:
+    """Return the latency of each of ``architectures``, exported with fresh weights at ``precision``.
 
     ``progress`` counts the models that are written, then the sessions. :func:`cars_hw.measurement.schedule.measure`
     explains ``reference`` and ``expected_ms``.
@@ -36,12 +60,12 @@ def measure_genotypes(
         DeviceError: the device fails.
     """
     with tempfile.TemporaryDirectory(prefix="cars-hw-") as folder:
-        models = [Path(folder) / f"{index}.{device.model_format}" for index in range(len(genotypes))]
-        written = list(zip(genotypes, models, strict=True))
-        for genotype, model in counted(written, progress, "writing models"):
-            build_network(spec, genotype, model, device.model_format, precision)
+        models = [Path(folder) / f"{index}.{device.model_format}" for index in range(len(architectures))]
+        written = list(zip(architectures, models, strict=True))
+        for (genotype, network), model in counted(written, progress, "writing models"):
+            build_network(network, genotype, model, device.model_format, precision)
         beside = None
         if reference is not None:
             beside = Path(folder) / f"reference.{device.model_format}"
-            build_network(spec, reference, beside, device.model_format, precision)
+            build_network(reference.network, reference.genotype, beside, device.model_format, precision)
         return measure(device, models, plan, reference=beside, expected_ms=expected_ms, progress=progress)

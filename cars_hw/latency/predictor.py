@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Final, NamedTuple
 
@@ -12,11 +12,13 @@ import numpy as np
 
 from cars_hw.config.measurement import QUIET
 from cars_hw.errors import InputError, TableError
-from cars_hw.latency.fit import FloatArray, Observations, conformal_margin, fit_best, net_costs
-from cars_hw.latency.keys import PlacedKey, genotype_keys, key_counts, spec_keys
+from cars_hw.latency.fit import FloatArray, Observations, conformal_margin, fit_best
+from cars_hw.latency.keys import OpKey, PlacedKey, counts_of, genotype_keys, keys_of, spec_keys
+from cars_hw.latency.operation_costs import key_cost
 from cars_hw.latency.sums import OperationSums
 from cars_hw.latency.table import CalibrationNetwork, Coefficients, LatencyTable
 from cars_hw.space.genotype import Genotype
+from cars_hw.space.network_spec import NetworkSpec
 
 DEFAULT_LEVEL: Final = 0.95
 REPEATABILITY: Final = 0.01
@@ -26,6 +28,8 @@ The figure is from tables of one machine, minutes to hours apart; see docs/resul
 """
 
 KINDS: Final = ("affine", "ridge")
+
+BYTES_OF_A_WEIGHT: Final = {"fp32": 4, "int8": 1}
 
 
 class Prediction(NamedTuple):
@@ -43,7 +47,7 @@ class Part(NamedTuple):
 
 
 class Composition(NamedTuple):
-    """How a latency is predicted, in milliseconds: ``factor * (slope * corrected_ms + intercept_ms)``.
+    """How a latency is predicted, in milliseconds: ``factor * (slope * corrected_ms + intercept_ms + spill_ms)``.
 
     ``isolated_ms`` is the sum of the network's operations as each was measured by itself, less the overhead of
     running a model at all; ``corrected_ms`` is what is left of it without the conversions of isolated models, and
@@ -56,6 +60,7 @@ class Composition(NamedTuple):
     intercept_ms: float
     factor: float
     ms: float
+    spill_ms: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,8 @@ class Breakdown:
 class Predictor:
     """The predictor that ``table`` holds. Its predictions depend on the file alone.
 
+    ``network`` is the network of the genotypes, that of the table if None. It matters for a table over sizes.
+
     Latencies are those of ``state``: ``quiet``, ``usual``, or a quantile over the time such as ``0.9``; see
     :mod:`cars_hw.measurement.states`. The upper bound is ``margin`` (a fraction) above the prediction. The margin
     comes from networks that were left out of the fit: it covers the error of the predictor and of the measurement
@@ -85,11 +92,18 @@ class Predictor:
     allow a lower one, see ``self.level``.
 
     Raises:
-        TableError: the table lacks an entry or the predictor, or holds one of an unknown kind.
+        TableError: the table lacks an entry or the predictor, holds one of an unknown kind, or is for another
+            network.
         InputError: a level that is not between 0 and 1, or an unknown state.
     """
 
-    def __init__(self, table: LatencyTable, level: float = DEFAULT_LEVEL, state: str = QUIET) -> None:
+    def __init__(
+        self,
+        table: LatencyTable,
+        level: float = DEFAULT_LEVEL,
+        state: str = QUIET,
+        network: NetworkSpec | None = None,
+    ) -> None:
         if table.predictor is None:
             raise TableError("the table holds no predictor: its profile was not finished; profile the device again")
         if table.predictor.kind not in KINDS:
@@ -102,17 +116,22 @@ class Predictor:
                 f"the table has {len(table.predictor.residuals)} residuals for {evaluated} calibration networks; "
                 "profile the device again"
             )
-        table.require_keys(spec_keys(table.spec))
-        self.spec = table.spec
+        self.spec = network or table.spec
+        table.require(self.spec, table.precision)
+        keys = spec_keys(self.spec)
+        if table.sizes is None:
+            table.require_keys(keys)
+        operations = _operations(table, keys)
         self._coefficients = table.predictor
-        net = net_costs(*_arrays(table), table.predictor.conversion_ns)
-        self._isolated = table.costs()
+        self._isolated = dict(zip(map(str, keys), map(float, operations.costs), strict=True))
         factors = table.predictor.factors
+        costs = table.predictor.line.costs(operations) / table.predictor.slope
         self._costs = {
-            str(key): float(cost) * factors.get(key.kind, 1.0)
-            for key, cost in zip(spec_keys(table.spec), net, strict=True)
+            str(key): float(cost) * factors.get(key.kind, 1.0) for key, cost in zip(keys, costs, strict=True)
         }
-        self._sums = OperationSums(table.spec, self._costs)
+        self._weights_mb = dict(zip(map(str, keys), map(float, operations.weights_mb), strict=True))
+        self._sums = OperationSums(self.spec, self._costs)
+        self._weights = OperationSums(self.spec, self._weights_mb)
         self._factor, residuals = _in_state(table, table.predictor.residuals, state)
         error = math.hypot(table.standard_error, REPEATABILITY)
         self.margin, self.level = conformal_margin(residuals, level, error)
@@ -120,8 +139,15 @@ class Predictor:
     def predict(self, genotype: Genotype) -> Prediction:
         """Return the latency of the network of ``genotype``."""
         quiet_ms = self._coefficients.slope * self._sums.total(genotype) + self._coefficients.intercept_ms
-        ms = self._factor * quiet_ms
+        ms = self._factor * (quiet_ms + self._spill(genotype))
         return Prediction(ms, ms * (1 + self.margin))
+
+    def _spill(self, genotype: Genotype) -> float:
+        """Return the milliseconds, in the quiet state, for the weights that the cache does not hold."""
+        if not self._coefficients.spill_ms or self._coefficients.cache_mb is None:
+            return 0.0
+        beyond = self._weights.total(genotype) - self._coefficients.cache_mb
+        return self._coefficients.spill_ms * max(beyond, 0.0)
 
     def bound(self, genotype: Genotype) -> float:
         """Return the upper bound in milliseconds, which is compared with a limit."""
@@ -130,18 +156,24 @@ class Predictor:
     def parts(self, genotype: Genotype) -> list[Part]:
         """Return what each operation of the network of ``genotype`` adds to its latency, stem to head.
 
-        Together with the predictor's intercept in this state they are the predicted latency.
+        Together with the predictor's intercept in this state they are the predicted latency. The time for weights
+        that the cache does not hold is shared among the operations in proportion to their weights.
         """
-        slope = self._factor * self._coefficients.slope
-        return [Part(placed, slope * self._costs[str(placed.key)]) for placed in genotype_keys(self.spec, genotype)]
+        slope, spill = self._factor * self._coefficients.slope, self._factor * self._spill(genotype)
+        a_megabyte = spill / self._weights.total(genotype) if spill else 0.0
+        return [
+            Part(placed, slope * self._costs[str(placed.key)] + a_megabyte * self._weights_mb[str(placed.key)])
+            for placed in genotype_keys(self.spec, genotype)
+        ]
 
     def composition(self, genotype: Genotype) -> Composition:
         """Return how the latency of the network of ``genotype`` follows from the table's measured operations."""
         isolated = sum(self._isolated[str(placed.key)] for placed in genotype_keys(self.spec, genotype))
         slope, intercept = self._coefficients.slope, self._coefficients.intercept_ms
         corrected = self._sums.total(genotype)
-        factor = self._factor
-        return Composition(isolated, corrected, slope, intercept, factor, factor * (slope * corrected + intercept))
+        factor, spill = self._factor, self._spill(genotype)
+        ms = factor * (slope * corrected + intercept + spill)
+        return Composition(isolated, corrected, slope, intercept, factor, ms, spill)
 
     def breakdown(self, genotype: Genotype) -> Breakdown:
         """Return where the latency of the network of ``genotype`` goes."""
@@ -178,15 +210,28 @@ def prediction_error(table: LatencyTable) -> float:
     It comes from the standard errors of a network's operations, which are independent, and from those of the
     networks that the predictor is fitted to.
     """
-    keys = spec_keys(table.spec)
-    errors = np.array([table.entries[str(key)].ms * table.entries[str(key)].standard_error for key in keys])
+    architectures = table.calibrated
+    keys = keys_of(architectures)
+    errors = table.operation_costs.of(keys) * _relative_errors(table, keys)
     measured = np.array([network.measured.ms for network in table.calibration])
     own = np.array([network.measured.standard_error for network in table.calibration])
-    counts = key_counts(table.spec, [network.genotype for network in table.calibration])
+    counts = counts_of(keys, architectures)
     of_operations = np.sqrt(counts**2 @ errors**2) / measured
     # A line has two parameters.
     of_line = math.sqrt(2 * float(np.mean(own**2)) / len(own))
     return float(np.hypot(np.median(of_operations), of_line))
+
+
+def _relative_errors(table: LatencyTable, keys: Sequence[OpKey]) -> FloatArray:
+    """Return the standard errors of ``keys``, fractions of shape (K,); that of their kind if not measured."""
+    of_kind: dict[str, list[float]] = {}
+    for text, entry in table.entries.items():
+        of_kind.setdefault(OpKey.parse(text).kind, []).append(entry.standard_error)
+    found = []
+    for key in keys:
+        measured = table.entries.get(str(key))
+        found.append(median(of_kind[key.kind]) if measured is None else measured.standard_error)
+    return np.array(found)
 
 
 def fit_coefficients(table: LatencyTable, calibration: Sequence[CalibrationNetwork]) -> Coefficients:
@@ -198,14 +243,12 @@ def fit_coefficients(table: LatencyTable, calibration: Sequence[CalibrationNetwo
     """
     if len(calibration) < 4:
         raise InputError(f"the predictor needs at least 4 calibration networks, not {len(calibration)}")
-    keys = spec_keys(table.spec)
+    architectures = [network.architecture(table.spec) for network in calibration]
+    keys = keys_of(architectures)
     kinds = list(dict.fromkeys(key.kind for key in keys))
-    costs, elements = _arrays(table)
-    observations = Observations(
-        counts=key_counts(table.spec, [network.genotype for network in calibration]),
-        costs=costs,
-        elements=elements,
-        kinds=np.array([kinds.index(key.kind) for key in keys]),
+    observations = replace(
+        _operations(table, keys),
+        counts=counts_of(keys, architectures),
         measured=np.array([network.measured.ms for network in calibration]),
     )
     evaluated = [index for index, network in enumerate(calibration) if not network.anchor]
@@ -218,11 +261,23 @@ def fit_coefficients(table: LatencyTable, calibration: Sequence[CalibrationNetwo
         kind="affine" if line.factors is None else "ridge",
         factors={} if line.factors is None else dict(zip(kinds, map(float, line.factors), strict=True)),
         left_out_error={name: round(error, 6) for name, error in left_out_error.items()},
+        block=line.traits.block,
+        unaligned=line.unaligned,
+        cache_mb=line.traits.cache_mb if math.isfinite(line.traits.cache_mb) else None,
+        spill_ms=line.spill_ms,
     )
 
 
-def _arrays(table: LatencyTable) -> tuple[FloatArray, FloatArray]:
-    """Return costs (ms, less the overhead) and converted elements of the table's keys, both of shape (K,)."""
-    costs = table.costs()
-    keys = spec_keys(table.spec)
-    return np.array([costs[str(key)] for key in keys]), np.array([float(key.converted) for key in keys])
+def _operations(table: LatencyTable, keys: Sequence[OpKey]) -> Observations:
+    """Return what is known of the operations ``keys``, without networks."""
+    kinds = list(dict.fromkeys(key.kind for key in keys))
+    size = BYTES_OF_A_WEIGHT[table.precision] / 2**20
+    return Observations(
+        counts=np.zeros((0, len(keys))),
+        costs=table.operation_costs.of(keys),
+        elements=np.array([float(key.converted) for key in keys]),
+        kinds=np.array([kinds.index(key.kind) for key in keys]),
+        measured=np.zeros(0),
+        channels=np.array([math.gcd(key.source.channels, key.channels) for key in keys]),
+        weights_mb=np.array([key_cost(key).parameters * size for key in keys]),
+    )

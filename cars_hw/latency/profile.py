@@ -18,7 +18,7 @@ from cars_hw.devices.protocol import Device, Measurement, ModelFormat, Sample
 from cars_hw.errors import DeviceError, InputError, TableError
 from cars_hw.export.formats import export_format
 from cars_hw.export.write import build_network
-from cars_hw.latency.calibration import spread_genotypes
+from cars_hw.latency.calibration import spread_architectures, spread_genotypes
 from cars_hw.latency.fastest import fastest_genotype
 from cars_hw.latency.keys import OpKey, spec_keys
 from cars_hw.latency.models import build_model, build_overhead
@@ -28,9 +28,11 @@ from cars_hw.latency.table import TABLE, CalibrationNetwork, LatencyTable, Refer
 from cars_hw.measurement.journal import Journal
 from cars_hw.measurement.schedule import REFERENCE, Schedule
 from cars_hw.progress import Progress, counted, prefixed, silent
+from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
+from cars_hw.space.size_grid import SizeGrid
 from cars_hw.space.zoo import zoo
 
 Builder = Callable[[Path], None]
@@ -56,12 +58,17 @@ def profile_device(
     overwrite: bool = False,
     plan: MeasurePlan | None = None,
     space: SearchSpace | None = None,
+    sizes: SizeGrid | None = None,
     progress: Progress = silent,
 ) -> LatencyTable:
     """Measure every operation that ``spec`` can need and ``calibration`` whole networks; fit the predictor.
 
     The networks are random genotypes of ``space`` (everything, if None), spread over the range of latencies, and
     the smallest of it.
+
+    With ``sizes`` the table is for ``spec`` at all sizes of this grid. Operations are measured at some numbers of
+    channels; the networks have random sizes, and are spread over the logarithm of the latency.
+
     ``progress`` counts models that are written and sessions, of the stages ``operations`` and ``networks``.
     With ``out`` the table is written there, and until then the samples are kept after every block in
     ``OUT.partial``. With ``resume`` a profile resumes from that file if it exists, and ends as it would
@@ -86,6 +93,7 @@ def profile_device(
         "device": device.name,
         "precision": precision,
         "network": unstructure(spec),
+        "sizes": None if sizes is None else unstructure(sizes),
         "calibration": calibration,
         "operations": list(space.operations),
         # A profile that resumes may be more patient, or less.
@@ -93,7 +101,7 @@ def profile_device(
         **{name: conditions[name] for name in SAME_MACHINE},
     }
     journal = Journal(out, identity, conditions, resume=resume)
-    written = _Written(spec, device.model_format, precision)
+    written = _Written(spec if sizes is None else sizes.middle(spec), sizes, device.model_format, precision)
     with tempfile.TemporaryDirectory(prefix="cars-hw-") as folder:
         campaign = _Campaign(device, plan, journal, written, folder=Path(folder), progress=progress)
         try:
@@ -113,9 +121,10 @@ def reference_genotype() -> Genotype:
 
 
 class _Written(NamedTuple):
-    """How models are written; what its methods return writes one."""
+    """How models are written; what its methods return writes one. ``spec`` is the network of the reference."""
 
     spec: NetworkSpec
+    sizes: SizeGrid | None
     model_format: ModelFormat
     precision: Precision
 
@@ -125,8 +134,30 @@ class _Written(NamedTuple):
     def operation(self, key: OpKey) -> Builder:
         return lambda path: build_model(key, path, self.model_format, self.precision)
 
-    def network(self, genotype: Genotype) -> Builder:
-        return lambda path: build_network(self.spec, genotype, path, self.model_format, self.precision)
+    def network(self, architecture: Architecture) -> Builder:
+        genotype, network = architecture
+        return lambda path: build_network(network, genotype, path, self.model_format, self.precision)
+
+    @property
+    def keys(self) -> tuple[OpKey, ...]:
+        """The operations to measure."""
+        networks = (self.spec,) if self.sizes is None else self.sizes.measured_networks(self.spec)
+        return tuple(dict.fromkeys(key for network in networks for key in spec_keys(network)))
+
+    def name(self, architecture: Architecture) -> str:
+        """Return the text of ``architecture`` in the journal."""
+        genotype, network = architecture
+        size = "" if self.sizes is None else f"{network.channels}x{network.layers} "
+        return f"{size}{genotype.to_darts()}"
+
+    def named(self, text: str) -> Architecture:
+        """Return the architecture whose :meth:`name` is ``text``."""
+        if self.sizes is None:
+            return Architecture(Genotype.parse(text), self.spec)
+        size, _, genotype = text.partition(" ")
+        channels, layers = map(int, size.split("x"))
+        network = self.spec.with_changes(channels=channels, layers=layers)
+        return Architecture(Genotype.parse(genotype), network)
 
 
 class _Campaign:
@@ -151,9 +182,9 @@ class _Campaign:
         self._folder = folder
         self._progress = progress
         self._keys = {OVERHEAD: written.overhead()}
-        self._keys |= {str(key): written.operation(key) for key in spec_keys(written.spec)}
+        self._keys |= {str(key): written.operation(key) for key in written.keys}
         reference = folder / f"reference.{written.model_format}"
-        written.network(reference_genotype())(reference)
+        written.network(Architecture(reference_genotype(), written.spec))(reference)
         self._schedule = Schedule(
             device, plan, reference=reference, series=journal.series, on_block=lambda _: journal.keep()
         )
@@ -170,14 +201,14 @@ class _Campaign:
         progress = prefixed(self._progress, "networks")
         journal = self._journal
         if journal.networks is None:
-            journal.networks = [genotype.to_darts() for genotype in _to_calibrate_on(table, space, count)]
-        genotypes = {text: Genotype.parse(text) for text in journal.networks}
-        self._write({text: self._written.network(genotype) for text, genotype in genotypes.items()}, progress)
-        names = [*self._keys, *genotypes]
+            journal.networks = [self._written.name(one) for one in _to_calibrate_on(table, space, count)]
+        networks = {text: self._written.named(text) for text in journal.networks}
+        self._write({text: self._written.network(one) for text, one in networks.items()}, progress)
+        names = [*self._keys, *networks]
         self._schedule.rounds(names, max(self._plan.sessions - FIRST_ROUNDS + 1, 1), progress)
 
         def finished() -> LatencyTable:
-            return self._with_networks(self._table(table.device), genotypes)
+            return self._with_networks(self._table(table.device), networks)
 
         def enough() -> bool:
             return prediction_error(finished()) <= self._plan.max_standard_error
@@ -219,6 +250,7 @@ class _Campaign:
             entries=entries,
             reference=self._by_stage(reference),
             machine=machine,
+            sizes=self._written.sizes,
         )
 
     def _by_stage(self, reference: Measurement) -> Reference:
@@ -233,14 +265,14 @@ class _Campaign:
             _quiet_ms(reference.samples[first:]),
         )
 
-    def _with_networks(self, table: LatencyTable, genotypes: Mapping[str, Genotype]) -> LatencyTable:
-        measured = self._schedule.measured(list(genotypes)).models
-        networks = tuple(
+    def _with_networks(self, table: LatencyTable, networks: Mapping[str, Architecture]) -> LatencyTable:
+        measured = self._schedule.measured(list(networks)).models
+        calibration = []
+        for number, ((genotype, network), taken) in enumerate(zip(networks.values(), measured, strict=True)):
+            size = {} if table.sizes is None else {"channels": network.channels, "layers": network.layers}
             # The first is the smallest that there is.
-            CalibrationNetwork(genotype, taken, number == 0)
-            for number, (genotype, taken) in enumerate(zip(genotypes.values(), measured, strict=True))
-        )
-        return replace(table, calibration=networks)
+            calibration.append(CalibrationNetwork(genotype, taken, number == 0, **size))
+        return replace(table, calibration=tuple(calibration))
 
 
 def _quiet_ms(samples: Sequence[Sample]) -> float | None:
@@ -249,10 +281,35 @@ def _quiet_ms(samples: Sequence[Sample]) -> float | None:
     return round(median(quiet), 6) if quiet else None
 
 
-def _to_calibrate_on(table: LatencyTable, space: SearchSpace, count: int) -> list[Genotype]:
-    """Return the smallest genotype of ``space`` and ``count`` - 1 that are spread over its range."""
+def _to_calibrate_on(table: LatencyTable, space: SearchSpace, count: int) -> list[Architecture]:
+    """Return the smallest architecture of ``space`` and ``count`` - 1 that are spread over its range."""
     rng = np.random.default_rng(table.plan["seed"])
+    if table.sizes is not None:
+        return _over_sizes(table, table.sizes, space, count, rng)
     sums = OperationSums(table.spec, table.costs())
     # What no budget can be below is predicted more often than anything, and is far from all that is drawn.
     anchor = fastest_genotype(space, sums.total, rng, starts=1)
-    return [anchor, *spread_genotypes(space, sums.total, count - 1, rng, apart_from=anchor)]
+    chosen = [anchor, *spread_genotypes(space, sums.total, count - 1, rng, apart_from=anchor)]
+    return [Architecture(genotype, table.spec) for genotype in chosen]
+
+
+def _over_sizes(
+    table: LatencyTable, sizes: SizeGrid, space: SearchSpace, count: int, rng: np.random.Generator
+) -> list[Architecture]:
+    """Return the smallest architecture on the grid ``sizes``, and ``count`` - 1 spread over the log latency."""
+    sums: dict[NetworkSpec, OperationSums] = {}
+
+    def latency(architecture: Architecture) -> float:
+        genotype, network = architecture
+        if network not in sums:
+            keys = spec_keys(network)
+            costs = table.operation_costs.of(keys)
+            sums[network] = OperationSums(network, dict(zip(map(str, keys), map(float, costs), strict=True)))
+        return sums[network].total(genotype)
+
+    smallest = next(sizes.networks(table.spec))
+    anchor = fastest_genotype(space, lambda genotype: latency(Architecture(genotype, smallest)), rng, starts=1)
+    return [
+        Architecture(anchor, smallest),
+        *spread_architectures(space, sizes, table.spec, latency, count=count - 1, rng=rng),
+    ]

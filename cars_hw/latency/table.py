@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any, ClassVar, Final
@@ -14,10 +16,14 @@ from cars_hw.config.measurement import Precision
 from cars_hw.config.setting import Settings, count, milliseconds, setting
 from cars_hw.devices.protocol import Measurement, Sample
 from cars_hw.errors import InputError, TableError
+from cars_hw.latency.fit import Line, Traits
 from cars_hw.latency.keys import OpKey
+from cars_hw.latency.operation_costs import OperationCosts
 from cars_hw.measurement.states import ONE_STATE, Machine
+from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.space.size_grid import SizeGrid
 
 TABLE: Final = ChecksummedFormat("cars-hw latency table", 3, "profile")
 
@@ -30,17 +36,28 @@ MAX_STAGE_DIFFERENCE: Final = 0.03
 """Above any of these values a measurement is unreliable; see :meth:`LatencyTable.quality_warnings`."""
 
 
+_NOTHING_ASSUMED: Final = {"block": 1, "unaligned": 1.0, "cache_mb": None, "spill_ms": 0.0}
+"""What tables that were written before these fields were there say of the runtime."""
+
+
 @dataclass(frozen=True)
 class CalibrationNetwork:
     """A whole network that the predictor was fitted on.
 
     An ``anchor`` is a network at the end of the range of latencies. It keeps predictions within the measured range
-    and is left out of the residuals.
+    and is left out of the residuals. ``channels`` and ``layers`` are those of the network in a table over sizes;
+    None in a table of one network.
     """
 
     genotype: Genotype
     measured: Measurement
     anchor: bool = False
+    channels: int | None = None
+    layers: int | None = None
+
+    def architecture(self, network: NetworkSpec) -> Architecture:
+        """Return the genotype and its network, ``network`` being that of the table."""
+        return Architecture(self.genotype, network.with_changes(channels=self.channels, layers=self.layers))
 
 
 @dataclass(frozen=True)
@@ -73,6 +90,10 @@ class Coefficients(Settings):
     what is left of the latency after both subtractions (overhead and conversion). A missing factor is 1. They are
     empty for the ``kind`` ``affine`` and set for ``ridge``.
 
+    ``unaligned`` multiplies the slope of operations whose channels are no multiples of ``block``, and for every
+    megabyte of a network's weights beyond ``cache_mb`` the latency is ``spill_ms`` more. A ``block`` of 1 and a
+    ``cache_mb`` of None assume nothing.
+
     ``residuals`` has one value per calibration network, without anchors: how much slower the network is than a fit
     to the other networks predicts, as a fraction. The upper bound is computed from them. ``left_out_error`` is the
     mean absolute residual of each kind of predictor; the kind with the smaller error was chosen. Reading fails for
@@ -86,6 +107,16 @@ class Coefficients(Settings):
     kind: str = "affine"
     factors: Mapping[str, float] = field(default_factory=dict)
     left_out_error: Mapping[str, float] = field(default_factory=dict)
+    block: int = count(1, minimum=1)
+    unaligned: float = setting(1.0, minimum=0, maximum=1e9)
+    cache_mb: float | None = setting(None, minimum=0, maximum=1e9)
+    spill_ms: float = setting(0.0, minimum=0, maximum=1e9)
+
+    @property
+    def line(self) -> Line:
+        """The line without factors."""
+        traits = Traits(self.block, math.inf if self.cache_mb is None else self.cache_mb)
+        return Line(self.slope, self.intercept_ms, self.conversion_ns, None, traits, self.unaligned, self.spill_ms)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -103,6 +134,9 @@ class LatencyTable:
     :meth:`Device.conditions` when profiling began, and ``plan`` has the settings of the measurement. ``created``
     is a time in ISO 8601 format. ``machine`` has the states of the machine, and ``standard_error`` is that of
     predicted networks, a fraction. All latencies are those of the quiet state.
+
+    ``sizes`` is None for a table of ``spec`` alone. Otherwise the table is for ``spec`` at all sizes on and between
+    those of the grid. Operations are measured at some of them, and ``spec`` is the network of the reference.
     """
 
     device: str
@@ -119,8 +153,26 @@ class LatencyTable:
     reference: Reference | None = None
     machine: Machine = ONE_STATE
     standard_error: float = 0.0
+    sizes: SizeGrid | None = None
 
     PLAIN_NAMES: ClassVar = {"spec": "network"}
+
+    @property
+    def reference_architecture(self) -> Architecture | None:
+        """The network that shows the state of the machine; None in a table without one."""
+        return None if self.reference is None else Architecture(self.reference.genotype, self.spec)
+
+    def describe(self) -> str:
+        """Return a text for people: which networks the table is for."""
+        if self.sizes is None:
+            return self.spec.describe()
+        rest = self.spec.describe().split(", ", 2)[2]
+        return f"{self.sizes.describe()}, {rest}"
+
+    @property
+    def calibrated(self) -> list[Architecture]:
+        """The networks that the predictor was fitted on."""
+        return [network.architecture(self.spec) for network in self.calibration]
 
     @property
     def overhead_ms(self) -> float:
@@ -176,13 +228,27 @@ class LatencyTable:
         """Return every entry less the overhead, in milliseconds and not below 0."""
         return {key: max(entry.ms - self.overhead.ms, 0.0) for key, entry in self.entries.items()}
 
+    @cached_property
+    def operation_costs(self) -> OperationCosts:
+        """The costs of operations, those between the measured sizes included."""
+        return OperationCosts(
+            {OpKey.parse(key): ms for key, ms in self.costs().items()}, between=self.sizes is not None
+        )
+
     def require(self, spec: NetworkSpec, precision: str = "fp32") -> None:
         """Check that the table is for ``spec`` at ``precision``.
 
         Raises:
             TableError: it is for another network or another precision.
         """
-        if spec != self.spec:
+        if self.sizes is not None:
+            same = spec.with_changes(channels=self.spec.channels, layers=self.spec.layers) == self.spec
+            if not (same and self.sizes.covers(spec)):
+                raise TableError(
+                    f"the table is for {self.describe()}, not for {spec.describe()}; profile the device for this "
+                    "network"
+                )
+        elif spec != self.spec:
             raise TableError(
                 f"the table is for {self.spec.describe()}, not for {spec.describe()}; "
                 "profile the device for this network"
@@ -206,7 +272,11 @@ class LatencyTable:
 
     def write(self, path: Path) -> None:
         """Write the table to ``path`` in one step."""
-        TABLE.write(path, unstructure(self))
+        plain = unstructure(self)
+        if self.sizes is None:
+            # A table of one network has the form that it had before there were sizes.
+            del plain["sizes"]
+        TABLE.write(path, plain)
 
     @classmethod
     def read(cls, path: Path) -> LatencyTable:
@@ -216,8 +286,10 @@ class LatencyTable:
             TableError: it cannot be read, is no table, was changed after it was written, or is of a newer schema.
         """
         content = TABLE.read(path)
+        if isinstance(content.get("predictor"), dict):
+            content["predictor"] = {**_NOTHING_ASSUMED, **content["predictor"]}
         try:
-            return structure(content, cls)
+            return structure({"sizes": None, **content}, cls)
         except InputError as error:
             raise TableError(f"{path} is no complete latency table: {error}; profile again") from error
 
@@ -251,6 +323,8 @@ class _Measured(Settings):
 class _Calibrated(_Measured):
     genotype: Genotype = field(kw_only=True)
     anchor: bool = field(kw_only=True)
+    channels: int | None = count(None)
+    layers: int | None = count(None)
 
 
 FIGURES: Final = ("ms", "spread", "standard_error", "sensitivity", "quiet_sessions")
@@ -276,9 +350,13 @@ def _measured(plain: _Measured) -> Measurement:
     return Measurement(samples=samples, **{name: getattr(plain, name) for name in FIGURES})
 
 
+def _size_plain(network: CalibrationNetwork) -> dict[str, Any]:
+    return {} if network.channels is None else {"channels": network.channels, "layers": network.layers}
+
+
 def _calibrated(value: object) -> CalibrationNetwork:
     plain = structure(value, _Calibrated, complete=False)
-    return CalibrationNetwork(plain.genotype, _measured(plain), plain.anchor)
+    return CalibrationNetwork(plain.genotype, _measured(plain), plain.anchor, plain.channels, plain.layers)
 
 
 register(
@@ -291,6 +369,7 @@ register(
     to_plain=lambda network: {
         "genotype": network.genotype.to_dict(),
         "anchor": network.anchor,
+        **_size_plain(network),
         **_measured_plain(network.measured),
     },
     from_plain=_calibrated,

@@ -14,14 +14,18 @@ from cars_hw.config.checksummed import ChecksummedFormat
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices.protocol import Device, Measurement
 from cars_hw.errors import InputError, TableError
-from cars_hw.latency.measure import measure_genotypes
+from cars_hw.latency.calibration import evenly
+from cars_hw.latency.measure import measure_architectures
 from cars_hw.latency.predictor import DEFAULT_LEVEL, Prediction, Predictor
 from cars_hw.latency.simple_predictors import baselines
 from cars_hw.latency.table import CalibrationNetwork, LatencyTable
 from cars_hw.measurement.schedule import Measured
 from cars_hw.progress import Progress, prefixed, silent
+from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Genotype
+from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
+from cars_hw.space.size_grid import SizeGrid
 
 PASSES: Final = 2
 """How often validation measures every network: the second time shows what the first is worth."""
@@ -37,7 +41,8 @@ REVISITED: Final = 6
 class ValidationRow:
     """One network: predicted, upper bound and measured, in milliseconds; the measurement's spread, a fraction.
 
-    ``again_ms`` is what a second, separate measurement gave, None where there was none.
+    ``again_ms`` is what a second, separate measurement gave, None where there was none. ``channels`` and ``layers``
+    are those of the network, for a table over sizes; None for a table of one network.
     """
 
     genotype: Genotype
@@ -46,6 +51,8 @@ class ValidationRow:
     measured_ms: float
     spread: float
     again_ms: float | None = None
+    channels: int | None = None
+    layers: int | None = None
 
     DERIVED: ClassVar = ("error",)
 
@@ -112,13 +119,15 @@ class Validation:
 def validate_table(
     table: LatencyTable,
     device: Device,
-    genotypes: Sequence[Genotype],
+    networks: Sequence[Genotype | Architecture],
     *,
     plan: MeasurePlan | None = None,
     level: float = DEFAULT_LEVEL,
     progress: Progress = silent,
 ) -> Validation:
-    """Measure ``genotypes`` on ``device`` in fresh sessions, twice, and compare with what ``table`` predicts.
+    """Measure ``networks`` on ``device`` in fresh sessions, twice, and compare with what ``table`` predicts.
+
+    A genotype stands for its network in the table.
 
     Predictions are compared with the first measurement. Both are latencies in the quiet state. The table's
     reference is measured before and after every block, and shows the state of the machine. Some calibration
@@ -126,53 +135,106 @@ def validate_table(
     counts, in each of the :data:`PASSES` passes, the models that are written and the sessions.
 
     Raises:
-        InputError: no genotypes, or some that the predictor was calibrated on.
-        TableError: the table is another device's or has no predictor.
+        InputError: no networks, or some that the predictor was calibrated on.
+        TableError: the table is another device's, has no predictor, or is not for these networks.
         DeviceError: the device fails.
     """
-    if not genotypes:
+    if not networks:
         raise InputError("there is nothing to validate: give genotypes, or a number of random ones")
-    calibrated = {network.genotype.key() for network in table.calibration}
-    overlap = sum(genotype.key() in calibrated for genotype in genotypes)
+    chosen = [one if isinstance(one, Architecture) else Architecture(one, table.spec) for one in networks]
+    calibrated = {one.key() for one in table.calibrated}
+    overlap = sum(one.key() in calibrated for one in chosen)
     if overlap:
         raise InputError(
-            f"{overlap} of {len(genotypes)} genotypes took part in the table's calibration; validate on others"
+            f"{overlap} of {len(chosen)} genotypes took part in the table's calibration; validate on others"
         )
     require_device(table, device)
-    predictor = Predictor(table, level)
+    predicted = predict_all(table, chosen, level)
     plan = plan or MeasurePlan()
     conditions = device.conditions()
-    count = len(genotypes)
+    count = len(chosen)
     revisited = _revisited(table)
-    everything = [*genotypes, *(network.genotype for network in revisited)]
+    everything = [*chosen, *(network.architecture(table.spec) for network in revisited)]
     reference = table.reference
     passes = []
     for number in range(PASSES):
         passes.append(
-            measure_genotypes(
+            measure_architectures(
                 device,
-                table.spec,
                 everything,
                 # Other orders than those of the table, and than each other's.
                 replace(plan, seed=plan.seed + 1 + number),
                 prefixed(progress, f"pass {number + 1} of {PASSES}"),
                 precision=table.precision,
-                reference=reference.genotype if reference is not None else None,
+                reference=table.reference_architecture,
                 expected_ms=reference.measured.ms if reference is not None else None,
             )
         )
     first, second = passes
-    predicted = [predictor.predict(genotype) for genotype in genotypes]
-    result = compare(genotypes, predicted, first.models[:count], predictor.level, again=second.models[:count])
+    result = compare(
+        [one.genotype for one in chosen],
+        predicted,
+        first.models[:count],
+        Predictor(table, level).level,
+        again=second.models[:count],
+    )
+    if table.sizes is not None:
+        sized = zip(result.rows, chosen, strict=True)
+        result = replace(
+            result,
+            rows=tuple(replace(row, channels=of.network.channels, layers=of.network.layers) for row, of in sized),
+        )
     times = [row.measured_ms for row in result.rows]
     now = [taken.ms for taken in first.models[count:]]
     return replace(
         result,
         then_and_now=fmean(abs(ms / network.measured.ms - 1) for network, ms in zip(revisited, now, strict=True)),
         drift=_drift(passes),
-        baselines={name: Accuracy.of(guesses, times) for name, guesses in baselines(table, genotypes).items()},
+        baselines={name: Accuracy.of(guesses, times) for name, guesses in baselines(table, chosen).items()},
         conditions=conditions,
     )
+
+
+def predict_all(
+    table: LatencyTable, networks: Sequence[Architecture], level: float = DEFAULT_LEVEL
+) -> list[Prediction]:
+    """Return the predicted latency of each of ``networks`` in the quiet state.
+
+    Raises:
+        TableError: the table has no predictor, or is not for these networks.
+    """
+    predictors: dict[NetworkSpec, Predictor] = {}
+    found = []
+    for genotype, network in networks:
+        if network not in predictors:
+            predictors[network] = Predictor(table, level, network=network)
+        found.append(predictors[network].predict(genotype))
+    return found
+
+
+def fresh_architectures(
+    table: LatencyTable, sizes: SizeGrid, count: int, rng: np.random.Generator, space: SearchSpace | None = None
+) -> list[Architecture]:
+    """Draw ``count`` different architectures on the grid ``sizes``, spread over the logarithm of the latency.
+
+    None of them took part in the table's calibration.
+
+    Raises:
+        InputError: the space has too few of them.
+        TableError: the table is not for these sizes.
+    """
+    space = space or SearchSpace()
+    drawn = (Architecture(space.sample(rng), sizes.sample(table.spec, rng)) for _ in range(5 * count))
+    found = {one.key(): one for one in drawn}
+    for taken in table.calibrated:
+        found.pop(taken.key(), None)
+    if len(found) < count:
+        raise InputError(
+            f"only {len(found)} of {count} architectures that took no part in the calibration were found"
+        )
+    candidates = list(found.values())
+    logs = np.log([prediction.ms for prediction in predict_all(table, candidates)])
+    return [candidates[place] for place in evenly(logs, count)]
 
 
 def fresh_genotypes(

@@ -90,12 +90,12 @@ def _measure(
     table, reference = target.table, target.table.reference
     found = measure_genotypes(
         target.device,
-        table.spec,
+        target.network or table.spec,
         genotypes,
         plan,
         prefixed(progress, f"front on {target.device_name}"),
         precision=target.precision,
-        reference=reference.genotype if reference is not None else None,
+        reference=table.reference_architecture,
         expected_ms=reference.measured.ms if reference is not None else None,
     )
     problem = missed_quiet_state(target.device_name, found)

@@ -22,6 +22,7 @@ from cars_hw.latency.profile import SAME_MACHINE
 from cars_hw.latency.validation import require_device
 from cars_hw.pipeline.records import TargetRecord
 from cars_hw.space.genotype import Genotype
+from cars_hw.space.network_spec import NetworkSpec
 
 
 @dataclass(frozen=True)
@@ -68,11 +69,13 @@ class LatencyTarget:
     ``limit_ms`` is in milliseconds; None minimises the latency without a limit. ``device`` is the open device, or
     None where it is not available; the front is confirmed on the devices that are. The limit is compared with the
     predictor's upper bound, which holds for a share ``level`` of networks. ``state`` is the state of the machine in
-    which the limit holds: ``quiet``, ``usual``, or a quantile over the time such as ``0.9``.
+    which the limit holds: ``quiet``, ``usual``, or a quantile over the time such as ``0.9``. ``network`` is the
+    network of the genotypes; None stands for that of the table.
 
     Raises:
         InputError: the limit is not positive, or an unknown state.
-        TableError: ``device`` is another device than the table's, or runs models on another number of threads.
+        TableError: ``device`` is another device than the table's, or runs models on another number of threads; or
+            the table is not for ``network``.
     """
 
     table: LatencyTable
@@ -80,8 +83,11 @@ class LatencyTarget:
     device: Device | None = field(default=None, compare=False, repr=False)
     level: float = DEFAULT_LEVEL
     state: str = QUIET
+    network: NetworkSpec | None = None
 
     def __post_init__(self) -> None:
+        if self.network is not None:
+            self.table.require(self.network, self.table.precision)
         if self.limit_ms is not None and not self.limit_ms > 0:
             raise InputError(f"a latency limit must be positive, not {self.limit_ms} ms")
         self.table.machine.factor(self.state)
@@ -120,11 +126,11 @@ class LatencyTarget:
         Raises:
             TableError: the table lacks an entry or the predictor.
         """
-        return Predictor(self.table, self.level, self.state)
+        return Predictor(self.table, self.level, self.state, self.network)
 
     @cached_property
     def _usual(self) -> Predictor:
-        return Predictor(self.table, self.level, USUAL)
+        return Predictor(self.table, self.level, USUAL, self.network)
 
     def usual_ms(self, genotype: Genotype) -> float:
         """Return the predicted latency of the network of ``genotype`` in the usual state, in milliseconds."""

@@ -15,6 +15,7 @@ from cars_hw.export.formats import FORMATS
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec
 from cars_hw.space.operations import OPERATIONS
+from cars_hw.space.size_grid import SizeGrid
 
 TrainingDevice = Literal["auto", "cpu", "cuda"]
 CountedCost = Literal["parameters", "multiply-adds"]
@@ -49,6 +50,7 @@ class ProfileSettings(Settings):
         metavar="DEVICE",
     )
     network: NetworkSpec = setting(NETWORKS["quick"], help=_NETWORK)
+    sizes: SizeGrid | None = setting(None, help="The sizes that the table is for, instead of the network's own.")
     precision: Precision = setting(
         "fp32",
         help="Precision of the models that are measured. A search with an int8 table limits the int8 latency.",
@@ -245,6 +247,12 @@ class PredictSettings(Settings):
         help="State of the machine that the latencies are for: quiet (the fastest that recurs), usual (the median "
         "moment), or a quantile over the time such as 0.9.",
         kind="state",
+    )
+    channels: int | None = setting(
+        None, help="Channels of the network, for a table over sizes. [the table's network]", minimum=1, maximum=4096
+    )
+    layers: int | None = setting(
+        None, help="Cells of the network, for a table over sizes. [the table's network]", minimum=3, maximum=1000
     )
     quantile: float | None = setting(
         None,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from statistics import NormalDist
 
@@ -9,9 +10,13 @@ import pytest
 from cars_hw.errors import DeviceError, InputError
 from cars_hw.latency.fit import (
     GAIN,
+    PLAIN,
+    FloatArray,
     Line,
     Observations,
+    Traits,
     add_factors,
+    choose_traits,
     conformal_margin,
     fit_best,
     fit_line,
@@ -20,6 +25,14 @@ from cars_hw.latency.fit import (
 )
 
 KINDS = np.array([0, 1, 1, 2, 2, 3])
+
+
+def seen(
+    counts: FloatArray, costs: FloatArray, elements: FloatArray, kinds: np.ndarray, measured: FloatArray
+) -> Observations:
+    """Return observations of operations that have 16 channels and no weights."""
+    size = len(costs)
+    return Observations(counts, costs, elements, kinds, measured, np.full(size, 16), np.zeros(size))
 
 
 def observations(
@@ -31,7 +44,7 @@ def observations(
     elements = np.array([1e5, 2e5, 4e5, 1e4, 1e4, 0.0])
     costs = np.array([0.1, 0.2, 0.4, 0.3, 0.2, 0.1])
     measured = slope * counts @ net_costs(costs, elements, conversion_ns) + intercept
-    return Observations(counts, costs, elements, KINDS, measured)
+    return seen(counts, costs, elements, KINDS, measured)
 
 
 @pytest.mark.parametrize(("slope", "intercept"), [(1.0, 0.0), (0.6, 0.5), (2.5, 0.01)])
@@ -59,7 +72,7 @@ def test_an_intercept_is_not_negative() -> None:
     # The best line is 2 x - 1; the best line through the origin has the slope sum(x / y) / sum(x^2 / y^2).
     counts = np.array([[1.0], [2.0], [3.0]])
     measured = np.array([1.0, 3.0, 5.0])
-    line = fit_line(Observations(counts, np.array([1.0]), np.array([0.0]), np.array([0]), measured))
+    line = fit_line(seen(counts, np.array([1.0]), np.array([0.0]), np.array([0]), measured))
     assert line.intercept_ms == 0.0
     assert line.slope == pytest.approx((1 / 1 + 2 / 3 + 3 / 5) / (1 / 1 + 4 / 9 + 9 / 25))
 
@@ -77,7 +90,7 @@ def test_factors_leave_no_negative_intercept(penalty: float, seed: int) -> None:
 def test_the_error_that_is_squared_is_relative() -> None:
     counts = np.array([[1.0], [1.0], [2.0], [2.0]])
     measured = np.array([6.0, 7.0, 10.0, 12.0])
-    line = fit_line(Observations(counts, np.array([1.0]), np.array([0.0]), np.array([0]), measured))
+    line = fit_line(seen(counts, np.array([1.0]), np.array([0.0]), np.array([0]), measured))
     low, high = line.slope + line.intercept_ms, 2 * line.slope + line.intercept_ms
     # At each point the least squared relative error is at (sum of 1/y) / (sum of 1/y^2).
     assert low == pytest.approx((1 / 6 + 1 / 7) / (1 / 36 + 1 / 49))
@@ -89,6 +102,64 @@ def test_a_line_that_falls_is_refused() -> None:
     falling = replace(rising, measured=20 - rising.measured)
     with pytest.raises(DeviceError, match="not slower"):
         fit_line(falling)
+
+
+def with_traits(block: int, cache_mb: float, noise: float = 0.0, *, networks: int = 40) -> Observations:
+    """Networks of operations with 8 and with 16 channels, of 1.2 to 12 MB, on a runtime with these traits."""
+    rng = np.random.default_rng(3)
+    counts = rng.integers(0, 6, (networks, 6)).astype(float) + rng.integers(1, 4, (networks, 1))
+    plain = seen(
+        counts,
+        np.array([0.1, 0.2, 0.4, 0.3, 0.2, 0.1]),
+        np.array([1e5, 0, 2e5, 1e5, 0, 2e5]),
+        KINDS,
+        np.ones(networks),
+    )
+    plain = replace(
+        plain, channels=np.array([8, 8, 8, 16, 16, 16]), weights_mb=np.array([0.3, 0.1, 0.5, 0.02, 0.4, 0.2])
+    )
+    truth = Line(0.8, 0.1, 0.25, None, Traits(block, cache_mb), unaligned=1.5, spill_ms=0.3)
+    return replace(plain, measured=truth.predict(plain) * np.exp(noise * rng.standard_normal(networks)))
+
+
+@pytest.mark.parametrize(("block", "cache_mb"), [(16, math.inf), (1, 4.0), (16, 4.0)])
+def test_the_traits_of_a_runtime_are_found_and_so_are_its_rates(block: int, cache_mb: float) -> None:
+    runtime = with_traits(block, cache_mb, noise=1e-4)
+    traits = choose_traits(runtime, range(40))
+    assert traits == Traits(block, cache_mb)
+    line = fit_line(runtime, traits)
+    assert line.predict(runtime) == pytest.approx(runtime.measured, rel=5e-3)
+    if block == 16:
+        assert line.unaligned == pytest.approx(1.5, rel=0.02)
+    if cache_mb == 4.0:
+        assert line.spill_ms == pytest.approx(0.3, rel=0.05)
+
+
+def test_nothing_is_assumed_of_a_runtime_without_traits() -> None:
+    assert choose_traits(observations(0.8, 0.1, 0.2), range(20)) == PLAIN
+    noisy = observations(0.8, 0.1, 0.2)
+    noise = np.random.default_rng(1).normal(0, 0.03, len(noisy.measured))
+    assert choose_traits(replace(noisy, measured=noisy.measured * np.exp(noise)), range(20)) == PLAIN
+
+
+def test_weights_beyond_the_cache_take_their_time() -> None:
+    # Two networks: 3 and 5 MB; a cache of 4 MB.
+    runtime = replace(
+        seen(np.array([[3.0], [5.0]]), np.array([2.0]), np.array([0.0]), np.array([0]), np.ones(2)),
+        weights_mb=np.array([1.0]),
+    )
+    line = Line(0.5, 0.25, 0.0, None, Traits(1, 4.0), spill_ms=0.125)
+    assert line.predict(runtime).tolist() == [0.5 * 6 + 0.25, 0.5 * 10 + 0.25 + 0.125]
+
+
+def test_operations_that_are_not_aligned_have_a_slope_of_their_own_and_no_conversion() -> None:
+    runtime = replace(
+        seen(np.array([[1.0, 1.0]]), np.array([1.0, 1.0]), np.array([1e6, 1e6]), np.array([0, 1]), np.ones(1)),
+        channels=np.array([8, 16]),
+    )
+    line = Line(2.0, 0.0, 0.25, None, Traits(16, math.inf), unaligned=1.5)
+    # 16 channels: 1 ms less 0.25 ms of conversion, twice. 8 channels: 1 ms, three times.
+    assert line.costs(runtime).tolist() == [3.0, 1.5]
 
 
 def test_a_network_is_judged_by_the_others_alone() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +14,11 @@ from cars_hw.errors import InputError, TableError
 from cars_hw.latency import Coefficients, LatencyTable, OpKey, Predictor, genotype_keys
 from cars_hw.latency.fit import conformal_margin
 from cars_hw.latency.keys import node_keys
+from cars_hw.latency.operation_costs import key_cost
 from cars_hw.latency.predictor import REPEATABILITY, fit_coefficients
 from cars_hw.latency.sums import OperationSums
 from cars_hw.measurement.states import Machine, MachineState
+from cars_hw.nn.cost import network_cost
 from cars_hw.space.genotype import Edge, Genotype, Node
 from cars_hw.space.network_spec import NETWORKS, CellLayout
 from cars_hw.space.search_space import SearchSpace
@@ -192,6 +195,38 @@ def test_a_prediction_is_made_of_parts_that_can_be_added_by_hand(make_table: Mak
     assert made.ms == pytest.approx(0.5 * made.corrected_ms + 0.25)
     assert made.ms == pytest.approx(sum(ms for _, ms in parts) + 0.25)
     assert (made.slope, made.intercept_ms) == (0.5, 0.25)
+
+
+def test_weights_beyond_the_cache_are_a_part_of_the_operations_that_have_them(
+    make_table: MakeTable, genotypes: list[Genotype]
+) -> None:
+    plain = make_table()
+    assert plain.predictor is not None
+    # A thousandth of a megabyte is less than any of these networks has.
+    spilling = replace(plain.predictor, cache_mb=0.001, spill_ms=7.0)
+    without, with_spill = Predictor(plain), Predictor(replace(plain, predictor=spilling))
+    for genotype in genotypes[:5]:
+        megabytes = 4 * network_cost(plain.spec, genotype).parameters / 2**20
+        added = 7.0 * (megabytes - 0.001)
+        assert added > 0
+        assert with_spill.predict(genotype).ms == pytest.approx(without.predict(genotype).ms + added)
+        made = with_spill.composition(genotype)
+        assert made.spill_ms == pytest.approx(added)
+        assert made.ms == pytest.approx(with_spill.predict(genotype).ms)
+        for one, other in zip(with_spill.parts(genotype), without.parts(genotype), strict=True):
+            share = 4 * key_cost(one.placed.key).parameters / 2**20 / megabytes
+            assert one.ms == pytest.approx(other.ms + added * share)
+
+
+def test_unaligned_operations_have_their_own_slope(make_table: MakeTable, genotypes: list[Genotype]) -> None:
+    plain = make_table()
+    assert plain.predictor is not None
+    # The table's network has 4, 8 and 16 channels.
+    aligned = Predictor(replace(plain, predictor=replace(plain.predictor, block=8, unaligned=3.0)))
+    for one, other in zip(aligned.parts(genotypes[0]), Predictor(plain).parts(genotypes[0]), strict=True):
+        key = one.placed.key
+        ratio = 1.0 if math.gcd(key.source.channels, key.channels) % 8 == 0 else 3.0
+        assert one.ms == pytest.approx(ratio * other.ms)
 
 
 def test_a_table_without_a_predictor_or_with_an_unknown_one_is_refused(make_table: MakeTable) -> None:

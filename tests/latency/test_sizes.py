@@ -1,0 +1,212 @@
+"""One table over sizes, on the simulated device: what it predicts, refuses and writes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from cars_hw.cli.main import main
+from cars_hw.config.measurement import MeasurePlan
+from cars_hw.devices import FakeDevice
+from cars_hw.errors import InputError, TableError
+from cars_hw.latency import (
+    LatencyTable,
+    OpKey,
+    Predictor,
+    fresh_architectures,
+    measure_architectures,
+    profile_device,
+    spec_keys,
+    validate_table,
+)
+from cars_hw.space.architecture import Architecture
+from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.space.search_space import SearchSpace
+from cars_hw.space.size_grid import SizeGrid
+
+NETWORK = NetworkSpec(channels=8, layers=3, resolution=(8, 8), in_channels=1)
+SIZES = SizeGrid((4, 8, 12, 16, 20, 24), (3, 4, 5, 6))
+ONCE = MeasurePlan(sessions=1)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a table over :data:`SIZES`."""
+    path = tmp_path_factory.mktemp("tables") / "sizes.json"
+    profile_device(FakeDevice(), NETWORK, sizes=SIZES, calibration=16, plan=ONCE, out=path)
+    return path
+
+
+@pytest.fixture
+def table(path: Path) -> LatencyTable:
+    return LatencyTable.read(path)
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(one) for one in arguments])
+
+
+def test_operations_are_measured_at_some_of_the_sizes(table: LatencyTable) -> None:
+    # Of the multiples of 16 there is one, of 8 alone 8 and 24, of 4 alone 4, 12 and 20.
+    measured = {
+        str(key)
+        for channels in (4, 8, 16, 20, 24)
+        for layers in (3, 6)
+        for key in spec_keys(replace(NETWORK, channels=channels, layers=layers))
+    }
+    assert set(table.entries) == measured
+    assert (table.spec.channels, table.spec.layers) == (8, 4)
+    assert table.sizes == SIZES
+
+
+def test_calibration_networks_have_sizes_from_end_to_end(table: LatencyTable) -> None:
+    sizes = [(network.channels, network.layers) for network in table.calibration]
+    assert sizes[0] == (4, 3)
+    assert table.calibration[0].anchor
+    assert (24, 6) in sizes
+    assert len(set(sizes)) > 6
+    # Even steps of the logarithm: no gap is more than three times the mean one.
+    logs = np.sort(np.log([network.measured.ms for network in table.calibration[1:]]))
+    assert np.diff(logs).max() < 3 * np.diff(logs).mean()
+
+
+@pytest.mark.parametrize("channels", [4, 12, 16, 20, 24])
+def test_networks_of_all_sizes_are_predicted_those_between_measured_ones_too(
+    table: LatencyTable, channels: int
+) -> None:
+    rng = np.random.default_rng(channels)
+    networks = [
+        Architecture(SearchSpace().sample(rng), replace(NETWORK, channels=channels, layers=layers))
+        for layers in (3, 5, 6)
+    ]
+    measured = measure_architectures(FakeDevice(), networks, ONCE).models
+    for (genotype, network), found in zip(networks, measured, strict=True):
+        assert Predictor(table, network=network).predict(genotype).ms == pytest.approx(found.ms, rel=0.03)
+
+
+def test_a_measured_operation_costs_what_was_measured(table: LatencyTable) -> None:
+    keys = [OpKey.parse(text) for text in table.entries]
+    found = table.operation_costs.of(keys)
+    assert dict(zip(map(str, keys), found, strict=True)) == table.costs()
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        replace(NETWORK, channels=26),
+        replace(NETWORK, layers=7),
+        replace(NETWORK, resolution=(9, 8)),
+        replace(NETWORK, classes=5),
+    ],
+)
+def test_a_network_outside_of_the_range_is_refused(table: LatencyTable, network: NetworkSpec) -> None:
+    with pytest.raises(TableError) as error:
+        Predictor(table, network=network)
+    assert str(error.value) == (
+        "the table is for 4 to 24 channels and 3 to 6 cells, 8x8x1, 10 classes, cifar stem, not for "
+        f"{network.describe()}; profile the device for this network"
+    )
+
+
+def test_a_table_of_one_network_has_the_form_that_it_had(tmp_path: Path) -> None:
+    path = tmp_path / "one.json"
+    table = profile_device(FakeDevice(), NETWORK, calibration=8, plan=ONCE, out=path)
+    content = json.loads(path.read_text())
+    assert "sizes" not in content
+    assert not {"channels", "layers"} & set(content["calibration"][0])
+    assert LatencyTable.read(path) == table
+    with pytest.raises(TableError, match="not for 12 channels"):
+        Predictor(table, network=replace(NETWORK, channels=12))
+
+
+def test_an_interrupted_profile_resumes_with_its_networks(tmp_path: Path, table: LatencyTable) -> None:
+    class Stopped(Exception):
+        pass
+
+    def stop(stage: str, done: int, total: int) -> None:
+        if stage == "networks: measuring" and done > total // 2:
+            raise Stopped
+
+    out = tmp_path / "sizes.json"
+    with pytest.raises(Stopped):
+        profile_device(FakeDevice(), NETWORK, sizes=SIZES, calibration=16, plan=ONCE, out=out, progress=stop)
+    with pytest.raises(TableError, match=r"other settings \(sizes\)"):
+        profile_device(FakeDevice(), NETWORK, calibration=16, plan=ONCE, out=out, resume=True)
+    resumed = profile_device(FakeDevice(), NETWORK, sizes=SIZES, calibration=16, plan=ONCE, out=out, resume=True)
+    assert resumed == table
+
+
+def test_a_table_over_sizes_is_validated_on_networks_of_all_sizes(table: LatencyTable) -> None:
+    drawn = fresh_architectures(table, SIZES, 12, np.random.default_rng(1))
+    assert len({one.network for one in drawn}) > 5
+    result = validate_table(table, FakeDevice(), drawn, plan=ONCE)
+    assert result.accuracy.mean_error < 0.02
+    assert result.accuracy.kendall_tau == pytest.approx(1.0, abs=0.05)
+    assert [(row.channels, row.layers) for row in result.rows] == [
+        (one.network.channels, one.network.layers) for one in drawn
+    ]
+    taken = table.calibration[3].architecture(table.spec)
+    with pytest.raises(InputError, match="1 of 1 genotypes took part"):
+        validate_table(table, FakeDevice(), [taken], plan=ONCE)
+    # The same genotype at another size took no part.
+    other = Architecture(
+        taken.genotype, replace(NETWORK, channels=4 if taken.network.channels > 4 else 8, layers=3)
+    )
+    assert len(validate_table(table, FakeDevice(), [other], plan=ONCE).rows) == 1
+
+
+def test_the_command_line_makes_and_reads_a_table_over_sizes(tmp_path: Path) -> None:
+    out = tmp_path / "table.json"
+    network = ("--resolution", "8", "--in-channels", "1")
+    made = run(
+        "profile",
+        "--device",
+        "fake",
+        *network,
+        "--channels",
+        "4..8",
+        "--layers",
+        "3,4",
+        "--calibration",
+        "8",
+        "--out",
+        out,
+    )
+    assert made.exit_code == 0, made.output
+    assert "8 networks of 4 to 8 channels and 3 to 4 cells, 8x8x1, 10 classes, cifar stem on fake." in made.stdout
+    assert LatencyTable.read(out).sizes == SizeGrid((4, 8), (3, 4))
+    predictions = [
+        json.loads(
+            run("predict", "--table", out, "DARTS_V2", "--channels", channels, "--layers", "4", "--json").stdout
+        )
+        for channels in ("4", "6", "8")
+    ]
+    small, between, large = (one[0]["ms"] for one in predictions)
+    assert small < between < large
+    outside = run("predict", "--table", out, "DARTS_V2", "--channels", "10")
+    assert outside.exit_code == 1
+    assert "the table is for 4 to 8 channels and 3 to 4 cells" in outside.stderr
+    validated = run("validate", "--table", out, "--sample", "4")
+    assert validated.exit_code == 0, validated.output
+    assert "channels, " in validated.stdout
+
+
+@pytest.mark.parametrize("text", ["8..4", "8..", "4..4", "8;16", "x", "4..8:0", "-4"])
+def test_what_says_no_sizes_is_wrong_usage(tmp_path: Path, text: str) -> None:
+    result = run("profile", "--device", "fake", "--channels", text, "--out", tmp_path / "table.json")
+    assert result.exit_code == 2
+    assert (
+        f"'{text}' says no sizes; write one number, a range such as 8..48, or several such as 8,12,16"
+        in result.stderr
+    )
+
+
+def test_a_range_that_no_network_has_is_one_line(tmp_path: Path) -> None:
+    result = run("profile", "--device", "fake", "--channels", "3..9", "--out", tmp_path / "table.json")
+    assert result.exit_code == 1
+    assert result.stderr == "Error: sizes.channels must be even, not 3: a strided skip is made of two halves\n"

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cars_hw.errors import SpecError
+from cars_hw.space.network_spec import NETWORKS, NetworkSpec
+from cars_hw.space.size_grid import SizeGrid
+
+CIFAR = NETWORKS["cifar"]
+GRID = SizeGrid((8, 12, 16, 24, 32, 48), (5, 8, 11, 20))
+
+
+def sizes(networks: list[NetworkSpec]) -> list[tuple[int, int]]:
+    return [(network.channels, network.layers) for network in networks]
+
+
+def test_a_grid_is_every_width_with_every_depth() -> None:
+    small = SizeGrid((8, 12), (5, 6))
+    networks = list(small.networks(CIFAR))
+    assert len(small) == 4
+    assert sizes(networks) == [(8, 5), (8, 6), (12, 5), (12, 6)]
+    assert all(replace(network, channels=36, layers=20) == CIFAR for network in networks)
+
+
+@pytest.mark.parametrize(
+    ("channels", "layers", "inside"), [(8, 5, True), (10, 19, True), (50, 8, False), (8, 4, False)]
+)
+def test_a_size_between_two_of_the_grid_is_covered(channels: int, layers: int, inside: bool) -> None:
+    assert GRID.covers(replace(CIFAR, channels=channels, layers=layers)) is inside
+
+
+def test_operations_are_measured_at_both_ends_of_each_class_of_channels_and_at_the_outer_depths() -> None:
+    # Multiples of 16 are 16, 32 and 48; of 8 alone 8 and 24; of 4 alone 12.
+    assert sizes(list(GRID.measured_networks(CIFAR))) == [
+        (width, depth) for width in (8, 12, 16, 24, 48) for depth in (5, 20)
+    ]
+    assert sizes(list(SizeGrid((8,), (5,)).measured_networks(CIFAR))) == [(8, 5)]
+
+
+def test_the_middle_is_that_of_the_ratios() -> None:
+    # sqrt(8 * 48) is 19.6, and sqrt(5 * 20) is 10; 16 and 24 are 0.20 away from the former by logarithm.
+    assert sizes([GRID.middle(CIFAR)]) == [(16, 11)]
+
+
+def test_draws_are_on_the_grid_and_reach_all_of_it() -> None:
+    rng = np.random.default_rng(0)
+    drawn = set(sizes([GRID.sample(CIFAR, rng) for _ in range(400)]))
+    assert drawn == set(sizes(list(GRID.networks(CIFAR))))
+
+
+@pytest.mark.parametrize(
+    ("channels", "layers", "message"),
+    [
+        ((), (5,), "a range of sizes needs at least one number of channels"),
+        ((8,), (), "a range of sizes needs at least one number of layers"),
+        ((8, 8), (5,), "the channels of a range of sizes must ascend, not 8, 8"),
+        ((8,), (6, 5), "the layers of a range of sizes must ascend, not 6, 5"),
+        ((8, 9), (5,), "channels must be even, not 9: a strided skip is made of two halves"),
+        ((8,), (2, 5), "layers must be at least 3, not 2"),
+        ((8, 5000), (5,), "channels must be at most 4096, not 5000"),
+    ],
+)
+def test_a_range_that_no_network_has_is_refused(
+    channels: tuple[int, ...], layers: tuple[int, ...], message: str
+) -> None:
+    with pytest.raises(SpecError) as error:
+        SizeGrid(channels, layers)
+    assert str(error.value) == message
+
+
+def test_a_grid_says_what_it_is() -> None:
+    assert GRID.describe() == "8 to 48 channels and 5 to 20 cells"
+    assert SizeGrid((8,), (5, 6)).describe() == "8 channels and 5 to 6 cells"
