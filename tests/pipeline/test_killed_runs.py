@@ -17,7 +17,7 @@ from long_runs import amount
 from cars_hw.latency import LatencyTable, Predictor
 from cars_hw.space.search_space import SearchSpace
 
-KILLS = 2
+KILLS = amount(1, 2)
 """How often each of the four commands is killed. 7 runs have 56 kills."""
 
 SEARCH = (
