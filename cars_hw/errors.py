@@ -43,6 +43,7 @@ Remedy = Literal[
     "fit-channels",
     "fit-classes",
     "get-runner",
+    "int8",
     "larger-batch",
     "less-memory",
     "lower-learning-rate",

@@ -52,6 +52,7 @@ def _run(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
     ExportSettings,
     "precision",
     "dynamic_batch",
+    "int8",
     "data.source",
     "data.root",
     "data.download",
@@ -90,6 +91,7 @@ def command(what: str, settings: ExportSettings, out: Path | None, as_json: bool
                 precision=settings.precision or "fp32",
                 out=out,
                 dynamic_batch=settings.dynamic_batch,
+                int8=settings.int8,
                 progress=bars.update,
             )
     else:

@@ -22,6 +22,7 @@ HINTS: Final[Mapping[Remedy, str]] = {
     "fit-channels": "profile the network with --in-channels {number}, or search on it as a proxy with --proxy",
     "fit-classes": "profile the network with --classes {number}, or search on it as a proxy with --proxy",
     "get-runner": "get one with `cars-hw runner fetch` or `cars-hw runner use PATH`; see: cars-hw runner --help",
+    "int8": "add --precision int8",
     "larger-batch": "use a larger --batch-size, or start fewer processes",
     "less-memory": "use a smaller --batch-size, or fewer --channels or --layers",
     "lower-learning-rate": "train again with a lower --learning-rate, or with --training-precision float32",

@@ -11,6 +11,11 @@ from cars_hw.errors import InputError
 
 Precision = Literal["fp32", "int8"]
 
+Int8Scheme = Literal["asymmetric", "symmetric"]
+"""How int8 represents activations: over any range, or over one around zero, with zero points of 0.
+
+Latency tables of int8 are for asymmetric models. The weights of TFLite models are symmetric in both schemes.
+"""
 
 QUIET: Final = "quiet"
 USUAL: Final = "usual"

@@ -9,7 +9,7 @@ from typing import ClassVar, Final, Literal, get_args
 
 from cars_hw.config.checksummed import ChecksummedFormat, read_verified
 from cars_hw.config.decoding import Decoding, Resizing
-from cars_hw.config.measurement import QUIET, Precision, require_state
+from cars_hw.config.measurement import QUIET, Int8Scheme, Precision, require_state
 from cars_hw.config.setting import Settings, count, fraction, milliseconds, predicted, setting
 from cars_hw.config.training import Recipe
 from cars_hw.errors import InputError
@@ -161,8 +161,9 @@ class ModelCard:
     of threads and machine state of which a latency is known. ``output`` tells whether the model's outputs are
     logits, of which the softmax has the probabilities, or the probabilities. ``augmentations`` are those of the
     training, None for a network that was not trained. ``parity`` is the relative difference between the outputs of
-    the model and of the network in torch (see :mod:`cars_hw.export.parity`). ``versions`` are those of the programs
-    that wrote the model and read the images. ``digest`` is that of the model's file.
+    the model and of the network in torch (see :mod:`cars_hw.export.parity`). ``int8`` is the scheme
+    of an int8 model, and None for fp32. ``versions`` are those of the programs that wrote the model and read the
+    images. ``digest`` is that of the model's file.
 
     Raises:
         InputError: preprocessing or class names do not fit the network, or a figure is out of its range.
@@ -176,6 +177,7 @@ class ModelCard:
     versions: dict[str, str]
     digest: str
     precision: Precision = "fp32"
+    int8: Int8Scheme | None = None
     output: Output = "logits"
     accuracy: float | None = None
     test_images: int | None = None
@@ -194,6 +196,9 @@ class ModelCard:
         for name, known in (("precision", get_args(Precision)), ("output", get_args(Output))):
             if getattr(self, name) not in known:
                 raise InputError(f"{name} must be {' or '.join(known)}, not {getattr(self, name)}")
+        if self.int8 not in (get_args(Int8Scheme) if self.precision == "int8" else (None,)):
+            schemes = " or ".join(get_args(Int8Scheme))
+            raise InputError(f"int8 must be {schemes} for a model of int8 and null for others, not {self.int8}")
         if self.accuracy is not None and not 0 <= self.accuracy <= 1:
             raise InputError(f"accuracy must be a fraction from 0 to 1, not {self.accuracy}")
         if self.test_images is not None and self.test_images < 1:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from cars_hw.config.checksummed import digest
 from cars_hw.config.codec import unstructure
 from cars_hw.config.files import replacing
+from cars_hw.config.measurement import Int8Scheme
 from cars_hw.errors import ExportError
 from cars_hw.export.card import NO_FIGURES, Figures, ModelCard, Preprocessing, card_path, verified_card
 from cars_hw.export.classify import load_model, prepare
@@ -141,6 +142,7 @@ def export_int8(
     calibration: npt.NDArray[np.uint8],
     images: npt.NDArray[np.uint8],
     labels: npt.NDArray[np.int64],
+    scheme: Int8Scheme = "asymmetric",
     figures: Figures = NO_FIGURES,
 ) -> ModelCard:
     """Quantise the float32 model ``source``, which has its card beside it, to ``path``, and write its card.
@@ -157,7 +159,7 @@ def export_int8(
     card = verified_card(source)
     written = format_of_file(source)
     feeds = [{INPUT: prepare(pixels, card.preprocessing)} for pixels in calibration]
-    model = refine(source.read_bytes(), written, feeds)
+    model = refine(source.read_bytes(), written, feeds, scheme)
     batches = [prepare(pixels, card.preprocessing) for pixels in images[:EVALUATED_IMAGES]]
     with replacing(path) as temporary:
         temporary.write_bytes(model)
@@ -172,7 +174,15 @@ def export_int8(
             )
         accuracy = float((logits.argmax(axis=1) == labels[: len(logits)]).mean())
         known = {**vars(figures), "accuracy": accuracy, "test_images": len(logits)}
-        card = replace(card, precision="int8", parity=error, versions=versions(), digest=digest(model), **known)
+        card = replace(
+            card,
+            precision="int8",
+            int8=scheme,
+            parity=error,
+            versions=versions(),
+            digest=digest(model),
+            **known,
+        )
         card.write(card_path(path))
     return card
 

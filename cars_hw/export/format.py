@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from cars_hw.config.measurement import Precision
+    from cars_hw.config.measurement import Int8Scheme, Precision
     from cars_hw.export.graph import Graph
     from cars_hw.space.shape import Shape
 
@@ -127,7 +127,7 @@ class ExportFormat(ABC):
         """
 
     @abstractmethod
-    def quantize(self, model: bytes, feeds: Feeds, ranges: Ranges) -> bytes:
+    def quantize(self, model: bytes, feeds: Feeds, ranges: Ranges, scheme: Int8Scheme) -> bytes:
         """Return the float32 ``model`` in int8, see :func:`cars_hw.export.quantize.quantize`.
 
         It may raise any exception; that function converts it.

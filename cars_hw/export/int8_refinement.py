@@ -18,6 +18,7 @@ from cars_hw.export.classify import load_model
 from cars_hw.export.quantize import quantize
 
 if TYPE_CHECKING:
+    from cars_hw.config.measurement import Int8Scheme
     from cars_hw.export.format import ExportFormat, Feeds, FloatArray, Ranges
 
 CALIBRATION_IMAGES: Final = 256
@@ -30,6 +31,8 @@ SAMPLED: Final = 4096
 """Of each tensor and image so many values are kept, beside its extremes."""
 
 LEVELS: Final = 255
+"""Steps between the smallest and the largest value; the symmetric scheme has one less: zero is the middle."""
+
 BINS: Final = 4096
 SHRINK: Final = np.linspace(0.5, 1.0, 26)
 """The ranges that are tried, as fractions of the whole."""
@@ -53,33 +56,45 @@ class Seen:
         self.high.append(float(flat.max()))
         self.values.append(flat if flat.size <= SAMPLED else flat[rng.integers(flat.size, size=SAMPLED)])
 
-    def range(self, images: int) -> tuple[float, float]:
+    def range(self, images: int, scheme: Int8Scheme) -> tuple[float, float]:
         """Return the range with the smallest mean squared error over the first ``images``."""
-        return best_range(np.concatenate(self.values[:images]), min(self.low[:images]), max(self.high[:images]))
+        low, high = min(self.low[:images]), max(self.high[:images])
+        return best_range(np.concatenate(self.values[:images]), low, high, scheme)
 
 
-def best_range(values: FloatArray, low: float, high: float) -> tuple[float, float]:
-    """Return the range within ``low`` and ``high`` that 8 bits render ``values`` best with, by squared error."""
+def best_range(
+    values: FloatArray, low: float, high: float, scheme: Int8Scheme = "asymmetric"
+) -> tuple[float, float]:
+    """Return the range that 8 bits render ``values`` best with, by squared error.
+
+    It is within ``low`` and ``high``, and in the symmetric scheme within the larger of both on each side of zero.
+    """
     low, high = min(low, 0.0), max(high, 0.0)
+    symmetric = scheme == "symmetric"
+    levels = LEVELS - 1 if symmetric else LEVELS
+    if symmetric:
+        low, high = -max(-low, high), max(-low, high)
     if high <= low:
         return low, high
     counts, edges = np.histogram(values, bins=BINS, range=(low, high))
     centres = (edges[1:] + edges[:-1]) / 2
     kept = counts > 0
     counts, centres = counts[kept], centres[kept]
-    tried = {(low * a, high * b) for a in SHRINK for b in (a, 1.0)} | {(low, high * b) for b in SHRINK}
+    tried = {(low * a, high * a) for a in SHRINK}
+    if not symmetric:
+        tried |= {(low * a, high) for a in SHRINK} | {(low, high * b) for b in SHRINK}
 
     def error(limits: tuple[float, float]) -> tuple[float, float, float]:
-        step = (limits[1] - limits[0]) / LEVELS
+        step = (limits[1] - limits[0]) / levels
         zero = np.round(-limits[0] / step)
-        rendered = (np.clip(np.round(centres / step) + zero, 0, LEVELS) - zero) * step
+        rendered = (np.clip(np.round(centres / step) + zero, 0, levels) - zero) * step
         # Of equal ones the widest.
         return float((counts * (rendered - centres) ** 2).sum()), limits[0], -limits[1]
 
     return min(tried, key=error)
 
 
-def refine(model: bytes, export_format: ExportFormat, feeds: Feeds) -> bytes:
+def refine(model: bytes, export_format: ExportFormat, feeds: Feeds, scheme: Int8Scheme = "asymmetric") -> bytes:
     """Return the float32 ``model`` of a trained network in int8, calibrated on ``feeds``.
 
     Of the ranges by :data:`FEWER_IMAGES` and by all of ``feeds`` those are taken with which the logits of ``feeds``
@@ -92,16 +107,17 @@ def refine(model: bytes, export_format: ExportFormat, feeds: Feeds) -> bytes:
     truth = _logits(model, export_format, feeds)
     found: list[tuple[float, Ranges, FloatArray]] = []
     for images in sorted({*(min(few, len(feeds)) for few in FEWER_IMAGES), len(feeds)}):
-        limits = {name: one.range(images) for name, one in seen.items()}
+        limits = {name: one.range(images, scheme) for name, one in seen.items()}
         for name in export_format.output_names(model):
             low, high = min(seen[name].low), max(seen[name].high)
             margin = LOGITS_MARGIN * (high - low)
             limits[name] = low - margin, high + margin
-        difference = _logits(quantize(model, export_format, feeds[:1], limits), export_format, feeds) - truth
+        quantised = quantize(model, export_format, feeds[:1], limits, scheme)
+        difference = _logits(quantised, export_format, feeds) - truth
         bias: FloatArray = difference.mean(axis=0)
         found.append((float(np.linalg.norm(difference - bias)), limits, bias))
     _, ranges, bias = min(found, key=lambda one: one[0])
-    return quantize(export_format.subtract_bias(model, bias), export_format, feeds[:1], ranges)
+    return quantize(export_format.subtract_bias(model, bias), export_format, feeds[:1], ranges, scheme)
 
 
 def _logits(model: bytes, export_format: ExportFormat, feeds: Feeds) -> FloatArray:

@@ -15,21 +15,29 @@ from typing import TYPE_CHECKING
 from cars_hw.errors import ExportError
 
 if TYPE_CHECKING:
+    from cars_hw.config.measurement import Int8Scheme
     from cars_hw.export.format import ExportFormat, Feeds, Ranges
 
 
-def quantize(model: bytes, export_format: ExportFormat, feeds: Feeds, ranges: Ranges | None = None) -> bytes:
+def quantize(
+    model: bytes,
+    export_format: ExportFormat,
+    feeds: Feeds,
+    ranges: Ranges | None = None,
+    scheme: Int8Scheme = "asymmetric",
+) -> bytes:
     """Return the float32 ``model`` in int8.
 
     An activation has its range in ``ranges``; one that is not in it has the range of its values on ``feeds``, which
-    are at least one image.
+    are at least one image. In the symmetric ``scheme`` a range is widened until zero is its middle, and all zero
+    points are 0.
 
     Raises:
         ExportError: the library cannot quantise it.
     """
     try:
         with _silence():
-            return export_format.quantize(model, feeds, ranges or {})
+            return export_format.quantize(model, feeds, ranges or {}, scheme)
     # The libraries raise any exception.
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]

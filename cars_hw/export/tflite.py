@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
+    from cars_hw.config.measurement import Int8Scheme
     from cars_hw.export.format import Activations, Feeds, FloatArray, Ranges, Runner, Usage, Values
     from cars_hw.export.graph import Graph
 
@@ -72,7 +73,7 @@ class TFLiteFormat(ExportFormat):
         except (OSError, ValueError, RuntimeError, TypeError, IndexError, AttributeError, struct.error) as error:
             raise ExportError(f"LiteRT cannot run {model}: {error}") from error
 
-    def quantize(self, model: bytes, feeds: Feeds, ranges: Ranges) -> bytes:
+    def quantize(self, model: bytes, feeds: Feeds, ranges: Ranges, scheme: Int8Scheme) -> bytes:
         """Return ``model`` in int8; see :meth:`ExportFormat.quantize`."""
         import numpy as np
         from litert_quantizer import quantizer, recipe
@@ -80,7 +81,10 @@ class TFLiteFormat(ExportFormat):
         from cars_hw.export.tflite_metadata import files_of, with_files
         from cars_hw.export.tflite_writer import SIGNATURE
 
-        job = quantizer.Quantizer(bytearray(model), recipe.static_wi8_ai8())
+        wanted = recipe.static_wi8_ai8()
+        for one in wanted:
+            one["op_config"]["activation_tensor_config"]["symmetric"] = scheme == "symmetric"
+        job = quantizer.Quantizer(bytearray(model), wanted)
         # Over several images the library averages their ranges and clips the values outside of the average: a
         # small network's logits were off by 11% instead of 1%. So each image is calibrated by itself, and the
         # ranges cover all images.

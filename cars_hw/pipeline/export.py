@@ -12,7 +12,7 @@ import torch
 
 from cars_hw.config.data import DataSource
 from cars_hw.config.files import require_writable
-from cars_hw.config.measurement import Precision
+from cars_hw.config.measurement import Int8Scheme, Precision
 from cars_hw.data import DataBundle, Dataset, load_source
 from cars_hw.devices import ModelFormat
 from cars_hw.errors import InputError, RunError
@@ -27,7 +27,6 @@ from cars_hw.export.card import (
     card_path,
 )
 from cars_hw.export.export import Exported, export_int8, export_model
-from cars_hw.export.format import ExportFormat
 from cars_hw.export.formats import FORMATS, export_formats
 from cars_hw.export.int8_refinement import CALIBRATION_IMAGES
 from cars_hw.pipeline.latency_target import LatencyTarget, targets_for_models
@@ -46,6 +45,7 @@ def export_run(
     precision: Precision = "fp32",
     out: Path | None = None,
     dynamic_batch: bool = False,
+    int8: Int8Scheme = "asymmetric",
     progress: Progress = silent,
 ) -> list[Exported]:
     """Export every trained network of ``run`` to ``out``, the run's own ``models/`` by default; all formats of one.
@@ -53,31 +53,32 @@ def export_run(
     With the precision ``int8`` every model is followed by its quantised one, calibrated on training images and
     evaluated in its runtime on the first :data:`~cars_hw.export.export.EVALUATED_IMAGES` test images; the accuracy
     of a float model is on all of them. A model's card has the latencies that the run's tables for its format and
-    precision predict.
+    precision predict; no table is for int8 models whose scheme ``int8`` is symmetric.
 
     Raises:
+        InputError: a symmetric scheme is given for models of fp32.
         RunError: no network has been trained, a file of the run is damaged, or another process writes to it;
             or ``out`` is in another run.
         ExportError: a file does not compute what its network does, or cannot be quantised; it is not written.
     """
     wanted = export_formats(formats)
+    if int8 == "symmetric" and precision != "int8":
+        raise InputError(f"symmetric is a scheme of int8; {precision} models are not quantised", remedy="int8")
+    settings = ExportSettings(
+        data, tuple(one.name for one in wanted), precision, dynamic_batch=dynamic_batch, int8=int8
+    )
     with run.lock():
-        return _export(
-            run, data, wanted, precision=precision, out=out, dynamic_batch=dynamic_batch, progress=progress
-        )
+        return _export(run, data, settings, out, progress)
 
 
 def _export(
     run: RunFolder,
     data: DataSource,
-    wanted: Sequence[ExportFormat],
-    *,
-    precision: Precision,
+    settings: ExportSettings,
     out: Path | None,
-    dynamic_batch: bool,
     progress: Progress,
 ) -> list[Exported]:
-    folder = _folder_for(run, out)
+    folder, wanted = _folder_for(run, out), export_formats(settings.formats)
     trained = run.trained()
     if not trained:
         raise RunError(f"no network of {run.path} has been trained", remedy="train", run=run.path)
@@ -105,17 +106,16 @@ def _export(
                 preprocessing=Preprocessing.of(bundle.mean, bundle.std, bundle.resolution),
                 class_names=bundle.class_names,
                 figures=figures,
-                dynamic_batch=dynamic_batch,
+                dynamic_batch=settings.dynamic_batch,
             )
             exported.append(Exported(network.name, path, card))
-            if precision == "int8":
-                latencies = _latencies(targets, one.name, "int8", network.genotype)
-                exported.append(_int8(exported[-1], bundle, replace(figures, latencies=latencies)))
+            if settings.precision == "int8":
+                # Tables have latencies of asymmetric models.
+                known = targets if settings.int8 == "asymmetric" else ()
+                figures = replace(figures, latencies=_latencies(known, one.name, "int8", network.genotype))
+                exported.append(_int8(exported[-1], bundle, settings.int8, figures))
     progress("exporting", total, total)
-    run.add_step(
-        "export",
-        ExportSettings(data.absolute(), tuple(one.name for one in wanted), precision, dynamic_batch, run.network),
-    )
+    run.add_step("export", replace(settings, data=data.absolute(), network=run.network))
     return exported
 
 
@@ -168,7 +168,7 @@ def _latencies(
     return tuple(found.values())
 
 
-def _int8(model: Exported, bundle: DataBundle, figures: Figures) -> Exported:
+def _int8(model: Exported, bundle: DataBundle, scheme: Int8Scheme, figures: Figures) -> Exported:
     """Export ``model`` in int8, and evaluate it on the test images."""
     path = model.path.with_name(f"{model.name}{INT8_SUFFIX}{model.path.suffix}")
     generator = torch.Generator().manual_seed(0)
@@ -179,6 +179,7 @@ def _int8(model: Exported, bundle: DataBundle, figures: Figures) -> Exported:
         calibration=pixels_of(bundle.train.select(chosen)),
         images=pixels_of(bundle.test),
         labels=bundle.test.labels.numpy(),
+        scheme=scheme,
         figures=figures,
     )
     return Exported(f"{model.name}{INT8_SUFFIX}", path, card)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cars_hw.config.data import DataSource
-from cars_hw.config.measurement import QUIET, MeasurePlan, Precision, require_state
+from cars_hw.config.measurement import QUIET, Int8Scheme, MeasurePlan, Precision, require_state
 from cars_hw.config.search import EvolutionSettings
 from cars_hw.config.setting import Settings, setting
 from cars_hw.config.training import Recipe, SharedTraining
@@ -166,6 +166,11 @@ class ExportSettings(Settings):
         False,
         help="Declare in the models that they take any number of images at once. (A TFLite model takes more than "
         "one image without this option too, after its input is resized.)",
+    )
+    int8: Int8Scheme = setting(
+        "asymmetric",
+        help="How int8 models represent activations. symmetric: zero points are 0, as NPUs and TensorRT want it. "
+        "Latency tables are for asymmetric models.",
     )
     network: NetworkSpec = setting(NETWORKS["quick"], help=_NETWORK)
 

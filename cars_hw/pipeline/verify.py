@@ -54,7 +54,9 @@ def _verify(run: RunFolder, device: Device, plan: MeasurePlan | None, progress: 
     slower = found.machine.slower_than_expected
     rows = []
     for path, card, measurement in zip(paths, cards, found.models, strict=True):
-        target = next((target for target in targets if target.precision == card.precision), None)
+        # Tables of int8 are for asymmetric models.
+        fitting = targets if card.int8 != "symmetric" else []
+        target = next((target for target in fitting if target.precision == card.precision), None)
         estimate = target.estimate(card.genotype) if target is not None else None
         measured_ms = target.in_state(measurement) if target is not None else measurement.ms
         rows.append(

@@ -42,7 +42,10 @@ def test_a_card_round_trips(tmp_path: Path) -> None:
     CARD.write(path)
     assert path.name == "net.onnx.json"
     assert ModelCard.read(path) == CARD
-    assert structure(unstructure(replace(CARD, precision="int8", output="probabilities")), ModelCard) != CARD
+    assert (
+        structure(unstructure(replace(CARD, precision="int8", int8="symmetric", output="probabilities")), ModelCard)
+        != CARD
+    )
 
 
 def test_a_latency_takes_the_place_of_that_for_the_same_conditions() -> None:
@@ -90,6 +93,9 @@ BAD: list[tuple[tuple[str | int, ...], Any, type[InputError], str]] = [
     (("network",), [], InputError, r"network must be an object, not \[\]"),
     (("precision",), "fp16", InputError, "precision"),
     (("precision",), [], InputError, "precision"),
+    (("precision",), "int8", InputError, "int8 must be asymmetric or symmetric for a model of int8"),
+    (("int8",), "symmetric", InputError, "null for others, not symmetric"),
+    (("int8",), 8, InputError, "int8"),
     (("class_names",), ["a"], InputError, "1 class names for 10"),
     (("class_names",), "abcdefghij", InputError, "class_names must be a list, not 'abcdefghij'"),
     (("class_names",), list(range(10)), InputError, r"class_names\[0\] must be a text, not 0"),

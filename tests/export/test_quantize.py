@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import pytest
 import torch
+from ai_edge_litert import schema_py_generated as schema
+from genotypes import EVERY_OPERATION
+from onnx import numpy_helper
 from torch import Tensor, nn
 
+from cars_hw.config.measurement import Int8Scheme
 from cars_hw.errors import ExportError, InputError
 from cars_hw.export import export
 from cars_hw.export.card import CardLatency, Figures, ModelCard, Preprocessing, card_path
@@ -18,8 +25,13 @@ from cars_hw.export.classify import load_model
 from cars_hw.export.export import export_int8, export_model
 from cars_hw.export.format import ExportFormat
 from cars_hw.export.formats import FORMATS
-from cars_hw.export.lower import lower_module
+from cars_hw.export.int8_refinement import refine
+from cars_hw.export.lower import lower_module, lower_network
+from cars_hw.export.onnx import ONNX
+from cars_hw.export.onnx_writer import OPSET
 from cars_hw.export.quantize import quantize
+from cars_hw.export.tflite import TFLITE
+from cars_hw.nn.fresh_weights import seeded
 from cars_hw.nn.layers import Normalization
 from cars_hw.nn.network import Network
 from cars_hw.nn.operations import make_operation
@@ -32,17 +44,27 @@ Season = Callable[[nn.Module, Tensor], nn.Module]
 
 SPEC = NetworkSpec(4, 3, (12, 16), 3, classes=4)
 NAMES = ["a", "b", "c", "d"]
+WAYS = [*product(FORMATS.values(), get_args(Int8Scheme))]
 
 
-@pytest.mark.parametrize("export_format", FORMATS.values(), ids=FORMATS)
-@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(("export_format", "scheme"), WAYS, ids=lambda part: getattr(part, "name", part))
 @pytest.mark.parametrize("name", [name for name in OPERATIONS if name != "none"])
 def test_every_operation_in_int8_is_about_right(
-    name: str, stride: int, export_format: ExportFormat, seasoned: Season, tmp_path: Path
+    name: str, export_format: ExportFormat, scheme: Int8Scheme, seasoned: Season, tmp_path: Path
 ) -> None:
-    shape = Shape(8, 9, 8)
-    images = torch.randn(6, *shape, generator=torch.Generator().manual_seed(0))
-    graph = lower_module(seasoned(make_operation(name, 8, stride, Normalization()), images), shape)
+    images = torch.randn(6, 8, 9, 8, generator=torch.Generator().manual_seed(0))
+    for stride in (1, 2):
+        module = seasoned(make_operation(name, 8, stride, Normalization()), images)
+        error = int8_error(module, images, export_format, scheme, tmp_path)
+        # What needs no arithmetic may be left in float by the library.
+        assert (0.001 if "conv" in name else 0.0) <= error < 0.08
+
+
+def int8_error(
+    module: nn.Module, images: Tensor, export_format: ExportFormat, scheme: Int8Scheme, folder: Path
+) -> float:
+    """Return how far the outputs in int8 are from those in float, relative to these."""
+    graph = lower_module(module, Shape(*images.shape[1:]))
     batches = [
         (image if export_format.layout == "NCHW" else image.permute(1, 2, 0)).numpy()[None].copy()
         for image in images
@@ -50,15 +72,13 @@ def test_every_operation_in_int8_is_about_right(
     model = export_format.write(graph)
     for file, content in (
         ("float", model),
-        ("int8", quantize(model, export_format, [{"input": batch} for batch in batches])),
+        ("int8", quantize(model, export_format, [{"input": batch} for batch in batches], scheme=scheme)),
     ):
-        (tmp_path / file).write_bytes(content)
+        (folder / file).write_bytes(content)
     exact, rough = (
-        np.concatenate([*map(load_model(tmp_path / file, export_format), batches)]) for file in ("float", "int8")
+        np.concatenate([*map(load_model(folder / file, export_format), batches)]) for file in ("float", "int8")
     )
-    error = np.linalg.norm(rough - exact) / np.linalg.norm(exact)
-    # What needs no arithmetic may be left in float by the library.
-    assert (0.001 if "conv" in name else 0.0) <= error < 0.08
+    return float(np.linalg.norm(rough - exact) / np.linalg.norm(exact))
 
 
 @pytest.fixture(scope="module")
@@ -106,8 +126,9 @@ def exported(request: pytest.FixtureRequest, network: Network, tmp_path: Path) -
     return path
 
 
+@pytest.mark.parametrize("scheme", get_args(Int8Scheme))
 def test_a_trained_network_keeps_its_accuracy_and_gets_smaller(
-    exported: Path, pixels: npt.NDArray[np.uint8]
+    exported: Path, scheme: Int8Scheme, pixels: npt.NDArray[np.uint8]
 ) -> None:
     path = exported.with_name(f"net.int8{exported.suffix}")
     labels = np.arange(120) % 4
@@ -118,10 +139,11 @@ def test_a_trained_network_keeps_its_accuracy_and_gets_smaller(
         calibration=pixels[:40],
         images=pixels,
         labels=labels,
+        scheme=scheme,
         figures=Figures(latencies=(latency,)),
     )
     assert ModelCard.read(card_path(path)) == card
-    assert card.precision == "int8"
+    assert (card.precision, card.int8) == ("int8", scheme)
     assert card.accuracy is not None
     assert card.accuracy > 0.95
     assert card.test_images == 120
@@ -141,6 +163,68 @@ def test_a_model_that_is_too_far_off_leaves_no_file(
     with pytest.raises(ExportError, match=r"net\.int8.*off by .*keep the float model"):
         export_int8(exported, path, calibration=pixels[:4], images=pixels[:8], labels=np.arange(8) % 4)
     assert sorted(exported.parent.iterdir()) == before
+
+
+@pytest.fixture(scope="module")
+def calibrated() -> dict[str, tuple[bytes, list[dict[str, npt.NDArray[np.float32]]]]]:
+    """The float models of a network with every operation, and images of noise that are not around zero."""
+    network = seeded(lambda: Network(NetworkSpec(4, 3, (9, 12), classes=4), EVERY_OPERATION), "symmetric")
+    graph = lower_network(network)
+    images = torch.randn(4, 3, 9, 12, generator=torch.Generator().manual_seed(0)).add(0.7)
+    return {
+        name: (
+            one.write(graph),
+            [
+                {"image": (image if one.layout == "NCHW" else image.permute(1, 2, 0)).numpy()[None].copy()}
+                for image in images
+            ],
+        )
+        for name, one in FORMATS.items()
+    }
+
+
+@pytest.mark.parametrize("refined", [False, True], ids=["plain", "refined"])
+@pytest.mark.parametrize("scheme", get_args(Int8Scheme))
+def test_zero_points_of_onnx(
+    scheme: Int8Scheme,
+    refined: bool,
+    calibrated: dict[str, tuple[bytes, list[dict[str, npt.NDArray[np.float32]]]]],
+) -> None:
+    model, feeds = calibrated["onnx"]
+    made = refine(model, ONNX, feeds, scheme) if refined else quantize(model, ONNX, feeds, scheme=scheme)
+    graph = onnx.load_from_string(made).graph
+    constants = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
+    points = [constants[node.input[2]] for node in graph.node if "QuantizeLinear" in node.op_type]
+    assert len(points) > 80
+    if scheme == "symmetric":
+        assert {point.dtype for point in points} == {np.dtype(np.int8)}
+        assert not any(point.any() for point in points)
+    else:
+        assert {point.dtype for point in points} == {np.dtype(np.uint8), np.dtype(np.int32)}
+        assert sum(bool(point.any()) for point in points) > 30
+    # TensorRT refuses biases that are not float.
+    weighted = [node for node in graph.node if node.op_type in ("Conv", "Gemm")]
+    biases = [constants.get(node.input[2]) for node in weighted if len(node.input) > 2]
+    assert len(biases) > 20
+    assert all((bias is not None and bias.dtype == np.float32) is (scheme == "symmetric") for bias in biases)
+    for node in graph.node:
+        known = set(onnx.defs.get_schema(node.op_type, OPSET).attributes) - {"end"}
+        assert {attribute.name for attribute in node.attribute} == known
+
+
+@pytest.mark.parametrize("scheme", get_args(Int8Scheme))
+def test_zero_points_of_tflite(
+    scheme: Int8Scheme, calibrated: dict[str, tuple[bytes, list[dict[str, npt.NDArray[np.float32]]]]]
+) -> None:
+    model, feeds = calibrated["tflite"]
+    tensors = schema.ModelT.InitFromPackedBuf(refine(model, TFLITE, feeds, scheme)).subgraphs[0].tensors
+    bytes_ = [tensor for tensor in tensors if tensor.type == schema.TensorType.INT8]
+    assert len(bytes_) > 100
+    moved = [tensor.name for tensor in bytes_ if np.any(tensor.quantization.zeroPoint)]
+    assert (len(moved) > 50) is (scheme == "asymmetric")
+    assert not any(name.endswith(b"/weight") for name in moved)
+    if scheme == "symmetric":
+        assert moved == []
 
 
 def test_what_cannot_be_quantised_is_an_error_in_one_line(tmp_path: Path) -> None:

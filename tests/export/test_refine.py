@@ -45,6 +45,17 @@ def test_a_rare_outlier_is_clipped_and_the_rest_told_apart_better() -> None:
             assert rendering_error(values, low, high) < 0.7 * rendering_error(values, 0.0, 2.0)
 
 
+def test_a_symmetric_range_has_zero_in_its_middle() -> None:
+    assert best_range(np.linspace(0, 3, 5000, dtype=np.float32), 0.0, 3.0, "symmetric") == (-3.0, 3.0)
+    assert best_range(np.linspace(-4, 1, 5000, dtype=np.float32), -4.0, 1.0, "symmetric") == (-4.0, 4.0)
+    assert best_range(np.zeros(10, np.float32), 0.0, 0.0, "symmetric") == (0.0, 0.0)
+    # A rare outlier is clipped, on both sides alike.
+    values = np.append(np.random.default_rng(0).uniform(-1, 1, 2_000_000), -3.0).astype(np.float32)
+    low, high = best_range(values, -3.0, 1.0, "symmetric")
+    assert low == -high
+    assert 0.9 < high < 1.6
+
+
 def test_what_is_one_sided_or_constant_still_has_zero_in_its_range() -> None:
     assert best_range(np.full(10, 2.0, np.float32), 2.0, 2.0)[0] == 0.0
     assert best_range(np.zeros(10, np.float32), 0.0, 0.0) == (0.0, 0.0)

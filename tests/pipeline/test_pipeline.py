@@ -130,6 +130,13 @@ def test_both_formats_come_out_in_both_precisions_and_run_on_litert(
         assert card.precision == ("int8" if ".int8." in model.path.name else "fp32")
         # The run's table is of a device that runs ONNX in float.
         assert bool(card.latencies) is (model.path.name == f"{trained.name}.onnx")
+    before = {model.path: model.path.read_bytes() for model in exported}
+    for model in export_run(run, data=data, formats=["onnx"], precision="int8", int8="symmetric"):
+        assert model.card.int8 == ("symmetric" if ".int8." in model.path.name else None)
+        assert (before[model.path] == model.path.read_bytes()) is (model.card.int8 is None)
+    assert "symmetric" in run.steps()[-1].settings.values()
+    with pytest.raises(InputError, match="symmetric is a scheme of int8; fp32 models are not quantised"):
+        export_run(run, data=data, int8="symmetric")
     rows = verify_run(run, LitertDevice(), plan=MeasurePlan(sessions=1, min_runs=5))
     assert [(row.name, row.precision) for row in rows] == [(f"{trained.name}.int8", "int8"), (trained.name, "fp32")]
     assert all(row.within_budget is None for row in rows)

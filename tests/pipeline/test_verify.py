@@ -13,7 +13,7 @@ from cars_hw.config.measurement import MeasurePlan
 from cars_hw.config.presets import PRESETS
 from cars_hw.devices import FakeDevice
 from cars_hw.errors import TableError
-from cars_hw.export.card import card_path
+from cars_hw.export.card import ModelCard, card_path
 from cars_hw.export.export import export_genotype
 from cars_hw.latency import LatencyTable
 from cars_hw.measurement.states import Machine, MachineState
@@ -54,8 +54,18 @@ def run(table: LatencyTable, tmp_path: Path) -> RunFolder:
     for suffix in ("", ".int8"):
         name = f"net-01{suffix}"
         (model,) = export_genotype(GENOTYPE, table.spec, run.path / "models", name=name, formats=["onnx"])
-        replace(model.card, precision="int8" if suffix else "fp32").write(card_path(model.path))
+        known = {"precision": "int8", "int8": "asymmetric"} if suffix else {}
+        replace(model.card, **known).write(card_path(model.path))
     return run
+
+
+def test_no_table_is_for_a_symmetric_model(run: RunFolder) -> None:
+    path = run.model_path("net-01.int8", "onnx")
+    replace(ModelCard.read(card_path(path)), int8="symmetric").write(card_path(path))
+    int8, fp32 = verify_run(run, Threaded(1), plan=PLAN)
+    assert (int8.precision, int8.predicted_ms, int8.bound_ms, int8.limit_ms) == ("int8", None, None, None)
+    assert int8.measured_ms > 0
+    assert fp32.limit_ms == 1e6
 
 
 @pytest.mark.parametrize(

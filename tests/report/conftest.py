@@ -164,6 +164,7 @@ def finish(run: RunFolder, chosen: FrontNetwork, index: int, limit: float | None
             {"onnx": "1.0"},
             digest(model.read_bytes()),
             precision,
+            "asymmetric" if precision == "int8" else None,
             accuracy=accuracy,
         )
         card.write(model.with_name(f"{model.name}.json"))
