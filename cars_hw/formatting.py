@@ -48,6 +48,14 @@ def percent(fraction: float | None, digits: int = 1) -> str:
     return UNKNOWN if fraction is None else f"{100 * fraction:.{digits}f}%"
 
 
+def accuracy_text(fraction: float | None, interval: tuple[float, float] | None = None) -> str:
+    """Return ``fraction`` as a percentage with its confidence interval: ``80.0% (49.0 to 94.3)``."""
+    if fraction is None or interval is None:
+        return percent(fraction)
+    low, high = interval
+    return f"{percent(fraction)} ({100 * low:.1f} to {100 * high:.1f})"
+
+
 def signed_percent(fraction: float | None) -> str:
     """Return ``fraction`` as a percentage with its sign."""
     return UNKNOWN if fraction is None else f"{100 * fraction:+.1f}%".replace("-", "\N{MINUS SIGN}")

@@ -30,7 +30,7 @@ FLOORS = (
     ("data", "devices", "nn"),
     ("space",),
     ("config",),
-    ("callbacks", "formatting", "progress", "errors"),
+    ("callbacks", "formatting", "progress", "significance", "errors"),
 )
 """The packages, and modules that stand by themselves, from the top to the bottom."""
 

@@ -93,5 +93,7 @@ def print_comparison(comparison: StrategyComparison) -> None:
         ),
         rows,
     )
+    if comparison.precision:
+        click.echo(comparison.precision)
     for name in comparison.strategies:
         click.echo(f"{name}: {summary(name)}")

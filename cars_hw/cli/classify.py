@@ -12,7 +12,7 @@ import click
 
 from cars_hw.cli.exit_codes import ExitCode
 from cars_hw.cli.hints import message_of
-from cars_hw.cli.options import FILE, json_option, percent, print_json, print_table
+from cars_hw.cli.options import FILE, json_option, percent, print_json, print_table, share_of
 from cars_hw.cli.progress_bars import Bars
 from cars_hw.cli.settings import settings_options
 from cars_hw.errors import DatasetError
@@ -71,10 +71,8 @@ def command(model: Path, images: tuple[str, ...], settings: ClassifySettings, as
         )
     if readable and all(one.folder_class is not None for one in readable):
         right = sum(one.classes[0].name == one.folder_class for one in readable)
-        click.echo(
-            f"Accuracy by the names of the folders: {percent(right / len(readable))} of {len(readable)} images",
-            err=as_json,
-        )
+        share = share_of(right / len(readable), len(readable))
+        click.echo(f"Accuracy by the names of the folders: {share} of {len(readable)} images", err=as_json)
     problems = [one.problem for one in found if one.problem is not None]
     for problem in problems:
         click.echo(f"Error: {printable(problem)}", err=True)

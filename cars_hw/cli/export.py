@@ -13,9 +13,9 @@ from cars_hw.cli.options import (
     FOLDER,
     GENOTYPE,
     json_option,
-    percent,
     print_json,
     print_table,
+    share_of,
 )
 from cars_hw.cli.progress_bars import Bars
 from cars_hw.cli.settings import NETWORK, NETWORK_PATHS, Converted, settings_options
@@ -118,10 +118,11 @@ def _print(exported: list[Exported], as_json: bool) -> None:
     rows = [
         (
             str(model.path),
-            percent(model.card.accuracy),
+            share_of(model.card.accuracy, model.card.test_images),
+            "-" if model.card.test_images is None else f"{model.card.test_images:,}",
             f"{model.path.stat().st_size / 1e6:.2f} MB",
             f"{model.card.parity:.1e}",
         )
         for model in exported
     ]
-    print_table("Exported", ("model", "accuracy", "size", "relative error"), rows)
+    print_table("Exported", ("model", "accuracy (95% interval)", "test images", "size", "relative error"), rows)

@@ -20,13 +20,15 @@ if TYPE_CHECKING:
 def print_front(front: Sequence[FrontNetwork]) -> None:
     """Print the front, a line a network, and the states of the machine that its latencies are for."""
     devices = [estimate.device for estimate in front[0].latency_estimates] if front else []
-    columns = ["network", "accuracy (shared)", "parameters", "multiply-adds"]
+    objective = front[0].objective.replace("-", " ") if front else "accuracy"
+    columns = ["network", f"{objective} (shared)", "95% interval", "parameters", "multiply-adds"]
     for device in devices:
         columns += [f"latency on {device}", "in the usual state", "upper bound", "measured"]
     rows = [
         [
             network.name,
             percent(network.accuracy),
+            _interval(network),
             f"{network.parameters:,}",
             f"{network.multiply_adds:,}",
             *(
@@ -41,8 +43,33 @@ def print_front(front: Sequence[FrontNetwork]) -> None:
         for network in front
     ]
     print_table("Pareto front", columns, rows)
-    for line in _states(front):
+    for line in [*_images(front), *_states(front)]:
         click.echo(printable(line))
+
+
+def _interval(network: FrontNetwork) -> str:
+    if network.validation is None:
+        return "-"
+    low, high = network.validation.interval(network.objective)
+    return f"{percent(low)} to {percent(high)}"
+
+
+def _images(front: Sequence[FrontNetwork]) -> list[str]:
+    """Return a line on the images behind the accuracies, and one if networks may only have learnt a class."""
+    counted = [network.validation for network in front if network.validation is not None]
+    if not counted:
+        return []
+    lines = [
+        f"Accuracies are those under shared weights on {counted[0].total:,} validation images. These images chose "
+        "the front, so that its best accuracies are too high on average; cars-hw train gives those on test images."
+    ]
+    poor = sum(not one.beats_majority for one in counted)
+    if poor:
+        lines.append(
+            f"{poor} of {len(front)} networks {'is' if poor == 1 else 'are'} not shown to be better than the most "
+            f"frequent class as every image's answer, which is right for {percent(counted[0].majority_share)}."
+        )
+    return lines
 
 
 def _states(front: Sequence[FrontNetwork]) -> list[str]:

@@ -17,7 +17,7 @@ from cars_hw.cli.progress_bars import Bars, is_screen
 from cars_hw.cli.search_status import Best, Dot, SearchStatus, Snapshot, best_of
 from cars_hw.cli.text_plot import ASCII, UNICODE, Letters, plot, span, sparkline
 from cars_hw.config.units import format_seconds
-from cars_hw.formatting import printable
+from cars_hw.formatting import accuracy_text, printable
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -70,9 +70,20 @@ def generation_line(record: Mapping[str, Any], status: SearchStatus) -> str:
     best = best_of(record, status.objectives)
     costs = "; ".join(_cost_text(best, index, one) for index, one in enumerate(status.objectives))
     return (
-        f"generation {record['generation']}/{status.generations}: best accuracy {percent(best.accuracy)} under "
-        f"shared weights ({costs}), hypervolume {record['hypervolume']:.4f}"
+        f"generation {record['generation']}/{status.generations}: best {_named(status)} {_share(status, best)} "
+        f"under shared weights ({costs}), hypervolume {record['hypervolume']:.4f}"
     )
+
+
+def _named(status: SearchStatus) -> str:
+    """Return the words for what the search maximises."""
+    return status.objective.replace("-", " ")
+
+
+def _share(status: SearchStatus, best: Best) -> str:
+    """Return the accuracy of ``best`` with its interval and its images: ``80% (49 to 94) of 10 images``."""
+    text = accuracy_text(best.accuracy, best.counts.interval(status.objective))
+    return f"{text} of {best.counts.total:,} images"
 
 
 class LiveView(SearchCallback):
@@ -182,8 +193,8 @@ def closing_lines(status: SearchStatus, now: float) -> list[str]:
         return []
     last, took = status.last, format_seconds(round(now - status.begun))
     return [
-        f"generation {last.generation}/{status.generations} after {took}: best "
-        f"accuracy {percent(last.best.accuracy)} under shared weights, hypervolume {last.hypervolume:.4f}"
+        f"generation {last.generation}/{status.generations} after {took}: best {_named(status)} "
+        f"{_share(status, last.best)} under shared weights, hypervolume {last.hypervolume:.4f}"
     ]
 
 
@@ -259,8 +270,11 @@ def _best(status: SearchStatus) -> list[Text]:
     best = status.last.best
     limited = any(one.limit is not None for one in status.objectives)
     name = "best within the budget" if limited else "best"
-    accuracy = Text(f"{name}: ", no_wrap=True).append(percent(best.accuracy), "bold green")
-    accuracy.append(" under shared weights")
+    if status.objective != "accuracy":
+        name += f" by {_named(status)}"
+    share = percent(best.accuracy)
+    accuracy = Text(f"{name}: ", no_wrap=True).append(share, "bold green")
+    accuracy.append(f"{_share(status, best).removeprefix(share)}, shared weights")
     costs = [Text(f"  {_cost_text(best, index, one)}", no_wrap=True) for index, one in enumerate(status.objectives)]
     return [accuracy, *costs]
 

@@ -17,7 +17,8 @@ from cars_hw.cli.verbosity import warn_of_quality
 from cars_hw.config.measurement import require_state
 from cars_hw.config.units import parse_latency
 from cars_hw.errors import CarsHwError, TableError
-from cars_hw.formatting import printable
+from cars_hw.formatting import accuracy_text, printable
+from cars_hw.significance import interval_of
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.zoo import resolve_genotype
 
@@ -315,6 +316,11 @@ def table_of(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) 
 def percent(fraction: float | None, digits: int = 1) -> str:
     """Return ``fraction`` as a percentage, or a dash where it is not known."""
     return "-" if fraction is None else f"{100 * fraction:.{digits}f}%"
+
+
+def share_of(fraction: float | None, images: int | None) -> str:
+    """Return ``fraction`` of ``images`` as a percentage with its 95% interval, or a dash where it is not known."""
+    return "-" if fraction is None else accuracy_text(fraction, interval_of(fraction, images))
 
 
 def milliseconds(value: float | None) -> str:

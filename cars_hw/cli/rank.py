@@ -12,6 +12,7 @@ from cars_hw.cli.options import (
     percent,
     print_json,
     print_table,
+    share_of,
 )
 from cars_hw.cli.progress_bars import Bars
 from cars_hw.cli.settings import run_of, settings_options
@@ -60,11 +61,17 @@ def command(run_path: Path, settings: RankSettings, as_json: bool) -> None:
     columns = ["network", "shared (validation)", "standalone (test)"]
     rows = []
     for one in sorted(ranking.networks, key=lambda one: -one.standalone):
-        row = [one.name, percent(one.shared), percent(one.standalone)]
-        rows.append(row if one.again is None else [*row, percent(one.again)])
+        row = [
+            one.name,
+            share_of(one.shared, one.validation_images),
+            share_of(one.standalone, one.test_images),
+        ]
+        rows.append(row if one.again is None else [*row, share_of(one.again, one.test_images)])
     if settings.twice:
         columns.append("again (test)")
-    print_table("Shared and standalone accuracy", columns, rows)
+    print_table("Shared and standalone accuracy, with 95% intervals", columns, rows)
+    first = ranking.networks[0]
+    click.echo(f"Accuracies are on {first.validation_images:,} validation and {first.test_images:,} test images.")
     if len(ranking.networks) < settings.sample:
         click.echo(
             f"Only {len(ranking.networks)} of {settings.sample}: the others exceed the budgets or are on the front."

@@ -107,6 +107,8 @@ class Run:
     "evolution.epochs_per_generation",
     "evolution.protection",
     "evolution.uniform_draws",
+    "evolution.objective",
+    "training.class_weights",
     "training.architectures",
     "training.batch_size",
     "measure",
@@ -121,6 +123,9 @@ class Run:
         Converted("random_share", _random_share),
         Converted("mirror", _mirror),
         Converted("no_crop", _no_crop),
+        # Beside their own fields, they set those of the recipe that trains the front.
+        Converted("evolution__objective", lambda objective, _: {"recipe": {"objective": objective}}),
+        Converted("training__class_weights", lambda weights, _: {"recipe": {"class_weights": weights}}),
     ),
 )
 @click.option(

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from cars_hw.config.evaluation import ClassCounts
+
 if TYPE_CHECKING:
     from cars_hw.config.search import EvolutionSettings
     from cars_hw.evolution.objectives import CostObjective
@@ -25,12 +27,14 @@ class Dot(NamedTuple):
 class Best(NamedTuple):
     """The most accurate architecture of a generation, and the cheapest of these by the first cost.
 
-    ``uppers`` are the upper bounds that are compared with the limits; None for a cost without a limit.
+    ``accuracy`` is the figure that the search maximises, and ``counts`` is what it was counted from. ``uppers``
+    are the upper bounds that are compared with the limits; None for a cost without a limit.
     """
 
     accuracy: float
     costs: tuple[float, ...]
     uppers: tuple[float | None, ...]
+    counts: ClassCounts
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,13 @@ def best_of(record: Mapping[str, Any], objectives: Sequence[CostObjective]) -> B
     member = max(record["population"], key=lambda member: (member["accuracy"], -member["costs"][0]))
     genotype = Genotype.from_dict(member["genotype"])
     uppers = tuple(None if one.limit is None else one.upper(genotype) for one in objectives)
-    return Best(member["accuracy"], tuple(member["costs"]), uppers)
+    counts = record["best_counts"]
+    return Best(
+        member["accuracy"],
+        tuple(member["costs"]),
+        uppers,
+        ClassCounts(tuple(counts["images"]), tuple(counts["right"])),
+    )
 
 
 class SearchStatus:
@@ -86,6 +96,7 @@ class SearchStatus:
     ) -> None:
         self.title = title
         self.objectives = tuple(objectives)
+        self.objective = settings.objective
         self.generations = settings.generations
         self.epochs = settings.epochs_per_generation
         self.begun = now

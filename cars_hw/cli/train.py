@@ -21,6 +21,7 @@ from cars_hw.cli.options import (
 from cars_hw.cli.progress_bars import Bars
 from cars_hw.cli.settings import RECIPE, Converted, run_of, settings_options
 from cars_hw.config.codec import unstructure
+from cars_hw.formatting import accuracy_text, printable
 from cars_hw.pipeline.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     "recipe.ema",
     "recipe.hold_out",
     "recipe.mirror",
+    "recipe.objective",
+    "recipe.class_weights",
     "recipe.precision",
     "seed",
     "jobs",
@@ -63,8 +66,9 @@ def command(run_path: Path, settings: TrainSettings, tensorboard: bool, as_json:
 
     The networks start from fresh weights. In our measurements, training from fresh weights gave a higher accuracy
     than training from the SuperNet's weights. A network that was already trained with the same settings is not
-    trained again. To continue an interrupted training, repeat the command: it resumes after the last finished
-    epoch and ends with the same weights.
+    trained again. One that was trained with other settings keeps its weights, and the new training has a name of
+    its own, such as net-01@2. To continue an interrupted training, repeat the command: it resumes after the last
+    finished epoch and ends with the same weights.
 
     \b
     To divide each batch among several processes, each on a GPU if there is one (all restart if one dies):
@@ -97,20 +101,43 @@ def command(run_path: Path, settings: TrainSettings, tensorboard: bool, as_json:
 
 
 def _print(trained: list[TrainedNetwork]) -> None:
+    from cars_hw.pipeline.standing import majority_sentence, standing
+
     recipe = trained[0].recipe
-    columns = ["network", "accuracy (test)", "loss"]
-    if recipe.hold_out:
+    held_out = trained[0].held_out is not None
+    columns = ["network", "accuracy (test)", "95% interval", "balanced accuracy", "loss"]
+    if held_out:
         columns += ["accuracy (held out)", "best epoch"]
-    rows = [
-        [
-            network.name,
-            percent(network.accuracy),
-            f"{network.loss:.3f}",
-            *([percent(network.held_out_accuracy), str(network.best_epoch)] if recipe.hold_out else []),
-        ]
-        for network in trained
-    ]
-    print_table("Trained", columns, rows)
-    which = "of the epoch that was best on held-out images" if recipe.hold_out else "of the last epoch"
+    print_table("Trained", columns, [_row(network, held_out) for network in trained])
+    images = f"Accuracies are on {trained[0].test.total:,} test images"
+    if trained[0].held_out is not None:
+        images += f", and on {trained[0].held_out.total:,} held-out images, which chose the epoch"
+    click.echo(f"{images}.")
+    found = standing(trained)
+    if found is not None and found.compared:
+        click.echo(found.sentence)
+    for network in trained:
+        sentence = majority_sentence(network.name, network.test, network.class_names)
+        if sentence is not None:
+            click.echo(printable(sentence))
+    by = "" if recipe.objective == "accuracy" else " by balanced accuracy"
+    which = f"of the epoch that was best on held-out images{by}" if held_out else "of the last epoch"
     averaged = f", averaged with a decay of {recipe.ema:g} a step" if recipe.ema else ""
     click.echo(f"The weights are those {which}{averaged}.")
+
+
+def _row(network: TrainedNetwork, held_out: bool) -> list[str]:
+    test = network.test
+    row = [
+        network.name,
+        percent(test.accuracy),
+        f"{percent(test.low)} to {percent(test.high)}",
+        percent(test.balanced_accuracy),
+        f"{network.loss:.3f}",
+    ]
+    if held_out and network.held_out is not None:
+        row += [
+            accuracy_text(network.held_out.accuracy, network.held_out.interval("accuracy")),
+            str(network.best_epoch),
+        ]
+    return row

@@ -14,6 +14,7 @@ from cars_hw.cli.options import (
     percent,
     print_json,
     print_table,
+    share_of,
     warn_not_quiet,
     warn_of_drift,
     warn_of_tables,
@@ -51,7 +52,8 @@ def command(run_path: Path, settings: VerifySettings, as_json: bool) -> None:
         columns = (
             "network",
             "precision",
-            "accuracy",
+            "accuracy (95% interval)",
+            "test images",
             "parameters",
             "predicted",
             "upper bound",
@@ -67,7 +69,8 @@ def command(run_path: Path, settings: VerifySettings, as_json: bool) -> None:
                 (
                     row.name,
                     row.precision,
-                    percent(row.accuracy),
+                    share_of(row.accuracy, row.test_images),
+                    "-" if row.test_images is None else f"{row.test_images:,}",
                     f"{row.parameters:,}",
                     milliseconds(row.predicted_ms),
                     milliseconds(row.bound_ms),

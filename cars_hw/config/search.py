@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from cars_hw.config.evaluation import Objective
 from cars_hw.config.setting import Settings, setting
 from cars_hw.errors import InputError
 
@@ -53,7 +54,7 @@ class EvolutionSettings(Settings):
     uniformly drawn architectures. A generation is one evaluation and selection of
     architectures, followed by ``epochs_per_generation`` epochs of training of the shared weights. These epochs
     train architectures of the population; a fraction ``uniform_draws`` of the trained architectures is drawn from
-    the whole space, as in the warm-up.
+    the whole space, as in the warm-up. ``objective`` is what the search maximises beside minimising the costs.
 
     Raises:
         InputError: a number is out of its bounds, or the epochs leave no generation after the warm-up.
@@ -84,6 +85,12 @@ class EvolutionSettings(Settings):
         option="--uniform-share",
         minimum=0,
         maximum=1,
+    )
+    objective: Objective = setting(
+        "accuracy",
+        help="What the search maximises on the validation images. accuracy: the share of all images that are "
+        "right; balanced-accuracy: the mean of the classes' own shares, so that a class with few images counts as "
+        "much as one with many. cars-hw train chooses the best epoch by the same figure.",
     )
 
     def __post_init__(self) -> None:

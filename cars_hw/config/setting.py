@@ -18,8 +18,11 @@ from cars_hw.errors import InputError
 
 _KEY: Final = "setting"
 
-NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,99}")
-"""What a network may be called: its name becomes the name of files, a cell of a table and a word of a command."""
+NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+@-]{0,99}")
+"""What a network may be called: its name becomes the name of files, a cell of a table and a word of a command.
+
+The part behind a ``@`` is the number of a further training of one network: ``net-01@2``.
+"""
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class Setting:
 
     def _problem_of_text(self, value: Any) -> str | None:  # noqa: ANN401 -- whatever the field holds
         if self.name and not NAME.fullmatch(value):
-            return f"must be a name of letters, digits and . _ + -, not {value!r}"
+            return f"must be a name of letters, digits and . _ + @ -, not {value!r}"
         if self.choices and value not in self.choices:
             return f"must be one of {', '.join(self.choices)}, not {value!r}"
         return None

@@ -6,12 +6,25 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from cars_hw.config.evaluation import Objective
 from cars_hw.config.setting import Settings, setting
 
 TrainingPrecision = Literal["auto", "float32", "bf16", "fp16"]
 
+ClassWeights = Literal["none", "balanced"]
+"""How much an image counts in the loss, by its class.
+
+- ``none``: every image counts the same.
+- ``balanced``: an image counts by the inverse of its class's number of training images, so that every class counts
+  the same; the mean over all training images is 1 (King and Zeng, 2001).
+"""
+
 _CROP = "Pixels of padding around an image, from which a crop of the image's size is taken at random."
 _MIRROR = "Mirror every second training image, left to right; switch it off where left is not right."
+_WEIGHTS = (
+    "How much an image counts in the loss. none: all the same; balanced: by the inverse of its class's number of "
+    "training images, so that all classes count the same."
+)
 _CUTOUT = "Side of the square that is cut out of an image, in pixels; 0: none."
 
 
@@ -52,6 +65,9 @@ class SharedTraining(Settings):
     )
     evaluation_batch: int = setting(500, help="Images in a batch of an evaluation.", minimum=1)
     threads: int = setting(0, help="Threads of a training step on a CPU; 0: torch's own number.", minimum=0)
+    class_weights: ClassWeights = setting(
+        "none", help=f"{_WEIGHTS} cars-hw train weighs the classes in the same way."
+    )
 
 
 @dataclass(frozen=True)
@@ -66,8 +82,9 @@ class Recipe(Settings):
 
     ``ema`` is the decay per step of an exponential moving average of the weights; the averaged weights
     are then evaluated and exported (0: none). ``hold_out`` is the share of the training images that is not trained
-    on, and that chooses the best epoch (0: the last epoch is taken); data with a validation part have the epoch
-    chosen by that, and nothing is held out. ``precision`` is that of activations: see
+    on, and that chooses the best epoch by ``objective`` (0: the last epoch is taken); data with a validation part
+    have the epoch chosen by that, and nothing is held out. ``class_weights`` are those of the loss. ``precision``
+    is that of activations: see
     :func:`~cars_hw.training.precision.resolve_precision`.
 
     Raises:
@@ -117,6 +134,12 @@ class Recipe(Settings):
         help="Precision of activations in training; auto: bf16 or else fp16 on a GPU, float32 on a CPU.",
         option="--training-precision",
     )
+    objective: Objective = setting(
+        "accuracy",
+        help="What chooses the best epoch on the held-out images. balanced-accuracy is the mean of the classes' "
+        "own shares of right answers.",
+    )
+    class_weights: ClassWeights = setting("none", help=_WEIGHTS)
 
     def rate(self, epoch: float) -> float:
         """Return the learning rate at ``epoch``, a step's share of it included: 0 at the beginning."""

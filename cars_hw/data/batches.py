@@ -244,6 +244,11 @@ class EvaluationBatches:
         self._count = math.ceil(len(dataset) / batch_size)
         self._normalise = _Normalisation(mean, std, self._dataset.images.device, dtype)
 
+    @property
+    def labels(self) -> Tensor:
+        """The class of every image in the order of the batches, int64 of shape ``(images,)``."""
+        return self._dataset.labels
+
     def __len__(self) -> int:
         """Return the number of batches."""
         return self._count

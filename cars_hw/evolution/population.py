@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cars_hw.config.evaluation import ClassCounts
 from cars_hw.config.setting import Settings, fraction, setting
 from cars_hw.space.genotype import Genotype
 
@@ -16,14 +17,22 @@ from cars_hw.space.genotype import Genotype
 class Member(Settings):
     """An architecture with the figures of its last evaluation.
 
-    ``accuracy`` is a fraction of the evaluated images under the shared weights, and ``gain`` its increase since the
-    previous generation. ``costs`` are the values of the cost objectives, in their units.
+    ``accuracy`` is a fraction of the evaluated images under the shared weights, or with the objective
+    ``balanced-accuracy`` the mean of the classes' fractions; ``gain`` is its increase since the previous
+    generation. ``costs`` are the values of the cost objectives, in their units.
     """
 
     genotype: Genotype = setting(kind="genotype")
     costs: tuple[float, ...] = setting(minimum=-1e12, maximum=1e12)
     accuracy: float = fraction()
     gain: float = setting(0.0, minimum=-1, maximum=1)
+
+
+@dataclass(frozen=True)
+class Finalist(Member):
+    """A candidate for the front; ``validation`` has its right answers among all validation images, by class."""
+
+    validation: ClassCounts | None = None
 
 
 def objective_rows(members: Sequence[Member], scales: Sequence[float]) -> NDArray[np.float64]:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from cars_hw.config.codec import structure, unstructure
+from cars_hw.config.evaluation import ClassCounts
 from cars_hw.config.search import EvolutionSettings
 from cars_hw.errors import BudgetError
 from cars_hw.evolution.hypervolume import hypervolume
 from cars_hw.evolution.objectives import CostObjective, feasible
 from cars_hw.evolution.pnsga3 import ObjectiveNormalization, pareto_front, reference_directions, survive
-from cars_hw.evolution.population import Member, gains, objective_rows
+from cars_hw.evolution.population import Finalist, Member, gains, objective_rows
 from cars_hw.evolution.variation import offspring
 from cars_hw.progress import Progress, silent
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.search_space import SearchSpace
+
+M = TypeVar("M", bound=Member)
 
 
 class SharedWeights(Protocol):
@@ -29,8 +32,10 @@ class SharedWeights(Protocol):
     def remember(self) -> None:
         """Keep the present weights as those of the previous generation."""
 
-    def accuracies(self, genotypes: Sequence[Genotype], *, before: bool = False, full: bool = False) -> list[float]:
-        """Return the accuracy (a fraction) of each genotype, all on the same batches in the same order.
+    def counts(
+        self, genotypes: Sequence[Genotype], *, before: bool = False, full: bool = False
+    ) -> list[ClassCounts]:
+        """Return what each genotype gets right of each class, all on the same batches in the same order.
 
         ``before`` evaluates under the remembered weights; ``full`` uses all validation images instead of the
         subset.
@@ -43,15 +48,15 @@ class SharedWeights(Protocol):
         """Restore the state that :meth:`state` returned."""
 
 
-def without_clones(members: Sequence[Member], least: int) -> list[Member]:
+def without_clones(members: Sequence[M], least: int) -> list[M]:
     """Return ``members`` without those that equal an earlier one in accuracy and in every cost.
 
     Two genotypes can describe one network, for example with two nodes in another order. At least ``least`` members
     are returned, clones in their order included if necessary.
     """
     seen: set[tuple[float, ...]] = set()
-    first: list[Member] = []
-    clones: list[Member] = []
+    first: list[M] = []
+    clones: list[M] = []
     for member in members:
         alike = (member.accuracy, *member.costs)
         (clones if alike in seen else first).append(member)
@@ -97,13 +102,15 @@ class Search:
         self.generation = 0
         # A cost is compared in multiples of its limit, or of what the first population costs at most.
         self.scales: list[float] = []
+        # Of the last candidates, by the genotype's key.
+        self._counts: dict[Any, ClassCounts] = {}
 
     @property
     def finished(self) -> bool:
         """Whether all generations are done."""
         return self.generation >= self.settings.generations
 
-    def run(self, checkpoint: Callable[[], None] = lambda: None, progress: Progress = silent) -> list[Member]:
+    def run(self, checkpoint: Callable[[], None] = lambda: None, progress: Progress = silent) -> list[Finalist]:
         """Run the rest of the search and return the finalists, see :meth:`finalists`.
 
         ``checkpoint`` is called after each unit of work, when the state is complete.
@@ -153,10 +160,12 @@ class Search:
         wanted = self.settings.population if parents else 2 * self.settings.population
         children = self._offspring(parents, wanted)
         evaluated = parents + children
-        accuracies = self.weights.accuracies(evaluated)
+        counts = self.weights.counts(evaluated)
+        self._counts = {genotype.key(): one for genotype, one in zip(evaluated, counts, strict=True)}
+        accuracies = [self._score(one) for one in counts]
         earlier = [member.accuracy for member in self.population]
         if self.settings.protection in ("speed", "both"):
-            earlier += self.weights.accuracies(children, before=True)
+            earlier += map(self._score, self.weights.counts(children, before=True))
         else:
             earlier += accuracies[len(parents) :]
         return [
@@ -192,7 +201,7 @@ class Search:
         drawn = [self.population[int(index)].genotype for index in chosen]
         return drawn + [self.space.sample(self.rng) for _ in range(foreign)]
 
-    def finalists(self) -> list[Member]:
+    def finalists(self) -> list[Finalist]:
         """Return the candidates for the front, evaluated under the final weights on all validation images.
 
         The search ends with an architecture step: the candidates are the population, which the last parameter steps
@@ -201,14 +210,14 @@ class Search:
         genotypes = [member.genotype for member in self.population]
         # Twice as many as in a generation: each costs one evaluation, and the front becomes denser.
         genotypes += self._offspring(genotypes, 2 * self.settings.population)
-        accuracies = self.weights.accuracies(genotypes, full=True)
+        counts = self.weights.counts(genotypes, full=True)
         final = [
-            Member(genotype, self._costs(genotype), accuracy)
-            for genotype, accuracy in zip(genotypes, accuracies, strict=True)
+            Finalist(genotype, self._costs(genotype), self._score(one), validation=one)
+            for genotype, one in zip(genotypes, counts, strict=True)
         ]
         return without_clones(final, 1)
 
-    def front(self, members: Sequence[Member]) -> list[Member]:
+    def front(self, members: Sequence[M]) -> list[M]:
         """Return those of ``members`` (at least one) that no other dominates, cheapest first."""
         best = pareto_front(objective_rows(members, self.scales))
         return sorted((members[row] for row in best), key=lambda member: (member.costs, -member.accuracy))
@@ -246,16 +255,22 @@ class Search:
             anchor=self.anchor,
         )
 
+    def _score(self, counts: ClassCounts) -> float:
+        """Return the figure that the search maximises."""
+        return counts.score(self.settings.objective)
+
     def _costs(self, genotype: Genotype) -> tuple[float, ...]:
         return tuple(objective.value(genotype) for objective in self.objectives)
 
     def _record(self, candidates: Sequence[Member], losses: Sequence[float]) -> dict[str, Any]:
         rows = objective_rows(self.population, self.scales)
+        best = max(self.population, key=lambda member: (member.accuracy, -member.costs[0]))
         return {
             "generation": self.generation,
             "candidates": len(candidates),
             "loss": float(np.mean(losses)),
-            "best_accuracy": max(member.accuracy for member in self.population),
+            "best_accuracy": best.accuracy,
+            "best_counts": unstructure(self._counts[best.genotype.key()]),
             # The reference point is an error of 1 at the scale of every cost.
             "hypervolume": hypervolume(rows, np.ones(rows.shape[1])),
             "population": unstructure(self.population),

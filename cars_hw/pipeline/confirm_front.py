@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.errors import BudgetError
-from cars_hw.evolution.population import Member
+from cars_hw.evolution.population import Finalist
 from cars_hw.latency import measure_genotypes
 from cars_hw.measurement.schedule import MAX_SLOWER, Measured
 from cars_hw.pipeline.latency_target import LatencyTarget
@@ -22,14 +22,14 @@ class ConfirmedFront(NamedTuple):
     ``measured`` has for each genotype the milliseconds on every target's device, None where a target has none.
     """
 
-    front: list[Member]
-    rejected: list[Member]
+    front: list[Finalist]
+    rejected: list[Finalist]
     measured: dict[Genotype, tuple[float | None, ...]]
 
 
 def confirm_front(
-    finalists: Sequence[Member],
-    front_of: Callable[[Sequence[Member]], list[Member]],
+    finalists: Sequence[Finalist],
+    front_of: Callable[[Sequence[Finalist]], list[Finalist]],
     targets: Sequence[LatencyTarget],
     *,
     plan: MeasurePlan | None = None,
@@ -50,7 +50,7 @@ def confirm_front(
     """
     plan = plan or MeasurePlan()
     left = list(finalists)
-    rejected: list[Member] = []
+    rejected: list[Finalist] = []
     measured: dict[Genotype, tuple[float | None, ...]] = {}
     patience = [plan.patience_seconds] * len(targets)
     while left:

@@ -95,7 +95,7 @@ def _export(
                 _require_same(path, network.genotype)
             figures = Figures(
                 network.accuracy,
-                len(bundle.test),
+                network.test.total,
                 _latencies(targets, one.name, "fp32", network.genotype),
                 Augmentations.of(network.recipe),
             )

@@ -8,12 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from cars_hw.config.evaluation import ClassCounts
 from cars_hw.config.measurement import QUIET, Precision, require_state
 from cars_hw.config.search import EvolutionSettings
 from cars_hw.config.setting import Settings, count, fraction, milliseconds, predicted, seed_field, setting
 from cars_hw.config.training import Recipe, SharedTraining
 from cars_hw.evolution.population import Member
+from cars_hw.export.card import INT8_SUFFIX
 from cars_hw.pipeline.settings import CountedCost
+from cars_hw.significance import Interval, interval_of
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.operations import OPERATIONS
 
@@ -80,14 +83,16 @@ class RunRecord:
 class GenerationRecord(Settings):
     """A generation: ``candidates`` were evaluated, and ``population`` survived.
 
-    ``loss`` is the mean training loss, ``best_accuracy`` a fraction of the evaluated images, and ``hypervolume`` a
-    fraction of the space of error and costs.
+    ``loss`` is the mean training loss. ``best_accuracy`` is the best member's value of the run's objective, a
+    fraction, and ``best_counts`` what this member gets right of the evaluated images, by class. ``hypervolume`` is
+    a fraction of the space of error and costs.
     """
 
     generation: int = count()
     candidates: int = count()
     loss: float = setting(minimum=-1e30, maximum=1e30)
     best_accuracy: float = fraction()
+    best_counts: ClassCounts = setting()
     hypervolume: float = setting(minimum=-1e9, maximum=1e9)
     population: tuple[Member, ...] = setting()
 
@@ -97,7 +102,7 @@ class Verified(Settings):
     """One exported model: its predicted and measured latency in milliseconds, its accuracy on the test images.
 
     ``predicted_ms`` is None if the run has no table for this device, precision and number of threads. Accuracy
-    and ``spread`` are fractions.
+    and ``spread`` are fractions. ``test_images`` is the number of images behind the accuracy.
 
     ``measured_ms`` is that of ``state``, the state of the machine in which the limit holds, and ``usual_ms`` is
     what the model takes in the usual state of the machine when the table was made. ``quiet`` is False if the
@@ -122,6 +127,7 @@ class Verified(Settings):
     drift: float | None = setting(None, minimum=-1, maximum=1e9)
     state: str = QUIET
     usual_ms: float | None = milliseconds(None)
+    test_images: int | None = count(None, minimum=1)
     quiet: bool = True
     quality_warnings: tuple[str, ...] = ()
 
@@ -135,6 +141,16 @@ class Verified(Settings):
     def deviation(self) -> float | None:
         """The measured latency relative to the prediction, as a fraction of it: positive is slower."""
         return self.measured_ms / self.predicted_ms - 1 if self.predicted_ms else None
+
+    @property
+    def network(self) -> str:
+        """The name of the trained network: that of the model without the suffix of int8."""
+        return self.name.removesuffix(INT8_SUFFIX)
+
+    @property
+    def interval(self) -> Interval | None:
+        """The 95% confidence interval of the accuracy; None where the accuracy or its images are not known."""
+        return interval_of(self.accuracy, self.test_images)
 
     @property
     def within_budget(self) -> bool | None:

@@ -24,6 +24,7 @@ for TensorBoard, which cars-hw only writes. Weights and models have theirs in th
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,17 +32,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 from cars_hw.config.checksummed import ChecksummedFormat
 from cars_hw.config.codec import read_json, unstructure
 from cars_hw.config.command_line import given_command_line
+from cars_hw.config.evaluation import ClassCounts, Evaluation, Objective
 from cars_hw.config.files import sweep
 from cars_hw.config.lock import locked
 from cars_hw.config.setting import Settings, count, fraction, seed_field, setting
 from cars_hw.config.toml import without_none
 from cars_hw.config.training import Recipe
-from cars_hw.errors import RunError
+from cars_hw.errors import InputError, RunError
 from cars_hw.latency import LatencyTable
 from cars_hw.pipeline.latency_target import LatencyEstimate, LatencyTarget
 from cars_hw.pipeline.records import (
@@ -71,10 +73,16 @@ STUDY: Final = ChecksummedFormat("cars-hw study", SCHEMA, "remake-study", RunErr
 
 Record = TypeVar("Record")
 
+_NUMBER: Final = re.compile(r"@[0-9]+$")
+
 
 @dataclass(frozen=True)
 class FrontNetwork(Settings):
-    """A network of the front. ``accuracy`` is a fraction of the validation images, under shared weights.
+    """A network of the front. ``accuracy`` is under shared weights: the figure that the search maximised.
+
+    ``objective`` names this figure, and ``validation`` has the right answers among the validation images, by class.
+    It is None where accuracies have no counts. The front was chosen by these images, so that its best accuracies
+    are too high on average; the test images are used after all choices.
 
     ``parameters`` and ``multiply_adds`` are those of the exported file. ``published_parameters`` and
     ``published_multiply_adds`` follow the rule of published tables, see :func:`cars_hw.nn.cost.published_cost`;
@@ -89,6 +97,8 @@ class FrontNetwork(Settings):
     latency_estimates: tuple[LatencyEstimate, ...] = setting()
     published_parameters: int | None = count(None)
     published_multiply_adds: int | None = count(None)
+    objective: Objective = "accuracy"
+    validation: ClassCounts | None = None
 
 
 @dataclass(frozen=True)
@@ -101,12 +111,16 @@ class Front:
 
 @dataclass(frozen=True)
 class TrainedNetwork(Settings):
-    """A trained network: ``accuracy`` is a fraction of the test images.
+    """A trained network: ``test`` is its evaluation on the test images, which no choice has used.
 
-    Its weights are those after ``best_epoch`` (counted from 1). If images were held out, ``held_out_accuracy``
-    decided which epoch is the best. ``recipe`` stores the share of held-out images and whether the weights are
-    moving averages. ``data`` is the source of the images, and ``inherit`` tells whether the training started from
-    the SuperNet's weights, if their shapes fit.
+    A network that is trained again with other settings is a record of its own, whose name is that of the network
+    with a number: ``net-01@2``. Nothing replaces a finished training.
+
+    Its weights are those after ``best_epoch`` (counted from 1). If images were held out, ``held_out``, what it gets
+    right of them, decided which epoch is the best, by the objective of ``recipe``. The recipe stores the share of
+    held-out images and whether the weights are moving averages, too. ``data`` is the source of the images, and
+    ``inherit`` tells whether the training started from the SuperNet's weights, if their shapes fit. ``class_names``
+    are those of the rows and columns of the confusion matrix.
 
     ``weights_digest`` is that of the file of the weights, and ``last_weights_digest`` that of the weights after the
     last epoch; None where the last epoch is the best.
@@ -114,16 +128,44 @@ class TrainedNetwork(Settings):
 
     name: str = setting(name=True)
     genotype: Genotype = setting(kind="genotype")
-    accuracy: float = fraction()
+    test: Evaluation = setting()
     loss: float = setting(minimum=-1e30, maximum=1e30)
     recipe: Recipe = setting()
     seed: int = seed_field()
     best_epoch: int = count()
-    held_out_accuracy: float | None = fraction()
+    held_out: ClassCounts | None = setting()
     data: str = setting()
     inherit: bool = setting()
+    class_names: tuple[str, ...] = setting()
     weights_digest: str = setting()
     last_weights_digest: str | None = None
+
+    DERIVED: ClassVar = ("accuracy", "held_out_accuracy")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.class_names) != len(self.test.images):
+            raise InputError(f"class_names must be {len(self.test.images)}, not {len(self.class_names)}")
+
+    @property
+    def accuracy(self) -> float:
+        """The accuracy, a fraction of the test images."""
+        return self.test.accuracy
+
+    @property
+    def held_out_accuracy(self) -> float | None:
+        """The accuracy at the best epoch, a fraction of the held-out images; None where no images were held out."""
+        return None if self.held_out is None else self.held_out.accuracy
+
+    @property
+    def network(self) -> str:
+        """The name of the network, which several trainings may have: ``net-01`` for ``net-01@2``."""
+        return network_of(self.name)
+
+
+def network_of(name: str) -> str:
+    """Return the name of the network that the training ``name`` is of: ``net-01`` for ``net-01@2``."""
+    return _NUMBER.sub("", name)
 
 
 @dataclass(frozen=True)
@@ -393,7 +435,7 @@ class RunFolder:
         TRAINED.write_record(self._trained_path(network.name), network)
 
     def forget_trained(self, name: str) -> None:
-        """Remove the record of the training of ``name``, before its weights are replaced."""
+        """Remove the record of the training ``name``, whose weights are damaged, before they are made again."""
         self._trained_path(name).unlink(missing_ok=True)
         self.last_weights_path(name).unlink(missing_ok=True)
 

@@ -23,7 +23,7 @@ from cars_hw.data import DataBundle, load_source
 from cars_hw.errors import BudgetError, InputError
 from cars_hw.evolution import checkpoint
 from cars_hw.evolution.objectives import CostObjective, excess, feasible
-from cars_hw.evolution.population import Member
+from cars_hw.evolution.population import Finalist
 from cars_hw.evolution.search import Search
 from cars_hw.latency import fastest_genotype
 from cars_hw.nn.cost import both_costs, network_cost
@@ -276,7 +276,7 @@ def supernet_spec(plan: SearchPlan, data: DataBundle) -> NetworkSpec:
 
 def describe_front(
     plan: SearchPlan,
-    front: Sequence[Member],
+    front: Sequence[Finalist],
     measured: Mapping[Genotype, Sequence[float | None]] = MappingProxyType({}),
     prefix: str = "net",
 ) -> list[FrontNetwork]:
@@ -297,6 +297,8 @@ def describe_front(
                     target.estimate(member.genotype, ms) for target, ms in zip(plan.targets, times, strict=True)
                 ),
                 **both_costs(plan.network, member.genotype),
+                objective=plan.preset.evolution.objective,
+                validation=member.validation,
             )
         )
     return networks

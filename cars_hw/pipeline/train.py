@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import cast
 
@@ -96,13 +97,16 @@ def train_run(
 
     Networks start from fresh weights, or with ``inherit`` from the SuperNet's where the run's SuperNet has the
     network's shapes. ``jobs`` networks are trained in parallel, each with its share of the cores; the default is
-    one for each core of a CPU. A network that was trained with the same settings before is not trained again. A
-    training that was killed resumes after its last epoch and ends with the same weights; ``log`` reports it.
+    one for each core of a CPU. A network that was trained with the same settings before is not trained again. One
+    that was trained with other settings keeps that training: the new one has a name of its own such as
+    ``net-01@2``, and nothing chooses between them by the test images. A training that was killed resumes after its
+    last epoch and ends with the same weights. ``log`` reports both.
     ``callback`` makes the callback of a network from its name. Several jobs run in processes of their own, so
     ``callback`` must be a function that can be pickled.
 
     The processes of ``process_group`` share every batch, one network after the other. The leading process writes
-    and returns the records; the others need the run's ``run.json`` and the data, and return an empty list.
+    and returns the records, in the order of the networks; the others need the run's ``run.json`` and the data, and
+    return an empty list.
 
     Raises:
         RunError: the run has no front yet, a file of it is damaged, or another process writes to it.
@@ -118,7 +122,7 @@ def train_run(
     names = dict(chosen or _chosen(run, settings))
     for name in names:
         if not NAME.fullmatch(name):
-            raise InputError(f"a network's name has letters, digits and . _ + - only, not {name!r}")
+            raise InputError(f"a network's name has letters, digits and . _ + @ - only, not {name!r}")
     bundle = load_source(data, spec.resolution, progress)
     require_fit(bundle, spec)
     planned = [
@@ -127,6 +131,7 @@ def train_run(
     ]
     with run.lock():
         trained = run.trained()
+        planned = [_under_its_name(job, trained, log) for job in planned]
         waiting = [job for job in planned if not _is_done(job, trained, run, log)]
         if process_group.world > 1:
             process_group.broadcast(_to_bytes(waiting))
@@ -138,7 +143,53 @@ def train_run(
         if not chosen:
             done = replace(settings, data=data.absolute(), recipe=recipe, device=cast("TrainingDevice", device))
             run.add_step("train", done)
-        return [network for network in run.trained() if network.name in names]
+        by_name = {network.name: network for network in run.trained()}
+        return [by_name[job.name] for job in planned]
+
+
+def finished_training(
+    run: RunFolder, name: str, genotype: Genotype, settings: TrainSettings
+) -> TrainedNetwork | None:
+    """Return the training of the network ``name`` by ``settings``, None where ``run`` has none.
+
+    Raises:
+        RunError: a record is damaged.
+    """
+    device = resolve_device(settings.device)
+    recipe = _resolved(settings.recipe or recipe_of(run), device)
+    job = _Job(run.path, settings.data, name, genotype, recipe, settings.seed, device, settings.inherit)
+    return next((one for one in run.trained() if one.network == name and _named(job, one).done_by(one)), None)
+
+
+def _under_its_name(job: _Job, trained: Sequence[TrainedNetwork], log: Log) -> _Job:
+    """Return ``job`` under the name of the same training if there is one, and otherwise under one that is free."""
+    known = [one for one in trained if one.network == job.name]
+    for one in known:
+        if _named(job, one).done_by(one):
+            return _named(job, one)
+    taken = {one.name for one in known}
+    if job.name not in taken:
+        return job
+    name = next(name for number in count(2) if (name := f"{job.name}@{number}") not in taken)
+    first = next(one for one in known if one.name == job.name)
+    log(f"{job.name} is trained already, with {_difference(first, job)}: it is kept, and this training is {name}")
+    return replace(job, name=name)
+
+
+def _named(job: _Job, trained: TrainedNetwork) -> _Job:
+    return replace(job, name=trained.name)
+
+
+def _difference(trained: TrainedNetwork, job: _Job) -> str:
+    """Return the first setting in which ``trained`` differs from ``job``: ``epochs = 5, not 1``."""
+    before = {**asdict(_resolved(trained.recipe, job.device)), "seed": trained.seed, "data": trained.data}
+    now = {**asdict(job.recipe), "seed": job.seed, "data": job.data.source}
+    found = next((name for name in now if before[name] != now[name]), None)
+    if found is not None:
+        return f"{found.replace('_', ' ')} = {before[found]}, not {now[found]}"
+    if trained.inherit != job.inherit:
+        return f"{'shared' if trained.inherit else 'fresh'} weights at the start"
+    return "another genotype"
 
 
 def _is_done(job: _Job, trained: Sequence[TrainedNetwork], run: RunFolder, log: Log) -> bool:
@@ -259,14 +310,15 @@ def _train(
         TrainedNetwork(
             job.name,
             job.genotype,
-            result.accuracy,
+            result.test,
             result.loss,
             job.recipe,
             job.seed,
             best_epoch=result.best_epoch,
-            held_out_accuracy=result.held_out_accuracy,
+            held_out=result.held_out,
             data=job.data.source,
             inherit=job.inherit,
+            class_names=data.class_names,
             weights_digest=weights_digest,
             last_weights_digest=last_digest,
         )

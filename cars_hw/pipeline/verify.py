@@ -66,6 +66,7 @@ def _verify(run: RunFolder, device: Device, plan: MeasurePlan | None, progress: 
                 precision=card.precision,
                 threads=threads,
                 accuracy=card.accuracy,
+                test_images=card.test_images,
                 parameters=network_cost(card.network, card.genotype).parameters,
                 predicted_ms=estimate.predicted_ms if estimate else None,
                 bound_ms=estimate.bound_ms if estimate else None,

@@ -72,7 +72,14 @@ class Label(NamedTuple):
         return Box(self.x, self.y, LETTER * len(self.text) / 2, HALF)
 
 
-def front(marks: Sequence[Mark], x_title: str, limit: float | None, limit_text: str, frame: Frame) -> Markup:
+def front(  # noqa: PLR0917 -- as the other plots
+    marks: Sequence[Mark],
+    x_title: str,
+    limit: float | None,
+    limit_text: str,
+    frame: Frame,
+    y_title: str = "accuracy",
+) -> Markup:
     """Return the front: a ring at the shared accuracy of a network and a disc at its accuracy after training.
 
     Every network is a link to its section (``#name``), which works with the keyboard and without a script. A thin
@@ -81,14 +88,14 @@ def front(marks: Sequence[Mark], x_title: str, limit: float | None, limit_text: 
     costs = [cost for mark in marks for cost in (mark.cost, mark.bound) if cost is not None]
     heights = [height for mark in marks for height in (mark.shared, mark.trained) if height is not None]
     axes = Axes(frame, costs + ([limit] if limit is not None else []), heights)
-    parts = axes.draw(x_title, "accuracy, %")
+    parts = axes.draw(x_title, f"{y_title}, %")
     points = [point for mark in marks for point in _column(mark)]
     line, limit_label = _limit(limit, limit_text, axes, points)
     parts += line
     labels = _places(marks, axes, limit_label)
     parts.append(_stairs(marks, axes))
     parts += [_network(mark, label, axes) for mark, label in zip(marks, labels, strict=True)]
-    return drawing(frame, parts, f"The front: accuracy by {x_title}", role="group")
+    return drawing(frame, parts, f"The front: {y_title} by {x_title}", role="group")
 
 
 def place_labels(
@@ -114,18 +121,19 @@ def place_labels(
     return found
 
 
-def generations(
+def generations(  # noqa: PLR0917 -- as the other plots
     populations: Sequence[tuple[int, Sequence[tuple[float, float]]]],
     x_title: str,
     limit: float | None,
     limit_text: str,
     frame: Frame,
+    y_title: str = "accuracy",
 ) -> Markup:
     """Return each generation's population (cost, accuracy in percent); later dots are stronger and larger."""
     everybody = [member for _, members in populations for member in members]
     xs = [x for x, _ in everybody] + ([limit] if limit is not None else [])
     axes = Axes(frame, xs, [y for _, y in everybody])
-    parts = axes.draw(x_title, "accuracy under shared weights, %")
+    parts = axes.draw(x_title, f"{y_title} under shared weights, %")
     parts += _limit(limit, limit_text, axes, everybody)[0]
     for place, (number, members) in enumerate(populations):
         age = (place + 1) / len(populations)
@@ -141,7 +149,7 @@ def generations(
                 stroke_width=f"{4 + 5 * age:.1f}",
             )
         )
-    return drawing(frame, parts, f"The population of every generation: accuracy by {x_title}")
+    return drawing(frame, parts, f"The population of every generation: {y_title} by {x_title}")
 
 
 def trend(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cars_hw.config.evaluation import ClassCounts, Objective
 from cars_hw.devices import format_of
 from cars_hw.errors import TableError
 from cars_hw.export.card import INT8_SUFFIX, ModelCard, card_path, verified_card
@@ -16,6 +17,7 @@ from cars_hw.nn.cost import both_costs
 from cars_hw.pipeline.latency_target import LatencyEstimate, LatencyTarget
 from cars_hw.pipeline.records import RunAbout, RunConfiguration, TargetRecord, Verified
 from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder, Step, TrainedNetwork
+from cars_hw.significance import Interval, interval_of
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.studies.ranking import Ranking, read_ranking
@@ -45,6 +47,11 @@ class ModelFile:
         return milliseconds(found[0].measured_ms if found else None)
 
     @property
+    def interval(self) -> Interval | None:
+        """The 95% confidence interval of its accuracy; None where the number of images is not known."""
+        return interval_of(self.card.accuracy, self.card.test_images)
+
+    @property
     def network(self) -> str:
         """The name of its network."""
         return self.name.removesuffix(INT8_SUFFIX)
@@ -54,7 +61,8 @@ class ModelFile:
 class Candidate:
     """A network of the front, or one that was trained outside the front, with all its data.
 
-    ``shared_accuracy`` is a fraction of the validation images, under shared weights; None outside the front.
+    ``shared_accuracy`` is a fraction of the validation images, under shared weights, or what else the search
+    maximised; None outside the front. ``validation`` is what it was counted from.
     ``measured`` are the rows of ``verified.json`` for its models.
     """
 
@@ -67,6 +75,7 @@ class Candidate:
     trained: TrainedNetwork | None
     models: tuple[ModelFile, ...]
     measured: tuple[Verified, ...]
+    validation: ClassCounts | None = None
 
     @property
     def accuracy(self) -> float | None:
@@ -132,6 +141,16 @@ class ReportData:
         return self.path.resolve().name
 
     @property
+    def objective(self) -> Objective:
+        """What the search maximised."""
+        return self.configuration.evolution.objective
+
+    @property
+    def accuracy_name(self) -> str:
+        """The words for what the search maximised: ``accuracy``, ``balanced accuracy``."""
+        return self.objective.replace("-", " ")
+
+    @property
     def costs(self) -> tuple[Cost, ...]:
         """The latencies of the targets in their order; without a target, the first minimised count."""
         if self.targets:
@@ -184,7 +203,8 @@ def gather(run: RunFolder) -> ReportData:
             network.latency_estimates,
             trained.get(network.name),
             tuple(model for model in models if model.network == network.name),
-            tuple(row for row in verified if row.name.removesuffix(INT8_SUFFIX) == network.name),
+            tuple(row for row in verified if row.network == network.name),
+            network.validation,
         )
 
     candidates = [candidate(network, network.accuracy) for network in front]
@@ -247,4 +267,6 @@ def _beside(spec: NetworkSpec, network: TrainedNetwork, targets: Sequence[Latenc
         accuracy=network.accuracy,
         latency_estimates=estimates,
         **both_costs(spec, network.genotype),
+        objective="accuracy",
+        validation=None,
     )

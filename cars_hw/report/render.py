@@ -21,7 +21,16 @@ UNSHOWABLE: Final = re.compile(
 )
 """What a page replaces by a mark, wherever a name from a file contains it."""
 
-FILTERS: Final = ("figure", "milliseconds", "millions", "percent", "signed_percent", "size", "state_name")
+FILTERS: Final = (
+    "accuracy_text",
+    "figure",
+    "milliseconds",
+    "millions",
+    "percent",
+    "signed_percent",
+    "size",
+    "state_name",
+)
 """Functions of :mod:`cars_hw.formatting` that the templates use."""
 
 

@@ -11,14 +11,14 @@ import numpy as np
 
 from cars_hw.config.command_line import command_line
 from cars_hw.config.training import Recipe
-from cars_hw.errors import InputError
+from cars_hw.errors import InputError, RunError
 from cars_hw.evolution.objectives import CostObjective
 from cars_hw.evolution.strategies import OWN, STRATEGIES
 from cars_hw.pipeline.plan import SearchPlan, configuration, plan_of, recipe_of
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.search import cost_objectives, plan_data, run_search
 from cars_hw.pipeline.settings import BaselinesSettings, TrainingDevice, TrainSettings
-from cars_hw.pipeline.train import choose, train_run
+from cars_hw.pipeline.train import choose, finished_training, train_run
 from cars_hw.pipeline.workers import default_jobs, side_by_side
 from cars_hw.progress import Log, Progress, no_log, prefixed, silent
 from cars_hw.studies.strategy_comparison import (
@@ -156,6 +156,13 @@ class _Task:
     def folder(self) -> RunFolder:
         return RunFolder(self.run / "baselines" / self.name)
 
+    @property
+    def training(self) -> TrainSettings:
+        """How the networks of the front are trained."""
+        plan = self.plan
+        device = cast("TrainingDevice", plan.device)
+        return TrainSettings(plan.data, self.recipe, seed=plan.seed, jobs=1, device=device)
+
 
 def _work(task: _Task, progress: Progress, log: Log) -> None:
     with command_line(None):
@@ -174,7 +181,7 @@ def _search_and_train(task: _Task, progress: Progress, log: Log) -> None:
     )
     train_run(
         folder,
-        TrainSettings(plan.data, task.recipe, seed=plan.seed, jobs=1, device=cast("TrainingDevice", plan.device)),
+        task.training,
         chosen=[(network.name, network.genotype) for network in choose(folder.front(), task.top)],
         progress=prefixed(progress, task.name),
         log=log,
@@ -191,7 +198,7 @@ def _copy(run: RunFolder, path: Path, plan: SearchPlan) -> None:
 def _compared(plan: SearchPlan, tasks: Sequence[_Task], recipe: Recipe) -> StrategyComparison:
     objectives = cost_objectives(plan)
     histories = [task.folder.history() for task in tasks]
-    fronts = [_front(task.folder, task.top, objectives) for task in tasks]
+    fronts = [_front(task, objectives) for task in tasks]
     # All fronts lie below the reference point; a budget bounds the latency.
     costs = [
         objective.limit or MARGIN * max(one.costs[index] for front in fronts for one in front)
@@ -218,17 +225,15 @@ def _compared(plan: SearchPlan, tasks: Sequence[_Task], recipe: Recipe) -> Strat
     return StrategyComparison(objectives[0].name, objectives[0].unit, (error, *costs), trials, recipe)
 
 
-def _front(folder: RunFolder, top: int, objectives: Sequence[CostObjective]) -> list[Trained]:
-    accuracy = {network.name: network.accuracy for network in folder.trained()}
-    return [
-        Trained(
-            network.genotype,
-            tuple(objective.value(network.genotype) for objective in objectives),
-            network.accuracy,
-            accuracy[network.name],
-        )
-        for network in choose(folder.front(), top)
-    ]
+def _front(task: _Task, objectives: Sequence[CostObjective]) -> list[Trained]:
+    found = []
+    for network in choose(task.folder.front(), task.top):
+        trained = finished_training(task.folder, network.name, network.genotype, task.training)
+        if trained is None:
+            raise RunError(f"{task.folder.path} has no training of {network.name}", remedy="train-again")
+        costs = tuple(objective.value(network.genotype) for objective in objectives)
+        found.append(Trained(network.genotype, costs, network.accuracy, trained.accuracy, trained.test.total))
+    return found
 
 
 def _generation(population: Sequence[dict[str, Any]], highest: Sequence[float]) -> Generation:

@@ -144,12 +144,14 @@ def _of_run(run: RunFolder, trained: TrainedNetwork, device: Device) -> _Entry:
     return _of_genotype(run, trained, device, "run", began)
 
 
-def _of_genotype(run: RunFolder, trained: TrainedNetwork, device: Device, origin: str, began: str) -> _Entry:
+def _of_genotype(
+    run: RunFolder, trained: TrainedNetwork, device: Device, origin: str, began: str, *, name: str = ""
+) -> _Entry:
     def write(path: Path) -> None:
         write_graph(lower_network(load_trained(run, trained)), path, device.model_format)
 
     return _Entry(
-        trained.name,
+        name or trained.name,
         origin,
         trained.accuracy,
         network_cost(run.network, trained.genotype).parameters,
@@ -188,7 +190,8 @@ def _of_space(
         log=settings.log,
     )
     return [
-        _of_genotype(theirs, one, device, "zoo" if one.name in zoo() else "run", "from scratch") for one in trained
+        _of_genotype(theirs, one, device, "zoo" if name in zoo() else "run", "from scratch", name=name)
+        for (name, _), one in zip(chosen, trained, strict=True)
     ]
 
 

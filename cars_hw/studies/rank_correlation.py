@@ -7,6 +7,7 @@ from typing import Any, Final, cast
 
 import numpy as np
 
+from cars_hw.config.evaluation import Evaluation
 from cars_hw.errors import InputError
 from cars_hw.evolution.checkpoint import supernet_weights
 from cars_hw.evolution.objectives import feasible
@@ -59,7 +60,7 @@ def _rank(run: RunFolder, settings: RankSettings, progress: Progress, log: Log) 
         raise InputError(f"a rank correlation needs at least {MINIMUM} architectures; there are {len(chosen)}")
     weights = supernet_weights_of(plan, bundle)
     weights.supernet.load_state_dict(supernet_weights(run.checkpoint))
-    shared = weights.accuracies([genotype for _, genotype in chosen], full=True)
+    shared = weights.counts([genotype for _, genotype in chosen], full=True)
     standalone = RunFolder(run.path / "ranking")
     # A run of its own, whose networks are the SuperNet's size.
     configuration = replace(run.configuration, network=weights.supernet.spec)
@@ -70,8 +71,8 @@ def _rank(run: RunFolder, settings: RankSettings, progress: Progress, log: Log) 
     recipe = settings.recipe or recipe_of(run)
     training = TrainSettings(settings.data, recipe, jobs=settings.jobs, device=cast("TrainingDevice", device))
 
-    def train(seed: int, suffix: str) -> list[float]:
-        """Return the accuracies of all, trained with ``seed`` and kept under names with ``suffix``."""
+    def train(seed: int, suffix: str) -> list[Evaluation]:
+        """Return the evaluations of all, trained with ``seed`` and kept under names with ``suffix``."""
         trained = train_run(
             standalone,
             replace(training, seed=seed),
@@ -79,14 +80,21 @@ def _rank(run: RunFolder, settings: RankSettings, progress: Progress, log: Log) 
             progress=progress,
             log=log,
         )
-        accuracy = {network.name: network.accuracy for network in trained}
-        return [accuracy[name + suffix] for name, _ in chosen]
+        return [network.test for network in trained]
 
     once = train(seed, "")
     again = train(seed + 1, "-again") if settings.twice else [None] * len(chosen)
     networks = [
-        Ranked(name, genotype, accuracy, first, second)
-        for (name, genotype), accuracy, first, second in zip(chosen, shared, once, again, strict=True)
+        Ranked(
+            name,
+            genotype,
+            counts.accuracy,
+            first.accuracy,
+            None if second is None else second.accuracy,
+            counts.total,
+            first.total,
+        )
+        for (name, genotype), counts, first, second in zip(chosen, shared, once, again, strict=True)
     ]
     ranking = Ranking(tuple(networks), recipe)
     run.write_record(FILE, ranking)

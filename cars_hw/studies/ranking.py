@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
-from cars_hw.config.setting import Settings, fraction, setting
+from cars_hw.config.setting import Settings, count, fraction, setting
 from cars_hw.config.training import Recipe
 from cars_hw.latency.validation import kendall_tau
 from cars_hw.pipeline.run_folder import RunFolder
@@ -24,7 +24,8 @@ class Ranked(Settings):
 
     ``shared`` is the accuracy under shared weights on the validation images, ``standalone`` the accuracy after
     training from scratch on the test images. ``again`` is that of a second training with another seed, None without
-    one. ``name`` is that of the front, or begins with ``random``.
+    one. ``name`` is that of the front, or begins with ``random``. ``validation_images`` and ``test_images`` are the
+    numbers of images behind them.
     """
 
     name: str = setting(name=True)
@@ -32,6 +33,8 @@ class Ranked(Settings):
     shared: float = fraction()
     standalone: float = fraction()
     again: float | None = fraction(None)
+    validation_images: int | None = count(None, minimum=1)
+    test_images: int | None = count(None, minimum=1)
 
     @property
     def drawn(self) -> bool:

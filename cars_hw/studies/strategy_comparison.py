@@ -14,6 +14,7 @@ from cars_hw.errors import InputError
 from cars_hw.evolution.hypervolume import hypervolume
 from cars_hw.evolution.strategies import STRATEGIES
 from cars_hw.pipeline.run_folder import RunFolder
+from cars_hw.significance import Interval, interval_of
 from cars_hw.space.genotype import Genotype
 
 FILE: Final = "baselines.json"
@@ -27,13 +28,20 @@ class Trained(Settings):
     """A network of a front, trained from scratch.
 
     ``costs`` are in the objectives' units. ``shared`` is the accuracy under shared weights on the validation
-    images, ``standalone`` the accuracy after training on the test images; both are fractions.
+    images, ``standalone`` the accuracy after training on the test images; both are fractions. ``test_images`` is
+    the number of images behind the latter.
     """
 
     genotype: Genotype = setting(kind="genotype")
     costs: tuple[float, ...] = setting(minimum=-1e12, maximum=1e12)
     shared: float = fraction()
     standalone: float = fraction()
+    test_images: int | None = count(None, minimum=1)
+
+    @property
+    def interval(self) -> Interval | None:
+        """The 95% confidence interval of the accuracy after training; None where its images are not known."""
+        return interval_of(self.standalone, self.test_images)
 
 
 @dataclass(frozen=True)
@@ -116,6 +124,19 @@ class StrategyComparison(Settings):
     def seeds(self) -> list[int]:
         """The seeds, in ascending order."""
         return sorted({trial.seed for trial in self.trials})
+
+    @property
+    def precision(self) -> str:
+        """A sentence on the images behind the trained accuracies and on their widest confidence interval."""
+        networks = [one for trial in self.trials for one in trial.networks]
+        intervals = [one.interval for one in networks if one.interval is not None]
+        if not intervals:
+            return ""
+        widest = 100 * max(high - low for low, high in intervals)
+        return (
+            f"Each accuracy after training is on {networks[0].test_images:,} test images; its 95% interval is up "
+            f"to {widest:.1f} percentage points wide."
+        )
 
     def of(self, strategy: str) -> list[Trial]:
         """Return the trials of ``strategy``, by seed."""

@@ -2,7 +2,8 @@
 
 Every process runs the same search, with the same random numbers, on the same batches. The processes share the
 architectures: each trains some of those of a step, and evaluates some of those of a population. Gradients are
-summed and accuracies gathered, so that all processes have the same weights, which are those of a single process.
+summed and counts of right answers gathered, so that all processes have the same weights, which are those of a
+single process.
 """
 
 from __future__ import annotations
@@ -41,17 +42,20 @@ class ProcessGroup:
         """Return this process's share of ``items``: every ``world``-th."""
         return items[self.rank :: self.world]
 
-    def gather(self, values: Sequence[float], total: int) -> list[float]:
-        """Return the ``total`` values of all processes; each contributes those of its :meth:`share`."""
+    def gather(self, rows: Sequence[Sequence[int]], total: int, width: int) -> list[tuple[int, ...]]:
+        """Return the ``total`` rows of all processes, each of ``width`` whole numbers; each contributes its
+        :meth:`share`.
+        """
         if self.world == 1:
-            return list(values)
+            return [tuple(row) for row in rows]
         longest = -(-total // self.world)
-        # Doubles keep every bit of a fraction in the exchange.
-        mine = torch.zeros(longest, dtype=torch.float64, device=self.device)
-        mine[: len(values)] = torch.tensor(values, dtype=torch.float64)
+        mine = torch.zeros(longest, width, dtype=torch.int64, device=self.device)
+        if rows:
+            mine[: len(rows)] = torch.tensor(rows, dtype=torch.int64)
         everyones = [torch.empty_like(mine) for _ in range(self.world)]
         dist.all_gather(everyones, mine)
-        return [float(everyones[index % self.world][index // self.world]) for index in range(total)]
+        plain = [one.tolist() for one in everyones]
+        return [tuple(plain[index % self.world][index // self.world]) for index in range(total)]
 
     def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Sum each parameter's gradient over the processes; it stays None if no process has one."""

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cars_hw.nn.supernet import SuperNet
 from cars_hw.space.genotype import Genotype
+from cars_hw.training.losses import cross_entropy
 
 Replay = Callable[[], object]
 Recorder = Callable[[Callable[[], None]], Replay]
@@ -40,10 +40,11 @@ class Passes(Protocol):
 
 @dataclass
 class PlainPasses:
-    """Passes without recording, as PyTorch runs them."""
+    """Passes without recording, as PyTorch runs them; ``class_weights`` are those of the loss."""
 
     supernet: SuperNet
     autocast: Callable[[], torch.autocast]
+    class_weights: Tensor | None = None
 
     def clear(self) -> None:
         """Clear the gradients."""
@@ -52,7 +53,7 @@ class PlainPasses:
     def run(self, images: Tensor, labels: Tensor, genotype: Genotype, share: float) -> Tensor:
         """Add the gradient of ``share`` of the loss of ``genotype`` and return that part of the loss."""
         with self.autocast():
-            loss = F.cross_entropy(self.supernet(images, genotype), labels) * share
+            loss = cross_entropy(self.supernet(images, genotype), labels, self.class_weights) * share
         torch.autograd.backward(loss)
         return loss.detach()
 
@@ -71,12 +72,13 @@ class GraphedPasses:
 
     All recordings read the same images and add to the same gradients, and none keeps data between two replays.
     Therefore they share one pool of memory, in any order of replays. Batches of another size than the first, such
-    as the last of an epoch, are not recorded.
+    as the last of an epoch, are not recorded. ``class_weights`` of the loss are read in place, on the same device.
     """
 
     supernet: SuperNet
     autocast: Callable[[], torch.autocast]
     record: Recorder
+    class_weights: Tensor | None = None
     _recorded: OrderedDict[object, _Recorded] = field(default_factory=OrderedDict)
     _seen: dict[object, int] = field(default_factory=dict)
     _gradients: dict[nn.Parameter, Tensor] = field(default_factory=dict)
@@ -146,7 +148,7 @@ class GraphedPasses:
         """Add the gradients of a pass to the kept ones; return the loss and the parameters with gradients."""
         parameters = self.supernet.parameters_of(genotype)
         with self.autocast():
-            loss = F.cross_entropy(self.supernet(images, genotype), labels) * share
+            loss = cross_entropy(self.supernet(images, genotype), labels, self.class_weights) * share
         # Parameters of cells whose output is unused have no gradient.
         found = torch.autograd.grad(loss, parameters, allow_unused=True)
         pairs = [(one, gradient) for one, gradient in zip(parameters, found, strict=True) if gradient is not None]

@@ -12,6 +12,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from cars_hw.config.evaluation import ClassCounts
 from cars_hw.config.training import SharedTraining, cosine
 from cars_hw.data import (
     Augmentation,
@@ -24,6 +25,7 @@ from cars_hw.data import (
 )
 from cars_hw.nn.supernet import Common, SuperNet
 from cars_hw.space.genotype import Genotype
+from cars_hw.training.losses import weights_of_classes
 from cars_hw.training.process_group import SINGLE_PROCESS, ProcessGroup
 from cars_hw.training.recorded_passes import RECORD_AT, CudaRecorder, GraphedPasses, Passes, PlainPasses, Recorder
 
@@ -89,10 +91,13 @@ class SuperNetWeights:
         self._fill_momenta()
         if recorder is None and on_gpu:
             recorder = CudaRecorder()
+        weights = weights_of_classes(train.labels, data.classes, settings.class_weights)
+        # On the device once: a recorded pass reads the same tensor at every replay.
+        weights = None if weights is None else weights.to(self.device)
         self.passes: Passes = (
-            PlainPasses(self.supernet, self._autocast)
+            PlainPasses(self.supernet, self._autocast, weights)
             if recorder is None
-            else GraphedPasses(self.supernet, self._autocast, recorder)
+            else GraphedPasses(self.supernet, self._autocast, recorder, weights)
         )
         self.generator = torch.Generator().manual_seed(seed + 1)
         self._before = self._copied_weights()
@@ -158,12 +163,21 @@ class SuperNetWeights:
         """Keep the present weights as those of the previous generation."""
         self._before = self._copied_weights()
 
-    def accuracies(self, genotypes: Sequence[Genotype], *, before: bool = False, full: bool = False) -> list[float]:
-        """Return the accuracy of each genotype, a fraction of the evaluated images; see the protocol."""
+    def counts(
+        self, genotypes: Sequence[Genotype], *, before: bool = False, full: bool = False
+    ) -> list[ClassCounts]:
+        """Return what each genotype gets right of each class; see the protocol."""
         batches = self._full if full else self._subset
         with self._remembered() if before else _unchanged():
             found = evaluate(self.supernet, self.process_group.share(genotypes), batches, self._autocast)
-        return self.process_group.gather(found, len(genotypes))
+        classes = self.supernet.spec.classes
+        images = tuple(torch.bincount(batches.labels, minlength=classes).tolist())
+        rows = self.process_group.gather(found, len(genotypes), classes)
+        return [ClassCounts(images, row) for row in rows]
+
+    def accuracies(self, genotypes: Sequence[Genotype], *, before: bool = False, full: bool = False) -> list[float]:
+        """Return the accuracy of each genotype, a fraction of the evaluated images; as :meth:`counts`."""
+        return [one.accuracy for one in self.counts(genotypes, before=before, full=full)]
 
     def state(self) -> dict[str, Any]:
         """Return the weights, those of the previous generation, the optimiser, the epoch and the random state."""
@@ -241,8 +255,8 @@ def evaluate(
     batches: Iterable[Batch],
     autocast: Callable[[], torch.autocast],
     room: int | None = None,
-) -> list[float]:
-    """Return each genotype's accuracy under the shared weights, a fraction of the images in ``batches``.
+) -> list[list[int]]:
+    """Return for each genotype how many images in ``batches`` it gets right under the shared weights, by class.
 
     Batch normalisation uses the statistics of each batch. All genotypes are evaluated on a batch before the next,
     so that the operations they share are computed once for each batch; ``room`` bytes are for those of the first
@@ -252,19 +266,22 @@ def evaluate(
     """
     supernet.train()
     counts: list[Tensor] = []
-    images_in_all = 0
+    classes = supernet.spec.classes
     threads = torch.get_num_threads()
     with ExitStack() as stack:
         pool: ThreadPoolExecutor | None = None
         for images, labels in batches:
-            images_in_all += len(labels)
             with torch.inference_mode(), autocast():
                 share = _ROOM[images.is_cuda] if room is None else room
                 common = supernet.common(images, genotypes, share)
 
             def hits(genotype: Genotype, common: Common = common, labels: Tensor = labels) -> Tensor:
                 with torch.inference_mode(), autocast():
-                    return (supernet.along(common, genotype).argmax(dim=1) == labels).sum()
+                    right = supernet.along(common, genotype).argmax(dim=1) == labels
+                    # The shapes do not depend on the answers, so that a GPU is not waited for.
+                    return torch.zeros(classes, dtype=torch.int64, device=labels.device).index_add_(
+                        0, labels, right.to(torch.int64)
+                    )
 
             if images.is_cuda or threads == 1:
                 found = [hits(genotype) for genotype in genotypes]
@@ -276,4 +293,4 @@ def evaluate(
                     pool = stack.enter_context(one_thread)
                 found = list(pool.map(hits, genotypes))
             counts = found if not counts else [so_far + new for so_far, new in zip(counts, found, strict=True)]
-    return [int(count) / images_in_all for count in counts]
+    return [count.tolist() for count in counts]

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cars_hw.callbacks import EpochFigures, TrainingCallback
+from cars_hw.config.codec import structure, unstructure
+from cars_hw.config.evaluation import MOST_CLASSES, ClassCounts, Evaluation
 from cars_hw.config.training import Recipe
 from cars_hw.data import (
     Augmentation,
@@ -26,6 +28,7 @@ from cars_hw.errors import InputError, TrainingError
 from cars_hw.nn.network import Network
 from cars_hw.progress import Progress, silent
 from cars_hw.training.checkpoints import TrainingCheckpoint, from_bytes, to_bytes
+from cars_hw.training.losses import cross_entropy, weights_of_classes
 from cars_hw.training.precision import autocast, resolve_precision
 from cars_hw.training.process_group import SINGLE_PROCESS, ProcessGroup
 
@@ -38,22 +41,32 @@ Weights = dict[str, Tensor]
 class TrainingResult:
     """The result of a training.
 
-    ``accuracy`` is a fraction of the test images; ``loss`` is the last epoch's mean. ``best_epoch`` counts from 1;
-    ``held_out_accuracy`` is its fraction of the held-out images, None without held-out images. ``last`` has the
+    ``test`` is the evaluation on the test images; ``loss`` is the last epoch's mean. ``best_epoch`` counts from 1;
+    ``held_out`` has its right answers among the held-out images, None without held-out images. ``last`` has the
     weights after the last epoch, on the CPU, where another epoch was the best.
     """
 
-    accuracy: float
+    test: Evaluation
     loss: float
     best_epoch: int
-    held_out_accuracy: float | None = None
+    held_out: ClassCounts | None = None
     last: Weights | None = None
+
+    @property
+    def accuracy(self) -> float:
+        """The accuracy, a fraction of the test images."""
+        return self.test.accuracy
+
+    @property
+    def held_out_accuracy(self) -> float | None:
+        """The accuracy at the best epoch, a fraction of the held-out images."""
+        return None if self.held_out is None else self.held_out.accuracy
 
 
 @dataclass(frozen=True)
 class _Best:
     epoch: int
-    accuracy: float
+    counts: ClassCounts
     weights: Weights
 
 
@@ -118,6 +131,8 @@ class NetworkTraining:
             raise InputError(
                 f"{len(train)} images cannot be shared by {process_group.world} processes: each needs 2"
             )
+        weights = weights_of_classes(train.labels, data.classes, recipe.class_weights)
+        self.class_weights = None if weights is None else weights.to(self.device)
         self.optimizer = torch.optim.SGD(
             network.parameters(), recipe.learning_rate, recipe.momentum, weight_decay=recipe.weight_decay
         )
@@ -189,7 +204,7 @@ class NetworkTraining:
             "scaler": self.scaler.state_dict(),
             "averaged": self.averaged.state_dict() if self.averaged else None,
             "generator": self.generator.get_state(),
-            "best": vars(self.best) if self.best else None,
+            "best": {**vars(self.best), "counts": unstructure(self.best.counts)} if self.best else None,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -202,23 +217,23 @@ class NetworkTraining:
         self.generator.set_state(state["generator"])
         self.epoch = state["epoch"]
         self.loss = state["loss"]
-        self.best = _Best(**state["best"]) if state["best"] else None
+        best = state["best"]
+        self.best = _Best(**{**best, "counts": structure(best["counts"], ClassCounts)}) if best else None
 
     def finish(self) -> TrainingResult:
-        """Load the best weights into the network and return the result with their accuracy.
+        """Load the best weights into the network and return the result with their evaluation.
 
         The test images are used only here, after every choice has been made.
         """
         last = copy_of_weights(self.evaluated)
-        best = self.best or _Best(self.epoch, 0.0, last)
-        self.network.load_state_dict(best.weights)
-        accuracy = accuracy_on(self.network, self.data.test, self.data, device=self.device)
+        epoch = self.best.epoch if self.best else self.epoch
+        self.network.load_state_dict(self.best.weights if self.best else last)
         return TrainingResult(
-            accuracy,
+            evaluation_on(self.network, self.data.test, self.data, device=self.device),
             self.loss,
-            best.epoch,
-            held_out_accuracy=best.accuracy if self.best else None,
-            last=last if best.epoch != self.epoch else None,
+            epoch,
+            held_out=self.best.counts if self.best else None,
+            last=last if epoch != self.epoch else None,
         )
 
     def _step(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -230,9 +245,9 @@ class NetworkTraining:
         self.optimizer.zero_grad(set_to_none=True)
         with autocast(self.precision, self.device):
             logits, auxiliary = self._logits(images_here)
-            loss = F.cross_entropy(logits, labels_here, label_smoothing=recipe.label_smoothing)
+            loss = cross_entropy(logits, labels_here, self.class_weights, recipe.label_smoothing)
             if auxiliary is not None:
-                aside = F.cross_entropy(auxiliary, labels_here, label_smoothing=recipe.label_smoothing)
+                aside = cross_entropy(auxiliary, labels_here, self.class_weights, recipe.label_smoothing)
                 loss = loss + recipe.auxiliary * aside
         # The sum over the processes is the mean over all images of the batch.
         loss = loss * (len(labels_here) / len(labels))
@@ -269,12 +284,12 @@ class NetworkTraining:
         """Keep the weights if no earlier epoch was better on the held-out images."""
         if self.held_out is None:
             return
-        accuracy = self.held_out_accuracy = accuracy_on(
-            self.evaluated, self.held_out, self.data, device=self.device
-        )
+        counts = counts_on(self.evaluated, self.held_out, self.data, device=self.device)
+        self.held_out_accuracy = counts.accuracy
+        objective = self.recipe.objective
         # Of equal epochs the later one, which has trained for longer.
-        if self.best is None or accuracy >= self.best.accuracy:
-            self.best = _Best(self.epoch, accuracy, copy_of_weights(self.evaluated))
+        if self.best is None or counts.score(objective) >= self.best.counts.score(objective):
+            self.best = _Best(self.epoch, counts, copy_of_weights(self.evaluated))
 
 
 def train_network(
@@ -340,20 +355,60 @@ def hold_out(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Datase
     return dataset.select(train), dataset.select(held_out)
 
 
-@torch.inference_mode()
 def accuracy_on(
     network: nn.Module, dataset: Dataset, data: DataBundle, *, device: torch.device | str = "cpu"
 ) -> float:
-    """Return the accuracy on ``dataset``, a fraction, with the network's running averages.
+    """Return the accuracy on ``dataset``, a fraction; see :func:`counts_on`."""
+    return counts_on(network, dataset, data, device=device).accuracy
+
+
+def counts_on(
+    network: nn.Module, dataset: Dataset, data: DataBundle, *, device: torch.device | str = "cpu"
+) -> ClassCounts:
+    """Return what ``network`` gets right of ``dataset``, by class, with its running averages.
 
     Images are normalised as those of ``data``.
     """
+    labels, answers = _answers(network, dataset, data, device)
+    return ClassCounts(*_counted(labels, answers, data.classes))
+
+
+def evaluation_on(
+    network: nn.Module, dataset: Dataset, data: DataBundle, *, device: torch.device | str = "cpu"
+) -> Evaluation:
+    """Return the evaluation of ``network`` on ``dataset``, image by image; see :func:`counts_on`."""
+    labels, answers = _answers(network, dataset, data, device)
+    classes, confusion = data.classes, None
+    if classes <= MOST_CLASSES:
+        pairs = torch.bincount(labels * classes + answers, minlength=classes**2)
+        confusion = tuple(map(tuple, pairs.view(classes, classes).tolist()))
+    correct = np.packbits((labels == answers).numpy()).tobytes().hex()
+    return Evaluation(*_counted(labels, answers, classes), confusion, correct, _digest(dataset))
+
+
+@torch.inference_mode()
+def _answers(
+    network: nn.Module, dataset: Dataset, data: DataBundle, device: torch.device | str
+) -> tuple[Tensor, Tensor]:
+    """Return each image's class and the network's answer, int64 of shape ``(images,)``, on the CPU."""
     network.eval()
     batches = EvaluationBatches(dataset, EVALUATION_BATCH, data.mean, data.std, device)
-    right = torch.zeros((), dtype=torch.int64, device=device)
-    for images, labels in batches:
-        right += (network(images).argmax(dim=1) == labels).sum()
-    return int(right) / len(dataset)
+    answers = [network(images).argmax(dim=1) for images, _ in batches]
+    return batches.labels.cpu(), torch.cat(answers).cpu()
+
+
+def _counted(labels: Tensor, answers: Tensor, classes: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the number of images of each class, and how many of these have the right answer."""
+    images, right = (torch.bincount(part, minlength=classes) for part in (labels, labels[labels == answers]))
+    return tuple(images.tolist()), tuple(right.tolist())
+
+
+def _digest(dataset: Dataset) -> str:
+    """Return the SHA-256 of the images and their classes."""
+    found = sha256()
+    for part in (dataset.images, dataset.labels):
+        found.update(part.cpu().contiguous().numpy().data)
+    return found.hexdigest()
 
 
 def copy_of_weights(network: nn.Module) -> Weights:

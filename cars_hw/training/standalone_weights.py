@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from cars_hw.config.codec import structure, unstructure
+from cars_hw.config.evaluation import ClassCounts
 from cars_hw.space.genotype import Genotype
 from cars_hw.training.shared_weights import SuperNetWeights
 
@@ -19,8 +21,8 @@ class StandaloneWeights:
     def __init__(self, fresh: Callable[[], SuperNetWeights], epochs: int) -> None:
         self.fresh = fresh
         self.epochs = epochs
-        # By genotype: accuracy on the subset, on all validation images, and the loss of the last epoch.
-        self._known: dict[str, tuple[float, float, float]] = {}
+        # By genotype: the counts on the subset, on all validation images, and the loss of the last epoch.
+        self._known: dict[str, tuple[ClassCounts, ClassCounts, float]] = {}
 
     def train(self, draw: Callable[[int], Sequence[Genotype]]) -> float:  # noqa: ARG002 -- as the protocol has it
         """Train nothing, since no weights are shared; return the mean loss of the trained architectures."""
@@ -30,31 +32,33 @@ class StandaloneWeights:
     def remember(self) -> None:
         """Keep nothing, since an architecture's weights do not change."""
 
-    def accuracies(
+    def counts(
         self,
         genotypes: Sequence[Genotype],
         *,
         before: bool = False,  # noqa: ARG002 -- as the protocol has it
         full: bool = False,
-    ) -> list[float]:
-        """Return the accuracy (a fraction) of each genotype after its own training; ``before`` changes nothing."""
-        return [self._evaluated(genotype)[1 if full else 0] for genotype in genotypes]
+    ) -> list[ClassCounts]:
+        """Return what each genotype gets right after its own training, by class; ``before`` changes nothing."""
+        found = map(self._evaluated, genotypes)
+        return [everything if full else subset for subset, everything, _ in found]
 
     def state(self) -> dict[str, Any]:
         """Return the figures of the architectures that have been trained."""
-        return {"known": dict(self._known)}
+        return {"known": {key: unstructure(known) for key, known in self._known.items()}}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Restore the state that :meth:`state` returned."""
-        self._known = dict(state["known"])
+        for key, (subset, everything, loss) in state["known"].items():
+            self._known[key] = structure(subset, ClassCounts), structure(everything, ClassCounts), loss
 
-    def _evaluated(self, genotype: Genotype) -> tuple[float, float, float]:
+    def _evaluated(self, genotype: Genotype) -> tuple[ClassCounts, ClassCounts, float]:
         key = repr(genotype.key())
         if key not in self._known:
             weights = self.fresh()
             loss = 0.0
             for _ in range(self.epochs):
                 loss = weights.train(lambda _count: [genotype])
-            (subset,), (everything,) = weights.accuracies([genotype]), weights.accuracies([genotype], full=True)
+            (subset,), (everything,) = weights.counts([genotype]), weights.counts([genotype], full=True)
             self._known[key] = subset, everything, loss
         return self._known[key]

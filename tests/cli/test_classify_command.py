@@ -18,6 +18,7 @@ from cars_hw.cli.main import main
 from cars_hw.config.checksummed import digest
 from cars_hw.export.card import ModelCard, card_path
 from cars_hw.export.export import export_genotype
+from cars_hw.significance import wilson_interval
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.zoo import zoo
 
@@ -108,7 +109,9 @@ def test_folders_that_are_called_like_the_classes_give_an_accuracy(made: Path, t
     right = sum(record["classes"][0]["name"] == Path(record["image"]).parts[-2] for record in found)
     right += found[2]["classes"][0]["name"] == "cat"
     result = classify(made, made / "photos")
-    assert f"Accuracy by the names of the folders: {100 * right / 4:.1f}% of 4 images" in result.stdout
+    low, high = (100 * end for end in wilson_interval(right, 4))
+    share = f"{100 * right / 4:.1f}% ({low:.1f} to {high:.1f}) of 4 images"
+    assert f"Accuracy by the names of the folders: {share}" in result.stdout
     elsewhere = tmp_path / "1.png"
     elsewhere.write_bytes((made / "photos" / "cat" / "1.png").read_bytes())
     assert "Accuracy" not in classify(made, made / "photos", elsewhere).output

@@ -6,6 +6,7 @@ import io
 import os
 import signal
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from rich.console import Console
 from cars_hw.cli.live_view import LinesView, LiveView, draw, generation_line, search_view
 from cars_hw.cli.search_status import SearchStatus, TimeLeft, snapshot
 from cars_hw.cli.text_plot import ASCII, plot, sparkline
+from cars_hw.config.evaluation import ClassCounts
 from cars_hw.config.search import EvolutionSettings
 from cars_hw.evolution.objectives import CostObjective
 from cars_hw.space.zoo import resolve_genotype
@@ -34,7 +36,9 @@ def record(number: int, hypervolume: float, members: list[tuple[float, ...]] = M
     population = [
         {"genotype": GENOTYPE, "accuracy": accuracy, "gain": 0.0, "costs": costs} for accuracy, *costs in members
     ]
-    return {"generation": number, "hypervolume": hypervolume, "population": population}
+    # The best of MEMBERS is right in 33 of 40 images, in two of three classes.
+    counts = {"images": [20, 10, 10], "right": [20, 10, 3]}
+    return {"generation": number, "hypervolume": hypervolume, "population": population, "best_counts": counts}
 
 
 def status(*objectives: CostObjective, records: int = 2) -> SearchStatus:
@@ -60,7 +64,7 @@ def test_the_figures_of_a_generation_stand_in_80_by_24() -> None:
     assert text[0].split("  ")[0] == "images to run"
     assert text[0].endswith("  1 min 5 s elapsed")
     assert text[1].startswith("generation 3 of 10, epoch 1 of 2  ━")
-    assert text[2] == "best within the budget: 82.5% under shared weights"
+    assert text[2] == "best within the budget: 82.5% (68.1 to 91.3) of 40 images, shared weights"
     assert text[3] == "  0.3089 ms on ort, at most 0.3319 ms, budget 0.395 ms"
     assert text[4] == "hypervolume 0.2000  ▁█  from 0.1000"
     # The front: three of five, the cheapest first; beside it the plot, between the least and the most.
@@ -77,7 +81,7 @@ def test_the_figures_of_a_generation_stand_in_80_by_24() -> None:
 
 def test_without_a_budget_counts_are_whole_and_several_costs_have_columns() -> None:
     text = shown(status(PARAMETERS))
-    assert text[2:4] == ["best: 82.5% under shared weights", "  308,900 parameters"]
+    assert text[2:4] == ["best: 82.5% (68.1 to 91.3) of 40 images, shared weights", "  308,900 parameters"]
     text = shown(status(LATENCY, PARAMETERS), width=120)
     assert text[3:5] == ["  0.3089 ms on ort, at most 0.3319 ms, budget 0.395 ms", "  33,146 parameters"]
     assert text[7].split()[:6] == ["accuracy", "latency", "on", "ort", "parameters", "82.5%"]
@@ -147,7 +151,7 @@ def test_what_an_earlier_process_did_took_no_time_of_this_one() -> None:
 
 def test_a_record_is_read_once_and_the_best_of_equals_is_the_cheaper() -> None:
     read = snapshot(record(3, 0.5, [(0.8, 0.3), (0.8, 0.2), (0.5, 0.1)]), [LATENCY])
-    assert read.best == (0.8, (0.2,), (0.3319,))
+    assert read.best == (0.8, (0.2,), (0.3319,), ClassCounts((20, 10, 10), (20, 10, 3)))
     assert read.front == ((0.5, (0.1,)), (0.8, (0.2,)))
     assert len(read.population) == 3
 
@@ -155,9 +159,21 @@ def test_a_record_is_read_once_and_the_best_of_equals_is_the_cheaper() -> None:
 def test_a_generation_in_a_line_has_the_best_with_its_costs() -> None:
     known = status(LATENCY, PARAMETERS)
     assert generation_line(record(3, 0.25), known) == (
-        "generation 3/10: best accuracy 82.5% under shared weights (0.3089 ms on ort, at most 0.3319 ms, budget "
-        "0.395 ms; 33,146 parameters), hypervolume 0.2500"
+        "generation 3/10: best accuracy 82.5% (68.1 to 91.3) of 40 images under shared weights (0.3089 ms on ort, "
+        "at most 0.3319 ms, budget 0.395 ms; 33,146 parameters), hypervolume 0.2500"
     )
+
+
+def test_balanced_accuracy_is_called_by_its_name() -> None:
+    known = SearchStatus("t", [PARAMETERS], replace(SETTINGS, objective="balanced-accuracy"), 0.0)
+    known.add(record(3, 0.25, [(23 / 30, 0.033)]))
+    counts = ClassCounts((20, 10, 10), (20, 10, 3))
+    assert counts.balanced_accuracy == pytest.approx(23 / 30)
+    low, high = (100 * end for end in counts.interval("balanced-accuracy"))
+    share = f"76.7% ({low:.1f} to {high:.1f}) of 40 images"
+    assert shown(known, width=120)[2] == f"best by balanced accuracy: {share}, shared weights"
+    line = generation_line(record(3, 0.25, [(23 / 30, 0.033)]), known)
+    assert f"best balanced accuracy {share} under shared weights" in line
 
 
 def test_the_bar_shows_the_share_of_the_stage_that_is_done() -> None:
@@ -226,7 +242,7 @@ def test_the_terminal_is_as_it_was_after_an_interruption(
     assert all(code in written for code in LEFT)
     assert ending.endswith("said before\na warning\n" + ending.splitlines()[-1] + "\n")
     assert ending.splitlines()[-1].startswith("generation 3/10 after ")
-    assert "best accuracy 90.0% under shared weights, hypervolume 0.3000" in ending
+    assert "best accuracy 90.0% (68.1 to 91.3) of 40 images under shared weights, hypervolume 0.3000" in ending
 
 
 @pytest.mark.parametrize("term", ["dumb", "", "unknown"])

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cars_hw.config.evaluation import ClassCounts
 from cars_hw.config.search import EvolutionSettings, Protection, VariationRates
 from cars_hw.errors import BudgetError, InputError
 from cars_hw.evolution.objectives import CostObjective, excess, feasible
@@ -51,10 +52,12 @@ class ToyWeights:
         self.calls.append(("remember", self.epoch))
         self.before = self.epoch
 
-    def accuracies(self, genotypes: Sequence[Genotype], *, before: bool = False, full: bool = False) -> list[float]:
+    def counts(
+        self, genotypes: Sequence[Genotype], *, before: bool = False, full: bool = False
+    ) -> list[ClassCounts]:
         self.calls.append(("evaluate", list(genotypes), before, full))
         epoch = self.before if before else self.epoch
-        return [toy_accuracy(genotype, epoch) for genotype in genotypes]
+        return [ClassCounts((10**9,), (round(1e9 * toy_accuracy(genotype, epoch)),)) for genotype in genotypes]
 
     def state(self) -> dict[str, Any]:
         return {"epoch": self.epoch, "before": self.before}
@@ -66,7 +69,8 @@ class ToyWeights:
 def toy_accuracy(genotype: Genotype, epoch: float) -> float:
     size = megas(genotype) / 4
     final = 0.5 + 0.4 * size / (1 + size)
-    return float(final * (1 - np.exp(-epoch / (1 + 12 * size))))
+    # A share of a billion images.
+    return round(float(final * (1 - np.exp(-epoch / (1 + 12 * size)))), 9)
 
 
 def make_search(

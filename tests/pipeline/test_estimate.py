@@ -45,9 +45,9 @@ def test_what_is_counted_is_what_a_search_does(
             done["steps"] += len(genotypes)
             return super().step(images, labels, genotypes)
 
-        def accuracies(self, genotypes, *, before=False, full=False):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        def counts(self, genotypes, *, before=False, full=False):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
             done["full" if full else "subset"] += len(genotypes)
-            return super().accuracies(genotypes, before=before, full=full)
+            return super().counts(genotypes, before=before, full=full)
 
     monkeypatch.setattr(searching, "SuperNetWeights", Counting)
     run_search(plan, tmp_path / "run")

@@ -199,10 +199,10 @@ def test_trained_networks_start_from_the_shared_weights_where_that_is_asked_for(
     shared = supernet_weights(run.checkpoint)
     kept = load_trained(run, run.trained()[0])
     assert torch.equal(kept.classifier.weight, shared["classifier.weight"])
-    train_run(run, TrainSettings(data, genotype=genotype, recipe=still, jobs=1))
+    (again,) = train_run(run, TrainSettings(data, genotype=genotype, recipe=still, jobs=1))
     assert run.steps()[-1].settings["inherit"] is False
     assert write_report(run).read_text().count("This step was run from Python with these settings:") == 3
-    fresh = load_trained(run, run.trained()[0])
+    fresh = load_trained(run, again)
     assert not torch.equal(fresh.classifier.weight, shared["classifier.weight"])
 
 

@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from evaluations import evaluation
 
 from cars_hw.config.checksummed import checksum
 from cars_hw.config.codec import unstructure
 from cars_hw.config.data import DataSource
+from cars_hw.config.evaluation import ClassCounts
 from cars_hw.config.presets import PRESETS
 from cars_hw.config.training import Recipe
-from cars_hw.errors import RunError
+from cars_hw.errors import InputError, RunError
 from cars_hw.evolution.population import Member
 from cars_hw.pipeline.latency_target import LatencyEstimate
 from cars_hw.pipeline.plan import SearchPlan, configuration
@@ -38,7 +40,8 @@ DIGEST = f"sha256:{'0' * 64}"
 
 def generation(number: int) -> dict[str, Any]:
     member = unstructure(Member(GENOTYPE, (1.5,), 0.25))
-    figures = {"loss": 1.0, "best_accuracy": 0.25, "hypervolume": 0.5}
+    figures: dict[str, Any] = {"loss": 1.0, "best_accuracy": 0.25, "hypervolume": 0.5}
+    figures["best_counts"] = unstructure(ClassCounts((2, 2), (1, 0)))
     return {"generation": number, "candidates": 1, **figures, "population": [member]}
 
 
@@ -54,8 +57,24 @@ def test_front_and_trained_networks_round_trip(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path / "run", CONFIGURATION, ABOUT)
     assert run.about == ABOUT
     run.write_front([NETWORK])
-    trained = TrainedNetwork("net-01", GENOTYPE, 0.9, 0.3, Recipe(epochs=2), 7, 2, None, "cifar10", False, DIGEST)
+    trained = TrainedNetwork(
+        "net-01@2",
+        GENOTYPE,
+        evaluation((6, 4), (5, 3)),
+        0.3,
+        Recipe(epochs=2),
+        7,
+        2,
+        ClassCounts((3, 2), (3, 1)),
+        "cifar10",
+        False,
+        ("cat", "dog"),
+        DIGEST,
+    )
     run.write_trained(trained)
+    assert (trained.network, trained.accuracy, trained.held_out_accuracy) == ("net-01", 0.8, 0.8)
+    with pytest.raises(InputError, match="class_names must be 2, not 1"):
+        replace(trained, class_names=("cat",))
     again = RunFolder.open(tmp_path / "run")
     assert again.front() == [NETWORK]
     assert again.trained() == [trained]
@@ -184,7 +203,10 @@ def test_a_damaged_front_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"name": "../../x"}, r"networks\[0\].name must be a name of letters, digits and . _ \+ -, not '../../x'"),
+        (
+            {"name": "../../x"},
+            r"networks\[0\].name must be a name of letters, digits and . _ \+ @ -, not '\.\./",
+        ),
         ({"name": "a\x1b[31m"}, r"must be a name of letters"),
         ({"name": "$(touch x)"}, r"must be a name of letters"),
         ({"accuracy": 1.5}, r"networks\[0\].accuracy must be at most 1, not 1.5"),

@@ -28,7 +28,7 @@ from cars_hw.pipeline.plan import SearchPlan, configuration
 from cars_hw.pipeline.records import RunAbout
 from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder
 from cars_hw.pipeline.settings import TrainSettings
-from cars_hw.pipeline.train import load_trained, train_run
+from cars_hw.pipeline.train import finished_training, load_trained, train_run
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
 
@@ -166,12 +166,11 @@ def test_a_finished_training_leaves_its_weights_a_record_and_no_checkpoint(tmp_p
     assert train_run(run, TrainSettings(DataSource(str(images)), jobs=1)) == [trained]
     assert run.weights_path("net-1").stat().st_mtime_ns == before
     # Without held-out images there is no other epoch than the last.
-    run.last_weights_path("net-1").write_bytes(b"of the training before")
     (again,) = train_run(
         run, TrainSettings(DataSource(str(images)), jobs=1, recipe=Recipe(epochs=1, batch_size=32))
     )
-    assert (again.best_epoch, again.held_out_accuracy) == (1, None)
-    assert not run.last_weights_path("net-1").exists()
+    assert (again.name, again.best_epoch, again.held_out_accuracy) == ("net-1@2", 1, None)
+    assert not run.last_weights_path("net-1@2").exists()
 
 
 @pytest.mark.parametrize(
@@ -190,7 +189,46 @@ def test_it_is_trained_again_when_a_setting_is_another(
         TrainSettings(DataSource(str(images)), jobs=1, **changes),
         progress=lambda name, *_: progress.append(name),
     )
-    assert ("net-1" in progress) is again
+    assert "net-1" not in progress
+    assert ("net-1@2" in progress) is again
+
+
+def test_a_further_training_replaces_nothing_and_has_a_name_of_its_own(tmp_path: Path, images: Path) -> None:
+    recipe = Recipe(epochs=1, batch_size=80)
+    run = begin(tmp_path / "run", images, networks=2, recipe=recipe)
+    settings = TrainSettings(DataSource(str(images)), jobs=1)
+    first = train_run(run, settings)
+    files = {path: path.read_bytes() for path in (run.path / "trained").iterdir()}
+    said: list[str] = []
+    second = train_run(run, replace(settings, top=1, seed=5), log=said.append)
+    assert [one.name for one in second] == ["net-2@2"]
+    assert said == [
+        "net-2 is trained already, with seed = 0, not 5: it is kept, and this training is net-2@2",
+    ]
+    third = train_run(run, replace(settings, recipe=replace(recipe, class_weights="balanced")), log=said.append)
+    assert [one.name for one in third] == ["net-1@2", "net-2@3"]
+    assert said[1].startswith("net-1 is trained already, with class weights = none, not balanced")
+    assert {path: path.read_bytes() for path in files} == files
+    # Each is found again by its settings, whatever was trained since.
+    assert train_run(run, settings) == first
+    assert train_run(run, replace(settings, top=1, seed=5)) == second
+    assert finished_training(run, "net-2", second[0].genotype, replace(settings, seed=5)) == second[0]
+    assert finished_training(run, "net-2", second[0].genotype, replace(settings, seed=6)) is None
+    assert [one.name for one in run.trained()] == ["net-1", "net-1@2", "net-2", "net-2@2", "net-2@3"]
+    load_trained(run, second[0])
+
+
+def test_a_killed_further_training_goes_on_under_its_name(tmp_path: Path, images: Path) -> None:
+    data = DataSource(str(images))
+    run = begin(tmp_path / "run", images, recipe=replace(RECIPE, epochs=1))
+    (first,) = train_run(run, TrainSettings(data, jobs=1))
+    with pytest.raises(Killed):
+        train_run(run, TrainSettings(data, jobs=1, recipe=RECIPE), progress=stop)
+    assert run.training_checkpoint("net-1@2").is_file()
+    said: list[str] = []
+    (second,) = train_run(run, TrainSettings(data, jobs=1, recipe=RECIPE), log=said.append)
+    assert any(line.startswith("net-1@2: resumes after epoch ") for line in said)
+    assert run.trained() == [first, second]
 
 
 class Killed(Exception):
@@ -246,7 +284,6 @@ def test_workers_tell_what_they_do_and_go_on_too(tmp_path: Path, images: Path) -
     assert said == ["net-1: resumes after epoch 2"]
     images_read = 192
     assert {name: steps[-1] for name, steps in progress.items()} == {
-        "checking images": images_read,
         "reading images": images_read,
         "net-1": 12,
         "net-2": 12,

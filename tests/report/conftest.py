@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from evaluations import evaluation
 
 from cars_hw.config.checksummed import digest
+from cars_hw.config.codec import unstructure
+from cars_hw.config.evaluation import ClassCounts
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.config.presets import PRESETS
 from cars_hw.devices import Measurement, Sample
@@ -111,7 +114,13 @@ def network(table: LatencyTable, genotype: Genotype, index: int, limit: float | 
     taken = 2 * (limit or 1.0) if index == 5 else 1.01 * target.estimate(genotype).predicted_ms
     estimate = target.estimate(genotype, taken)
     return FrontNetwork(
-        f"net-{index + 1:02d}", genotype, 0.7 + 0.02 * index, cost.parameters, cost.multiply_adds, (estimate,)
+        f"net-{index + 1:02d}",
+        genotype,
+        0.7 + 0.02 * index,
+        cost.parameters,
+        cost.multiply_adds,
+        (estimate,),
+        validation=ClassCounts((20, 20, 10), (18, 12 + index, 5)),
     )
 
 
@@ -126,7 +135,8 @@ def generation(table: LatencyTable, number: int, genotypes: list[Genotype]) -> d
         for place, genotype in enumerate(genotypes)
     ]
     figures = {"loss": 1.0 / number, "best_accuracy": 0.1 * number + 0.06, "hypervolume": 0.1 * number}
-    return {"generation": number, "candidates": 8, **figures, "population": members}
+    counts = unstructure(ClassCounts((40, 40, 20), (round(10 * number + 6), 0, 0)))
+    return {"generation": number, "candidates": 8, **figures, "best_counts": counts, "population": members}
 
 
 def finish(run: RunFolder, chosen: FrontNetwork, index: int, limit: float | None) -> list[Verified]:
@@ -138,7 +148,7 @@ def finish(run: RunFolder, chosen: FrontNetwork, index: int, limit: float | None
         TrainedNetwork(
             chosen.name,
             chosen.genotype,
-            accuracy,
+            evaluation((50, 30, 20), (round(100 * accuracy) - 40, 30, 10)),
             0.5,
             recipe,
             0,
@@ -146,6 +156,7 @@ def finish(run: RunFolder, chosen: FrontNetwork, index: int, limit: float | None
             None,
             "fashion-mini",
             False,
+            ("a", "b", "c"),
             digest(b"weights"),
         )
     )
@@ -166,6 +177,7 @@ def finish(run: RunFolder, chosen: FrontNetwork, index: int, limit: float | None
             precision,
             "asymmetric" if precision == "int8" else None,
             accuracy=accuracy,
+            test_images=100,
         )
         card.write(model.with_name(f"{model.name}.json"))
         known = {"predicted_ms": estimate.predicted_ms, "bound_ms": estimate.bound_ms, "limit_ms": limit}
@@ -183,6 +195,7 @@ def finish(run: RunFolder, chosen: FrontNetwork, index: int, limit: float | None
                 usual_ms=1.3 * estimate.predicted_ms * (2 if suffix else 1),
                 spread=0.01,
                 drift=0.013,
+                test_images=100,
             )
         )
     return rows

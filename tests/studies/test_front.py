@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from evaluations import evaluation
 from torch import nn
 
 from cars_hw.cli.main import main
@@ -59,7 +60,20 @@ def run(images: Path, tmp_path: Path) -> RunFolder:
     made.weights_path("net-01").parent.mkdir()
     digest = save_weights(Network(TINY, genotype).state_dict(), made.weights_path("net-01"))
     made.write_trained(
-        TrainedNetwork("net-01", genotype, 0.9, 0.1, RECIPE, 0, 2, None, "fashion-mini", True, digest)
+        TrainedNetwork(
+            "net-01",
+            genotype,
+            evaluation((10, 10, 10), (10, 9, 8)),
+            0.1,
+            RECIPE,
+            0,
+            2,
+            None,
+            "fashion-mini",
+            True,
+            ("a", "b", "c"),
+            digest,
+        )
     )
     return made
 

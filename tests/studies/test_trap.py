@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from cars_hw.cli.main import main
 from cars_hw.config.codec import unstructure
 from cars_hw.config.data import DataSource
+from cars_hw.config.evaluation import ClassCounts
 from cars_hw.config.presets import PRESETS
 from cars_hw.config.search import EvolutionSettings
 from cars_hw.config.training import Recipe, SharedTraining
@@ -54,7 +55,8 @@ def generation(number: int, *costs: float) -> dict[str, object]:
     genotype = resolve_genotype("CARS_A")
     population = unstructure([Member(genotype, (cost, 99.0), 0.5) for cost in costs])
     figures = {"candidates": 4, "loss": 1.0, "best_accuracy": 0.5, "hypervolume": 0.5}
-    return {"generation": number, **figures, "population": population}
+    counts = unstructure(ClassCounts((2, 2), (1, 1)))
+    return {"generation": number, **figures, "best_counts": counts, "population": population}
 
 
 def moved(protection: trap.Protection, first: float, last: float, seed: int = 0) -> Moved:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cars_hw.callbacks import EpochFigures, TrainingCallback
 from cars_hw.config.checksummed import ChecksummedBytes
+from cars_hw.config.evaluation import ClassCounts
 from cars_hw.config.training import Recipe
 from cars_hw.data import DataBundle, Dataset
 from cars_hw.errors import InputError, RunError, TrainingError
@@ -258,14 +259,16 @@ def test_holding_out_less_than_an_image_is_refused() -> None:
 def test_the_best_epoch_is_chosen_by_held_out_images_and_the_last_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = Recipe(epochs=4, batch_size=48, hold_out=0.2)
     training = NetworkTraining(fresh(recipe), DATA, recipe, seed=0)
-    found = iter([0.3, 0.9, 0.9, 0.5, 0.8])
-    monkeypatch.setattr("cars_hw.training.standalone.accuracy_on", lambda *_, **__: next(found))
+    found = iter([3, 9, 9, 5])
+    counted = lambda *_, **__: ClassCounts((10,), (next(found),))  # noqa: E731
+    monkeypatch.setattr("cars_hw.training.standalone.counts_on", counted)
     after = []
     for _ in range(4):
         training.run_epoch()
         after.append({name: value.clone() for name, value in training.network.state_dict().items()})
     result = training.finish()
-    assert (result.best_epoch, result.held_out_accuracy, result.accuracy) == (3, 0.9, 0.8)
+    assert (result.best_epoch, result.held_out_accuracy) == (3, 0.9)
+    assert result.accuracy == sum(result.test.right) / 60
     assert same(training.network.state_dict(), after[2])
     assert result.last is not None
     assert same(result.last, after[3])

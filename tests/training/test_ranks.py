@@ -19,7 +19,7 @@ def test_one_process_is_alone_and_exchanges_nothing(monkeypatch: pytest.MonkeyPa
     assert launched() == 1
     assert process_group.leads
     assert process_group.share([1, 2, 3]) == [1, 2, 3]
-    assert process_group.gather([0.25, 0.5], 2) == [0.25, 0.5]
+    assert process_group.gather([[1, 2], [3, 4]], 2, 2) == [(1, 2), (3, 4)]
     assert process_group.broadcast(b"x") == b"x"
     assert process_group.add(torch.tensor(3.0)) == 3.0
 

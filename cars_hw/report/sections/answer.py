@@ -8,19 +8,24 @@ from collections.abc import Iterable
 from typing import Any
 
 from cars_hw.pipeline.records import Verified
+from cars_hw.report.accuracies import equals, majority_notes, shown
 from cars_hw.report.data import ReportData
 
 
 def view(report: ReportData) -> dict[str, Any]:
     """Return the best model within the budget, the choice for every smaller latency, and the next step."""
     best = best_model(report)
+    equal = None if best is None else equals(report, best, [row for row in kept(report) if row is not best])
     devices = [*(target.device for target in report.targets), *(row.device for row in report.verified)]
     by_device = {
-        device: choices(row for row in report.verified if row.device == device) for device in dict.fromkeys(devices)
+        device: choices(row for row in shown(report) if row.device == device) for device in dict.fromkeys(devices)
     }
     usual_ms = None if best is None else best.usual_ms
     return {
         "best": best,
+        "equal": equal,
+        "majority": majority_notes(report),
+        "left_out": sorted({row.network for row in report.verified} - {row.network for row in shown(report)}),
         "usual_ms": usual_ms,
         "usually_over": best is not None and _exceeds(usual_ms, best.limit_ms),
         "quality": quality(report),
@@ -48,15 +53,14 @@ def best_model(report: ReportData) -> Verified | None:
     Of two equally accurate models it is the faster one. A model that was compared with a budget comes before one
     that was measured on a device without a budget.
     """
+    return max(kept(report), key=lambda row: (row.accuracy or 0.0, -row.measured_ms), default=None)
+
+
+def kept(report: ReportData) -> list[Verified]:
+    """Return the rows that :func:`best_model` chooses from, those of one training of each network."""
     over = {row.name for row in report.verified if row.within_budget is False}
-    kept = [
-        (row.accuracy, -row.measured_ms, row)
-        for row in report.verified
-        if row.accuracy is not None and row.name not in over
-    ]
-    kept = [one for one in kept if one[2].within_budget] or kept
-    best = max(kept, key=lambda one: one[:2], default=None)
-    return best[2] if best is not None else None
+    rows = [row for row in shown(report) if row.accuracy is not None and row.name not in over]
+    return [row for row in rows if row.within_budget] or rows
 
 
 def choices(rows: Iterable[Verified]) -> list[Verified]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from cars_hw.formatting import figure, millions, milliseconds, percent
+from cars_hw.config.evaluation import ClassCounts, Objective
+from cars_hw.formatting import accuracy_text, figure, millions, milliseconds, percent
 from cars_hw.report import charts
 from cars_hw.report.data import Candidate, Cost, ReportData
 from cars_hw.report.plot import NARROW, WIDE
@@ -12,10 +13,11 @@ from cars_hw.report.plot import NARROW, WIDE
 
 def view(report: ReportData) -> dict[str, Any]:
     """Return the front over each cost, the columns of its table, and the networks that measurement rejected."""
-    columns = ["network", "test accuracy", "shared accuracy", "parameters", "multiply-adds"]
+    name = report.accuracy_name
+    columns = ["network", f"test {name}", f"shared {name}", "parameters", "multiply-adds"]
     for target in report.targets:
         columns += [f"predicted, {target.device}", "upper bound", "measured", "usual state"]
-    rows = [(candidate.name, _cells(candidate)) for candidate in report.candidates]
+    rows = [(candidate.name, _cells(candidate, report.objective)) for candidate in report.candidates]
     rejected = [
         (network.name, one.device, *map(milliseconds, (one.bound_ms, one.measured_ms, one.limit_ms)))
         for network in report.rejected
@@ -24,13 +26,32 @@ def view(report: ReportData) -> dict[str, Any]:
     ]
     plots = [_plot(report, cost) for cost in report.costs] if report.candidates else []
     states = {target.device: target.record.state for target in report.targets}
-    return {"plots": plots, "columns": columns, "rows": rows, "rejected": rejected, "states": states}
+    return {
+        "plots": plots,
+        "columns": columns,
+        "rows": rows,
+        "rejected": rejected,
+        "states": states,
+        "name": name,
+        "images": _images(report),
+    }
 
 
-def _cells(candidate: Candidate) -> list[str]:
+def _images(report: ReportData) -> str:
+    """Return the numbers of images behind the accuracies, in words."""
+    validation = next((one.validation.total for one in report.candidates if one.validation is not None), None)
+    tests = sorted({one.trained.test.total for one in report.candidates if one.trained is not None})
+    words = [f"test accuracies are on {' or '.join(f'{count:,}' for count in tests)} images"] if tests else []
+    if validation is not None:
+        words.append(f"accuracies under shared weights on {validation:,} validation images, which chose the front")
+    return " and ".join(words)
+
+
+def _cells(candidate: Candidate, objective: Objective) -> list[str]:
+    test = None if candidate.trained is None else candidate.trained.test
     cells = [
-        percent(candidate.trained.accuracy if candidate.trained is not None else None),
-        percent(candidate.shared_accuracy),
+        _share(None if test is None else test.score(objective), test, objective),
+        _share(candidate.shared_accuracy, candidate.validation, objective),
         millions(candidate.parameters),
         millions(candidate.multiply_adds),
     ]
@@ -39,17 +60,21 @@ def _cells(candidate: Candidate) -> list[str]:
     return cells
 
 
-def line_of(candidate: Candidate, cost: Cost) -> str:
+def _share(score: float | None, counts: ClassCounts | None, objective: Objective) -> str:
+    return accuracy_text(score, None if counts is None else counts.interval(objective))
+
+
+def line_of(candidate: Candidate, cost: Cost, objective: Objective) -> str:
     """Return one line that describes a network: its name, its cost and its accuracies."""
     words = [f"{candidate.name}: {figure(cost.of(candidate))} {cost.unit} {_without_unit(cost)}"]
     if candidate.trained is not None:
-        words.append(f"{percent(candidate.trained.accuracy)} on the test images")
+        words.append(f"{percent(candidate.trained.test.score(objective))} on the test images")
     if candidate.shared_accuracy is not None:
         words.append(f"{percent(candidate.shared_accuracy)} under shared weights")
     return ", ".join(words)
 
 
-def mark_of(candidate: Candidate, cost: Cost) -> charts.Mark:
+def mark_of(candidate: Candidate, cost: Cost, objective: Objective) -> charts.Mark:
     """Return the mark of ``candidate`` in the plot over ``cost``."""
     shared, trained = candidate.shared_accuracy, candidate.trained
     return charts.Mark(
@@ -57,16 +82,16 @@ def mark_of(candidate: Candidate, cost: Cost) -> charts.Mark:
         cost.of(candidate),
         candidate.latency_estimates[cost.index].bound_ms if cost.unit == "ms" else None,
         None if shared is None else 100 * shared,
-        None if trained is None else 100 * trained.accuracy,
+        None if trained is None else 100 * trained.test.score(objective),
         candidate.name.removeprefix("net-"),
-        line_of(candidate, cost),
+        line_of(candidate, cost, objective),
     )
 
 
 def _plot(report: ReportData, cost: Cost) -> dict[str, Any]:
-    marks = [mark_of(candidate, cost) for candidate in report.candidates]
+    marks = [mark_of(candidate, cost, report.objective) for candidate in report.candidates]
     wide, narrow = (
-        charts.front(marks, f"{cost.title}, {cost.unit}", cost.limit, cost.limit_text, frame)
+        charts.front(marks, f"{cost.title}, {cost.unit}", cost.limit, cost.limit_text, frame, report.accuracy_name)
         for frame in (WIDE, NARROW)
     )
     return {"wide": wide, "narrow": narrow, "bounded": cost.unit == "ms"}

@@ -49,9 +49,17 @@ def int8(verified: Sequence[Verified]) -> list[dict[str, Any]]:
                 "factor": max(ratio, 1 / ratio),
                 "relation": "slower than" if ratio > 1 else "faster than",
                 "gained": gained,
+                "images": _images(row, whole),
             }
         )
     return found
+
+
+def _images(row: Verified, whole: Verified) -> str:
+    """Return the numbers of test images of an int8 and a float model, where they are known and differ."""
+    if row.test_images is None or whole.test_images is None or row.test_images == whole.test_images:
+        return ""
+    return f" ({row.test_images:,} test images in int8, {whole.test_images:,} in float32)"
 
 
 def _plot(report: ReportData, index: int) -> dict[str, Any] | None:

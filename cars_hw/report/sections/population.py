@@ -8,7 +8,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from cars_hw.formatting import percent
+from cars_hw.config.evaluation import ClassCounts
+from cars_hw.formatting import accuracy_text
 from cars_hw.report import charts
 from cars_hw.report.data import Cost, ReportData
 from cars_hw.report.plot import NARROW, WIDE, Frame
@@ -23,12 +24,23 @@ def view(report: ReportData) -> dict[str, Any]:
             str(one["generation"]),
             str(one["candidates"]),
             f"{one['loss']:.3f}",
-            percent(one["best_accuracy"]),
+            _best(one, report),
             f"{one['hypervolume']:.4f}",
         )
         for one in report.history
     ]
-    return {"population": _populations(report), "trends": _trends(report) if report.history else [], "rows": rows}
+    return {
+        "population": _populations(report),
+        "trends": _trends(report) if report.history else [],
+        "rows": rows,
+        "images": sum(report.history[-1]["best_counts"]["images"]) if report.history else 0,
+        "name": report.accuracy_name,
+    }
+
+
+def _best(record: Mapping[str, Any], report: ReportData) -> str:
+    counts = ClassCounts(tuple(record["best_counts"]["images"]), tuple(record["best_counts"]["right"]))
+    return accuracy_text(record["best_accuracy"], counts.interval(report.objective))
 
 
 def _populations(report: ReportData) -> dict[str, Any] | None:
@@ -38,16 +50,16 @@ def _populations(report: ReportData) -> dict[str, Any] | None:
         return None
     first, *further = report.minimised
     return {
-        "wide": _drawn(history, first, WIDE),
-        "narrow": _drawn(history, first, NARROW),
+        "wide": _drawn(history, first, WIDE, report.accuracy_name),
+        "narrow": _drawn(history, first, NARROW, report.accuracy_name),
         # One drawing of each suits a desktop and a phone: every dot is a line of the page.
-        "further": [_drawn(history, cost, NARROW) for cost in further],
+        "further": [_drawn(history, cost, NARROW, report.accuracy_name) for cost in further],
         "first": history[0]["generation"],
         "last": history[-1]["generation"],
     }
 
 
-def _drawn(history: History, cost: Cost, frame: Frame) -> Markup:
+def _drawn(history: History, cost: Cost, frame: Frame, name: str) -> Markup:
     populations = [
         (
             one["generation"],
@@ -55,7 +67,7 @@ def _drawn(history: History, cost: Cost, frame: Frame) -> Markup:
         )
         for one in history
     ]
-    return charts.generations(populations, f"{cost.title}, {cost.unit}", cost.limit, cost.limit_text, frame)
+    return charts.generations(populations, f"{cost.title}, {cost.unit}", cost.limit, cost.limit_text, frame, name)
 
 
 def _trends(report: ReportData) -> list[Markup]:
@@ -64,7 +76,7 @@ def _trends(report: ReportData) -> list[Markup]:
     best = [100 * one["best_accuracy"] for one in history]
     plots = [
         charts.trend(numbers, [one["hypervolume"] for one in history], "hypervolume"),
-        charts.trend(numbers, best, "best accuracy under shared weights, %"),
+        charts.trend(numbers, best, f"best {report.accuracy_name} under shared weights, %"),
     ]
     if all(one.get("population") for one in history):
         plots += [_spread(history, cost, numbers) for cost in report.minimised]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cars_hw.formatting import percent
+from cars_hw.report.accuracies import share
 from cars_hw.report.data import ReportData
 from cars_hw.report.plot import SQUARE, Point, scatter
 from cars_hw.studies.ranking import MINIMUM, Ranked, Ranking, spread
@@ -21,12 +22,20 @@ def view(report: ReportData) -> dict[str, Any]:
         "skipped": False,
         "drawn": None if ranking is None else _drawn(ranking),
         "networks": found.networks,
+        "images": next(
+            (
+                f"{one.validation_images:,} validation images and {one.test_images:,} test images"
+                for one in found.networks
+                if one.validation_images and one.test_images
+            ),
+            "",
+        ),
         "tau": found.tau if enough else None,
         "agreement": found.agreement,
         "spread": spread(found.networks) if enough else None,
         "epochs": None if found.recipe is None else found.recipe.epochs,
         "rows": [
-            (one.name, percent(one.shared), percent(one.standalone))
+            (one.name, share(one.shared, one.validation_images), share(one.standalone, one.test_images))
             for one in sorted(found.networks, key=lambda one: -one.standalone)
             if enough
         ],
@@ -36,7 +45,14 @@ def view(report: ReportData) -> dict[str, Any]:
 def _of_the_front(report: ReportData) -> Ranking:
     """Return the trained networks of the front as a sample, which may have begun with shared weights."""
     trained = [
-        Ranked(one.name, one.genotype, one.shared_accuracy, one.trained.accuracy)
+        Ranked(
+            one.name,
+            one.genotype,
+            one.shared_accuracy,
+            one.trained.test.score(report.objective),
+            validation_images=one.validation.total if one.validation and report.objective == "accuracy" else None,
+            test_images=one.trained.test.total if report.objective == "accuracy" else None,
+        )
         for one in report.candidates
         if one.trained is not None and one.shared_accuracy is not None
     ]
