@@ -13,6 +13,7 @@ from cars_hw.config.training import Recipe as Recipe
 from cars_hw.config.training import SharedTraining as SharedTraining
 from cars_hw.data import DataBundle as DataBundle
 from cars_hw.data import Dataset as Dataset
+from cars_hw.data import check_folder as check_folder
 from cars_hw.data import load_data as load_data
 from cars_hw.devices import Device as Device
 from cars_hw.devices import FakeDevice as FakeDevice

@@ -1,7 +1,8 @@
 """Image data: where it comes from, how it is divided, and how it reaches the device that trains.
 
 - :func:`load_data` returns a :class:`DataBundle`: the embedded set, a set that torchvision knows, or a folder.
-- :func:`scan_folder` lists the parts, classes and files of a folder, without torch and without opening an image.
+- :func:`check_folder` tells everything that is wrong with a folder of images, and :func:`scan_folder` lists its
+  parts, classes and files without opening an image; neither needs torch.
 - :func:`stratified_split` and :func:`mixed_order` divide and order a set by class.
 - :class:`TrainingBatches` and :class:`EvaluationBatches` keep the images on the training device as bytes and
   hand out normalised batches; :class:`Augmentation` varies the training images there.
@@ -16,12 +17,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from cars_hw.data.batches import Augmentation, EvaluationBatches, TrainingBatches
+    from cars_hw.data.check import Finding, FolderCheck, check_folder
     from cars_hw.data.scan import FolderScan, scan_folder, survey_folder
     from cars_hw.data.sources import DataBundle, Dataset, load_data, load_source
     from cars_hw.data.splits import mixed_order, stratified_split
 
 _MODULES: Final = {
     "batches": ("Augmentation", "EvaluationBatches", "TrainingBatches"),
+    "check": ("Finding", "FolderCheck", "check_folder"),
     "scan": ("FolderScan", "scan_folder", "survey_folder"),
     "sources": ("DataBundle", "Dataset", "load_data", "load_source"),
     "splits": ("mixed_order", "stratified_split"),
@@ -32,8 +35,11 @@ __all__ = [
     "DataBundle",
     "Dataset",
     "EvaluationBatches",
+    "Finding",
+    "FolderCheck",
     "FolderScan",
     "TrainingBatches",
+    "check_folder",
     "load_data",
     "load_source",
     "mixed_order",
