@@ -8,6 +8,7 @@
     │   ├── SpecError           a NetworkSpec that no network can be built for
     │   ├── UnitError           a latency without a unit, or with a wrong one
     │   └── DatasetError        empty folder, one class, unreadable image, not downloaded
+    │       └── DataChangedError images that are not those of the run
     ├── TableError              a latency table that is corrupt, newer, or for something else
     ├── BudgetError             no architecture keeps to the budget; carries the smallest latency
     ├── DeviceError             a device that is missing, busy or fails
@@ -32,6 +33,7 @@ from __future__ import annotations
 from typing import Literal
 
 Remedy = Literal[
+    "accept-changes",
     "accept-digest",
     "check-data",
     "delete-steps",
@@ -47,6 +49,8 @@ Remedy = Literal[
     "larger-batch",
     "less-memory",
     "lower-learning-rate",
+    "moved-images",
+    "other-images",
     "other-out",
     "precision",
     "profile",
@@ -54,6 +58,7 @@ Remedy = Literal[
     "remake-front",
     "remake-study",
     "resize",
+    "restore-images",
     "restore-run",
     "resume",
     "resume-or-delete",
@@ -65,6 +70,7 @@ Remedy = Literal[
     "store-runner",
     "train",
     "train-again",
+    "train-changed",
     "train-on-cpu",
     "verify-again",
     "zoo",
@@ -103,6 +109,10 @@ class UnitError(InputError):
 
 class DatasetError(InputError):
     """A data set that is missing, empty, or has unreadable images."""
+
+
+class DataChangedError(DatasetError):
+    """Images that are not those of the run: they were changed since, or are others."""
 
 
 class TableError(CarsHwError):

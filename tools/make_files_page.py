@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 
 from docstring_roles import markdown
 
-from cars_hw.config import decoding, measurement, search, training
+from cars_hw.config import data, decoding, measurement, search, training
 from cars_hw.config.files import write_text
+from cars_hw.data import manifest
 from cars_hw.devices import protocol
 from cars_hw.evolution.population import Member
 from cars_hw.export import card
@@ -99,6 +100,20 @@ SECTIONS = (
             states.Machine,
             states.MachineState,
             NetworkSpec,
+        ),
+    ),
+    Section(
+        "data.json",
+        "The images of a run, written once by the search; classes, normalisation and splits of every later step "
+        "are those of this file. `target-data.json` is the same for the images of the exported networks, after a "
+        "search with `--proxy`. `accepted` of `data-changes.json` has an `AcceptedChange` for each training or "
+        "export with `--accept-changes`.",
+        (
+            manifest.DataManifest,
+            data.DataSource,
+            manifest.Split,
+            manifest.AcceptedChange,
+            manifest.Change,
         ),
     ),
     Section(

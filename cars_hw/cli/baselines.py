@@ -14,7 +14,7 @@ from cars_hw.cli.options import (
     print_table,
 )
 from cars_hw.cli.progress_bars import Bars
-from cars_hw.cli.settings import run_of, settings_options
+from cars_hw.cli.settings import MOVED, run_of, settings_options
 from cars_hw.config.codec import unstructure
 from cars_hw.pipeline.settings import BaselinesSettings
 
@@ -29,13 +29,14 @@ if TYPE_CHECKING:
     "against",
     "seeds",
     "top",
+    "data.source",
     "data.root",
     "data.download",
     "recipe.epochs",
     "jobs",
     "device",
     run=run_of,
-    help={"recipe.epochs": "Epochs of the trainings of each front. [those of the run's recipe]"},
+    help={**MOVED, "recipe.epochs": "Epochs of the trainings of each front. [those of the run's recipe]"},
 )
 @json_option
 def command(run_path: Path, settings: BaselinesSettings, as_json: bool) -> None:

@@ -16,7 +16,7 @@ from cars_hw.cli.options import (
     print_table,
 )
 from cars_hw.cli.progress_bars import Bars
-from cars_hw.cli.settings import NETWORK, NETWORK_PATHS, PRESET, run_of, settings_options
+from cars_hw.cli.settings import MOVED, NETWORK, NETWORK_PATHS, PRESET, run_of_networks, settings_options
 from cars_hw.config.codec import unstructure
 from cars_hw.pipeline.settings import FrontSettings, PaperTablesSettings, TrapSettings
 
@@ -179,9 +179,9 @@ def trap(settings: TrapSettings, out: Path, as_json: bool) -> None:
     "threads",
     "measurement.sessions",
     "device",
-    run=run_of,
+    run=run_of_networks,
     help={
-        "data.source": "Other data than the run's.",
+        **MOVED,
         "recipe.epochs": "Epochs of the trainings. [those of the run's recipe]",
     },
 )

@@ -18,7 +18,7 @@ from cars_hw.cli.options import (
     share_of,
 )
 from cars_hw.cli.progress_bars import Bars
-from cars_hw.cli.settings import NETWORK, NETWORK_PATHS, Converted, settings_options
+from cars_hw.cli.settings import MOVED, NETWORK, NETWORK_PATHS, Converted, settings_options
 from cars_hw.config.codec import unstructure
 from cars_hw.export.formats import FORMATS
 from cars_hw.pipeline.settings import ExportSettings
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
 
 def _run(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return what the run has said of its data and precision; nothing for a genotype."""
+    """Return what the run says of its images and precision; nothing for a genotype."""
     from cars_hw.pipeline.run_folder import RunFolder
 
     path = Path(parameters["what"])
     if not path.is_dir():
         return {}
     run = RunFolder.open(path)
-    return {"data": {"source": run.configuration.data}, "precision": run.configuration.precision}
+    return {"data": unstructure(run.training_data.source), "precision": run.configuration.precision}
 
 
 @click.command("export")
@@ -53,6 +53,7 @@ def _run(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
     "precision",
     "dynamic_batch",
     "int8",
+    "accept_changes",
     "data.source",
     "data.root",
     "data.download",
@@ -64,18 +65,16 @@ def _run(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
         ),
     ),
     run=_run,
-    help={
-        "data.source": "Use other images than those of the run. They determine the model's normalisation, class "
-        "names and int8 calibration."
-    },
+    help={"data.source": f"{MOVED['data.source']} Only int8 models need images: they are calibrated on them."},
 )
 @click.option("--out", type=FOLDER, help="Where the files go. [RUN/models, or this folder for a genotype]")
 @json_option
 def command(what: str, settings: ExportSettings, out: Path | None, as_json: bool) -> None:
     """Export the trained networks of a run, or a genotype.
 
-    Each model file has a JSON file beside it that describes preprocessing, classes, accuracy and latency. A model
-    is written only if its outputs agree with those of the network in torch. A genotype without a run has fresh
+    Each model file has a JSON file beside it that describes preprocessing, classes, accuracy and latency. Classes
+    and normalisation are those of the search's images, in RUN/data.json; the images are not needed. A model is
+    written only if its outputs agree with those of the network in torch. A genotype without a run has fresh
     weights: it is for measuring, or for training elsewhere.
     """
     from cars_hw.export.export import export_genotype
@@ -92,6 +91,7 @@ def command(what: str, settings: ExportSettings, out: Path | None, as_json: bool
                 out=out,
                 dynamic_batch=settings.dynamic_batch,
                 int8=settings.int8,
+                accept_changes=settings.accept_changes,
                 progress=bars.update,
             )
     else:

@@ -10,6 +10,8 @@ from typing import Final
 from cars_hw.errors import CarsHwError, Remedy
 
 HINTS: Final[Mapping[Remedy, str]] = {
+    "accept-changes": "restore them; or start a new run with: cars-hw search; or go on with the images as they are "
+    "now, which the run notes, with: cars-hw train {run} --accept-changes (export takes the option, too)",
     "accept-digest": "if its maker states this SHA-256, or you trust the address, run: cars-hw runner fetch "
     "--from {address} --sha256 {sha256}",
     "check-data": "list everything with: cars-hw data check {folder}",
@@ -26,6 +28,8 @@ HINTS: Final[Mapping[Remedy, str]] = {
     "larger-batch": "use a larger --batch-size, or start fewer processes",
     "less-memory": "use a smaller --batch-size, or fewer --channels or --layers",
     "lower-learning-rate": "train again with a lower --learning-rate, or with --training-precision float32",
+    "moved-images": "give the folder that holds them now with --data",
+    "other-images": "leave --data out, or start a new run with: cars-hw search",
     "other-out": "choose another folder with --out",
     "precision": "train with --training-precision float32 or bf16",
     "profile": "restore it, or make one with: cars-hw profile",
@@ -34,6 +38,7 @@ HINTS: Final[Mapping[Remedy, str]] = {
     "--resume",
     "remake-study": "delete it, and make it again with: cars-hw rank, or cars-hw baselines",
     "resize": "add --resolution to resize them",
+    "restore-images": "restore them, or start a new run with: cars-hw search",
     "restore-run": "restore it from a copy, or search again with: cars-hw search",
     "resume": "then repeat the command (profile and search: with --resume)",
     "resume-or-delete": "resume it with --resume, or delete it to start over",
@@ -46,6 +51,7 @@ HINTS: Final[Mapping[Remedy, str]] = {
     "store-runner": "store the tool again with: cars-hw runner use PATH",
     "train": "first run: cars-hw train {run}",
     "train-again": "delete it, and train the network again with: cars-hw train",
+    "train-changed": "first train it on the images as they are now: cars-hw train {run} --accept-changes",
     "train-on-cpu": "train with --on cpu",
     "verify-again": "delete it, and measure the models again with: cars-hw verify",
     "zoo": "`cars-hw zoo` lists the published genotypes",

@@ -15,7 +15,7 @@ from cars_hw.cli.options import (
     share_of,
 )
 from cars_hw.cli.progress_bars import Bars
-from cars_hw.cli.settings import run_of, settings_options
+from cars_hw.cli.settings import MOVED, run_of, settings_options
 from cars_hw.config.codec import unstructure
 from cars_hw.pipeline.settings import RankSettings
 
@@ -25,6 +25,7 @@ from cars_hw.pipeline.settings import RankSettings
 @settings_options(
     RankSettings,
     "sample",
+    "data.source",
     "data.root",
     "data.download",
     "recipe.epochs",
@@ -33,7 +34,7 @@ from cars_hw.pipeline.settings import RankSettings
     "jobs",
     "device",
     run=run_of,
-    help={"recipe.epochs": "Passes over the training images. [those of the run's recipe]"},
+    help={**MOVED, "recipe.epochs": "Passes over the training images. [those of the run's recipe]"},
 )
 @json_option
 def command(run_path: Path, settings: RankSettings, as_json: bool) -> None:

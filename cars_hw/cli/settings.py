@@ -329,11 +329,28 @@ RECIPE: Final = Base(
 )
 
 
+MOVED: Final = {
+    "data.source": "Where the images of the run are now, if they were moved. They must be the same. "
+    "[where the search found them]"
+}
+"""The help of ``--data`` in the steps after a search."""
+
+
 def run_of(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return what the steps after a search take from their run: its data and its recipe."""
+    """Return what the steps that go on with a search take from its run: the search's images, and the recipe."""
     from cars_hw.config.codec import unstructure
     from cars_hw.pipeline.plan import recipe_of
     from cars_hw.pipeline.run_folder import RunFolder
 
     run = RunFolder.open(parameters["run_path"])
-    return {"data": {"source": run.configuration.data}, "recipe": unstructure(recipe_of(run))}
+    return {"data": unstructure(run.data.source), "recipe": unstructure(recipe_of(run))}
+
+
+def run_of_networks(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what the steps that train networks take from their run: the networks' images, and the recipe."""
+    from cars_hw.config.codec import unstructure
+    from cars_hw.pipeline.plan import recipe_of
+    from cars_hw.pipeline.run_folder import RunFolder
+
+    run = RunFolder.open(parameters["run_path"])
+    return {"data": unstructure(run.training_data.source), "recipe": unstructure(recipe_of(run))}

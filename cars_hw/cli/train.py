@@ -19,7 +19,7 @@ from cars_hw.cli.options import (
     tensorboard_option,
 )
 from cars_hw.cli.progress_bars import Bars
-from cars_hw.cli.settings import RECIPE, Converted, run_of, settings_options
+from cars_hw.cli.settings import MOVED, RECIPE, Converted, run_of_networks, settings_options
 from cars_hw.config.codec import unstructure
 from cars_hw.formatting import accuracy_text, printable
 from cars_hw.pipeline.settings import TrainSettings
@@ -50,12 +50,13 @@ if TYPE_CHECKING:
     "jobs",
     "inherit",
     "device",
+    "accept_changes",
     bases=(RECIPE,),
     converted=(Converted("no_crop", lambda _given, _values: {"recipe": {"crop_padding": 0, "crop_scale": 0.0}}),),
-    run=run_of,
+    run=run_of_networks,
     help={
-        "data.source": "Use other images than those of the run; the possible values are those of cars-hw "
-        "search --data."
+        "data.source": f"{MOVED['data.source']} After a search with --proxy: the images of the exported network, "
+        "given once."
     },
 )
 @no_crop_option("Do not crop training images.")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -85,6 +87,10 @@ class DataBundle:
     Where a ``validation`` part is given, it judges: a search evaluates architectures on it, and a training chooses
     its best epoch by it; all images of ``train`` are trained on. Where it is None, a share of the training images
     is taken for that. The ``test`` part is for the final accuracies only.
+
+    ``files`` has for a folder the path of every image below it, for each part in the order of the images.
+    ``digest`` is that of the pixels and labels of a data set with a name, before they are resized; empty for any
+    other.
     """
 
     name: str
@@ -94,6 +100,14 @@ class DataBundle:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     validation: Dataset | None = None
+    files: Mapping[str, tuple[str, ...]] | None = None
+    digest: str = ""
+
+    @property
+    def parts(self) -> dict[str, Dataset]:
+        """The parts by their names: train, test, and validation if there is one."""
+        given = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: part for name, part in given.items() if part is not None}
 
     @property
     def channels(self) -> int:
@@ -172,15 +186,16 @@ def load_data(
             progress=progress,
             log=log,
         )
-        return _folder_bundle(folder.resolve().name, images)
+        return _folder_bundle(folder, images)
     else:
         raise DatasetError(
             f"there is no data set and no folder called {source!r}; give one of {', '.join(DATA_SETS)}, "
             "or the path of a folder that holds a folder of images for every class"
         )
+    digest = _digest_of(train, test)
     if resolution is not None:
         train, test = _resized(train, resolution), _resized(test, resolution)
-    return _bundle(source, train, test, names)
+    return replace(_bundle(source, train, test, names), digest=digest)
 
 
 def load_source(
@@ -204,18 +219,31 @@ def load_source(
     )
 
 
-def _folder_bundle(name: str, images: FolderImages) -> DataBundle:
-    train, test = (Dataset(part.images, part.labels) for part in (images.train, images.test))
-    given = images.validation
-    validation = None if given is None else Dataset(given.images, given.labels)
-    return _bundle(name, train, test, images.class_names, validation)
+def _folder_bundle(folder: Path, images: FolderImages) -> DataBundle:
+    given = {"train": images.train, "validation": images.validation, "test": images.test}
+    parts = {name: Dataset(part.images, part.labels) for name, part in given.items() if part is not None}
+    files = {
+        name: tuple(file.relative_to(folder).as_posix() for file in part.files)
+        for name, part in given.items()
+        if part is not None
+    }
+    bundle = _bundle(folder.resolve().name, parts["train"], parts["test"], images.class_names)
+    return replace(bundle, validation=parts.get("validation"), files=files)
 
 
-def _bundle(
-    name: str, train: Dataset, test: Dataset, class_names: tuple[str, ...], validation: Dataset | None = None
-) -> DataBundle:
+def _bundle(name: str, train: Dataset, test: Dataset, class_names: tuple[str, ...]) -> DataBundle:
     mean, std = _channel_statistics(train.images)
-    return DataBundle(name, train, test, class_names, mean, std, validation)
+    return DataBundle(name, train, test, class_names, mean, std)
+
+
+def _digest_of(*parts: Dataset) -> str:
+    """Return the digest of the pixels and labels of ``parts``."""
+    found = hashlib.sha256()
+    for part in parts:
+        for values in (part.images, part.labels):
+            found.update(repr((str(values.dtype), tuple(values.shape))).encode())
+            found.update(values.contiguous().numpy().data)
+    return f"sha256:{found.hexdigest()}"
 
 
 def _channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -13,9 +13,9 @@ import torch
 from cars_hw.config.data import DataSource
 from cars_hw.config.files import require_writable
 from cars_hw.config.measurement import Int8Scheme, Precision
-from cars_hw.data import DataBundle, Dataset, load_source
+from cars_hw.data import DataBundle, Dataset
 from cars_hw.devices import ModelFormat
-from cars_hw.errors import InputError, RunError
+from cars_hw.errors import DataChangedError, InputError, RunError
 from cars_hw.export.card import (
     CARD,
     INT8_SUFFIX,
@@ -30,7 +30,8 @@ from cars_hw.export.export import Exported, export_int8, export_model
 from cars_hw.export.formats import FORMATS, export_formats
 from cars_hw.export.int8_refinement import CALIBRATION_IMAGES
 from cars_hw.pipeline.latency_target import LatencyTarget, targets_for_models
-from cars_hw.pipeline.run_folder import RunFolder
+from cars_hw.pipeline.run_data import RunData, load_for_training
+from cars_hw.pipeline.run_folder import RunFolder, TrainedNetwork
 from cars_hw.pipeline.settings import ExportSettings
 from cars_hw.pipeline.train import load_trained
 from cars_hw.progress import Progress, silent
@@ -40,12 +41,13 @@ from cars_hw.space.genotype import Genotype
 def export_run(
     run: RunFolder,
     *,
-    data: DataSource,
+    data: DataSource | None = None,
     formats: Sequence[str] = tuple(FORMATS),
     precision: Precision = "fp32",
     out: Path | None = None,
     dynamic_batch: bool = False,
     int8: Int8Scheme = "asymmetric",
+    accept_changes: bool = False,
     progress: Progress = silent,
 ) -> list[Exported]:
     """Export every trained network of ``run`` to ``out``, the run's own ``models/`` by default; all formats of one.
@@ -55,25 +57,36 @@ def export_run(
     of a float model is on all of them. A model's card has the latencies that the run's tables for its format and
     precision predict; no table is for int8 models whose scheme ``int8`` is symmetric.
 
+    Classes and normalisation are those of the run, and float models need no images. int8 models do, the same as the
+    run's; ``data`` is where they lie now. With ``accept_changes`` training images may have been added, removed or
+    changed since the search, which is written to the run.
+
     Raises:
         InputError: a symmetric scheme is given for models of fp32.
         RunError: no network has been trained, a file of the run is damaged, or another process writes to it;
             or ``out`` is in another run.
+        DataChangedError: the images are not those of the run, or the test images are not those that a network was
+            evaluated on.
         ExportError: a file does not compute what its network does, or cannot be quantised; it is not written.
     """
     wanted = export_formats(formats)
     if int8 == "symmetric" and precision != "int8":
         raise InputError(f"symmetric is a scheme of int8; {precision} models are not quantised", remedy="int8")
     settings = ExportSettings(
-        data, tuple(one.name for one in wanted), precision, dynamic_batch=dynamic_batch, int8=int8
+        data,
+        tuple(one.name for one in wanted),
+        precision,
+        dynamic_batch=dynamic_batch,
+        int8=int8,
+        accept_changes=accept_changes,
+        network=run.network,
     )
     with run.lock():
-        return _export(run, data, settings, out, progress)
+        return _export(run, settings, out, progress)
 
 
 def _export(
     run: RunFolder,
-    data: DataSource,
     settings: ExportSettings,
     out: Path | None,
     progress: Progress,
@@ -82,7 +95,8 @@ def _export(
     trained = run.trained()
     if not trained:
         raise RunError(f"no network of {run.path} has been trained", remedy="train", run=run.path)
-    bundle = load_source(data, run.network.resolution, progress)
+    manifest = run.training_data
+    data = _images(run, settings, trained, progress)
     targets = run.targets()
     exported: list[Exported] = []
     total = len(trained) * len(wanted)
@@ -103,20 +117,46 @@ def _export(
                 loaded,
                 path,
                 one.name,
-                preprocessing=Preprocessing.of(bundle.mean, bundle.std, bundle.resolution),
-                class_names=bundle.class_names,
+                preprocessing=Preprocessing(manifest.mean, manifest.std, run.network.resolution, manifest.decoding),
+                class_names=manifest.class_names,
                 figures=figures,
                 dynamic_batch=settings.dynamic_batch,
             )
             exported.append(Exported(network.name, path, card))
             if settings.precision == "int8":
+                assert data is not None
                 # Tables have latencies of asymmetric models.
                 known = targets if settings.int8 == "asymmetric" else ()
                 figures = replace(figures, latencies=_latencies(known, one.name, "int8", network.genotype))
-                exported.append(_int8(exported[-1], bundle, settings.int8, figures))
+                exported.append(_int8(exported[-1], data.bundle, settings.int8, figures))
     progress("exporting", total, total)
-    run.add_step("export", replace(settings, data=data.absolute(), network=run.network))
+    run.add_step("export", replace(settings, data=None if data is None else data.source))
     return exported
+
+
+def _images(
+    run: RunFolder, settings: ExportSettings, trained: Sequence[TrainedNetwork], progress: Progress
+) -> RunData | None:
+    """Return the images that ``settings`` need: for int8, or because it is said where they are; otherwise None.
+
+    Raises:
+        DataChangedError: the images are not those of the run, or the test images are not those that a network was
+            evaluated on.
+    """
+    given, known = settings.data, run.training_data.source.source
+    if settings.precision != "int8" and (given is None or given.absolute().source == known):
+        return None
+    data = load_for_training(run, given, progress, accept=settings.accept_changes)
+    for network in trained:
+        # The accuracies of a network in both precisions are of the same images.
+        if settings.precision == "int8" and network.test_digest != data.test_digest:
+            raise DataChangedError(
+                f"the test images in {data.source.source} are not those that {network.name} was evaluated on",
+                remedy="train-changed",
+                run=run.path,
+            )
+    data.write_down(run, "export")
+    return data
 
 
 def _folder_for(run: RunFolder, out: Path | None) -> Path:

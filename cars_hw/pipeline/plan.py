@@ -143,7 +143,7 @@ def search_settings(plan: SearchPlan, tables: Sequence[Path]) -> SearchSettings:
 def configuration(plan: SearchPlan) -> RunConfiguration:
     """Return the configuration of a run by ``plan``, which :func:`plan_of` reads again."""
     return RunConfiguration(
-        data=plan.data.source,
+        data=plan.data.absolute().source,
         seed=plan.seed,
         network=plan.network,
         operations=plan.space.operations,
@@ -160,8 +160,8 @@ def configuration(plan: SearchPlan) -> RunConfiguration:
     )
 
 
-def plan_of(run: RunFolder, data: DataSource, device: str = "cpu") -> SearchPlan:
-    """Return the plan that ``run`` was searched by, its images from ``data``.
+def plan_of(run: RunFolder, data: DataSource | None, device: str = "cpu") -> SearchPlan:
+    """Return the plan that ``run`` was searched by, its images from ``data``; None is where the search found them.
 
     Raises:
         RunError: the settings do not fit each other.
@@ -178,7 +178,7 @@ def plan_of(run: RunFolder, data: DataSource, device: str = "cpu") -> SearchPlan
     )
     try:
         return SearchPlan(
-            data,
+            data or run.data.source,
             configuration.network,
             preset,
             run.targets(),

@@ -7,6 +7,9 @@ for TensorBoard, which cars-hw only writes. Weights and models have theirs in th
 
     run.json         configuration, versions, seed
     config.toml      settings of the search, for ``cars-hw search --config``
+    data.json        classes, counts, normalisation, splits and digests of the images that the search used
+    target-data.json the same for the images of the exported networks, where the search was on others (``--proxy``)
+    data-changes.json changes of the images that were accepted with ``--accept-changes``
     steps.jsonl      after a line with the checksum, one for each step: its time, command and settings
     tables/          copies of the latency tables that the search used
     history.jsonl    after a line with the checksum, one for each generation
@@ -28,7 +31,7 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -43,6 +46,7 @@ from cars_hw.config.lock import locked
 from cars_hw.config.setting import Settings, count, fraction, seed_field, setting
 from cars_hw.config.toml import without_none
 from cars_hw.config.training import Recipe
+from cars_hw.data.manifest import AcceptedChange, AcceptedChanges, DataManifest
 from cars_hw.errors import InputError, RunError
 from cars_hw.latency import LatencyTable
 from cars_hw.pipeline.latency_target import LatencyEstimate, LatencyTarget
@@ -68,6 +72,8 @@ HISTORY: Final = ChecksummedFormat("cars-hw history", SCHEMA, "remake-front", Ru
 STEPS: Final = ChecksummedFormat("cars-hw steps", SCHEMA, "delete-steps", RunError)
 TRAINED: Final = ChecksummedFormat("cars-hw trained network", SCHEMA, "train-again", RunError)
 VERIFIED: Final = ChecksummedFormat("cars-hw verified models", SCHEMA, "verify-again", RunError)
+DATA: Final = ChecksummedFormat("cars-hw data manifest", SCHEMA, "restore-run", RunError)
+DATA_CHANGES: Final = ChecksummedFormat("cars-hw accepted changes", SCHEMA, "restore-run", RunError)
 STUDY: Final = ChecksummedFormat("cars-hw study", SCHEMA, "remake-study", RunError)
 """The result of a study of a run: its ranking, or its comparison with other strategies."""
 
@@ -118,9 +124,10 @@ class TrainedNetwork(Settings):
 
     Its weights are those after ``best_epoch`` (counted from 1). If images were held out, ``held_out``, what it gets
     right of them, decided which epoch is the best, by the objective of ``recipe``. The recipe stores the share of
-    held-out images and whether the weights are moving averages, too. ``data`` is the source of the images, and
-    ``inherit`` tells whether the training started from the SuperNet's weights, if their shapes fit. ``class_names``
-    are those of the rows and columns of the confusion matrix.
+    held-out images and whether the weights are moving averages, too. ``data`` is the source of the images.
+    ``data_digest`` is that of all images and their labels: that of ``data.json``, or of accepted changes.
+    ``test_digest`` is that of the test images. ``inherit`` tells whether the training started from the SuperNet's
+    weights, if their shapes fit. ``class_names`` are those of the rows and columns of the confusion matrix.
 
     ``weights_digest`` is that of the file of the weights, and ``last_weights_digest`` that of the weights after the
     last epoch; None where the last epoch is the best.
@@ -138,6 +145,8 @@ class TrainedNetwork(Settings):
     inherit: bool = setting()
     class_names: tuple[str, ...] = setting()
     weights_digest: str = setting()
+    data_digest: str = setting()
+    test_digest: str = setting()
     last_weights_digest: str | None = None
 
     DERIVED: ClassVar = ("accuracy", "held_out_accuracy")
@@ -270,15 +279,78 @@ class RunFolder:
         return self.record_of_run.about
 
     def require(self, configuration: RunConfiguration) -> None:
-        """Check that the run was started with ``configuration``.
+        """Check that the run was started with ``configuration``; its images may lie elsewhere now.
 
         Raises:
             RunError: it was not; the message names the first setting that differs.
         """
-        difference = _first_difference(unstructure(self.configuration), unstructure(configuration))
+        own = replace(self.configuration, data=configuration.data)
+        difference = _first_difference(unstructure(own), unstructure(configuration))
         if difference is not None:
             name, before, now = difference
             raise RunError(f"{self.path} was started with {name} = {before}, not {now}", remedy="same-settings")
+
+    @property
+    def data_path(self) -> Path:
+        """The facts of the images that the search used."""
+        return self.path / "data.json"
+
+    @property
+    def target_data_path(self) -> Path:
+        """The facts of the images that networks are trained on, where the search was on others."""
+        return self.path / "target-data.json"
+
+    @property
+    def data(self) -> DataManifest:
+        """The facts of the images that the search used.
+
+        Raises:
+            RunError: the file is missing, damaged, or does not fit the run.
+        """
+        manifest = DATA.read_record(self.data_path, DataManifest)
+        if not self.configuration.proxy:
+            self._require_fit(self.data_path, manifest)
+        return manifest
+
+    @property
+    def training_data(self) -> DataManifest:
+        """The facts of the images that networks are trained on, which a model's classes and normalisation are from.
+
+        Raises:
+            RunError: the file is missing, damaged, or does not fit the run.
+        """
+        if not self.target_data_path.is_file():
+            return self.data
+        manifest = DATA.read_record(self.target_data_path, DataManifest)
+        self._require_fit(self.target_data_path, manifest)
+        return manifest
+
+    def write_data(self, manifest: DataManifest) -> None:
+        """Write the facts of the images that the search uses."""
+        DATA.write_record(self.data_path, manifest)
+
+    def write_target_data(self, manifest: DataManifest) -> None:
+        """Write the facts of the images that networks are trained on."""
+        DATA.write_record(self.target_data_path, manifest)
+
+    def data_changes(self) -> list[AcceptedChange]:
+        """Return the changes of the images that were accepted, in their order.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        path = self.path / "data-changes.json"
+        return list(DATA_CHANGES.read_record(path, AcceptedChanges).accepted) if path.is_file() else []
+
+    def add_data_change(self, change: AcceptedChange) -> None:
+        """Note that changes of the images were accepted."""
+        known = AcceptedChanges((*self.data_changes(), change))
+        DATA_CHANGES.write_record(self.path / "data-changes.json", known)
+
+    def _require_fit(self, path: Path, manifest: DataManifest) -> None:
+        network = self.network
+        if (len(manifest.class_names), len(manifest.mean)) != (network.classes, network.in_channels):
+            raise RunError(f"{path} is damaged: it does not fit the run's network", remedy=DATA.remedy)
 
     @property
     def network(self) -> NetworkSpec:

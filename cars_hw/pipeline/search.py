@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +20,8 @@ from cars_hw.config.measurement import MeasurePlan
 from cars_hw.config.toml import to_toml, write_settings
 from cars_hw.config.units import format_latency
 from cars_hw.data import DataBundle, load_source
-from cars_hw.errors import BudgetError, InputError
+from cars_hw.data.manifest import DataManifest
+from cars_hw.errors import BudgetError, DataChangedError
 from cars_hw.evolution import checkpoint
 from cars_hw.evolution.objectives import CostObjective, excess, feasible
 from cars_hw.evolution.population import Finalist
@@ -32,6 +33,7 @@ from cars_hw.pipeline.confirm_front import ConfirmedFront, confirm_front
 from cars_hw.pipeline.memory import require_memory
 from cars_hw.pipeline.plan import SearchPlan, configuration, search_settings
 from cars_hw.pipeline.records import RunAbout
+from cars_hw.pipeline.run_data import load_frozen, load_new, require_fit, require_splits, splits_of
 from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder
 from cars_hw.pipeline.settings import SearchSettings
 from cars_hw.progress import Log, Progress, no_log, silent
@@ -55,16 +57,21 @@ def run_search(
     log: Log = no_log,
     callbacks: Sequence[SearchCallback] = (),
     process_group: ProcessGroup = SINGLE_PROCESS,
+    manifest: DataManifest | None = None,
 ) -> RunFolder:
     """Search by ``plan`` in the run folder ``out`` and return it with its front written.
+
+    The facts of the images are frozen in the run before the search begins. With ``manifest``, the images must be
+    those of another run, whose facts they are.
 
     At the end the front is measured by ``measure_plan`` on the devices of the targets that have one, and the next
     best networks replace those that exceed a limit there; see
     :func:`cars_hw.pipeline.confirm_front.confirm_front`, which uses ``log``.
 
     With ``resume`` the search resumes after its last finished unit of work and ends with the same front as without
-    an interruption; a finished search is left as it is. The leading process calls ``callbacks``. In a
-    ``process_group`` of several, only the leading process writes and measures; the others return before that.
+    an interruption; its images must be the same. A finished search is left as it is. The leading process calls
+    ``callbacks``. In a ``process_group`` of several, only the leading process writes and measures; the others
+    return before that.
 
     Raises:
         BudgetError: no architecture keeps to the limits, by prediction or by measurement; it carries the smallest
@@ -72,20 +79,20 @@ def run_search(
         RunError: ``out`` exists, was started with other settings, has a damaged file, or another process writes
             to it.
         DatasetError: the data cannot be used, or does not fit the network.
+        DataChangedError: the images are not those of ``manifest``, or of the search that is resumed.
     """
     configured = configuration(plan)
-    objectives = cost_objectives(plan)
     if not process_group.leads:
-        return _follow(plan, out, objectives, process_group)
+        return _follow(plan, out, process_group)
     resumed = resume and (out / "run.json").is_file()
     if resumed:
         run = RunFolder.open(out)
-        search = None
+        prepared = None
     else:
         run = RunFolder(out)
         RunFolder.require_free(out)
         require_writable(out / "run.json")
-        search = _build(plan, objectives, process_group, progress)
+        prepared = _prepare(plan, run, manifest, process_group, progress)
         # Before the folder is made, so that an error leaves nothing behind.
         to_toml(_settings(plan, run))
         out.mkdir(parents=True, exist_ok=True)
@@ -100,10 +107,14 @@ def run_search(
         else:
             RunFolder.create(out, configured, _about())
             _keep_settings(plan, run)
+        if prepared is None:
+            prepared = _prepare(plan, run, _frozen(run) or manifest, process_group, progress)
+        if not run.data_path.is_file():
+            run.write_data(prepared.manifest)
         _search(
             plan,
             run,
-            search or _build(plan, objectives, process_group, progress),
+            prepared,
             resumed=resumed,
             measure_plan=measure_plan,
             progress=progress,
@@ -117,7 +128,7 @@ def run_search(
 def _search(
     plan: SearchPlan,
     run: RunFolder,
-    search: Search,
+    prepared: _Prepared,
     *,
     resumed: bool,
     measure_plan: MeasurePlan | None,
@@ -126,12 +137,14 @@ def _search(
     callbacks: Sequence[SearchCallback],
     process_group: ProcessGroup,
 ) -> None:
-    """Run ``search`` from its checkpoint if it is ``resumed``, and write its front to ``run``."""
+    """Run the search from its checkpoint if it is ``resumed``, and write its front to ``run``."""
+    search = prepared.search
     for index, target in enumerate(plan.targets):
         target.table.write(run.table_path(index))
     known = checkpoint.content(run.checkpoint) if resumed and run.checkpoint.is_file() else b""
     if process_group.world > 1:
-        # The other processes may run on machines without access to this folder.
+        # The other processes may run on machines without access to this folder, and with images of their own.
+        process_group.broadcast(prepared.manifest.digest.encode())
         process_group.broadcast(known)
     if known:
         checkpoint.restore(search, known)
@@ -182,14 +195,18 @@ def _end(run: RunFolder, callbacks: Sequence[SearchCallback]) -> None:
         callback.on_end(history)
 
 
-def _follow(
-    plan: SearchPlan, out: Path, objectives: Sequence[CostObjective], process_group: ProcessGroup
-) -> RunFolder:
+def _follow(plan: SearchPlan, out: Path, process_group: ProcessGroup) -> RunFolder:
     """Take part in the leading process's search until it has its finalists."""
-    search = _build(plan, objectives, process_group)
-    begin = process_group.broadcast(None)
-    if begin == FINISHED:
+    prepared = _prepare(plan, RunFolder(out), None, process_group)
+    search = prepared.search
+    first = process_group.broadcast(None)
+    if first == FINISHED:
         return RunFolder(out)
+    if first.decode() != prepared.manifest.digest:
+        raise DataChangedError(
+            f"process {process_group.rank} has other images in {plan.data.source} than the first process"
+        )
+    begin = process_group.broadcast(None)
     if begin:
         checkpoint.restore(search, begin)
     search.run()
@@ -239,29 +256,26 @@ def plan_data(plan: SearchPlan, progress: Progress = silent) -> DataBundle:
         DatasetError: it cannot be loaded.
         InputError: the channels or classes are not those of the network, and the data is not a proxy.
     """
-    if plan.proxy:
-        return load_source(plan.data, None, progress)
-    data = load_source(plan.data, plan.network.resolution, progress)
-    require_fit(data, plan.network)
+    data = load_source(plan.data, resolution_of(plan), progress)
+    if not plan.proxy:
+        require_fit(data, plan.network)
     return data
 
 
-def require_fit(data: DataBundle, network: NetworkSpec) -> None:
-    """Check that ``data`` has the channels and classes of ``network``.
+def run_images(plan: SearchPlan, run: RunFolder, manifest: DataManifest, progress: Progress = silent) -> DataBundle:
+    """Load the images of ``manifest``, those of the search of ``run``, to go on with it or to compare with it.
 
     Raises:
-        InputError: it has other channels or classes.
+        DataChangedError: they were changed since, or are others; the message says what differs.
+        DatasetError: they are gone, or cannot be used.
+        RunError: a file of the run is damaged.
     """
-    for name, has, wants in (
-        ("channels", data.channels, network.in_channels),
-        ("classes", data.classes, network.classes),
-    ):
-        if has != wants:
-            raise InputError(
-                f"{data.name} has {has} {name}, the network {wants}",
-                remedy="fit-channels" if name == "channels" else "fit-classes",
-                number=has,
-            )
+    return load_frozen(run, manifest, plan.data, resolution_of(plan), progress).bundle
+
+
+def resolution_of(plan: SearchPlan) -> tuple[int, int] | None:
+    """Return the height and width at which the search of ``plan`` reads images; None is their own."""
+    return None if plan.proxy else plan.network.resolution
 
 
 def supernet_spec(plan: SearchPlan, data: DataBundle) -> NetworkSpec:
@@ -304,15 +318,54 @@ def describe_front(
     return networks
 
 
-def _build(
+@dataclass(frozen=True, eq=False)
+class _Prepared:
+    """A search that has its images, and their facts."""
+
+    search: Search
+    manifest: DataManifest
+
+
+def _frozen(run: RunFolder) -> DataManifest | None:
+    """Return the facts of the images of ``run``; None if it was interrupted before they were written."""
+    return run.data if run.data_path.is_file() or run.checkpoint.is_file() else None
+
+
+def _prepare(
     plan: SearchPlan,
-    objectives: Sequence[CostObjective],
-    process_group: ProcessGroup = SINGLE_PROCESS,
+    run: RunFolder,
+    manifest: DataManifest | None,
+    process_group: ProcessGroup,
     progress: Progress = silent,
-) -> Search:
+) -> _Prepared:
+    """Load the images, which are those of ``manifest`` if there is one, and begin the search."""
+    objectives = cost_objectives(plan)
     # Before the images are loaded, so that an impossible limit is reported at once.
     anchor = find_anchor(plan, objectives)
-    data = plan_data(plan, progress)
+    if manifest is None:
+        new = load_new(plan.data, resolution_of(plan), progress)
+        if not plan.proxy:
+            require_fit(new.bundle, plan.network)
+        data = new.bundle
+        manifest = new.freeze(splits_of(data, plan.preset.training, plan.seed))
+    else:
+        data = run_images(plan, run, manifest, progress)
+        splits = splits_of(data, plan.preset.training, plan.seed)
+        if run.data_path.is_file():
+            require_splits(manifest, splits)
+        else:
+            # The images are those of another run; this one may divide them by another seed.
+            manifest = manifest.with_splits(splits)
+    return _Prepared(_build(plan, data, objectives, anchor, process_group), manifest)
+
+
+def _build(
+    plan: SearchPlan,
+    data: DataBundle,
+    objectives: Sequence[CostObjective],
+    anchor: Genotype | None,
+    process_group: ProcessGroup,
+) -> Search:
     if plan.standalone_epochs:
         standalone = StandaloneWeights(lambda: supernet_weights_of(plan, data), plan.standalone_epochs)
         return Search(plan.space, objectives, standalone, plan.preset.evolution, seed=plan.seed, anchor=anchor)

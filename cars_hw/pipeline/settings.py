@@ -130,9 +130,9 @@ class SearchSettings(Settings):
 
 @dataclass(frozen=True)
 class TrainSettings(Settings):
-    """Settings of ``cars-hw train``; without a recipe, the networks are trained by that of the run."""
+    """Settings of ``cars-hw train``; data and recipe that are not given are those of the run."""
 
-    data: DataSource = setting(help=_DATA)
+    data: DataSource | None = setting(None, help=_DATA)
     recipe: Recipe | None = setting(None, help=_RECIPE)
     top: int = setting(5, help="How many networks, spread over the front with both its ends.", minimum=1)
     genotype: Genotype | None = setting(
@@ -150,6 +150,11 @@ class TrainSettings(Settings):
     )
     jobs: int | None = setting(None, help=_JOBS, minimum=1)
     device: TrainingDevice = setting("auto", help=_ON, option="--on")
+    accept_changes: bool = setting(
+        False,
+        help="Train although images were added, removed or changed since the search. The run notes what changed, "
+        "and the report shows it. Classes and normalisation stay those of the search.",
+    )
 
 
 @dataclass(frozen=True)
@@ -172,6 +177,11 @@ class ExportSettings(Settings):
         help="How int8 models represent activations. symmetric: zero points are 0, as NPUs and TensorRT want it. "
         "Latency tables are for asymmetric models.",
     )
+    accept_changes: bool = setting(
+        False,
+        help="Calibrate int8 models although training images were added, removed or changed since the search. The "
+        "test images must be those that the networks were evaluated on.",
+    )
     network: NetworkSpec = setting(NETWORKS["quick"], help=_NETWORK)
 
 
@@ -186,9 +196,9 @@ class VerifySettings(Settings):
 
 @dataclass(frozen=True)
 class RankSettings(Settings):
-    """Settings of ``cars-hw rank``; without a recipe, the networks are trained by that of the run."""
+    """Settings of ``cars-hw rank``; data and recipe that are not given are those of the run."""
 
-    data: DataSource = setting(help=_DATA)
+    data: DataSource | None = setting(None, help=_DATA)
     recipe: Recipe | None = setting(None, help=_RECIPE)
     sample: int = setting(
         20,
@@ -208,9 +218,9 @@ class RankSettings(Settings):
 
 @dataclass(frozen=True)
 class BaselinesSettings(Settings):
-    """Settings of ``cars-hw baselines``; without a recipe, the networks are trained by that of the run."""
+    """Settings of ``cars-hw baselines``; data and recipe that are not given are those of the run."""
 
-    data: DataSource = setting(help=_DATA)
+    data: DataSource | None = setting(None, help=_DATA)
     recipe: Recipe | None = setting(None, help=_RECIPE)
     against: tuple[StrategyName, ...] = setting(
         ("random", "none"),
@@ -386,12 +396,12 @@ class TrapSettings(Settings):
 
 @dataclass(frozen=True)
 class FrontSettings(Settings):
-    """Settings of ``cars-hw experiment front``; without a recipe, the networks are trained by that of the run."""
+    """Settings of ``cars-hw experiment front``; data and recipe that are not given are those of the run."""
 
     measured_on: str = setting(
         help="What to measure on; see: cars-hw devices.", option="--device", metavar="DEVICE"
     )
-    data: DataSource = setting(help=_DATA)
+    data: DataSource | None = setting(None, help=_DATA)
     recipe: Recipe | None = setting(None, help=_RECIPE)
     references: tuple[str, ...] = setting(
         (),

@@ -19,14 +19,14 @@ from cars_hw.config.codec import structure, unstructure
 from cars_hw.config.data import DataSource
 from cars_hw.config.setting import NAME
 from cars_hw.config.training import Recipe
-from cars_hw.data import DataBundle, load_source
-from cars_hw.errors import InputError, RunError
+from cars_hw.data import DataBundle
+from cars_hw.errors import DataChangedError, InputError, RunError
 from cars_hw.evolution.checkpoint import supernet_weights
 from cars_hw.nn.network import Network
 from cars_hw.nn.supernet import SuperNet
 from cars_hw.pipeline.plan import recipe_of
+from cars_hw.pipeline.run_data import RunData, load_for_training
 from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder, TrainedNetwork
-from cars_hw.pipeline.search import require_fit
 from cars_hw.pipeline.settings import TrainingDevice, TrainSettings
 from cars_hw.pipeline.tensorboard import FOLDER, remove_events
 from cars_hw.pipeline.workers import default_jobs, side_by_side
@@ -44,6 +44,8 @@ from cars_hw.training.weights import read_weights, save_weights
 class _Job:
     run: Path
     data: DataSource
+    data_digest: str
+    test_digest: str
     name: str
     genotype: Genotype
     recipe: Recipe
@@ -57,9 +59,9 @@ class _Job:
         return (trained.name, trained.genotype.key()) == (self.name, self.genotype.key()) and (
             _resolved(trained.recipe, self.device),
             trained.seed,
-            trained.data,
+            trained.data_digest,
             trained.inherit,
-        ) == (self.recipe, self.seed, self.data.source, self.inherit)
+        ) == (self.recipe, self.seed, self.data_digest, self.inherit)
 
 
 def choose(front: Sequence[FrontNetwork], count: int) -> list[FrontNetwork]:
@@ -104,44 +106,60 @@ def train_run(
     ``callback`` makes the callback of a network from its name. Several jobs run in processes of their own, so
     ``callback`` must be a function that can be pickled.
 
+    The images are those of the search; ``settings.data`` is where they lie now. With ``settings.accept_changes``
+    some may have been added, removed or changed since, which is written to the run. If the search was on a proxy,
+    the first training may be given other images, whose facts are written to the run.
+
     The processes of ``process_group`` share every batch, one network after the other. The leading process writes
-    and returns the records, in the order of the networks; the others need the run's ``run.json`` and the data, and
-    return an empty list.
+    and returns the records, in the order of the networks; the others need the run's ``run.json``, its ``data.json``
+    and the images, and return an empty list.
 
     Raises:
         RunError: the run has no front yet, a file of it is damaged, or another process writes to it.
+        DataChangedError: the images are not those of the search, and the changes are not accepted.
         InputError: the data does not fit the network, the recipe does not fit the device, or a name of ``chosen``
             cannot be the name of a file.
         TrainingError: the loss of a network is no longer a number.
     """
-    data, spec = settings.data, run.network
     device = resolve_device(settings.device)
     recipe = _resolved(settings.recipe or recipe_of(run), device)
     if not process_group.leads:
-        return _follow(data, spec, process_group)
+        return _follow(run, settings, process_group)
     names = dict(chosen or _chosen(run, settings))
     for name in names:
         if not NAME.fullmatch(name):
             raise InputError(f"a network's name has letters, digits and . _ + @ - only, not {name!r}")
-    bundle = load_source(data, spec.resolution, progress)
-    require_fit(bundle, spec)
+    data = load_for_training(run, settings.data, progress, accept=settings.accept_changes)
     planned = [
-        _Job(run.path, data, name, genotype, recipe, settings.seed, device, settings.inherit, callback)
+        _Job(
+            run.path,
+            data.source,
+            data.digest,
+            data.test_digest,
+            name,
+            genotype,
+            recipe,
+            settings.seed,
+            device,
+            settings.inherit,
+            callback,
+        )
         for name, genotype in names.items()
     ]
     with run.lock():
+        data.write_down(run, "train")
         trained = run.trained()
         planned = [_under_its_name(job, trained, log) for job in planned]
         waiting = [job for job in planned if not _is_done(job, trained, run, log)]
         if process_group.world > 1:
-            process_group.broadcast(_to_bytes(waiting))
-            _train_here(waiting, bundle, progress, log, process_group)
+            process_group.broadcast(_to_bytes(waiting, data.digest))
+            _train_here(waiting, data.bundle, progress, log, process_group)
         else:
             # By the number of chosen networks, not of those that are left: a resumed training has as many threads
             # as before, since the number of threads changes how sums are rounded.
-            _train_all(waiting, bundle, settings.jobs or default_jobs(device, len(planned)), progress, log)
+            _train_all(waiting, data.bundle, settings.jobs or default_jobs(device, len(planned)), progress, log)
         if not chosen:
-            done = replace(settings, data=data.absolute(), recipe=recipe, device=cast("TrainingDevice", device))
+            done = replace(settings, data=data.source, recipe=recipe, device=cast("TrainingDevice", device))
             run.add_step("train", done)
         by_name = {network.name: network for network in run.trained()}
         return [by_name[job.name] for job in planned]
@@ -150,14 +168,26 @@ def train_run(
 def finished_training(
     run: RunFolder, name: str, genotype: Genotype, settings: TrainSettings
 ) -> TrainedNetwork | None:
-    """Return the training of the network ``name`` by ``settings``, None where ``run`` has none.
+    """Return the training of the network ``name`` by ``settings`` on the images of ``run``, None where it has none.
 
     Raises:
         RunError: a record is damaged.
     """
     device = resolve_device(settings.device)
     recipe = _resolved(settings.recipe or recipe_of(run), device)
-    job = _Job(run.path, settings.data, name, genotype, recipe, settings.seed, device, settings.inherit)
+    data = run.training_data
+    job = _Job(
+        run.path,
+        data.source,
+        data.digest,
+        data.test_digest,
+        name,
+        genotype,
+        recipe,
+        settings.seed,
+        device,
+        settings.inherit,
+    )
     return next((one for one in run.trained() if one.network == name and _named(job, one).done_by(one)), None)
 
 
@@ -182,13 +212,15 @@ def _named(job: _Job, trained: TrainedNetwork) -> _Job:
 
 def _difference(trained: TrainedNetwork, job: _Job) -> str:
     """Return the first setting in which ``trained`` differs from ``job``: ``epochs = 5, not 1``."""
-    before = {**asdict(_resolved(trained.recipe, job.device)), "seed": trained.seed, "data": trained.data}
-    now = {**asdict(job.recipe), "seed": job.seed, "data": job.data.source}
+    before = {**asdict(_resolved(trained.recipe, job.device)), "seed": trained.seed}
+    now = {**asdict(job.recipe), "seed": job.seed}
     found = next((name for name in now if before[name] != now[name]), None)
     if found is not None:
         return f"{found.replace('_', ' ')} = {before[found]}, not {now[found]}"
     if trained.inherit != job.inherit:
         return f"{'shared' if trained.inherit else 'fresh'} weights at the start"
+    if trained.data_digest != job.data_digest:
+        return "other images"
     return "another genotype"
 
 
@@ -263,8 +295,18 @@ def _train_all(waiting: Sequence[_Job], data: DataBundle, jobs: int, progress: P
 
 
 def _train_in_worker(job: _Job, progress: Progress, log: Log) -> None:
-    data = load_source(job.data, RunFolder(job.run).network.resolution, download=False)
-    _train(job, data, progress, log)
+    data = load_for_training(RunFolder(job.run), job.data, download=False)
+    _require_same(data, job.data_digest)
+    _train(job, data.bundle, progress, log)
+
+
+def _require_same(data: RunData, digest: str) -> None:
+    """Check that ``data`` are the images with ``digest``, which the first process has."""
+    if data.digest != digest:
+        raise DataChangedError(
+            f"{data.source.source} was changed while networks are trained, or differs between processes; "
+            "run the command again"
+        )
 
 
 def _train_here(
@@ -283,7 +325,7 @@ def _train(
 ) -> None:
     run = RunFolder(job.run)
     checkpoint = TrainingCheckpoint(
-        run.training_checkpoint(job.name), _about(job, data, run.network), prefixed_log(log, job.name)
+        run.training_checkpoint(job.name), _about(job, run.network), prefixed_log(log, job.name)
     )
     callback = job.callback(job.name) if job.callback else TrainingCallback()
     with torch.random.fork_rng(devices=[]), closing(callback):
@@ -317,6 +359,8 @@ def _train(
             best_epoch=result.best_epoch,
             held_out=result.held_out,
             data=job.data.source,
+            data_digest=job.data_digest,
+            test_digest=job.test_digest,
             inherit=job.inherit,
             class_names=data.class_names,
             weights_digest=weights_digest,
@@ -342,34 +386,35 @@ def _save(weights: Mapping[str, Tensor], path: Path) -> str:
     return save_weights({name: value for name, value in weights.items() if not name.startswith("auxiliary.")}, path)
 
 
-def _about(job: _Job, data: DataBundle, spec: NetworkSpec) -> dict[str, str | float | bool | None]:
+def _about(job: _Job, spec: NetworkSpec) -> dict[str, str | float | bool | None]:
     """Return every setting that decides the final weights of ``job``, apart from the machine."""
     return {
         "genotype": json.dumps(job.genotype.to_dict()),
         "network": json.dumps(unstructure(spec)),
-        "data": f"{job.data.source}: {len(data.train)} training images",
+        "data": job.data_digest,
         "seed": job.seed,
         "inherit": job.inherit,
         **{f"recipe.{name}": value for name, value in asdict(job.recipe).items()},
     }
 
 
-def _follow(data: DataSource, spec: NetworkSpec, process_group: ProcessGroup) -> list[TrainedNetwork]:
+def _follow(run: RunFolder, settings: TrainSettings, process_group: ProcessGroup) -> list[TrainedNetwork]:
     """Take part in the leading process's trainings; it sends their settings and initial weights."""
-    jobs = json.loads(process_group.broadcast(None))
-    # After the leading process, which may have to download the data.
-    bundle = load_source(data, spec.resolution, download=False)
-    for job in jobs:
+    sent = json.loads(process_group.broadcast(None))
+    # After the leading process, which may have to download the data. What it accepts is the same here.
+    data = load_for_training(run, settings.data, accept=True, download=False)
+    _require_same(data, sent["data_digest"])
+    for job in sent["jobs"]:
         recipe, genotype = structure(job["recipe"], Recipe), Genotype.from_dict(job["genotype"])
-        network = Network(spec, genotype, auxiliary=recipe.auxiliary > 0)
+        network = Network(run.network, genotype, auxiliary=recipe.auxiliary > 0)
         with torch.random.fork_rng(devices=[]):
             train_network(
-                network, bundle, recipe, seed=job["seed"], device=job["device"], process_group=process_group
+                network, data.bundle, recipe, seed=job["seed"], device=job["device"], process_group=process_group
             )
     return []
 
 
-def _to_bytes(jobs: Sequence[_Job]) -> bytes:
+def _to_bytes(jobs: Sequence[_Job], data_digest: str) -> bytes:
     settings = [
         {
             "genotype": job.genotype.to_dict(),
@@ -379,7 +424,7 @@ def _to_bytes(jobs: Sequence[_Job]) -> bytes:
         }
         for job in jobs
     ]
-    return json.dumps(settings).encode()
+    return json.dumps({"data_digest": data_digest, "jobs": settings}).encode()
 
 
 def _inherit(run: RunFolder, network: Network) -> None:

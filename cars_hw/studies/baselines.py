@@ -11,12 +11,13 @@ import numpy as np
 
 from cars_hw.config.command_line import command_line
 from cars_hw.config.training import Recipe
+from cars_hw.data.manifest import DataManifest
 from cars_hw.errors import InputError, RunError
 from cars_hw.evolution.objectives import CostObjective
 from cars_hw.evolution.strategies import OWN, STRATEGIES
 from cars_hw.pipeline.plan import SearchPlan, configuration, plan_of, recipe_of
 from cars_hw.pipeline.run_folder import RunFolder
-from cars_hw.pipeline.search import cost_objectives, plan_data, run_search
+from cars_hw.pipeline.search import cost_objectives, plan_data, run_images, run_search
 from cars_hw.pipeline.settings import BaselinesSettings, TrainingDevice, TrainSettings
 from cars_hw.pipeline.train import choose, finished_training, train_run
 from cars_hw.pipeline.workers import default_jobs, side_by_side
@@ -55,6 +56,7 @@ def compare_run(
         InputError: there is nothing to compare.
         RunError: the run has not finished, a file of it is damaged, trials in its folder are of other settings, or
             another process writes to it.
+        DataChangedError: the images are not those of the search.
         DatasetError: the data cannot be used.
     """
     with run.lock():
@@ -74,8 +76,11 @@ def _compare(run: RunFolder, settings: BaselinesSettings, progress: Progress, lo
     if not rivals:
         raise InputError("there is nothing to compare: all of these strategies are the run's own")
     plans = {name: _plan_by(name, plan) for name in (OWN, *rivals)}
+    manifest = run.data
+    # Before anything is searched: every trial needs the same images.
+    run_images(plan, run, manifest, progress)
     tasks = [
-        _Task(run.path, name, replace(planned, seed=plan.seed + step), settings.top, recipe)
+        _Task(run.path, name, replace(planned, seed=plan.seed + step), settings.top, recipe, manifest)
         for step in range(settings.seeds)
         for name, planned in plans.items()
     ]
@@ -88,7 +93,7 @@ def _compare(run: RunFolder, settings: BaselinesSettings, progress: Progress, lo
     comparison = _compared(plan, tasks, recipe)
     run.write_record(FILE, comparison)
     device = cast("TrainingDevice", plan.device)
-    run.add_step("baselines", replace(settings, data=settings.data.absolute(), recipe=recipe, device=device))
+    run.add_step("baselines", replace(settings, data=plan.data.absolute(), recipe=recipe, device=device))
     return comparison
 
 
@@ -147,6 +152,7 @@ class _Task:
     plan: SearchPlan
     top: int
     recipe: Recipe
+    manifest: DataManifest
 
     @property
     def name(self) -> str:
@@ -172,12 +178,13 @@ def _work(task: _Task, progress: Progress, log: Log) -> None:
 def _search_and_train(task: _Task, progress: Progress, log: Log) -> None:
     run, plan = RunFolder(task.run), task.plan
     if task.strategy == OWN and plan.seed == run.configuration.seed and not task.folder.path.exists():
-        _copy(run, task.folder.path, plan)
+        _copy(run, task, plan)
     folder = run_search(
         plan,
         task.folder.path,
         resume=True,
         progress=prefixed(progress, task.name),
+        manifest=task.manifest,
     )
     train_run(
         folder,
@@ -188,9 +195,10 @@ def _search_and_train(task: _Task, progress: Progress, log: Log) -> None:
     )
 
 
-def _copy(run: RunFolder, path: Path, plan: SearchPlan) -> None:
-    """Let the run's own search stand in ``path`` as if it had been made there."""
-    copy = RunFolder.create(path, configuration(plan), run.about)
+def _copy(run: RunFolder, task: _Task, plan: SearchPlan) -> None:
+    """Let the run's own search stand in the folder of ``task`` as if it had been made there."""
+    copy = RunFolder.create(task.folder.path, configuration(plan), run.about)
+    copy.write_data(task.manifest)
     copy.write_history(run.history())
     copy.write_front(run.front())
 

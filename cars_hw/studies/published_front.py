@@ -13,16 +13,15 @@ from cars_hw.config.checksummed import ChecksummedFormat
 from cars_hw.config.codec import unstructure
 from cars_hw.config.files import require_writable
 from cars_hw.config.measurement import MeasurePlan
-from cars_hw.data import load_source
 from cars_hw.devices import Device
-from cars_hw.errors import InputError, RunError
+from cars_hw.errors import DataChangedError, InputError, RunError
 from cars_hw.export.lower import lower_network
 from cars_hw.export.write import write_graph
 from cars_hw.measurement.schedule import measure
 from cars_hw.nn.cost import network_cost
 from cars_hw.pipeline.plan import recipe_of
+from cars_hw.pipeline.run_data import RunData, load_for_training
 from cars_hw.pipeline.run_folder import RunFolder, TrainedNetwork
-from cars_hw.pipeline.search import require_fit
 from cars_hw.pipeline.settings import FrontSettings, TrainingDevice, TrainSettings
 from cars_hw.pipeline.train import load_trained, train_run
 from cars_hw.progress import Log, Progress, counted, no_log, silent
@@ -80,7 +79,8 @@ def compare_front(
 
     Raises:
         RunError: the run has no trained networks, or ``out`` is another run's.
-        InputError: an unknown reference, or data that does not fit the network.
+        InputError: an unknown reference.
+        DataChangedError: the images are not those of the run.
         TrainingError: the loss of a network is no longer a number.
         DeviceError: the device fails.
     """
@@ -93,23 +93,33 @@ def compare_front(
     if device.model_format != MODEL_FORMAT:
         models, left_out = {}, tuple(models)
     out = out or run.path / "comparison"
-    data = settings.data
-    bundle = load_source(data, run.network.resolution, progress)
-    require_fit(bundle, run.network)
+    # Changes are not accepted: all networks are compared on the same images.
+    data = load_for_training(run, settings.data, progress, accept=None)
+    if not settings.from_scratch:
+        _require_trained_on(data, own)
     recipe = settings.recipe or recipe_of(run)
     train_on = resolve_device(settings.device)
     # What decides the weights is what it comes to on the device.
     recipe = replace(recipe, precision=resolve_precision(recipe.precision, train_on))
-    training = References(data, bundle, recipe, settings.seed, train_on, settings.jobs, progress, log)
+    training = References(run, data, recipe, settings.seed, train_on, settings.jobs, progress, log)
     entries = [] if settings.from_scratch else [_of_run(run, one, device) for one in own]
     anew = [(one.name, one.genotype) for one in own] if settings.from_scratch else []
     entries += _of_space(run, anew + [(name, zoo()[name].genotype) for name in genotypes], device, out, training)
     entries += _of_torchvision(run, models, out, training)
     measured = _measured(entries, device, settings.measurement, progress)
     comparison = FrontComparison(device.name, device.conditions(), measured, left_out)
-    content = {"run": str(run.path), "data": data.source, "seed": settings.seed, "recipe": asdict(recipe)}
+    content = {"run": str(run.path), "data": data.source.source, "seed": settings.seed, "recipe": asdict(recipe)}
     COMPARISON.write(out / "front.json", {**content, **unstructure(comparison)})
     return comparison
+
+
+def _require_trained_on(data: RunData, trained: Sequence[TrainedNetwork]) -> None:
+    for network in trained:
+        if network.data_digest != data.digest:
+            raise DataChangedError(
+                f"{network.name} was trained on images with changes that were accepted; train it again on "
+                f"{data.source.source}, or train all networks from scratch for the comparison"
+            )
 
 
 def _sorted_out(references: Sequence[str]) -> tuple[list[str], dict[str, str]]:
@@ -171,15 +181,18 @@ def _of_space(
     if not chosen:
         return []
     folder = out / "networks"
+    # Its only images are those that networks are trained on.
+    configuration = replace(run.configuration, proxy=False)
     if (folder / "run.json").is_file():
         theirs = RunFolder.open(folder)
-        theirs.require(run.configuration)
+        theirs.require(configuration)
     else:
-        theirs = RunFolder.create(folder, run.configuration, run.about)
+        theirs = RunFolder.create(folder, configuration, run.about)
+    theirs.write_data(settings.data.manifest)
     trained = train_run(
         theirs,
         TrainSettings(
-            settings.source,
+            settings.data.source,
             settings.recipe,
             seed=settings.seed,
             jobs=settings.jobs,

@@ -12,8 +12,9 @@ from cars_hw.errors import InputError
 from cars_hw.evolution.checkpoint import supernet_weights
 from cars_hw.evolution.objectives import feasible
 from cars_hw.pipeline.plan import SearchPlan, plan_of, recipe_of
+from cars_hw.pipeline.run_data import require_splits, splits_of
 from cars_hw.pipeline.run_folder import RunFolder
-from cars_hw.pipeline.search import cost_objectives, plan_data, supernet_weights_of
+from cars_hw.pipeline.search import cost_objectives, run_images, supernet_weights_of
 from cars_hw.pipeline.settings import RankSettings, TrainingDevice, TrainSettings
 from cars_hw.pipeline.train import choose, train_run
 from cars_hw.progress import Log, Progress, no_log, silent
@@ -37,6 +38,7 @@ def rank_run(run: RunFolder, settings: RankSettings, *, progress: Progress = sil
     Raises:
         InputError: a sample of 1 to 3, or fewer than 4 architectures that meet the limits.
         RunError: the run has no front yet, or no weights; a file of it is damaged; or another process writes to it.
+        DataChangedError: the images are not those of the search.
         DatasetError: the data cannot be used.
     """
     with run.lock():
@@ -50,7 +52,9 @@ def _rank(run: RunFolder, settings: RankSettings, progress: Progress, log: Log) 
         return Ranking((), None)
     device = resolve_device(settings.device)
     plan = plan_of(run, settings.data, device)
-    bundle = plan_data(plan, progress)
+    manifest = run.data
+    bundle = run_images(plan, run, manifest, progress)
+    require_splits(manifest, splits_of(bundle, plan.preset.training, plan.seed))
     chosen = [(network.name, network.genotype) for network in choose(run.front(), sample // 2)]
     known = {genotype.key() for _, genotype in chosen}
     # Fewer where hardly any architecture keeps to the budgets.
@@ -63,13 +67,14 @@ def _rank(run: RunFolder, settings: RankSettings, progress: Progress, log: Log) 
     shared = weights.counts([genotype for _, genotype in chosen], full=True)
     standalone = RunFolder(run.path / "ranking")
     # A run of its own, whose networks are the SuperNet's size.
-    configuration = replace(run.configuration, network=weights.supernet.spec)
+    configuration = replace(run.configuration, network=weights.supernet.spec, proxy=False)
     if (standalone.path / "run.json").is_file():
         standalone.require(configuration)
     else:
         standalone = RunFolder.create(standalone.path, configuration, run.about)
+    standalone.write_data(manifest)
     recipe = settings.recipe or recipe_of(run)
-    training = TrainSettings(settings.data, recipe, jobs=settings.jobs, device=cast("TrainingDevice", device))
+    training = TrainSettings(plan.data, recipe, jobs=settings.jobs, device=cast("TrainingDevice", device))
 
     def train(seed: int, suffix: str) -> list[Evaluation]:
         """Return the evaluations of all, trained with ``seed`` and kept under names with ``suffix``."""
@@ -98,7 +103,7 @@ def _rank(run: RunFolder, settings: RankSettings, progress: Progress, log: Log) 
     ]
     ranking = Ranking(tuple(networks), recipe)
     run.write_record(FILE, ranking)
-    run.add_step("rank", replace(settings, data=settings.data.absolute(), recipe=recipe, device=training.device))
+    run.add_step("rank", replace(settings, data=plan.data.absolute(), recipe=recipe, device=training.device))
     return ranking
 
 

@@ -15,8 +15,10 @@ from cars_hw.config.checksummed import ChecksummedFormat
 from cars_hw.config.codec import unstructure
 from cars_hw.config.data import DataSource
 from cars_hw.config.training import Recipe
-from cars_hw.data import DataBundle, load_source
+from cars_hw.data import DataBundle
 from cars_hw.errors import RunError
+from cars_hw.pipeline.run_data import RunData, load_for_training
+from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.workers import default_jobs, side_by_side
 from cars_hw.progress import Log, Progress, as_stage, prefixed_log
 from cars_hw.space.network_spec import NetworkSpec
@@ -44,10 +46,10 @@ class _Record:
 
 @dataclass(frozen=True)
 class References:
-    """What all references are trained as: ``data`` is what ``source`` holds; ``jobs`` networks side by side."""
+    """What all references are trained as: on the images ``data`` of ``run``; ``jobs`` networks side by side."""
 
-    source: DataSource
-    data: DataBundle
+    run: RunFolder
+    data: RunData
     recipe: Recipe
     seed: int
     device: str
@@ -64,6 +66,7 @@ class _Task:
     model: str
     spec: NetworkSpec
     folder: Path
+    run: Path
     source: DataSource
     recipe: Recipe
     seed: int
@@ -96,7 +99,7 @@ def train_references(
     jobs = min(settings.jobs or default_jobs(settings.device, len(waiting)), max(1, len(waiting)))
     if jobs == 1:
         for task in waiting:
-            _train(task, settings.data, settings.progress, settings.log)
+            _train(task, settings.data.bundle, settings.progress, settings.log)
     else:
         side_by_side(_train_in_worker, waiting, jobs, settings.progress, settings.log)
     found = []
@@ -114,11 +117,22 @@ def _task(name: str, model: str, spec: NetworkSpec, folder: Path, settings: Refe
     about = {
         "model": model,
         "network": json.dumps(unstructure(spec)),
-        "data": f"{settings.source.source}: {len(settings.data.train)} training images",
+        "data": settings.data.digest,
         "seed": settings.seed,
         **{f"recipe.{name}": value for name, value in asdict(settings.recipe).items()},
     }
-    return _Task(name, model, spec, folder, settings.source, settings.recipe, settings.seed, settings.device, about)
+    return _Task(
+        name,
+        model,
+        spec,
+        folder,
+        settings.run.path,
+        settings.data.source,
+        settings.recipe,
+        settings.seed,
+        settings.device,
+        about,
+    )
 
 
 def _made(task: _Task) -> nn.Module:
@@ -152,8 +166,8 @@ def _kept(task: _Task) -> tuple[nn.Module, float] | None:
 
 
 def _train_in_worker(task: _Task, progress: Progress, log: Log) -> None:
-    data = load_source(task.source, task.spec.resolution, download=False)
-    _train(task, data, progress, log)
+    data = load_for_training(RunFolder(task.run), task.source, accept=None, download=False)
+    _train(task, data.bundle, progress, log)
 
 
 def _train(task: _Task, data: DataBundle, progress: Progress, log: Log) -> None:

@@ -229,8 +229,14 @@ def judging_parts(data: DataBundle, share: float, generator: torch.Generator) ->
     class of the training images."""
     if data.validation is not None:
         return data.train, data.validation
-    train, valid = stratified_split(data.train.labels, [1 - share, share], generator)
+    train, valid = judging_split(data.train.labels, share, generator)
     return data.train.select(train), data.train.select(valid)
+
+
+def judging_split(labels: Tensor, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return which of the training images train, and which evaluate: ``share`` of each class; int64 indices."""
+    train, valid = stratified_split(labels, [1 - share, share], generator)
+    return train, valid
 
 
 @contextmanager

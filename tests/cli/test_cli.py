@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 
 import pytest
 from click.testing import CliRunner, Result
+from frozen_data import freeze
 from PIL import Image
 from rich.console import Console
 
@@ -362,6 +363,7 @@ def searched(folder: Path, tmp_path: Path) -> Path:
     preset = replace(PRESETS["quick"], recipe=Recipe(epochs=1, batch_size=8))
     plan = SearchPlan(DataSource(str(folder)), SPEC, preset, costs=("parameters",))
     made = RunFolder.create(tmp_path / "searched", configuration(plan), RunAbout("", {}, 1))
+    freeze(made, plan.data)
     made.write_front([FrontNetwork("net-01", zoo()["CARS_A"].genotype, 0.5, 1, 1, ())])
     return made.path
 

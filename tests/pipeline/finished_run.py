@@ -99,6 +99,9 @@ def _of_training(path: Path) -> object:
 READERS: dict[str, Callable[[RunFolder, Path], object]] = {
     r"run\.json": lambda run, _: RunFolder.open(run.path).record_of_run,
     r"config\.toml": lambda _, path: read_settings(path, SearchSettings),
+    r"data\.json": lambda run, _: run.data,
+    r"target-data\.json": lambda run, _: run.training_data,
+    r"data-changes\.json": lambda run, _: run.data_changes(),
     r"steps\.jsonl": lambda run, _: run.steps(),
     r"history\.jsonl": lambda run, _: run.history(),
     r"front\.json": lambda run, _: (run.front(), run.rejected()),

@@ -70,6 +70,8 @@ def test_front_and_trained_networks_round_trip(tmp_path: Path) -> None:
         False,
         ("cat", "dog"),
         DIGEST,
+        DIGEST,
+        DIGEST,
     )
     run.write_trained(trained)
     assert (trained.network, trained.accuracy, trained.held_out_accuracy) == ("net-01", 0.8, 0.8)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from frozen_data import freeze
 from long_runs import amount
 from processes import run_two, workers
 from safetensors.torch import load_file
@@ -44,6 +45,7 @@ def begin(path: Path, images: Path, networks: int = 1, recipe: Recipe = RECIPE) 
     preset = replace(PRESETS["quick"], recipe=recipe)
     plan = SearchPlan(DataSource(str(images)), SPEC, preset, costs=("parameters",))
     run = RunFolder.create(path, configuration(plan), RunAbout("", {}, 1))
+    freeze(run, plan.data)
     rng = np.random.default_rng(2)
     run.write_front(
         [FrontNetwork(f"net-{n}", SearchSpace().sample(rng), n / 10, n, n, ()) for n in range(1, networks + 1)]

@@ -12,9 +12,12 @@ from evaluations import evaluation
 
 from cars_hw.config.checksummed import digest
 from cars_hw.config.codec import unstructure
+from cars_hw.config.data import DataSource
+from cars_hw.config.decoding import Decoding
 from cars_hw.config.evaluation import ClassCounts
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.config.presets import PRESETS
+from cars_hw.data.manifest import DataManifest, Split
 from cars_hw.devices import Measurement, Sample
 from cars_hw.export.card import ModelCard, Preprocessing
 from cars_hw.latency import CalibrationNetwork, Coefficients, LatencyTable, Predictor, spec_keys
@@ -28,6 +31,25 @@ from cars_hw.space.operations import OPERATIONS
 from cars_hw.space.search_space import SearchSpace
 
 SPEC = NetworkSpec(4, 3, (8, 8), 1, classes=3)
+
+DATA = DataManifest(
+    created="2000-01-02T03:04:05+00:00",
+    source=DataSource("fashion-mini"),
+    name="fashion-mini",
+    class_names=("ankle boot", "bag", "coat"),
+    counts={"train": (100, 110, 120), "test": (10, 11, 12)},
+    mean=(0.5,),
+    std=(0.25,),
+    decoding=Decoding.of(1),
+    splits=(
+        Split("test", "as the source gives them", None, 33, None),
+        Split("weights", "0.5 of each class of the training images", 0, 165, digest(b"weights")),
+        Split("architectures", "0.5 of each class of the training images", 0, 165, digest(b"architectures")),
+    ),
+    digest=digest(b"images"),
+    files=None,
+    skipped={},
+)
 
 MakeRun = Callable[..., RunFolder]
 
@@ -65,6 +87,7 @@ def make_run(table: LatencyTable, tmp_path_factory: pytest.TempPathFactory) -> M
     ) -> RunFolder:
         run = RunFolder.create(tmp_path_factory.mktemp("runs") / name, configuration(table, limit, data), ABOUT)
         table.write(run.table_path(0))
+        run.write_data(DATA)
         predictor, rng = Predictor(table), np.random.default_rng(1)
         genotypes = sorted((SearchSpace().sample(rng) for _ in range(6)), key=predictor.bound)
         front = [network(table, genotype, index, limit) for index, genotype in enumerate(genotypes)]
@@ -158,6 +181,8 @@ def finish(run: RunFolder, chosen: FrontNetwork, index: int, limit: float | None
             False,
             ("a", "b", "c"),
             digest(b"weights"),
+            DATA.digest,
+            DATA.test_digest,
         )
     )
     preprocessing = Preprocessing.of((0.5,), (0.25,), (8, 8))

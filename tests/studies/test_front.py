@@ -15,6 +15,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from evaluations import evaluation
+from frozen_data import freeze
 from torch import nn
 
 from cars_hw.cli.main import main
@@ -29,6 +30,7 @@ from cars_hw.errors import InputError, RunError
 from cars_hw.nn.network import Network
 from cars_hw.pipeline.plan import SearchPlan, configuration
 from cars_hw.pipeline.records import RunAbout
+from cars_hw.pipeline.run_data import load_for_training
 from cars_hw.pipeline.run_folder import RunFolder, TrainedNetwork
 from cars_hw.pipeline.settings import FrontSettings
 from cars_hw.progress import Log, Progress
@@ -56,6 +58,7 @@ def run(images: Path, tmp_path: Path) -> RunFolder:
     preset = replace(PRESETS["quick"], recipe=RECIPE)
     plan = SearchPlan(DataSource(str(images)), TINY, preset, costs=("parameters",))
     made = RunFolder.create(tmp_path / "run", configuration(plan), RunAbout("", {}, 1))
+    frozen = freeze(made, plan.data)
     genotype = resolve_genotype("CARS_B")
     made.weights_path("net-01").parent.mkdir()
     digest = save_weights(Network(TINY, genotype).state_dict(), made.weights_path("net-01"))
@@ -69,10 +72,12 @@ def run(images: Path, tmp_path: Path) -> RunFolder:
             0,
             2,
             None,
-            "fashion-mini",
+            frozen.source.source,
             True,
-            ("a", "b", "c"),
+            frozen.class_names,
             digest,
+            frozen.digest,
+            frozen.test_digest,
         )
     )
     return made
@@ -176,13 +181,13 @@ def test_references_are_trained_measured_and_kept(
 
 
 def test_references_trained_side_by_side_are_those_trained_one_by_one(
-    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # MNASNet reads the version of its own weights, and raises where they have none.
     models = {"one": "mnasnet0_5", "two": "shufflenet_v2_x0_5"}
     settings = References(
-        DataSource(str(images)),
-        load_data(str(images), resolution=(8, 8)),
+        run,
+        load_for_training(run, None),
         replace(RECIPE, epochs=1, hold_out=0.2),
         seed=0,
         device="cpu",
