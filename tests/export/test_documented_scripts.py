@@ -162,7 +162,7 @@ def script(runtime: str) -> str:
     page = PAGE.read_text(encoding="utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```$", page, flags=re.DOTALL | re.MULTILINE)
     (common,) = (block for block in blocks if "def prepared" in block)
-    (own,) = (block for block in blocks if runtime in block)
+    (own,) = (block for block in blocks if runtime in block and 'prepared(card, "' in block)
     return f"{common}\n{own}"
 
 
