@@ -30,7 +30,8 @@ FLOORS = (
     ("data", "devices", "nn"),
     ("space",),
     ("config",),
-    ("callbacks", "formatting", "progress", "significance", "errors"),
+    ("progress_line",),
+    ("callbacks", "child_processes", "errors", "formatting", "progress", "significance", "version"),
 )
 """The packages, and modules that stand by themselves, from the top to the bottom."""
 

@@ -20,6 +20,7 @@ from cars_hw.cli.verbosity import is_verbose, strict_violations, verbosity_optio
 from cars_hw.config.command_line import command_line
 from cars_hw.errors import CarsHwError
 from cars_hw.formatting import printable
+from cars_hw.version import own_version
 
 GROUPS: Final[Mapping[str, Mapping[str, str]]] = {
     "Device": {
@@ -167,12 +168,25 @@ def _fail(message: str, code: ExitCode) -> None:
     sys.exit(code)
 
 
+def _print_version(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        click.echo(f"{context.info_name}, version {own_version()}")
+        context.exit()
+
+
 @click.group(
     cls=Commands,
     params=verbosity_options(),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.version_option(package_name="cars-hw")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the version and exit.",
+)
 def main() -> None:
     """Search for the most accurate convolutional network under a latency limit on your device.
 

@@ -22,7 +22,8 @@ from cars_hw.data.limits import SMALLEST_CLASS
 from cars_hw.data.reading import NOT_READ, in_threads
 from cars_hw.data.scan import FolderScan, survey_folder
 from cars_hw.errors import DatasetError
-from cars_hw.progress import Progress, silent
+from cars_hw.progress import Progress
+from cars_hw.progress_line import show
 
 FEW_IMAGES: Final = 10
 IMBALANCE: Final = 3.0
@@ -81,7 +82,7 @@ def check_folder(
     *,
     resolution: Size | None = None,
     skip_unreadable: bool = False,
-    progress: Progress = silent,
+    progress: Progress = show,
 ) -> FolderCheck:
     """Look at every file of ``folder`` once, and return everything that was found.
 

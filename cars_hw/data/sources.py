@@ -16,6 +16,7 @@ from torch import Tensor
 from cars_hw.config.data import DATA_SETS, DataSource
 from cars_hw.errors import DatasetError
 from cars_hw.progress import Log, Progress, no_log, silent
+from cars_hw.progress_line import show
 
 if TYPE_CHECKING:
     from cars_hw.data.folders import FolderImages
@@ -135,8 +136,8 @@ def load_data(
     seed: int = 0,
     skip_unreadable: bool = False,
     image_cache: str | None = None,
-    progress: Progress = silent,
-    log: Log = no_log,
+    progress: Progress = show,
+    log: Log = show.log,
 ) -> DataBundle:
     """Load a data set into memory, on the CPU.
 

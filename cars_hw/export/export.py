@@ -6,7 +6,6 @@ import json
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
@@ -27,9 +26,11 @@ from cars_hw.export.lower import lower_network
 from cars_hw.export.parity import check_parity
 from cars_hw.nn.fresh_weights import seeded
 from cars_hw.nn.network import Network
-from cars_hw.progress import Progress, counted, silent
+from cars_hw.progress import Progress, counted
+from cars_hw.progress_line import show
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.version import versions_of
 
 INPUT: Final = "image"
 """What every network's input is called."""
@@ -107,7 +108,7 @@ def export_genotype(
     name: str,
     formats: Sequence[str] = tuple(FORMATS),
     dynamic_batch: bool = False,
-    progress: Progress = silent,
+    progress: Progress = show,
 ) -> list[Exported]:
     """Export the network of ``genotype`` under ``spec`` with fresh weights: to measure, or to train elsewhere.
 
@@ -189,16 +190,6 @@ def export_int8(
 
 def versions() -> dict[str, str]:
     """Return the versions of the programs that take part in an export, and of those that read the images."""
-    found = {"python": platform.python_version()}
-    for name in (
-        "cars-hw",
-        "torch",
-        "numpy",
-        "pillow",
-        *(package for one in FORMATS.values() for package in one.packages),
-    ):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    formats = (package for one in FORMATS.values() for package in one.packages)
+    names = ("cars-hw", "torch", "numpy", "pillow", *formats)
+    return {"python": platform.python_version(), **versions_of(names)}

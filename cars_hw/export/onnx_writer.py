@@ -7,7 +7,6 @@ deprecated, and what they make of a 3x3 average pool changes with the version.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import version
 from typing import Final
 
 import numpy as np
@@ -34,6 +33,7 @@ from cars_hw.export.graph import (
     Zeros,
 )
 from cars_hw.space.shape import Shape
+from cars_hw.version import own_version
 
 OPSET: Final = 17
 """Nothing here needs a newer one, and every ONNX Runtime since 1.12 reads it."""
@@ -71,7 +71,7 @@ def onnx_bytes(graph: Graph, *, dynamic_batch: bool = False, metadata: Mapping[s
     model = helper.make_model(
         body,
         producer_name="cars-hw",
-        producer_version=version("cars-hw"),
+        producer_version=own_version(),
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
     )

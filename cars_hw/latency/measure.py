@@ -10,7 +10,8 @@ from cars_hw.config.measurement import MeasurePlan, Precision
 from cars_hw.devices.protocol import Device
 from cars_hw.export.write import build_network
 from cars_hw.measurement.schedule import Measured, measure
-from cars_hw.progress import Progress, counted, silent
+from cars_hw.progress import Progress, counted
+from cars_hw.progress_line import show
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
@@ -21,7 +22,7 @@ def measure_genotypes(
     spec: NetworkSpec,
     genotypes: Sequence[Genotype],
     plan: MeasurePlan | None = None,
-    progress: Progress = silent,
+    progress: Progress = show,
     *,
     precision: Precision = "fp32",
     reference: Architecture | None = None,
@@ -44,7 +45,7 @@ def measure_architectures(
     device: Device,
     architectures: Sequence[Architecture],
     plan: MeasurePlan | None = None,
-    progress: Progress = silent,
+    progress: Progress = show,
     *,
     precision: Precision = "fp32",
     reference: Architecture | None = None,

@@ -27,7 +27,8 @@ from cars_hw.latency.sums import OperationSums
 from cars_hw.latency.table import TABLE, CalibrationNetwork, LatencyTable, Reference
 from cars_hw.measurement.journal import Journal
 from cars_hw.measurement.schedule import REFERENCE, Schedule
-from cars_hw.progress import Progress, counted, prefixed, silent
+from cars_hw.progress import Progress, counted, prefixed
+from cars_hw.progress_line import show
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
@@ -59,7 +60,7 @@ def profile_device(
     plan: MeasurePlan | None = None,
     space: SearchSpace | None = None,
     sizes: SizeGrid | None = None,
-    progress: Progress = silent,
+    progress: Progress = show,
 ) -> LatencyTable:
     """Measure every operation that ``spec`` can need and ``calibration`` whole networks; fit the predictor.
 

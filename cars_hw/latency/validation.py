@@ -20,7 +20,8 @@ from cars_hw.latency.predictor import DEFAULT_LEVEL, Prediction, Predictor
 from cars_hw.latency.simple_predictors import baselines
 from cars_hw.latency.table import CalibrationNetwork, LatencyTable
 from cars_hw.measurement.schedule import Measured
-from cars_hw.progress import Progress, prefixed, silent
+from cars_hw.progress import Progress, prefixed
+from cars_hw.progress_line import show
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
@@ -123,7 +124,7 @@ def validate_table(
     *,
     plan: MeasurePlan | None = None,
     level: float = DEFAULT_LEVEL,
-    progress: Progress = silent,
+    progress: Progress = show,
 ) -> Validation:
     """Measure ``networks`` on ``device`` in fresh sessions, twice, and compare with what ``table`` predicts.
 

@@ -34,7 +34,8 @@ from cars_hw.pipeline.run_data import RunData, load_for_training
 from cars_hw.pipeline.run_folder import RunFolder, TrainedNetwork
 from cars_hw.pipeline.settings import ExportSettings
 from cars_hw.pipeline.train import load_trained
-from cars_hw.progress import Progress, silent
+from cars_hw.progress import Progress
+from cars_hw.progress_line import show
 from cars_hw.space.genotype import Genotype
 
 
@@ -48,7 +49,7 @@ def export_run(
     dynamic_batch: bool = False,
     int8: Int8Scheme = "asymmetric",
     accept_changes: bool = False,
-    progress: Progress = silent,
+    progress: Progress = show,
 ) -> list[Exported]:
     """Export every trained network of ``run`` to ``out``, the run's own ``models/`` by default; all formats of one.
 

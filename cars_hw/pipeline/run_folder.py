@@ -33,7 +33,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, Final, TypeVar
 
@@ -60,6 +59,7 @@ from cars_hw.pipeline.records import (
 )
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.version import own_version
 
 SCHEMA: Final = 3
 """The version of all files of a run. A run with another one is refused."""
@@ -421,7 +421,7 @@ class RunFolder:
         step = Step(
             name,
             datetime.now(UTC).isoformat(timespec="seconds"),
-            version("cars-hw"),
+            own_version(),
             str(Path.cwd()),
             given_command_line(),
             without_none(unstructure(settings)),

@@ -6,7 +6,6 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -36,12 +35,14 @@ from cars_hw.pipeline.records import RunAbout
 from cars_hw.pipeline.run_data import load_frozen, load_new, require_fit, require_splits, splits_of
 from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder
 from cars_hw.pipeline.settings import SearchSettings
-from cars_hw.progress import Log, Progress, no_log, silent
+from cars_hw.progress import Log, Progress, silent
+from cars_hw.progress_line import show
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.training.process_group import SINGLE_PROCESS, ProcessGroup
 from cars_hw.training.shared_weights import SuperNetWeights
 from cars_hw.training.standalone_weights import StandaloneWeights
+from cars_hw.version import own_version, versions_of
 
 FINISHED: Final = b"finished"
 """The message that the leading process sends instead of a checkpoint if the search has ended."""
@@ -53,8 +54,8 @@ def run_search(
     *,
     resume: bool = False,
     measure_plan: MeasurePlan | None = None,
-    progress: Progress = silent,
-    log: Log = no_log,
+    progress: Progress = show,
+    log: Log = show.log,
     callbacks: Sequence[SearchCallback] = (),
     process_group: ProcessGroup = SINGLE_PROCESS,
     manifest: DataManifest | None = None,
@@ -184,7 +185,7 @@ def _settings(plan: SearchPlan, run: RunFolder) -> SearchSettings:
 def _keep_settings(plan: SearchPlan, run: RunFolder) -> None:
     """Write down what repeats the search: its settings and the command."""
     settings = _settings(plan, run)
-    comment = f"Settings of this search by cars-hw {version('cars-hw')}. To repeat it:\n"
+    comment = f"Settings of this search by cars-hw {own_version()}. To repeat it:\n"
     write_settings(run.config_file, settings, f"{comment}cars-hw search --config config.toml --out ANOTHER")
     run.add_step("search", settings)
 
@@ -400,6 +401,6 @@ def _about() -> RunAbout:
     packages = ("cars-hw", "torch", "numpy", "pymoo")
     return RunAbout(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        versions={"python": platform.python_version(), **{name: version(name) for name in packages}},
+        versions={"python": platform.python_version(), **versions_of(packages)},
         torch_threads=torch.get_num_threads(),
     )

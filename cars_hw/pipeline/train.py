@@ -30,7 +30,8 @@ from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder, TrainedNetwork
 from cars_hw.pipeline.settings import TrainingDevice, TrainSettings
 from cars_hw.pipeline.tensorboard import FOLDER, remove_events
 from cars_hw.pipeline.workers import default_jobs, side_by_side
-from cars_hw.progress import Log, Progress, as_stage, no_log, prefixed_log, silent
+from cars_hw.progress import Log, Progress, as_stage, prefixed_log, silent
+from cars_hw.progress_line import show
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.training.checkpoints import TrainingCheckpoint
@@ -89,8 +90,8 @@ def train_run(
     *,
     chosen: Sequence[tuple[str, Genotype]] = (),
     callback: Callable[[str], TrainingCallback] | None = None,
-    progress: Progress = silent,
-    log: Log = no_log,
+    progress: Progress = show,
+    log: Log = show.log,
     process_group: ProcessGroup = SINGLE_PROCESS,
 ) -> list[TrainedNetwork]:
     """Train ``settings.top`` networks of the run's front, or only ``settings.genotype``, and write their weights.
@@ -409,7 +410,13 @@ def _follow(run: RunFolder, settings: TrainSettings, process_group: ProcessGroup
         network = Network(run.network, genotype, auxiliary=recipe.auxiliary > 0)
         with torch.random.fork_rng(devices=[]):
             train_network(
-                network, data.bundle, recipe, seed=job["seed"], device=job["device"], process_group=process_group
+                network,
+                data.bundle,
+                recipe,
+                seed=job["seed"],
+                device=job["device"],
+                process_group=process_group,
+                progress=silent,
             )
     return []
 

@@ -18,7 +18,8 @@ from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.records import Verified
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.settings import VerifySettings
-from cars_hw.progress import Progress, silent
+from cars_hw.progress import Progress
+from cars_hw.progress_line import show
 
 
 def verify_run(
@@ -26,7 +27,7 @@ def verify_run(
     device: Device,
     *,
     plan: MeasurePlan | None = None,
-    progress: Progress = silent,
+    progress: Progress = show,
 ) -> list[Verified]:
     """Measure every exported model of ``run`` on ``device``; write the figures to the run and to the models' cards.
 

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import io
 import os
-import queue
-import threading
-import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, wait
-from multiprocessing import connection
-from multiprocessing.managers import SyncManager
-from typing import Any, Final, TypeVar
+import pickle
+import signal
+import subprocess
+import types
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing import Pipe, connection
+from multiprocessing.reduction import ForkingPickler
+from typing import Any, TypeVar
 
 import torch
 
+from cars_hw.child_processes import python_command, python_environment
+from cars_hw.errors import InputError, RunError
 from cars_hw.progress import Log, Progress
-from cars_hw.training.memory import keep_freed_memory
 
 Task = TypeVar("Task")
-
-SECONDS_BETWEEN_MESSAGES: Final = 0.2
-"""The time between progress messages of a worker: a message costs as much as a step of a small network."""
 
 
 def default_jobs(device: str, tasks: int) -> int:
@@ -37,69 +36,114 @@ def side_by_side(
 ) -> None:
     """Do ``work`` for each of ``tasks`` in ``jobs`` processes, each with its share of torch's threads.
 
-    ``work`` is a function of a module, and tasks can be pickled. An exception of ``work`` is raised here, and
-    cancels the tasks that have not started.
+    The processes do not import the script that calls this, so it needs no ``if __name__ == "__main__":``. ``work``
+    is a function of a module, and tasks can be pickled. An exception of ``work`` is raised here, after the tasks
+    that had started; the others are not done.
+
+    Raises:
+        InputError: ``work`` or a task needs something that only the script has, or that cannot be sent.
+        RunError: a process ended in the midst of a task.
     """
+    waiting = [_pickled(work, task) for task in tasks]
     threads = max(1, torch.get_num_threads() // jobs)
-    # The thread pools of a forked torch may hang, so the workers are new processes.
-    context = multiprocessing.get_context("spawn")
-    manager = SyncManager(ctx=context)
-    manager.start(_end_with_parent)
-    with manager:
-        messages: Any = manager.Queue()
-        with ProcessPoolExecutor(jobs, mp_context=context, initializer=_end_with_parent) as pool:
-            futures = [pool.submit(_in_worker, work, task, threads, messages) for task in tasks]
-            try:
-                _listen(futures, messages, progress, log)
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+    with _workers(min(jobs, len(waiting)), threads) as workers:
+        idle, busy = list(workers), dict[connection.Connection, _Worker]()
+        failure: BaseException | None = None
+        while busy or (waiting and failure is None):
+            while idle and waiting and failure is None:
+                worker = idle.pop()
+                worker.start(waiting.pop(0))
+                busy[worker.connection] = worker
+            for ready in connection.wait(list(busy)):
+                worker = busy[ready]  # type: ignore[index]  # what is waited for are these connections
+                message = worker.receive()
+                if message[0] == "progress":
+                    progress(*message[1:])
+                elif message[0] == "log":
+                    log(message[1])
+                else:
+                    idle.append(busy.pop(worker.connection))
+                    if message[0] == "failed" and failure is None:
+                        failure = message[1]
+                        failure.__cause__ = _InWorkerError(f"\n{message[2]}")
+        if failure is not None:
+            raise failure
 
 
-def _listen(futures: Sequence[Future[None]], messages: Any, progress: Progress, log: Log) -> None:  # noqa: ANN401 -- a proxy
-    pending = set(futures)
-    while pending:
-        finished, pending = wait(pending, timeout=0.2)
-        while True:
-            try:
-                message = messages.get_nowait()
-            except queue.Empty:
-                break
-            if isinstance(message, str):
-                log(message)
-            else:
-                progress(*message)
-        for future in finished:
-            future.result()
+class _InWorkerError(Exception):
+    """The traceback of an exception in a worker, as text."""
 
 
-def _end_with_parent() -> None:
-    """End this process as soon as its parent process has ended."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
+class _Worker:
+    """A process that does one task after the other."""
 
-    def wait_and_end() -> None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
+    def __init__(self, threads: int) -> None:
+        self.connection, other = Pipe()
+        with other:
+            command = [*python_command("cars_hw.pipeline.worker_process"), str(other.fileno()), str(threads)]
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, pass_fds=(other.fileno(),), env=python_environment()
+            )
 
-    threading.Thread(target=wait_and_end, daemon=True).start()
+    def start(self, content: bytes) -> None:
+        """Begin the task in ``content``; a process that has ended is noticed by :meth:`receive`."""
+        with suppress(OSError):
+            self.connection.send_bytes(content)
+
+    def receive(self) -> tuple[Any, ...]:
+        """Return the next message.
+
+        Raises:
+            RunError: the process has ended.
+        """
+        try:
+            received: tuple[Any, ...] = self.connection.recv()
+        except (EOFError, OSError) as error:
+            code = self.process.wait()
+            how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit status {code}"
+            raise RunError(
+                f"a worker process {how} in the midst of its task; fewer jobs need less memory"
+            ) from error
+        return received
+
+    def end(self) -> None:
+        """Kill the process if it runs."""
+        self.connection.close()
+        self.process.kill()
+        self.process.wait()
 
 
-def _in_worker(
-    work: Callable[[Task, Progress, Log], None],
-    task: Task,
-    threads: int,
-    messages: Any,  # noqa: ANN401 -- a proxy
-) -> None:
-    torch.set_num_threads(threads)
-    keep_freed_memory()
-    sent = -SECONDS_BETWEEN_MESSAGES
+@contextmanager
+def _workers(count: int, threads: int) -> Iterator[list[_Worker]]:
+    workers: list[_Worker] = []
+    try:
+        for _ in range(count):
+            workers.append(_Worker(threads))
+        yield workers
+    finally:
+        for worker in workers:
+            worker.end()
 
-    def progress(name: str, done: int, total: int) -> None:
-        nonlocal sent
-        now = time.monotonic()
-        if done == total or now - sent >= SECONDS_BETWEEN_MESSAGES:
-            sent = now
-            messages.put((name, done, total))
 
-    work(task, progress, messages.put)
+class _Pickler(ForkingPickler):
+    """Refuses functions and classes of the script: another process cannot import them."""
+
+    def reducer_override(self, value: Any) -> Any:  # noqa: ANN401 -- as pickle has it
+        if isinstance(value, type | types.FunctionType) and value.__module__ == "__main__":
+            raise InputError(
+                f"{value.__qualname__} is defined in the script that runs, which other processes cannot import; "
+                "define it in a module, or use jobs=1"
+            )
+        return NotImplemented
+
+
+def _pickled(work: Callable[..., None], task: object) -> bytes:
+    content = io.BytesIO()
+    try:
+        _Pickler(content).dump((work, task))
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise InputError(
+            f"something that the jobs need cannot be sent to other processes ({error}); define it in a module, "
+            "or use jobs=1"
+        ) from error
+    return content.getvalue()

@@ -21,7 +21,8 @@ from cars_hw.pipeline.search import cost_objectives, plan_data, run_images, run_
 from cars_hw.pipeline.settings import BaselinesSettings, TrainingDevice, TrainSettings
 from cars_hw.pipeline.train import choose, finished_training, train_run
 from cars_hw.pipeline.workers import default_jobs, side_by_side
-from cars_hw.progress import Log, Progress, no_log, prefixed, silent
+from cars_hw.progress import Log, Progress, no_log, prefixed
+from cars_hw.progress_line import show
 from cars_hw.studies.strategy_comparison import (
     FILE,
     STANDALONE,
@@ -41,7 +42,7 @@ MARGIN: Final = 1.1
 
 
 def compare_run(
-    run: RunFolder, settings: BaselinesSettings, *, progress: Progress = silent, log: Log = no_log
+    run: RunFolder, settings: BaselinesSettings, *, progress: Progress = show, log: Log = show.log
 ) -> StrategyComparison:
     """Search by each strategy of ``settings.against`` and by the run's own strategy, and train their fronts.
 
@@ -184,6 +185,7 @@ def _search_and_train(task: _Task, progress: Progress, log: Log) -> None:
         task.folder.path,
         resume=True,
         progress=prefixed(progress, task.name),
+        log=no_log,
         manifest=task.manifest,
     )
     train_run(

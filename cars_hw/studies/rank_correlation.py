@@ -17,7 +17,8 @@ from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.search import cost_objectives, run_images, supernet_weights_of
 from cars_hw.pipeline.settings import RankSettings, TrainingDevice, TrainSettings
 from cars_hw.pipeline.train import choose, train_run
-from cars_hw.progress import Log, Progress, no_log, silent
+from cars_hw.progress import Log, Progress
+from cars_hw.progress_line import show
 from cars_hw.space.genotype import Genotype
 from cars_hw.studies.ranking import FILE, MINIMUM, Ranked, Ranking
 from cars_hw.training.precision import resolve_device
@@ -26,7 +27,7 @@ TRIES: Final = 10_000
 """So many are drawn in search of those that keep to the budgets."""
 
 
-def rank_run(run: RunFolder, settings: RankSettings, *, progress: Progress = silent, log: Log = no_log) -> Ranking:
+def rank_run(run: RunFolder, settings: RankSettings, *, progress: Progress = show, log: Log = show.log) -> Ranking:
     """Train a sample of ``run``'s architectures from scratch, and compare the order with that under shared weights.
 
     Half of the ``settings.sample`` architectures are spread over the front. The others are drawn at random among

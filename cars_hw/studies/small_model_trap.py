@@ -210,6 +210,7 @@ def _work(task: _Task, progress: Progress, log: Log) -> None:
         folder,
         resume=(folder / "run.json").is_file(),
         progress=prefixed(progress, task.name),
+        log=no_log,
     )
 
 

@@ -27,6 +27,7 @@ from cars_hw.data import (
 from cars_hw.errors import InputError, TrainingError
 from cars_hw.nn.network import Network
 from cars_hw.progress import Progress, silent
+from cars_hw.progress_line import show
 from cars_hw.training.checkpoints import TrainingCheckpoint, from_bytes, to_bytes
 from cars_hw.training.losses import cross_entropy, weights_of_classes
 from cars_hw.training.precision import autocast, resolve_precision
@@ -301,7 +302,7 @@ def train_network(
     device: torch.device | str = "cpu",
     process_group: ProcessGroup = SINGLE_PROCESS,
     checkpoint: TrainingCheckpoint | None = None,
-    progress: Progress = silent,
+    progress: Progress = show,
     callbacks: Sequence[TrainingCallback] = (),
 ) -> TrainingResult:
     """Train ``network`` in place and leave it with its best weights.

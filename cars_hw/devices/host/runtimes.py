@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from cars_hw.child_processes import python_command
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices.host.conditions import host_conditions, now
 from cars_hw.devices.host.litert_runtime import runtime as litert_runtime
@@ -40,7 +40,7 @@ class HostDevice:
         pin(threads)
         self._threads = threads
         self._time_limit_s = time_limit_s
-        self._worker = tuple(worker or (sys.executable, "-m", self.module))
+        self._worker = tuple(worker or python_command(self.module))
 
     @staticmethod
     def runtime() -> str:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import IO, Any, Self
 
+from cars_hw.child_processes import python_environment
 from cars_hw.errors import DeviceError
 
 
@@ -36,7 +37,11 @@ class Worker:
         self._errors: IO[bytes] = tempfile.TemporaryFile()
         try:
             self._process = subprocess.Popen(
-                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                env=python_environment(),
             )
         except OSError as error:
             self._errors.close()

@@ -1,0 +1,22 @@
+"""How Python processes are started that see the modules of this one, and never run its script again."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def python_command(module: str) -> list[str]:
+    """Return the command of a new process that runs ``module``; start it with :func:`python_environment`."""
+    # -P: the folder that the process starts in has no modules for it, unless it has some for this process.
+    return [sys.executable, "-P", "-m", module]
+
+
+def python_environment() -> dict[str, str]:
+    """Return the environment in which a new process finds modules where this one does.
+
+    A script that extended ``sys.path``, such as by a source tree that was not installed, has its workers find the
+    same modules.
+    """
+    folders = [os.path.abspath(folder) for folder in sys.path]  # noqa: PTH100 -- an empty one is where we are
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(folders)}
