@@ -6,20 +6,18 @@ import os
 import pty
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from long_runs import amount
 from PIL import Image
+from work_of_workers import fail
 
 from cars_hw.errors import InputError, RunError
 from cars_hw.pipeline.workers import side_by_side
-from cars_hw.progress import Log, Progress
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -83,21 +81,13 @@ def run_python(*arguments: str, folder: Path, given: str | None = None) -> subpr
 WORKERS = """
 import sys
 from pathlib import Path
-from test_python_callers import write
+from work_of_workers import write
 from cars_hw.pipeline.workers import side_by_side
 print("begun", flush=True)
 log = []
 side_by_side(write, [Path(name) for name in "abc"], 2, lambda *_: None, log.append)
 print(sorted(log))
 """
-
-
-def write(path: Path, progress: Progress, log: Log) -> None:
-    """Write a file, and tell what the main module of this process is."""
-    progress(path.name, 1, 1)
-    print("on standard output")
-    path.write_text("done")
-    log(f"{path.name} {Path(sys.modules['__main__'].__file__ or '').name}")
 
 
 @pytest.mark.parametrize("how", ["-c", "file", "-i"][: amount(1, 3)])
@@ -114,23 +104,6 @@ def test_workers_never_run_the_script_of_their_caller(how: str, tmp_path: Path) 
     told = [f"{name} worker_process.py" for name in "abc"]
     assert done.stdout.split("\n")[:2] == ["begun", str(told)]
     assert [(tmp_path / name).read_text() for name in "abc"] == ["done"] * 3
-
-
-def fail(task: str, progress: Progress, log: Log) -> None:
-    """Fail, be killed, or write a file after a while."""
-    if task == "fail":
-        raise InputError("it failed", remedy="zoo")
-    if task == "kill":
-        os.kill(os.getpid(), signal.SIGKILL)
-    if task == "unpicklable":
-        raise OddError(1, 2)
-    time.sleep(1)
-    Path(task).write_text("done")
-
-
-class OddError(Exception):
-    def __init__(self, one: int, two: int) -> None:
-        super().__init__(f"{one} and {two}")
 
 
 def quiet(*_: object) -> None:
@@ -165,7 +138,7 @@ def test_what_only_the_script_has_is_one_line_that_names_it(images: Path) -> Non
             "from cars_hw.pipeline.workers import side_by_side",
             "def work(task, progress, log): pass",
             "class Task: pass",
-            "from test_python_callers import write",
+            "from work_of_workers import write",
             "for what, task in ((work, 1), (write, Task()), (write, lambda: 1)):",
             "    try:",
             "        side_by_side(what, [task], 2, print, print)",
