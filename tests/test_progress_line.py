@@ -22,15 +22,16 @@ class Stream(io.StringIO):
         return self.terminal
 
 
-@pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> Stream:
-    stream = Stream(terminal=True)
-    monkeypatch.setattr(sys, "stderr", stream)
-    monkeypatch.setenv("TERM", "xterm")
+def watch(patch: pytest.MonkeyPatch, *, terminal: bool, term: str = "xterm") -> Stream:
+    """Put a stream in the place of standard error; pytest's own comes back between a fixture and its test."""
+    stream = Stream(terminal)
+    patch.setattr(sys, "stderr", stream)
+    patch.setenv("TERM", term)
     return stream
 
 
-def test_a_line_is_drawn_over_and_a_finished_stage_keeps_its_own(terminal: Stream) -> None:
+def test_a_line_is_drawn_over_and_a_finished_stage_keeps_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = watch(monkeypatch, terminal=True)
     line = ProgressLine()
     line("a long stage", 0, 3)
     line("a long stage", 1, 3)
@@ -51,19 +52,18 @@ def test_a_line_is_drawn_over_and_a_finished_stage_keeps_its_own(terminal: Strea
 
 
 @pytest.mark.parametrize("term", ["", "dumb"])
-def test_nothing_is_drawn_where_a_line_cannot_be_drawn_over(
-    term: str, terminal: Stream, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TERM", term)
+def test_nothing_is_drawn_where_a_line_cannot_be_drawn_over(term: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = watch(monkeypatch, terminal=True, term=term)
     show("stage", 1, 1)
     show.log("message")
     assert terminal.getvalue() == ""
+    monkeypatch.setenv("TERM", "xterm")
+    show("stage", 1, 1)
+    assert terminal.getvalue() == "\rstage: 1/1\n"
 
 
 def test_nothing_is_drawn_into_a_file_or_without_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
-    stream = Stream(terminal=False)
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(sys, "stderr", stream)
+    stream = watch(monkeypatch, terminal=False)
     show("stage", 1, 1)
     assert stream.getvalue() == ""
     monkeypatch.setattr(sys, "stderr", None)
@@ -72,8 +72,7 @@ def test_nothing_is_drawn_into_a_file_or_without_a_stream(monkeypatch: pytest.Mo
 
 
 def test_it_is_drawn_in_a_notebook_and_not_in_a_redirected_ipython(monkeypatch: pytest.MonkeyPatch) -> None:
-    stream = Stream(terminal=False)
-    monkeypatch.setattr(sys, "stderr", stream)
+    stream = watch(monkeypatch, terminal=False)
     shell = SimpleNamespace()
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
     ProgressLine()("stage", 1, 1)
