@@ -7,6 +7,7 @@
     .venv/bin/python benchmarks/latency.py budgets  --table table.json [--json PATH]
     .venv/bin/python benchmarks/latency.py restless --folder DIR [--network NAME]... [--json PATH]
     .venv/bin/python benchmarks/latency.py estimators TABLE... [--json PATH]
+    .venv/bin/python benchmarks/latency.py sizes    --table table.json [--network NAME] [--json PATH]
 
 ``--device litert`` does it on LiteRT (but ``coarse``, which is ONNX Runtime's).
 
@@ -16,7 +17,9 @@ nothing, and the mean of its runs. ``budgets`` searches under three budgets acro
 every front again; with ``--restless`` beside a process that comes and goes. ``restless`` profiles beside such a
 process, three times, and compares with a table of the machine left alone. ``--same-core`` keeps the very core
 busy that is measured on, instead of another one. ``estimators`` compares ways to make one figure of a model's
-sessions, on stored tables of one network.
+sessions, on stored tables of one network. ``sizes`` profiles a table over sizes (8 to 48 channels and 5 to 20 cells
+of ``cifar``, 16 to 64 channels and 5 to 14 cells of ``imagenet``) unless it is there, and compares it with 80
+networks that took no part, spread over the logarithm of the latency.
 """
 
 from __future__ import annotations
@@ -43,23 +46,34 @@ from cars_hw.devices import Device, OrtDevice, Sample, open_device
 from cars_hw.devices.host import ort_runtime
 from cars_hw.devices.protocol import SessionCounter
 from cars_hw.latency import (
+    Accuracy,
     LatencyTable,
     Predictor,
     Validation,
+    fresh_architectures,
     fresh_genotypes,
+    measure_architectures,
     measure_genotypes,
     profile_device,
     validate_table,
 )
+from cars_hw.latency.validation import predict_all
 from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.pipeline.search import run_search
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NETWORKS
 from cars_hw.space.search_space import SearchSpace
+from cars_hw.space.size_grid import SizeGrid
 from cars_hw.space.zoo import zoo
 
 RANDOM_NETWORKS = 60
+SIZES = {
+    "cifar": SizeGrid(tuple(range(8, 49, 4)), tuple(range(5, 21))),
+    "imagenet": SizeGrid(tuple(range(16, 65, 8)), tuple(range(5, 15))),
+}
+HELD_OUT_SIZES = 80
+SIZED_PLAN = MeasurePlan(sessions=4, patience_seconds=60.0)
 SHARES = (0.1, 0.4, 0.8)
 """A budget is what this share of random networks keeps to."""
 
@@ -172,6 +186,68 @@ def estimators(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"estimators": restless_machine.estimators(arguments.tables)}
 
 
+def sizes(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Compare a table over sizes with networks of all sizes that took no part in it."""
+    device = open_device(arguments.device)
+    name = (arguments.network or ["cifar"])[0]
+    began = time.monotonic()
+    if not arguments.table.exists():
+        profile_device(device, NETWORKS[name], sizes=SIZES[name], plan=SIZED_PLAN, out=arguments.table)
+    seconds = time.monotonic() - began
+    table = LatencyTable.read(arguments.table)
+    predictor = table.predictor
+    assert predictor is not None
+    assert table.sizes is not None
+    print(
+        f"{name} on {device.name}: profiled in {seconds:.0f} s, {len(table.entries)} operations; "
+        f"{restless_machine.describe(table)}; {predictor.kind} {dict(predictor.left_out_error)}, block "
+        f"{predictor.block}, cache {predictor.cache_mb} MB",
+        flush=True,
+    )
+    networks = fresh_architectures(table, table.sizes, HELD_OUT_SIZES, np.random.default_rng(1))
+    reference = table.reference
+    assert reference is not None
+    found = measure_architectures(
+        device, networks, reference=table.reference_architecture, expected_ms=reference.measured.ms
+    )
+    times = [one.ms for one in found.models]
+    predictions = predict_all(table, networks)
+    accuracy = Accuracy.of([one.ms for one in predictions], times)
+    errors = [one.ms / ms - 1 for one, ms in zip(predictions, times, strict=True)]
+    widths = {network.channels for network in table.sizes.measured_networks(table.spec)}
+    between = [
+        abs(error) for error, one in zip(errors, networks, strict=True) if one.network.channels not in widths
+    ]
+    covered = float(np.mean([ms <= one.bound_ms for one, ms in zip(predictions, times, strict=True)]))
+    beyond = int(np.sum(np.abs(errors) > 0.1))
+    print(
+        f"  {min(times):.3g} to {max(times):.3g} ms, {max(times) / min(times):.0f} times; mean error "
+        f"{accuracy.mean_error:.1%}, bias {accuracy.bias:+.1%}, {beyond} of {len(errors)} beyond 10%, tau "
+        f"{accuracy.kendall_tau:.3f}; {len(between)} networks of widths that were not measured: "
+        f"{np.mean(between):.1%}; the bound held for {covered:.1%}; reference "
+        f"{(found.machine.slower_than_expected or 1.0) - 1:+.1%}"
+    )
+    return {
+        "network": name,
+        "seconds": seconds,
+        "rows": [
+            {
+                "genotype": one.genotype.to_darts(),
+                "channels": one.network.channels,
+                "layers": one.network.layers,
+                "predicted_ms": guess.ms,
+                "bound_ms": guess.bound_ms,
+                "measured_ms": ms,
+            }
+            for one, guess, ms in zip(networks, predictions, times, strict=True)
+        ],
+        "accuracy": unstructure(accuracy),
+        "between": float(np.mean(between)),
+        "coverage": covered,
+        "slower_than_table": found.machine.slower_than_expected,
+    }
+
+
 def small_preset(population: int, epochs: int) -> Preset:
     """Return a search of minutes: a small SuperNet, on whatever images; what it finds is for latency to judge."""
     evolution = EvolutionSettings(
@@ -233,6 +309,7 @@ def main() -> None:
         "budgets": budgets,
         "restless": restless,
         "estimators": estimators,
+        "sizes": sizes,
     }
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("way", choices=ways)
