@@ -67,13 +67,13 @@ class SizeGrid(Settings):
     def measured_networks(self, network: NetworkSpec) -> tuple[NetworkSpec, ...]:
         """Return the sizes whose operations are measured: some numbers of channels, fewest and most cells.
 
-        Of the channels they are the smallest and the largest of each class: multiples of 16, of 8 and not of 16,
-        and so on. Runtimes may have kernels for some of these classes only.
+        Of the channels they are the smallest, the largest and the middle one of each class: multiples of 16, of 8
+        and not of 16, and so on. Runtimes may have kernels for some of these classes only.
         """
         classes: dict[int, list[int]] = {}
         for channels in self.channels:
             classes.setdefault(math.gcd(channels, CLASSES), []).append(channels)
-        chosen = {one for members in classes.values() for one in (members[0], members[-1])}
+        chosen = {one for members in classes.values() for one in (members[0], _middle(members), members[-1])}
         layers = dict.fromkeys((self.layers[0], self.layers[-1]))
         return tuple(SizeGrid(tuple(sorted(chosen)), tuple(layers)).networks(network))
 

@@ -30,7 +30,7 @@ from cars_hw.space.search_space import SearchSpace
 from cars_hw.space.size_grid import SizeGrid
 
 NETWORK = NetworkSpec(channels=8, layers=3, resolution=(8, 8), in_channels=1)
-SIZES = SizeGrid((4, 8, 12, 16, 20, 24), (3, 4, 5, 6))
+SIZES = SizeGrid((4, 8, 12, 16, 20, 24, 28), (3, 4, 5, 6))
 ONCE = MeasurePlan(sessions=1)
 
 
@@ -52,15 +52,15 @@ def run(*arguments: str | Path) -> Result:
 
 
 def test_operations_are_measured_at_some_of_the_sizes(table: LatencyTable) -> None:
-    # Of the multiples of 16 there is one, of 8 alone 8 and 24, of 4 alone 4, 12 and 20.
+    # Of the multiples of 16 there is one, of 8 alone 8 and 24, of 4 alone 4, 12, 20 and 28, whose middle is 12.
     measured = {
         str(key)
-        for channels in (4, 8, 16, 20, 24)
+        for channels in (4, 8, 12, 16, 24, 28)
         for layers in (3, 6)
         for key in spec_keys(replace(NETWORK, channels=channels, layers=layers))
     }
     assert set(table.entries) == measured
-    assert (table.spec.channels, table.spec.layers) == (8, 4)
+    assert (table.spec.channels, table.spec.layers) == (12, 4)
     assert table.sizes == SIZES
 
 
@@ -68,14 +68,14 @@ def test_calibration_networks_have_sizes_from_end_to_end(table: LatencyTable) ->
     sizes = [(network.channels, network.layers) for network in table.calibration]
     assert sizes[0] == (4, 3)
     assert table.calibration[0].anchor
-    assert (24, 6) in sizes
+    assert (28, 6) in sizes
     assert len(set(sizes)) > 6
     # Even steps of the logarithm: no gap is more than three times the mean one.
     logs = np.sort(np.log([network.measured.ms for network in table.calibration[1:]]))
     assert np.diff(logs).max() < 3 * np.diff(logs).mean()
 
 
-@pytest.mark.parametrize("channels", [4, 12, 16, 20, 24])
+@pytest.mark.parametrize("channels", [4, 12, 16, 20, 28])
 def test_networks_of_all_sizes_are_predicted_those_between_measured_ones_too(
     table: LatencyTable, channels: int
 ) -> None:
@@ -98,7 +98,7 @@ def test_a_measured_operation_costs_what_was_measured(table: LatencyTable) -> No
 @pytest.mark.parametrize(
     "network",
     [
-        replace(NETWORK, channels=26),
+        replace(NETWORK, channels=30),
         replace(NETWORK, layers=7),
         replace(NETWORK, resolution=(9, 8)),
         replace(NETWORK, classes=5),
@@ -108,7 +108,7 @@ def test_a_network_outside_of_the_range_is_refused(table: LatencyTable, network:
     with pytest.raises(TableError) as error:
         Predictor(table, network=network)
     assert str(error.value) == (
-        "the table is for 4 to 24 channels and 3 to 6 cells, 8x8x1, 10 classes, cifar stem, not for "
+        "the table is for 4 to 28 channels and 3 to 6 cells, 8x8x1, 10 classes, cifar stem, not for "
         f"{network.describe()}; profile the device for this network"
     )
 

@@ -32,10 +32,12 @@ def test_a_size_between_two_of_the_grid_is_covered(channels: int, layers: int, i
     assert GRID.covers(replace(CIFAR, channels=channels, layers=layers)) is inside
 
 
-def test_operations_are_measured_at_both_ends_of_each_class_of_channels_and_at_the_outer_depths() -> None:
-    # Multiples of 16 are 16, 32 and 48; of 8 alone 8 and 24; of 4 alone 12.
-    assert sizes(list(GRID.measured_networks(CIFAR))) == [
-        (width, depth) for width in (8, 12, 16, 24, 48) for depth in (5, 20)
+def test_operations_are_measured_at_ends_and_middle_of_each_class_of_channels_and_at_the_outer_depths() -> None:
+    # Multiples of 16 are 16, 32 and 48; of 8 alone 8, 24 and 40; of 4 alone 12, 20, 28, 36 and 44, whose middle is
+    # the one next to sqrt(12 * 44) = 23.
+    grid = SizeGrid(tuple(range(8, 49, 4)), (5, 8, 20))
+    assert sizes(list(grid.measured_networks(CIFAR))) == [
+        (width, depth) for width in (8, 12, 16, 20, 24, 32, 40, 44, 48) for depth in (5, 20)
     ]
     assert sizes(list(SizeGrid((8,), (5,)).measured_networks(CIFAR))) == [(8, 5)]
 
