@@ -32,10 +32,10 @@ class Standing:
         if not self.compared:
             return f"{names}, on {images}."
         if self.equal:
-            others = " and ".join([", ".join(one.name for one in self.equal[:-1]), self.equal[-1].name][-2:])
-            others = others.removeprefix(" and ")
-            return f"{names}. By these {images} it cannot be told from {others}: {self.method}."
-        return f"{names}, and at 95% it is better than the others on these {images}: {self.method}."
+            *first, last = (one.name for one in self.equal)
+            others = f"{', '.join(first)} and {last}" if first else last
+            return f"{names}. By these {images} it cannot be told from {others} at 95% ({self.method})."
+        return f"{names}, and is better than the others by these {images} at 95% ({self.method})."
 
     @property
     def method(self) -> str:

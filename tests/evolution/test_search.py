@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -293,3 +294,33 @@ def test_of_clones_the_first_stays_unless_too_few_are_left() -> None:
 def test_settings_that_leave_no_generation_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(InputError, match=r"population must be at least 1|leave no generation"):
         EvolutionSettings(**wrong)
+
+
+def test_a_search_by_balanced_accuracy_selects_by_it() -> None:
+    class Unequal(ToyWeights):
+        """Larger networks get more of the small class right, and fewer of the large one: accuracy falls."""
+
+        def counts(
+            self, genotypes: Sequence[Genotype], *, before: bool = False, full: bool = False
+        ) -> list[ClassCounts]:
+            del before, full
+            sizes = [round(400 * toy_accuracy(genotype, 100)) for genotype in genotypes]
+            return [ClassCounts((4000, 400), (4000 - 2 * size, size)) for size in sizes]
+
+    found = {}
+    for objective in ("accuracy", "balanced-accuracy"):
+        search, _ = make_search("none")
+        settings = replace(search.settings, objective=objective)  # type: ignore[arg-type]
+        again = Search(SPACE, search.objectives, Unequal(), settings, seed=0)
+        finalists = again.run()
+        for one in (*again.population, *finalists):
+            size = round(400 * toy_accuracy(one.genotype, 100))
+            counts = ClassCounts((4000, 400), (4000 - 2 * size, size))
+            assert one.accuracy == counts.score(settings.objective)
+        assert all(one.validation.images == (4000, 400) for one in finalists if one.validation)
+        record = again.history[-1]
+        best = ClassCounts(tuple(record["best_counts"]["images"]), tuple(record["best_counts"]["right"]))
+        assert best.score(settings.objective) == record["best_accuracy"]
+        found[objective] = max(megas(one.genotype) for one in again.front(finalists))
+    # By accuracy the smallest network is best in everything; by balanced accuracy size is worth its cost.
+    assert found["balanced-accuracy"] > 2 * found["accuracy"]

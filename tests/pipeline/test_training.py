@@ -286,6 +286,7 @@ def test_workers_tell_what_they_do_and_go_on_too(tmp_path: Path, images: Path) -
     assert said == ["net-1: resumes after epoch 2"]
     images_read = 192
     assert {name: steps[-1] for name, steps in progress.items()} == {
+        "checking images": images_read,
         "reading images": images_read,
         "net-1": 12,
         "net-2": 12,

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from evaluations import evaluation
 
+from cars_hw.config.evaluation import ClassCounts
 from cars_hw.formatting import milliseconds
 from cars_hw.latency import LatencyTable, Predictor
 from cars_hw.measurement.states import Machine, MachineState
@@ -26,6 +27,7 @@ from cars_hw.pipeline.run_folder import RUN, RunFolder
 from cars_hw.report.data import Candidate, ReportData, RunTarget, gather
 from cars_hw.report.page import SECTIONS, page, section, write_report
 from cars_hw.report.sections.answer import best_model, choices
+from cars_hw.significance import wilson_interval
 from cars_hw.space.genotype import Genotype
 from cars_hw.studies.ranking import Ranked, Ranking
 
@@ -342,4 +344,84 @@ def test_without_a_sample_the_front_s_trained_networks_are_compared(make_run: Ma
     assert len(pairs) == 4
     assert f"Kendall's tau between shared and test accuracy is {sum(signs) / 6:.2f} (1 for the same order" in page(
         gather(run)
+    )
+
+
+def answer_of(run: RunFolder) -> str:
+    content = page(gather(run))
+    return content[content.index('id="answer"') : content.index('id="front"')]
+
+
+def test_few_images_name_no_most_accurate_model(run: RunFolder) -> None:
+    answer = answer_of(run)
+    # 88, 84 and 80 of 100 images. What the others get wrong beside that, four and eight images, net-05 gets right:
+    # by McNemar's test 2/16 and 2/256.
+    assert "net-05</strong> has the highest test accuracy within the budget: <strong>88.0%</strong>" in answer
+    assert "95% interval 80.2% to 93.0%" in answer
+    assert "On these test images, it cannot be told from</strong> net-03 at 95%." in answer
+    assert "is the most accurate model" not in answer
+    assert "88.0% (80.2 to 93.0)</td><td>100</td>" in answer
+
+
+def test_enough_images_name_the_most_accurate_model(make_run: MakeRun) -> None:
+    run = make_run("apart")
+    for one, right in zip(run.trained(), ((20, 10, 5), (30, 15, 5), (50, 28, 18)), strict=True):
+        run.write_trained(replace(one, test=evaluation((50, 30, 20), right)))
+    rows = []
+    for row in run.verified():
+        (one,) = (one for one in run.trained() if one.name == row.network)
+        if row.precision == "fp32":
+            rows.append(replace(row, accuracy=one.accuracy))
+    run.write_verified(rows)
+    answer = answer_of(run)
+    assert "net-05</strong> is the most accurate model within the budget: <strong>96.0%</strong> of 100" in answer
+    assert "At 95%, its test accuracy is higher than that of every other model within the budget." in answer
+    assert "cannot be told" not in answer
+    assert (
+        "net-01 is not shown to be better than the answer &#39;a&#39; for every image, which is right for 50.0%"
+        in answer
+    )
+    assert "net-05 is not shown" not in answer
+
+
+def test_a_further_training_is_shown_beside_the_first_and_is_not_chosen_by_test_images(make_run: MakeRun) -> None:
+    run = make_run("again")
+    first, row = run.trained()[0], run.verified()[0]
+    assert first.name == row.name == "net-01"
+    better = replace(first, name="net-01@2", test=evaluation((50, 30, 20), (50, 30, 19)), seed=7)
+    run.write_trained(better)
+    run.write_verified([*run.verified(), replace(row, name="net-01@2", accuracy=0.99)])
+    content = page(gather(run))
+    answer = answer_of(run)
+    assert "net-05</strong> has the highest test accuracy" in answer
+    assert "Not shown: net-01@2." in answer
+    assert 'A further training of <a href="#net-01">net-01</a>.' in content
+    section = content[content.index('<section id="net-01@2"') :]
+    assert "Trained for" in section
+    assert "with seed 7 from fresh weights" in section
+    # Held-out images may choose it.
+    run.write_trained(replace(first, held_out=ClassCounts((10, 10, 10), (8, 8, 8))))
+    run.write_trained(replace(better, held_out=ClassCounts((10, 10, 10), (9, 8, 8))))
+    assert "net-01@2</strong> " in answer_of(run)
+    assert "Not shown: net-01." in answer_of(run)
+
+
+def test_accuracies_are_told_apart_by_name(run: RunFolder) -> None:
+    content = page(gather(run))
+    section = content[content.index('<section id="net-01"') : content.index('<section id="net-02"')]
+    assert "test accuracy, trained" in section
+    assert "validation accuracy, shared weights" in section
+    assert "95% interval 71.1% to 86.7%, 100 images" in section
+    low, high = (100 * end for end in wilson_interval(35, 50))
+    assert f"95% interval {low:.1f}% to {high:.1f}%, 50 images" in section
+    assert "Right answers of net-01 by class" in section
+    # 40 of 50, 30 of 30, 10 of 20; a wrong answer is the next class.
+    matrix = section[section.index("Confusion matrix of net-01") :]
+    rows = re.findall(r'<tr><th scope="row">(.)</th><td>(\d+)</td><td>(\d+)</td><td>(\d+)</td></tr>', matrix)
+    assert rows == [("a", "40", "10", "0"), ("b", "0", "30", "0"), ("c", "10", "0", "10")]
+    untrained = content[content.index('<section id="net-02"') : content.index('<section id="net-03"')]
+    assert "; not trained" in untrained
+    assert "Right answers" not in untrained
+    assert (
+        "test accuracies are on 100 images and accuracies under shared weights on 50 validation images" in content
     )

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from cars_hw.pipeline.records import Verified
-from cars_hw.report.accuracies import equals, majority_notes, shown
+from cars_hw.pipeline.standing import decided, standing
+from cars_hw.report.accuracies import equals, majority_notes, shown, trained_of
 from cars_hw.report.data import ReportData
 
 
@@ -21,9 +22,11 @@ def view(report: ReportData) -> dict[str, Any]:
         device: choices(row for row in shown(report) if row.device == device) for device in dict.fromkeys(devices)
     }
     usual_ms = None if best is None else best.usual_ms
+    compared = standing(decided(trained_of(report)))
     return {
         "best": best,
         "equal": equal,
+        "standing": compared.sentence if compared is not None else "",
         "majority": majority_notes(report),
         "left_out": sorted({row.network for row in report.verified} - {row.network for row in shown(report)}),
         "usual_ms": usual_ms,
