@@ -81,9 +81,9 @@ class Dataset:
 class DataBundle:
     """A data set: its parts, its classes, and the normalisation of its pixels.
 
-    ``class_names[i]`` is the name of label ``i``. ``mean`` and ``std`` have one value per channel: the mean and the
-    standard deviation over all pixels of the training part, for pixel values from 0 to 1. The ``std`` of a constant
-    channel is 1.
+    ``class_names[i]`` is the name of label ``i``. ``mean`` and ``std`` have one value per channel, for pixel values
+    from 0 to 1. :func:`load_data` gives all channels the same: mean and standard deviation of all pixels of the
+    training part, a deviation of 1 where these are all the same. (MediaPipe refuses models whose channels differ.)
 
     Where a ``validation`` part is given, it judges: a search evaluates architectures on it, and a training chooses
     its best epoch by it; all images of ``train`` are trained on. Where it is None, a share of the training images
@@ -233,7 +233,7 @@ def _folder_bundle(folder: Path, images: FolderImages) -> DataBundle:
 
 
 def _bundle(name: str, train: Dataset, test: Dataset, class_names: tuple[str, ...]) -> DataBundle:
-    mean, std = _channel_statistics(train.images)
+    mean, std = _statistics(train.images)
     return DataBundle(name, train, test, class_names, mean, std)
 
 
@@ -247,22 +247,23 @@ def _digest_of(*parts: Dataset) -> str:
     return f"sha256:{found.hexdigest()}"
 
 
-def _channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return each channel's mean and standard deviation in units of [0, 1] pixel values.
+def _statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation of all pixels in units of [0, 1], once for each channel.
 
-    ``images`` is uint8 of shape ``(images, channels, height, width)`` with at least one image. A channel that
-    never varies has a standard deviation of 1.
+    ``images`` is uint8 of shape ``(images, channels, height, width)`` with at least one image. Pixels that are all
+    the same have a standard deviation of 1.
     """
     levels = torch.arange(256, dtype=torch.float64) / 255
-    means, deviations = [], []
-    for channel in images.unbind(1):
-        # Counting the 256 levels is exact and needs no floating-point copy of the data set.
-        share = torch.bincount(channel.flatten(), minlength=256).double() / channel.numel()
-        mean = float(share @ levels)
-        variance = float(share @ (levels - mean).square())
-        means.append(mean)
-        deviations.append(variance**0.5 if int((share > 0).sum()) > 1 else 1.0)
-    return tuple(means), tuple(deviations)
+    channels = images.shape[1]
+    # Counting the 256 levels is exact and needs no floating-point copy of the data set.
+    counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in images.unbind(1)]).sum(
+        dim=0
+    )
+    share = counts.double() / images.numel()
+    mean = float(share @ levels)
+    variance = float(share @ (levels - mean).square())
+    deviation = variance**0.5 if int((share > 0).sum()) > 1 else 1.0
+    return (mean,) * channels, (deviation,) * channels
 
 
 def _fashion_mini() -> tuple[Dataset, Dataset]:

@@ -127,13 +127,22 @@ def test_one_colour_image_makes_all_of_them_colour(tmp_path: Path) -> None:
     assert colours == [[1, 2, 3], *([value] * 3 for value in [*range(10, 14), *range(20, 24)])]
 
 
-def test_a_channel_that_never_varies_can_be_divided_by(tmp_path: Path) -> None:
+def test_all_channels_are_normalised_alike(tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         for index in range(4):
-            save(tmp_path / name / f"{index}.png", (index, 51, 0), mode="RGB")
+            save(tmp_path / name / f"{index}.png", (102, 51, 0), mode="RGB")
     bundle = load_data(str(tmp_path))
-    assert bundle.mean[1:] == pytest.approx((0.2, 0.0))
-    assert bundle.std[1:] == (1.0, 1.0)
+    assert bundle.mean == pytest.approx([0.2] * 3)
+    assert bundle.std == pytest.approx([(0.08 / 3) ** 0.5] * 3)
+
+
+def test_images_that_never_vary_can_be_divided_by_their_deviation(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        for index in range(4):
+            save(tmp_path / name / f"{index}.png", (51, 51, 51), mode="RGB")
+    bundle = load_data(str(tmp_path))
+    assert bundle.mean == pytest.approx([0.2] * bundle.channels)
+    assert bundle.std == (1.0,) * bundle.channels
 
 
 def test_every_kind_of_image_is_read(tmp_path: Path) -> None:
