@@ -29,7 +29,7 @@ class SearchCallback:
     """Follows a search. A record is one generation as ``history.jsonl`` has it."""
 
     def on_note(self, text: str) -> None:
-        """Called while the images are loaded, with one line on how: which are left out, and where they are kept."""
+        """Called once the images are loaded, with one line: see ``notes`` of :class:`cars_hw.DataBundle`."""
 
     def on_resume(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Called once, before the search resumes, with the records of the generations that are finished."""

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     "data.source",
     "data.root",
     "data.download",
+    "data.skip_unreadable",
+    "data.image_cache",
     "recipe.epochs",
     "recipe.batch_size",
     "recipe.learning_rate",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -91,7 +91,8 @@ class DataBundle:
 
     ``files`` has for a folder the path of every image below it, for each part in the order of the images.
     ``digest`` is that of the pixels and labels of a data set with a name, before they are resized; empty for any
-    other.
+    other. ``notes`` tell how a folder was read, in a line each: which part serves as the test part, which images
+    are left out, and where the read images are kept.
     """
 
     name: str
@@ -103,6 +104,7 @@ class DataBundle:
     validation: Dataset | None = None
     files: Mapping[str, tuple[str, ...]] | None = None
     digest: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def parts(self) -> dict[str, Dataset]:
@@ -158,7 +160,7 @@ def load_data(
         image_cache: the folder in which the read images of a folder are kept, or ``off``; see
             :func:`cars_hw.data.image_cache.cache_folder` for the default.
         progress: counts the images of a folder as they are read.
-        log: is told which part serves as the test part, what was left out, and where images are kept.
+        log: is told each of the bundle's ``notes``.
 
     Raises:
         DatasetError: there is no such set or folder, it has not been downloaded, it has fewer than two
@@ -178,6 +180,7 @@ def load_data(
         from cars_hw.data.folders import read_folder
         from cars_hw.data.image_cache import cache_folder
 
+        notes: list[str] = []
         images = read_folder(
             folder,
             resolution,
@@ -185,9 +188,11 @@ def load_data(
             skip_unreadable=skip_unreadable,
             cache=cache_folder(image_cache),
             progress=progress,
-            log=log,
+            log=notes.append,
         )
-        return _folder_bundle(folder, images)
+        for note in notes:
+            log(note)
+        return _folder_bundle(folder, images, notes)
     else:
         raise DatasetError(
             f"there is no data set and no folder called {source!r}; give one of {', '.join(DATA_SETS)}, "
@@ -205,7 +210,6 @@ def load_source(
     progress: Progress = silent,
     *,
     download: bool = True,
-    log: Log = no_log,
 ) -> DataBundle:
     """Load ``data``, see :func:`load_data`; ``download=False`` fetches nothing even if ``data`` allows it."""
     return load_data(
@@ -216,11 +220,11 @@ def load_source(
         skip_unreadable=data.skip_unreadable,
         image_cache=data.image_cache,
         progress=progress,
-        log=log,
+        log=no_log,
     )
 
 
-def _folder_bundle(folder: Path, images: FolderImages) -> DataBundle:
+def _folder_bundle(folder: Path, images: FolderImages, notes: Sequence[str]) -> DataBundle:
     given = {"train": images.train, "validation": images.validation, "test": images.test}
     parts = {name: Dataset(part.images, part.labels) for name, part in given.items() if part is not None}
     files = {
@@ -229,7 +233,7 @@ def _folder_bundle(folder: Path, images: FolderImages) -> DataBundle:
         if part is not None
     }
     bundle = _bundle(folder.resolve().name, parts["train"], parts["test"], images.class_names)
-    return replace(bundle, validation=parts.get("validation"), files=files)
+    return replace(bundle, validation=parts.get("validation"), files=files, notes=tuple(notes))
 
 
 def _bundle(name: str, train: Dataset, test: Dataset, class_names: tuple[str, ...]) -> DataBundle:

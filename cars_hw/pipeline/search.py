@@ -140,6 +140,9 @@ def _search(
 ) -> None:
     """Run the search from its checkpoint if it is ``resumed``, and write its front to ``run``."""
     search = prepared.search
+    for note in prepared.notes:
+        for callback in callbacks:
+            callback.on_note(note)
     for index, target in enumerate(plan.targets):
         target.table.write(run.table_path(index))
     known = checkpoint.content(run.checkpoint) if resumed and run.checkpoint.is_file() else b""
@@ -325,6 +328,7 @@ class _Prepared:
 
     search: Search
     manifest: DataManifest
+    notes: tuple[str, ...]
 
 
 def _frozen(run: RunFolder) -> DataManifest | None:
@@ -357,7 +361,7 @@ def _prepare(
         else:
             # The images are those of another run; this one may divide them by another seed.
             manifest = manifest.with_splits(splits)
-    return _Prepared(_build(plan, data, objectives, anchor, process_group), manifest)
+    return _Prepared(_build(plan, data, objectives, anchor, process_group), manifest, data.notes)
 
 
 def _build(

@@ -131,6 +131,8 @@ def train_run(
         if not NAME.fullmatch(name):
             raise InputError(f"a network's name has letters, digits and . _ + @ - only, not {name!r}")
     data = load_for_training(run, settings.data, progress, accept=settings.accept_changes)
+    for note in data.bundle.notes:
+        log(note)
     planned = [
         _Job(
             run.path,

@@ -124,3 +124,38 @@ def test_the_images_of_a_search_have_options(monkeypatch: pytest.MonkeyPatch) ->
     data = asked(monkeypatch, "--skip-unreadable", "--image-cache", "off").data
     assert (data.skip_unreadable, data.image_cache) == (True, "off")
     assert not asked(monkeypatch).data.skip_unreadable
+
+
+def test_a_run_on_parts_with_an_unreadable_image_and_without_mirroring(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for part, count in (("Train", 12), ("Valid", 5), ("testing", 3)):
+        for name, shade in (("dark", 40), ("light", 200)):
+            (tmp_path / "pets" / part / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = random.integers(shade - 30, shade + 30, (8, 8)).astype(np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "pets" / part / name / f"{number}.png")
+    bad = tmp_path / "pets" / "Train" / "dark" / "3.png"
+    bad.write_bytes(b"no image")
+    made = tmp_path / "run"
+    size = ("--channels", "4", "--layers", "3", "--resolution", "8", "--in-channels", "1", "--classes", "2")
+    short = ("--population", "4", "--epochs", "2", "--warmup-epochs", "1", "--batch-size", "8", "--on", "cpu")
+    note = f"1 of 40 images cannot be read and are left out: {bad}"
+    switches = ("--skip-unreadable", "--no-mirror", "--no-crop")
+    said = run(
+        *("search", "--data", tmp_path / "pets", "--cost", "parameters", *size, *short, *switches, "--out", made)
+    )
+    assert said.exit_code == 0, said.output
+    assert said.stderr.count(note) == 1
+    # Architectures are evaluated on the validation part.
+    assert "of 10 images" in said.stderr
+    training = json.loads((made / "run.json").read_text())["configuration"]["training"]
+    assert (training["mirror"], training["crop_padding"]) == (False, 0)
+    # The run knows that unreadable images are left out.
+    said = run("train", made, "--top", "1", "--epochs", "2", "--batch-size", "8", "--jobs", "1", "--on", "cpu")
+    assert said.exit_code == 0, said.output
+    assert said.stderr.count(note) == 1
+    assert "on 6 test images, and on 10 held-out images, which chose the epoch" in said.stdout
+    assert run("export", made, "--format", "onnx").exit_code == 0
+    (card,) = (made / "models").glob("*.json")
+    augmentations = json.loads(card.read_text())["augmentations"]
+    assert (augmentations["mirror"], augmentations["crop"]) == (False, False)

@@ -85,8 +85,7 @@ def test_a_validation_part_beside_a_test_part_judges(tmp_path: Path) -> None:
     for part, value in (("train", 1), ("Valid", 2), ("testing", 3)):
         for name in ("cat", "dog"):
             save(tmp_path / part / name / "a.png", value)
-    heard: list[str] = []
-    bundle = load_data(str(tmp_path), log=heard.append)
+    bundle = load_data(str(tmp_path))
     assert bundle.validation is not None
     assert [values_of(part.images) for part in (bundle.train, bundle.validation, bundle.test)] == [
         [1, 1],
@@ -94,18 +93,19 @@ def test_a_validation_part_beside_a_test_part_judges(tmp_path: Path) -> None:
         [3, 3],
     ]
     assert bundle.validation.labels.tolist() == [0, 1]
-    assert heard == []
+    assert bundle.notes == ()
 
 
 def test_a_validation_part_without_a_test_part_is_the_test_part_which_is_told(tmp_path: Path) -> None:
     for part, value in (("train", 1), ("val", 2)):
         for name in ("cat", "dog"):
             save(tmp_path / part / name / "a.png", value)
-    heard: list[str] = []
-    bundle = load_data(str(tmp_path), log=heard.append)
+    bundle = load_data(str(tmp_path))
     assert bundle.validation is None
     assert values_of(bundle.test.images) == [2, 2]
-    assert heard == [f"{tmp_path} has no test part: the validation part is the test part, and decides nothing else"]
+    assert bundle.notes == (
+        f"{tmp_path} has no test part: the validation part is the test part, and decides nothing else",
+    )
 
 
 def test_a_training_part_alone_is_divided_like_a_folder_without_parts(tmp_path: Path) -> None:
@@ -254,13 +254,12 @@ def test_unreadable_images_are_left_out_on_request(tmp_path: Path, parts: bool) 
     bad = [*(below[0] / "cat" / f"{number:03}.png" for number in (0, 3, 11)), below[-1] / "dog" / "heic.HEIC"]
     for path in bad:
         path.write_bytes(b"no image")
-    heard: list[str] = []
-    bundle = load_data(str(tmp_path), skip_unreadable=True, log=heard.append)
+    bundle = load_data(str(tmp_path), skip_unreadable=True)
     everything = 72 if parts else 24
-    assert heard == [
+    assert bundle.notes == (
         f"4 of {everything + 1} images cannot be read and are left out: "
-        f"{', '.join(str(path) for path in bad[:3])} and 1 more"
-    ]
+        f"{', '.join(str(path) for path in bad[:3])} and 1 more",
+    )
     found = [bundle.train, *([bundle.validation] if bundle.validation else []), bundle.test]
     assert len(found) == (3 if parts else 2)
     for place, part in enumerate(found):

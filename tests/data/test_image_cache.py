@@ -58,7 +58,10 @@ class Heard(list[str]):
 
 def load(folder: Path, cache: Path | str, heard: Heard | None = None, **changes: object) -> DataBundle:
     settings: dict[str, object] = {"resolution": (4, 4), "image_cache": str(cache), **changes}
-    return load_data(str(folder), log=(Heard() if heard is None else heard).append, **settings)  # type: ignore[arg-type]
+    bundle = load_data(str(folder), **settings)  # type: ignore[arg-type]
+    if heard is not None:
+        heard += bundle.notes
+    return bundle
 
 
 def same(first: DataBundle, second: DataBundle) -> bool:
