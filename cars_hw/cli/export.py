@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cars_hw.cli.changed_images import warn_of_changed_images
 from cars_hw.cli.completion import complete_formats, complete_genotypes
 from cars_hw.cli.options import (
     FOLDER,
@@ -82,9 +83,12 @@ def command(what: str, settings: ExportSettings, out: Path | None, as_json: bool
     from cars_hw.pipeline.run_folder import RunFolder
 
     if settings.data is not None and Path(what).is_dir():
+        run = RunFolder.open(Path(what))
+        if settings.precision != "int8":
+            warn_of_changed_images(run)
         with Bars() as bars:
             exported = export_run(
-                RunFolder.open(Path(what)),
+                run,
                 data=settings.data,
                 formats=settings.formats,
                 precision=settings.precision or "fp32",

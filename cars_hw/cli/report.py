@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from cars_hw.cli.changed_images import warn_of_changed_images
 from cars_hw.cli.options import FOLDER, warn_of_tables
 from cars_hw.cli.verbosity import strict_option
 
@@ -23,5 +24,6 @@ def command(run_path: Path) -> None:
     from cars_hw.report.page import write_report
 
     run = RunFolder.open(run_path)
+    warn_of_changed_images(run)
     click.echo(write_report(run))
     warn_of_tables(run)

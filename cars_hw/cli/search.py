@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from cars_hw.cli.baselines import print_comparison
+from cars_hw.cli.changed_images import warn_of_changed_images
 from cars_hw.cli.front_table import print_front, warn_of_usual
 from cars_hw.cli.live_view import search_view
 from cars_hw.cli.options import (
@@ -233,6 +234,9 @@ def _search(settings: SearchSettings, asked: Run) -> None:
             process_group=process_group,
             tensorboard=asked.tensorboard,
         )
+    if asked.resume:
+        # A finished search is left as it is, whatever its images are now.
+        warn_of_changed_images(run)
     comparison = _compare(run, plan, asked.baselines) if asked.baselines else None
     front, rejected = run.front(), run.rejected()
     warn_of_usual(front)

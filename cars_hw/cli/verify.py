@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from cars_hw.cli.changed_images import warn_of_changed_images
 from cars_hw.cli.options import (
     FOLDER,
     is_drift,
@@ -43,6 +44,7 @@ def command(run_path: Path, settings: VerifySettings, as_json: bool) -> None:
     from cars_hw.pipeline.verify import verify_run
 
     run = RunFolder.open(run_path)
+    warn_of_changed_images(run)
     device = open_device(settings.device, settings.threads)
     with Bars() as bars:
         rows = verify_run(run, device, plan=settings.measurement, progress=bars.update)

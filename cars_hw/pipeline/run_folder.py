@@ -319,11 +319,17 @@ class RunFolder:
         Raises:
             RunError: the file is missing, damaged, or does not fit the run.
         """
-        if not self.target_data_path.is_file():
+        path = self.training_data_path
+        if path == self.data_path:
             return self.data
-        manifest = DATA.read_record(self.target_data_path, DataManifest)
-        self._require_fit(self.target_data_path, manifest)
+        manifest = DATA.read_record(path, DataManifest)
+        self._require_fit(path, manifest)
         return manifest
+
+    @property
+    def training_data_path(self) -> Path:
+        """The facts of the images that networks are trained on: those of the search, unless there are others."""
+        return self.target_data_path if self.target_data_path.is_file() else self.data_path
 
     def write_data(self, manifest: DataManifest) -> None:
         """Write the facts of the images that the search uses."""

@@ -93,7 +93,7 @@ def run_search(
         run = RunFolder(out)
         RunFolder.require_free(out)
         require_writable(out / "run.json")
-        prepared = _prepare(plan, run, manifest, process_group, progress)
+        prepared = _prepare(plan, run, manifest, process_group=process_group, progress=progress)
         # Before the folder is made, so that an error leaves nothing behind.
         to_toml(_settings(plan, run))
         out.mkdir(parents=True, exist_ok=True)
@@ -109,7 +109,7 @@ def run_search(
             RunFolder.create(out, configured, _about())
             _keep_settings(plan, run)
         if prepared is None:
-            prepared = _prepare(plan, run, _frozen(run) or manifest, process_group, progress)
+            prepared = _prepare(plan, run, _frozen(run) or manifest, process_group=process_group, progress=progress)
         if not run.data_path.is_file():
             run.write_data(prepared.manifest)
         _search(
@@ -201,7 +201,7 @@ def _end(run: RunFolder, callbacks: Sequence[SearchCallback]) -> None:
 
 def _follow(plan: SearchPlan, out: Path, process_group: ProcessGroup) -> RunFolder:
     """Take part in the leading process's search until it has its finalists."""
-    prepared = _prepare(plan, RunFolder(out), None, process_group)
+    prepared = _prepare(plan, RunFolder(out), None, process_group=process_group)
     search = prepared.search
     first = process_group.broadcast(None)
     if first == FINISHED:
@@ -340,6 +340,7 @@ def _prepare(
     plan: SearchPlan,
     run: RunFolder,
     manifest: DataManifest | None,
+    *,
     process_group: ProcessGroup,
     progress: Progress = silent,
 ) -> _Prepared:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cars_hw.config.evaluation import ClassCounts, Objective
+from cars_hw.data.manifest import AcceptedChange, DataManifest
 from cars_hw.devices import format_of
 from cars_hw.errors import TableError
 from cars_hw.export.card import INT8_SUFFIX, ModelCard, card_path, verified_card
@@ -119,7 +120,11 @@ class Cost:
 
 @dataclass(frozen=True)
 class ReportData:
-    """A run as the sections of the report use it."""
+    """A run as the sections of the report use it.
+
+    ``data`` has the facts of the search's images, ``target_data`` those of the networks' where they are others.
+    ``trained`` are all trainings.
+    """
 
     path: Path
     about: RunAbout
@@ -130,6 +135,10 @@ class ReportData:
     targets: tuple[RunTarget, ...]
     history: tuple[Mapping[str, Any], ...]
     verified: tuple[Verified, ...]
+    data: DataManifest
+    target_data: DataManifest | None = None
+    data_changes: tuple[AcceptedChange, ...] = ()
+    trained: tuple[TrainedNetwork, ...] = ()
     ranking: Ranking | None = None
     baselines: StrategyComparison | None = None
     steps: tuple[Step, ...] = ()
@@ -225,6 +234,10 @@ def gather(run: RunFolder) -> ReportData:
         targets,
         tuple(run.history()),
         tuple(verified),
+        run.data,
+        run.training_data if run.target_data_path.is_file() else None,
+        tuple(run.data_changes()),
+        tuple(run.trained()),
         read_ranking(run),
         read_baselines(run),
         tuple(run.steps()),

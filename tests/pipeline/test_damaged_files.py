@@ -186,6 +186,8 @@ def commands_for(run: RunFolder, name: str, images: Path) -> list[list[str]]:
         return [report, verify, export]
     return {
         "run.json": [report, train, export, verify],
+        "data.json": [report, train, export],
+        "target-data.json": [report, train, export],
         "front.json": [report, train],
         "history.jsonl": [report],
         "steps.jsonl": [report, verify],

@@ -1,4 +1,4 @@
-"""The conditions of the figures: data, settings, the measured machine, versions."""
+"""The conditions of the figures: images, settings, the measured machine, versions."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ from typing import Any
 
 from cars_hw.formatting import milliseconds, percent, state_name
 from cars_hw.measurement.states import Machine
+from cars_hw.report import images
 from cars_hw.report.data import ReportData, RunTarget
 
 
 def view(report: ReportData) -> dict[str, Any]:
-    """Return a block for the search, one for each measured device, and one for the versions."""
+    """Return blocks for the search, the images, each measured device, and the versions."""
     versions = [*report.about.versions.items(), *_export_versions(report)]
     return {
         "blocks": [
             ("Search", _search(report)),
+            *images.blocks(report),
             *((f"Latency on {target.device}", _device(target)) for target in report.targets),
             ("Versions", versions),
         ]
