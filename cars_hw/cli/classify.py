@@ -81,23 +81,22 @@ def command(model: Path, images: tuple[str, ...], settings: ClassifySettings, as
 
 
 def _classified(classifier: Classifier, named: Sequence[str]) -> list[Classified]:
-    from cars_hw.data.find import image_files
+    from cars_hw.data.find import NotFound, image_files
+
+    def one(file: Path | NotFound) -> Classified:
+        if isinstance(file, NotFound):
+            return Classified(file.name, problem=file.problem)
+        try:
+            return Classified(str(file), tuple(classifier(file)), _folder_class(file, names))
+        except DatasetError as error:
+            return Classified(str(file), problem=message_of(error))
 
     names = frozenset(classifier.card.class_names)
     files = list(image_files(named))
     if len(files) < MANY:
-        return [_one(classifier, file, names) for file in files]
+        return [one(file) for file in files]
     with Bars() as bars:
-        return [_one(classifier, file, names) for file in counted(files, bars.update, "classifying")]
-
-
-def _one(classifier: Classifier, file: Path | DatasetError, names: frozenset[str]) -> Classified:
-    if isinstance(file, DatasetError):
-        return Classified("", problem=message_of(file))
-    try:
-        return Classified(str(file), tuple(classifier(file)), _folder_class(file, names))
-    except DatasetError as error:
-        return Classified(str(file), problem=message_of(error))
+        return [one(file) for file in counted(files, bars.update, "classifying")]
 
 
 def _folder_class(image: Path, names: frozenset[str]) -> str | None:
@@ -108,4 +107,5 @@ def _folder_class(image: Path, names: frozenset[str]) -> str | None:
 def _record(one: Classified, top: int) -> dict[str, object]:
     if one.problem is not None:
         return {"image": one.image, "error": one.problem}
-    return {"image": one.image, "classes": [each._asdict() for each in one.classes[:top]]}
+    classes = [each._asdict() for each in one.classes[:top]]
+    return {"image": one.image, "classes": classes, "folder_class": one.folder_class}

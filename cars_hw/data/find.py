@@ -6,17 +6,24 @@ import glob
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from cars_hw.data.scan import SUFFIXES, SYSTEM_NAMES
-from cars_hw.errors import DatasetError
 
 
-def image_files(named: Iterable[str]) -> Iterator[Path | DatasetError]:
+class NotFound(NamedTuple):
+    """A name that stands for no image, and why."""
+
+    name: str
+    problem: str
+
+
+def image_files(named: Iterable[str]) -> Iterator[Path | NotFound]:
     """Yield the image files that ``named`` stands for, each once, in the order of ``named``.
 
     A folder stands for the images in it and below it, in the order of their paths, hidden files and folders left
-    out. What does not exist is a pattern with ``*``, ``?``, ``[...]`` and ``**``. What stands for no image is an
-    error, which is yielded in its place.
+    out. What does not exist is a pattern with ``*``, ``?``, ``[...]`` and ``**``. For a name that stands for
+    no image, a :class:`NotFound` is yielded.
     """
     seen = set()
     for name in named:
@@ -28,7 +35,7 @@ def image_files(named: Iterable[str]) -> Iterator[Path | DatasetError]:
                 yield path
         if not found:
             is_folder = Path(name).is_dir()
-            yield DatasetError(f"there are no images in {name}" if is_folder else f"there is no file {name}")
+            yield NotFound(name, f"there are no images in {name}" if is_folder else f"there is no file {name}")
 
 
 def _expanded(name: str) -> Iterator[Path]:

@@ -80,6 +80,7 @@ def test_several_images_have_one_class_each_and_one_image_has_more(made: Path) -
     assert sum(one["probability"] for one in alone[0]["classes"]) == pytest.approx(1)
     several = json.loads(classify(made, "--json", made / "photos").stdout)
     assert [len(one["classes"]) for one in several] == [1] * 4
+    assert [one["folder_class"] for one in several] == ["cat", "cat", "cat", "dog"]
     assert several[0]["classes"] == alone[0]["classes"][:1]
     assert len(json.loads(classify(made, "--json", "--top", 2, made / "photos").stdout)[3]["classes"]) == 2
 
@@ -99,7 +100,12 @@ def test_what_cannot_be_read_is_told_and_the_others_go_on(made: Path, tmp_path: 
     assert "there are no images in" in told[2]
     assert told[3].endswith("*.gif")
     records = json.loads(classify(made, "--json", cut, good).stdout)
-    assert [set(record) for record in records] == [{"image", "error"}, {"image", "classes"}]
+    assert [set(record) for record in records] == [
+        {"image", "error"},
+        {"image", "classes", "folder_class"},
+    ]
+    missing = json.loads(classify(made, "--json", tmp_path / "none.png").stdout)
+    assert missing == [{"image": str(tmp_path / "none.png"), "error": f"there is no file {tmp_path / 'none.png'}"}]
     assert "\x1b" not in result.stdout
     assert classify(made, empty).exit_code == 1
 
