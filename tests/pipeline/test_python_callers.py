@@ -267,10 +267,6 @@ OF_THE_COMMAND_LINE = ("cli", "config", "pipeline/settings.py")
 OF_OTHER_PROGRAMS = tuple(
     f"devices/{name}.py" for name in ("android/benchmark_model", "host/session_worker", "host/runtimes")
 )
-    "devices/android/benchmark_model.py",
-    "devices/host/session_worker.py",
-    "devices/host/runtimes.py",
-)
 
 COMMANDS = ("report/data.py", "pipeline/search.py")
 """They write down the command that repeats a search; what they raise is looked at."""
