@@ -18,7 +18,7 @@ from cars_hw.data.images import (
     unreadable,
     upright,
 )
-from cars_hw.data.limits import SMALLEST_CLASS
+from cars_hw.data.limits import SMALLEST_CLASS, VALIDATION_IS_TEST
 from cars_hw.data.reading import NOT_READ, in_threads
 from cars_hw.data.scan import FolderScan, survey_folder
 from cars_hw.errors import DatasetError
@@ -246,6 +246,8 @@ def _kinds(found: FolderScan, facts: Mapping[Path, _Facts], resolution: Size | N
 
 
 def _others(found: FolderScan) -> Iterable[Finding]:
+    if found.test is None and found.validation is not None:
+        yield Finding("parts", VALIDATION_IS_TEST)
     for kind, files, words in (
         ("passed-over", found.passed_over, "other files are passed over"),
         ("hidden", found.hidden, "hidden files, or files of the system, are passed over"),

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from cars_hw.data.image_cache import read_cached
 from cars_hw.data.images import Size
-from cars_hw.data.limits import SMALLEST_CLASS, TEST_SHARE
+from cars_hw.data.limits import SMALLEST_CLASS, TEST_SHARE, VALIDATION_IS_TEST
 from cars_hw.data.reading import ReadImages
 from cars_hw.data.scan import Classes, FolderScan, scan_folder
 from cars_hw.data.splits import stratified_split
 from cars_hw.errors import DatasetError
+from cars_hw.formatting import printable
 from cars_hw.progress import Log, Progress, no_log, silent
 
 NAMED = 3
@@ -85,7 +86,7 @@ def read_folder(
         chosen = stratified_split(train.labels, (1 - TEST_SHARE, TEST_SHARE), generator)
         return FolderImages(train.select(chosen[0]), None, train.select(chosen[1]), found.class_names)
     if "test" not in parts:
-        log(f"{folder} has no test part: the validation part is the test part, and decides nothing else")
+        log(f"{printable(str(folder))}: {VALIDATION_IS_TEST}")
         return FolderImages(train, None, parts["validation"], found.class_names)
     return FolderImages(train, parts.get("validation"), parts["test"], found.class_names)
 
@@ -143,6 +144,6 @@ def _unreadable(folder: Path, reasons: list[str]) -> DatasetError:
 
 def _left_out(files: Sequence[Path], images: ReadImages) -> str:
     count = len(images.failed)
-    named = ", ".join(str(files[place]) for place, _ in images.failed[:NAMED])
+    named = ", ".join(printable(str(files[place])) for place, _ in images.failed[:NAMED])
     more = f" and {count - NAMED} more" if count > NAMED else ""
     return f"{count} of {len(files)} images cannot be read and are left out: {named}{more}"

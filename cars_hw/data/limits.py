@@ -1,4 +1,4 @@
-"""How many images a class needs."""
+"""How a folder of images is divided: how many images a class needs, and which part is the test part."""
 
 from __future__ import annotations
 
@@ -9,3 +9,6 @@ TEST_SHARE: Final = 1 / 6
 
 SMALLEST_CLASS: Final = 4
 """With fewer images, the test part would have none of the class by largest remainder."""
+
+VALIDATION_IS_TEST: Final = "there is no test part: the validation part is the test part, and decides nothing else"
+"""What is told of a folder with a training and a validation part."""

@@ -230,6 +230,7 @@ def test_the_terminal_is_as_it_was_after_an_interruption(
             assert isinstance(view, LiveView)
             view.on_resume([record(3, 0.3, [(0.9, 0.25)])])
             view.log("said before")
+            view.on_note("an image is left out")
             # Whatever else is printed meanwhile is kept as well.
             print("a warning", file=sys.stderr)
             os.kill(os.getpid(), signal_number)
@@ -240,7 +241,7 @@ def test_the_terminal_is_as_it_was_after_an_interruption(
     written = stream.getvalue()
     ending = written[written.rindex("\x1b[?1049l") :]
     assert all(code in written for code in LEFT)
-    assert ending.endswith("said before\na warning\n" + ending.splitlines()[-1] + "\n")
+    assert ending.endswith("said before\nan image is left out\na warning\n" + ending.splitlines()[-1] + "\n")
     assert ending.splitlines()[-1].startswith("generation 3/10 after ")
     assert "best accuracy 90.0% (68.1 to 91.3) of 40 images under shared weights, hypervolume 0.3000" in ending
 

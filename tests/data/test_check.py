@@ -224,3 +224,10 @@ def test_a_folder_without_classes(tmp_path: Path, name: str) -> None:
     found = check_folder(tmp_path)
     assert not found.usable
     assert kinds(found) == ["arrangement"]
+
+
+def test_a_validation_part_that_is_the_test_part_is_told(parted: Path) -> None:
+    shutil.rmtree(parted / "test")
+    finding = only(check_folder(parted))
+    assert finding.kind == "parts"
+    assert finding.text == "there is no test part: the validation part is the test part, and decides nothing else"

@@ -104,7 +104,7 @@ def test_a_validation_part_without_a_test_part_is_the_test_part_which_is_told(tm
     assert bundle.validation is None
     assert values_of(bundle.test.images) == [2, 2]
     assert bundle.notes == (
-        f"{tmp_path} has no test part: the validation part is the test part, and decides nothing else",
+        f"{tmp_path}: there is no test part: the validation part is the test part, and decides nothing else",
     )
 
 
@@ -316,3 +316,11 @@ def test_an_error_in_a_thread_ends_the_others(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(ValueError, match="three"):
         list(reading.in_threads(work, range(1000), lambda *_: None, "working"))
     assert len(done) < 40
+
+
+def test_a_note_is_one_line_whatever_a_file_is_called(tmp_path: Path) -> None:
+    fill(tmp_path, "cat", range(4))
+    fill(tmp_path, "dog", range(4))
+    (tmp_path / "dog" / "two\nlines.png").write_bytes(b"no image")
+    (note,) = load_data(str(tmp_path), skip_unreadable=True).notes
+    assert note == f"1 of 9 images cannot be read and are left out: {tmp_path}/dog/two\\nlines.png"
