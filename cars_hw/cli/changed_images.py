@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def warn_of_changed_images(run: RunFolder) -> None:
     """Warn if images of ``run`` were renamed, added or removed since its search; no image is opened."""
-    from cars_hw.pipeline.run_data import seen_changes
+    from cars_hw.pipeline.seen_changes import seen_changes
 
     changes = seen_changes(run)
     if changes is not None:

@@ -247,29 +247,6 @@ def bundle_counts(bundle: DataBundle) -> dict[str, tuple[int, ...]]:
     }
 
 
-def seen_changes(run: RunFolder) -> str | None:
-    """Return what differs by name between the images of ``run`` and its folder now, for a step that reads none.
-
-    None where nothing does or the run has accepted the same changes, and where the folder is gone or cannot be
-    read. No image is opened.
-
-    Raises:
-        RunError: a file of the run is damaged.
-    """
-    manifest = run.training_data
-    folder = _folder(manifest.source)
-    if manifest.files is None or not folder.is_dir():
-        return None
-    try:
-        found = compared(manifest, files_of(survey_folder(folder), hashed=False))
-    except DatasetError:
-        return None
-    accepted = [tuple(one for one in change.changes if one.kind != "changed") for change in run.data_changes()]
-    if found.same or (not found.problems and found.changes in accepted):
-        return None
-    return f"{folder} has changed since the search: {found.describe()}"
-
-
 def _source(manifest: DataManifest, given: DataSource | None) -> DataSource:
     """Return where the images lie: as in ``manifest``, apart from what ``given`` says."""
     own = manifest.source

@@ -6,13 +6,14 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Final
-
-import numpy as np
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from cars_hw.config.setting import Settings, setting
 from cars_hw.errors import InputError, SpecError
 from cars_hw.space.network_spec import NetworkSpec
+
+if TYPE_CHECKING:
+    import numpy as np
 
 CLASSES: Final = 16
 """Runtimes have kernels for channels in groups of at most so many."""
@@ -88,8 +89,8 @@ class SizeGrid(Settings):
 
 
 def _middle(values: Sequence[int]) -> int:
-    aim = (np.log(values[0]) + np.log(values[-1])) / 2
-    return min(values, key=lambda value: (abs(np.log(value) - aim), value))
+    aim = (math.log(values[0]) + math.log(values[-1])) / 2
+    return min(values, key=lambda value: (abs(math.log(value) - aim), value))
 
 
 def _range(values: Sequence[int]) -> str:
