@@ -3,12 +3,11 @@
 ::
 
     .venv/bin/python benchmarks/export.py parity [--network cifar] [--random 200] [--json PATH]
-    .venv/bin/python benchmarks/export.py dump FOLDER       then, in other environments:
-    python benchmarks/other_runtime.py FOLDER               (numpy<2, tflite-runtime)
+    .venv/bin/python benchmarks/export.py dump FOLDER       then, in another environment:
     python benchmarks/other_converter.py FOLDER             (torch, litert-torch)
 
 ``parity`` exports every genotype of the zoo and random ones, and compares logits and every cell's output with
-torch in float64. ``dump`` leaves ten networks with images and logits for the other two.
+torch in float64. ``dump`` leaves ten networks with images and logits for the other converter.
 """
 
 from __future__ import annotations
