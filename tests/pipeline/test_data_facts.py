@@ -37,6 +37,7 @@ from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.studies.baselines import compare_run
 from cars_hw.studies.published_front import compare_front
 from cars_hw.studies.rank_correlation import rank_run
+from cars_hw.training.process_group import ProcessGroup
 from cars_hw.training.shared_weights import judging_parts, judging_split
 
 SPEC = NetworkSpec(4, 3, (8, 8), 1, classes=3)
@@ -486,3 +487,44 @@ def test_the_story_of_a_renamed_class_on_the_command_line(
     assert moved.exit_code == 0, moved.output
     assert [one["class_names"] for one in json.loads(moved.stdout)] == [["across", "along", "plain"]] * 4
     assert cars_hw(*train, "--seed", "2", "--data", images).exit_code == 0
+
+
+@dataclass(frozen=True)
+class Follower(ProcessGroup):
+    """The second of two processes; it gets ``sent`` from the first."""
+
+    sent: bytes = b""
+
+    def broadcast(self, data: bytes | None) -> bytes:
+        assert data is None
+        return self.sent
+
+
+def test_a_process_with_other_images_than_the_first_one_is_refused(made: Made) -> None:
+    digest_of_first = made.run.data.digest
+    change_image(made.images)
+    data = DataSource(str(made.images))
+    plan = SearchPlan(data, SPEC, PRESET, costs=("parameters",))
+    follower = Follower(1, 2, sent=digest_of_first.encode())
+    with pytest.raises(DataChangedError, match=r"process 1 has other images in .*images than the first process"):
+        run_search(plan, made.run.path, process_group=follower)
+    # What the first process accepts, others need not be asked for; it must be the same.
+    sent = json.dumps({"data_digest": digest_of_first, "jobs": []}).encode()
+    with pytest.raises(DataChangedError, match="differs between processes"):
+        train_run(made.run, TrainSettings(data, top=1), process_group=Follower(1, 2, sent=sent))
+    now = load_for_training(made.run, data, accept=True).digest
+    same = json.dumps({"data_digest": now, "jobs": []}).encode()
+    assert train_run(made.run, TrainSettings(data, top=1), process_group=Follower(1, 2, sent=same)) == []
+
+
+def test_a_search_that_was_killed_before_its_facts_were_written_begins_again(made: Made) -> None:
+    for path in (made.run.data_path, made.run.path / "front.json", made.run.checkpoint):
+        path.unlink()
+    plan = plan_of(made.run, DataSource(str(made.images)))
+    again = run_search(plan, made.run.path, resume=True)
+    assert again.data.digest == again.trained()[0].data_digest
+    # With a checkpoint the facts are needed: the search has used the images.
+    made.run.data_path.unlink()
+    (made.run.path / "front.json").unlink()
+    with pytest.raises(RunError, match=r"cannot read .*data\.json"):
+        run_search(plan, made.run.path, resume=True)
