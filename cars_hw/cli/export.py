@@ -99,7 +99,7 @@ def command(what: str, settings: ExportSettings, out: Path | None, as_json: bool
                 progress=bars.update,
             )
     else:
-        if settings.precision == "int8":
+        if settings.precision == "int8" or settings.int8 == "symmetric":
             raise click.UsageError("int8 is calibrated on images: it needs a run with trained networks")
         named = GENOTYPE.convert(what, None, click.get_current_context())
         with Bars() as bars:

@@ -127,6 +127,7 @@ def test_an_image_is_classified_from_a_file_and_its_card(folder: Path, tmp_path:
     fails(run("classify", tmp_path / "nothing.onnx", image), 1, "nothing.onnx")
     fails(run("classify", paths[0], tmp_path / "nothing.png"), 1, "nothing.png")
     fails(run("export", "CARS_A", "--precision", "int8", "--out", tmp_path), 2, "needs a run")
+    fails(run("export", "CARS_A", "--int8", "symmetric", "--out", tmp_path), 2, "needs a run")
 
 
 def test_a_validation_is_printed_drawn_and_written(table: Path, tmp_path: Path) -> None:
