@@ -4,6 +4,8 @@ from cars_hw.callbacks import EpochFigures as EpochFigures
 from cars_hw.callbacks import SearchCallback as SearchCallback
 from cars_hw.callbacks import TrainingCallback as TrainingCallback
 from cars_hw.config.data import DataSource as DataSource
+from cars_hw.config.evaluation import ClassCounts as ClassCounts
+from cars_hw.config.evaluation import Evaluation as Evaluation
 from cars_hw.config.measurement import MeasurePlan as MeasurePlan
 from cars_hw.config.presets import PRESETS as PRESETS
 from cars_hw.config.presets import Preset as Preset
