@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from cars_hw.config.evaluation import Evaluation, told_apart
 from cars_hw.formatting import accuracy_text
@@ -11,7 +11,7 @@ from cars_hw.pipeline.records import Verified
 from cars_hw.pipeline.run_folder import TrainedNetwork
 from cars_hw.pipeline.standing import decided, majority_sentence
 from cars_hw.report.data import ReportData
-from cars_hw.significance import interval_of, wilson_interval
+from cars_hw.significance import interval_of
 
 MOST_COLUMNS: Final = 20
 """Up to so many classes the confusion matrix is shown as a table; beyond, its largest numbers are listed."""
@@ -82,30 +82,7 @@ def majority_notes(report: ReportData) -> list[str]:
     return [note for note in notes if note is not None]
 
 
-def classes_of(trained: TrainedNetwork) -> dict[str, Any]:
-    """Return the right answers of ``trained`` by class, and its confusion matrix or the largest numbers of it."""
-    test, names = trained.test, trained.class_names
-    rows = [
-        (
-            name,
-            f"{images:,}",
-            f"{right:,}",
-            accuracy_text(right / images, wilson_interval(right, images)) if images else accuracy_text(None),
-        )
-        for name, images, right in zip(names, test.images, test.right, strict=True)
-    ]
-    few = len(names) <= MOST_COLUMNS
-    matrix = test.confusion
-    return {
-        "rows": rows,
-        "matrix": [(name, *map(str, row)) for name, row in zip(names, matrix, strict=True)]
-        if matrix is not None and few
-        else None,
-        "confusions": [] if matrix is None or few else _confusions(matrix, names),
-    }
-
-
-def _confusions(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> list[tuple[str, str, str]]:
+def confusions(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> list[tuple[str, str, str]]:
     """Return the largest numbers beside the diagonal: the class, the answer, and how many images."""
     found = [
         (number, row, column)

@@ -16,6 +16,7 @@ from cars_hw.report.render import render
 from cars_hw.report.sections import (
     answer,
     baselines,
+    classes,
     conditions,
     front,
     measured,
@@ -38,6 +39,7 @@ SECTIONS: Final = (
     Section("answer", "Result", answer.view),
     Section("front", "Pareto front", front.view),
     Section("networks", "Networks", networks.view),
+    Section("classes", "Accuracy by class", classes.view),
     Section("measured", "Predicted and measured latency", measured.view),
     Section("population", "Progress of the search", population.view),
     Section("baselines", "Comparison with random search", baselines.view),

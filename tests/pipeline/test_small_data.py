@@ -76,11 +76,9 @@ def test_the_report_says_what_the_accuracy_is_worth(searched: tuple[RunFolder, s
     page = folder.report.read_text(encoding="utf-8")
     for one in folder.trained():
         test, section = one.test, page[page.index(f'<section id="{one.name}"') :]
-        interval = f"95% interval {100 * test.low:.1f}% to {100 * test.high:.1f}%, 20 images"
+        interval = f"95%: {100 * test.low:.1f}% to {100 * test.high:.1f}%, 20 images"
         assert interval in section
-        assert f"Right answers of {one.name} by class" in section
-        assert f"Confusion matrix of {one.name}" in section
-        assert f">{test.right[0]}</td>" in section
+        assert f"Confusion matrix of {one.name}" in page[page.index('id="classes"') :]
     best = max(folder.trained(), key=lambda one: one.accuracy)
     assert f"{best.name} has the highest test accuracy" in page
     poor = [one.name for one in folder.trained() if not one.test.beats_majority]

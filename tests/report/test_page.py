@@ -411,17 +411,20 @@ def test_accuracies_are_told_apart_by_name(run: RunFolder) -> None:
     section = content[content.index('<section id="net-01"') : content.index('<section id="net-02"')]
     assert "test accuracy, trained" in section
     assert "validation accuracy, shared weights" in section
-    assert "95% interval 71.1% to 86.7%, 100 images" in section
+    assert "95%: 71.1% to 86.7%, 100 images" in section
     low, high = (100 * end for end in wilson_interval(35, 50))
-    assert f"95% interval {low:.1f}% to {high:.1f}%, 50 images" in section
-    assert "Right answers of net-01 by class" in section
+    assert f"95%: {low:.1f}% to {high:.1f}%, 50 images" in section
     # 40 of 50, 30 of 30, 10 of 20; a wrong answer is the next class.
-    matrix = section[section.index("Confusion matrix of net-01") :]
+    classes = content[content.index('id="classes"') :]
+    assert '<th scope="col">net-01</th><th scope="col">net-03</th><th scope="col">net-05</th>' in classes
+    assert '<tr><th scope="row">a</th><td>50</td><td>80.0% (67.0 to 88.8)</td>' in classes
+    # The mean of 80%, 100% and 50%.
+    assert '<tr><th scope="row">mean of the classes (balanced accuracy)</th><td>100</td><td>76.7% (' in classes
+    matrix = classes[classes.index("Confusion matrix of net-01") : classes.index("Confusion matrix of net-03")]
     rows = re.findall(r'<tr><th scope="row">(.)</th><td>(\d+)</td><td>(\d+)</td><td>(\d+)</td></tr>', matrix)
     assert rows == [("a", "40", "10", "0"), ("b", "0", "30", "0"), ("c", "10", "0", "10")]
     untrained = content[content.index('<section id="net-02"') : content.index('<section id="net-03"')]
     assert "; not trained" in untrained
-    assert "Right answers" not in untrained
     assert (
         "test accuracies are on 100 images and accuracies under shared weights on 50 validation images" in content
     )

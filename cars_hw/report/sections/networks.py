@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from cars_hw.report.accuracies import classes_of
 from cars_hw.report.bars import by_operation, by_place, draw_bars, families_in
 from cars_hw.report.cells import draw_cell
 from cars_hw.report.data import Candidate, ReportData, RunTarget
@@ -20,7 +19,6 @@ def _network(report: ReportData, candidate: Candidate) -> dict[str, Any]:
     cells = (("Normal cell", False), ("Reduction cell", True))
     return {
         "candidate": candidate,
-        "classes": None if candidate.trained is None else classes_of(candidate.trained),
         "line": line_of(candidate, report.costs[0], report.objective),
         "cells": [
             (title, draw_cell(candidate.genotype.cell(reduction), f"{title} of {candidate.name}"))
