@@ -289,3 +289,20 @@ def test_each_step_is_kept_with_its_settings(table: Path, images: Path, tmp_path
 def test_an_unknown_field_cannot_have_an_option() -> None:
     with pytest.raises(KeyError, match=r"evolution.speed"):
         settings_options(SearchSettings, "evolution.speed")(lambda **_: None)
+
+
+def test_objective_and_class_weights_of_a_search_hold_for_its_trainings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[SearchSettings] = []
+    monkeypatch.setattr("cars_hw.cli.search._search", lambda settings, _run: seen.append(settings))
+    base = ["search", "--data", "cifar10", "--cost", "parameters", "--out", "run"]
+    options = ["--objective", "balanced-accuracy", "--class-weights", "balanced"]
+    for arguments in (base, base + options):
+        assert CliRunner().invoke(main, arguments).exit_code == 0
+    plain, asked = seen
+    assert (plain.evolution.objective, plain.recipe.objective) == ("accuracy", "accuracy")
+    assert (plain.training.class_weights, plain.recipe.class_weights) == ("none", "none")
+    assert (asked.evolution.objective, asked.recipe.objective) == ("balanced-accuracy", "balanced-accuracy")
+    assert (asked.training.class_weights, asked.recipe.class_weights) == ("balanced", "balanced")
+    assert asked.recipe.epochs == plain.recipe.epochs
