@@ -51,6 +51,7 @@ from cars_hw.pipeline.settings import (
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
+from cars_hw.space.size_grid import SizeGrid
 
 CLASSES = (
     DataSource,
@@ -101,6 +102,11 @@ SPECIAL: dict[type, st.SearchStrategy[Any]] = {
         st.integers(1, 3),
         st.integers(2, 1000),
         st.sampled_from(["cifar", "imagenet"]),
+    ),
+    SizeGrid: st.builds(
+        SizeGrid,
+        st.sets(st.integers(1, 50).map(lambda half: 2 * half), min_size=1, max_size=4).map(sorted).map(tuple),
+        st.sets(st.integers(3, 30), min_size=1, max_size=4).map(sorted).map(tuple),
     ),
 }
 

@@ -9,7 +9,18 @@ from pathlib import Path
 import cars_hw
 
 PACKAGE = Path(cars_hw.__file__).parent
-BELOW_EXPORT = ("errors", "progress", "config", "space", "nn", "data", "devices", "measurement", "export")
+BELOW_EXPORT = (
+    "errors",
+    "progress",
+    "progress_line",
+    "config",
+    "space",
+    "nn",
+    "data",
+    "devices",
+    "measurement",
+    "export",
+)
 
 
 def module_file(name: str) -> Path | None:

@@ -7,7 +7,7 @@ import json
 import re
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import forked
 import numpy as np
@@ -26,7 +26,7 @@ SEARCH = (
 )
 TRAIN = "--epochs 2 --batch-size 32 --top 2 --jobs 1 --on cpu"
 
-OTHERWISE = re.compile(r"steps\.jsonl|run\.json|report\.html")
+OTHERWISE = re.compile(r"steps\.jsonl|run\.json|data\.json|report\.html")
 """Files that hold times and folders: their other content is compared."""
 
 
@@ -37,6 +37,12 @@ def content(run: Path) -> dict[str, str]:
         for path in run.rglob("*")
         if path.is_file() and not OTHERWISE.fullmatch(path.name)
     }
+
+
+def facts(run: Path) -> dict[str, Any]:
+    """Return the facts of the images of ``run``, without their time and the checksum."""
+    content: dict[str, Any] = json.loads((run / "data.json").read_text())
+    return {name: value for name, value in content.items() if name not in ("created", "checksum")}
 
 
 def steps(run: Path) -> list[str]:
@@ -106,6 +112,7 @@ def test_killed_at_random_moments_of_every_command_a_run_ends_with_the_same_file
     assert killed >= KILLS
     assert content(broken) == content(whole[0])
     assert any(name.startswith("models/") for name in content(broken))
+    assert facts(broken) == facts(whole[0])
     assert steps(broken) == steps(whole[0])
     assert page(broken) == page(whole[0])
     assert not list(broken.rglob(".*.*"))
