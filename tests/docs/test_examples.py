@@ -42,7 +42,7 @@ NOT_RUN = {
     r"cars-hw experiment\b": "takes minutes, and is run in tests/studies: click has to accept it",
     r"cars-hw baselines \S+ --seeds\b": "searches many times, and is run in tests/pipeline: click has to accept it",
     r"cars-hw search .*--epochs 25\b": "takes long on any images: click has to accept it",
-    r"cars-hw train own --data /mnt/photos": "needs a folder that was moved, as in tests/pipeline/test_data_facts.py",
+    r"cars-hw train own --data /mnt/photos": "needs a moved folder, as in tests/pipeline/test_data_facts.py",
     r"cars-hw search --data birds\b": "takes long, and is run smaller in tests/pipeline/test_small_data.py",
     r"(\S*python3? )?benchmarks/": "takes minutes: the script has to exist and to accept the arguments",
     r"(\S*python3? )?tools/": "writes into the repository: the script has to exist",

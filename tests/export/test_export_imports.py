@@ -10,16 +10,8 @@ import cars_hw
 
 PACKAGE = Path(cars_hw.__file__).parent
 BELOW_EXPORT = (
-    "errors",
-    "progress",
-    "progress_line",
-    "config",
-    "space",
-    "nn",
-    "data",
-    "devices",
-    "measurement",
-    "export",
+    *("errors", "progress", "progress_line", "version", "significance"),
+    *("config", "space", "nn", "data", "devices", "measurement", "export"),
 )
 
 
