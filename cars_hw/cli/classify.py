@@ -52,9 +52,10 @@ def command(model: Path, images: tuple[str, ...], settings: ClassifySettings, as
     MODEL is a file that `cars-hw export` wrote. The JSON file beside it, the model's card, says how an IMAGE file
     is decoded, resized and normalised, and has the names of the classes.
 
-    IMAGE is a file, a folder, which stands for all images in it and below it, or a pattern in quotes such as
-    'photos/**/*.jpg'. If every image is in a folder that is called like a class, the accuracy by these folders is
-    printed as well. A file that cannot be read is reported, the others are classified, and the exit code is 1.
+    IMAGE is a file, a folder or a pattern in quotes such as 'photos/**/*.jpg'. A folder stands for all images in it
+    and below it. If every image lies below a folder with the name of a class, the command takes these names as the
+    true classes and also prints the accuracy. It reports each file that it cannot read, classifies the others, and
+    ends with exit code 1.
     """
     from cars_hw.export.classify import Classifier
 

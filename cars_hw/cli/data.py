@@ -35,9 +35,9 @@ def command() -> None:
 def check(folder: Path, settings: CheckSettings, as_json: bool) -> None:
     """List everything that is wrong with the images in FOLDER, in one pass.
 
-    It lists unreadable and truncated images, images of 16 bits, animations, copies of an image in one or several
-    classes and parts, tiny images, classes with few images, imbalance, and files that are passed over. The exit
-    code is 1 if a search would refuse the folder, otherwise 0.
+    The command reads every image once. It lists unreadable and truncated images, images of 16 bits, animations,
+    copies of an image in one or several classes and parts, tiny images, classes with few images, imbalance, and
+    files that are passed over. The exit code is 1 if a search would refuse the folder, otherwise 0.
     """
     from cars_hw.data.check import check_folder
 

@@ -66,17 +66,17 @@ def _run(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
         ),
     ),
     run=_run,
-    help={"data.source": f"{MOVED['data.source']} Only int8 models need images: they are calibrated on them."},
+    help={"data.source": f"{MOVED['data.source']} Only int8 models need images, for their calibration."},
 )
-@click.option("--out", type=FOLDER, help="Where the files go. [RUN/models, or this folder for a genotype]")
+@click.option("--out", type=FOLDER, help="The folder of the files. [RUN/models; for a genotype, the current one]")
 @json_option
 def command(what: str, settings: ExportSettings, out: Path | None, as_json: bool) -> None:
     """Export the trained networks of a run, or a genotype.
 
-    Each model file has a JSON file beside it that describes preprocessing, classes, accuracy and latency. Classes
-    and normalisation are those of the search's images, in RUN/data.json; the images are not needed. A model is
-    written only if its outputs agree with those of the network in torch. A genotype without a run has fresh
-    weights: it is for measuring, or for training elsewhere.
+    Beside each model file, the command writes a card: a JSON file that describes preprocessing, classes, accuracy
+    and latency. Classes and normalisation come from the run. Only int8 models need the images. A model is written
+    only if its outputs agree with those of the network in torch. A genotype without a run has fresh weights: export
+    one to measure it, or to train it elsewhere.
     """
     from cars_hw.export.export import export_genotype
     from cars_hw.pipeline.export import export_run

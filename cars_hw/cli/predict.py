@@ -35,8 +35,9 @@ if TYPE_CHECKING:
 def command(settings: PredictSettings, as_json: bool, genotypes: tuple[Named, ...]) -> None:
     """Predict latencies from a table.
 
-    For each GENOTYPE: the latency, its upper bound, and the share of each part of the network. Without a GENOTYPE:
-    the smallest latency that a search can propose, and the latencies of random networks.
+    For each GENOTYPE, the command prints the latency, its upper bound, the latency in the usual state, and the
+    share of each part of the network. Without a GENOTYPE, it prints the smallest upper bound of all networks that a
+    search can propose, and quantiles of the upper bounds of random networks.
     """
     import numpy as np
 

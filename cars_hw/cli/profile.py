@@ -54,8 +54,9 @@ def _sized(name: str, numbers: tuple[int, ...], values: Mapping[str, Any]) -> di
 @click.option(
     "--channels",
     type=SizesType(step=4),
-    help="Channels of the first cell, even numbers; they double at each of two reductions. A range such as 8..48 "
-    "(every fourth number) makes a table over sizes. [--network's]",
+    help="Channels of the first cell, an even number; they double at each of two reductions. A range such as 8..48 "
+    "(every fourth number), 8..48:8 (every eighth) or a list such as 8,12,16 makes a table over sizes. "
+    "[--network's]",
 )
 @click.option(
     "--layers",
@@ -80,8 +81,8 @@ def command(settings: ProfileSettings, out: Path, resume: bool, overwrite: bool,
 
     The command measures every operation of the search space as a model of its own, and then whole networks. It
     fits the predictor of a network's latency to these measurements. The table is for the network that the options
-    describe. With a range of --channels or --layers, it is for networks of all these sizes: operations are measured
-    at a few numbers of channels, and a regression predicts those between.
+    describe. With a range of --channels or --layers, it is for networks of all sizes in the range: operations are
+    measured at a few numbers of channels, and a regression predicts the operations of other numbers.
     """
     from cars_hw.devices import named_devices, open_device
     from cars_hw.latency.side_by_side import profile_all, table_paths

@@ -134,8 +134,8 @@ class Run:
     "tables",
     type=FILE,
     multiple=True,
-    help="A latency table. The search minimises the latency on its device, for the network of the table. "
-    "Repeatable.",
+    help="A latency table. The search minimises the latency on its device, for the network of the table. With a "
+    "table over sizes, --network, --channels and --layers say which network. Repeatable.",
 )
 @click.option(
     "--latency",
@@ -148,7 +148,7 @@ class Run:
 @click.option(
     "--state",
     type=STATE,
-    help=f"{fields_of(TargetSettings)['state'].setting.help} It is that of all tables.  [default: {QUIET}]",
+    help=f"{fields_of(TargetSettings)['state'].setting.help} It applies to all tables.  [default: {QUIET}]",
 )
 @click.option("--out", type=FOLDER, help="The run folder to write. It may exist only with --resume.")
 @click.option(
@@ -190,10 +190,10 @@ def command(settings: SearchSettings, **run: Any) -> None:  # noqa: ANN401 -- th
     """Search for a Pareto front of networks under a latency budget.
 
     The front has the most accurate network found for every latency up to the budget. The budget limits the upper
-    bound of the predicted latency in one state of the machine, see --state. At the end the front is measured on
-    the device, if it is available. Networks that exceed the budget are replaced by the next best. An interrupted
-    search continues with --resume and ends with the same front. Without a table, the search minimises --cost for
-    the network that the options describe.
+    bound of the predicted latency in one state of the machine, see --state. At the end, the command measures the
+    front on the device, if it is available. The next best networks replace those that exceed the budget. An
+    interrupted search continues with --resume and ends with the same front. Without a table, the search minimises
+    --cost for the network that the options describe.
 
     \b
     To search in several processes, each on a GPU if there is one (all processes restart if one dies):

@@ -301,8 +301,8 @@ NETWORK: Final = Base(
     path="network.name",
     option="--network",
     choices=("cifar", "imagenet", "quick", "tiny"),
-    help="The network that is exported: cifar and imagenet are the paper's two; quick and tiny are small, for grey "
-    "images of 28x28 and of 14x14.",
+    help="Specification of the exported network: cifar and imagenet are those of the paper; quick and tiny are "
+    "small, for grey images of 28x28 and of 14x14 pixels.",
     plain=_network_plain,
     groups=("network",),
     label="--network's",
@@ -330,7 +330,7 @@ RECIPE: Final = Base(
 
 
 MOVED: Final = {
-    "data.source": "Where the images of the run are now, if they were moved. They must be the same. "
+    "data.source": "The folder of the run's images, if it was moved. The images must be the same. "
     "[where the search found them]"
 }
 """The help of ``--data`` in the steps after a search."""

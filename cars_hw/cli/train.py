@@ -57,8 +57,8 @@ if TYPE_CHECKING:
     converted=(Converted("no_crop", lambda _given, _values: {"recipe": {"crop_padding": 0, "crop_scale": 0.0}}),),
     run=run_of_networks,
     help={
-        "data.source": f"{MOVED['data.source']} After a search with --proxy: the images of the exported network, "
-        "given once."
+        "data.source": f"{MOVED['data.source']} After a search with --proxy, the first training takes the images "
+        "of the exported network here."
     },
 )
 @no_crop_option("Do not crop training images.")
@@ -69,9 +69,9 @@ def command(run_path: Path, settings: TrainSettings, tensorboard: bool, as_json:
 
     The networks start from fresh weights. In our measurements, training from fresh weights gave a higher accuracy
     than training from the SuperNet's weights. A network that was already trained with the same settings is not
-    trained again. One that was trained with other settings keeps its weights, and the new training has a name of
-    its own, such as net-01@2. To continue an interrupted training, repeat the command: it resumes after the last
-    finished epoch and ends with the same weights.
+    trained again. If a network was trained with other settings, those weights are kept, and the new training has a
+    name of its own, such as net-01@2. To continue an interrupted training, repeat the command: it resumes after the
+    last finished epoch and, on a CPU, ends with the same weights.
 
     \b
     To divide each batch among several processes, each on a GPU if there is one (all restart if one dies):

@@ -34,11 +34,12 @@ class DataSource(Settings):
         False, help="Fetch cifar10 or fashion-mnist if it is missing; nothing is fetched without this option."
     )
     skip_unreadable: bool = setting(
-        False, help="Leave out images of a folder that cannot be read, and tell how many."
+        False, help="Leave out the images of a folder that cannot be read, and print their number."
     )
     image_cache: str | None = setting(
         None,
-        help="Where the read images of a folder are kept for the next start, or off. [~/.cache/cars-hw/images]",
+        help="The folder that keeps decoded images for the next command; off: none are kept. "
+        "[~/.cache/cars-hw/images]",
         metavar="FOLDER|off",
     )
 

@@ -74,7 +74,8 @@ class MeasurePlan(Settings):
     )
     patience_seconds: float = setting(
         120.0,
-        help="Time for further sessions, at most, until every model was measured often enough in the quiet state.",
+        help="Longest time for further sessions. They end once every model was measured often enough in the quiet "
+        "state.",
         unit="s",
         minimum=0,
         option="--patience",

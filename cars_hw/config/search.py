@@ -66,7 +66,7 @@ class EvolutionSettings(Settings):
     )
     warmup_epochs: int = setting(
         50,
-        help="Epochs at the start on architectures that are drawn uniformly.",
+        help="Epochs at the start, which train architectures drawn uniformly from the space.",
         unit="epochs",
         minimum=1,
     )
@@ -88,9 +88,9 @@ class EvolutionSettings(Settings):
     )
     objective: Objective = setting(
         "accuracy",
-        help="What the search maximises on the validation images. accuracy: the share of all images that are "
-        "right; balanced-accuracy: the mean of the classes' own shares, so that a class with few images counts as "
-        "much as one with many. cars-hw train chooses the best epoch by the same figure.",
+        help="What the search maximises on the validation images. accuracy: the share of right answers; "
+        "balanced-accuracy: the mean of the accuracies on the images of each class, so that a class with few "
+        "images counts as much as one with many. cars-hw train chooses the best epoch by the same figure.",
     )
 
     def __post_init__(self) -> None:

@@ -20,10 +20,10 @@ ClassWeights = Literal["none", "balanced"]
 """
 
 _CROP = "Pixels of padding around an image, from which a crop of the image's size is taken at random."
-_MIRROR = "Mirror every second training image, left to right; switch it off where left is not right."
+_MIRROR = "Mirror every second training image, left to right; switch it off if left and right differ in meaning."
 _WEIGHTS = (
-    "How much an image counts in the loss. none: all the same; balanced: by the inverse of its class's number of "
-    "training images, so that all classes count the same."
+    "How much an image counts in the loss. none: all images count the same; balanced: an image counts by the "
+    "inverse of the number of training images of its class, so that all classes count the same."
 )
 _CUTOUT = "Side of the square that is cut out of an image, in pixels; 0: none."
 
@@ -66,7 +66,7 @@ class SharedTraining(Settings):
     evaluation_batch: int = setting(500, help="Images in a batch of an evaluation.", minimum=1)
     threads: int = setting(0, help="Threads of a training step on a CPU; 0: torch's own number.", minimum=0)
     class_weights: ClassWeights = setting(
-        "none", help=f"{_WEIGHTS} cars-hw train weighs the classes in the same way."
+        "none", help=f"{_WEIGHTS} cars-hw train weighs the images in the same way."
     )
 
 
@@ -136,8 +136,8 @@ class Recipe(Settings):
     )
     objective: Objective = setting(
         "accuracy",
-        help="What chooses the best epoch on the held-out images. balanced-accuracy is the mean of the classes' "
-        "own shares of right answers.",
+        help="The accuracy that chooses the best epoch on the held-out images. balanced-accuracy is the mean of "
+        "the accuracies on the images of each class.",
     )
     class_weights: ClassWeights = setting("none", help=_WEIGHTS)
 

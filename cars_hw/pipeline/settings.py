@@ -44,8 +44,8 @@ class ProfileSettings(Settings):
     """Settings of ``cars-hw profile``."""
 
     devices: tuple[str, ...] = setting(
-        help="What to measure; see: cars-hw devices. Several are measured side by side, one table each; android:* "
-        "is every phone on the cable.",
+        help="The device to measure; cars-hw devices lists them. Repeatable: several devices are measured side by "
+        "side, with a table for each. android:* stands for every phone on the cable.",
         option="--device",
         metavar="DEVICE",
     )
@@ -134,9 +134,13 @@ class TrainSettings(Settings):
 
     data: DataSource | None = setting(None, help=_DATA)
     recipe: Recipe | None = setting(None, help=_RECIPE)
-    top: int = setting(5, help="How many networks, spread over the front with both its ends.", minimum=1)
+    top: int = setting(
+        5, help="How many networks to train; they are spread over the front, both ends included.", minimum=1
+    )
     genotype: Genotype | None = setting(
-        None, help="Train this one instead: a name of the zoo, a JSON file, or DARTS text.", kind="genotype"
+        None,
+        help="Train only this genotype instead: a name of the zoo, a JSON file, or DARTS text.",
+        kind="genotype",
     )
     seed: int = setting(
         0,
@@ -165,22 +169,22 @@ class ExportSettings(Settings):
     formats: tuple[str, ...] = setting(tuple(FORMATS), help="Formats of the models.", choices=tuple(FORMATS))
     precision: Precision | None = setting(
         None,
-        help="int8: quantise every model as well, calibrated on training images. [what the run was searched with]",
+        help="int8: also write each model in int8, calibrated on training images. [that of the search]",
     )
     dynamic_batch: bool = setting(
         False,
-        help="Declare in the models that they take any number of images at once. (A TFLite model takes more than "
-        "one image without this option too, after its input is resized.)",
+        help="Declare in the models that they take any number of images at once. (Without "
+        "this option, a TFLite model also takes several images, but only after its input is resized.)",
     )
     int8: Int8Scheme = setting(
         "asymmetric",
-        help="How int8 models represent activations. symmetric: zero points are 0, as NPUs and TensorRT want it. "
+        help="How int8 models represent activations. symmetric: zero points are 0, as NPUs and TensorRT require. "
         "Latency tables are for asymmetric models.",
     )
     accept_changes: bool = setting(
         False,
         help="Calibrate int8 models although training images were added, removed or changed since the search. The "
-        "test images must be those that the networks were evaluated on.",
+        "test images must still be those on which the networks were evaluated.",
     )
     network: NetworkSpec = setting(NETWORKS["quick"], help=_NETWORK)
 
@@ -287,7 +291,9 @@ class CheckSettings(Settings):
     """Settings of ``cars-hw data check``."""
 
     resolution: tuple[int, int] | None = setting(
-        None, help="Resolution of the network; smaller images are listed. [16x16]"
+        None,
+        help="The resolution of the network. Images that are smaller are listed as tiny. [16x16]",
+        metavar="HxW",
     )
     skip_unreadable: bool = setting(False, help="Do not refuse the folder because of images that cannot be read.")
 
