@@ -30,8 +30,10 @@ _TEMPORARY: Final = re.compile(rf"\.(?P<target>.+)\.[a-z0-9_]{{8}}{re.escape(SUF
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` that takes its place when the block ends without an error.
+
+    Only the owner can read a ``private`` file; any other is readable for whoever may read the folder.
 
     Raises:
         OSError: the file cannot be written, such as on a full disk; the error names ``path``.
@@ -46,8 +48,9 @@ def replacing(path: Path) -> Iterator[Path]:
         os.close(handle)
         temporary = Path(name)
         yield temporary
-        # mkstemp makes the file private to its owner; a result is for whoever may read the folder.
-        temporary.chmod(0o644)
+        # mkstemp makes the file private to its owner.
+        if not private:
+            temporary.chmod(0o644)
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         temporary.replace(path)

@@ -201,7 +201,7 @@ def _keep(path: Path, about: Mapping[str, Any], images: ReadImages, log: Log) ->
         if free < 2 * pixels.nbytes:
             log(f"the read images are not kept: they take {taken}, and {path.parent} has {size(free)} left")
             return
-        with replacing(path) as temporary, temporary.open("wb") as file:
+        with replacing(path, private=True) as temporary, temporary.open("wb") as file:
             file.write(f"{_NAME} {_VERSION} {_digest(head, pixels)}\n".encode())
             file.write(head)
             file.write(pixels.data)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from cars_hw.formatting import milliseconds, percent
+from cars_hw.formatting import accuracy_text, milliseconds, percent
+from cars_hw.significance import interval_of
 from cars_hw.studies.measurement_noise import unsteady_remark
 
 
@@ -51,12 +52,16 @@ class Contestant:
 
 @dataclass(frozen=True)
 class FrontComparison:
-    """All contestants, the fastest first, and the references that ``device`` cannot run."""
+    """All contestants, the fastest first, and the references that ``device`` cannot run.
+
+    Accuracies are on ``test_images`` images; None where their number is not known.
+    """
 
     device: str
     conditions: dict[str, Any]
     contestants: tuple[Contestant, ...]
     left_out: tuple[str, ...] = ()
+    test_images: int | None = None
 
     PLAIN_NAMES: ClassVar = {"contestants": "networks"}
     DERIVED: ClassVar = ("remarks",)
@@ -71,6 +76,11 @@ class FrontComparison:
             f"On the front over accuracy and latency on {self.device}: {', '.join(one.name for one in front)}; "
             f"{len(own)} of the run's {total} networks are on it."
         ]
+        if self.test_images is not None:
+            told.append(
+                f"The accuracies are on {self.test_images:,} test images. The front does not consider their "
+                "confidence intervals."
+            )
         if len({one.training for one in self.contestants}) > 1:
             told.append(
                 "The networks were trained in different ways: see the column. Their accuracies are comparable if "
@@ -99,7 +109,7 @@ def rows_of(comparison: FrontComparison) -> tuple[list[str], list[list[str]]]:
     columns = [
         "network",
         "from",
-        "accuracy (test)",
+        "accuracy (test)" if comparison.test_images is None else "accuracy (test, 95% interval)",
         f"latency on {comparison.device}",
         "parameters",
         "trained",
@@ -109,7 +119,7 @@ def rows_of(comparison: FrontComparison) -> tuple[list[str], list[list[str]]]:
         [
             one.name,
             one.origin,
-            percent(one.accuracy),
+            _accuracy(one.accuracy, comparison.test_images),
             milliseconds(one.latency_ms),
             f"{one.parameters:,}",
             one.training,
@@ -118,3 +128,8 @@ def rows_of(comparison: FrontComparison) -> tuple[list[str], list[list[str]]]:
         for one in comparison.contestants
     ]
     return columns, rows
+
+
+def _accuracy(accuracy: float, images: int | None) -> str:
+    interval = interval_of(accuracy, images)
+    return percent(accuracy) if interval is None else accuracy_text(accuracy, interval)

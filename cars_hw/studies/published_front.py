@@ -107,7 +107,7 @@ def compare_front(
     entries += _of_space(run, anew + [(name, zoo()[name].genotype) for name in genotypes], device, out, training)
     entries += _of_torchvision(run, models, out, training)
     measured = _measured(entries, device, settings.measurement, progress)
-    comparison = FrontComparison(device.name, device.conditions(), measured, left_out)
+    comparison = FrontComparison(device.name, device.conditions(), measured, left_out, len(data.bundle.test))
     content = {"run": str(run.path), "data": data.source.source, "seed": settings.seed, "recipe": asdict(recipe)}
     COMPARISON.write(out / "front.json", {**content, **unstructure(comparison)})
     return comparison

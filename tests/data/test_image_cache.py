@@ -97,6 +97,15 @@ def rewritten(path: Path, pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]
     assert path.stat().st_mtime_ns == before.st_mtime_ns
 
 
+@pytest.mark.skipif(os.name != "posix", reason="other systems have other permissions")
+def test_only_the_owner_can_read_a_copy(folder: Path, cache: Path) -> None:
+    cache.mkdir(parents=True)
+    cache.chmod(0o755)
+    load(folder, cache)
+    (kept,) = cache.iterdir()
+    assert kept.stat().st_mode & 0o777 == 0o600
+
+
 def test_an_image_that_is_replaced_with_its_size_and_its_time_is_noticed(
     folder: Path, cache: Path, opened: list[Path]
 ) -> None:

@@ -40,7 +40,7 @@ from cars_hw.space.shape import Shape
 from cars_hw.space.zoo import resolve_genotype
 from cars_hw.studies import published_front as front
 from cars_hw.studies import reference_training
-from cars_hw.studies.front_membership import Contestant, FrontComparison, ranked
+from cars_hw.studies.front_membership import Contestant, FrontComparison, ranked, rows_of
 from cars_hw.studies.published_front import compare_front
 from cars_hw.studies.reference_training import References, train_references
 from cars_hw.studies.references import make, write_onnx
@@ -113,6 +113,13 @@ def test_what_was_trained_otherwise_and_what_was_left_out_is_said() -> None:
     assert FrontComparison("ort", {}, ranked(alike)).remarks == [
         "On the front over accuracy and latency on ort: two, one; 2 of the run's 2 networks are on it."
     ]
+    counted = FrontComparison("ort", {}, ranked(alike), test_images=10)
+    assert counted.remarks[1] == (
+        "The accuracies are on 10 test images. The front does not consider their confidence intervals."
+    )
+    columns, rows = rows_of(counted)
+    # The interval of Wilson for 9 of 10.
+    assert (columns[2], rows[1][2]) == ("accuracy (test, 95% interval)", "90.0% (59.6 to 98.2)")
     other = replace(alike[0], training="9 epochs from shared weights", origin="zoo")
     told = FrontComparison("litert", {}, ranked([other, alike[1]]), ("ResNet-18",)).remarks
     assert told[0].endswith("1 of the run's 1 networks are on it.")
