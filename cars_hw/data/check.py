@@ -19,8 +19,8 @@ from cars_hw.data.images import (
     upright,
 )
 from cars_hw.data.limits import SMALLEST_CLASS, VALIDATION_IS_TEST
-from cars_hw.data.reading import NOT_READ, in_threads
-from cars_hw.data.scan import FolderScan, survey_folder
+from cars_hw.data.reading import in_threads
+from cars_hw.data.scan import NOT_READ, FolderScan, survey_folder
 from cars_hw.errors import DatasetError
 from cars_hw.progress import Progress
 from cars_hw.progress_line import show

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from cars_hw.data.scan import SUFFIXES, SYSTEM_NAMES
+from cars_hw.data.scan import NOT_READ, SUFFIXES, SYSTEM_NAMES, UNSUPPORTED
 
 
 class NotFound(NamedTuple):
-    """A name that stands for no image, and why."""
+    """A name that stands for no image that can be read, and why."""
 
     name: str
     problem: str
@@ -22,40 +22,69 @@ def image_files(named: Iterable[str]) -> Iterator[Path | NotFound]:
     """Yield the image files that ``named`` stands for, each once, in the order of ``named``.
 
     A folder stands for the images in it and below it, in the order of their paths, hidden files and folders left
-    out. What does not exist is a pattern with ``*``, ``?``, ``[...]`` and ``**``. For a name that stands for
-    no image, a :class:`NotFound` is yielded.
+    out; links to folders are followed, as where a data set is read. What does not exist is a pattern with ``*``,
+    ``?``, ``[...]`` and ``**``. A :class:`NotFound` is yielded for a name that stands for no image, for a folder
+    that cannot be read, and for an image that cannot be: of another format, or no regular file.
     """
     seen = set()
     for name in named:
         found = False
-        for path in _expanded(name):
+        for one in _expanded(name):
             found = True
-            if path not in seen:
-                seen.add(path)
-                yield path
+            if one not in seen:
+                seen.add(one)
+                yield one
         if not found:
             is_folder = Path(name).is_dir()
             yield NotFound(name, f"there are no images in {name}" if is_folder else f"there is no file {name}")
 
 
-def _expanded(name: str) -> Iterator[Path]:
+def _expanded(name: str) -> Iterator[Path | NotFound]:
     path = Path(name)
-    if path.is_dir():
-        yield from _below(path)
-    elif path.exists() or not glob.has_magic(name):
-        yield from [path] * path.exists()
-    else:
+    if path.exists():
+        yield from _at(path)
+    elif glob.has_magic(name):
         # Path.glob takes no absolute pattern.
         for match in sorted(glob.glob(name, recursive=True)):  # noqa: PTH207
-            yield from _below(Path(match)) if Path(match).is_dir() else [Path(match)]
+            yield from _at(Path(match))
 
 
-def _below(folder: Path) -> Iterator[Path]:
-    for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not _is_hidden(name))
-        yield from (
-            Path(parent, name) for name in sorted(files) if name.lower().endswith(SUFFIXES) and not _is_hidden(name)
-        )
+def _at(path: Path) -> Iterator[Path | NotFound]:
+    if path.is_dir():
+        yield from _below(path, ())
+    else:
+        yield _regular(path)
+
+
+def _regular(path: Path) -> Path | NotFound:
+    # A pipe or a device would be waited for.
+    return path if path.is_file() or not path.exists() else NotFound(str(path), f"{path} is no regular file")
+
+
+def _below(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Path | NotFound]:
+    """Yield the images in ``folder``, and then those of the folders below it."""
+    try:
+        about = folder.stat()
+        names = sorted(name for name in os.listdir(folder) if not _is_hidden(name))
+    except OSError as error:
+        yield NotFound(str(folder), f"{folder} cannot be read ({error.strerror}); check its permissions")
+        return
+    here = (about.st_dev, about.st_ino)
+    if here in above:
+        yield NotFound(str(folder), f"{folder} links to a folder that it lies in; remove the link")
+        return
+    paths = [folder / name for name in names]
+    for path in paths:
+        suffix = path.suffix.lower()
+        if path.is_dir():
+            continue
+        if suffix in SUFFIXES:
+            yield _regular(path)
+        elif suffix in UNSUPPORTED:
+            yield NotFound(str(path), NOT_READ.format(path))
+    for path in paths:
+        if path.is_dir():
+            yield from _below(path, (*above, here))
 
 
 def _is_hidden(name: str) -> bool:

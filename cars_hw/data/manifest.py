@@ -206,7 +206,8 @@ def compared(manifest: DataManifest, now: Files) -> Comparison:
     """Return how the images ``now``, as a folder holds them, differ from those of ``manifest``.
 
     The part of ``now`` is :data:`UNDIVIDED` where the folder has no parts: then an image that the manifest knows
-    stays in its part, and another one is for training. A digest may be empty, which is that of any content.
+    stays in its part, also under another name, and another one is for training. A digest may be empty, which is
+    that of any content.
     """
     before = manifest.files or {}
     problems = _differences_of_parts(manifest, now) or _differences_of_classes(before, now)
@@ -215,6 +216,7 @@ def compared(manifest: DataManifest, now: Files) -> Comparison:
     divided: dict[str, dict[str, dict[str, str]]]
     divided = {part: {name: {} for name in manifest.class_names} for part in before}
     known = {path: part for part, classes in before.items() for members in classes.values() for path in members}
+    part_of_content = _part_of_content(before)
     found: dict[tuple[str, str, Kind], list[str]] = {}
     for part, classes in now.items():
         for name, members in classes.items():
@@ -222,20 +224,30 @@ def compared(manifest: DataManifest, now: Files) -> Comparison:
                 if path in manifest.skipped and digest in ("", manifest.skipped[path]):
                     continue
                 own = known.get(path, part)
-                divided[own or "train"][name][path] = digest
+                changed = path in known and digest not in ("", before[own][name][path])
                 if path not in known:
                     found.setdefault((part, name, "added"), []).append(path)
-                elif digest not in ("", before[own][name][path]):
+                elif changed:
                     found.setdefault((own, name, "changed"), []).append(path)
+                if part == UNDIVIDED and (path not in known or changed):
+                    own = part_of_content.get(digest, own)
+                divided[own or "train"][name][path] = digest
+    there = {path for classes in now.values() for members in classes.values() for path in members}
     for part, classes in before.items():
         for name, members in classes.items():
-            if gone := [path for path in members if path not in divided[part][name]]:
+            if gone := [path for path in members if path not in there]:
                 found[part, name, "removed"] = gone
     changes = [
         Change(kind, part, name, len(paths), tuple(sorted(paths)[:EXAMPLES]))
         for (part, name, kind), paths in sorted(found.items(), key=lambda one: (one[0][1], one[0]))
     ]
     return Comparison(tuple(_emptied(manifest, divided)), tuple(changes), divided)
+
+
+def _part_of_content(files: Files) -> dict[str, str]:
+    """Return the part of each image by its digest; of copies in several parts, that of the test image."""
+    ordered = sorted(files, key=list(PARTS).index)
+    return {digest: part for part in ordered for members in files[part].values() for digest in members.values()}
 
 
 def files_digest(files: Files, class_names: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cars_hw.data.images import Pixels, Size, resized, upright
+from cars_hw.data.scan import NOT_READ
 from cars_hw.errors import DatasetError
 from cars_hw.progress import Progress, counted, silent
 
@@ -22,7 +23,6 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 MOST_THREADS: Final = 32
-NOT_READ: Final = "{} is of a format that is not read here; save it as JPEG or PNG"
 
 _AHEAD: Final = 4
 """Results that wait for their turn, for each thread: an image that takes long must not fill the memory."""

@@ -29,6 +29,8 @@ UNSUPPORTED: Final = (
 )
 """What the names of images end in that are not read here: such a file is an image that cannot be read."""
 
+NOT_READ: Final = "{} is of a format that is not read here; save it as JPEG or PNG"
+
 _LIKE_A_PART: Final = {
     kind: re.compile(rf"(?<![a-z])(?:{names})(?:set|data|images|[^a-z]|$)")
     for kind, names in (("train", "train|training"), ("other", "val|valid|validation|dev|test|testing"))

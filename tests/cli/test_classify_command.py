@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import subprocess
 import sys
@@ -70,6 +72,37 @@ def test_a_folder_stands_for_its_images_and_a_pattern_for_what_it_matches(
     (made / "photos" / "cat" / "[1].png").write_bytes((made / "photos" / "cat" / "1.png").read_bytes())
     assert rows(classify(made, "--top", 1, "photos/cat/[1].png")) == ["photos/cat/[1].png"]
     (made / "photos" / "cat" / "[1].png").unlink()
+
+
+def test_a_folder_is_followed_through_links_and_nothing_in_it_is_passed_over(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = Path("linked")
+    for name in ("closed", "open"):
+        (folder / name).mkdir(parents=True)
+    (folder / "cat").symlink_to(made / "photos" / "cat")
+    (folder / "open" / "up").symlink_to("..")
+    (folder / "phone.HEIC").write_bytes(b"x")
+    os.mkfifo(folder / "pipe.png")
+    list_folder = os.listdir
+
+    def refuse(path: Path) -> list[str]:
+        if Path(path).name == "closed":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return list_folder(path)
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    result = classify(made, folder)
+    assert rows(result) == [f"linked/cat/{name}" for name in ("1.png", "2.JPG", "old/3.png")]
+    assert result.exit_code == 1
+    assert result.stderr.splitlines() == [
+        "Error: linked/phone.HEIC is of a format that is not read here; save it as JPEG or PNG",
+        "Error: linked/pipe.png is no regular file",
+        "Error: linked/closed cannot be read (Permission denied); check its permissions",
+        "Error: linked/open/up links to a folder that it lies in; remove the link",
+    ]
+    assert classify(made, folder / "pipe.png").stderr == "Error: linked/pipe.png is no regular file\n"
 
 
 def test_several_images_have_one_class_each_and_one_image_has_more(made: Path) -> None:

@@ -308,6 +308,37 @@ def test_accepted_changes_are_written_down_and_keep_every_image_in_its_part(made
     assert f"trained on them: {again.name}" in drawn
 
 
+def test_an_image_stays_in_its_part_under_another_name(made: Made) -> None:
+    data, manifest = DataSource(str(made.images)), made.run.data
+    assert manifest.files is not None
+    tested = {digest for members in manifest.files["test"].values() for digest in members.values()}
+    # The images of a class get new numbers, a test image another label, and another one a copy.
+    for number in range(63, -1, -1):
+        file = made.images / "plain" / f"{number}.png"
+        file.rename(file.with_name(f"{number + 1}.png"))
+    moved, copied = sorted(manifest.files["test"]["along"])[:2]
+    (made.images / moved).rename(made.images / "across" / "moved.png")
+    shutil.copy(made.images / copied, made.images / "along" / "copy.png")
+    loaded = load_for_training(made.run, data, accept=True)
+    assert loaded.bundle.files is not None
+    contents = {
+        part: {digest((made.images / path).read_bytes())[len("sha256:") :][:32] for path in paths}
+        for part, paths in loaded.bundle.files.items()
+    }
+    assert contents["test"] == tested
+    assert not contents["train"] & tested
+    assert sum(map(len, loaded.bundle.files.values())) == 193
+    assert "across/moved.png" in loaded.bundle.files["test"]
+    kinds = [(one.kind, one.part, one.class_name, one.images) for one in loaded.changes]
+    assert ("changed", "train", "plain", 52) in kinds or ("changed", "train", "plain", 53) in kinds
+    assert ("removed", "test", "along", 1) in kinds
+    assert [one for one in kinds if one[0] == "added"] == [
+        ("added", "", "across", 1),
+        ("added", "", "along", 1),
+        ("added", "", "plain", 1),
+    ]
+
+
 def test_int8_models_are_calibrated_on_accepted_training_images(made: Made, tmp_path: Path) -> None:
     data = DataSource(str(made.images))
     add_images(made.images)
