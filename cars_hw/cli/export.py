@@ -20,7 +20,9 @@ from cars_hw.cli.options import (
 )
 from cars_hw.cli.progress_bars import Bars
 from cars_hw.cli.settings import MOVED, NETWORK, NETWORK_PATHS, Converted, settings_options
+from cars_hw.cli.verbosity import note
 from cars_hw.config.codec import unstructure
+from cars_hw.export.card import INT8_SUFFIX
 from cars_hw.export.formats import FORMATS
 from cars_hw.pipeline.settings import ExportSettings
 
@@ -98,6 +100,8 @@ def command(what: str, settings: ExportSettings, out: Path | None, as_json: bool
                 accept_changes=settings.accept_changes,
                 progress=bars.update,
             )
+        if settings.precision == "int8":
+            _note_float_only(exported)
     else:
         if settings.precision == "int8" or settings.int8 == "symmetric":
             raise click.UsageError("int8 is calibrated on images: it needs a run with trained networks")
@@ -113,6 +117,18 @@ def command(what: str, settings: ExportSettings, out: Path | None, as_json: bool
                 progress=bars.update,
             )
     _print(exported, as_json)
+
+
+def _note_float_only(exported: list[Exported]) -> None:
+    """Tell which networks have no int8 model, since they were evaluated on other test images."""
+    quantised = {model.name.removesuffix(INT8_SUFFIX) for model in exported if model.card.precision == "int8"}
+    names = dict.fromkeys(model.name.removesuffix(INT8_SUFFIX) for model in exported)
+    left_out = [name for name in names if name not in quantised]
+    if left_out:
+        note(
+            f"Warning: {', '.join(left_out)} {'was' if len(left_out) == 1 else 'were'} evaluated on other test "
+            "images than those of now, and exported in float only."
+        )
 
 
 def _print(exported: list[Exported], as_json: bool) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Mapping
 from difflib import get_close_matches
 from importlib import import_module
@@ -113,6 +115,7 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 -- click's own type
         """Run the command."""
+        _prepare_streams()
         try:
             with command_line(ctx.meta.get(ARGUMENTS, ())):
                 result = super().invoke(ctx)
@@ -141,6 +144,15 @@ class Commands(click.Group):
         if violations := strict_violations():
             _fail(f"unreliable, and --strict is given: {'; '.join(violations)}", ExitCode.MISSED)
         return result
+
+
+def _prepare_streams() -> None:
+    """Let the streams take any name of a file, and keep warnings about image files out of them."""
+    # A name may have bytes that are not UTF-8, and a terminal may have another encoding.
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
+    # Such as those about very large images: what cannot be read is an error, and the others are read.
+    warnings.filterwarnings("ignore", module="PIL")
 
 
 def _take_verbosity(command: click.Command) -> None:

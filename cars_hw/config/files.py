@@ -56,7 +56,7 @@ def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
         temporary.replace(path)
         _LOG.debug("wrote %s", path)
     except OSError as error:
-        if error.errno is None or error.filename not in (None, str(temporary)):
+        if error.errno is None or not (error.filename is None or str(error.filename).endswith(SUFFIX)):
             raise
         # A write that fails does not know its file, and nobody knows the temporary one.
         raise OSError(error.errno, error.strerror, str(path)) from error

@@ -6,7 +6,7 @@ import errno
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -56,8 +56,10 @@ def _acquire(path: Path, what: str) -> int | None:
             _LOG.warning("%s: the file system has no locks", path)
             return None
         if _is_at(handle, path):
-            os.ftruncate(handle, 0)
-            os.write(handle, str(os.getpid()).encode())
+            # On a full disk the file stays empty, and holds as well.
+            with suppress(OSError):
+                os.ftruncate(handle, 0)
+                os.write(handle, str(os.getpid()).encode())
             return handle
         # The holder before removed the file between opening and locking it.
         os.close(handle)

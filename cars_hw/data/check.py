@@ -18,7 +18,7 @@ from cars_hw.data.images import (
     unreadable,
     upright,
 )
-from cars_hw.data.limits import SMALLEST_CLASS, VALIDATION_IS_TEST
+from cars_hw.data.limits import SMALLEST_CLASS, SMALLEST_SHARED, VALIDATION_IS_TEST
 from cars_hw.data.reading import in_threads
 from cars_hw.data.scan import NOT_READ, FolderScan, survey_folder
 from cars_hw.errors import DatasetError
@@ -102,6 +102,7 @@ def check_folder(
     findings = [
         *(Finding("arrangement", problem, refused=True) for problem in found.problems),
         *_unreadable_files(found, facts, skip_unreadable),
+        *_held_out(found, facts),
         *_class_sizes(found, facts),
         *_copies(found, facts),
         *_kinds(found, facts, resolution),
@@ -156,6 +157,20 @@ def _unreadable_files(found: FolderScan, facts: Mapping[Path, _Facts], skip: boo
                     "are needed",
                     refused=True,
                 )
+
+
+def _held_out(found: FolderScan, facts: Mapping[Path, _Facts]) -> Iterable[Finding]:
+    """Find a training part that is too small to leave images for the evaluation of architectures."""
+    if not found.has_parts or (found.validation is not None and found.test is not None):
+        return
+    largest = max((sum(not facts[file].problem for file in files) for files in found.train.values()), default=0)
+    if 0 < largest < SMALLEST_SHARED:
+        yield Finding(
+            "few-images",
+            f"no class of the training part has {SMALLEST_SHARED} images: none are left to evaluate architectures; "
+            "add images, or a validation part",
+            refused=True,
+        )
 
 
 def _class_sizes(found: FolderScan, facts: Mapping[Path, _Facts]) -> Iterable[Finding]:

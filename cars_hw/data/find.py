@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import glob
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from cars_hw.data.scan import NOT_READ, SUFFIXES, SYSTEM_NAMES, UNSUPPORTED
+from cars_hw.data.scan import NOT_READ, SUFFIXES, UNSUPPORTED, is_hidden
 
 
 class NotFound(NamedTuple):
@@ -65,7 +64,7 @@ def _below(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Path | 
     """Yield the images in ``folder``, and then those of the folders below it."""
     try:
         about = folder.stat()
-        names = sorted(name for name in os.listdir(folder) if not _is_hidden(name))
+        paths = sorted(path for path in folder.iterdir() if not is_hidden(path.name))
     except OSError as error:
         yield NotFound(str(folder), f"{folder} cannot be read ({error.strerror}); check its permissions")
         return
@@ -73,7 +72,6 @@ def _below(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Path | 
     if here in above:
         yield NotFound(str(folder), f"{folder} links to a folder that it lies in; remove the link")
         return
-    paths = [folder / name for name in names]
     for path in paths:
         suffix = path.suffix.lower()
         if path.is_dir():
@@ -85,7 +83,3 @@ def _below(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Path | 
     for path in paths:
         if path.is_dir():
             yield from _below(path, (*above, here))
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name.lower() in SYSTEM_NAMES

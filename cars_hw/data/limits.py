@@ -10,5 +10,8 @@ TEST_SHARE: Final = 1 / 6
 SMALLEST_CLASS: Final = 4
 """With fewer images, the test part would have none of the class by largest remainder."""
 
+SMALLEST_SHARED: Final = 3
+"""With fewer images in every class, a search would have no training images left to evaluate architectures."""
+
 VALIDATION_IS_TEST: Final = "there is no test part: the validation part is the test part, and decides nothing else"
 """What is told of a folder with a training and a validation part."""

@@ -119,7 +119,8 @@ def scan_folder(folder: Path) -> FolderScan:
 def survey_folder(folder: Path) -> FolderScan:
     """Return what ``folder`` holds, with everything that is wrong with its arrangement in ``problems``.
 
-    Problems are: no images, fewer than two classes, a class without images, an image outside of all classes,
+    Problems are: no images, fewer than two classes, a class without images, a class whose name is not UTF-8 and
+    which a model file can therefore not hold, an image outside of all classes,
     parts without a training part or beside folders that are no part, two folders for one part, parts that differ
     in their classes, and class folders that are arranged like parts.
 
@@ -230,6 +231,8 @@ class _Survey:
                 f"{folder} has fewer than two classes{only}; put a folder of images for each class there"
             )
         for name, files in classes.items():
+            if not name.isascii() and any("\ud800" <= one <= "\udfff" for one in name):
+                self.problems.append(f"the name of the class folder {folder / name} is not UTF-8; rename it")
             if not files:
                 self.problems.append(
                     f"class folder {folder / name} holds no images; remove it, or put images into it "
@@ -261,7 +264,7 @@ class _Survey:
             with os.scandir(folder) as listing:
                 for entry in sorted(listing, key=lambda one: one.name):
                     path, suffix = folder / entry.name, Path(entry.name).suffix.lower()
-                    if entry.name.startswith(".") or entry.name.lower() in SYSTEM_NAMES:
+                    if is_hidden(entry.name):
                         self.hidden.append(path)
                     elif entry.is_dir():
                         folders.append(path)
@@ -306,6 +309,11 @@ class _Survey:
             return []
         inside = [{file.parent.name for file in self.parts["train"][one.name]} for one in classes]
         return sorted(set.intersection(*inside))
+
+
+def is_hidden(name: str) -> bool:
+    """Return whether a file or folder called ``name`` is passed over."""
+    return name.startswith(".") or name.lower() in SYSTEM_NAMES
 
 
 def _cannot_read(folder: Path, error: OSError) -> DatasetError:

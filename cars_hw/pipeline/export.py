@@ -59,15 +59,16 @@ def export_run(
     precision predict; no table is for int8 models whose scheme ``int8`` is symmetric.
 
     Classes and normalisation are those of the run, and float models need no images. int8 models do, the same as the
-    run's; ``data`` is where they lie now. With ``accept_changes`` training images may have been added, removed or
-    changed since the search, which is written to the run.
+    run's; ``data`` is where they lie now. A network that was evaluated on other test images is exported in float
+    only. With ``accept_changes`` images may have been added, removed or changed since the search, which is written
+    to the run.
 
     Raises:
         InputError: a symmetric scheme is given for models of fp32.
         RunError: no network has been trained, a file of the run is damaged, or another process writes to it;
             or ``out`` is in another run.
-        DataChangedError: the images are not those of the run, or the test images are not those that a network was
-            evaluated on.
+        DataChangedError: the images are not those of the run, or the test images are not those that any network
+            was evaluated on.
         ExportError: a file does not compute what its network does, or cannot be quantised; it is not written.
     """
     wanted = export_formats(formats)
@@ -124,8 +125,8 @@ def _export(
                 dynamic_batch=settings.dynamic_batch,
             )
             exported.append(Exported(network.name, path, card))
-            if settings.precision == "int8":
-                assert data is not None
+            # The accuracies of a network in both precisions are of the same images.
+            if settings.precision == "int8" and data is not None and _is_of(network, data):
                 # Tables have latencies of asymmetric models.
                 known = targets if settings.int8 == "asymmetric" else ()
                 figures = replace(figures, latencies=_latencies(known, one.name, "int8", network.genotype))
@@ -141,23 +142,31 @@ def _images(
     """Return the images that ``settings`` need: for int8, or because it is said where they are; otherwise None.
 
     Raises:
-        DataChangedError: the images are not those of the run, or the test images are not those that a network was
-            evaluated on.
+        DataChangedError: the images are not those of the run, or the test images are not those that any network
+            was evaluated on.
     """
     given, known = settings.data, run.training_data.source.source
     if settings.precision != "int8" and (given is None or given.absolute().source == known):
         return None
     data = load_for_training(run, given, progress, accept=settings.accept_changes)
-    for network in trained:
-        # The accuracies of a network in both precisions are of the same images.
-        if settings.precision == "int8" and network.test_digest != data.test_digest:
-            raise DataChangedError(
-                f"the test images in {data.source.source} are not those that {network.name} was evaluated on",
-                remedy="train-changed",
-                run=run.path,
-            )
+    if settings.precision == "int8" and not any(_is_of(network, data) for network in trained):
+        names = ", ".join(network.name for network in trained)
+        raise DataChangedError(
+            f"the test images in {data.source.source} are not those that {names} {_was(len(trained))} evaluated on",
+            remedy="train-changed",
+            run=run.path,
+        )
     data.write_down(run, "export")
     return data
+
+
+def _is_of(network: TrainedNetwork, data: RunData) -> bool:
+    """Whether ``network`` was evaluated on the test images of ``data``, as its int8 model would be."""
+    return network.test_digest == data.test_digest
+
+
+def _was(number: int) -> str:
+    return "was" if number == 1 else "were"
 
 
 def _folder_for(run: RunFolder, out: Path | None) -> Path:

@@ -191,7 +191,11 @@ def load_for_training(
 
 
 def splits_of(bundle: DataBundle, settings: SharedTraining, seed: int) -> tuple[Split, Split]:
-    """Return how a search by ``settings`` and ``seed`` divides the training images."""
+    """Return how a search by ``settings`` and ``seed`` divides the training images.
+
+    Raises:
+        DatasetError: there are too few to leave some for the evaluation of architectures.
+    """
     if bundle.validation is not None:
         return (
             Split("weights", "all training images", None, len(bundle.train), None),
@@ -199,6 +203,11 @@ def splits_of(bundle: DataBundle, settings: SharedTraining, seed: int) -> tuple[
         )
     share = settings.validation_fraction
     train, valid = judging_split(bundle.train.labels, share, torch.Generator().manual_seed(seed))
+    if not len(valid) or not len(train):
+        raise DatasetError(
+            f"the training part of {bundle.name} has too few images: {share:.3g} of each class are to evaluate "
+            "architectures; add images, or a validation part"
+        )
     return _drawn("weights", 1 - share, seed, train), _drawn("architectures", share, seed, valid)
 
 

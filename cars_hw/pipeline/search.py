@@ -14,13 +14,15 @@ import numpy as np
 import torch
 
 from cars_hw.callbacks import SearchCallback
+from cars_hw.config.data import DATA_SETS
 from cars_hw.config.files import require_writable
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.config.toml import to_toml, write_settings
 from cars_hw.config.units import format_latency
 from cars_hw.data import DataBundle, load_source
 from cars_hw.data.manifest import DataManifest
-from cars_hw.errors import BudgetError, DataChangedError
+from cars_hw.data.scan import is_hidden
+from cars_hw.errors import BudgetError, DataChangedError, RunError
 from cars_hw.evolution import checkpoint
 from cars_hw.evolution.objectives import CostObjective, excess, feasible
 from cars_hw.evolution.population import Finalist
@@ -77,8 +79,8 @@ def run_search(
     Raises:
         BudgetError: no architecture keeps to the limits, by prediction or by measurement; it carries the smallest
             latency.
-        RunError: ``out`` exists, was started with other settings, has a damaged file, or another process writes
-            to it.
+        RunError: ``out`` exists, is among the images, was started with other settings, has a damaged file, or
+            another process writes to it.
         DatasetError: the data cannot be used, or does not fit the network.
         DataChangedError: the images are not those of ``manifest``, or of the search that is resumed.
     """
@@ -92,6 +94,7 @@ def run_search(
     else:
         run = RunFolder(out)
         RunFolder.require_free(out)
+        _require_outside(plan, out)
         require_writable(out / "run.json")
         prepared = _prepare(plan, run, manifest, process_group=process_group, progress=progress)
         # Before the folder is made, so that an error leaves nothing behind.
@@ -124,6 +127,19 @@ def run_search(
             process_group=process_group,
         )
     return run
+
+
+def _require_outside(plan: SearchPlan, out: Path) -> None:
+    """Check that ``out`` is not among the images, where it would be a class in every later step.
+
+    Raises:
+        RunError: it is.
+    """
+    if plan.data.source in DATA_SETS:
+        return
+    folder, run = Path(plan.data.source).expanduser().resolve(), out.resolve()
+    if run.is_relative_to(folder) and not any(is_hidden(part) for part in run.relative_to(folder).parts):
+        raise RunError(f"{out} is in {plan.data.source}, where it would be taken for a class", remedy="other-out")
 
 
 def _search(

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
@@ -99,6 +100,8 @@ def main(arguments: list[str]) -> None:
     # What a task prints is no result of the command that the workers work for.
     sys.stdout.flush()
     os.dup2(2, 1)
+    # As in the command: see cars_hw.cli.main.
+    warnings.filterwarnings("ignore", module="PIL")
     serve(Connection(descriptor), threads)
 
 

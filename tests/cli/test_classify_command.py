@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -85,14 +86,14 @@ def test_a_folder_is_followed_through_links_and_nothing_in_it_is_passed_over(
     (folder / "open" / "up").symlink_to("..")
     (folder / "phone.HEIC").write_bytes(b"x")
     os.mkfifo(folder / "pipe.png")
-    list_folder = os.listdir
+    list_folder = Path.iterdir
 
-    def refuse(path: Path) -> list[str]:
-        if Path(path).name == "closed":
+    def refuse(path: Path) -> Iterator[Path]:
+        if path.name == "closed":
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
         return list_folder(path)
 
-    monkeypatch.setattr(os, "listdir", refuse)
+    monkeypatch.setattr(Path, "iterdir", refuse)
     result = classify(made, folder)
     assert rows(result) == [f"linked/cat/{name}" for name in ("1.png", "2.JPG", "old/3.png")]
     assert result.exit_code == 1

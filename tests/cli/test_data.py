@@ -22,13 +22,12 @@ def run(*arguments: str | Path) -> Result:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     random = np.random.default_rng(0)
+    images = tmp_path / "pets"
     for name in ("cat", "dog"):
-        (tmp_path / name).mkdir()
+        (images / name).mkdir(parents=True)
         for number in range(10):
-            Image.fromarray(random.integers(0, 256, (20, 20), dtype=np.uint8)).save(
-                tmp_path / name / f"{number}.png"
-            )
-    return tmp_path
+            Image.fromarray(random.integers(0, 256, (20, 20), dtype=np.uint8)).save(images / name / f"{number}.png")
+    return images
 
 
 def test_a_folder_that_a_search_takes(folder: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image
 
 from cars_hw import cli
 from cars_hw.cli.exit_codes import ExitCode, exit_code_of
@@ -257,3 +258,24 @@ def test_ctrl_c_leaves_no_traceback_of_any_process(times: int, tmp_path: Path) -
     assert [line for line in rest.splitlines() if not line.startswith(("operations", "networks"))] in (
         [["Stopped."]] if times == 1 else [["Stopped."], []]
     )
+
+
+def test_names_that_a_terminal_cannot_show_are_escaped_and_pillow_does_not_warn(tmp_path: Path) -> None:
+    for name, shade in (("caf\u00e9", 1), ("tea", 0)):
+        for number in range(4):
+            path = tmp_path / name / f"{number}.png"
+            path.parent.mkdir(exist_ok=True)
+            Image.new("1", (30, 30), shade).save(path)
+    # The largest image that Pillow takes has twice the pixels of those that it warns of.
+    Image.new("1", (10_000, 9_500)).save(tmp_path / "tea" / "large.png")
+    (tmp_path / "tea" / "0.png").rename(tmp_path / "tea" / os.fsdecode(b"\xe9.png"))
+    for encoding, shown in (("ascii", "caf\\xe9"), ("utf-8:strict", "\\udce9.png")):
+        found = subprocess.run(
+            [sys.executable, "-m", "cars_hw", "data", "check", str(tmp_path)],
+            capture_output=True,
+            check=False,
+            env={**os.environ, "PYTHONIOENCODING": encoding},
+        )
+        assert found.returncode == 0, found.stderr.decode()
+        assert shown in found.stdout.decode()
+        assert b"Warning" not in found.stderr

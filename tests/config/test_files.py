@@ -1,11 +1,15 @@
+import errno
 import json
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from cars_hw.config.codec import read_json
 from cars_hw.config.files import replacing, to_json, write_json, write_text
+from cars_hw.config.lock import locked
+from cars_hw.errors import RunError
 
 
 def names(folder: Path) -> list[str]:
@@ -85,3 +89,29 @@ def test_what_json_cannot_hold_leaves_the_old_file(tmp_path: Path, value: object
 
 def test_json_keeps_the_order_and_ends_its_last_line() -> None:
     assert to_json({"b": 1, "a": "é"}) == '{\n "b": 1,\n "a": "é"\n}\n'
+
+
+def test_a_folder_that_cannot_be_written_is_told_by_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(prefix: str, suffix: str, dir: Path) -> tuple[int, str]:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(dir / f"{prefix}abcdefgh{suffix}"))
+
+    monkeypatch.setattr(tempfile, "mkstemp", refuse)
+    with pytest.raises(OSError, match="Read-only") as error:
+        write_text(tmp_path / "report.html", "x")
+    assert error.value.filename == str(tmp_path / "report.html")
+
+
+def test_a_lock_holds_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_handle: int, _content: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "write", full)
+    with (
+        locked(tmp_path / ".lock", "the run"),
+        pytest.raises(RunError, match="another cars-hw writes to the run"),
+        locked(tmp_path / ".lock", "the run"),
+    ):
+        pass
+    assert not (tmp_path / ".lock").exists()

@@ -231,3 +231,18 @@ def test_a_validation_part_that_is_the_test_part_is_told(parted: Path) -> None:
     finding = only(check_folder(parted))
     assert finding.kind == "parts"
     assert finding.text == "there is no test part: the validation part is the test part, and decides nothing else"
+
+
+def test_a_training_part_must_leave_images_to_evaluate_architectures(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        for name in ("a", "b"):
+            for number in range(2):
+                path = tmp_path / part / name / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("L", (20, 20), number + 2 * (name == "b") + 4 * (part == "test")).save(path)
+    found = check_folder(tmp_path)
+    assert not found.usable
+    assert found.findings[0].text.startswith("no class of the training part has 3 images")
+    for name in ("a", "b"):
+        Image.new("L", (20, 20), 50 + (name == "b")).save(tmp_path / "train" / name / "2.png")
+    assert check_folder(tmp_path).usable

@@ -265,3 +265,12 @@ def test_a_folder_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("cars_hw.data.scan.os.scandir", closed)
     with pytest.raises(DatasetError, match=r"cannot be read \(Permission denied\); check its permissions"):
         scan_folder(tmp_path)
+
+
+def test_a_class_whose_name_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    for name in (b"a", b"\xe9"):
+        folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
+        folder.mkdir()
+        (folder / "1.png").touch()
+    with pytest.raises(DatasetError, match="is not UTF-8; rename it"):
+        scan_folder(tmp_path)

@@ -299,10 +299,6 @@ def test_accepted_changes_are_written_down_and_keep_every_image_in_its_part(made
     assert made.run.data_changes() == [accepted]
     with pytest.raises(DataChangedError, match="5 images of along were added"):
         rank_run(made.run, RankSettings(data, sample=4))
-    # The first training was tested on other images.
-    with pytest.raises(DataChangedError, match=f"not those that {first.name} was evaluated on") as error:
-        export_run(made.run, data=data, formats=["onnx"], precision="int8")
-    assert error.value.remedy == "train-changed"
     drawn = page(gather(made.run))
     assert "1 test image of plain was removed" in drawn
     assert f"trained on them: {again.name}" in drawn
@@ -337,6 +333,34 @@ def test_an_image_stays_in_its_part_under_another_name(made: Made) -> None:
         ("added", "", "along", 1),
         ("added", "", "plain", 1),
     ]
+
+
+def test_after_a_change_of_test_images_the_new_trainings_have_int8_models(made: Made, tmp_path: Path) -> None:
+    manifest = made.run.data
+    assert manifest.files is not None
+    (made.images / min(manifest.files["test"]["plain"])).unlink()
+    (first,) = made.run.trained()
+    data = ["--data", str(made.images)]
+    export = [
+        "export",
+        str(made.run.path),
+        *data,
+        "--format",
+        "onnx",
+        "--precision",
+        "int8",
+        "--out",
+        str(tmp_path),
+    ]
+    refused = CliRunner().invoke(main, [*export, "--accept-changes"])
+    assert f"are not those that {first.name} was evaluated on; first train it" in refused.stderr
+    train = ["train", str(made.run.path), *data, "--top", "1", "--jobs", "1", "--accept-changes"]
+    assert CliRunner().invoke(main, train).exit_code == 0
+    result = CliRunner().invoke(main, export)
+    assert result.exit_code == 0, result.stderr
+    assert f"{first.name} was evaluated on other test images than those of now" in result.stderr
+    names = {path.name for path in tmp_path.glob("*.onnx")}
+    assert names == {f"{first.name}.onnx", f"{first.name}@2.onnx", f"{first.name}@2.int8.onnx"}
 
 
 def test_int8_models_are_calibrated_on_accepted_training_images(made: Made, tmp_path: Path) -> None:
@@ -559,3 +583,18 @@ def test_a_search_that_was_killed_before_its_facts_were_written_begins_again(mad
     (made.run.path / "front.json").unlink()
     with pytest.raises(RunError, match=r"cannot read .*data\.json"):
         run_search(plan, made.run.path, resume=True)
+
+
+def test_a_run_among_its_images_is_refused(kept: Made) -> None:
+    plan = plan_of(kept.run, None)
+    with pytest.raises(RunError, match=r"images/run is in .*images, where it would be taken for a class") as error:
+        run_search(plan, kept.images / "run")
+    assert error.value.remedy == "other-out"
+    assert not (kept.images / "run").exists()
+
+
+def test_a_training_part_of_which_no_image_is_left_to_evaluate_is_named(kept: Made) -> None:
+    bundle = load_new(DataSource(str(kept.images)), SPEC.resolution).bundle
+    few = replace(bundle, train=bundle.train.select(torch.tensor([0, 100, 158])))
+    with pytest.raises(DatasetError, match=r"images has too few images: 0\.\d+ of each class are to evaluate"):
+        splits_of(few, PRESET.training, 0)
