@@ -124,7 +124,7 @@ class ResolutionType(ParamType[tuple[int, int]]):
         if isinstance(value, tuple):
             return value
         sizes = value.lower().split("x")
-        if len(sizes) > 2 or not all(size.isdecimal() for size in sizes):
+        if len(sizes) > 2 or not all(size.isdecimal() and int(size) > 0 for size in sizes):
             self.fail(
                 f"'{value}' is not a resolution; write one number, or height x width such as 65x97", param, ctx
             )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from cars_hw.config.setting import Settings, setting
+from cars_hw.errors import InputError
 
 DATA_SETS: Final = ("fashion-mini", "fashion-mnist", "cifar10")
 """The data sets that have a name; every other source is a folder."""
@@ -42,6 +43,12 @@ class DataSource(Settings):
         "[~/.cache/cars-hw/images]",
         metavar="FOLDER|off",
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.source.strip():
+            # An empty path would be the working directory: a variable of a shell that has no value.
+            raise InputError("source must name a data set or a folder; it is empty")
 
     def absolute(self) -> DataSource:
         """Return the same source with absolute paths, so that it is found from any folder."""

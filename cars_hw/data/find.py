@@ -40,7 +40,10 @@ def image_files(named: Iterable[str]) -> Iterator[Path | NotFound]:
 
 def _expanded(name: str) -> Iterator[Path | NotFound]:
     path = Path(name)
-    if path.exists():
+    if not name:
+        # An empty path would be the working directory: a variable of a shell that has no value.
+        yield NotFound(name, "an image has an empty name; give a file, a folder or a pattern")
+    elif path.exists():
         yield from _at(path)
     elif glob.has_magic(name):
         # Path.glob takes no absolute pattern.

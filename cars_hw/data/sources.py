@@ -169,6 +169,8 @@ def load_data(
     """
     if resolution is not None and min(resolution) < 1:
         raise DatasetError(f"{resolution[0]}x{resolution[1]} is no resolution; give at least 1x1 pixels")
+    if not source.strip():
+        raise DatasetError("no data set and no folder is named: the text is empty")
     folder = Path(source).expanduser()
     if source == "fashion-mini":
         train, test = _fashion_mini()

@@ -185,3 +185,10 @@ def test_a_card_of_classes_with_markup_is_printed_as_it_is(made: Path, tmp_path:
     result = CliRunner().invoke(main, ["classify", str(model), str(made / "photos" / "cat" / "1.png")])
     assert "[red]a" in result.stdout
     assert "b\\x1b[2J" in result.stdout
+
+
+def test_an_empty_name_is_not_the_working_directory(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(made)
+    result = classify(made, "")
+    assert result.exit_code == 1
+    assert result.stderr == "Error: an image has an empty name; give a file, a folder or a pattern\n"

@@ -12,6 +12,8 @@ from PIL import Image
 
 from cars_hw.cli import search as search_command
 from cars_hw.cli.main import main
+from cars_hw.data import load_data
+from cars_hw.errors import DatasetError
 from cars_hw.pipeline.settings import SearchSettings
 
 
@@ -55,6 +57,25 @@ def test_a_folder_that_a_search_refuses(folder: Path) -> None:
     assert said.stdout.endswith("A search refuses this folder: 1 error.\n")
     assert run("data", "check", folder, "--skip-unreadable").exit_code == 0
     assert run("search", "--data", folder, "--cost", "parameters", "--dry-run", "--resolution", "20").exit_code == 1
+
+
+@pytest.mark.parametrize("resolution", ["0", "0x4", "4x0"])
+def test_a_resolution_without_pixels_is_wrong_usage(folder: Path, resolution: str) -> None:
+    checked = run("data", "check", folder, "--resolution", resolution)
+    assert checked.exit_code == 2
+    assert f"'{resolution}' is not a resolution" in checked.stderr
+
+
+@pytest.mark.parametrize("empty", ["", " "])
+def test_an_empty_source_is_not_the_working_directory(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty: str
+) -> None:
+    monkeypatch.chdir(folder)
+    searched = run("search", "--data", empty, "--cost", "parameters", "--out", tmp_path / "run")
+    assert searched.exit_code == 1
+    assert searched.stderr == "Error: data.source must name a data set or a folder; it is empty\n"
+    with pytest.raises(DatasetError, match="no data set and no folder is named"):
+        load_data(empty)
 
 
 def test_json_has_every_file(folder: Path) -> None:
