@@ -20,11 +20,14 @@ from cars_hw.cli.options import (
 )
 from cars_hw.cli.settings import settings_options
 from cars_hw.cli.verbosity import strict_option
+from cars_hw.config.codec import unstructure
 from cars_hw.formatting import state_name
 from cars_hw.pipeline.settings import PredictSettings
 
 if TYPE_CHECKING:
+    from cars_hw.latency import LatencyTable
     from cars_hw.pipeline.latency_target import LatencyTarget
+    from cars_hw.space.network_spec import NetworkSpec
 
 
 @click.command("predict")
@@ -47,11 +50,11 @@ def command(settings: PredictSettings, as_json: bool, genotypes: tuple[Named, ..
 
     table = LatencyTable.read(settings.table)
     warn_of_noise(table, settings.table)
-    network = table.spec.with_changes(channels=settings.channels, layers=settings.layers)
+    network = _network(table, settings)
     target = LatencyTarget(table, level=settings.level, state=settings.state, network=network)
     predictor = target.predictor
     if genotypes:
-        _print_predictions(target, genotypes, as_json)
+        _print_predictions(target, network, genotypes, as_json)
         return
     space, rng = SearchSpace(network=network), np.random.default_rng(0)
     bounds = [predictor.bound(space.sample(rng)) for _ in range(1000)]
@@ -61,15 +64,33 @@ def command(settings: PredictSettings, as_json: bool, genotypes: tuple[Named, ..
     found = {"smallest": predictor.bound(fastest_genotype(space, predictor.bound, rng))}
     found |= {f"{share}% of random": float(np.quantile(bounds, share / 100)) for share in (10, 50, 90)}
     if as_json:
-        print_json({"bounds_ms": found, **_about(target)})
+        print_json({"bounds_ms": found, **_about(target, network)})
         return
     print_table("Upper bounds", ("networks", "latency"), [(name, milliseconds(ms)) for name, ms in found.items()])
     click.echo(_state_line(target))
 
 
-def _about(target: LatencyTarget) -> dict[str, Any]:
-    """Return what JSON says of all figures: their state, and why the table is unreliable."""
-    return {"state": target.state, "quality_warnings": list(target.quality_warnings)}
+def _network(table: LatencyTable, settings: PredictSettings) -> NetworkSpec:
+    """Return the network that the settings name; a table over sizes does not choose one of them by itself."""
+    if table.sizes is not None:
+        ranges = {"channels": table.sizes.channels, "layers": table.sizes.layers}
+        missing = [
+            f"--{name}" for name, sizes in ranges.items() if len(sizes) > 1 and getattr(settings, name) is None
+        ]
+        if missing:
+            raise click.UsageError(
+                f"the table is for networks of {table.describe()}: choose one with {' and '.join(missing)}"
+            )
+    return table.spec.with_changes(channels=settings.channels, layers=settings.layers)
+
+
+def _about(target: LatencyTarget, network: NetworkSpec) -> dict[str, Any]:
+    """Return what JSON says of all figures: their network and state, and why the table is unreliable."""
+    return {
+        "network": unstructure(network),
+        "state": target.state,
+        "quality_warnings": list(target.quality_warnings),
+    }
 
 
 def _state_line(target: LatencyTarget) -> str:
@@ -78,7 +99,9 @@ def _state_line(target: LatencyTarget) -> str:
     return f"Latencies are those of {state_name(target.state)} of {target.device_name}.{states}"
 
 
-def _print_predictions(target: LatencyTarget, genotypes: tuple[Named, ...], as_json: bool) -> None:
+def _print_predictions(
+    target: LatencyTarget, network: NetworkSpec, genotypes: tuple[Named, ...], as_json: bool
+) -> None:
     records = []
     for named in genotypes:
         breakdown = asdict(target.predictor.breakdown(named.genotype))
@@ -89,7 +112,7 @@ def _print_predictions(target: LatencyTarget, genotypes: tuple[Named, ...], as_j
                 "bound_ms": target.predictor.bound(named.genotype),
                 "usual_ms": target.usual_ms(named.genotype),
                 **breakdown,
-                **_about(target),
+                **_about(target, network),
             }
         )
     if as_json:
@@ -113,5 +136,5 @@ def _print_predictions(target: LatencyTarget, genotypes: tuple[Named, ...], as_j
     ]
     parts = ("stem", "cells", "head", "any network")
     columns = ("genotype", "latency", "upper bound", "usual state", *parts, "slowest operations")
-    print_table("", columns, rows)
+    print_table(network.describe() if target.table.sizes is not None else "", columns, rows)
     click.echo(_state_line(target))

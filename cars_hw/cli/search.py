@@ -216,6 +216,8 @@ def _search(settings: SearchSettings, asked: Run) -> None:
     plan = search_plan(settings, resolve_device(settings.device))
     for target, given in zip(plan.targets, settings.targets, strict=True):
         warn_of_noise(target.table, given.table)
+    if any(target.table.sizes is not None for target in plan.targets):
+        note(f"The search is for networks of {plan.network.describe()}: --channels and --layers choose the size.")
     keep_freed_memory()
     if asked.dry_run:
         _print_estimate(estimate(plan), asked.as_json)

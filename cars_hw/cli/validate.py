@@ -76,7 +76,8 @@ def command(
     table = LatencyTable.read(settings.table)
     warn_of_noise(table, settings.table)
     named: list[tuple[str, Genotype | Architecture]] = [
-        (one.name, one.genotype) for one in (*genotypes, *(_zoo(table, genotypes) if settings.zoo else ()))
+        (_name(table, one.name), one.genotype)
+        for one in (*genotypes, *(_zoo(table, genotypes) if settings.zoo else ()))
     ]
     if settings.sample is not None or not named:
         named += _drawn(table, settings.sample or 30, np.random.default_rng(settings.seed))
@@ -103,6 +104,11 @@ def command(
         print_json(record)
         return
     _print(names, result, device.name)
+
+
+def _name(table: LatencyTable, name: str) -> str:
+    """Return ``name``, with the size of the network where the table is for several."""
+    return name if table.sizes is None else f"{name}, {table.spec.channels} channels, {table.spec.layers} cells"
 
 
 def _drawn(table: LatencyTable, count: int, rng: Generator) -> list[tuple[str, Genotype | Architecture]]:

@@ -11,6 +11,7 @@ from cars_hw.devices.protocol import Measurement
 from cars_hw.errors import TableError
 from cars_hw.latency.table import LatencyTable
 from cars_hw.measurement.states import Machine
+from cars_hw.space.architecture import Architecture
 
 SIGMAS: Final = 3.0
 """So many standard errors apart two figures have to be to differ."""
@@ -67,9 +68,9 @@ def compare_tables(before: LatencyTable, after: LatencyTable) -> TableDifference
     Raises:
         TableError: the tables are for different networks, or have no operation in common.
     """
-    if before.spec != after.spec:
+    if (before.spec, before.sizes) != (after.spec, after.sizes):
         raise TableError(
-            f"the tables are of different networks, {before.spec.describe()} and {after.spec.describe()}; "
+            f"the tables are of different networks, {before.describe()} and {after.describe()}; "
             "compare tables of one network"
         )
     operations = tuple(
@@ -77,11 +78,11 @@ def compare_tables(before: LatencyTable, after: LatencyTable) -> TableDifference
     )
     if not operations:
         raise TableError("the tables have no operation in common; compare tables of one network")
-    later = {network.genotype.key(): network.measured for network in after.calibration}
+    later = {one.key(): network.measured for one, network in zip(after.calibrated, after.calibration, strict=True)}
     networks = tuple(
-        _moved(network.genotype.to_darts(), network.measured, later[network.genotype.key()])
-        for network in before.calibration
-        if network.genotype.key() in later
+        _moved(_name(before, one), network.measured, later[one.key()])
+        for one, network in zip(before.calibrated, before.calibration, strict=True)
+        if one.key() in later
     )
     return TableDifference(
         operations=operations,
@@ -93,6 +94,13 @@ def compare_tables(before: LatencyTable, after: LatencyTable) -> TableDifference
         median_change=median(abs(moved.ratio - 1) for moved in operations),
         machines=(before.machine, after.machine),
     )
+
+
+def _name(table: LatencyTable, architecture: Architecture) -> str:
+    """Return the genotype of ``architecture``, with its size where ``table`` is for several."""
+    genotype, network = architecture
+    size = "" if table.sizes is None else f"{network.channels} channels, {network.layers} cells, "
+    return f"{size}{genotype.to_darts()}"
 
 
 def _moved(name: str, before: Measurement, after: Measurement) -> Moved:

@@ -126,11 +126,6 @@ def genotype_keys(spec: NetworkSpec, genotype: Genotype) -> list[PlacedKey]:
     return sorted(placed, key=lambda item: _rank(item, spec.layers))
 
 
-def key_counts(spec: NetworkSpec, genotypes: Sequence[Genotype]) -> npt.NDArray[np.float64]:
-    """Return shape (N, K): how often the network of each genotype runs each of :func:`spec_keys`."""
-    return counts_of(spec_keys(spec), [Architecture(genotype, spec) for genotype in genotypes])
-
-
 def keys_of(architectures: Iterable[Architecture]) -> tuple[OpKey, ...]:
     """Return every key that any genotype needs in the networks of ``architectures``, each once."""
     networks = dict.fromkeys(network for _, network in architectures)

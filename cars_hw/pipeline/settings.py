@@ -268,10 +268,13 @@ class PredictSettings(Settings):
         kind="state",
     )
     channels: int | None = setting(
-        None, help="Channels of the network, for a table over sizes. [the table's network]", minimum=1, maximum=4096
+        None,
+        help="Channels of the network; required if the table is for several numbers of channels.",
+        minimum=1,
+        maximum=4096,
     )
     layers: int | None = setting(
-        None, help="Cells of the network, for a table over sizes. [the table's network]", minimum=3, maximum=1000
+        None, help="Number of cells of the network; required if the table is for several.", minimum=3, maximum=1000
     )
     quantile: float | None = setting(
         None,

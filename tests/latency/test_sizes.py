@@ -18,6 +18,7 @@ from cars_hw.latency import (
     LatencyTable,
     OpKey,
     Predictor,
+    compare_tables,
     fresh_architectures,
     measure_architectures,
     profile_device,
@@ -189,8 +190,16 @@ def test_the_command_line_makes_and_reads_a_table_over_sizes(tmp_path: Path) -> 
     small, between, large = (one[0]["ms"] for one in predictions)
     assert small < between < large
     outside = run("predict", "--table", out, "DARTS_V2", "--channels", "10")
+    assert outside.exit_code == 2
+    assert "the table is for networks of 4 to 8 channels and 3 to 4 cells" in outside.stderr
+    assert "choose one with --layers" in outside.stderr
+    outside = run("predict", "--table", out, "DARTS_V2", "--channels", "10", "--layers", "4")
     assert outside.exit_code == 1
     assert "the table is for 4 to 8 channels and 3 to 4 cells" in outside.stderr
+    told = run("predict", "--table", out, "DARTS_V2", "--channels", "6", "--layers", "4").stdout
+    assert told.startswith("6 channels, 4 cells, 8x8x1, 10 classes, cifar stem")
+    # A quantile alone would not say of which size it is.
+    assert run("predict", "--table", out, "--quantile", "0.5").exit_code == 2
     validated = run("validate", "--table", out, "--sample", "4")
     assert validated.exit_code == 0, validated.output
     assert "channels, " in validated.stdout
@@ -210,3 +219,18 @@ def test_a_range_that_no_network_has_is_one_line(tmp_path: Path) -> None:
     result = run("profile", "--device", "fake", "--channels", "3..9", "--out", tmp_path / "table.json")
     assert result.exit_code == 1
     assert result.stderr == "Error: sizes.channels must be even, not 3: a strided skip is made of two halves\n"
+
+
+def test_tables_over_sizes_are_compared_size_by_size(table: LatencyTable) -> None:
+    first, *others = table.calibration
+    # The same genotype at two sizes, of which the second table has made the larger one slower.
+    twins = (first, replace(first, channels=8))
+    before = replace(table, calibration=(*twins, *others))
+    slower = replace(twins[1], measured=replace(first.measured, ms=2 * first.measured.ms))
+    after = replace(table, calibration=(first, slower, *others))
+    ratios = {moved.name: moved.ratio for moved in compare_tables(before, after).networks}
+    genotype = first.genotype.to_darts()
+    assert ratios[f"4 channels, 3 cells, {genotype}"] == 1.0
+    assert ratios[f"8 channels, 3 cells, {genotype}"] == 2.0
+    with pytest.raises(TableError, match="tables are of different networks, 4 to 28 channels"):
+        compare_tables(table, replace(table, sizes=SizeGrid((4, 8), (3, 4))))
