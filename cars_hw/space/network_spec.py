@@ -16,6 +16,9 @@ STEM_MULTIPLIER: Final = 3
 """The CIFAR stem has three times the channels of the first cell (DARTS)."""
 
 
+STAGES: Final = 3
+"""A network has so many stages, each at half the resolution of the one before."""
+
 LARGEST: Final = 8192
 """The largest side of an image in pixels. Bounds keep a damaged number from filling the memory."""
 
@@ -44,8 +47,10 @@ class CellLayout(NamedTuple):
 class NetworkSpec(Settings):
     """Everything of a network except its genotype: width, depth, input, classes and stem.
 
-    ``channels`` is the number of channels of the first cell. They double at each of the two reduction cells, which
-    are at one third and two thirds of ``layers``. ``resolution`` is (height, width) in pixels.
+    ``channels`` is the number of channels of the first cell. They double at each of the two reduction cells.
+    ``depths`` are the numbers of cells of the three stages; the second and the third begin with a reduction. None
+    stands for reductions at one third and two thirds of ``layers``, as in DARTS; such depths become None.
+    ``resolution`` is (height, width) in pixels.
 
     Raises:
         SpecError: a size that no network can have.
@@ -63,6 +68,9 @@ class NetworkSpec(Settings):
     in_channels: int = setting(3, help="1 for grey images, 3 for colour.", minimum=1, maximum=4096)
     classes: int = setting(10, help="Number of classes.", minimum=2, maximum=1_000_000)
     stem: Stem = setting("cifar", help="Layers before the first cell: those for small images, or those for large.")
+    depths: tuple[int, int, int] | None = setting(
+        None, help="Cells of each of the three stages. [reductions at one third and two thirds]"
+    )
 
     out_of_bounds: ClassVar[type[InputError]] = SpecError
 
@@ -75,11 +83,26 @@ class NetworkSpec(Settings):
             raise SpecError(f"resolution must be at least {least}x{least} for the {self.stem} stem")
         if max(self.resolution) > LARGEST:
             raise SpecError(f"resolution must be at most {LARGEST}x{LARGEST}")
+        if self.depths is not None:
+            self._require_depths(self.depths)
+            if self.depths == standard_depths(self.layers):
+                object.__setattr__(self, "depths", None)
+
+    def _require_depths(self, depths: tuple[int, int, int]) -> None:
+        if len(depths) != STAGES or min(depths) < 1 or sum(depths) != self.layers:
+            given = ", ".join(map(str, depths))
+            raise SpecError(f"depths must be the cells of {STAGES} stages, {self.layers} in all, not {given}")
+
+    @property
+    def stages(self) -> tuple[int, int, int]:
+        """The number of cells of each stage."""
+        return self.depths or standard_depths(self.layers)
 
     @property
     def reductions(self) -> tuple[int, int]:
         """The indices of the two cells that halve the resolution."""
-        return self.layers // 3, 2 * self.layers // 3
+        first, second, _ = self.stages
+        return first, first + second
 
     @property
     def input_shape(self) -> Shape:
@@ -113,8 +136,9 @@ class NetworkSpec(Settings):
     def describe(self) -> str:
         """Return one line for people."""
         height, width = self.resolution
+        stages = "" if self.depths is None else f" ({'+'.join(map(str, self.depths))})"
         return (
-            f"{self.channels} channels, {self.layers} cells, {height}x{width}x{self.in_channels}, "
+            f"{self.channels} channels, {self.layers} cells{stages}, {height}x{width}x{self.in_channels}, "
             f"{self.classes} classes, {self.stem} stem"
         )
 
@@ -127,7 +151,7 @@ class NetworkSpec(Settings):
         in_channels: int | None = None,
         classes: int | None = None,
     ) -> NetworkSpec:
-        """Return a copy with every given field changed."""
+        """Return a copy with every given field changed; with ``layers``, its reductions are at thirds."""
         changes: dict[str, Any] = {
             "channels": channels,
             "layers": layers,
@@ -135,7 +159,16 @@ class NetworkSpec(Settings):
             "in_channels": in_channels,
             "classes": classes,
         }
-        return replace(self, **{name: value for name, value in changes.items() if value is not None})
+        if layers is not None:
+            changes["depths"] = None
+        given = {name: value for name, value in changes.items() if value is not None or name == "depths"}
+        return replace(self, **given)
+
+
+def standard_depths(layers: int) -> tuple[int, int, int]:
+    """Return the cells of each stage where the reductions are at one third and two thirds of ``layers`` (DARTS)."""
+    first, second = layers // 3, 2 * layers // 3
+    return first, second - first, layers - second
 
 
 NETWORKS: Final[dict[str, NetworkSpec]] = {

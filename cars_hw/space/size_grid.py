@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from cars_hw.config.setting import Settings, setting
 from cars_hw.errors import InputError, SpecError
-from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.space.network_spec import NetworkSpec, standard_depths
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,8 +24,9 @@ CLASSES: Final = 16
 class SizeGrid(Settings):
     """Numbers of channels of the first cell and numbers of cells, each in ascending order.
 
-    A network on the grid has any of the one with any of the other. Everything else (resolution, classes, stem) is
-    that of the network to which the grid belongs.
+    A network on the grid has any of the one with any of the other. Each of its stages has at least as many cells as
+    in the network of fewest cells, and at most as many as in that of most, see :attr:`stages`. Everything else
+    (resolution, classes, stem) is that of the network to which the grid belongs.
 
     Raises:
         SpecError: no number, or numbers that do not ascend.
@@ -49,21 +51,40 @@ class SizeGrid(Settings):
     def __len__(self) -> int:
         return len(self.channels) * len(self.layers)
 
+    @property
+    def stages(self) -> tuple[tuple[int, int, int], ...]:
+        """The depths that networks on the grid have: the cells of their three stages."""
+        return _stages(self.layers)
+
     def networks(self, network: NetworkSpec) -> Iterator[NetworkSpec]:
-        """Yield ``network`` at every size, fewest channels first."""
+        """Yield ``network`` at every number of channels and cells, fewest channels first; reductions at thirds."""
         for channels, layers in itertools.product(self.channels, self.layers):
-            yield replace(network, channels=channels, layers=layers)
+            yield network.with_changes(channels=channels, layers=layers)
+
+    def smallest(self, network: NetworkSpec) -> NetworkSpec:
+        """Return ``network`` at the smallest size."""
+        return network.with_changes(channels=self.channels[0], layers=self.layers[0])
+
+    def largest(self, network: NetworkSpec) -> NetworkSpec:
+        """Return ``network`` at the largest size."""
+        return network.with_changes(channels=self.channels[-1], layers=self.layers[-1])
 
     def covers(self, network: NetworkSpec) -> bool:
         """Return whether the size of ``network`` is on the grid, or between two sizes of it."""
-        return all(
-            values[0] <= value <= values[-1]
-            for value, values in ((network.channels, self.channels), (network.layers, self.layers))
+        least, most = standard_depths(self.layers[0]), standard_depths(self.layers[-1])
+        return self.channels[0] <= network.channels <= self.channels[-1] and (
+            self.layers[0] <= network.layers <= self.layers[-1]
+            if network.depths is None
+            else all(low <= depth <= high for low, depth, high in zip(least, network.depths, most, strict=True))
         )
+
+    def has(self, network: NetworkSpec) -> bool:
+        """Return whether the size of ``network`` is on the grid."""
+        return network.channels in self.channels and network.stages in self.stages
 
     def middle(self, network: NetworkSpec) -> NetworkSpec:
         """Return ``network`` at the size in the middle of the grid, by ratios."""
-        return replace(network, channels=_middle(self.channels), layers=_middle(self.layers))
+        return network.with_changes(channels=_middle(self.channels), layers=_middle(self.layers))
 
     def measured_networks(self, network: NetworkSpec) -> tuple[NetworkSpec, ...]:
         """Return the sizes whose operations are measured: some numbers of channels, fewest and most cells.
@@ -79,13 +100,20 @@ class SizeGrid(Settings):
         return tuple(SizeGrid(tuple(sorted(chosen)), tuple(layers)).networks(network))
 
     def sample(self, network: NetworkSpec, rng: np.random.Generator) -> NetworkSpec:
-        """Draw a size uniformly, and return ``network`` at it."""
+        """Draw numbers of channels and cells uniformly; return ``network`` at this size, reductions at thirds."""
         channels, layers = (int(rng.choice(values)) for values in (self.channels, self.layers))
-        return replace(network, channels=channels, layers=layers)
+        return network.with_changes(channels=channels, layers=layers)
 
     def describe(self) -> str:
         """Return a text for people: ``8 to 48 channels and 5 to 20 cells``."""
         return f"{_range(self.channels)} channels and {_range(self.layers)} cells"
+
+
+@lru_cache(maxsize=64)
+def _stages(layers: tuple[int, ...]) -> tuple[tuple[int, int, int], ...]:
+    least, most = standard_depths(layers[0]), standard_depths(layers[-1])
+    first, second, third = (range(low, high + 1) for low, high in zip(least, most, strict=True))
+    return tuple(one for one in itertools.product(first, second, third) if sum(one) in layers)
 
 
 def _middle(values: Sequence[int]) -> int:

@@ -102,7 +102,8 @@ SPECIAL: dict[type, st.SearchStrategy[Any]] = {
         st.integers(1, 3),
         st.integers(2, 1000),
         st.sampled_from(["cifar", "imagenet"]),
-    ),
+    )
+    | st.tuples(*[st.integers(1, 9)] * 3).map(lambda depths: NetworkSpec(8, sum(depths), (32, 32), depths=depths)),
     SizeGrid: st.builds(
         SizeGrid,
         st.sets(st.integers(1, 50).map(lambda half: 2 * half), min_size=1, max_size=4).map(sorted).map(tuple),

@@ -76,3 +76,36 @@ def test_a_range_that_no_network_has_is_refused(
 def test_a_grid_says_what_it_is() -> None:
     assert GRID.describe() == "8 to 48 channels and 5 to 20 cells"
     assert SizeGrid((8,), (5, 6)).describe() == "8 channels and 5 to 6 cells"
+
+
+def test_stages_lie_between_those_of_fewest_and_of_most_cells() -> None:
+    # 5 cells are 1 + 2 + 2, 7 cells 2 + 2 + 3.
+    assert SizeGrid((8,), (5, 6, 7)).stages == ((1, 2, 2), (1, 2, 3), (2, 2, 2), (2, 2, 3))
+    # 6 cells are not on this grid.
+    assert SizeGrid((8,), (5, 7)).stages == ((1, 2, 2), (2, 2, 3))
+    assert SizeGrid((8,), (8,)).stages == ((2, 3, 3),)
+    # (6 - 1 + 1) * (7 - 2 + 1) * (7 - 2 + 1)
+    assert len(SizeGrid((8,), tuple(range(5, 21))).stages) == 216
+
+
+@pytest.mark.parametrize(
+    ("channels", "depths", "covered", "on_grid"),
+    [
+        (8, (1, 2, 2), True, True),
+        (12, (6, 2, 2), True, False),
+        (10, (6, 7, 7), True, False),
+        (8, (2, 3, 3), True, True),
+        (8, (7, 2, 2), False, False),
+        (8, (1, 1, 6), False, False),
+    ],
+)
+def test_uneven_stages_are_covered_between_the_outer_depths(
+    channels: int, depths: tuple[int, int, int], covered: bool, on_grid: bool
+) -> None:
+    network = replace(CIFAR, channels=channels, layers=sum(depths), depths=depths)
+    assert GRID.covers(network) is covered
+    assert GRID.has(network) is on_grid
+
+
+def test_smallest_and_largest_are_the_corners_of_the_grid() -> None:
+    assert sizes([GRID.smallest(CIFAR), GRID.largest(CIFAR)]) == [(8, 5), (48, 20)]

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -26,6 +27,32 @@ def test_reductions_stand_at_a_third_and_two_thirds(layers: int, reductions: tup
     spec = SPEC.with_changes(layers=layers)
     assert spec.reductions == reductions
     assert tuple(layout.position for layout in spec.cells() if layout.reduction) == reductions
+
+
+def test_depths_say_how_many_cells_each_stage_has() -> None:
+    # 2 + 4 + 3 cells: the second stage begins with cell 2, the third with cell 6.
+    spec = replace(SPEC, layers=9, depths=(2, 4, 3))
+    assert spec.stages == (2, 4, 3)
+    assert spec.reductions == (2, 6)
+    assert [layout.output.channels for layout in spec.cells()] == [16] * 2 + [32] * 4 + [64] * 3
+    assert spec.describe() == "16 channels, 9 cells (2+4+3), 32x32x3, 10 classes, cifar stem"
+    assert structure(unstructure(spec), NetworkSpec) == spec
+    # Another number of cells has its reductions at thirds.
+    assert spec.with_changes(layers=8) == SPEC
+    assert spec.with_changes(channels=8).stages == (2, 4, 3)
+
+
+def test_depths_with_reductions_at_thirds_are_the_same_network() -> None:
+    spec = replace(SPEC, depths=(2, 3, 3))
+    assert spec == SPEC
+    assert hash(spec) == hash(SPEC)
+    assert spec.stages == SPEC.stages == (2, 3, 3)
+
+
+@pytest.mark.parametrize("depths", [(2, 3, 4), (0, 4, 4), (4, 4), (-1, 5, 4)])
+def test_depths_that_are_not_the_cells_of_three_stages_are_refused(depths: tuple[int, ...]) -> None:
+    with pytest.raises(SpecError, match="depths must be the cells of 3 stages, 8 in all, not"):
+        replace(SPEC, depths=depths)
 
 
 def test_cifar_layout_worked_out_by_hand() -> None:
