@@ -1,30 +1,38 @@
 """A table of truth: networks over sizes and wirings, each trained twice from scratch.
 
-    python benchmarks/truth.py --data FOLDER --out benchmarks/results/truth-NAME.json [--on cuda] [--minutes 6]
+    python benchmarks/truth.py --data FOLDER --out benchmarks/results/truth-NAME.json --epochs 4 [--workers 1]
+    python benchmarks/truth.py --data FOLDER --out ... --on cuda --minutes 6
+    python benchmarks/truth.py --out ... --summary
 
 Shared accuracies are worth what they say about standalone trainings. This file keeps the standalone trainings, so
-that a change of the SuperNet is compared with them in minutes, without training anything again. The table has two
-halves: networks of several sizes (channels, cells) with random wirings, and random wirings of one size. Every
-network is trained twice with different seeds. Kendall's tau between the two trainings shows how well one training
-predicts the order of another; other orders of these networks are compared with it.
+that a change of the SuperNet is compared with them in minutes, without training anything again; ``judge.py`` does
+that. The table has two halves: networks of several sizes (channels, cells) with random wirings, and random wirings
+of one size. Every network is trained twice with different seeds. Kendall's tau between the two trainings shows how
+well one training predicts the order of another; other orders of these networks are compared with it.
 
-The training images of FOLDER give 17,500 for training and 2,500 for every choice; 5,000 test images score.
-``--minutes`` times some steps first and takes as many epochs as fit; ``--epochs`` sets their number.
+A part ``val`` of FOLDER is for every choice, and its test images score; ``tools/make_small_images.py`` makes such a
+folder. Without that part, ``--images`` are drawn from the training and test images.
+
+On a CPU the trainings run one after the other, or in ``--workers`` processes of one thread each. The first training
+of all networks comes first. Each finished training is written to the table at once, and the same command again
+continues with those that are missing.
 
 On a GPU all trainings run in lockstep: each has its whole step (forward, backward, clipping, SGD) recorded as a
 CUDA graph, and the graphs are replayed on several streams, because one network of this size leaves most of a large
-GPU idle.
+GPU idle. ``--minutes`` times some steps first and takes as many epochs as fit.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -33,63 +41,22 @@ from typing import Any, NamedTuple
 # More streams than hardware queues would wait for each other.
 os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")
 
-import numpy as np
 import torch
 import torch.nn.functional as F
+import truth_table
 from timing import machine
 from torch import Tensor
+from truth_table import FIGURES, FORMAT, Curve, Row, Table, halves
 
-from cars_hw.config.files import write_json
+from cars_hw.config.lock import locked
 from cars_hw.data import Augmentation, DataBundle, EvaluationBatches, TrainingBatches, load_data, stratified_split
-from cars_hw.latency.validation import kendall_tau
+from cars_hw.errors import CarsHwError, InputError
 from cars_hw.nn.network import Network
-from cars_hw.space.genotype import Genotype
-from cars_hw.space.network_spec import NetworkSpec
-from cars_hw.space.search_space import SearchSpace
-
-CHANNELS = (4, 6, 8, 12, 16)
-CELLS = (5, 8, 11)
-ONE_SIZE = (8, 8)
-"""Channels and cells of the half whose networks differ in their wiring alone."""
 
 SEEDS = (0, 1)
 MOMENTUM, DECAY, CLIP = 0.9, 3e-4, 5.0
 STREAMS = 16
 TIMED_STEPS = 20
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """One row of the table: a size and a wiring."""
-
-    name: str
-    channels: int
-    cells: int
-    genotype: Genotype
-
-
-@dataclass
-class Curve:
-    """One training: the mean training loss of every epoch, and accuracies (fractions) and losses of both parts."""
-
-    name: str
-    seed: int
-    training_loss: list[float] = field(default_factory=list)
-    evaluations: list[dict[str, float]] = field(default_factory=list)
-
-
-def architectures(count: int, seed: int) -> list[Architecture]:
-    """Return ``count`` architectures: the first half spread over the grid of sizes, the rest of one size."""
-    rng = np.random.default_rng(seed)
-    space = SearchSpace()
-    grid = [(channels, cells) for channels in CHANNELS for cells in CELLS]
-    half = count // 2
-    # Spread over the whole grid, whatever the count.
-    sizes = [grid[round(place)] for place in np.linspace(0, len(grid) - 1, half)] + [ONE_SIZE] * (count - half)
-    return [
-        Architecture(f"{'size' if number < half else 'wiring'}-{number:02d}", *size, space.sample(rng))
-        for number, size in enumerate(sizes)
-    ]
 
 
 class Buffers(NamedTuple):
@@ -103,16 +70,16 @@ class Buffers(NamedTuple):
 class Training:
     """One network in training, on the batches that ``buffers`` hold."""
 
-    def __init__(self, architecture: Architecture, seed: int, data: DataBundle, buffers: Buffers) -> None:
+    def __init__(self, row: Row, seed: int, data: DataBundle, buffers: Buffers) -> None:
         images = buffers.images
-        spec = NetworkSpec(architecture.channels, architecture.cells, data.resolution, data.channels, data.classes)
-        torch.manual_seed(1000 * seed + int(architecture.name[-2:]))
-        self.network = Network(spec, architecture.genotype).to(images.device, memory_format=torch.channels_last)
+        spec = row.spec(data.resolution, data.channels, data.classes)
+        torch.manual_seed(1000 * seed + int(row.name[-2:]))
+        self.network = Network(spec, row.genotype).to(images.device, memory_format=torch.channels_last)
         self.parameters = list(self.network.parameters())
         self.velocity = [torch.zeros_like(parameter) for parameter in self.parameters]
         self.images, self.labels, self.rate = buffers
         self.loss = torch.zeros((), device=images.device)
-        self.curve = Curve(architecture.name, seed)
+        self.curve = Curve(row.name, seed)
         self.run: Callable[[], None] = self.step
 
     def step(self) -> None:
@@ -151,10 +118,14 @@ class Training:
             self.loss.zero_()
         self.run = graph.replay
 
-    def evaluate(self, batches: dict[str, EvaluationBatches], epoch: int) -> None:
-        """Note accuracy and loss on every part."""
+    def end_epoch(self, steps: int, batches: Mapping[str, EvaluationBatches]) -> None:
+        """Note the mean training loss of an epoch of ``steps``, and accuracy and loss on all of ``batches``."""
+        self.curve.training_loss.append(round(float(self.loss) / steps, 5))
+        self.loss.zero_()
+        if not batches:
+            return
         self.network.eval()
-        found: dict[str, float] = {"epoch": epoch}
+        found: dict[str, float] = {"epoch": len(self.curve.training_loss)}
         with torch.inference_mode():
             for part, all_of_it in batches.items():
                 hits = losses = torch.zeros((), device=self.images.device)
@@ -170,11 +141,9 @@ class Training:
 
 
 class Group:
-    """All trainings of one seed: they see the same batches in the same order."""
+    """Trainings with one seed: they see the same batches in the same order."""
 
-    def __init__(
-        self, seed: int, people: Sequence[Architecture], data: DataBundle, device: str, batch: int
-    ) -> None:
+    def __init__(self, seed: int, rows: Sequence[Row], data: DataBundle, device: str, batch: int) -> None:
         augmentation = Augmentation(crop_padding=max(1, data.resolution[0] // 8), flip=True)
         self.batches = TrainingBatches(
             data.train, batch, data.mean, data.std, augmentation, device=device, drop_last=True
@@ -187,7 +156,7 @@ class Group:
             torch.zeros(batch, dtype=torch.int64, device=device),
             torch.zeros((), device=device),
         )
-        self.trainings = [Training(one, seed, data, self.buffers) for one in people]
+        self.trainings = [Training(row, seed, data, self.buffers) for row in rows]
 
     def steps(self) -> Iterator[None]:
         """Fill the buffers with the next batch of an epoch, again and again."""
@@ -231,61 +200,187 @@ class Streams:
             main.wait_stream(stream)
 
 
-def split(data: DataBundle, train: int, held_out: int, score: int) -> tuple[DataBundle, dict[str, Any]]:
-    """Return the bundle with ``train`` images to train on and ``score`` to test on, and the parts to evaluate."""
+@dataclass(frozen=True)
+class Task:
+    """The images: the bundle to train on, and the parts to evaluate on."""
+
+    data: DataBundle
+    parts: Mapping[str, EvaluationBatches]
+
+    @classmethod
+    def load(cls, folder: str, resolution: int, images: Sequence[int], device: str) -> Task:
+        """Return the parts of ``folder``, or ``images`` of them where no part is for choices."""
+        data = load_data(folder, resolution=(resolution, resolution))
+        if data.validation is None:
+            data = _divided(data, *images)
+        assert data.validation is not None
+        parts = {"held_out": data.validation, "score": data.test}
+        return cls(
+            data,
+            {name: EvaluationBatches(part, 500, data.mean, data.std, device) for name, part in parts.items()},
+        )
+
+    @property
+    def images(self) -> list[int]:
+        """The number of images to train on, to choose by and to score."""
+        return [len(self.data.train), *(len(part.labels) for part in self.parts.values())]
+
+
+def _divided(data: DataBundle, train: int, held_out: int, score: int) -> DataBundle:
+    """Return ``data`` with so many images in its parts, every class in its share."""
     generator = torch.Generator().manual_seed(0)
     total = len(data.train)
     trained, chosen_on = stratified_split(data.train.labels, [train / total, held_out / total], generator)
     (scored,) = stratified_split(data.test.labels, [score / len(data.test)], generator)
-    kept = replace(data, train=data.train.select(trained))
-    return kept, {"held_out": data.train.select(chosen_on), "score": data.test.select(scored)}
+    return replace(
+        data,
+        train=data.train.select(trained),
+        validation=data.train.select(chosen_on),
+        test=data.test.select(scored),
+    )
 
 
-def summary(curves: Sequence[Curve]) -> dict[str, Any]:
-    """Return Kendall's tau between the two trainings of each half and of all, by accuracy and by loss."""
-    last = {(one.name, one.seed): one.evaluations[-1] for one in curves if one.evaluations}
-    names = sorted({name for name, _ in last})
-    found: dict[str, Any] = {}
-    for part, chosen in (
-        ("all", names),
-        ("size", [n for n in names if n.startswith("size")]),
-        ("wiring", [n for n in names if n.startswith("wiring")]),
-    ):
-        for figure in ("held_out_accuracy", "held_out_loss", "score_accuracy", "score_loss"):
-            pair = [[last[name, seed][figure] for name in chosen] for seed in SEEDS]
-            found[f"tau_{part}_{figure}"] = kendall_tau(*pair)
-        accuracies = [last[name, seed]["score_accuracy"] for name in chosen for seed in SEEDS]
-        found[f"range_{part}"] = [min(accuracies), max(accuracies)]
-    return found
+@dataclass(frozen=True)
+class Settings:
+    """What all trainings of a table have in common."""
+
+    data: str
+    resolution: int
+    images: list[int]
+    epochs: int
+    batch: int
+    rate: float
 
 
-class Table:
-    """The trainings of all groups in lockstep."""
+def cosine_rate(highest: float, total: int, before: int, number: int) -> float:
+    """Return the learning rate of step ``before + number`` of ``total``: half a cosine from ``highest`` to 0."""
+    return highest * (1 + math.cos(math.pi * (before + number) / total)) / 2
 
-    def __init__(self, args: argparse.Namespace, log: Callable[[str], None]) -> None:
-        data = load_data(args.data, resolution=(args.resolution, args.resolution))
-        data, parts = split(data, *args.images)
-        sizes = ", ".join(f"{name} {len(part)}" for name, part in parts.items())
-        log(f"{len(data.train)} images to train on, {sizes}")
-        self.args, self.log = args, log
-        self.batches = {
-            name: EvaluationBatches(part, 1250, data.mean, data.std, args.on) for name, part in parts.items()
+
+def run_steps(groups: Sequence[Group], streams: Streams, rate: Callable[[int], float], count: int) -> None:
+    """Run ``count`` steps of all trainings from the beginning of an epoch; ``rate`` is by step."""
+    iterators = [group.steps() for group in groups]
+    for number in range(count):
+        for group, iterator in zip(groups, iterators, strict=True):
+            next(iterator)
+            group.buffers.rate.fill_(rate(number))
+        streams.run()
+
+
+def train_one(row: Row, seed: int, task: Task, settings: Settings) -> Curve:
+    """Return the curve of one training on the CPU: held-out images after every epoch, all parts after the last."""
+    began = time.monotonic()
+    group = Group(seed, [row], task.data, "cpu", settings.batch)
+    streams, (training,) = Streams([group], "cpu"), group.trainings
+    steps = len(group.batches)
+    for epoch in range(settings.epochs):
+        rate = partial(cosine_rate, settings.rate, settings.epochs * steps, epoch * steps)
+        run_steps([group], streams, rate, steps)
+        last = epoch + 1 == settings.epochs
+        training.end_epoch(steps, task.parts if last else {"held_out": task.parts["held_out"]})
+    training.curve.seconds = round(time.monotonic() - began, 1)
+    return training.curve
+
+
+_tasks: dict[tuple[Any, ...], Task] = {}
+"""The images that a worker process has read."""
+
+
+def work(row: Row, seed: int, where: tuple[Any, ...], settings: Settings) -> Curve:
+    """Run :func:`train_one` in a worker process, which reads the images once."""
+    torch.set_num_threads(1)
+    if where not in _tasks:
+        _tasks[where] = Task.load(*where)
+    return train_one(row, seed, _tasks[where], settings)
+
+
+class Making:
+    """A table that is being made: what it has so far, in memory and in its file."""
+
+    def __init__(self, out: Path, rows: Sequence[Row], task: Task, settings: Settings) -> None:
+        self.out, self.rows, self.settings = out, rows, settings
+        data = task.data
+        about = {row.name: truth_table.costs(row, data.resolution, data.channels, data.classes) for row in rows}
+        self.architectures = [
+            {
+                "name": row.name,
+                "channels": row.channels,
+                "cells": row.cells,
+                **about[row.name],
+                "genotype": row.genotype.to_darts(),
+            }
+            for row in rows
+        ]
+        self.curves: dict[tuple[str, int], Curve] = {}
+
+    def resume(self) -> None:
+        """Take over the trainings that the file has.
+
+        Raises:
+            InputError: they are of other architectures, or were made with other settings.
+        """
+        if not self.out.exists():
+            return
+        content = FORMAT.read(self.out)
+        for name, ours in (("settings", asdict(self.settings)), ("architectures", self.architectures)):
+            if content[name] != ours:
+                raise InputError(f"{self.out} was made with other {name}; give another --out")
+        self.curves = Table(content).curves
+
+    def missing(self) -> list[tuple[Row, int]]:
+        """Return the trainings that are not done, the first of every architecture before the second of any."""
+        return [(row, seed) for seed in SEEDS for row in self.rows if (row.name, seed) not in self.curves]
+
+    def keep(self, curves: Sequence[Curve]) -> None:
+        """Add ``curves`` to the table, and write it."""
+        self.curves |= {(one.name, one.seed): one for one in curves}
+        content = {
+            "machine": machine(),
+            "made": datetime.now(UTC).isoformat(timespec="seconds"),
+            "settings": asdict(self.settings),
+            "architectures": self.architectures,
+            "trainings": [asdict(one) for one in self.curves.values()],
         }
-        self.people = architectures(args.count, seed=2026)
-        self.groups = [Group(seed, self.people, data, args.on, args.batch) for seed in SEEDS]
+        FORMAT.write(self.out, content | {"summary": summary(Table(content))})
+
+
+def make_on_cpu(
+    making: Making, where: tuple[Any, ...], task: Task, workers: int, log: Callable[[str], None]
+) -> None:
+    """Train what is missing, here or in ``workers`` processes."""
+    making.resume()
+    missing = making.missing()
+    total = len(SEEDS) * len(making.rows)
+
+    def done(curve: Curve) -> None:
+        making.keep([curve])
+        last = curve.evaluations[-1]
+        log(
+            f"{len(making.curves)}/{total} {curve.name} seed {curve.seed}: score {last['score_accuracy']:.3f}, "
+            f"loss {last['score_loss']:.3f}, {curve.seconds:.0f} s"
+        )
+
+    log(f"{total - len(missing)} of {total} trainings are done")
+    if workers == 1:
+        torch.set_num_threads(1)
+        for row, seed in missing:
+            done(train_one(row, seed, task, making.settings))
+        return
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        for future in as_completed(pool.submit(work, row, seed, where, making.settings) for row, seed in missing):
+            done(future.result())
+
+
+class Lockstep:
+    """All trainings of a table at once, on a GPU."""
+
+    def __init__(self, rows: Sequence[Row], task: Task, batch: int, log: Callable[[str], None]) -> None:
+        self.task, self.log = task, log
+        self.groups = [Group(seed, rows, task.data, "cuda", batch) for seed in SEEDS]
         self.trainings = [training for group in self.groups for training in group.trainings]
-        self.streams = Streams(self.groups, args.on)
+        self.streams = Streams(self.groups, "cuda")
         self.steps = min(len(group.batches) for group in self.groups)
         log(f"{len(self.trainings)} trainings are ready")
-
-    def run_steps(self, rate: Callable[[int], float], count: int) -> None:
-        """Run ``count`` steps of all trainings from the beginning of an epoch; ``rate`` is by step."""
-        iterators = [group.steps() for group in self.groups]
-        for number in range(count):
-            for group, iterator in zip(self.groups, iterators, strict=True):
-                next(iterator)
-                group.buffers.rate.fill_(rate(number))
-            self.streams.run()
 
     def epochs_that_fit(self, seconds: float) -> int:
         """Return how many epochs fit into ``seconds``; the steps that are timed for it change no weight."""
@@ -293,8 +388,8 @@ class Table:
         count = min(TIMED_STEPS, self.steps)
         for _ in range(2):
             start = time.monotonic()
-            self.run_steps(lambda _: 0.0, count)
-            _wait(self.args.on)
+            run_steps(self.groups, self.streams, lambda _: 0.0, count)
+            torch.cuda.synchronize()
             taken.append(time.monotonic() - start)
         for training in self.trainings:
             training.loss.zero_()
@@ -305,96 +400,118 @@ class Table:
         self.log(f"{1e3 * each:.1f} ms a step of all, {each * self.steps:.1f} s an epoch: {epochs} epochs")
         return epochs
 
-    def train(self, epochs: int, began: float) -> None:
-        """Train all for ``epochs``, and write the table at every quarter."""
+    def train(self, making: Making) -> None:
+        """Train all, and write the table at every quarter."""
+        epochs, rate = making.settings.epochs, making.settings.rate
         marks = {max(1, round(epochs * share)) for share in (0.25, 0.5, 0.75, 1.0)}
-        total = epochs * self.steps
+        began = time.monotonic()
         for epoch in range(epochs):
-            self.run_steps(partial(cosine_rate, self.args.rate, total, epoch * self.steps), self.steps)
+            run_steps(
+                self.groups,
+                self.streams,
+                partial(cosine_rate, rate, epochs * self.steps, epoch * self.steps),
+                self.steps,
+            )
             for training in self.trainings:
-                training.curve.training_loss.append(round(float(training.loss) / self.steps, 5))
-                training.loss.zero_()
-                if epoch + 1 in marks:
-                    training.evaluate(self.batches, epoch + 1)
-            mean = np.mean([training.curve.training_loss[-1] for training in self.trainings])
+                training.end_epoch(self.steps, self.task.parts if epoch + 1 in marks else {})
+                training.curve.seconds = round((time.monotonic() - began) / len(self.trainings), 1)
+            mean = sum(training.curve.training_loss[-1] for training in self.trainings) / len(self.trainings)
             self.log(f"epoch {epoch + 1}/{epochs}: mean loss {mean:.3f}")
             if epoch + 1 in marks:
-                write_json(self.args.out, self.content(epochs, time.monotonic() - began))
-
-    def content(self, epochs: int, seconds: float) -> dict[str, Any]:
-        """Return the table as JSON."""
-        args = self.args
-        curves = [training.curve for training in self.trainings]
-        return {
-            "machine": machine(),
-            "made": datetime.now(UTC).isoformat(timespec="seconds"),
-            "seconds": round(seconds, 1),
-            "settings": {
-                "data": Path(args.data).name,
-                "resolution": args.resolution,
-                "images": list(args.images),
-                "epochs": epochs,
-                "batch": args.batch,
-                "rate": args.rate,
-            },
-            "architectures": [
-                {
-                    "name": one.name,
-                    "channels": one.channels,
-                    "cells": one.cells,
-                    "genotype": one.genotype.to_darts(),
-                }
-                for one in self.people
-            ],
-            "trainings": [asdict(curve) for curve in curves],
-            "summary": summary(curves),
-        }
+                making.keep([training.curve for training in self.trainings])
 
 
-def cosine_rate(highest: float, total: int, before: int, number: int) -> float:
-    """Return the learning rate of step ``before + number`` of ``total``: half a cosine from ``highest`` to 0."""
-    return highest * (1 + math.cos(math.pi * (before + number) / total)) / 2
+def summary(table: Table) -> dict[str, Any]:
+    """Return how far the two trainings agree, of all and of each half, and how far costs order the networks."""
+    found: dict[str, Any] = {}
+    names = table.complete() if len(table.seeds) > 1 else []
+    for half, chosen in halves(names).items():
+        found[half] = {"networks": len(chosen)}
+        for figure in FIGURES:
+            found[half][figure] = asdict(table.ceiling(figure, chosen))
+        accuracies = [value for seed in table.seeds for value in table.values("score_accuracy", seed, chosen)]
+        if accuracies:
+            found[half]["range"] = [min(accuracies), max(accuracies)]
+    return found
+
+
+def report(table: Table) -> None:
+    """Print the ceilings of ``table``, and by epoch those of the held-out images."""
+    names = table.complete()
+    print(f"{len(names)} networks, {table.settings['epochs']} epochs: tau of two trainings ± its standard error")
+    for half, chosen in halves(names).items():
+        print(f"{half} ({len(chosen)}):")
+        for figure in FIGURES:
+            print(f"  {figure}: {table.ceiling(figure, chosen)}")
+        for epoch in range(1, table.settings["epochs"] + 1):
+            each = [table.ceiling(figure, chosen, epoch) for figure in ("held_out_loss", "held_out_accuracy")]
+            print(f"  after epoch {epoch}, held out: loss {each[0]}, accuracy {each[1]}")
 
 
 def arguments() -> argparse.Namespace:
     """Return what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="a folder with train/ and test/, in each a folder a class")
-    parser.add_argument("--resolution", type=int, default=32, help="side of the images in pixels")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--data", help="a folder with train/, val/ and test/, in each a folder a class")
+    parser.add_argument("--resolution", type=int, default=16, help="side of the images in pixels")
+    parser.add_argument("--out", type=Path, required=True, help="the table")
+    parser.add_argument("--summary", action="store_true", help="train nothing; print what the table shows")
     parser.add_argument("--on", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--workers", type=int, default=1, help="processes on a CPU")
     parser.add_argument("--count", type=int, default=40, help="architectures")
+    parser.add_argument(
+        "--one-size", type=int, nargs=2, default=(8, 5), metavar=("CHANNELS", "CELLS"), help="of the second half"
+    )
     parser.add_argument("--epochs", type=int, help="of each training")
-    parser.add_argument("--minutes", type=float, help="in place of --epochs: as many epochs as fit")
+    parser.add_argument("--minutes", type=float, help="in place of --epochs, on a GPU: as many epochs as fit")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rate", type=float, default=0.05, help="learning rate; it falls to 0 along a cosine")
     parser.add_argument(
         "--images", type=int, nargs=3, default=(17_500, 2_500, 5_000), metavar=("TRAIN", "HELD_OUT", "SCORE")
     )
     args = parser.parse_args()
-    if (args.epochs is None) == (args.minutes is None):
-        parser.error("give --epochs or --minutes")
+    if not args.summary:
+        if args.data is None:
+            parser.error("give --data")
+        if (args.epochs is None) == (args.minutes is None):
+            parser.error("give --epochs or --minutes")
+        if args.minutes is not None and args.on == "cpu":
+            parser.error("--minutes is for a GPU; give --epochs")
     return args
 
 
-def main() -> None:
-    """Make the table."""
-    args = arguments()
+def make(args: argparse.Namespace) -> None:
+    """Make the table, or go on with it."""
     began = time.monotonic()
 
     def log(line: str) -> None:
         print(f"[{time.monotonic() - began:.0f}s] {line}", file=sys.stderr, flush=True)
 
-    table = Table(args, log)
-    epochs = args.epochs or table.epochs_that_fit(60 * args.minutes - (time.monotonic() - began))
-    table.train(epochs, began)
-    for name, value in summary([training.curve for training in table.trainings]).items():
-        print(f"{name}: {value}")
+    where = (args.data, args.resolution, tuple(args.images), args.on)
+    task = Task.load(*where)
+    log("{} images to train on, {} to choose by, {} to score".format(*task.images))
+    rows = truth_table.rows(args.count, tuple(args.one_size), seed=2026)
+    lockstep = Lockstep(rows, task, args.batch, log) if args.on == "cuda" else None
+    epochs = args.epochs
+    if lockstep is not None and epochs is None:
+        epochs = lockstep.epochs_that_fit(60 * args.minutes - (time.monotonic() - began))
+    settings = Settings(Path(args.data).name, args.resolution, task.images, epochs, args.batch, args.rate)
+    making = Making(args.out, rows, task, settings)
+    if lockstep is not None:
+        lockstep.train(making)
+    else:
+        make_on_cpu(making, where, task, args.workers, log)
 
 
-def _wait(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
+def main() -> None:
+    """Make or show the table."""
+    args = arguments()
+    try:
+        if not args.summary:
+            with locked(args.out.with_suffix(".lock"), str(args.out)):
+                make(args)
+        report(Table.read(args.out))
+    except CarsHwError as error:
+        sys.exit(f"Error: {error}")
 
 
 if __name__ == "__main__":
