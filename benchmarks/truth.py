@@ -443,7 +443,7 @@ def report(table: Table) -> None:
         print(f"{half} ({len(chosen)}):")
         for figure in FIGURES:
             print(f"  {figure}: {table.ceiling(figure, chosen)}")
-        for epoch in range(1, table.settings["epochs"] + 1):
+        for epoch in table.epochs():
             each = [table.ceiling(figure, chosen, epoch) for figure in ("held_out_loss", "held_out_accuracy")]
             print(f"  after epoch {epoch}, held out: loss {each[0]}, accuracy {each[1]}")
 

@@ -126,6 +126,10 @@ class Table:
         """The seeds of the trainings."""
         return sorted({seed for _, seed in self.curves})
 
+    def epochs(self) -> list[int]:
+        """Return the epochs after which the trainings were evaluated."""
+        return [int(one["epoch"]) for curve in list(self.curves.values())[:1] for one in curve.evaluations]
+
     def complete(self) -> list[str]:
         """Return the names of the architectures that were trained with every seed, in the order of the table."""
         return [row.name for row in self.rows if all((row.name, seed) in self.curves for seed in self.seeds)]
