@@ -230,10 +230,10 @@ class Bench:
         """One whole generation, and what survival and table look-ups take of it."""
         table = profile_device(FakeDevice(), NETWORKS["quick"], calibration=8, plan=MeasurePlan(sessions=1))
         predictor = Predictor(table)
-        cost = CostObjective("latency", "ms", lambda genotype: predictor.predict(genotype).ms, predictor.bound)
+        cost = CostObjective("latency", "ms", lambda one: predictor.predict(one.genotype).ms)
         population, people = self.sizes.generation, itertools.cycle(self.people)
         settings = EvolutionSettings(population, 100, 1, 1, "size")
-        search = Search(SearchSpace(), [cost], self.weights, settings, seed=0)
+        search = Search(SearchSpace(network=NETWORKS["quick"]), [cost], self.weights, settings, seed=0)
         search.evolve()
 
         def plainly() -> None:
@@ -371,8 +371,8 @@ def paper(bench: Bench) -> dict[str, Any]:
     )
     table = profile_device(FakeDevice(), NETWORKS["cifar"], calibration=8, plan=MeasurePlan(sessions=1))
     predictor = Predictor(table)
-    cost = CostObjective("latency", "ms", lambda genotype: predictor.predict(genotype).ms, predictor.bound)
-    search = Search(SearchSpace(), [cost], weights, evolution, seed=0)
+    cost = CostObjective("latency", "ms", lambda one: predictor.predict(one.genotype).ms)
+    search = Search(SearchSpace(network=NETWORKS["cifar"]), [cost], weights, evolution, seed=0)
     search.warm_up()
     warm_up = seconds(search.warm_up, bench.wait)
     taken = []

@@ -23,6 +23,7 @@ from cars_hw.cli.verbosity import strict_option
 from cars_hw.config.codec import unstructure
 from cars_hw.formatting import state_name
 from cars_hw.pipeline.settings import PredictSettings
+from cars_hw.space.architecture import Architecture
 
 if TYPE_CHECKING:
     from cars_hw.latency import LatencyTable
@@ -51,8 +52,8 @@ def command(settings: PredictSettings, as_json: bool, genotypes: tuple[Named, ..
     table = LatencyTable.read(settings.table)
     warn_of_noise(table, settings.table)
     network = _network(table, settings)
-    target = LatencyTarget(table, level=settings.level, state=settings.state, network=network)
-    predictor = target.predictor
+    target = LatencyTarget(table, level=settings.level, state=settings.state)
+    predictor = target.predictor_of(network)
     if genotypes:
         _print_predictions(target, network, genotypes, as_json)
         return
@@ -102,15 +103,15 @@ def _state_line(target: LatencyTarget) -> str:
 def _print_predictions(
     target: LatencyTarget, network: NetworkSpec, genotypes: tuple[Named, ...], as_json: bool
 ) -> None:
-    records = []
+    predictor, records = target.predictor_of(network), []
     for named in genotypes:
-        breakdown = asdict(target.predictor.breakdown(named.genotype))
+        breakdown = asdict(predictor.breakdown(named.genotype))
         records.append(
             {
                 "name": named.name,
                 "genotype": named.genotype.to_dict(),
-                "bound_ms": target.predictor.bound(named.genotype),
-                "usual_ms": target.usual_ms(named.genotype),
+                "bound_ms": predictor.bound(named.genotype),
+                "usual_ms": target.usual_ms(Architecture(named.genotype, network)),
                 **breakdown,
                 **_about(target, network),
             }

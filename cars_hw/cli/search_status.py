@@ -12,6 +12,7 @@ from cars_hw.config.evaluation import ClassCounts
 if TYPE_CHECKING:
     from cars_hw.config.search import EvolutionSettings
     from cars_hw.evolution.objectives import CostObjective
+    from cars_hw.space.network_spec import NetworkSpec
 
 MESSAGES = 50
 """The number of messages that are kept: the last ones."""
@@ -55,8 +56,11 @@ class TimeLeft(NamedTuple):
     at_least: bool = False
 
 
-def snapshot(record: Mapping[str, Any], objectives: Sequence[CostObjective]) -> Snapshot:
-    """Return the generation in ``record``, a line of the run's history; ``objectives`` are those of the search."""
+def snapshot(record: Mapping[str, Any], objectives: Sequence[CostObjective], network: NetworkSpec) -> Snapshot:
+    """Return the generation in ``record``, a line of the run's history.
+
+    ``objectives`` are those of the search, and ``network`` is the network of its genotypes.
+    """
     import numpy as np
 
     from cars_hw.evolution.pnsga3 import pareto_front
@@ -65,17 +69,18 @@ def snapshot(record: Mapping[str, Any], objectives: Sequence[CostObjective]) -> 
     rows = np.array([[1 - dot.accuracy, *dot.costs] for dot in dots])
     front = sorted({dots[row] for row in pareto_front(rows)}, key=lambda dot: (dot.costs, -dot.accuracy))
     return Snapshot(
-        record["generation"], record["hypervolume"], best_of(record, objectives), tuple(front), tuple(dots)
+        record["generation"], record["hypervolume"], best_of(record, objectives, network), tuple(front), tuple(dots)
     )
 
 
-def best_of(record: Mapping[str, Any], objectives: Sequence[CostObjective]) -> Best:
+def best_of(record: Mapping[str, Any], objectives: Sequence[CostObjective], network: NetworkSpec) -> Best:
     """Return the best architecture in the population of ``record``. The whole population is within the budgets."""
+    from cars_hw.space.architecture import Architecture
     from cars_hw.space.genotype import Genotype
 
     member = max(record["population"], key=lambda member: (member["accuracy"], -member["costs"][0]))
-    genotype = Genotype.from_dict(member["genotype"])
-    uppers = tuple(None if one.limit is None else one.upper(genotype) for one in objectives)
+    architecture = Architecture(Genotype.from_dict(member["genotype"]), network)
+    uppers = tuple(None if one.limit is None else one.upper(architecture) for one in objectives)
     counts = record["best_counts"]
     return Best(
         member["accuracy"],
@@ -92,9 +97,15 @@ class SearchStatus:
     """
 
     def __init__(
-        self, title: str, objectives: Sequence[CostObjective], settings: EvolutionSettings, now: float
+        self,
+        title: str,
+        objectives: Sequence[CostObjective],
+        settings: EvolutionSettings,
+        now: float,
+        network: NetworkSpec,
     ) -> None:
         self.title = title
+        self.network = network
         self.objectives = tuple(objectives)
         self.objective = settings.objective
         self.generations = settings.generations
@@ -113,7 +124,7 @@ class SearchStatus:
         """Add generations: records of the run's history, in their order."""
         if records:
             self.hypervolumes += [record["hypervolume"] for record in records]
-            self.last = snapshot(records[-1], self.objectives)
+            self.last = snapshot(records[-1], self.objectives, self.network)
 
     def update(self, stage: str, done: int, total: int, now: float) -> None:
         """Note that ``done`` of ``total`` steps of ``stage`` are done."""

@@ -17,6 +17,7 @@ from cars_hw.evolution.pnsga3 import ObjectiveNormalization, pareto_front, refer
 from cars_hw.evolution.population import Finalist, Member, gains, objective_rows
 from cars_hw.evolution.variation import offspring
 from cars_hw.progress import Progress, silent
+from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.search_space import SearchSpace
 
@@ -81,12 +82,19 @@ class Search:
         seed: int,
         anchor: Genotype | None = None,
     ) -> None:
-        """Prepare a search; ``anchor``, a genotype that keeps to every limit, is required with a limit."""
+        """Prepare a search of the network of ``space``.
+
+        ``anchor``, a genotype that keeps to every limit, is required with a limit.
+        """
         if not objectives:
             raise ValueError("a search needs at least one cost beside the error")
+        if space.network is None:
+            raise ValueError("a search needs a space with a network")
+        self.network = space.network
         limited = any(objective.limit is not None for objective in objectives)
-        if limited and (anchor is None or not feasible(objectives, anchor)):
-            uppers = () if anchor is None else tuple(objective.upper(anchor) for objective in objectives)
+        start = None if anchor is None else Architecture(anchor, self.network)
+        if limited and (start is None or not feasible(objectives, start)):
+            uppers = () if start is None else tuple(objective.upper(start) for objective in objectives)
             raise BudgetError("no architecture that keeps to the budget is known", uppers)
         self.space = space
         self.objectives = tuple(objectives)
@@ -251,7 +259,7 @@ class Search:
             self.space,
             self.settings.rates,
             self.rng,
-            allowed=lambda genotype: feasible(self.objectives, genotype),
+            allowed=lambda genotype: feasible(self.objectives, Architecture(genotype, self.network)),
             anchor=self.anchor,
         )
 
@@ -260,7 +268,8 @@ class Search:
         return counts.score(self.settings.objective)
 
     def _costs(self, genotype: Genotype) -> tuple[float, ...]:
-        return tuple(objective.value(genotype) for objective in self.objectives)
+        architecture = Architecture(genotype, self.network)
+        return tuple(objective.value(architecture) for objective in self.objectives)
 
     def _record(self, candidates: Sequence[Member], losses: Sequence[float]) -> dict[str, Any]:
         rows = objective_rows(self.population, self.scales)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,10 +13,9 @@ import numpy as np
 
 from cars_hw.config.measurement import QUIET
 from cars_hw.errors import InputError, TableError
-from cars_hw.latency.fit import FloatArray, Observations, conformal_margin, fit_best
-from cars_hw.latency.keys import OpKey, PlacedKey, counts_of, genotype_keys, keys_of, spec_keys
-from cars_hw.latency.operation_costs import key_cost
-from cars_hw.latency.sums import OperationSums
+from cars_hw.latency.fit import FloatArray, conformal_margin, fit_best
+from cars_hw.latency.key_costs import KeyCosts, operations_of
+from cars_hw.latency.keys import OpKey, PlacedKey, counts_of, genotype_keys, keys_of
 from cars_hw.latency.table import CalibrationNetwork, Coefficients, LatencyTable
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
@@ -28,8 +28,6 @@ The figure is from tables of one machine, minutes to hours apart; see docs/resul
 """
 
 KINDS: Final = ("affine", "ridge")
-
-BYTES_OF_A_WEIGHT: Final = {"fp32": 4, "int8": 1}
 
 
 class Prediction(NamedTuple):
@@ -83,7 +81,8 @@ class Breakdown:
 class Predictor:
     """The predictor that ``table`` holds. Its predictions depend on the file alone.
 
-    ``network`` is the network of the genotypes, that of the table if None. It matters for a table over sizes.
+    ``network`` is the network of the genotypes, that of the table if None. It matters for a table over sizes; with
+    :meth:`at`, a predictor for a further network costs little.
 
     Latencies are those of ``state``: ``quiet``, ``usual``, or a quantile over the time such as ``0.9``; see
     :mod:`cars_hw.measurement.states`. The upper bound is ``margin`` (a fraction) above the prediction. The margin
@@ -104,37 +103,43 @@ class Predictor:
         state: str = QUIET,
         network: NetworkSpec | None = None,
     ) -> None:
-        if table.predictor is None:
-            raise TableError("the table holds no predictor: its profile was not finished; profile the device again")
-        if table.predictor.kind not in KINDS:
-            raise TableError(
-                f"the table's predictor is of an unknown kind, {table.predictor.kind}; upgrade cars-hw"
-            )
-        evaluated = sum(not network.anchor for network in table.calibration)
-        if len(table.predictor.residuals) != evaluated:
-            raise TableError(
-                f"the table has {len(table.predictor.residuals)} residuals for {evaluated} calibration networks; "
-                "profile the device again"
-            )
-        self.spec = network or table.spec
-        table.require(self.spec, table.precision)
-        keys = spec_keys(self.spec)
-        if table.sizes is None:
-            table.require_keys(keys)
-        operations = _operations(table, keys)
-        self._coefficients = table.predictor
-        self._isolated = dict(zip(map(str, keys), map(float, operations.costs), strict=True))
-        factors = table.predictor.factors
-        costs = table.predictor.line.costs(operations) / table.predictor.slope
-        self._costs = {
-            str(key): float(cost) * factors.get(key.kind, 1.0) for key, cost in zip(keys, costs, strict=True)
-        }
-        self._weights_mb = dict(zip(map(str, keys), map(float, operations.weights_mb), strict=True))
-        self._sums = OperationSums(self.spec, self._costs)
-        self._weights = OperationSums(self.spec, self._weights_mb)
-        self._factor, residuals = _in_state(table, table.predictor.residuals, state)
-        error = math.hypot(table.standard_error, REPEATABILITY)
-        self.margin, self.level = conformal_margin(residuals, level, error)
+        self._table = table
+        self._wanted_level = level
+        self._coefficients = _coefficients(table)
+        self._costs = KeyCosts(table, self._coefficients)
+        self._of_network(network or table.spec)
+        self._of_state(state)
+
+    def _of_network(self, network: NetworkSpec) -> None:
+        self._table.require(network, self._table.precision)
+        self.spec = network
+        self._sums = self._costs.sums.at(network)
+        self._weights = self._costs.weight_sums.at(network)
+
+    def _of_state(self, state: str) -> None:
+        self._factor, residuals = _in_state(self._table, self._coefficients.residuals, state)
+        error = math.hypot(self._table.standard_error, REPEATABILITY)
+        self.margin, self.level = conformal_margin(residuals, self._wanted_level, error)
+
+    def at(self, network: NetworkSpec) -> Predictor:
+        """Return the predictor of ``network`` by the same table. Both remember the operations that one has met.
+
+        Raises:
+            TableError: the table is for another network.
+        """
+        other = copy.copy(self)
+        other._of_network(network)
+        return other
+
+    def in_state(self, state: str) -> Predictor:
+        """Return the predictor for ``state`` of the machine. Both remember the networks that one has met.
+
+        Raises:
+            InputError: an unknown state.
+        """
+        other = copy.copy(self)
+        other._of_state(state)
+        return other
 
     def predict(self, genotype: Genotype) -> Prediction:
         """Return the latency of the network of ``genotype``."""
@@ -161,14 +166,15 @@ class Predictor:
         """
         slope, spill = self._factor * self._coefficients.slope, self._factor * self._spill(genotype)
         a_megabyte = spill / self._weights.total(genotype) if spill else 0.0
+        added, weights_mb = self._costs.added, self._costs.weights_mb
         return [
-            Part(placed, slope * self._costs[str(placed.key)] + a_megabyte * self._weights_mb[str(placed.key)])
+            Part(placed, slope * added[str(placed.key)] + a_megabyte * weights_mb[str(placed.key)])
             for placed in genotype_keys(self.spec, genotype)
         ]
 
     def composition(self, genotype: Genotype) -> Composition:
         """Return how the latency of the network of ``genotype`` follows from the table's measured operations."""
-        isolated = sum(self._isolated[str(placed.key)] for placed in genotype_keys(self.spec, genotype))
+        isolated = sum(self._costs.isolated[str(placed.key)] for placed in genotype_keys(self.spec, genotype))
         slope, intercept = self._coefficients.slope, self._coefficients.intercept_ms
         corrected = self._sums.total(genotype)
         factor, spill = self._factor, self._spill(genotype)
@@ -189,6 +195,21 @@ class Predictor:
         ranked = dict(sorted(operations.items(), key=lambda item: -item[1]))
         other, total = self._factor * self._coefficients.intercept_ms, self.predict(genotype).ms
         return Breakdown(total, outside["stem"], tuple(cells), outside["head"], ranked, other)
+
+
+def _coefficients(table: LatencyTable) -> Coefficients:
+    """Return the predictor in ``table``, checked."""
+    if table.predictor is None:
+        raise TableError("the table holds no predictor: its profile was not finished; profile the device again")
+    if table.predictor.kind not in KINDS:
+        raise TableError(f"the table's predictor is of an unknown kind, {table.predictor.kind}; upgrade cars-hw")
+    evaluated = sum(not network.anchor for network in table.calibration)
+    if len(table.predictor.residuals) != evaluated:
+        raise TableError(
+            f"the table has {len(table.predictor.residuals)} residuals for {evaluated} calibration networks; "
+            "profile the device again"
+        )
+    return table.predictor
 
 
 def _in_state(table: LatencyTable, residuals: Sequence[float], state: str) -> tuple[float, list[float]]:
@@ -247,7 +268,7 @@ def fit_coefficients(table: LatencyTable, calibration: Sequence[CalibrationNetwo
     keys = keys_of(architectures)
     kinds = list(dict.fromkeys(key.kind for key in keys))
     observations = replace(
-        _operations(table, keys),
+        operations_of(table, keys),
         counts=counts_of(keys, architectures),
         measured=np.array([network.measured.ms for network in calibration]),
     )
@@ -265,19 +286,4 @@ def fit_coefficients(table: LatencyTable, calibration: Sequence[CalibrationNetwo
         unaligned=line.unaligned,
         cache_mb=line.traits.cache_mb if math.isfinite(line.traits.cache_mb) else None,
         spill_ms=line.spill_ms,
-    )
-
-
-def _operations(table: LatencyTable, keys: Sequence[OpKey]) -> Observations:
-    """Return what is known of the operations ``keys``, without networks."""
-    kinds = list(dict.fromkeys(key.kind for key in keys))
-    size = BYTES_OF_A_WEIGHT[table.precision] / 2**20
-    return Observations(
-        counts=np.zeros((0, len(keys))),
-        costs=table.operation_costs.of(keys),
-        elements=np.array([float(key.converted) for key in keys]),
-        kinds=np.array([kinds.index(key.kind) for key in keys]),
-        measured=np.zeros(0),
-        channels=np.array([math.gcd(key.source.channels, key.channels) for key in keys]),
-        weights_mb=np.array([key_cost(key).parameters * size for key in keys]),
     )

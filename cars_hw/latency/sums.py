@@ -13,27 +13,35 @@ from cars_hw.latency.keys import (
 )
 from cars_hw.space.genotype import Genotype, Node
 from cars_hw.space.liveness import Usages, live_states, usages_of
-from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.space.network_spec import CellLayout, NetworkSpec
 
 
 class OperationSums:
     """Sums ``costs`` (milliseconds by key's text) over :func:`genotype_keys`, and remembers the parts.
 
     Once it is settled which inputs the two cells use, the sum is one number for the frame, one for each cell's
-    ReLUs and one for each node: so what was ever seen costs a look-up.
+    ReLUs and one for each node: so what was ever seen costs a look-up. What one cell takes is remembered by the
+    shapes of its images, for networks of all sizes; see :meth:`at`.
     """
 
     def __init__(self, spec: NetworkSpec, costs: Mapping[str, float]) -> None:
         self._spec = spec
         self._costs = costs
+        self._cells = _CellCosts(costs)
         self._parts: dict[Usages, _Parts] = {}
+
+    def at(self, spec: NetworkSpec) -> OperationSums:
+        """Return the sums for ``spec``, which remember together with these what cells take."""
+        other = OperationSums(spec, self._costs)
+        other._cells = self._cells
+        return other
 
     def total(self, genotype: Genotype) -> float:
         """Return the sum for ``genotype``, in milliseconds."""
         usages = usages_of(genotype)
         parts = self._parts.get(usages)
         if parts is None:
-            parts = self._parts[usages] = _Parts(self._spec, self._costs, usages)
+            parts = self._parts[usages] = _Parts(self._spec, self._costs, self._cells, usages)
         total = parts.frame
         for reduction, cell in ((False, genotype.normal), (True, genotype.reduce)):
             total += parts.relus(reduction, relu_sources(cell, reduction))
@@ -45,31 +53,57 @@ class OperationSums:
         return total
 
 
+class _CellCosts:
+    """The milliseconds of each operation of one cell's node, or of its ReLUs."""
+
+    def __init__(self, costs: Mapping[str, float]) -> None:
+        self._costs = costs
+        self._known: dict[Hashable, list[float]] = {}
+
+    def node(self, layout: CellLayout, node: Node) -> list[float]:
+        name = layout.reduction, layout.inner, layout.output, node
+        known = self._known.get(name)
+        if known is None:
+            known = self._known[name] = self._of(node_keys(layout, node))
+        return known
+
+    def relus(self, layout: CellLayout, sources: tuple[int, ...]) -> list[float]:
+        name = layout.inner, layout.output, sources
+        known = self._known.get(name)
+        if known is None:
+            known = self._known[name] = self._of(relu_keys(layout, sources))
+        return known
+
+    def _of(self, keys: Iterable[tuple[OpKey, str]]) -> list[float]:
+        return [self._costs[str(key)] for key, _ in keys]
+
+
 class _Parts:
     """The parts of all networks whose cells have the same usages."""
 
-    def __init__(self, spec: NetworkSpec, costs: Mapping[str, float], usages: Usages) -> None:
-        self._costs = costs
+    def __init__(self, spec: NetworkSpec, costs: Mapping[str, float], cells: _CellCosts, usages: Usages) -> None:
+        self._cells = cells
         live = live_states(spec, usages)
         alive = [layout for layout in spec.cells() if layout.position in live]
         self._layouts = [[layout for layout in alive if layout.reduction == kind] for kind in (False, True)]
-        self._known: dict[Hashable, float] = {}
+        self._relus: dict[Hashable, float] = {}
         self.nodes: tuple[dict[Node, float], dict[Node, float]] = ({}, {})
         self.frame = sum(costs[str(item.key)] for item in frame_keys(spec, usages))
 
     def relus(self, reduction: bool, sources: tuple[int, ...]) -> float:
         """Return the milliseconds of the ReLUs of the states ``sources``, over all cells of the kind."""
-        name = reduction, sources, "relu"
-        if name not in self._known:
-            self._known[name] = self._sum(relu_keys(layout, sources) for layout in self._layouts[reduction])
-        return self._known[name]
+        name = reduction, sources
+        if name not in self._relus:
+            self._relus[name] = _sum(self._cells.relus(layout, sources) for layout in self._layouts[reduction])
+        return self._relus[name]
 
     def node(self, reduction: bool, node: Node) -> float:
         """Return the milliseconds of ``node``, over all cells of the kind."""
         known = self.nodes[reduction]
         if node not in known:
-            known[node] = self._sum(node_keys(layout, node) for layout in self._layouts[reduction])
+            known[node] = _sum(self._cells.node(layout, node) for layout in self._layouts[reduction])
         return known[node]
 
-    def _sum(self, per_cell: Iterable[Iterable[tuple[OpKey, str]]]) -> float:
-        return sum(self._costs[str(key)] for keys in per_cell for key, _ in keys)
+
+def _sum(per_cell: Iterable[list[float]]) -> float:
+    return sum(ms for cell in per_cell for ms in cell)

@@ -9,11 +9,13 @@ from typing import NamedTuple
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.errors import BudgetError
 from cars_hw.evolution.population import Finalist
-from cars_hw.latency import measure_genotypes
+from cars_hw.latency import measure_architectures
 from cars_hw.measurement.schedule import MAX_SLOWER, Measured
 from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.progress import Log, Progress, no_log, prefixed, silent
+from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Genotype
+from cars_hw.space.network_spec import NetworkSpec
 
 
 class ConfirmedFront(NamedTuple):
@@ -32,6 +34,7 @@ def confirm_front(
     front_of: Callable[[Sequence[Finalist]], list[Finalist]],
     targets: Sequence[LatencyTarget],
     *,
+    network: NetworkSpec | None = None,
     plan: MeasurePlan | None = None,
     progress: Progress = silent,
     log: Log = no_log,
@@ -40,7 +43,8 @@ def confirm_front(
 
     The next best networks replace the rejected ones: the front is made again, by ``front_of``, of those that are
     left. Each front is measured as a whole and in fresh sessions, so that its latencies are of the same time.
-    Targets without an open device are not measured. ``front_of`` gets at least one member. ``log`` gets a line for
+    Targets without an open device are not measured. The networks are those of ``network``, that of each table if
+    None. ``front_of`` gets at least one member. ``log`` gets a line for
     each front and device if the device did not reach the quiet state of its table. The patience of ``plan`` is for
     all fronts together on each device.
 
@@ -59,7 +63,8 @@ def confirm_front(
         columns = []
         for index, target in enumerate(targets):
             own = replace(plan, patience_seconds=patience[index])
-            times, waited_s = _measure(genotypes, target, own, progress, log)
+            architectures = [Architecture(genotype, network or target.table.spec) for genotype in genotypes]
+            times, waited_s = _measure(architectures, target, own, progress, log)
             columns.append(times)
             patience[index] = max(patience[index] - waited_s, 0.0)
         measured.update(zip(genotypes, zip(*columns, strict=True), strict=True))
@@ -78,20 +83,22 @@ def confirm_front(
 
 
 def _measure(
-    genotypes: Sequence[Genotype],
+    architectures: Sequence[Architecture],
     target: LatencyTarget,
     plan: MeasurePlan,
     progress: Progress,
     log: Log,
 ) -> tuple[list[float | None], float]:
-    """Return each genotype's latency in milliseconds, None without a device, and the seconds that were waited."""
+    """Return the latency of each of ``architectures`` in milliseconds, and the seconds that were waited.
+
+    Without a device the latencies are None.
+    """
     if target.device is None:
-        return [None] * len(genotypes), 0.0
+        return [None] * len(architectures), 0.0
     table, reference = target.table, target.table.reference
-    found = measure_genotypes(
+    found = measure_architectures(
         target.device,
-        target.network or table.spec,
-        genotypes,
+        architectures,
         plan,
         prefixed(progress, f"front on {target.device_name}"),
         precision=target.precision,

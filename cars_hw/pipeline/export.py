@@ -36,6 +36,7 @@ from cars_hw.pipeline.settings import ExportSettings
 from cars_hw.pipeline.train import load_trained
 from cars_hw.progress import Progress
 from cars_hw.progress_line import show
+from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Genotype
 
 
@@ -104,6 +105,7 @@ def _export(
     total = len(trained) * len(wanted)
     for number, network in enumerate(trained):
         loaded = load_trained(run, network)
+        architecture = Architecture(network.genotype, run.network)
         for place, one in enumerate(wanted):
             progress("exporting", number * len(wanted) + place, total)
             path = folder / f"{network.name}{one.suffix}"
@@ -112,7 +114,7 @@ def _export(
             figures = Figures(
                 network.accuracy,
                 network.test.total,
-                _latencies(targets, one.name, "fp32", network.genotype),
+                _latencies(targets, one.name, "fp32", architecture),
                 Augmentations.of(network.recipe),
             )
             card = export_model(
@@ -129,7 +131,7 @@ def _export(
             if settings.precision == "int8" and data is not None and _is_of(network, data):
                 # Tables have latencies of asymmetric models.
                 known = targets if settings.int8 == "asymmetric" else ()
-                figures = replace(figures, latencies=_latencies(known, one.name, "int8", network.genotype))
+                figures = replace(figures, latencies=_latencies(known, one.name, "int8", architecture))
                 exported.append(_int8(exported[-1], data.bundle, settings.int8, figures))
     progress("exporting", total, total)
     run.add_step("export", replace(settings, data=None if data is None else data.source))
@@ -208,12 +210,12 @@ def _require_same(path: Path, genotype: Genotype) -> None:
 
 
 def _latencies(
-    targets: Sequence[LatencyTarget], model_format: ModelFormat, precision: Precision, genotype: Genotype
+    targets: Sequence[LatencyTarget], model_format: ModelFormat, precision: Precision, architecture: Architecture
 ) -> tuple[CardLatency, ...]:
     """Return what the tables for models of this format and precision predict, one entry for the same conditions."""
     found: dict[tuple[str, int, str], CardLatency] = {}
     for target in targets_for_models(targets, model_format, precision):
-        latency = target.card_latency(genotype)
+        latency = target.card_latency(architecture)
         found.setdefault(latency.conditions, latency)
     return tuple(found.values())
 

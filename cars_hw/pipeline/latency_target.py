@@ -16,12 +16,12 @@ from cars_hw.devices import Device, Measurement, ModelFormat, format_of, open_de
 from cars_hw.errors import CarsHwError, InputError
 from cars_hw.evolution.objectives import CostObjective
 from cars_hw.export.card import CardLatency
-from cars_hw.latency import LatencyTable, Predictor
+from cars_hw.latency import LatencyTable, Prediction, Predictor
 from cars_hw.latency.predictor import DEFAULT_LEVEL
 from cars_hw.latency.profile import SAME_MACHINE
 from cars_hw.latency.validation import require_device
 from cars_hw.pipeline.records import TargetRecord
-from cars_hw.space.genotype import Genotype
+from cars_hw.space.architecture import Architecture
 from cars_hw.space.network_spec import NetworkSpec
 
 
@@ -69,13 +69,14 @@ class LatencyTarget:
     ``limit_ms`` is in milliseconds; None minimises the latency without a limit. ``device`` is the open device, or
     None where it is not available; the front is confirmed on the devices that are. The limit is compared with the
     predictor's upper bound, which holds for a share ``level`` of networks. ``state`` is the state of the machine in
-    which the limit holds: ``quiet``, ``usual``, or a quantile over the time such as ``0.9``. ``network`` is the
-    network of the genotypes; None stands for that of the table.
+    which the limit holds: ``quiet``, ``usual``, or a quantile over the time such as ``0.9``.
+
+    Methods that take an architecture raise TableError if the table is not for its network, lacks an entry or has no
+    predictor.
 
     Raises:
         InputError: the limit is not positive, or an unknown state.
-        TableError: ``device`` is another device than the table's, or runs models on another number of threads; or
-            the table is not for ``network``.
+        TableError: ``device`` is another device than the table's, or runs models on another number of threads.
     """
 
     table: LatencyTable
@@ -83,11 +84,8 @@ class LatencyTarget:
     device: Device | None = field(default=None, compare=False, repr=False)
     level: float = DEFAULT_LEVEL
     state: str = QUIET
-    network: NetworkSpec | None = None
 
     def __post_init__(self) -> None:
-        if self.network is not None:
-            self.table.require(self.network, self.table.precision)
         if self.limit_ms is not None and not self.limit_ms > 0:
             raise InputError(f"a latency limit must be positive, not {self.limit_ms} ms")
         self.table.machine.factor(self.state)
@@ -121,28 +119,47 @@ class LatencyTarget:
 
     @cached_property
     def predictor(self) -> Predictor:
-        """The predictor of the table.
+        """The predictor of the table's own network; that of another network is :meth:`predictor_of`.
 
         Raises:
             TableError: the table lacks an entry or the predictor.
         """
-        return Predictor(self.table, self.level, self.state, self.network)
+        return Predictor(self.table, self.level, self.state)
 
     @cached_property
     def _usual(self) -> Predictor:
-        return Predictor(self.table, self.level, USUAL, self.network)
+        return self.predictor.in_state(USUAL)
 
-    def usual_ms(self, genotype: Genotype) -> float:
-        """Return the predicted latency of the network of ``genotype`` in the usual state, in milliseconds."""
-        return self._usual.predict(genotype).ms
+    @cached_property
+    def _predictors(self) -> dict[NetworkSpec, tuple[Predictor, Predictor]]:
+        """The predictors of the networks so far: for the state of the limit, and for the usual one."""
+        return {}
+
+    def _of(self, network: NetworkSpec) -> tuple[Predictor, Predictor]:
+        known = self._predictors.get(network)
+        if known is None:
+            known = self._predictors[network] = self.predictor.at(network), self._usual.at(network)
+        return known
+
+    def predictor_of(self, network: NetworkSpec) -> Predictor:
+        """Return the predictor for genotypes of ``network``; each is made once."""
+        return self._of(network)[0]
+
+    def predict(self, architecture: Architecture) -> Prediction:
+        """Return the latency of ``architecture`` and its upper bound, in milliseconds."""
+        return self._of(architecture.network)[0].predict(architecture.genotype)
+
+    def usual_ms(self, architecture: Architecture) -> float:
+        """Return the predicted latency of ``architecture`` in the usual state, in milliseconds."""
+        return self._of(architecture.network)[1].predict(architecture.genotype).ms
 
     def in_state(self, measured: Measurement) -> float:
         """Return the latency that ``measured`` has in the state of the limit, in milliseconds."""
         return measured.in_state(self.table.machine.factor(self.state))
 
-    def estimate(self, genotype: Genotype, measured_ms: float | None = None) -> LatencyEstimate:
-        """Return the latency of the network of ``genotype``, with what the device took if it was measured."""
-        ms, bound_ms = self.predictor.predict(genotype)
+    def estimate(self, architecture: Architecture, measured_ms: float | None = None) -> LatencyEstimate:
+        """Return the latency of ``architecture``, with what the device took if it was measured."""
+        ms, bound_ms = self.predict(architecture)
         return LatencyEstimate(
             self.device_name,
             ms,
@@ -152,13 +169,13 @@ class LatencyTarget:
             self.precision,
             self.threads,
             self.state,
-            self.usual_ms(genotype),
+            self.usual_ms(architecture),
             self.quality_warnings,
         )
 
-    def card_latency(self, genotype: Genotype, measured_ms: float | None = None) -> CardLatency:
-        """Return what the card of the model of ``genotype`` says of its latency here."""
-        ms, bound_ms = self.predictor.predict(genotype)
+    def card_latency(self, architecture: Architecture, measured_ms: float | None = None) -> CardLatency:
+        """Return what the card of the model of ``architecture`` says of its latency here."""
+        ms, bound_ms = self.predict(architecture)
         return CardLatency(self.device_name, self.threads, self.state, ms, bound_ms, self.level, measured_ms)
 
     def objective(self) -> CostObjective:
@@ -166,8 +183,8 @@ class LatencyTarget:
         return CostObjective(
             name=f"latency on {self.device_name}",
             unit="ms",
-            value=lambda genotype: self.predictor.predict(genotype).ms,
-            bound=self.predictor.bound,
+            value=lambda architecture: self.predict(architecture).ms,
+            bound=lambda architecture: self.predict(architecture).bound_ms,
             limit=self.limit_ms,
         )
 

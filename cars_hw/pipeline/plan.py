@@ -53,12 +53,6 @@ class SearchPlan:
         object.__setattr__(self, "space", replace(self.space, network=self.network))
         for target in self.targets:
             target.table.require(self.network, self.precision or target.precision)
-        # A table over sizes predicts for the network of the plan.
-        of_network = (
-            target if target.table.sizes is None else replace(target, network=self.network)
-            for target in self.targets
-        )
-        object.__setattr__(self, "targets", tuple(of_network))
         if not self.targets and not self.costs:
             raise InputError("a search needs a cost: give a latency table, or parameters or multiply-adds")
         unknown = [name for name in self.costs if name not in COSTS]
@@ -79,7 +73,10 @@ def search_plan(settings: SearchSettings, device: str) -> SearchPlan:
         TableError: a table cannot be read, or the tables are for several networks.
         InputError: there is no cost to minimise.
     """
-    targets = tuple(_target(one, settings.network) for one in settings.targets)
+    targets = tuple(
+        LatencyTarget(LatencyTable.read(one.table), one.limit_ms, level=one.level, state=one.state)
+        for one in settings.targets
+    )
     # A table of one network decides which it is.
     fixed = [target.table.spec for target in targets if target.table.sizes is None]
     return SearchPlan(
@@ -101,17 +98,6 @@ def search_plan(settings: SearchSettings, device: str) -> SearchPlan:
         precision=settings.precision,
         device=device,
         standalone_epochs=settings.standalone_epochs,
-    )
-
-
-def _target(settings: TargetSettings, network: NetworkSpec) -> LatencyTarget:
-    table = LatencyTable.read(settings.table)
-    return LatencyTarget(
-        table,
-        settings.limit_ms,
-        level=settings.level,
-        state=settings.state,
-        network=None if table.sizes is None else network,
     )
 
 

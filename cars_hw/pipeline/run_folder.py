@@ -380,13 +380,7 @@ class RunFolder:
         """
         record = self.configuration.targets[index]
         table = LatencyTable.read(self.table_path(index))
-        return LatencyTarget(
-            table, record.limit_ms, level=record.level, state=record.state, network=self._network_for(table)
-        )
-
-    def _network_for(self, table: LatencyTable) -> NetworkSpec | None:
-        """Return the run's network for a table over sizes; None for a table of one network, which has its own."""
-        return None if table.sizes is None else self.network
+        return LatencyTarget(table, record.limit_ms, level=record.level, state=record.state)
 
     def targets(self) -> tuple[LatencyTarget, ...]:
         """Return the latency targets, in the order of the tables.

@@ -39,6 +39,7 @@ from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder
 from cars_hw.pipeline.settings import SearchSettings
 from cars_hw.progress import Log, Progress, silent
 from cars_hw.progress_line import show
+from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.training.process_group import SINGLE_PROCESS, ProcessGroup
@@ -183,7 +184,13 @@ def _search(
     finalists = search.run(save, progress)
     if any(target.device is not None for target in plan.targets):
         confirmed = confirm_front(
-            finalists, search.front, plan.targets, plan=measure_plan, progress=progress, log=log
+            finalists,
+            search.front,
+            plan.targets,
+            network=plan.network,
+            plan=measure_plan,
+            progress=progress,
+            log=log,
         )
     else:
         confirmed = ConfirmedFront(search.front(finalists), [], {})
@@ -239,8 +246,8 @@ def cost_objectives(plan: SearchPlan) -> list[CostObjective]:
     for name in plan.costs:
         attribute = name.replace("-", "_")
 
-        def millions(genotype: Genotype, attribute: str = attribute) -> float:
-            return float(getattr(network_cost(plan.network, genotype), attribute)) / 1e6
+        def millions(architecture: Architecture, attribute: str = attribute) -> float:
+            return float(getattr(network_cost(architecture.network, architecture.genotype), attribute)) / 1e6
 
         objectives.append(CostObjective(name=name, unit="M", value=millions))
     return objectives
@@ -255,10 +262,13 @@ def find_anchor(plan: SearchPlan, objectives: Sequence[CostObjective]) -> Genoty
     if all(objective.limit is None for objective in objectives):
         return None
     rng = np.random.default_rng(plan.seed)
-    anchor = fastest_genotype(plan.space, lambda genotype: excess(objectives, genotype), rng)
-    if feasible(objectives, anchor):
+    anchor = fastest_genotype(
+        plan.space, lambda genotype: excess(objectives, Architecture(genotype, plan.network)), rng
+    )
+    start = Architecture(anchor, plan.network)
+    if feasible(objectives, start):
         return anchor
-    uppers = tuple(objective.upper(anchor) for objective in objectives if objective.limit is not None)
+    uppers = tuple(objective.upper(start) for objective in objectives if objective.limit is not None)
     limited = [objective for objective in objectives if objective.limit is not None]
     comparison = "; ".join(
         f"{objective.name}: limit {format_latency(objective.limit or 0)}, possible {format_latency(upper)}"
@@ -328,7 +338,8 @@ def describe_front(
                 genotype=member.genotype,
                 accuracy=member.accuracy,
                 latency_estimates=tuple(
-                    target.estimate(member.genotype, ms) for target, ms in zip(plan.targets, times, strict=True)
+                    target.estimate(Architecture(member.genotype, plan.network), ms)
+                    for target, ms in zip(plan.targets, times, strict=True)
                 ),
                 **both_costs(plan.network, member.genotype),
                 objective=plan.preset.evolution.objective,

@@ -20,6 +20,7 @@ from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.settings import VerifySettings
 from cars_hw.progress import Progress
 from cars_hw.progress_line import show
+from cars_hw.space.architecture import Architecture
 
 
 def verify_run(
@@ -55,10 +56,11 @@ def _verify(run: RunFolder, device: Device, plan: MeasurePlan | None, progress: 
     slower = found.machine.slower_than_expected
     rows = []
     for path, card, measurement in zip(paths, cards, found.models, strict=True):
+        architecture = Architecture(card.genotype, card.network)
         # Tables of int8 are for asymmetric models.
         fitting = targets if card.int8 != "symmetric" else []
         target = next((target for target in fitting if target.precision == card.precision), None)
-        estimate = target.estimate(card.genotype) if target is not None else None
+        estimate = target.estimate(architecture) if target is not None else None
         measured_ms = target.in_state(measurement) if target is not None else measurement.ms
         rows.append(
             Verified(
@@ -84,7 +86,7 @@ def _verify(run: RunFolder, device: Device, plan: MeasurePlan | None, progress: 
         latency = (
             CardLatency(device.name, threads, measured_ms=measured_ms)
             if target is None
-            else target.card_latency(card.genotype, measured_ms)
+            else target.card_latency(architecture, measured_ms)
         )
         card.with_latency(latency).write(card_path(path))
     run.write_verified([*(row for row in before if row.device != device.name), *rows])

@@ -19,6 +19,7 @@ from cars_hw.pipeline.latency_target import LatencyEstimate, LatencyTarget
 from cars_hw.pipeline.records import RunAbout, RunConfiguration, TargetRecord, Verified
 from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder, Step, TrainedNetwork
 from cars_hw.significance import Interval, interval_of
+from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.studies.ranking import Ranking, read_ranking
@@ -273,7 +274,7 @@ def _models(run: RunFolder) -> list[ModelFile]:
 
 def _beside(spec: NetworkSpec, network: TrainedNetwork, targets: Sequence[LatencyTarget]) -> FrontNetwork:
     """Return the record of a network that was trained outside the front, in the form of the front."""
-    estimates = tuple(target.estimate(network.genotype) for target in targets)
+    estimates = tuple(target.estimate(Architecture(network.genotype, spec)) for target in targets)
     return FrontNetwork(
         name=network.name,
         genotype=network.genotype,

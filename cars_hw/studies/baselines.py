@@ -23,6 +23,7 @@ from cars_hw.pipeline.train import choose, finished_training, train_run
 from cars_hw.pipeline.workers import default_jobs, side_by_side
 from cars_hw.progress import Log, Progress, no_log, prefixed
 from cars_hw.progress_line import show
+from cars_hw.space.architecture import Architecture
 from cars_hw.studies.strategy_comparison import (
     FILE,
     STANDALONE,
@@ -241,7 +242,9 @@ def _front(task: _Task, objectives: Sequence[CostObjective]) -> list[Trained]:
         trained = finished_training(task.folder, network.name, network.genotype, task.training)
         if trained is None:
             raise RunError(f"{task.folder.path} has no training of {network.name}", remedy="train-again")
-        costs = tuple(objective.value(network.genotype) for objective in objectives)
+        costs = tuple(
+            objective.value(Architecture(network.genotype, task.plan.network)) for objective in objectives
+        )
         found.append(Trained(network.genotype, costs, network.accuracy, trained.accuracy, trained.test.total))
     return found
 

@@ -19,6 +19,7 @@ from cars_hw.pipeline.settings import RankSettings, TrainingDevice, TrainSetting
 from cars_hw.pipeline.train import choose, train_run
 from cars_hw.progress import Log, Progress
 from cars_hw.progress_line import show
+from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Genotype
 from cars_hw.studies.ranking import FILE, MINIMUM, Ranked, Ranking
 from cars_hw.training.precision import resolve_device
@@ -118,7 +119,7 @@ def _drawn(plan: SearchPlan, count: int, known: set[Any], seed: int) -> list[Gen
         if len(found) == count:
             break
         genotype = plan.space.sample(rng)
-        if genotype.key() not in known and feasible(objectives, genotype):
+        if genotype.key() not in known and feasible(objectives, Architecture(genotype, plan.network)):
             known.add(genotype.key())
             found.append(genotype)
     return found

@@ -18,9 +18,11 @@ from cars_hw.cli.text_plot import ASCII, plot, sparkline
 from cars_hw.config.evaluation import ClassCounts
 from cars_hw.config.search import EvolutionSettings
 from cars_hw.evolution.objectives import CostObjective
+from cars_hw.space.network_spec import NETWORKS
 from cars_hw.space.zoo import resolve_genotype
 
 GENOTYPE = resolve_genotype("CARS_A").to_dict()
+NETWORK = NETWORKS["quick"]
 
 LATENCY = CostObjective("latency on ort", "ms", lambda _one: 0.0, bound=lambda _one: 0.3319, limit=0.395)
 PARAMETERS = CostObjective("parameters", "M", lambda _one: 0.0)
@@ -42,7 +44,7 @@ def record(number: int, hypervolume: float, members: list[tuple[float, ...]] = M
 
 
 def status(*objectives: CostObjective, records: int = 2) -> SearchStatus:
-    made = SearchStatus("images to run", objectives, SETTINGS, now=100.0)
+    made = SearchStatus("images to run", objectives, SETTINGS, now=100.0, network=NETWORK)
     members = [member[: 1 + len(objectives)] for member in MEMBERS]
     made.add(*(record(number + 1, 0.1 * (number + 1), members) for number in range(records)))
     return made
@@ -102,7 +104,7 @@ def test_it_fits_any_terminal(size: tuple[int, int]) -> None:
 
 
 def test_a_long_front_shows_both_its_ends_and_says_how_many_are_missing() -> None:
-    known = SearchStatus("t", [PARAMETERS], SETTINGS, 0.0)
+    known = SearchStatus("t", [PARAMETERS], SETTINGS, 0.0, NETWORK)
     known.add(record(1, 0.1, [(0.01 * n, 0.001 * n) for n in range(1, 31)]))
     text = shown(known, width=40)
     rows = [line for line in text if "%" in line and "best" not in line]
@@ -113,7 +115,7 @@ def test_a_long_front_shows_both_its_ends_and_says_how_many_are_missing() -> Non
 
 
 def test_before_anything_is_known_it_says_so() -> None:
-    known = SearchStatus("t", [PARAMETERS], SETTINGS, 0.0)
+    known = SearchStatus("t", [PARAMETERS], SETTINGS, 0.0, NETWORK)
     assert shown(known)[1].startswith("preparing")
     known.update("warm-up", 3, 5, 1.0)
     assert shown(known)[1].startswith("warm-up, epoch 4 of 5  ")
@@ -124,7 +126,7 @@ def test_before_anything_is_known_it_says_so() -> None:
 
 
 def test_time_left_follows_the_pace_of_whole_units() -> None:
-    known = SearchStatus("t", [PARAMETERS], SETTINGS, 0.0)
+    known = SearchStatus("t", [PARAMETERS], SETTINGS, 0.0, NETWORK)
     assert known.left(5.0) is None
     known.update("warm-up", 0, 5, 10.0)
     assert known.left(12.0) is None
@@ -143,14 +145,14 @@ def test_time_left_follows_the_pace_of_whole_units() -> None:
 
 
 def test_what_an_earlier_process_did_took_no_time_of_this_one() -> None:
-    known = SearchStatus("t", [PARAMETERS], SETTINGS, 0.0)
+    known = SearchStatus("t", [PARAMETERS], SETTINGS, 0.0, NETWORK)
     known.update("generations", 21, 30, 0.0)
     known.update("generations", 24, 30, 60.0)
     assert known.left(60.0) == TimeLeft(120.0)
 
 
 def test_a_record_is_read_once_and_the_best_of_equals_is_the_cheaper() -> None:
-    read = snapshot(record(3, 0.5, [(0.8, 0.3), (0.8, 0.2), (0.5, 0.1)]), [LATENCY])
+    read = snapshot(record(3, 0.5, [(0.8, 0.3), (0.8, 0.2), (0.5, 0.1)]), [LATENCY], NETWORK)
     assert read.best == (0.8, (0.2,), (0.3319,), ClassCounts((20, 10, 10), (20, 10, 3)))
     assert read.front == ((0.5, (0.1,)), (0.8, (0.2,)))
     assert len(read.population) == 3
@@ -165,7 +167,7 @@ def test_a_generation_in_a_line_has_the_best_with_its_costs() -> None:
 
 
 def test_balanced_accuracy_is_called_by_its_name() -> None:
-    known = SearchStatus("t", [PARAMETERS], replace(SETTINGS, objective="balanced-accuracy"), 0.0)
+    known = SearchStatus("t", [PARAMETERS], replace(SETTINGS, objective="balanced-accuracy"), 0.0, NETWORK)
     known.add(record(3, 0.25, [(23 / 30, 0.033)]))
     counts = ClassCounts((20, 10, 10), (20, 10, 3))
     assert counts.balanced_accuracy == pytest.approx(23 / 30)
@@ -177,7 +179,7 @@ def test_balanced_accuracy_is_called_by_its_name() -> None:
 
 
 def test_the_bar_shows_the_share_of_the_stage_that_is_done() -> None:
-    known = SearchStatus("t", [PARAMETERS], SETTINGS, 0.0)
+    known = SearchStatus("t", [PARAMETERS], SETTINGS, 0.0, NETWORK)
     known.update("measuring", 5, 20, 1.0)
     # "measuring, 5 of 20" and two spaces leave 20 columns.
     assert shown(known, width=40)[1] == "measuring, 5 of 20  " + 5 * "━"

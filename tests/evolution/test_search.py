@@ -17,6 +17,7 @@ from cars_hw.evolution.objectives import CostObjective, excess, feasible
 from cars_hw.evolution.population import Member
 from cars_hw.evolution.search import Search, without_clones
 from cars_hw.nn.cost import network_cost
+from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import NODES, Edge, Genotype
 from cars_hw.space.liveness import unread_cells
 from cars_hw.space.network_spec import NetworkSpec
@@ -31,6 +32,11 @@ LEAN = Genotype((NODE,) * NODES, (NODE,) * NODES)
 
 def megas(genotype: Genotype) -> float:
     return network_cost(SPEC, genotype).multiply_adds / 1e6
+
+
+def cost(architecture: Architecture) -> float:
+    assert architecture.network == SPEC
+    return megas(architecture.genotype)
 
 
 class ToyWeights:
@@ -83,7 +89,7 @@ def make_search(
     epochs: int = 9,
     uniform_draws: float = 0.0,
 ) -> tuple[Search, ToyWeights]:
-    objectives = [CostObjective("multiply-adds", "M", megas, limit=limit)]
+    objectives = [CostObjective("multiply-adds", "M", cost, limit=limit)]
     settings = EvolutionSettings(
         population=population,
         epochs=epochs,
@@ -186,16 +192,21 @@ def test_what_exceeds_the_budget_is_never_evaluated_or_trained() -> None:
 
 def test_a_budget_is_held_against_the_bound_and_not_the_value() -> None:
     objective = CostObjective("latency", "ms", lambda _: 1.0, bound=lambda _: 1.2, limit=1.1)
-    genotype = SPACE.sample(np.random.default_rng(0))
-    assert not feasible([objective], genotype)
-    assert excess([objective], genotype) == pytest.approx(1.2 / 1.1)
+    drawn = Architecture(SPACE.sample(np.random.default_rng(0)), SPEC)
+    assert not feasible([objective], drawn)
+    assert excess([objective], drawn) == pytest.approx(1.2 / 1.1)
     other = CostObjective("size", "M", lambda _: 9.0, limit=3.0)
-    assert excess([objective, other], genotype) == pytest.approx(3.0)
-    assert excess([], genotype) == 0.0
+    assert excess([objective, other], drawn) == pytest.approx(3.0)
+    assert excess([], drawn) == 0.0
+
+
+def test_a_search_needs_a_network() -> None:
+    with pytest.raises(ValueError, match="a space with a network"):
+        Search(SearchSpace(), [CostObjective("one", "M", lambda _: 1.0)], ToyWeights(), EvolutionSettings(), seed=0)
 
 
 def test_a_search_under_a_budget_needs_an_architecture_that_keeps_to_it() -> None:
-    objectives = [CostObjective("multiply-adds", "M", megas, limit=0.01)]
+    objectives = [CostObjective("multiply-adds", "M", cost, limit=0.01)]
     with pytest.raises(BudgetError) as error:
         Search(SPACE, objectives, ToyWeights(), EvolutionSettings(), seed=0, anchor=LEAN)
     assert error.value.smallest == (megas(LEAN),)

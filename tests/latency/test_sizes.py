@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -20,11 +21,13 @@ from cars_hw.latency import (
     Predictor,
     compare_tables,
     fresh_architectures,
+    genotype_keys,
     measure_architectures,
     profile_device,
     spec_keys,
     validate_table,
 )
+from cars_hw.latency.operation_costs import KindRegression
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
@@ -112,6 +115,52 @@ def test_a_network_outside_of_the_range_is_refused(table: LatencyTable, network:
         "the table is for 4 to 28 channels and 3 to 6 cells, 8x8x1, 10 classes, cifar stem, not for "
         f"{network.describe()}; profile the device for this network"
     )
+
+
+def test_a_predictor_of_a_further_size_is_that_of_the_table(table: LatencyTable) -> None:
+    rng = np.random.default_rng(7)
+    first = Predictor(table, state="usual")
+    genotypes = [SearchSpace().sample(rng) for _ in range(3)]
+    for channels, layers in itertools.product((4, 12, 20, 28), (3, 5, 6)):
+        network = replace(NETWORK, channels=channels, layers=layers)
+        further, alone = first.at(network), Predictor(table, state="usual", network=network)
+        assert (further.spec, further.margin, further.level) == (network, alone.margin, alone.level)
+        for genotype in genotypes:
+            assert further.predict(genotype) == alone.predict(genotype)
+            assert further.parts(genotype) == alone.parts(genotype)
+    assert first.spec == table.spec
+    with pytest.raises(TableError, match="not for 30 channels"):
+        first.at(replace(NETWORK, channels=30))
+
+
+def test_what_one_size_has_met_costs_other_sizes_a_look_up(
+    table: LatencyTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    estimated = 0
+
+    def counting(self: KindRegression, key: OpKey) -> float:
+        nonlocal estimated
+        estimated += 1
+        return estimate(self, key)
+
+    estimate = KindRegression.estimate
+    measured = set(map(OpKey.parse, table.entries))
+    monkeypatch.setattr(KindRegression, "estimate", counting)
+    genotype = SearchSpace().sample(np.random.default_rng(3))
+    larger, smaller = (replace(NETWORK, channels=20, layers=layers) for layers in (6, 5))
+    needed = [{placed.key for placed in genotype_keys(one, genotype)} for one in (larger, smaller)]
+    first = Predictor(table)
+    assert estimated == 0
+    first.at(larger).predict(genotype)
+    assert estimated == len(needed[0] - measured) > 10
+    first.at(smaller).predict(genotype)
+    assert estimated == len((needed[0] | needed[1]) - measured) < len(needed[0] - measured) + 5
+
+
+def test_a_table_over_sizes_without_a_kind_of_operation_is_refused(table: LatencyTable) -> None:
+    entries = {key: entry for key, entry in table.entries.items() if not key.startswith("dil_conv_5x5")}
+    with pytest.raises(TableError, match="the table has no entry for dil_conv_5x5 at stride 1; profile"):
+        Predictor(replace(table, entries=entries))
 
 
 def test_a_table_of_one_network_has_the_form_that_it_had(tmp_path: Path) -> None:

@@ -28,9 +28,15 @@ from cars_hw.pipeline.plan import DataSource, SearchPlan, configuration, search_
 from cars_hw.pipeline.records import RunAbout
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.settings import TargetSettings
+from cars_hw.space.architecture import Architecture
+from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.zoo import zoo
 
 GENOTYPE = zoo()["CARS_A"].genotype
+
+NETWORK = NetworkSpec(4, 3, (8, 8), 1, classes=3)
+"""The network of the table."""
+ARCHITECTURE = Architecture(GENOTYPE, NETWORK)
 
 
 class Threaded(FakeDevice):
@@ -67,7 +73,7 @@ def test_an_estimate_by_hand(known: LatencyTable) -> None:
     operations = len(genotype_keys(known.spec, GENOTYPE))
     predicted = 2.0 * 0.25 * operations + 0.5
     target = LatencyTarget(replace(known, precision="int8", threads=4), limit_ms=predicted + 1)
-    estimate = target.estimate(GENOTYPE)
+    estimate = target.estimate(ARCHITECTURE)
     assert dataclasses.asdict(estimate) == {
         "device": "fake",
         "predicted_ms": pytest.approx(predicted),
@@ -81,9 +87,9 @@ def test_an_estimate_by_hand(known: LatencyTable) -> None:
         "quality_warnings": (),
     }
     assert not estimate.over_limit
-    assert not target.estimate(GENOTYPE, predicted + 1).over_limit
-    assert target.estimate(GENOTYPE, predicted + 1.001).over_limit
-    assert not LatencyTarget(known).estimate(GENOTYPE, 1e9).over_limit
+    assert not target.estimate(ARCHITECTURE, predicted + 1).over_limit
+    assert target.estimate(ARCHITECTURE, predicted + 1.001).over_limit
+    assert not LatencyTarget(known).estimate(ARCHITECTURE, 1e9).over_limit
 
 
 MACHINE = Machine((MachineState("quiet", 0.4, 1.0), MachineState("slower", 0.6, 1.5)), (1.0, 1.5, 2.0), 0.01)
@@ -92,26 +98,26 @@ MACHINE = Machine((MachineState("quiet", 0.4, 1.0), MachineState("slower", 0.6, 
 def test_figures_are_those_of_the_state_of_the_limit(known: LatencyTable) -> None:
     table = replace(known, machine=MACHINE, standard_error=0.5)
     quiet, usual, most = (LatencyTarget(table, 3.0, state=state) for state in ("quiet", "usual", "0.75"))
-    ms = quiet.estimate(GENOTYPE).predicted_ms
-    assert [target.estimate(GENOTYPE).predicted_ms / ms for target in (quiet, usual, most)] == [1.0, 1.5, 1.75]
-    assert [target.estimate(GENOTYPE).state for target in (quiet, usual, most)] == ["quiet", "usual", "0.75"]
-    usual_ms = [target.estimate(GENOTYPE).usual_ms for target in (quiet, usual, most)]
+    ms = quiet.estimate(ARCHITECTURE).predicted_ms
+    assert [target.estimate(ARCHITECTURE).predicted_ms / ms for target in (quiet, usual, most)] == [1.0, 1.5, 1.75]
+    assert [target.estimate(ARCHITECTURE).state for target in (quiet, usual, most)] == ["quiet", "usual", "0.75"]
+    usual_ms = [target.estimate(ARCHITECTURE).usual_ms for target in (quiet, usual, most)]
     assert usual_ms == pytest.approx([1.5 * ms] * 3)
-    assert most.objective().value(GENOTYPE) == most.estimate(GENOTYPE).predicted_ms
+    assert most.objective().value(ARCHITECTURE) == most.estimate(ARCHITECTURE).predicted_ms
     measured = Measurement(4.0, (), 0.0, sensitivity=0.5)
     assert [target.in_state(measured) for target in (quiet, usual)] == pytest.approx([4.0, 4.0 * 1.5**0.5])
     # The quality of the table goes with the figures.
-    (reason,) = quiet.estimate(GENOTYPE).quality_warnings
+    (reason,) = quiet.estimate(ARCHITECTURE).quality_warnings
     assert "standard error of 50.0%" in reason
     assert quiet.quality_warnings == (reason,)
 
 
 def test_a_limit_may_be_exceeded_in_the_usual_state(known: LatencyTable) -> None:
     table = replace(known, machine=MACHINE)
-    ms = LatencyTarget(table).estimate(GENOTYPE).predicted_ms
-    assert LatencyTarget(table, 1.4 * ms).estimate(GENOTYPE).usually_over_limit
-    assert not LatencyTarget(table, 1.6 * ms).estimate(GENOTYPE).usually_over_limit
-    assert not LatencyTarget(table).estimate(GENOTYPE).usually_over_limit
+    ms = LatencyTarget(table).estimate(ARCHITECTURE).predicted_ms
+    assert LatencyTarget(table, 1.4 * ms).estimate(ARCHITECTURE).usually_over_limit
+    assert not LatencyTarget(table, 1.6 * ms).estimate(ARCHITECTURE).usually_over_limit
+    assert not LatencyTarget(table).estimate(ARCHITECTURE).usually_over_limit
 
 
 @pytest.mark.parametrize("state", ["fast", "1.5", "-0.1", "nan", ""])
@@ -127,10 +133,10 @@ def test_the_objective_is_the_prediction_limited_by_the_bound(known: LatencyTabl
     predicted = 2.0 * 0.25 * len(genotype_keys(known.spec, GENOTYPE)) + 0.5
     objective = LatencyTarget(known, limit_ms=1.1 * predicted).objective()
     assert (objective.name, objective.unit, objective.limit) == ("latency on fake", "ms", 1.1 * predicted)
-    assert objective.value(GENOTYPE) == pytest.approx(predicted)
-    assert objective.upper(GENOTYPE) == pytest.approx((1 + MARGIN) * predicted)
-    assert not objective.allows(GENOTYPE)
-    assert LatencyTarget(known).objective().allows(GENOTYPE)
+    assert objective.value(ARCHITECTURE) == pytest.approx(predicted)
+    assert objective.upper(ARCHITECTURE) == pytest.approx((1 + MARGIN) * predicted)
+    assert not objective.allows(ARCHITECTURE)
+    assert LatencyTarget(known).objective().allows(ARCHITECTURE)
 
 
 def test_a_limit_is_exceeded_by_more_than_the_limit(known: LatencyTable) -> None:
@@ -148,7 +154,7 @@ def test_a_limit_is_positive(known: LatencyTable, limit: float) -> None:
 def test_a_lower_level_gives_a_lower_bound(known: LatencyTable) -> None:
     assert known.predictor is not None
     table = replace(known, predictor=replace(known.predictor, residuals=(0.0,) * 10 + (0.1,) * 10))
-    high, low = LatencyTarget(table).estimate(GENOTYPE), LatencyTarget(table, level=0.4).estimate(GENOTYPE)
+    high, low = LatencyTarget(table).estimate(ARCHITECTURE), LatencyTarget(table, level=0.4).estimate(ARCHITECTURE)
     # Of 20 residuals the ninth holds at a level of 40%. It is 85% up those around 0, as (9 - 0.5) / 20 is 0.85 / 2.
     margin = REPEATABILITY * NormalDist().inv_cdf(0.85)
     assert low.bound_ms == pytest.approx((1 + margin) * low.predicted_ms)
@@ -160,10 +166,22 @@ def test_a_lower_level_gives_a_lower_bound(known: LatencyTable) -> None:
 def test_a_predictor_is_built_once(table: LatencyTable, monkeypatch: pytest.MonkeyPatch) -> None:
     target = LatencyTarget(table)
     assert target.predictor is target.predictor
-    before = target.estimate(GENOTYPE)
+    assert target.predictor_of(NETWORK) is target.predictor_of(replace(NETWORK))
+    before = target.estimate(ARCHITECTURE)
     monkeypatch.setattr("cars_hw.pipeline.latency_target.Predictor", None)
-    assert target.estimate(GENOTYPE) == before
-    assert target.objective().value(GENOTYPE) == before.predicted_ms
+    assert target.estimate(ARCHITECTURE) == before
+    assert target.objective().value(ARCHITECTURE) == before.predicted_ms
+
+
+def test_a_table_of_one_network_refuses_an_architecture_of_another(table: LatencyTable) -> None:
+    target = LatencyTarget(table, 1.0)
+    larger = Architecture(GENOTYPE, replace(NETWORK, channels=8))
+    message = "the table is for 4 channels, 3 cells, 8x8x1, 3 classes, cifar stem, not for 8 channels, 3 cells"
+    for ask in (target.predict, target.estimate, target.card_latency, target.usual_ms, target.objective().value):
+        with pytest.raises(TableError, match=message):
+            ask(larger)
+    with pytest.raises(TableError, match=message):
+        target.objective().allows(larger)
 
 
 def test_a_device_of_another_name_or_number_of_threads_is_refused(table: LatencyTable) -> None:

@@ -18,6 +18,7 @@ from cars_hw.latency import LatencyTable, Predictor, measure_genotypes, profile_
 from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.pipeline.search import run_search
+from cars_hw.space.architecture import Architecture
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.space.size_grid import SizeGrid
@@ -42,7 +43,7 @@ def test_the_front_is_of_the_networks_size_and_measured_at_it(
 ) -> None:
     predictor, rng = Predictor(sized, network=AT), np.random.default_rng(0)
     limit = float(np.median([predictor.bound(SearchSpace().sample(rng)) for _ in range(50)]))
-    target = LatencyTarget(sized, limit, FakeDevice(), network=AT)
+    target = LatencyTarget(sized, limit, FakeDevice())
     run = run_search(SearchPlan(DataSource(str(images)), AT, PRESET, (target,)), tmp_path / "run")
     assert run.network == AT
     front = run.front()
@@ -52,19 +53,33 @@ def test_the_front_is_of_the_networks_size_and_measured_at_it(
         assert (estimate.predicted_ms, estimate.bound_ms) == tuple(predictor.predict(network.genotype))
         assert estimate.bound_ms <= limit
         assert estimate.measured_ms == found.ms
-    # What is read again is for the same network.
+    # What is read again predicts for the same network.
     (again,) = run.targets()
-    assert again.network == AT
-    assert again.predictor.predict(front[0].genotype) == predictor.predict(front[0].genotype)
+    assert again.predict(Architecture(front[0].genotype, AT)) == predictor.predict(front[0].genotype)
 
 
-def test_a_plan_brings_its_network_to_the_tables_over_sizes(sized: LatencyTable) -> None:
-    plan = SearchPlan(DataSource("fashion-mini"), AT, PRESET, (LatencyTarget(sized),))
-    assert plan.targets[0].network == AT
+def test_a_target_over_sizes_predicts_for_each_network_by_itself(sized: LatencyTable) -> None:
+    target = LatencyTarget(sized, 1.0, level=0.8, state="usual")
+    objective, rng = target.objective(), np.random.default_rng(2)
+    for channels, layers in ((4, 3), (6, 4), (8, 5), (6, 4)):
+        network = replace(NETWORK, channels=channels, layers=layers)
+        architecture = Architecture(SearchSpace().sample(rng), network)
+        known = Predictor(sized, 0.8, "usual", network)
+        ms, bound_ms = known.predict(architecture.genotype)
+        assert target.predict(architecture) == (ms, bound_ms)
+        assert (objective.value(architecture), objective.upper(architecture)) == (ms, bound_ms)
+        estimate, card = target.estimate(architecture), target.card_latency(architecture)
+        assert (estimate.predicted_ms, estimate.bound_ms) == (card.predicted_ms, card.bound_ms) == (ms, bound_ms)
+        assert target.usual_ms(architecture) == estimate.usual_ms == ms
+        assert target.predictor_of(network).spec == network
+        assert target.predictor_of(network).composition(architecture.genotype) == known.composition(
+            architecture.genotype
+        )
 
 
 def test_a_network_outside_of_the_table_is_refused(sized: LatencyTable) -> None:
+    genotype = SearchSpace().sample(np.random.default_rng(0))
     with pytest.raises(TableError, match="the table is for 4 to 8 channels and 3 to 5 cells"):
-        LatencyTarget(sized, network=replace(AT, channels=10))
+        LatencyTarget(sized).predict(Architecture(genotype, replace(AT, channels=10)))
     with pytest.raises(TableError, match="the table is for 4 to 8 channels and 3 to 5 cells"):
         SearchPlan(DataSource("fashion-mini"), replace(AT, layers=6), PRESET, (LatencyTarget(sized),))

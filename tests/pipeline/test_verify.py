@@ -22,6 +22,7 @@ from cars_hw.pipeline.plan import SearchPlan, configuration
 from cars_hw.pipeline.records import RunAbout
 from cars_hw.pipeline.run_folder import RUN, RunFolder
 from cars_hw.pipeline.verify import verify_run
+from cars_hw.space.architecture import Architecture
 from cars_hw.space.zoo import zoo
 
 GENOTYPE = zoo()["CARS_A"].genotype
@@ -77,7 +78,7 @@ def test_a_model_is_compared_with_the_table_of_its_precision_and_threads(
     rows = verify_run(run, Threaded(threads), plan=PLAN)
     assert [(row.precision, row.limit_ms, row.within_budget) for row in rows] == [("int8", *int8), ("fp32", *fp32)]
     assert {row.threads for row in rows} == {threads}
-    estimate = LatencyTarget(table).estimate(GENOTYPE)
+    estimate = LatencyTarget(table).estimate(Architecture(GENOTYPE, table.spec))
     assert (rows[1].predicted_ms, rows[1].bound_ms) == (estimate.predicted_ms, estimate.bound_ms)
     assert rows[1].deviation == rows[1].measured_ms / estimate.predicted_ms - 1
     written = run.verified()[1]
@@ -109,7 +110,7 @@ def test_a_model_is_measured_in_the_state_of_its_limit(run: RunFolder, table: La
     # The fake device is as fast as when the table was made: the model takes 1.5 times as long in this state.
     assert row.measured_ms == pytest.approx(1.5 * quiet_ms)
     assert row.usual_ms == pytest.approx(1.25 * quiet_ms)
-    assert row.predicted_ms == slow.estimate(GENOTYPE).predicted_ms
+    assert row.predicted_ms == slow.estimate(Architecture(GENOTYPE, table.spec)).predicted_ms
     assert row.quality_warnings == slow.quality_warnings != ()
     assert run.verified()[1].usual_ms == row.usual_ms
 

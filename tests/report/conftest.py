@@ -25,6 +25,7 @@ from cars_hw.nn.cost import network_cost
 from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.records import RunAbout, RunConfiguration, Verified
 from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder, TrainedNetwork
+from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.operations import OPERATIONS
@@ -134,8 +135,9 @@ def network(table: LatencyTable, genotype: Genotype, index: int, limit: float | 
     cost = network_cost(SPEC, genotype)
     # The sixth was struck: it took longer than it may.
     target = LatencyTarget(table, limit)
-    taken = 2 * (limit or 1.0) if index == 5 else 1.01 * target.estimate(genotype).predicted_ms
-    estimate = target.estimate(genotype, taken)
+    architecture = Architecture(genotype, table.spec)
+    taken = 2 * (limit or 1.0) if index == 5 else 1.01 * target.predict(architecture).ms
+    estimate = target.estimate(architecture, taken)
     return FrontNetwork(
         f"net-{index + 1:02d}",
         genotype,
