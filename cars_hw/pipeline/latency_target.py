@@ -179,7 +179,13 @@ class LatencyTarget:
         return CardLatency(self.device_name, self.threads, self.state, ms, bound_ms, self.level, measured_ms)
 
     def objective(self) -> CostObjective:
-        """Return the cost that a search minimises: the predicted latency, limited by its upper bound."""
+        """Return the cost that a search minimises: the predicted latency, limited by its upper bound.
+
+        Raises:
+            TableError: the table lacks an entry or the predictor.
+        """
+        # A table that cannot predict is an error now, and not at the first architecture.
+        _ = self.predictor
         return CostObjective(
             name=f"latency on {self.device_name}",
             unit="ms",
