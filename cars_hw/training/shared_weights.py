@@ -23,7 +23,8 @@ from cars_hw.data import (
     mixed_order,
     stratified_split,
 )
-from cars_hw.nn.supernet import Common, SuperNet
+from cars_hw.nn.paths import Common
+from cars_hw.nn.supernet import SuperNet
 from cars_hw.space.genotype import Genotype
 from cars_hw.training.losses import weights_of_classes
 from cars_hw.training.process_group import SINGLE_PROCESS, ProcessGroup

@@ -1,0 +1,147 @@
+"""How an architecture runs through weights that many share: along its own edges only.
+
+The weights may be those of the SuperNet, or slices of them at a smaller size.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cars_hw.nn.layers import FactorizedReduce, ReLUConvBN, ReLUFirst
+from cars_hw.nn.network import CifarStem, ImageNetStem, concatenate_nodes, run_stem
+from cars_hw.space.genotype import Cell, Genotype
+from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.space.operations import OPERATIONS
+
+Choice = tuple[int, int, str]
+"""A node, the state that it reads, and the operation between them."""
+
+
+@dataclass(frozen=True)
+class Common:
+    """Activations of one batch of images that are the same for all architectures, see :meth:`SharedNetwork.common`.
+
+    ``inputs`` are the two preprocessed inputs of the first cell, ``second`` is the first input of the second cell.
+    ``worth`` names the operations of the first cell whose outputs are kept, and ``values`` has the outputs so far.
+    """
+
+    inputs: tuple[Tensor, Tensor]
+    second: Tensor
+    worth: frozenset[Choice] = frozenset()
+    values: dict[Choice, Tensor] = field(default_factory=dict)
+    activated: dict[int, Tensor] = field(default_factory=dict)
+
+
+class SharedCell:
+    """One cell of shared weights; running it computes one architecture's edges only."""
+
+    preprocess_0: FactorizedReduce | ReLUConvBN
+    preprocess_1: FactorizedReduce | ReLUConvBN
+
+    def operation(self, node: int, source: int, name: str) -> nn.Module:
+        """Return the shared operation ``name`` from state ``source`` to ``node``."""
+        raise NotImplementedError
+
+    def forward(self, before: Tensor, last: Tensor, cell: Cell) -> Tensor:
+        """Return the concatenated nodes (N, 4 C, H, W) of ``cell``; both inputs' ReLU is done already."""
+        return self.along((self.preprocess_0.activated(before), self.preprocess_1.activated(last)), cell)
+
+    def along(self, inputs: tuple[Tensor, Tensor], cell: Cell, common: Common | None = None) -> Tensor:
+        """Return the concatenated nodes (N, 4 C, H, W) of ``cell`` from its preprocessed ``inputs``."""
+        states: list[Tensor | None] = list(inputs)
+        activated: dict[int, Tensor] = {} if common is None else dict(common.activated)
+        for number, node in enumerate(cell):
+            state: Tensor | None = None
+            for edge in node:
+                if not edge.is_real:
+                    continue
+                source = states[edge.source]
+                assert source is not None  # Genotype refuses edges from empty nodes.
+                choice = (number, edge.source, edge.operation)
+                if common is not None and choice in common.worth:
+                    if choice not in common.values:
+                        common.values[choice] = self._run(choice, source, activated)
+                    value = common.values[choice]
+                else:
+                    value = self._run(choice, source, activated)
+                state = value if state is None else state + value
+            states.append(state)
+        return concatenate_nodes(states[2:])
+
+    def _run(self, choice: Choice, source: Tensor, activated: dict[int, Tensor]) -> Tensor:
+        """Return the output of ``choice``; its source's ReLU is done once, and kept in ``activated``."""
+        operation = self.operation(*choice)
+        if isinstance(operation, ReLUFirst | FactorizedReduce):
+            if choice[1] not in activated:
+                activated[choice[1]] = F.relu(source)
+            return operation.activated(activated[choice[1]])
+        out: Tensor = operation(source)
+        return out
+
+
+class SharedNetwork:
+    """The layers of one size whose weights the architectures of that size share."""
+
+    spec: NetworkSpec
+    stem: CifarStem | ImageNetStem
+    classifier: nn.Linear
+
+    def shared_cells(self) -> Sequence[SharedCell]:
+        """Return the cells, first to last."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, genotype: Genotype) -> Tensor:
+        """Return the logits (N, classes) of ``genotype`` for images (N, C_in, H, W)."""
+        return self.along(self.common(x), genotype)
+
+    def common(self, x: Tensor, genotypes: Sequence[Genotype] = (), room: int = 0) -> Common:
+        """Return the activations for images ``x`` (N, C_in, H, W) that are the same for all architectures.
+
+        Many of ``genotypes`` have the same operations on the inputs of the first cell. The first architecture that
+        computes one of the most frequent of them keeps its output for the others, up to ``room`` bytes in all.
+        """
+        before, last = run_stem(self.stem, x)
+        # A state is the input of two cells, and all that either does with it begins with a ReLU. One for both
+        # saves the largest activations; the last cell's output goes to the classifier without.
+        shared = before is last
+        before = F.relu(before)
+        last = before if shared else F.relu(last)
+        first, second = self.shared_cells()[:2]
+        inputs = (first.preprocess_0.activated(before), first.preprocess_1.activated(last))
+        worth: frozenset[Choice] = frozenset()
+        activated: dict[int, Tensor] = {}
+        if room:
+            worth = _worth_keeping(genotypes, inputs[0].numel() * inputs[0].element_size(), room)
+            activated = {number: F.relu(state) for number, state in enumerate(inputs)}
+        return Common(inputs, second.preprocess_0.activated(last), worth, {}, activated)
+
+    def along(self, common: Common, genotype: Genotype) -> Tensor:
+        """Return the logits (N, classes) of ``genotype`` for the images of ``common``."""
+        first, second, *others = self.shared_cells()
+        kinds = [genotype.cell(index in self.spec.reductions) for index in range(self.spec.layers)]
+        before = F.relu(first.along(common.inputs, kinds[0], common), inplace=True)
+        inputs = (common.second, second.preprocess_1.activated(before))
+        last = F.relu(second.along(inputs, kinds[1]), inplace=True)
+        for cell, kind in zip(others, kinds[2:], strict=True):
+            out = cell.forward(before, last, kind)
+            before, last = last, out if cell is others[-1] else F.relu(out, inplace=True)
+        logits: Tensor = self.classifier(last.mean(dim=(2, 3)))
+        return logits
+
+
+def _worth_keeping(genotypes: Sequence[Genotype], size: int, room: int) -> frozenset[Choice]:
+    """Return the first cell's operations on its inputs with most users, two at least, at ``size`` bytes each."""
+    users = Counter(
+        (number, edge.source, edge.operation)
+        for genotype in genotypes
+        for number, node in enumerate(genotype.normal)
+        for edge in node
+        # An operation that is its input takes neither time nor room.
+        if edge.source < 2 and OPERATIONS[edge.operation].is_computed(1)
+    )
+    return frozenset(choice for choice, count in users.most_common(max(0, room // max(1, size))) if count > 1)
