@@ -12,11 +12,15 @@ from dataclasses import dataclass, field
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cars_hw.nn.layers import FactorizedReduce, ReLUConvBN, ReLUFirst
+from cars_hw.nn.layers import FactorizedReduce, Normalization, ReLUConvBN, ReLUFirst
 from cars_hw.nn.network import CifarStem, ImageNetStem, concatenate_nodes, run_stem
 from cars_hw.space.genotype import Cell, Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.operations import OPERATIONS
+
+SHARED = Normalization(affine=False, running=False)
+"""Shared layers are normalised by the batch: running averages over many architectures describe none."""
+
 
 Choice = tuple[int, int, str]
 """A node, the state that it reads, and the operation between them."""

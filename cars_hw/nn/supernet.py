@@ -5,16 +5,14 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from cars_hw.nn.layers import Normalization
-from cars_hw.nn.network import Network, NetworkCell, make_preprocessing, make_stem
+from cars_hw.nn.network import Network, make_preprocessing, make_stem
 from cars_hw.nn.operations import make_operation
-from cars_hw.nn.paths import SharedCell, SharedNetwork
+from cars_hw.nn.paths import SHARED, SharedCell, SharedNetwork
+from cars_hw.nn.slices import Slices
+from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import NODES, Genotype
 from cars_hw.space.network_spec import CellLayout, NetworkSpec
 from cars_hw.space.operations import real_operations
-
-SHARED = Normalization(affine=False, running=False)
-"""Shared layers are normalised by the batch: running averages over many architectures describe none."""
 
 
 class SuperCell(SharedCell, nn.Module):
@@ -80,29 +78,13 @@ class SuperNet(SharedNetwork, nn.Module):
         return [*found, *self.classifier.parameters()]
 
     def hand_over(self, network: Network) -> None:
-        """Copy the shared weights of ``network``'s genotype into it. Parameters that only the network has stay.
+        """Copy the shared weights of ``network``'s architecture into it. Parameters that only it has stay.
 
         Raises:
-            ValueError: the SuperNet and the network have different NetworkSpecs.
+            SpecError: its size does not lie within that of the SuperNet.
         """
-        if network.spec != self.spec:
-            raise ValueError("weights can be handed over only to a network of the SuperNet's own NetworkSpec")
-        _copy(self.stem, network.stem)
-        _copy(self.classifier, network.classifier)
-        for ours, theirs in zip(self.cells, network.cells, strict=True):
-            assert isinstance(ours, SuperCell)
-            assert isinstance(theirs, NetworkCell)
-            _copy(ours.preprocess_0, theirs.preprocess_0)
-            _copy(ours.preprocess_1, theirs.preprocess_1)
-            for number, (node, operations) in enumerate(zip(theirs.cell, theirs.nodes, strict=True)):
-                real = [edge for edge in node if edge.is_real]
-                assert isinstance(operations, nn.ModuleList)
-                for edge, operation in zip(real, operations, strict=True):
-                    _copy(ours.operation(number, edge.source, edge.operation), operation)
-
-
-def _copy(source: nn.Module, target: nn.Module) -> None:
-    # Not strict: the network's normalisation has a scale, a shift and averages that shared layers lack.
-    missing = target.load_state_dict(source.state_dict(), strict=False)
-    if missing.unexpected_keys:
-        raise ValueError(f"the network has no place for {missing.unexpected_keys}")
+        weights = Slices(self).weights_of(Architecture(network.genotype, network.spec))
+        # Not strict: the network's normalisation has a scale, a shift and averages that shared layers lack.
+        missing = network.load_state_dict(weights, strict=False)
+        if missing.unexpected_keys:
+            raise ValueError(f"the network has no place for {missing.unexpected_keys}")

@@ -4,9 +4,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cars_hw.errors import SpecError
 from cars_hw.nn.layers import Normalization
 from cars_hw.nn.network import Network
-from cars_hw.nn.supernet import SHARED, SuperNet
+from cars_hw.nn.paths import SHARED
+from cars_hw.nn.supernet import SuperNet
 from cars_hw.space.genotype import NODES, Edge, Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
@@ -226,10 +228,10 @@ def test_weights_are_handed_over_as_copies() -> None:
     assert not any(torch.equal(own[key], parameter) for key, parameter in shared.items())
 
 
-def test_weights_are_handed_over_to_the_same_spec_only() -> None:
+def test_weights_are_handed_over_only_to_a_network_that_lies_within() -> None:
     supernet = SuperNet(SPECS["cifar"])
     other = Network(SPECS["cifar"].with_changes(classes=6), ALIASES, norm=Normalization())
-    with pytest.raises(ValueError, match="only to a network of the SuperNet's own NetworkSpec"):
+    with pytest.raises(SpecError, match="6 classes, cifar stem does not lie within 4 channels"):
         supernet.hand_over(other)
 
 

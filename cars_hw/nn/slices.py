@@ -1,0 +1,405 @@
+"""Networks of smaller sizes inside the shared weights of a larger SuperNet.
+
+An architecture runs the first channels of every tensor. The output of a cell is four nodes side by side, so what
+reads it takes the first channels of each of the four parts. The output of the stem for small images counts as
+three such parts. Of each stage an architecture runs the first cells; a reduction cell begins a stage. Shared layers
+are normalised by the batch, so that a slice of channels needs no statistics of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from cars_hw.errors import SpecError
+from cars_hw.nn.layers import FactorizedReduce, ReLUConvBN
+from cars_hw.nn.network import CifarStem, ImageNetStem, make_preprocessing, make_stem
+from cars_hw.nn.operations import make_operation
+from cars_hw.nn.paths import SHARED, Choice, SharedCell, SharedNetwork
+from cars_hw.space.architecture import Architecture
+from cars_hw.space.genotype import NODES
+from cars_hw.space.network_spec import STEM_MULTIPLIER, CellLayout, NetworkSpec
+from cars_hw.space.operations import OPERATIONS
+
+
+class Window(NamedTuple):
+    """The elements of a tensor that a slice of it has, as a view of the same memory."""
+
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+    offset: int
+
+    def of(self, tensor: Tensor) -> Tensor:
+        """Return the view of ``tensor``, which has the shape and the order of memory of the one it was made for."""
+        return tensor.as_strided(self.size, self.stride, tensor.storage_offset() + self.offset)
+
+
+class Place(NamedTuple):
+    """Where a weight of an architecture lies: in a shared parameter, all of it if ``window`` is None."""
+
+    parameter: Tensor
+    window: Window | None
+
+    def of(self, tensor: Tensor) -> Tensor:
+        """Return the place in ``tensor``, which has the shape of the parameter, such as its gradient."""
+        return tensor if self.window is None else self.window.of(tensor)
+
+
+class SlicedCell(SharedCell):
+    """One cell of an architecture, with the operations of its own edges only."""
+
+    def __init__(
+        self,
+        inputs: tuple[FactorizedReduce | ReLUConvBN, FactorizedReduce | ReLUConvBN],
+        operations: Mapping[Choice, nn.Module],
+    ) -> None:
+        self.preprocess_0, self.preprocess_1 = inputs
+        self.operations = operations
+
+    def operation(self, node: int, source: int, name: str) -> nn.Module:
+        """Return the operation ``name`` from state ``source`` to ``node``."""
+        return self.operations[node, source, name]
+
+
+class Path(SharedNetwork):
+    """An architecture with its weights as they are now; make a new one after they have changed.
+
+    ``leaves`` are its weights, which require gradients if they were made where gradients are recorded, and
+    ``places`` says where each lies in the shared weights.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        stem: CifarStem | ImageNetStem,
+        cells: Sequence[SharedCell],
+        classifier: nn.Linear,
+        *,
+        leaves: Sequence[Tensor],
+        places: Sequence[Place],
+    ) -> None:
+        self.genotype, self.spec = architecture
+        self.stem = stem
+        self.classifier = classifier
+        self.leaves = leaves
+        self.places = places
+        self._cells = cells
+
+    def shared_cells(self) -> Sequence[SharedCell]:
+        """Return the cells, first to last."""
+        return self._cells
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Return the logits (N, classes) for images ``x`` (N, C_in, H, W)."""
+        return self.forward(x, self.genotype)
+
+
+class Slices:
+    """All sizes within the shared weights of ``shared``, whose parameters must stay where they are in memory.
+
+    What depends on sizes alone is kept; the weights of an architecture are copied anew for every :meth:`path`.
+    """
+
+    def __init__(self, shared: SharedNetwork) -> None:
+        self.shared = shared
+        self._cells = shared.shared_cells()
+        self._layers: dict[object, _Layer] = {}
+        self._frame: Callable[[NetworkSpec], _Frame] = lru_cache(maxsize=1024)(self._make_frame)
+
+    def path(self, architecture: Architecture) -> Path:
+        """Return ``architecture`` with its weights as they are now.
+
+        Raises:
+            SpecError: its size does not lie within that of the shared weights.
+        """
+        leaves: list[Tensor] = []
+        places: list[Place] = []
+
+        def bound(layer: _Layer) -> Any:  # noqa: ANN401 -- a module of the kind that the layer is
+            values = layer.values()
+            leaves.extend(values)
+            places.extend(layer.places)
+            return layer.bound(values)
+
+        frame = self._frame(architecture.network)
+        stem = bound(frame.stem)
+        cells = [
+            SlicedCell(
+                (bound(inputs[0]), bound(inputs[1])),
+                {choice: bound(layer) for choice, layer in self._operations(frame, index, architecture)},
+            )
+            for index, inputs in enumerate(frame.inputs)
+        ]
+        return Path(architecture, stem, cells, bound(frame.classifier), leaves=leaves, places=places)
+
+    def places(self, architecture: Architecture) -> list[Place]:
+        """Return where each weight of ``architecture`` lies, in the order of :attr:`Path.leaves`."""
+        return [place for _, layer in self._named_layers(architecture) for place in layer.places]
+
+    def weights_of(self, architecture: Architecture) -> dict[str, Tensor]:
+        """Return copies of the weights of ``architecture``, by the names that they have in its Network.
+
+        Raises:
+            SpecError: its size does not lie within that of the shared weights.
+        """
+        return {
+            f"{prefix}.{name}": value.detach().clone()
+            for prefix, layer in self._named_layers(architecture)
+            for name, value in zip(layer.names, layer.values(), strict=True)
+        }
+
+    def _named_layers(self, architecture: Architecture) -> Iterator[tuple[str, _Layer]]:
+        frame = self._frame(architecture.network)
+        yield "stem", frame.stem
+        for index, inputs in enumerate(frame.inputs):
+            for number, layer in enumerate(inputs):
+                yield f"cells.{index}.preprocess_{number}", layer
+            behind = [0] * NODES
+            for (node, _, _), layer in self._operations(frame, index, architecture):
+                yield f"cells.{index}.nodes.{node}.{behind[node]}", layer
+                behind[node] += 1
+        yield "classifier", frame.classifier
+
+    def _operations(self, frame: _Frame, index: int, architecture: Architecture) -> Iterator[tuple[Choice, _Layer]]:
+        """Yield the operations of cell ``index``, edge by edge."""
+        layout, shared = frame.layouts[index], frame.cells[index]
+        for number, node in enumerate(architecture.genotype.cell(layout.reduction)):
+            for edge in node:
+                if edge.is_real:
+                    choice = (number, edge.source, edge.operation)
+                    yield choice, self._operation(shared, choice, layout)
+
+    def _operation(self, cell: int, choice: Choice, layout: CellLayout) -> _Layer:
+        channels = layout.inner.channels
+        key = (cell, choice, channels)
+        if key not in self._layers:
+            _, source, name = choice
+            template = _operation_template(name, channels, 2 if layout.reduction and source < 2 else 1)
+            module = self._cells[cell].operation(*choice)
+            owners = _weights(module)
+            views = OPERATIONS[name].narrowed(
+                {weight: value.detach() for weight, value in owners.items()},
+                {weight: value.shape for weight, value in _weights(template).items()},
+            )
+            places = {weight: _place(owners[weight], view) for weight, view in views.items()}
+            self._layers[key] = _Layer.of(template, module, places)
+        return self._layers[key]
+
+    def _make_frame(self, spec: NetworkSpec) -> _Frame:
+        large, layouts = self.shared.spec, spec.cells()
+        cells = cells_within(spec, large)
+        stem = _on_no_device(lambda: make_stem(spec, SHARED))
+        inputs = tuple(
+            (self._input(spec, layout, cell, 0), self._input(spec, layout, cell, 1))
+            for layout, cell in zip(layouts, cells, strict=True)
+        )
+        features = layouts[-1].concatenated.channels
+        classifier = _on_no_device(lambda: nn.Linear(features, spec.classes))
+        linear = self.shared.classifier
+        places = {
+            "weight": _read(linear.weight, slice(None), (NODES, NODES), features),
+            "bias": Place(linear.bias, None),
+        }
+        return _Frame(
+            layouts,
+            cells,
+            _Layer.of(stem, self.shared.stem, _first_channels(stem, self.shared.stem)),
+            inputs,
+            _Layer.of(classifier, linear, places),
+        )
+
+    def _input(self, spec: NetworkSpec, layout: CellLayout, cell: int, number: int) -> _Layer:
+        """Return the layer that brings input ``number`` of a cell to the width and resolution of the cell."""
+        parts = _parts(spec, layout.position, number), _parts(self.shared.spec, cell, number)
+        key = (cell, number, layout.inputs[number].channels, parts[0], layout.previous_reduction)
+        if key not in self._layers:
+            template = _on_no_device(lambda: make_preprocessing(layout, SHARED)[number])
+            shared = self._cells[cell]
+            module = (shared.preprocess_0, shared.preprocess_1)[number]
+            self._layers[key] = _Layer.of(template, module, _input_places(template, module, parts))
+        return self._layers[key]
+
+
+@lru_cache(maxsize=4096)
+def cells_within(small: NetworkSpec, large: NetworkSpec) -> tuple[int, ...]:
+    """Return the cell of ``large`` that stands for each cell of ``small``: the same stage, the same place in it.
+
+    Raises:
+        SpecError: ``small`` does not lie within ``large``.
+    """
+    same = replace(small, channels=large.channels, layers=large.layers, depths=large.depths) == large
+    deeper = any(mine > theirs for mine, theirs in zip(small.stages, large.stages, strict=True))
+    if not same or small.channels > large.channels or deeper:
+        raise SpecError(f"{small.describe()} does not lie within {large.describe()}")
+    starts = (0, *large.reductions)
+    return tuple(start + place for start, depth in zip(starts, small.stages, strict=True) for place in range(depth))
+
+
+@dataclass(frozen=True)
+class _Skeleton:
+    """A module whose weights are filled in: without its own, and which of the modules in it have some."""
+
+    module: nn.Module
+    parameters: tuple[str, ...]
+    buffers: tuple[str, ...]
+    children: tuple[tuple[str, _Skeleton], ...]
+
+    @staticmethod
+    def of(module: nn.Module) -> _Skeleton:
+        """Return the skeleton of ``module``."""
+        children = [(name, _Skeleton.of(child)) for name, child in module._modules.items() if child is not None]
+        return _Skeleton(
+            module,
+            tuple(name for name, value in module._parameters.items() if value is not None),
+            tuple(name for name, value in module._buffers.items() if value is not None),
+            tuple((name, child) for name, child in children if child.names()),
+        )
+
+    def names(self) -> list[str]:
+        """Return the names of the weights, in the order in which :meth:`bound` takes them."""
+        inner = [f"{name}.{below}" for name, child in self.children for below in child.names()]
+        return [*self.parameters, *self.buffers, *inner]
+
+    def bound(self, values: Iterator[Tensor]) -> nn.Module:
+        """Return the module with weights from ``values``; it shares everything else."""
+        module = self.module
+        # Copied field by field, as a constructor draws initial weights: a pass of a small network is that short.
+        copied = object.__new__(type(module))
+        copied.__dict__.update(module.__dict__)
+        if self.parameters:
+            fields: dict[str, Any] = dict(module._parameters)
+            fields.update((name, next(values)) for name in self.parameters)
+            copied.__dict__["_parameters"] = fields
+        if self.buffers:
+            fields = dict(module._buffers)
+            fields.update((name, next(values)) for name in self.buffers)
+            copied.__dict__["_buffers"] = fields
+        if self.children:
+            fields = dict(module._modules)
+            fields.update((name, child.bound(values)) for name, child in self.children)
+            copied.__dict__["_modules"] = fields
+        return copied
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A layer of some size, and where its weights lie in the ``shared`` layer of the largest size."""
+
+    skeleton: _Skeleton
+    shared: nn.Module
+    names: tuple[str, ...]
+    shapes: tuple[torch.Size, ...]
+    places: tuple[Place, ...]
+    whole: bool
+
+    @staticmethod
+    def of(template: nn.Module, shared: nn.Module, places: Mapping[str, Place]) -> _Layer:
+        """Return the layer of ``template`` whose weights lie at ``places`` of ``shared``."""
+        skeleton = _Skeleton.of(template)
+        names = tuple(skeleton.names())
+        shapes = {name: value.shape for name, value in _weights(template).items()}
+        same = shapes == {name: value.shape for name, value in _weights(shared).items()}
+        ordered = tuple(places[name] for name in names)
+        return _Layer(skeleton, shared, names, tuple(shapes[name] for name in names), ordered, same and bool(names))
+
+    def values(self) -> list[Tensor]:
+        """Return the weights as they are now, those of a slice side by side in memory."""
+        found = []
+        for (parameter, window), shape in zip(self.places, self.shapes, strict=True):
+            if window is None:
+                found.append(parameter)
+                continue
+            value = window.of(parameter.detach())
+            # Where a concatenation is read; other shapes keep the strides of their order of memory.
+            value = value if value.shape == shape else value.reshape(shape)
+            value = value.contiguous(memory_format=torch.channels_last) if len(shape) == 4 else value.contiguous()
+            # Not a buffer, which has no gradient.
+            found.append(value.requires_grad_(parameter.requires_grad and torch.is_grad_enabled()))
+        return found
+
+    def bound(self, values: Sequence[Tensor]) -> nn.Module:
+        """Return the layer with the weights ``values``."""
+        if self.whole:
+            return self.shared
+        return self.skeleton.bound(iter(values)) if self.names else self.skeleton.module
+
+
+class _Frame(NamedTuple):
+    """What all architectures of one size have in common.
+
+    ``cells`` are those of the shared weights that stand for its own, ``inputs`` the preprocessing of each cell.
+    """
+
+    layouts: tuple[CellLayout, ...]
+    cells: tuple[int, ...]
+    stem: _Layer
+    inputs: tuple[tuple[_Layer, _Layer], ...]
+    classifier: _Layer
+
+
+def _on_no_device(make: Callable[[], nn.Module]) -> nn.Module:
+    """Return the module without memory for its weights, and without a change of torch's random numbers."""
+    with torch.device("meta"):
+        return make()
+
+
+@lru_cache(maxsize=4096)
+def _operation_template(name: str, channels: int, stride: int) -> nn.Module:
+    return _on_no_device(lambda: make_operation(name, channels, stride, SHARED))
+
+
+def _weights(module: nn.Module) -> dict[str, Tensor]:
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
+
+def _place(owner: Tensor, view: Tensor) -> Place:
+    """Return the place of ``view`` in ``owner``."""
+    if view.numel() == owner.numel():
+        return Place(owner, None)
+    offset = int(view.storage_offset()) - int(owner.storage_offset())
+    return Place(owner, Window(tuple(view.size()), tuple(view.stride()), offset))
+
+
+def _first_channels(template: nn.Module, shared: nn.Module) -> dict[str, Place]:
+    """Return the places of a stem's weights: the first channels on every axis."""
+    owners = _weights(shared)
+    return {
+        name: _place(owners[name], owners[name].detach()[tuple(slice(size) for size in value.shape)])
+        for name, value in _weights(template).items()
+    }
+
+
+def _input_places(template: nn.Module, shared: nn.Module, parts: tuple[int, int]) -> dict[str, Place]:
+    """Return the places of the weights that read a state of ``parts`` in the smaller and in the largest network."""
+    owners, places, row = _weights(shared), {}, 0
+    for name, value in _weights(template).items():
+        rows, columns = value.shape[:2]
+        if name in owners:
+            places[name] = _read(owners[name], slice(rows), parts, columns)
+            continue
+        # A reduction whose stage before is a reduction alone reads a state of twice its resolution. The largest
+        # network has more cells in that stage; the rows of its 1x1 convolution are shared between both halves.
+        (owner,) = owners.values()
+        places[name] = _read(owner, slice(row, row + rows), parts, columns)
+        row += rows
+    return places
+
+
+def _read(owner: Tensor, rows: slice, parts: tuple[int, int], columns: int) -> Place:
+    """Return the place of ``rows`` that read ``columns`` channels: the first of each part of a concatenation."""
+    own, shared = parts
+    value = owner.detach()[rows]
+    apart = value.view(value.shape[0], shared, value.shape[1] // shared, *value.shape[2:])
+    return _place(owner, apart[:, :own, : columns // own])
+
+
+def _parts(spec: NetworkSpec, cell: int, number: int) -> int:
+    """Return of how many parts input ``number`` of ``cell`` is made, each as wide as the cells of its stage."""
+    if cell - 2 + number >= 0:
+        return NODES
+    return STEM_MULTIPLIER if spec.stem == "cifar" else 1
