@@ -47,6 +47,7 @@ Remedy = Literal[
     "get-runner",
     "int8",
     "larger-batch",
+    "larger-network",
     "less-memory",
     "lower-learning-rate",
     "moved-images",

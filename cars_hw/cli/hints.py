@@ -26,6 +26,7 @@ HINTS: Final[Mapping[Remedy, str]] = {
     "get-runner": "get one with `cars-hw runner fetch` or `cars-hw runner use PATH`; see: cars-hw runner --help",
     "int8": "add --precision int8",
     "larger-batch": "use a larger --batch-size, or start fewer processes",
+    "larger-network": "use a smaller --at-least, or profile larger networks: --channels, --layers",
     "less-memory": "use a smaller --batch-size, or fewer --channels or --layers",
     "lower-learning-rate": "train again with a lower --learning-rate, or with --training-precision float32",
     "moved-images": "give the folder that holds them now with --data",

@@ -21,6 +21,7 @@ from cars_hw.cli.options import (
     FOLDER,
     LATENCY,
     STATE,
+    SizesType,
     json_option,
     no_crop_option,
     print_json,
@@ -62,6 +63,21 @@ def _limits(limits: Sequence[float], values: Mapping[str, Any]) -> dict[str, Any
     if len(limits) != len(targets):
         raise click.UsageError(f"{len(limits)} --latency for {len(targets)} --table: give one to each, or none")
     return {"targets": [{**one, "limit_ms": limit} for one, limit in zip(targets, limits, strict=True)]}
+
+
+def _at_least(latencies: Sequence[float], values: Mapping[str, Any]) -> dict[str, Any]:
+    targets = values.get("targets", ())
+    if len(latencies) != len(targets):
+        raise click.UsageError(f"{len(latencies)} --at-least for {len(targets)} --table: give one to each, or none")
+    return {"targets": [{**one, "at_least_ms": ms} for one, ms in zip(targets, latencies, strict=True)]}
+
+
+def _size_of(name: str, _values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the size of the network ``name``, which is that of the search where it is named."""
+    from cars_hw.space.network_spec import named_network
+
+    network = named_network(name)
+    return {"sizes": {"channels": [network.channels], "layers": [network.layers]}}
 
 
 def _mirror(wanted: bool, _values: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,11 +131,15 @@ class Run:
     "measure",
     "proxy",
     "device",
-    *NETWORK_PATHS,
+    *(path for path in NETWORK_PATHS if path not in ("network.channels", "network.layers")),
     bases=(PRESET, NETWORK),
     converted=(
+        Converted(NETWORK.parameter, _size_of),
+        Converted("channels", lambda numbers, _: {"sizes": {"channels": list(numbers)}}),
+        Converted("layers", lambda numbers, _: {"sizes": {"layers": list(numbers)}}),
         Converted("tables", _tables),
         Converted("latencies", _limits),
+        Converted("at_least", _at_least),
         Converted("state", _state),
         Converted("random_share", _random_share),
         Converted("mirror", _mirror),
@@ -134,8 +154,8 @@ class Run:
     "tables",
     type=FILE,
     multiple=True,
-    help="A latency table. The search minimises the latency on its device, for the network of the table. With a "
-    "table over sizes, --network, --channels and --layers say which network. Repeatable.",
+    help="A latency table. The search minimises the latency on its device, for networks of all sizes of the table. "
+    "Repeatable: the networks keep to the budgets of all devices.",
 )
 @click.option(
     "--latency",
@@ -144,6 +164,25 @@ class Run:
     multiple=True,
     help="The latency budget, such as 20ms. The first --latency belongs to the first --table, the second to the "
     "second. Repeatable.",
+)
+@click.option(
+    "--at-least",
+    type=LATENCY,
+    multiple=True,
+    help="The smallest latency that is of interest, such as 5ms: the search proposes no faster networks. One for "
+    "each --table.",
+)
+@click.option(
+    "--channels",
+    type=SizesType(step=4),
+    help="Channels of the first cell, even numbers; they double at each of two reductions. One number, a range "
+    "such as 8..48, or several such as 8,12,16. [the table's; without a table, --network's]",
+)
+@click.option(
+    "--layers",
+    type=SizesType(step=1),
+    help="Numbers of cells, 3 at least; the search divides them among the three stages. "
+    "[the table's; without a table, --network's]",
 )
 @click.option(
     "--state",
@@ -195,6 +234,9 @@ def command(settings: SearchSettings, **run: Any) -> None:  # noqa: ANN401 -- th
     interrupted search continues with --resume and ends with the same front. Without a table, the search minimises
     --cost for the network that the options describe.
 
+    With a table over sizes, the search chooses the size of each network as well as its cells: the channels, and the
+    number of cells of each stage. --channels, --layers or --network restrict the sizes.
+
     \b
     To search in several processes, each on a GPU if there is one (all processes restart if one dies):
       torchrun --standalone --nproc-per-node 2 --max-restarts 3 -m cars_hw search --architectures 2 \\
@@ -216,8 +258,10 @@ def _search(settings: SearchSettings, asked: Run) -> None:
     plan = search_plan(settings, resolve_device(settings.device))
     for target, given in zip(plan.targets, settings.targets, strict=True):
         warn_of_noise(target.table, given.table)
-    if any(target.table.sizes is not None for target in plan.targets):
-        note(f"The search is for networks of {plan.network.describe()}: --channels and --layers choose the size.")
+    if plan.sizes is not None:
+        note(f"The search is for networks of {plan.sizes.describe()}: --channels and --layers restrict the sizes.")
+    elif any(target.table.sizes is not None for target in plan.targets):
+        note(f"The search is for networks of {plan.network.describe()} alone.")
     keep_freed_memory()
     if asked.dry_run:
         _print_estimate(estimate(plan), asked.as_json)
@@ -288,7 +332,8 @@ def _lead(
     tensorboard: bool = False,
 ) -> RunFolder:
     """Search and show the progress; with ``measure`` the front is measured on the devices that are available."""
-    from cars_hw.pipeline.search import cost_objectives, run_search
+    from cars_hw.pipeline.objectives import cost_objectives
+    from cars_hw.pipeline.search import run_search
     from cars_hw.pipeline.tensorboard import FOLDER, SearchEvents
 
     objectives = cost_objectives(plan)

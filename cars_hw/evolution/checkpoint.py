@@ -13,7 +13,7 @@ from cars_hw.config.checksummed import ChecksummedBytes
 from cars_hw.errors import InputError, RunError
 from cars_hw.evolution.search import Search
 
-CHECKPOINT: Final = ChecksummedBytes("cars-hw search checkpoint", 2)
+CHECKPOINT: Final = ChecksummedBytes("cars-hw search checkpoint", 3)
 
 AGAIN: Final = "restore it from a copy, or start the search anew in another folder"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,22 +11,30 @@ from numpy.typing import NDArray
 
 from cars_hw.config.evaluation import ClassCounts
 from cars_hw.config.setting import Settings, fraction, setting
+from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Genotype
+from cars_hw.space.network_spec import NetworkSpec
 
 
 @dataclass(frozen=True)
 class Member(Settings):
     """An architecture with the figures of its last evaluation.
 
-    ``accuracy`` is a fraction of the evaluated images under the shared weights, or with the objective
-    ``balanced-accuracy`` the mean of the classes' fractions; ``gain`` is its increase since the previous
-    generation. ``costs`` are the values of the cost objectives, in their units.
+    ``spec`` is the network whose costs these are. ``accuracy`` is a fraction of the evaluated images under the
+    shared weights, or with the objective ``balanced-accuracy`` the mean of the classes' fractions; ``gain`` is its
+    increase since the previous generation. ``costs`` are the values of the cost objectives, in their units.
     """
 
     genotype: Genotype = setting(kind="genotype")
+    spec: NetworkSpec = setting()
     costs: tuple[float, ...] = setting(minimum=-1e12, maximum=1e12)
     accuracy: float = fraction()
     gain: float = setting(0.0, minimum=-1, maximum=1)
+
+    @property
+    def architecture(self) -> Architecture:
+        """The genotype and the network that it fills."""
+        return Architecture(self.genotype, self.spec)
 
 
 @dataclass(frozen=True)
@@ -35,11 +44,28 @@ class Finalist(Member):
     validation: ClassCounts | None = None
 
 
-def objective_rows(members: Sequence[Member], scales: Sequence[float]) -> NDArray[np.float64]:
-    """Return shape (N, 1 + M): the error (a fraction), then each cost divided by its scale."""
+@dataclass(frozen=True)
+class CostScale(Settings):
+    """How the selection sees a cost: as a multiple of ``most``, or by its logarithm if ``least`` is given.
+
+    By its logarithm ``least`` becomes 0 and ``most`` becomes 1. Both are in the cost's unit.
+    """
+
+    most: float = setting(above=0)
+    least: float | None = setting(None, above=0)
+
+    def of(self, cost: float) -> float:
+        """Return ``cost`` on this scale."""
+        if self.least is None or cost <= 0:
+            return cost / self.most
+        return math.log(cost / self.least) / math.log(self.most / self.least)
+
+
+def objective_rows(members: Sequence[Member], scales: Sequence[CostScale]) -> NDArray[np.float64]:
+    """Return shape (N, 1 + M): the error (a fraction), then each cost on its scale."""
     return np.array(
         [
-            [1 - member.accuracy, *(cost / scale for cost, scale in zip(member.costs, scales, strict=True))]
+            [1 - member.accuracy, *(scale.of(cost) for cost, scale in zip(member.costs, scales, strict=True))]
             for member in members
         ]
     )

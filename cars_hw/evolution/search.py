@@ -14,12 +14,11 @@ from cars_hw.errors import BudgetError
 from cars_hw.evolution.hypervolume import hypervolume
 from cars_hw.evolution.objectives import CostObjective, feasible
 from cars_hw.evolution.pnsga3 import ObjectiveNormalization, pareto_front, reference_directions, survive
-from cars_hw.evolution.population import Finalist, Member, gains, objective_rows
+from cars_hw.evolution.population import CostScale, Finalist, Member, gains, objective_rows
 from cars_hw.evolution.variation import offspring
 from cars_hw.progress import Progress, silent
 from cars_hw.space.architecture import Architecture
-from cars_hw.space.genotype import Genotype
-from cars_hw.space.search_space import SearchSpace
+from cars_hw.space.architecture_space import ArchitectureSpace
 
 M = TypeVar("M", bound=Member)
 
@@ -27,16 +26,16 @@ M = TypeVar("M", bound=Member)
 class SharedWeights(Protocol):
     """The SuperNet as the search uses it: it trains architectures and evaluates them."""
 
-    def train(self, draw: Callable[[int], Sequence[Genotype]]) -> float:
+    def train(self, draw: Callable[[int], Sequence[Architecture]]) -> float:
         """Train one epoch and return the mean loss; ``draw(B)`` returns the architectures of a step."""
 
     def remember(self) -> None:
         """Keep the present weights as those of the previous generation."""
 
     def counts(
-        self, genotypes: Sequence[Genotype], *, before: bool = False, full: bool = False
+        self, architectures: Sequence[Architecture], *, before: bool = False, full: bool = False
     ) -> list[ClassCounts]:
-        """Return what each genotype gets right of each class, all on the same batches in the same order.
+        """Return what each of ``architectures`` gets right of each class, all on the same batches in one order.
 
         ``before`` evaluates under the remembered weights; ``full`` uses all validation images instead of the
         subset.
@@ -52,7 +51,7 @@ class SharedWeights(Protocol):
 def without_clones(members: Sequence[M], least: int) -> list[M]:
     """Return ``members`` without those that equal an earlier one in accuracy and in every cost.
 
-    Two genotypes can describe one network, for example with two nodes in another order. At least ``least`` members
+    Two architectures can be one network, for example with two nodes in another order. At least ``least`` members
     are returned, clones in their order included if necessary.
     """
     seen: set[tuple[float, ...]] = set()
@@ -74,27 +73,20 @@ class Search:
 
     def __init__(
         self,
-        space: SearchSpace,
+        space: ArchitectureSpace,
         objectives: Sequence[CostObjective],
         weights: SharedWeights,
         settings: EvolutionSettings,
         *,
         seed: int,
-        anchor: Genotype | None = None,
+        anchor: Architecture | None = None,
     ) -> None:
-        """Prepare a search of the network of ``space``.
-
-        ``anchor``, a genotype that keeps to every limit, is required with a limit.
-        """
+        """Prepare a search; ``anchor``, an architecture that keeps to every limit, is required with a limit."""
         if not objectives:
             raise ValueError("a search needs at least one cost beside the error")
-        if space.network is None:
-            raise ValueError("a search needs a space with a network")
-        self.network = space.network
         limited = any(objective.limit is not None for objective in objectives)
-        start = None if anchor is None else Architecture(anchor, self.network)
-        if limited and (start is None or not feasible(objectives, start)):
-            uppers = () if start is None else tuple(objective.upper(start) for objective in objectives)
+        if limited and (anchor is None or not feasible(objectives, anchor)):
+            uppers = () if anchor is None else tuple(objective.upper(anchor) for objective in objectives)
             raise BudgetError("no architecture that keeps to the budget is known", uppers)
         self.space = space
         self.objectives = tuple(objectives)
@@ -108,9 +100,9 @@ class Search:
         self.history: list[dict[str, Any]] = []
         self.warmed_up = 0
         self.generation = 0
-        # A cost is compared in multiples of its limit, or of what the first population costs at most.
-        self.scales: list[float] = []
-        # Of the last candidates, by the genotype's key.
+        # How costs are compared; known from the first candidates on.
+        self.scales: list[CostScale] = []
+        # Of the last candidates, by the architecture's key.
         self._counts: dict[Any, ClassCounts] = {}
 
     @property
@@ -164,12 +156,12 @@ class Search:
 
     def candidates(self) -> list[Member]:
         """Return parents and offspring, all evaluated under the present weights."""
-        parents = [member.genotype for member in self.population]
+        parents = [member.architecture for member in self.population]
         wanted = self.settings.population if parents else 2 * self.settings.population
         children = self._offspring(parents, wanted)
         evaluated = parents + children
         counts = self.weights.counts(evaluated)
-        self._counts = {genotype.key(): one for genotype, one in zip(evaluated, counts, strict=True)}
+        self._counts = {architecture.key(): one for architecture, one in zip(evaluated, counts, strict=True)}
         accuracies = [self._score(one) for one in counts]
         earlier = [member.accuracy for member in self.population]
         if self.settings.protection in ("speed", "both"):
@@ -177,18 +169,15 @@ class Search:
         else:
             earlier += accuracies[len(parents) :]
         return [
-            Member(genotype, self._costs(genotype), accuracy, accuracy - before)
-            for genotype, accuracy, before in zip(evaluated, accuracies, earlier, strict=True)
+            Member(*architecture, self._costs(architecture), accuracy, accuracy - before)
+            for architecture, accuracy, before in zip(evaluated, accuracies, earlier, strict=True)
         ]
 
     def select(self, candidates: Sequence[Member]) -> list[Member]:
         """Return the survivors by pNSGA-III; only the first of clones where there are enough others."""
         candidates = without_clones(candidates, self.settings.population)
         if not self.scales:
-            self.scales = [
-                objective.limit or max(member.costs[index] for member in candidates) or 1.0
-                for index, objective in enumerate(self.objectives)
-            ]
+            self.scales = [self._scale(index, candidates) for index in range(len(self.objectives))]
         rows = survive(
             objective_rows(candidates, self.scales),
             gains(candidates),
@@ -200,13 +189,27 @@ class Search:
         )
         return [candidates[row] for row in rows]
 
-    def draw(self, count: int) -> list[Genotype]:
+    def _scale(self, index: int, candidates: Sequence[Member]) -> CostScale:
+        """Return how the cost with this index is compared, in multiples of its limit or else of the most expensive.
+
+        Over sizes costs differ by factors, so that their logarithms are compared, from the cheapest candidate on:
+        then the reference directions ask for networks everywhere between the cheapest and the limit.
+        """
+        objective = self.objectives[index]
+        costs = [member.costs[index] for member in candidates]
+        most = objective.limit or max(costs) or 1.0
+        least = objective.at_least or min(costs)
+        if self.space.sizes is None or not 0 < least < most:
+            return CostScale(most)
+        return CostScale(most, least)
+
+    def draw(self, count: int) -> list[Architecture]:
         """Draw ``count`` architectures (B of Eq. 3) from the population, without replacement, or from the space."""
         share = self.settings.uniform_draws
         foreign = count if share == 1 else int(self.rng.binomial(count, share)) if share else 0
         wanted = min(count - foreign, len(self.population))
         chosen = self.rng.choice(len(self.population), size=wanted, replace=False)
-        drawn = [self.population[int(index)].genotype for index in chosen]
+        drawn = [self.population[int(index)].architecture for index in chosen]
         return drawn + [self.space.sample(self.rng) for _ in range(foreign)]
 
     def finalists(self) -> list[Finalist]:
@@ -215,13 +218,13 @@ class Search:
         The search ends with an architecture step: the candidates are the population, which the last parameter steps
         have trained, and its offspring. All keep to every limit.
         """
-        genotypes = [member.genotype for member in self.population]
+        architectures = [member.architecture for member in self.population]
         # Twice as many as in a generation: each costs one evaluation, and the front becomes denser.
-        genotypes += self._offspring(genotypes, 2 * self.settings.population)
-        counts = self.weights.counts(genotypes, full=True)
+        architectures += self._offspring(architectures, 2 * self.settings.population)
+        counts = self.weights.counts(architectures, full=True)
         final = [
-            Finalist(genotype, self._costs(genotype), self._score(one), validation=one)
-            for genotype, one in zip(genotypes, counts, strict=True)
+            Finalist(*architecture, self._costs(architecture), self._score(one), validation=one)
+            for architecture, one in zip(architectures, counts, strict=True)
         ]
         return without_clones(final, 1)
 
@@ -237,7 +240,7 @@ class Search:
             "generation": self.generation,
             "population": unstructure(self.population),
             "history": self.history,
-            "scales": self.scales,
+            "scales": unstructure(self.scales),
             "rng": self.rng.bit_generator.state,
             "normalization": self.normalization.state(),
         }
@@ -248,18 +251,18 @@ class Search:
         self.generation = state["generation"]
         self.population = list(structure(state["population"], tuple[Member, ...], "checkpoint"))
         self.history = list(state["history"])
-        self.scales = list(state["scales"])
+        self.scales = list(structure(state["scales"], tuple[CostScale, ...], "checkpoint"))
         self.rng.bit_generator.state = state["rng"]
         self.normalization = ObjectiveNormalization.restore(state["normalization"])
 
-    def _offspring(self, parents: Sequence[Genotype], count: int) -> list[Genotype]:
+    def _offspring(self, parents: Sequence[Architecture], count: int) -> list[Architecture]:
         return offspring(
             parents,
             count,
             self.space,
             self.settings.rates,
             self.rng,
-            allowed=lambda genotype: feasible(self.objectives, Architecture(genotype, self.network)),
+            allowed=lambda architecture: feasible(self.objectives, architecture),
             anchor=self.anchor,
         )
 
@@ -267,8 +270,7 @@ class Search:
         """Return the figure that the search maximises."""
         return counts.score(self.settings.objective)
 
-    def _costs(self, genotype: Genotype) -> tuple[float, ...]:
-        architecture = Architecture(genotype, self.network)
+    def _costs(self, architecture: Architecture) -> tuple[float, ...]:
         return tuple(objective.value(architecture) for objective in self.objectives)
 
     def _record(self, candidates: Sequence[Member], losses: Sequence[float]) -> dict[str, Any]:
@@ -279,7 +281,7 @@ class Search:
             "candidates": len(candidates),
             "loss": float(np.mean(losses)),
             "best_accuracy": best.accuracy,
-            "best_counts": unstructure(self._counts[best.genotype.key()]),
+            "best_counts": unstructure(self._counts[best.architecture.key()]),
             # The reference point is an error of 1 at the scale of every cost.
             "hypervolume": hypervolume(rows, np.ones(rows.shape[1])),
             "population": unstructure(self.population),

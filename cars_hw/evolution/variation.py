@@ -1,19 +1,25 @@
 """Offspring by mutation, crossover and fresh draws: all of the space and within the limits, none twice.
 
 Mutation and crossover change nodes one by one, so a child may leave a cell without a reader even if neither parent
-does. Where the space has a network, such a child is discarded like one that exceeds a limit: it would be a network
-with fewer cells, and cheap for that reason only.
+does. Such a child is discarded like one that exceeds a limit: it would be a network with fewer cells, and cheap for
+that reason only. In a space of several sizes a child varies in its cells, in its size, or in both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 
 from cars_hw.config.search import VariationRates
+from cars_hw.space.architecture import Architecture
+from cars_hw.space.architecture_space import ArchitectureSpace
 from cars_hw.space.genotype import NODES, Genotype
-from cars_hw.space.search_space import CELL_NAMES, SearchSpace, replace_node
+from cars_hw.space.search_space import CELL_NAMES, CellName, SearchSpace, replace_node
+
+Part = tuple[CellName, int] | Literal["channels", "stages"]
+"""A node of a cell, or a part of the size."""
 
 RETRIES = 100
 """The number of draws that are discarded before draws are repaired."""
@@ -40,49 +46,67 @@ def crossover(first: Genotype, second: Genotype, rate: float, rng: np.random.Gen
 
 
 def repair(
-    genotype: Genotype, anchor: Genotype, allowed: Callable[[Genotype], bool], rng: np.random.Generator
-) -> Genotype:
-    """Replace nodes, in random order, by those of ``anchor`` until ``genotype`` is allowed.
+    architecture: Architecture,
+    anchor: Architecture,
+    space: ArchitectureSpace,
+    allowed: Callable[[Architecture], bool],
+    rng: np.random.Generator,
+) -> Architecture:
+    """Replace nodes, channels and stages of ``architecture``, in random order, by those of ``anchor``.
 
-    This ends after at most eight nodes, with ``anchor`` itself.
+    This ends as soon as it is allowed: at most after eight nodes and both parts of the size, at ``anchor``.
     """
-    places = [(name, number) for name in CELL_NAMES for number in range(NODES)]
-    for index in rng.permutation(len(places)):
-        if allowed(genotype):
+    parts: list[Part] = [(name, number) for name in CELL_NAMES for number in range(NODES)]
+    if space.sizes is not None:
+        parts += ["channels", "stages"]
+    for index in rng.permutation(len(parts)):
+        if allowed(architecture):
             break
-        name, number = places[int(index)]
-        genotype = replace_node(genotype, name, number, getattr(anchor, name)[number])
-    return genotype
+        architecture = _replaced(architecture, anchor, parts[int(index)], space)
+    return architecture
+
+
+def _replaced(
+    architecture: Architecture, anchor: Architecture, part: Part, space: ArchitectureSpace
+) -> Architecture:
+    """Return ``architecture`` with ``part`` of ``anchor``."""
+    genotype, network = architecture
+    if part == "channels":
+        return Architecture(genotype, space.with_channels(network, anchor.network.channels))
+    if part == "stages":
+        return Architecture(genotype, space.with_stages(network, anchor.network.stages))
+    name, number = part
+    return Architecture(replace_node(genotype, name, number, getattr(anchor.genotype, name)[number]), network)
 
 
 def offspring(
-    parents: Sequence[Genotype],
+    parents: Sequence[Architecture],
     count: int,
-    space: SearchSpace,
+    space: ArchitectureSpace,
     rates: VariationRates,
     rng: np.random.Generator,
     *,
-    allowed: Callable[[Genotype], bool] = lambda _: True,
-    anchor: Genotype | None = None,
-) -> list[Genotype]:
-    """Return at most ``count`` new genotypes, all allowed, none among ``parents`` and none twice.
+    allowed: Callable[[Architecture], bool] = lambda _: True,
+    anchor: Architecture | None = None,
+) -> list[Architecture]:
+    """Return at most ``count`` new architectures of ``space``, all allowed, none among ``parents`` and none twice.
 
-    None leaves a cell of the space's network without a reader. A draw that does, or that is not allowed or not new,
-    is discarded. After :data:`RETRIES` of them in a row, the next
-    :data:`RETRIES` draws are repaired towards ``anchor``, an allowed genotype. Fewer than ``count`` are returned
-    only when the allowed part of the space seems exhausted. Without parents all are fresh draws.
+    A draw that leaves a cell without a reader, or that is not allowed or not new, is discarded. After
+    :data:`RETRIES` of them in a row, the next :data:`RETRIES` draws are repaired towards ``anchor``, an allowed
+    architecture. Fewer than ``count`` are returned only when the allowed part of the space seems exhausted. Without
+    parents all are fresh draws.
     """
 
-    def proposable(genotype: Genotype) -> bool:
-        return space.reads_every_cell(genotype) and allowed(genotype)
+    def proposable(architecture: Architecture) -> bool:
+        return space.proposable(architecture) and allowed(architecture)
 
     taken = {parent.key() for parent in parents}
-    children: list[Genotype] = []
+    children: list[Architecture] = []
     for _ in range(count):
         for attempt in range(2 * RETRIES):
             child = _draw(parents, space, rates, rng)
             if attempt >= RETRIES and anchor is not None:
-                child = repair(child, anchor, proposable, rng)
+                child = repair(child, anchor, space, proposable, rng)
             if child.key() not in taken and proposable(child):
                 taken.add(child.key())
                 children.append(child)
@@ -93,12 +117,28 @@ def offspring(
 
 
 def _draw(
-    parents: Sequence[Genotype], space: SearchSpace, rates: VariationRates, rng: np.random.Generator
-) -> Genotype:
+    parents: Sequence[Architecture], space: ArchitectureSpace, rates: VariationRates, rng: np.random.Generator
+) -> Architecture:
     way = rng.random()
     if not parents or way < rates.random:
         return space.sample(rng)
     if way < rates.random + rates.mutation or len(parents) < 2:
-        return mutate(parents[int(rng.integers(len(parents)))], space, rates.node, rng)
-    first, second = rng.choice(len(parents), size=2, replace=False)
-    return crossover(parents[int(first)], parents[int(second)], rates.node, rng)
+        parent = parents[int(rng.integers(len(parents)))]
+        cells, size = _what_varies(space, rng)
+        return Architecture(
+            mutate(parent.genotype, space.cells, rates.node, rng) if cells else parent.genotype,
+            space.mutate_size(parent.network, rates.node, rng) if size else parent.network,
+        )
+    first, second = (parents[int(index)] for index in rng.choice(len(parents), size=2, replace=False))
+    cells, size = _what_varies(space, rng)
+    return Architecture(
+        crossover(first.genotype, second.genotype, rates.node, rng) if cells else first.genotype,
+        space.cross_sizes(first.network, second.network, rates.node, rng) if size else first.network,
+    )
+
+
+def _what_varies(space: ArchitectureSpace, rng: np.random.Generator) -> tuple[bool, bool]:
+    """Draw whether cells, size or both vary: all three are equally likely where there are sizes."""
+    if space.sizes is None:
+        return True, False
+    return ((True, False), (False, True), (True, True))[int(rng.integers(3))]

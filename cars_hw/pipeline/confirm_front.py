@@ -14,19 +14,17 @@ from cars_hw.measurement.schedule import MAX_SLOWER, Measured
 from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.progress import Log, Progress, no_log, prefixed, silent
 from cars_hw.space.architecture import Architecture
-from cars_hw.space.genotype import Genotype
-from cars_hw.space.network_spec import NetworkSpec
 
 
 class ConfirmedFront(NamedTuple):
     """The front, the networks that were rejected, and the measured latencies of both.
 
-    ``measured`` has for each genotype the milliseconds on every target's device, None where a target has none.
+    ``measured`` has for each architecture the milliseconds on every target's device, None where a target has none.
     """
 
     front: list[Finalist]
     rejected: list[Finalist]
-    measured: dict[Genotype, tuple[float | None, ...]]
+    measured: dict[Architecture, tuple[float | None, ...]]
 
 
 def confirm_front(
@@ -34,7 +32,6 @@ def confirm_front(
     front_of: Callable[[Sequence[Finalist]], list[Finalist]],
     targets: Sequence[LatencyTarget],
     *,
-    network: NetworkSpec | None = None,
     plan: MeasurePlan | None = None,
     progress: Progress = silent,
     log: Log = no_log,
@@ -43,8 +40,7 @@ def confirm_front(
 
     The next best networks replace the rejected ones: the front is made again, by ``front_of``, of those that are
     left. Each front is measured as a whole and in fresh sessions, so that its latencies are of the same time.
-    Targets without an open device are not measured. The networks are those of ``network``, that of each table if
-    None. ``front_of`` gets at least one member. ``log`` gets a line for
+    Targets without an open device are not measured. ``front_of`` gets at least one member. ``log`` gets a line for
     each front and device if the device did not reach the quiet state of its table. The patience of ``plan`` is for
     all fronts together on each device.
 
@@ -55,20 +51,19 @@ def confirm_front(
     plan = plan or MeasurePlan()
     left = list(finalists)
     rejected: list[Finalist] = []
-    measured: dict[Genotype, tuple[float | None, ...]] = {}
+    measured: dict[Architecture, tuple[float | None, ...]] = {}
     patience = [plan.patience_seconds] * len(targets)
     while left:
         front = front_of(left)
-        genotypes = [member.genotype for member in front]
+        architectures = [member.architecture for member in front]
         columns = []
         for index, target in enumerate(targets):
             own = replace(plan, patience_seconds=patience[index])
-            architectures = [Architecture(genotype, network or target.table.spec) for genotype in genotypes]
             times, waited_s = _measure(architectures, target, own, progress, log)
             columns.append(times)
             patience[index] = max(patience[index] - waited_s, 0.0)
-        measured.update(zip(genotypes, zip(*columns, strict=True), strict=True))
-        over = [member for member in front if _over_limit(measured[member.genotype], targets)]
+        measured.update(zip(architectures, zip(*columns, strict=True), strict=True))
+        over = [member for member in front if _over_limit(measured[member.architecture], targets)]
         if not over:
             return ConfirmedFront(front, rejected, measured)
         rejected += over

@@ -69,7 +69,7 @@ def estimate(plan: SearchPlan) -> Estimate:
     """
     weights = supernet_weights_of(plan, plan_data(plan))
     evolution, rng = plan.preset.evolution, np.random.default_rng(plan.seed)
-    drawn = [plan.space.sample(rng) for _ in range(STEPS + 1)]
+    drawn = [plan.architectures.sample(rng) for _ in range(STEPS + 1)]
     images, labels = next(weights.batches.epoch(torch.Generator().manual_seed(plan.seed)))
     on_gpu = weights.device.type == "cuda"
     if on_gpu:

@@ -6,12 +6,14 @@ each table; the search, the confirmation of the front, the export, the verificat
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from cars_hw.config.measurement import QUIET, USUAL, Precision, require_state
 from cars_hw.config.setting import Settings, count, milliseconds, predicted
+from cars_hw.config.units import format_latency
 from cars_hw.devices import Device, Measurement, ModelFormat, format_of, open_device
 from cars_hw.errors import CarsHwError, InputError
 from cars_hw.evolution.objectives import CostObjective
@@ -69,13 +71,14 @@ class LatencyTarget:
     ``limit_ms`` is in milliseconds; None minimises the latency without a limit. ``device`` is the open device, or
     None where it is not available; the front is confirmed on the devices that are. The limit is compared with the
     predictor's upper bound, which holds for a share ``level`` of networks. ``state`` is the state of the machine in
-    which the limit holds: ``quiet``, ``usual``, or a quantile over the time such as ``0.9``.
+    which the limit holds: ``quiet``, ``usual``, or a quantile over the time such as ``0.9``. Networks that are
+    predicted to be faster than ``at_least_ms`` are of no interest.
 
     Methods that take an architecture raise TableError if the table is not for its network, lacks an entry or has no
     predictor.
 
     Raises:
-        InputError: the limit is not positive, or an unknown state.
+        InputError: the limit is not positive, what is of interest is not below it, or an unknown state.
         TableError: ``device`` is another device than the table's, or runs models on another number of threads.
     """
 
@@ -84,10 +87,16 @@ class LatencyTarget:
     device: Device | None = field(default=None, compare=False, repr=False)
     level: float = DEFAULT_LEVEL
     state: str = QUIET
+    at_least_ms: float | None = None
 
     def __post_init__(self) -> None:
         if self.limit_ms is not None and not self.limit_ms > 0:
             raise InputError(f"a latency limit must be positive, not {self.limit_ms} ms")
+        if self.at_least_ms is not None and not 0 < self.at_least_ms < (self.limit_ms or math.inf):
+            limit = "" if self.limit_ms is None else f" and below the limit of {format_latency(self.limit_ms)}"
+            raise InputError(
+                f"the smallest latency of interest must be positive{limit}, not {format_latency(self.at_least_ms)}"
+            )
         self.table.machine.factor(self.state)
         if self.device is not None:
             require_device(self.table, self.device)
@@ -192,6 +201,7 @@ class LatencyTarget:
             value=lambda architecture: self.predict(architecture).ms,
             bound=lambda architecture: self.predict(architecture).bound_ms,
             limit=self.limit_ms,
+            at_least=self.at_least_ms,
         )
 
     def exceeded_by(self, ms: float) -> bool:
@@ -226,6 +236,7 @@ class LatencyTarget:
             precision=self.precision,
             threads=self.threads,
             state=self.state,
+            at_least_ms=self.at_least_ms,
         )
 
 

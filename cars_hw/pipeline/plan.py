@@ -16,9 +16,11 @@ from cars_hw.latency import LatencyTable
 from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.records import RunConfiguration
 from cars_hw.pipeline.run_folder import RunFolder
-from cars_hw.pipeline.settings import CountedCost, SearchSettings, TargetSettings, TrainingDevice
-from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.pipeline.settings import CountedCost, SearchSettings, SizeChoice, TargetSettings, TrainingDevice
+from cars_hw.space.architecture_space import ArchitectureSpace
+from cars_hw.space.network_spec import NETWORKS, NetworkSpec
 from cars_hw.space.search_space import SearchSpace
+from cars_hw.space.size_grid import SizeGrid
 
 COSTS: Final = ("parameters", "multiply-adds")
 """The costs that need no table, in millions."""
@@ -33,8 +35,16 @@ class SearchPlan:
     ``precision`` is that of the exported models and of all tables; None takes it from the tables. With
     ``standalone_epochs`` no weights are shared: every architecture is trained standalone for that many epochs.
 
-    Of ``space`` only those genotypes are proposed that leave no cell of ``network`` without a reader: the plan sets
-    ``space.network`` to ``network``.
+    With ``sizes``, the search proposes networks of all these sizes, and ``network`` becomes the largest. The
+    SuperNet has that size then, whatever the preset says. With a single size ``network`` gets it, and ``sizes``
+    becomes None.
+
+    Of ``space`` only those genotypes are proposed that leave no cell of a network without a reader: the plan sets
+    ``space.network`` to ``network``, and :attr:`architectures` are what the search proposes.
+
+    Raises:
+        TableError: a table is not for all networks.
+        InputError: there is no cost to minimise, or a stage of one cell among deeper ones.
     """
 
     data: DataSource
@@ -48,11 +58,18 @@ class SearchPlan:
     precision: Precision | None = None
     device: str = "cpu"
     standalone_epochs: int = 0
+    sizes: SizeGrid | None = None
 
     def __post_init__(self) -> None:
+        if self.sizes is not None:
+            object.__setattr__(self, "network", self.sizes.largest(self.network))
+            _require_stages(self.sizes)
+            if len(self.sizes) == 1:
+                object.__setattr__(self, "sizes", None)
         object.__setattr__(self, "space", replace(self.space, network=self.network))
         for target in self.targets:
-            target.table.require(self.network, self.precision or target.precision)
+            for network in dict.fromkeys((self.network, self.architectures.smallest)):
+                target.table.require(network, self.precision or target.precision)
         if not self.targets and not self.costs:
             raise InputError("a search needs a cost: give a latency table, or parameters or multiply-adds")
         unknown = [name for name in self.costs if name not in COSTS]
@@ -60,10 +77,27 @@ class SearchPlan:
             raise InputError(f"unknown cost '{unknown[0]}'; known: {', '.join(COSTS)}")
 
     @property
+    def architectures(self) -> ArchitectureSpace:
+        """The architectures that the search proposes."""
+        return ArchitectureSpace(replace(self.space, network=None), self.network, self.sizes)
+
+    @property
     def exported_precision(self) -> Precision:
         """The precision of the exported models: int8 if any table is for it."""
         tables = {target.precision for target in self.targets}
         return self.precision or ("int8" if "int8" in tables else "fp32")
+
+
+def _require_stages(sizes: SizeGrid) -> None:
+    """Check that all of ``sizes`` share the layers of the SuperNet.
+
+    Raises:
+        InputError: the second or third stage may be a reduction alone. The cell behind it reads the stage before at
+            another resolution, so that its first layer is another one.
+    """
+    _, *later = zip(*sizes.stages, strict=True)
+    if any(min(depths) == 1 < max(depths) for depths in later):
+        raise InputError(f"networks of {sizes.layers[0]} to {sizes.layers[-1]} cells share no weights; begin at 5")
 
 
 def search_plan(settings: SearchSettings, device: str) -> SearchPlan:
@@ -74,14 +108,19 @@ def search_plan(settings: SearchSettings, device: str) -> SearchPlan:
         InputError: there is no cost to minimise.
     """
     targets = tuple(
-        LatencyTarget(LatencyTable.read(one.table), one.limit_ms, level=one.level, state=one.state)
+        LatencyTarget(
+            LatencyTable.read(one.table),
+            one.limit_ms,
+            level=one.level,
+            state=one.state,
+            at_least_ms=one.at_least_ms,
+        )
         for one in settings.targets
     )
-    # A table of one network decides which it is.
-    fixed = [target.table.spec for target in targets if target.table.sizes is None]
+    network, sizes = _network_and_sizes(settings, [target.table for target in targets])
     return SearchPlan(
         data=settings.data,
-        network=fixed[0] if fixed else settings.network,
+        network=network,
         preset=Preset(
             summary="",
             recipe=settings.recipe,
@@ -98,7 +137,46 @@ def search_plan(settings: SearchSettings, device: str) -> SearchPlan:
         precision=settings.precision,
         device=device,
         standalone_epochs=settings.standalone_epochs,
+        sizes=sizes,
     )
+
+
+def _network_and_sizes(
+    settings: SearchSettings, tables: Sequence[LatencyTable]
+) -> tuple[NetworkSpec, SizeGrid | None]:
+    """Return the network of the search, and the sizes that it may have: by ``settings``, or common to ``tables``.
+
+    The sizes are None where that of the network is the only one.
+
+    Raises:
+        TableError: a table is for another network.
+        InputError: the tables have no size in common.
+    """
+    network = tables[0].spec if tables else settings.network
+    chosen = settings.sizes
+    if tables and settings.network != NETWORKS["quick"]:
+        given = settings.network.with_changes(channels=network.channels, layers=network.layers)
+        tables[0].require(given, tables[0].precision)
+    grids = [table.sizes or SizeGrid((table.spec.channels,), (table.spec.layers,)) for table in tables]
+    channels = chosen.channels or _in_common([grid.channels for grid in grids]) or (network.channels,)
+    layers = chosen.layers or _in_common([grid.layers for grid in grids]) or (network.layers,)
+    own = (channels, layers) == ((network.channels,), (network.layers,))
+    return network, None if own else SizeGrid(channels, layers)
+
+
+def _in_common(grids: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """Return the numbers of the first of ``grids`` that lie within all of them; none without grids.
+
+    Raises:
+        InputError: there is none.
+    """
+    if not grids:
+        return ()
+    least, most = max(grid[0] for grid in grids), min(grid[-1] for grid in grids)
+    found = tuple(one for one in grids[0] if least <= one <= most)
+    if not found:
+        raise InputError("the tables have no size in common; profile the devices for one range of sizes")
+    return found
 
 
 def search_settings(plan: SearchPlan, tables: Sequence[Path]) -> SearchSettings:
@@ -106,7 +184,7 @@ def search_settings(plan: SearchPlan, tables: Sequence[Path]) -> SearchSettings:
     return SearchSettings(
         data=plan.data.absolute(),
         targets=tuple(
-            TargetSettings(path, target.limit_ms, target.level, target.state)
+            TargetSettings(path, target.limit_ms, target.at_least_ms, target.level, target.state)
             for path, target in zip(tables, plan.targets, strict=True)
         ),
         costs=cast("tuple[CountedCost, ...]", plan.costs),
@@ -116,6 +194,7 @@ def search_settings(plan: SearchPlan, tables: Sequence[Path]) -> SearchSettings:
         measure=any(target.device is not None for target in plan.targets) or not plan.targets,
         device=cast("TrainingDevice", plan.device),
         network=plan.network,
+        sizes=SizeChoice() if plan.sizes is None else SizeChoice(plan.sizes.channels, plan.sizes.layers),
         operations=plan.space.operations,
         supernet_channels=plan.preset.supernet_channels,
         supernet_layers=plan.preset.supernet_layers,
@@ -143,6 +222,7 @@ def configuration(plan: SearchPlan) -> RunConfiguration:
         training=plan.preset.training,
         recipe=plan.preset.recipe,
         standalone_epochs=plan.standalone_epochs,
+        sizes=plan.sizes,
     )
 
 
@@ -175,6 +255,7 @@ def plan_of(run: RunFolder, data: DataSource | None, device: str = "cpu") -> Sea
             configuration.precision,
             device,
             configuration.standalone_epochs,
+            configuration.sizes,
         )
     except InputError as error:
         raise RunError(f"{run.path / 'run.json'} is damaged: {error}", remedy="restore-run") from error

@@ -19,6 +19,7 @@ from cars_hw.pipeline.settings import CountedCost
 from cars_hw.significance import Interval, interval_of
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.operations import OPERATIONS
+from cars_hw.space.size_grid import SizeGrid
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class TargetRecord(Settings):
     precision: Precision = setting()
     threads: int = count(minimum=1)
     state: str = setting()
+    at_least_ms: float | None = milliseconds(None)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -42,8 +44,8 @@ class TargetRecord(Settings):
 class RunConfiguration(Settings):
     """All settings that decide the result of a search. Its tables are beside it, in the order of ``targets``.
 
-    ``supernet_channels`` and ``supernet_layers`` are None where they are the network's. ``standalone_epochs`` is 0
-    where weights are shared.
+    With ``sizes``, networks have any of these sizes, and ``network`` has the largest. ``supernet_channels`` and
+    ``supernet_layers`` are None where they are the network's. ``standalone_epochs`` is 0 where weights are shared.
     """
 
     data: str
@@ -60,6 +62,7 @@ class RunConfiguration(Settings):
     training: SharedTraining = setting()
     recipe: Recipe = setting()
     standalone_epochs: int = count()
+    sizes: SizeGrid | None = None
 
 
 @dataclass(frozen=True)

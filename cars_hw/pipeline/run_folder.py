@@ -380,7 +380,9 @@ class RunFolder:
         """
         record = self.configuration.targets[index]
         table = LatencyTable.read(self.table_path(index))
-        return LatencyTarget(table, record.limit_ms, level=record.level, state=record.state)
+        return LatencyTarget(
+            table, record.limit_ms, level=record.level, state=record.state, at_least_ms=record.at_least_ms
+        )
 
     def targets(self) -> tuple[LatencyTarget, ...]:
         """Return the latency targets, in the order of the tables.

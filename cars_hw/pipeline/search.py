@@ -10,7 +10,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-import numpy as np
 import torch
 
 from cars_hw.callbacks import SearchCallback
@@ -18,20 +17,19 @@ from cars_hw.config.data import DATA_SETS
 from cars_hw.config.files import require_writable
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.config.toml import to_toml, write_settings
-from cars_hw.config.units import format_latency
 from cars_hw.data import DataBundle, load_source
 from cars_hw.data.manifest import DataManifest
 from cars_hw.data.scan import is_hidden
-from cars_hw.errors import BudgetError, DataChangedError, RunError
+from cars_hw.errors import DataChangedError, RunError
 from cars_hw.evolution import checkpoint
-from cars_hw.evolution.objectives import CostObjective, excess, feasible
+from cars_hw.evolution.objectives import CostObjective
 from cars_hw.evolution.population import Finalist
 from cars_hw.evolution.search import Search
-from cars_hw.latency import fastest_genotype
-from cars_hw.nn.cost import both_costs, network_cost
+from cars_hw.nn.cost import both_costs
 from cars_hw.nn.supernet import SuperNet
 from cars_hw.pipeline.confirm_front import ConfirmedFront, confirm_front
 from cars_hw.pipeline.memory import require_memory
+from cars_hw.pipeline.objectives import cost_objectives, find_anchor
 from cars_hw.pipeline.plan import SearchPlan, configuration, search_settings
 from cars_hw.pipeline.records import RunAbout
 from cars_hw.pipeline.run_data import load_frozen, load_new, require_fit, require_splits, splits_of
@@ -40,7 +38,6 @@ from cars_hw.pipeline.settings import SearchSettings
 from cars_hw.progress import Log, Progress, silent
 from cars_hw.progress_line import show
 from cars_hw.space.architecture import Architecture
-from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.training.process_group import SINGLE_PROCESS, ProcessGroup
 from cars_hw.training.shared_weights import SuperNetWeights
@@ -187,7 +184,6 @@ def _search(
             finalists,
             search.front,
             plan.targets,
-            network=plan.network,
             plan=measure_plan,
             progress=progress,
             log=log,
@@ -240,45 +236,6 @@ def _follow(plan: SearchPlan, out: Path, process_group: ProcessGroup) -> RunFold
     return RunFolder(out)
 
 
-def cost_objectives(plan: SearchPlan) -> list[CostObjective]:
-    """Return the cost objectives of ``plan``: the latencies in the order of the targets, then the other costs."""
-    objectives = [target.objective() for target in plan.targets]
-    for name in plan.costs:
-        attribute = name.replace("-", "_")
-
-        def millions(architecture: Architecture, attribute: str = attribute) -> float:
-            return float(getattr(network_cost(architecture.network, architecture.genotype), attribute)) / 1e6
-
-        objectives.append(CostObjective(name=name, unit="M", value=millions))
-    return objectives
-
-
-def find_anchor(plan: SearchPlan, objectives: Sequence[CostObjective]) -> Genotype | None:
-    """Return an architecture that keeps to every limit, with the widest margin that was found; None without limits.
-
-    Raises:
-        BudgetError: no architecture keeps to every limit.
-    """
-    if all(objective.limit is None for objective in objectives):
-        return None
-    rng = np.random.default_rng(plan.seed)
-    anchor = fastest_genotype(
-        plan.space, lambda genotype: excess(objectives, Architecture(genotype, plan.network)), rng
-    )
-    start = Architecture(anchor, plan.network)
-    if feasible(objectives, start):
-        return anchor
-    uppers = tuple(objective.upper(start) for objective in objectives if objective.limit is not None)
-    limited = [objective for objective in objectives if objective.limit is not None]
-    comparison = "; ".join(
-        f"{objective.name}: limit {format_latency(objective.limit or 0)}, possible {format_latency(upper)}"
-        for objective, upper in zip(limited, uppers, strict=True)
-    )
-    raise BudgetError(
-        f"no architecture keeps to the budget ({comparison}, upper bounds)", uppers, remedy="smaller-network"
-    )
-
-
 def plan_data(plan: SearchPlan, progress: Progress = silent) -> DataBundle:
     """Load the data of ``plan`` at the network's resolution, and check that it fits the network.
 
@@ -309,9 +266,13 @@ def resolution_of(plan: SearchPlan) -> tuple[int, int] | None:
 
 
 def supernet_spec(plan: SearchPlan, data: DataBundle) -> NetworkSpec:
-    """Return the NetworkSpec of the SuperNet: the preset's width and depth, the data's input and classes."""
-    preset = plan.preset
-    spec = plan.network.with_changes(channels=preset.supernet_channels, layers=preset.supernet_layers)
+    """Return the NetworkSpec of the SuperNet: the preset's width and depth, the data's input and classes.
+
+    Over sizes it has the largest of them.
+    """
+    preset, spec = plan.preset, plan.network
+    if plan.sizes is None:
+        spec = spec.with_changes(channels=preset.supernet_channels, layers=preset.supernet_layers)
     if not plan.proxy:
         return spec
     # The ImageNet stem divides the resolution by eight, which is too much for small proxy images.
@@ -321,27 +282,26 @@ def supernet_spec(plan: SearchPlan, data: DataBundle) -> NetworkSpec:
 def describe_front(
     plan: SearchPlan,
     front: Sequence[Finalist],
-    measured: Mapping[Genotype, Sequence[float | None]] = MappingProxyType({}),
+    measured: Mapping[Architecture, Sequence[float | None]] = MappingProxyType({}),
     prefix: str = "net",
 ) -> list[FrontNetwork]:
     """Return the networks of ``front`` as they are written to the run, named in their order.
 
-    ``measured`` has for a genotype the milliseconds on each target's device, None for a target without one.
+    ``measured`` has for an architecture the milliseconds on each target's device, None for a target without one.
     """
     not_measured = (None,) * len(plan.targets)
     networks = []
     for number, member in enumerate(front, start=1):
-        times = measured.get(member.genotype, not_measured)
+        times = measured.get(member.architecture, not_measured)
         networks.append(
             FrontNetwork(
                 name=f"{prefix}-{number:02d}",
                 genotype=member.genotype,
                 accuracy=member.accuracy,
                 latency_estimates=tuple(
-                    target.estimate(Architecture(member.genotype, plan.network), ms)
-                    for target, ms in zip(plan.targets, times, strict=True)
+                    target.estimate(member.architecture, ms) for target, ms in zip(plan.targets, times, strict=True)
                 ),
-                **both_costs(plan.network, member.genotype),
+                **both_costs(member.spec, member.genotype),
                 objective=plan.preset.evolution.objective,
                 validation=member.validation,
             )
@@ -396,16 +356,18 @@ def _build(
     plan: SearchPlan,
     data: DataBundle,
     objectives: Sequence[CostObjective],
-    anchor: Genotype | None,
+    anchor: Architecture | None,
     process_group: ProcessGroup,
 ) -> Search:
     if plan.standalone_epochs:
         standalone = StandaloneWeights(lambda: supernet_weights_of(plan, data), plan.standalone_epochs)
-        return Search(plan.space, objectives, standalone, plan.preset.evolution, seed=plan.seed, anchor=anchor)
+        return Search(
+            plan.architectures, objectives, standalone, plan.preset.evolution, seed=plan.seed, anchor=anchor
+        )
     weights = supernet_weights_of(plan, data, process_group)
     if weights.device.type == "cuda":
         require_memory(plan, weights)
-    return Search(plan.space, objectives, weights, plan.preset.evolution, seed=plan.seed, anchor=anchor)
+    return Search(plan.architectures, objectives, weights, plan.preset.evolution, seed=plan.seed, anchor=anchor)
 
 
 def supernet_weights_of(

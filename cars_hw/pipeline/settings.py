@@ -74,6 +74,9 @@ class TargetSettings(Settings):
 
     table: Path = setting(help=_TABLE)
     limit_ms: float | None = setting(None, help="The largest latency.", unit="ms", above=0, kind="latency")
+    at_least_ms: float | None = setting(
+        None, help="The smallest latency that is of interest.", unit="ms", above=0, kind="latency"
+    )
     level: float = _level()
     state: str = setting(
         QUIET,
@@ -88,8 +91,18 @@ class TargetSettings(Settings):
 
 
 @dataclass(frozen=True)
+class SizeChoice(Settings):
+    """The sizes that a search may propose; what is empty is that of the tables, without them of the network."""
+
+    channels: tuple[int, ...] = setting(
+        (), help="Channels of the first cell, even numbers.", minimum=2, maximum=4096
+    )
+    layers: tuple[int, ...] = setting((), help="Numbers of cells, 3 at least.", minimum=3, maximum=1000)
+
+
+@dataclass(frozen=True)
 class SearchSettings(Settings):
-    """Settings of ``cars-hw search``. With targets, the network is that of their tables."""
+    """Settings of ``cars-hw search``. With targets, the network is that of their tables, except for its size."""
 
     data: DataSource = setting(help=_DATA)
     evolution: EvolutionSettings = setting(help="The evolution.")
@@ -118,6 +131,7 @@ class SearchSettings(Settings):
     )
     device: TrainingDevice = setting("auto", help=_ON, option="--on")
     network: NetworkSpec = setting(NETWORKS["quick"], help=_NETWORK)
+    sizes: SizeChoice = setting(SizeChoice(), help="The sizes that networks may have.")
     operations: tuple[str, ...] = setting(
         tuple(OPERATIONS), help="Operations of the search space.", choices=tuple(OPERATIONS)
     )

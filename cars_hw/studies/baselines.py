@@ -15,9 +15,10 @@ from cars_hw.data.manifest import DataManifest
 from cars_hw.errors import InputError, RunError
 from cars_hw.evolution.objectives import CostObjective
 from cars_hw.evolution.strategies import OWN, STRATEGIES
+from cars_hw.pipeline.objectives import cost_objectives
 from cars_hw.pipeline.plan import SearchPlan, configuration, plan_of, recipe_of
 from cars_hw.pipeline.run_folder import RunFolder
-from cars_hw.pipeline.search import cost_objectives, plan_data, run_images, run_search
+from cars_hw.pipeline.search import plan_data, run_images, run_search
 from cars_hw.pipeline.settings import BaselinesSettings, TrainingDevice, TrainSettings
 from cars_hw.pipeline.train import choose, finished_training, train_run
 from cars_hw.pipeline.workers import default_jobs, side_by_side

@@ -11,10 +11,11 @@ from cars_hw.config.evaluation import Evaluation
 from cars_hw.errors import InputError
 from cars_hw.evolution.checkpoint import supernet_weights
 from cars_hw.evolution.objectives import feasible
+from cars_hw.pipeline.objectives import cost_objectives
 from cars_hw.pipeline.plan import SearchPlan, plan_of, recipe_of
 from cars_hw.pipeline.run_data import require_splits, splits_of
 from cars_hw.pipeline.run_folder import RunFolder
-from cars_hw.pipeline.search import cost_objectives, run_images, supernet_weights_of
+from cars_hw.pipeline.search import run_images, supernet_weights_of
 from cars_hw.pipeline.settings import RankSettings, TrainingDevice, TrainSettings
 from cars_hw.pipeline.train import choose, train_run
 from cars_hw.progress import Log, Progress
@@ -66,7 +67,7 @@ def _rank(run: RunFolder, settings: RankSettings, progress: Progress, log: Log) 
         raise InputError(f"a rank correlation needs at least {MINIMUM} architectures; there are {len(chosen)}")
     weights = supernet_weights_of(plan, bundle)
     weights.supernet.load_state_dict(supernet_weights(run.checkpoint))
-    shared = weights.counts([genotype for _, genotype in chosen], full=True)
+    shared = weights.counts([Architecture(genotype, plan.network) for _, genotype in chosen], full=True)
     standalone = RunFolder(run.path / "ranking")
     # A run of its own, whose networks are the SuperNet's size.
     configuration = replace(run.configuration, network=weights.supernet.spec, proxy=False)

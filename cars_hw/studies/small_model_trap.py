@@ -15,9 +15,10 @@ from cars_hw.config.search import Protection
 from cars_hw.config.training import Recipe
 from cars_hw.errors import RunError
 from cars_hw.formatting import figure, percent
+from cars_hw.pipeline.objectives import cost_objectives
 from cars_hw.pipeline.plan import SearchPlan, configuration
 from cars_hw.pipeline.run_folder import RunFolder
-from cars_hw.pipeline.search import cost_objectives, plan_data, run_search, supernet_spec
+from cars_hw.pipeline.search import plan_data, run_search, supernet_spec
 from cars_hw.pipeline.workers import default_jobs, side_by_side
 from cars_hw.progress import Log, Progress, no_log, prefixed, silent
 from cars_hw.space.genotype import Genotype

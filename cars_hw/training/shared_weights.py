@@ -25,6 +25,7 @@ from cars_hw.data import (
 )
 from cars_hw.nn.paths import Common
 from cars_hw.nn.supernet import SuperNet
+from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Genotype
 from cars_hw.training.losses import weights_of_classes
 from cars_hw.training.process_group import SINGLE_PROCESS, ProcessGroup
@@ -108,7 +109,7 @@ class SuperNetWeights:
         """Whether passes of an architecture are recorded and replayed."""
         return isinstance(self.passes, GraphedPasses)
 
-    def train(self, draw: Callable[[int], Sequence[Genotype]]) -> float:
+    def train(self, draw: Callable[[int], Sequence[Architecture]]) -> float:
         """Train one epoch and return its mean loss.
 
         Each minibatch draws B architectures, and the gradient is the mean over them (Eq. 3).
@@ -125,7 +126,7 @@ class SuperNetWeights:
         self.epoch += 1
         return float(self.process_group.add(total)) / len(self.batches)
 
-    def step(self, images: Tensor, labels: Tensor, genotypes: Sequence[Genotype]) -> Tensor:
+    def step(self, images: Tensor, labels: Tensor, architectures: Sequence[Architecture]) -> Tensor:
         """Take one step on a minibatch and return this process's part of the loss, detached.
 
         Parameters that no drawn architecture uses keep a gradient of None, and the optimiser skips them: their
@@ -133,8 +134,8 @@ class SuperNetWeights:
         """
         self.passes.clear()
         total = torch.zeros((), device=self.device)
-        for genotype in self.process_group.share(genotypes):
-            total += self.passes.run(images, labels, genotype, 1 / len(genotypes))
+        for architecture in self.process_group.share(architectures):
+            total += self.passes.run(images, labels, architecture.genotype, 1 / len(architectures))
         self.process_group.add_gradients(self.parameters)
         touched = [one for one in self.parameters if one.grad is not None]
         torch.nn.utils.clip_grad_norm_(touched, self.settings.gradient_clip)
@@ -165,9 +166,10 @@ class SuperNetWeights:
         self._before = self._copied_weights()
 
     def counts(
-        self, genotypes: Sequence[Genotype], *, before: bool = False, full: bool = False
+        self, architectures: Sequence[Architecture], *, before: bool = False, full: bool = False
     ) -> list[ClassCounts]:
-        """Return what each genotype gets right of each class; see the protocol."""
+        """Return what each of ``architectures`` gets right of each class; see the protocol."""
+        genotypes = [architecture.genotype for architecture in architectures]
         batches = self._full if full else self._subset
         with self._remembered() if before else _unchanged():
             found = evaluate(self.supernet, self.process_group.share(genotypes), batches, self._autocast)
@@ -176,9 +178,11 @@ class SuperNetWeights:
         rows = self.process_group.gather(found, len(genotypes), classes)
         return [ClassCounts(images, row) for row in rows]
 
-    def accuracies(self, genotypes: Sequence[Genotype], *, before: bool = False, full: bool = False) -> list[float]:
-        """Return the accuracy of each genotype, a fraction of the evaluated images; as :meth:`counts`."""
-        return [one.accuracy for one in self.counts(genotypes, before=before, full=full)]
+    def accuracies(
+        self, architectures: Sequence[Architecture], *, before: bool = False, full: bool = False
+    ) -> list[float]:
+        """Return the accuracy of each of ``architectures``, a fraction of the evaluated images."""
+        return [one.accuracy for one in self.counts(architectures, before=before, full=full)]
 
     def state(self) -> dict[str, Any]:
         """Return the weights, those of the previous generation, the optimiser, the epoch and the random state."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from cars_hw.config.codec import structure, unstructure
 from cars_hw.config.evaluation import ClassCounts
-from cars_hw.space.genotype import Genotype
+from cars_hw.space.architecture import Architecture
 from cars_hw.training.shared_weights import SuperNetWeights
 
 
@@ -21,10 +21,10 @@ class StandaloneWeights:
     def __init__(self, fresh: Callable[[], SuperNetWeights], epochs: int) -> None:
         self.fresh = fresh
         self.epochs = epochs
-        # By genotype: the counts on the subset, on all validation images, and the loss of the last epoch.
+        # By architecture: the counts on the subset, on all validation images, and the loss of the last epoch.
         self._known: dict[str, tuple[ClassCounts, ClassCounts, float]] = {}
 
-    def train(self, draw: Callable[[int], Sequence[Genotype]]) -> float:  # noqa: ARG002 -- as the protocol has it
+    def train(self, draw: Callable[[int], Sequence[Architecture]]) -> float:  # noqa: ARG002 -- as the protocol has it
         """Train nothing, since no weights are shared; return the mean loss of the trained architectures."""
         losses = [loss for _, _, loss in self._known.values()]
         return sum(losses) / len(losses) if losses else 0.0
@@ -34,13 +34,13 @@ class StandaloneWeights:
 
     def counts(
         self,
-        genotypes: Sequence[Genotype],
+        architectures: Sequence[Architecture],
         *,
         before: bool = False,  # noqa: ARG002 -- as the protocol has it
         full: bool = False,
     ) -> list[ClassCounts]:
-        """Return what each genotype gets right after its own training, by class; ``before`` changes nothing."""
-        found = map(self._evaluated, genotypes)
+        """Return what each gets right after its own training, by class; ``before`` changes nothing."""
+        found = map(self._evaluated, architectures)
         return [everything if full else subset for subset, everything, _ in found]
 
     def state(self) -> dict[str, Any]:
@@ -52,13 +52,13 @@ class StandaloneWeights:
         for key, (subset, everything, loss) in state["known"].items():
             self._known[key] = structure(subset, ClassCounts), structure(everything, ClassCounts), loss
 
-    def _evaluated(self, genotype: Genotype) -> tuple[ClassCounts, ClassCounts, float]:
-        key = repr(genotype.key())
+    def _evaluated(self, architecture: Architecture) -> tuple[ClassCounts, ClassCounts, float]:
+        key = repr(architecture.key())
         if key not in self._known:
             weights = self.fresh()
             loss = 0.0
             for _ in range(self.epochs):
-                loss = weights.train(lambda _count: [genotype])
-            (subset,), (everything,) = weights.counts([genotype]), weights.counts([genotype], full=True)
+                loss = weights.train(lambda _count: [architecture])
+            (subset,), (everything,) = weights.counts([architecture]), weights.counts([architecture], full=True)
             self._known[key] = subset, everything, loss
         return self._known[key]

@@ -18,25 +18,21 @@ from cars_hw.evolution.population import Member
 from cars_hw.evolution.search import Search, without_clones
 from cars_hw.nn.cost import network_cost
 from cars_hw.space.architecture import Architecture
+from cars_hw.space.architecture_space import ArchitectureSpace
 from cars_hw.space.genotype import NODES, Edge, Genotype
 from cars_hw.space.liveness import unread_cells
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
 
 SPEC = NetworkSpec(8, 5, (28, 28), 1)
-SPACE = SearchSpace(network=SPEC)
+SPACE = ArchitectureSpace(SearchSpace(), SPEC)
 
 NODE = (Edge("max_pool_3x3", 1), Edge("none", 0))
-LEAN = Genotype((NODE,) * NODES, (NODE,) * NODES)
+LEAN = Architecture(Genotype((NODE,) * NODES, (NODE,) * NODES), SPEC)
 
 
-def megas(genotype: Genotype) -> float:
-    return network_cost(SPEC, genotype).multiply_adds / 1e6
-
-
-def cost(architecture: Architecture) -> float:
-    assert architecture.network == SPEC
-    return megas(architecture.genotype)
+def megas(architecture: Architecture) -> float:
+    return network_cost(architecture.network, architecture.genotype).multiply_adds / 1e6
 
 
 class ToyWeights:
@@ -46,9 +42,9 @@ class ToyWeights:
         self.epoch = 0
         self.before = 0
         self.calls: list[tuple[Any, ...]] = []
-        self.draws: list[list[Genotype]] = []
+        self.draws: list[list[Architecture]] = []
 
-    def train(self, draw: Callable[[int], Sequence[Genotype]]) -> float:
+    def train(self, draw: Callable[[int], Sequence[Architecture]]) -> float:
         for _ in range(3):
             self.draws.append(list(draw(2)))
         self.calls.append(("train",))
@@ -60,11 +56,11 @@ class ToyWeights:
         self.before = self.epoch
 
     def counts(
-        self, genotypes: Sequence[Genotype], *, before: bool = False, full: bool = False
+        self, architectures: Sequence[Architecture], *, before: bool = False, full: bool = False
     ) -> list[ClassCounts]:
-        self.calls.append(("evaluate", list(genotypes), before, full))
+        self.calls.append(("evaluate", list(architectures), before, full))
         epoch = self.before if before else self.epoch
-        return [ClassCounts((10**9,), (round(1e9 * toy_accuracy(genotype, epoch)),)) for genotype in genotypes]
+        return [ClassCounts((10**9,), (round(1e9 * toy_accuracy(one, epoch)),)) for one in architectures]
 
     def state(self) -> dict[str, Any]:
         return {"epoch": self.epoch, "before": self.before}
@@ -73,8 +69,8 @@ class ToyWeights:
         self.epoch, self.before = state["epoch"], state["before"]
 
 
-def toy_accuracy(genotype: Genotype, epoch: float) -> float:
-    size = megas(genotype) / 4
+def toy_accuracy(architecture: Architecture, epoch: float) -> float:
+    size = megas(architecture) / 4
     final = 0.5 + 0.4 * size / (1 + size)
     # A share of a billion images.
     return round(float(final * (1 - np.exp(-epoch / (1 + 12 * size)))), 9)
@@ -89,7 +85,7 @@ def make_search(
     epochs: int = 9,
     uniform_draws: float = 0.0,
 ) -> tuple[Search, ToyWeights]:
-    objectives = [CostObjective("multiply-adds", "M", cost, limit=limit)]
+    objectives = [CostObjective("multiply-adds", "M", megas, limit=limit)]
     settings = EvolutionSettings(
         population=population,
         epochs=epochs,
@@ -129,7 +125,7 @@ def test_the_warm_up_draws_from_the_space_and_then_only_from_the_population() ->
     warm = weights.draws[:]
     assert len({genotype.key() for step in warm for genotype in step}) == 18
     search.evolve()
-    members = {member.genotype for member in search.population}
+    members = {member.architecture for member in search.population}
     for step in weights.draws[len(warm) :]:
         assert set(step) <= members
         assert len(set(step)) == 2
@@ -141,7 +137,7 @@ def test_a_share_of_the_architectures_in_training_is_drawn_from_the_space(share:
     for _ in range(3):
         search.warm_up()
     search.evolve()
-    members = {member.genotype for member in search.population}
+    members = {member.architecture for member in search.population}
     foreign = []
     for _ in range(200):
         step = search.draw(2)
@@ -158,14 +154,14 @@ def test_newcomers_are_measured_under_the_weights_before_and_parents_keep_their_
     for _ in range(3):
         search.warm_up()
     search.evolve()
-    parents = {member.genotype: member.accuracy for member in search.population}
+    parents = {member.architecture: member.accuracy for member in search.population}
     epoch_before, epoch_now = weights.before, weights.epoch
     candidates = search.candidates()
     assert len(candidates) == 16
     for member in candidates:
-        now = toy_accuracy(member.genotype, epoch_now)
+        now = toy_accuracy(member.architecture, epoch_now)
         assert member.accuracy == now
-        expected = parents.get(member.genotype, toy_accuracy(member.genotype, epoch_before))
+        expected = parents.get(member.architecture, toy_accuracy(member.architecture, epoch_before))
         assert member.gain == pytest.approx(now - expected)
     asked_before = [call[1] for call in weights.calls if call[0] == "evaluate" and call[2]][-1]
     assert set(asked_before).isdisjoint(parents)
@@ -185,28 +181,23 @@ def test_what_exceeds_the_budget_is_never_evaluated_or_trained() -> None:
     trained = [genotype for step in weights.draws[9:] for genotype in step]
     assert evaluated
     assert not any(
-        unread_cells(SPEC, genotype) for genotype in evaluated + [one for step in weights.draws for one in step]
+        unread_cells(SPEC, one.genotype) for one in evaluated + [one for step in weights.draws for one in step]
     )
     assert all(megas(genotype) <= limit for genotype in evaluated + trained)
 
 
 def test_a_budget_is_held_against_the_bound_and_not_the_value() -> None:
     objective = CostObjective("latency", "ms", lambda _: 1.0, bound=lambda _: 1.2, limit=1.1)
-    drawn = Architecture(SPACE.sample(np.random.default_rng(0)), SPEC)
-    assert not feasible([objective], drawn)
-    assert excess([objective], drawn) == pytest.approx(1.2 / 1.1)
+    genotype = SPACE.sample(np.random.default_rng(0))
+    assert not feasible([objective], genotype)
+    assert excess([objective], genotype) == pytest.approx(1.2 / 1.1)
     other = CostObjective("size", "M", lambda _: 9.0, limit=3.0)
-    assert excess([objective, other], drawn) == pytest.approx(3.0)
-    assert excess([], drawn) == 0.0
-
-
-def test_a_search_needs_a_network() -> None:
-    with pytest.raises(ValueError, match="a space with a network"):
-        Search(SearchSpace(), [CostObjective("one", "M", lambda _: 1.0)], ToyWeights(), EvolutionSettings(), seed=0)
+    assert excess([objective, other], genotype) == pytest.approx(3.0)
+    assert excess([], genotype) == 0.0
 
 
 def test_a_search_under_a_budget_needs_an_architecture_that_keeps_to_it() -> None:
-    objectives = [CostObjective("multiply-adds", "M", cost, limit=0.01)]
+    objectives = [CostObjective("multiply-adds", "M", megas, limit=0.01)]
     with pytest.raises(BudgetError) as error:
         Search(SPACE, objectives, ToyWeights(), EvolutionSettings(), seed=0, anchor=LEAN)
     assert error.value.smallest == (megas(LEAN),)
@@ -289,10 +280,10 @@ def test_history_has_a_record_a_generation_with_the_hypervolume() -> None:
 def test_of_clones_the_first_stays_unless_too_few_are_left() -> None:
     one, other, third, fourth = (SPACE.sample(np.random.default_rng(seed)) for seed in range(4))
     members = [
-        Member(one, (1.0, 2.0), 0.5),
-        Member(other, (1.0, 2.0), 0.5, gain=0.1),
-        Member(third, (1.0, 2.5), 0.5),
-        Member(fourth, (1.0, 2.0), 0.5),
+        Member(*one, (1.0, 2.0), 0.5),
+        Member(*other, (1.0, 2.0), 0.5, gain=0.1),
+        Member(*third, (1.0, 2.5), 0.5),
+        Member(*fourth, (1.0, 2.0), 0.5),
     ]
     assert without_clones(members, 1) == [members[0], members[2]]
     assert without_clones(members, 3) == [members[0], members[2], members[1]]
@@ -312,10 +303,10 @@ def test_a_search_by_balanced_accuracy_selects_by_it() -> None:
         """Larger networks get more of the small class right, and fewer of the large one: accuracy falls."""
 
         def counts(
-            self, genotypes: Sequence[Genotype], *, before: bool = False, full: bool = False
+            self, architectures: Sequence[Architecture], *, before: bool = False, full: bool = False
         ) -> list[ClassCounts]:
             del before, full
-            sizes = [round(400 * toy_accuracy(genotype, 100)) for genotype in genotypes]
+            sizes = [round(400 * toy_accuracy(one, 100)) for one in architectures]
             return [ClassCounts((4000, 400), (4000 - 2 * size, size)) for size in sizes]
 
     found = {}
@@ -325,13 +316,13 @@ def test_a_search_by_balanced_accuracy_selects_by_it() -> None:
         again = Search(SPACE, search.objectives, Unequal(), settings, seed=0)
         finalists = again.run()
         for one in (*again.population, *finalists):
-            size = round(400 * toy_accuracy(one.genotype, 100))
+            size = round(400 * toy_accuracy(one.architecture, 100))
             counts = ClassCounts((4000, 400), (4000 - 2 * size, size))
             assert one.accuracy == counts.score(settings.objective)
         assert all(one.validation.images == (4000, 400) for one in finalists if one.validation)
         record = again.history[-1]
         best = ClassCounts(tuple(record["best_counts"]["images"]), tuple(record["best_counts"]["right"]))
         assert best.score(settings.objective) == record["best_accuracy"]
-        found[objective] = max(megas(one.genotype) for one in again.front(finalists))
+        found[objective] = max(megas(one.architecture) for one in again.front(finalists))
     # By accuracy the smallest network is best in everything; by balanced accuracy size is worth its cost.
     assert found["balanced-accuracy"] > 2 * found["accuracy"]

@@ -30,7 +30,7 @@ def members(table: LatencyTable, count: int) -> list[Member]:
     while len(costs) < count:
         genotype = SearchSpace().sample(rng)
         costs[predictor.predict(genotype).ms] = genotype
-    return [Member(costs[ms], (ms,), 0.5 + 0.01 * place) for place, ms in enumerate(sorted(costs))]
+    return [Member(costs[ms], table.spec, (ms,), 0.5 + 0.01 * place) for place, ms in enumerate(sorted(costs))]
 
 
 def front_of(left: Sequence[Member]) -> list[Member]:
@@ -49,7 +49,7 @@ def test_a_front_that_keeps_to_the_budget_is_measured_and_left_alone(table: Late
     found = confirmed(table, finalists, 1e6)
     assert found.front == finalists[-3:]
     assert found.rejected == []
-    assert set(found.measured) == {member.genotype for member in found.front}
+    assert set(found.measured) == {member.architecture for member in found.front}
     assert all(times[0] > 0 for times in found.measured.values())
     assert confirmed(table, finalists, None).front == finalists[-3:]
 
@@ -57,18 +57,18 @@ def test_a_front_that_keeps_to_the_budget_is_measured_and_left_alone(table: Late
 def test_networks_over_the_limit_are_rejected_and_the_next_best_replace_them(table: LatencyTable) -> None:
     finalists = members(table, 8)
     every = confirm_front(finalists, list, [LatencyTarget(table, None, FakeDevice())], plan=PLAN).measured
-    times = [every[member.genotype][0] for member in finalists]
+    times = [every[member.architecture][0] for member in finalists]
     limit = sorted(times)[4]
     found = confirmed(table, finalists, limit)
-    assert all(found.measured[member.genotype][0] <= limit for member in found.front)
-    assert {member.genotype for member in found.rejected} <= {
-        member.genotype for member, ms in zip(finalists, times, strict=True) if ms > limit
+    assert all(found.measured[member.architecture][0] <= limit for member in found.front)
+    assert {member.architecture for member in found.rejected} <= {
+        member.architecture for member, ms in zip(finalists, times, strict=True) if ms > limit
     }
     kept = [member for member, ms in zip(finalists, times, strict=True) if ms <= limit]
     assert found.front == kept[-3:]
     assert found.rejected
     # The measured latency of a rejected network is kept.
-    assert all(found.measured[member.genotype][0] > limit for member in found.rejected)
+    assert all(found.measured[member.architecture][0] > limit for member in found.rejected)
 
 
 def test_a_limit_on_a_second_device_rejects_as_well(table: LatencyTable) -> None:

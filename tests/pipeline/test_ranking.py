@@ -25,6 +25,7 @@ from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.search import run_search, supernet_weights_of
 from cars_hw.pipeline.settings import RankSettings
 from cars_hw.report.page import write_report
+from cars_hw.space.architecture import Architecture
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.studies.rank_correlation import rank_run
 from cars_hw.studies.ranking import Ranked, Ranking, read_ranking, spread
@@ -65,7 +66,7 @@ def test_a_sample_is_trained_alone_and_held_against_its_shared_accuracies(
     # The shared accuracies are those of the search's own weights, on all validation images.
     weights = supernet_weights_of(plan, load_data(str(images), resolution=plan.network.resolution))
     weights.supernet.load_state_dict(supernet_weights(run.checkpoint))
-    expected = weights.accuracies([one.genotype for one in ranking.networks], full=True)
+    expected = weights.accuracies([Architecture(one.genotype, plan.network) for one in ranking.networks], full=True)
     assert [one.shared for one in ranking.networks] == expected
     for one in ranking.networks:
         if not one.drawn:

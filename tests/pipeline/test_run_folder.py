@@ -39,7 +39,7 @@ DIGEST = f"sha256:{'0' * 64}"
 
 
 def generation(number: int) -> dict[str, Any]:
-    member = unstructure(Member(GENOTYPE, (1.5,), 0.25))
+    member = unstructure(Member(GENOTYPE, NETWORKS["tiny"], (1.5,), 0.25))
     figures: dict[str, Any] = {"loss": 1.0, "best_accuracy": 0.25, "hypervolume": 0.5}
     figures["best_counts"] = unstructure(ClassCounts((2, 2), (1, 0)))
     return {"generation": number, "candidates": 1, **figures, "population": [member]}

@@ -25,6 +25,7 @@ from cars_hw.pipeline.plan import SearchPlan, plan_of
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.search import run_search, supernet_weights_of
 from cars_hw.pipeline.settings import BaselinesSettings
+from cars_hw.space.architecture import Architecture
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.studies.baselines import compare_run, standalone_plan
 from cars_hw.studies.strategy_comparison import Generation, StrategyComparison, Trained, Trial, read_baselines
@@ -108,8 +109,8 @@ def test_an_architecture_without_sharing_learns_alone(
     assert plan_of(folder, plan.data).standalone_epochs == 1
     weights = supernet_weights_of(standalone, load_data(plan.data.source, resolution=plan.network.resolution))
     network = folder.front()[0]
-    weights.train(lambda _count: [network.genotype])
-    assert weights.accuracies([network.genotype], full=True) == [network.accuracy]
+    weights.train(lambda _count: [Architecture(network.genotype, plan.network)])
+    assert weights.accuracies([Architecture(network.genotype, plan.network)], full=True) == [network.accuracy]
 
 
 def test_random_search_draws_everything_afresh_and_trains_on_uniform_draws() -> None:

@@ -53,7 +53,7 @@ def plan(images: Path) -> SearchPlan:
 
 def generation(number: int, *costs: float) -> dict[str, object]:
     genotype = resolve_genotype("CARS_A")
-    population = unstructure([Member(genotype, (cost, 99.0), 0.5) for cost in costs])
+    population = unstructure([Member(genotype, NETWORKS["tiny"], (cost, 99.0), 0.5) for cost in costs])
     figures = {"candidates": 4, "loss": 1.0, "best_accuracy": 0.5, "hypervolume": 0.5}
     counts = unstructure(ClassCounts((2, 2), (1, 1)))
     return {"generation": number, **figures, "best_counts": counts, "population": population}

@@ -17,7 +17,7 @@ from cars_hw.config.training import Recipe, SharedTraining
 from cars_hw.data import DataBundle, Dataset
 from cars_hw.nn.network import Network
 from cars_hw.nn.supernet import SuperNet
-from cars_hw.space.genotype import Genotype
+from cars_hw.space.architecture import Architecture
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.training import standalone
@@ -73,9 +73,9 @@ def shared(recorder: EmulatedRecorder | None, weights: str = "balanced") -> Supe
     return made
 
 
-def people(count: int) -> list[Genotype]:
+def people(count: int) -> list[Architecture]:
     rng = np.random.default_rng(0)
-    return [SearchSpace().sample(rng) for _ in range(count)]
+    return [Architecture(SearchSpace().sample(rng), SPEC) for _ in range(count)]
 
 
 def test_recorded_passes_weigh_the_classes_as_plain_ones_do() -> None:
@@ -100,7 +100,7 @@ def test_a_step_with_weights_follows_the_weighted_loss() -> None:
     single = F.cross_entropy(reference(images, GENOTYPE), labels, reduction="none")
     by_class = torch.tensor([72 / (3 * n) for n in (45, 18, 9)], dtype=torch.float64)
     expected = float((single.detach() * by_class[labels]).mean())
-    assert float(weights.step(images, labels, [GENOTYPE])) == pytest.approx(expected, rel=1e-6)
+    assert float(weights.step(images, labels, [Architecture(GENOTYPE, SPEC)])) == pytest.approx(expected, rel=1e-6)
 
 
 def test_shared_weights_count_by_class() -> None:
@@ -108,7 +108,7 @@ def test_shared_weights_count_by_class() -> None:
     chosen = people(3)
     found = weights.counts(chosen, full=True)
     assert [one.images for one in found] == [(15, 6, 3)] * 3
-    for genotype, counts in zip(chosen, found, strict=True):
+    for (genotype, _), counts in zip(chosen, found, strict=True):
         right = torch.zeros(3, dtype=torch.int64)
         for images, labels in weights._full:
             with torch.no_grad():

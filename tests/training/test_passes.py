@@ -13,6 +13,7 @@ from torch import Tensor
 from cars_hw.config.training import SharedTraining
 from cars_hw.data import DataBundle, Dataset
 from cars_hw.nn.supernet import SuperNet
+from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Edge, Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
@@ -39,9 +40,9 @@ def weights(recorder: EmulatedRecorder | None, architectures: int = 1) -> SuperN
     return made
 
 
-def genotypes(count: int) -> list[Genotype]:
+def genotypes(count: int) -> list[Architecture]:
     rng = np.random.default_rng(0)
-    return [SearchSpace().sample(rng) for _ in range(count)]
+    return [Architecture(SearchSpace().sample(rng), SPEC) for _ in range(count)]
 
 
 @pytest.mark.parametrize("architectures", [1, 2])
@@ -78,7 +79,7 @@ def test_who_has_no_gradient_is_the_same_whichever_way() -> None:
     labels = torch.arange(16) % 4
     for _ in range(3):
         for one in (plain, graphed):
-            one.step(images, labels, [dead])
+            one.step(images, labels, [Architecture(dead, SPEC)])
         used = [[parameter.grad is not None for parameter in one.parameters] for one in (plain, graphed)]
         assert used[0] == used[1]
     assert any(used[0])

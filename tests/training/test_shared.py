@@ -14,7 +14,7 @@ from torch import Tensor
 from cars_hw.config.training import SharedTraining, cosine
 from cars_hw.data import DataBundle, Dataset, TrainingBatches
 from cars_hw.nn.supernet import SuperNet
-from cars_hw.space.genotype import Genotype
+from cars_hw.space.architecture import Architecture
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.training.shared_weights import SuperNetWeights
@@ -35,9 +35,9 @@ def make_weights(seed: int = 0, settings: SharedTraining = SETTINGS) -> SuperNet
     return SuperNetWeights(SuperNet(SPEC), toy_data(), settings, epochs=10, seed=seed)
 
 
-def genotypes(count: int, seed: int = 0) -> list[Genotype]:
+def genotypes(count: int, seed: int = 0) -> list[Architecture]:
     rng = np.random.default_rng(seed)
-    return [SearchSpace().sample(rng) for _ in range(count)]
+    return [Architecture(SearchSpace().sample(rng), SPEC) for _ in range(count)]
 
 
 def batch() -> tuple[Tensor, Tensor]:
@@ -87,7 +87,7 @@ def test_a_step_follows_the_mean_gradient_of_its_architectures() -> None:
     reference = copy.deepcopy(weights.supernet)
     before = dict(reference.named_parameters())
     mean: dict[str, Tensor] = {}
-    for genotype in drawn:
+    for genotype, _ in drawn:
         reference.zero_grad(set_to_none=True)
         F.cross_entropy(reference(images, genotype), labels).backward()
         for name, parameter in reference.named_parameters():
@@ -135,7 +135,7 @@ def test_accuracy_counts_hits_with_each_batch_s_own_statistics() -> None:
     weights = make_weights()
     chosen = genotypes(3)
     expected = []
-    for genotype in chosen:
+    for genotype, _ in chosen:
         hits = images_seen = 0
         for images, labels in weights._full:
             with torch.no_grad():
@@ -230,7 +230,7 @@ def test_training_learns() -> None:
 def test_a_rehearsal_changes_nothing() -> None:
     weights, other = make_weights(), make_weights()
     chosen = genotypes(2)
-    weights.rehearse(chosen[0])
+    weights.rehearse(chosen[0].genotype)
     assert all(parameter.grad is None for parameter in weights.parameters)
     for one in (weights, other):
         one.train(lambda count: chosen[:count])

@@ -11,6 +11,7 @@ import torch
 from cars_hw.config.training import SharedTraining
 from cars_hw.data import load_data
 from cars_hw.nn.supernet import SuperNet
+from cars_hw.space.architecture import Architecture
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.training.process_group import SINGLE_PROCESS, ProcessGroup, joined
@@ -34,9 +35,9 @@ def trained(process_group: ProcessGroup) -> tuple[SuperNetWeights, list[float]]:
     batches = weights.batches.epoch(weights.generator)
     for _ in range(STEPS):
         images, labels = next(batches)
-        weights.step(images.double(), labels, [space.sample(rng) for _ in range(3)])
+        weights.step(images.double(), labels, [Architecture(space.sample(rng), SPEC) for _ in range(3)])
     weights.supernet.float()
-    return weights, weights.accuracies([space.sample(rng) for _ in range(7)])
+    return weights, weights.accuracies([Architecture(space.sample(rng), SPEC) for _ in range(7)])
 
 
 def main(folder: Path) -> None:

@@ -1,0 +1,136 @@
+"""ArchitectureSpace: the architectures that a search may propose, their cells and their sizes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from cars_hw.space.architecture import Architecture
+from cars_hw.space.liveness import unread_cells
+from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.space.search_space import SearchSpace
+from cars_hw.space.size_grid import SizeGrid
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Stages = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class ArchitectureSpace:
+    """All architectures with a genotype of ``cells`` and a size of ``sizes`` that leave no cell without a reader.
+
+    Everything but the size is that of ``network``. Without ``sizes`` the size is that of ``network``, too.
+    """
+
+    cells: SearchSpace
+    network: NetworkSpec
+    sizes: SizeGrid | None = None
+
+    def sample(self, rng: np.random.Generator) -> Architecture:
+        """Draw an architecture: first a size, see :meth:`sample_size`, then every node uniformly.
+
+        Raises:
+            GenotypeError: too many draws in a row left a cell without a reader.
+        """
+        network = self.network if self.sizes is None else self.sample_size(rng)
+        return Architecture(self.cells_for(network).sample(rng), network)
+
+    def cells_for(self, network: NetworkSpec) -> SearchSpace:
+        """Return the genotypes that leave no cell of ``network`` without a reader."""
+        return self._own_cells if network == self.network else replace(self.cells, network=network)
+
+    @cached_property
+    def _own_cells(self) -> SearchSpace:
+        return replace(self.cells, network=self.network)
+
+    def proposable(self, architecture: Architecture) -> bool:
+        """Return whether the size of ``architecture`` is in the space, and no cell of it is without a reader."""
+        genotype, network = architecture
+        return self._has_size(network) and not unread_cells(network, genotype)
+
+    def _has_size(self, network: NetworkSpec) -> bool:
+        if self.sizes is None:
+            return network == self.network
+        same = network.with_changes(channels=self.network.channels, layers=self.network.layers)
+        return same == replace(self.network, depths=None) and self.sizes.has(network)
+
+    @property
+    def smallest(self) -> NetworkSpec:
+        """The smallest network."""
+        return self.network if self.sizes is None else self.sizes.smallest(self.network)
+
+    @property
+    def largest(self) -> NetworkSpec:
+        """The largest network."""
+        return self.network if self.sizes is None else self.sizes.largest(self.network)
+
+    def sample_size(self, rng: np.random.Generator) -> NetworkSpec:
+        """Draw channels and cells evenly over their logarithms, then uniformly among stages of so many cells.
+
+        Latency grows by factors with both, so that draws spread over the logarithm of the latency.
+        """
+        assert self.sizes is not None
+        channels = int(rng.choice(self.sizes.channels, p=_log_shares(self.sizes.channels)))
+        layers = int(rng.choice(self.sizes.layers, p=_log_shares(self.sizes.layers)))
+        stages = [one for one in self.sizes.stages if sum(one) == layers]
+        return self._sized(channels, stages[int(rng.integers(len(stages)))])
+
+    def mutate_size(self, network: NetworkSpec, rate: float, rng: np.random.Generator) -> NetworkSpec:
+        """Move the channels and the cells of each stage one step along the grid, each with probability ``rate``."""
+        assert self.sizes is not None
+        channels, stages = network.channels, network.stages
+        if rng.random() < rate:
+            channels = _step(self.sizes.channels, channels, rng)
+        for index in range(len(stages)):
+            if rng.random() < rate:
+                changed = [_with(stages, index, stages[index] + step) for step in (-1, 1)]
+                possible = [one for one in changed if one in self.sizes.stages]
+                if possible:
+                    stages = possible[int(rng.integers(len(possible)))]
+        return self._sized(channels, stages)
+
+    def cross_sizes(
+        self, first: NetworkSpec, second: NetworkSpec, rate: float, rng: np.random.Generator
+    ) -> NetworkSpec:
+        """Take the channels, and all stages together, each from ``second`` with probability ``rate``."""
+        channels = second.channels if rng.random() < rate else first.channels
+        stages = second.stages if rng.random() < rate else first.stages
+        return self._sized(channels, stages)
+
+    def with_channels(self, network: NetworkSpec, channels: int) -> NetworkSpec:
+        """Return ``network`` with ``channels``."""
+        return self._sized(channels, network.stages)
+
+    def with_stages(self, network: NetworkSpec, stages: Stages) -> NetworkSpec:
+        """Return ``network`` with ``stages``."""
+        return self._sized(network.channels, stages)
+
+    def _sized(self, channels: int, stages: Stages) -> NetworkSpec:
+        return replace(self.network, channels=channels, layers=sum(stages), depths=stages)
+
+
+def _log_shares(values: Sequence[int]) -> list[float]:
+    """Return the share that each of the ascending ``values`` has of the logarithmic axis, halfway to the next."""
+    logs = [math.log(value) for value in values]
+    if len(logs) == 1:
+        return [1.0]
+    first, last = logs[0] - (logs[1] - logs[0]), logs[-1] + (logs[-1] - logs[-2])
+    widths = [after - before for before, after in zip([first, *logs[:-1]], [*logs[1:], last], strict=True)]
+    return [width / sum(widths) for width in widths]
+
+
+def _step(values: Sequence[int], value: int, rng: np.random.Generator) -> int:
+    """Return one of the neighbours of ``value`` among ``values``; itself where it has none."""
+    index = values.index(value)
+    neighbours = [values[one] for one in (index - 1, index + 1) if 0 <= one < len(values)]
+    return neighbours[int(rng.integers(len(neighbours)))] if neighbours else value
+
+
+def _with(stages: Stages, index: int, cells: int) -> Stages:
+    first, second, third = (cells if number == index else own for number, own in enumerate(stages))
+    return first, second, third
