@@ -25,6 +25,8 @@ FORMAT = ChecksummedFormat("table of truth", 1, "profile")
 RESAMPLES = 1000
 FIGURES = ("held_out_accuracy", "held_out_loss", "score_accuracy", "score_loss")
 
+COSTS = ("parameters", "multiply_adds")
+
 
 @dataclass(frozen=True)
 class Row:
@@ -110,6 +112,7 @@ class Table:
             Row(one["name"], one["channels"], one["cells"], Genotype.from_darts(one["genotype"]))
             for one in content["architectures"]
         ]
+        self.costs = {one["name"]: {cost: one[cost] for cost in COSTS} for one in content["architectures"]}
         self.curves = {(one["name"], one["seed"]): Curve(**one) for one in content["trainings"]}
 
     @classmethod

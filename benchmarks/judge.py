@@ -1,0 +1,269 @@
+"""Hold a way to train shared weights against a table of truth.
+
+    python benchmarks/judge.py --truth benchmarks/results/truth-NAME.json --data FOLDER \
+        --out benchmarks/results/judge-NAME.json [--epochs 16] [--rate 0.0125] [--batch 64] [--seeds 3]
+
+A SuperNet of the size of the table's second half is trained on uniform draws, as in the warm-up of a search. Then
+the networks of that half are evaluated with its weights on the held-out images. Kendall's tau compares the order by
+shared losses and accuracies with the order by the mean of both standalone trainings on the images that score. Beside
+stand the agreement of the two trainings (the ceiling) and the orders by parameters and by multiply-adds. Errors are
+those of a bootstrap over the networks.
+
+Each seed that is done is written at once, and a seed that was interrupted goes on after its last epoch. Without
+``--data`` nothing is trained, and what the file has is printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from timing import machine
+from truth_table import COSTS, Agreement, Row, Table, agreement
+
+from cars_hw.config.checksummed import ChecksummedFormat
+from cars_hw.config.lock import locked
+from cars_hw.config.training import SharedTraining
+from cars_hw.data import DataBundle, EvaluationBatches, load_data
+from cars_hw.errors import CarsHwError, InputError
+from cars_hw.nn.supernet import SuperNet
+from cars_hw.space.genotype import Genotype
+from cars_hw.space.search_space import SearchSpace
+from cars_hw.training.checkpoints import TrainingCheckpoint
+from cars_hw.training.shared_weights import SuperNetWeights, torch_threads
+
+FORMAT = ChecksummedFormat("judgement of shared weights", 1, "other-out")
+HALF = "wiring"
+QUARTERS = (0.25, 0.5, 0.75, 1.0)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The way to train, and what it is held against."""
+
+    truth: str
+    epochs: int
+    batch: int
+    architectures: int
+    rate: float
+    rate_min: float
+
+    def shared_training(self, data: DataBundle, threads: int) -> SharedTraining:
+        """Return the settings of the SuperNet's training, with the augmentation of the table's trainings."""
+        return SharedTraining(
+            batch_size=self.batch,
+            architectures=self.architectures,
+            learning_rate=self.rate,
+            learning_rate_min=self.rate_min,
+            crop_padding=max(1, data.resolution[0] // 8),
+            threads=threads,
+        )
+
+
+def draw(space: SearchSpace, rng: np.random.Generator, count: int) -> list[Genotype]:
+    """Return ``count`` uniform draws."""
+    return [space.sample(rng) for _ in range(count)]
+
+
+def evaluate(supernet: SuperNet, rows: Sequence[Row], batches: EvaluationBatches) -> dict[str, dict[str, float]]:
+    """Return the mean loss and the accuracy of each of ``rows`` with the shared weights, by its name."""
+    supernet.train()
+    losses, hits = torch.zeros(2, len(rows))
+    with torch.inference_mode():
+        for images, labels in batches:
+            common = supernet.common(images)
+            for place, row in enumerate(rows):
+                logits = supernet.along(common, row.genotype)
+                losses[place] += F.cross_entropy(logits, labels, reduction="sum")
+                hits[place] += (logits.argmax(1) == labels).sum()
+    total = len(batches.labels)
+    return {
+        figure: {row.name: round(float(value) / total, 5) for row, value in zip(rows, values, strict=True)}
+        for figure, values in (("loss", losses), ("accuracy", hits))
+    }
+
+
+def train(
+    seed: int,
+    rows: Sequence[Row],
+    data: DataBundle,
+    settings: Settings,
+    threads: int,
+    checkpoint: TrainingCheckpoint,
+) -> dict[str, Any]:
+    """Return the training losses and the evaluations of one SuperNet, after every quarter of its epochs."""
+    spec = rows[0].spec(data.resolution, data.channels, data.classes)
+    torch.manual_seed(seed)
+    weights = SuperNetWeights(
+        SuperNet(spec), data, settings.shared_training(data, threads), epochs=settings.epochs, seed=seed
+    )
+    assert data.validation is not None
+    held_out = EvaluationBatches(data.validation, 500, data.mean, data.std, "cpu")
+    space = SearchSpace(network=spec)
+    found: dict[str, Any] = {"seed": seed, "seconds": 0.0, "training_loss": [], "evaluations": []}
+    kept = checkpoint.load()
+    if kept is not None:
+        weights.restore(kept["weights"])
+        found = kept["found"]
+    marks = {max(1, round(settings.epochs * share)) for share in QUARTERS}
+    while weights.epoch < settings.epochs:
+        began = time.monotonic()
+        # A generator for each epoch, so that a training that goes on draws what it would have drawn.
+        rng = np.random.default_rng([seed, weights.epoch])
+        found["training_loss"].append(round(weights.train(partial(draw, space, rng)), 5))
+        if weights.epoch in marks:
+            with torch_threads(threads):
+                found["evaluations"].append({"epoch": weights.epoch, **evaluate(weights.supernet, rows, held_out)})
+        found["seconds"] = round(found["seconds"] + time.monotonic() - began, 1)
+        checkpoint.save({"epoch": weights.epoch, "weights": weights.state(), "found": found})
+    return found
+
+
+def goodness(table: Table, names: Sequence[str]) -> dict[str, list[float]]:
+    """Return the orders that no shared weights give, better networks with higher values: trained ones and costs."""
+    return {
+        "trained loss": [-loss for loss in table.truth("score_loss", names)],
+        "trained accuracy": table.truth("score_accuracy", names),
+        **{cost: [table.costs[name][cost] for name in names] for cost in COSTS},
+    }
+
+
+def compared(table: Table, found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return how far each order agrees with the trained networks, by trained loss and by trained accuracy."""
+    names = [name for name in table.complete() if name.startswith(HALF)]
+    known = goodness(table, names)
+
+    def against(values: Sequence[float]) -> dict[str, Any]:
+        return {name: asdict(agreement(values, known[f"trained {name}"])) for name in ("loss", "accuracy")}
+
+    def shared(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            "epoch": evaluation["epoch"],
+            "mean_accuracy": round(float(np.mean(list(evaluation["accuracy"].values()))), 4),
+            "mean_loss": round(float(np.mean(list(evaluation["loss"].values()))), 4),
+            "by_loss": against([-evaluation["loss"][name] for name in names]),
+            "by_accuracy": against([evaluation["accuracy"][name] for name in names]),
+        }
+
+    return {
+        "networks": len(names),
+        "ceiling": {name: asdict(table.ceiling(f"score_{name}", names)) for name in ("loss", "accuracy")},
+        "parameters": against(known["parameters"]),
+        "multiply_adds": against(known["multiply_adds"]),
+        "seeds": [
+            {"seed": one["seed"], "evaluations": [shared(evaluation) for evaluation in one["evaluations"]]}
+            for one in found
+        ],
+    }
+
+
+def report(content: Mapping[str, Any]) -> None:
+    """Print the comparison."""
+    comparison = content["comparison"]
+
+    def line(name: str, against: Mapping[str, Any]) -> None:
+        print(f"{name:34}" + "".join(f"{Agreement(**against[one])!s:>18}" for one in ("loss", "accuracy")))
+
+    print(f"{comparison['networks']} networks of {content['settings']['truth']}; tau ± its standard error")
+    print(f"{'':34}{'trained loss':>18}{'trained accuracy':>18}")
+    line("ceiling: a second training", comparison["ceiling"])
+    line("parameters", comparison["parameters"])
+    line("multiply-adds", comparison["multiply_adds"])
+    for seed in comparison["seeds"]:
+        for one in seed["evaluations"]:
+            name = f"seed {seed['seed']}, epoch {one['epoch']}"
+            line(f"{name}, by shared loss", one["by_loss"])
+            line(f"{name}, by shared accuracy", one["by_accuracy"])
+    ends = [seed["evaluations"][-1] for seed in comparison["seeds"]]
+    for order in ("by_loss", "by_accuracy"):
+        means = [
+            np.mean([np.nan if end[order][one]["tau"] is None else end[order][one]["tau"] for end in ends])
+            for one in ("loss", "accuracy")
+        ]
+        name = f"mean of {len(ends)} seeds, {order.replace('_', ' shared ')}"
+        print(f"{name:34}" + "".join(f"{mean:>18.2f}" for mean in means))
+    accuracy = np.mean([end["mean_accuracy"] for end in ends])
+    print(f"mean shared accuracy {accuracy:.1%}, loss {np.mean([end['mean_loss'] for end in ends]):.2f}")
+
+
+def judge(args: argparse.Namespace) -> None:
+    """Train what is missing, and write the file after every seed."""
+    table = Table.read(args.truth)
+    rows = [row for row in table.rows if row.name.startswith(HALF)]
+    resolution = table.settings["resolution"]
+    data = load_data(args.data, resolution=(resolution, resolution))
+    if data.validation is None:
+        raise InputError(f"{args.data} has no part val; a table of truth needs one")
+    settings = Settings(args.truth.stem, args.epochs, args.batch, args.architectures, args.rate, args.rate_min)
+    found: list[dict[str, Any]] = []
+    if args.out.exists():
+        content = FORMAT.read(args.out)
+        if content["settings"] != asdict(settings):
+            raise InputError(f"{args.out} was made with other settings; give another --out")
+        found = content["found"]
+    for seed in range(args.seeds):
+        if seed in [one["seed"] for one in found]:
+            continue
+        path = args.out.with_suffix(f".{seed}.checkpoint")
+        checkpoint = TrainingCheckpoint(path, {**asdict(settings), "seed": seed}, log)
+        found.append(train(seed, rows, data, settings, args.threads, checkpoint))
+        content = {
+            "machine": machine(),
+            "made": datetime.now(UTC).isoformat(timespec="seconds"),
+            "settings": asdict(settings),
+            "comparison": compared(table, found),
+            "found": found,
+        }
+        FORMAT.write(args.out, content)
+        checkpoint.remove()
+        log(f"seed {seed}: {found[-1]['seconds']:.0f} s")
+
+
+def log(line: str) -> None:
+    """Print a message for people."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def arguments() -> argparse.Namespace:
+    """Return what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--truth", type=Path, help="a table that truth.py made")
+    parser.add_argument("--data", help="the images of that table, in a folder with train/, val/ and test/")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--epochs", type=int, default=16)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--architectures", type=int, default=1, help="architectures that a step trains")
+    parser.add_argument("--rate", type=float, default=0.0125, help="learning rate of the first epoch")
+    parser.add_argument("--rate-min", type=float, default=0.001, help="learning rate of the last epoch")
+    parser.add_argument("--seeds", type=int, default=3, help="SuperNets to train")
+    parser.add_argument("--threads", type=int, default=1, help="of a training step")
+    args = parser.parse_args()
+    if args.data is not None and args.truth is None:
+        parser.error("give --truth")
+    return args
+
+
+def main() -> None:
+    """Train, and print the comparison."""
+    args = arguments()
+    try:
+        if args.data is not None:
+            with locked(args.out.with_suffix(".lock"), str(args.out)):
+                judge(args)
+        report(FORMAT.read(args.out))
+    except CarsHwError as error:
+        sys.exit(f"Error: {error}")
+
+
+if __name__ == "__main__":
+    main()
