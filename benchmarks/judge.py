@@ -5,9 +5,9 @@
 
 A SuperNet of the size of the table's second half is trained on uniform draws, as in the warm-up of a search. Then
 the networks of that half are evaluated with its weights on the held-out images. Kendall's tau compares the order by
-shared losses and accuracies with the order by the mean of both standalone trainings on the images that score. Beside
-stand the agreement of the two trainings (the ceiling) and the orders by parameters and by multiply-adds. Errors are
-those of a bootstrap over the networks.
+shared losses and accuracies with the order by the mean of both standalone trainings on the images that score. The
+agreement of the two trainings (the ceiling) and the orders by parameters and by multiply-adds stand beside. Errors
+are those of a bootstrap over the networks.
 
 Each seed that is done is written at once, and a seed that was interrupted goes on after its last epoch. Without
 ``--data`` nothing is trained, and what the file has is printed.
@@ -29,14 +29,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from timing import machine
+from truth import Task
 from truth_table import COSTS, Agreement, Row, Table, agreement
 
 from cars_hw.config.checksummed import ChecksummedFormat
 from cars_hw.config.lock import locked
 from cars_hw.config.training import SharedTraining
-from cars_hw.data import DataBundle, EvaluationBatches, load_data
+from cars_hw.data import EvaluationBatches
 from cars_hw.errors import CarsHwError, InputError
+from cars_hw.nn.slices import Slices
 from cars_hw.nn.supernet import SuperNet
+from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.training.checkpoints import TrainingCheckpoint
@@ -58,14 +61,14 @@ class Settings:
     rate: float
     rate_min: float
 
-    def shared_training(self, data: DataBundle, threads: int) -> SharedTraining:
+    def shared_training(self, resolution: int, threads: int) -> SharedTraining:
         """Return the settings of the SuperNet's training, with the augmentation of the table's trainings."""
         return SharedTraining(
             batch_size=self.batch,
             architectures=self.architectures,
             learning_rate=self.rate,
             learning_rate_min=self.rate_min,
-            crop_padding=max(1, data.resolution[0] // 8),
+            crop_padding=max(1, resolution // 8),
             threads=threads,
         )
 
@@ -75,58 +78,66 @@ def draw(space: SearchSpace, rng: np.random.Generator, count: int) -> list[Genot
     return [space.sample(rng) for _ in range(count)]
 
 
-def evaluate(supernet: SuperNet, rows: Sequence[Row], batches: EvaluationBatches) -> dict[str, dict[str, float]]:
-    """Return the mean loss and the accuracy of each of ``rows`` with the shared weights, by its name."""
+def evaluate(
+    supernet: SuperNet, architectures: Mapping[str, Architecture], batches: EvaluationBatches
+) -> dict[str, dict[str, float]]:
+    """Return the mean loss and the accuracy of each of ``architectures`` with the shared weights, by its name."""
     supernet.train()
-    losses, hits = torch.zeros(2, len(rows))
+    losses, hits = torch.zeros(2, len(architectures))
     with torch.inference_mode():
+        slices = Slices(supernet)
+        paths = [slices.path(architecture) for architecture in architectures.values()]
         for images, labels in batches:
-            common = supernet.common(images)
-            for place, row in enumerate(rows):
-                logits = supernet.along(common, row.genotype)
+            for place, path in enumerate(paths):
+                logits = path.logits(images)
                 losses[place] += F.cross_entropy(logits, labels, reduction="sum")
                 hits[place] += (logits.argmax(1) == labels).sum()
     total = len(batches.labels)
     return {
-        figure: {row.name: round(float(value) / total, 5) for row, value in zip(rows, values, strict=True)}
+        figure: {name: round(float(value) / total, 5) for name, value in zip(architectures, values, strict=True)}
         for figure, values in (("loss", losses), ("accuracy", hits))
     }
 
 
-def train(
-    seed: int,
-    rows: Sequence[Row],
-    data: DataBundle,
-    settings: Settings,
-    threads: int,
-    checkpoint: TrainingCheckpoint,
-) -> dict[str, Any]:
-    """Return the training losses and the evaluations of one SuperNet, after every quarter of its epochs."""
-    spec = rows[0].spec(data.resolution, data.channels, data.classes)
-    torch.manual_seed(seed)
-    weights = SuperNetWeights(
-        SuperNet(spec), data, settings.shared_training(data, threads), epochs=settings.epochs, seed=seed
-    )
-    assert data.validation is not None
-    held_out = EvaluationBatches(data.validation, 500, data.mean, data.std, "cpu")
-    space = SearchSpace(network=spec)
-    found: dict[str, Any] = {"seed": seed, "seconds": 0.0, "training_loss": [], "evaluations": []}
-    kept = checkpoint.load()
-    if kept is not None:
-        weights.restore(kept["weights"])
-        found = kept["found"]
-    marks = {max(1, round(settings.epochs * share)) for share in QUARTERS}
-    while weights.epoch < settings.epochs:
-        began = time.monotonic()
-        # A generator for each epoch, so that a training that goes on draws what it would have drawn.
-        rng = np.random.default_rng([seed, weights.epoch])
-        found["training_loss"].append(round(weights.train(partial(draw, space, rng)), 5))
-        if weights.epoch in marks:
-            with torch_threads(threads):
-                found["evaluations"].append({"epoch": weights.epoch, **evaluate(weights.supernet, rows, held_out)})
-        found["seconds"] = round(found["seconds"] + time.monotonic() - began, 1)
-        checkpoint.save({"epoch": weights.epoch, "weights": weights.state(), "found": found})
-    return found
+@dataclass(frozen=True)
+class Trial:
+    """What is trained and evaluated: the images, the networks, and the way to train."""
+
+    task: Task
+    rows: Sequence[Row]
+    settings: Settings
+    threads: int
+
+    def train(self, seed: int, checkpoint: TrainingCheckpoint) -> dict[str, Any]:
+        """Return the training losses and the evaluations of one SuperNet, after every quarter of its epochs."""
+        data, epochs = self.task.data, self.settings.epochs
+        spec = self.rows[0].spec(data.resolution, data.channels, data.classes)
+        architectures = {
+            row.name: Architecture(row.genotype, row.spec(data.resolution, data.channels, data.classes))
+            for row in self.rows
+        }
+        torch.manual_seed(seed)
+        settings = self.settings.shared_training(data.resolution[0], self.threads)
+        weights = SuperNetWeights(SuperNet(spec), data, settings, epochs=epochs, seed=seed)
+        space = SearchSpace(network=spec)
+        found: dict[str, Any] = {"seed": seed, "seconds": 0.0, "training_loss": [], "evaluations": []}
+        kept = checkpoint.load()
+        if kept is not None:
+            weights.restore(kept["weights"])
+            found = kept["found"]
+        marks = {max(1, round(epochs * share)) for share in QUARTERS}
+        while weights.epoch < epochs:
+            began = time.monotonic()
+            # A generator for each epoch, so that a training that goes on draws what it would have drawn.
+            rng = np.random.default_rng([seed, weights.epoch])
+            found["training_loss"].append(round(weights.train(partial(draw, space, rng)), 5))
+            if weights.epoch in marks:
+                with torch_threads(self.threads):
+                    shared = evaluate(weights.supernet, architectures, self.task.parts["held_out"])
+                found["evaluations"].append({"epoch": weights.epoch, **shared})
+            found["seconds"] = round(found["seconds"] + time.monotonic() - began, 1)
+            checkpoint.save({"epoch": weights.epoch, "weights": weights.state(), "found": found})
+        return found
 
 
 def goodness(table: Table, names: Sequence[str]) -> dict[str, list[float]]:
@@ -200,11 +211,11 @@ def judge(args: argparse.Namespace) -> None:
     """Train what is missing, and write the file after every seed."""
     table = Table.read(args.truth)
     rows = [row for row in table.rows if row.name.startswith(HALF)]
-    resolution = table.settings["resolution"]
-    data = load_data(args.data, resolution=(resolution, resolution))
-    if data.validation is None:
-        raise InputError(f"{args.data} has no part val; a table of truth needs one")
+    task = Task.load(args.data, table.settings["resolution"], table.settings["images"], "cpu")
+    if task.images != table.settings["images"]:
+        raise InputError(f"{args.data} has not the images of {args.truth}; give the folder that it was made with")
     settings = Settings(args.truth.stem, args.epochs, args.batch, args.architectures, args.rate, args.rate_min)
+    trial = Trial(task, rows, settings, args.threads)
     found: list[dict[str, Any]] = []
     if args.out.exists():
         content = FORMAT.read(args.out)
@@ -216,7 +227,7 @@ def judge(args: argparse.Namespace) -> None:
             continue
         path = args.out.with_suffix(f".{seed}.checkpoint")
         checkpoint = TrainingCheckpoint(path, {**asdict(settings), "seed": seed}, log)
-        found.append(train(seed, rows, data, settings, args.threads, checkpoint))
+        found.append(trial.train(seed, checkpoint))
         content = {
             "machine": machine(),
             "made": datetime.now(UTC).isoformat(timespec="seconds"),

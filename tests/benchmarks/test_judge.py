@@ -1,0 +1,142 @@
+"""The judge of shared weights: what it compares, and that a seed goes on after its last epoch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from scripts import script
+
+from cars_hw.errors import InputError
+from cars_hw.nn.supernet import SuperNet
+from cars_hw.space.architecture import Architecture
+from cars_hw.training.shared_weights import evaluate
+
+IMAGES = (100, 40, 40)
+
+
+@pytest.fixture
+def judge(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    return script("benchmarks/judge", monkeypatch)
+
+
+@pytest.fixture
+def truth(judge: ModuleType, tmp_path: Path) -> Path:
+    """A table of three networks of one size; their trainings are given, not run."""
+    table, making = script_of(judge, "truth_table"), script_of(judge, "truth")
+    task = making.Task.load("fashion-mini", 8, IMAGES, "cpu")
+    rows = table.rows(6, (4, 3), seed=3)
+    settings = making.Settings("fashion-mini", 8, list(IMAGES), 1, 32, 0.05)
+    made = making.Making(tmp_path / "truth.json", rows, task, settings)
+    made.keep(
+        [
+            table.Curve(row.name, seed, [2.0], [dict.fromkeys(table.FIGURES, value) | {"epoch": 1}])
+            for seed, values in ((0, (1, 2, 3, 4, 5, 6)), (1, (1, 2, 3, 4, 6, 5)))
+            for row, value in zip(rows, values, strict=True)
+        ]
+    )
+    return tmp_path / "truth.json"
+
+
+def script_of(judge: ModuleType, name: str) -> ModuleType:
+    """Return the module ``name`` that ``judge`` has imported."""
+    import sys
+
+    assert judge.Task.__module__ == "truth"
+    return sys.modules[name]
+
+
+def run(
+    judge: ModuleType, monkeypatch: pytest.MonkeyPatch, truth: Path, out: Path, *more: str
+) -> dict[str, object]:
+    arguments = (
+        "--truth",
+        str(truth),
+        "--data",
+        "fashion-mini",
+        "--out",
+        str(out),
+        "--batch",
+        "32",
+        "--seeds",
+        "2",
+    )
+    monkeypatch.setattr("sys.argv", ["judge.py", *arguments, "--epochs", "4", *more])
+    judge.judge(judge.arguments())
+    content: dict[str, object] = judge.FORMAT.read(out)
+    return content
+
+
+def test_a_seed_that_was_interrupted_goes_on_after_its_last_epoch(
+    judge: ModuleType, monkeypatch: pytest.MonkeyPatch, truth: Path, tmp_path: Path
+) -> None:
+    whole = run(judge, monkeypatch, truth, tmp_path / "whole.json")
+    train, epochs = judge.SuperNetWeights.train, []
+
+    def interrupted(self: object, *arguments: object) -> object:
+        if len(epochs) == 5:
+            raise KeyboardInterrupt
+        epochs.append(arguments)
+        return train(self, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(judge.SuperNetWeights, "train", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(judge, monkeypatch, truth, tmp_path / "parts.json")
+    parts = run(judge, monkeypatch, truth, tmp_path / "parts.json")
+    for content in (whole, parts):
+        for seed in content["found"]:
+            seed.pop("seconds")
+    assert parts["found"] == whole["found"]
+    assert parts["comparison"] == whole["comparison"]
+    assert sorted(path.name for path in tmp_path.glob("parts*")) == ["parts.json"]
+    losses = [seed["training_loss"] for seed in whole["found"]]
+    assert losses[0] != losses[1]
+    with pytest.raises(InputError, match="other settings"):
+        run(judge, monkeypatch, truth, tmp_path / "whole.json", "--rate", "0.1")
+
+
+def test_orders_are_compared_with_those_of_the_trained_networks(judge: ModuleType, truth: Path) -> None:
+    table = judge.Table.read(truth)
+    names = [row.name for row in table.rows][3:]
+    # The means of both trainings are 4, 5.5 and 5.5, of loss and accuracy alike.
+    shared = {"epoch": 1, "loss": dict(zip(names, (3, 2, 1), strict=True))}
+    shared["accuracy"] = dict(zip(names, (3, 2, 1), strict=True))
+    found = judge.compared(table, [{"seed": 0, "evaluations": [shared]}])
+    assert found["networks"] == 3
+    assert found["ceiling"]["loss"]["tau"] == pytest.approx(1 / 3, abs=1e-4)
+    (seed,) = found["seeds"]
+    (one,) = seed["evaluations"]
+    tied = pytest.approx(2 / np.sqrt(6), abs=1e-4)
+    # Low losses are good ones, and so the order by shared loss is that of low trained losses, reversed.
+    assert -one["by_loss"]["loss"]["tau"] == tied
+    assert one["by_loss"]["accuracy"]["tau"] == tied
+    assert -one["by_accuracy"]["accuracy"]["tau"] == tied
+    assert one["by_accuracy"]["loss"]["tau"] == tied
+    costs = [table.costs[name]["parameters"] for name in names]
+    assert found["parameters"]["accuracy"]["tau"] == judge.agreement(costs, [4, 5.5, 5.5]).tau
+
+
+def test_shared_accuracies_are_those_of_a_search(judge: ModuleType, truth: Path) -> None:
+    table = judge.Table.read(truth)
+    task = judge.Task.load("fashion-mini", 8, IMAGES, "cpu")
+    rows = table.rows[3:]
+    specs = [row.spec((8, 8), 1, 10) for row in rows]
+    torch.manual_seed(0)
+    supernet = SuperNet(specs[0])
+    architectures = {row.name: Architecture(row.genotype, spec) for row, spec in zip(rows, specs, strict=True)}
+    found = judge.evaluate(supernet, architectures, task.parts["held_out"])
+    counts = evaluate(supernet, [row.genotype for row in rows], task.parts["held_out"], torch.no_grad)
+    assert [round(40 * found["accuracy"][row.name]) for row in rows] == [sum(count) for count in counts]
+    assert all(2 < found["loss"][row.name] < 3 for row in rows)
+
+
+def test_other_images_are_refused(
+    judge: ModuleType, monkeypatch: pytest.MonkeyPatch, truth: Path, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(judge.Task, "images", [1, 2, 3])
+    with pytest.raises(InputError, match="has not the images"):
+        run(judge, monkeypatch, truth, tmp_path / "out.json")
