@@ -28,6 +28,7 @@ from cars_hw.space.architecture import Architecture
 if TYPE_CHECKING:
     from cars_hw.latency import LatencyTable
     from cars_hw.pipeline.latency_target import LatencyTarget
+    from cars_hw.space.architecture_space import ArchitectureSpace
     from cars_hw.space.network_spec import NetworkSpec
 
 
@@ -41,33 +42,34 @@ def command(settings: PredictSettings, as_json: bool, genotypes: tuple[Named, ..
 
     For each GENOTYPE, the command prints the latency, its upper bound, the latency in the usual state, and the
     share of each part of the network. Without a GENOTYPE, it prints the smallest upper bound of all networks that a
-    search can propose, and quantiles of the upper bounds of random networks.
+    search can propose, and quantiles of the upper bounds of random networks. With a table over sizes, these
+    networks have any size of the table, unless --channels and --layers choose one.
     """
     import numpy as np
 
     from cars_hw.latency import LatencyTable, fastest_genotype
     from cars_hw.pipeline.latency_target import LatencyTarget
-    from cars_hw.space.search_space import SearchSpace
 
     table = LatencyTable.read(settings.table)
     warn_of_noise(table, settings.table)
-    network = _network(table, settings)
     target = LatencyTarget(table, level=settings.level, state=settings.state)
-    predictor = target.predictor_of(network)
     if genotypes:
-        _print_predictions(target, network, genotypes, as_json)
+        _print_predictions(target, _network(table, settings), genotypes, as_json)
         return
-    space, rng = SearchSpace(network=network), np.random.default_rng(0)
-    bounds = [predictor.bound(space.sample(rng)) for _ in range(1000)]
+    space, rng = _space(table, settings), np.random.default_rng(0)
+    bounds = [target.predict(space.sample(rng)).bound_ms for _ in range(1000)]
     if settings.quantile is not None:
         click.echo(f"{np.quantile(bounds, settings.quantile):.4g}ms")
         return
-    found = {"smallest": predictor.bound(fastest_genotype(space, predictor.bound, rng))}
+    smallest = target.predictor_of(space.smallest)
+    found = {"smallest": smallest.bound(fastest_genotype(space.cells_for(space.smallest), smallest.bound, rng))}
     found |= {f"{share}% of random": float(np.quantile(bounds, share / 100)) for share in (10, 50, 90)}
     if as_json:
-        print_json({"bounds_ms": found, **_about(target, network)})
+        sizes = {} if space.sizes is None else {"sizes": unstructure(space.sizes)}
+        print_json({"bounds_ms": found, **sizes, **_about(target, space.largest)})
         return
-    print_table("Upper bounds", ("networks", "latency"), [(name, milliseconds(ms)) for name, ms in found.items()])
+    of = "Upper bounds" if space.sizes is None else f"Upper bounds of networks of {space.sizes.describe()}"
+    print_table(of, ("networks", "latency"), [(name, milliseconds(ms)) for name, ms in found.items()])
     click.echo(_state_line(target))
 
 
@@ -83,6 +85,22 @@ def _network(table: LatencyTable, settings: PredictSettings) -> NetworkSpec:
                 f"the table is for networks of {table.describe()}: choose one with {' and '.join(missing)}"
             )
     return table.spec.with_changes(channels=settings.channels, layers=settings.layers)
+
+
+def _space(table: LatencyTable, settings: PredictSettings) -> ArchitectureSpace:
+    """Return the architectures that a search with this table can propose, at the size that the settings name."""
+    from cars_hw.space.architecture_space import ArchitectureSpace
+    from cars_hw.space.search_space import SearchSpace
+    from cars_hw.space.size_grid import SizeGrid
+
+    network = table.spec.with_changes(channels=settings.channels, layers=settings.layers)
+    if table.sizes is None:
+        return ArchitectureSpace(SearchSpace(), network)
+    channels = table.sizes.channels if settings.channels is None else (settings.channels,)
+    layers = table.sizes.layers if settings.layers is None else (settings.layers,)
+    sizes = SizeGrid(channels, layers)
+    largest = sizes.largest(network)
+    return ArchitectureSpace(SearchSpace(), largest, sizes if len(sizes) > 1 else None)
 
 
 def _about(target: LatencyTarget, network: NetworkSpec) -> dict[str, Any]:

@@ -283,12 +283,15 @@ class PredictSettings(Settings):
     )
     channels: int | None = setting(
         None,
-        help="Channels of the network; required if the table is for several numbers of channels.",
+        help="Channels of the network; required for a GENOTYPE if the table is for several numbers of channels.",
         minimum=1,
         maximum=4096,
     )
     layers: int | None = setting(
-        None, help="Number of cells of the network; required if the table is for several.", minimum=3, maximum=1000
+        None,
+        help="Number of cells of the network; required for a GENOTYPE if the table is for several.",
+        minimum=3,
+        maximum=1000,
     )
     quantile: float | None = setting(
         None,

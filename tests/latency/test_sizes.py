@@ -247,8 +247,17 @@ def test_the_command_line_makes_and_reads_a_table_over_sizes(tmp_path: Path) -> 
     assert "the table is for 4 to 8 channels and 3 to 4 cells" in outside.stderr
     told = run("predict", "--table", out, "DARTS_V2", "--channels", "6", "--layers", "4").stdout
     assert told.startswith("6 channels, 4 cells, 8x8x1, 10 classes, cifar stem")
-    # A quantile alone would not say of which size it is.
-    assert run("predict", "--table", out, "--quantile", "0.5").exit_code == 2
+    # Without a genotype the networks have any size, and the smallest bound is that of the smallest size.
+    every = json.loads(run("predict", "--table", out, "--json").stdout)
+    least, most = (
+        json.loads(run("predict", "--table", out, "--channels", c, "--layers", n, "--json").stdout)["bounds_ms"]
+        for c, n in (("4", "3"), ("8", "4"))
+    )
+    assert every["sizes"] == {"channels": [4, 8], "layers": [3, 4]}
+    assert every["bounds_ms"]["smallest"] == least["smallest"]
+    assert least["50% of random"] < every["bounds_ms"]["50% of random"] < most["50% of random"]
+    quantile = run("predict", "--table", out, "--quantile", "0.5").stdout.strip()
+    assert float(quantile.removesuffix("ms")) == pytest.approx(every["bounds_ms"]["50% of random"], rel=1e-3)
     validated = run("validate", "--table", out, "--sample", "4")
     assert validated.exit_code == 0, validated.output
     assert "channels, " in validated.stdout
