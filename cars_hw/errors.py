@@ -36,6 +36,7 @@ Remedy = Literal[
     "accept-changes",
     "accept-digest",
     "check-data",
+    "choose-size",
     "delete-steps",
     "download",
     "export",

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     TrainSettings,
     "top",
     "genotype",
+    "channels",
+    "layers",
     "data.source",
     "data.root",
     "data.download",

@@ -235,23 +235,20 @@ class LatencyTable:
             {OpKey.parse(key): ms for key, ms in self.costs().items()}, between=self.sizes is not None
         )
 
+    def covers(self, spec: NetworkSpec) -> bool:
+        """Return whether the table is for ``spec``."""
+        return spec == self.spec if self.sizes is None else spec.is_size_of(self.spec) and self.sizes.covers(spec)
+
     def require(self, spec: NetworkSpec, precision: str = "fp32") -> None:
         """Check that the table is for ``spec`` at ``precision``.
 
         Raises:
             TableError: it is for another network or another precision.
         """
-        if self.sizes is not None:
-            same = spec.with_changes(channels=self.spec.channels, layers=self.spec.layers) == self.spec
-            if not (same and self.sizes.covers(spec)):
-                raise TableError(
-                    f"the table is for {self.describe()}, not for {spec.describe()}; profile the device for this "
-                    "network"
-                )
-        elif spec != self.spec:
+        if not self.covers(spec):
             raise TableError(
-                f"the table is for {self.spec.describe()}, not for {spec.describe()}; "
-                "profile the device for this network"
+                f"the table is for {self.describe()}, not for {spec.describe()}; profile the device for this "
+                "network"
             )
         if precision != self.precision:
             raise TableError(

@@ -37,7 +37,6 @@ from cars_hw.pipeline.train import load_trained
 from cars_hw.progress import Progress
 from cars_hw.progress_line import show
 from cars_hw.space.architecture import Architecture
-from cars_hw.space.genotype import Genotype
 
 
 def export_run(
@@ -105,12 +104,12 @@ def _export(
     total = len(trained) * len(wanted)
     for number, network in enumerate(trained):
         loaded = load_trained(run, network)
-        architecture = Architecture(network.genotype, run.network)
+        architecture = network.architecture
         for place, one in enumerate(wanted):
             progress("exporting", number * len(wanted) + place, total)
             path = folder / f"{network.name}{one.suffix}"
             if out is not None:
-                _require_same(path, network.genotype)
+                _require_same(path, architecture)
             figures = Figures(
                 network.accuracy,
                 network.test.total,
@@ -189,8 +188,8 @@ def _folder_for(run: RunFolder, out: Path | None) -> Path:
     return folder
 
 
-def _require_same(path: Path, genotype: Genotype) -> None:
-    """Check that ``path`` is free, or has a model of ``genotype``.
+def _require_same(path: Path, architecture: Architecture) -> None:
+    """Check that ``path`` is free, or has a model of ``architecture``.
 
     Raises:
         RunError: it has another one, or something else.
@@ -200,7 +199,8 @@ def _require_same(path: Path, genotype: Genotype) -> None:
     card = card_path(path)
     if CARD.is_one(card):
         try:
-            same = ModelCard.read(card).genotype.key() == genotype.key()
+            known = ModelCard.read(card)
+            same = Architecture(known.genotype, known.network).key() == architecture.key()
         except InputError:
             # A card that is damaged is made again.
             same = True
@@ -212,9 +212,11 @@ def _require_same(path: Path, genotype: Genotype) -> None:
 def _latencies(
     targets: Sequence[LatencyTarget], model_format: ModelFormat, precision: Precision, architecture: Architecture
 ) -> tuple[CardLatency, ...]:
-    """Return what the tables for models of this format and precision predict, one entry for the same conditions."""
+    """Return what the tables for models of this format, precision and size predict, one for the same conditions."""
     found: dict[tuple[str, int, str], CardLatency] = {}
     for target in targets_for_models(targets, model_format, precision):
+        if not target.table.covers(architecture.network):
+            continue
         latency = target.card_latency(architecture)
         found.setdefault(latency.conditions, latency)
     return tuple(found.values())

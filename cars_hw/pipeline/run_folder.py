@@ -57,6 +57,7 @@ from cars_hw.pipeline.records import (
     Verified,
     VerifiedModels,
 )
+from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.version import own_version
@@ -86,6 +87,7 @@ _NUMBER: Final = re.compile(r"@[0-9]+$")
 class FrontNetwork(Settings):
     """A network of the front. ``accuracy`` is under shared weights: the figure that the search maximised.
 
+    ``spec`` is what the genotype fills: its size is that of this network, all else that of the run's network.
     ``objective`` names this figure, and ``validation`` has the right answers among the validation images, by class.
     It is None where accuracies have no counts. The front was chosen by these images, so that its best accuracies
     are too high on average; the test images are used after all choices.
@@ -97,6 +99,7 @@ class FrontNetwork(Settings):
 
     name: str = setting(name=True)
     genotype: Genotype = setting(kind="genotype")
+    spec: NetworkSpec = setting()
     accuracy: float = fraction()
     parameters: int = count()
     multiply_adds: int = count()
@@ -105,6 +108,13 @@ class FrontNetwork(Settings):
     published_multiply_adds: int | None = count(None)
     objective: Objective = "accuracy"
     validation: ClassCounts | None = None
+
+    PLAIN_NAMES: ClassVar = {"spec": "network"}
+
+    @property
+    def architecture(self) -> Architecture:
+        """The genotype and its network."""
+        return Architecture(self.genotype, self.spec)
 
 
 @dataclass(frozen=True)
@@ -118,6 +128,8 @@ class Front:
 @dataclass(frozen=True)
 class TrainedNetwork(Settings):
     """A trained network: ``test`` is its evaluation on the test images, which no choice has used.
+
+    ``spec`` is what the genotype fills: its size is that of this network, all else that of the run's network.
 
     A network that is trained again with other settings is a record of its own, whose name is that of the network
     with a number: ``net-01@2``. Nothing replaces a finished training.
@@ -135,6 +147,7 @@ class TrainedNetwork(Settings):
 
     name: str = setting(name=True)
     genotype: Genotype = setting(kind="genotype")
+    spec: NetworkSpec = setting()
     test: Evaluation = setting()
     loss: float = setting(minimum=-1e30, maximum=1e30)
     recipe: Recipe = setting()
@@ -150,11 +163,17 @@ class TrainedNetwork(Settings):
     last_weights_digest: str | None = None
 
     DERIVED: ClassVar = ("accuracy", "held_out_accuracy")
+    PLAIN_NAMES: ClassVar = {"spec": "network"}
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if len(self.class_names) != len(self.test.images):
             raise InputError(f"class_names must be {len(self.test.images)}, not {len(self.class_names)}")
+
+    @property
+    def architecture(self) -> Architecture:
+        """The genotype and its network."""
+        return Architecture(self.genotype, self.spec)
 
     @property
     def accuracy(self) -> float:
@@ -360,7 +379,10 @@ class RunFolder:
 
     @property
     def network(self) -> NetworkSpec:
-        """The network that the run exports its genotypes as."""
+        """What all networks of the run have in common: resolution, channels of an image, classes, and stem.
+
+        In a search of one size it is the network of every genotype, and in a search over sizes the largest one.
+        """
         return self.configuration.network
 
     @property
@@ -500,6 +522,8 @@ class RunFolder:
             problem = f"a network must have {targets} latency estimates"
         elif len({one.name for one in front.networks}) < len(front.networks):
             problem = "two networks have one name"
+        else:
+            problem = self._misfit(*front.networks, *front.rejected)
         if problem is not None:
             raise RunError(f"{path} is damaged: {problem}", remedy=FRONT.remedy)
         return front
@@ -527,8 +551,19 @@ class RunFolder:
             network = TRAINED.read_record(path, TrainedNetwork)
             if network.name != path.stem:
                 raise RunError(f"{path} is damaged: it is of {network.name}", remedy=TRAINED.remedy)
+            problem = self._misfit(network)
+            if problem is not None:
+                raise RunError(f"{path} is damaged: {problem}", remedy=TRAINED.remedy)
             found.append(network)
         return found
+
+    def _misfit(self, *networks: FrontNetwork | TrainedNetwork) -> str | None:
+        """Return the first of ``networks`` that differs from the run's in more than its size, in words; or None."""
+        own = self.network
+        for one in networks:
+            if not one.spec.is_size_of(own):
+                return f"{one.name} is of {one.spec.describe()}, and the run's network of {own.describe()}"
+        return None
 
     def write_verified(self, rows: Sequence[Verified]) -> None:
         """Write the measured latencies of the exported models."""

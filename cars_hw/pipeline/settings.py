@@ -11,6 +11,7 @@ from cars_hw.config.measurement import QUIET, Int8Scheme, MeasurePlan, Precision
 from cars_hw.config.search import EvolutionSettings
 from cars_hw.config.setting import Settings, setting
 from cars_hw.config.training import Recipe, SharedTraining
+from cars_hw.errors import InputError
 from cars_hw.export.formats import FORMATS
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec
@@ -156,6 +157,16 @@ class TrainSettings(Settings):
         help="Train only this genotype instead: a name of the zoo, a JSON file, or DARTS text.",
         kind="genotype",
     )
+    channels: int | None = setting(
+        None,
+        help="Channels of the network of --genotype. [those of the front's network with this genotype, or of the "
+        "run's network]",
+        minimum=1,
+        maximum=4096,
+    )
+    layers: int | None = setting(
+        None, help="Number of cells of the network of --genotype. [as for channels]", minimum=3, maximum=1000
+    )
     seed: int = setting(
         0,
         help="Decides the order and augmentation of images, drop-path, and the weights that start fresh.",
@@ -173,6 +184,11 @@ class TrainSettings(Settings):
         help="Train although images were added, removed or changed since the search. The run notes what changed, "
         "and the report shows it. Classes and normalisation stay those of the search.",
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.genotype is None and (self.channels, self.layers) != (None, None):
+            raise InputError("channels and layers are for a genotype; networks of the front have their own")
 
 
 @dataclass(frozen=True)

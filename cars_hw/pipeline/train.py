@@ -32,6 +32,7 @@ from cars_hw.pipeline.tensorboard import FOLDER, remove_events
 from cars_hw.pipeline.workers import default_jobs, side_by_side
 from cars_hw.progress import Log, Progress, as_stage, prefixed_log, silent
 from cars_hw.progress_line import show
+from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.training.checkpoints import TrainingCheckpoint
@@ -48,7 +49,7 @@ class _Job:
     data_digest: str
     test_digest: str
     name: str
-    genotype: Genotype
+    architecture: Architecture
     recipe: Recipe
     seed: int
     device: str
@@ -57,7 +58,7 @@ class _Job:
 
     def done_by(self, trained: TrainedNetwork) -> bool:
         """Whether ``trained`` is the result of this job."""
-        return (trained.name, trained.genotype.key()) == (self.name, self.genotype.key()) and (
+        return (trained.name, trained.architecture.key()) == (self.name, self.architecture.key()) and (
             _resolved(trained.recipe, self.device),
             trained.seed,
             trained.data_digest,
@@ -88,7 +89,7 @@ def train_run(
     run: RunFolder,
     settings: TrainSettings,
     *,
-    chosen: Sequence[tuple[str, Genotype]] = (),
+    chosen: Sequence[tuple[str, Architecture]] = (),
     callback: Callable[[str], TrainingCallback] | None = None,
     progress: Progress = show,
     log: Log = show.log,
@@ -96,7 +97,9 @@ def train_run(
 ) -> list[TrainedNetwork]:
     """Train ``settings.top`` networks of the run's front, or only ``settings.genotype``, and write their weights.
 
-    Alternatively, ``chosen`` has the names and genotypes of the networks to train.
+    Each network of the front has its own size. A genotype has that of the front's network with this genotype, and
+    if there is none, that of the run's network; ``settings.channels`` and ``settings.layers`` change it.
+    Alternatively, ``chosen`` has the names and architectures of the networks to train.
 
     Networks start from fresh weights, or with ``inherit`` from the SuperNet's where the run's SuperNet has the
     network's shapes. ``jobs`` networks are trained in parallel, each with its share of the cores; the default is
@@ -118,8 +121,8 @@ def train_run(
     Raises:
         RunError: the run has no front yet, a file of it is damaged, or another process writes to it.
         DataChangedError: the images are not those of the search, and the changes are not accepted.
-        InputError: the data does not fit the network, the recipe does not fit the device, or a name of ``chosen``
-            cannot be the name of a file.
+        InputError: the data does not fit the network, the recipe does not fit the device, a name of ``chosen``
+            cannot be the name of a file, or a genotype is that of networks of several sizes in the front.
         TrainingError: the loss of a network is no longer a number.
     """
     device = resolve_device(settings.device)
@@ -140,14 +143,14 @@ def train_run(
             data.digest,
             data.test_digest,
             name,
-            genotype,
+            architecture,
             recipe,
             settings.seed,
             device,
             settings.inherit,
             callback,
         )
-        for name, genotype in names.items()
+        for name, architecture in names.items()
     ]
     with run.lock():
         data.write_down(run, "train")
@@ -169,7 +172,7 @@ def train_run(
 
 
 def finished_training(
-    run: RunFolder, name: str, genotype: Genotype, settings: TrainSettings
+    run: RunFolder, name: str, architecture: Architecture, settings: TrainSettings
 ) -> TrainedNetwork | None:
     """Return the training of the network ``name`` by ``settings`` on the images of ``run``, None where it has none.
 
@@ -185,7 +188,7 @@ def finished_training(
         data.digest,
         data.test_digest,
         name,
-        genotype,
+        architecture,
         recipe,
         settings.seed,
         device,
@@ -215,8 +218,8 @@ def _named(job: _Job, trained: TrainedNetwork) -> _Job:
 
 def _difference(trained: TrainedNetwork, job: _Job) -> str:
     """Return the first setting in which ``trained`` differs from ``job``: ``epochs = 5, not 1``."""
-    before = {**asdict(_resolved(trained.recipe, job.device)), "seed": trained.seed}
-    now = {**asdict(job.recipe), "seed": job.seed}
+    before = {**_size(trained.spec), **asdict(_resolved(trained.recipe, job.device)), "seed": trained.seed}
+    now = {**_size(job.architecture.network), **asdict(job.recipe), "seed": job.seed}
     found = next((name for name in now if before[name] != now[name]), None)
     if found is not None:
         return f"{found.replace('_', ' ')} = {before[found]}, not {now[found]}"
@@ -225,6 +228,10 @@ def _difference(trained: TrainedNetwork, job: _Job) -> str:
     if trained.data_digest != job.data_digest:
         return "other images"
     return "another genotype"
+
+
+def _size(network: NetworkSpec) -> dict[str, object]:
+    return {"channels": network.channels, "layers": network.layers, "depths": network.stages}
 
 
 def _is_done(job: _Job, trained: Sequence[TrainedNetwork], run: RunFolder, log: Log) -> bool:
@@ -241,13 +248,25 @@ def _is_done(job: _Job, trained: Sequence[TrainedNetwork], run: RunFolder, log: 
     return True
 
 
-def _chosen(run: RunFolder, settings: TrainSettings) -> list[tuple[str, Genotype]]:
-    """Return the names and genotypes of the networks that ``settings`` chooses."""
+def _chosen(run: RunFolder, settings: TrainSettings) -> list[tuple[str, Architecture]]:
+    """Return the names and architectures of the networks that ``settings`` chooses."""
     genotype = settings.genotype
     if genotype is None:
-        return [(network.name, network.genotype) for network in choose(run.front(), settings.top)]
-    known = [network.name for network in run.front() if network.genotype.key() == genotype.key()]
-    return [(known[0] if known else _name_of(genotype), genotype)]
+        return [(network.name, network.architecture) for network in choose(run.front(), settings.top)]
+    known = [
+        network
+        for network in run.front()
+        if network.genotype.key() == genotype.key()
+        and settings.channels in (None, network.spec.channels)
+        and settings.layers in (None, network.spec.layers)
+    ]
+    if len({network.spec for network in known}) > 1:
+        sizes = ", ".join(f"{network.name} ({network.spec.size})" for network in known)
+        raise InputError(f"networks of several sizes have this genotype: {sizes}", remedy="choose-size")
+    if known:
+        return [(known[0].name, Architecture(genotype, known[0].spec))]
+    spec = run.network.with_changes(channels=settings.channels, layers=settings.layers)
+    return [(_name_of(genotype, spec, run.network), Architecture(genotype, spec))]
 
 
 def load_trained(run: RunFolder, trained: TrainedNetwork) -> Network:
@@ -256,7 +275,7 @@ def load_trained(run: RunFolder, trained: TrainedNetwork) -> Network:
     Raises:
         RunError: the weights are missing, damaged, or of another network.
     """
-    return _loaded(run, trained, run.weights_path(trained.name), trained.weights_digest)
+    return _loaded(trained, run.weights_path(trained.name), trained.weights_digest)
 
 
 def load_last(run: RunFolder, trained: TrainedNetwork) -> Network:
@@ -267,11 +286,11 @@ def load_last(run: RunFolder, trained: TrainedNetwork) -> Network:
     """
     if trained.last_weights_digest is None:
         return load_trained(run, trained)
-    return _loaded(run, trained, run.last_weights_path(trained.name), trained.last_weights_digest)
+    return _loaded(trained, run.last_weights_path(trained.name), trained.last_weights_digest)
 
 
-def _loaded(run: RunFolder, trained: TrainedNetwork, path: Path, expected: str) -> Network:
-    network = Network(run.network, trained.genotype)
+def _loaded(trained: TrainedNetwork, path: Path, expected: str) -> Network:
+    network = Network(trained.spec, trained.genotype)
     weights = read_weights(path, expected)
     try:
         network.load_state_dict(weights)
@@ -285,9 +304,10 @@ def _resolved(recipe: Recipe, device: str) -> Recipe:
     return replace(recipe, precision=resolve_precision(recipe.precision, device))
 
 
-def _name_of(genotype: Genotype) -> str:
-    """Return a name for a genotype that is not in the front, unique to the genotype."""
-    return f"genotype-{zlib.crc32(repr(genotype.key()).encode()):08x}"
+def _name_of(genotype: Genotype, spec: NetworkSpec, own: NetworkSpec) -> str:
+    """Return a name for a genotype that is not in the front; it has the size where that is not ``own``."""
+    name = f"genotype-{zlib.crc32(repr(genotype.key()).encode()):08x}"
+    return name if spec == own else f"{name}-{spec.channels}x{spec.layers}"
 
 
 def _train_all(waiting: Sequence[_Job], data: DataBundle, jobs: int, progress: Progress, log: Log) -> None:
@@ -327,13 +347,12 @@ def _train(
     job: _Job, data: DataBundle, progress: Progress, log: Log, process_group: ProcessGroup = SINGLE_PROCESS
 ) -> None:
     run = RunFolder(job.run)
-    checkpoint = TrainingCheckpoint(
-        run.training_checkpoint(job.name), _about(job, run.network), prefixed_log(log, job.name)
-    )
+    checkpoint = TrainingCheckpoint(run.training_checkpoint(job.name), _about(job), prefixed_log(log, job.name))
     callback = job.callback(job.name) if job.callback else TrainingCallback()
     with torch.random.fork_rng(devices=[]), closing(callback):
         torch.manual_seed(job.seed)
-        network = Network(run.network, job.genotype, auxiliary=job.recipe.auxiliary > 0)
+        genotype, spec = job.architecture
+        network = Network(spec, genotype, auxiliary=job.recipe.auxiliary > 0)
         if job.inherit:
             _inherit(run, network)
         result = train_network(
@@ -354,7 +373,8 @@ def _train(
     run.write_trained(
         TrainedNetwork(
             job.name,
-            job.genotype,
+            genotype,
+            spec,
             result.test,
             result.loss,
             job.recipe,
@@ -389,11 +409,11 @@ def _save(weights: Mapping[str, Tensor], path: Path) -> str:
     return save_weights({name: value for name, value in weights.items() if not name.startswith("auxiliary.")}, path)
 
 
-def _about(job: _Job, spec: NetworkSpec) -> dict[str, str | float | bool | None]:
+def _about(job: _Job) -> dict[str, str | float | bool | None]:
     """Return every setting that decides the final weights of ``job``, apart from the machine."""
     return {
-        "genotype": json.dumps(job.genotype.to_dict()),
-        "network": json.dumps(unstructure(spec)),
+        "genotype": json.dumps(job.architecture.genotype.to_dict()),
+        "network": json.dumps(unstructure(job.architecture.network)),
         "data": job.data_digest,
         "seed": job.seed,
         "inherit": job.inherit,
@@ -409,7 +429,7 @@ def _follow(run: RunFolder, settings: TrainSettings, process_group: ProcessGroup
     _require_same(data, sent["data_digest"])
     for job in sent["jobs"]:
         recipe, genotype = structure(job["recipe"], Recipe), Genotype.from_dict(job["genotype"])
-        network = Network(run.network, genotype, auxiliary=recipe.auxiliary > 0)
+        network = Network(structure(job["network"], NetworkSpec), genotype, auxiliary=recipe.auxiliary > 0)
         with torch.random.fork_rng(devices=[]):
             train_network(
                 network,
@@ -426,7 +446,8 @@ def _follow(run: RunFolder, settings: TrainSettings, process_group: ProcessGroup
 def _to_bytes(jobs: Sequence[_Job], data_digest: str) -> bytes:
     settings = [
         {
-            "genotype": job.genotype.to_dict(),
+            "genotype": job.architecture.genotype.to_dict(),
+            "network": unstructure(job.architecture.network),
             "recipe": unstructure(job.recipe),
             "seed": job.seed,
             "device": job.device,
@@ -440,6 +461,7 @@ def _inherit(run: RunFolder, network: Network) -> None:
     """Copy the SuperNet's weights to ``network`` if they have the same shapes."""
     configuration = run.configuration
     own = (configuration.supernet_channels, configuration.supernet_layers) == (None, None)
+    own = own and network.spec == configuration.network
     if not own or configuration.proxy or not run.checkpoint.is_file():
         return
     supernet = SuperNet(network.spec)

@@ -57,8 +57,8 @@ def _verify(run: RunFolder, device: Device, plan: MeasurePlan | None, progress: 
     rows = []
     for path, card, measurement in zip(paths, cards, found.models, strict=True):
         architecture = Architecture(card.genotype, card.network)
-        # Tables of int8 are for asymmetric models.
-        fitting = targets if card.int8 != "symmetric" else []
+        # Tables of int8 are for asymmetric models, and each is for its own sizes.
+        fitting = [one for one in targets if card.int8 != "symmetric" and one.table.covers(card.network)]
         target = next((target for target in fitting if target.precision == card.precision), None)
         estimate = target.estimate(architecture) if target is not None else None
         measured_ms = target.in_state(measurement) if target is not None else measurement.ms

@@ -19,7 +19,6 @@ from cars_hw.pipeline.latency_target import LatencyEstimate, LatencyTarget
 from cars_hw.pipeline.records import RunAbout, RunConfiguration, TargetRecord, Verified
 from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder, Step, TrainedNetwork
 from cars_hw.significance import Interval, interval_of
-from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.studies.ranking import Ranking, read_ranking
@@ -70,6 +69,7 @@ class Candidate:
 
     name: str
     genotype: Genotype
+    spec: NetworkSpec
     shared_accuracy: float | None
     parameters: int
     multiply_adds: int
@@ -207,6 +207,7 @@ def gather(run: RunFolder) -> ReportData:
         return Candidate(
             network.name,
             network.genotype,
+            network.spec,
             accuracy,
             network.parameters,
             network.multiply_adds,
@@ -221,9 +222,9 @@ def gather(run: RunFolder) -> ReportData:
     names = {network.name for network in front}
     usable = [target.target for target in targets if target.target is not None]
     candidates += [
-        candidate(_beside(run.network, network, usable), None)
+        candidate(_beside(network, usable), None)
         for network in trained.values()
-        if network.name not in names and len(usable) == len(targets)
+        if network.name not in names and sum(one.table.covers(network.spec) for one in usable) == len(targets)
     ]
     return ReportData(
         run.path,
@@ -272,15 +273,16 @@ def _models(run: RunFolder) -> list[ModelFile]:
     return files
 
 
-def _beside(spec: NetworkSpec, network: TrainedNetwork, targets: Sequence[LatencyTarget]) -> FrontNetwork:
+def _beside(network: TrainedNetwork, targets: Sequence[LatencyTarget]) -> FrontNetwork:
     """Return the record of a network that was trained outside the front, in the form of the front."""
-    estimates = tuple(target.estimate(Architecture(network.genotype, spec)) for target in targets)
+    estimates = tuple(target.estimate(network.architecture) for target in targets)
     return FrontNetwork(
         name=network.name,
         genotype=network.genotype,
+        spec=network.spec,
         accuracy=network.accuracy,
         latency_estimates=estimates,
-        **both_costs(spec, network.genotype),
+        **both_costs(network.spec, network.genotype),
         objective="accuracy",
         validation=None,
     )

@@ -133,14 +133,20 @@ class NetworkSpec(Settings):
             previous_reduction = reduction
         return tuple(layouts)
 
+    @property
+    def size(self) -> str:
+        """The size in words: ``24 channels, 9 cells``, with the cells of each stage where they are not a third."""
+        stages = "" if self.depths is None else f" ({'+'.join(map(str, self.depths))})"
+        return f"{self.channels} channels, {self.layers} cells{stages}"
+
     def describe(self) -> str:
         """Return one line for people."""
         height, width = self.resolution
-        stages = "" if self.depths is None else f" ({'+'.join(map(str, self.depths))})"
-        return (
-            f"{self.channels} channels, {self.layers} cells{stages}, {height}x{width}x{self.in_channels}, "
-            f"{self.classes} classes, {self.stem} stem"
-        )
+        return f"{self.size}, {height}x{width}x{self.in_channels}, {self.classes} classes, {self.stem} stem"
+
+    def is_size_of(self, other: NetworkSpec) -> bool:
+        """Return whether this network is ``other`` at some size: all but channels and cells are equal."""
+        return replace(self, channels=other.channels, layers=other.layers, depths=other.depths) == other
 
     def with_changes(
         self,

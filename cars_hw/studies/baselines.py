@@ -24,7 +24,6 @@ from cars_hw.pipeline.train import choose, finished_training, train_run
 from cars_hw.pipeline.workers import default_jobs, side_by_side
 from cars_hw.progress import Log, Progress, no_log, prefixed
 from cars_hw.progress_line import show
-from cars_hw.space.architecture import Architecture
 from cars_hw.studies.strategy_comparison import (
     FILE,
     STANDALONE,
@@ -193,7 +192,7 @@ def _search_and_train(task: _Task, progress: Progress, log: Log) -> None:
     train_run(
         folder,
         task.training,
-        chosen=[(network.name, network.genotype) for network in choose(folder.front(), task.top)],
+        chosen=[(network.name, network.architecture) for network in choose(folder.front(), task.top)],
         progress=prefixed(progress, task.name),
         log=log,
     )
@@ -240,13 +239,11 @@ def _compared(plan: SearchPlan, tasks: Sequence[_Task], recipe: Recipe) -> Strat
 def _front(task: _Task, objectives: Sequence[CostObjective]) -> list[Trained]:
     found = []
     for network in choose(task.folder.front(), task.top):
-        trained = finished_training(task.folder, network.name, network.genotype, task.training)
+        trained = finished_training(task.folder, network.name, network.architecture, task.training)
         if trained is None:
             raise RunError(f"{task.folder.path} has no training of {network.name}", remedy="train-again")
-        costs = tuple(
-            objective.value(Architecture(network.genotype, task.plan.network)) for objective in objectives
-        )
-        found.append(Trained(network.genotype, costs, network.accuracy, trained.accuracy, trained.test.total))
+        costs = tuple(objective.value(network.architecture) for objective in objectives)
+        found.append(Trained(*network.architecture, costs, network.accuracy, trained.accuracy, trained.test.total))
     return found
 
 

@@ -25,7 +25,7 @@ from cars_hw.pipeline.run_folder import RunFolder, TrainedNetwork
 from cars_hw.pipeline.settings import FrontSettings, TrainingDevice, TrainSettings
 from cars_hw.pipeline.train import load_trained, train_run
 from cars_hw.progress import Log, Progress, counted, no_log, silent
-from cars_hw.space.genotype import Genotype
+from cars_hw.space.architecture import Architecture
 from cars_hw.space.zoo import zoo
 from cars_hw.studies.front_membership import Contestant, FrontComparison, ranked
 from cars_hw.studies.reference_training import References, train_references
@@ -103,8 +103,9 @@ def compare_front(
     recipe = replace(recipe, precision=resolve_precision(recipe.precision, train_on))
     training = References(run, data, recipe, settings.seed, train_on, settings.jobs, progress, log)
     entries = [] if settings.from_scratch else [_of_run(run, one, device) for one in own]
-    anew = [(one.name, one.genotype) for one in own] if settings.from_scratch else []
-    entries += _of_space(run, anew + [(name, zoo()[name].genotype) for name in genotypes], device, out, training)
+    chosen = [(one.name, one.architecture) for one in own] if settings.from_scratch else []
+    chosen += [(name, Architecture(zoo()[name].genotype, run.network)) for name in genotypes]
+    entries += _of_space(run, chosen, device, out, training)
     entries += _of_torchvision(run, models, out, training)
     measured = _measured(entries, device, settings.measurement, progress)
     comparison = FrontComparison(device.name, device.conditions(), measured, left_out, len(data.bundle.test))
@@ -164,7 +165,7 @@ def _of_genotype(
         name or trained.name,
         origin,
         trained.accuracy,
-        network_cost(run.network, trained.genotype).parameters,
+        network_cost(trained.spec, trained.genotype).parameters,
         _training(trained.recipe.epochs, began),
         write,
     )
@@ -175,7 +176,7 @@ def _training(epochs: int, began: str) -> str:
 
 
 def _of_space(
-    run: RunFolder, chosen: Sequence[tuple[str, Genotype]], device: Device, out: Path, settings: References
+    run: RunFolder, chosen: Sequence[tuple[str, Architecture]], device: Device, out: Path, settings: References
 ) -> list[_Entry]:
     """Return networks of the cell space, trained from scratch in a run folder of their own."""
     if not chosen:

@@ -70,7 +70,8 @@ def _rank(run: RunFolder, settings: RankSettings, progress: Progress, log: Log) 
     shared = weights.counts([Architecture(genotype, plan.network) for _, genotype in chosen], full=True)
     standalone = RunFolder(run.path / "ranking")
     # A run of its own, whose networks are the SuperNet's size.
-    configuration = replace(run.configuration, network=weights.supernet.spec, proxy=False)
+    spec = weights.supernet.spec
+    configuration = replace(run.configuration, network=spec, proxy=False)
     if (standalone.path / "run.json").is_file():
         standalone.require(configuration)
     else:
@@ -84,7 +85,7 @@ def _rank(run: RunFolder, settings: RankSettings, progress: Progress, log: Log) 
         trained = train_run(
             standalone,
             replace(training, seed=seed),
-            chosen=[(name + suffix, genotype) for name, genotype in chosen],
+            chosen=[(name + suffix, Architecture(genotype, spec)) for name, genotype in chosen],
             progress=progress,
             log=log,
         )
@@ -96,6 +97,7 @@ def _rank(run: RunFolder, settings: RankSettings, progress: Progress, log: Log) 
         Ranked(
             name,
             genotype,
+            spec,
             counts.accuracy,
             first.accuracy,
             None if second is None else second.accuracy,

@@ -11,6 +11,7 @@ from cars_hw.config.training import Recipe
 from cars_hw.latency.validation import kendall_tau
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.space.genotype import Genotype
+from cars_hw.space.network_spec import NetworkSpec
 
 FILE: Final = "ranking.json"
 
@@ -20,7 +21,7 @@ MINIMUM: Final = 4
 
 @dataclass(frozen=True)
 class Ranked(Settings):
-    """One architecture with its accuracies, which are fractions.
+    """One architecture with its accuracies, which are fractions. ``spec`` is the network that was trained.
 
     ``shared`` is the accuracy under shared weights on the validation images, ``standalone`` the accuracy after
     training from scratch on the test images. ``again`` is that of a second training with another seed, None without
@@ -30,11 +31,14 @@ class Ranked(Settings):
 
     name: str = setting(name=True)
     genotype: Genotype = setting(kind="genotype")
+    spec: NetworkSpec = setting()
     shared: float = fraction()
     standalone: float = fraction()
     again: float | None = fraction(None)
     validation_images: int | None = count(None, minimum=1)
     test_images: int | None = count(None, minimum=1)
+
+    PLAIN_NAMES: ClassVar = {"spec": "network"}
 
     @property
     def drawn(self) -> bool:

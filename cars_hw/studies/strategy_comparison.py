@@ -16,6 +16,7 @@ from cars_hw.evolution.strategies import STRATEGIES
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.significance import Interval, interval_of
 from cars_hw.space.genotype import Genotype
+from cars_hw.space.network_spec import NetworkSpec
 
 FILE: Final = "baselines.json"
 
@@ -25,7 +26,7 @@ STANDALONE: Final = "standalone"
 
 @dataclass(frozen=True)
 class Trained(Settings):
-    """A network of a front, trained from scratch.
+    """A network of a front, trained from scratch. ``spec`` is what its genotype fills.
 
     ``costs`` are in the objectives' units. ``shared`` is the accuracy under shared weights on the validation
     images, ``standalone`` the accuracy after training on the test images; both are fractions. ``test_images`` is
@@ -33,10 +34,13 @@ class Trained(Settings):
     """
 
     genotype: Genotype = setting(kind="genotype")
+    spec: NetworkSpec = setting()
     costs: tuple[float, ...] = setting(minimum=-1e12, maximum=1e12)
     shared: float = fraction()
     standalone: float = fraction()
     test_images: int | None = count(None, minimum=1)
+
+    PLAIN_NAMES: ClassVar = {"spec": "network"}
 
     @property
     def interval(self) -> Interval | None:

@@ -365,7 +365,7 @@ def searched(folder: Path, tmp_path: Path) -> Path:
     plan = SearchPlan(DataSource(str(folder)), SPEC, preset, costs=("parameters",))
     made = RunFolder.create(tmp_path / "searched", configuration(plan), RunAbout("", {}, 1))
     freeze(made, plan.data)
-    made.write_front([FrontNetwork("net-01", zoo()["CARS_A"].genotype, 0.5, 1, 1, ())])
+    made.write_front([FrontNetwork("net-01", zoo()["CARS_A"].genotype, SPEC, 0.5, 1, 1, ())])
     return made.path
 
 

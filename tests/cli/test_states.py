@@ -22,7 +22,7 @@ from cars_hw.measurement.schedule import Measured
 from cars_hw.measurement.states import Machine, MachineState
 from cars_hw.pipeline.latency_target import LatencyEstimate
 from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder
-from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.space.network_spec import NETWORKS, NetworkSpec
 from cars_hw.space.zoo import zoo
 
 SPEC = NetworkSpec(4, 3, (8, 8), 1, classes=2)
@@ -188,7 +188,7 @@ def test_a_budget_that_the_usual_state_exceeds_is_warned_of(
 
 def estimate(name: str, ms: float, usual_ms: float, limit_ms: float | None) -> FrontNetwork:
     one = LatencyEstimate("ort", ms, 1.1 * ms, limit_ms, usual_ms=usual_ms)
-    return FrontNetwork(name, zoo()["CARS_A"].genotype, 0.5, 1, 1, (one,))
+    return FrontNetwork(name, zoo()["CARS_A"].genotype, NETWORKS["tiny"], 0.5, 1, 1, (one,))
 
 
 def test_the_states_of_a_front_by_hand(capsys: pytest.CaptureFixture[str]) -> None:

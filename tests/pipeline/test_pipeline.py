@@ -40,6 +40,7 @@ from cars_hw.pipeline.train import choose, load_trained, train_run
 from cars_hw.pipeline.verify import verify_run
 from cars_hw.report.page import write_report
 from cars_hw.space.liveness import unread_cells
+from cars_hw.space.network_spec import NETWORKS
 from cars_hw.space.search_space import SearchSpace
 
 SHORT = EvolutionSettings(population=6, epochs=4, warmup_epochs=1, epochs_per_generation=1, protection="both")
@@ -300,7 +301,8 @@ def test_resuming_needs_the_same_settings(table: LatencyTable, tmp_path: Path, d
 
 def test_choosing_spreads_over_the_front() -> None:
     front = [
-        FrontNetwork(str(n), SearchSpace().sample(np.random.default_rng(n)), n / 10, n, n, ()) for n in range(9)
+        FrontNetwork(str(n), SearchSpace().sample(np.random.default_rng(n)), NETWORKS["tiny"], n / 10, n, n, ())
+        for n in range(9)
     ]
     assert [network.name for network in choose(front, 3)] == ["0", "4", "8"]
     assert [network.name for network in choose(front, 1)] == ["8"]

@@ -26,6 +26,7 @@ from cars_hw.pipeline.search import run_search, supernet_weights_of
 from cars_hw.pipeline.settings import RankSettings
 from cars_hw.report.page import write_report
 from cars_hw.space.architecture import Architecture
+from cars_hw.space.network_spec import NETWORKS
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.studies.rank_correlation import rank_run
 from cars_hw.studies.ranking import Ranked, Ranking, read_ranking, spread
@@ -107,7 +108,9 @@ def test_a_second_training_says_what_an_order_can_be_held_to(searched: tuple[Run
     # By hand: of six pairs the two trainings have five in the same order.
     genotype = twice.networks[0].genotype
     accuracies = zip([0.1, 0.2, 0.3, 0.4], [0.5, 0.6, 0.8, 0.7], strict=True)
-    ranking = Ranking(tuple(Ranked(f"net-{i}", genotype, 0.5, a, b) for i, (a, b) in enumerate(accuracies)), None)
+    spec = twice.networks[0].spec
+    ranked = (Ranked(f"net-{i}", genotype, spec, 0.5, a, b) for i, (a, b) in enumerate(accuracies))
+    ranking = Ranking(tuple(ranked), None)
     assert ranking.agreement == pytest.approx(4 / 6)
     assert ranking.tau is None
     run.write_record("ranking.json", ranking)
@@ -131,7 +134,8 @@ def test_tau_by_hand() -> None:
     def ranking(standalone: list[float]) -> Ranking:
         shared = [0.1, 0.2, 0.3, 0.4]
         pairs = zip(shared, standalone, strict=True)
-        return Ranking(tuple(Ranked(f"net-{i}", genotype, a, b) for i, (a, b) in enumerate(pairs)), {})
+        spec = NETWORKS["tiny"]
+        return Ranking(tuple(Ranked(f"net-{i}", genotype, spec, a, b) for i, (a, b) in enumerate(pairs)), {})
 
     assert ranking([0.5, 0.6, 0.7, 0.8]).tau == pytest.approx(1.0)
     # One of six pairs is the other way round: (5 - 1) / 6.

@@ -30,7 +30,7 @@ from cars_hw.space.network_spec import NETWORKS
 from cars_hw.space.zoo import zoo
 
 GENOTYPE = zoo()["CARS_A"].genotype
-NETWORK = FrontNetwork("net-01", GENOTYPE, 0.875, 1234, 5678, ())
+NETWORK = FrontNetwork("net-01", GENOTYPE, replace(NETWORKS["quick"], channels=12, layers=7), 0.875, 1234, 5678, ())
 CONFIGURATION = configuration(
     SearchPlan(DataSource("cifar10"), NETWORKS["quick"], PRESETS["quick"], costs=("parameters",))
 )
@@ -60,6 +60,7 @@ def test_front_and_trained_networks_round_trip(tmp_path: Path) -> None:
     trained = TrainedNetwork(
         "net-01@2",
         GENOTYPE,
+        replace(NETWORKS["quick"], channels=4, layers=3),
         evaluation((6, 4), (5, 3)),
         0.3,
         Recipe(epochs=2),

@@ -26,6 +26,7 @@ from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.search import run_search, supernet_weights_of
 from cars_hw.pipeline.settings import BaselinesSettings
 from cars_hw.space.architecture import Architecture
+from cars_hw.space.network_spec import NETWORKS
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.studies.baselines import compare_run, standalone_plan
 from cars_hw.studies.strategy_comparison import Generation, StrategyComparison, Trained, Trial, read_baselines
@@ -123,7 +124,7 @@ def test_random_search_draws_everything_afresh_and_trains_on_uniform_draws() -> 
 
 def _trial(strategy: str, seed: int, points: list[tuple[float, float]]) -> Trial:
     genotype = SearchSpace().sample(np.random.default_rng(0))
-    networks = tuple(Trained(genotype, (ms,), 0.5, accuracy) for accuracy, ms in points)
+    networks = tuple(Trained(genotype, NETWORKS["tiny"], (ms,), 0.5, accuracy) for accuracy, ms in points)
     return Trial(strategy, seed, 8, (Generation(0.5, 1.0, 3.0, 1.0),), networks)
 
 

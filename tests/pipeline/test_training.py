@@ -48,7 +48,10 @@ def begin(path: Path, images: Path, networks: int = 1, recipe: Recipe = RECIPE) 
     freeze(run, plan.data)
     rng = np.random.default_rng(2)
     run.write_front(
-        [FrontNetwork(f"net-{n}", SearchSpace().sample(rng), n / 10, n, n, ()) for n in range(1, networks + 1)]
+        [
+            FrontNetwork(f"net-{n}", SearchSpace().sample(rng), SPEC, n / 10, n, n, ())
+            for n in range(1, networks + 1)
+        ]
     )
     return run
 
@@ -214,8 +217,8 @@ def test_a_further_training_replaces_nothing_and_has_a_name_of_its_own(tmp_path:
     # Each is found again by its settings, whatever was trained since.
     assert train_run(run, settings) == first
     assert train_run(run, replace(settings, top=1, seed=5)) == second
-    assert finished_training(run, "net-2", second[0].genotype, replace(settings, seed=5)) == second[0]
-    assert finished_training(run, "net-2", second[0].genotype, replace(settings, seed=6)) is None
+    assert finished_training(run, "net-2", second[0].architecture, replace(settings, seed=5)) == second[0]
+    assert finished_training(run, "net-2", second[0].architecture, replace(settings, seed=6)) is None
     assert [one.name for one in run.trained()] == ["net-1", "net-1@2", "net-2", "net-2@2", "net-2@3"]
     load_trained(run, second[0])
 

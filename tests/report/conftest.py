@@ -141,6 +141,7 @@ def network(table: LatencyTable, genotype: Genotype, index: int, limit: float | 
     return FrontNetwork(
         f"net-{index + 1:02d}",
         genotype,
+        SPEC,
         0.7 + 0.02 * index,
         cost.parameters,
         cost.multiply_adds,
@@ -173,6 +174,7 @@ def finish(run: RunFolder, chosen: FrontNetwork, index: int, limit: float | None
         TrainedNetwork(
             chosen.name,
             chosen.genotype,
+            chosen.spec,
             evaluation((50, 30, 20), (round(100 * accuracy) - 40, 30, 10)),
             0.5,
             recipe,

@@ -14,6 +14,7 @@ from cars_hw.report.data import gather
 from cars_hw.report.page import page
 from cars_hw.report.plot import Frame
 from cars_hw.report.sections.baselines import verdict
+from cars_hw.space.network_spec import NETWORKS
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.studies.strategy_comparison import Generation, StrategyComparison, Trained, Trial
 
@@ -25,7 +26,7 @@ def comparison() -> StrategyComparison:
 
     def trial(strategy: str, seed: int, accuracy: float, reach: float) -> Trial:
         generations = tuple(Generation(0.1 * n, 0.1, 0.1 + reach * n, 0.05) for n in (1, 2))
-        return Trial(strategy, seed, 8, generations, (Trained(genotype, (0.25,), 0.5, accuracy),))
+        return Trial(strategy, seed, 8, generations, (Trained(genotype, NETWORKS["tiny"], (0.25,), 0.5, accuracy),))
 
     trials = (
         trial("own", 0, 0.9, 0.2),

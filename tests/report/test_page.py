@@ -217,7 +217,7 @@ def test_texts_from_files_are_escaped_wherever_they_appear(run: RunFolder) -> No
         return replace(candidate, name=name, models=models, latency_estimates=estimates, measured=measured)
 
     verified = tuple(forced(one, device=NAUGHTY, name=one.name + NAUGHTY) for one in known.verified)
-    sample = tuple(forced(Ranked("x", one.genotype, 0.5, 0.5), name=NAUGHTY) for one in known.candidates)
+    sample = tuple(forced(Ranked("x", one.genotype, one.spec, 0.5, 0.5), name=NAUGHTY) for one in known.candidates)
     hostile = replace(
         known,
         path=known.path.with_name("odd & <b>"),

@@ -66,6 +66,7 @@ def run(images: Path, tmp_path: Path) -> RunFolder:
         TrainedNetwork(
             "net-01",
             genotype,
+            TINY,
             evaluation((10, 10, 10), (10, 9, 8)),
             0.1,
             RECIPE,

@@ -8,7 +8,6 @@ from cars_hw.report.bars import by_operation, by_place, draw_bars, families_in
 from cars_hw.report.cells import draw_cell
 from cars_hw.report.data import Candidate, ReportData, RunTarget
 from cars_hw.report.sections.front import line_of
-from cars_hw.space.network_spec import NetworkSpec
 
 
 def view(report: ReportData) -> dict[str, Any]:
@@ -26,18 +25,16 @@ def _network(report: ReportData, candidate: Candidate) -> dict[str, Any]:
             for title, reduction in cells
         ],
         "latencies": [
-            _latency(report.spec, candidate, target, estimate.usual_ms)
+            _latency(candidate, target, estimate.usual_ms)
             for target, estimate in zip(report.targets, candidate.latency_estimates, strict=True)
         ],
     }
 
 
-def _latency(
-    spec: NetworkSpec, candidate: Candidate, run_target: RunTarget, usual_ms: float | None
-) -> dict[str, Any]:
+def _latency(candidate: Candidate, run_target: RunTarget, usual_ms: float | None) -> dict[str, Any]:
     if run_target.target is None:
         return {"device": run_target.device, "problem": run_target.problem}
-    predictor = run_target.target.predictor_of(spec)
+    predictor = run_target.target.predictor_of(candidate.spec)
     parts = predictor.parts(candidate.genotype)
     made = predictor.composition(candidate.genotype)
     intercept_ms = made.factor * made.intercept_ms

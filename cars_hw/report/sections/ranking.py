@@ -48,6 +48,7 @@ def _of_the_front(report: ReportData) -> Ranking:
         Ranked(
             one.name,
             one.genotype,
+            one.spec,
             one.shared_accuracy,
             one.trained.test.score(report.objective),
             validation_images=one.validation.total if one.validation and report.objective == "accuracy" else None,
