@@ -297,7 +297,7 @@ def describe_front(
             FrontNetwork(
                 name=f"{prefix}-{number:02d}",
                 genotype=member.genotype,
-                spec=plan.network,
+                spec=member.spec,
                 accuracy=member.accuracy,
                 latency_estimates=tuple(
                     target.estimate(member.architecture, ms) for target, ms in zip(plan.targets, times, strict=True)
