@@ -40,7 +40,7 @@ from cars_hw.errors import CarsHwError, InputError
 from cars_hw.nn.slices import Slices
 from cars_hw.nn.supernet import SuperNet
 from cars_hw.space.architecture import Architecture
-from cars_hw.space.genotype import Genotype
+from cars_hw.space.architecture_space import ArchitectureSpace
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.training.checkpoints import TrainingCheckpoint
 from cars_hw.training.shared_weights import SuperNetWeights, torch_threads
@@ -73,7 +73,7 @@ class Settings:
         )
 
 
-def draw(space: SearchSpace, rng: np.random.Generator, count: int) -> list[Genotype]:
+def draw(space: ArchitectureSpace, rng: np.random.Generator, count: int) -> list[Architecture]:
     """Return ``count`` uniform draws."""
     return [space.sample(rng) for _ in range(count)]
 
@@ -116,10 +116,10 @@ class Trial:
             row.name: Architecture(row.genotype, row.spec(data.resolution, data.channels, data.classes))
             for row in self.rows
         }
+        space = ArchitectureSpace(SearchSpace(), spec)
         torch.manual_seed(seed)
         settings = self.settings.shared_training(data.resolution[0], self.threads)
-        weights = SuperNetWeights(SuperNet(spec), data, settings, epochs=epochs, seed=seed)
-        space = SearchSpace(network=spec)
+        weights = SuperNetWeights(SuperNet(space.largest), data, settings, epochs=epochs, seed=seed)
         found: dict[str, Any] = {"seed": seed, "seconds": 0.0, "training_loss": [], "evaluations": []}
         kept = checkpoint.load()
         if kept is not None:
