@@ -32,9 +32,11 @@ from cars_hw.export.classify import classify as classify
 from cars_hw.export.export import export_genotype as export_genotype
 from cars_hw.latency import LatencyTable as LatencyTable
 from cars_hw.latency import Predictor as Predictor
+from cars_hw.latency import SizeRange as SizeRange
 from cars_hw.latency import Validation as Validation
 from cars_hw.latency import compare_tables as compare_tables
 from cars_hw.latency import fastest_genotype as fastest_genotype
+from cars_hw.latency import find_size_range as find_size_range
 from cars_hw.latency import measure_architectures as measure_architectures
 from cars_hw.latency import measure_genotypes as measure_genotypes
 from cars_hw.latency import profile_device as profile_device
@@ -67,6 +69,7 @@ from cars_hw.space.network_spec import NETWORKS as NETWORKS
 from cars_hw.space.network_spec import NetworkSpec as NetworkSpec
 from cars_hw.space.search_space import SearchSpace as SearchSpace
 from cars_hw.space.size_grid import SizeGrid as SizeGrid
+from cars_hw.space.wanted_sizes import WantedSizes as WantedSizes
 from cars_hw.space.zoo import resolve_genotype as resolve_genotype
 from cars_hw.space.zoo import zoo as zoo
 from cars_hw.studies.baselines import compare_run as compare_run

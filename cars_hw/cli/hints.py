@@ -28,6 +28,7 @@ HINTS: Final[Mapping[Remedy, str]] = {
     "int8": "add --precision int8",
     "larger-batch": "use a larger --batch-size, or start fewer processes",
     "larger-network": "use a smaller --at-least, or profile larger networks: --channels, --layers",
+    "larger-sizes": "give a smaller --latency, or allow larger networks: --channels, --layers, --resolution",
     "less-memory": "use a smaller --batch-size, or fewer --channels or --layers",
     "lower-learning-rate": "train again with a lower --learning-rate, or with --training-precision float32",
     "moved-images": "give the folder that holds them now with --data",

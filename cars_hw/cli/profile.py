@@ -26,11 +26,13 @@ from cars_hw.config.units import format_latency
 from cars_hw.pipeline.settings import ProfileSettings
 
 if TYPE_CHECKING:
-    from cars_hw.latency import LatencyTable
+    from cars_hw.latency import LatencyTable, SizeRange
 
 
 def _sized(name: str, numbers: tuple[int, ...], values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings for the ``numbers`` of channels or layers: of the network, or of a range of sizes."""
+    if values.get("wanted") is not None:
+        return {"wanted": {name: list(numbers)}}
     network = dict(values["network"])
     if len(numbers) == 1 and "sizes" not in values:
         return {"network": {name: numbers[0]}}
@@ -42,6 +44,7 @@ def _sized(name: str, numbers: tuple[int, ...], values: Mapping[str, Any]) -> di
 @settings_options(
     ProfileSettings,
     "devices",
+    "wanted.latencies_ms",
     *(path for path in NETWORK_PATHS if path not in ("network.channels", "network.layers")),
     "precision",
     "threads",
@@ -82,7 +85,8 @@ def command(settings: ProfileSettings, out: Path, resume: bool, overwrite: bool,
     The command measures every operation of the search space as a model of its own, and then whole networks. It
     fits the predictor of a network's latency to these measurements. The table is for the network that the options
     describe. With a range of --channels or --layers, it is for networks of all sizes in the range: operations are
-    measured at a few numbers of channels, and a regression predicts the operations of other numbers.
+    measured at a few numbers of channels, and a regression predicts the operations of other numbers. With
+    --latency, the command finds the range, and prints it before it measures the operations.
     """
     from cars_hw.devices import named_devices, open_device
     from cars_hw.latency.side_by_side import profile_all, table_paths
@@ -90,12 +94,19 @@ def command(settings: ProfileSettings, out: Path, resume: bool, overwrite: bool,
     names = named_devices(settings.devices)
     devices = [open_device(name, settings.threads) for name in names]
     paths = table_paths(out, devices)
+    ranges: dict[str, SizeRange] = {}
     with Bars() as bars:
+
+        def tell(device: str, found: SizeRange) -> None:
+            ranges[device] = found
+            bars.log(found.describe(device))
+
         tables = profile_all(
             devices,
             settings.network,
             paths,
-            sizes=settings.sizes,
+            sizes=settings.wanted or settings.sizes,
+            on_range=tell,
             precision=settings.precision,
             calibration=settings.calibration,
             seed=settings.seed,
@@ -106,7 +117,7 @@ def command(settings: ProfileSettings, out: Path, resume: bool, overwrite: bool,
         )
     for table, path in zip(tables, paths, strict=True):
         warn_of_noise(table, path)
-    summaries = [_summary(table, path) for table, path in zip(tables, paths, strict=True)]
+    summaries = [_summary(table, path, ranges.get(table.device)) for table, path in zip(tables, paths, strict=True)]
     if as_json:
         print_json(summaries[0] if len(names) == 1 else summaries)
         return
@@ -120,7 +131,7 @@ def command(settings: ProfileSettings, out: Path, resume: bool, overwrite: bool,
         )
 
 
-def _summary(table: LatencyTable, path: Path) -> dict[str, Any]:
+def _summary(table: LatencyTable, path: Path, found: SizeRange | None) -> dict[str, Any]:
     from cars_hw.pipeline.latency_target import LatencyTarget
 
     predictor = LatencyTarget(table).predictor
@@ -140,4 +151,6 @@ def _summary(table: LatencyTable, path: Path) -> dict[str, Any]:
         "quality_warnings": table.quality_warnings(),
         "predictor": table.predictor.kind if table.predictor is not None else None,
         "left_out_error": dict(table.predictor.left_out_error) if table.predictor is not None else {},
+        "sizes": None if table.sizes is None else unstructure(table.sizes),
+        "range": None if found is None else unstructure(found),
     }

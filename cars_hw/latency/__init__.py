@@ -14,6 +14,7 @@ from cars_hw.latency.measure import measure_architectures, measure_genotypes
 from cars_hw.latency.models import build_model
 from cars_hw.latency.predictor import Breakdown, Composition, Part, Prediction, Predictor
 from cars_hw.latency.profile import profile_device
+from cars_hw.latency.size_range import SizedLatency, SizeRange, find_size_range
 from cars_hw.latency.table import CalibrationNetwork, Coefficients, LatencyTable, Reference
 from cars_hw.latency.validation import (
     Accuracy,
@@ -38,18 +39,21 @@ __all__ = [
     "Prediction",
     "Predictor",
     "Reference",
+    "SizeRange",
+    "SizedLatency",
     "TableDifference",
     "Validation",
     "ValidationRow",
     "build_model",
     "compare_tables",
+    "fastest_genotype",
+    "find_size_range",
     "fresh_architectures",
     "fresh_genotypes",
     "genotype_keys",
     "measure_architectures",
     "measure_genotypes",
     "profile_device",
-    "fastest_genotype",
     "spec_keys",
     "validate_table",
 ]

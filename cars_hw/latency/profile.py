@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from cars_hw.config.codec import unstructure
+from cars_hw.config.codec import structure, unstructure
 from cars_hw.config.measurement import MeasurePlan, Precision
 from cars_hw.devices.protocol import Device, Measurement, ModelFormat, Sample
 from cars_hw.errors import DeviceError, InputError, TableError
@@ -23,9 +23,10 @@ from cars_hw.latency.fastest import fastest_genotype
 from cars_hw.latency.keys import OpKey, spec_keys
 from cars_hw.latency.models import build_model, build_overhead
 from cars_hw.latency.predictor import fit_coefficients, prediction_error
+from cars_hw.latency.size_range import SizeRange, find_size_range
 from cars_hw.latency.sums import OperationSums
 from cars_hw.latency.table import TABLE, CalibrationNetwork, LatencyTable, Reference
-from cars_hw.measurement.journal import Journal
+from cars_hw.measurement.journal import Journal, partial_path, stored_identity
 from cars_hw.measurement.schedule import REFERENCE, Schedule
 from cars_hw.progress import Progress, counted, prefixed
 from cars_hw.progress_line import show
@@ -34,6 +35,7 @@ from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.space.size_grid import SizeGrid
+from cars_hw.space.wanted_sizes import WantedSizes
 from cars_hw.space.zoo import zoo
 
 Builder = Callable[[Path], None]
@@ -59,7 +61,8 @@ def profile_device(
     overwrite: bool = False,
     plan: MeasurePlan | None = None,
     space: SearchSpace | None = None,
-    sizes: SizeGrid | None = None,
+    sizes: SizeGrid | WantedSizes | None = None,
+    on_range: Callable[[SizeRange], None] | None = None,
     progress: Progress = show,
 ) -> LatencyTable:
     """Measure every operation that ``spec`` can need and ``calibration`` whole networks; fit the predictor.
@@ -68,7 +71,9 @@ def profile_device(
     the smallest of it.
 
     With ``sizes`` the table is for ``spec`` at all sizes of this grid. Operations are measured at some numbers of
-    channels; the networks have random sizes, and are spread over the logarithm of the latency.
+    channels; the networks have random sizes, and are spread over the logarithm of the latency. With latencies that
+    are wanted, :func:`cars_hw.latency.find_size_range` finds the grid first, and ``on_range`` is called with it. A
+    profile that resumes takes the range that was found before.
 
     ``progress`` counts models that are written and sessions, of the stages ``operations`` and ``networks``.
     With ``out`` the table is written there, and until then the samples are kept after every block in
@@ -78,6 +83,7 @@ def profile_device(
     Raises:
         InputError: a precision or a format that this version cannot write, or less than 4 networks.
         TableError: ``out`` or a partial profile is in the way, or is of something else.
+        BudgetError: no allowed size is near a latency that is wanted.
         DeviceError: the device fails; what was measured so far is kept.
     """
     plan = replace(plan or MeasurePlan(), seed=seed)
@@ -90,10 +96,19 @@ def profile_device(
         TABLE.require_replaceable(out)
     space = space or SearchSpace()
     conditions = device.conditions()
+    found = None
+    if isinstance(sizes, WantedSizes):
+        found = _stored_range(sizes, out, resume=resume)
+        if found is None:
+            found = find_size_range(device, spec, sizes, precision=precision, space=space, progress=progress)
+        sizes = found.sizes
+        if on_range is not None:
+            on_range(found)
     identity = {
         "device": device.name,
         "precision": precision,
         "network": unstructure(spec),
+        "range": None if found is None else unstructure(found),
         "sizes": None if sizes is None else unstructure(sizes),
         "calibration": calibration,
         "operations": list(space.operations),
@@ -114,6 +129,26 @@ def profile_device(
         table.write(out)
     journal.remove()
     return table
+
+
+def _stored_range(wanted: WantedSizes, out: Path | None, *, resume: bool) -> SizeRange | None:
+    """Return the range that the interrupted profile of ``out`` is for; None without one.
+
+    Raises:
+        TableError: the interrupted profile is for other latencies, or ``resume`` is false.
+    """
+    stored = stored_identity(out, resume=resume)
+    if stored is None:
+        return None
+    assert out is not None
+    plain = stored.get("range")
+    found = None if plain is None else structure(plain, SizeRange)
+    if found is None or found.wanted != wanted:
+        raise TableError(
+            f"{partial_path(out)} is of a profile with other settings (latency); "
+            "resume with the settings of that profile, or delete the file to start over"
+        )
+    return found
 
 
 def reference_genotype() -> Genotype:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cars_hw.devices.protocol import Device
 from cars_hw.errors import InputError
 from cars_hw.latency.profile import profile_device
+from cars_hw.latency.size_range import SizeRange
 from cars_hw.latency.table import LatencyTable
 from cars_hw.progress import Progress, prefixed, silent
 from cars_hw.space.network_spec import NetworkSpec
@@ -40,18 +42,22 @@ def profile_all(
     spec: NetworkSpec,
     paths: Sequence[Path],
     *,
+    on_range: Callable[[str, SizeRange], None] = lambda _device, _found: None,
     progress: Progress = silent,
     **options: Any,  # noqa: ANN401 -- those of profile
 ) -> list[LatencyTable]:
     """Profile ``devices`` side by side into ``paths``; see :func:`cars_hw.latency.profile_device`.
 
-    If one fails the others stop after the session that they are at; all can be resumed.
+    ``on_range`` is called with the name of each device and the range of sizes that was found for it, if one is
+    wanted. If one fails the others stop after the session that they are at; all can be resumed.
 
     Raises:
         CarsHwError: what the first to fail failed with.
     """
     if len(devices) == 1:
-        return [profile_device(devices[0], spec, out=paths[0], progress=progress, **options)]
+        device, path = devices[0], paths[0]
+        told = partial(on_range, device.name)
+        return [profile_device(device, spec, out=path, on_range=told, progress=progress, **options)]
     stop = threading.Event()
     reporting = threading.Lock()
 
@@ -62,7 +68,8 @@ def profile_all(
             with reporting:
                 prefixed(progress, device.name)(stage, done, total)
 
-        return profile_device(device, spec, out=path, progress=report, **options)
+        told = partial(on_range, device.name)
+        return profile_device(device, spec, out=path, on_range=told, progress=report, **options)
 
     with ThreadPoolExecutor(len(devices)) as pool:
         running = [pool.submit(one, device, path) for device, path in zip(devices, paths, strict=True)]

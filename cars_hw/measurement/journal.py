@@ -20,6 +20,19 @@ def partial_path(out: Path) -> Path:
     return out.with_name(f"{out.name}.partial")
 
 
+def stored_identity(out: Path | None, *, resume: bool) -> Mapping[str, Any] | None:
+    """Return the settings of the interrupted profile of the table ``out``; None without one.
+
+    Raises:
+        TableError: there is one and ``resume`` is false, or its file is damaged.
+    """
+    if out is None or not partial_path(out).exists():
+        return None
+    if not resume:
+        raise TableError(f"{partial_path(out)} holds an interrupted profile", remedy="resume-or-delete")
+    return PARTIAL.read_record(partial_path(out), _Partial).identity
+
+
 _Row = tuple[str, float, str | None, float | None, float | None, float | None, float | None]
 """The name of a model, and the fields of its sample."""
 
@@ -58,9 +71,7 @@ class Journal:
         self.conditions = dict(conditions)
         self.series = Series()
         self.networks: list[str] | None = None
-        if self._path is not None and self._path.exists():
-            if not resume:
-                raise TableError(f"{self._path} holds an interrupted profile", remedy="resume-or-delete")
+        if self._path is not None and stored_identity(out, resume=resume) is not None:
             self._load(self._path)
 
     def keep(self) -> None:

@@ -17,6 +17,7 @@ from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec
 from cars_hw.space.operations import OPERATIONS
 from cars_hw.space.size_grid import SizeGrid
+from cars_hw.space.wanted_sizes import WantedSizes
 
 TrainingDevice = Literal["auto", "cpu", "cuda"]
 CountedCost = Literal["parameters", "multiply-adds"]
@@ -52,6 +53,9 @@ class ProfileSettings(Settings):
     )
     network: NetworkSpec = setting(NETWORKS["quick"], help=_NETWORK)
     sizes: SizeGrid | None = setting(None, help="The sizes that the table is for, instead of the network's own.")
+    wanted: WantedSizes | None = setting(
+        None, help="The latencies around which the sizes are found, instead of given."
+    )
     precision: Precision = setting(
         "fp32",
         help="Precision of the models that are measured. A search with an int8 table limits the int8 latency.",
@@ -67,6 +71,11 @@ class ProfileSettings(Settings):
         0, help="Decides which random networks are used for calibration, and the order of the sessions.", minimum=0
     )
     measurement: MeasurePlan = setting(MeasurePlan(), help="How often a model is measured; its seed is not used.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.sizes is not None and self.wanted is not None:
+            raise InputError("sizes are given by [sizes] or found for the latencies of [wanted], not both")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,335 @@
+"""The range of sizes in which latency budgets lie well inside, found by measuring a few networks.
+
+One genotype is measured at several sizes: with the fewest cells at numbers of channels that double, until it takes
+longer than the budget, and with the most cells at the first and the last of these numbers. Between them the
+logarithm of the latency is interpolated in the logarithm of the channels, and in that of the cells. This is good
+to some tenths, which suffices for a range of ten times and more.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from cars_hw.config.measurement import MeasurePlan, Precision
+from cars_hw.config.setting import Settings, count, milliseconds
+from cars_hw.config.units import format_latency
+from cars_hw.devices.protocol import Device
+from cars_hw.errors import BudgetError
+from cars_hw.export.write import build_network
+from cars_hw.latency.fastest import fastest_genotype
+from cars_hw.latency.keys import OpKey, spec_keys
+from cars_hw.latency.operation_costs import key_cost
+from cars_hw.latency.sums import OperationSums
+from cars_hw.progress import Progress
+from cars_hw.progress_line import show
+from cars_hw.space.genotype import Genotype
+from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.space.search_space import SearchSpace
+from cars_hw.space.size_grid import SizeGrid
+from cars_hw.space.wanted_sizes import WantedSizes
+from cars_hw.space.zoo import zoo
+
+TYPICAL: Final = "CARS_A"
+"""The published genotype that is measured: a light one that uses most operations."""
+
+BELOW: Final = 4.0
+"""The smallest size takes at most the smallest budget divided by this, where that is possible."""
+
+ABOVE: Final = 2.0
+"""The largest size takes at least the largest budget times this, where that is possible."""
+
+NEAR: Final = 0.5
+"""A largest size that takes less than this part of the budget does not come near it, whatever the genotype."""
+
+LONGEST_MS: Final = 1000.0
+"""Networks that would take longer, in milliseconds, are not measured."""
+
+STEEPEST: Final = 2.0
+"""The latency grows with at most this power of the channels."""
+
+SHALLOW: Final = 0.7
+"""The fewest cells at the largest number of channels take at least this part of the largest budget."""
+
+LEAST_CHANNELS: Final = 3
+"""A range has so many numbers of channels, if they are not given and the budget is at the end of what there is."""
+
+ONCE: Final = MeasurePlan(
+    sessions=2,
+    patience_seconds=0.0,
+    warmup_seconds=0.05,
+    warmup_runs=1,
+    min_runs=5,
+    min_seconds=0.02,
+    max_seconds=0.5,
+)
+"""How often a network is measured: its latency is the shorter one of two sessions."""
+
+Latency = Callable[[int, int], float]
+"""From numbers of channels and of cells to milliseconds."""
+
+PROGRESS: Final = "range of sizes: measuring"
+
+
+@dataclass(frozen=True)
+class SizedLatency(Settings):
+    """The latency of the measured genotype at one size, in milliseconds."""
+
+    channels: int = count(minimum=1)
+    layers: int = count(minimum=1)
+    ms: float = milliseconds()
+
+
+@dataclass(frozen=True)
+class SizeRange(Settings):
+    """The sizes that were found on a device for the latencies that are ``wanted``.
+
+    ``smallest_ms`` and ``largest_ms`` are estimated latencies, in milliseconds, at the ends of ``sizes``, with the
+    cells of the published genotype ``genotype``. ``measured`` has the measurements. ``fastest_ms`` is what the
+    fastest cells take at the smallest size; it is measured if the smallest budget is below twice ``smallest_ms``.
+    """
+
+    wanted: WantedSizes
+    sizes: SizeGrid
+    smallest_ms: float = milliseconds()
+    largest_ms: float = milliseconds()
+    measured: tuple[SizedLatency, ...] = ()
+    fastest_ms: float | None = milliseconds(None)
+    genotype: str = TYPICAL
+
+    def describe(self, device: str) -> str:
+        """Return a sentence for people: what networks of these sizes take on ``device``."""
+        budgets = " and ".join(format_latency(one) for one in self.wanted.latencies_ms)
+        ends = " to ".join(format_latency(_rounded(one)) for one in (self.smallest_ms, self.largest_ms))
+        return (
+            f"{budgets} on {device}: networks of {self.sizes.describe()} take about {ends} with the cells of {self.genotype}"
+            f"{self._remark()}."
+        )
+
+    def _remark(self) -> str:
+        """Return what the budgets miss in the range, if they do."""
+        if self.fastest_ms is not None:
+            return f", and {format_latency(_rounded(self.fastest_ms))} with the fastest cells at the smallest size"
+        if self.largest_ms < max(self.wanted.latencies_ms):
+            return "; larger sizes are not allowed"
+        return ""
+
+
+def _rounded(milliseconds: float) -> float:
+    """Return an estimate with two significant digits."""
+    return float(f"{milliseconds:.2g}")
+
+
+def find_size_range(
+    device: Device,
+    network: NetworkSpec,
+    wanted: WantedSizes,
+    *,
+    precision: Precision = "fp32",
+    space: SearchSpace | None = None,
+    progress: Progress = show,
+) -> SizeRange:
+    """Measure a few networks on ``device``; return a range of sizes in which the ``wanted`` latencies lie.
+
+    ``network`` gives the resolution, the classes and the stem. Numbers of channels and of cells that are not given
+    by ``wanted`` are chosen from 4 to 256 channels and from 5 to 20 cells. The smallest budget is at least four
+    times the latency of the smallest size, and the largest size takes at least twice the largest budget. At the
+    largest number of channels, networks of the fewest cells take most of the largest budget. Where the sizes end,
+    the range is as good as they allow. This takes less than a minute for budgets up to a second.
+
+    Raises:
+        BudgetError: the fastest network of ``space`` (everything, if None) at the smallest size takes longer than a
+            budget, or the largest size less than half of it.
+        DeviceError: the device fails.
+    """
+    with tempfile.TemporaryDirectory(prefix="cars-hw-") as folder:
+        probe = _Probe(device, network, precision, Path(folder), progress)
+        try:
+            found = _Finder(wanted, probe).found()
+            if min(wanted.latencies_ms) < 2 * found.smallest_ms:
+                found = replace(found, fastest_ms=_fastest_ms(probe, found.sizes, space or SearchSpace()))
+        finally:
+            device.release()
+    _require_within(found, device.name)
+    return found
+
+
+def _require_within(found: SizeRange, device: str) -> None:
+    """Check that the budgets are within what the sizes allow.
+
+    Raises:
+        BudgetError: one is not.
+    """
+    least, most = min(found.wanted.latencies_ms), max(found.wanted.latencies_ms)
+    channels, layers = found.sizes.channels, found.sizes.layers
+    if found.fastest_ms is not None and found.fastest_ms > least:
+        raise BudgetError(
+            f"{format_latency(least)} on {device}: the fastest network of the smallest size, {channels[0]} "
+            f"channels and {layers[0]} cells, takes {format_latency(found.fastest_ms)}",
+            (found.fastest_ms,),
+            remedy="smaller-network",
+        )
+    if found.largest_ms < NEAR * most:
+        raise BudgetError(
+            f"{format_latency(most)} on {device}: the largest networks that are allowed, {channels[-1]} channels "
+            f"and {layers[-1]} cells, take about {format_latency(_rounded(found.largest_ms))}",
+            remedy="larger-network",
+        )
+
+
+def _fastest_ms(probe: _Probe, sizes: SizeGrid, space: SearchSpace) -> float:
+    """Measure the genotype of ``space`` that is probably the fastest, at the smallest of ``sizes``."""
+    network = next(sizes.networks(probe.network))
+    sums = OperationSums(network, {str(key): _guessed_ms(key) for key in spec_keys(network)})
+    return probe.measure(fastest_genotype(space, sums.total, np.random.default_rng(0), starts=1), network)
+
+
+def _guessed_ms(key: OpKey) -> float:
+    """Return what an operation may take on a processor that is not known: a choice of genotype, no prediction."""
+    elements = math.prod(key.source) + math.prod(key.output)
+    return 0.002 + key_cost(key).multiply_adds / 4e6 + elements / 1e6
+
+
+class _Probe:
+    """Measures ``network`` at several sizes."""
+
+    def __init__(
+        self, device: Device, network: NetworkSpec, precision: Precision, folder: Path, progress: Progress
+    ) -> None:
+        self.network = network
+        self._device = device
+        self._precision = precision
+        self._folder = folder
+        self._progress = progress
+        self.measured: dict[tuple[int, int], float] = {}
+
+    def at(self, channels: int, layers: int) -> float:
+        """Return the latency of the typical genotype at this size, in milliseconds."""
+        if (channels, layers) not in self.measured:
+            network = self.network.with_changes(channels=channels, layers=layers)
+            self.measured[channels, layers] = self.measure(zoo()[TYPICAL].genotype, network)
+        return self.measured[channels, layers]
+
+    def measure(self, genotype: Genotype, network: NetworkSpec) -> float:
+        """Return the latency of one network, in milliseconds."""
+        path = self._folder / f"network.{self._device.model_format}"
+        build_network(network, genotype, path, self._device.model_format, self._precision)
+        taken = self._device.run([path] * ONCE.sessions, ONCE, ONCE.seed)
+        return min(sample.ms for sample in taken)
+
+    def tell(self, done: int, total: int) -> None:
+        """Report that ``done`` of ``total`` sizes, at most, are measured."""
+        self._progress(PROGRESS, done, total)
+
+
+class _Finder:
+    """Measures until the range is known."""
+
+    def __init__(self, wanted: WantedSizes, probe: _Probe) -> None:
+        self._wanted = wanted
+        self._probe = probe
+        self._allowed = wanted.allowed
+        self._least, self._most = min(wanted.latencies_ms), max(wanted.latencies_ms)
+
+    def found(self) -> SizeRange:
+        """Return the range."""
+        self._measure()
+        latency = _interpolation(self._probe.measured)
+        sizes = self._layers(latency) if self._wanted.channels else self._channels(latency)
+        return SizeRange(
+            self._wanted,
+            sizes,
+            latency(sizes.channels[0], sizes.layers[0]),
+            latency(sizes.channels[-1], sizes.layers[-1]),
+            tuple(SizedLatency(*size, ms) for size, ms in self._probe.measured.items()),
+        )
+
+    def _measure(self) -> None:
+        """Measure the fewest cells at doubled channels up to the budget, and the most cells at two of them."""
+        probe, layers = self._probe, self._allowed.layers
+        widths = _doubled(self._allowed.channels)
+        total, reached = len(widths) + 2, []
+        for number, channels in enumerate(widths):
+            probe.tell(number, total)
+            ms = probe.at(channels, layers[0])
+            reached.append(channels)
+            enough = ms >= self._most and channels >= self._allowed.channels[:LEAST_CHANNELS][-1]
+            if enough or ms * 2**STEEPEST > LONGEST_MS:
+                break
+        # So deep a network takes as many times as long, at most.
+        deep = [one for one in reached if probe.at(one, layers[0]) * layers[-1] / layers[0] <= LONGEST_MS]
+        deep = deep or reached[:1]
+        for channels in (deep[0], deep[-1]):
+            probe.at(channels, layers[-1])
+        probe.tell(total, total)
+
+    def _channels(self, latency: Latency) -> SizeGrid:
+        """Return the grid with the numbers of channels that the budgets need."""
+        grid = self._allowed
+        few, many = grid.layers[0], grid.layers[-1]
+        small = [one for one in grid.channels if latency(one, few) <= self._least / BELOW]
+        large = [
+            one
+            for one in grid.channels
+            if latency(one, few) >= SHALLOW * self._most and latency(one, many) >= ABOVE * self._most
+        ]
+        first = grid.channels.index(small[-1]) if small else 0
+        last = grid.channels.index(large[0]) if large else len(grid.channels) - 1
+        # Where the sizes end, a range keeps some numbers of channels on the other side.
+        last = max(last, min(first + LEAST_CHANNELS, len(grid.channels)) - 1)
+        first = min(first, max(last - LEAST_CHANNELS + 1, 0))
+        return replace(grid, channels=grid.channels[first : last + 1])
+
+    def _layers(self, latency: Latency) -> SizeGrid:
+        """Return the grid with the numbers of cells that the budgets need; all of them if they were given."""
+        grid = self._allowed
+        if self._wanted.layers:
+            return grid
+        narrow, wide = grid.channels[0], grid.channels[-1]
+        small = [one for one in grid.layers if latency(narrow, one) <= self._least / BELOW]
+        large = [one for one in grid.layers if latency(wide, one) >= ABOVE * self._most]
+        first = small[-1] if small else grid.layers[0]
+        last = max(large[0] if large else grid.layers[-1], first)
+        return replace(grid, layers=tuple(one for one in grid.layers if first <= one <= last))
+
+
+def _doubled(channels: tuple[int, ...]) -> list[int]:
+    """Return the first of ``channels``, each time the next that is at least twice as many, and the last."""
+    chosen = [channels[0]]
+    for one in channels:
+        if one >= 2 * chosen[-1]:
+            chosen.append(one)
+    return chosen if chosen[-1] == channels[-1] else [*chosen, channels[-1]]
+
+
+def _interpolation(measured: dict[tuple[int, int], float]) -> Latency:
+    """Return the interpolation of ``measured`` by channels and cells."""
+    few, many = min(layers for _, layers in measured), max(layers for _, layers in measured)
+    shallow = {math.log(channels): math.log(ms) for (channels, layers), ms in measured.items() if layers == few}
+    powers = {
+        math.log(channels): math.log(ms / measured[channels, few]) / math.log(many / few)
+        for (channels, layers), ms in measured.items()
+        if layers == many > few
+    }
+
+    def latency(channels: int, layers: int) -> float:
+        x = math.log(channels)
+        power = float(np.interp(x, list(powers), list(powers.values()))) if powers else 1.0
+        return math.exp(_along(shallow, x) + power * math.log(layers / few))
+
+    return latency
+
+
+def _along(points: dict[float, float], x: float) -> float:
+    """Return ``points``, in ascending order, interpolated at ``x``; beyond the last, their last slope goes on."""
+    xs, ys = list(points), list(points.values())
+    if x > xs[-1]:
+        slope = STEEPEST if len(xs) == 1 else np.clip((ys[-1] - ys[-2]) / (xs[-1] - xs[-2]), 0.0, STEEPEST)
+        return ys[-1] + float(slope) * (x - xs[-1])
+    return float(np.interp(x, xs, ys))
