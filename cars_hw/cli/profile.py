@@ -88,6 +88,8 @@ def command(settings: ProfileSettings, out: Path, resume: bool, overwrite: bool,
     measured at a few numbers of channels, and a regression predicts the operations of other numbers. With
     --latency, the command finds the range, and prints it before it measures the operations.
     """
+    if settings.sizes is not None and settings.wanted is not None:
+        raise click.UsageError("sizes are given by [sizes] or found for --latency, not both")
     from cars_hw.devices import named_devices, open_device
     from cars_hw.latency.side_by_side import profile_all, table_paths
 

@@ -108,8 +108,8 @@ class SizeRange(Settings):
         budgets = " and ".join(format_latency(one) for one in self.wanted.latencies_ms)
         ends = " to ".join(format_latency(_rounded(one)) for one in (self.smallest_ms, self.largest_ms))
         return (
-            f"{budgets} on {device}: networks of {self.sizes.describe()} take about {ends} with the cells of {self.genotype}"
-            f"{self._remark()}."
+            f"{budgets} on {device}: networks of {self.sizes.describe()} take about {ends} with the cells of "
+            f"{self.genotype}{self._remark()}."
         )
 
     def _remark(self) -> str:

@@ -11,7 +11,6 @@ from cars_hw.config.measurement import QUIET, Int8Scheme, MeasurePlan, Precision
 from cars_hw.config.search import EvolutionSettings
 from cars_hw.config.setting import Settings, setting
 from cars_hw.config.training import Recipe, SharedTraining
-from cars_hw.errors import InputError
 from cars_hw.export.formats import FORMATS
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec
@@ -71,11 +70,6 @@ class ProfileSettings(Settings):
         0, help="Decides which random networks are used for calibration, and the order of the sessions.", minimum=0
     )
     measurement: MeasurePlan = setting(MeasurePlan(), help="How often a model is measured; its seed is not used.")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.sizes is not None and self.wanted is not None:
-            raise InputError("sizes are given by [sizes] or found for the latencies of [wanted], not both")
 
 
 @dataclass(frozen=True)

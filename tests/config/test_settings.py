@@ -52,6 +52,7 @@ from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.space.size_grid import SizeGrid
+from cars_hw.space.wanted_sizes import WantedSizes
 
 CLASSES = (
     DataSource,
@@ -90,6 +91,12 @@ def rates(parts: tuple[int, int]) -> VariationRates:
     return VariationRates(first / 8, (second - first) / 8, (8 - second) / 8)
 
 
+def ascending(least: int, most: int, step: int = 1) -> st.SearchStrategy[tuple[int, ...]]:
+    return st.sets(st.integers(least, most), min_size=1, max_size=4).map(
+        lambda numbers: tuple(step * number for number in sorted(numbers))
+    )
+
+
 SPECIAL: dict[type, st.SearchStrategy[Any]] = {
     Genotype: st.integers(0, 1000).map(lambda seed: SearchSpace().sample(np.random.default_rng(seed))),
     Path: TEXT.filter(lambda text: text.strip("./") == text).map(Path),
@@ -104,10 +111,12 @@ SPECIAL: dict[type, st.SearchStrategy[Any]] = {
         st.sampled_from(["cifar", "imagenet"]),
     )
     | st.tuples(*[st.integers(1, 9)] * 3).map(lambda depths: NetworkSpec(8, sum(depths), (32, 32), depths=depths)),
-    SizeGrid: st.builds(
-        SizeGrid,
-        st.sets(st.integers(1, 50).map(lambda half: 2 * half), min_size=1, max_size=4).map(sorted).map(tuple),
-        st.sets(st.integers(3, 30), min_size=1, max_size=4).map(sorted).map(tuple),
+    SizeGrid: st.builds(SizeGrid, ascending(1, 50, step=2), ascending(3, 30)),
+    WantedSizes: st.builds(
+        WantedSizes,
+        st.lists(st.floats(1e-3, 1e6), min_size=1, max_size=3).map(tuple),
+        st.just(()) | ascending(1, 50, step=2),
+        st.just(()) | ascending(3, 30),
     ),
 }
 

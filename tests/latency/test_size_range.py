@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,11 @@ from cars_hw.devices.protocol import SessionCounter
 from cars_hw.errors import BudgetError, SpecError, TableError
 from cars_hw.latency import LatencyTable, SizeRange, find_size_range, profile_device
 from cars_hw.latency.side_by_side import profile_all
+from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.size_grid import SizeGrid
 from cars_hw.space.wanted_sizes import WantedSizes
+from cars_hw.space.zoo import zoo
 
 NETWORK = NetworkSpec(channels=36, layers=20, resolution=(8, 8), in_channels=1)
 ALL_LAYERS = tuple(range(5, 21))
@@ -43,23 +46,22 @@ class Proportional(FakeDevice):
     ) -> list[Sample]:
         taken = []
         for number, model in enumerate(models):
-            channels, layers, convolutions = _shape(model)
-            # The cells of CARS_A have more than two convolutions each, the fastest cells one or two.
-            ms = self.rate * channels * layers * (1.0 if convolutions > 4 * layers else 0.1)
+            channels, layers, genotype = model.read_text().split(" ", 2)
+            typical = Genotype.parse(genotype) == zoo()["CARS_A"].genotype
+            ms = self.rate * int(channels) * int(layers) * (1.0 if typical else 0.1)
             self.measured.append(ms)
             taken.append(Sample(2 * ms if number == 0 else ms))
         return taken
 
 
-def _shape(model: Path) -> tuple[int, int, int]:
-    """Return the channels, the cells and the number of convolutions of a network with the cifar stem."""
-    import onnx
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models are their sizes and genotypes as text."""
 
-    graph = onnx.load(model).graph
-    weights = {weight.name: weight.dims for weight in graph.initializer}
-    convolutions = [node for node in graph.node if node.op_type == "Conv"]
-    cells = sum(node.op_type == "Concat" and len(node.input) == 4 for node in graph.node)
-    return weights[convolutions[0].input[1]][0] // 3, cells, len(convolutions)
+    def write(network: NetworkSpec, genotype: Genotype, path: Path, *_: object) -> None:
+        path.write_text(f"{network.channels} {network.layers} {genotype.to_darts()}")
+
+    monkeypatch.setattr("cars_hw.latency.size_range.build_network", write)
 
 
 def found(*latencies_ms: float, rate: float = 0.01, **given: tuple[int, ...]) -> SizeRange:
@@ -68,14 +70,21 @@ def found(*latencies_ms: float, rate: float = 0.01, **given: tuple[int, ...]) ->
     )
 
 
+@pytest.mark.usefixtures("written")
 @pytest.mark.parametrize(
     ("latencies", "given", "channels", "layers", "ends"),
     [
-        # At most 1 ms for 5 cells: 20 channels or fewer. At least 2.8 ms (0.7 of the budget) for 5 cells: 56 channels,
-        # which take more than 8 ms with 20 cells.
+        # At most 1 ms for 5 cells: 20 channels or fewer. At least 2.8 ms (0.7 of the budget) for 5 cells: 56
+        # channels, which take more than 8 ms with 20 cells.
         ((4.0,), {}, (16, 24, 32, 40, 48, 56), ALL_LAYERS, (0.8, 11.2)),
         # 0.25 ms for 5 cells: 5 channels or fewer. 7 ms for 5 cells: 140 channels or more.
-        ((10.0, 1.0), {}, (4, 6, 8, 12, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160), ALL_LAYERS, (0.2, 32.0)),
+        (
+            (10.0, 1.0),
+            {},
+            (4, 6, 8, 12, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160),
+            ALL_LAYERS,
+            (0.2, 32.0),
+        ),
         # 1 ms for 8 cells: 12.5 channels or fewer. 8 ms for 8 cells, twice the budget: 100 channels or more.
         ((4.0,), {"layers": (8,)}, (12, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112), (8,), (0.96, 8.96)),
         # 1 ms for 16 channels: 6.25 cells or fewer. 6 ms for 32 channels: 18.75 cells or more.
@@ -96,6 +105,7 @@ def test_budgets_lie_well_inside_of_the_range(
     assert (result.smallest_ms, result.largest_ms) == pytest.approx(ends)
 
 
+@pytest.mark.usefixtures("written")
 def test_a_range_says_what_its_networks_take() -> None:
     result = found(4.0)
     assert result.describe("phone") == (
@@ -114,6 +124,7 @@ def test_a_range_says_what_its_networks_take() -> None:
     )
 
 
+@pytest.mark.usefixtures("written")
 def test_a_budget_below_the_smallest_size_needs_fast_cells() -> None:
     # The smallest size takes 200 us with the cells of CARS_A, and 20 us with the fastest.
     result = found(0.15)
@@ -131,6 +142,7 @@ def test_a_budget_below_the_smallest_size_needs_fast_cells() -> None:
     assert error.value.smallest == pytest.approx((0.02,))
 
 
+@pytest.mark.usefixtures("written")
 def test_a_budget_above_the_largest_size() -> None:
     # 256 channels and 20 cells take 51.2 ms.
     result = found(60.0)
@@ -143,10 +155,11 @@ def test_a_budget_above_the_largest_size() -> None:
     )
 
 
+@pytest.mark.usefixtures("written")
 def test_networks_of_seconds_are_not_measured() -> None:
     device = Proportional(1.0)
     result = find_size_range(device, NETWORK, WantedSizes((4000.0,)), progress=lambda *_: None)
-    # 192 channels take 960 ms with 5 cells, a quarter of the budget; the power law goes on beyond what was measured.
+    # 192 channels take 960 ms with 5 cells, a quarter of the budget. They are not measured.
     assert result.sizes.channels == (192, 224, 256)
     assert result.largest_ms == pytest.approx(5120)
     assert max(device.measured) == pytest.approx(640)
@@ -175,7 +188,7 @@ def test_a_stem_that_the_images_are_too_small_for_is_one_line(tmp_path: Path) ->
     assert len(result.stderr.splitlines()) == 1
 
 
-TINY = ("--resolution", "8", "--in-channels", "1", "--calibration", "8")
+TINY = ("--resolution", "8", "--in-channels", "1", "--calibration", "4")
 
 
 def run(*arguments: str | Path, device: str = "fake") -> Result:
@@ -184,23 +197,24 @@ def run(*arguments: str | Path, device: str = "fake") -> Result:
 
 def test_the_command_line_says_the_range_and_makes_the_table_for_it(tmp_path: Path) -> None:
     out = tmp_path / "table.json"
-    made = run("--latency", "1ms", *TINY, "--layers", "4", "--out", out, "--json")
+    made = run("--latency", "400us", *TINY, "--channels", "4", "--out", out, "--json")
     assert made.exit_code == 0, made.output
     lines = made.stderr.splitlines()
-    (told,) = (line for line in lines if line.startswith("1 ms on fake: networks of "))
-    assert "channels and 4 cells take about " in told
+    (told,) = (line for line in lines if line.startswith("400 us on fake: networks of "))
+    assert "networks of 4 channels and 5 to " in told
     # Before the long measurement.
     assert lines.index(told) < next(number for number, line in enumerate(lines) if line.startswith("operations"))
     summary = json.loads(made.stdout)
     table = LatencyTable.read(out)
     assert table.sizes is not None
-    assert table.sizes.layers == (4,)
-    assert summary["sizes"] == {"channels": list(table.sizes.channels), "layers": [4]}
-    assert summary["range"]["wanted"] == {"latencies_ms": [1.0], "channels": [], "layers": [4]}
-    assert summary["range"]["smallest_ms"] < 0.5 < 2.0 < summary["range"]["largest_ms"]
+    assert table.sizes.channels == (4,)
+    assert summary["sizes"] == {"channels": [4], "layers": list(table.sizes.layers)}
+    assert summary["range"]["wanted"] == {"latencies_ms": [0.4], "channels": [4], "layers": []}
+    assert 0.3 < summary["range"]["smallest_ms"] < 0.4
+    assert 0.8 < summary["range"]["largest_ms"] < 0.9
     # The networks of the table take from well below the budget to well above it.
-    assert summary["fastest_ms"] < 0.25
-    assert summary["slowest_ms"] > 2.0
+    assert summary["fastest_ms"] < 0.1
+    assert summary["slowest_ms"] > 0.8
 
 
 @pytest.mark.parametrize(
@@ -217,7 +231,7 @@ def test_budgets_out_of_reach_are_one_line_with_what_is_possible(
     tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:
     result = run(*arguments, *TINY, "--out", tmp_path / "table.json")
-    assert result.exit_code == 1
+    assert result.exit_code == 3
     assert result.stderr.splitlines()[-1].startswith(f"Error: {message}")
     assert "--channels, --layers, --resolution" in result.stderr
     assert "operations" not in result.stderr
@@ -229,7 +243,7 @@ def test_sizes_of_a_file_and_a_latency_exclude_each_other(tmp_path: Path) -> Non
     config.write_text("[sizes]\nchannels = [8]\nlayers = [5]\n")
     result = run("--latency", "1ms", "--config", config, "--out", tmp_path / "table.json")
     assert result.exit_code == 2
-    assert "sizes are given by [sizes] or found for the latencies of [wanted], not both" in result.stderr
+    assert "sizes are given by [sizes] or found for --latency, not both" in result.stderr
 
 
 def test_an_interrupted_profile_takes_the_range_that_was_found(tmp_path: Path) -> None:
@@ -240,15 +254,15 @@ def test_an_interrupted_profile_takes_the_range_that_was_found(tmp_path: Path) -
         if stage == "networks: measuring" and done > total // 2:
             raise Stopped
 
-    out, wanted = tmp_path / "sizes.json", WantedSizes((1.0,), layers=(4,))
-    plain: dict[str, Any] = {"calibration": 8, "plan": MeasurePlan(sessions=1), "out": out}
+    out, wanted = tmp_path / "sizes.json", WantedSizes((0.3,), channels=(4,), layers=(3, 4))
+    plain: dict[str, Any] = {"calibration": 4, "plan": MeasurePlan(sessions=1), "out": out}
     ranges: list[SizeRange] = []
     stages: list[str] = []
     with pytest.raises(Stopped):
         profile_device(FakeDevice(), NETWORK, sizes=wanted, on_range=ranges.append, progress=stop, **plain)
     with pytest.raises(TableError, match="holds an interrupted profile"):
         profile_device(FakeDevice(), NETWORK, sizes=wanted, on_range=ranges.append, **plain)
-    for other in (WantedSizes((2.0,), layers=(4,)), WantedSizes((1.0,), layers=(5,))):
+    for other in (replace(wanted, latencies_ms=(0.2,)), replace(wanted, layers=(3, 5))):
         with pytest.raises(TableError, match=r"of a profile with other settings \(latency\)"):
             profile_device(FakeDevice(), NETWORK, sizes=other, resume=True, **plain)
     resumed = profile_device(
@@ -266,7 +280,6 @@ def test_an_interrupted_profile_takes_the_range_that_was_found(tmp_path: Path) -
     assert "range of sizes: measuring" not in stages
     at_once = profile_device(FakeDevice(), NETWORK, sizes=wanted, **{**plain, "out": None})
     assert resumed == at_once
-    profile_device(FakeDevice(), NETWORK, sizes=resumed.sizes, overwrite=True, **plain)
     assert LatencyTable.read(out) == resumed
 
 
@@ -277,16 +290,15 @@ def test_every_device_has_a_range_of_its_own(tmp_path: Path) -> None:
         devices,
         NETWORK,
         [tmp_path / "slow.json", tmp_path / "fast.json"],
-        sizes=WantedSizes((2.0,), layers=(3, 4)),
-        calibration=8,
+        sizes=WantedSizes((0.3,), channels=(4,)),
+        calibration=4,
         plan=MeasurePlan(sessions=1),
         on_range=lambda device, one: ranges.update({device: one}),
     )
     assert [table.sizes for table in tables] == [ranges["slow"].sizes, ranges["fast"].sizes]
-    slow, fast = (ranges[name].sizes.channels for name in ("slow", "fast"))
-    # Four times as fast, networks may be twice as wide, or more where the number of operations decides.
-    assert fast[0] > slow[0]
-    assert fast[-1] > slow[-1]
+    slow, fast = (ranges[name].sizes.layers for name in ("slow", "fast"))
+    assert slow[-1] < fast[-1]
+    assert ranges["slow"].measured[0].ms == pytest.approx(4 * ranges["fast"].measured[0].ms, rel=1e-4)
 
 
 def test_a_range_is_found_on_a_phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -299,10 +311,8 @@ def test_a_range_is_found_on_a_phone(tmp_path: Path, monkeypatch: pytest.MonkeyP
         device = f"android:127.0.0.1:{adbd.port}"
         arguments = ("--latency", "1us", "--channels", "4,8", "--layers", "3", *TINY)
         result = run(*arguments, "--out", tmp_path / "table.json", device=device)
-    assert result.exit_code == 1
+    assert result.exit_code == 3
     assert f"Error: 1 us on {device}: the fastest network of the smallest size, 4 channels and 3 cells, takes " in (
         result.stderr
     )
     assert not (phone.tmp / "cars-hw").exists()
-
-
