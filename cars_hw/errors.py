@@ -49,6 +49,7 @@ Remedy = Literal[
     "int8",
     "larger-batch",
     "larger-network",
+    "larger-sizes",
     "less-memory",
     "lower-learning-rate",
     "moved-images",

@@ -179,7 +179,7 @@ def _require_within(found: SizeRange, device: str) -> None:
         raise BudgetError(
             f"{format_latency(most)} on {device}: the largest networks that are allowed, {channels[-1]} channels "
             f"and {layers[-1]} cells, take about {format_latency(_rounded(found.largest_ms))}",
-            remedy="larger-network",
+            remedy="larger-sizes",
         )
 
 
