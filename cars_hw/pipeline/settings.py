@@ -11,6 +11,7 @@ from cars_hw.config.measurement import QUIET, Int8Scheme, MeasurePlan, Precision
 from cars_hw.config.search import EvolutionSettings
 from cars_hw.config.setting import Settings, setting
 from cars_hw.config.training import Recipe, SharedTraining
+from cars_hw.errors import InputError
 from cars_hw.export.formats import FORMATS
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec
