@@ -205,7 +205,7 @@ class Bench:
         batches = list(self.weights._full)
 
         def ours(people: list[Genotype]) -> list[float]:
-            return evaluate(self.supernet, people, batches, self.weights._autocast)
+            return evaluate(self.weights.slices, people, batches, self.weights._autocast)
 
         def one_by_one() -> None:
             with torch.inference_mode():

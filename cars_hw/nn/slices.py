@@ -8,6 +8,7 @@ are normalised by the batch, so that a slice of channels needs no statistics of 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -69,7 +70,7 @@ class SlicedCell(SharedCell):
 class Path(SharedNetwork):
     """An architecture with its weights as they are now; make a new one after they have changed.
 
-    ``leaves`` are its weights, which require gradients if they were made where gradients are recorded, and
+    ``leaves`` are its trained weights, which require gradients if they were made where gradients are recorded, and
     ``places`` says where each lies in the shared weights.
     """
 
@@ -122,8 +123,8 @@ class Slices:
 
         def bound(layer: _Layer) -> Any:  # noqa: ANN401 -- a module of the kind that the layer is
             values = layer.values()
-            leaves.extend(values)
-            places.extend(layer.places)
+            leaves.extend(itertools.compress(values, layer.trained))
+            places.extend(itertools.compress(layer.places, layer.trained))
             return layer.bound(values)
 
         frame = self._frame(architecture.network)
@@ -138,8 +139,9 @@ class Slices:
         return Path(architecture, stem, cells, bound(frame.classifier), leaves=leaves, places=places)
 
     def places(self, architecture: Architecture) -> list[Place]:
-        """Return where each weight of ``architecture`` lies, in the order of :attr:`Path.leaves`."""
-        return [place for _, layer in self._named_layers(architecture) for place in layer.places]
+        """Return where each trained weight of ``architecture`` lies, in the order of :attr:`Path.leaves`."""
+        layers = [layer for _, layer in self._named_layers(architecture)]
+        return [place for layer in layers for place in itertools.compress(layer.places, layer.trained)]
 
     def weights_of(self, architecture: Architecture) -> dict[str, Tensor]:
         """Return copies of the weights of ``architecture``, by the names that they have in its Network.
@@ -295,6 +297,7 @@ class _Layer:
     names: tuple[str, ...]
     shapes: tuple[torch.Size, ...]
     places: tuple[Place, ...]
+    trained: tuple[bool, ...]
     whole: bool
 
     @staticmethod
@@ -305,7 +308,16 @@ class _Layer:
         shapes = {name: value.shape for name, value in _weights(template).items()}
         same = shapes == {name: value.shape for name, value in _weights(shared).items()}
         ordered = tuple(places[name] for name in names)
-        return _Layer(skeleton, shared, names, tuple(shapes[name] for name in names), ordered, same and bool(names))
+        return _Layer(
+            skeleton,
+            shared,
+            names,
+            tuple(shapes[name] for name in names),
+            ordered,
+            # A buffer has no gradient.
+            tuple(place.parameter.requires_grad for place in ordered),
+            same and bool(names),
+        )
 
     def values(self) -> list[Tensor]:
         """Return the weights as they are now, those of a slice side by side in memory."""
@@ -318,7 +330,6 @@ class _Layer:
             # Where a concatenation is read; other shapes keep the strides of their order of memory.
             value = value if value.shape == shape else value.reshape(shape)
             value = value.contiguous(memory_format=torch.channels_last) if len(shape) == 4 else value.contiguous()
-            # Not a buffer, which has no gradient.
             found.append(value.requires_grad_(parameter.requires_grad and torch.is_grad_enabled()))
         return found
 

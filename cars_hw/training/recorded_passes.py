@@ -1,5 +1,8 @@
 """Forward and backward passes of architectures: one by one, or recorded as CUDA graphs and replayed.
 
+A step over several sizes touches some elements of a parameter. Its passes therefore say which of an architecture's
+weights had a gradient.
+
 On a GPU a pass of a small network is a thousand kernels of a few microseconds each, which run faster than Python
 launches them. A graph is launched as a whole.
 """
@@ -7,15 +10,16 @@ launches them. A graph is launched as a whole.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from cars_hw.nn.slices import Place, Slices
 from cars_hw.nn.supernet import SuperNet
-from cars_hw.space.genotype import Genotype
+from cars_hw.space.architecture import Architecture
 from cars_hw.training.losses import cross_entropy
 
 Replay = Callable[[], object]
@@ -28,42 +32,116 @@ MOST: Final = 256
 """The number of recordings that are kept; each takes some MB of driver memory. A population is 128."""
 
 
+Used = tuple[bool, ...]
+"""Whether each weight of an architecture had a gradient, in the order of :attr:`cars_hw.nn.slices.Path.leaves`."""
+
+
 class Passes(Protocol):
     """The passes of a step: they add gradients of architectures until these are cleared."""
+
+    @property
+    def used(self) -> Sequence[Used]:
+        """Of each pass since the last :meth:`clear`; empty if all sizes are that of the SuperNet."""
 
     def clear(self) -> None:
         """Clear the gradients; they are None for parameters that no later pass uses."""
 
-    def run(self, images: Tensor, labels: Tensor, genotype: Genotype, share: float) -> Tensor:
+    def run(self, images: Tensor, labels: Tensor, architecture: Architecture, share: float) -> Tensor:
         """Add the gradient of ``share`` of the loss, and return that part of the loss, detached."""
 
 
 @dataclass
 class PlainPasses:
-    """Passes without recording, as PyTorch runs them; ``class_weights`` are those of the loss."""
+    """Passes at the SuperNet's own size, as PyTorch runs them; ``class_weights`` are those of the loss."""
 
     supernet: SuperNet
     autocast: Callable[[], torch.autocast]
     class_weights: Tensor | None = None
+    used: Sequence[Used] = ()
 
     def clear(self) -> None:
         """Clear the gradients."""
         self.supernet.zero_grad(set_to_none=True)
 
-    def run(self, images: Tensor, labels: Tensor, genotype: Genotype, share: float) -> Tensor:
-        """Add the gradient of ``share`` of the loss of ``genotype`` and return that part of the loss."""
+    def run(self, images: Tensor, labels: Tensor, architecture: Architecture, share: float) -> Tensor:
+        """Add the gradient of ``share`` of the loss of ``architecture`` and return that part of the loss."""
         with self.autocast():
-            loss = cross_entropy(self.supernet(images, genotype), labels, self.class_weights) * share
+            logits = self.supernet(images, architecture.genotype)
+            loss = cross_entropy(logits, labels, self.class_weights) * share
         torch.autograd.backward(loss)
         return loss.detach()
 
 
+@dataclass
+class _Gradients:
+    """The part of the loss of a pass, and the gradients of the weights that have one, with their places."""
+
+    loss: Tensor
+    places: Sequence[Place]
+    values: Sequence[Tensor]
+    used: Used
+
+    @staticmethod
+    def of(loss: Tensor, leaves: Sequence[Tensor], places: Sequence[Place]) -> _Gradients:
+        """Return the gradients of ``loss``; weights of cells whose output is unused have none."""
+        found = torch.autograd.grad(loss, leaves, allow_unused=True)
+        pairs = [(place, value) for place, value in zip(places, found, strict=True) if value is not None]
+        return _Gradients(
+            loss.detach(),
+            [place for place, _ in pairs],
+            [value for _, value in pairs],
+            tuple(one is not None for one in found),
+        )
+
+    def add_to(self, kept: Callable[[Tensor], Tensor]) -> None:
+        """Add the gradients to those that ``kept`` returns for the shared parameters."""
+        targets = [place.of(kept(place.parameter)) for place in self.places]
+        torch._foreach_add_(
+            targets, [value.view_as(target) for value, target in zip(self.values, targets, strict=True)]
+        )
+
+
+@dataclass
+class SlicedPasses:
+    """Passes at any size within the SuperNet, as PyTorch runs them; ``class_weights`` are those of the loss."""
+
+    slices: Slices
+    parameters: Sequence[nn.Parameter]
+    autocast: Callable[[], torch.autocast]
+    class_weights: Tensor | None = None
+    used: list[Used] = field(default_factory=list)
+
+    def clear(self) -> None:
+        """Clear the gradients."""
+        for one in self.parameters:
+            one.grad = None
+        self.used.clear()
+
+    def run(self, images: Tensor, labels: Tensor, architecture: Architecture, share: float) -> Tensor:
+        """Add the gradient of ``share`` of the loss of ``architecture`` and return that part of the loss."""
+        path = self.slices.path(architecture)
+        with self.autocast():
+            loss = cross_entropy(path.logits(images), labels, self.class_weights) * share
+        found = _Gradients.of(loss, path.leaves, path.places)
+        found.add_to(_gradient)
+        self.used.append(found.used)
+        return found.loss
+
+
+def _gradient(parameter: Tensor) -> Tensor:
+    """Return the gradient of ``parameter``, zeros if it has none."""
+    if parameter.grad is None:
+        parameter.grad = torch.zeros_like(parameter)
+    return parameter.grad
+
+
 @dataclass(frozen=True)
 class _Recorded:
-    """The recorded pass of an architecture, and the parameters that it has gradients for."""
+    """The recorded pass of an architecture, and the parameters and weights that it has gradients for."""
 
     replay: Replay
-    touched: tuple[nn.Parameter, ...]
+    touched: tuple[Tensor, ...]
+    used: Used
 
 
 @dataclass
@@ -75,94 +153,99 @@ class GraphedPasses:
     as the last of an epoch, are not recorded. ``class_weights`` of the loss are read in place, on the same device.
     """
 
-    supernet: SuperNet
+    slices: Slices
+    parameters: Sequence[nn.Parameter]
     autocast: Callable[[], torch.autocast]
     record: Recorder
     class_weights: Tensor | None = None
+    used: list[Used] = field(default_factory=list)
     _recorded: OrderedDict[object, _Recorded] = field(default_factory=OrderedDict)
     _seen: dict[object, int] = field(default_factory=dict)
-    _gradients: dict[nn.Parameter, Tensor] = field(default_factory=dict)
-    _used: dict[nn.Parameter, None] = field(default_factory=dict)
+    _gradients: dict[Tensor, Tensor] = field(default_factory=dict)
+    _touched: dict[Tensor, None] = field(default_factory=dict)
     _images: Tensor | None = None
-
-    def __post_init__(self) -> None:
-        # Iterating over the modules takes longer than a pass.
-        self._parameters = list(self.supernet.parameters())
 
     def clear(self) -> None:
         """Set the used gradients to zero, and detach all gradients from their parameters."""
-        if self._used:
-            torch._foreach_zero_([self._gradients[one] for one in self._used])
-        for one in self._parameters:
+        if self._touched:
+            torch._foreach_zero_([self._gradients[one] for one in self._touched])
+        for one in self.parameters:
             one.grad = None
-        self._used.clear()
+        self._touched.clear()
+        self.used.clear()
 
-    def run(self, images: Tensor, labels: Tensor, genotype: Genotype, share: float) -> Tensor:
-        """Add the gradient of ``share`` of the loss of ``genotype`` and return that part of the loss."""
+    def run(self, images: Tensor, labels: Tensor, architecture: Architecture, share: float) -> Tensor:
+        """Add the gradient of ``share`` of the loss of ``architecture`` and return that part of the loss."""
         if self._images is None:
             self._images, self._labels = images.clone(), labels.clone()
             self._share, self._loss = images.new_zeros(()), images.new_zeros(())
         if images.shape != self._images.shape:
-            loss, touched = self._pass(images, labels, genotype, torch.full_like(self._share, share))
-            self._use(touched)
-            return loss
+            return self._once(images, labels, architecture, torch.full_like(self._share, share))
         self._images.copy_(images)
         self._labels.copy_(labels)
         self._share.fill_(share)
-        key = genotype.key()
+        key = architecture.key()
         recorded = self._recorded.get(key)
         if recorded is None:
             self._seen[key] = self._seen.get(key, 0) + 1
-            if self._seen[key] >= RECORD_AT:
-                self._use(self._recording(genotype))
-            else:
-                loss, touched = self._pass(self._images, self._labels, genotype, self._share)
-                self._use(touched)
-                return loss
+            if self._seen[key] < RECORD_AT:
+                return self._once(self._images, self._labels, architecture, self._share)
+            recorded = self._recording(architecture)
         else:
             self._recorded.move_to_end(key)
             recorded.replay()
-            self._use(recorded.touched)
+        self._use(recorded.touched, recorded.used)
         return self._loss.clone()
 
-    def _recording(self, genotype: Genotype) -> tuple[nn.Parameter, ...]:
-        """Run and record the pass of ``genotype``; return the parameters that it has gradients for."""
-        touched: tuple[nn.Parameter, ...] = ()
+    def _once(self, images: Tensor, labels: Tensor, architecture: Architecture, share: Tensor) -> Tensor:
+        """Run a pass that is not recorded."""
+        found = self._pass(images, labels, architecture, share)
+        self._use(_parameters(found), found.used)
+        return found.loss
+
+    def _recording(self, architecture: Architecture) -> _Recorded:
+        """Run and record the pass of ``architecture``."""
+        found: _Gradients | None = None
 
         def work() -> None:
-            nonlocal touched
+            nonlocal found
             assert self._images is not None
-            loss, touched = self._pass(self._images, self._labels, genotype, self._share)
-            self._loss.copy_(loss)
+            found = self._pass(self._images, self._labels, architecture, self._share)
+            self._loss.copy_(found.loss)
 
         replay = self.record(work)
-        self._recorded[genotype.key()] = _Recorded(replay, touched)
+        assert found is not None
+        recorded = _Recorded(replay, _parameters(found), found.used)
+        self._recorded[architecture.key()] = recorded
         if len(self._recorded) > MOST:
             dropped, _ = self._recorded.popitem(last=False)
             self._seen.pop(dropped, None)
-        return touched
+        return recorded
 
-    def _pass(
-        self, images: Tensor, labels: Tensor, genotype: Genotype, share: Tensor
-    ) -> tuple[Tensor, tuple[nn.Parameter, ...]]:
-        """Add the gradients of a pass to the kept ones; return the loss and the parameters with gradients."""
-        parameters = self.supernet.parameters_of(genotype)
+    def _pass(self, images: Tensor, labels: Tensor, architecture: Architecture, share: Tensor) -> _Gradients:
+        """Add the gradients of a pass to the kept ones and return them."""
+        # Inside a recording too: a replay reads the weights as they are then.
+        path = self.slices.path(architecture)
         with self.autocast():
-            loss = cross_entropy(self.supernet(images, genotype), labels, self.class_weights) * share
-        # Parameters of cells whose output is unused have no gradient.
-        found = torch.autograd.grad(loss, parameters, allow_unused=True)
-        pairs = [(one, gradient) for one, gradient in zip(parameters, found, strict=True) if gradient is not None]
-        for one, _ in pairs:
-            if one not in self._gradients:
-                self._gradients[one] = torch.zeros_like(one)
-        kept = [self._gradients[one] for one, _ in pairs]
-        torch._foreach_add_(kept, [gradient for _, gradient in pairs])
-        return loss.detach(), tuple(one for one, _ in pairs)
+            loss = cross_entropy(path.logits(images), labels, self.class_weights) * share
+        found = _Gradients.of(loss, path.leaves, path.places)
+        found.add_to(self._kept)
+        return found
 
-    def _use(self, touched: tuple[nn.Parameter, ...]) -> None:
+    def _kept(self, parameter: Tensor) -> Tensor:
+        if parameter not in self._gradients:
+            self._gradients[parameter] = torch.zeros_like(parameter)
+        return self._gradients[parameter]
+
+    def _use(self, touched: Sequence[Tensor], used: Used) -> None:
         for one in touched:
             one.grad = self._gradients[one]
-            self._used[one] = None
+            self._touched[one] = None
+        self.used.append(used)
+
+
+def _parameters(found: _Gradients) -> tuple[Tensor, ...]:
+    return tuple(place.parameter for place in found.places)
 
 
 class CudaRecorder:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,18 +22,23 @@ from cars_hw.data import (
     mixed_order,
     stratified_split,
 )
-from cars_hw.nn.paths import Common
+from cars_hw.nn.slices import Slices, Window
 from cars_hw.nn.supernet import SuperNet
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Genotype
 from cars_hw.training.losses import weights_of_classes
+from cars_hw.training.partial_steps import Partial, PartialSteps
 from cars_hw.training.process_group import SINGLE_PROCESS, ProcessGroup
-from cars_hw.training.recorded_passes import RECORD_AT, CudaRecorder, GraphedPasses, Passes, PlainPasses, Recorder
-
-Batch = tuple[Tensor, Tensor]
-
-_ROOM: Final = {False: 256 << 20, True: 2 << 30}
-"""Bytes for results that architectures share, in main memory (False) and in GPU memory (True)."""
+from cars_hw.training.recorded_passes import (
+    RECORD_AT,
+    CudaRecorder,
+    GraphedPasses,
+    Passes,
+    PlainPasses,
+    Recorder,
+    SlicedPasses,
+)
+from cars_hw.training.shared_evaluation import evaluate
 
 
 class SuperNetWeights:
@@ -44,6 +48,10 @@ class SuperNetWeights:
     evaluates the architectures. If ``data`` has a validation part, that evaluates them, and all training images
     train. The processes of ``process_group`` share the work and hold the same weights.
     ``recorder`` records passes and replays them; the default is CUDA graphs on a GPU and none elsewhere.
+
+    Every genotype runs at the size of the SuperNet, which may be another than that of its network. ``over_sizes``
+    runs every architecture at the size of its own network, which must lie within the SuperNet: the first channels
+    and cells, see :mod:`cars_hw.nn.slices`.
     """
 
     def __init__(
@@ -57,8 +65,10 @@ class SuperNetWeights:
         device: torch.device | str = "cpu",
         process_group: ProcessGroup = SINGLE_PROCESS,
         recorder: Recorder | None = None,
+        over_sizes: bool = False,
     ) -> None:
         self.process_group = process_group
+        self.over_sizes = over_sizes
         self.device = torch.device(device)
         self.supernet = supernet.to(self.device).to(memory_format=torch.channels_last)
         self.settings = settings
@@ -82,6 +92,7 @@ class SuperNetWeights:
             for part in (subset, valid)
         )
         self.parameters = list(self.supernet.parameters())
+        self.slices = Slices(self.supernet)
         on_gpu = self.device.type == "cuda"
         self.optimizer = torch.optim.SGD(
             self.parameters,
@@ -91,16 +102,13 @@ class SuperNetWeights:
             fused=on_gpu or recorder is not None,
         )
         self._fill_momenta()
+        self._steps = PartialSteps(self.optimizer, settings.gradient_clip)
         if recorder is None and on_gpu:
             recorder = CudaRecorder()
         weights = weights_of_classes(train.labels, data.classes, settings.class_weights)
         # On the device once: a recorded pass reads the same tensor at every replay.
         weights = None if weights is None else weights.to(self.device)
-        self.passes: Passes = (
-            PlainPasses(self.supernet, self._autocast, weights)
-            if recorder is None
-            else GraphedPasses(self.supernet, self._autocast, recorder, weights)
-        )
+        self.passes = self._new_passes(recorder, weights)
         self.generator = torch.Generator().manual_seed(seed + 1)
         self._before = self._copied_weights()
 
@@ -130,36 +138,34 @@ class SuperNetWeights:
         """Take one step on a minibatch and return this process's part of the loss, detached.
 
         Parameters that no drawn architecture uses keep a gradient of None, and the optimiser skips them: their
-        momentum and their values do not change.
+        momentum and their values do not change. Neither do the elements that no drawn size has.
         """
         self.passes.clear()
         total = torch.zeros((), device=self.device)
-        for architecture in self.process_group.share(architectures):
-            total += self.passes.run(images, labels, architecture.genotype, 1 / len(architectures))
+        drawn = self._at_their_size(architectures)
+        for architecture in self.process_group.share(drawn):
+            total += self.passes.run(images, labels, architecture, 1 / len(drawn))
         self.process_group.add_gradients(self.parameters)
         touched = [one for one in self.parameters if one.grad is not None]
-        torch.nn.utils.clip_grad_norm_(touched, self.settings.gradient_clip)
-        (group,) = self.optimizer.param_groups
-        group["params"] = touched
-        try:
-            self.optimizer.step()
-        finally:
-            group["params"] = self.parameters
+        self._steps.step(touched, self._partial(drawn) if self.over_sizes else {})
         return total
 
     def rehearse(self, genotype: Genotype) -> None:
         """Run a training pass of each kind and an evaluation of ``genotype``, to test the memory; change no state.
 
+        It runs at the SuperNet's own size, which is the largest.
+
         Raises:
             torch.OutOfMemoryError: the memory is too small.
         """
+        architecture = Architecture(genotype, self.supernet.spec)
         images, labels = next(self.batches.epoch(torch.Generator().manual_seed(0)))
         self.supernet.train()
         # Often enough that the pass is recorded and replayed, where passes are recorded.
         for _ in range(RECORD_AT + 1):
-            self.passes.run(images, labels, genotype, 1.0)
+            self.passes.run(images, labels, architecture, 1.0)
         self.passes.clear()
-        evaluate(self.supernet, [genotype], itertools.islice(self._full, 1), self._autocast)
+        evaluate(self.slices, [architecture], itertools.islice(self._full, 1), self._autocast)
 
     def remember(self) -> None:
         """Keep the present weights as those of the previous generation."""
@@ -169,13 +175,14 @@ class SuperNetWeights:
         self, architectures: Sequence[Architecture], *, before: bool = False, full: bool = False
     ) -> list[ClassCounts]:
         """Return what each of ``architectures`` gets right of each class; see the protocol."""
-        genotypes = [architecture.genotype for architecture in architectures]
         batches = self._full if full else self._subset
+        share = self.process_group.share(self._at_their_size(architectures))
+        self.supernet.train()
         with self._remembered() if before else _unchanged():
-            found = evaluate(self.supernet, self.process_group.share(genotypes), batches, self._autocast)
+            found = evaluate(self.slices, share, batches, self._autocast)
         classes = self.supernet.spec.classes
         images = tuple(torch.bincount(batches.labels, minlength=classes).tolist())
-        rows = self.process_group.gather(found, len(genotypes), classes)
+        rows = self.process_group.gather(found, len(architectures), classes)
         return [ClassCounts(images, row) for row in rows]
 
     def accuracies(
@@ -211,6 +218,37 @@ class SuperNetWeights:
         for one in self.parameters:
             if "momentum_buffer" not in self.optimizer.state[one]:
                 self.optimizer.state[one]["momentum_buffer"] = torch.zeros_like(one)
+
+    def _new_passes(self, recorder: Recorder | None, class_weights: Tensor | None) -> Passes:
+        if recorder is not None:
+            return GraphedPasses(self.slices, self.parameters, self._autocast, recorder, class_weights)
+        if self.over_sizes:
+            return SlicedPasses(self.slices, self.parameters, self._autocast, class_weights)
+        return PlainPasses(self.supernet, self._autocast, class_weights)
+
+    def _at_their_size(self, architectures: Sequence[Architecture]) -> list[Architecture]:
+        """Return ``architectures`` at the sizes at which they run here."""
+        if self.over_sizes:
+            return list(architectures)
+        return [Architecture(architecture.genotype, self.supernet.spec) for architecture in architectures]
+
+    def _partial(self, drawn: Sequence[Architecture]) -> Partial:
+        """Return the parameters of which the passes of all processes touched a part only, and what they touched."""
+        places = [self.slices.places(architecture) for architecture in drawn]
+        width = max(len(some) for some in places)
+        # A row of flags for each architecture; those of this process know the passes that it ran.
+        mine = [[*used, *(False,) * (width - len(used))] for used in self.passes.used]
+        rows = self.process_group.gather(mine, len(drawn), width)
+        windows: dict[Tensor, set[Window | None]] = {}
+        for some, used in zip(places, rows, strict=True):
+            for place, touched in zip(some, used, strict=False):
+                if touched:
+                    windows.setdefault(place.parameter, set()).add(place.window)
+        return {
+            parameter: frozenset(window for window in found if window is not None)
+            for parameter, found in windows.items()
+            if None not in found
+        }
 
     def _copied_weights(self) -> dict[str, Tensor]:
         return copy.deepcopy(self.supernet.state_dict())
@@ -258,50 +296,3 @@ def torch_threads(number: int) -> Iterator[None]:
 @contextmanager
 def _unchanged() -> Iterator[None]:
     yield
-
-
-def evaluate(
-    supernet: SuperNet,
-    genotypes: Sequence[Genotype],
-    batches: Iterable[Batch],
-    autocast: Callable[[], torch.autocast],
-    room: int | None = None,
-) -> list[list[int]]:
-    """Return for each genotype how many images in ``batches`` it gets right under the shared weights, by class.
-
-    Batch normalisation uses the statistics of each batch. All genotypes are evaluated on a batch before the next,
-    so that the operations they share are computed once for each batch; ``room`` bytes are for those of the first
-    cell (None: a default for the device). On a CPU each of torch's threads evaluates genotypes of its own, since an
-    operation on a small activation is too short for several threads. On a GPU the counts stay in its memory until
-    the end, so that it never waits for Python.
-    """
-    supernet.train()
-    counts: list[Tensor] = []
-    classes = supernet.spec.classes
-    threads = torch.get_num_threads()
-    with ExitStack() as stack:
-        pool: ThreadPoolExecutor | None = None
-        for images, labels in batches:
-            with torch.inference_mode(), autocast():
-                share = _ROOM[images.is_cuda] if room is None else room
-                common = supernet.common(images, genotypes, share)
-
-            def hits(genotype: Genotype, common: Common = common, labels: Tensor = labels) -> Tensor:
-                with torch.inference_mode(), autocast():
-                    right = supernet.along(common, genotype).argmax(dim=1) == labels
-                    # The shapes do not depend on the answers, so that a GPU is not waited for.
-                    return torch.zeros(classes, dtype=torch.int64, device=labels.device).index_add_(
-                        0, labels, right.to(torch.int64)
-                    )
-
-            if images.is_cuda or threads == 1:
-                found = [hits(genotype) for genotype in genotypes]
-            else:
-                if pool is None:
-                    # The number that the workers set is the default of later threads, so it is restored.
-                    stack.callback(torch.set_num_threads, threads)
-                    one_thread = ThreadPoolExecutor(threads, initializer=lambda: torch.set_num_threads(1))
-                    pool = stack.enter_context(one_thread)
-                found = list(pool.map(hits, genotypes))
-            counts = found if not counts else [so_far + new for so_far, new in zip(counts, found, strict=True)]
-    return [count.tolist() for count in counts]

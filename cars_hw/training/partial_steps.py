@@ -1,0 +1,99 @@
+"""Steps of an optimiser that move the touched elements of parameters, and no other.
+
+A step over several sizes touches the first channels of a parameter. Momentum and weight decay would move the rest
+of it too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+from cars_hw.nn.slices import Window
+
+Partial = Mapping[Tensor, frozenset[Window]]
+"""The parameters that were touched in part, and the windows that were."""
+
+
+class PartialSteps:
+    """Steps of ``optimizer``, an SGD with a momentum for each of its parameters."""
+
+    def __init__(self, optimizer: torch.optim.SGD, gradient_clip: float) -> None:
+        self.optimizer = optimizer
+        self.gradient_clip = gradient_clip
+        # Parameters of one shape share a mask, of which a search has a few for each number of channels.
+        self._mask = lru_cache(maxsize=2048)(_mask)
+
+    def step(self, touched: Sequence[nn.Parameter], partial: Partial) -> None:
+        """Step the ``touched`` parameters, which have gradients; those in ``partial`` within their windows only.
+
+        All other elements keep value and momentum to the last bit. Their gradients are zero, so that the norm that
+        is clipped is that of the touched elements.
+        """
+        if not partial:
+            self._step(touched)
+            return
+        whole = [one for one in touched if one not in partial]
+        with self._joined([one for one in touched if one in partial], partial) as joined:
+            self._step([*whole, joined])
+
+    def _step(self, parameters: Sequence[nn.Parameter]) -> None:
+        (group,) = self.optimizer.param_groups
+        everything = group["params"]
+        torch.nn.utils.clip_grad_norm_(parameters, self.gradient_clip)
+        group["params"] = parameters
+        try:
+            self.optimizer.step()
+        finally:
+            group["params"] = everything
+
+    @contextmanager
+    def _joined(self, parameters: Sequence[nn.Parameter], partial: Partial) -> Iterator[nn.Parameter]:
+        """Yield ``parameters`` as one that has their gradients and momenta; then copy back what its step moved.
+
+        One parameter takes a few calls where many would take a few each.
+        """
+        state = self.optimizer.state
+        values, momenta = ([_lines(one.detach()) for one in parameters], self._momenta(parameters))
+        gradients = [_lines(_gradient(one)) for one in parameters]
+        before, momentum_before = torch.cat(values), torch.cat(momenta)
+        joined = nn.Parameter(before.clone())
+        joined.grad = torch.cat(gradients)
+        state[joined] = {"momentum_buffer": momentum_before.clone()}
+        try:
+            yield joined
+            masks = [self._mask(one.shape, one.stride(), partial[one], one.device) for one in parameters]
+            mask = torch.cat(masks)
+            lengths = [one.numel() for one in parameters]
+            for targets, after, was in (
+                (values, joined.detach(), before),
+                (momenta, state[joined]["momentum_buffer"], momentum_before),
+            ):
+                torch._foreach_copy_(targets, torch.where(mask, after, was).split(lengths))
+        finally:
+            del state[joined]
+
+    def _momenta(self, parameters: Sequence[nn.Parameter]) -> list[Tensor]:
+        return [_lines(self.optimizer.state[one]["momentum_buffer"]) for one in parameters]
+
+
+def _gradient(parameter: nn.Parameter) -> Tensor:
+    assert parameter.grad is not None
+    return parameter.grad
+
+
+def _lines(tensor: Tensor) -> Tensor:
+    """Return all elements as a view (elements,); an image or a kernel has the memory format channels_last."""
+    return tensor.permute(0, 2, 3, 1).view(-1) if tensor.ndim == 4 else tensor.view(-1)
+
+
+def _mask(shape: torch.Size, stride: tuple[int, ...], windows: frozenset[Window], device: torch.device) -> Tensor:
+    """Return which elements of a tensor of that shape and stride are in one of ``windows``, as :func:`_lines`."""
+    mask = torch.empty_strided(shape, stride, dtype=torch.bool, device=device).zero_()
+    for window in windows:
+        window.of(mask).fill_(True)
+    return _lines(mask)
