@@ -389,6 +389,7 @@ def supernet_weights_of(
         seed=plan.seed,
         device=plan.device if process_group.world == 1 else process_group.device,
         process_group=process_group,
+        over_sizes=plan.sizes is not None,
     )
 
 

@@ -73,7 +73,7 @@ class PartialSteps:
                 (values, joined.detach(), before),
                 (momenta, state[joined]["momentum_buffer"], momentum_before),
             ):
-                torch._foreach_copy_(targets, torch.where(mask, after, was).split(lengths))
+                torch._foreach_copy_(targets, torch.split(torch.where(mask, after, was), lengths))
         finally:
             del state[joined]
 

@@ -6,6 +6,8 @@ import copy
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -26,6 +28,7 @@ from cars_hw.nn.slices import Slices, Window
 from cars_hw.nn.supernet import SuperNet
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Genotype
+from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.training.losses import weights_of_classes
 from cars_hw.training.partial_steps import Partial, PartialSteps
 from cars_hw.training.process_group import SINGLE_PROCESS, ProcessGroup
@@ -50,8 +53,8 @@ class SuperNetWeights:
     ``recorder`` records passes and replays them; the default is CUDA graphs on a GPU and none elsewhere.
 
     Every genotype runs at the size of the SuperNet, which may be another than that of its network. ``over_sizes``
-    runs every architecture at the size of its own network, which must lie within the SuperNet: the first channels
-    and cells, see :mod:`cars_hw.nn.slices`.
+    runs every architecture with the channels and cells of its own network, at most those of the SuperNet; see
+    :mod:`cars_hw.nn.slices`.
     """
 
     def __init__(
@@ -228,9 +231,11 @@ class SuperNetWeights:
 
     def _at_their_size(self, architectures: Sequence[Architecture]) -> list[Architecture]:
         """Return ``architectures`` at the sizes at which they run here."""
-        if self.over_sizes:
-            return list(architectures)
-        return [Architecture(architecture.genotype, self.supernet.spec) for architecture in architectures]
+        own = self.supernet.spec
+        return [
+            Architecture(genotype, _sized(own, network) if self.over_sizes else own)
+            for genotype, network in architectures
+        ]
 
     def _partial(self, drawn: Sequence[Architecture]) -> Partial:
         """Return the parameters of which the passes of all processes touched a part only, and what they touched."""
@@ -291,6 +296,12 @@ def torch_threads(number: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@lru_cache(maxsize=4096)
+def _sized(own: NetworkSpec, network: NetworkSpec) -> NetworkSpec:
+    """Return ``own`` at the size of ``network``; images may have another resolution there than here."""
+    return replace(own, channels=network.channels, layers=network.layers, depths=network.depths)
 
 
 @contextmanager

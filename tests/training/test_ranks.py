@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from processes import run_by_two
-from two_processes import trained
+from two_processes import STEPS, trained
 
 from cars_hw.training.process_group import SINGLE_PROCESS, ProcessGroup, joined, launched, restarted
 
@@ -38,8 +39,14 @@ def test_a_restart_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert restarted()
 
 
-def test_two_processes_train_and_judge_as_one_does(tmp_path: Path) -> None:
-    first, second = run_by_two(Path(__file__).with_name("two_processes.py"), tmp_path)
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What each of two processes found."""
+    return run_by_two(Path(__file__).with_name("two_processes.py"), tmp_path_factory.mktemp("both"))
+
+
+def test_two_processes_train_and_judge_as_one_does(both: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    first, second = both
     weights, accuracies = trained(SINGLE_PROCESS)
     assert first["world"] == 2
     changed = 0
@@ -52,3 +59,13 @@ def test_two_processes_train_and_judge_as_one_does(tmp_path: Path) -> None:
     assert torch.equal(first["accuracies"], second["accuracies"])
     assert bytes(first["said"]) == bytes(second["said"]) == b"hello"
     assert first["added"].tolist() == second["added"].tolist() == [2.0, 1.0]
+
+
+def test_two_processes_train_and_judge_over_sizes_as_one_does(both: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    first, second = both
+    weights, accuracies = trained(SINGLE_PROCESS, STEPS // 2, over_sizes=True)
+    for name, value in weights.supernet.state_dict().items():
+        torch.testing.assert_close(first["sliced"][name], value, rtol=1e-6, atol=1e-7)
+        assert torch.equal(first["sliced"][name], second["sliced"][name])
+    assert first["sliced_accuracies"].tolist() == pytest.approx(accuracies, abs=1e-9)
+    assert torch.equal(first["sliced_accuracies"], second["sliced_accuracies"])

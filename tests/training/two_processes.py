@@ -22,22 +22,40 @@ STEPS = 20
 SPEC = NetworkSpec(4, 3, (12, 12), 1)
 
 
-def trained(process_group: ProcessGroup) -> tuple[SuperNetWeights, list[float]]:
-    """Return weights after :data:`STEPS` steps of three architectures each, and what they make of seven."""
+SIZES = [NetworkSpec(channels, 3, (12, 12), 1) for channels in (2, 4, 4)]
+
+
+def trained(
+    process_group: ProcessGroup, steps: int = STEPS, *, over_sizes: bool = False
+) -> tuple[SuperNetWeights, list[float]]:
+    """Return weights after some steps of three architectures each, and what they make of seven."""
     torch.manual_seed(0)
     settings = SharedTraining(batch_size=16, architectures=3, evaluation_images=100, evaluation_batch=50)
     data = load_data("fashion-mini", resolution=SPEC.resolution)
     # In single precision a rounding that turns a ReLU or a maximum the other way grows a hundredfold in ten steps.
     weights = SuperNetWeights(
-        SuperNet(SPEC).double(), data, settings, epochs=4, seed=0, process_group=process_group
+        SuperNet(SPEC).double(),
+        data,
+        settings,
+        epochs=4,
+        seed=0,
+        process_group=process_group,
+        over_sizes=over_sizes,
     )
     rng, space = np.random.default_rng(0), SearchSpace()
+
+    def drawn(count: int) -> list[Architecture]:
+        # Some steps have a size in one process only, and some have the smaller one only.
+        return [
+            Architecture(space.sample(rng), SIZES[int(rng.integers(3)) if over_sizes else 1]) for _ in range(count)
+        ]
+
     batches = weights.batches.epoch(weights.generator)
-    for _ in range(STEPS):
+    for _ in range(steps):
         images, labels = next(batches)
-        weights.step(images.double(), labels, [Architecture(space.sample(rng), SPEC) for _ in range(3)])
+        weights.step(images.double(), labels, drawn(3))
     weights.supernet.float()
-    return weights, weights.accuracies([Architecture(space.sample(rng), SPEC) for _ in range(7)])
+    return weights, weights.accuracies(drawn(7))
 
 
 def main(folder: Path) -> None:
@@ -45,11 +63,14 @@ def main(folder: Path) -> None:
     torch.set_num_threads(1)
     with joined("cpu") as process_group:
         weights, accuracies = trained(process_group)
+        sliced, sliced_accuracies = trained(process_group, STEPS // 2, over_sizes=True)
         said = process_group.broadcast(b"hello" if process_group.leads else None)
         added = process_group.add(torch.tensor([1.0, float(process_group.rank)]))
         found = {
             "state": weights.supernet.state_dict(),
             "accuracies": torch.tensor(accuracies, dtype=torch.float64),
+            "sliced": sliced.supernet.state_dict(),
+            "sliced_accuracies": torch.tensor(sliced_accuracies, dtype=torch.float64),
             "added": added,
         }
         torch.save(found | {"said": list(said), "world": process_group.world}, folder / f"{process_group.rank}.pt")

@@ -1,0 +1,302 @@
+"""Shared weights over sizes: what a step moves, what an evaluation counts, and that recordings change nothing."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from emulated_graphs import EmulatedRecorder
+from torch import Tensor
+
+from cars_hw.config.training import SharedTraining
+from cars_hw.data import DataBundle, Dataset
+from cars_hw.errors import SpecError
+from cars_hw.nn.network import Network
+from cars_hw.nn.paths import SHARED
+from cars_hw.nn.slices import Slices
+from cars_hw.nn.supernet import SuperNet
+from cars_hw.space.architecture import Architecture
+from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.space.search_space import SearchSpace
+from cars_hw.training.shared_evaluation import evaluate
+from cars_hw.training.shared_weights import SuperNetWeights
+
+SPEC = NetworkSpec(6, 5, (8, 8), 1, classes=4, depths=(2, 2, 1))
+SIZES = [(2, (1, 1, 1)), (4, (1, 2, 1)), (4, (2, 1, 1)), (6, (1, 1, 1)), (2, (2, 2, 1)), (6, (2, 2, 1))]
+SETTINGS = SharedTraining(
+    batch_size=16, architectures=2, weight_decay=0.01, validation_fraction=0.25, evaluation_batch=20
+)
+
+
+def data(count: int = 56) -> DataBundle:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (count, 1, 8, 8), dtype=torch.uint8, generator=generator)
+    part = Dataset(images, torch.arange(count) % 4)
+    return DataBundle("toy", part, part, ("a", "b", "c", "d"), (0.5,), (0.25,))
+
+
+def weights(
+    recorder: EmulatedRecorder | None = None,
+    *,
+    spec: NetworkSpec = SPEC,
+    settings: SharedTraining = SETTINGS,
+    over_sizes: bool = True,
+) -> SuperNetWeights:
+    torch.manual_seed(0)
+    # In double precision a difference is one of method, not of the order of sums.
+    made = SuperNetWeights(
+        SuperNet(spec).double(), data(), settings, epochs=10, seed=0, recorder=recorder, over_sizes=over_sizes
+    )
+    for batches in (made.batches, made._subset, made._full):
+        batches._normalise.dtype = torch.float64
+    return made
+
+
+def drawn(
+    count: int, seed: int = 0, sizes: Sequence[tuple[int, tuple[int, int, int]]] = SIZES
+) -> list[Architecture]:
+    rng = np.random.default_rng(seed)
+    found = []
+    for number in range(count):
+        channels, depths = sizes[number % len(sizes)]
+        spec = replace(SPEC, channels=channels, layers=sum(depths), depths=depths)
+        found.append(Architecture(SearchSpace().sample(rng), spec))
+    return found
+
+
+def batch() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(16, 1, 8, 8, generator=generator, dtype=torch.float64)
+    return images.contiguous(memory_format=torch.channels_last), torch.arange(16) % 4
+
+
+def everything(made: SuperNetWeights) -> Tensor:
+    """All weights, one after the other."""
+    return torch.cat([one.detach().flatten() for one in made.parameters])
+
+
+def momenta(made: SuperNetWeights) -> Tensor:
+    return torch.cat([made.optimizer.state[one]["momentum_buffer"].flatten() for one in made.parameters])
+
+
+class Reference:
+    """Gradients by networks of their own, whose weights are numbered as the elements of the SuperNet."""
+
+    def __init__(self) -> None:
+        numbered = SuperNet(SPEC).double()
+        begin = 0
+        with torch.no_grad():
+            for one in numbered.parameters():
+                one.copy_(torch.arange(begin, begin + one.numel()).view(one.shape))
+                begin += one.numel()
+        self.numbers = Slices(numbered)
+        self.elements = begin
+
+    def gradient(self, made: SuperNetWeights, chosen: Sequence[Architecture]) -> tuple[Tensor, Tensor]:
+        """The mean gradient of the loss on :func:`batch`, and which elements have one."""
+        images, labels = batch()
+        total, touched = (
+            torch.zeros(self.elements, dtype=torch.float64),
+            torch.zeros(self.elements, dtype=torch.bool),
+        )
+        for architecture in chosen:
+            network = Network(architecture.network, architecture.genotype, norm=SHARED).double()
+            network.load_state_dict(made.slices.weights_of(architecture))
+            F.cross_entropy(network(images), labels).backward()
+            where = self.numbers.weights_of(architecture)
+            for name, one in network.named_parameters():
+                if one.grad is not None:
+                    numbers = where[name].long().flatten()
+                    total[numbers] += one.grad.flatten() / len(chosen)
+                    touched[numbers] = True
+        return total, touched
+
+
+@pytest.mark.parametrize("recorder", [None, EmulatedRecorder()])
+def test_a_step_over_sizes_moves_the_touched_elements_and_no_other(recorder: EmulatedRecorder | None) -> None:
+    made, reference = weights(recorder), Reference()
+    images, labels = batch()
+    settings = made.settings
+    for number in range(4):
+        # In turn one size, two sizes of which neither contains the other, one with the largest, all.
+        chosen = [drawn(6)[1:2], [drawn(6)[2], drawn(6)[3]], [drawn(6)[5], drawn(6)[0]], drawn(6, seed=1)][number]
+        gradient, touched = reference.gradient(made, chosen)
+        before, momentum = everything(made).clone(), momenta(made).clone()
+        if number:
+            assert (momentum[~touched] != 0).any(), "a momentum could move nothing"
+        made.step(images, labels, chosen)
+        gradient *= min(1.0, settings.gradient_clip / (float(gradient.norm()) + 1e-6))
+        expected = settings.momentum * momentum + gradient + settings.weight_decay * before
+        after, now = everything(made), momenta(made)
+        assert torch.equal(after[~touched], before[~touched])
+        assert torch.equal(now[~touched], momentum[~touched])
+        torch.testing.assert_close(now[touched], expected[touched], rtol=1e-6, atol=1e-9)
+        torch.testing.assert_close(
+            after[touched], (before - settings.learning_rate * expected)[touched], rtol=1e-7, atol=1e-10
+        )
+        assert (after[touched] != before[touched]).all()
+        assert 500 < touched.sum() < len(touched) / 2
+
+
+def test_a_small_gradient_norm_is_that_of_the_touched_elements() -> None:
+    settings = replace(SETTINGS, momentum=0.0, weight_decay=0.0, gradient_clip=1e-3, learning_rate=1.0)
+    made = weights(settings=settings)
+    before = everything(made).clone()
+    made.step(*batch(), drawn(2))
+    assert float((everything(made) - before).norm()) == pytest.approx(1e-3, rel=1e-3)
+
+
+@pytest.mark.parametrize("size", [(4, (1, 2, 1)), (6, (2, 2, 1))])
+def test_one_size_is_trained_as_by_a_supernet_of_that_size(size: tuple[int, tuple[int, int, int]]) -> None:
+    chosen = drawn(3, sizes=[size])
+    spec = chosen[0].network
+    large, small = weights(), weights(spec=spec, over_sizes=False)
+    for architecture in chosen:
+        ours, theirs = large.slices.path(architecture).leaves, small.slices.path(architecture).leaves
+        with torch.no_grad():
+            for one, other in zip(ours, theirs, strict=True):
+                other.copy_(one)
+    for made in (large, small):
+        rng = np.random.default_rng(1)
+        for _ in range(2):
+            made.train(lambda count: [chosen[int(i)] for i in rng.choice(3, count, replace=False)])  # noqa: B023
+    moved = 0
+    for architecture in chosen:
+        ours, theirs = large.slices.path(architecture).leaves, small.slices.path(architecture).leaves
+        for one, other in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-11)
+            moved += one.numel()
+    assert moved > 1000
+    assert large.counts(chosen, full=True) == small.counts(chosen, full=True)
+
+
+@pytest.mark.parametrize("architectures", [1, 3])
+def test_replayed_passes_over_sizes_train_the_same_weights_as_plain_ones(architectures: int) -> None:
+    # The recorder's optimiser is fused, the other one is not.
+    recorder = EmulatedRecorder()
+    settings = replace(SETTINGS, architectures=architectures)
+    plain, graphed = weights(settings=settings), weights(recorder, settings=settings)
+    assert graphed.optimizer.param_groups[0]["fused"]
+    people = drawn(2 * architectures)
+    # The same cells at another size are another recording.
+    people[0] = Architecture(people[1].genotype, people[0].network)
+    for made in (plain, graphed):
+        turn = itertools.cycle(people)
+        for _ in range(4):
+            made.train(lambda count: list(itertools.islice(turn, count)))  # noqa: B023
+    # An epoch is two batches of 16 and one of 10, which is not recorded.
+    assert recorder.recorded == len(people)
+    assert recorder.replayed == 4 * 2 * architectures - 2 * len(people)
+    torch.testing.assert_close(everything(graphed), everything(plain), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(momenta(graphed), momenta(plain), rtol=1e-8, atol=1e-12)
+
+
+def test_a_restored_training_over_sizes_goes_on_to_the_last_bit() -> None:
+    people = drawn(6)
+    first, second, whole = weights(), weights(), weights()
+    draws = [people[:2], people[2:4], people[4:], people[1:3]]
+    for chosen in draws[:2]:
+        first.train(lambda _count: chosen)  # noqa: B023
+    first.remember()
+    second.restore(copy.deepcopy(first.state()))
+    for chosen in draws[2:]:
+        second.train(lambda _count: chosen)  # noqa: B023
+    for number, chosen in enumerate(draws):
+        if number == 2:
+            whole.remember()
+        whole.train(lambda _count: chosen)  # noqa: B023
+    assert torch.equal(everything(second), everything(whole))
+    assert torch.equal(momenta(second), momenta(whole))
+    for before in (False, True):
+        assert second.counts(people, before=before) == whole.counts(people, before=before)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("room", [0, 1 << 20])
+def test_architectures_are_counted_together_as_one_by_one(threads: int, room: int) -> None:
+    made = weights()
+    people = drawn(17)
+    made.train(lambda _count: people[:3])
+    batches = list(made._full)
+    alone = []
+    for architecture in people:
+        network = Network(architecture.network, architecture.genotype, norm=SHARED).double()
+        network.load_state_dict(made.slices.weights_of(architecture))
+        right = torch.zeros(4, dtype=torch.int64)
+        for images, labels in batches:
+            with torch.no_grad():
+                right += torch.bincount(labels[network(images).argmax(1) == labels], minlength=4)
+        alone.append(right.tolist())
+    torch.set_num_threads(threads)
+    try:
+        assert evaluate(made.slices, people, batches, made._autocast, room) == alone
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(1)
+    assert len({tuple(one) for one in alone}) > 5
+    assert [list(one.right) for one in made.counts(people, full=True)] == alone
+
+
+def test_what_architectures_of_one_width_have_in_common_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = weights()
+    people = drawn(12)
+    calls: list[int] = []
+    forward = torch.nn.Conv2d.forward
+
+    def counted(self: torch.nn.Conv2d, x: Tensor) -> Tensor:
+        if self.in_channels == 1 and self.groups == 1:
+            calls.append(self.out_channels)
+        return forward(self, x)
+
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", counted)
+    evaluate(made.slices, people, [batch()], made._autocast)
+    # The stem has three times the channels. Whether the second cell is a reduction changes what it makes of it.
+    assert sorted(calls) == [6, 6, 12, 12, 18, 18]
+
+
+def test_without_over_sizes_every_genotype_runs_at_the_size_of_the_supernet() -> None:
+    chosen = drawn(4)
+    at_own = [Architecture(one.genotype, SPEC) for one in chosen]
+    one, other, over = weights(over_sizes=False), weights(over_sizes=False), weights()
+    one.step(*batch(), chosen)
+    other.step(*batch(), at_own)
+    over.step(*batch(), at_own)
+    assert torch.equal(everything(one), everything(other))
+    assert one.counts(chosen) == other.counts(at_own) == over.counts(at_own)
+    torch.testing.assert_close(everything(over), everything(one), rtol=1e-9, atol=1e-12)
+
+
+def test_images_may_have_another_resolution_than_the_networks() -> None:
+    made = weights()
+    chosen = drawn(2)
+    larger = [
+        Architecture(one.genotype, replace(one.network, resolution=(32, 32), in_channels=3, classes=10))
+        for one in chosen
+    ]
+    assert made.counts(larger) == made.counts(chosen)
+
+
+def test_a_network_that_is_larger_than_the_supernet_is_refused() -> None:
+    wide = Architecture(drawn(1)[0].genotype, SPEC.with_changes(channels=10))
+    with pytest.raises(SpecError, match=r"10 channels, 5 cells.* does not lie within 6 channels, 5 cells"):
+        weights().step(*batch(), [wide])
+
+
+def test_a_rehearsal_over_sizes_runs_the_largest_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, other = weights(), weights()
+    seen = []
+    path = made.slices.path
+    monkeypatch.setattr(made.slices, "path", lambda one: seen.append(one.network) or path(one))
+    made.rehearse(drawn(1)[0].genotype)
+    assert set(seen) == {SPEC}
+    monkeypatch.undo()
+    people = drawn(2)
+    for one in (made, other):
+        one.train(lambda _count: people)
+    assert torch.equal(everything(made), everything(other))
