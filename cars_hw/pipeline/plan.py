@@ -44,7 +44,7 @@ class SearchPlan:
 
     Raises:
         TableError: a table is not for all networks.
-        InputError: there is no cost to minimise, or a stage of one cell among deeper ones.
+        InputError: there is no cost to minimise.
     """
 
     data: DataSource
@@ -63,7 +63,6 @@ class SearchPlan:
     def __post_init__(self) -> None:
         if self.sizes is not None:
             object.__setattr__(self, "network", self.sizes.largest(self.network))
-            _require_stages(self.sizes)
             if len(self.sizes) == 1:
                 object.__setattr__(self, "sizes", None)
         object.__setattr__(self, "space", replace(self.space, network=self.network))
@@ -86,18 +85,6 @@ class SearchPlan:
         """The precision of the exported models: int8 if any table is for it."""
         tables = {target.precision for target in self.targets}
         return self.precision or ("int8" if "int8" in tables else "fp32")
-
-
-def _require_stages(sizes: SizeGrid) -> None:
-    """Check that all of ``sizes`` share the layers of the SuperNet.
-
-    Raises:
-        InputError: the second or third stage may be a reduction alone. The cell behind it reads the stage before at
-            another resolution, so that its first layer is another one.
-    """
-    _, *later = zip(*sizes.stages, strict=True)
-    if any(min(depths) == 1 < max(depths) for depths in later):
-        raise InputError(f"networks of {sizes.layers[0]} to {sizes.layers[-1]} cells share no weights; begin at 5")
 
 
 def search_plan(settings: SearchSettings, device: str) -> SearchPlan:
