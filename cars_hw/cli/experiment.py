@@ -211,7 +211,7 @@ def front(run_path: Path, settings: FrontSettings, out: Path | None, as_json: bo
         settings = replace(settings, references=settings.references or DEFAULT)
         found = compare_front(run, device, settings, out=out, progress=bars.update, log=bars.log)
     page = (out or run.path / "comparison") / "front.html"
-    write_text(page, front_page(found, f"{run.path.name}/: {run.network.describe()}"))
+    write_text(page, front_page(found, f"{run.path.name}/: {run.configuration.describe_networks()}"))
     if as_json:
         print_json(unstructure(found))
         return

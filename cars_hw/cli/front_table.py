@@ -15,18 +15,22 @@ from cars_hw.formatting import printable, state_name
 if TYPE_CHECKING:
     from cars_hw.pipeline.latency_target import LatencyEstimate
     from cars_hw.pipeline.run_folder import FrontNetwork
+    from cars_hw.space.network_spec import NetworkSpec
 
 
 def print_front(front: Sequence[FrontNetwork]) -> None:
     """Print the front, a line a network, and the states of the machine that its latencies are for."""
     devices = [estimate.device for estimate in front[0].latency_estimates] if front else []
     objective = front[0].objective.replace("-", " ") if front else "accuracy"
-    columns = ["network", f"{objective} (shared)", "95% interval", "parameters", "multiply-adds"]
+    sized = len({network.spec for network in front}) > 1
+    columns = ["network", *(["size"] if sized else []), f"{objective} (shared)", "95% interval"]
+    columns += ["parameters", "multiply-adds"]
     for device in devices:
         columns += [f"latency on {device}", "in the usual state", "upper bound", "measured"]
     rows = [
         [
             network.name,
+            *([short_size(network.spec)] if sized else []),
             percent(network.accuracy),
             _interval(network),
             f"{network.parameters:,}",
@@ -45,6 +49,11 @@ def print_front(front: Sequence[FrontNetwork]) -> None:
     print_table("Pareto front", columns, rows)
     for line in [*_images(front), *_states(front)]:
         click.echo(printable(line))
+
+
+def short_size(spec: NetworkSpec) -> str:
+    """Return the size of a network as a table shows it: ``24 ch, 9 cells (2+4+3)``."""
+    return spec.size.replace(" channels", " ch")
 
 
 def _interval(network: FrontNetwork) -> str:

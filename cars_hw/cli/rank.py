@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from cars_hw.cli.front_table import short_size
 from cars_hw.cli.options import (
     FOLDER,
     json_option,
@@ -40,7 +41,8 @@ from cars_hw.pipeline.settings import RankSettings
 def command(run_path: Path, settings: RankSettings, as_json: bool) -> None:
     """Compare the SuperNet's ranking with the one after training.
 
-    A sample of architectures is trained from scratch, with the SuperNet's channels and cells and the search's data.
+    A sample of architectures is trained from scratch, with the search's data and the SuperNet's channels and cells;
+    after a search over sizes, each with its own.
     Kendall's tau measures the agreement of the two orders: 1 for equal orders, 0 for unrelated ones. A network that
     was already trained with the same settings is not trained again. The report shows the result.
     """
@@ -59,11 +61,13 @@ def command(run_path: Path, settings: RankSettings, as_json: bool) -> None:
     if not ranking.networks:
         click.echo("A sample of none: nothing was checked, and the report says so.")
         return
-    columns = ["network", "shared (validation)", "standalone (test)"]
+    sized = len({one.spec for one in ranking.networks}) > 1
+    columns = ["network", *(["size"] if sized else []), "shared (validation)", "standalone (test)"]
     rows = []
     for one in sorted(ranking.networks, key=lambda one: -one.standalone):
         row = [
             one.name,
+            *([short_size(one.spec)] if sized else []),
             share_of(one.shared, one.validation_images),
             share_of(one.standalone, one.test_images),
         ]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cars_hw.cli.front_table import short_size
 from cars_hw.cli.options import (
     FOLDER,
     json_option,
@@ -110,10 +111,18 @@ def _print(trained: list[TrainedNetwork]) -> None:
 
     recipe = trained[0].recipe
     held_out = trained[0].held_out is not None
-    columns = ["network", "accuracy (test)", "95% interval", "balanced accuracy", "loss"]
+    sized = len({network.spec for network in trained}) > 1
+    columns = [
+        "network",
+        *(["size"] if sized else []),
+        "accuracy (test)",
+        "95% interval",
+        "balanced accuracy",
+        "loss",
+    ]
     if held_out:
         columns += ["accuracy (held out)", "best epoch"]
-    print_table("Trained", columns, [_row(network, held_out) for network in trained])
+    print_table("Trained", columns, [_row(network, held_out, sized) for network in trained])
     images = f"Accuracies are on {trained[0].test.total:,} test images"
     if trained[0].held_out is not None:
         images += f", and on {trained[0].held_out.total:,} held-out images, which chose the epoch"
@@ -131,10 +140,11 @@ def _print(trained: list[TrainedNetwork]) -> None:
     click.echo(f"The weights are those {which}{averaged}.")
 
 
-def _row(network: TrainedNetwork, held_out: bool) -> list[str]:
+def _row(network: TrainedNetwork, held_out: bool, sized: bool) -> list[str]:
     test = network.test
     row = [
         network.name,
+        *([short_size(network.spec)] if sized else []),
         percent(test.accuracy),
         f"{percent(test.low)} to {percent(test.high)}",
         percent(test.balanced_accuracy),

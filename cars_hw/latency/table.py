@@ -166,8 +166,7 @@ class LatencyTable:
         """Return a text for people: which networks the table is for."""
         if self.sizes is None:
             return self.spec.describe()
-        rest = self.spec.describe().split(", ", 2)[2]
-        return f"{self.sizes.describe()}, {rest}"
+        return f"{self.sizes.describe()}, {self.spec.common}"
 
     @property
     def calibrated(self) -> list[Architecture]:

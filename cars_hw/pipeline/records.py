@@ -64,6 +64,12 @@ class RunConfiguration(Settings):
     standalone_epochs: int = count()
     sizes: SizeGrid | None = None
 
+    def describe_networks(self) -> str:
+        """Return a text for people: of which networks the search was."""
+        if self.sizes is None:
+            return self.network.describe()
+        return f"{self.sizes.describe()}, {self.network.common}"
+
 
 @dataclass(frozen=True)
 class RunAbout:

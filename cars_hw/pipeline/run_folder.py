@@ -139,7 +139,8 @@ class TrainedNetwork(Settings):
     held-out images and whether the weights are moving averages, too. ``data`` is the source of the images.
     ``data_digest`` is that of all images and their labels: that of ``data.json``, or of accepted changes.
     ``test_digest`` is that of the test images. ``inherit`` tells whether the training started from the SuperNet's
-    weights, if their shapes fit. ``class_names`` are those of the rows and columns of the confusion matrix.
+    weights, if it has networks of this size. ``class_names`` are those of the rows and columns of the confusion
+    matrix.
 
     ``weights_digest`` is that of the file of the weights, and ``last_weights_digest`` that of the weights after the
     last epoch; None where the last epoch is the best.

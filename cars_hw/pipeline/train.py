@@ -25,6 +25,7 @@ from cars_hw.evolution.checkpoint import supernet_weights
 from cars_hw.nn.network import Network
 from cars_hw.nn.supernet import SuperNet
 from cars_hw.pipeline.plan import recipe_of
+from cars_hw.pipeline.records import RunConfiguration
 from cars_hw.pipeline.run_data import RunData, load_for_training
 from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder, TrainedNetwork
 from cars_hw.pipeline.settings import TrainingDevice, TrainSettings
@@ -101,8 +102,8 @@ def train_run(
     if there is none, that of the run's network; ``settings.channels`` and ``settings.layers`` change it.
     Alternatively, ``chosen`` has the names and architectures of the networks to train.
 
-    Networks start from fresh weights, or with ``inherit`` from the SuperNet's where the run's SuperNet has the
-    network's shapes. ``jobs`` networks are trained in parallel, each with its share of the cores; the default is
+    Networks start from fresh weights, or with ``inherit`` from the SuperNet's where the run's SuperNet has networks
+    of their size. ``jobs`` networks are trained in parallel, each with its share of the cores; the default is
     one for each core of a CPU. A network that was trained with the same settings before is not trained again. One
     that was trained with other settings keeps that training: the new one has a name of its own such as
     ``net-01@2``, and nothing chooses between them by the test images. A training that was killed resumes after its
@@ -457,13 +458,21 @@ def _to_bytes(jobs: Sequence[_Job], data_digest: str) -> bytes:
     return json.dumps({"data_digest": data_digest, "jobs": settings}).encode()
 
 
-def _inherit(run: RunFolder, network: Network) -> None:
-    """Copy the SuperNet's weights to ``network`` if they have the same shapes."""
-    configuration = run.configuration
+def has_shared_weights(configuration: RunConfiguration, spec: NetworkSpec) -> bool:
+    """Return whether the SuperNet of a run has weights for networks of ``spec``."""
+    if configuration.proxy:
+        return False
+    if configuration.sizes is not None:
+        return configuration.sizes.has(spec)
     own = (configuration.supernet_channels, configuration.supernet_layers) == (None, None)
-    own = own and network.spec == configuration.network
-    if not own or configuration.proxy or not run.checkpoint.is_file():
+    return own and spec == configuration.network
+
+
+def _inherit(run: RunFolder, network: Network) -> None:
+    """Copy the SuperNet's weights to ``network`` if it has some of its size."""
+    configuration = run.configuration
+    if not has_shared_weights(configuration, network.spec) or not run.checkpoint.is_file():
         return
-    supernet = SuperNet(network.spec)
+    supernet = SuperNet(configuration.network)
     supernet.load_state_dict(supernet_weights(run.checkpoint))
     supernet.hand_over(network)

@@ -171,6 +171,11 @@ class ReportData:
         return (Cost((self.configuration.costs or ("multiply-adds",))[0], "M", 0),)
 
     @property
+    def sized(self) -> bool:
+        """Whether the networks differ in their size."""
+        return len({candidate.spec for candidate in self.candidates}) > 1
+
+    @property
     def minimised(self) -> tuple[Cost, ...]:
         """Everything that the search minimised, in the order of the history."""
         counts = self.configuration.costs

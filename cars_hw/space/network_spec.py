@@ -139,10 +139,15 @@ class NetworkSpec(Settings):
         stages = "" if self.depths is None else f" ({'+'.join(map(str, self.depths))})"
         return f"{self.channels} channels, {self.layers} cells{stages}"
 
+    @property
+    def common(self) -> str:
+        """What networks of all sizes have in common, in words: ``32x32x3, 10 classes, cifar stem``."""
+        height, width = self.resolution
+        return f"{height}x{width}x{self.in_channels}, {self.classes} classes, {self.stem} stem"
+
     def describe(self) -> str:
         """Return one line for people."""
-        height, width = self.resolution
-        return f"{self.size}, {height}x{width}x{self.in_channels}, {self.classes} classes, {self.stem} stem"
+        return f"{self.size}, {self.common}"
 
     def is_size_of(self, other: NetworkSpec) -> bool:
         """Return whether this network is ``other`` at some size: all but channels and cells are equal."""

@@ -23,7 +23,7 @@ from cars_hw.pipeline.plan import recipe_of
 from cars_hw.pipeline.run_data import RunData, load_for_training
 from cars_hw.pipeline.run_folder import RunFolder, TrainedNetwork
 from cars_hw.pipeline.settings import FrontSettings, TrainingDevice, TrainSettings
-from cars_hw.pipeline.train import load_trained, train_run
+from cars_hw.pipeline.train import has_shared_weights, load_trained, train_run
 from cars_hw.progress import Log, Progress, counted, no_log, silent
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.zoo import zoo
@@ -146,12 +146,8 @@ def _sorted_out(references: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 
 
 def _of_run(run: RunFolder, trained: TrainedNetwork, device: Device) -> _Entry:
-    configuration = run.configuration
-    shapes = (configuration.supernet_channels, configuration.supernet_layers) == (None, None)
-    if trained.inherit is None:
-        began = "from an unknown start"
-    else:
-        began = "from shared weights" if trained.inherit and shapes and not configuration.proxy else "from scratch"
+    shared = trained.inherit and has_shared_weights(run.configuration, trained.spec)
+    began = "from shared weights" if shared else "from scratch"
     return _of_genotype(run, trained, device, "run", began)
 
 

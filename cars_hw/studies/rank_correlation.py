@@ -21,7 +21,7 @@ from cars_hw.pipeline.train import choose, train_run
 from cars_hw.progress import Log, Progress
 from cars_hw.progress_line import show
 from cars_hw.space.architecture import Architecture
-from cars_hw.space.genotype import Genotype
+from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.studies.ranking import FILE, MINIMUM, Ranked, Ranking
 from cars_hw.training.precision import resolve_device
 
@@ -33,10 +33,10 @@ def rank_run(run: RunFolder, settings: RankSettings, *, progress: Progress = sho
     """Train a sample of ``run``'s architectures from scratch, and compare the order with that under shared weights.
 
     Half of the ``settings.sample`` architectures are spread over the front. The others are drawn at random among
-    those that meet the limits. They have the channels and cells of the SuperNet and are trained on the search's
-    data. With ``twice`` each is trained a second time, with the next seed. A network that was already trained with
-    the same settings is not trained again. The result is written to the run. A sample of 0 skips the check; the
-    report says so.
+    those that meet the limits. They have the channels and cells of the SuperNet, in a search over sizes their own,
+    and are trained on the search's data. With ``twice`` each is trained a second time, with the next seed. A
+    network that was already trained with the same settings is not trained again. The result is written to the run.
+    A sample of 0 skips the check; the report says so.
 
     Raises:
         InputError: a sample of 1 to 3, or fewer than 4 architectures that meet the limits.
@@ -58,19 +58,24 @@ def _rank(run: RunFolder, settings: RankSettings, progress: Progress, log: Log) 
     manifest = run.data
     bundle = run_images(plan, run, manifest, progress)
     require_splits(manifest, splits_of(bundle, plan.preset.training, plan.seed))
-    chosen = [(network.name, network.genotype) for network in choose(run.front(), sample // 2)]
-    known = {genotype.key() for _, genotype in chosen}
+    chosen = [(network.name, network.architecture) for network in choose(run.front(), sample // 2)]
+    known = {architecture.key() for _, architecture in chosen}
     # Fewer where hardly any architecture keeps to the budgets.
-    for number, genotype in enumerate(_drawn(plan, sample - len(chosen), known, seed), start=1):
-        chosen.append((f"random-{number:02d}", genotype))
+    for number, architecture in enumerate(_drawn(plan, sample - len(chosen), known, seed), start=1):
+        chosen.append((f"random-{number:02d}", architecture))
     if len(chosen) < MINIMUM:
         raise InputError(f"a rank correlation needs at least {MINIMUM} architectures; there are {len(chosen)}")
     weights = supernet_weights_of(plan, bundle)
     weights.supernet.load_state_dict(supernet_weights(run.checkpoint))
-    shared = weights.counts([Architecture(genotype, plan.network) for _, genotype in chosen], full=True)
-    standalone = RunFolder(run.path / "ranking")
-    # A run of its own, whose networks are the SuperNet's size.
+    shared = weights.counts([architecture for _, architecture in chosen], full=True)
+    # As the SuperNet ran them.
     spec = weights.supernet.spec
+    ran = [
+        (name, Architecture(genotype, spec if plan.sizes is None else _at_size(spec, network)))
+        for name, (genotype, network) in chosen
+    ]
+    standalone = RunFolder(run.path / "ranking")
+    # A run of its own: on a proxy, networks have other images and classes than those of the run.
     configuration = replace(run.configuration, network=spec, proxy=False)
     if (standalone.path / "run.json").is_file():
         standalone.require(configuration)
@@ -85,7 +90,7 @@ def _rank(run: RunFolder, settings: RankSettings, progress: Progress, log: Log) 
         trained = train_run(
             standalone,
             replace(training, seed=seed),
-            chosen=[(name + suffix, Architecture(genotype, spec)) for name, genotype in chosen],
+            chosen=[(name + suffix, architecture) for name, architecture in ran],
             progress=progress,
             log=log,
         )
@@ -97,14 +102,14 @@ def _rank(run: RunFolder, settings: RankSettings, progress: Progress, log: Log) 
         Ranked(
             name,
             genotype,
-            spec,
+            network,
             counts.accuracy,
             first.accuracy,
             None if second is None else second.accuracy,
             counts.total,
             first.total,
         )
-        for (name, genotype), counts, first, second in zip(chosen, shared, once, again, strict=True)
+        for (name, (genotype, network)), counts, first, second in zip(ran, shared, once, again, strict=True)
     ]
     ranking = Ranking(tuple(networks), recipe)
     run.write_record(FILE, ranking)
@@ -112,17 +117,23 @@ def _rank(run: RunFolder, settings: RankSettings, progress: Progress, log: Log) 
     return ranking
 
 
-def _drawn(plan: SearchPlan, count: int, known: set[Any], seed: int) -> list[Genotype]:
+def _at_size(spec: NetworkSpec, network: NetworkSpec) -> NetworkSpec:
+    """Return ``spec`` at the size of ``network``."""
+    return replace(spec, channels=network.channels, layers=network.layers, depths=network.depths)
+
+
+def _drawn(plan: SearchPlan, count: int, known: set[Any], seed: int) -> list[Architecture]:
     """Return random architectures that keep to the budgets; fewer where hardly any do."""
     # Not the search's own random numbers: those architectures have been trained on.
     rng = np.random.default_rng((seed, 1))
     objectives = cost_objectives(plan)
-    found: list[Genotype] = []
+    space = plan.architectures
+    found: list[Architecture] = []
     for _ in range(TRIES):
         if len(found) == count:
             break
-        genotype = plan.space.sample(rng)
-        if genotype.key() not in known and feasible(objectives, Architecture(genotype, plan.network)):
-            known.add(genotype.key())
-            found.append(genotype)
+        architecture = space.sample(rng)
+        if architecture.key() not in known and feasible(objectives, architecture):
+            known.add(architecture.key())
+            found.append(architecture)
     return found

@@ -28,7 +28,7 @@ def _search(report: ReportData) -> list[tuple[str, str]]:
     evolution, training = configuration.evolution, configuration.training
     lines = [
         ("data", configuration.data),
-        ("network", report.spec.describe()),
+        ("network", configuration.describe_networks()),
         ("precision", configuration.precision),
         ("seed", str(configuration.seed)),
         (

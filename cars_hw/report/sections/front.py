@@ -14,10 +14,14 @@ from cars_hw.report.plot import NARROW, WIDE
 def view(report: ReportData) -> dict[str, Any]:
     """Return the front over each cost, the columns of its table, and the networks that measurement rejected."""
     name = report.accuracy_name
-    columns = ["network", f"test {name}", f"shared {name}", "parameters", "multiply-adds"]
+    size = ["size"] if report.sized else []
+    columns = ["network", *size, f"test {name}", f"shared {name}", "parameters", "multiply-adds"]
     for target in report.targets:
         columns += [f"predicted, {target.device}", "upper bound", "measured", "usual state"]
-    rows = [(candidate.name, _cells(candidate, report.objective)) for candidate in report.candidates]
+    rows = [
+        (candidate.name, [*_size(report, candidate), *_cells(candidate, report.objective)])
+        for candidate in report.candidates
+    ]
     rejected = [
         (network.name, one.device, *map(milliseconds, (one.bound_ms, one.measured_ms, one.limit_ms)))
         for network in report.rejected
@@ -47,6 +51,10 @@ def _images(report: ReportData) -> str:
     return " and ".join(words)
 
 
+def _size(report: ReportData, candidate: Candidate) -> list[str]:
+    return [candidate.spec.size] if report.sized else []
+
+
 def _cells(candidate: Candidate, objective: Objective) -> list[str]:
     test = None if candidate.trained is None else candidate.trained.test
     cells = [
@@ -65,8 +73,9 @@ def _share(score: float | None, counts: ClassCounts | None, objective: Objective
 
 
 def line_of(candidate: Candidate, cost: Cost, objective: Objective) -> str:
-    """Return one line that describes a network: its name, its cost and its accuracies."""
-    words = [f"{candidate.name}: {figure(cost.of(candidate))} {cost.unit} {_without_unit(cost)}"]
+    """Return one line that describes a network: its name, its size, its cost and its accuracies."""
+    words = [f"{candidate.name}: {candidate.spec.size}"]
+    words.append(f"{figure(cost.of(candidate))} {cost.unit} {_without_unit(cost)}")
     if candidate.trained is not None:
         words.append(f"{percent(candidate.trained.test.score(objective))} on the test images")
     if candidate.shared_accuracy is not None:

@@ -18,7 +18,9 @@ def view(report: ReportData) -> dict[str, Any]:
         return {"skipped": True}
     found = ranking or _of_the_front(report)
     enough = ranking is not None or len(found.networks) >= MINIMUM
+    sized = len({one.spec for one in found.networks}) > 1
     return {
+        "sized": sized,
         "skipped": False,
         "drawn": None if ranking is None else _drawn(ranking),
         "networks": found.networks,
@@ -35,7 +37,12 @@ def view(report: ReportData) -> dict[str, Any]:
         "spread": spread(found.networks) if enough else None,
         "epochs": None if found.recipe is None else found.recipe.epochs,
         "rows": [
-            (one.name, share(one.shared, one.validation_images), share(one.standalone, one.test_images))
+            (
+                one.name,
+                *([one.spec.size] if sized else []),
+                share(one.shared, one.validation_images),
+                share(one.standalone, one.test_images),
+            )
             for one in sorted(found.networks, key=lambda one: -one.standalone)
             if enough
         ],
