@@ -11,7 +11,6 @@ from cars_hw.config.measurement import QUIET, Int8Scheme, MeasurePlan, Precision
 from cars_hw.config.search import EvolutionSettings
 from cars_hw.config.setting import Settings, setting
 from cars_hw.config.training import Recipe, SharedTraining
-from cars_hw.errors import InputError
 from cars_hw.export.formats import FORMATS
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec
@@ -188,11 +187,6 @@ class TrainSettings(Settings):
         help="Train although images were added, removed or changed since the search. The run notes what changed, "
         "and the report shows it. Classes and normalisation stay those of the search.",
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.genotype is None and (self.channels, self.layers) != (None, None):
-            raise InputError("channels and layers are for a genotype; networks of the front have their own")
 
 
 @dataclass(frozen=True)

@@ -123,7 +123,8 @@ def train_run(
         RunError: the run has no front yet, a file of it is damaged, or another process writes to it.
         DataChangedError: the images are not those of the search, and the changes are not accepted.
         InputError: the data does not fit the network, the recipe does not fit the device, a name of ``chosen``
-            cannot be the name of a file, or a genotype is that of networks of several sizes in the front.
+            cannot be the name of a file, a genotype is that of networks of several sizes in the front, or a size is
+            given without a genotype.
         TrainingError: the loss of a network is no longer a number.
     """
     device = resolve_device(settings.device)
@@ -253,6 +254,8 @@ def _chosen(run: RunFolder, settings: TrainSettings) -> list[tuple[str, Architec
     """Return the names and architectures of the networks that ``settings`` chooses."""
     genotype = settings.genotype
     if genotype is None:
+        if (settings.channels, settings.layers) != (None, None):
+            raise InputError("channels and layers are for a genotype; networks of the front have their own")
         return [(network.name, network.architecture) for network in choose(run.front(), settings.top)]
     known = [
         network

@@ -236,9 +236,9 @@ def test_a_genotype_of_several_sizes_is_asked_about(run: RunFolder, images: Path
     assert (trained.name, trained.spec) == ("net-02", SPECS[1])
 
 
-def test_sizes_are_for_a_genotype() -> None:
+def test_sizes_are_for_a_genotype(run: RunFolder) -> None:
     with pytest.raises(InputError, match="channels and layers are for a genotype"):
-        TrainSettings(channels=8)
+        train_run(run, TrainSettings(channels=8))
 
 
 def test_shared_weights_are_those_of_the_network_s_slice(run: RunFolder, images: Path) -> None:
