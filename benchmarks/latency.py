@@ -13,12 +13,12 @@
 
 ``careful`` profiles the machine into the table (unless it is there) and validates it on 60 random networks and
 the zoo. ``coarse`` does the same as tools do that measure once: one session in the running process, pinned to
-nothing, and the mean of its runs. ``budgets`` searches under three budgets across the table's range and measures
-every front again; with ``--restless`` beside a process that comes and goes. ``restless`` profiles beside such a
-process, three times, and compares with a table of the machine left alone. ``--same-core`` keeps the very core
-busy that is measured on, instead of another one. ``estimators`` compares ways to make one figure of a model's
-sessions, on stored tables of one network. ``sizes`` profiles a table over sizes (8 to 48 channels and 5 to 20 cells
-of ``cifar``, 16 to 64 channels and 5 to 14 cells of ``imagenet``) unless it is there, and compares it with 80
+nothing, and the mean of its runs. ``budgets`` searches under three budgets across the table's range, six on a table
+over sizes, and measures every front again; with ``--restless`` beside a process that comes and goes. ``restless``
+profiles beside such a process, three times, and compares with a table of the machine left alone. ``--same-core``
+keeps the very core busy that is measured on, instead of another one. ``estimators`` compares ways to make one
+figure of a model's sessions, on stored tables of one network. ``sizes`` profiles a table over sizes (8 to 48
+channels of ``cifar``, 16 to 64 of ``imagenet``, 5 to 20 cells) unless it is there, and compares it with 80
 networks that took no part, spread over the logarithm of the latency.
 """
 
@@ -53,7 +53,6 @@ from cars_hw.latency import (
     fresh_architectures,
     fresh_genotypes,
     measure_architectures,
-    measure_genotypes,
     profile_device,
     validate_table,
 )
@@ -61,6 +60,8 @@ from cars_hw.latency.validation import predict_all
 from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.pipeline.search import run_search
+from cars_hw.space.architecture import Architecture
+from cars_hw.space.architecture_space import ArchitectureSpace
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NETWORKS
 from cars_hw.space.search_space import SearchSpace
@@ -70,10 +71,11 @@ from cars_hw.space.zoo import zoo
 RANDOM_NETWORKS = 60
 SIZES = {
     "cifar": SizeGrid(tuple(range(8, 49, 4)), tuple(range(5, 21))),
-    "imagenet": SizeGrid(tuple(range(16, 65, 8)), tuple(range(5, 15))),
+    "imagenet": SizeGrid(tuple(range(16, 65, 8)), tuple(range(5, 21))),
 }
 HELD_OUT_SIZES = 80
 SIZED_PLAN = MeasurePlan(sessions=4, patience_seconds=60.0)
+BUDGETS = 6
 SHARES = (0.1, 0.4, 0.8)
 """A budget is what this share of random networks keeps to."""
 
@@ -256,30 +258,46 @@ def small_preset(population: int, epochs: int) -> Preset:
     return replace(PRESETS["quick"], supernet_channels=8, supernet_layers=5, evolution=evolution)
 
 
+def limits(table: LatencyTable) -> list[float]:
+    """Return the budgets: shares of the networks of one size, or spread over the logarithm of a range of sizes."""
+    target, rng = LatencyTarget(table), np.random.default_rng(0)
+    if table.sizes is None:
+        space = SearchSpace()
+        bounds = [target.predict(Architecture(space.sample(rng), table.spec)).bound_ms for _ in range(1000)]
+        return [float(np.quantile(bounds, share)) for share in SHARES]
+    sized = ArchitectureSpace(SearchSpace(), table.sizes.largest(table.spec), table.sizes)
+    bounds = [target.predict(sized.sample(rng)).bound_ms for _ in range(1000)]
+    return [float(limit) for limit in np.geomspace(np.quantile(bounds, 0.05), np.quantile(bounds, 0.98), BUDGETS)]
+
+
 def searched(table: LatencyTable, device: Device, epochs: int) -> dict[str, Any]:
-    """Search under three budgets, and measure every front once more when its search has ended."""
-    predictor, rng = Predictor(table), np.random.default_rng(0)
-    bounds = [predictor.bound(SearchSpace().sample(rng)) for _ in range(1000)]
+    """Search under several budgets, and measure every front once more when its search has ended."""
     preset = small_preset(24, epochs)
+    # A SuperNet over sizes is large, so that its images are small.
+    data = DataSource("fashion-mini" if table.sizes is None else "digits")
     found = []
-    for share in SHARES:
-        limit = float(np.quantile(bounds, share))
+    for limit in limits(table):
         target = LatencyTarget(table, limit, device)
-        plan = SearchPlan(DataSource("fashion-mini"), table.spec, preset, (target,), proxy=True)
+        plan = SearchPlan(data, table.spec, preset, (target,), proxy=True, sizes=table.sizes)
+        began = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
             run = run_search(plan, Path(folder) / "run")
             front, rejected = run.front(), run.rejected()
         assert table.reference is not None
-        again = measure_genotypes(
+        again = measure_architectures(
             device,
-            table.spec,
-            [network.genotype for network in front],
+            [network.architecture for network in front],
             reference=table.reference_architecture,
             expected_ms=table.reference.measured.ms,
         ).models
         over = [taken.ms for taken in again if taken.ms > limit]
+        best = max(zip(front, again, strict=True), key=lambda pair: pair[0].accuracy)
+        used = best[1].ms / limit
         record = {
             "limit_ms": limit,
+            "seconds": time.monotonic() - began,
+            "used": used,
+            "sizes": [network.spec.describe() for network in front],
             "front": [asdict(network.latency_estimates[0]) for network in front],
             "rejected": [asdict(network.latency_estimates[0]) for network in rejected],
             "again_ms": [taken.ms for taken in again],
@@ -287,7 +305,8 @@ def searched(table: LatencyTable, device: Device, epochs: int) -> dict[str, Any]
         found.append(record)
         print(
             f"budget {limit:.4g} ms: {len(front)} networks, {len(rejected)} rejected; measured again, {len(over)} "
-            f"over; slowest {max(record['again_ms']):.4g} ms",
+            f"over; {min(record['again_ms']):.4g} to {max(record['again_ms']):.4g} ms, the most accurate uses "
+            f"{used:.0%} ({best[0].spec.describe()}); {record['seconds']:.0f} s",
             flush=True,
         )
     return {"searches": found}
