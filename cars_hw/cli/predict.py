@@ -68,9 +68,9 @@ def command(settings: PredictSettings, as_json: bool, genotypes: tuple[Named, ..
         sizes = {} if space.sizes is None else {"sizes": unstructure(space.sizes)}
         print_json({"bounds_ms": found, **sizes, **_about(target, space.largest)})
         return
-    of = "Upper bounds" if space.sizes is None else f"Upper bounds of networks of {space.sizes.describe()}"
-    print_table(of, ("networks", "latency"), [(name, milliseconds(ms)) for name, ms in found.items()])
-    click.echo(_state_line(target))
+    print_table("Upper bounds", ("networks", "latency"), [(name, milliseconds(ms)) for name, ms in found.items()])
+    sizes = "" if space.sizes is None else f"The networks have {space.sizes.describe()}. "
+    click.echo(sizes + _state_line(target))
 
 
 def _network(table: LatencyTable, settings: PredictSettings) -> NetworkSpec:
