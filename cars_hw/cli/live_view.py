@@ -67,7 +67,7 @@ class LinesView(Bars, SearchCallback):
 
 def generation_line(record: Mapping[str, Any], status: SearchStatus) -> str:
     """Return one line about a generation: the best network with its costs, and the hypervolume."""
-    best = best_of(record, status.objectives, status.network)
+    best = best_of(record, status.objectives)
     costs = "; ".join(_cost_text(best, index, one) for index, one in enumerate(status.objectives))
     return (
         f"generation {record['generation']}/{status.generations}: best {_named(status)} {_share(status, best)} "

@@ -69,8 +69,8 @@ def command(settings: PredictSettings, as_json: bool, genotypes: tuple[Named, ..
         print_json({"bounds_ms": found, **sizes, **_about(target, space.largest)})
         return
     print_table("Upper bounds", ("networks", "latency"), [(name, milliseconds(ms)) for name, ms in found.items()])
-    sizes = "" if space.sizes is None else f"The networks have {space.sizes.describe()}. "
-    click.echo(sizes + _state_line(target))
+    of = "" if space.sizes is None else f"The networks have {space.sizes.describe()}. "
+    click.echo(of + _state_line(target))
 
 
 def _network(table: LatencyTable, settings: PredictSettings) -> NetworkSpec:

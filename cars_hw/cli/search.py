@@ -339,7 +339,7 @@ def _lead(
     objectives = cost_objectives(plan)
     title = f"{Path(plan.data.source).name} to {out}"
     problems: list[str] = []
-    status = SearchStatus(title, objectives, plan.preset.evolution, time.monotonic(), plan.network)
+    status = SearchStatus(title, objectives, plan.preset.evolution, time.monotonic())
     try:
         with (
             search_view(status, standalone=process_group.world == 1) as view,

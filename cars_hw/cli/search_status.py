@@ -12,7 +12,6 @@ from cars_hw.config.evaluation import ClassCounts
 if TYPE_CHECKING:
     from cars_hw.config.search import EvolutionSettings
     from cars_hw.evolution.objectives import CostObjective
-    from cars_hw.space.network_spec import NetworkSpec
 
 MESSAGES = 50
 """The number of messages that are kept: the last ones."""
@@ -56,11 +55,8 @@ class TimeLeft(NamedTuple):
     at_least: bool = False
 
 
-def snapshot(record: Mapping[str, Any], objectives: Sequence[CostObjective], network: NetworkSpec) -> Snapshot:
-    """Return the generation in ``record``, a line of the run's history.
-
-    ``objectives`` are those of the search, and ``network`` is the network of its genotypes.
-    """
+def snapshot(record: Mapping[str, Any], objectives: Sequence[CostObjective]) -> Snapshot:
+    """Return the generation in ``record``, a line of the run's history; ``objectives`` are those of the search."""
     import numpy as np
 
     from cars_hw.evolution.pnsga3 import pareto_front
@@ -68,17 +64,19 @@ def snapshot(record: Mapping[str, Any], objectives: Sequence[CostObjective], net
     dots = [Dot(member["accuracy"], tuple(member["costs"])) for member in record["population"]]
     rows = np.array([[1 - dot.accuracy, *dot.costs] for dot in dots])
     front = sorted({dots[row] for row in pareto_front(rows)}, key=lambda dot: (dot.costs, -dot.accuracy))
-    return Snapshot(
-        record["generation"], record["hypervolume"], best_of(record, objectives, network), tuple(front), tuple(dots)
-    )
+    best = best_of(record, objectives)
+    return Snapshot(record["generation"], record["hypervolume"], best, tuple(front), tuple(dots))
 
 
-def best_of(record: Mapping[str, Any], objectives: Sequence[CostObjective], network: NetworkSpec) -> Best:
+def best_of(record: Mapping[str, Any], objectives: Sequence[CostObjective]) -> Best:
     """Return the best architecture in the population of ``record``. The whole population is within the budgets."""
+    from cars_hw.config.codec import structure
     from cars_hw.space.architecture import Architecture
     from cars_hw.space.genotype import Genotype
+    from cars_hw.space.network_spec import NetworkSpec
 
     member = max(record["population"], key=lambda member: (member["accuracy"], -member["costs"][0]))
+    network = structure(member["spec"], NetworkSpec)
     architecture = Architecture(Genotype.from_dict(member["genotype"]), network)
     uppers = tuple(None if one.limit is None else one.upper(architecture) for one in objectives)
     counts = record["best_counts"]
@@ -102,10 +100,8 @@ class SearchStatus:
         objectives: Sequence[CostObjective],
         settings: EvolutionSettings,
         now: float,
-        network: NetworkSpec,
     ) -> None:
         self.title = title
-        self.network = network
         self.objectives = tuple(objectives)
         self.objective = settings.objective
         self.generations = settings.generations
@@ -124,7 +120,7 @@ class SearchStatus:
         """Add generations: records of the run's history, in their order."""
         if records:
             self.hypervolumes += [record["hypervolume"] for record in records]
-            self.last = snapshot(records[-1], self.objectives, self.network)
+            self.last = snapshot(records[-1], self.objectives)
 
     def update(self, stage: str, done: int, total: int, now: float) -> None:
         """Note that ``done`` of ``total`` steps of ``stage`` are done."""

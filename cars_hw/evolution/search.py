@@ -157,8 +157,7 @@ class Search:
     def candidates(self) -> list[Member]:
         """Return parents and offspring, all evaluated under the present weights."""
         parents = [member.architecture for member in self.population]
-        wanted = self.settings.population if parents else 2 * self.settings.population
-        children = self._offspring(parents, wanted)
+        children = self._offspring(parents, self.settings.population) if parents else self._first()
         evaluated = parents + children
         counts = self.weights.counts(evaluated)
         self._counts = {architecture.key(): one for architecture, one in zip(evaluated, counts, strict=True)}
@@ -265,6 +264,17 @@ class Search:
             allowed=lambda architecture: feasible(self.objectives, architecture),
             anchor=self.anchor,
         )
+
+    def _first(self) -> list[Architecture]:
+        """Return the first architectures, random ones; over sizes also the anchor, the cheapest that is known.
+
+        Random draws are far from the cheapest, and a front begins there.
+        """
+        wanted = 2 * self.settings.population
+        if self.anchor is None or self.space.sizes is None:
+            return self._offspring([], wanted)
+        known = self.anchor.key()
+        return [self.anchor, *(one for one in self._offspring([], wanted - 1) if one.key() != known)]
 
     def _score(self, counts: ClassCounts) -> float:
         """Return the figure that the search maximises."""

@@ -93,6 +93,9 @@ def test_a_front_over_sizes_has_networks_everywhere_between_the_cheapest_and_the
     parts = {min(int(4 * search.scales[0].of(cost)), 3) for cost in costs}
     assert parts == {0, 1, 2, 3}
     assert len({member.spec for member in search.population}) > 4
+    # The cheapest of all is among the first candidates, and nothing dominates it.
+    assert SMALLEST in [member.architecture for member in search.population]
+    assert search.scales[0].least == pytest.approx(megas(SMALLEST))
 
 
 def test_what_is_cheaper_than_of_interest_is_not_proposed() -> None:
