@@ -3,14 +3,15 @@
     python benchmarks/judge.py --truth benchmarks/results/truth-NAME.json --data FOLDER \
         --out benchmarks/results/judge-NAME.json [--epochs 16] [--rate 0.0125] [--batch 64] [--seeds 3]
 
-A SuperNet of the size of the table's second half is trained on uniform draws, as in the warm-up of a search. Then
-the networks of that half are evaluated with its weights on the held-out images. Kendall's tau compares the order by
+A SuperNet is trained on uniform draws, as in the warm-up of a search. Its size is that of the table's second half,
+whose networks it is judged by; with ``--over-sizes`` it is the largest of the table, draws have all sizes, and all
+networks judge it. They are evaluated with its weights on the held-out images. Kendall's tau compares the order by
 shared losses and accuracies with the order by the mean of both standalone trainings on the images that score. The
 agreement of the two trainings (the ceiling) and the orders by parameters and by multiply-adds stand beside. Errors
 are those of a bootstrap over the networks.
 
 Each seed that is done is written at once, and a seed that was interrupted goes on after its last epoch. Without
-``--data`` nothing is trained, and what the file has is printed.
+``--data`` nothing is trained: what the file has is compared with the table as it is now.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import numpy as np
@@ -30,7 +32,7 @@ import torch
 import torch.nn.functional as F
 from timing import machine
 from truth import Task
-from truth_table import COSTS, Agreement, Row, Table, agreement
+from truth_table import COSTS, Agreement, Row, Table, agreement, halves
 
 from cars_hw.config.checksummed import ChecksummedFormat
 from cars_hw.config.lock import locked
@@ -41,12 +43,14 @@ from cars_hw.nn.slices import Slices
 from cars_hw.nn.supernet import SuperNet
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.architecture_space import ArchitectureSpace
+from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
+from cars_hw.space.size_grid import SizeGrid
 from cars_hw.training.checkpoints import TrainingCheckpoint
 from cars_hw.training.shared_weights import SuperNetWeights, torch_threads
 
 FORMAT = ChecksummedFormat("judgement of shared weights", 1, "other-out")
-HALF = "wiring"
+FIGURES = ("loss", "accuracy")
 QUARTERS = (0.25, 0.5, 0.75, 1.0)
 
 
@@ -55,6 +59,7 @@ class Settings:
     """The way to train, and what it is held against."""
 
     truth: str
+    over_sizes: bool
     epochs: int
     batch: int
     architectures: int
@@ -71,6 +76,15 @@ class Settings:
             crop_padding=max(1, resolution // 8),
             threads=threads,
         )
+
+
+def space_of(networks: Sequence[NetworkSpec]) -> ArchitectureSpace:
+    """Return the space of all sizes between those of ``networks``; of one size, if they have the same."""
+    channels, layers = ({getattr(network, name) for network in networks} for name in ("channels", "layers"))
+    if len(channels) == len(layers) == 1:
+        return ArchitectureSpace(SearchSpace(), networks[0])
+    sizes = SizeGrid(tuple(range(min(channels), max(channels) + 1, 2)), tuple(range(min(layers), max(layers) + 1)))
+    return ArchitectureSpace(SearchSpace(), networks[0], sizes)
 
 
 def draw(space: ArchitectureSpace, rng: np.random.Generator, count: int) -> list[Architecture]:
@@ -111,15 +125,16 @@ class Trial:
     def train(self, seed: int, checkpoint: TrainingCheckpoint) -> dict[str, Any]:
         """Return the training losses and the evaluations of one SuperNet, after every quarter of its epochs."""
         data, epochs = self.task.data, self.settings.epochs
-        spec = self.rows[0].spec(data.resolution, data.channels, data.classes)
         architectures = {
             row.name: Architecture(row.genotype, row.spec(data.resolution, data.channels, data.classes))
             for row in self.rows
         }
-        space = ArchitectureSpace(SearchSpace(), spec)
+        space = space_of([architecture.network for architecture in architectures.values()])
         torch.manual_seed(seed)
         settings = self.settings.shared_training(data.resolution[0], self.threads)
-        weights = SuperNetWeights(SuperNet(space.largest), data, settings, epochs=epochs, seed=seed)
+        weights = SuperNetWeights(
+            SuperNet(space.largest), data, settings, epochs=epochs, seed=seed, over_sizes=space.sizes is not None
+        )
         found: dict[str, Any] = {"seed": seed, "seconds": 0.0, "training_loss": [], "evaluations": []}
         kept = checkpoint.load()
         if kept is not None:
@@ -150,9 +165,17 @@ def goodness(table: Table, names: Sequence[str]) -> dict[str, list[float]]:
 
 
 def compared(table: Table, found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return how far each order agrees with the trained networks, by trained loss and by trained accuracy."""
-    names = [name for name in table.complete() if name.startswith(HALF)]
+    """Return for each half of the networks how far each order agrees with the trained networks."""
+    judged = found[0]["evaluations"][0]["loss"]
+    parts = halves([name for name in table.trained() if name in judged])
+    # Where all judged networks are of one half, it is the whole.
+    return {half: of_half(table, names, found) for half, names in parts.items() if len(parts) > 2 or half != "all"}
+
+
+def of_half(table: Table, names: Sequence[str], found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return how far each order of ``names`` agrees with the trained networks, by trained loss and accuracy."""
     known = goodness(table, names)
+    complete = [name for name in names if name in table.complete()]
 
     def against(values: Sequence[float]) -> dict[str, Any]:
         return {name: asdict(agreement(values, known[f"trained {name}"])) for name in ("loss", "accuracy")}
@@ -160,17 +183,16 @@ def compared(table: Table, found: Sequence[Mapping[str, Any]]) -> dict[str, Any]
     def shared(evaluation: Mapping[str, Any]) -> dict[str, Any]:
         return {
             "epoch": evaluation["epoch"],
-            "mean_accuracy": round(float(np.mean(list(evaluation["accuracy"].values()))), 4),
-            "mean_loss": round(float(np.mean(list(evaluation["loss"].values()))), 4),
+            **{f"mean_{one}": round(mean([evaluation[one][name] for name in names]), 4) for one in FIGURES},
             "by_loss": against([-evaluation["loss"][name] for name in names]),
             "by_accuracy": against([evaluation["accuracy"][name] for name in names]),
         }
 
     return {
         "networks": len(names),
-        "ceiling": {name: asdict(table.ceiling(f"score_{name}", names)) for name in ("loss", "accuracy")},
-        "parameters": against(known["parameters"]),
-        "multiply_adds": against(known["multiply_adds"]),
+        "trained_twice": len(complete),
+        "ceiling": {one: asdict(table.ceiling(f"score_{one}", complete)) for one in FIGURES},
+        **{cost: against(known[cost]) for cost in COSTS},
         "seeds": [
             {"seed": one["seed"], "evaluations": [shared(evaluation) for evaluation in one["evaluations"]]}
             for one in found
@@ -180,41 +202,47 @@ def compared(table: Table, found: Sequence[Mapping[str, Any]]) -> dict[str, Any]
 
 def report(content: Mapping[str, Any]) -> None:
     """Print the comparison."""
-    comparison = content["comparison"]
+    print(f"Kendall's tau ± its standard error, against {content['settings']['truth']}")
+    for half, comparison in content["comparison"].items():
+        print(f"\n{half}: {comparison['networks']} networks, {comparison['trained_twice']} of them trained twice")
+        print(f"{'':34}{'trained loss':>18}{'trained accuracy':>18}")
+        _line("ceiling: a second training", comparison["ceiling"])
+        for cost in COSTS:
+            _line(cost, comparison[cost])
+        for seed in comparison["seeds"]:
+            for one in seed["evaluations"]:
+                name = f"seed {seed['seed']}, epoch {one['epoch']}"
+                _line(f"{name}, by shared loss", one["by_loss"])
+                _line(f"{name}, by shared accuracy", one["by_accuracy"])
+        ends = [seed["evaluations"][-1] for seed in comparison["seeds"]]
+        for order in ("by_loss", "by_accuracy"):
+            means = [mean([end[order][one]["tau"] or 0.0 for end in ends]) for one in FIGURES]
+            name = f"mean of {len(ends)} seeds, {order.replace('_', ' shared ')}"
+            print(f"{name:34}" + "".join(f"{value:>18.2f}" for value in means))
+        accuracy, loss = (mean([end[f"mean_{one}"] for end in ends]) for one in ("accuracy", "loss"))
+        print(f"mean shared accuracy {accuracy:.1%}, loss {loss:.2f}")
 
-    def line(name: str, against: Mapping[str, Any]) -> None:
-        print(f"{name:34}" + "".join(f"{Agreement(**against[one])!s:>18}" for one in ("loss", "accuracy")))
 
-    print(f"{comparison['networks']} networks of {content['settings']['truth']}; tau ± its standard error")
-    print(f"{'':34}{'trained loss':>18}{'trained accuracy':>18}")
-    line("ceiling: a second training", comparison["ceiling"])
-    line("parameters", comparison["parameters"])
-    line("multiply-adds", comparison["multiply_adds"])
-    for seed in comparison["seeds"]:
-        for one in seed["evaluations"]:
-            name = f"seed {seed['seed']}, epoch {one['epoch']}"
-            line(f"{name}, by shared loss", one["by_loss"])
-            line(f"{name}, by shared accuracy", one["by_accuracy"])
-    ends = [seed["evaluations"][-1] for seed in comparison["seeds"]]
-    for order in ("by_loss", "by_accuracy"):
-        means = [
-            np.mean([np.nan if end[order][one]["tau"] is None else end[order][one]["tau"] for end in ends])
-            for one in ("loss", "accuracy")
-        ]
-        name = f"mean of {len(ends)} seeds, {order.replace('_', ' shared ')}"
-        print(f"{name:34}" + "".join(f"{mean:>18.2f}" for mean in means))
-    accuracy = np.mean([end["mean_accuracy"] for end in ends])
-    print(f"mean shared accuracy {accuracy:.1%}, loss {np.mean([end['mean_loss'] for end in ends]):.2f}")
+def _line(name: str, against: Mapping[str, Any]) -> None:
+    print(f"{name:34}" + "".join(f"{Agreement(**against[one])!s:>18}" for one in FIGURES))
 
 
 def judge(args: argparse.Namespace) -> None:
     """Train what is missing, and write the file after every seed."""
     table = Table.read(args.truth)
-    rows = [row for row in table.rows if row.name.startswith(HALF)]
+    rows = [row for row in table.rows if args.over_sizes or row.name.startswith("wiring")]
     task = Task.load(args.data, table.settings["resolution"], table.settings["images"], "cpu")
     if task.images != table.settings["images"]:
         raise InputError(f"{args.data} has not the images of {args.truth}; give the folder that it was made with")
-    settings = Settings(args.truth.stem, args.epochs, args.batch, args.architectures, args.rate, args.rate_min)
+    settings = Settings(
+        args.truth.stem,
+        args.over_sizes,
+        args.epochs,
+        args.batch,
+        args.architectures,
+        args.rate,
+        args.rate_min,
+    )
     trial = Trial(task, rows, settings, args.threads)
     found: list[dict[str, Any]] = []
     if args.out.exists():
@@ -228,16 +256,15 @@ def judge(args: argparse.Namespace) -> None:
         path = args.out.with_suffix(f".{seed}.checkpoint")
         checkpoint = TrainingCheckpoint(path, {**asdict(settings), "seed": seed}, log)
         found.append(trial.train(seed, checkpoint))
-        content = {
-            "machine": machine(),
-            "made": datetime.now(UTC).isoformat(timespec="seconds"),
-            "settings": asdict(settings),
-            "comparison": compared(table, found),
-            "found": found,
-        }
-        FORMAT.write(args.out, content)
+        keep(args.out, table, {"machine": machine(), "settings": asdict(settings), "found": found})
         checkpoint.remove()
         log(f"seed {seed}: {found[-1]['seconds']:.0f} s")
+
+
+def keep(out: Path, table: Table, content: Mapping[str, Any]) -> None:
+    """Write ``content``, and its comparison with ``table``."""
+    made = datetime.now(UTC).isoformat(timespec="seconds")
+    FORMAT.write(out, {**content, "made": made, "comparison": compared(table, content["found"])})
 
 
 def log(line: str) -> None:
@@ -248,9 +275,10 @@ def log(line: str) -> None:
 def arguments() -> argparse.Namespace:
     """Return what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--truth", type=Path, help="a table that truth.py made")
+    parser.add_argument("--truth", type=Path, required=True, help="a table that truth.py made")
     parser.add_argument("--data", help="the images of that table, in a folder with train/, val/ and test/")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--over-sizes", action="store_true", help="judge by networks of all sizes of the table")
     parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--architectures", type=int, default=1, help="architectures that a step trains")
@@ -258,10 +286,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rate-min", type=float, default=0.001, help="learning rate of the last epoch")
     parser.add_argument("--seeds", type=int, default=3, help="SuperNets to train")
     parser.add_argument("--threads", type=int, default=1, help="of a training step")
-    args = parser.parse_args()
-    if args.data is not None and args.truth is None:
-        parser.error("give --truth")
-    return args
+    return parser.parse_args()
 
 
 def main() -> None:
@@ -271,6 +296,7 @@ def main() -> None:
         if args.data is not None:
             with locked(args.out.with_suffix(".lock"), str(args.out)):
                 judge(args)
+        keep(args.out, Table.read(args.truth), FORMAT.read(args.out))
         report(FORMAT.read(args.out))
     except CarsHwError as error:
         sys.exit(f"Error: {error}")

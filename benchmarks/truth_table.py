@@ -137,6 +137,10 @@ class Table:
         """Return the names of the architectures that were trained with every seed, in the order of the table."""
         return [row.name for row in self.rows if all((row.name, seed) in self.curves for seed in self.seeds)]
 
+    def trained(self) -> list[str]:
+        """Return the names of the architectures that were trained at all, in the order of the table."""
+        return [row.name for row in self.rows if any((row.name, seed) in self.curves for seed in self.seeds)]
+
     def values(self, figure: str, seed: int, names: Sequence[str], epoch: int | None = None) -> list[float]:
         """Return ``figure`` of the training of each of ``names`` with ``seed``, after ``epoch`` or the last."""
         found = []
@@ -147,9 +151,12 @@ class Table:
         return found
 
     def truth(self, figure: str, names: Sequence[str]) -> list[float]:
-        """Return the mean of ``figure`` over the trainings of each of ``names``."""
-        of_each = [self.values(figure, seed, names) for seed in self.seeds]
-        return [float(value) for value in np.mean(of_each, axis=0)]
+        """Return the mean of ``figure`` over the trainings that there are of each of ``names``."""
+        last = {
+            name: [self.curves[name, seed].evaluations[-1] for seed in self.seeds if (name, seed) in self.curves]
+            for name in names
+        }
+        return [float(np.mean([evaluation[figure] for evaluation in last[name]])) for name in names]
 
     def ceiling(self, figure: str, names: Sequence[str], epoch: int | None = None) -> Agreement:
         """Return how far the first two trainings of ``names`` agree in ``figure``."""

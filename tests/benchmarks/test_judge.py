@@ -14,6 +14,7 @@ from scripts import script
 from cars_hw.errors import InputError
 from cars_hw.nn.supernet import SuperNet
 from cars_hw.space.architecture import Architecture
+from cars_hw.training.shared_weights import SuperNetWeights
 
 IMAGES = (100, 40, 40)
 
@@ -24,9 +25,11 @@ def judge(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.fixture
-def truth(judge: ModuleType, tmp_path: Path) -> Path:
-    """A table of three networks of one size; their trainings are given, not run."""
+def truth(judge: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A table of three networks of one size and three over sizes; their trainings are given, not run."""
     table, making = script_of(judge, "truth_table"), script_of(judge, "truth")
+    monkeypatch.setattr(table, "CHANNELS", (4, 8))
+    monkeypatch.setattr(table, "CELLS", (3, 4))
     task = making.Task.load("fashion-mini", 8, IMAGES, "cpu")
     rows = table.rows(6, (4, 3), seed=3)
     settings = making.Settings("fashion-mini", 8, list(IMAGES), 1, 32, 0.05)
@@ -105,8 +108,8 @@ def test_orders_are_compared_with_those_of_the_trained_networks(judge: ModuleTyp
     # The means of both trainings are 4, 5.5 and 5.5, of loss and accuracy alike.
     shared = {"epoch": 1, "loss": dict(zip(names, (3, 2, 1), strict=True))}
     shared["accuracy"] = dict(zip(names, (3, 2, 1), strict=True))
-    found = judge.compared(table, [{"seed": 0, "evaluations": [shared]}])
-    assert found["networks"] == 3
+    found = judge.compared(table, [{"seed": 0, "evaluations": [shared]}])["wiring"]
+    assert (found["networks"], found["trained_twice"]) == (3, 3)
     assert found["ceiling"]["loss"]["tau"] == pytest.approx(1 / 3, abs=1e-4)
     (seed,) = found["seeds"]
     (one,) = seed["evaluations"]
@@ -142,3 +145,46 @@ def test_other_images_are_refused(
     monkeypatch.setattr(judge.Task, "images", [1, 2, 3])
     with pytest.raises(InputError, match="has not the images"):
         run(judge, monkeypatch, truth, tmp_path / "out.json")
+
+
+def test_over_sizes_networks_of_all_sizes_judge(
+    judge: ModuleType, monkeypatch: pytest.MonkeyPatch, truth: Path, tmp_path: Path
+) -> None:
+    drawn: list[Architecture] = []
+    draw = judge.draw
+
+    def watched(*arguments: object) -> list[Architecture]:
+        drawn.extend(draw(*arguments))
+        return drawn[-1:]
+
+    monkeypatch.setattr(judge, "draw", watched)
+    weights = judge.SuperNetWeights
+    made: list[SuperNetWeights] = []
+    monkeypatch.setattr(judge, "SuperNetWeights", lambda *a, **more: made.append(weights(*a, **more)) or made[-1])
+    content = run(judge, monkeypatch, truth, tmp_path / "out.json", "--over-sizes", "--epochs", "3", "--seeds", "1")
+    sizes = {(one.network.channels, one.network.layers) for one in drawn}
+    assert len(sizes) > 3
+    assert {4, 6, 8} >= {channels for channels, _ in sizes}
+    assert {3, 4} == {layers for _, layers in sizes}
+    numbers = {half: one["networks"] for half, one in content["comparison"].items()}
+    assert numbers == {"all": 6, "size": 3, "wiring": 3}
+    (seed,) = content["found"]
+    assert len(set(seed["evaluations"][-1]["loss"].values())) == 6
+    assert made[0].over_sizes
+    assert (made[0].supernet.spec.channels, made[0].supernet.spec.layers) == (8, 4)
+
+
+def test_a_later_table_is_compared_without_training(judge: ModuleType, truth: Path, tmp_path: Path) -> None:
+    table = judge.Table.read(truth)
+    names = [row.name for row in table.rows][3:]
+    shared = {figure: dict(zip(names, (3, 2, 1), strict=True)) for figure in ("loss", "accuracy")}
+    content = {"settings": {}, "found": [{"seed": 0, "evaluations": [shared | {"epoch": 1}]}]}
+    taus = []
+    for seeds in ((0, 1), (0,)):
+        table.curves = {key: curve for key, curve in table.curves.items() if key[1] in seeds}
+        judge.keep(tmp_path / "out.json", table, content)
+        found = judge.FORMAT.read(tmp_path / "out.json")["comparison"]["wiring"]
+        taus.append(found["seeds"][0]["evaluations"][0]["by_loss"]["loss"]["tau"])
+        assert found["networks"] == 3
+    # The first training alone has no ties.
+    assert taus == [pytest.approx(-2 / np.sqrt(6), abs=1e-4), -1]
