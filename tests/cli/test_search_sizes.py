@@ -1,0 +1,138 @@
+"""A search over sizes by the command line: the whole job, and what a user can get wrong about sizes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from cars_hw.cli.main import main
+from cars_hw.config.measurement import MeasurePlan
+from cars_hw.devices import FakeDevice
+from cars_hw.export.card import ModelCard, card_path
+from cars_hw.latency import profile_device
+from cars_hw.pipeline.run_folder import RunFolder
+from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.space.size_grid import SizeGrid
+
+BASE = NetworkSpec(4, 5, (8, 8), 1, classes=2)
+QUICK = ("--population", "4", "--epochs", "2", "--warmup-epochs", "1", "--batch-size", "8", "--on", "cpu")
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def done(*arguments: str | Path) -> Result:
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output + result.stderr
+    return result
+
+
+def fails(result: Result, code: int, *parts: str) -> None:
+    assert result.exit_code == code, result.output
+    lines = [line for line in result.stderr.splitlines() if line.startswith("Error:")]
+    assert len(lines) == 1, result.stderr
+    for part in parts:
+        assert part in lines[0]
+
+
+def profiled(path: Path, channels: tuple[int, ...], layers: tuple[int, ...]) -> Path:
+    sizes = SizeGrid(channels, layers)
+    profile_device(FakeDevice(), BASE, sizes=sizes, calibration=8, out=path, plan=MeasurePlan(sessions=1))
+    return path
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return profiled(tmp_path_factory.mktemp("sizes") / "table.json", (4, 8), (5, 6))
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sizes") / "images"
+    for name, shade in (("dark", 20), ("light", 220)):
+        (folder / name).mkdir(parents=True)
+        for number in range(30):
+            Image.new("L", (8, 8), shade + number % 5).save(folder / name / f"{number}.png")
+    return folder
+
+
+def test_the_whole_job_over_sizes(table: Path, images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    budget = done("predict", "--table", table, "--quantile", "0.9").stdout.strip()
+    search = ("search", "--data", images, "--table", table, "--latency", budget, "--out", out, *QUICK)
+    found = done(*search)
+    assert "The search is for networks of 4 to 8 channels and 5 to 6 cells" in found.stderr
+    front = RunFolder.open(out).front()
+    grid = SizeGrid((4, 8), (5, 6))
+    assert all(grid.has(one.spec) for one in front)
+    # The cheapest architecture began the search: nothing dominates it.
+    assert front[0].spec == grid.smallest(BASE)
+    assert all(one.latency_estimates[0].bound_ms <= float(budget.removesuffix("ms")) for one in front)
+    done("train", out, "--top", "2", "--epochs", "1", "--jobs", "1", "--on", "cpu")
+    done("export", out)
+    for name, spec in ((one.name, one.spec) for one in RunFolder.open(out).trained()):
+        for kind in ("onnx", "tflite"):
+            assert ModelCard.read(card_path(out / "models" / f"{name}.{kind}")).network == spec
+    done("verify", out, "--device", "fake", "--sessions", "1")
+    done("report", out)
+    # A search by its own settings has the same front.
+    again = tmp_path / "again"
+    done("search", "--config", out / "config.toml", "--out", again)
+    assert [one.architecture for one in RunFolder.open(again).front()] == [one.architecture for one in front]
+    # A finished run is left as it is.
+    before = (out / "front.json").read_bytes()
+    done(*search, "--resume")
+    assert (out / "front.json").read_bytes() == before
+
+
+def test_sizes_are_restricted_by_options(table: Path, images: Path, tmp_path: Path) -> None:
+    data = ("--data", images, "--table", table, "--no-measure", *QUICK)
+    done("search", *data, "--channels", "8", "--out", tmp_path / "wide")
+    assert {one.spec.channels for one in RunFolder.open(tmp_path / "wide").front()} == {8}
+    told = done("search", *data, "--channels", "4", "--layers", "6", "--out", tmp_path / "one")
+    assert "The search is for networks of 4 channels, 6 cells" in told.stderr
+    assert {one.spec.stages for one in RunFolder.open(tmp_path / "one").front()} == {(2, 2, 2)}
+    median = done("predict", "--table", table, "--quantile", "0.5").stdout.strip()
+    done("search", *data, "--at-least", median, "--out", tmp_path / "slow")
+    slow = [one.latency_estimates[0].predicted_ms for one in RunFolder.open(tmp_path / "slow").front()]
+    assert min(slow) >= float(median.removesuffix("ms"))
+
+
+def test_a_search_without_a_table_varies_sizes_by_a_counted_cost(images: Path, tmp_path: Path) -> None:
+    network = ("--resolution", "8", "--in-channels", "1", "--classes", "2")
+    sizes = ("--channels", "4,8", "--layers", "5,6")
+    out = tmp_path / "run"
+    done("search", "--data", images, "--cost", "multiply-adds", *network, *sizes, *QUICK, "--out", out)
+    run_folder = RunFolder.open(out)
+    assert run_folder.configuration.sizes == SizeGrid((4, 8), (5, 6))
+    population = run_folder.history()[-1]["population"]
+    assert len({(one["spec"]["channels"], one["spec"]["layers"]) for one in population}) > 1
+    assert all(one["spec"]["channels"] in (4, 8) and one["spec"]["layers"] in (5, 6) for one in population)
+
+
+def test_what_can_be_wrong_about_sizes_ends_in_one_line(table: Path, images: Path, tmp_path: Path) -> None:
+    data = ("--data", images, "--table", table, *QUICK, "--out", tmp_path / "run")
+    fails(run("search", *data, "--channels", "8..4"), 2, "'8..4' says no sizes")
+    fails(run("search", *data, "--channels", "5"), 1, "channels must be even, not 5")
+    outside = run("search", *data, "--channels", "4..64")
+    fails(outside, 1, "the table is for 4 to 8 channels and 5 to 6 cells", "profile the device")
+    fails(run("search", *data, "--layers", "20"), 1, "the table is for 4 to 8 channels and 5 to 6 cells")
+    fails(run("search", *data, "--network", "cifar"), 1, "the table is for 4 to 8 channels and 5 to 6 cells")
+    fails(run("search", *data, "--latency", "1us"), 3, "no architecture keeps to the budget", "possible")
+    limits = ("--latency", "1ms", "--at-least", "2ms")
+    fails(
+        run("search", *data, *limits),
+        1,
+        "smallest latency of interest must be positive and below the limit of 1 ms",
+    )
+    slow = ("--latency", "100ms", "--at-least", "50ms")
+    fails(run("search", *data, *slow), 3, "no architecture was found within the budget", "of at least 50 ms")
+    fails(run("search", *data, "--at-least", "1ms", "--at-least", "1ms"), 2, "2 --at-least for 1 --table")
+    other = profiled(tmp_path / "other.json", (12, 16), (5, 6))
+    both = run("search", *data, "--table", other)
+    fails(both, 1, "the tables have no size in common")
+    assert not (tmp_path / "run").exists()
