@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from cars_hw.config.measurement import USUAL
 from cars_hw.formatting import printable, state_name
 
 if TYPE_CHECKING:
+    from cars_hw.pipeline.budget_use import BudgetUse
     from cars_hw.pipeline.latency_target import LatencyEstimate
     from cars_hw.pipeline.run_folder import FrontNetwork
     from cars_hw.space.network_spec import NetworkSpec
@@ -96,6 +98,30 @@ def _states(front: Sequence[FrontNetwork]) -> list[str]:
             line += f". Its latency table is unreliable: {'; '.join(one.quality_warnings)}"
         lines.append(f"{line}.")
     return lines
+
+
+def print_budget_use(uses: Sequence[BudgetUse]) -> None:
+    """Print how much of each budget is used, and which larger networks may use more of it."""
+    for use in uses:
+        click.echo(printable(use.sentence))
+        if use.end_of_sizes is not None:
+            click.echo(printable(f"{use.end_of_sizes}; {larger_sizes(use)}."))
+
+
+def larger_sizes(use: BudgetUse) -> str:
+    """Return the options that allow larger networks: of the table, or by another table."""
+    if use.end is not None and use.end.wider is not None:
+        channels, layers = use.end.wider.channels, use.end.wider.layers
+        return f"allow larger ones with --channels {_option(channels, 4)} --layers {_option(layers, 1)}"
+    device = shlex.quote(use.device)
+    return f"for larger ones, make a table with: cars-hw profile --device {device} --latency {use.limit_ms:.15g}ms"
+
+
+def _option(values: Sequence[int], step: int) -> str:
+    """Return ``values`` as the option of a size takes them, whose ranges have this step: ``8..48``, ``8,16,20``."""
+    if len(values) > 2 and list(values) == [*range(values[0], values[-1], step), values[-1]]:
+        return f"{values[0]}..{values[-1]}"
+    return ",".join(map(str, values))
 
 
 def warn_of_usual(front: Sequence[FrontNetwork]) -> None:

@@ -14,7 +14,7 @@ import click
 
 from cars_hw.cli.baselines import print_comparison
 from cars_hw.cli.changed_images import warn_of_changed_images
-from cars_hw.cli.front_table import print_front, warn_of_usual
+from cars_hw.cli.front_table import print_budget_use, print_front, warn_of_usual
 from cars_hw.cli.live_view import search_view
 from cars_hw.cli.options import (
     FILE,
@@ -248,6 +248,7 @@ def command(settings: SearchSettings, **run: Any) -> None:  # noqa: ANN401 -- th
 def _search(settings: SearchSettings, asked: Run) -> None:
     if asked.out is None and not asked.dry_run:
         raise click.UsageError("Missing option '--out'.")
+    from cars_hw.pipeline.budget_use import budget_uses
     from cars_hw.pipeline.estimate import estimate
     from cars_hw.pipeline.plan import search_plan
     from cars_hw.pipeline.search import run_search
@@ -292,6 +293,8 @@ def _search(settings: SearchSettings, asked: Run) -> None:
     print_front(front)
     if rejected:
         click.echo(f"Measured, {len(rejected)} more exceeded the budget; the next best took their place.")
+    best = max(front, key=lambda network: network.accuracy)
+    print_budget_use(budget_uses(best, run.targets(), run.configuration.architectures))
     if comparison is not None:
         print_comparison(comparison)
     click.echo(

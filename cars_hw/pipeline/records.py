@@ -17,8 +17,10 @@ from cars_hw.evolution.population import Member
 from cars_hw.export.card import INT8_SUFFIX
 from cars_hw.pipeline.settings import CountedCost
 from cars_hw.significance import Interval, interval_of
+from cars_hw.space.architecture_space import ArchitectureSpace
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.operations import OPERATIONS
+from cars_hw.space.search_space import SearchSpace
 from cars_hw.space.size_grid import SizeGrid
 
 
@@ -63,6 +65,11 @@ class RunConfiguration(Settings):
     recipe: Recipe = setting()
     standalone_epochs: int = count()
     sizes: SizeGrid | None = None
+
+    @property
+    def architectures(self) -> ArchitectureSpace:
+        """The architectures that the search could propose."""
+        return ArchitectureSpace(SearchSpace(self.operations), self.network, self.sizes)
 
     def describe_networks(self) -> str:
         """Return a text for people: of which networks the search was."""

@@ -19,6 +19,7 @@ from cars_hw.pipeline.latency_target import LatencyEstimate, LatencyTarget
 from cars_hw.pipeline.records import RunAbout, RunConfiguration, TargetRecord, Verified
 from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder, Step, TrainedNetwork
 from cars_hw.significance import Interval, interval_of
+from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.studies.ranking import Ranking, read_ranking
@@ -78,6 +79,11 @@ class Candidate:
     models: tuple[ModelFile, ...]
     measured: tuple[Verified, ...]
     validation: ClassCounts | None = None
+
+    @property
+    def architecture(self) -> Architecture:
+        """The genotype and its network."""
+        return Architecture(self.genotype, self.spec)
 
     @property
     def accuracy(self) -> float | None:

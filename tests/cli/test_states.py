@@ -162,6 +162,11 @@ def test_a_search_holds_its_budget_in_the_state_and_is_repeated_with_it(
         f"the slowest, takes {slowest.latency_estimates[0].usual_ms:.4g} ms."
     ) in printed
     assert "usual state" in printed
+    # How much of each budget the most accurate network uses.
+    best = max(front, key=lambda network: network.accuracy)
+    for one, limit in zip(best.latency_estimates, (2, 3), strict=True):
+        used = f"{(one.measured_ms or 0) / limit:.0%} of the {limit} ms on fake, and its upper bound "
+        assert f"The most accurate network, {best.name}, uses {used}{one.bound_ms / limit:.0%}." in printed
     again = tmp_path / "again"
     done("search", "--config", first / "config.toml", "--out", again)
     assert RunFolder.open(again).front() == front

@@ -164,6 +164,11 @@ def test_the_report_shows_each_network_s_size(finished: RunFolder) -> None:
     answer = section("answer", report)
     assert f'<dd class="note">{of_best}</dd>' in answer
     assert f"<td>{of_best}</td>" in answer
+    assert (
+        f"The most accurate network, {best.name}, uses 0% of the 1000 s on fake, and its upper bound 0%." in answer
+    )
+    assert "the slowest network that was allowed, of 4 to 8 channels and 5 to 7 cells, takes" in answer
+    assert "make a table with <code>cars-hw profile --device fake --latency 1000000ms</code>" in answer
 
 
 def test_in_a_run_of_one_size_tables_have_no_sizes(finished: RunFolder) -> None:

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterable
 from typing import Any
 
+from cars_hw.pipeline.budget_use import BudgetUse, budget_use, budget_uses
 from cars_hw.pipeline.records import Verified
 from cars_hw.pipeline.standing import decided, standing
 from cars_hw.report.accuracies import equals, majority_notes, shown, trained_of
@@ -34,10 +35,32 @@ def view(report: ReportData) -> dict[str, Any]:
         "quality": quality(report),
         "network": best and report.candidate(best.name),
         "model": best and report.model(best.name, best.device),
+        "budget_uses": _budget_uses(report, best),
         "choices": {device: rows for device, rows in by_device.items() if rows},
         "missed": any(row.within_budget is False for row in report.verified),
         "next_command": f"cars-hw {_next_step(report)} {shlex.quote(report.name)}",
     }
+
+
+def _budget_uses(report: ReportData, best: Verified | None) -> list[BudgetUse]:
+    """Return the use of the budget that ``best`` was compared with; before models are measured, of every budget."""
+    usable = [target.target for target in report.targets if target.target is not None]
+    space = report.configuration.architectures
+    if best is None:
+        front = [one for one in report.candidates if one.shared_accuracy is not None]
+        if len(usable) < len(report.targets) or not front or report.verified:
+            return []
+        chosen = max(front, key=lambda one: one.shared_accuracy or 0.0)
+        return budget_uses(chosen, usable, space)
+    network = report.candidate(best.name)
+    if network is None or best.limit_ms is None:
+        return []
+    conditions = (best.device, best.precision, best.threads, best.limit_ms)
+    return [
+        budget_use(one, best.name, network.architecture, best.measured_ms, space)
+        for one in usable
+        if (one.device_name, one.precision, one.threads, one.limit_ms) == conditions
+    ][:1]
 
 
 def quality(report: ReportData) -> list[tuple[str, tuple[str, ...]]]:
