@@ -33,6 +33,7 @@ def generation(arguments: argparse.Namespace) -> None:
     from cars_hw.config.training import SharedTraining
     from cars_hw.data import load_data
     from cars_hw.nn.supernet import SuperNet
+    from cars_hw.space.architecture import Architecture
     from cars_hw.space.network_spec import NetworkSpec
     from cars_hw.space.search_space import SearchSpace
     from cars_hw.training.memory import keep_freed_memory
@@ -51,7 +52,7 @@ def generation(arguments: argparse.Namespace) -> None:
             supernet, load_data("fashion-mini"), settings, epochs=10, seed=0, process_group=process_group
         )
         space, rng = SearchSpace(), np.random.default_rng(0)
-        people = [space.sample(rng) for _ in range(2 * arguments.population)]
+        people = [Architecture(space.sample(rng), supernet.spec) for _ in range(2 * arguments.population)]
         batches = weights.batches.epoch(weights.generator)
         first = next(batches)
         weights.step(*first, people[: arguments.architectures])

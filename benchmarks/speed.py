@@ -56,12 +56,15 @@ from cars_hw.evolution.pnsga3 import ObjectiveNormalization, reference_direction
 from cars_hw.evolution.search import Search
 from cars_hw.latency import Predictor, profile_device
 from cars_hw.nn.supernet import SuperNet
+from cars_hw.space.architecture import Architecture
+from cars_hw.space.architecture_space import ArchitectureSpace
 from cars_hw.space.genotype import NODES, Edge, Genotype
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.training.memory import keep_freed_memory
 from cars_hw.training.recorded_passes import RECORD_AT, PlainPasses
-from cars_hw.training.shared_weights import SuperNetWeights, evaluate
+from cars_hw.training.shared_evaluation import evaluate
+from cars_hw.training.shared_weights import SuperNetWeights
 
 SPEC = NetworkSpec(16, 8, (32, 32))
 DARTS, PLAIN, OURS, ONE_BY_ONE = "the DARTS way", "the plain way", "cars-hw", "one by one"
@@ -177,7 +180,7 @@ class Bench:
 
         def ours() -> None:
             for genotype in self.genotypes:
-                self.weights.step(self.pixels_last, self.labels, [genotype])
+                self.weights.step(self.pixels_last, self.labels, [Architecture(genotype, SPEC)])
 
         for _ in range(RECORD_AT if self.weights.records else 0):
             ours()
@@ -195,7 +198,7 @@ class Bench:
         def ours() -> None:
             batches = self.weights.batches.epoch(self.weights.generator)
             for images, labels in itertools.islice(batches, steps):
-                self.weights.step(images, labels, [next(order)])
+                self.weights.step(images, labels, [Architecture(next(order), SPEC)])
 
         contenders = {PLAIN: lambda: self.plain.train(plain_order, steps), OURS: ours}
         return self._compared(self.turns("steps with loading", contenders), 1)
@@ -205,7 +208,8 @@ class Bench:
         batches = list(self.weights._full)
 
         def ours(people: list[Genotype]) -> list[float]:
-            return evaluate(self.weights.slices, people, batches, self.weights._autocast)
+            architectures = [Architecture(genotype, SPEC) for genotype in people]
+            return evaluate(self.weights.slices, architectures, batches, self.weights._autocast)
 
         def one_by_one() -> None:
             with torch.inference_mode():
@@ -233,7 +237,7 @@ class Bench:
         cost = CostObjective("latency", "ms", lambda one: predictor.predict(one.genotype).ms)
         population, people = self.sizes.generation, itertools.cycle(self.people)
         settings = EvolutionSettings(population, 100, 1, 1, "size")
-        search = Search(SearchSpace(network=NETWORKS["quick"]), [cost], self.weights, settings, seed=0)
+        search = Search(ArchitectureSpace(SearchSpace(), NETWORKS["quick"]), [cost], self.weights, settings, seed=0)
         search.evolve()
 
         def plainly() -> None:
@@ -372,7 +376,7 @@ def paper(bench: Bench) -> dict[str, Any]:
     table = profile_device(FakeDevice(), NETWORKS["cifar"], calibration=8, plan=MeasurePlan(sessions=1))
     predictor = Predictor(table)
     cost = CostObjective("latency", "ms", lambda one: predictor.predict(one.genotype).ms)
-    search = Search(SearchSpace(network=NETWORKS["cifar"]), [cost], weights, evolution, seed=0)
+    search = Search(ArchitectureSpace(SearchSpace(), NETWORKS["cifar"]), [cost], weights, evolution, seed=0)
     search.warm_up()
     warm_up = seconds(search.warm_up, bench.wait)
     taken = []

@@ -266,6 +266,8 @@ def _search(settings: SearchSettings, asked: Run) -> None:
     keep_freed_memory()
     if asked.dry_run:
         _print_estimate(estimate(plan), asked.as_json)
+        if plan.sizes is not None and not asked.as_json:
+            click.echo("The times are means over all sizes: a population of larger networks takes longer.")
         return
     assert asked.out is not None
     resume = asked.resume or restarted()

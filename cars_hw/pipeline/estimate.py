@@ -6,21 +6,30 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import fmean, median
 from typing import ClassVar, Final, TypeVar
 
 import numpy as np
 import torch
 
+from cars_hw.nn.cost import network_cost
 from cars_hw.pipeline.memory import out_of_memory
 from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.pipeline.search import plan_data, supernet_weights_of
+from cars_hw.space.architecture import Architecture
+from cars_hw.space.architecture_space import ArchitectureSpace
 from cars_hw.training.shared_weights import SuperNetWeights, torch_threads
 
 T = TypeVar("T")
 
 STEPS: Final = 3
 """The number of architectures that are timed, after an untimed first one, which includes allocation."""
+
+SIZED_STEPS: Final = 8
+"""That number over sizes."""
+
+DRAWS: Final = 512
+"""The architectures from which those over sizes are taken."""
 
 
 @dataclass(frozen=True)
@@ -63,29 +72,36 @@ def estimate(plan: SearchPlan) -> Estimate:
     that uses the gain in accuracy evaluates offspring under the previous weights too, and at the end the finalists
     are evaluated on all validation images.
 
+    Over sizes the time of an architecture is the mean over the space, see :func:`timed_architectures`, and the
+    memory is that of the largest size. A population of smaller or larger networks takes less or more time.
+
     Raises:
         DatasetError: the data cannot be used.
         InputError: the memory does not suffice; the message names the settings to lower.
     """
     weights = supernet_weights_of(plan, plan_data(plan))
-    evolution, rng = plan.preset.evolution, np.random.default_rng(plan.seed)
-    drawn = [plan.architectures.sample(rng) for _ in range(STEPS + 1)]
+    evolution = plan.preset.evolution
+    drawn = timed_architectures(plan.architectures, np.random.default_rng(plan.seed))
+    # Over sizes the times differ by what they are of, and not only by disturbances.
+    middle = median if plan.sizes is None else fmean
+    timed = drawn if plan.sizes is None else drawn[1:]
     images, labels = next(weights.batches.epoch(torch.Generator().manual_seed(plan.seed)))
     on_gpu = weights.device.type == "cuda"
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(weights.device)
     try:
         with torch_threads(plan.preset.training.threads):
-            step = _seconds(weights, drawn, lambda one: weights.step(images, labels, [one]))
+            step = _seconds(weights, drawn, lambda one: weights.step(images, labels, [one]), middle)
             recording = again = step
             if weights.records:
                 # An architecture is recorded at its second step and replayed from the third on.
-                recording = _seconds(weights, drawn, lambda one: weights.step(images, labels, [one]))
-                again = _seconds(weights, drawn, lambda one: weights.step(images, labels, [one]))
+                recording = _seconds(weights, drawn, lambda one: weights.step(images, labels, [one]), middle)
+                again = _seconds(weights, drawn, lambda one: weights.step(images, labels, [one]), middle)
         # Together, as in a population: the threads share the architectures.
-        evaluated = _seconds(weights, [drawn] * 2, weights.accuracies) / len(drawn)
-        evaluated_fully = _seconds(weights, [drawn] * 2, lambda some: weights.accuracies(some, full=True)) / len(
-            drawn
+        evaluated, evaluated_fully = (
+            _seconds(weights, [timed] * 2, lambda some, full=full: weights.accuracies(some, full=full), middle)  # type: ignore[misc]
+            / len(timed)
+            for full in (False, True)
         )
     except torch.OutOfMemoryError as error:
         raise out_of_memory(plan) from error
@@ -113,8 +129,32 @@ def estimate(plan: SearchPlan) -> Estimate:
     )
 
 
-def _seconds(weights: SuperNetWeights, items: Sequence[T], work: Callable[[T], object]) -> float:
-    """Return the median time in seconds of ``work`` on one of ``items``; the first one is not counted."""
+def timed_architectures(space: ArchitectureSpace, rng: np.random.Generator) -> list[Architecture]:
+    """Return the architectures whose steps are timed, behind a first one that is not.
+
+    Over sizes the first is of the largest size. The others stand for :data:`DRAWS` draws: in the order of their
+    multiply-adds these are divided into :data:`SIZED_STEPS` parts, and of each the one in the middle is timed. So
+    their mean is close to that of all draws, although the times range over a factor of a hundred.
+    """
+    if space.sizes is None:
+        return [space.sample(rng) for _ in range(STEPS + 1)]
+    drawn = sorted((space.sample(rng) for _ in range(DRAWS)), key=_multiply_adds)
+    part = DRAWS // SIZED_STEPS
+    largest = Architecture(space.cells_for(space.largest).sample(rng), space.largest)
+    return [largest, *drawn[part // 2 :: part]]
+
+
+def _multiply_adds(architecture: Architecture) -> int:
+    return network_cost(architecture.network, architecture.genotype).multiply_adds
+
+
+def _seconds(
+    weights: SuperNetWeights,
+    items: Sequence[T],
+    work: Callable[[T], object],
+    middle: Callable[[Sequence[float]], float],
+) -> float:
+    """Return the time in seconds of ``work`` on one of ``items``, by ``middle``; the first one is not counted."""
     taken = []
     for one in items:
         _wait(weights)
@@ -122,7 +162,7 @@ def _seconds(weights: SuperNetWeights, items: Sequence[T], work: Callable[[T], o
         work(one)
         _wait(weights)
         taken.append(time.perf_counter() - began)
-    return median(taken[1:])
+    return middle(taken[1:])
 
 
 def _wait(weights: SuperNetWeights) -> None:

@@ -12,7 +12,8 @@ from cars_hw.training.shared_weights import SuperNetWeights
 
 
 def require_memory(plan: SearchPlan, weights: SuperNetWeights) -> None:
-    """Check that the steps of a search fit the memory, with a step of the largest architecture.
+    """Check that the steps of a search fit the memory, with a step of the largest architecture: over sizes, at the
+    largest size.
 
     Raises:
         InputError: the memory does not suffice; the message names the settings to lower.

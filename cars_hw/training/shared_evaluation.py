@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Final
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from cars_hw.nn.paths import Common, SharedNetwork
 from cars_hw.nn.slices import Slices, cells_within
 from cars_hw.space.architecture import Architecture
+from cars_hw.space.network_spec import NetworkSpec
 
 Batch = tuple[Tensor, Tensor]
 Hits = Callable[[Architecture], Tensor]
@@ -39,59 +40,101 @@ def evaluate(
     Python.
     """
     counts: list[Tensor] = []
-    # The largest first, so that no thread begins with a large one when the others end.
-    order = sorted(range(len(architectures)), key=lambda index: -_size(architectures[index]))
+    shared = slices.shared.spec
+    # Those that begin alike one after the other. The largest first, so that no thread begins with a large one when
+    # the others end.
+    order = sorted(range(len(architectures)), key=lambda index: _rank(architectures[index], shared))
     ordered = [architectures[index] for index in order]
+    threads = torch.get_num_threads()
     with _threads() as run:
         for images, labels in batches:
-            share = _ROOM[images.is_cuda] if room is None else room
-            batch = _Evaluated(slices, images, labels, autocast)
-            batch.prepare(ordered, share)
+            total = _ROOM[images.is_cuda] if room is None else room
+            batch = _Batch(slices, images, labels, autocast)
+            batch.prepare(ordered, total, threads)
             found = run(batch.hits, ordered, images.is_cuda)
             counts = found if not counts else [so_far + new for so_far, new in zip(counts, found, strict=True)]
     rows = dict(zip(order, [count.tolist() for count in counts], strict=True))
     return [rows[index] for index in range(len(architectures))]
 
 
-@dataclass
-class _Evaluated:
+class _Batch:
     """One batch of images, and what architectures share on it."""
 
-    slices: Slices
-    images: Tensor
-    labels: Tensor
-    autocast: Callable[[], torch.autocast]
+    def __init__(
+        self, slices: Slices, images: Tensor, labels: Tensor, autocast: Callable[[], torch.autocast]
+    ) -> None:
+        self.slices = slices
+        self.images = images
+        self.labels = labels
+        self.autocast = autocast
+        self._groups: dict[tuple[int, int], _Group] = {}
 
-    def prepare(self, architectures: Sequence[Architecture], room: int) -> None:
-        """Compute what is the same for those of ``architectures`` that begin alike."""
-        alike: dict[object, list[Architecture]] = {}
+    def prepare(self, architectures: Sequence[Architecture], room: int, threads: int) -> None:
+        """Prepare for ``architectures``, which come in the order of their groups."""
         for one in architectures:
-            alike.setdefault(self._beginning(one), []).append(one)
-        with torch.inference_mode(), self.autocast():
-            self._common: dict[object, Common] = {
-                beginning: self._network(some[0]).common(
-                    self.images, [one.genotype for one in some], room // len(alike)
-                )
-                for beginning, some in alike.items()
-            }
+            beginning = _beginning(one, self.slices.shared.spec)
+            self._groups.setdefault(beginning, _Group()).architectures.append(one)
+        # A group for each thread, and one with which a thread begins while others end with the one before.
+        self._room = room // max(1, min(len(self._groups), threads + 1))
+        if len(self._groups) == 1:
+            # Here, with all of torch's threads.
+            next(iter(self._groups.values())).begin(self._common)
 
     def hits(self, architecture: Architecture) -> Tensor:
         """Return how many images ``architecture`` gets right, by class: int64 of shape (classes,)."""
+        group = self._groups[_beginning(architecture, self.slices.shared.spec)]
+        common = group.begin(self._common)
         with torch.inference_mode(), self.autocast():
-            network, common = self._network(architecture), self._common[self._beginning(architecture)]
-            right = network.along(common, architecture.genotype).argmax(dim=1) == self.labels
+            right = self._network(architecture).along(common, architecture.genotype).argmax(dim=1) == self.labels
             zeros = torch.zeros(self.slices.shared.spec.classes, dtype=torch.int64, device=self.labels.device)
             # The shapes do not depend on the answers, so that a GPU is not waited for.
-            return zeros.index_add_(0, self.labels, right.to(torch.int64))
+            found = zeros.index_add_(0, self.labels, right.to(torch.int64))
+        group.end()
+        return found
 
-    def _beginning(self, architecture: Architecture) -> object:
-        """Return what two architectures have in common if their stems and the inputs of two cells are the same."""
-        network = architecture.network
-        return network.channels, cells_within(network, self.slices.shared.spec)[1]
+    def _common(self, architectures: Sequence[Architecture]) -> Common:
+        with torch.inference_mode(), self.autocast():
+            genotypes = [one.genotype for one in architectures]
+            return self._network(architectures[0]).common(self.images, genotypes, self._room)
 
     def _network(self, architecture: Architecture) -> SharedNetwork:
         shared = self.slices.shared
         return shared if architecture.network == shared.spec else self.slices.path(architecture)
+
+
+class _Group:
+    """Architectures that begin alike. What they share is in memory from the first of them to the last."""
+
+    def __init__(self) -> None:
+        self.architectures: list[Architecture] = []
+        self._ended = 0
+        self._lock = threading.Lock()
+        self._common: Common | None = None
+
+    def begin(self, make: Callable[[Sequence[Architecture]], Common]) -> Common:
+        """Return what the architectures share; ``make`` computes it for the first of them."""
+        with self._lock:
+            if self._common is None:
+                self._common = make(self.architectures)
+            return self._common
+
+    def end(self) -> None:
+        """Count one of the architectures as evaluated."""
+        with self._lock:
+            self._ended += 1
+            if self._ended == len(self.architectures):
+                self._common = None
+
+
+def _beginning(architecture: Architecture, shared: NetworkSpec) -> tuple[int, int]:
+    """Return what is the same for architectures with the same stem and the same inputs of the first two cells."""
+    network = architecture.network
+    return network.channels, cells_within(network, shared)[1]
+
+
+def _rank(architecture: Architecture, shared: NetworkSpec) -> tuple[int, int, int]:
+    channels, second = _beginning(architecture, shared)
+    return -channels, second, -architecture.network.layers
 
 
 @contextmanager
@@ -108,9 +151,3 @@ def _threads() -> Iterator[Callable[[Hits, Sequence[Architecture], bool], list[T
     finally:
         # The number that the workers set is the default of later threads, so it is restored.
         torch.set_num_threads(threads)
-
-
-def _size(architecture: Architecture) -> int:
-    """Return about what the time of a pass grows with."""
-    network = architecture.network
-    return network.layers * network.channels

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
@@ -25,7 +26,9 @@ from cars_hw.pipeline.estimate import Estimate, Part, estimate
 from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.pipeline.search import run_search
+from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Genotype
+from cars_hw.space.size_grid import SizeGrid
 from cars_hw.training.shared_weights import SuperNetWeights
 
 
@@ -58,6 +61,60 @@ def test_what_is_counted_is_what_a_search_does(
     assert warm_up + steps == done["steps"]
     assert 0.7 * subset <= done["subset"] <= subset
     assert 0.7 * full <= done["full"] <= full
+
+
+def test_over_sizes_a_time_is_the_mean_over_the_space_and_the_largest_comes_first(
+    table: LatencyTable, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = SharedTraining(batch_size=16, evaluation_images=20, threads=1)
+    sizes = SizeGrid((2, 4, 6, 8), (3, 4, 5, 6))
+    plan = SearchPlan(
+        DataSource(str(images)),
+        table.spec,
+        replace(PRESETS["quick"], training=training),
+        costs=("parameters",),
+        sizes=sizes,
+    )
+    now = 0.0
+    stepped: list[Architecture] = []
+
+    def seconds(one: Architecture) -> float:
+        """A time that grows with the size by a factor of 8, so that a median would be too small."""
+        return one.network.layers * one.network.channels / 100
+
+    class Timed(SuperNetWeights):
+        def step(self, images, labels, architectures):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+            nonlocal now
+            stepped.extend(architectures)
+            now += sum(map(seconds, architectures))
+
+        def counts(self, architectures, *, before=False, full=False):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+            nonlocal now
+            now += sum(map(seconds, architectures)) * (3 if full else 2)
+            return super().counts(architectures, before=before, full=full)
+
+    monkeypatch.setattr(searching, "SuperNetWeights", Timed)
+    monkeypatch.setattr("time.perf_counter", lambda: now)
+    found = estimate(plan)
+    monkeypatch.undo()
+    rng = np.random.default_rng(1)
+    mean = np.mean([seconds(plan.architectures.sample(rng)) for _ in range(4000)])
+    for part, times in zip(found.parts, (1, 1, 2, 3), strict=True):
+        assert part.seconds == pytest.approx(times * mean, rel=0.1), part.name
+    assert stepped[0].network == sizes.largest(table.spec)
+    costs = [one.network.channels * one.network.layers for one in stepped[1:]]
+    assert max(costs) > 4 * min(costs)
+
+
+def test_a_search_over_sizes_is_estimated_and_runs(table: LatencyTable, images: Path, tmp_path: Path) -> None:
+    evolution = EvolutionSettings(4, epochs=2, warmup_epochs=1, epochs_per_generation=1)
+    training = SharedTraining(batch_size=16, architectures=2, evaluation_images=20, threads=1)
+    preset = replace(PRESETS["quick"], evolution=evolution, training=training)
+    sizes = SizeGrid((2, 4, 6), (3, 4))
+    plan = SearchPlan(DataSource(str(images)), table.spec, preset, costs=("multiply-adds",), sizes=sizes)
+    assert estimate(plan).seconds > 0
+    front = run_search(plan, tmp_path / "run").front()
+    assert all(sizes.has(network.spec) for network in front)
 
 
 def test_parts_add_up_and_times_are_readable() -> None:
