@@ -13,8 +13,8 @@ well one training predicts the order of another; other orders of these networks 
 A part ``val`` of FOLDER is for every choice, and its test images score; ``tools/make_small_images.py`` makes such a
 folder. Without that part, ``--images`` are drawn from the training and test images.
 
-On a CPU the trainings run one after the other, or in ``--workers`` processes of one thread each. The first training
-of all networks comes first. Each finished training is written to the table at once, and the same command again
+On a CPU the trainings run one after the other, or in ``--workers`` processes of one thread each. The
+half of one size comes first. Each finished training is written to the table at once, and the same command again
 continues with those that are missing.
 
 On a GPU all trainings run in lockstep: each has its whole step (forward, backward, clipping, SGD) recorded as a
@@ -328,11 +328,13 @@ class Making:
         self.curves = Table(content).curves
 
     def missing(self) -> list[tuple[Row, int]]:
-        """Return the trainings that are not done, the first of every architecture before the second of any.
+        """Return the trainings that are not done, those of the half of one size before those of the other half.
 
-        The half of one size comes first: it takes less time, and is of use by itself.
+        That half takes less time, and is of use by itself. In each half the first training of every architecture
+        comes before the second of any.
         """
-        order = [(row, seed) for seed in SEEDS for row in reversed(self.rows)]
+        half = len(self.rows) // 2
+        order = [(row, seed) for rows in (self.rows[half:], self.rows[:half]) for seed in SEEDS for row in rows]
         return [(row, seed) for row, seed in order if (row.name, seed) not in self.curves]
 
     def keep(self, curves: Sequence[Curve]) -> None:

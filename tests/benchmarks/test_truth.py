@@ -87,7 +87,7 @@ def test_a_table_that_was_interrupted_goes_on_where_it_was(
         patched.setattr(truth, "train_one", lambda *a: interrupted(*a, after=8))
         run(truth, monkeypatch, parts)
     names = ["size-00", "size-01", "wiring-02", "wiring-03"]
-    assert began == [(name, seed) for seed in (0, 1) for name in reversed(names)]
+    assert began == [(name, seed) for half in (names[2:], names[:2]) for seed in (0, 1) for name in half]
 
     a, b = (truth.Table.read(path) for path in (whole, parts))
     for figure in truth.FIGURES:
