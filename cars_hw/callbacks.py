@@ -37,6 +37,9 @@ class SearchCallback:
     def on_generation(self, record: Mapping[str, Any]) -> None:
         """Called after every generation, when its record and the checkpoint are on disk."""
 
+    def on_final_stage(self, text: str) -> None:
+        """Called when the final stage begins and after each of its rungs, with one line for people."""
+
     def on_end(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Called once with all records when the front is on disk, also if it was there before."""
 

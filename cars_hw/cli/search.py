@@ -125,6 +125,8 @@ class Run:
     "evolution.protection",
     "evolution.uniform_draws",
     "evolution.objective",
+    "final.share",
+    "jobs",
     "training.class_weights",
     "training.architectures",
     "training.batch_size",
@@ -279,6 +281,7 @@ def _search(settings: SearchSettings, asked: Run) -> None:
             plan,
             asked.out,
             measure=settings.measure,
+            jobs=settings.jobs,
             resume=resume,
             process_group=process_group,
             tensorboard=asked.tensorboard,
@@ -332,6 +335,7 @@ def _lead(
     out: Path,
     *,
     measure: bool,
+    jobs: int | None,
     resume: bool,
     process_group: ProcessGroup,
     tensorboard: bool = False,
@@ -364,6 +368,7 @@ def _lead(
                 log=problems.append,
                 callbacks=[view, events] if tensorboard else [view],
                 process_group=process_group,
+                jobs=jobs,
             )
     except KeyboardInterrupt:
         note("The same command with --resume resumes the search.")

@@ -143,6 +143,8 @@ class SearchStatus:
             return "preparing"
         if self.stage == "warm-up":
             return f"warm-up, epoch {min(self.done + 1, self.total)} of {self.total}"
+        if self.stage.startswith("final stage"):
+            return f"{self.stage}, epoch {min(self.done + 1, self.total)} of {self.total}"
         if self.stage != "generations":
             return f"{self.stage}, {self.done} of {self.total}"
         if self.done >= self.total:

@@ -314,7 +314,7 @@ PRESET: Final = Base(
     choices=("quick", "cifar", "paper"),
     help="quick: minutes on a CPU; cifar: hours on a GPU; paper: the paper's settings.",
     plain=_preset_plain,
-    groups=("evolution", "training", "recipe", "supernet_channels", "supernet_layers"),
+    groups=("evolution", "training", "recipe", "final", "supernet_channels", "supernet_layers"),
     label="the preset's",
     default="quick",
 )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from cars_hw.config.recipes import RECIPES
-from cars_hw.config.search import EvolutionSettings, VariationRates
+from cars_hw.config.search import EvolutionSettings, FinalSettings, VariationRates
 from cars_hw.config.training import Recipe, SharedTraining
 from cars_hw.errors import InputError
 
@@ -24,6 +24,7 @@ class Preset:
     supernet_layers: int | None = None
     evolution: EvolutionSettings = field(default_factory=EvolutionSettings)
     training: SharedTraining = field(default_factory=SharedTraining)
+    final: FinalSettings = field(default_factory=FinalSettings)
 
 
 _FEW_RANDOM: Final = VariationRates(mutation=0.45, crossover=0.45, random=0.1)

@@ -1,4 +1,7 @@
-"""Settings of the evolution: how long, how many architectures, which are protected, and how offspring are made."""
+"""Settings of the evolution: how long, how many architectures, which are protected, and how offspring are made.
+
+And those of the final stage, which trains its best architectures by themselves.
+"""
 
 from __future__ import annotations
 
@@ -104,3 +107,31 @@ class EvolutionSettings(Settings):
     def generations(self) -> int:
         """The number of architecture steps; epochs that do not fill a generation are not run."""
         return (self.epochs - self.warmup_epochs) // self.epochs_per_generation
+
+
+@dataclass(frozen=True)
+class FinalSettings(Settings):
+    """The final stage of a search: short trainings of its best networks decide which are in the front.
+
+    ``share`` is what they take of the whole cost of the search; :mod:`cars_hw.evolution.passes` says how it is
+    counted. With 0 there is no such stage. ``stretches`` is the number of stretches of the first cost's range; the
+    best of each stretch are trained.
+
+    Raises:
+        InputError: a number is out of its bounds.
+    """
+
+    share: float = setting(
+        0.0,
+        help="Share of the cost of the search that short trainings of its best networks take. These trainings "
+        "choose the front; with 0 the shared weights choose it.",
+        option="--final",
+        minimum=0,
+        below=1,
+    )
+    stretches: int = setting(
+        5,
+        help="The networks that are trained are spread over so many stretches of the range of the first cost.",
+        minimum=1,
+        maximum=100,
+    )

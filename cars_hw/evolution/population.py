@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cars_hw.config.evaluation import ClassCounts
-from cars_hw.config.setting import Settings, fraction, setting
+from cars_hw.config.setting import Settings, count, fraction, setting
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
@@ -39,9 +39,13 @@ class Member(Settings):
 
 @dataclass(frozen=True)
 class Finalist(Member):
-    """A candidate for the front; ``validation`` has its right answers among all validation images, by class."""
+    """A candidate for the front; ``validation`` has its right answers among all validation images, by class.
+
+    ``trained_epochs`` is how long it was trained by itself; with 0 the accuracy is under shared weights.
+    """
 
     validation: ClassCounts | None = None
+    trained_epochs: int = count(0)
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,11 @@ class SearchPlan:
         return ArchitectureSpace(replace(self.space, network=None), self.network, self.sizes)
 
     @property
+    def has_final_stage(self) -> bool:
+        """Whether short trainings choose the front. Without shared weights every accuracy is of a training."""
+        return self.preset.final.share > 0 and not self.standalone_epochs
+
+    @property
     def exported_precision(self) -> Precision:
         """The precision of the exported models: int8 if any table is for it."""
         tables = {target.precision for target in self.targets}
@@ -115,6 +120,7 @@ def search_plan(settings: SearchSettings, device: str) -> SearchPlan:
             supernet_layers=settings.supernet_layers,
             evolution=settings.evolution,
             training=settings.training,
+            final=settings.final,
         ),
         targets=targets,
         costs=settings.costs,
@@ -189,6 +195,7 @@ def search_settings(plan: SearchPlan, tables: Sequence[Path]) -> SearchSettings:
         evolution=plan.preset.evolution,
         training=plan.preset.training,
         recipe=plan.preset.recipe,
+        final=plan.preset.final,
     )
 
 
@@ -210,6 +217,7 @@ def configuration(plan: SearchPlan) -> RunConfiguration:
         recipe=plan.preset.recipe,
         standalone_epochs=plan.standalone_epochs,
         sizes=plan.sizes,
+        final=plan.preset.final,
     )
 
 
@@ -228,6 +236,7 @@ def plan_of(run: RunFolder, data: DataSource | None, device: str = "cpu") -> Sea
         supernet_layers=configuration.supernet_layers,
         evolution=configuration.evolution,
         training=configuration.training,
+        final=configuration.final,
     )
     try:
         return SearchPlan(

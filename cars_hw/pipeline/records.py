@@ -10,9 +10,12 @@ from typing import ClassVar
 
 from cars_hw.config.evaluation import ClassCounts
 from cars_hw.config.measurement import QUIET, Precision, require_state
-from cars_hw.config.search import EvolutionSettings
+from cars_hw.config.search import EvolutionSettings, FinalSettings
 from cars_hw.config.setting import Settings, count, fraction, milliseconds, predicted, seed_field, setting
 from cars_hw.config.training import Recipe, SharedTraining
+from cars_hw.errors import InputError
+from cars_hw.evolution.halving import Rungs
+from cars_hw.evolution.nominees import Nominee
 from cars_hw.evolution.population import Member
 from cars_hw.export.card import INT8_SUFFIX
 from cars_hw.pipeline.settings import CountedCost
@@ -65,6 +68,7 @@ class RunConfiguration(Settings):
     recipe: Recipe = setting()
     standalone_epochs: int = count()
     sizes: SizeGrid | None = None
+    final: FinalSettings = setting(FinalSettings())
 
     @property
     def architectures(self) -> ArchitectureSpace:
@@ -111,6 +115,41 @@ class GenerationRecord(Settings):
     best_counts: ClassCounts = setting()
     hypervolume: float = setting(minimum=-1e9, maximum=1e9)
     population: tuple[Member, ...] = setting()
+
+
+@dataclass(frozen=True)
+class FinalStage(Settings):
+    """The final stage of a search: its networks, cheapest first, and the plan of its rungs.
+
+    ``searched`` is what the search before it cost, and ``planned`` what the stage costs by its plan; both are in
+    passes of an image times millions of multiply-adds. ``recipe`` is that of the trainings: its epochs are those of
+    the last rung.
+    """
+
+    rungs: Rungs = setting()
+    recipe: Recipe = setting()
+    searched: float = setting(minimum=0, maximum=1e30)
+    planned: float = setting(minimum=0, maximum=1e30)
+    networks: tuple[Nominee, ...] = setting()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if any(len(one.results) > len(self.rungs.epochs) for one in self.networks):
+            raise InputError(f"a network must have at most {len(self.rungs.epochs)} results")
+
+    @property
+    def share(self) -> float:
+        """The share of the whole cost that the stage takes by its plan."""
+        return self.planned / (self.searched + self.planned)
+
+    @property
+    def done(self) -> int:
+        """The number of rungs that are finished."""
+        return max(len(one.results) for one in self.networks)
+
+    def epochs_of(self, network: Nominee) -> int:
+        """Return the epochs that ``network`` has been trained for."""
+        return self.rungs.epochs[len(network.results) - 1] if network.results else 0
 
 
 @dataclass(frozen=True)

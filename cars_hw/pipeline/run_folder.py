@@ -13,6 +13,7 @@ for TensorBoard, which cars-hw only writes. Weights and models have theirs in th
     steps.jsonl      after a line with the checksum, one for each step: its time, command and settings
     tables/          copies of the latency tables that the search used
     history.jsonl    after a line with the checksum, one for each generation
+    final.json       the final stage of the search: its networks, and their results in each of its rungs
     front.json       the Pareto front
     checkpoint/      the state of the search and of unfinished trainings
     trained/         weights of trained networks, each with a JSON beside it
@@ -50,6 +51,7 @@ from cars_hw.errors import InputError, RunError
 from cars_hw.latency import LatencyTable
 from cars_hw.pipeline.latency_target import LatencyEstimate, LatencyTarget
 from cars_hw.pipeline.records import (
+    FinalStage,
     GenerationRecord,
     RunAbout,
     RunConfiguration,
@@ -69,6 +71,8 @@ LOCK: Final = ".lock"
 
 RUN: Final = ChecksummedFormat("cars-hw run", SCHEMA, "restore-run", RunError)
 FRONT: Final = ChecksummedFormat("cars-hw front", SCHEMA, "remake-front", RunError)
+FINAL: Final = ChecksummedFormat("cars-hw final stage", SCHEMA, "remake-front", RunError)
+RESULT: Final = ChecksummedFormat("cars-hw final result", SCHEMA, "remake-front", RunError)
 HISTORY: Final = ChecksummedFormat("cars-hw history", SCHEMA, "remake-front", RunError)
 STEPS: Final = ChecksummedFormat("cars-hw steps", SCHEMA, "delete-steps", RunError)
 TRAINED: Final = ChecksummedFormat("cars-hw trained network", SCHEMA, "train-again", RunError)
@@ -85,8 +89,10 @@ _NUMBER: Final = re.compile(r"@[0-9]+$")
 
 @dataclass(frozen=True)
 class FrontNetwork(Settings):
-    """A network of the front. ``accuracy`` is under shared weights: the figure that the search maximised.
+    """A network of the front. ``accuracy`` is on the validation images: the figure that the search maximised.
 
+    It is that after ``trained_epochs`` epochs of training by itself in the final stage of the search, and with 0
+    that under shared weights.
     ``spec`` is what the genotype fills: its size is that of this network, all else that of the run's network.
     ``objective`` names this figure, and ``validation`` has the right answers among the validation images, by class.
     It is None where accuracies have no counts. The front was chosen by these images, so that its best accuracies
@@ -108,6 +114,7 @@ class FrontNetwork(Settings):
     published_multiply_adds: int | None = count(None)
     objective: Objective = "accuracy"
     validation: ClassCounts | None = None
+    trained_epochs: int = count(0)
 
     PLAIN_NAMES: ClassVar = {"spec": "network"}
 
@@ -528,6 +535,44 @@ class RunFolder:
         if problem is not None:
             raise RunError(f"{path} is damaged: {problem}", remedy=FRONT.remedy)
         return front
+
+    @property
+    def final_path(self) -> Path:
+        """The record of the final stage."""
+        return self.path / "final.json"
+
+    def write_final_stage(self, stage: FinalStage) -> None:
+        """Write the final stage as far as it is: its networks, and the results of its finished rungs."""
+        FINAL.write_record(self.final_path, stage)
+
+    def final_stage(self) -> FinalStage | None:
+        """Return the final stage as far as it is; None before it begins, and for a search without one.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        return FINAL.read_record(self.final_path, FinalStage) if self.final_path.is_file() else None
+
+    def final_checkpoint(self, name: str) -> Path:
+        """The checkpoint of the network ``name`` of the final stage."""
+        return self.path / "checkpoint" / f"{name}.pt"
+
+    def final_result_path(self, name: str, rung: int) -> Path:
+        """What the network ``name`` of the final stage got right after a rung, before the rung is finished."""
+        return self.path / "checkpoint" / f"{name}.{rung}.json"
+
+    def write_final_result(self, name: str, rung: int, counts: ClassCounts) -> None:
+        """Write what the network ``name`` of the final stage got right after a rung."""
+        RESULT.write_record(self.final_result_path(name, rung), counts)
+
+    def final_result(self, name: str, rung: int) -> ClassCounts | None:
+        """Return what :meth:`write_final_result` wrote; None before.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        path = self.final_result_path(name, rung)
+        return RESULT.read_record(path, ClassCounts) if path.is_file() else None
 
     def write_trained(self, network: TrainedNetwork) -> None:
         """Write the record of the trained ``network``; its weights have been written before."""

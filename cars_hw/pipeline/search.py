@@ -13,6 +13,7 @@ from typing import Final
 import torch
 
 from cars_hw.callbacks import SearchCallback
+from cars_hw.config.codec import structure
 from cars_hw.config.data import DATA_SETS
 from cars_hw.config.files import require_writable
 from cars_hw.config.measurement import MeasurePlan
@@ -28,6 +29,7 @@ from cars_hw.evolution.search import Search
 from cars_hw.nn.cost import both_costs
 from cars_hw.nn.supernet import SuperNet
 from cars_hw.pipeline.confirm_front import ConfirmedFront, confirm_front
+from cars_hw.pipeline.final_stage import Ended, longest_trained, run_final_stage
 from cars_hw.pipeline.memory import require_memory
 from cars_hw.pipeline.objectives import cost_objectives, find_anchor
 from cars_hw.pipeline.plan import SearchPlan, configuration, search_settings
@@ -38,6 +40,7 @@ from cars_hw.pipeline.settings import SearchSettings
 from cars_hw.progress import Log, Progress, silent
 from cars_hw.progress_line import show
 from cars_hw.space.architecture import Architecture
+from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.training.process_group import SINGLE_PROCESS, ProcessGroup
 from cars_hw.training.shared_weights import SuperNetWeights
@@ -59,11 +62,16 @@ def run_search(
     callbacks: Sequence[SearchCallback] = (),
     process_group: ProcessGroup = SINGLE_PROCESS,
     manifest: DataManifest | None = None,
+    jobs: int | None = None,
 ) -> RunFolder:
     """Search by ``plan`` in the run folder ``out`` and return it with its front written.
 
     The facts of the images are frozen in the run before the search begins. With ``manifest``, the images must be
     those of another run, whose facts they are.
+
+    If the plan has a final stage, the leading process trains the best architectures by themselves, ``jobs`` of them
+    side by side (the default is one for each core of a CPU, and one on a GPU). These trainings choose the front;
+    see :func:`cars_hw.pipeline.final_stage.run_final_stage`.
 
     At the end the front is measured by ``measure_plan`` on the devices of the targets that have one, and the next
     best networks replace those that exceed a limit there; see
@@ -123,6 +131,7 @@ def run_search(
             log=log,
             callbacks=callbacks,
             process_group=process_group,
+            jobs=jobs,
         )
     return run
 
@@ -151,6 +160,7 @@ def _search(
     log: Log,
     callbacks: Sequence[SearchCallback],
     process_group: ProcessGroup,
+    jobs: int | None,
 ) -> None:
     """Run the search from its checkpoint if it is ``resumed``, and write its front to ``run``."""
     search = prepared.search
@@ -178,23 +188,50 @@ def _search(
             for callback in callbacks:
                 callback.on_generation(search.history[-1])
 
+    def tell(line: str) -> None:
+        for callback in callbacks:
+            callback.on_final_stage(line)
+
     finalists = search.run(save, progress)
+    if plan.has_final_stage:
+        finalists = run_final_stage(
+            _ended(plan, run, prepared, finalists),
+            device=plan.device if process_group.world == 1 else str(process_group.device),
+            jobs=jobs,
+            progress=progress,
+            tell=tell,
+        )
+
+    def front_of(members: Sequence[Finalist]) -> list[Finalist]:
+        # Without a final stage no member was trained by itself.
+        return search.front(longest_trained(members))
+
     if any(target.device is not None for target in plan.targets):
         confirmed = confirm_front(
             finalists,
-            search.front,
+            front_of,
             plan.targets,
             plan=measure_plan,
             progress=progress,
             log=log,
         )
     else:
-        confirmed = ConfirmedFront(search.front(finalists), [], {})
+        confirmed = ConfirmedFront(front_of(finalists), [], {})
     run.write_front(
         describe_front(plan, confirmed.front, confirmed.measured),
         describe_front(plan, confirmed.rejected, confirmed.measured, "rejected"),
     )
     _end(run, callbacks)
+
+
+def _ended(plan: SearchPlan, run: RunFolder, prepared: _Prepared, finalists: Sequence[Finalist]) -> Ended:
+    """Return what the final stage of a search begins with."""
+    search = prepared.search
+    members = [member for record in search.history for member in record["population"]]
+    population = [
+        Architecture(*structure((one["genotype"], one["spec"]), tuple[Genotype, NetworkSpec])) for one in members
+    ]
+    return Ended(plan, run, prepared.supernet, resolution_of(plan), search.objectives, finalists, population)
 
 
 def _settings(plan: SearchPlan, run: RunFolder) -> SearchSettings:
@@ -305,6 +342,7 @@ def describe_front(
                 **both_costs(member.spec, member.genotype),
                 objective=plan.preset.evolution.objective,
                 validation=member.validation,
+                trained_epochs=member.trained_epochs,
             )
         )
     return networks
@@ -317,6 +355,7 @@ class _Prepared:
     search: Search
     manifest: DataManifest
     notes: tuple[str, ...]
+    supernet: NetworkSpec
 
 
 def _frozen(run: RunFolder) -> DataManifest | None:
@@ -350,7 +389,8 @@ def _prepare(
         else:
             # The images are those of another run; this one may divide them by another seed.
             manifest = manifest.with_splits(splits)
-    return _Prepared(_build(plan, data, objectives, anchor, process_group), manifest, data.notes)
+    search = _build(plan, data, objectives, anchor, process_group)
+    return _Prepared(search, manifest, data.notes, supernet_spec(plan, data))
 
 
 def _build(

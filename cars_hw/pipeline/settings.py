@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from cars_hw.config.data import DataSource
 from cars_hw.config.measurement import QUIET, Int8Scheme, MeasurePlan, Precision, require_state
-from cars_hw.config.search import EvolutionSettings
+from cars_hw.config.search import EvolutionSettings, FinalSettings
 from cars_hw.config.setting import Settings, setting
 from cars_hw.config.training import Recipe, SharedTraining
 from cars_hw.export.formats import FORMATS
@@ -112,6 +112,7 @@ class SearchSettings(Settings):
     evolution: EvolutionSettings = setting(help="The evolution.")
     training: SharedTraining = setting(help="The training of the shared weights.")
     recipe: Recipe = setting(help="How cars-hw train trains the networks of the front.")
+    final: FinalSettings = setting(FinalSettings(), help="The final stage, which trains networks for a short time.")
     targets: tuple[TargetSettings, ...] = setting((), help="Latency tables and limits.")
     costs: tuple[CountedCost, ...] = setting((), help="Another cost to minimise. Repeatable.", option="--cost")
     precision: Precision | None = setting(
@@ -134,6 +135,11 @@ class SearchSettings(Settings):
         option="--measure/--no-measure",
     )
     device: TrainingDevice = setting("auto", help=_ON, option="--on")
+    jobs: int | None = setting(
+        None,
+        help="Networks of the final stage trained side by side, each in a process. [one per core; one on a GPU]",
+        minimum=1,
+    )
     network: NetworkSpec = setting(NETWORKS["quick"], help=_NETWORK)
     sizes: SizeChoice = setting(SizeChoice(), help="The sizes that networks may have.")
     operations: tuple[str, ...] = setting(

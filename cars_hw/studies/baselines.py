@@ -14,6 +14,7 @@ from cars_hw.config.training import Recipe
 from cars_hw.data.manifest import DataManifest
 from cars_hw.errors import InputError, RunError
 from cars_hw.evolution.objectives import CostObjective
+from cars_hw.evolution.passes import TRAINING, JudgedImages, search_passes
 from cars_hw.evolution.strategies import OWN, STRATEGIES
 from cars_hw.pipeline.objectives import cost_objectives
 from cars_hw.pipeline.plan import SearchPlan, configuration, plan_of, recipe_of
@@ -52,6 +53,7 @@ def compare_run(
     architectures as the cost of the search allows. ``top`` networks of each front are trained from scratch,
     because a strategy's accuracies under shared weights may be wrong. Each strategy searches ``seeds`` times; the
     seeds count up from the run's seed. The run's own search is used as it is, and finished trials are not repeated.
+    If the run has a final stage, every strategy with shared weights ends with one of the same share of its cost.
     ``jobs`` trials run in parallel. The result is written to the run.
 
     Raises:
@@ -104,7 +106,7 @@ def standalone_plan(plan: SearchPlan) -> SearchPlan:
 
     A training step on an image costs as much as three forward passes, an evaluation as much as one. The new plan
     trains each architecture for one epoch and evaluates it. The number of architectures follows from the cost of
-    the SuperNet's training and of all evaluations in ``plan``.
+    the SuperNet's training and of all evaluations in ``plan``, and of its final stage, which the new plan lacks.
 
     Raises:
         InputError: the cost allows too few architectures for an evolution.
@@ -114,13 +116,9 @@ def standalone_plan(plan: SearchPlan) -> SearchPlan:
     evaluates = round(images * training.validation_fraction)
     trains = images - evaluates
     subset = min(training.evaluation_images or evaluates, evaluates)
-    epochs = evolution.warmup_epochs + evolution.generations * evolution.epochs_per_generation
-    shared = (
-        3 * trains * epochs * training.architectures
-        + 2 * evolution.population * evolution.generations * subset
-        + 3 * evolution.population * evaluates
-    )
-    affordable = shared // (3 * trains + subset + evaluates)
+    passes = search_passes(evolution, training.architectures, JudgedImages(trains, evaluates, subset))
+    cost = (passes.space + passes.population) / (1 - plan.preset.final.share)
+    affordable = int(cost // (TRAINING * trains + subset + evaluates))
     # Twice a population to begin with and in the end, and one for each generation but the first.
     population = max(MIN_STANDALONE, affordable // 12)
     generations = affordable // population - 3

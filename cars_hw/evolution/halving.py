@@ -1,0 +1,123 @@
+"""Successive halving: many networks are trained for a short time, the better half of them for longer, and so on.
+
+The networks are divided into stretches of the range of their first cost. The better half of each stretch goes on,
+so that the networks that are left are spread over the range. (Jamieson and Talwalkar, 2016, have one stretch.)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from cars_hw.config.setting import Settings, count
+
+HALVES: Final = 2
+"""The part of a stretch that goes on is one of so many; the epochs grow by the same factor."""
+
+MOST_RUNGS: Final = 3
+"""With two networks of each stretch in the last rung, three rungs begin with eight of each."""
+
+KEPT: Final = 2
+"""So many networks of each stretch are trained to the end, where the budget allows it: the better one may be over a
+limit when it is measured."""
+
+One = TypeVar("One")
+
+
+@dataclass(frozen=True)
+class Rungs(Settings):
+    """A plan of successive halving.
+
+    ``epochs`` has for each rung the epochs that a network has been trained for at its end. At least ``kept``
+    networks of each stretch are in the last rung.
+    """
+
+    epochs: tuple[int, ...] = count(minimum=1)
+    kept: int = count(minimum=1)
+
+    @property
+    def places(self) -> int:
+        """The number of networks of each stretch in the first rung."""
+        return int(self.kept * HALVES ** (len(self.epochs) - 1))
+
+
+def going_on(networks: int, kept: int) -> int:
+    """Return how many of the ``networks`` of a stretch go on to the next rung: half of them, rounded up."""
+    return max(min(networks, kept), math.ceil(networks / HALVES))
+
+
+def survivors(
+    networks: Iterable[One], stretch: Callable[[One], int], rank: Callable[[One], tuple[float, ...]], kept: int
+) -> list[One]:
+    """Return those of ``networks`` that go on, in their order: of each stretch the first half by ``rank``."""
+    known = list(networks)
+    members: dict[int, list[int]] = {}
+    for index, one in enumerate(known):
+        members.setdefault(stretch(one), []).append(index)
+    chosen: set[int] = set()
+    for indices in members.values():
+        best = sorted(indices, key=lambda index: rank(known[index]))
+        chosen.update(best[: going_on(len(indices), kept)])
+    return [one for index, one in enumerate(known) if index in chosen]
+
+
+def cost_of(rungs: Rungs, stretches: Sequence[Sequence[float]], evaluation: float) -> float:
+    """Return what ``rungs`` cost. ``stretches`` has what an epoch of each network costs, stretch by stretch.
+
+    ``evaluation`` is what the evaluation at the end of a rung costs, in epochs. Networks that go on count as the
+    mean of their stretch, since nobody knows which they are.
+    """
+    left = [len(costs) for costs in stretches]
+    total, before = 0.0, 0
+    for epochs in rungs.epochs:
+        an_epoch = sum(
+            count * sum(costs) / len(costs) for count, costs in zip(left, stretches, strict=True) if costs
+        )
+        total += an_epoch * (epochs - before + evaluation)
+        before = epochs
+        left = [going_on(networks, rungs.kept) for networks in left]
+    return total
+
+
+def plan_rungs(
+    nominated: Callable[[int], Sequence[Sequence[float]]], budget: float, *, most_epochs: int, evaluation: float
+) -> Rungs:
+    """Return the plan that ``budget`` pays for.
+
+    ``nominated`` returns, for a number of places in a stretch, what an epoch of each network costs, stretch by
+    stretch. The plan has the most rungs of which the first trains for one epoch at least, twice as many networks at
+    each rung before the last. What is left of the budget goes into more epochs, ``most_epochs`` at most. If not
+    even one rung can be paid, one network of each stretch is trained for one epoch.
+    """
+    for number in range(MOST_RUNGS, 0, -1):
+        rungs = _with_epochs(HALVES ** (number - 1), number, KEPT)
+        stretches = nominated(rungs.places)
+        fewer = nominated(rungs.places // HALVES)
+        if rungs.epochs[-1] > most_epochs or (number > 1 and _number_of(stretches) == _number_of(fewer)):
+            continue
+        if cost_of(rungs, stretches, evaluation) <= budget:
+            return _lengthened(rungs, stretches, budget, most_epochs, evaluation)
+    least = Rungs((1,), 1)
+    return _lengthened(least, nominated(least.places), budget, most_epochs, evaluation)
+
+
+def _lengthened(
+    rungs: Rungs, stretches: Sequence[Sequence[float]], budget: float, most_epochs: int, evaluation: float
+) -> Rungs:
+    """Return ``rungs`` with as many epochs as ``budget`` pays for."""
+    for last in range(most_epochs, rungs.epochs[-1], -1):
+        longer = _with_epochs(last, len(rungs.epochs), rungs.kept)
+        if cost_of(longer, stretches, evaluation) <= budget:
+            return longer
+    return rungs
+
+
+def _with_epochs(last: int, number: int, kept: int) -> Rungs:
+    """Return ``number`` rungs, the last of them after ``last`` epochs, each before it after half as many."""
+    return Rungs(tuple(last // HALVES ** (number - 1 - rung) for rung in range(number)), kept)
+
+
+def _number_of(stretches: Sequence[Sequence[float]]) -> int:
+    return sum(map(len, stretches))

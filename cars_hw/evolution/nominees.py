@@ -1,0 +1,188 @@
+"""Nominees: the finalists of a search that are trained by themselves before one of them is handed over."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, NamedTuple
+
+from cars_hw.config.evaluation import ClassCounts
+from cars_hw.config.setting import Settings, count, fraction, setting
+from cars_hw.evolution.population import Finalist
+from cars_hw.space.architecture import Architecture
+from cars_hw.space.architecture_space import ArchitectureSpace
+from cars_hw.space.genotype import Genotype
+from cars_hw.space.network_spec import NetworkSpec
+
+Reason = Literal["score", "largest", "grown"]
+"""Why a network is nominated.
+
+- ``score``: it is among the best of its stretch under the shared weights.
+- ``largest``: it is among the most expensive of its stretch; shared weights underrate large networks.
+- ``grown``: it has the genotype of a finalist at a larger size that keeps to every limit.
+"""
+
+PROTECTED: Final = 4
+"""One of so many places of a stretch is for its most expensive networks."""
+
+
+@dataclass(frozen=True)
+class Nominee(Settings):
+    """A network of the final stage, with what it is known by.
+
+    ``costs`` are those of the objectives, in their units. ``stretch`` is that of the first cost, from 1. ``shared``
+    is the accuracy under shared weights, None for a grown network. ``results`` has, for each rung that the network
+    was trained in, its right answers among the held-out images, by class.
+    """
+
+    name: str = setting(name=True)
+    genotype: Genotype = setting(kind="genotype")
+    spec: NetworkSpec = setting()
+    costs: tuple[float, ...] = setting(minimum=-1e12, maximum=1e12)
+    stretch: int = count(minimum=1)
+    reason: Reason = setting()
+    shared: float | None = fraction(None)
+    results: tuple[ClassCounts, ...] = ()
+
+    @property
+    def architecture(self) -> Architecture:
+        """The genotype and the network that it fills."""
+        return Architecture(self.genotype, self.spec)
+
+
+class Grown(NamedTuple):
+    """An architecture that has been grown, and its costs."""
+
+    architecture: Architecture
+    costs: tuple[float, ...]
+
+
+def stretch_of(cost: float, least: float, most: float, stretches: int, *, logarithmic: bool) -> int:
+    """Return in which of the equal ``stretches`` of the range from ``least`` to ``most`` a cost lies, from 1."""
+    if not least < most:
+        return 1
+    if logarithmic and least > 0:
+        position = math.log(cost / least) / math.log(most / least)
+    else:
+        position = (cost - least) / (most - least)
+    return min(stretches, 1 + int(stretches * max(position, 0.0)))
+
+
+def nominate(
+    finalists: Sequence[Finalist], grown: Sequence[Grown], *, stretches: int, places: int, logarithmic: bool
+) -> list[Nominee]:
+    """Return the nominees, cheapest first: up to ``places`` of each stretch, and beside them all that were grown.
+
+    The range of the first cost, from the cheapest to the most expensive of all, is divided into ``stretches``; by
+    its logarithm if it is ``logarithmic``. Of each stretch three quarters of the places are for the best
+    accuracies, and one quarter, rounded down, for the most expensive of the others.
+    """
+    first = [costs[0] for costs in (*(one.costs for one in finalists), *(one.costs for one in grown))]
+    least, most = min(first), max(first)
+
+    def number(costs: tuple[float, ...]) -> int:
+        return stretch_of(costs[0], least, most, stretches, logarithmic=logarithmic)
+
+    found: list[tuple[tuple[float, ...], Architecture, Reason, float | None]] = []
+    for stretch in range(1, stretches + 1):
+        members = [one for one in finalists if number(one.costs) == stretch]
+        found += [(one.costs, one.architecture, reason, one.accuracy) for one, reason in _chosen(members, places)]
+    known = {architecture.key() for _, architecture, _, _ in found}
+    for one in grown:
+        if one.architecture.key() not in known:
+            known.add(one.architecture.key())
+            found.append((one.costs, one.architecture, "grown", None))
+    found.sort(key=lambda one: one[0])
+    return [
+        Nominee(f"final-{index:02d}", *architecture, costs, number(costs), reason, shared)
+        for index, (costs, architecture, reason, shared) in enumerate(found, start=1)
+    ]
+
+
+def _chosen(members: Sequence[Finalist], places: int) -> list[tuple[Finalist, Reason]]:
+    """Return at most ``places`` of the ``members`` of a stretch, with the reason for each."""
+    by_score = sorted(members, key=lambda one: (-one.accuracy, one.costs))
+    by_size = sorted(by_score[places - places // PROTECTED :], key=lambda one: (-one.costs[0], -one.accuracy))
+    best = [(one, _SCORE) for one in by_score[: places - places // PROTECTED]]
+    return best + [(one, _LARGEST) for one in by_size[: places // PROTECTED]]
+
+
+_SCORE: Final[Reason] = "score"
+_LARGEST: Final[Reason] = "largest"
+
+
+def parents_of_growth(finalists: Sequence[Finalist], places: int, stretches: int) -> list[Finalist]:
+    """Return the finalists that are grown: the best of the last stretch of their range, and the best of all.
+
+    The range is divided by its logarithm: networks are grown over sizes only.
+    """
+    first = [one.costs[0] for one in finalists]
+    least, most = min(first), max(first)
+    best = sorted(finalists, key=lambda one: (-one.accuracy, one.costs))
+    last = [one for one in best if stretch_of(one.costs[0], least, most, stretches, logarithmic=True) == stretches]
+    chosen = last[:places]
+    return chosen if best[0] in chosen else [*chosen, best[0]]
+
+
+def grow(
+    parents: Sequence[Architecture],
+    space: ArchitectureSpace,
+    allowed: Callable[[Architecture], bool],
+    places: int,
+) -> list[Architecture]:
+    """Return up to ``places`` larger sizes of ``parents`` that ``space`` has and that are ``allowed``; none twice.
+
+    A parent grows in three ways, step by step until the next step is not allowed: more channels, more cells (each
+    in the stage that has fewest), and both in each step. First come the largest of each parent and way, which use
+    most of what is allowed, and then the first steps. Without sizes there is nothing to grow.
+    """
+    if space.sizes is None:
+        return []
+    chains = [list(_chain(parent, space, allowed, way)) for way in (_both, _wider, _deeper) for parent in parents]
+    wanted = [chain[-1] for chain in chains if chain] + [chain[0] for chain in chains if chain]
+    known = {parent.key() for parent in parents}
+    found: list[Architecture] = []
+    for one in wanted:
+        if one.key() not in known and len(found) < places:
+            known.add(one.key())
+            found.append(one)
+    return found
+
+
+Way = Callable[[NetworkSpec, ArchitectureSpace], Iterator[NetworkSpec]]
+
+
+def _chain(
+    parent: Architecture, space: ArchitectureSpace, allowed: Callable[[Architecture], bool], way: Way
+) -> Iterator[Architecture]:
+    """Yield ``parent`` at ever larger sizes: the first of those of each step that is allowed."""
+    present: Architecture | None = parent
+    while present is not None:
+        larger = (Architecture(parent.genotype, network) for network in way(present.network, space))
+        present = next((one for one in larger if space.proposable(one) and allowed(one)), None)
+        if present is not None:
+            yield present
+
+
+def _wider(network: NetworkSpec, space: ArchitectureSpace) -> Iterator[NetworkSpec]:
+    """Yield ``network`` with the next larger number of channels."""
+    assert space.sizes is not None
+    larger = [channels for channels in space.sizes.channels if channels > network.channels]
+    if larger:
+        yield space.with_channels(network, larger[0])
+
+
+def _deeper(network: NetworkSpec, space: ArchitectureSpace) -> Iterator[NetworkSpec]:
+    """Yield ``network`` with one more cell in a stage, the stage with fewest cells first."""
+    assert space.sizes is not None
+    for stage in sorted(range(len(network.stages)), key=lambda index: network.stages[index]):
+        first, second, third = (cells + (index == stage) for index, cells in enumerate(network.stages))
+        if (first, second, third) in space.sizes.stages:
+            yield space.with_stages(network, (first, second, third))
+
+
+def _both(network: NetworkSpec, space: ArchitectureSpace) -> Iterator[NetworkSpec]:
+    """Yield ``network`` with the next larger number of channels, and one more cell in a stage."""
+    for wider in _wider(network, space):
+        yield from _deeper(wider, space)

@@ -1,0 +1,441 @@
+"""The final stage of a search: its best architectures are trained by themselves, and that decides the front."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+import torch
+
+from cars_hw.config.data import DataSource
+from cars_hw.config.evaluation import ClassCounts, Objective
+from cars_hw.config.training import Recipe
+from cars_hw.data import DataBundle, Dataset
+from cars_hw.errors import DataChangedError, TrainingError
+from cars_hw.evolution.halving import cost_of, plan_rungs, survivors
+from cars_hw.evolution.nominees import Grown, Nominee, grow, nominate, parents_of_growth
+from cars_hw.evolution.objectives import CostObjective, feasible
+from cars_hw.evolution.passes import TRAINING, JudgedImages, search_passes
+from cars_hw.evolution.population import Finalist
+from cars_hw.nn.cost import network_cost
+from cars_hw.nn.network import Network
+from cars_hw.pipeline.plan import SearchPlan
+from cars_hw.pipeline.records import FinalStage
+from cars_hw.pipeline.run_data import load_frozen
+from cars_hw.pipeline.run_folder import RunFolder
+from cars_hw.pipeline.workers import default_jobs, side_by_side
+from cars_hw.progress import Log, Progress, no_log, silent
+from cars_hw.space.architecture import Architecture
+from cars_hw.space.genotype import Genotype
+from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.training.checkpoints import TrainingCheckpoint
+from cars_hw.training.precision import resolve_precision
+from cars_hw.training.shared_weights import judging_parts, torch_threads
+from cars_hw.training.standalone import NetworkTraining, counts_on
+
+DRAWS: Final = 64
+"""The mean multiply-adds of the space are those of so many random architectures."""
+
+NAME: Final = "final stage"
+
+
+def trained_spec(plan: SearchPlan, supernet: NetworkSpec, architecture: Architecture) -> NetworkSpec:
+    """Return the network that stands for ``architecture`` in the search, as which its weights are shared.
+
+    Over sizes it is the architecture's own, and otherwise ``supernet``, which may be smaller than the exported one.
+    """
+    if plan.sizes is None:
+        return supernet
+    own = architecture.network
+    return replace(supernet, channels=own.channels, layers=own.layers, depths=own.stages)
+
+
+def short_recipe(recipe: Recipe, epochs: int) -> Recipe:
+    """Return ``recipe`` for a training of ``epochs``, at whose end no images choose an epoch.
+
+    What serves long trainings only is left out: drop-path, the auxiliary head, and a moving average of the weights,
+    which needs more steps than a short training has. The warm-up is shortened as the whole training is.
+    """
+    return replace(
+        recipe,
+        epochs=epochs,
+        warmup_epochs=recipe.warmup_epochs * min(1.0, epochs / recipe.epochs),
+        auxiliary=0.0,
+        drop_path=0.0,
+        ema=0.0,
+        hold_out=0.0,
+    )
+
+
+class Sizing(NamedTuple):
+    """What the length of a final stage follows from.
+
+    ``searched`` is the cost of the search before it, and ``budget`` what the stage may cost: both in passes of an
+    image times millions of multiply-adds. ``images`` are those of the search.
+    """
+
+    searched: float
+    budget: float
+    images: JudgedImages
+
+
+def judged_images(plan: SearchPlan, trains: int, evaluates: int) -> JudgedImages:
+    """Return the numbers of images of the search of ``plan``: ``trains`` train, and ``evaluates`` evaluate."""
+    return JudgedImages(trains, evaluates, min(plan.preset.training.evaluation_images or evaluates, evaluates))
+
+
+def sizing(
+    plan: SearchPlan,
+    supernet: NetworkSpec,
+    images: JudgedImages,
+    objectives: Sequence[CostObjective],
+    population: Sequence[Architecture] = (),
+) -> Sizing:
+    """Return what the final stage of ``plan`` may cost.
+
+    ``population`` are the architectures of all generations. Before a search, random ones that keep to every limit
+    stand for them, or any if no random one does.
+    """
+    preset = plan.preset
+    passes = search_passes(preset.evolution, preset.training.architectures, images)
+    rng = np.random.default_rng((plan.seed, 2))
+    drawn = [plan.architectures.sample(rng) for _ in range(DRAWS)]
+    later = population or [one for one in drawn if feasible(objectives, one)] or drawn
+
+    def mean(architectures: Sequence[Architecture]) -> float:
+        unique = {one.key(): one for one in architectures}
+        costs = {key: multiply_adds(plan, supernet, one) for key, one in unique.items()}
+        return float(np.mean([costs[one.key()] for one in architectures]))
+
+    searched = passes.space * mean(drawn) + passes.population * mean(later)
+    share = preset.final.share
+    return Sizing(searched, searched * share / (1 - share), images)
+
+
+def multiply_adds(plan: SearchPlan, supernet: NetworkSpec, architecture: Architecture) -> float:
+    """Return the millions of multiply-adds of the network that stands for ``architecture`` in the search."""
+    return network_cost(trained_spec(plan, supernet, architecture), architecture.genotype).multiply_adds / 1e6
+
+
+@dataclass(frozen=True, eq=False)
+class Ended:
+    """A search that has its finalists: what the final stage begins with.
+
+    ``supernet`` is the network of the SuperNet. ``population`` are the architectures of all generations.
+    """
+
+    plan: SearchPlan
+    run: RunFolder
+    supernet: NetworkSpec
+    resolution: tuple[int, int] | None
+    objectives: Sequence[CostObjective]
+    finalists: Sequence[Finalist]
+    population: Sequence[Architecture]
+
+
+def run_final_stage(
+    ended: Ended,
+    *,
+    device: str,
+    jobs: int | None = None,
+    progress: Progress = silent,
+    tell: Log = no_log,
+) -> list[Finalist]:
+    """Train the nominees of ``ended`` rung by rung, and return all of them with their last results.
+
+    The nominees are :func:`cars_hw.evolution.nominees.nominate`'s; over sizes grown ones are among them. After
+    each rung those go on that :func:`cars_hw.evolution.halving.survivors` chooses, by the accuracy on the images
+    that the search evaluates architectures on. The test images are not used. All networks have the same order of
+    images. ``jobs`` networks are trained side by side, each on one thread of a CPU, so that their number changes no
+    result.
+
+    A stage that was killed resumes after the last finished epoch of each network. ``tell`` gets a line at the
+    beginning and after each rung.
+
+    Raises:
+        DataChangedError: the images are not those of the search any more.
+        RunError: a file of the run is damaged.
+    """
+    run = ended.run
+    stage = run.final_stage()
+    try:
+        if stage is None:
+            stage = _begin(ended)
+            run.write_final_stage(stage)
+        tell(_plan_text(stage))
+        while stage.done < len(stage.rungs.epochs):
+            stage = _run_rung(ended, stage, device, jobs, progress)
+            run.write_final_stage(stage)
+            tell(_rung_text(ended, stage))
+    finally:
+        _images.cache_clear()
+    for one in stage.networks:
+        run.final_checkpoint(one.name).unlink(missing_ok=True)
+        for rung in range(len(stage.rungs.epochs)):
+            run.final_result_path(one.name, rung).unlink(missing_ok=True)
+    objective = ended.plan.preset.evolution.objective
+    return [_as_finalist(stage, one, objective) for one in stage.networks]
+
+
+def longest_trained(members: Sequence[Finalist]) -> list[Finalist]:
+    """Return those of ``members`` that were trained for the most epochs; with fewer, accuracies are lower."""
+    most = max(one.trained_epochs for one in members)
+    return [one for one in members if one.trained_epochs == most]
+
+
+def _as_finalist(stage: FinalStage, one: Nominee, objective: Objective) -> Finalist:
+    counts = one.results[-1]
+    return Finalist(
+        *one.architecture,
+        one.costs,
+        counts.score(objective),
+        validation=counts,
+        trained_epochs=stage.epochs_of(one),
+    )
+
+
+def _begin(ended: Ended) -> FinalStage:
+    """Return the plan of the stage, with its nominees."""
+    plan = ended.plan
+    images = _numbers_of_images(ended)
+    sized = sizing(plan, ended.supernet, images, ended.objectives, ended.population)
+    evaluation = images.evaluates / (TRAINING * images.trains)
+    nominees: dict[int, list[Nominee]] = {}
+
+    def stretches(places: int) -> list[list[float]]:
+        if places not in nominees:
+            nominees[places] = _nominees(ended, places)
+        found: list[list[float]] = [[] for _ in range(plan.preset.final.stretches)]
+        for one in nominees[places]:
+            an_epoch = TRAINING * images.trains * multiply_adds(plan, ended.supernet, one.architecture)
+            found[one.stretch - 1].append(an_epoch)
+        return found
+
+    rungs = plan_rungs(stretches, sized.budget, most_epochs=plan.preset.recipe.epochs, evaluation=evaluation)
+    planned = cost_of(rungs, stretches(rungs.places), evaluation)
+    recipe = short_recipe(plan.preset.recipe, rungs.epochs[-1])
+    return FinalStage(rungs, recipe, sized.searched, planned, tuple(nominees[rungs.places]))
+
+
+def _numbers_of_images(ended: Ended) -> JudgedImages:
+    data, judged = _images(_images_of(ended))
+    return judged_images(ended.plan, len(data.train), len(judged))
+
+
+def _nominees(ended: Ended, places: int) -> list[Nominee]:
+    plan, objectives = ended.plan, ended.objectives
+    stretches = plan.preset.final.stretches
+    parents = parents_of_growth(ended.finalists, places, stretches)
+    known = {one.architecture.key() for one in ended.finalists}
+    larger = grow(
+        [one.architecture for one in parents],
+        plan.architectures,
+        lambda one: one.key() not in known and feasible(objectives, one),
+        places,
+    )
+    grown = [Grown(one, tuple(objective.value(one) for objective in objectives)) for one in larger]
+    return nominate(ended.finalists, grown, stretches=stretches, places=places, logarithmic=plan.sizes is not None)
+
+
+class _ImagesOf(NamedTuple):
+    """What the images of a search are loaded by: those of the run, and how they are divided."""
+
+    run: Path
+    source: DataSource
+    resolution: tuple[int, int] | None
+    share: float
+    seed: int
+
+
+def _images_of(ended: Ended) -> _ImagesOf:
+    plan = ended.plan
+    return _ImagesOf(
+        ended.run.path, plan.data, ended.resolution, plan.preset.training.validation_fraction, plan.seed
+    )
+
+
+@lru_cache(maxsize=1)
+def _images(of: _ImagesOf) -> tuple[DataBundle, Dataset]:
+    """Return the images whose training part is that of the search, and those that it evaluates architectures on.
+
+    They are kept for the next network that this process trains.
+
+    Raises:
+        DataChangedError: they are not those of the search.
+    """
+    run = RunFolder(of.run)
+    manifest = run.data
+    found = load_frozen(run, manifest, of.source, of.resolution, download=False)
+    if found.digest != manifest.digest and not found.changes:
+        raise DataChangedError(f"{found.source.source} was changed while the search runs; run the command again")
+    train, judged = judging_parts(found.bundle, of.share, torch.Generator().manual_seed(of.seed))
+    return replace(found.bundle, train=train, validation=None), judged
+
+
+@dataclass(frozen=True)
+class _Task:
+    """The training of one network in one rung: until it has been trained for ``until`` epochs."""
+
+    images: _ImagesOf
+    name: str
+    genotype: Genotype
+    spec: NetworkSpec
+    recipe: Recipe
+    rung: int
+    until: int
+    begun_at: int
+    seed: int
+    device: str
+
+
+def _run_rung(ended: Ended, stage: FinalStage, device: str, jobs: int | None, progress: Progress) -> FinalStage:
+    """Return ``stage`` with the results of its next rung."""
+    run, plan, rung = ended.run, ended.plan, stage.done
+    running = _running(stage, plan.preset.evolution.objective)
+    epochs = stage.rungs.epochs
+    recipe = replace(stage.recipe, precision=resolve_precision(stage.recipe.precision, device))
+    tasks = [
+        _Task(
+            _images_of(ended),
+            one.name,
+            one.genotype,
+            trained_spec(plan, ended.supernet, one.architecture),
+            recipe,
+            rung,
+            epochs[rung],
+            epochs[rung - 1] if rung else 0,
+            plan.seed,
+            device,
+        )
+        for one in running
+    ]
+    waiting = [task for task in tasks if run.final_result(task.name, rung) is None]
+    shown = _Shown(
+        progress, f"{NAME}, rung {rung + 1} of {len(epochs)} with {_networks(len(tasks))}", tasks, waiting
+    )
+    number = jobs or default_jobs(device, len(tasks))
+    if number == 1:
+        for task in waiting:
+            _train(task, shown, no_log)
+    elif waiting:
+        side_by_side(_train, waiting, number, shown, no_log)
+    names = {one.name for one in running}
+    return replace(
+        stage, networks=tuple(_with_result(run, one, rung) if one.name in names else one for one in stage.networks)
+    )
+
+
+def _running(stage: FinalStage, objective: Objective) -> list[Nominee]:
+    """Return the networks of the next rung."""
+    left = [one for one in stage.networks if len(one.results) == stage.done]
+    if not stage.done:
+        return left
+    return survivors(left, lambda one: one.stretch, lambda one: _rank(one, objective), stage.rungs.kept)
+
+
+def _rank(one: Nominee, objective: Objective) -> tuple[float, ...]:
+    """Return what the networks of a stretch are sorted by: the best first, and of equal ones the cheapest."""
+    return -one.results[-1].score(objective), *one.costs
+
+
+def _with_result(run: RunFolder, one: Nominee, rung: int) -> Nominee:
+    counts = run.final_result(one.name, rung)
+    assert counts is not None
+    return replace(one, results=(*one.results, counts))
+
+
+class _Shown:
+    """The progress of a rung: the epochs of all of its networks, those that were trained before among them."""
+
+    def __init__(self, progress: Progress, stage: str, tasks: Sequence[_Task], waiting: Sequence[_Task]) -> None:
+        self._progress, self._stage = progress, stage
+        names = {task.name for task in waiting}
+        self._done = {task.name: 0 if task.name in names else task.until - task.begun_at for task in tasks}
+        self._total = sum(task.until - task.begun_at for task in tasks)
+        progress(stage, sum(self._done.values()), self._total)
+
+    def __call__(self, name: str, done: int, _total: int) -> None:
+        self._done[name] = done
+        self._progress(self._stage, sum(self._done.values()), self._total)
+
+
+def _train(task: _Task, progress: Progress, _log: Log) -> None:
+    """Train the network of ``task`` to the end of its rung, evaluate it, and write what it gets right."""
+    run = RunFolder(task.images.run)
+    data, judged = _images(task.images)
+    checkpoint = TrainingCheckpoint(run.final_checkpoint(task.name), _about(task), no_log)
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices=[]))
+        if task.device == "cpu":
+            # The number of threads changes how sums are rounded.
+            stack.enter_context(torch_threads(1))
+        torch.manual_seed(task.seed)
+        network = Network(task.spec, task.genotype)
+        training = NetworkTraining(network, data, task.recipe, seed=task.seed, device=task.device)
+        kept = checkpoint.load()
+        if kept is not None:
+            training.restore(kept)
+        try:
+            while training.epoch < task.until:
+                progress(task.name, training.epoch - task.begun_at, task.until - task.begun_at)
+                training.run_epoch()
+                checkpoint.save(training.state())
+            counts = counts_on(training.evaluated, judged, data, device=task.device)
+        except TrainingError:
+            # Its loss is no number any more: it is the last of its stretch, and the others go on.
+            counts = _nothing_right(judged, data)
+    run.write_final_result(task.name, task.rung, counts)
+    progress(task.name, task.until - task.begun_at, task.until - task.begun_at)
+
+
+def _about(task: _Task) -> dict[str, str | float | bool | None]:
+    return {
+        "network": repr(task.spec),
+        "genotype": repr(task.genotype),
+        "recipe": repr(task.recipe),
+        "seed": task.seed,
+    }
+
+
+def _nothing_right(judged: Dataset, data: DataBundle) -> ClassCounts:
+    images = torch.bincount(judged.labels.cpu(), minlength=data.classes).tolist()
+    return ClassCounts(tuple(images), (0,) * data.classes)
+
+
+def _epochs(number: int) -> str:
+    return "1 epoch" if number == 1 else f"{number} epochs"
+
+
+def _networks(number: int) -> str:
+    return "1 network" if number == 1 else f"{number} networks"
+
+
+def _plan_text(stage: FinalStage) -> str:
+    """Return the plan of ``stage`` in words."""
+    reasons = [one.reason for one in stage.networks]
+    grown = reasons.count("grown")
+    first, *later = stage.rungs.epochs
+    text = f"{NAME}: {_networks(len(stage.networks))} are trained for {_epochs(first)}"
+    if later:
+        text += f", the better half of each stretch to {', then '.join(map(str, later))}"
+    if grown:
+        text += f"; {grown} of them were grown from finalists"
+    return f"{text}. It takes {stage.share:.0%} of the cost of the search"
+
+
+def _rung_text(ended: Ended, stage: FinalStage) -> str:
+    """Return the result of the last finished rung of ``stage`` in words."""
+    objective = ended.plan.preset.evolution.objective
+    trained = [one for one in stage.networks if len(one.results) == stage.done]
+    images = trained[0].results[-1].total
+    scores = [one.results[-1].score(objective) for one in trained]
+    epochs, name = stage.rungs.epochs, objective.replace("-", " ")
+    return (
+        f"{NAME}, rung {stage.done} of {len(epochs)}: after {_epochs(epochs[stage.done - 1])}, the {name} of "
+        f"{_networks(len(trained))} is {min(scores):.1%} to {max(scores):.1%} on {images:,} held-out images"
+    )
