@@ -25,7 +25,8 @@ def print_front(front: Sequence[FrontNetwork]) -> None:
     devices = [estimate.device for estimate in front[0].latency_estimates] if front else []
     objective = front[0].objective.replace("-", " ") if front else "accuracy"
     sized = len({network.spec for network in front}) > 1
-    columns = ["network", *(["size"] if sized else []), f"{objective} (shared)", "95% interval"]
+    training = "short training" if any(network.trained_epochs for network in front) else "shared"
+    columns = ["network", *(["size"] if sized else []), f"{objective} ({training})", "95% interval"]
     columns += ["parameters", "multiply-adds"]
     for device in devices:
         columns += [f"latency on {device}", "in the usual state", "upper bound", "measured"]
@@ -71,7 +72,7 @@ def _images(front: Sequence[FrontNetwork]) -> list[str]:
     if not counted:
         return []
     lines = [
-        f"Accuracies are those under shared weights on {counted[0].total:,} validation images. These images chose "
+        f"Accuracies are those {_conditions(front)} on {counted[0].total:,} validation images. These images chose "
         "the front, so that its best accuracies are too high on average; cars-hw train gives those on test images."
     ]
     poor = sum(not one.beats_majority for one in counted)
@@ -81,6 +82,14 @@ def _images(front: Sequence[FrontNetwork]) -> list[str]:
             f"frequent class as every image's answer, which is right for {percent(counted[0].majority_share)}."
         )
     return lines
+
+
+def _conditions(front: Sequence[FrontNetwork]) -> str:
+    """Return under which conditions the accuracies of ``front`` were found, in words."""
+    epochs = front[0].trained_epochs
+    if not epochs:
+        return "under shared weights"
+    return f"after {epochs} {'epoch' if epochs == 1 else 'epochs'} of training by itself"
 
 
 def _states(front: Sequence[FrontNetwork]) -> list[str]:

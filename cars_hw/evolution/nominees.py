@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple
+from typing import ClassVar, Final, Literal, NamedTuple
 
 from cars_hw.config.evaluation import ClassCounts
 from cars_hw.config.setting import Settings, count, fraction, setting
@@ -44,6 +44,8 @@ class Nominee(Settings):
     reason: Reason = setting()
     shared: float | None = fraction(None)
     results: tuple[ClassCounts, ...] = ()
+
+    PLAIN_NAMES: ClassVar = {"spec": "network"}
 
     @property
     def architecture(self) -> Architecture:

@@ -24,7 +24,7 @@ from cars_hw.data.scan import is_hidden
 from cars_hw.errors import DataChangedError, RunError
 from cars_hw.evolution import checkpoint
 from cars_hw.evolution.objectives import CostObjective
-from cars_hw.evolution.population import Finalist
+from cars_hw.evolution.population import Finalist, Member
 from cars_hw.evolution.search import Search
 from cars_hw.nn.cost import both_costs
 from cars_hw.nn.supernet import SuperNet
@@ -40,7 +40,6 @@ from cars_hw.pipeline.settings import SearchSettings
 from cars_hw.progress import Log, Progress, silent
 from cars_hw.progress_line import show
 from cars_hw.space.architecture import Architecture
-from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.training.process_group import SINGLE_PROCESS, ProcessGroup
 from cars_hw.training.shared_weights import SuperNetWeights
@@ -227,9 +226,10 @@ def _search(
 def _ended(plan: SearchPlan, run: RunFolder, prepared: _Prepared, finalists: Sequence[Finalist]) -> Ended:
     """Return what the final stage of a search begins with."""
     search = prepared.search
-    members = [member for record in search.history for member in record["population"]]
     population = [
-        Architecture(*structure((one["genotype"], one["spec"]), tuple[Genotype, NetworkSpec])) for one in members
+        member.architecture
+        for record in search.history
+        for member in structure(record["population"], tuple[Member, ...])
     ]
     return Ended(plan, run, prepared.supernet, resolution_of(plan), search.objectives, finalists, population)
 

@@ -13,7 +13,7 @@ import pytest
 from cars_hw.config.data import DataSource
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.config.presets import PRESETS
-from cars_hw.config.search import EvolutionSettings
+from cars_hw.config.search import EvolutionSettings, FinalSettings
 from cars_hw.config.toml import read_settings
 from cars_hw.config.training import Recipe
 from cars_hw.data.manifest import AcceptedChange, Change
@@ -55,6 +55,7 @@ def make(table: LatencyTable, images: Path, path: Path) -> RunFolder:
         evolution=EvolutionSettings(4, epochs=3, warmup_epochs=1, epochs_per_generation=1, protection="size"),
         training=replace(PRESETS["quick"].training, batch_size=64, evaluation_images=16),
         recipe=recipe,
+        final=FinalSettings(0.3, stretches=2),
     )
     plan = SearchPlan(data, table.spec, preset, (LatencyTarget(table, 1e3),), costs=("parameters",))
     run = run_search(plan, path)
@@ -114,6 +115,7 @@ READERS: dict[str, Callable[[RunFolder, Path], object]] = {
     r"data-changes\.json": lambda run, _: run.data_changes(),
     r"steps\.jsonl": lambda run, _: run.steps(),
     r"history\.jsonl": lambda run, _: run.history(),
+    r"final\.json": lambda run, _: run.final_stage(),
     r"front\.json": lambda run, _: (run.front(), run.rejected()),
     r"verified\.json": lambda run, _: run.verified(),
     r"ranking\.json": lambda run, _: read_ranking(run),

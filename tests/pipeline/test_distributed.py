@@ -13,7 +13,7 @@ import pytest
 from processes import workers
 
 SEARCH = ("--population", "4", "--epochs", "5", "--warmup-epochs", "1", "--epochs-per-generation", "1")
-TRAIN = ("--batch-size", "8", "--architectures", "2", "--on", "cpu", "--seed", "3")
+TRAIN = ("--batch-size", "8", "--architectures", "2", "--on", "cpu", "--seed", "3", "--final", "0.2", "--jobs", "1")
 LAUNCHER = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 

@@ -22,7 +22,7 @@ KILLS = amount(1, 2)
 
 SEARCH = (
     "search --population 4 --epochs 3 --warmup-epochs 1 --epochs-per-generation 1 --batch-size 32 --seed 3 "
-    "--on cpu --resume"
+    "--on cpu --final 0.3 --jobs 1 --resume"
 )
 TRAIN = "--epochs 2 --batch-size 32 --top 2 --jobs 1 --on cpu"
 

@@ -1,0 +1,254 @@
+"""The final stage of a search: short trainings of its best networks choose the front."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from cars_hw.callbacks import SearchCallback
+from cars_hw.config.data import DataSource
+from cars_hw.config.presets import PRESETS
+from cars_hw.config.search import EvolutionSettings, FinalSettings
+from cars_hw.config.training import Recipe, SharedTraining
+from cars_hw.errors import RunError
+from cars_hw.evolution.population import Finalist
+from cars_hw.latency import LatencyTable
+from cars_hw.nn.cost import network_cost
+from cars_hw.nn.network import Network
+from cars_hw.pipeline.final_stage import longest_trained, short_recipe
+from cars_hw.pipeline.latency_target import LatencyTarget
+from cars_hw.pipeline.plan import SearchPlan
+from cars_hw.pipeline.run_folder import RunFolder
+from cars_hw.pipeline.search import plan_data, run_search
+from cars_hw.training.shared_weights import judging_parts, torch_threads
+from cars_hw.training.standalone import NetworkTraining, counts_on
+
+SHARE = 0.8
+PRESET = replace(
+    PRESETS["quick"],
+    evolution=EvolutionSettings(6, epochs=3, warmup_epochs=1, epochs_per_generation=1, protection="size"),
+    training=SharedTraining(
+        batch_size=32, evaluation_images=20, threads=1, crop_padding=0, validation_fraction=0.5
+    ),
+    recipe=Recipe(epochs=3, batch_size=32, learning_rate=0.02, crop_padding=0, ema=0.9, hold_out=0.1),
+    final=FinalSettings(SHARE, stretches=2),
+)
+
+
+class Stopped(Exception):
+    """What stands for a kill."""
+
+
+class Told(SearchCallback):
+    """Keeps what the final stage tells."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def on_final_stage(self, text: str) -> None:
+        self.lines.append(text)
+
+
+@pytest.fixture(scope="module")
+def plan(tiny_table: Path, images: Path) -> SearchPlan:
+    table = LatencyTable.read(tiny_table)
+    return SearchPlan(DataSource(str(images)), table.spec, PRESET, (LatencyTarget(table),), seed=3)
+
+
+@pytest.fixture(scope="module")
+def told() -> Told:
+    return Told()
+
+
+@pytest.fixture(scope="module")
+def run(plan: SearchPlan, told: Told, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A search whose networks were trained one after the other."""
+    return run_search(plan, tmp_path_factory.mktemp("final") / "run", jobs=1, callbacks=[told])
+
+
+def results(run: RunFolder) -> dict[str, str]:
+    """Return the files that the stage decides, and whether it left others."""
+    left = [path.name for path in (run.path / "checkpoint").iterdir()]
+    return {"front": (run.path / "front.json").read_text(), "final": run.final_path.read_text(), "left": str(left)}
+
+
+def test_the_front_is_of_the_longest_trained_and_none_of_it_is_dominated(run: RunFolder) -> None:
+    stage = run.final_stage()
+    assert stage is not None
+    assert len(stage.rungs.epochs) == 2
+    last = {one.architecture: one for one in stage.networks if len(one.results) == 2}
+    assert {one.stretch for one in last.values()} == {1, 2}
+    front = run.front()
+    for network in front:
+        trained = last[network.architecture]
+        assert (network.validation, network.accuracy) == (trained.results[-1], trained.results[-1].accuracy)
+        assert network.trained_epochs == stage.rungs.epochs[-1]
+    figures = [(one.costs[0], -one.results[-1].accuracy) for one in last.values()]
+    best = [one for one in figures if not any(o[0] <= one[0] and o[1] <= one[1] and o != one for o in figures)]
+    assert sorted(best) == [(one.latency_estimates[0].predicted_ms, -one.accuracy) for one in front]
+
+
+def test_the_better_half_of_each_stretch_goes_on(run: RunFolder) -> None:
+    stage = run.final_stage()
+    assert stage is not None
+    for stretch in (1, 2):
+        members = [one for one in stage.networks if one.stretch == stretch]
+        on = [one.results[0].accuracy for one in members if len(one.results) == 2]
+        out = [one.results[0].accuracy for one in members if len(one.results) == 1]
+        assert len(on) == max(2, -(-len(members) // 2))
+        assert not out or min(on) >= max(out)
+        assert {"score"} <= {one.reason for one in members} <= {"score", "largest"}
+
+
+def test_a_rung_carries_on_from_the_checkpoint_and_the_last_one_is_annealed(
+    run: RunFolder, plan: SearchPlan
+) -> None:
+    stage = run.final_stage()
+    assert stage is not None
+    chosen = next(one for one in stage.networks if len(one.results) == 2)
+    data = plan_data(plan)
+    train, judged = judging_parts(data, 0.5, torch.Generator().manual_seed(plan.seed))
+    recipe = Recipe(stage.rungs.epochs[-1], 32, 0.02, crop_padding=0, precision="float32")
+    assert replace(stage.recipe, precision="float32") == recipe
+    with torch.random.fork_rng(devices=[]), torch_threads(1):
+        torch.manual_seed(plan.seed)
+        # Trained in one go, on the images that train the shared weights.
+        whole = NetworkTraining(
+            Network(plan.network, chosen.genotype), replace(data, train=train), recipe, seed=plan.seed
+        )
+        found = []
+        for epoch in range(1, stage.rungs.epochs[-1] + 1):
+            whole.run_epoch()
+            if epoch in stage.rungs.epochs:
+                found.append(counts_on(whole.network, judged, data))
+    assert tuple(found) == chosen.results
+    # At the last step the rate is almost that of the end.
+    assert whole.figures.learning_rate < 0.02 * 0.1
+
+
+def test_the_stage_takes_the_share_that_was_asked_for(run: RunFolder, plan: SearchPlan) -> None:
+    stage = run.final_stage()
+    assert stage is not None
+    assert stage.planned <= SHARE / (1 - SHARE) * stage.searched
+    assert stage.share <= SHARE
+    # 78 images train, at three passes each, and 78 evaluate: an evaluation costs as much as a third of an epoch.
+    cost = 0.0
+    for stretch in (1, 2):
+        members = [one for one in stage.networks if one.stretch == stretch]
+        adds = sum(network_cost(plan.network, one.genotype).multiply_adds / 1e6 for one in members) / len(members)
+        on = max(2, -(-len(members) // 2))
+        cost += 3 * 78 * adds * (len(members) * (1 + 1 / 3) + on * (2 + 1 / 3))
+    assert stage.rungs.epochs == (1, 3)
+    assert stage.planned == pytest.approx(cost, rel=1e-9)
+
+
+@pytest.mark.parametrize("moment", ["rung 1", "rung 2", "rung 2 again"])
+def test_a_stopped_stage_goes_on_and_jobs_change_nothing(
+    moment: str, run: RunFolder, plan: SearchPlan, tmp_path: Path
+) -> None:
+    def stop(stage: str, done: int, total: int) -> None:
+        if moment[:6] in stage and total // 2 <= done < total:
+            raise Stopped
+
+    again = moment.endswith("again")
+    for attempt in range(1 + again):
+        with pytest.raises(Stopped):
+            run_search(plan, tmp_path / "run", resume=attempt > 0, jobs=1, progress=stop)
+        assert not (tmp_path / "run" / "front.json").exists()
+    assert results(run_search(plan, tmp_path / "run", resume=True, jobs=1 + again)) == results(run)
+    assert results(run)["left"] == "['search.pt']"
+
+
+def test_finished_networks_of_a_rung_are_not_trained_again(plan: SearchPlan, tmp_path: Path) -> None:
+    seen: list[tuple[str, int]] = []
+
+    def stop(stage: str, done: int, total: int) -> None:
+        if "rung 1" in stage:
+            seen.append((stage, done))
+            if done == total - 1:
+                raise Stopped
+
+    with pytest.raises(Stopped):
+        run_search(plan, tmp_path / "run", jobs=1, progress=stop)
+    known = {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "checkpoint").glob("final-*.0.json")}
+    assert len(known) == seen[-1][1]
+    seen.clear()
+
+    def watch(stage: str, done: int, total: int) -> None:
+        if "rung 2" in stage:
+            assert all(path.stat().st_mtime_ns == time for path, time in known.items())
+            raise Stopped
+        if "rung 1" in stage:
+            seen.append((stage, done))
+
+    with pytest.raises(Stopped):
+        run_search(plan, tmp_path / "run", resume=True, jobs=1, progress=watch)
+    assert seen[0][1] == len(known)
+
+
+def test_a_damaged_record_ends_in_one_line(plan: SearchPlan, run: RunFolder, tmp_path: Path) -> None:
+    text = run.final_path.read_text()
+    (tmp_path / "final.json").write_text(text.replace('"score"', '"grown"', 1))
+    with pytest.raises(RunError, match=r"final\.json was changed or damaged"):
+        RunFolder(tmp_path).final_stage()
+
+
+def test_what_is_told(told: Told, run: RunFolder) -> None:
+    stage = run.final_stage()
+    assert stage is not None
+    first, last = stage.rungs.epochs
+    on = sum(len(one.results) == 2 for one in stage.networks)
+    begin, *rungs = told.lines
+    assert begin == (
+        f"final stage: {len(stage.networks)} networks are trained for {first} epoch, the better half of each "
+        f"stretch to {last}. It takes {stage.share:.0%} of the cost of the search"
+    )
+    assert len(rungs) == 2
+    assert rungs[1].startswith(f"final stage, rung 2 of 2: after {last} epochs, the accuracy of {on} networks is ")
+    assert rungs[1].endswith("on 78 held-out images")
+
+
+def test_networks_that_diverge_are_the_last_of_their_stretch(plan: SearchPlan, tmp_path: Path) -> None:
+    wild = replace(plan.preset, recipe=replace(PRESET.recipe, learning_rate=1e38))
+    run = run_search(replace(plan, preset=wild), tmp_path / "run", jobs=1)
+    stage = run.final_stage()
+    assert stage is not None
+    assert {sum(one.right) for network in stage.networks for one in network.results} == {0}
+    assert len(run.front()) == 1
+
+
+def test_the_next_best_are_those_of_the_longest_training(plan: SearchPlan) -> None:
+    members = [
+        Finalist(genotype=None, spec=plan.network, costs=(1.0,), accuracy=0.5, trained_epochs=epochs)  # type: ignore[arg-type]
+        for epochs in (4, 2, 4, 1)
+    ]
+    assert longest_trained(members) == [members[0], members[2]]
+    assert longest_trained(members[1::2]) == [members[1]]
+
+
+def test_a_short_recipe_leaves_out_what_is_for_long_trainings() -> None:
+    long = Recipe(
+        100,
+        64,
+        0.1,
+        warmup_epochs=5,
+        auxiliary=0.4,
+        drop_path=0.2,
+        ema=0.99,
+        hold_out=0.1,
+        cutout=4,
+        schedule="linear",
+    )
+    assert short_recipe(long, 20) == Recipe(20, 64, 0.1, warmup_epochs=1.0, cutout=4, schedule="linear")
+
+
+def test_rates_of_all_rungs_are_those_of_one_schedule() -> None:
+    recipe = short_recipe(Recipe(100, 64, 0.1), 4)
+    rates = [recipe.rate(epoch) for epoch in range(5)]
+    assert rates[0] == 0.1
+    assert rates[-1] == pytest.approx(0, abs=1e-12)
+    assert all(before > after for before, after in itertools.pairwise(rates))
