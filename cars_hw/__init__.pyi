@@ -64,6 +64,7 @@ from cars_hw.pipeline.train import train_run as train_run
 from cars_hw.pipeline.verify import verify_run as verify_run
 from cars_hw.report.page import write_report as write_report
 from cars_hw.space.architecture import Architecture as Architecture
+from cars_hw.space.architecture_space import ArchitectureSpace as ArchitectureSpace
 from cars_hw.space.genotype import Edge as Edge
 from cars_hw.space.genotype import Genotype as Genotype
 from cars_hw.space.network_spec import NETWORKS as NETWORKS
