@@ -272,6 +272,8 @@ class LatencyTable:
         if self.sizes is None:
             # A table of one network has the form that it had before there were sizes.
             del plain["sizes"]
+        if self.spec.depths is None:
+            del plain["network"]["depths"]
         TABLE.write(path, plain)
 
     @classmethod
@@ -284,6 +286,8 @@ class LatencyTable:
         content = TABLE.read(path)
         if isinstance(content.get("predictor"), dict):
             content["predictor"] = {**_NOTHING_ASSUMED, **content["predictor"]}
+        if isinstance(content.get("network"), dict):
+            content["network"] = {"depths": None, **content["network"]}
         try:
             return structure({"sizes": None, **content}, cls)
         except InputError as error:

@@ -27,7 +27,7 @@ from cars_hw.latency import (
     spec_keys,
     validate_table,
 )
-from cars_hw.latency.operation_costs import KindRegression
+from cars_hw.latency.kind_regression import KindRegression
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
@@ -90,6 +90,28 @@ def test_networks_of_all_sizes_are_predicted_those_between_measured_ones_too(
     ]
     measured = measure_architectures(FakeDevice(), networks, ONCE).models
     for (genotype, network), found in zip(networks, measured, strict=True):
+        assert Predictor(table, network=network).predict(genotype).ms == pytest.approx(found.ms, rel=0.03)
+
+
+def test_networks_of_uneven_stages_need_no_other_operations(table: LatencyTable) -> None:
+    assert len(SIZES.stages) > len(SIZES.layers)
+    for stages in SIZES.stages:
+        network = replace(NETWORK, channels=16, layers=sum(stages), depths=stages)
+        assert {str(key) for key in spec_keys(network)} <= set(table.entries)
+
+
+@pytest.mark.parametrize("stages", [(1, 2, 1), (2, 1, 1), (2, 1, 2)])
+@pytest.mark.parametrize("channels", [8, 16, 20])
+def test_networks_of_uneven_stages_are_predicted(
+    table: LatencyTable, channels: int, stages: tuple[int, int, int]
+) -> None:
+    network = replace(NETWORK, channels=channels, layers=sum(stages), depths=stages)
+    assert network.depths == stages
+    rng = np.random.default_rng(channels)
+    networks = [Architecture(SearchSpace().sample(rng), network) for _ in range(2)]
+    measured = measure_architectures(FakeDevice(), networks, ONCE).models
+    for (genotype, _), found in zip(networks, measured, strict=True):
+        # As exact as for networks with reductions at thirds.
         assert Predictor(table, network=network).predict(genotype).ms == pytest.approx(found.ms, rel=0.03)
 
 
@@ -169,6 +191,7 @@ def test_a_table_of_one_network_has_the_form_that_it_had(tmp_path: Path) -> None
     content = json.loads(path.read_text())
     assert "sizes" not in content
     assert not {"channels", "layers"} & set(content["calibration"][0])
+    assert "depths" not in content["network"]
     assert LatencyTable.read(path) == table
     with pytest.raises(TableError, match="not for 12 channels"):
         Predictor(table, network=replace(NETWORK, channels=12))
