@@ -23,9 +23,9 @@ from cars_hw.config.units import format_latency
 from cars_hw.devices.protocol import Device
 from cars_hw.errors import BudgetError
 from cars_hw.export.write import build_network
+from cars_hw.latency.arithmetic import key_cost
 from cars_hw.latency.fastest import fastest_genotype
 from cars_hw.latency.keys import OpKey, spec_keys
-from cars_hw.latency.operation_costs import key_cost
 from cars_hw.latency.sums import OperationSums
 from cars_hw.progress import Progress
 from cars_hw.progress_line import show
