@@ -18,8 +18,10 @@ over sizes, and measures every front again; with ``--restless`` beside a process
 profiles beside such a process, three times, and compares with a table of the machine left alone. ``--same-core``
 keeps the very core busy that is measured on, instead of another one. ``estimators`` compares ways to make one
 figure of a model's sessions, on stored tables of one network. ``sizes`` profiles a table over sizes (8 to 48
-channels of ``cifar``, 16 to 64 of ``imagenet``, 5 to 20 cells) unless it is there, and compares it with 80
-networks that took no part, spread over the logarithm of the latency.
+channels and 5 to 20 cells of ``cifar``, 16 to 64 channels and 5 to 14 cells of ``imagenet``) unless it is there, and
+compares it with 80 networks that took no part, spread over the logarithm of the latency; half of them have stages of
+uneven depths. Then it takes sessions and networks away from the table, and says what a table of less time would
+predict.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ from typing import Any
 
 import numpy as np
 import restless_machine
+from shorter_tables import error_by_time
 
 from cars_hw.config.codec import unstructure
 from cars_hw.config.data import DataSource
@@ -57,6 +60,7 @@ from cars_hw.latency import (
     validate_table,
 )
 from cars_hw.latency.validation import predict_all
+from cars_hw.measurement.schedule import Measured
 from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.pipeline.search import run_search
@@ -206,37 +210,56 @@ def sizes(arguments: argparse.Namespace) -> dict[str, Any]:
         f"{predictor.block}, cache {predictor.cache_mb} MB",
         flush=True,
     )
-    networks = fresh_architectures(table, table.sizes, HELD_OUT_SIZES, np.random.default_rng(1))
+    networks = held_out_sizes(table)
     reference = table.reference
     assert reference is not None
     found = measure_architectures(
         device, networks, reference=table.reference_architecture, expected_ms=reference.measured.ms
     )
+    return {"network": name, "seconds": seconds, **sized_errors(table, networks, found)}
+
+
+def held_out_sizes(table: LatencyTable) -> list[Architecture]:
+    """Return networks that took no part in ``table``, half of them with stages of uneven depths, as in a search."""
+    assert table.sizes is not None
+    rng = np.random.default_rng(1)
+    drawn = fresh_architectures(table, table.sizes, HELD_OUT_SIZES, rng)
+    for place in range(1, len(drawn), 2):
+        genotype, network = drawn[place]
+        stages = [one for one in table.sizes.stages if sum(one) == network.layers]
+        depths = stages[int(rng.integers(len(stages)))]
+        drawn[place] = Architecture(genotype, replace(network, depths=depths))
+    return drawn
+
+
+def sized_errors(table: LatencyTable, networks: Sequence[Architecture], found: Measured) -> dict[str, Any]:
+    """Return and print how far the predictions of ``table`` are from what ``networks`` take."""
     times = [one.ms for one in found.models]
     predictions = predict_all(table, networks)
     accuracy = Accuracy.of([one.ms for one in predictions], times)
-    errors = [one.ms / ms - 1 for one, ms in zip(predictions, times, strict=True)]
+    drift = found.machine.slower_than_expected or 1.0
+    errors = np.array([one.ms for one in predictions]) / np.array(times) - 1
+    steady = float(np.abs((1 + errors) * drift - 1).mean())
+    assert table.sizes is not None
     widths = {network.channels for network in table.sizes.measured_networks(table.spec)}
-    between = [
-        abs(error) for error, one in zip(errors, networks, strict=True) if one.network.channels not in widths
-    ]
+    between = np.array([one.network.channels not in widths for one in networks])
+    uneven = np.array([one.network.depths is not None for one in networks])
     covered = float(np.mean([ms <= one.bound_ms for one, ms in zip(predictions, times, strict=True)]))
     beyond = int(np.sum(np.abs(errors) > 0.1))
     print(
         f"  {min(times):.3g} to {max(times):.3g} ms, {max(times) / min(times):.0f} times; mean error "
         f"{accuracy.mean_error:.1%}, bias {accuracy.bias:+.1%}, {beyond} of {len(errors)} beyond 10%, tau "
-        f"{accuracy.kendall_tau:.3f}; {len(between)} networks of widths that were not measured: "
-        f"{np.mean(between):.1%}; the bound held for {covered:.1%}; reference "
-        f"{(found.machine.slower_than_expected or 1.0) - 1:+.1%}"
+        f"{accuracy.kendall_tau:.3f}; {between.sum()} networks of widths that were not measured: "
+        f"{mean_error(errors[between])}; {uneven.sum()} of uneven depths: {mean_error(errors[uneven])}; the bound "
+        f"held for {covered:.1%}; reference {drift - 1:+.1%}, mean error without that {steady:.1%}"
     )
     return {
-        "network": name,
-        "seconds": seconds,
         "rows": [
             {
                 "genotype": one.genotype.to_darts(),
                 "channels": one.network.channels,
                 "layers": one.network.layers,
+                "depths": list(one.network.stages),
                 "predicted_ms": guess.ms,
                 "bound_ms": guess.bound_ms,
                 "measured_ms": ms,
@@ -244,10 +267,18 @@ def sizes(arguments: argparse.Namespace) -> dict[str, Any]:
             for one, guess, ms in zip(networks, predictions, times, strict=True)
         ],
         "accuracy": unstructure(accuracy),
-        "between": float(np.mean(between)),
+        "steady_error": steady,
+        "between": float(np.abs(errors[between]).mean()) if between.any() else None,
+        "uneven": float(np.abs(errors[uneven]).mean()) if uneven.any() else None,
         "coverage": covered,
         "slower_than_table": found.machine.slower_than_expected,
+        "by_time": error_by_time(table, networks, [ms / drift for ms in times], between),
     }
+
+
+def mean_error(errors: np.ndarray) -> str:
+    """Return the mean of absolute ``errors`` as text; a dash for none."""
+    return f"{np.abs(errors).mean():.1%}" if len(errors) else "-"
 
 
 def small_preset(population: int, epochs: int) -> Preset:
