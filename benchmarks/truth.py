@@ -443,12 +443,20 @@ def summary(table: Table) -> dict[str, Any]:
 
 def report(table: Table) -> None:
     """Print the ceilings of ``table``, and by epoch those of the held-out images."""
-    names = table.complete()
-    print(f"{len(names)} networks, {table.settings['epochs']} epochs: tau of two trainings ± its standard error")
+    names = table.complete() if len(table.seeds) > 1 else []
+    epochs = table.settings["epochs"]
+    print(f"{len(table.curves)} trainings of {epochs} epochs; {len(names)} networks were trained twice")
+    if len(names) < 2:
+        return
+    print("tau of two trainings ± its standard error")
     for half, chosen in halves(names).items():
         print(f"{half} ({len(chosen)}):")
         for figure in FIGURES:
-            print(f"  {figure}: {table.ceiling(figure, chosen)}")
+            among, between = table.spreads(figure, chosen)
+            print(
+                f"  {figure}: {table.ceiling(figure, chosen)}; standard deviation of the networks {among:.4f}, "
+                f"of trainings {between:.4f}"
+            )
         for epoch in table.epochs():
             each = [table.ceiling(figure, chosen, epoch) for figure in ("held_out_loss", "held_out_accuracy")]
             print(f"  after epoch {epoch}, held out: loss {each[0]}, accuracy {each[1]}")

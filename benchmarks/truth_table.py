@@ -165,6 +165,16 @@ class Table:
         first, second = (self.values(figure, seed, names, epoch) for seed in self.seeds[:2])
         return agreement(first, second)
 
+    def spreads(self, figure: str, names: Sequence[str], epoch: int | None = None) -> tuple[float, float]:
+        """Return the standard deviation of ``figure`` among ``names``, and between two trainings of one of them.
+
+        The first is that of the networks alone: what the trainings add to the spread is taken out.
+        """
+        values = np.array([self.values(figure, seed, names, epoch) for seed in self.seeds[:2]])
+        within = values.var(axis=0, ddof=1).mean()
+        among = values.mean(axis=0).var(ddof=1) - within / len(values)
+        return float(np.sqrt(max(0.0, among))), float(np.sqrt(within))
+
 
 def costs(row: Row, resolution: tuple[int, int], channels: int, classes: int) -> dict[str, int]:
     """Return the parameters and the multiply-adds of the exported network."""

@@ -113,6 +113,22 @@ def test_other_settings_are_refused(truth: ModuleType, monkeypatch: pytest.Monke
         run(truth, monkeypatch, tmp_path / "table.json", "--count", "6")
 
 
+def test_the_spread_of_networks_is_told_from_that_of_trainings(table_module: ModuleType) -> None:
+    rng = np.random.default_rng(0)
+    rows = table_module.rows(4000, (8, 5), seed=0)
+    networks, trainings = rng.normal(1, 0.3, len(rows)), rng.normal(0, 0.4, (2, len(rows)))
+    curves = {
+        (row.name, seed): table_module.Curve(row.name, seed, [], [{"epoch": 1, "score_loss": value}])
+        for seed in (0, 1)
+        for row, value in zip(rows, networks + trainings[seed], strict=True)
+    }
+    table = table_module.Table({"settings": {}, "architectures": [], "trainings": []})
+    table.curves = curves
+    among, between = table.spreads("score_loss", [row.name for row in rows])
+    assert among == pytest.approx(0.3, rel=0.05)
+    assert between == pytest.approx(0.4, rel=0.05)
+
+
 def test_ceiling_and_truth_of_known_trainings(table_module: ModuleType) -> None:
     def curve(name: str, seed: int, losses: Sequence[float]) -> dict[str, object]:
         evaluations = [{"epoch": number + 1, "score_loss": loss} for number, loss in enumerate(losses)]
