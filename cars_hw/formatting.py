@@ -75,3 +75,10 @@ def state_name(state: str) -> str:
 def size(count: int) -> str:
     """Return ``count`` bytes in a readable unit: ``51 kB``, ``1.3 MB``."""
     return f"{max(1, round(count / 1e3))} kB" if count < 999_500 else f"{count / 1e6:.1f} MB"
+
+
+def training_words(epochs: int) -> str:
+    """Return how long the networks of an accuracy were trained by themselves; 0 epochs are under shared weights."""
+    if not epochs:
+        return "under shared weights"
+    return f"after {epochs} {'epoch' if epochs == 1 else 'epochs'} of training by itself"

@@ -11,7 +11,7 @@ import click
 from cars_hw.cli.options import milliseconds, percent, print_table
 from cars_hw.cli.verbosity import warn_of_quality
 from cars_hw.config.measurement import USUAL
-from cars_hw.formatting import printable, state_name
+from cars_hw.formatting import printable, state_name, training_words
 
 if TYPE_CHECKING:
     from cars_hw.pipeline.budget_use import BudgetUse
@@ -71,8 +71,9 @@ def _images(front: Sequence[FrontNetwork]) -> list[str]:
     counted = [network.validation for network in front if network.validation is not None]
     if not counted:
         return []
+    training = training_words(front[0].trained_epochs)
     lines = [
-        f"Accuracies are those {_conditions(front)} on {counted[0].total:,} validation images. These images chose "
+        f"Accuracies are those {training} on {counted[0].total:,} validation images. These images chose "
         "the front, so that its best accuracies are too high on average; cars-hw train gives those on test images."
     ]
     poor = sum(not one.beats_majority for one in counted)
@@ -82,14 +83,6 @@ def _images(front: Sequence[FrontNetwork]) -> list[str]:
             f"frequent class as every image's answer, which is right for {percent(counted[0].majority_share)}."
         )
     return lines
-
-
-def _conditions(front: Sequence[FrontNetwork]) -> str:
-    """Return under which conditions the accuracies of ``front`` were found, in words."""
-    epochs = front[0].trained_epochs
-    if not epochs:
-        return "under shared weights"
-    return f"after {epochs} {'epoch' if epochs == 1 else 'epochs'} of training by itself"
 
 
 def _states(front: Sequence[FrontNetwork]) -> list[str]:

@@ -267,7 +267,7 @@ def _search(settings: SearchSettings, asked: Run) -> None:
         note(f"The search is for networks of {plan.network.describe()} alone.")
     keep_freed_memory()
     if asked.dry_run:
-        _print_estimate(estimate(plan), asked.as_json)
+        _print_estimate(estimate(plan, settings.jobs), asked.as_json)
         if plan.sizes is not None and not asked.as_json:
             click.echo("The times are means over all sizes: a population of larger networks takes longer.")
         return

@@ -5,20 +5,28 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean, median
 from typing import ClassVar, Final, TypeVar
 
 import numpy as np
 import torch
 
+from cars_hw.data import DataBundle
+from cars_hw.evolution.halving import KEPT
+from cars_hw.evolution.passes import TRAINING
 from cars_hw.nn.cost import network_cost
+from cars_hw.nn.network import Network
+from cars_hw.pipeline.final_stage import judged_images, multiply_adds, short_recipe, sizing, trained_spec
 from cars_hw.pipeline.memory import out_of_memory
+from cars_hw.pipeline.objectives import cost_objectives
 from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.pipeline.search import plan_data, supernet_weights_of
+from cars_hw.pipeline.workers import default_jobs
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.architecture_space import ArchitectureSpace
-from cars_hw.training.shared_weights import SuperNetWeights, torch_threads
+from cars_hw.training.shared_weights import SuperNetWeights, judging_parts, torch_threads
+from cars_hw.training.standalone import NetworkTraining
 
 T = TypeVar("T")
 
@@ -64,13 +72,16 @@ class Estimate:
         return sum(part.total_seconds for part in self.parts)
 
 
-def estimate(plan: SearchPlan) -> Estimate:
+def estimate(plan: SearchPlan, jobs: int | None = None) -> Estimate:
     """Return the estimated time and memory of the search of ``plan`` in one process.
 
     The parts are those of section 3.5 of CARS: the warm-up epochs; in each generation the evaluation of the
     population and its offspring, and the epochs of the generation. Two parts are not in the paper. A protection
     that uses the gain in accuracy evaluates offspring under the previous weights too, and at the end the finalists
     are evaluated on all validation images.
+
+    A final stage is counted by its share of the cost, in steps of networks of the mean size, ``jobs`` of them side
+    by side. The networks are not known yet: if few are found, or the recipe is short, it takes less.
 
     Over sizes the time of an architecture is the mean over the space, see :func:`timed_architectures`, and the
     memory is that of the largest size. A population of smaller or larger networks takes less or more time.
@@ -79,7 +90,8 @@ def estimate(plan: SearchPlan) -> Estimate:
         DatasetError: the data cannot be used.
         InputError: the memory does not suffice; the message names the settings to lower.
     """
-    weights = supernet_weights_of(plan, plan_data(plan))
+    data = plan_data(plan)
+    weights = supernet_weights_of(plan, data)
     evolution = plan.preset.evolution
     drawn = timed_architectures(plan.architectures, np.random.default_rng(plan.seed))
     # Over sizes the times differ by what they are of, and not only by disturbances.
@@ -103,6 +115,7 @@ def estimate(plan: SearchPlan) -> Estimate:
             / len(timed)
             for full in (False, True)
         )
+        final = [_final_stage(plan, data, weights, drawn, jobs)] if plan.has_final_stage else []
     except torch.OutOfMemoryError as error:
         raise out_of_memory(plan) from error
     memory = torch.cuda.max_memory_allocated(weights.device) / 2**20 if on_gpu else _resident_mb()
@@ -123,10 +136,38 @@ def estimate(plan: SearchPlan) -> Estimate:
             *([Part("steps that are recorded for replay", recordings, recording)] if recordings else []),
             Part("architectures evaluated on the subset", evaluations, evaluated),
             Part("finalists evaluated on all validation images", 3 * population, evaluated_fully),
+            *final,
         ),
         memory,
         on_gpu,
     )
+
+
+def _final_stage(
+    plan: SearchPlan, data: DataBundle, weights: SuperNetWeights, drawn: Sequence[Architecture], jobs: int | None
+) -> Part:
+    """Return the steps of the final stage: as many as its share pays for, of networks of the mean size."""
+    supernet = weights.supernet.spec
+    train, judged = judging_parts(
+        data, plan.preset.training.validation_fraction, torch.Generator().manual_seed(plan.seed)
+    )
+    recipe = short_recipe(plan.preset.recipe, plan.preset.recipe.epochs)
+    budget = sizing(plan, supernet, judged_images(plan, len(train), len(judged)), cost_objectives(plan)).budget
+    adds, seconds = [], []
+    with torch.random.fork_rng(devices=[]), torch_threads(0 if weights.device.type == "cuda" else 1):
+        for one in drawn[1:]:
+            network = Network(trained_spec(plan, supernet, one), one.genotype)
+            parts = replace(data, train=train, validation=None)
+            training = NetworkTraining(network, parts, recipe, seed=plan.seed, device=weights.device)
+            images, labels = next(training.batches.epoch(torch.Generator().manual_seed(plan.seed)))
+            training.network.train()
+            again = [(images, labels)] * 2
+            seconds.append(_seconds(weights, again, lambda batch: training.step(*batch), fmean))  # noqa: B023
+            adds.append(multiply_adds(plan, supernet, one))
+    steps = budget / (TRAINING * len(labels) * fmean(adds))
+    side = jobs or default_jobs(weights.device.type, KEPT * plan.preset.final.stretches)
+    beside = f", {side} networks side by side" if side > 1 else ""
+    return Part(f"steps of the final stage{beside}", round(steps), fmean(seconds) / side)
 
 
 def timed_architectures(space: ArchitectureSpace, rng: np.random.Generator) -> list[Architecture]:

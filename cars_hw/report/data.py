@@ -13,10 +13,10 @@ from cars_hw.data.manifest import AcceptedChange, DataManifest
 from cars_hw.devices import format_of
 from cars_hw.errors import TableError
 from cars_hw.export.card import INT8_SUFFIX, ModelCard, card_path, verified_card
-from cars_hw.formatting import milliseconds
+from cars_hw.formatting import milliseconds, training_words
 from cars_hw.nn.cost import both_costs
 from cars_hw.pipeline.latency_target import LatencyEstimate, LatencyTarget
-from cars_hw.pipeline.records import RunAbout, RunConfiguration, TargetRecord, Verified
+from cars_hw.pipeline.records import FinalStage, RunAbout, RunConfiguration, TargetRecord, Verified
 from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder, Step, TrainedNetwork
 from cars_hw.significance import Interval, interval_of
 from cars_hw.space.architecture import Architecture
@@ -64,7 +64,8 @@ class Candidate:
     """A network of the front, or one that was trained outside the front, with all its data.
 
     ``shared_accuracy`` is a fraction of the validation images, under shared weights, or what else the search
-    maximised; None outside the front. ``validation`` is what it was counted from.
+    maximised; None outside the front. If the network was trained by itself in the final stage of the search, it is
+    that after ``trained_epochs`` epochs. ``validation`` is what it was counted from.
     ``measured`` are the rows of ``verified.json`` for its models.
     """
 
@@ -79,6 +80,7 @@ class Candidate:
     models: tuple[ModelFile, ...]
     measured: tuple[Verified, ...]
     validation: ClassCounts | None = None
+    trained_epochs: int = 0
 
     @property
     def architecture(self) -> Architecture:
@@ -150,6 +152,7 @@ class ReportData:
     baselines: StrategyComparison | None = None
     steps: tuple[Step, ...] = ()
     search_command: str | None = None
+    final_stage: FinalStage | None = None
 
     @property
     def name(self) -> str:
@@ -165,6 +168,17 @@ class ReportData:
     def accuracy_name(self) -> str:
         """The words for what the search maximised: ``accuracy``, ``balanced accuracy``."""
         return self.objective.replace("-", " ")
+
+    @property
+    def choosing(self) -> str:
+        """How the networks were trained when they were chosen: ``under shared weights``."""
+        return training_words(self.candidates[0].trained_epochs if self.candidates else 0)
+
+    @property
+    def choosing_name(self) -> str:
+        """The name of the accuracy that chose the front: ``shared accuracy``."""
+        trained = bool(self.candidates and self.candidates[0].trained_epochs)
+        return f"{self.accuracy_name} of short training" if trained else f"shared {self.accuracy_name}"
 
     @property
     def costs(self) -> tuple[Cost, ...]:
@@ -227,6 +241,7 @@ def gather(run: RunFolder) -> ReportData:
             tuple(model for model in models if model.network == network.name),
             tuple(row for row in verified if row.network == network.name),
             network.validation,
+            network.trained_epochs,
         )
 
     candidates = [candidate(network, network.accuracy) for network in front]
@@ -255,6 +270,7 @@ def gather(run: RunFolder) -> ReportData:
         read_baselines(run),
         tuple(run.steps()),
         _search_command(run),
+        run.final_stage(),
     )
 
 

@@ -183,7 +183,7 @@ class NetworkTraining:
             rate = recipe.rate(self.epoch + step / self.steps)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            loss += self._step(images, labels)
+            loss += self.step(images, labels)
         self.loss = float(process_group.add(loss)) / self.steps
         if not np.isfinite(self.loss):
             raise TrainingError(
@@ -194,6 +194,32 @@ class NetworkTraining:
         self.epoch += 1
         self._choose()
         progress("training", self.epoch * self.steps, total)
+
+    def step(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Take one step on a minibatch and return this process's part of the loss, detached."""
+        recipe, process_group = self.recipe, self.process_group
+        images_here, labels_here = (
+            images[process_group.rank :: process_group.world],
+            labels[process_group.rank :: process_group.world],
+        )
+        self.optimizer.zero_grad(set_to_none=True)
+        with autocast(self.precision, self.device):
+            logits, auxiliary = self._logits(images_here)
+            loss = cross_entropy(logits, labels_here, self.class_weights, recipe.label_smoothing)
+            if auxiliary is not None:
+                aside = cross_entropy(auxiliary, labels_here, self.class_weights, recipe.label_smoothing)
+                loss = loss + recipe.auxiliary * aside
+        # The sum over the processes is the mean over all images of the batch.
+        loss = loss * (len(labels_here) / len(labels))
+        torch.autograd.backward(self.scaler.scale(loss))
+        process_group.add_gradients(self.network.parameters())
+        self.scaler.unscale_(self.optimizer)
+        nn.utils.clip_grad_norm_(self.network.parameters(), recipe.gradient_clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.network)
+        return loss.detach()
 
     def state(self) -> dict[str, Any]:
         """Return the complete state of the training, for :meth:`restore`; tensors are not copied."""
@@ -236,31 +262,6 @@ class NetworkTraining:
             held_out=self.best.counts if self.best else None,
             last=last if epoch != self.epoch else None,
         )
-
-    def _step(self, images: Tensor, labels: Tensor) -> Tensor:
-        recipe, process_group = self.recipe, self.process_group
-        images_here, labels_here = (
-            images[process_group.rank :: process_group.world],
-            labels[process_group.rank :: process_group.world],
-        )
-        self.optimizer.zero_grad(set_to_none=True)
-        with autocast(self.precision, self.device):
-            logits, auxiliary = self._logits(images_here)
-            loss = cross_entropy(logits, labels_here, self.class_weights, recipe.label_smoothing)
-            if auxiliary is not None:
-                aside = cross_entropy(auxiliary, labels_here, self.class_weights, recipe.label_smoothing)
-                loss = loss + recipe.auxiliary * aside
-        # The sum over the processes is the mean over all images of the batch.
-        loss = loss * (len(labels_here) / len(labels))
-        torch.autograd.backward(self.scaler.scale(loss))
-        process_group.add_gradients(self.network.parameters())
-        self.scaler.unscale_(self.optimizer)
-        nn.utils.clip_grad_norm_(self.network.parameters(), recipe.gradient_clip)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        if self.averaged is not None:
-            self.averaged.update_parameters(self.network)
-        return loss.detach()
 
     def _logits(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         if isinstance(self.network, Network):

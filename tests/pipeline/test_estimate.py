@@ -16,8 +16,8 @@ from cars_hw.cli.main import main
 from cars_hw.config.codec import unstructure
 from cars_hw.config.data import DataSource
 from cars_hw.config.presets import PRESETS
-from cars_hw.config.search import EvolutionSettings
-from cars_hw.config.training import SharedTraining
+from cars_hw.config.search import EvolutionSettings, FinalSettings
+from cars_hw.config.training import Recipe, SharedTraining
 from cars_hw.config.units import format_seconds
 from cars_hw.errors import InputError
 from cars_hw.latency import LatencyTable
@@ -115,6 +115,26 @@ def test_a_search_over_sizes_is_estimated_and_runs(table: LatencyTable, images: 
     assert estimate(plan).seconds > 0
     front = run_search(plan, tmp_path / "run").front()
     assert all(sizes.has(network.spec) for network in front)
+
+
+def test_the_final_stage_is_counted_by_its_share(table: LatencyTable, images: Path) -> None:
+    evolution = EvolutionSettings(4, epochs=5, warmup_epochs=1, epochs_per_generation=2, protection="size")
+    training = SharedTraining(batch_size=16, evaluation_images=20, threads=1)
+    recipe = Recipe(epochs=5, batch_size=16, learning_rate=0.02)
+    preset = replace(PRESETS["quick"], evolution=evolution, training=training, recipe=recipe)
+    plan = SearchPlan(DataSource(str(images)), table.spec, preset, (LatencyTarget(table),))
+    assert not any("final stage" in part.name for part in estimate(plan).parts)
+    half = replace(plan, preset=replace(preset, final=FinalSettings(0.5)))
+    found = {jobs: estimate(half, jobs).parts[-1] for jobs in (1, 4)}
+    assert found[1].name == "steps of the final stage"
+    assert found[4].name == "steps of the final stage, 4 networks side by side"
+    # As much as the search: 81 training images in 5 epochs; 2 x 4 x 2 evaluations of 20, and 12 of 78. Steps of 16.
+    # The networks are of one size, so that their multiply-adds differ by their operations only.
+    passes = 3 * 81 * 5 + 16 * 20 + 12 * 78
+    assert found[1].times == pytest.approx(passes / (3 * 16), rel=0.35)
+    # Three times as much again.
+    most = replace(plan, preset=replace(preset, final=FinalSettings(0.75)))
+    assert estimate(most, 1).parts[-1].times == pytest.approx(3 * found[1].times, abs=3)
 
 
 def test_parts_add_up_and_times_are_readable() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.search import plan_data, run_search
+from cars_hw.report.data import gather
+from cars_hw.report.page import section
 from cars_hw.training.shared_weights import judging_parts, torch_threads
 from cars_hw.training.standalone import NetworkTraining, counts_on
 
@@ -252,3 +255,25 @@ def test_rates_of_all_rungs_are_those_of_one_schedule() -> None:
     assert rates[0] == 0.1
     assert rates[-1] == pytest.approx(0, abs=1e-12)
     assert all(before > after for before, after in itertools.pairwise(rates))
+
+
+def test_the_report_says_who_was_trained_and_why(run: RunFolder) -> None:
+    stage = run.final_stage()
+    assert stage is not None
+    text = re.sub(r"<[^>]+>", " ", str(section("final", gather(run))))
+    said = " ".join(text.split())
+    assert said.startswith(f"{len(stage.networks)} networks were trained by themselves for 1 epoch, on the images")
+    assert "The better half of each stretch was trained on, to 3 epochs." in said
+    assert "The accuracy on 78 held-out images decided" in said
+    assert f"took {stage.share:.0%} of the cost of the search" in said
+    rows = said[said.index("outcome") : said.index("In brackets")].split("final-")[1:]
+    assert len(rows) == len(stage.networks)
+    for row, one in zip(rows, stage.networks, strict=True):
+        assert f"{one.shared:.1%}" in row
+        assert all(f"{counts.accuracy:.1%}" in row for counts in one.results)
+        assert {"score": "among the best under shared weights", "largest": "among the largest"}[one.reason] in row
+        assert ("not trained on after rung 1" in row) == (len(one.results) == 1)
+    assert sum("in the front: net-" in row for row in rows) == len(run.front())
+    front = " ".join(re.sub(r"<[^>]+>", " ", str(section("front", gather(run)))).split())
+    assert "accuracies after 3 epochs of training by itself on 78 validation images, which chose the front" in front
+    assert "under shared weights" not in front

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cars_hw.config.evaluation import ClassCounts, Objective
-from cars_hw.formatting import accuracy_text, figure, millions, milliseconds, percent
+from cars_hw.formatting import accuracy_text, figure, millions, milliseconds, percent, training_words
 from cars_hw.report import charts
 from cars_hw.report.data import Candidate, Cost, ReportData
 from cars_hw.report.plot import NARROW, WIDE
@@ -15,7 +15,7 @@ def view(report: ReportData) -> dict[str, Any]:
     """Return the front over each cost, the columns of its table, and the networks that measurement rejected."""
     name = report.accuracy_name
     size = ["size"] if report.sized else []
-    columns = ["network", *size, f"test {name}", f"shared {name}", "parameters", "multiply-adds"]
+    columns = ["network", *size, f"test {name}", report.choosing_name, "parameters", "multiply-adds"]
     for target in report.targets:
         columns += [f"predicted, {target.device}", "upper bound", "measured", "usual state"]
     rows = [
@@ -47,7 +47,7 @@ def _images(report: ReportData) -> str:
     tests = sorted({one.trained.test.total for one in report.candidates if one.trained is not None})
     words = [f"test accuracies are on {' or '.join(f'{count:,}' for count in tests)} images"] if tests else []
     if validation is not None:
-        words.append(f"accuracies under shared weights on {validation:,} validation images, which chose the front")
+        words.append(f"accuracies {report.choosing} on {validation:,} validation images, which chose the front")
     return " and ".join(words)
 
 
@@ -79,7 +79,7 @@ def line_of(candidate: Candidate, cost: Cost, objective: Objective) -> str:
     if candidate.trained is not None:
         words.append(f"{percent(candidate.trained.test.score(objective))} on the test images")
     if candidate.shared_accuracy is not None:
-        words.append(f"{percent(candidate.shared_accuracy)} under shared weights")
+        words.append(f"{percent(candidate.shared_accuracy)} {training_words(candidate.trained_epochs)}")
     return ", ".join(words)
 
 

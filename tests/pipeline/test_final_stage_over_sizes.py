@@ -1,0 +1,97 @@
+"""The final stage of a search over sizes: larger networks are tried, as far as the budget allows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from cars_hw.config.data import DataSource
+from cars_hw.config.measurement import MeasurePlan
+from cars_hw.config.presets import PRESETS
+from cars_hw.config.search import EvolutionSettings, FinalSettings
+from cars_hw.config.training import Recipe, SharedTraining
+from cars_hw.devices import FakeDevice
+from cars_hw.latency import LatencyTable, profile_device
+from cars_hw.nn.cost import network_cost
+from cars_hw.nn.network import Network
+from cars_hw.pipeline.latency_target import LatencyTarget
+from cars_hw.pipeline.plan import SearchPlan
+from cars_hw.pipeline.run_folder import RunFolder
+from cars_hw.pipeline.search import plan_data, run_search
+from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.space.size_grid import SizeGrid
+from cars_hw.training.shared_weights import judging_parts, torch_threads
+from cars_hw.training.standalone import NetworkTraining, counts_on
+
+NETWORK = NetworkSpec(4, 5, (8, 8), 1, classes=3)
+PRESET = replace(
+    PRESETS["quick"],
+    evolution=EvolutionSettings(4, epochs=2, warmup_epochs=1, epochs_per_generation=1, protection="size"),
+    training=SharedTraining(batch_size=64, evaluation_images=20, threads=1, crop_padding=0),
+    recipe=Recipe(epochs=2, batch_size=64, learning_rate=0.02, crop_padding=0),
+    final=FinalSettings(0.7, stretches=2),
+)
+LIMIT = 1.2
+
+
+@pytest.fixture(scope="module")
+def sized() -> LatencyTable:
+    sizes = SizeGrid((4, 6, 8, 12), (5, 6, 7))
+    return profile_device(FakeDevice(), NETWORK, sizes=sizes, calibration=12, plan=MeasurePlan(sessions=1))
+
+
+@pytest.fixture(scope="module")
+def found(
+    sized: LatencyTable, images: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[RunFolder, SearchPlan]:
+    target = LatencyTarget(sized, LIMIT)
+    plan = SearchPlan(DataSource(str(images)), NETWORK, PRESET, (target,), seed=1, sizes=sized.sizes)
+    return run_search(plan, tmp_path_factory.mktemp("sized") / "run", jobs=1), plan
+
+
+def test_networks_are_grown_until_the_budget_is_used(found: tuple[RunFolder, SearchPlan]) -> None:
+    run, plan = found
+    stage = run.final_stage()
+    assert stage is not None
+    grown = [one for one in stage.networks if one.reason == "grown"]
+    genotypes = {one.genotype.key(): one.spec for one in stage.networks if one.reason != "grown"}
+    (target,) = plan.targets
+    assert grown
+    for one in grown:
+        assert target.predict(one.architecture).bound_ms <= LIMIT
+        assert one.shared is None
+        # It is a finalist's cell at a larger size of the range.
+        begun = genotypes[one.genotype.key()]
+        assert plan.architectures.proposable(one.architecture)
+        assert one.spec.channels >= begun.channels
+        assert all(new >= old for new, old in zip(one.spec.stages, begun.stages, strict=True))
+        assert one.spec != begun
+    bounds = [target.predict(one.architecture).bound_ms for one in stage.networks]
+    found_bounds = [bound for bound, one in zip(bounds, stage.networks, strict=True) if one.reason != "grown"]
+    assert max(bounds) > max(found_bounds)
+    assert max(bounds) >= 0.85 * LIMIT
+
+
+def test_each_network_is_trained_at_its_own_size(found: tuple[RunFolder, SearchPlan]) -> None:
+    run, plan = found
+    stage = run.final_stage()
+    assert stage is not None
+    one = max(stage.networks, key=lambda one: len(one.results))
+    data = plan_data(plan)
+    train, judged = judging_parts(
+        data, plan.preset.training.validation_fraction, torch.Generator().manual_seed(plan.seed)
+    )
+    recipe = replace(stage.recipe, precision="float32")
+    with torch.random.fork_rng(devices=[]), torch_threads(1):
+        torch.manual_seed(plan.seed)
+        training = NetworkTraining(
+            Network(one.spec, one.genotype), replace(data, train=train), recipe, seed=plan.seed
+        )
+        for _ in range(stage.epochs_of(one)):
+            training.run_epoch()
+        assert counts_on(training.network, judged, data) == one.results[-1]
+    for network in run.front():
+        assert network.multiply_adds == network_cost(network.spec, network.genotype).multiply_adds
