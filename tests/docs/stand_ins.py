@@ -33,6 +33,7 @@ from cars_hw.pipeline.settings import TrainSettings
 from cars_hw.pipeline.train import train_run
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec
+from cars_hw.space.size_grid import SizeGrid
 
 GREY = NetworkSpec(4, 3, (8, 8), 1)
 COLOUR = NetworkSpec(4, 3, (8, 8), 3)
@@ -203,6 +204,8 @@ def make_world(folder: Path) -> None:
     grey = profile_device(Computing("ort"), GREY, plan=plan)
     for name in GREY_TABLES:
         grey.write(folder / name)
+    sizes = SizeGrid((4, 6), (3, 4))
+    profile_device(Computing("fake"), GREY, sizes=sizes, plan=plan).write(folder / "sizes.json")
     colour = profile_device(Computing("ort"), COLOUR, plan=plan)
     for name in COLOUR_TABLES:
         colour.write(folder / name)
