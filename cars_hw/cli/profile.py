@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -27,6 +27,13 @@ from cars_hw.pipeline.settings import ProfileSettings
 
 if TYPE_CHECKING:
     from cars_hw.latency import LatencyTable, SizeRange
+
+
+LARGE_ERROR: Final = 0.1
+"""An operation whose estimate is off by more than this fraction is worth a measurement of its own."""
+
+MOST_KINDS: Final = 3
+"""So many kinds of operations are named."""
 
 
 def _sized(name: str, numbers: tuple[int, ...], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,6 +138,23 @@ def command(settings: ProfileSettings, out: Path, resume: bool, overwrite: bool,
             f"is {percent(summary['margin'])} above the prediction and holds for {percent(summary['level'], 0)} of "
             f"networks; repeated sessions differ by {percent(table.noise)}.\n{describe_states(table.machine)}"
         )
+        if (hint := estimates_hint(table)) is not None:
+            click.echo(hint)
+
+
+def estimates_hint(table: LatencyTable) -> str | None:
+    """Return a sentence on operations that are estimated badly between the measured sizes; None without any."""
+    if table.sizes is None or table.sizes.measured_channels == table.sizes.channels:
+        return None
+    errors = table.operation_costs.left_out_errors()
+    large = [f"{kind} {percent(error, 0)}" for kind, error in errors.items() if error > LARGE_ERROR]
+    if not large:
+        return None
+    return (
+        f"Between the measured numbers of channels, the estimates of {len(large)} of {len(errors)} kinds of "
+        f"operations have a mean error above {percent(LARGE_ERROR, 0)}: {', '.join(large[:MOST_KINDS])}. A table "
+        f"of measured numbers only: --channels {','.join(map(str, table.sizes.measured_channels))}"
+    )
 
 
 def _summary(table: LatencyTable, path: Path, found: SizeRange | None) -> dict[str, Any]:
@@ -153,6 +177,7 @@ def _summary(table: LatencyTable, path: Path, found: SizeRange | None) -> dict[s
         "quality_warnings": table.quality_warnings(),
         "predictor": table.predictor.kind if table.predictor is not None else None,
         "left_out_error": dict(table.predictor.left_out_error) if table.predictor is not None else {},
+        "estimated_from_others": {} if table.sizes is None else table.operation_costs.left_out_errors(),
         "sizes": None if table.sizes is None else unstructure(table.sizes),
         "range": None if found is None else unstructure(found),
     }

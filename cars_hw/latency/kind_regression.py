@@ -31,6 +31,9 @@ LEAST_MS: Final = 1e-5
 CLASSES: Final = (16, 8, 4, 1)
 """A runtime may have kernels for multiples of so many channels; the largest of the classes that are tried."""
 
+STEMS: Final = ("stem_cifar", "stem_quarter")
+"""Kinds that read the images of a network; their channels do not grow with the network's."""
+
 HALVED: Final = 32
 """Runtimes that compute so many outputs at once have kernels of half the size, for no more channels than that."""
 
@@ -58,10 +61,12 @@ LANES: Final = (
 class Group(NamedTuple):
     """What operations have in common whose costs are interpolated: the image, and the classes of the channels.
 
-    A class is the largest of some powers of two that divides the channels which are read, or those written.
+    ``ratio`` is that of channels written to channels read, 0 where one of them is not the network's to choose. A
+    class is the largest of some powers of two that divides the channels which are read, or those written.
     """
 
     image: tuple[int, int]
+    ratio: float
     reads: int
     writes: int
 
@@ -142,7 +147,7 @@ class _Arithmetic(NamedTuple):
                 dense = key_cost(OpKey(key.kind, twice, 2 * key.channels, key.stride)).multiply_adds / 2 - dense
             rows.append(
                 (
-                    1 if key.kind in ("stem_cifar", "stem_quarter") else key.source.channels,
+                    1 if key.kind in STEMS else key.source.channels,
                     1 if key.kind == "head" else key.channels,
                     cost.multiply_adds - dense,
                     dense,
@@ -213,12 +218,12 @@ def _left_out_error(keys: Sequence[OpKey], left: FloatArray, classes: int) -> fl
     At the ends of the sizes of an image nothing is asked for that was not measured.
     """
     groups = _grouped(keys, left, classes)
-    ends: dict[tuple[int, int], list[float]] = {}
+    ends: dict[tuple[object, ...], list[float]] = {}
     for group, points in groups.items():
-        ends.setdefault(group.image, []).extend((points[0][0], points[-1][0]))
+        ends.setdefault(group[:2], []).extend((points[0][0], points[-1][0]))
     errors = []
     for group, points in groups.items():
-        least, most = min(ends[group.image]), max(ends[group.image])
+        least, most = min(ends[group[:2]]), max(ends[group[:2]])
         others = {one: own for one, own in groups.items() if one != group}
         for place, (size, ratio) in enumerate(points):
             if least < size < most:
@@ -266,7 +271,9 @@ def _between(points: Points, size: float) -> float:
 
 def _group(key: OpKey, classes: int) -> Group:
     image = (key.source.height, key.source.width)
-    return Group(image, math.gcd(key.source.channels, classes), math.gcd(key.channels, classes))
+    fixed = key.kind in (*STEMS, "head")
+    ratio = 0.0 if fixed else round(key.channels / key.source.channels, 6)
+    return Group(image, ratio, math.gcd(key.source.channels, classes), math.gcd(key.channels, classes))
 
 
 def _log_size(key: OpKey) -> float:

@@ -18,10 +18,6 @@ class OperationCosts:
     """Latencies of operations in milliseconds, less the overhead of running a model.
 
     ``measured`` has those that were measured. With ``between``, a regression answers for the others.
-
-    Attributes:
-        left_out_error: for each kind, the mean relative error at a number of channels that was left out of the fit;
-            empty until a kind has been asked for. None where too few were measured to leave one out.
     """
 
     def __init__(self, measured: Mapping[OpKey, float], *, between: bool = False) -> None:
@@ -44,6 +40,19 @@ class OperationCosts:
         if not self._between:
             raise TableError(f"the table has no entry for {key}; profile the device again")
         return self.regression(key.kind, key.stride).estimate(key)
+
+    def left_out_errors(self) -> dict[str, float]:
+        """Return the mean relative error of operations that are estimated from others of their kind, largest first.
+
+        A key is a kind and, for candidate operations, its stride: ``sep_conv_3x3/s1``. Kinds of which no operation
+        lies between others are left out.
+        """
+        errors = {}
+        for kind, stride in dict.fromkeys((key.kind, key.stride) for key in self._measured):
+            error = self.regression(kind, stride).left_out_error
+            if error is not None:
+                errors[f"{kind}/s{stride}" if stride else kind] = error
+        return dict(sorted(errors.items(), key=lambda item: -item[1]))
 
     def regression(self, kind: str, stride: int) -> KindRegression:
         """Return the regression for the operations of ``kind`` at ``stride``.

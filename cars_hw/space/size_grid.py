@@ -86,18 +86,23 @@ class SizeGrid(Settings):
         """Return ``network`` at the size in the middle of the grid, by ratios."""
         return network.with_changes(channels=_middle(self.channels), layers=_middle(self.layers))
 
-    def measured_networks(self, network: NetworkSpec) -> tuple[NetworkSpec, ...]:
-        """Return the sizes whose operations are measured: some numbers of channels, fewest and most cells.
+    @property
+    def measured_channels(self) -> tuple[int, ...]:
+        """The numbers of channels whose operations are measured.
 
-        Of the channels they are the smallest, the largest and the middle one of each class: multiples of 16, of 8
-        and not of 16, and so on. Runtimes may have kernels for some of these classes only.
+        They are the smallest, the largest and the middle one of each class: multiples of 16, of 8 and not of 16,
+        and so on. Runtimes may have kernels for some of these classes only.
         """
         classes: dict[int, list[int]] = {}
         for channels in self.channels:
             classes.setdefault(math.gcd(channels, CLASSES), []).append(channels)
         chosen = {one for members in classes.values() for one in (members[0], _middle(members), members[-1])}
+        return tuple(sorted(chosen))
+
+    def measured_networks(self, network: NetworkSpec) -> tuple[NetworkSpec, ...]:
+        """Return the sizes whose operations are measured: some numbers of channels, fewest and most cells."""
         layers = dict.fromkeys((self.layers[0], self.layers[-1]))
-        return tuple(SizeGrid(tuple(sorted(chosen)), tuple(layers)).networks(network))
+        return tuple(SizeGrid(self.measured_channels, tuple(layers)).networks(network))
 
     def sample(self, network: NetworkSpec, rng: np.random.Generator) -> NetworkSpec:
         """Draw numbers of channels and cells uniformly; return ``network`` at this size, reductions at thirds."""

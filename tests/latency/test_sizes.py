@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cars_hw.cli.main import main
+from cars_hw.cli.profile import estimates_hint
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices import FakeDevice
 from cars_hw.errors import InputError, TableError
@@ -113,6 +114,34 @@ def test_networks_of_uneven_stages_are_predicted(
     for (genotype, _), found in zip(networks, measured, strict=True):
         # As exact as for networks with reductions at thirds.
         assert Predictor(table, network=network).predict(genotype).ms == pytest.approx(found.ms, rel=0.03)
+
+
+def test_kinds_that_are_estimated_badly_are_named_with_what_to_do(table: LatencyTable) -> None:
+    assert table.operation_costs.left_out_errors()["sep_conv_3x3/s1"] < 0.03
+    assert estimates_hint(table) is None
+    assert table.sizes is not None
+    # At 12 and 24 channels, the device has kernels that take four times as long.
+    slow = {
+        f"{kind}/c{channels * 8 // image}/{image}x{image}/s1"
+        for kind in ("sep_conv_3x3", "dil_conv_5x5")
+        for channels in (12, 24)
+        for image in (8, 4, 2)
+    }
+    entries = {
+        key: replace(entry, ms=4 * entry.ms) if key in slow else entry for key, entry in table.entries.items()
+    }
+    assert slow <= set(entries)
+    uneven = replace(table, entries=entries)
+    errors = uneven.operation_costs.left_out_errors()
+    assert {*list(errors)[:2]} == {"sep_conv_3x3/s1", "dil_conv_5x5/s1"}
+    hint = estimates_hint(uneven)
+    assert hint is not None
+    assert f"the estimates of 2 of {len(errors)} kinds of operations have a mean error above 10%: " in hint
+    assert f"sep_conv_3x3/s1 {errors['sep_conv_3x3/s1']:.0%}" in hint
+    assert hint.endswith("A table of measured numbers only: --channels 4,8,12,16,24,28")
+    # Of these numbers all are measured.
+    assert SizeGrid((4, 8, 12, 16, 24, 28), (3, 6)).measured_channels == (4, 8, 12, 16, 24, 28)
+    assert estimates_hint(replace(uneven, sizes=SizeGrid((4, 8, 12, 16, 24, 28), (3, 6)))) is None
 
 
 def test_a_measured_operation_costs_what_was_measured(table: LatencyTable) -> None:
