@@ -41,6 +41,9 @@ from cars_hw.training.standalone import NetworkTraining, counts_on
 DRAWS: Final = 64
 """The mean multiply-adds of the space are those of so many random architectures."""
 
+WORTH_PROCESSES: Final = 10.0
+"""Processes are started for trainings of more seconds than this: to start them takes some seconds."""
+
 NAME: Final = "final stage"
 
 
@@ -318,7 +321,7 @@ def _run_rung(ended: Ended, stage: FinalStage, device: str, jobs: int | None, pr
     shown = _Shown(
         progress, f"{NAME}, rung {rung + 1} of {len(epochs)} with {_networks(len(tasks))}", tasks, waiting
     )
-    number = jobs or default_jobs(device, len(tasks))
+    number = jobs or (default_jobs(device, len(tasks)) if _seconds(waiting) > WORTH_PROCESSES else 1)
     if number == 1:
         for task in waiting:
             _train(task, shown, no_log)
@@ -328,6 +331,22 @@ def _run_rung(ended: Ended, stage: FinalStage, device: str, jobs: int | None, pr
     return replace(
         stage, networks=tuple(_with_result(run, one, rung) if one.name in names else one for one in stage.networks)
     )
+
+
+def _seconds(tasks: Sequence[_Task]) -> float:
+    """Return roughly how long ``tasks`` take on one core: the time of their arithmetic, and 10 ms for each step.
+
+    It decides only whether processes are started for them.
+    """
+    if not tasks:
+        return 0.0
+    images = len(_images(tasks[0].images)[0].train)
+    total = 0.0
+    for task in tasks:
+        epochs = task.until - task.begun_at
+        adds = network_cost(task.spec, task.genotype).multiply_adds
+        total += epochs * (images / task.recipe.batch_size * 0.01 + TRAINING * images * adds / 1e10)
+    return total
 
 
 def _running(stage: FinalStage, objective: Objective) -> list[Nominee]:

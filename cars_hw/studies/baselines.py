@@ -186,6 +186,8 @@ def _search_and_train(task: _Task, progress: Progress, log: Log) -> None:
         progress=prefixed(progress, task.name),
         log=no_log,
         manifest=task.manifest,
+        # Trials run side by side already.
+        jobs=1,
     )
     train_run(
         folder,

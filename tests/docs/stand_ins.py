@@ -129,7 +129,7 @@ def make_small(patch: pytest.MonkeyPatch) -> None:
     set_default(patch, "baselines", "seeds", 1)
     set_default(patch, "baselines", "top", 1)
     # What is patched here is not in processes that are started afresh.
-    for module in ("pipeline.train", "studies.baselines"):
+    for module in ("pipeline.train", "pipeline.final_stage", "studies.baselines"):
         patch.setattr(f"cars_hw.{module}.default_jobs", lambda *_: 1)
     patch.setattr(registry, "_HOST", _Hosts())
     patch.setattr("cars_hw.devices.android.device.open_android", _open_phone)
