@@ -203,7 +203,10 @@ def _settings(wanted: Options, explicit: Plain, parameters: Plain, context: clic
         file = {} if path is None else read_settings(path, wanted.cls, [base.path for base in wanted.bases])
         values: Plain = dict(wanted.run(parameters)) if wanted.run is not None else {}
         for base in wanted.bases:
-            values = merged(values, _based(base, file, explicit))
+            known = fields_of(wanted.cls)
+            named = _based(base, file, explicit)
+            # An experiment has not all that a preset sets: no final stage.
+            values = merged(values, {name: value for name, value in named.items() if name in known})
         values = merged(values, file)
     except InputError as error:
         raise (click.UsageError(f"{error}", context) if path is not None else error) from error
