@@ -23,7 +23,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,7 @@ from cars_hw.training.shared_weights import SuperNetWeights
 
 SPEC = NetworkSpec(16, 8, (32, 32))
 DARTS, PLAIN, OURS, ONE_BY_ONE = "the DARTS way", "the plain way", "cars-hw", "one by one"
+ITS_OWN = "a SuperNet of its size"
 HEAVIEST = tuple((Edge("sep_conv_5x5", 0), Edge("sep_conv_5x5", 1)) for _ in range(NODES))
 
 
@@ -95,6 +96,7 @@ REQUIRED = {
         ("step", DARTS): 45.0,
         ("step", PLAIN): 2.5,
         ("population", ONE_BY_ONE): 1.5,
+        ("sizes_within", ITS_OWN): 1 / 1.15,
     },
     "cuda": {("step", PLAIN): 4.0, ("population", PLAIN): 4.0},
 }
@@ -202,6 +204,32 @@ class Bench:
 
         contenders = {PLAIN: lambda: self.plain.train(plain_order, steps), OURS: ours}
         return self._compared(self.turns("steps with loading", contenders), 1)
+
+    def sizes_within(self) -> dict[str, Any]:
+        """A training step of a small network, in a SuperNet of larger ones and in a SuperNet of its size."""
+        small = NetworkSpec(8, 5, (16, 16))
+        images = torch.rand(self.sizes.batch, *small.input_shape, device=self.device)
+        images = images.contiguous(memory_format=torch.channels_last)
+        architectures = [Architecture(genotype, small) for genotype in self.genotypes]
+
+        def stepping(spec: NetworkSpec) -> Callable[[], None]:
+            part = Dataset(self.bundle.train.images[:, :, ::2, ::2].contiguous(), self.bundle.train.labels)
+            bundle = replace(self.bundle, train=part, test=part)
+            settings = SharedTraining(batch_size=self.sizes.batch)
+            weights = SuperNetWeights(
+                SuperNet(spec), bundle, settings, epochs=100, seed=0, device=self.device, over_sizes=spec != small
+            )
+
+            def steps() -> None:
+                for architecture in architectures:
+                    weights.step(images, self.labels, [architecture])
+
+            for _ in range(RECORD_AT if weights.records else 0):
+                steps()
+            return steps
+
+        contenders = {ITS_OWN: stepping(small), OURS: stepping(NetworkSpec(24, 8, (16, 16)))}
+        return self._compared(self.turns("sizes within", contenders), len(architectures))
 
     def population(self) -> dict[str, Any]:
         """The judging of a population."""
@@ -396,7 +424,7 @@ def paper(bench: Bench) -> dict[str, Any]:
     }
 
 
-WAYS = ("forward", "step", "loaded", "population", "generation", "survival", "table", "start")
+WAYS = ("forward", "step", "sizes_within", "loaded", "population", "generation", "survival", "table", "start")
 
 
 def rows(name: str, found: dict[str, Any], on: str) -> Iterator[str]:
@@ -411,11 +439,11 @@ def rows(name: str, found: dict[str, Any], on: str) -> Iterator[str]:
             else f"  required {required:g}{'' if ratio['median'] >= required else ': missed'}"
         )
         yield (
-            f"{name:11}{1e3 * ours:12.4g} ms   {ratio['median']:7.2f} times as fast as {other:14}"
+            f"{name:13}{1e3 * ours:12.4g} ms   {ratio['median']:7.2f} times as fast as {other:14}"
             f"({ratio['least']:.2f} to {ratio['most']:.2f}){said}"
         )
     if share:
-        yield f"{'':11}{share[2:]} ({1e3 * found['floor_s']:.3g} ms)"
+        yield f"{'':13}{share[2:]} ({1e3 * found['floor_s']:.3g} ms)"
 
 
 def main() -> None:
