@@ -83,7 +83,8 @@ CLASSES = (
     FetchSettings,
 )
 
-TEXT = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=20)
+# A name that is blank names nothing.
+TEXT = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=20).filter(str.strip)
 
 
 def rates(parts: tuple[int, int]) -> VariationRates:
