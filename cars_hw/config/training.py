@@ -19,6 +19,14 @@ ClassWeights = Literal["none", "balanced"]
   the same; the mean over all training images is 1 (King and Zeng, 2001).
 """
 
+SizeSampling = Literal["drawn", "sandwich"]
+"""What a step of a search over sizes trains.
+
+- ``drawn``: the drawn architectures.
+- ``sandwich``: beside them the genotype of the first at the largest and at the smallest size. All but the largest
+  learn its answers instead of the labels (Yu et al., BigNAS, 2020).
+"""
+
 _CROP = "Pixels of padding around an image, from which a crop of the image's size is taken at random."
 _MIRROR = "Mirror every second training image, left to right; switch it off if left and right differ in meaning."
 _WEIGHTS = (
@@ -67,6 +75,11 @@ class SharedTraining(Settings):
     threads: int = setting(0, help="Threads of a training step on a CPU; 0: torch's own number.", minimum=0)
     class_weights: ClassWeights = setting(
         "none", help=f"{_WEIGHTS} cars-hw train weighs the images in the same way."
+    )
+    size_sampling: SizeSampling = setting(
+        "drawn",
+        help="What a step of a search over sizes trains. drawn: the drawn architectures; sandwich: also the "
+        "largest and the smallest size, and all but the largest learn its answers.",
     )
 
 

@@ -90,8 +90,9 @@ def estimate(plan: SearchPlan, jobs: int | None = None) -> Estimate:
         DatasetError: the data cannot be used.
         InputError: the memory does not suffice; the message names the settings to lower.
     """
+    sandwiched = plan.sizes is not None and plan.preset.training.size_sampling == "sandwich"
     data = plan_data(plan)
-    weights = supernet_weights_of(plan, data)
+    weights = supernet_weights_of(_one_by_one(plan), data)
     evolution = plan.preset.evolution
     drawn = timed_architectures(plan.architectures, np.random.default_rng(plan.seed))
     # Over sizes the times differ by what they are of, and not only by disturbances.
@@ -105,6 +106,15 @@ def estimate(plan: SearchPlan, jobs: int | None = None) -> Estimate:
         with torch_threads(plan.preset.training.threads):
             step = _seconds(weights, drawn, lambda one: weights.step(images, labels, [one]), middle)
             recording = again = step
+            ends = [
+                Architecture(drawn[0].genotype, size)
+                for size in (plan.architectures.largest, plan.architectures.smallest)
+            ]
+            both = (
+                _seconds(weights, [ends] * 3, lambda some: weights.step(images, labels, some), median)
+                if sandwiched
+                else 0.0
+            )
             if weights.records:
                 # An architecture is recorded at its second step and replayed from the third on.
                 recording = _seconds(weights, drawn, lambda one: weights.step(images, labels, [one]), middle)
@@ -124,7 +134,8 @@ def estimate(plan: SearchPlan, jobs: int | None = None) -> Estimate:
     evaluations = 2 * population * generations
     if evolution.protection in ("speed", "both"):
         evaluations += population * (generations + 1)
-    a_epoch = len(weights.batches) * min(plan.preset.training.architectures, population)
+    drawn_at_once = min(plan.preset.training.architectures, population)
+    a_epoch = len(weights.batches) * drawn_at_once
     warm_up = evolution.warmup_epochs * a_epoch
     steps = generations * evolution.epochs_per_generation * a_epoch
     # At most, every architecture of every population is new.
@@ -133,6 +144,11 @@ def estimate(plan: SearchPlan, jobs: int | None = None) -> Estimate:
         (
             Part("warm-up steps, an architecture each", warm_up, step),
             Part("steps of the population, an architecture each", steps - recordings, again),
+            *(
+                [Part("steps of the largest and the smallest size", (warm_up + steps) // drawn_at_once, both)]
+                if sandwiched
+                else []
+            ),
             *([Part("steps that are recorded for replay", recordings, recording)] if recordings else []),
             Part("architectures evaluated on the subset", evaluations, evaluated),
             Part("finalists evaluated on all validation images", 3 * population, evaluated_fully),
@@ -141,6 +157,12 @@ def estimate(plan: SearchPlan, jobs: int | None = None) -> Estimate:
         memory,
         on_gpu,
     )
+
+
+def _one_by_one(plan: SearchPlan) -> SearchPlan:
+    """Return ``plan`` with steps that train the given architectures only, so that each can be timed."""
+    training = replace(plan.preset.training, size_sampling="drawn")
+    return replace(plan, preset=replace(plan.preset, training=training))
 
 
 def _final_stage(

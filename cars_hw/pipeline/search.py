@@ -423,13 +423,15 @@ def supernet_weights_of(
     return SuperNetWeights(
         supernet,
         data,
-        plan.preset.training,
+        # An architecture that is trained standalone shares its weights with no other size.
+        replace(plan.preset.training, size_sampling="drawn") if plan.standalone_epochs else plan.preset.training,
         epochs=plan.standalone_epochs
         or evolution.warmup_epochs + evolution.generations * evolution.epochs_per_generation,
         seed=plan.seed,
         device=plan.device if process_group.world == 1 else process_group.device,
         process_group=process_group,
         over_sizes=plan.sizes is not None,
+        smallest=plan.architectures.smallest,
     )
 
 

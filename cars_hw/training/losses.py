@@ -35,8 +35,11 @@ def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None, label_
 
     The sum is divided by the number of images and not by the sum of their weights. So parts of a batch that several
     processes hold add up to the same gradient, and an image counts the same in every batch.
+
+    ``labels`` are classes, int64 of shape (N,), or the probabilities of the classes by another network, of shape
+    (N, classes). Then every image counts the same.
     """
-    if weights is None:
+    if weights is None or labels.is_floating_point():
         return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
     # By image and not by torch's own weights, which weigh the smoothed part by the classes it is smoothed to.
     losses = F.cross_entropy(logits, labels, label_smoothing=label_smoothing, reduction="none")

@@ -17,7 +17,7 @@ from typing import Final, Protocol
 import torch
 from torch import Tensor, nn
 
-from cars_hw.nn.slices import Place, Slices
+from cars_hw.nn.slices import Path, Place, Slices
 from cars_hw.nn.supernet import SuperNet
 from cars_hw.space.architecture import Architecture
 from cars_hw.training.losses import cross_entropy
@@ -37,7 +37,14 @@ Used = tuple[bool, ...]
 
 
 class Passes(Protocol):
-    """The passes of a step: they add gradients of architectures until these are cleared."""
+    """The passes of a step: they add gradients of architectures until these are cleared.
+
+    ``labels`` are those of :func:`cars_hw.training.losses.cross_entropy`.
+    """
+
+    @property
+    def logits(self) -> Tensor:
+        """The logits (N, classes) of the last pass, until the next one."""
 
     @property
     def used(self) -> Sequence[Used]:
@@ -58,6 +65,7 @@ class PlainPasses:
     autocast: Callable[[], torch.autocast]
     class_weights: Tensor | None = None
     used: Sequence[Used] = ()
+    logits: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
 
     def clear(self) -> None:
         """Clear the gradients."""
@@ -69,6 +77,7 @@ class PlainPasses:
             logits = self.supernet(images, architecture.genotype)
             loss = cross_entropy(logits, labels, self.class_weights) * share
         torch.autograd.backward(loss)
+        self.logits = logits.detach()
         return loss.detach()
 
 
@@ -77,17 +86,19 @@ class _Gradients:
     """The part of the loss of a pass, and the gradients of the weights that have one, with their places."""
 
     loss: Tensor
+    logits: Tensor
     places: Sequence[Place]
     values: Sequence[Tensor]
     used: Used
 
     @staticmethod
-    def of(loss: Tensor, leaves: Sequence[Tensor], places: Sequence[Place]) -> _Gradients:
+    def of(loss: Tensor, logits: Tensor, path: Path) -> _Gradients:
         """Return the gradients of ``loss``; weights of cells whose output is unused have none."""
-        found = torch.autograd.grad(loss, leaves, allow_unused=True)
-        pairs = [(place, value) for place, value in zip(places, found, strict=True) if value is not None]
+        found = torch.autograd.grad(loss, path.leaves, allow_unused=True)
+        pairs = [(place, value) for place, value in zip(path.places, found, strict=True) if value is not None]
         return _Gradients(
             loss.detach(),
+            logits.detach(),
             [place for place, _ in pairs],
             [value for _, value in pairs],
             tuple(one is not None for one in found),
@@ -110,6 +121,7 @@ class SlicedPasses:
     autocast: Callable[[], torch.autocast]
     class_weights: Tensor | None = None
     used: list[Used] = field(default_factory=list)
+    logits: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
 
     def clear(self) -> None:
         """Clear the gradients."""
@@ -121,10 +133,12 @@ class SlicedPasses:
         """Add the gradient of ``share`` of the loss of ``architecture`` and return that part of the loss."""
         path = self.slices.path(architecture)
         with self.autocast():
-            loss = cross_entropy(path.logits(images), labels, self.class_weights) * share
-        found = _Gradients.of(loss, path.leaves, path.places)
+            logits = path.logits(images)
+            loss = cross_entropy(logits, labels, self.class_weights) * share
+        found = _Gradients.of(loss, logits, path)
         found.add_to(_gradient)
         self.used.append(found.used)
+        self.logits = found.logits
         return found.loss
 
 
@@ -159,11 +173,13 @@ class GraphedPasses:
     record: Recorder
     class_weights: Tensor | None = None
     used: list[Used] = field(default_factory=list)
+    logits: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
     _recorded: OrderedDict[object, _Recorded] = field(default_factory=OrderedDict)
     _seen: dict[object, int] = field(default_factory=dict)
     _gradients: dict[Tensor, Tensor] = field(default_factory=dict)
     _touched: dict[Tensor, None] = field(default_factory=dict)
     _images: Tensor | None = None
+    _labels: dict[bool, Tensor] = field(default_factory=dict)
 
     def clear(self) -> None:
         """Set the used gradients to zero, and detach all gradients from their parameters."""
@@ -177,58 +193,63 @@ class GraphedPasses:
     def run(self, images: Tensor, labels: Tensor, architecture: Architecture, share: float) -> Tensor:
         """Add the gradient of ``share`` of the loss of ``architecture`` and return that part of the loss."""
         if self._images is None:
-            self._images, self._labels = images.clone(), labels.clone()
+            self._images = images.clone()
             self._share, self._loss = images.new_zeros(()), images.new_zeros(())
+            self._answers = images.new_zeros(len(images), self.slices.shared.spec.classes)
         if images.shape != self._images.shape:
             return self._once(images, labels, architecture, torch.full_like(self._share, share))
         self._images.copy_(images)
-        self._labels.copy_(labels)
+        # Classes and probabilities are of different types, and so are the passes that read them.
+        soft = labels.is_floating_point()
+        self._labels.setdefault(soft, labels.clone()).copy_(labels)
         self._share.fill_(share)
-        key = architecture.key()
+        key = (architecture.key(), soft)
         recorded = self._recorded.get(key)
         if recorded is None:
             self._seen[key] = self._seen.get(key, 0) + 1
             if self._seen[key] < RECORD_AT:
-                return self._once(self._images, self._labels, architecture, self._share)
-            recorded = self._recording(architecture)
+                return self._once(self._images, self._labels[soft], architecture, self._share)
+            recorded = self._recorded[key] = self._recording(self._labels[soft], architecture)
+            if len(self._recorded) > MOST:
+                dropped, _ = self._recorded.popitem(last=False)
+                self._seen.pop(dropped, None)
         else:
             self._recorded.move_to_end(key)
             recorded.replay()
         self._use(recorded.touched, recorded.used)
+        self.logits = self._answers
         return self._loss.clone()
 
     def _once(self, images: Tensor, labels: Tensor, architecture: Architecture, share: Tensor) -> Tensor:
         """Run a pass that is not recorded."""
         found = self._pass(images, labels, architecture, share)
         self._use(_parameters(found), found.used)
+        self.logits = found.logits
         return found.loss
 
-    def _recording(self, architecture: Architecture) -> _Recorded:
-        """Run and record the pass of ``architecture``."""
+    def _recording(self, labels: Tensor, architecture: Architecture) -> _Recorded:
+        """Run and record the pass of ``architecture``, which reads ``labels`` in place."""
         found: _Gradients | None = None
 
         def work() -> None:
             nonlocal found
             assert self._images is not None
-            found = self._pass(self._images, self._labels, architecture, self._share)
+            found = self._pass(self._images, labels, architecture, self._share)
             self._loss.copy_(found.loss)
+            self._answers.copy_(found.logits)
 
         replay = self.record(work)
         assert found is not None
-        recorded = _Recorded(replay, _parameters(found), found.used)
-        self._recorded[architecture.key()] = recorded
-        if len(self._recorded) > MOST:
-            dropped, _ = self._recorded.popitem(last=False)
-            self._seen.pop(dropped, None)
-        return recorded
+        return _Recorded(replay, _parameters(found), found.used)
 
     def _pass(self, images: Tensor, labels: Tensor, architecture: Architecture, share: Tensor) -> _Gradients:
         """Add the gradients of a pass to the kept ones and return them."""
         # Inside a recording too: a replay reads the weights as they are then.
         path = self.slices.path(architecture)
         with self.autocast():
-            loss = cross_entropy(path.logits(images), labels, self.class_weights) * share
-        found = _Gradients.of(loss, path.leaves, path.places)
+            logits = path.logits(images)
+            loss = cross_entropy(logits, labels, self.class_weights) * share
+        found = _Gradients.of(loss, logits, path)
         found.add_to(self._kept)
         return found
 

@@ -54,7 +54,8 @@ class SuperNetWeights:
 
     Every genotype runs at the size of the SuperNet, which may be another than that of its network. ``over_sizes``
     runs every architecture with the channels and cells of its own network, at most those of the SuperNet; see
-    :mod:`cars_hw.nn.slices`.
+    :mod:`cars_hw.nn.slices`. By ``settings.size_sampling`` a step then also trains the SuperNet's size and that of
+    ``smallest``, if there is one.
     """
 
     def __init__(
@@ -69,9 +70,11 @@ class SuperNetWeights:
         process_group: ProcessGroup = SINGLE_PROCESS,
         recorder: Recorder | None = None,
         over_sizes: bool = False,
+        smallest: NetworkSpec | None = None,
     ) -> None:
         self.process_group = process_group
         self.over_sizes = over_sizes
+        self.smallest = smallest
         self.device = torch.device(device)
         self.supernet = supernet.to(self.device).to(memory_format=torch.channels_last)
         self.settings = settings
@@ -144,14 +147,39 @@ class SuperNetWeights:
         momentum and their values do not change. Neither do the elements that no drawn size has.
         """
         self.passes.clear()
-        total = torch.zeros((), device=self.device)
         drawn = self._at_their_size(architectures)
-        for architecture in self.process_group.share(drawn):
-            total += self.passes.run(images, labels, architecture, 1 / len(drawn))
+        if self._sandwiched:
+            drawn = self._sandwich(drawn)
+        total = self._run(images, labels, drawn)
         self.process_group.add_gradients(self.parameters)
         touched = [one for one in self.parameters if one.grad is not None]
         self._steps.step(touched, self._partial(drawn) if self.over_sizes else {})
         return total
+
+    def _run(self, images: Tensor, labels: Tensor, drawn: Sequence[Architecture]) -> Tensor:
+        """Run this process's share of the passes of a step, and return its part of the loss."""
+        mine, share = list(self.process_group.share(drawn)), 1 / len(drawn)
+        total = torch.zeros((), device=self.device)
+        if self._sandwiched:
+            # The first is the largest, and the leading process has it. What it answers is what the others learn.
+            answers = images.new_zeros(len(labels), self.supernet.spec.classes)
+            if self.process_group.leads:
+                total += self.passes.run(images, labels, mine.pop(0), share)
+                answers.copy_(self.passes.logits.softmax(dim=1))
+            labels = self.process_group.add(answers)
+        for architecture in mine:
+            total += self.passes.run(images, labels, architecture, share)
+        return total
+
+    @property
+    def _sandwiched(self) -> bool:
+        return self.over_sizes and self.settings.size_sampling == "sandwich"
+
+    def _sandwich(self, drawn: Sequence[Architecture]) -> list[Architecture]:
+        """Return the largest size, ``drawn``, and the smallest size; both ends have the cells of the first."""
+        genotype, own = drawn[0].genotype, self.supernet.spec
+        ends = [] if self.smallest is None else [Architecture(genotype, _sized(own, self.smallest))]
+        return [Architecture(genotype, own), *drawn, *ends]
 
     def rehearse(self, genotype: Genotype) -> None:
         """Run a training pass of each kind and an evaluation of ``genotype``, to test the memory; change no state.

@@ -17,7 +17,7 @@ from cars_hw.config.codec import unstructure
 from cars_hw.config.data import DataSource
 from cars_hw.config.presets import PRESETS
 from cars_hw.config.search import EvolutionSettings, FinalSettings
-from cars_hw.config.training import Recipe, SharedTraining
+from cars_hw.config.training import Recipe, SharedTraining, SizeSampling
 from cars_hw.config.units import format_seconds
 from cars_hw.errors import InputError
 from cars_hw.latency import LatencyTable
@@ -106,13 +106,23 @@ def test_over_sizes_a_time_is_the_mean_over_the_space_and_the_largest_comes_firs
     assert max(costs) > 4 * min(costs)
 
 
-def test_a_search_over_sizes_is_estimated_and_runs(table: LatencyTable, images: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("sampling", ["drawn", "sandwich"])
+def test_a_search_over_sizes_is_estimated_and_runs(
+    sampling: SizeSampling, table: LatencyTable, images: Path, tmp_path: Path
+) -> None:
     evolution = EvolutionSettings(4, epochs=2, warmup_epochs=1, epochs_per_generation=1)
-    training = SharedTraining(batch_size=16, architectures=2, evaluation_images=20, threads=1)
+    training = SharedTraining(
+        batch_size=16, architectures=2, evaluation_images=20, threads=1, size_sampling=sampling
+    )
     preset = replace(PRESETS["quick"], evolution=evolution, training=training)
     sizes = SizeGrid((2, 4, 6), (3, 4))
     plan = SearchPlan(DataSource(str(images)), table.spec, preset, costs=("multiply-adds",), sizes=sizes)
-    assert estimate(plan).seconds > 0
+    parts = {part.name: part for part in estimate(plan).parts}
+    ends = parts.get("steps of the largest and the smallest size")
+    assert (ends is not None) == (sampling == "sandwich")
+    # A batch has two drawn architectures, and both ends once.
+    drawn = [part.times for name, part in parts.items() if "an architecture each" in name]
+    assert ends is None or 2 * ends.times == sum(drawn)
     front = run_search(plan, tmp_path / "run").front()
     assert all(sizes.has(network.spec) for network in front)
 

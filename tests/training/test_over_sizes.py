@@ -47,11 +47,19 @@ def weights(
     spec: NetworkSpec = SPEC,
     settings: SharedTraining = SETTINGS,
     over_sizes: bool = True,
+    smallest: NetworkSpec | None = None,
 ) -> SuperNetWeights:
     torch.manual_seed(0)
     # In double precision a difference is one of method, not of the order of sums.
     made = SuperNetWeights(
-        SuperNet(spec).double(), data(), settings, epochs=10, seed=0, recorder=recorder, over_sizes=over_sizes
+        SuperNet(spec).double(),
+        data(),
+        settings,
+        epochs=10,
+        seed=0,
+        recorder=recorder,
+        over_sizes=over_sizes,
+        smallest=smallest,
     )
     for batches in (made.batches, made._subset, made._full):
         batches._normalise.dtype = torch.float64
@@ -98,8 +106,13 @@ class Reference:
         self.numbers = Slices(numbered)
         self.elements = begin
 
-    def gradient(self, made: SuperNetWeights, chosen: Sequence[Architecture]) -> tuple[Tensor, Tensor]:
-        """The mean gradient of the loss on :func:`batch`, and which elements have one."""
+    def gradient(
+        self, made: SuperNetWeights, chosen: Sequence[Architecture], *, distil: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """The mean gradient of the loss on :func:`batch`, and which elements have one.
+
+        With ``distil`` all but the first learn what the first answers.
+        """
         images, labels = batch()
         total, touched = (
             torch.zeros(self.elements, dtype=torch.float64),
@@ -108,7 +121,13 @@ class Reference:
         for architecture in chosen:
             network = Network(architecture.network, architecture.genotype, norm=SHARED).double()
             network.load_state_dict(made.slices.weights_of(architecture))
-            F.cross_entropy(network(images), labels).backward()
+            logits = network(images)
+            if labels.is_floating_point():
+                (-(labels * logits.log_softmax(1)).sum(1).mean()).backward()
+            else:
+                F.cross_entropy(logits, labels).backward()
+            if distil and architecture is chosen[0]:
+                labels = logits.detach().softmax(1)
             where = self.numbers.weights_of(architecture)
             for name, one in network.named_parameters():
                 if one.grad is not None:
@@ -142,6 +161,37 @@ def test_a_step_over_sizes_moves_the_touched_elements_and_no_other(recorder: Emu
         )
         assert (after[touched] != before[touched]).all()
         assert 500 < touched.sum() < len(touched) / 2
+
+
+@pytest.mark.parametrize("recorder", [None, EmulatedRecorder()])
+def test_a_sandwich_has_the_largest_and_the_smallest_size_and_the_others_learn_from_the_largest(
+    recorder: EmulatedRecorder | None,
+) -> None:
+    settings = replace(SETTINGS, size_sampling="sandwich", momentum=0.0, weight_decay=0.0, gradient_clip=1e9)
+    smallest = drawn(1)[0].network
+    made, reference = weights(recorder, settings=settings, smallest=smallest), Reference()
+    chosen = drawn(6)[1:3]
+    genotype = chosen[0].genotype
+    together = [Architecture(genotype, SPEC), *chosen, Architecture(genotype, smallest)]
+    # The recorder runs the first step, records the second and replays the third.
+    for _ in range(3):
+        gradient, touched = reference.gradient(made, together, distil=True)
+        before = everything(made).clone()
+        made.step(*batch(), chosen)
+        after = everything(made)
+        assert torch.equal(after[~touched], before[~touched])
+        torch.testing.assert_close(
+            (before - after)[touched] / settings.learning_rate, gradient[touched], rtol=1e-5, atol=1e-8
+        )
+    assert recorder is None or (recorder.recorded, recorder.replayed) == (4, 4)
+
+
+def test_one_size_has_no_sandwich() -> None:
+    settings = replace(SETTINGS, size_sampling="sandwich")
+    one, other = (weights(settings=given, over_sizes=False) for given in (settings, SETTINGS))
+    for made in (one, other):
+        made.step(*batch(), drawn(2))
+    assert torch.equal(everything(one), everything(other))
 
 
 def test_a_small_gradient_norm_is_that_of_the_touched_elements() -> None:

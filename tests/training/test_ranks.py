@@ -64,8 +64,10 @@ def test_two_processes_train_and_judge_as_one_does(both: tuple[dict[str, Any], d
 def test_two_processes_train_and_judge_over_sizes_as_one_does(both: tuple[dict[str, Any], dict[str, Any]]) -> None:
     first, second = both
     weights, accuracies = trained(SINGLE_PROCESS, STEPS // 2, over_sizes=True)
-    for name, value in weights.supernet.state_dict().items():
-        torch.testing.assert_close(first["sliced"][name], value, rtol=1e-6, atol=1e-7)
-        assert torch.equal(first["sliced"][name], second["sliced"][name])
+    sandwiched, _ = trained(SINGLE_PROCESS, STEPS // 4, over_sizes=True, sampling="sandwich")
+    for key, made in (("sliced", weights), ("sandwiched", sandwiched)):
+        for name, value in made.supernet.state_dict().items():
+            torch.testing.assert_close(first[key][name], value, rtol=1e-6, atol=1e-7)
+            assert torch.equal(first[key][name], second[key][name])
     assert first["sliced_accuracies"].tolist() == pytest.approx(accuracies, abs=1e-9)
     assert torch.equal(first["sliced_accuracies"], second["sliced_accuracies"])

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cars_hw.config.training import SharedTraining
+from cars_hw.config.training import SharedTraining, SizeSampling
 from cars_hw.data import load_data
 from cars_hw.nn.supernet import SuperNet
 from cars_hw.space.architecture import Architecture
@@ -26,11 +26,13 @@ SIZES = [NetworkSpec(channels, 3, (12, 12), 1) for channels in (2, 4, 4)]
 
 
 def trained(
-    process_group: ProcessGroup, steps: int = STEPS, *, over_sizes: bool = False
+    process_group: ProcessGroup, steps: int = STEPS, *, over_sizes: bool = False, sampling: SizeSampling = "drawn"
 ) -> tuple[SuperNetWeights, list[float]]:
     """Return weights after some steps of three architectures each, and what they make of seven."""
     torch.manual_seed(0)
-    settings = SharedTraining(batch_size=16, architectures=3, evaluation_images=100, evaluation_batch=50)
+    settings = SharedTraining(
+        batch_size=16, architectures=3, evaluation_images=100, evaluation_batch=50, size_sampling=sampling
+    )
     data = load_data("fashion-mini", resolution=SPEC.resolution)
     # In single precision a rounding that turns a ReLU or a maximum the other way grows a hundredfold in ten steps.
     weights = SuperNetWeights(
@@ -41,6 +43,7 @@ def trained(
         seed=0,
         process_group=process_group,
         over_sizes=over_sizes,
+        smallest=SIZES[0],
     )
     rng, space = np.random.default_rng(0), SearchSpace()
 
@@ -64,12 +67,14 @@ def main(folder: Path) -> None:
     with joined("cpu") as process_group:
         weights, accuracies = trained(process_group)
         sliced, sliced_accuracies = trained(process_group, STEPS // 2, over_sizes=True)
+        sandwiched, _ = trained(process_group, STEPS // 4, over_sizes=True, sampling="sandwich")
         said = process_group.broadcast(b"hello" if process_group.leads else None)
         added = process_group.add(torch.tensor([1.0, float(process_group.rank)]))
         found = {
             "state": weights.supernet.state_dict(),
             "accuracies": torch.tensor(accuracies, dtype=torch.float64),
             "sliced": sliced.supernet.state_dict(),
+            "sandwiched": sandwiched.supernet.state_dict(),
             "sliced_accuracies": torch.tensor(sliced_accuracies, dtype=torch.float64),
             "added": added,
         }
