@@ -98,27 +98,11 @@ def estimate(plan: SearchPlan, jobs: int | None = None) -> Estimate:
     # Over sizes the times differ by what they are of, and not only by disturbances.
     middle = median if plan.sizes is None else fmean
     timed = drawn if plan.sizes is None else drawn[1:]
-    images, labels = next(weights.batches.epoch(torch.Generator().manual_seed(plan.seed)))
     on_gpu = weights.device.type == "cuda"
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(weights.device)
     try:
-        with torch_threads(plan.preset.training.threads):
-            step = _seconds(weights, drawn, lambda one: weights.step(images, labels, [one]), middle)
-            recording = again = step
-            ends = [
-                Architecture(drawn[0].genotype, size)
-                for size in (plan.architectures.largest, plan.architectures.smallest)
-            ]
-            both = (
-                _seconds(weights, [ends] * 3, lambda some: weights.step(images, labels, some), median)
-                if sandwiched
-                else 0.0
-            )
-            if weights.records:
-                # An architecture is recorded at its second step and replayed from the third on.
-                recording = _seconds(weights, drawn, lambda one: weights.step(images, labels, [one]), middle)
-                again = _seconds(weights, drawn, lambda one: weights.step(images, labels, [one]), middle)
+        steps_of = _steps(plan, weights, drawn, middle, ends=sandwiched)
         # Together, as in a population: the threads share the architectures.
         evaluated, evaluated_fully = (
             _seconds(weights, [timed] * 2, lambda some, full=full: weights.accuracies(some, full=full), middle)  # type: ignore[misc]
@@ -134,22 +118,18 @@ def estimate(plan: SearchPlan, jobs: int | None = None) -> Estimate:
     evaluations = 2 * population * generations
     if evolution.protection in ("speed", "both"):
         evaluations += population * (generations + 1)
-    drawn_at_once = min(plan.preset.training.architectures, population)
-    a_epoch = len(weights.batches) * drawn_at_once
-    warm_up = evolution.warmup_epochs * a_epoch
-    steps = generations * evolution.epochs_per_generation * a_epoch
+    epochs = evolution.warmup_epochs + generations * evolution.epochs_per_generation
+    batches, at_once = epochs * len(weights.batches), min(plan.preset.training.architectures, population)
+    warm_up = evolution.warmup_epochs * len(weights.batches) * at_once
+    steps = batches * at_once - warm_up
     # At most, every architecture of every population is new.
     recordings = min(population * generations, steps) if weights.records else 0
     return Estimate(
         (
-            Part("warm-up steps, an architecture each", warm_up, step),
-            Part("steps of the population, an architecture each", steps - recordings, again),
-            *(
-                [Part("steps of the largest and the smallest size", (warm_up + steps) // drawn_at_once, both)]
-                if sandwiched
-                else []
-            ),
-            *([Part("steps that are recorded for replay", recordings, recording)] if recordings else []),
+            Part("warm-up steps, an architecture each", warm_up, steps_of.first),
+            Part("steps of the population, an architecture each", steps - recordings, steps_of.again),
+            *([Part("steps of the largest and the smallest size", batches, steps_of.ends)] if sandwiched else []),
+            *([Part("steps that are recorded for replay", recordings, steps_of.recording)] if recordings else []),
             Part("architectures evaluated on the subset", evaluations, evaluated),
             Part("finalists evaluated on all validation images", 3 * population, evaluated_fully),
             *final,
@@ -157,6 +137,45 @@ def estimate(plan: SearchPlan, jobs: int | None = None) -> Estimate:
         memory,
         on_gpu,
     )
+
+
+@dataclass(frozen=True)
+class _StepSeconds:
+    """The seconds of a step: the first of an architecture, one that is recorded, and a later one.
+
+    ``ends`` are those of a step of the largest and the smallest size; 0 where no step has both.
+    """
+
+    first: float
+    recording: float
+    again: float
+    ends: float
+
+
+def _steps(
+    plan: SearchPlan,
+    weights: SuperNetWeights,
+    drawn: Sequence[Architecture],
+    middle: Callable[[Sequence[float]], float],
+    *,
+    ends: bool,
+) -> _StepSeconds:
+    images, labels = next(weights.batches.epoch(torch.Generator().manual_seed(plan.seed)))
+    sizes = (plan.architectures.largest, plan.architectures.smallest)
+    both = [Architecture(drawn[0].genotype, size) for size in sizes]
+
+    def seconds() -> float:
+        return _seconds(weights, drawn, lambda one: weights.step(images, labels, [one]), middle)
+
+    with torch_threads(plan.preset.training.threads):
+        first = recording = again = seconds()
+        if weights.records:
+            # An architecture is recorded at its second step and replayed from the third on.
+            recording, again = seconds(), seconds()
+        together = (
+            _seconds(weights, [both] * 3, lambda some: weights.step(images, labels, some), median) if ends else 0
+        )
+    return _StepSeconds(first, recording, again, together)
 
 
 def _one_by_one(plan: SearchPlan) -> SearchPlan:
