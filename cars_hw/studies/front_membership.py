@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from cars_hw.formatting import accuracy_text, milliseconds, percent
 from cars_hw.significance import interval_of
+from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.studies.measurement_noise import unsteady_remark
 
 
@@ -17,7 +18,7 @@ class Contestant:
 
     ``origin`` is ``run``, ``zoo`` or ``torchvision``; ``parameters`` are those of the exported file; ``training``
     says for how long and from what it was trained; ``dominated_by`` names who is as good in both and better in one,
-    the most accurate first.
+    the most accurate first. ``spec`` is what its genotype fills; None for a network without a genotype.
     """
 
     name: str
@@ -28,8 +29,10 @@ class Contestant:
     parameters: int
     training: str
     dominated_by: tuple[str, ...] = ()
+    spec: NetworkSpec | None = None
 
     DERIVED: ClassVar = ("on_front",)
+    PLAIN_NAMES: ClassVar = {"spec": "network"}
 
     @property
     def on_front(self) -> bool:
@@ -106,9 +109,11 @@ def ranked(contestants: Sequence[Contestant]) -> tuple[Contestant, ...]:
 
 def rows_of(comparison: FrontComparison) -> tuple[list[str], list[list[str]]]:
     """Return the columns and the rows of the comparison as text."""
+    sized = len({one.spec for one in comparison.contestants} - {None}) > 1
     columns = [
         "network",
         "from",
+        *(["size"] if sized else []),
         "accuracy (test)" if comparison.test_images is None else "accuracy (test, 95% interval)",
         f"latency on {comparison.device}",
         "parameters",
@@ -119,6 +124,7 @@ def rows_of(comparison: FrontComparison) -> tuple[list[str], list[list[str]]]:
         [
             one.name,
             one.origin,
+            *(["-" if one.spec is None else one.spec.size] if sized else []),
             _accuracy(one.accuracy, comparison.test_images),
             milliseconds(one.latency_ms),
             f"{one.parameters:,}",

@@ -26,6 +26,7 @@ from cars_hw.pipeline.settings import FrontSettings, TrainingDevice, TrainSettin
 from cars_hw.pipeline.train import has_shared_weights, load_trained, train_run
 from cars_hw.progress import Log, Progress, counted, no_log, silent
 from cars_hw.space.architecture import Architecture
+from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.zoo import zoo
 from cars_hw.studies.front_membership import Contestant, FrontComparison, ranked
 from cars_hw.studies.reference_training import References, train_references
@@ -54,6 +55,7 @@ class _Entry:
     accuracy: float
     parameters: int
     training: str
+    spec: NetworkSpec | None
     write: Callable[[Path], None]
 
 
@@ -163,6 +165,7 @@ def _of_genotype(
         trained.accuracy,
         network_cost(trained.spec, trained.genotype).parameters,
         _training(trained.recipe.epochs, began),
+        trained.spec,
         write,
     )
 
@@ -215,6 +218,7 @@ def _of_torchvision(run: RunFolder, models: dict[str, str], out: Path, settings:
             accuracy,
             count(models[name], shape, run.network.classes).parameters,
             _training(settings.recipe.epochs, "from scratch"),
+            None,
             partial(write_onnx, network, shape),
         )
         for name, network, accuracy in train_references(models, run.network, out / "torchvision", settings)
@@ -240,6 +244,7 @@ def _measured(
                 one.spread,
                 entry.parameters,
                 entry.training,
+                spec=entry.spec,
             )
             for entry, one in zip(entries, found, strict=True)
         ]

@@ -27,6 +27,7 @@ from cars_hw.space.architecture import Architecture
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.size_grid import SizeGrid
 from cars_hw.studies.baselines import compare_run
+from cars_hw.studies.front_membership import rows_of
 from cars_hw.studies.published_front import compare_front
 from cars_hw.studies.rank_correlation import rank_run
 
@@ -95,9 +96,18 @@ def test_published_genotypes_are_compared_at_the_size_of_the_run_s_network(
     searched: tuple[RunFolder, SearchPlan],
 ) -> None:
     run, plan = searched
-    (own,) = train_run(run, TrainSettings(plan.data, top=1, jobs=1))
+    smallest = run.front()[0]
+    chosen = [(smallest.name, smallest.architecture)]
+    (own,) = train_run(run, TrainSettings(plan.data, jobs=1), chosen=chosen)
     settings = FrontSettings("fake", plan.data, references=("CARS_A",), from_scratch=True, jobs=1, measurement=ONCE)
     found = compare_front(run, FakeDevice(), settings)
-    assert {one.name for one in found.contestants} == {"CARS_A", own.name}
+    assert {one.name: one.spec for one in found.contestants} == {
+        "CARS_A": SIZES.largest(NETWORK),
+        own.name: own.spec,
+    }
+    columns, rows = rows_of(found)
+    assert own.spec != SIZES.largest(NETWORK)
+    place = columns.index("size")
+    assert {row[0]: row[place] for row in rows} == {"CARS_A": "6 channels, 6 cells", own.name: own.spec.size}
     trained = {one.network: one.spec for one in RunFolder.open(run.path / "comparison" / "networks").trained()}
     assert trained == {"CARS_A": SIZES.largest(NETWORK), own.name: own.spec}
