@@ -67,20 +67,34 @@ def by_eight(key: OpKey) -> float:
     return arithmetic(OpKey(key.kind, key.source._replace(channels=up), up, key.stride))
 
 
-def by_lanes(key: OpKey) -> float:
-    """The depthwise part of both convolutions computes 16 channels at once, the dense part 32 outputs (or 16)."""
+def by_lanes(key: OpKey, depthwise: float = 0.0, dense_part: float = 0.0) -> float:
+    """The depthwise part of both convolutions computes 16 channels at once, the dense part 32 outputs (or 16).
+
+    With channels that remain, they take longer by these shares.
+    """
     elements = math.prod(key.source) + math.prod(key.output)
-    lines, dense = 2 * 9 * key.channels, 2 * key.channels**2
+    lines, dense = 2.0 * 9 * key.channels, 2.0 * key.channels**2
     pixels = key.source.height * key.source.width
     outputs = 16 if key.channels <= 16 else -(-key.channels // 32) * 32
     widths = -(-key.channels // 16) * 16
+    lines *= 1 + depthwise * (key.channels % 16 > 0)
+    dense *= 1 + dense_part * (key.channels % 32 > 0)
     multiply_adds = pixels * (lines * widths + dense * outputs) / key.channels
     return 1e-3 + multiply_adds / 4e6 + elements / 1e6
 
 
+def with_remainders(key: OpKey) -> float:
+    return by_lanes(key, depthwise=0.4, dense_part=0.25)
+
+
 @pytest.mark.parametrize(
     ("law", "lanes"),
-    [(arithmetic, Lanes(1, 1, 1)), (by_eight, Lanes(8, 8, 8)), (by_lanes, Lanes(16, 32, 1))],
+    [
+        (arithmetic, Lanes(1, 1, 1)),
+        (by_eight, Lanes(8, 8, 8)),
+        (by_lanes, Lanes(16, 32, 1)),
+        (with_remainders, Lanes(16, 32, 1)),
+    ],
 )
 def test_a_law_is_found_and_holds_between_the_measured_widths(law: Law, lanes: Lanes) -> None:
     measured = {key: law(key) for key in grid((6, 12, 20, 34, 48))}
