@@ -152,7 +152,7 @@ def test_the_report_shows_each_network_s_size(finished: RunFolder) -> None:
     assert '<th scope="col">size</th>' in front
     assert "net-02: 6 channels, 6 cells (1+2+3), " in front
     networks = section("networks", report)
-    assert "6 channels in the first cell, and 6 cells: 1 + 2 + 3 in the three stages." in networks
+    assert "Cells of the network: 6 channels in the first, 1 + 2 + 3 cells in three stages</h4>" in networks
     # A bar for each cell of each network, beside stem and head.
     assert [len(set(re.findall(r"cell (\d+)", part))) for part in networks.split("<section")[1:]] == [5, 6, 7]
     assert "<dd>4 to 8 channels and 5 to 7 cells, 8x8x1, 3 classes, cifar stem</dd>" in section(
