@@ -53,7 +53,7 @@ def test_one_cost_is_one_stretch() -> None:
 
 def test_the_best_of_each_stretch_and_its_largest_are_nominated() -> None:
     # The stretches are 1 to 2 and 2 to 3.
-    cheap = [finalist(1.0, 0.3), finalist(1.1, 0.6), finalist(1.2, 0.5), finalist(1.3, 0.1), finalist(1.4, 0.2)]
+    cheap = [finalist(1.0, 0.3), finalist(1.1, 0.6), finalist(1.2, 0.5), finalist(1.3, 0.2), finalist(1.4, 0.1)]
     dear = [finalist(2.0, 0.4), finalist(3.0, 0.7)]
     found = nominate([*dear, *cheap], [], stretches=2, places=4, logarithmic=False)
     # Three by score; of the two others the larger one, though it is not the better one.
@@ -66,7 +66,7 @@ def test_the_best_of_each_stretch_and_its_largest_are_nominated() -> None:
         (3.0, 2, "score"),
     ]
     assert [one.name for one in found] == [f"final-{number:02d}" for number in range(1, 7)]
-    assert [one.shared for one in found] == [0.3, 0.6, 0.5, 0.2, 0.4, 0.7]
+    assert [one.shared for one in found] == [0.3, 0.6, 0.5, 0.1, 0.4, 0.7]
 
 
 def test_with_few_places_only_the_score_counts() -> None:

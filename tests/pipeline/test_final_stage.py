@@ -25,6 +25,7 @@ from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.search import plan_data, run_search
+from cars_hw.progress import Progress
 from cars_hw.report.data import gather
 from cars_hw.report.page import section
 from cars_hw.training.shared_weights import judging_parts, torch_threads
@@ -68,9 +69,23 @@ def told() -> Told:
 
 
 @pytest.fixture(scope="module")
-def run(plan: SearchPlan, told: Told, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+def epochs() -> list[int]:
+    """The epochs in which a network was trained by itself, each by its number from 1."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def run(plan: SearchPlan, told: Told, epochs: list[int], tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A search whose networks were trained one after the other."""
-    return run_search(plan, tmp_path_factory.mktemp("final") / "run", jobs=1, callbacks=[told])
+    run_epoch = NetworkTraining.run_epoch
+
+    def counted(self: NetworkTraining, *given: Progress) -> None:
+        run_epoch(self, *given)
+        epochs.append(self.epoch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(NetworkTraining, "run_epoch", counted)
+        return run_search(plan, tmp_path_factory.mktemp("final") / "run", jobs=1, callbacks=[told])
 
 
 def results(run: RunFolder) -> dict[str, str]:
@@ -108,10 +123,13 @@ def test_the_better_half_of_each_stretch_goes_on(run: RunFolder) -> None:
 
 
 def test_a_rung_carries_on_from_the_checkpoint_and_the_last_one_is_annealed(
-    run: RunFolder, plan: SearchPlan
+    run: RunFolder, epochs: list[int], plan: SearchPlan
 ) -> None:
     stage = run.final_stage()
     assert stage is not None
+    on = sum(len(one.results) == 2 for one in stage.networks)
+    # No epoch was run a second time.
+    assert epochs == [1] * len(stage.networks) + [2, 3] * on
     chosen = next(one for one in stage.networks if len(one.results) == 2)
     data = plan_data(plan)
     train, judged = judging_parts(data, 0.5, torch.Generator().manual_seed(plan.seed))
