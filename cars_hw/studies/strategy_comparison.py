@@ -28,9 +28,9 @@ STANDALONE: Final = "standalone"
 class Trained(Settings):
     """A network of a front, trained from scratch. ``spec`` is what its genotype fills.
 
-    ``costs`` are in the objectives' units. ``shared`` is the accuracy under shared weights on the validation
-    images, ``standalone`` the accuracy after training on the test images; both are fractions. ``test_images`` is
-    the number of images behind the latter.
+    ``costs`` are in the objectives' units. ``shared`` is the accuracy on the validation images that chose the front:
+    under shared weights, or after the trainings of the final stage. ``standalone`` is the accuracy after training,
+    on the test images. Both are fractions, and ``test_images`` is the number of images behind the latter.
     """
 
     genotype: Genotype = setting(kind="genotype")

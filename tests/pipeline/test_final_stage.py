@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from cars_hw.callbacks import SearchCallback
+from cars_hw.cli.front_table import print_front
+from cars_hw.cli.search_status import SearchStatus
 from cars_hw.config.data import DataSource
 from cars_hw.config.presets import PRESETS
 from cars_hw.config.search import EvolutionSettings, FinalSettings
@@ -22,6 +24,7 @@ from cars_hw.nn.cost import network_cost
 from cars_hw.nn.network import Network
 from cars_hw.pipeline.final_stage import longest_trained, short_recipe
 from cars_hw.pipeline.latency_target import LatencyTarget
+from cars_hw.pipeline.objectives import cost_objectives
 from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.search import plan_data, run_search
@@ -295,3 +298,22 @@ def test_the_report_says_who_was_trained_and_why(run: RunFolder) -> None:
     front = " ".join(re.sub(r"<[^>]+>", " ", str(section("front", gather(run)))).split())
     assert "accuracies after 3 epochs of training by itself on 78 validation images, which chose the front" in front
     assert "under shared weights" not in front
+
+
+def test_the_terminal_says_how_the_front_was_trained(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    print_front(run.front())
+    said = " ".join(capsys.readouterr().out.split())
+    assert "accuracy (short training)" in said
+    assert "Accuracies are those after 3 epochs of training by itself on 78 validation images." in said
+    print_front([replace(network, trained_epochs=0) for network in run.front()])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "accuracy (shared)" in said
+    assert "Accuracies are those under shared weights on 78 validation images." in said
+
+
+def test_the_view_says_which_rung_is_trained(plan: SearchPlan) -> None:
+    status = SearchStatus("", cost_objectives(plan), plan.preset.evolution, 0.0)
+    status.update("final stage, rung 2 of 3 with 12 networks", 6, 36, 1.0)
+    assert status.doing == "final stage, rung 2 of 3 with 12 networks, epoch 7 of 36"
+    status.update("final stage, rung 2 of 3 with 12 networks", 36, 36, 2.0)
+    assert status.doing == "final stage, rung 2 of 3 with 12 networks, epoch 36 of 36"
