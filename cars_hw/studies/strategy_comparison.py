@@ -28,7 +28,7 @@ STANDALONE: Final = "standalone"
 class Trained(Settings):
     """A network of a front, trained from scratch. ``spec`` is what its genotype fills.
 
-    ``costs`` are in the objectives' units. ``shared`` is the accuracy on the validation images that chose the front:
+    ``costs`` are in the objectives' units. ``shared`` is the accuracy that chose the front, on validation images:
     under shared weights, or after the trainings of the final stage. ``standalone`` is the accuracy after training,
     on the test images. Both are fractions, and ``test_images`` is the number of images behind the latter.
     """
