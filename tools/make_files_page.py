@@ -21,6 +21,8 @@ from cars_hw.config import data, decoding, measurement, search, training
 from cars_hw.config.files import write_text
 from cars_hw.data import manifest
 from cars_hw.devices import protocol
+from cars_hw.evolution.halving import Rungs
+from cars_hw.evolution.nominees import Nominee
 from cars_hw.evolution.population import Member
 from cars_hw.export import card
 from cars_hw.latency import table
@@ -117,6 +119,11 @@ SECTIONS = (
         ),
     ),
     Section(
+        "final.json",
+        "The final stage of a search, if it has one.",
+        (records.FinalStage, Rungs, Nominee),
+    ),
+    Section(
         "front.json",
         "The Pareto front of a run: `networks`, and `rejected`.",
         (run_folder.FrontNetwork, run_folder.LatencyEstimate),
@@ -155,6 +162,7 @@ SECTIONS = (
             records.RunAbout,
             search.EvolutionSettings,
             search.VariationRates,
+            search.FinalSettings,
             training.SharedTraining,
             training.Recipe,
             measurement.MeasurePlan,
@@ -212,10 +220,11 @@ class FileField(NamedTuple):
 
 
 def fields_of(one: type) -> list[FileField]:
-    """Return the fields of a dataclass or a named tuple."""
+    """Return the fields of a dataclass or a named tuple, by their names in a file."""
     if dataclasses.is_dataclass(one):
+        keys: dict[str, str] = getattr(one, "PLAIN_NAMES", {})
         return [
-            FileField(field.name, str(field.type), default_of(field), meaning_of(field))
+            FileField(keys.get(field.name, field.name), str(field.type), default_of(field), meaning_of(field))
             for field in dataclasses.fields(one)
         ]
     defaults: dict[str, Any] = getattr(one, "_field_defaults", {})

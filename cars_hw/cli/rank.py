@@ -41,10 +41,10 @@ from cars_hw.pipeline.settings import RankSettings
 def command(run_path: Path, settings: RankSettings, as_json: bool) -> None:
     """Compare the SuperNet's ranking with the one after training.
 
-    A sample of architectures is trained from scratch, with the search's data and the SuperNet's channels and cells;
-    after a search over sizes, each with its own.
-    Kendall's tau measures the agreement of the two orders: 1 for equal orders, 0 for unrelated ones. A network that
-    was already trained with the same settings is not trained again. The report shows the result.
+    A sample of architectures is trained from scratch on the search's data. After a search over sizes, each is
+    trained at its own size; otherwise all have the SuperNet's channels and cells. Kendall's tau measures the
+    agreement of the two orders: 1 for equal orders, 0 for unrelated ones. A network that was already trained with
+    the same settings is not trained again. The report shows the result.
     """
     from cars_hw.pipeline.run_folder import RunFolder
     from cars_hw.studies.rank_correlation import rank_run

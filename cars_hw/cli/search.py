@@ -156,8 +156,8 @@ class Run:
     "tables",
     type=FILE,
     multiple=True,
-    help="A latency table. The search minimises the latency on its device, for networks of all sizes of the table. "
-    "Repeatable: the networks keep to the budgets of all devices.",
+    help="A latency table. The search minimises the latency on its device. Repeatable: the networks keep to the "
+    "budgets of all devices.",
 )
 @click.option(
     "--latency",
@@ -171,8 +171,8 @@ class Run:
     "--at-least",
     type=LATENCY,
     multiple=True,
-    help="The smallest latency that is of interest, such as 5ms: the search proposes no faster networks. One for "
-    "each --table.",
+    help="The smallest latency that is of interest, such as 5ms. The search proposes only networks that are "
+    "predicted to take at least as long. One for each --table.",
 )
 @click.option(
     "--channels",

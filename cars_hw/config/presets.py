@@ -15,7 +15,8 @@ from cars_hw.errors import InputError
 class Preset:
     """A named set of settings; ``summary`` describes its purpose in one line.
 
-    The SuperNet has ``supernet_channels`` and ``supernet_layers``; None means those of the final network.
+    In a search of one size, the SuperNet has ``supernet_channels`` and ``supernet_layers``; None means those of the
+    final network. In a search over sizes it has the largest size.
     """
 
     summary: str
@@ -82,8 +83,8 @@ PRESETS: Final[dict[str, Preset]] = {
 }
 """``paper`` has the paper's protection and rates; the others the protection whose trained fronts were best.
 
-The paper has no final stage: ``--final 0`` leaves it out. In ``quick``, a share that keeps its time would train ten
-networks for one epoch.
+The paper has no final stage; ``--final 0`` leaves it out. ``quick`` has none, because the time of such a search
+only pays for one epoch of ten networks.
 """
 
 

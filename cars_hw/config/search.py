@@ -1,7 +1,4 @@
-"""Settings of the evolution: how long, how many architectures, which are protected, and how offspring are made.
-
-And those of the final stage, which trains its best architectures by themselves.
-"""
+"""Settings of the evolution (length, population, protection, offspring), and of the final stage of a search."""
 
 from __future__ import annotations
 
@@ -111,11 +108,11 @@ class EvolutionSettings(Settings):
 
 @dataclass(frozen=True)
 class FinalSettings(Settings):
-    """The final stage of a search: short trainings of its best networks decide which are in the front.
+    """The final stage of a search: short trainings of its best networks choose the front.
 
-    ``share`` is what they take of the whole cost of the search; :mod:`cars_hw.evolution.passes` says how it is
-    counted. With 0 there is no such stage. ``stretches`` is the number of stretches of the first cost's range; the
-    best of each stretch are trained.
+    ``share`` is the share of these trainings in the whole cost of the search; :mod:`cars_hw.evolution.passes` says
+    how the cost is counted. If it is 0, there is no final stage. The range of the first cost is divided into
+    ``stretches`` equal parts, and the best networks of each are trained.
 
     Raises:
         InputError: a number is out of its bounds.
@@ -123,15 +120,15 @@ class FinalSettings(Settings):
 
     share: float = setting(
         0.0,
-        help="Share of the cost of the search that short trainings of its best networks take. These trainings "
-        "choose the front; with 0 the shared weights choose it.",
+        help="Share of the final stage in the whole cost of the search. The final stage trains the best networks "
+        "for a short time, and these trainings choose the front; 0: accuracies under shared weights choose it.",
         option="--final",
         minimum=0,
         below=1,
     )
     stretches: int = setting(
         5,
-        help="The networks that are trained are spread over so many stretches of the range of the first cost.",
+        help="The final stage divides the range of the first cost into so many parts and trains networks of each.",
         minimum=1,
         maximum=100,
     )

@@ -23,8 +23,8 @@ SizeSampling = Literal["drawn", "sandwich"]
 """What a step of a search over sizes trains.
 
 - ``drawn``: the drawn architectures.
-- ``sandwich``: beside them the genotype of the first at the largest and at the smallest size. All but the largest
-  learn its answers instead of the labels (Yu et al., BigNAS, 2020).
+- ``sandwich``: also the genotype of the first drawn architecture at the largest and at the smallest size. All
+  networks except the largest learn its outputs instead of the labels (Yu et al., BigNAS, 2020).
 """
 
 _CROP = "Pixels of padding around an image, from which a crop of the image's size is taken at random."
@@ -79,7 +79,7 @@ class SharedTraining(Settings):
     size_sampling: SizeSampling = setting(
         "drawn",
         help="What a step of a search over sizes trains. drawn: the drawn architectures; sandwich: also the "
-        "largest and the smallest size, and all but the largest learn its answers.",
+        "largest and the smallest size, and all other networks learn the outputs of the largest.",
     )
 
 

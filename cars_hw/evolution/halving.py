@@ -1,7 +1,7 @@
 """Successive halving: many networks are trained for a short time, the better half of them for longer, and so on.
 
-The networks are divided into stretches of the range of their first cost. The better half of each stretch goes on,
-so that the networks that are left are spread over the range. (Jamieson and Talwalkar, 2016, have one stretch.)
+The range of the first cost is divided into stretches. The better half of each stretch goes on to the next rung, so
+the remaining networks are spread over the range. (The method of Jamieson and Talwalkar, 2016, has one stretch.)
 """
 
 from __future__ import annotations
@@ -14,14 +14,16 @@ from typing import Final, TypeVar
 from cars_hw.config.setting import Settings, count
 
 HALVES: Final = 2
-"""The part of a stretch that goes on is one of so many; the epochs grow by the same factor."""
+"""The networks of a stretch are divided by this number after each rung, and the epochs are multiplied by it."""
 
 MOST_RUNGS: Final = 3
 """With two networks of each stretch in the last rung, three rungs begin with eight of each."""
 
 KEPT: Final = 2
-"""So many networks of each stretch are trained to the end, where the budget allows it: the better one may be over a
-limit when it is measured."""
+"""If the budget allows it, so many networks of each stretch are trained to the end.
+
+The better one may exceed a limit when it is measured; then there is another.
+"""
 
 One = TypeVar("One")
 
@@ -30,8 +32,8 @@ One = TypeVar("One")
 class Rungs(Settings):
     """A plan of successive halving.
 
-    ``epochs`` has for each rung the epochs that a network has been trained for at its end. At least ``kept``
-    networks of each stretch are in the last rung.
+    ``epochs`` has one number for each rung: the epochs of training that a network has had at the end of the rung,
+    those of earlier rungs included. At least ``kept`` networks of each stretch are in the last rung.
     """
 
     epochs: tuple[int, ...] = count(minimum=1)
@@ -51,7 +53,7 @@ def going_on(networks: int, kept: int) -> int:
 def survivors(
     networks: Iterable[One], stretch: Callable[[One], int], rank: Callable[[One], tuple[float, ...]], kept: int
 ) -> list[One]:
-    """Return those of ``networks`` that go on, in their order: of each stretch the first half by ``rank``."""
+    """Return those of ``networks`` that go on, in order: the half of each stretch with the lowest ``rank``."""
     known = list(networks)
     members: dict[int, list[int]] = {}
     for index, one in enumerate(known):
@@ -64,10 +66,10 @@ def survivors(
 
 
 def cost_of(rungs: Rungs, stretches: Sequence[Sequence[float]], evaluation: float) -> float:
-    """Return what ``rungs`` cost. ``stretches`` has what an epoch of each network costs, stretch by stretch.
+    """Return the cost of ``rungs``. For each of ``stretches``, there is the cost of an epoch of each network.
 
-    ``evaluation`` is what the evaluation at the end of a rung costs, in epochs. Networks that go on count as the
-    mean of their stretch, since nobody knows which they are.
+    ``evaluation`` is the cost of the evaluation at the end of a rung, in epochs. It is not known yet which networks
+    go on, so each counts as the mean of its stretch.
     """
     left = [len(costs) for costs in stretches]
     total, before = 0.0, 0
@@ -86,10 +88,10 @@ def plan_rungs(
 ) -> Rungs:
     """Return the plan that ``budget`` pays for.
 
-    ``nominated`` returns, for a number of places in a stretch, what an epoch of each network costs, stretch by
-    stretch. The plan has the most rungs of which the first trains for one epoch at least, twice as many networks at
-    each rung before the last. What is left of the budget goes into more epochs, ``most_epochs`` at most. If not
-    even one rung can be paid, one network of each stretch is trained for one epoch.
+    ``nominated`` takes the number of places in a stretch. It returns, for each stretch, the cost of an epoch of
+    each network. The plan has as many rungs as the budget pays for with one epoch in the first rung. If it pays for
+    no rung with :data:`KEPT` networks of each stretch, the plan has one rung of one epoch with one network of each
+    stretch, whatever that costs. The rest of the budget goes into more epochs, ``most_epochs`` at most.
     """
     for number in range(MOST_RUNGS, 0, -1):
         rungs = _with_epochs(HALVES ** (number - 1), number, KEPT)
@@ -115,7 +117,7 @@ def _lengthened(
 
 
 def _with_epochs(last: int, number: int, kept: int) -> Rungs:
-    """Return ``number`` rungs, the last of them after ``last`` epochs, each before it after half as many."""
+    """Return ``number`` rungs. The last ends after ``last`` epochs, and each earlier one after half as many."""
     return Rungs(tuple(last // HALVES ** (number - 1 - rung) for rung in range(number)), kept)
 
 

@@ -1,4 +1,4 @@
-"""Nominees: the finalists of a search that are trained by themselves before one of them is handed over."""
+"""Nominees: the networks that the final stage of a search trains."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ Reason = Literal["score", "largest", "grown"]
 """Why a network is nominated.
 
 - ``score``: it is among the best of its stretch under the shared weights.
-- ``largest``: it is among the most expensive of its stretch; shared weights underrate large networks.
-- ``grown``: it has the genotype of a finalist at a larger size that keeps to every limit.
+- ``largest``: it is among the most expensive of its stretch. Shared weights underestimate large networks.
+- ``grown``: it has the genotype of a finalist, and a larger size that keeps to every limit.
 """
 
 PROTECTED: Final = 4
-"""One of so many places of a stretch is for its most expensive networks."""
+"""The share of the places of a stretch that is for its most expensive networks is one divided by this."""
 
 
 @dataclass(frozen=True)
 class Nominee(Settings):
-    """A network of the final stage, with what it is known by.
+    """A network of the final stage, why it was nominated, and its results.
 
-    ``costs`` are those of the objectives, in their units. ``stretch`` is that of the first cost, from 1. ``shared``
-    is the accuracy under shared weights, None for a grown network. ``results`` has, for each rung that the network
-    was trained in, its right answers among the held-out images, by class.
+    ``spec`` (in the file: ``network``) is the network that the genotype fills. ``costs`` are those of the
+    objectives, in their units. ``stretch`` is the number of its stretch of the first cost, from 1. ``shared`` is
+    the accuracy under shared weights, None for a grown network. ``results`` has one entry for each rung in which
+    the network was trained: its right answers among the validation images, by class.
     """
 
     name: str = setting(name=True)
@@ -61,7 +62,7 @@ class Grown(NamedTuple):
 
 
 def stretch_of(cost: float, least: float, most: float, stretches: int, *, logarithmic: bool) -> int:
-    """Return in which of the equal ``stretches`` of the range from ``least`` to ``most`` a cost lies, from 1."""
+    """Return the stretch of ``cost``, from 1: the range from ``least`` to ``most`` has equal ``stretches``."""
     if not least < most:
         return 1
     if logarithmic and least > 0:
@@ -74,11 +75,11 @@ def stretch_of(cost: float, least: float, most: float, stretches: int, *, logari
 def nominate(
     finalists: Sequence[Finalist], grown: Sequence[Grown], *, stretches: int, places: int, logarithmic: bool
 ) -> list[Nominee]:
-    """Return the nominees, cheapest first: up to ``places`` of each stretch, and beside them all that were grown.
+    """Return the nominees, cheapest first: up to ``places`` finalists of each stretch, and all of ``grown``.
 
-    The range of the first cost, from the cheapest to the most expensive of all, is divided into ``stretches``; by
-    its logarithm if it is ``logarithmic``. Of each stretch three quarters of the places are for the best
-    accuracies, and one quarter, rounded down, for the most expensive of the others.
+    The range of the first cost, from the cheapest to the most expensive network, is divided into ``stretches``; if
+    ``logarithmic``, on a logarithmic scale. In each stretch, three quarters of the places are for the finalists
+    with the best accuracies. One quarter, rounded down, is for the most expensive of the others.
     """
     first = [costs[0] for costs in (*(one.costs for one in finalists), *(one.costs for one in grown))]
     least, most = min(first), max(first)
@@ -115,9 +116,9 @@ _LARGEST: Final[Reason] = "largest"
 
 
 def parents_of_growth(finalists: Sequence[Finalist], places: int, stretches: int) -> list[Finalist]:
-    """Return the finalists that are grown: the best of the last stretch of their range, and the best of all.
+    """Return the finalists that are grown: the best of the last stretch, and the best of all.
 
-    The range is divided by its logarithm: networks are grown over sizes only.
+    The range of the first cost is divided on a logarithmic scale, because networks are grown over sizes only.
     """
     first = [one.costs[0] for one in finalists]
     least, most = min(first), max(first)
@@ -133,11 +134,12 @@ def grow(
     allowed: Callable[[Architecture], bool],
     places: int,
 ) -> list[Architecture]:
-    """Return up to ``places`` larger sizes of ``parents`` that ``space`` has and that are ``allowed``; none twice.
+    """Return up to ``places`` larger networks with the genotypes of ``parents``, all different.
 
-    A parent grows in three ways, step by step until the next step is not allowed: more channels, more cells (each
-    in the stage that has fewest), and both in each step. First come the largest of each parent and way, which use
-    most of what is allowed, and then the first steps. Without sizes there is nothing to grow.
+    Each of them is in ``space`` and ``allowed``. A parent grows in three ways: in channels, in cells (in the stage
+    with the fewest), or in both. It grows step by step until the next step is not allowed. The result begins with
+    the largest network of each parent and way, which uses most of the limits. The networks after the first step
+    follow. In a search of one size nothing grows.
     """
     if space.sizes is None:
         return []
@@ -158,7 +160,7 @@ Way = Callable[[NetworkSpec, ArchitectureSpace], Iterator[NetworkSpec]]
 def _chain(
     parent: Architecture, space: ArchitectureSpace, allowed: Callable[[Architecture], bool], way: Way
 ) -> Iterator[Architecture]:
-    """Yield ``parent`` at ever larger sizes: the first of those of each step that is allowed."""
+    """Yield ``parent`` at larger and larger sizes; of the sizes of a step, the first that is allowed."""
     present: Architecture | None = parent
     while present is not None:
         larger = (Architecture(parent.genotype, network) for network in way(present.network, space))

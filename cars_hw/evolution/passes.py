@@ -1,4 +1,4 @@
-"""What a search costs, in passes of an image through a network: by them strategies and stages are compared.
+"""The cost of a search in passes of an image through a network. It compares strategies, and stages of a search.
 
 A pass is a forward pass of one image. Where networks differ in size, passes are weighted by their multiply-adds.
 """
@@ -10,11 +10,11 @@ from typing import Final, NamedTuple
 from cars_hw.config.search import EvolutionSettings
 
 TRAINING: Final = 3
-"""A training step costs so many passes for each of its images: the backward pass costs as much as two forward."""
+"""The passes that a training step costs for each image: the backward pass costs as much as two forward passes."""
 
 
 class JudgedImages(NamedTuple):
-    """How many images of a search train its weights, evaluate its finalists, and evaluate a generation."""
+    """The numbers of images that train the weights, that evaluate the finalists, and that evaluate a generation."""
 
     trains: int
     evaluates: int
@@ -22,9 +22,10 @@ class JudgedImages(NamedTuple):
 
 
 class SearchPasses(NamedTuple):
-    """The passes of a search with shared weights: of architectures drawn from the space, and of its population.
+    """The passes of a search with shared weights.
 
-    The latter include the offspring, which are evaluated beside the population.
+    ``space`` are those of architectures that were drawn from the space, ``population`` those of the population and
+    its offspring.
     """
 
     space: float

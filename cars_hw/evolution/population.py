@@ -20,9 +20,10 @@ from cars_hw.space.network_spec import NetworkSpec
 class Member(Settings):
     """An architecture with the figures of its last evaluation.
 
-    ``spec`` is the network whose costs these are. ``accuracy`` is a fraction of the evaluated images under the
-    shared weights, or with the objective ``balanced-accuracy`` the mean of the classes' fractions; ``gain`` is its
-    increase since the previous generation. ``costs`` are the values of the cost objectives, in their units.
+    ``spec`` is the network that the genotype fills, and whose costs these are. ``accuracy`` is a fraction of the
+    evaluated images under the shared weights, or with the objective ``balanced-accuracy`` the mean of the classes'
+    fractions; ``gain`` is its increase since the previous generation. ``costs`` are the values of the cost
+    objectives, in their units.
     """
 
     genotype: Genotype = setting(kind="genotype")
@@ -41,7 +42,8 @@ class Member(Settings):
 class Finalist(Member):
     """A candidate for the front; ``validation`` has its right answers among all validation images, by class.
 
-    ``trained_epochs`` is how long it was trained by itself; with 0 the accuracy is under shared weights.
+    ``trained_epochs`` are its epochs of training in the final stage. If it is 0, the accuracy is under shared
+    weights.
     """
 
     validation: ClassCounts | None = None
@@ -50,9 +52,9 @@ class Finalist(Member):
 
 @dataclass(frozen=True)
 class CostScale(Settings):
-    """How the selection sees a cost: as a multiple of ``most``, or by its logarithm if ``least`` is given.
+    """The scale on which the selection compares a cost: multiples of ``most``, or logarithms if ``least`` is given.
 
-    By its logarithm ``least`` becomes 0 and ``most`` becomes 1. Both are in the cost's unit.
+    On the logarithmic scale, ``least`` becomes 0 and ``most`` becomes 1. Both are in the cost's unit.
     """
 
     most: float = setting(above=0)

@@ -1,8 +1,8 @@
-"""Offspring by mutation, crossover and fresh draws: all of the space and within the limits, none twice.
+"""Offspring by mutation, crossover and fresh draws: all different, in the space and within the limits.
 
-Mutation and crossover change nodes one by one, so a child may leave a cell without a reader even if neither parent
-does. Such a child is discarded like one that exceeds a limit: it would be a network with fewer cells, and cheap for
-that reason only. In a space of several sizes a child varies in its cells, in its size, or in both.
+Mutation and crossover change single nodes, so a child may leave a cell without a reader even if its parents do not.
+Such a child is discarded like one that exceeds a limit: it would be a network with fewer cells, and cheap for that
+reason only. In a space of several sizes, the genotype, the size, or both of them vary.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def repair(
 ) -> Architecture:
     """Replace nodes, channels and stages of ``architecture``, in random order, by those of ``anchor``.
 
-    This ends as soon as it is allowed: at most after eight nodes and both parts of the size, at ``anchor``.
+    This ends as soon as the architecture is allowed. After all nodes and both parts of the size it is ``anchor``.
     """
     parts: list[Part] = [(name, number) for name in CELL_NAMES for number in range(NODES)]
     if space.sizes is not None:
@@ -89,12 +89,12 @@ def offspring(
     allowed: Callable[[Architecture], bool] = lambda _: True,
     anchor: Architecture | None = None,
 ) -> list[Architecture]:
-    """Return at most ``count`` new architectures of ``space``, all allowed, none among ``parents`` and none twice.
+    """Return at most ``count`` new architectures of ``space``: all allowed, all different, none among ``parents``.
 
-    A draw that leaves a cell without a reader, or that is not allowed or not new, is discarded. After
-    :data:`RETRIES` of them in a row, the next :data:`RETRIES` draws are repaired towards ``anchor``, an allowed
-    architecture. Fewer than ``count`` are returned only when the allowed part of the space seems exhausted. Without
-    parents all are fresh draws.
+    A draw is discarded if it leaves a cell without a reader, is not allowed, or is not new. After :data:`RETRIES`
+    discarded draws in a row, the next :data:`RETRIES` draws are repaired towards ``anchor``, an allowed
+    architecture. If these are discarded, too, the allowed part of the space seems exhausted, and fewer than
+    ``count`` are returned. Without parents, all are fresh draws.
     """
 
     def proposable(architecture: Architecture) -> bool:
@@ -138,7 +138,7 @@ def _draw(
 
 
 def _what_varies(space: ArchitectureSpace, rng: np.random.Generator) -> tuple[bool, bool]:
-    """Draw whether cells, size or both vary: all three are equally likely where there are sizes."""
+    """Draw whether the genotype and the size vary. Over sizes, one, the other and both are equally likely."""
     if space.sizes is None:
         return True, False
     return ((True, False), (False, True), (True, True))[int(rng.integers(3))]

@@ -20,11 +20,13 @@ BYTES_OF_A_WEIGHT: Final = {"fp32": 4, "int8": 1}
 class KeyCosts:
     """Figures of the operations of a table, by the text of their keys.
 
-    ``isolated`` has what an operation took by itself, less the overhead of running a model. ``added`` has what it
-    adds to a network before the slope of ``coefficients``. Both are in milliseconds. ``weights_mb`` has the
-    megabytes of its weights. ``sums`` and ``weight_sums`` add up the latter two over a network.
+    ``isolated`` has the latency of each operation as a model of its own, less the overhead of running a model.
+    ``added`` has what the operation adds to a network, before it is multiplied by the slope of ``coefficients``.
+    Both are in milliseconds. ``weights_mb`` has the megabytes of its weights. ``sums`` adds up ``added`` over a
+    network, and ``weight_sums`` adds up ``weights_mb``.
 
-    For a table over sizes an operation is computed when it is first asked for, so that a further size costs little.
+    For a table over sizes, the figures of an operation are computed when they are first read, so a further size
+    costs little.
 
     Raises:
         TableError: the table lacks an entry.
@@ -43,7 +45,7 @@ class KeyCosts:
             table.require_keys(keys)
             self._add(keys)
             return
-        # All sizes have operations of the same kinds: what no regression can answer for is found at once.
+        # All sizes have operations of the same kinds, so a kind without a regression is found at once.
         for kind, stride in dict.fromkeys((key.kind, key.stride) for key in keys):
             table.operation_costs.regression(kind, stride)
 
@@ -60,7 +62,7 @@ class KeyCosts:
 
 
 class _Lazy(dict[str, float]):
-    """A dictionary by the texts of keys, which ``add`` fills where one is missing."""
+    """A dictionary by the texts of keys. If one is missing, ``add`` adds it."""
 
     def __init__(self, add: Callable[[Sequence[OpKey]], None]) -> None:
         super().__init__()
@@ -72,7 +74,7 @@ class _Lazy(dict[str, float]):
 
 
 def operations_of(table: LatencyTable, keys: Sequence[OpKey]) -> Observations:
-    """Return what is known of the operations ``keys``, without networks."""
+    """Return the observations of the operations ``keys``, without those of networks."""
     kinds = list(dict.fromkeys(key.kind for key in keys))
     size = BYTES_OF_A_WEIGHT[table.precision] / 2**20
     return Observations(

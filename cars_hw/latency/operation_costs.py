@@ -1,4 +1,4 @@
-"""What operations cost on a device: as measured, and by a regression for sizes between those measured."""
+"""Latencies of operations on a device: measured ones, and estimates for sizes between the measured ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FloatArray = npt.NDArray[np.float64]
 class OperationCosts:
     """Latencies of operations in milliseconds, less the overhead of running a model.
 
-    ``measured`` has those that were measured. With ``between``, a regression answers for the others.
+    ``measured`` has those that were measured. With ``between``, a regression estimates the others.
     """
 
     def __init__(self, measured: Mapping[OpKey, float], *, between: bool = False) -> None:
@@ -29,7 +29,7 @@ class OperationCosts:
         """Return the costs of ``keys``, shape (K,).
 
         Raises:
-            TableError: one was not measured, and no regression can answer for it.
+            TableError: one was not measured, and no regression can estimate it.
         """
         return np.array([self._of(key) for key in keys])
 
@@ -42,10 +42,10 @@ class OperationCosts:
         return self.regression(key.kind, key.stride).estimate(key)
 
     def left_out_errors(self) -> dict[str, float]:
-        """Return the mean relative error of operations that are estimated from others of their kind, largest first.
+        """Return the mean relative error by kind, largest first, if each operation is estimated from the others.
 
-        A key is a kind and, for candidate operations, its stride: ``sep_conv_3x3/s1``. Kinds of which no operation
-        lies between others are left out.
+        A key is a kind and, for candidate operations, its stride: ``sep_conv_3x3/s1``. A kind is left out if none
+        of its operations lies between others.
         """
         errors = {}
         for kind, stride in dict.fromkeys((key.kind, key.stride) for key in self._measured):

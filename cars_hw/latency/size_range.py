@@ -1,9 +1,9 @@
-"""The range of sizes in which latency budgets lie well inside, found by measuring a few networks.
+"""The range of sizes for given latency budgets, found by measuring a few networks.
 
-One genotype is measured at several sizes: with the fewest cells at numbers of channels that double, until it takes
-longer than the budget, and with the most cells at the first and the last of these numbers. Between them the
-logarithm of the latency is interpolated in the logarithm of the channels, and in that of the cells. This is good
-to some tenths, which suffices for a range of ten times and more.
+One genotype is measured at several sizes. With the fewest cells, its number of channels doubles until it takes
+longer than the budget. With the most cells, it is measured at the first and the last of these numbers. Between the
+measurements, the logarithm of the latency is interpolated over the logarithms of the channels and of the cells. The
+error is some tens of percent. This suffices, because the latencies of a range differ by a factor of ten or more.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from cars_hw.space.wanted_sizes import WantedSizes
 from cars_hw.space.zoo import zoo
 
 TYPICAL: Final = "CARS_A"
-"""The published genotype that is measured: a light one that uses most operations."""
+"""The published genotype that is measured. It has few multiply-adds and uses most operations."""
 
 BELOW: Final = 4.0
 """The smallest size takes at most the smallest budget divided by this, where that is possible."""
@@ -46,7 +46,7 @@ ABOVE: Final = 2.0
 """The largest size takes at least the largest budget times this, where that is possible."""
 
 NEAR: Final = 0.5
-"""A largest size that takes less than this part of the budget does not come near it, whatever the genotype."""
+"""If the largest size takes less than this part of the budget, no genotype of this size uses most of it."""
 
 LONGEST_MS: Final = 1000.0
 """Networks that would take longer, in milliseconds, are not measured."""
@@ -58,7 +58,7 @@ SHALLOW: Final = 0.7
 """The fewest cells at the largest number of channels take at least this part of the largest budget."""
 
 LEAST_CHANNELS: Final = 3
-"""A range has so many numbers of channels, if they are not given and the budget is at the end of what there is."""
+"""A range that is found has at least so many numbers of channels, also where the allowed sizes end."""
 
 ONCE: Final = MeasurePlan(
     sessions=2,
@@ -69,7 +69,7 @@ ONCE: Final = MeasurePlan(
     min_seconds=0.02,
     max_seconds=0.5,
 )
-"""How often a network is measured: its latency is the shorter one of two sessions."""
+"""How a network is measured: its latency is the shorter one of two sessions."""
 
 Latency = Callable[[int, int], float]
 """From numbers of channels and of cells to milliseconds."""
@@ -90,9 +90,10 @@ class SizedLatency(Settings):
 class SizeRange(Settings):
     """The sizes that were found on a device for the latencies that are ``wanted``.
 
-    ``smallest_ms`` and ``largest_ms`` are estimated latencies, in milliseconds, at the ends of ``sizes``, with the
-    cells of the published genotype ``genotype``. ``measured`` has the measurements. ``fastest_ms`` is what the
-    fastest cells take at the smallest size; it is measured if the smallest budget is below twice ``smallest_ms``.
+    ``smallest_ms`` and ``largest_ms`` are the estimated latencies of the smallest and the largest of ``sizes`` with
+    the published genotype ``genotype``, in milliseconds. ``measured`` has the measurements. ``fastest_ms`` is the
+    latency of the fastest genotype at the smallest size. It is measured only if the smallest budget is below twice
+    ``smallest_ms``.
     """
 
     wanted: WantedSizes
@@ -113,7 +114,7 @@ class SizeRange(Settings):
         )
 
     def _remark(self) -> str:
-        """Return what the budgets miss in the range, if they do."""
+        """Return what else is to be said where the sizes end near the budgets."""
         if self.fastest_ms is not None:
             return f", and {format_latency(_rounded(self.fastest_ms))} with the fastest cells at the smallest size"
         if self.largest_ms < max(self.wanted.latencies_ms):
@@ -137,11 +138,15 @@ def find_size_range(
 ) -> SizeRange:
     """Measure a few networks on ``device``; return a range of sizes in which the ``wanted`` latencies lie.
 
-    ``network`` gives the resolution, the classes and the stem. Numbers of channels and of cells that are not given
-    by ``wanted`` are chosen from 4 to 256 channels and from 5 to 20 cells. The smallest budget is at least four
-    times the latency of the smallest size, and the largest size takes at least twice the largest budget. At the
-    largest number of channels, networks of the fewest cells take most of the largest budget. Where the sizes end,
-    the range is as good as they allow. This takes less than a minute for budgets up to a second.
+    ``network`` gives the resolution, the classes and the stem. If ``wanted`` does not give the channels, they are
+    chosen from 4 to 256; if it does not give the cells, they are chosen from 5 to 20. Three conditions decide:
+
+    - The smallest size takes at most a quarter of the smallest budget.
+    - The largest size takes at least twice the largest budget.
+    - At the largest number of channels, the fewest cells take at least 0.7 of the largest budget.
+
+    Where the allowed sizes end, the range comes as near to these conditions as they allow. The measurements take
+    less than a minute for budgets up to a second.
 
     Raises:
         BudgetError: the fastest network of ``space`` (everything, if None) at the smallest size takes longer than a
@@ -191,7 +196,7 @@ def _fastest_ms(probe: _Probe, sizes: SizeGrid, space: SearchSpace) -> float:
 
 
 def _guessed_ms(key: OpKey) -> float:
-    """Return what an operation may take on a processor that is not known: a choice of genotype, no prediction."""
+    """Return a rough latency of an operation on any processor. It only serves to choose a genotype."""
     elements = math.prod(key.source) + math.prod(key.output)
     return 0.002 + key_cost(key).multiply_adds / 4e6 + elements / 1e6
 
@@ -224,7 +229,7 @@ class _Probe:
         return min(sample.ms for sample in taken)
 
     def tell(self, done: int, total: int) -> None:
-        """Report that ``done`` of ``total`` sizes, at most, are measured."""
+        """Report that ``done`` of at most ``total`` sizes are measured."""
         self._progress(PROGRESS, done, total)
 
 
@@ -327,7 +332,7 @@ def _interpolation(measured: dict[tuple[int, int], float]) -> Latency:
 
 
 def _along(points: dict[float, float], x: float) -> float:
-    """Return ``points``, in ascending order, interpolated at ``x``; beyond the last, their last slope goes on."""
+    """Return ``points``, in ascending order, interpolated at ``x``; beyond the last, the last slope is extended."""
     xs, ys = list(points), list(points.values())
     if x > xs[-1]:
         slope = STEEPEST if len(xs) == 1 else np.clip((ys[-1] - ys[-2]) / (xs[-1] - xs[-2]), 0.0, STEEPEST)

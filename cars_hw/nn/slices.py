@@ -1,9 +1,9 @@
 """Networks of smaller sizes inside the shared weights of a larger SuperNet.
 
-An architecture runs the first channels of every tensor. The output of a cell is four nodes side by side, so what
-reads it takes the first channels of each of the four parts. The output of the stem for small images counts as
-three such parts. Of each stage an architecture runs the first cells; a reduction cell begins a stage. Shared layers
-are normalised by the batch, so that a slice of channels needs no statistics of its own.
+An architecture runs the first channels of every tensor, and the first cells of each stage. The output of a cell is
+the concatenation of four nodes, so a layer that reads it takes the first channels of each of these four parts. The
+output of the stem for small images has three such parts. Batch normalisation uses the statistics of the batch, so a
+slice of channels needs no running averages of its own.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from cars_hw.space.operations import OPERATIONS
 
 
 class Window(NamedTuple):
-    """The elements of a tensor that a slice of it has, as a view of the same memory."""
+    """A slice of a tensor: the size, stride and offset of a view of the same memory."""
 
     size: tuple[int, ...]
     stride: tuple[int, ...]
     offset: int
 
     def of(self, tensor: Tensor) -> Tensor:
-        """Return the view of ``tensor``, which has the shape and the order of memory of the one it was made for."""
+        """Return the view of ``tensor``, whose shape and memory format are those that the window was made for."""
         return tensor.as_strided(self.size, self.stride, tensor.storage_offset() + self.offset)
 
 
 class Place(NamedTuple):
-    """Where a weight of an architecture lies: in a shared parameter, all of it if ``window`` is None."""
+    """Where a weight of an architecture lies: in a shared parameter, which it fills if ``window`` is None."""
 
     parameter: Tensor
     window: Window | None
@@ -68,10 +68,10 @@ class SlicedCell(SharedCell):
 
 
 class Path(SharedNetwork):
-    """An architecture with its weights as they are now; make a new one after they have changed.
+    """An architecture with a copy of its weights. After the shared weights have changed, make a new one.
 
-    ``leaves`` are its trained weights, which require gradients if they were made where gradients are recorded, and
-    ``places`` says where each lies in the shared weights.
+    ``leaves`` are its trained weights. They require gradients if autograd was recording when they were made.
+    ``places`` says where each of them lies in the shared weights.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Path(SharedNetwork):
 class Slices:
     """All sizes within the shared weights of ``shared``, whose parameters must stay where they are in memory.
 
-    What depends on sizes alone is kept; the weights of an architecture are copied anew for every :meth:`path`.
+    Modules and places depend only on the size, so they are kept. Every :meth:`path` copies the weights again.
     """
 
     def __init__(self, shared: SharedNetwork) -> None:
@@ -113,7 +113,7 @@ class Slices:
         self._frame: Callable[[NetworkSpec], _Frame] = lru_cache(maxsize=1024)(self._make_frame)
 
     def path(self, architecture: Architecture) -> Path:
-        """Return ``architecture`` with its weights as they are now.
+        """Return ``architecture`` with a copy of its present weights.
 
         Raises:
             SpecError: its size does not lie within that of the shared weights.
@@ -168,7 +168,7 @@ class Slices:
         yield "classifier", frame.classifier
 
     def _operations(self, frame: _Frame, index: int, architecture: Architecture) -> Iterator[tuple[Choice, _Layer]]:
-        """Yield the operations of cell ``index``, edge by edge."""
+        """Yield the operation of each edge of cell ``index``."""
         layout, shared = frame.layouts[index], frame.cells[index]
         for number, node in enumerate(architecture.genotype.cell(layout.reduction)):
             for edge in node:
@@ -216,7 +216,7 @@ class Slices:
         )
 
     def _input(self, spec: NetworkSpec, layout: CellLayout, cell: int, number: int) -> _Layer:
-        """Return the layer that brings input ``number`` of a cell to the width and resolution of the cell."""
+        """Return the layer that adapts input ``number`` of a cell to the width and resolution of the cell."""
         parts = _parts(spec, layout.position, number), _parts(self.shared.spec, cell, number)
         key = (cell, number, layout.inputs[number].channels, parts[0], layout.previous_reduction)
         if key not in self._layers:
@@ -229,7 +229,7 @@ class Slices:
 
 @lru_cache(maxsize=4096)
 def cells_within(small: NetworkSpec, large: NetworkSpec) -> tuple[int, ...]:
-    """Return the cell of ``large`` that stands for each cell of ``small``: the same stage, the same place in it.
+    """Return for each cell of ``small`` the cell of ``large`` at the same place of the same stage.
 
     Raises:
         SpecError: ``small`` does not lie within ``large``.
@@ -244,7 +244,7 @@ def cells_within(small: NetworkSpec, large: NetworkSpec) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class _Skeleton:
-    """A module whose weights are filled in: without its own, and which of the modules in it have some."""
+    """A module without weights, the names of its weights, and the skeletons of its submodules with weights."""
 
     module: nn.Module
     parameters: tuple[str, ...]
@@ -268,9 +268,9 @@ class _Skeleton:
         return [*self.parameters, *self.buffers, *inner]
 
     def bound(self, values: Iterator[Tensor]) -> nn.Module:
-        """Return the module with weights from ``values``; it shares everything else."""
+        """Return a copy of the module with weights from ``values``. Everything else is shared."""
         module = self.module
-        # Copied field by field, as a constructor draws initial weights: a pass of a small network is that short.
+        # Copied field by field: a constructor draws initial weights, which takes long compared with a pass.
         copied = object.__new__(type(module))
         copied.__dict__.update(module.__dict__)
         if self.parameters:
@@ -290,7 +290,7 @@ class _Skeleton:
 
 @dataclass(frozen=True)
 class _Layer:
-    """A layer of some size, and where its weights lie in the ``shared`` layer of the largest size."""
+    """A layer at one size, and where its weights lie in the ``shared`` layer of the largest size."""
 
     skeleton: _Skeleton
     shared: nn.Module
@@ -320,14 +320,14 @@ class _Layer:
         )
 
     def values(self) -> list[Tensor]:
-        """Return the weights as they are now, those of a slice side by side in memory."""
+        """Return the present weights; those of a slice are copied to be contiguous."""
         found = []
         for (parameter, window), shape in zip(self.places, self.shapes, strict=True):
             if window is None:
                 found.append(parameter)
                 continue
             value = window.of(parameter.detach())
-            # Where a concatenation is read; other shapes keep the strides of their order of memory.
+            # The shapes differ where a concatenation is read. Other slices keep their memory format.
             value = value if value.shape == shape else value.reshape(shape)
             value = value.contiguous(memory_format=torch.channels_last) if len(shape) == 4 else value.contiguous()
             found.append(value.requires_grad_(parameter.requires_grad and torch.is_grad_enabled()))
@@ -343,7 +343,7 @@ class _Layer:
 class _Frame(NamedTuple):
     """What all architectures of one size have in common.
 
-    ``cells`` are those of the shared weights that stand for its own, ``inputs`` the preprocessing of each cell.
+    ``cells`` are the numbers of their cells in the SuperNet, ``inputs`` the preprocessing of each cell.
     """
 
     layouts: tuple[CellLayout, ...]
@@ -354,7 +354,7 @@ class _Frame(NamedTuple):
 
 
 def _on_no_device(make: Callable[[], nn.Module]) -> nn.Module:
-    """Return the module without memory for its weights, and without a change of torch's random numbers."""
+    """Return a module that has no memory for its weights. No random numbers are drawn."""
     with torch.device("meta"):
         return make()
 
@@ -386,15 +386,16 @@ def _first_channels(template: nn.Module, shared: nn.Module) -> dict[str, Place]:
 
 
 def _input_places(template: nn.Module, shared: nn.Module, parts: tuple[int, int]) -> dict[str, Place]:
-    """Return the places of the weights that read a state of ``parts`` in the smaller and in the largest network."""
+    """Return the places of weights that read a state: ``parts`` are those of the state in both networks."""
     owners, places, row = _weights(shared), {}, 0
     for name, value in _weights(template).items():
         rows, columns = value.shape[:2]
         if name in owners:
             places[name] = _read(owners[name], slice(rows), parts, columns)
             continue
-        # A reduction whose stage before is a reduction alone reads a state of twice its resolution. The largest
-        # network has more cells in that stage; the rows of its 1x1 convolution are shared between both halves.
+        # If the stage before a reduction has one cell, the reduction reads a state of twice its resolution, by a
+        # layer of two halves. The SuperNet has more cells in that stage and one 1x1 convolution, whose rows the two
+        # halves share.
         (owner,) = owners.values()
         places[name] = _read(owner, slice(row, row + rows), parts, columns)
         row += rows
@@ -402,7 +403,7 @@ def _input_places(template: nn.Module, shared: nn.Module, parts: tuple[int, int]
 
 
 def _read(owner: Tensor, rows: slice, parts: tuple[int, int], columns: int) -> Place:
-    """Return the place of ``rows`` that read ``columns`` channels: the first of each part of a concatenation."""
+    """Return the place of ``rows`` that read ``columns`` channels, the first ones of each part of a state."""
     own, shared = parts
     value = owner.detach()[rows]
     apart = value.view(value.shape[0], shared, value.shape[1] // shared, *value.shape[2:])
@@ -410,7 +411,7 @@ def _read(owner: Tensor, rows: slice, parts: tuple[int, int], columns: int) -> P
 
 
 def _parts(spec: NetworkSpec, cell: int, number: int) -> int:
-    """Return of how many parts input ``number`` of ``cell`` is made, each as wide as the cells of its stage."""
+    """Return the number of parts of input ``number`` of ``cell``; each is as wide as the cells of its stage."""
     if cell - 2 + number >= 0:
         return NODES
     return STEM_MULTIPLIER if spec.stem == "cifar" else 1

@@ -1,4 +1,4 @@
-"""How much of its budget the answer of a search uses, and whether the allowed sizes end before the budget."""
+"""How much of the budget the most accurate network uses, and whether the allowed sizes end before the budget."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cars_hw.space.architecture_space import ArchitectureSpace
 from cars_hw.space.size_grid import SizeGrid
 
 WELL_USED: Final = 0.85
-"""Where this share of the budget is used, nothing is said about larger networks."""
+"""If at least this share of the budget is used, nothing is said about larger networks."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,9 @@ class SizesEnd:
     """The sizes of a search end before its budget.
 
     ``allowed`` are the sizes in words, and ``one`` is whether there was only one. ``slowest_ms`` is the predicted
-    latency of the slowest network that was allowed; None if some networks exceed the budget, but the most accurate
-    one has the largest size and uses little of it. ``wider`` are the sizes of the table where it has larger ones.
+    latency of the slowest network that was allowed. It is None if this network exceeds the budget; the most
+    accurate network then has the largest size and uses little of the budget. ``wider`` are the sizes of the table
+    if it has larger ones.
     """
 
     allowed: str
@@ -39,8 +40,8 @@ class SizesEnd:
 class BudgetUse:
     """How much of the budget ``limit_ms`` on ``device`` the most accurate network ``name`` uses.
 
-    ``share`` is that of its measured latency, or of its upper bound where it was not ``measured``.
-    ``bound_share`` is that of the upper bound, which the search compares with the budget.
+    ``share`` is its measured latency as a share of the budget, or its upper bound if it was not ``measured``.
+    ``bound_share`` is the upper bound as a share of the budget; the search compares this bound with the budget.
     """
 
     device: str
@@ -61,7 +62,7 @@ class BudgetUse:
 
     @property
     def end_of_sizes(self) -> str | None:
-        """That the sizes end before the budget, as a sentence without its period; None if they do not."""
+        """A sentence without its period if the sizes end before the budget, otherwise None."""
         if self.end is None:
             return None
         if self.end.slowest_ms is not None:
@@ -113,7 +114,7 @@ def budget_uses(best: Estimated, targets: Sequence[LatencyTarget], space: Archit
 def budget_use(
     target: LatencyTarget, name: str, architecture: Architecture, measured_ms: float, space: ArchitectureSpace
 ) -> BudgetUse:
-    """Return how much of the budget of ``target``, which has a limit, a network uses that was measured.
+    """Return how much of the budget of ``target`` a measured network uses. ``target`` has a limit.
 
     ``space`` has the architectures that the search could propose.
     """

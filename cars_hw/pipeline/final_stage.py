@@ -1,4 +1,4 @@
-"""The final stage of a search: its best architectures are trained by themselves, and that decides the front."""
+"""The final stage of a search: short trainings of its best architectures choose the front."""
 
 from __future__ import annotations
 
@@ -39,18 +39,19 @@ from cars_hw.training.shared_weights import judging_parts, torch_threads
 from cars_hw.training.standalone import NetworkTraining, counts_on
 
 DRAWS: Final = 64
-"""The mean multiply-adds of the space are those of so many random architectures."""
+"""The mean multiply-adds of the space are estimated by so many random architectures."""
 
 WORTH_PROCESSES: Final = 10.0
-"""Processes are started for trainings of more seconds than this: to start them takes some seconds."""
+"""Processes are started if the trainings take more seconds than this, since their start takes some seconds."""
 
 NAME: Final = "final stage"
 
 
 def trained_spec(plan: SearchPlan, supernet: NetworkSpec, architecture: Architecture) -> NetworkSpec:
-    """Return the network that stands for ``architecture`` in the search, as which its weights are shared.
+    """Return the network as which ``architecture`` runs in the search.
 
-    Over sizes it is the architecture's own, and otherwise ``supernet``, which may be smaller than the exported one.
+    In a search over sizes it has the architecture's own size. Otherwise it is ``supernet``, which may be smaller
+    than the exported network.
     """
     if plan.sizes is None:
         return supernet
@@ -59,10 +60,11 @@ def trained_spec(plan: SearchPlan, supernet: NetworkSpec, architecture: Architec
 
 
 def short_recipe(recipe: Recipe, epochs: int) -> Recipe:
-    """Return ``recipe`` for a training of ``epochs``, at whose end no images choose an epoch.
+    """Return ``recipe`` for a training of ``epochs`` that keeps the weights of the last epoch.
 
-    What serves long trainings only is left out: drop-path, the auxiliary head, and a moving average of the weights,
-    which needs more steps than a short training has. The warm-up is shortened as the whole training is.
+    It lacks what is for long trainings only: drop-path, the auxiliary head, and a moving average of the weights,
+    which needs more steps than a short training has. It holds out no images. The warm-up is shortened by the same
+    factor as the training.
     """
     return replace(
         recipe,
@@ -76,10 +78,10 @@ def short_recipe(recipe: Recipe, epochs: int) -> Recipe:
 
 
 class Sizing(NamedTuple):
-    """What the length of a final stage follows from.
+    """The figures that decide how long a final stage is.
 
-    ``searched`` is the cost of the search before it, and ``budget`` what the stage may cost: both in passes of an
-    image times millions of multiply-adds. ``images`` are those of the search.
+    ``searched`` is the cost of the search before it, and ``budget`` the largest cost of the stage. Both are in
+    passes of an image times millions of multiply-adds. ``images`` are the numbers of images of the search.
     """
 
     searched: float
@@ -101,8 +103,8 @@ def sizing(
 ) -> Sizing:
     """Return what the final stage of ``plan`` may cost.
 
-    ``population`` are the architectures of all generations. Before a search, random ones that keep to every limit
-    stand for them, or any if no random one does.
+    ``population`` are the architectures of all generations. Before a search they are not known: random
+    architectures that keep to every limit replace them, or all random ones if none does.
     """
     preset = plan.preset
     passes = search_passes(preset.evolution, preset.training.architectures, images)
@@ -121,13 +123,13 @@ def sizing(
 
 
 def multiply_adds(plan: SearchPlan, supernet: NetworkSpec, architecture: Architecture) -> float:
-    """Return the millions of multiply-adds of the network that stands for ``architecture`` in the search."""
+    """Return the millions of multiply-adds of the network as which ``architecture`` runs in the search."""
     return network_cost(trained_spec(plan, supernet, architecture), architecture.genotype).multiply_adds / 1e6
 
 
 @dataclass(frozen=True, eq=False)
 class Ended:
-    """A search that has its finalists: what the final stage begins with.
+    """A search after its last generation, with which the final stage begins.
 
     ``supernet`` is the network of the SuperNet. ``population`` are the architectures of all generations.
     """
@@ -151,17 +153,17 @@ def run_final_stage(
 ) -> list[Finalist]:
     """Train the nominees of ``ended`` rung by rung, and return all of them with their last results.
 
-    The nominees are :func:`cars_hw.evolution.nominees.nominate`'s; over sizes grown ones are among them. After
-    each rung those go on that :func:`cars_hw.evolution.halving.survivors` chooses, by the accuracy on the images
-    that the search evaluates architectures on. The test images are not used. All networks have the same order of
-    images. ``jobs`` networks are trained side by side, each on one thread of a CPU, so that their number changes no
-    result.
+    :func:`cars_hw.evolution.nominees.nominate` chooses the nominees; over sizes, some of them are grown. After each
+    rung, :func:`cars_hw.evolution.halving.survivors` chooses those that go on, by their accuracy on the images that
+    evaluate architectures in the search. The test images are not used. All networks are trained on the images in
+    the same order. ``jobs`` networks are trained side by side. On a CPU, each is trained on one thread, so ``jobs``
+    does not change the result.
 
     A stage that was killed resumes after the last finished epoch of each network. ``tell`` gets a line at the
     beginning and after each rung.
 
     Raises:
-        DataChangedError: the images are not those of the search any more.
+        DataChangedError: the images are no longer those of the search.
         RunError: a file of the run is damaged.
     """
     run = ended.run
@@ -186,7 +188,7 @@ def run_final_stage(
 
 
 def longest_trained(members: Sequence[Finalist]) -> list[Finalist]:
-    """Return those of ``members`` that were trained for the most epochs; with fewer, accuracies are lower."""
+    """Return those of ``members`` with the most epochs of training; accuracies after fewer epochs are lower."""
     most = max(one.trained_epochs for one in members)
     return [one for one in members if one.trained_epochs == most]
 
@@ -246,7 +248,7 @@ def _nominees(ended: Ended, places: int) -> list[Nominee]:
 
 
 class _ImagesOf(NamedTuple):
-    """What the images of a search are loaded by: those of the run, and how they are divided."""
+    """What is needed to load the images of a search and to divide them as the search did."""
 
     run: Path
     source: DataSource
@@ -264,7 +266,7 @@ def _images_of(ended: Ended) -> _ImagesOf:
 
 @lru_cache(maxsize=1)
 def _images(of: _ImagesOf) -> tuple[DataBundle, Dataset]:
-    """Return the images whose training part is that of the search, and those that it evaluates architectures on.
+    """Return the images as the search divided them, and those of them that evaluate architectures.
 
     They are kept for the next network that this process trains.
 
@@ -369,7 +371,7 @@ def _with_result(run: RunFolder, one: Nominee, rung: int) -> Nominee:
 
 
 class _Shown:
-    """The progress of a rung: the epochs of all of its networks, those that were trained before among them."""
+    """The progress of a rung: the epochs of all its networks, also of those that were finished before a resume."""
 
     def __init__(self, progress: Progress, stage: str, tasks: Sequence[_Task], waiting: Sequence[_Task]) -> None:
         self._progress, self._stage = progress, stage
@@ -384,7 +386,7 @@ class _Shown:
 
 
 def _train(task: _Task, progress: Progress, _log: Log) -> None:
-    """Train the network of ``task`` to the end of its rung, evaluate it, and write what it gets right."""
+    """Train the network of ``task`` to the end of its rung, evaluate it, and write its right answers by class."""
     run = RunFolder(task.images.run)
     data, judged = _images(task.images)
     checkpoint = TrainingCheckpoint(run.final_checkpoint(task.name), _about(task), no_log)
@@ -406,7 +408,7 @@ def _train(task: _Task, progress: Progress, _log: Log) -> None:
                 checkpoint.save(training.state())
             counts = counts_on(training.evaluated, judged, data, device=task.device)
         except TrainingError:
-            # Its loss is no number any more: it is the last of its stretch, and the others go on.
+            # Its loss is infinite or not a number. It becomes the last of its stretch, and the others go on.
             counts = _nothing_right(judged, data)
     run.write_final_result(task.name, task.rung, counts)
     progress(task.name, task.until - task.begun_at, task.until - task.begun_at)

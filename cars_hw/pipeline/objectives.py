@@ -1,4 +1,4 @@
-"""The costs that a plan minimises, and an architecture that keeps to all of its limits."""
+"""The costs that a plan minimises, and an architecture that keeps to all limits of the plan."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.space.architecture import Architecture
 
 DRAWS: Final = 2000
-"""So many random architectures are tried where the fastest one is not expensive enough to be of interest."""
+"""So many random architectures are tried if the fastest one is faster than ``--at-least``."""
 
 
 def cost_objectives(plan: SearchPlan) -> list[CostObjective]:
@@ -35,10 +35,11 @@ def cost_objectives(plan: SearchPlan) -> list[CostObjective]:
 def find_anchor(plan: SearchPlan, objectives: Sequence[CostObjective]) -> Architecture | None:
     """Return an architecture that all of ``objectives`` allow; None if they have no limit.
 
-    It is the fastest one that was found, unless that is cheaper than what is of interest.
+    It is the fastest one that was found. If that one is cheaper than an objective's ``at_least``, it is a random
+    one.
 
     Raises:
-        BudgetError: no architecture was found that keeps to every limit.
+        BudgetError: no architecture was found that all objectives allow.
     """
     if all(objective.limit is None and objective.at_least is None for objective in objectives):
         return None

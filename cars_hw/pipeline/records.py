@@ -49,7 +49,7 @@ class TargetRecord(Settings):
 class RunConfiguration(Settings):
     """All settings that decide the result of a search. Its tables are beside it, in the order of ``targets``.
 
-    With ``sizes``, networks have any of these sizes, and ``network`` has the largest. ``supernet_channels`` and
+    With ``sizes``, each network has one of these sizes, and ``network`` has the largest. ``supernet_channels`` and
     ``supernet_layers`` are None where they are the network's. ``standalone_epochs`` is 0 where weights are shared.
     """
 
@@ -121,9 +121,9 @@ class GenerationRecord(Settings):
 class FinalStage(Settings):
     """The final stage of a search: its networks, cheapest first, and the plan of its rungs.
 
-    ``searched`` is what the search before it cost, and ``planned`` what the stage costs by its plan; both are in
-    passes of an image times millions of multiply-adds. ``recipe`` is that of the trainings: its epochs are those of
-    the last rung.
+    ``searched`` is the cost of the search before it, and ``planned`` the cost of the stage by its plan. Both are in
+    passes of an image times millions of multiply-adds. ``recipe`` is that of the trainings; its ``epochs`` are
+    those at the end of the last rung.
     """
 
     rungs: Rungs = setting()

@@ -13,7 +13,7 @@ for TensorBoard, which cars-hw only writes. Weights and models have theirs in th
     steps.jsonl      after a line with the checksum, one for each step: its time, command and settings
     tables/          copies of the latency tables that the search used
     history.jsonl    after a line with the checksum, one for each generation
-    final.json       the final stage of the search: its networks, and their results in each of its rungs
+    final.json       the final stage of the search: its networks, and their results in each rung
     front.json       the Pareto front
     checkpoint/      the state of the search and of unfinished trainings
     trained/         weights of trained networks, each with a JSON beside it
@@ -91,12 +91,13 @@ _NUMBER: Final = re.compile(r"@[0-9]+$")
 class FrontNetwork(Settings):
     """A network of the front. ``accuracy`` is on the validation images: the figure that the search maximised.
 
-    It is that after ``trained_epochs`` epochs of training by itself in the final stage of the search, and with 0
-    that under shared weights.
-    ``spec`` is what the genotype fills: its size is that of this network, all else that of the run's network.
-    ``objective`` names this figure, and ``validation`` has the right answers among the validation images, by class.
-    It is None where accuracies have no counts. The front was chosen by these images, so that its best accuracies
-    are too high on average; the test images are used after all choices.
+    If ``trained_epochs`` is 0, the accuracy is that under shared weights. Otherwise it is that after a training of
+    so many epochs in the final stage of the search. ``spec`` (in the file: ``network``) is the network that the
+    genotype fills. It has a size of its own; everything else is that of the run's network.
+
+    ``objective`` names the figure. ``validation`` has the right answers among the validation images, by class; it
+    is None where accuracies have no counts. The front was chosen by these images, so its best accuracies are too
+    high on average. The test images are used after all choices.
 
     ``parameters`` and ``multiply_adds`` are those of the exported file. ``published_parameters`` and
     ``published_multiply_adds`` follow the rule of published tables, see :func:`cars_hw.nn.cost.published_cost`;
@@ -136,7 +137,8 @@ class Front:
 class TrainedNetwork(Settings):
     """A trained network: ``test`` is its evaluation on the test images, which no choice has used.
 
-    ``spec`` is what the genotype fills: its size is that of this network, all else that of the run's network.
+    ``spec`` (in the file: ``network``) is the network that the genotype fills. It has a size of its own; everything
+    else is that of the run's network.
 
     A network that is trained again with other settings is a record of its own, whose name is that of the network
     with a number: ``net-01@2``. Nothing replaces a finished training.
@@ -145,9 +147,9 @@ class TrainedNetwork(Settings):
     right of them, decided which epoch is the best, by the objective of ``recipe``. The recipe stores the share of
     held-out images and whether the weights are moving averages, too. ``data`` is the source of the images.
     ``data_digest`` is that of all images and their labels: that of ``data.json``, or of accepted changes.
-    ``test_digest`` is that of the test images. ``inherit`` tells whether the training started from the SuperNet's
-    weights, if it has networks of this size. ``class_names`` are those of the rows and columns of the confusion
-    matrix.
+    ``test_digest`` is that of the test images. ``inherit`` tells whether the training was to start from the
+    SuperNet's weights; it did so if the SuperNet has networks of this size. ``class_names`` are those of the rows
+    and columns of the confusion matrix.
 
     ``weights_digest`` is that of the file of the weights, and ``last_weights_digest`` that of the weights after the
     last epoch; None where the last epoch is the best.

@@ -53,7 +53,7 @@ class ProfileSettings(Settings):
     network: NetworkSpec = setting(NETWORKS["quick"], help=_NETWORK)
     sizes: SizeGrid | None = setting(None, help="The sizes that the table is for, instead of the network's own.")
     wanted: WantedSizes | None = setting(
-        None, help="The latencies around which the sizes are found, instead of given."
+        None, help="The latencies for which the range of sizes is found. It replaces sizes."
     )
     precision: Precision = setting(
         "fp32",
@@ -96,7 +96,7 @@ class TargetSettings(Settings):
 
 @dataclass(frozen=True)
 class SizeChoice(Settings):
-    """The sizes that a search may propose; what is empty is that of the tables, without them of the network."""
+    """The sizes that a search may propose. Empty values are those of the tables; without tables, of the network."""
 
     channels: tuple[int, ...] = setting(
         (), help="Channels of the first cell, even numbers.", minimum=2, maximum=4096
@@ -106,7 +106,7 @@ class SizeChoice(Settings):
 
 @dataclass(frozen=True)
 class SearchSettings(Settings):
-    """Settings of ``cars-hw search``. With targets, the network is that of their tables, except for its size."""
+    """Settings of ``cars-hw search``. With targets, ``network`` is that of their tables, except for its size."""
 
     data: DataSource = setting(help=_DATA)
     evolution: EvolutionSettings = setting(help="The evolution.")
@@ -137,7 +137,7 @@ class SearchSettings(Settings):
     device: TrainingDevice = setting("auto", help=_ON, option="--on")
     jobs: int | None = setting(
         None,
-        help="Networks of the final stage trained side by side, each in a process. [one per core; one on a GPU]",
+        help="Networks trained side by side in the final stage, each in a process. [one per core; one on a GPU]",
         minimum=1,
     )
     network: NetworkSpec = setting(NETWORKS["quick"], help=_NETWORK)
@@ -168,13 +168,13 @@ class TrainSettings(Settings):
     )
     channels: int | None = setting(
         None,
-        help="Channels of the network of --genotype. [those of the front's network with this genotype, or of the "
-        "run's network]",
+        help="Channels of the network of --genotype. [those of the front's network with this genotype; if there is "
+        "none, of the run's network]",
         minimum=1,
         maximum=4096,
     )
     layers: int | None = setting(
-        None, help="Number of cells of the network of --genotype. [as for channels]", minimum=3, maximum=1000
+        None, help="Number of cells of the network of --genotype. [as for --channels]", minimum=3, maximum=1000
     )
     seed: int = setting(
         0,
@@ -183,7 +183,7 @@ class TrainSettings(Settings):
     )
     inherit: bool = setting(
         False,
-        help="Start from the SuperNet's weights where the shapes agree, instead of fresh weights.",
+        help="Start from the SuperNet's weights instead of fresh weights, if it has networks of this size.",
         option="--from-shared",
     )
     jobs: int | None = setting(None, help=_JOBS, minimum=1)

@@ -22,9 +22,9 @@ Stages = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class ArchitectureSpace:
-    """All architectures with a genotype of ``cells`` and a size of ``sizes`` that leave no cell without a reader.
+    """All architectures with a genotype of ``cells`` and a size of ``sizes`` in which every cell has a reader.
 
-    Everything but the size is that of ``network``. Without ``sizes`` the size is that of ``network``, too.
+    Everything but the size is that of ``network``. Without ``sizes``, the size is that of ``network``, too.
     """
 
     cells: SearchSpace
@@ -49,7 +49,7 @@ class ArchitectureSpace:
         return replace(self.cells, network=self.network)
 
     def proposable(self, architecture: Architecture) -> bool:
-        """Return whether the size of ``architecture`` is in the space, and no cell of it is without a reader."""
+        """Return whether the size of ``architecture`` is in the space, and every cell of it has a reader."""
         genotype, network = architecture
         return self._has_size(network) and not unread_cells(network, genotype)
 
@@ -70,9 +70,9 @@ class ArchitectureSpace:
         return self.network if self.sizes is None else self.sizes.largest(self.network)
 
     def sample_size(self, rng: np.random.Generator) -> NetworkSpec:
-        """Draw channels and cells evenly over their logarithms, then uniformly among stages of so many cells.
+        """Draw channels and cells evenly on logarithmic scales, then uniformly the cells of each stage.
 
-        Latency grows by factors with both, so that draws spread over the logarithm of the latency.
+        Both multiply the latency, so the latencies of the draws are spread evenly on a logarithmic scale.
         """
         assert self.sizes is not None
         channels = int(rng.choice(self.sizes.channels, p=_log_shares(self.sizes.channels)))
@@ -115,7 +115,7 @@ class ArchitectureSpace:
 
 
 def _log_shares(values: Sequence[int]) -> list[float]:
-    """Return the share that each of the ascending ``values`` has of the logarithmic axis, halfway to the next."""
+    """Return the share of the logarithmic axis that is nearest to each of the ascending ``values``."""
     logs = [math.log(value) for value in values]
     if len(logs) == 1:
         return [1.0]

@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     import numpy as np
 
 CLASSES: Final = 16
-"""Runtimes have kernels for channels in groups of at most so many."""
+"""The largest group of channels that runtimes are assumed to have kernels for."""
 
 
 @dataclass(frozen=True)
 class SizeGrid(Settings):
     """Numbers of channels of the first cell and numbers of cells, each in ascending order.
 
-    A network on the grid has any of the one with any of the other. Each of its stages has at least as many cells as
-    in the network of fewest cells, and at most as many as in that of most, see :attr:`stages`. Everything else
-    (resolution, classes, stem) is that of the network to which the grid belongs.
+    A network on the grid has one of the numbers of channels and one of the numbers of cells. Its cells can be
+    divided among the three stages in several ways, see :attr:`stages`. Everything else (resolution, classes, stem)
+    is that of the network to which the grid belongs.
 
     Raises:
         SpecError: no number, or numbers that do not ascend.
@@ -53,7 +53,11 @@ class SizeGrid(Settings):
 
     @property
     def stages(self) -> tuple[tuple[int, int, int], ...]:
-        """The depths that networks on the grid have: the cells of their three stages."""
+        """The depths that networks on the grid have: the numbers of cells of their three stages.
+
+        Each stage has at least as many cells as in the network with the fewest cells, and at most as many as in the
+        network with the most.
+        """
         return _stages(self.layers)
 
     def networks(self, network: NetworkSpec) -> Iterator[NetworkSpec]:
@@ -83,15 +87,15 @@ class SizeGrid(Settings):
         return network.channels in self.channels and network.stages in self.stages
 
     def middle(self, network: NetworkSpec) -> NetworkSpec:
-        """Return ``network`` at the size in the middle of the grid, by ratios."""
+        """Return ``network`` at the size in the middle of the grid, on logarithmic scales."""
         return network.with_changes(channels=_middle(self.channels), layers=_middle(self.layers))
 
     @property
     def measured_channels(self) -> tuple[int, ...]:
         """The numbers of channels whose operations are measured.
 
-        They are the smallest, the largest and the middle one of each class: multiples of 16, of 8 and not of 16,
-        and so on. Runtimes may have kernels for some of these classes only.
+        They are the smallest, the middle and the largest number of each class. The classes are the multiples of 16,
+        the other multiples of 8, and so on. Runtimes may have kernels for some of these classes only.
         """
         classes: dict[int, list[int]] = {}
         for channels in self.channels:

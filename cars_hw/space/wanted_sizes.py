@@ -1,4 +1,4 @@
-"""WantedSizes: the latencies that networks should keep to, from which a range of sizes follows on a device."""
+"""WantedSizes: the latencies for which a range of sizes is to be found on a device."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from cars_hw.errors import InputError, SpecError
 from cars_hw.space.size_grid import SizeGrid
 
 CHANNELS: Final = (4, 8, 12, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256)
-"""The numbers of channels of which a range is made: multiples of 4, and from 16 on multiples of 8.
+"""The numbers of channels that a range can have: multiples of 4, and from 16 on multiples of 8.
 
 Runtimes compute with channels in groups of 4, 8 or 16: a number between costs as much as the next multiple or
-more. From 8 on, none is more than 1.5 times the one before.
+more. From 8 on, none is more than 1.5 times the previous one.
 """
 
 LAYERS: Final = tuple(range(5, 21))
-"""The numbers of cells of which a range is made."""
+"""The numbers of cells that a range can have."""
 
 
 @dataclass(frozen=True)
 class WantedSizes(Settings):
-    """Latencies in milliseconds, around which a range of sizes is to be found on a device.
+    """Latencies in milliseconds for which a range of sizes is to be found on a device.
 
-    ``channels`` and ``layers`` are fixed where they are given, in ascending order, and found where they are empty.
+    ``channels`` and ``layers`` are in ascending order. If one of them is empty, it is found.
 
     Raises:
         SpecError: no latency, or numbers that no range of sizes can have.
@@ -32,10 +32,10 @@ class WantedSizes(Settings):
 
     latencies_ms: tuple[float, ...] = setting(
         (),
-        help="The latency that networks should keep to, such as 20ms. A few networks of several sizes are measured "
-        "first; then the table is made for a range of sizes around this latency. Give --channels or --layers to "
-        "fix one of them; --network says only the images, the classes and the stem. Repeatable: the range covers "
-        "all of the latencies. Several devices have a range each.",
+        help="The latency limit of the networks, such as 20ms. The command first measures a few networks of "
+        "several sizes, and then makes the table for a range of sizes around this latency. If --channels or "
+        "--layers are given, only the other one is found. --network gives only the images, the classes and the "
+        "stem. Repeatable: the range covers all latencies. Each of several devices has a range of its own.",
         option="--latency",
         unit="ms",
         above=0,
@@ -56,5 +56,5 @@ class WantedSizes(Settings):
 
     @property
     def allowed(self) -> SizeGrid:
-        """The sizes of which the range is made."""
+        """The sizes that the range can have."""
         return SizeGrid(self.channels or CHANNELS, self.layers or LAYERS)

@@ -1,7 +1,7 @@
-"""Steps of an optimiser that move the touched elements of parameters, and no other.
+"""Steps of an optimiser that change only those elements of the parameters that the networks of the step used.
 
-A step over several sizes touches the first channels of a parameter. Momentum and weight decay would move the rest
-of it too.
+The networks of a step may use only the first channels of a parameter. Without this module, momentum and weight
+decay would also change the other channels.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from cars_hw.nn.slices import Window
 
 Partial = Mapping[Tensor, frozenset[Window]]
-"""The parameters that were touched in part, and the windows that were."""
+"""The parameters of which a step used only parts, and the windows that it used."""
 
 
 class PartialSteps:
@@ -25,14 +25,14 @@ class PartialSteps:
     def __init__(self, optimizer: torch.optim.SGD, gradient_clip: float) -> None:
         self.optimizer = optimizer
         self.gradient_clip = gradient_clip
-        # Parameters of one shape share a mask, of which a search has a few for each number of channels.
+        # Parameters of the same shape and windows share a mask: a few masks for each number of channels.
         self._mask = lru_cache(maxsize=2048)(_mask)
 
     def step(self, touched: Sequence[nn.Parameter], partial: Partial) -> None:
-        """Step the ``touched`` parameters, which have gradients; those in ``partial`` within their windows only.
+        """Step the ``touched`` parameters, which have gradients. Those in ``partial`` change in their windows only.
 
-        All other elements keep value and momentum to the last bit. Their gradients are zero, so that the norm that
-        is clipped is that of the touched elements.
+        All other elements keep their value and their momentum, bit for bit. Their gradients are zero, so they do
+        not add to the norm that is clipped.
         """
         if not partial:
             self._step(touched)
@@ -53,9 +53,9 @@ class PartialSteps:
 
     @contextmanager
     def _joined(self, parameters: Sequence[nn.Parameter], partial: Partial) -> Iterator[nn.Parameter]:
-        """Yield ``parameters`` as one that has their gradients and momenta; then copy back what its step moved.
+        """Yield one parameter that joins ``parameters`` with their gradients and momenta; then copy the step back.
 
-        One parameter takes a few calls where many would take a few each.
+        A step of one joined parameter takes far fewer calls than a step of many parameters.
         """
         state = self.optimizer.state
         values, momenta = ([_lines(one.detach()) for one in parameters], self._momenta(parameters))
@@ -87,12 +87,12 @@ def _gradient(parameter: nn.Parameter) -> Tensor:
 
 
 def _lines(tensor: Tensor) -> Tensor:
-    """Return all elements as a view (elements,); an image or a kernel has the memory format channels_last."""
+    """Return all elements as a view (elements,). Four-dimensional tensors have the memory format channels_last."""
     return tensor.permute(0, 2, 3, 1).view(-1) if tensor.ndim == 4 else tensor.view(-1)
 
 
 def _mask(shape: torch.Size, stride: tuple[int, ...], windows: frozenset[Window], device: torch.device) -> Tensor:
-    """Return which elements of a tensor of that shape and stride are in one of ``windows``, as :func:`_lines`."""
+    """Return which elements of a tensor are in one of ``windows``, in the order of :func:`_lines`."""
     mask = torch.empty_strided(shape, stride, dtype=torch.bool, device=device).zero_()
     for window in windows:
         window.of(mask).fill_(True)

@@ -1,10 +1,10 @@
 """Forward and backward passes of architectures: one by one, or recorded as CUDA graphs and replayed.
 
-A step over several sizes touches some elements of a parameter. Its passes therefore say which of an architecture's
-weights had a gradient.
+The networks of a step may use only some elements of a parameter. The passes therefore say which weights of an
+architecture had a gradient.
 
-On a GPU a pass of a small network is a thousand kernels of a few microseconds each, which run faster than Python
-launches them. A graph is launched as a whole.
+On a GPU, a pass of a small network has a thousand kernels of a few microseconds each. They run faster than Python
+launches them. A CUDA graph is launched as a whole.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Recorder = Callable[[Callable[[], None]], Replay]
 """Runs a function once, and returns a function that repeats the work on the same tensors."""
 
 RECORD_AT: Final = 2
-"""An architecture is recorded at its second pass: most of those of the warm-up have only one."""
+"""An architecture is recorded at its second pass, because most architectures of the warm-up have only one."""
 MOST: Final = 256
 """The number of recordings that are kept; each takes some MB of driver memory. A population is 128."""
 
@@ -37,7 +37,7 @@ Used = tuple[bool, ...]
 
 
 class Passes(Protocol):
-    """The passes of a step: they add gradients of architectures until these are cleared.
+    """The passes of a step. Each adds the gradients of an architecture; :meth:`clear` clears them.
 
     ``labels`` are those of :func:`cars_hw.training.losses.cross_entropy`.
     """
@@ -48,7 +48,7 @@ class Passes(Protocol):
 
     @property
     def used(self) -> Sequence[Used]:
-        """Of each pass since the last :meth:`clear`; empty if all sizes are that of the SuperNet."""
+        """The used weights of each pass since :meth:`clear`; empty if all sizes are that of the SuperNet."""
 
     def clear(self) -> None:
         """Clear the gradients; they are None for parameters that no later pass uses."""
@@ -93,7 +93,7 @@ class _Gradients:
 
     @staticmethod
     def of(loss: Tensor, logits: Tensor, path: Path) -> _Gradients:
-        """Return the gradients of ``loss``; weights of cells whose output is unused have none."""
+        """Return the gradients of ``loss``. Weights of cells without a reader have none."""
         found = torch.autograd.grad(loss, path.leaves, allow_unused=True)
         pairs = [(place, value) for place, value in zip(path.places, found, strict=True) if value is not None]
         return _Gradients(
@@ -151,7 +151,7 @@ def _gradient(parameter: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Recorded:
-    """The recorded pass of an architecture, and the parameters and weights that it has gradients for."""
+    """The recorded pass of an architecture, and the parameters and weights that get gradients from it."""
 
     replay: Replay
     touched: tuple[Tensor, ...]
@@ -199,7 +199,7 @@ class GraphedPasses:
         if images.shape != self._images.shape:
             return self._once(images, labels, architecture, torch.full_like(self._share, share))
         self._images.copy_(images)
-        # Classes and probabilities are of different types, and so are the passes that read them.
+        # Labels are classes or probabilities. Their types differ, so each has recordings of its own.
         soft = labels.is_floating_point()
         self._labels.setdefault(soft, labels.clone()).copy_(labels)
         self._share.fill_(share)
@@ -244,7 +244,7 @@ class GraphedPasses:
 
     def _pass(self, images: Tensor, labels: Tensor, architecture: Architecture, share: Tensor) -> _Gradients:
         """Add the gradients of a pass to the kept ones and return them."""
-        # Inside a recording too: a replay reads the weights as they are then.
+        # The copy of the weights is part of a recording, so a replay reads the weights of its own time.
         path = self.slices.path(architecture)
         with self.autocast():
             logits = path.logits(images)

@@ -20,7 +20,7 @@ Batch = tuple[Tensor, Tensor]
 Hits = Callable[[Architecture], Tensor]
 
 _ROOM: Final = {False: 256 << 20, True: 2 << 30}
-"""Bytes for results that architectures share, in main memory (False) and in GPU memory (True)."""
+"""The largest number of bytes of results that are kept for several architectures, on a CPU (False) and a GPU."""
 
 
 def evaluate(
@@ -33,15 +33,16 @@ def evaluate(
     """Return for each architecture how many images in ``batches`` it gets right under the shared weights, by class.
 
     Batch normalisation uses the statistics of each batch. All architectures are evaluated on a batch before the
-    next, so that what those of one number of channels share is computed once for each batch: the stem, and
-    operations of the first cell, for which there are ``room`` bytes in all (None: a default for the device). On a
-    CPU each of torch's threads evaluates architectures of its own, since an operation on a small activation is too
-    short for several threads. On a GPU the counts stay in its memory until the end, so that it never waits for
+    next batch. Those that begin alike share results: the stem, and operations of the first cell. These are computed
+    once for each batch, and kept in at most ``room`` bytes (None: a default for the device).
+
+    On a CPU, each of torch's threads evaluates other architectures, because an operation on a small activation is
+    too short for several threads. On a GPU, the counts stay in its memory until the end, so that it never waits for
     Python.
     """
     counts: list[Tensor] = []
     shared = slices.shared.spec
-    # Those that begin alike one after the other. The largest first, so that no thread begins with a large one when
+    # Those that begin alike follow each other. The largest come first, so that no thread begins a large one when
     # the others end.
     order = sorted(range(len(architectures)), key=lambda index: _rank(architectures[index], shared))
     ordered = [architectures[index] for index in order]
@@ -58,7 +59,7 @@ def evaluate(
 
 
 class _Batch:
-    """One batch of images, and what architectures share on it."""
+    """One batch of images, and the results on it that architectures share."""
 
     def __init__(
         self, slices: Slices, images: Tensor, labels: Tensor, autocast: Callable[[], torch.autocast]
@@ -74,10 +75,10 @@ class _Batch:
         for one in architectures:
             beginning = _beginning(one, self.slices.shared.spec)
             self._groups.setdefault(beginning, _Group()).architectures.append(one)
-        # A group for each thread, and one with which a thread begins while others end with the one before.
+        # One group for each thread, and one more: a thread may begin the next group while others end the last one.
         self._room = room // max(1, min(len(self._groups), threads + 1))
         if len(self._groups) == 1:
-            # Here, with all of torch's threads.
+            # Computed here, with all of torch's threads.
             next(iter(self._groups.values())).begin(self._common)
 
     def hits(self, architecture: Architecture) -> Tensor:
@@ -103,7 +104,7 @@ class _Batch:
 
 
 class _Group:
-    """Architectures that begin alike. What they share is in memory from the first of them to the last."""
+    """Architectures that begin alike. Their shared results are in memory from the first of them to the last."""
 
     def __init__(self) -> None:
         self.architectures: list[Architecture] = []
@@ -127,7 +128,7 @@ class _Group:
 
 
 def _beginning(architecture: Architecture, shared: NetworkSpec) -> tuple[int, int]:
-    """Return what is the same for architectures with the same stem and the same inputs of the first two cells."""
+    """Return a key: the same for architectures with equal stems and equal inputs of the first two cells."""
     network = architecture.network
     return network.channels, cells_within(network, shared)[1]
 
@@ -139,7 +140,7 @@ def _rank(architecture: Architecture, shared: NetworkSpec) -> tuple[int, int, in
 
 @contextmanager
 def _threads() -> Iterator[Callable[[Hits, Sequence[Architecture], bool], list[Tensor]]]:
-    """Yield what evaluates architectures: in torch's threads, or in this one on a GPU or without others."""
+    """Yield a function that evaluates architectures in torch's threads. On a GPU it uses this thread only."""
     threads = torch.get_num_threads()
     if threads == 1:
         yield lambda hits, architectures, _: [hits(one) for one in architectures]
