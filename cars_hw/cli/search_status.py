@@ -76,7 +76,7 @@ def best_of(record: Mapping[str, Any], objectives: Sequence[CostObjective]) -> B
     from cars_hw.space.network_spec import NetworkSpec
 
     member = max(record["population"], key=lambda member: (member["accuracy"], -member["costs"][0]))
-    network = structure(member["spec"], NetworkSpec)
+    network = structure(member["network"], NetworkSpec)
     architecture = Architecture(Genotype.from_dict(member["genotype"]), network)
     uppers = tuple(None if one.limit is None else one.upper(architecture) for one in objectives)
     counts = record["best_counts"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,8 @@ class Member(Settings):
     costs: tuple[float, ...] = setting(minimum=-1e12, maximum=1e12)
     accuracy: float = fraction()
     gain: float = setting(0.0, minimum=-1, maximum=1)
+
+    PLAIN_NAMES: ClassVar = {"spec": "network"}
 
     @property
     def architecture(self) -> Architecture:

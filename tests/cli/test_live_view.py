@@ -44,7 +44,7 @@ MEMBERS = [(0.5, 0.1, 0.03), (0.7, 0.2, 0.05), (0.6, 0.3, 0.04), (0.825, 0.3089,
 
 def record(number: int, hypervolume: float, members: list[tuple[float, ...]] = MEMBERS) -> dict[str, Any]:
     population = [
-        {"genotype": GENOTYPE, "spec": SPEC, "accuracy": accuracy, "gain": 0.0, "costs": costs}
+        {"genotype": GENOTYPE, "network": SPEC, "accuracy": accuracy, "gain": 0.0, "costs": costs}
         for accuracy, *costs in members
     ]
     # The best of MEMBERS is right in 33 of 40 images, in two of three classes.

@@ -110,8 +110,8 @@ def test_a_search_without_a_table_varies_sizes_by_a_counted_cost(images: Path, t
     run_folder = RunFolder.open(out)
     assert run_folder.configuration.sizes == SizeGrid((4, 8), (5, 6))
     population = run_folder.history()[-1]["population"]
-    assert len({(one["spec"]["channels"], one["spec"]["layers"]) for one in population}) > 1
-    assert all(one["spec"]["channels"] in (4, 8) and one["spec"]["layers"] in (5, 6) for one in population)
+    assert len({(one["network"]["channels"], one["network"]["layers"]) for one in population}) > 1
+    assert all(one["network"]["channels"] in (4, 8) and one["network"]["layers"] in (5, 6) for one in population)
 
 
 def test_what_can_be_wrong_about_sizes_ends_in_one_line(table: Path, images: Path, tmp_path: Path) -> None:

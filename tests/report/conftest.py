@@ -154,7 +154,7 @@ def generation(table: LatencyTable, number: int, genotypes: list[Genotype]) -> d
     members = [
         {
             "genotype": genotype.to_dict(),
-            "spec": unstructure(SPEC),
+            "network": unstructure(SPEC),
             "accuracy": 0.1 * number + 0.02 * place,
             "gain": 0.0,
             "costs": [Predictor(table).predict(genotype).ms],
