@@ -44,7 +44,7 @@ from cars_hw.config.data import DataSource
 from cars_hw.config.files import write_json
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.config.presets import PRESETS, Preset
-from cars_hw.config.search import EvolutionSettings
+from cars_hw.config.search import EvolutionSettings, FinalSettings
 from cars_hw.devices import Device, OrtDevice, Sample, open_device
 from cars_hw.devices.host import ort_runtime
 from cars_hw.devices.protocol import SessionCounter
@@ -304,8 +304,11 @@ def limits(table: LatencyTable) -> list[float]:
 def searched(table: LatencyTable, device: Device, epochs: int) -> dict[str, Any]:
     """Search under several budgets, and measure every front once more when its search has ended."""
     preset = small_preset(24, epochs)
-    # A SuperNet over sizes is large, so that its images are small.
-    data = DataSource("fashion-mini" if table.sizes is None else "digits")
+    data = DataSource("fashion-mini")
+    if table.sizes is not None:
+        # A SuperNet over sizes is large, so that its images are small. Short trainings choose the front: few epochs
+        # under shared weights prefer small networks.
+        preset, data = replace(preset, final=FinalSettings(0.5)), DataSource("digits")
     found = []
     for limit in limits(table):
         target = LatencyTarget(table, limit, device)
