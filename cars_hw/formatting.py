@@ -78,7 +78,7 @@ def size(count: int) -> str:
 
 
 def training_words(epochs: int) -> str:
-    """Return how long the networks of an accuracy were trained by themselves; 0 epochs are under shared weights."""
+    """Return the training behind an accuracy: ``epochs`` in the final stage, or with 0 the shared weights."""
     if not epochs:
         return "under shared weights"
-    return f"after {epochs} {'epoch' if epochs == 1 else 'epochs'} of training by itself"
+    return f"after {epochs} {'epoch' if epochs == 1 else 'epochs'} in the final stage"

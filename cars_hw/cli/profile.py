@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 
 LARGE_ERROR: Final = 0.1
-"""An operation whose estimate is off by more than this fraction is worth a measurement of its own."""
+"""Kinds of operations with a larger mean error of their estimates, a fraction, are named."""
 
 MOST_KINDS: Final = 3
-"""So many kinds of operations are named."""
+"""The largest number of kinds that are named."""
 
 
 def _sized(name: str, numbers: tuple[int, ...], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -143,7 +143,7 @@ def command(settings: ProfileSettings, out: Path, resume: bool, overwrite: bool,
 
 
 def estimates_hint(table: LatencyTable) -> str | None:
-    """Return a sentence on operations that are estimated badly between the measured sizes; None without any."""
+    """Return a sentence on kinds whose estimates have a large error; None if there are none."""
     if table.sizes is None or table.sizes.measured_channels == table.sizes.channels:
         return None
     errors = table.operation_costs.left_out_errors()
@@ -152,8 +152,8 @@ def estimates_hint(table: LatencyTable) -> str | None:
         return None
     return (
         f"Between the measured numbers of channels, the estimates of {len(large)} of {len(errors)} kinds of "
-        f"operations have a mean error above {percent(LARGE_ERROR, 0)}: {', '.join(large[:MOST_KINDS])}. A table "
-        f"of measured numbers only: --channels {','.join(map(str, table.sizes.measured_channels))}"
+        f"operations have a mean error above {percent(LARGE_ERROR, 0)}: {', '.join(large[:MOST_KINDS])}. For a "
+        f"table without such estimates, use --channels {','.join(map(str, table.sizes.measured_channels))}"
     )
 
 

@@ -14,9 +14,9 @@ class CostObjective:
     """A cost that is minimised, and its limit if it has one.
 
     The search compares architectures by ``value``, in ``unit``. ``limit``, in the same unit, is compared with
-    ``bound``, an upper bound of the true cost; without a bound it is compared with the value. The search
-    never evaluates an architecture over the limit; it trains one only if a uniform draw selects it, as in the
-    warm-up. ``at_least``, in the same unit, is the smallest value of interest: cheaper ones are not evaluated.
+    ``bound``, an upper bound of the true cost; without a bound it is compared with the value. The search never
+    evaluates an architecture over the limit; it trains one only if a uniform draw selects it, as in the warm-up.
+    ``at_least``, in the same unit, is the smallest value of interest: cheaper architectures are not evaluated.
     """
 
     name: str
@@ -31,13 +31,13 @@ class CostObjective:
         return (self.bound or self.value)(architecture)
 
     def allows(self, architecture: Architecture) -> bool:
-        """Return whether ``architecture`` keeps to the limit, and is not cheaper than what is of interest."""
+        """Return whether ``architecture`` keeps to the limit and to ``at_least``."""
         return self.excess(architecture) <= 1
 
     def excess(self, architecture: Architecture) -> float:
-        """Return the ratio by which ``architecture`` misses the limit or what is of interest.
+        """Return the ratio by which ``architecture`` misses the limit or ``at_least``, the larger of both.
 
-        It is at most 1 for what is allowed, and 0 where neither is given.
+        It is at most 1 if the architecture is allowed, and 0 if neither is given.
         """
         over = 0.0 if self.limit is None else self.upper(architecture) / self.limit
         if self.at_least is None:

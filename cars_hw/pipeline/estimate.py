@@ -34,10 +34,10 @@ STEPS: Final = 3
 """The number of architectures that are timed, after an untimed first one, which includes allocation."""
 
 SIZED_STEPS: Final = 8
-"""That number over sizes."""
+"""The number of architectures that are timed in a search over sizes."""
 
 DRAWS: Final = 512
-"""The architectures from which those over sizes are taken."""
+"""The number of random architectures from which the timed ones of a search over sizes are chosen."""
 
 
 @dataclass(frozen=True)

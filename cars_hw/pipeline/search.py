@@ -68,9 +68,9 @@ def run_search(
     The facts of the images are frozen in the run before the search begins. With ``manifest``, the images must be
     those of another run, whose facts they are.
 
-    If the plan has a final stage, the leading process trains the best architectures by themselves, ``jobs`` of them
-    side by side (the default is one for each core of a CPU, and one on a GPU). These trainings choose the front;
-    see :func:`cars_hw.pipeline.final_stage.run_final_stage`.
+    If the plan has a final stage, the leading process trains the best architectures from fresh weights, ``jobs`` of
+    them side by side (the default is one for each core of a CPU, and one on a GPU). These trainings choose the
+    front; see :func:`cars_hw.pipeline.final_stage.run_final_stage`.
 
     At the end the front is measured by ``measure_plan`` on the devices of the targets that have one, and the next
     best networks replace those that exceed a limit there; see
@@ -202,7 +202,7 @@ def _search(
         )
 
     def front_of(members: Sequence[Finalist]) -> list[Finalist]:
-        # Without a final stage no member was trained by itself.
+        # Without a final stage, no member has epochs of its own.
         return search.front(longest_trained(members))
 
     if any(target.device is not None for target in plan.targets):

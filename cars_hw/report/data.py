@@ -64,7 +64,7 @@ class Candidate:
     """A network of the front, or one that was trained outside the front, with all its data.
 
     ``shared_accuracy`` is a fraction of the validation images, under shared weights, or what else the search
-    maximised; None outside the front. If the network was trained by itself in the final stage of the search, it is
+    maximised; None outside the front. If the network was trained in the final stage of the search, it is
     that after ``trained_epochs`` epochs. ``validation`` is what it was counted from.
     ``measured`` are the rows of ``verified.json`` for its models.
     """

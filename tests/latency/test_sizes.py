@@ -138,7 +138,7 @@ def test_kinds_that_are_estimated_badly_are_named_with_what_to_do(table: Latency
     assert hint is not None
     assert f"the estimates of 2 of {len(errors)} kinds of operations have a mean error above 10%: " in hint
     assert f"sep_conv_3x3/s1 {errors['sep_conv_3x3/s1']:.0%}" in hint
-    assert hint.endswith("A table of measured numbers only: --channels 4,8,12,16,24,28")
+    assert hint.endswith("For a table without such estimates, use --channels 4,8,12,16,24,28")
     # Of these numbers all are measured.
     assert SizeGrid((4, 8, 12, 16, 24, 28), (3, 6)).measured_channels == (4, 8, 12, 16, 24, 28)
     assert estimates_hint(replace(uneven, sizes=SizeGrid((4, 8, 12, 16, 24, 28), (3, 6)))) is None

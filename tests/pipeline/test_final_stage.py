@@ -73,7 +73,7 @@ def told() -> Told:
 
 @pytest.fixture(scope="module")
 def epochs() -> list[int]:
-    """The epochs in which a network was trained by itself, each by its number from 1."""
+    """The epochs in which a network was trained in the final stage, each by its number from 1."""
     return []
 
 
@@ -283,20 +283,22 @@ def test_the_report_says_who_was_trained_and_why(run: RunFolder) -> None:
     assert stage is not None
     text = re.sub(r"<[^>]+>", " ", str(section("final", gather(run))))
     said = " ".join(text.split())
-    assert said.startswith(f"{len(stage.networks)} networks were trained by themselves for 1 epoch, on the images")
-    assert "The better half of each stretch was trained on, to 3 epochs." in said
+    assert said.startswith(
+        f"{len(stage.networks)} networks were trained from fresh weights for 1 epoch, on the images"
+    )
+    assert "The better half of each stretch went on, to 3 epochs." in said
     assert "The accuracy on 78 held-out images decided" in said
-    assert f"took {stage.share:.0%} of the cost of the search" in said
+    assert f"took {stage.share:.0%} of the whole cost of the search" in said
     rows = said[said.index("outcome") : said.index("In brackets")].split("final-")[1:]
     assert len(rows) == len(stage.networks)
     for row, one in zip(rows, stage.networks, strict=True):
         assert f"{one.shared:.1%}" in row
         assert all(f"{counts.accuracy:.1%}" in row for counts in one.results)
         assert {"score": "among the best under shared weights", "largest": "among the largest"}[one.reason] in row
-        assert ("not trained on after rung 1" in row) == (len(one.results) == 1)
+        assert ("left out after rung 1" in row) == (len(one.results) == 1)
     assert sum("in the front: net-" in row for row in rows) == len(run.front())
     front = " ".join(re.sub(r"<[^>]+>", " ", str(section("front", gather(run)))).split())
-    assert "accuracies after 3 epochs of training by itself on 78 validation images, which chose the front" in front
+    assert "accuracies after 3 epochs in the final stage on 78 validation images, which chose the front" in front
     assert "under shared weights" not in front
 
 
@@ -304,7 +306,7 @@ def test_the_terminal_says_how_the_front_was_trained(run: RunFolder, capsys: pyt
     print_front(run.front())
     said = " ".join(capsys.readouterr().out.split())
     assert "accuracy (short training)" in said
-    assert "Accuracies are those after 3 epochs of training by itself on 78 validation images." in said
+    assert "Accuracies are those after 3 epochs in the final stage on 78 validation images." in said
     print_front([replace(network, trained_epochs=0) for network in run.front()])
     said = " ".join(capsys.readouterr().out.split())
     assert "accuracy (shared)" in said

@@ -1,4 +1,4 @@
-"""The final stage of the search: which networks were trained by themselves, why, and which went on."""
+"""The final stage of the search: which networks were trained in it, why, and which went on."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _outcome(stage: FinalStage, one: Nominee, names: dict[Any, str], rejected: s
     if key in rejected:
         return "over a budget when it was measured"
     if len(one.results) < len(stage.rungs.epochs) and key not in names:
-        return f"not trained on after rung {len(one.results)}"
+        return f"left out after rung {len(one.results)}"
     if key in names:
         return f"in the front: {names[key]}"
     return "another is better and costs no more"
