@@ -21,7 +21,7 @@ from cars_hw.space.network_spec import NetworkSpec
 class Member(Settings):
     """An architecture with the figures of its last evaluation.
 
-    ``spec`` is the network that the genotype fills, and whose costs these are. ``accuracy`` is a fraction of the
+    ``spec`` (in the file: ``network``) is the network that the genotype fills. ``accuracy`` is a fraction of the
     evaluated images under the shared weights, or with the objective ``balanced-accuracy`` the mean of the classes'
     fractions; ``gain`` is its increase since the previous generation. ``costs`` are the values of the cost
     objectives, in their units.
