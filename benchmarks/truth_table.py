@@ -168,11 +168,12 @@ class Table:
     def spreads(self, figure: str, names: Sequence[str], epoch: int | None = None) -> tuple[float, float]:
         """Return the standard deviation of ``figure`` among ``names``, and between two trainings of one of them.
 
-        The first is that of the networks alone: what the trainings add to the spread is taken out.
+        The first is that of the networks alone: what the trainings add to the spread is taken out. What one seed
+        adds to all networks, which see the same batches, changes no order and counts in neither.
         """
         values = np.array([self.values(figure, seed, names, epoch) for seed in self.seeds[:2]])
-        within = values.var(axis=0, ddof=1).mean()
-        among = values.mean(axis=0).var(ddof=1) - within / len(values)
+        within = float(np.subtract(*values).var(ddof=1) / 2)
+        among = values.mean(axis=0).var(ddof=1) - within / 2
         return float(np.sqrt(max(0.0, among))), float(np.sqrt(within))
 
 

@@ -120,7 +120,7 @@ def test_the_spread_of_networks_is_told_from_that_of_trainings(table_module: Mod
     curves = {
         (row.name, seed): table_module.Curve(row.name, seed, [], [{"epoch": 1, "score_loss": value}])
         for seed in (0, 1)
-        for row, value in zip(rows, networks + trainings[seed], strict=True)
+        for row, value in zip(rows, networks + trainings[seed] + 5 * seed, strict=True)
     }
     table = table_module.Table({"settings": {}, "architectures": [], "trainings": []})
     table.curves = curves
