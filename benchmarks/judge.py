@@ -167,9 +167,8 @@ def goodness(table: Table, names: Sequence[str]) -> dict[str, list[float]]:
 def compared(table: Table, found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return for each half of the networks how far each order agrees with the trained networks."""
     judged = found[0]["evaluations"][0]["loss"]
-    parts = halves([name for name in table.trained() if name in judged])
-    # Where all judged networks are of one half, it is the whole.
-    return {half: of_half(table, names, found) for half, names in parts.items() if len(parts) > 2 or half != "all"}
+    names = [name for name in table.trained() if name in judged]
+    return {half: of_half(table, chosen, found) for half, chosen in halves(names).items()}
 
 
 def of_half(table: Table, names: Sequence[str], found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

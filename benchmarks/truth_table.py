@@ -98,9 +98,10 @@ def agreement(first: Sequence[float], second: Sequence[float], seed: int = 0) ->
 
 
 def halves(names: Sequence[str]) -> dict[str, list[str]]:
-    """Return ``names`` as a whole, and those of each half that is there."""
+    """Return ``names`` of each half that is there, and before them all, if both are."""
     parts = {half: [name for name in names if name.startswith(half)] for half in ("size", "wiring")}
-    return {"all": list(names)} | {half: chosen for half, chosen in parts.items() if len(chosen) > 1}
+    parts = {half: chosen for half, chosen in parts.items() if len(chosen) > 1}
+    return {"all": list(names), **parts} if len(parts) > 1 else parts
 
 
 class Table:

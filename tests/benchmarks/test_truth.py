@@ -38,6 +38,7 @@ def test_networks_span_the_sizes_and_have_wirings_of_their_own(table_module: Mod
     assert rows == table_module.rows(40, (8, 5), seed=1) != table_module.rows(40, (8, 5), seed=2)
     halves = table_module.halves([row.name for row in rows])
     assert {half: len(names) for half, names in halves.items()} == {"all": 40, "size": 20, "wiring": 20}
+    assert table_module.halves(halves["wiring"]) == {"wiring": halves["wiring"]}
 
 
 def test_the_standard_error_of_tau_is_that_of_drawing_networks(table_module: ModuleType) -> None:
