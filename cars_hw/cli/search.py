@@ -236,8 +236,9 @@ def command(settings: SearchSettings, **run: Any) -> None:  # noqa: ANN401 -- th
     interrupted search continues with --resume and ends with the same front. Without a table, the search minimises
     --cost for the network that the options describe.
 
-    With a table over sizes, the search chooses the size of each network as well as its cells: the channels, and the
-    number of cells of each stage. --channels, --layers or --network restrict the sizes.
+    With a table over sizes, the search chooses the size of each network as well as its genotype: the channels, and
+    the number of cells of each stage. --channels, --layers or --network restrict the sizes. Without a table, the
+    search chooses the sizes only if --channels or --layers give several numbers.
 
     \b
     To search in several processes, each on a GPU if there is one (all processes restart if one dies):

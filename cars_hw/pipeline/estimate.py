@@ -95,7 +95,8 @@ def estimate(plan: SearchPlan, jobs: int | None = None) -> Estimate:
     weights = supernet_weights_of(_one_by_one(plan), data)
     evolution = plan.preset.evolution
     drawn = timed_architectures(plan.architectures, np.random.default_rng(plan.seed))
-    # Over sizes the times differ by what they are of, and not only by disturbances.
+    # Over sizes, the times differ because the architectures differ: their mean counts. At one size, they differ
+    # because of disturbances, which the median leaves out.
     middle = median if plan.sizes is None else fmean
     timed = drawn if plan.sizes is None else drawn[1:]
     on_gpu = weights.device.type == "cuda"
@@ -187,7 +188,7 @@ def _one_by_one(plan: SearchPlan) -> SearchPlan:
 def _final_stage(
     plan: SearchPlan, data: DataBundle, weights: SuperNetWeights, drawn: Sequence[Architecture], jobs: int | None
 ) -> Part:
-    """Return the steps of the final stage: as many as its share pays for, of networks of the mean size."""
+    """Return the steps of the final stage: as many as its share pays for, with networks of the mean cost."""
     supernet = weights.supernet.spec
     train, judged = judging_parts(
         data, plan.preset.training.validation_fraction, torch.Generator().manual_seed(plan.seed)
@@ -212,11 +213,11 @@ def _final_stage(
 
 
 def timed_architectures(space: ArchitectureSpace, rng: np.random.Generator) -> list[Architecture]:
-    """Return the architectures whose steps are timed, behind a first one that is not.
+    """Return the architectures whose steps are timed, after a first one whose steps are not timed.
 
-    Over sizes the first is of the largest size. The others stand for :data:`DRAWS` draws: in the order of their
-    multiply-adds these are divided into :data:`SIZED_STEPS` parts, and of each the one in the middle is timed. So
-    their mean is close to that of all draws, although the times range over a factor of a hundred.
+    Over sizes, the first has the largest size. For the others, :data:`DRAWS` architectures are drawn and sorted by
+    their multiply-adds. They are divided into :data:`SIZED_STEPS` parts, and the middle one of each part is timed.
+    The mean time of these is close to that of all draws, although times differ by a factor of up to a hundred.
     """
     if space.sizes is None:
         return [space.sample(rng) for _ in range(STEPS + 1)]

@@ -63,10 +63,10 @@ class ModelFile:
 class Candidate:
     """A network of the front, or one that was trained outside the front, with all its data.
 
-    ``shared_accuracy`` is a fraction of the validation images, under shared weights, or what else the search
-    maximised; None outside the front. If the network was trained in the final stage of the search, it is
-    that after ``trained_epochs`` epochs. ``validation`` is what it was counted from.
-    ``measured`` are the rows of ``verified.json`` for its models.
+    ``shared_accuracy`` is the figure that the search maximised, a fraction on the validation images; None outside
+    the front. It is under shared weights, or, if the network was trained in the final stage of the search, after
+    ``trained_epochs`` epochs. ``validation`` has the counts behind it. ``measured`` are the rows of
+    ``verified.json`` for its models.
     """
 
     name: str

@@ -1,1 +1,1 @@
-"""Training: of the shared weights of a search, and of chosen networks by themselves."""
+"""Training: of the shared weights of a search, and of single networks."""

@@ -52,10 +52,10 @@ class SuperNetWeights:
     train. The processes of ``process_group`` share the work and hold the same weights.
     ``recorder`` records passes and replays them; the default is CUDA graphs on a GPU and none elsewhere.
 
-    Every genotype runs at the size of the SuperNet, which may be another than that of its network. ``over_sizes``
-    runs every architecture with the channels and cells of its own network, at most those of the SuperNet; see
-    :mod:`cars_hw.nn.slices`. By ``settings.size_sampling`` a step then also trains the SuperNet's size and that of
-    ``smallest``, if there is one.
+    Without ``over_sizes``, every genotype runs at the size of the SuperNet, whatever the size of its network. With
+    ``over_sizes``, every architecture runs at the size of its own network, which must lie within the SuperNet; see
+    :mod:`cars_hw.nn.slices`. With the ``size_sampling`` "sandwich" in ``settings``, a step then also trains the
+    size of the SuperNet, and that of ``smallest`` if it is given.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class SuperNetWeights:
         """Take one step on a minibatch and return this process's part of the loss, detached.
 
         Parameters that no drawn architecture uses keep a gradient of None, and the optimiser skips them: their
-        momentum and their values do not change. Neither do the elements that no drawn size has.
+        momentum and their values do not change. Over sizes, this also holds for the unused elements of a parameter.
         """
         self.passes.clear()
         drawn = self._at_their_size(architectures)
@@ -161,7 +161,7 @@ class SuperNetWeights:
         mine, share = list(self.process_group.share(drawn)), 1 / len(drawn)
         total = torch.zeros((), device=self.device)
         if self._sandwiched:
-            # The first is the largest, and the leading process has it. What it answers is what the others learn.
+            # The first is the largest, and the leading process runs it. The others learn its outputs.
             answers = images.new_zeros(len(labels), self.supernet.spec.classes)
             if self.process_group.leads:
                 total += self.passes.run(images, labels, mine.pop(0), share)
@@ -176,7 +176,7 @@ class SuperNetWeights:
         return self.over_sizes and self.settings.size_sampling == "sandwich"
 
     def _sandwich(self, drawn: Sequence[Architecture]) -> list[Architecture]:
-        """Return the largest size, ``drawn``, and the smallest size; both ends have the cells of the first."""
+        """Return the largest size, ``drawn``, and the smallest size; both ends have the genotype of the first."""
         genotype, own = drawn[0].genotype, self.supernet.spec
         ends = [] if self.smallest is None else [Architecture(genotype, _sized(own, self.smallest))]
         return [Architecture(genotype, own), *drawn, *ends]
@@ -266,7 +266,7 @@ class SuperNetWeights:
         ]
 
     def _partial(self, drawn: Sequence[Architecture]) -> Partial:
-        """Return the parameters of which the passes of all processes touched a part only, and what they touched."""
+        """Return the parameters of which the passes of all processes used only parts, and these parts."""
         places = [self.slices.places(architecture) for architecture in drawn]
         width = max(len(some) for some in places)
         # A row of flags for each architecture; those of this process know the passes that it ran.

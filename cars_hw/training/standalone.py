@@ -1,4 +1,4 @@
-"""The training of a network by itself, epoch by epoch."""
+"""The training of a single network, epoch by epoch."""
 
 from __future__ import annotations
 
