@@ -29,7 +29,7 @@ class SizeGrid(Settings):
     is that of the network to which the grid belongs.
 
     Raises:
-        SpecError: no number, or numbers that do not ascend.
+        SpecError: no number, something else than a sequence of whole numbers, or numbers that do not ascend.
     """
 
     channels: tuple[int, ...] = setting(help="Channels of the first cell, even numbers.", minimum=2, maximum=4096)
@@ -38,6 +38,8 @@ class SizeGrid(Settings):
     out_of_bounds: ClassVar[type[InputError]] = SpecError
 
     def __post_init__(self) -> None:
+        for name in ("channels", "layers"):
+            object.__setattr__(self, name, _whole_numbers(name, getattr(self, name)))
         super().__post_init__()
         for name, values in (("channels", self.channels), ("layers", self.layers)):
             if not values:
@@ -116,6 +118,19 @@ class SizeGrid(Settings):
     def describe(self) -> str:
         """Return a text for people: ``8 to 48 channels and 5 to 20 cells``."""
         return f"{_range(self.channels)} channels and {_range(self.layers)} cells"
+
+
+def _whole_numbers(name: str, values: object) -> tuple[int, ...]:
+    """Return ``values`` as a tuple, which can be hashed.
+
+    Raises:
+        SpecError: it is something else than a sequence of whole numbers.
+    """
+    if not isinstance(values, list | tuple | range) or not all(type(one) is int for one in values):
+        raise SpecError(
+            f"the {name} of a range of sizes must be several whole numbers such as (8, 12), not {values!r}"
+        )
+    return tuple(values)
 
 
 @lru_cache(maxsize=64)

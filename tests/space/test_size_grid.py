@@ -25,6 +25,18 @@ def test_a_grid_is_every_width_with_every_depth() -> None:
     assert all(replace(network, channels=36, layers=20) == CIFAR for network in networks)
 
 
+def test_a_grid_is_made_of_any_sequence_of_whole_numbers() -> None:
+    made = SizeGrid([8, 12], range(5, 7))  # type: ignore[arg-type]
+    assert made == SizeGrid((8, 12), (5, 6))
+    assert made.stages == ((1, 2, 2), (2, 2, 2))
+
+
+@pytest.mark.parametrize("channels", ["48", 8, 8.0, (8.0,), ("8",), (True, 2), None])
+def test_numbers_of_another_kind_are_refused(channels: object) -> None:
+    with pytest.raises(SpecError, match="channels of a range of sizes must be several whole numbers"):
+        SizeGrid(channels, (5,))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("channels", "layers", "inside"), [(8, 5, True), (10, 19, True), (50, 8, False), (8, 4, False)]
 )
