@@ -34,7 +34,7 @@ class CardLatency(Settings):
 
     The model runs on ``threads`` threads. ``predicted_ms`` and its upper bound ``bound_ms``, which holds for a
     share ``level`` of networks, are by the run's table; None where the run has no table for this device, number of
-    threads and precision. ``measured_ms`` is None until the model has been measured.
+    threads, precision and size of network. ``measured_ms`` is None until the model has been measured.
     """
 
     device: str

@@ -57,10 +57,12 @@ def _verify(run: RunFolder, device: Device, plan: MeasurePlan | None, progress: 
     rows = []
     for path, card, measurement in zip(paths, cards, found.models, strict=True):
         architecture = Architecture(card.genotype, card.network)
-        # Tables of int8 are for asymmetric models, and each is for its own sizes.
-        fitting = [one for one in targets if card.int8 != "symmetric" and one.table.covers(card.network)]
-        target = next((target for target in fitting if target.precision == card.precision), None)
-        estimate = target.estimate(architecture) if target is not None else None
+        # Tables of int8 are for asymmetric models.
+        fitting = [one for one in targets if card.int8 != "symmetric" and one.precision == card.precision]
+        predicting = next((one for one in fitting if one.table.covers(card.network)), None)
+        # A budget holds for every size, also for one that no table predicts.
+        target = predicting or next(iter(fitting), None)
+        estimate = predicting.estimate(architecture) if predicting is not None else None
         measured_ms = target.in_state(measurement) if target is not None else measurement.ms
         rows.append(
             Verified(
@@ -73,7 +75,7 @@ def _verify(run: RunFolder, device: Device, plan: MeasurePlan | None, progress: 
                 parameters=network_cost(card.network, card.genotype).parameters,
                 predicted_ms=estimate.predicted_ms if estimate else None,
                 bound_ms=estimate.bound_ms if estimate else None,
-                limit_ms=estimate.limit_ms if estimate else None,
+                limit_ms=target.limit_ms if target is not None else None,
                 measured_ms=measured_ms,
                 spread=measurement.spread,
                 drift=None if slower is None else slower - 1,
@@ -84,9 +86,11 @@ def _verify(run: RunFolder, device: Device, plan: MeasurePlan | None, progress: 
             )
         )
         latency = (
-            CardLatency(device.name, threads, measured_ms=measured_ms)
-            if target is None
-            else target.card_latency(architecture, measured_ms)
+            CardLatency(
+                device.name, threads, target.state if target is not None else QUIET, measured_ms=measured_ms
+            )
+            if predicting is None
+            else predicting.card_latency(architecture, measured_ms)
         )
         card.with_latency(latency).write(card_path(path))
     run.write_verified([*(row for row in before if row.device != device.name), *rows])
