@@ -20,11 +20,14 @@ if TYPE_CHECKING:
     from cars_hw.space.network_spec import NetworkSpec
 
 
-def print_front(front: Sequence[FrontNetwork]) -> None:
-    """Print the front, a line a network, and the states of the machine that its latencies are for."""
+def print_front(front: Sequence[FrontNetwork], *, over_sizes: bool = False) -> None:
+    """Print the front, a line a network, and the states of the machine that its latencies are for.
+
+    The size of each network is told where sizes differ, and after a search ``over_sizes``, which chose it.
+    """
     devices = [estimate.device for estimate in front[0].latency_estimates] if front else []
     objective = front[0].objective.replace("-", " ") if front else "accuracy"
-    sized = len({network.spec for network in front}) > 1
+    sized = over_sizes or len({network.spec for network in front}) > 1
     training = "short training" if any(network.trained_epochs for network in front) else "shared"
     columns = ["network", *(["size"] if sized else []), f"{objective} ({training})", "95% interval"]
     columns += ["parameters", "multiply-adds"]

@@ -296,16 +296,15 @@ def _search(settings: SearchSettings, asked: Run) -> None:
     if asked.as_json:
         print_json(unstructure(front))
         return
-    print_front(front)
+    print_front(front, over_sizes=run.configuration.sizes is not None)
     if rejected:
         click.echo(f"Measured, {len(rejected)} more exceeded the budget; the next best took their place.")
     best = max(front, key=lambda network: network.accuracy)
     print_budget_use(budget_uses(best, run.targets(), run.configuration.architectures))
     if comparison is not None:
         print_comparison(comparison)
-    click.echo(
-        f"{run.path / 'front.json'} holds {len(front)} networks. Next: cars-hw train {shlex.quote(str(run.path))}"
-    )
+    count = f"{len(front)} network{'s' if len(front) > 1 else ''}"
+    click.echo(f"{run.path / 'front.json'} holds {count}. Next: cars-hw train {shlex.quote(str(run.path))}")
 
 
 def _compare(run: RunFolder, plan: SearchPlan, seeds: int) -> StrategyComparison:

@@ -102,16 +102,16 @@ def command(run_path: Path, settings: TrainSettings, tensorboard: bool, as_json:
     if as_json:
         print_json(unstructure(trained))
         return
-    _print(trained)
+    _print(trained, over_sizes=run.configuration.sizes is not None)
     click.echo(f"Next: cars-hw export {shlex.quote(str(run.path))}")
 
 
-def _print(trained: list[TrainedNetwork]) -> None:
+def _print(trained: list[TrainedNetwork], *, over_sizes: bool) -> None:
     from cars_hw.pipeline.standing import majority_sentence, standing
 
     recipe = trained[0].recipe
     held_out = trained[0].held_out is not None
-    sized = len({network.spec for network in trained}) > 1
+    sized = over_sizes or len({network.spec for network in trained}) > 1
     columns = [
         "network",
         *(["size"] if sized else []),

@@ -192,8 +192,9 @@ class ReportData:
 
     @property
     def sized(self) -> bool:
-        """Whether the networks differ in their size."""
-        return len({candidate.spec for candidate in self.candidates}) > 1
+        """Whether the search chose the size of each network, or networks differ in it."""
+        several = len({candidate.spec for candidate in self.candidates}) > 1
+        return several or self.configuration.sizes is not None
 
     @property
     def minimised(self) -> tuple[Cost, ...]:

@@ -174,7 +174,10 @@ def test_the_report_shows_each_network_s_size(finished: RunFolder) -> None:
 def test_in_a_run_of_one_size_tables_have_no_sizes(finished: RunFolder) -> None:
     report = gather(finished)
     alike = replace(report, candidates=tuple(replace(one, spec=SPECS[0]) for one in report.candidates))
-    assert '<th scope="col">size</th>' not in section("front", alike)
+    # A search over sizes has chosen the size, also where all networks have the same one.
+    assert section("front", alike).count("<td>4 channels, 5 cells</td>") == len(alike.candidates)
+    one_size = replace(alike, configuration=replace(report.configuration, sizes=None))
+    assert '<th scope="col">size</th>' not in section("front", one_size)
 
 
 def test_tables_in_the_terminal_show_sizes(
@@ -220,7 +223,11 @@ def test_a_network_outside_of_the_table_is_exported_and_measured_without_a_predi
     (exported,) = export_run(run, formats=["onnx"])
     assert exported.card.latencies == ()
     (row,) = verify_run(run, FakeDevice(), plan=ONCE)
-    assert (row.name, row.predicted_ms, row.limit_ms, row.within_budget) == (wide.name, None, None, None)
+    # No table predicts the network, and the budget holds for it all the same.
+    limit = run.targets()[0].limit_ms
+    assert limit is not None
+    assert (row.name, row.predicted_ms, row.bound_ms, row.limit_ms) == (wide.name, None, None, limit)
+    assert row.within_budget is (row.measured_ms <= limit)
     assert row.measured_ms > 0
     # The report leaves the network out of the front, and shows its measurement.
     report = gather(run)
