@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from cars_hw.cli.changed_images import warn_of_changed_images
 from cars_hw.cli.completion import complete_formats, complete_genotypes
@@ -86,6 +87,7 @@ def command(what: str, settings: ExportSettings, out: Path | None, as_json: bool
 
     if settings.data is not None and Path(what).is_dir():
         run = RunFolder.open(Path(what))
+        _refuse_network_options()
         if settings.precision != "int8":
             warn_of_changed_images(run)
         with Bars() as bars:
@@ -117,6 +119,15 @@ def command(what: str, settings: ExportSettings, out: Path | None, as_json: bool
                 progress=bars.update,
             )
     _print(exported, as_json)
+
+
+def _refuse_network_options() -> None:
+    """Refuse the options that describe the network of a genotype: those of a run are what they are."""
+    context = click.get_current_context()
+    names = {NETWORK.parameter, *(path.replace(".", "__") for path in NETWORK_PATHS)}
+    for option in context.command.params:
+        if option.name in names and context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{option.opts[0]} is for a GENOTYPE: the networks of a run have been trained")
 
 
 def _note_float_only(exported: list[Exported]) -> None:

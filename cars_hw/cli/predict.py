@@ -59,7 +59,11 @@ def command(settings: PredictSettings, as_json: bool, genotypes: tuple[Named, ..
     space, rng = _space(table, settings), np.random.default_rng(0)
     bounds = [target.predict(space.sample(rng)).bound_ms for _ in range(1000)]
     if settings.quantile is not None:
-        click.echo(f"{np.quantile(bounds, settings.quantile):.4g}ms")
+        ms = float(np.quantile(bounds, settings.quantile))
+        if as_json:
+            print_json({"quantile": settings.quantile, "bound_ms": ms, **_about(target, space.largest)})
+        else:
+            click.echo(f"{ms:.4g}ms")
         return
     smallest = target.predictor_of(space.smallest)
     found = {"smallest": smallest.bound(fastest_genotype(space.cells_for(space.smallest), smallest.bound, rng))}

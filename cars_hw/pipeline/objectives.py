@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -51,31 +52,45 @@ def find_anchor(plan: SearchPlan, objectives: Sequence[CostObjective]) -> Archit
     anchor = Architecture(fastest, smallest)
     if feasible(objectives, anchor):
         return anchor
-    if any(objective.at_least is not None for objective in objectives):
-        for _ in range(DRAWS):
-            drawn = space.sample(rng)
-            if feasible(objectives, drawn):
-                return drawn
-    raise _impossible(objectives, anchor)
+    if all(objective.at_least is None for objective in objectives):
+        raise _over(objectives, anchor)
+    # The anchor is between the limits and what is of interest: it does not tell which of the two is out of reach.
+    limits = [replace(objective, at_least=None) for objective in objectives]
+    cheapest = fastest_genotype(cells, lambda genotype: excess(limits, Architecture(genotype, smallest)), rng)
+    within = [Architecture(cheapest, smallest)]
+    if not feasible(limits, within[0]):
+        raise _over(objectives, within[0])
+    for _ in range(DRAWS):
+        drawn = space.sample(rng)
+        if feasible(objectives, drawn):
+            return drawn
+        if feasible(limits, drawn):
+            within.append(drawn)
+    raise _too_cheap(objectives, within)
 
 
-def _impossible(objectives: Sequence[CostObjective], anchor: Architecture) -> BudgetError:
+def _over(objectives: Sequence[CostObjective], anchor: Architecture) -> BudgetError:
+    """Return the error of limits to which not even ``anchor`` keeps."""
     limited = [objective for objective in objectives if objective.limit is not None]
     uppers = tuple(objective.upper(anchor) for objective in limited)
-    over = any(upper > (objective.limit or 0) for objective, upper in zip(limited, uppers, strict=True))
     comparison = "; ".join(
         f"{objective.name}: limit {format_latency(objective.limit or 0)}, possible {format_latency(upper)}"
         for objective, upper in zip(limited, uppers, strict=True)
     )
-    if over:
-        return BudgetError(
-            f"no architecture keeps to the budget ({comparison}, upper bounds)", uppers, remedy="smaller-network"
-        )
+    return BudgetError(
+        f"no architecture keeps to the budget ({comparison}, upper bounds)", uppers, remedy="smaller-network"
+    )
+
+
+def _too_cheap(objectives: Sequence[CostObjective], within: Sequence[Architecture]) -> BudgetError:
+    """Return the error of ``within``, which keep to the limits and are cheaper than what is of interest."""
     wanted = " and ".join(
-        f"{objective.name} of at least {format_latency(objective.at_least)}"
+        f"{objective.name} of at least {format_latency(objective.at_least)} (the slowest of {len(within):,} tried "
+        f"takes {format_latency(max(map(objective.value, within)))})"
         for objective in objectives
         if objective.at_least is not None
     )
+    uppers = tuple(objective.upper(within[0]) for objective in objectives if objective.limit is not None)
     return BudgetError(
         f"no architecture was found within the budget with {wanted}", uppers, remedy="larger-network"
     )

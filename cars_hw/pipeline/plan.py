@@ -158,7 +158,9 @@ def _network_and_sizes(
 
 
 def _in_common(grids: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    """Return the numbers of the first of ``grids`` that lie within all of them; none without grids.
+    """Return the numbers of one of ``grids`` that lie within all of them; none without grids.
+
+    It is the first one that has such numbers: a range of 4 and 8 covers 6 without having that number.
 
     Raises:
         InputError: there is none.
@@ -166,10 +168,10 @@ def _in_common(grids: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
     if not grids:
         return ()
     least, most = max(grid[0] for grid in grids), min(grid[-1] for grid in grids)
-    found = tuple(one for one in grids[0] if least <= one <= most)
-    if not found:
-        raise InputError("the tables have no size in common; profile the devices for one range of sizes")
-    return found
+    for grid in grids:
+        if found := tuple(one for one in grid if least <= one <= most):
+            return found
+    raise InputError("the tables have no size in common; profile the devices for one range of sizes")
 
 
 def search_settings(plan: SearchPlan, tables: Sequence[Path]) -> SearchSettings:

@@ -62,6 +62,7 @@ from cars_hw.pipeline.records import (
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.space.size_grid import SizeGrid
 from cars_hw.version import own_version
 
 SCHEMA: Final = 3
@@ -314,7 +315,7 @@ class RunFolder:
             RunError: it was not; the message names the first setting that differs.
         """
         own = replace(self.configuration, data=configuration.data)
-        difference = _first_difference(unstructure(own), unstructure(configuration))
+        difference = _first_difference(_sizes_first(own), _sizes_first(configuration))
         if difference is not None:
             name, before, now = difference
             raise RunError(f"{self.path} was started with {name} = {before}, not {now}", remedy="same-settings")
@@ -646,6 +647,17 @@ def _has_no_checksums(path: Path) -> bool:
         return "schema" in read_json(path, RunError)
     except RunError:
         return False
+
+
+def _sizes_first(configuration: RunConfiguration) -> dict[str, Any]:
+    """Return the settings with the sizes before the network, which is the largest of them.
+
+    A search of one size has this one as its only size.
+    """
+    network = configuration.network
+    sizes = configuration.sizes or SizeGrid((network.channels,), (network.layers,))
+    rest = {name: value for name, value in unstructure(configuration).items() if name != "sizes"}
+    return {"sizes": unstructure(sizes), **rest}
 
 
 def _first_difference(before: Any, now: Any, name: str = "") -> tuple[str, Any, Any] | None:  # noqa: ANN401

@@ -357,8 +357,8 @@ def _train(
         torch.manual_seed(job.seed)
         genotype, spec = job.architecture
         network = Network(spec, genotype, auxiliary=job.recipe.auxiliary > 0)
-        if job.inherit:
-            _inherit(run, network)
+        if job.inherit and not _inherit(run, network):
+            log(f"{job.name} starts from fresh weights: the SuperNet has none for a network of its size")
         result = train_network(
             network,
             data,
@@ -471,11 +471,12 @@ def has_shared_weights(configuration: RunConfiguration, spec: NetworkSpec) -> bo
     return own and spec == configuration.network
 
 
-def _inherit(run: RunFolder, network: Network) -> None:
-    """Copy the SuperNet's weights to ``network`` if it has some of its size."""
+def _inherit(run: RunFolder, network: Network) -> bool:
+    """Copy the SuperNet's weights to ``network`` if it has some of its size; return whether it has."""
     configuration = run.configuration
     if not has_shared_weights(configuration, network.spec) or not run.checkpoint.is_file():
-        return
+        return False
     supernet = SuperNet(configuration.network)
     supernet.load_state_dict(supernet_weights(run.checkpoint))
     supernet.hand_over(network)
+    return True

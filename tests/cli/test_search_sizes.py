@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from PIL import Image
 
 from cars_hw.cli.main import main
 from cars_hw.config.measurement import MeasurePlan
+from cars_hw.config.units import parse_latency
 from cars_hw.devices import FakeDevice
 from cars_hw.export.card import ModelCard, card_path
 from cars_hw.latency import profile_device
@@ -136,3 +139,64 @@ def test_what_can_be_wrong_about_sizes_ends_in_one_line(table: Path, images: Pat
     both = run("search", *data, "--table", other)
     fails(both, 1, "the tables have no size in common")
     assert not (tmp_path / "run").exists()
+
+
+def test_interest_beyond_the_largest_networks_says_what_they_take(
+    table: Path, images: Path, tmp_path: Path
+) -> None:
+    told = run(
+        "search", "--data", images, "--table", table, *QUICK, "--at-least", "50ms", "--out", tmp_path / "run"
+    )
+    fails(told, 3, "of at least 50 ms (the slowest of 2,001 tried takes ")
+    rest = told.stderr.partition("tried takes ")[2]
+    slowest = parse_latency("".join(rest.split(")")[0].split()))
+    # The budget is not what is out of reach.
+    narrow = ("--latency", "1ms", "--at-least", "0.9999ms", "--channels", "8", "--layers", "5")
+    told = run("search", "--data", images, "--table", table, *QUICK, *narrow, "--out", tmp_path / "run")
+    fails(told, 3, "within the budget with latency on fake of at least 1 ms (the slowest of ")
+    # It is one of the random networks, of which a tenth is above this quantile.
+    assert slowest > parse_latency(done("predict", "--table", table, "--quantile", "0.9").stdout.strip())
+
+
+def test_the_order_of_tables_does_not_decide_which_sizes_they_have_in_common(
+    table: Path, images: Path, tmp_path: Path
+) -> None:
+    # A table of 4 and 8 channels predicts 6 channels as well.
+    six = tmp_path / "six.json"
+    network = replace(BASE, channels=6)
+    profile_device(FakeDevice(), network, calibration=8, out=six, plan=MeasurePlan(sessions=1))
+    for first, second in ((table, six), (six, table)):
+        told = done("search", "--data", images, "--table", first, "--table", second, *QUICK, "--dry-run")
+        assert (
+            "The search is for networks of 6 channels, 5 cells, 8x8x1, 2 classes, cifar stem alone." in told.stderr
+        )
+
+
+def test_a_search_over_sizes_says_the_size_of_a_single_network(table: Path, images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    told = done(
+        "search", "--data", images, "--table", table, "--channels", "8", "--no-measure", *QUICK, "--out", out
+    )
+    front = RunFolder.open(out).front()
+    assert told.stdout.count(" 8 ch, ") == len(front)
+    trained = done("train", out, "--top", "1", "--epochs", "1", "--jobs", "1", "--on", "cpu")
+    assert trained.stdout.count(" 8 ch, ") == 1
+    changed = ("search", "--data", images, "--table", table, "--no-measure", *QUICK, "--out", out, "--resume")
+    fails(run(*changed, "--channels", "4"), 1, "was started with sizes.channels = [8], not [4]")
+    fails(run(*changed, "--channels", "8", "--layers", "5"), 1, "was started with sizes.layers = [5, 6], not [5]")
+    fails(run("export", out, "--channels", "4"), 2, "--channels is for a GENOTYPE")
+    fresh = done(
+        "train", out, "--genotype", "CARS_A", "--channels", "16", "--from-shared", "--epochs", "1", "--jobs", "1"
+    )
+    assert "starts from fresh weights: the SuperNet has none for a network of its size" in fresh.stderr
+    own = done(
+        "train", out, "--genotype", "CARS_A", "--channels", "8", "--from-shared", "--epochs", "1", "--jobs", "1"
+    )
+    assert "fresh weights" not in own.stderr
+
+
+def test_the_quantile_of_a_prediction_is_told_in_json(table: Path) -> None:
+    quantile = ("predict", "--table", table, "--layers", "6", "--quantile", "0.5")
+    found = json.loads(done(*quantile, "--json").stdout)
+    assert (found["quantile"], found["network"]["layers"]) == (0.5, 6)
+    assert f"{found['bound_ms']:.4g}ms" == done(*quantile).stdout.strip()
