@@ -135,6 +135,9 @@ class Run:
     "device",
     *(path for path in NETWORK_PATHS if path not in ("network.channels", "network.layers")),
     bases=(PRESET, NETWORK),
+    help={
+        "config": "Read settings from this TOML file, such as the RUN/config.toml of a search; options override it."
+    },
     converted=(
         Converted(NETWORK.parameter, _size_of),
         Converted("channels", lambda numbers, _: {"sizes": {"channels": list(numbers)}}),

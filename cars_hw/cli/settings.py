@@ -74,7 +74,7 @@ class Options:
     """What :func:`settings_options` adds to a command.
 
     ``paths`` are those fields of ``cls`` that have an option. ``run`` returns settings of the run that the
-    arguments name. ``help`` replaces the help of fields.
+    arguments name. ``help`` replaces the help of fields, and of ``config``.
     """
 
     cls: type
@@ -120,9 +120,9 @@ def settings_options(
             }
             return command(settings=_settings(wanted, explicit, parameters, context), **rest)
 
-        about = "Read settings from this TOML file, such as the RUN/config.toml of a search; options override it."
+        about = "Read settings of this command from this TOML file; options override it."
         if file:
-            wrapper = click.option("--config", type=FILE, help=about)(wrapper)
+            wrapper = click.option("--config", type=FILE, help=wanted.help.get("config", about))(wrapper)
         for base in reversed(bases):
             wrapper = base.add(wrapper)
         for path in reversed(paths):

@@ -306,3 +306,10 @@ def test_objective_and_class_weights_of_a_search_hold_for_its_trainings(
     assert (asked.evolution.objective, asked.recipe.objective) == ("balanced-accuracy", "balanced-accuracy")
     assert (asked.training.class_weights, asked.recipe.class_weights) == ("balanced", "balanced")
     assert asked.recipe.epochs == plain.recipe.epochs
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_only_the_search_is_said_to_take_the_settings_of_a_search(name: str) -> None:
+    (option,) = (one for one in COMMANDS[name][0].params if one.name == "config")
+    assert isinstance(option, click.Option)
+    assert ("RUN/config.toml" in (option.help or "")) is (name == "search")
