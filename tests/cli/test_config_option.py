@@ -37,6 +37,7 @@ from cars_hw.config.setting import leaves
 from cars_hw.config.toml import read_settings
 from cars_hw.devices import FakeDevice
 from cars_hw.latency import profile_device
+from cars_hw.pipeline.plan import search_plan
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.settings import (
     BaselinesSettings,
@@ -48,6 +49,7 @@ from cars_hw.pipeline.settings import (
     ProfileSettings,
     RankSettings,
     SearchSettings,
+    SizeChoice,
     TrainSettings,
     TrapSettings,
     ValidateSettings,
@@ -182,7 +184,11 @@ def test_options_override_the_file_and_the_file_the_preset(got: list[SearchSetti
     (settings,) = got
     assert (settings.seed, settings.evolution.population, settings.evolution.epochs) == (7, 9, 20)
     assert (settings.evolution.rates.random, settings.evolution.rates.mutation) == (0.5, 0.25)
-    assert settings.network == NETWORKS["cifar"].with_changes(layers=5)
+    assert settings.network == NETWORKS["cifar"].with_changes(layers=8)
+    # It is a search of one size, which takes the place of the file's.
+    assert settings.sizes == SizeChoice(layers=(5,))
+    assert search_plan(settings, "cpu").network == NETWORKS["cifar"].with_changes(layers=5)
+    assert search_plan(settings, "cpu").sizes is None
     assert settings.costs == ("parameters",)
 
 
