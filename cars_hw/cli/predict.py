@@ -50,6 +50,8 @@ def command(settings: PredictSettings, as_json: bool, genotypes: tuple[Named, ..
     from cars_hw.latency import LatencyTable, fastest_genotype
     from cars_hw.pipeline.latency_target import LatencyTarget
 
+    if genotypes and settings.quantile is not None:
+        raise click.UsageError("--quantile is one of random networks: give it without a GENOTYPE")
     table = LatencyTable.read(settings.table)
     warn_of_noise(table, settings.table)
     target = LatencyTarget(table, level=settings.level, state=settings.state)

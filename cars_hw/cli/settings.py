@@ -7,6 +7,7 @@ A value comes from the first of these that has it: the option, the file, the set
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field
 from functools import wraps
@@ -185,11 +186,21 @@ def _click_type(kind: Any, about: Setting) -> click.ParamType[Any]:  # noqa: ANN
     return _number_type(kind, about) if kind in (int, float) else click.STRING
 
 
+class _WholeNumber(click.IntRange):
+    """A whole number within bounds. What is none, such as 4..8, is not called an invalid range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
+        """Return the number that ``value`` says."""
+        if isinstance(value, str) and not re.fullmatch(r"\s*[+-]?\d+\s*", value):
+            self.fail(f"'{value}' is not one whole number", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 def _number_type(kind: type, about: Setting) -> click.ParamType[Any]:
     low = about.minimum if about.above is None else about.above
     high = about.maximum if about.below is None else about.below
     if kind is int:
-        return click.IntRange(None if low is None else int(low), None if high is None else int(high))
+        return _WholeNumber(None if low is None else int(low), None if high is None else int(high))
     return click.FloatRange(low, high, min_open=about.above is not None, max_open=about.below is not None)
 
 

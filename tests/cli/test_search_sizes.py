@@ -195,8 +195,14 @@ def test_a_search_over_sizes_says_the_size_of_a_single_network(table: Path, imag
     assert "fresh weights" not in own.stderr
 
 
+def test_a_command_for_one_size_says_that_a_range_is_not_one_number() -> None:
+    for command in (("cost", "CARS_A"), ("measure", "CARS_A", "--device", "fake"), ("export", "CARS_A")):
+        fails(run(*command, "--channels", "4..8"), 2, "'--channels': '4..8' is not one whole number")
+
+
 def test_the_quantile_of_a_prediction_is_told_in_json(table: Path) -> None:
     quantile = ("predict", "--table", table, "--layers", "6", "--quantile", "0.5")
     found = json.loads(done(*quantile, "--json").stdout)
     assert (found["quantile"], found["network"]["layers"]) == (0.5, 6)
     assert f"{found['bound_ms']:.4g}ms" == done(*quantile).stdout.strip()
+    fails(run(*quantile, "--channels", "8", "CARS_A"), 2, "--quantile is one of random networks")
