@@ -194,7 +194,7 @@ def _final_stage(
         data, plan.preset.training.validation_fraction, torch.Generator().manual_seed(plan.seed)
     )
     recipe = short_recipe(plan.preset.recipe, plan.preset.recipe.epochs)
-    budget = sizing(plan, supernet, judged_images(plan, len(train), len(judged)), cost_objectives(plan)).budget
+    budget = sizing(plan, supernet, judged_images(plan, len(train), len(judged)), cost_objectives(plan)).affordable
     adds, seconds = [], []
     with torch.random.fork_rng(devices=[]), torch_threads(0 if weights.device.type == "cuda" else 1):
         for one in drawn[1:]:

@@ -80,12 +80,12 @@ def short_recipe(recipe: Recipe, epochs: int) -> Recipe:
 class Sizing(NamedTuple):
     """The figures that decide how long a final stage is.
 
-    ``searched`` is the cost of the search before it, and ``budget`` the largest cost of the stage. Both are in
+    ``searched`` is the cost of the search before it, and ``affordable`` the largest cost of the stage. Both are in
     passes of an image times millions of multiply-adds. ``images`` are the numbers of images of the search.
     """
 
     searched: float
-    budget: float
+    affordable: float
     images: JudgedImages
 
 
@@ -221,7 +221,7 @@ def _begin(ended: Ended) -> FinalStage:
             found[one.stretch - 1].append(an_epoch)
         return found
 
-    rungs = plan_rungs(stretches, sized.budget, most_epochs=plan.preset.recipe.epochs, evaluation=evaluation)
+    rungs = plan_rungs(stretches, sized.affordable, most_epochs=plan.preset.recipe.epochs, evaluation=evaluation)
     planned = cost_of(rungs, stretches(rungs.places), evaluation)
     recipe = short_recipe(plan.preset.recipe, rungs.epochs[-1])
     return FinalStage(rungs, recipe, sized.searched, planned, tuple(nominees[rungs.places]))

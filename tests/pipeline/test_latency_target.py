@@ -226,7 +226,7 @@ def test_models_find_the_targets_of_their_format_and_precision(table: LatencyTab
 def test_a_run_keeps_its_targets(table: LatencyTable, tmp_path: Path) -> None:
     targets = (
         LatencyTarget(table, 0.5),
-        LatencyTarget(table, 0.25, level=0.9, state="0.75"),
+        LatencyTarget(table, 0.25, level=0.9, state="0.75", at_least_ms=0.125),
         LatencyTarget(table, state="usual"),
     )
     plan = SearchPlan(DataSource("fashion-mini"), table.spec, PRESETS["quick"], targets)
@@ -242,14 +242,17 @@ def test_a_run_keeps_its_targets(table: LatencyTable, tmp_path: Path) -> None:
         "precision": "fp32",
         "threads": 1,
         "state": "0.75",
+        "at_least_ms": 0.125,
     }
 
 
 def test_the_settings_of_a_search_keep_a_target(tiny_table: Path, table: LatencyTable) -> None:
-    target = LatencyTarget(table, 0.25, level=0.9, state="usual")
+    target = LatencyTarget(table, 0.25, level=0.9, state="usual", at_least_ms=0.125)
     plan = SearchPlan(DataSource("fashion-mini"), table.spec, PRESETS["quick"], (target,))
     settings = search_settings(plan, [tiny_table])
-    assert settings.targets == (TargetSettings(tiny_table, 0.25, 0.9, "usual"),)
+    assert settings.targets == (
+        TargetSettings(tiny_table, limit_ms=0.25, at_least_ms=0.125, level=0.9, state="usual"),
+    )
     assert search_plan(settings, "cpu").targets == (target,)
 
 
@@ -262,15 +265,22 @@ def package_classes() -> Iterator[type]:
 
 
 def test_a_limit_has_one_holder() -> None:
-    """Beside the target, only what a run writes has a limit: config.toml, run.json, front.json and
-    verified.json."""
+    """Beside the target, only what is told and what a run writes has a limit: the sentence on its use, config.toml,
+    run.json, front.json and verified.json."""
     names = {"limit_ms", "asked_ms", "budget", "budget_ms"}
     holders = {
         found.__qualname__
         for found in package_classes()
         if names & {*getattr(found, "_fields", ()), *getattr(found, "__annotations__", ())}
     }
-    assert holders == {"LatencyTarget", "TargetSettings", "TargetRecord", "LatencyEstimate", "Verified"}
+    assert holders == {
+        "BudgetUse",
+        "LatencyEstimate",
+        "LatencyTarget",
+        "TargetRecord",
+        "TargetSettings",
+        "Verified",
+    }
     assert dataclasses.is_dataclass(LatencyTarget)
 
 
