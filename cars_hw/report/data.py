@@ -191,6 +191,12 @@ class ReportData:
         return (Cost((self.configuration.costs or ("multiply-adds",))[0], "M", 0),)
 
     @property
+    def networks(self) -> str:
+        """What the search was for: the network, or the range of sizes."""
+        sizes = self.configuration.sizes
+        return self.spec.describe() if sizes is None else f"{sizes.describe()}, {self.spec.common}"
+
+    @property
     def sized(self) -> bool:
         """Whether the search chose the size of each network, or networks differ in it."""
         several = len({candidate.spec for candidate in self.candidates}) > 1

@@ -163,7 +163,8 @@ def test_the_report_shows_each_network_s_size(finished: RunFolder) -> None:
     of_best = next(one.spec.size for one in report.candidates if one.name == best.network)
     answer = section("answer", report)
     assert f'<dd class="note">{of_best}</dd>' in answer
-    assert f"<td>{of_best}</td>" in answer
+    assert f"<td>{of_best.replace('channels', 'ch')}</td>" in answer
+    assert report.networks == "4 to 8 channels and 5 to 7 cells, 8x8x1, 3 classes, cifar stem"
     assert (
         f"The most accurate network, {best.name}, uses 0% of the 1000 s on fake, and its upper bound 0%." in answer
     )
