@@ -301,14 +301,13 @@ def limits(table: LatencyTable) -> list[float]:
     return [float(limit) for limit in np.geomspace(np.quantile(bounds, 0.05), np.quantile(bounds, 0.98), BUDGETS)]
 
 
-def searched(table: LatencyTable, device: Device, epochs: int) -> dict[str, Any]:
+def searched(table: LatencyTable, device: Device, epochs: int, images: str) -> dict[str, Any]:
     """Search under several budgets, and measure every front once more when its search has ended."""
     preset = small_preset(24, epochs)
-    data = DataSource("fashion-mini")
+    data = DataSource(images)
     if table.sizes is not None:
-        # A SuperNet over sizes is large, so that its images are small. Short trainings choose the front: few epochs
-        # under shared weights prefer small networks.
-        preset, data = replace(preset, final=FinalSettings(0.5)), DataSource("digits")
+        # Short trainings choose the front: few epochs under shared weights prefer small networks.
+        preset = replace(preset, final=FinalSettings(0.5))
     found = []
     for limit in limits(table):
         target = LatencyTarget(table, limit, device)
@@ -351,7 +350,7 @@ def budgets(arguments: argparse.Namespace) -> dict[str, Any]:
     device = open_device(arguments.device)
     beside = restless_machine.neighbour(device, 9) if arguments.restless else nullcontext()
     with beside:
-        return searched(LatencyTable.read(arguments.table), device, arguments.epochs)
+        return searched(LatencyTable.read(arguments.table), device, arguments.epochs, arguments.data)
 
 
 def main() -> None:
@@ -371,6 +370,7 @@ def main() -> None:
     parser.add_argument("--device", default="ort")
     parser.add_argument("--table", type=Path, default=Path("table.json"))
     parser.add_argument("--epochs", type=int, default=7)
+    parser.add_argument("--data", default="fashion-mini", help="images of budgets; small ones for large networks")
     parser.add_argument("--restless", action="store_true")
     parser.add_argument("--folder", type=Path, default=Path("restless"))
     parser.add_argument("--same-core", action="store_true")
