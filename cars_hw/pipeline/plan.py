@@ -189,7 +189,7 @@ def search_settings(plan: SearchPlan, tables: Sequence[Path]) -> SearchSettings:
         measure=any(target.device is not None for target in plan.targets) or not plan.targets,
         device=cast("TrainingDevice", plan.device),
         network=plan.network,
-        sizes=SizeChoice() if plan.sizes is None else SizeChoice(plan.sizes.channels, plan.sizes.layers),
+        sizes=_chosen_sizes(plan),
         operations=plan.space.operations,
         supernet_channels=plan.preset.supernet_channels,
         supernet_layers=plan.preset.supernet_layers,
@@ -199,6 +199,13 @@ def search_settings(plan: SearchPlan, tables: Sequence[Path]) -> SearchSettings:
         recipe=plan.preset.recipe,
         final=plan.preset.final,
     )
+
+
+def _chosen_sizes(plan: SearchPlan) -> SizeChoice:
+    """Return the sizes of ``plan``, a single one too: a table may have more."""
+    if plan.sizes is None:
+        return SizeChoice((plan.network.channels,), (plan.network.layers,))
+    return SizeChoice(plan.sizes.channels, plan.sizes.layers)
 
 
 def configuration(plan: SearchPlan) -> RunConfiguration:

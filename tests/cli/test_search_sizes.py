@@ -99,6 +99,11 @@ def test_sizes_are_restricted_by_options(table: Path, images: Path, tmp_path: Pa
     told = done("search", *data, "--channels", "4", "--layers", "6", "--out", tmp_path / "one")
     assert "The search is for networks of 4 channels, 6 cells" in told.stderr
     assert {one.spec.stages for one in RunFolder.open(tmp_path / "one").front()} == {(2, 2, 2)}
+    # Its settings say which size it was: the table has others.
+    done("search", "--config", tmp_path / "one" / "config.toml", "--out", tmp_path / "again")
+    again, one = (RunFolder.open(tmp_path / name) for name in ("again", "one"))
+    assert again.configuration == one.configuration
+    assert again.front() == one.front()
     median = done("predict", "--table", table, "--quantile", "0.5").stdout.strip()
     done("search", *data, "--at-least", median, "--out", tmp_path / "slow")
     slow = [one.latency_estimates[0].predicted_ms for one in RunFolder.open(tmp_path / "slow").front()]
