@@ -53,7 +53,7 @@ class _Bytes(TorchDispatchMode):
         self.total = 0
 
     # Its types are torch's own.
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401 -- torch's own
         out = func(*args, **(kwargs or {}))
         if not func.is_view and "empty" not in str(func) and "detach" not in str(func):
             for one in pytree.tree_leaves((args, kwargs, out)):

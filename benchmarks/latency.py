@@ -301,7 +301,7 @@ def limits(table: LatencyTable) -> list[float]:
     return [float(limit) for limit in np.geomspace(np.quantile(bounds, 0.05), np.quantile(bounds, 0.98), BUDGETS)]
 
 
-def searched(table: LatencyTable, device: Device, epochs: int, images: str) -> dict[str, Any]:
+def searched(table: LatencyTable, device: Device, epochs: int, images: str = "fashion-mini") -> dict[str, Any]:
     """Search under several budgets, and measure every front once more when its search has ended."""
     preset = small_preset(24, epochs)
     data = DataSource(images)

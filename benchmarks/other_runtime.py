@@ -206,7 +206,7 @@ def run_models(
     return found
 
 
-def judged(line: dict[str, Any], truth: Any, kind: str) -> dict[str, Any]:  # noqa: ANN401
+def judged(line: dict[str, Any], truth: Any, kind: str) -> dict[str, Any]:  # noqa: ANN401 -- an array
     """Return the row of a model: its error relative to torch, and whether it agrees."""
     if "error" in line:
         return {"model": line["model"], "refused": short(line["error"])}

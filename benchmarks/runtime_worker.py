@@ -45,7 +45,7 @@ def channels_first(images: np.ndarray) -> list[np.ndarray]:
     return [np.ascontiguousarray(image.transpose(2, 0, 1)[None]) for image in images]
 
 
-def to_quantised(image: np.ndarray, dtype: Any, scale: float, zero: int) -> np.ndarray:  # noqa: ANN401
+def to_quantised(image: np.ndarray, dtype: Any, scale: float, zero: int) -> np.ndarray:  # noqa: ANN401 -- the runtime's own type
     """Return ``image`` as a model with quantised inputs takes it."""
     if dtype == np.float32:
         return image
@@ -58,7 +58,7 @@ def from_quantised(value: np.ndarray, scale: float, zero: int) -> np.ndarray:
     return value if value.dtype == np.float32 else (value.astype(np.float64) - zero) * scale
 
 
-def onnxruntime(model: Path, given: dict[str, Any]) -> Any:  # noqa: ANN401
+def onnxruntime(model: Path, given: dict[str, Any]) -> Any:  # noqa: ANN401 -- the runtime's own type
     """Run an ONNX file in ONNX Runtime."""
     # It is read while the runtime is imported; without it, the runtime contacts a server.
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -68,7 +68,7 @@ def onnxruntime(model: Path, given: dict[str, Any]) -> Any:  # noqa: ANN401
     return np.concatenate([session.run(None, {"image": image})[0] for image in channels_first(given["images"])])
 
 
-def openvino(model: Path, given: dict[str, Any], *, integers: bool = True) -> Any:  # noqa: ANN401
+def openvino(model: Path, given: dict[str, Any], *, integers: bool = True) -> Any:  # noqa: ANN401 -- the runtime's own type
     """Run an ONNX or TFLite file in OpenVINO on the CPU, with kernels for ``integers`` or without."""
     import openvino
 
@@ -84,7 +84,7 @@ def openvino(model: Path, given: dict[str, Any], *, integers: bool = True) -> An
     return np.concatenate([from_quantised(compiled([batch])[0], *scales["logits"]) for batch in batches])
 
 
-def ncnn(model: Path, given: dict[str, Any]) -> Any:  # noqa: ANN401
+def ncnn(model: Path, given: dict[str, Any]) -> Any:  # noqa: ANN401 -- the runtime's own type
     """Convert an ONNX file with pnnx and run it in ncnn, with float32 throughout."""
     import ncnn
 
@@ -114,7 +114,7 @@ def ncnn(model: Path, given: dict[str, Any]) -> Any:  # noqa: ANN401
     return np.concatenate(logits)
 
 
-def mnn(model: Path, given: dict[str, Any]) -> Any:  # noqa: ANN401
+def mnn(model: Path, given: dict[str, Any]) -> Any:  # noqa: ANN401 -- the runtime's own type
     """Convert an ONNX or TFLite file with MNN's converter and run it in MNN."""
     # MNN's own command line installs a package and reports to a server; this is what it calls.
     import _tools
@@ -140,7 +140,7 @@ def mnn(model: Path, given: dict[str, Any]) -> Any:  # noqa: ANN401
     return np.concatenate(logits)
 
 
-def tract(model: Path, given: dict[str, Any]) -> Any:  # noqa: ANN401
+def tract(model: Path, given: dict[str, Any]) -> Any:  # noqa: ANN401 -- the runtime's own type
     """Run an ONNX file in tract."""
     import tract
 
@@ -148,7 +148,7 @@ def tract(model: Path, given: dict[str, Any]) -> Any:  # noqa: ANN401
     return np.concatenate([runnable.run([image])[0].to_numpy() for image in channels_first(given["images"])])
 
 
-def interpreted(loaded: Any, images: np.ndarray) -> Any:  # noqa: ANN401
+def interpreted(loaded: Any, images: np.ndarray) -> Any:  # noqa: ANN401 -- the runtime's own type
     """Run an interpreter of TensorFlow Lite's interface."""
     loaded.allocate_tensors()
     (source,), (target,) = loaded.get_input_details(), loaded.get_output_details()
@@ -160,28 +160,28 @@ def interpreted(loaded: Any, images: np.ndarray) -> Any:  # noqa: ANN401
     return np.concatenate(logits)
 
 
-def tensorflow(model: Path, given: dict[str, Any]) -> Any:  # noqa: ANN401
+def tensorflow(model: Path, given: dict[str, Any]) -> Any:  # noqa: ANN401 -- the runtime's own type
     """Run a TFLite file in TensorFlow."""
     import tensorflow as tf
 
     return interpreted(tf.lite.Interpreter(str(model)), given["images"])
 
 
-def tflite_runtime(model: Path, given: dict[str, Any]) -> Any:  # noqa: ANN401
+def tflite_runtime(model: Path, given: dict[str, Any]) -> Any:  # noqa: ANN401 -- the runtime's own type
     """Run a TFLite file in tflite-runtime, whose last release is of 2023."""
     from tflite_runtime.interpreter import Interpreter
 
     return interpreted(Interpreter(str(model)), given["images"])
 
 
-def litert(model: Path, given: dict[str, Any]) -> Any:  # noqa: ANN401
+def litert(model: Path, given: dict[str, Any]) -> Any:  # noqa: ANN401 -- the runtime's own type
     """Run a TFLite file in LiteRT with XNNPACK."""
     from ai_edge_litert.interpreter import Interpreter
 
     return interpreted(Interpreter(str(model)), given["images"])
 
 
-def litert_builtin(model: Path, given: dict[str, Any]) -> Any:  # noqa: ANN401
+def litert_builtin(model: Path, given: dict[str, Any]) -> Any:  # noqa: ANN401 -- the runtime's own type
     """Run a TFLite file in LiteRT without XNNPACK."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
@@ -189,7 +189,7 @@ def litert_builtin(model: Path, given: dict[str, Any]) -> Any:  # noqa: ANN401
     return interpreted(Interpreter(str(model), experimental_op_resolver_type=kind), given["images"])
 
 
-def litert_batch(model: Path, given: dict[str, Any]) -> Any:  # noqa: ANN401
+def litert_batch(model: Path, given: dict[str, Any]) -> Any:  # noqa: ANN401 -- the runtime's own type
     """Run all images at once in LiteRT, after its input was resized."""
     from ai_edge_litert.interpreter import Interpreter
 
@@ -203,7 +203,7 @@ def litert_batch(model: Path, given: dict[str, Any]) -> Any:  # noqa: ANN401
     return from_quantised(loaded.get_tensor(target["index"]), *target["quantization"])
 
 
-def tflite_micro(model: Path, given: dict[str, Any]) -> Any:  # noqa: ANN401
+def tflite_micro(model: Path, given: dict[str, Any]) -> Any:  # noqa: ANN401 -- the runtime's own type
     """Run a TFLite file in TFLite Micro, whose kernels are those of microcontrollers."""
     from tflite_micro import runtime
 
@@ -226,7 +226,7 @@ def scale_and_zero(parameters: dict[str, Any]) -> tuple[float, int]:
     return float(parameters["scales"][0]), int(parameters["zero_points"][0])
 
 
-def mediapipe(model: Path, given: dict[str, Any]) -> Any:  # noqa: ANN401
+def mediapipe(model: Path, given: dict[str, Any]) -> Any:  # noqa: ANN401 -- the runtime's own type
     """Classify pixels with MediaPipe's ImageClassifier, which normalises them by the file's metadata."""
     import mediapipe as mp
     from mediapipe.tasks.python import vision

@@ -12,13 +12,13 @@ from typing import Any, get_args
 from xml.etree import ElementTree
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from frozen_data import freeze
+from invoked import fails, run
 from PIL import Image
 from rich.console import Console
 
 from cars_hw.cli import options as common
-from cars_hw.cli.main import main
 from cars_hw.config.checksummed import checksum
 from cars_hw.config.data import DataSource
 from cars_hw.config.measurement import MeasurePlan
@@ -36,20 +36,6 @@ from cars_hw.space.zoo import zoo
 from cars_hw.studies.strategy_comparison import STANDALONE
 
 SPEC = NetworkSpec(4, 3, (8, 8), 1, classes=2)
-
-
-def run(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
-def fails(result: Result, code: int, *parts: str) -> None:
-    assert result.exit_code == code, result.output
-    assert result.exception is None or isinstance(result.exception, SystemExit)
-    line = [line for line in result.stderr.splitlines() if line.startswith("Error:")]
-    assert len(line) == 1, result.stderr
-    for part in parts:
-        assert part in line[0]
-    assert "Traceback" not in result.output + result.stderr
 
 
 @pytest.fixture(scope="module")

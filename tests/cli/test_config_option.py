@@ -12,6 +12,7 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner, Result
+from invoked import run
 from PIL import Image
 
 from cars_hw.cli import (
@@ -74,10 +75,6 @@ COMMANDS: dict[str, tuple[click.Command, type]] = {
 }
 
 SPEC = NetworkSpec(4, 3, (8, 8), 1, classes=2)
-
-
-def run(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 def fails(result: Result, *parts: str) -> None:

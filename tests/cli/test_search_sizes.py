@@ -7,10 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from invoked import done, fails, run
 from PIL import Image
 
-from cars_hw.cli.main import main
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.config.units import parse_latency
 from cars_hw.devices import FakeDevice
@@ -22,24 +21,6 @@ from cars_hw.space.size_grid import SizeGrid
 
 BASE = NetworkSpec(4, 5, (8, 8), 1, classes=2)
 QUICK = ("--population", "4", "--epochs", "2", "--warmup-epochs", "1", "--batch-size", "8", "--on", "cpu")
-
-
-def run(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
-def done(*arguments: str | Path) -> Result:
-    result = run(*arguments)
-    assert result.exit_code == 0, result.output + result.stderr
-    return result
-
-
-def fails(result: Result, code: int, *parts: str) -> None:
-    assert result.exit_code == code, result.output
-    lines = [line for line in result.stderr.splitlines() if line.startswith("Error:")]
-    assert len(lines) == 1, result.stderr
-    for part in parts:
-        assert part in lines[0]
 
 
 def profiled(path: Path, channels: tuple[int, ...], layers: tuple[int, ...]) -> Path:

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from invoked import done, fails, run
 from PIL import Image
 
 from cars_hw.cli.front_table import print_front, warn_of_usual
-from cars_hw.cli.main import main
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices import FakeDevice, Measurement, Sample
 from cars_hw.latency import LatencyTable, profile_device
@@ -45,24 +44,6 @@ def machine(factor: float) -> Machine:
     """Return a machine that is in the quiet state for 40% of the time, and otherwise slower by ``factor``."""
     states = (MachineState("quiet", 0.4, 1.0), MachineState("slower", 0.6, factor))
     return Machine(states, (1.0, factor, factor), 0.01)
-
-
-def run(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
-def done(*arguments: str | Path) -> Result:
-    result = run(*arguments)
-    assert result.exit_code == 0, result.output + result.stderr
-    return result
-
-
-def fails(result: Result, code: int, *parts: str) -> None:
-    assert result.exit_code == code, result.output + result.stderr
-    (line,) = (line for line in result.stderr.splitlines() if line.startswith("Error:"))
-    for part in parts:
-        assert part in line
-    assert "Traceback" not in result.output + result.stderr
 
 
 @pytest.fixture(scope="module")
