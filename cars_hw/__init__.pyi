@@ -50,10 +50,10 @@ from cars_hw.nn.supernet import SuperNet as SuperNet
 from cars_hw.pipeline.export import export_run as export_run
 from cars_hw.pipeline.latency_target import LatencyEstimate as LatencyEstimate
 from cars_hw.pipeline.latency_target import LatencyTarget as LatencyTarget
+from cars_hw.pipeline.networks import FrontNetwork as FrontNetwork
+from cars_hw.pipeline.networks import TrainedNetwork as TrainedNetwork
 from cars_hw.pipeline.plan import SearchPlan as SearchPlan
-from cars_hw.pipeline.run_folder import FrontNetwork as FrontNetwork
 from cars_hw.pipeline.run_folder import RunFolder as RunFolder
-from cars_hw.pipeline.run_folder import TrainedNetwork as TrainedNetwork
 from cars_hw.pipeline.search import run_search as run_search
 from cars_hw.pipeline.search import supernet_weights_of as supernet_weights_of
 from cars_hw.pipeline.settings import BaselinesSettings as BaselinesSettings

@@ -27,7 +27,7 @@ from cars_hw.evolution.population import Member
 from cars_hw.export import card
 from cars_hw.latency import table
 from cars_hw.measurement import states
-from cars_hw.pipeline import records, run_folder
+from cars_hw.pipeline import latency_target, networks, records, run_folder
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.studies.ranking import Ranking
 from cars_hw.studies.strategy_comparison import StrategyComparison
@@ -126,7 +126,7 @@ SECTIONS = (
     Section(
         "front.json",
         "The Pareto front of a run: `networks`, and `rejected`.",
-        (run_folder.FrontNetwork, run_folder.LatencyEstimate),
+        (networks.FrontNetwork, latency_target.LatencyEstimate),
     ),
     Section(
         "history.jsonl",
@@ -136,7 +136,7 @@ SECTIONS = (
     Section(
         "trained/NAME.json",
         "The record of a trained network. Its weights are in `NAME.safetensors`.",
-        (run_folder.TrainedNetwork,),
+        (networks.TrainedNetwork,),
     ),
     Section("verified.json", "`models` has one `Verified` per model and device.", (records.Verified,)),
     Section("ranking.json", "The result of `cars-hw rank`.", (Ranking,)),

@@ -16,7 +16,7 @@ from cars_hw.formatting import printable, state_name, training_words
 if TYPE_CHECKING:
     from cars_hw.pipeline.budget_use import BudgetUse
     from cars_hw.pipeline.latency_target import LatencyEstimate
-    from cars_hw.pipeline.run_folder import FrontNetwork
+    from cars_hw.pipeline.networks import FrontNetwork
     from cars_hw.space.network_spec import NetworkSpec
 
 

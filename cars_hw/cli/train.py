@@ -26,7 +26,7 @@ from cars_hw.formatting import accuracy_text, printable
 from cars_hw.pipeline.settings import TrainSettings
 
 if TYPE_CHECKING:
-    from cars_hw.pipeline.run_folder import TrainedNetwork
+    from cars_hw.pipeline.networks import TrainedNetwork
 
 
 @click.command("train")

@@ -31,11 +31,12 @@ from cars_hw.nn.supernet import SuperNet
 from cars_hw.pipeline.confirm_front import ConfirmedFront, confirm_front
 from cars_hw.pipeline.final_stage import Ended, longest_trained, run_final_stage
 from cars_hw.pipeline.memory import require_memory
+from cars_hw.pipeline.networks import FrontNetwork
 from cars_hw.pipeline.objectives import cost_objectives, find_anchor
 from cars_hw.pipeline.plan import SearchPlan, configuration, search_settings
 from cars_hw.pipeline.records import RunAbout
 from cars_hw.pipeline.run_data import load_frozen, load_new, require_fit, require_splits, splits_of
-from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder
+from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.settings import SearchSettings
 from cars_hw.progress import Log, Progress, silent
 from cars_hw.progress_line import show

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from cars_hw.config.evaluation import ClassCounts, told_apart
 from cars_hw.formatting import accuracy_text, percent
-from cars_hw.pipeline.run_folder import TrainedNetwork
+from cars_hw.pipeline.networks import TrainedNetwork
 
 
 @dataclass(frozen=True)

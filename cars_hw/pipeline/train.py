@@ -24,10 +24,11 @@ from cars_hw.errors import DataChangedError, InputError, RunError
 from cars_hw.evolution.checkpoint import supernet_weights
 from cars_hw.nn.network import Network
 from cars_hw.nn.supernet import SuperNet
+from cars_hw.pipeline.networks import FrontNetwork, TrainedNetwork
 from cars_hw.pipeline.plan import recipe_of
 from cars_hw.pipeline.records import RunConfiguration
 from cars_hw.pipeline.run_data import RunData, load_for_training
-from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder, TrainedNetwork
+from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.settings import TrainingDevice, TrainSettings
 from cars_hw.pipeline.tensorboard import FOLDER, remove_events
 from cars_hw.pipeline.workers import default_jobs, side_by_side

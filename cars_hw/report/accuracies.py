@@ -7,8 +7,8 @@ from typing import Final, NamedTuple
 
 from cars_hw.config.evaluation import Evaluation, told_apart
 from cars_hw.formatting import accuracy_text
+from cars_hw.pipeline.networks import TrainedNetwork
 from cars_hw.pipeline.records import Verified
-from cars_hw.pipeline.run_folder import TrainedNetwork
 from cars_hw.pipeline.standing import decided, majority_sentence
 from cars_hw.report.data import ReportData
 from cars_hw.significance import interval_of

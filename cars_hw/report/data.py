@@ -16,8 +16,9 @@ from cars_hw.export.card import INT8_SUFFIX, ModelCard, card_path, verified_card
 from cars_hw.formatting import milliseconds, training_words
 from cars_hw.nn.cost import both_costs
 from cars_hw.pipeline.latency_target import LatencyEstimate, LatencyTarget
+from cars_hw.pipeline.networks import FrontNetwork, Step, TrainedNetwork
 from cars_hw.pipeline.records import FinalStage, RunAbout, RunConfiguration, TargetRecord, Verified
-from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder, Step, TrainedNetwork
+from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.significance import Interval, interval_of
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Genotype

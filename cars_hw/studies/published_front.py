@@ -19,9 +19,10 @@ from cars_hw.export.lower import lower_network
 from cars_hw.export.write import write_graph
 from cars_hw.measurement.schedule import measure
 from cars_hw.nn.cost import network_cost
+from cars_hw.pipeline.networks import TrainedNetwork
 from cars_hw.pipeline.plan import recipe_of
 from cars_hw.pipeline.run_data import RunData, load_for_training
-from cars_hw.pipeline.run_folder import RunFolder, TrainedNetwork
+from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.settings import FrontSettings, TrainingDevice, TrainSettings
 from cars_hw.pipeline.train import has_shared_weights, load_trained, train_run
 from cars_hw.progress import Log, Progress, counted, no_log, silent

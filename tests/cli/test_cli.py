@@ -27,9 +27,10 @@ from cars_hw.config.training import Recipe
 from cars_hw.devices import FakeDevice
 from cars_hw.evolution.strategies import OWN, STRATEGIES
 from cars_hw.latency import profile_device
+from cars_hw.pipeline.networks import FrontNetwork
 from cars_hw.pipeline.plan import COSTS, SearchPlan, configuration
 from cars_hw.pipeline.records import RunAbout
-from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder
+from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.settings import CountedCost, StrategyName
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.zoo import zoo

@@ -20,7 +20,8 @@ from cars_hw.latency import LatencyTable, profile_device
 from cars_hw.measurement.schedule import Measured
 from cars_hw.measurement.states import Machine, MachineState
 from cars_hw.pipeline.latency_target import LatencyEstimate
-from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder
+from cars_hw.pipeline.networks import FrontNetwork
+from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec
 from cars_hw.space.zoo import zoo
 

@@ -30,9 +30,10 @@ from cars_hw.nn.slices import Slices
 from cars_hw.nn.supernet import SuperNet
 from cars_hw.pipeline.export import export_run
 from cars_hw.pipeline.latency_target import LatencyTarget
+from cars_hw.pipeline.networks import FrontNetwork
 from cars_hw.pipeline.plan import SearchPlan, configuration
 from cars_hw.pipeline.records import RunAbout
-from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder
+from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.settings import TrainSettings
 from cars_hw.pipeline.train import load_trained, train_run
 from cars_hw.pipeline.verify import verify_run

@@ -32,8 +32,9 @@ from cars_hw.measurement.schedule import measure
 from cars_hw.nn.cost import network_cost, published_cost
 from cars_hw.pipeline.export import export_run
 from cars_hw.pipeline.latency_target import LatencyTarget
+from cars_hw.pipeline.networks import FrontNetwork
 from cars_hw.pipeline.plan import SearchPlan
-from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder
+from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.search import run_search
 from cars_hw.pipeline.settings import TrainSettings
 from cars_hw.pipeline.train import choose, load_trained, train_run

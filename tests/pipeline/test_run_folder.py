@@ -23,9 +23,10 @@ from cars_hw.config.training import Recipe
 from cars_hw.errors import InputError, RunError
 from cars_hw.evolution.population import Member
 from cars_hw.pipeline.latency_target import LatencyEstimate
+from cars_hw.pipeline.networks import FrontNetwork, TrainedNetwork
 from cars_hw.pipeline.plan import SearchPlan, configuration
 from cars_hw.pipeline.records import RunAbout
-from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder, TrainedNetwork
+from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.space.network_spec import NETWORKS
 from cars_hw.space.zoo import zoo
 

@@ -8,7 +8,7 @@ from evaluations import evaluation
 
 from cars_hw.config.evaluation import ClassCounts
 from cars_hw.config.training import Recipe
-from cars_hw.pipeline.run_folder import TrainedNetwork
+from cars_hw.pipeline.networks import TrainedNetwork
 from cars_hw.pipeline.standing import decided, majority_sentence, standing
 from cars_hw.space.network_spec import NETWORKS
 from cars_hw.space.zoo import zoo

@@ -25,9 +25,10 @@ from cars_hw.config.data import DataSource
 from cars_hw.config.presets import PRESETS
 from cars_hw.config.training import Recipe
 from cars_hw.errors import RunError
+from cars_hw.pipeline.networks import FrontNetwork
 from cars_hw.pipeline.plan import SearchPlan, configuration
 from cars_hw.pipeline.records import RunAbout
-from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder
+from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.settings import TrainSettings
 from cars_hw.pipeline.train import finished_training, load_trained, train_run
 from cars_hw.space.network_spec import NetworkSpec

@@ -23,8 +23,9 @@ from cars_hw.export.card import ModelCard, Preprocessing
 from cars_hw.latency import CalibrationNetwork, Coefficients, LatencyTable, Predictor, spec_keys
 from cars_hw.nn.cost import network_cost
 from cars_hw.pipeline.latency_target import LatencyTarget
+from cars_hw.pipeline.networks import FrontNetwork, TrainedNetwork
 from cars_hw.pipeline.records import RunAbout, RunConfiguration, Verified
-from cars_hw.pipeline.run_folder import FrontNetwork, RunFolder, TrainedNetwork
+from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec

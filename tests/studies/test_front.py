@@ -28,10 +28,11 @@ from cars_hw.devices import FakeDevice
 from cars_hw.devices.host import ort_runtime
 from cars_hw.errors import InputError, RunError
 from cars_hw.nn.network import Network
+from cars_hw.pipeline.networks import TrainedNetwork
 from cars_hw.pipeline.plan import SearchPlan, configuration
 from cars_hw.pipeline.records import RunAbout
 from cars_hw.pipeline.run_data import load_for_training
-from cars_hw.pipeline.run_folder import RunFolder, TrainedNetwork
+from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.settings import FrontSettings
 from cars_hw.progress import Log, Progress
 from cars_hw.report.experiments import front_page

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cars_hw.formatting import accuracy_text
-from cars_hw.pipeline.run_folder import TrainedNetwork
+from cars_hw.pipeline.networks import TrainedNetwork
 from cars_hw.report.accuracies import MOST_COLUMNS, confusions, trained_of
 from cars_hw.report.data import ReportData
 from cars_hw.significance import wilson_interval
