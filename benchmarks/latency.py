@@ -315,7 +315,7 @@ def searched(table: LatencyTable, device: Device, epochs: int, images: str = "fa
         began = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
             run = run_search(plan, Path(folder) / "run")
-            front, rejected = run.front(), run.rejected()
+            front, rejected, larger = run.front(), run.rejected(), run.larger()
         assert table.reference is not None
         again = measure_architectures(
             device,
@@ -334,12 +334,15 @@ def searched(table: LatencyTable, device: Device, epochs: int, images: str = "fa
             "front": [asdict(network.latency_estimates[0]) for network in front],
             "rejected": [asdict(network.latency_estimates[0]) for network in rejected],
             "again_ms": [taken.ms for taken in again],
+            "larger": unstructure(larger),
         }
         found.append(record)
         print(
             f"budget {limit:.4g} ms: {len(front)} networks, {len(rejected)} rejected; measured again, {len(over)} "
             f"over; {min(record['again_ms']):.4g} to {max(record['again_ms']):.4g} ms, the most accurate uses "
             f"{used:.0%} ({best[0].spec.describe()}); {record['seconds']:.0f} s",
+            *(f"{one.sentence}." for one in larger),
+            sep="\n  ",
             flush=True,
         )
     return {"searches": found}

@@ -27,7 +27,7 @@ from cars_hw.evolution.population import Member
 from cars_hw.export import card
 from cars_hw.latency import table
 from cars_hw.measurement import states
-from cars_hw.pipeline import latency_target, networks, records, run_folder
+from cars_hw.pipeline import larger_networks, latency_target, networks, records, run_folder
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.studies.ranking import Ranking
 from cars_hw.studies.strategy_comparison import StrategyComparison
@@ -125,8 +125,15 @@ SECTIONS = (
     ),
     Section(
         "front.json",
-        "The Pareto front of a run: `networks`, and `rejected`.",
-        (networks.FrontNetwork, latency_target.LatencyEstimate),
+        "The Pareto front of a run: `networks`, `rejected` and `larger`.",
+        (
+            networks.Front,
+            networks.FrontNetwork,
+            latency_target.LatencyEstimate,
+            larger_networks.LargerNetworks,
+            larger_networks.Compared,
+            larger_networks.ShortTraining,
+        ),
     ),
     Section(
         "history.jsonl",

@@ -15,6 +15,7 @@ from cars_hw.formatting import printable, state_name, training_words
 
 if TYPE_CHECKING:
     from cars_hw.pipeline.budget_use import BudgetUse
+    from cars_hw.pipeline.larger_networks import LargerNetworks
     from cars_hw.pipeline.latency_target import LatencyEstimate
     from cars_hw.pipeline.networks import FrontNetwork
     from cars_hw.space.network_spec import NetworkSpec
@@ -106,11 +107,22 @@ def _states(front: Sequence[FrontNetwork]) -> list[str]:
 
 
 def print_budget_use(uses: Sequence[BudgetUse]) -> None:
-    """Print how much of each budget is used, and which larger networks may use more of it."""
+    """Print how much of each budget is used, and why not more: which larger networks were tried."""
     for use in uses:
         click.echo(printable(use.sentence))
+        if use.larger is not None:
+            click.echo(printable(f"{use.larger.sentence}{more_training(use.larger)}."))
         if use.end_of_sizes is not None:
             click.echo(printable(f"{use.end_of_sizes}; {larger_sizes(use)}."))
+
+
+def more_training(larger: LargerNetworks) -> str:
+    """Return the option with which a search trains larger networks, or for longer; empty if they were tried."""
+    if not larger.stage:
+        return "; --final 0.3 trains larger networks"
+    if larger.compared is None:
+        return "; a larger --final trains more networks"
+    return "; a larger --final trains them for longer" if larger.more_accurate else ""
 
 
 def larger_sizes(use: BudgetUse) -> str:

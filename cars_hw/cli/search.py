@@ -256,6 +256,7 @@ def _search(settings: SearchSettings, asked: Run) -> None:
         raise click.UsageError("Missing option '--out'.")
     from cars_hw.pipeline.budget_use import budget_uses
     from cars_hw.pipeline.estimate import estimate
+    from cars_hw.pipeline.larger_networks import stage_end
     from cars_hw.pipeline.plan import search_plan
     from cars_hw.pipeline.search import run_search
     from cars_hw.training.memory import keep_freed_memory
@@ -303,7 +304,9 @@ def _search(settings: SearchSettings, asked: Run) -> None:
     if rejected:
         click.echo(f"Measured, {len(rejected)} more exceeded the budget; the next best took their place.")
     best = max(front, key=lambda network: network.accuracy)
-    print_budget_use(budget_uses(best, run.targets(), run.configuration.architectures))
+    configuration = run.configuration
+    end = stage_end(configuration, run.final_stage(), [one.architecture for one in rejected])
+    print_budget_use(budget_uses(best, run.targets(), configuration.architectures, end))
     if comparison is not None:
         print_comparison(comparison)
     count = f"{len(front)} network{'s' if len(front) > 1 else ''}"

@@ -15,12 +15,13 @@ from cars_hw.space.architecture_space import ArchitectureSpace
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 
-Reason = Literal["score", "largest", "grown"]
+Reason = Literal["score", "largest", "grown", "near-limit"]
 """Why a network is nominated.
 
 - ``score``: it is among the best of its stretch under the shared weights.
 - ``largest``: it is among the most expensive of its stretch. Shared weights underestimate large networks.
 - ``grown``: it has the genotype of a finalist, and a larger size that keeps to every limit.
+- ``near-limit``: it uses most of a limit, which no other nominee does.
 """
 
 PROTECTED: Final = 4
@@ -33,8 +34,8 @@ class Nominee(Settings):
 
     ``spec`` (in the file: ``network``) is the network that the genotype fills. ``costs`` are those of the
     objectives, in their units. ``stretch`` is the number of its stretch of the first cost, from 1. ``shared`` is
-    the accuracy under shared weights, None for a grown network. ``results`` has one entry for each rung in which
-    the network was trained: its right answers among the validation images, by class.
+    the accuracy under shared weights, None for a network that is no finalist. ``results`` has one entry for each
+    rung in which the network was trained: its right answers among the validation images, by class.
     """
 
     name: str = setting(name=True)
@@ -55,10 +56,11 @@ class Nominee(Settings):
 
 
 class Grown(NamedTuple):
-    """An architecture that has been grown, and its costs."""
+    """An architecture that is no finalist, its costs, and why it is nominated."""
 
     architecture: Architecture
     costs: tuple[float, ...]
+    reason: Reason = "grown"
 
 
 def stretch_of(cost: float, least: float, most: float, stretches: int, *, logarithmic: bool) -> int:
@@ -95,7 +97,7 @@ def nominate(
     for one in grown:
         if one.architecture.key() not in known:
             known.add(one.architecture.key())
-            found.append((one.costs, one.architecture, "grown", None))
+            found.append((one.costs, one.architecture, one.reason, None))
     found.sort(key=lambda one: one[0])
     return [
         Nominee(f"final-{index:02d}", *architecture, costs, number(costs), reason, shared)

@@ -1,23 +1,25 @@
-"""How much of the budget the most accurate network uses, and whether the allowed sizes end before the budget."""
+"""How much of the budget the most accurate network uses, and why it does not use more.
+
+The allowed sizes may end before the budget, or the networks that use more of it may be less accurate.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from cars_hw.config.units import format_latency
 from cars_hw.formatting import percent
 from cars_hw.latency import fastest_genotype
+from cars_hw.pipeline.larger_networks import LargerNetworks, StageEnd, larger_networks
 from cars_hw.pipeline.latency_target import LatencyEstimate, LatencyTarget
+from cars_hw.pipeline.near_limit import WELL_USED
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.architecture_space import ArchitectureSpace
 from cars_hw.space.size_grid import SizeGrid
-
-WELL_USED: Final = 0.85
-"""If at least this share of the budget is used, nothing is said about larger networks."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,9 @@ class BudgetUse:
 
     ``share`` is its measured latency as a share of the budget, or its upper bound if it was not ``measured``.
     ``bound_share`` is the upper bound as a share of the budget; the search compares this bound with the budget.
+
+    If less than :data:`~cars_hw.pipeline.near_limit.WELL_USED` of every budget is used, ``end`` tells whether the
+    allowed sizes end before the budget, and ``larger`` has the networks of the final stage that use more of it.
     """
 
     device: str
@@ -51,6 +56,7 @@ class BudgetUse:
     bound_share: float
     measured: bool
     end: SizesEnd | None = None
+    larger: LargerNetworks | None = None
 
     @property
     def sentence(self) -> str:
@@ -93,33 +99,64 @@ class Estimated(Protocol):
         """What is known of its latency on each target, in the order of the targets."""
 
 
-def budget_uses(best: Estimated, targets: Sequence[LatencyTarget], space: ArchitectureSpace) -> list[BudgetUse]:
+def budget_uses(
+    best: Estimated, targets: Sequence[LatencyTarget], space: ArchitectureSpace, end: StageEnd | None = None
+) -> list[BudgetUse]:
     """Return how much of each budget of ``targets`` the most accurate network ``best`` uses.
 
-    ``space`` has the architectures that the search could propose. Targets without a limit are left out.
+    ``space`` has the architectures that the search could propose. ``end`` is its final stage; without it, nothing
+    is said of larger networks. Targets without a limit are left out.
     """
-    uses = [
-        _use(target, best.name, best.architecture, estimate.measured_ms)
-        for target, estimate in zip(targets, best.latency_estimates, strict=True)
+    uses = {
+        index: _use(target, best.name, best.architecture, estimate.measured_ms)
+        for index, (target, estimate) in enumerate(zip(targets, best.latency_estimates, strict=True))
         if target.limit_ms is not None
-    ]
-    if any(use.share >= WELL_USED for use in uses):
-        return uses
-    limited = [target for target in targets if target.limit_ms is not None]
+    }
+    if any(use.share >= WELL_USED for use in uses.values()):
+        return list(uses.values())
     return [
-        replace(use, end=_end(target, best.architecture, space)) for use, target in zip(uses, limited, strict=True)
+        _explained(use, targets[index], best.architecture, index=index, space=space, end=end)
+        for index, use in uses.items()
     ]
 
 
 def budget_use(
-    target: LatencyTarget, name: str, architecture: Architecture, measured_ms: float, space: ArchitectureSpace
+    target: LatencyTarget,
+    name: str,
+    architecture: Architecture,
+    measured_ms: float,
+    *,
+    index: int,
+    space: ArchitectureSpace,
+    end: StageEnd | None = None,
 ) -> BudgetUse:
-    """Return how much of the budget of ``target`` a measured network uses. ``target`` has a limit.
+    """Return how much of the budget of ``target``, the one with this ``index``, a measured network uses.
 
-    ``space`` has the architectures that the search could propose.
+    ``target`` has a limit. ``space`` has the architectures that the search could propose, and ``end`` its final
+    stage.
     """
     use = _use(target, name, architecture, measured_ms)
-    return use if use.share >= WELL_USED else replace(use, end=_end(target, architecture, space))
+    return (
+        use if use.share >= WELL_USED else _explained(use, target, architecture, index=index, space=space, end=end)
+    )
+
+
+def _explained(
+    use: BudgetUse,
+    target: LatencyTarget,
+    best: Architecture,
+    *,
+    index: int,
+    space: ArchitectureSpace,
+    end: StageEnd | None,
+) -> BudgetUse:
+    """Return ``use`` with the reasons why ``best`` does not use more of the budget."""
+    larger = None
+    if end is not None:
+        larger = larger_networks(
+            end, device=use.device, limit_ms=use.limit_ms, index=index, name=use.name, answer=best
+        )
+    return replace(use, end=_end(target, best, space), larger=larger)
 
 
 def _use(target: LatencyTarget, name: str, architecture: Architecture, measured_ms: float | None) -> BudgetUse:

@@ -24,6 +24,7 @@ from cars_hw.evolution.passes import TRAINING, JudgedImages, search_passes
 from cars_hw.evolution.population import Finalist
 from cars_hw.nn.cost import network_cost
 from cars_hw.nn.network import Network
+from cars_hw.pipeline.near_limit import near_limit, uses_most
 from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.pipeline.records import FinalStage
 from cars_hw.pipeline.run_data import load_frozen
@@ -153,11 +154,12 @@ def run_final_stage(
 ) -> list[Finalist]:
     """Train the nominees of ``ended`` rung by rung, and return all of them with their last results.
 
-    :func:`cars_hw.evolution.nominees.nominate` chooses the nominees; over sizes, some of them are grown. After each
-    rung, :func:`cars_hw.evolution.halving.survivors` chooses those that go on, by their accuracy on the images that
-    evaluate architectures in the search. The test images are not used. All networks are trained on the images in
-    the same order. ``jobs`` networks are trained side by side. On a CPU, each is trained on one thread, so ``jobs``
-    does not change the result.
+    :func:`cars_hw.evolution.nominees.nominate` chooses the nominees; over sizes, some of them are grown. If none of
+    them uses most of a limit, one that does is added, see :func:`cars_hw.pipeline.near_limit.near_limit`. After
+    each rung, :func:`cars_hw.evolution.halving.survivors` chooses those that go on, by their accuracy on the images
+    that evaluate architectures in the search. The test images are not used. All networks are trained on the images
+    in the same order. ``jobs`` networks are trained side by side. On a CPU, each is trained on one thread, so
+    ``jobs`` does not change the result.
 
     A stage that was killed resumes after the last finished epoch of each network. ``tell`` gets a line at the
     beginning and after each rung.
@@ -214,7 +216,7 @@ def _begin(ended: Ended) -> FinalStage:
 
     def stretches(places: int) -> list[list[float]]:
         if places not in nominees:
-            nominees[places] = _nominees(ended, places)
+            nominees[places] = nominees_of(ended, places)
         found: list[list[float]] = [[] for _ in range(plan.preset.final.stretches)]
         for one in nominees[places]:
             an_epoch = TRAINING * images.trains * multiply_adds(plan, ended.supernet, one.architecture)
@@ -232,7 +234,11 @@ def _numbers_of_images(ended: Ended) -> JudgedImages:
     return judged_images(ended.plan, len(data.train), len(judged))
 
 
-def _nominees(ended: Ended, places: int) -> list[Nominee]:
+def nominees_of(ended: Ended, places: int) -> list[Nominee]:
+    """Return the networks that the final stage trains, with ``places`` for each stretch.
+
+    At least one of them uses most of a limit, if the search could propose such a network and one is found.
+    """
     plan, objectives = ended.plan, ended.objectives
     stretches = plan.preset.final.stretches
     parents = parents_of_growth(ended.finalists, places, stretches)
@@ -243,8 +249,24 @@ def _nominees(ended: Ended, places: int) -> list[Nominee]:
         lambda one: one.key() not in known and feasible(objectives, one),
         places,
     )
-    grown = [Grown(one, tuple(objective.value(one) for objective in objectives)) for one in larger]
-    return nominate(ended.finalists, grown, stretches=stretches, places=places, logarithmic=plan.sizes is not None)
+    logarithmic = plan.sizes is not None
+    grown = [Grown(one, _costs(objectives, one)) for one in larger]
+    nominees = nominate(ended.finalists, grown, stretches=stretches, places=places, logarithmic=logarithmic)
+    if any(uses_most(objectives, one.architecture) for one in nominees):
+        return nominees
+    # Otherwise, nothing would be known of networks that use the limit.
+    best = sorted(ended.finalists, key=lambda one: (-one.accuracy, one.costs))[:places]
+    near = near_limit(
+        plan.architectures, objectives, [one.genotype for one in best], np.random.default_rng((plan.seed, 3))
+    )
+    if near is None:
+        return nominees
+    grown.append(Grown(near, _costs(objectives, near), "near-limit"))
+    return nominate(ended.finalists, grown, stretches=stretches, places=places, logarithmic=logarithmic)
+
+
+def _costs(objectives: Sequence[CostObjective], architecture: Architecture) -> tuple[float, ...]:
+    return tuple(objective.value(architecture) for objective in objectives)
 
 
 class _ImagesOf(NamedTuple):

@@ -11,6 +11,7 @@ from cars_hw.config.evaluation import ClassCounts, Evaluation, Objective
 from cars_hw.config.setting import Settings, count, fraction, seed_field, setting
 from cars_hw.config.training import Recipe
 from cars_hw.errors import InputError
+from cars_hw.pipeline.larger_networks import LargerNetworks
 from cars_hw.pipeline.latency_target import LatencyEstimate
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Genotype
@@ -59,10 +60,15 @@ class FrontNetwork(Settings):
 
 @dataclass(frozen=True)
 class Front:
-    """The content of ``front.json``."""
+    """The content of ``front.json``.
+
+    ``larger`` has an entry for each budget if the most accurate network uses less than 85% of every one: what the
+    final stage trained that uses more.
+    """
 
     networks: tuple[FrontNetwork, ...]
     rejected: tuple[FrontNetwork, ...]
+    larger: tuple[LargerNetworks, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,7 @@ from cars_hw.config.toml import without_none
 from cars_hw.data.manifest import AcceptedChange, AcceptedChanges, DataManifest
 from cars_hw.errors import RunError
 from cars_hw.latency import LatencyTable
+from cars_hw.pipeline.larger_networks import LargerNetworks
 from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.networks import Front, FrontNetwork, Step, TrainedNetwork
 from cars_hw.pipeline.records import (
@@ -352,9 +353,14 @@ class RunFolder:
                 raise RunError(f"{path} is damaged: a member must have {costs} costs", remedy=HISTORY.remedy)
         return lines
 
-    def write_front(self, networks: Sequence[FrontNetwork], rejected: Sequence[FrontNetwork] = ()) -> None:
-        """Write the front, and the networks that were ``rejected`` from it."""
-        FRONT.write_record(self.path / "front.json", Front(tuple(networks), tuple(rejected)))
+    def write_front(
+        self,
+        networks: Sequence[FrontNetwork],
+        rejected: Sequence[FrontNetwork] = (),
+        larger: Sequence[LargerNetworks] = (),
+    ) -> None:
+        """Write the front, the networks that were ``rejected`` from it, and what is known of ``larger`` ones."""
+        FRONT.write_record(self.path / "front.json", Front(tuple(networks), tuple(rejected), tuple(larger)))
 
     def front(self) -> list[FrontNetwork]:
         """Return the front.
@@ -371,6 +377,14 @@ class RunFolder:
             RunError: the search has not finished, or the file is damaged.
         """
         return list(self._front.rejected)
+
+    def larger(self) -> list[LargerNetworks]:
+        """Return what the final stage trained that uses more of the budgets; empty if the front uses one of them.
+
+        Raises:
+            RunError: the search has not finished, or the file is damaged.
+        """
+        return list(self._front.larger)
 
     @property
     def _front(self) -> Front:

@@ -28,8 +28,10 @@ from cars_hw.evolution.population import Finalist, Member
 from cars_hw.evolution.search import Search
 from cars_hw.nn.cost import both_costs
 from cars_hw.nn.supernet import SuperNet
+from cars_hw.pipeline.budget_use import budget_uses
 from cars_hw.pipeline.confirm_front import ConfirmedFront, confirm_front
 from cars_hw.pipeline.final_stage import Ended, longest_trained, run_final_stage
+from cars_hw.pipeline.larger_networks import stage_end
 from cars_hw.pipeline.memory import require_memory
 from cars_hw.pipeline.networks import FrontNetwork
 from cars_hw.pipeline.objectives import cost_objectives, find_anchor
@@ -217,10 +219,12 @@ def _search(
         )
     else:
         confirmed = ConfirmedFront(front_of(finalists), [], {})
-    run.write_front(
-        describe_front(plan, confirmed.front, confirmed.measured),
-        describe_front(plan, confirmed.rejected, confirmed.measured, "rejected"),
-    )
+    front = describe_front(plan, confirmed.front, confirmed.measured)
+    rejected = describe_front(plan, confirmed.rejected, confirmed.measured, "rejected")
+    end = stage_end(run.configuration, run.final_stage(), [one.architecture for one in rejected])
+    best = max(front, key=lambda one: one.accuracy)
+    uses = budget_uses(best, plan.targets, plan.architectures, end)
+    run.write_front(front, rejected, [use.larger for use in uses if use.larger is not None])
     _end(run, callbacks)
 
 

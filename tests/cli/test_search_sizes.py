@@ -86,9 +86,14 @@ def test_sizes_are_restricted_by_options(table: Path, images: Path, tmp_path: Pa
     assert again.configuration == one.configuration
     assert again.front() == one.front()
     median = done("predict", "--table", table, "--quantile", "0.5").stdout.strip()
-    done("search", *data, "--at-least", median, "--out", tmp_path / "slow")
-    slow = [one.latency_estimates[0].predicted_ms for one in RunFolder.open(tmp_path / "slow").front()]
-    assert min(slow) >= float(median.removesuffix("ms"))
+    told = done("search", *data, "--at-least", median, "--latency", "100ms", "--out", tmp_path / "slow")
+    slow = RunFolder.open(tmp_path / "slow")
+    assert min(one.latency_estimates[0].predicted_ms for one in slow.front()) >= float(median.removesuffix("ms"))
+    # Little of the budget is used: it is said what was not tried, in print and in front.json.
+    (larger,) = slow.larger()
+    said = "No network that uses more of the 100 ms on fake was trained, because the search had no final stage"
+    assert (larger.sentence, larger.answer) == (said, max(slow.front(), key=lambda one: one.accuracy).name)
+    assert f"{said}; --final 0.3 trains larger networks." in told.stdout.splitlines()
 
 
 def test_a_search_without_a_table_varies_sizes_by_a_counted_cost(images: Path, tmp_path: Path) -> None:

@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from cars_hw.cli.front_table import print_budget_use
 from cars_hw.config.data import DataSource
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.config.presets import PRESETS
 from cars_hw.config.search import EvolutionSettings, FinalSettings
 from cars_hw.config.training import Recipe, SharedTraining
 from cars_hw.devices import FakeDevice
+from cars_hw.evolution.population import Finalist
 from cars_hw.latency import LatencyTable, profile_device
 from cars_hw.nn.cost import network_cost
 from cars_hw.nn.network import Network
+from cars_hw.pipeline.budget_use import budget_uses
+from cars_hw.pipeline.final_stage import Ended, nominees_of
+from cars_hw.pipeline.larger_networks import stage_end
 from cars_hw.pipeline.latency_target import LatencyTarget
+from cars_hw.pipeline.objectives import cost_objectives
 from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.search import plan_data, run_search
+from cars_hw.space.architecture import Architecture
+from cars_hw.space.architecture_space import ArchitectureSpace
 from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.space.search_space import SearchSpace
 from cars_hw.space.size_grid import SizeGrid
 from cars_hw.training.shared_weights import judging_parts, torch_threads
 from cars_hw.training.standalone import NetworkTraining, counts_on
@@ -73,6 +84,59 @@ def test_networks_are_grown_until_the_budget_is_used(found: tuple[RunFolder, Sea
     found_bounds = [bound for bound, one in zip(bounds, stage.networks, strict=True) if one.reason != "grown"]
     assert max(bounds) > max(found_bounds)
     assert max(bounds) >= 0.85 * LIMIT
+
+
+def test_why_more_of_the_budget_would_not_be_more_accurate(
+    found: tuple[RunFolder, SearchPlan], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, plan = found
+    stage = run.final_stage()
+    assert stage is not None
+    # A small network of the last rung, as if it were the answer.
+    last = [one for one in stage.networks if len(one.results) == len(stage.rungs.epochs)]
+    answer = next(one for one in run.front() if one.architecture == last[0].architecture)
+    end = stage_end(run.configuration, stage, [])
+    uses = budget_uses(answer, plan.targets, plan.architectures, end)
+    more = [one for one in stage.networks if one.costs[0] > last[0].costs[0]]
+    best = max(one.results[-1].accuracy for one in last[1:])
+    (use,) = uses
+    assert use.larger is not None
+    assert use.larger.trained == len(more)
+    longest = len(last) - 1
+    said = (
+        rf"In the final stage, {len(more)} networks that use more of the 1\.2 ms on fake were trained; after "
+        rf"{stage.rungs.epochs[-1]} epochs?, the most accurate of (them|the {longest} with the longest training) "
+        rf"\(predicted at [\d.]+ .s\) had {best:.1%} of {last[0].results[-1].total} held-out images right, and "
+        rf"{answer.name} \(predicted at [\d.]+ .s\) {answer.accuracy:.1%}"
+    )
+    assert re.fullmatch(said, use.larger.sentence)
+    print_budget_use(uses)
+    assert use.larger.sentence in capsys.readouterr().out
+
+
+def test_a_network_near_the_limit_is_nominated_where_no_finalist_can_grow_to_it(
+    sized: LatencyTable, images: Path
+) -> None:
+    # The genotype fits at 4 channels, and at 12 it exceeds the limit by little.
+    channels = SizeGrid((4, 12), (5,))
+    space = ArchitectureSpace(SearchSpace(), channels.largest(NETWORK), channels)
+    genotype = space.cells_for(space.largest).sample(np.random.default_rng(4))
+    wide, narrow = Architecture(genotype, space.largest), Architecture(genotype, space.smallest)
+    target = LatencyTarget(sized, 0.98 * LatencyTarget(sized).predict(wide).bound_ms)
+    plan = SearchPlan(DataSource(str(images)), NETWORK, PRESET, (target,), sizes=channels)
+    objectives = cost_objectives(plan)
+    finalist = Finalist(*narrow, (target.predict(narrow).ms,), 0.5)
+    ended = Ended(plan, RunFolder(Path("none")), space.largest, None, objectives, [finalist], [narrow])
+    first, near = nominees_of(ended, 4)
+    assert (first.architecture, first.reason) == (narrow, "score")
+    assert (near.reason, near.shared) == ("near-limit", None)
+    assert near.costs == (target.predict(near.architecture).ms,)
+    assert target.limit_ms is not None
+    assert 0.85 <= target.predict(near.architecture).bound_ms / target.limit_ms <= 1
+    # No network of the space comes near a large limit.
+    far = replace(plan, targets=(LatencyTarget(sized, 1000.0),))
+    again = replace(ended, plan=far, objectives=cost_objectives(far))
+    assert {one.reason for one in nominees_of(again, 4)} == {"score", "grown"}
 
 
 def test_each_network_is_trained_at_its_own_size(found: tuple[RunFolder, SearchPlan]) -> None:

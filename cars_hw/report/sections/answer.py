@@ -7,7 +7,9 @@ import shlex
 from collections.abc import Iterable
 from typing import Any
 
+from cars_hw.formatting import milliseconds, percent
 from cars_hw.pipeline.budget_use import BudgetUse, budget_use, budget_uses
+from cars_hw.pipeline.larger_networks import stage_end
 from cars_hw.pipeline.records import Verified
 from cars_hw.pipeline.standing import decided, standing
 from cars_hw.report.accuracies import equals, majority_notes, shown, trained_of
@@ -36,6 +38,7 @@ def view(report: ReportData) -> dict[str, Any]:
         "network": best and report.candidate(best.name),
         "model": best and report.model(best.name, best.device),
         "budget_uses": _budget_uses(report, best),
+        "slower": "" if best is None else slower(report, best),
         "choices": {device: rows for device, rows in by_device.items() if rows},
         "missed": any(row.within_budget is False for row in report.verified),
         "next_command": f"cars-hw {_next_step(report)} {shlex.quote(report.name)}",
@@ -44,23 +47,39 @@ def view(report: ReportData) -> dict[str, Any]:
 
 def _budget_uses(report: ReportData, best: Verified | None) -> list[BudgetUse]:
     """Return the use of the budget that ``best`` was compared with; before models are measured, of every budget."""
-    usable = [target.target for target in report.targets if target.target is not None]
+    usable = {index: one.target for index, one in enumerate(report.targets) if one.target is not None}
     space = report.configuration.architectures
+    end = stage_end(report.configuration, report.final_stage, [one.architecture for one in report.rejected])
     if best is None:
         front = [one for one in report.candidates if one.shared_accuracy is not None]
         if len(usable) < len(report.targets) or not front or report.verified:
             return []
         chosen = max(front, key=lambda one: one.shared_accuracy or 0.0)
-        return budget_uses(chosen, usable, space)
+        return budget_uses(chosen, list(usable.values()), space, end)
     network = report.candidate(best.name)
     if network is None or best.limit_ms is None:
         return []
     conditions = (best.device, best.precision, best.threads, best.limit_ms)
     return [
-        budget_use(one, best.name, network.architecture, best.measured_ms, space)
-        for one in usable
+        budget_use(one, best.name, network.architecture, best.measured_ms, index=index, space=space, end=end)
+        for index, one in usable.items()
         if (one.device_name, one.precision, one.threads, one.limit_ms) == conditions
     ][:1]
+
+
+def slower(report: ReportData, best: Verified) -> str:
+    """Return a sentence on the models that use more of the budget than ``best``; empty without any."""
+    rows = [row for row in kept(report) if row.device == best.device and row.measured_ms > best.measured_ms]
+    if best.limit_ms is None or not rows:
+        return ""
+    most = max(rows, key=lambda row: (row.accuracy or 0.0, -row.measured_ms))
+    those = "1 trained model uses" if len(rows) == 1 else f"{len(rows)} trained models use"
+    which = "it" if len(rows) == 1 else f"the most accurate of them, {most.name},"
+    return (
+        f"{those} more of the {milliseconds(best.limit_ms)} on {best.device}: in {milliseconds(most.measured_ms)}, "
+        f"{which} has {percent(most.accuracy)} of the test images right, and {best.name} {percent(best.accuracy)} "
+        f"in {milliseconds(best.measured_ms)}."
+    )
 
 
 def quality(report: ReportData) -> list[tuple[str, tuple[str, ...]]]:
