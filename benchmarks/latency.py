@@ -223,7 +223,7 @@ def held_out_sizes(table: LatencyTable) -> list[Architecture]:
     """Return networks that took no part in ``table``, half of them with stages of uneven depths, as in a search."""
     assert table.sizes is not None
     rng = np.random.default_rng(1)
-    drawn = fresh_architectures(table, table.sizes, HELD_OUT_SIZES, rng)
+    drawn = fresh_architectures(table, table.sizes, HELD_OUT_SIZES, rng, thirds=True)
     for place in range(1, len(drawn), 2):
         genotype, network = drawn[place]
         stages = [one for one in table.sizes.stages if sum(one) == network.layers]

@@ -119,10 +119,7 @@ def _drawn(table: LatencyTable, count: int, rng: Generator) -> list[tuple[str, G
         drawn = fresh_genotypes(table, count, rng)
         return [(f"random {number}", genotype) for number, genotype in enumerate(drawn, start=1)]
     sized = fresh_architectures(table, table.sizes, count, rng)
-    return [
-        (f"random {number}, {one.network.channels} channels, {one.network.layers} cells", one)
-        for number, one in enumerate(sized, start=1)
-    ]
+    return [(f"random {number}, {one.network.size}", one) for number, one in enumerate(sized, start=1)]
 
 
 def _zoo(table: LatencyTable, given: Sequence[Named]) -> list[Named]:

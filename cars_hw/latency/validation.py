@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean, median
 from typing import Any, ClassVar, Final
@@ -23,6 +23,7 @@ from cars_hw.measurement.schedule import Measured
 from cars_hw.progress import Progress, prefixed
 from cars_hw.progress_line import show
 from cars_hw.space.architecture import Architecture
+from cars_hw.space.architecture_space import ArchitectureSpace
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
@@ -42,8 +43,9 @@ REVISITED: Final = 6
 class ValidationRow:
     """One network: predicted, upper bound and measured, in milliseconds; the measurement's spread, a fraction.
 
-    ``again_ms`` is what a second, separate measurement gave, None where there was none. ``channels`` and ``layers``
-    are those of the network, for a table over sizes; None for a table of one network.
+    ``again_ms`` is what a second, separate measurement gave, None where there was none. ``channels``, ``layers``
+    and ``stages``, the cells of each stage, are those of the network, for a table over sizes; None for a table of
+    one network.
     """
 
     genotype: Genotype
@@ -54,6 +56,7 @@ class ValidationRow:
     again_ms: float | None = None
     channels: int | None = None
     layers: int | None = None
+    stages: tuple[int, int, int] | None = None
 
     DERIVED: ClassVar = ("error",)
 
@@ -180,10 +183,8 @@ def validate_table(
         again=second.models[:count],
     )
     if table.sizes is not None:
-        sized = zip(result.rows, chosen, strict=True)
         result = replace(
-            result,
-            rows=tuple(replace(row, channels=of.network.channels, layers=of.network.layers) for row, of in sized),
+            result, rows=tuple(_sized(row, of.network) for row, of in zip(result.rows, chosen, strict=True))
         )
     times = [row.measured_ms for row in result.rows]
     now = [taken.ms for taken in first.models[count:]]
@@ -194,6 +195,10 @@ def validate_table(
         baselines={name: Accuracy.of(guesses, times) for name, guesses in baselines(table, chosen).items()},
         conditions=conditions,
     )
+
+
+def _sized(row: ValidationRow, network: NetworkSpec) -> ValidationRow:
+    return replace(row, channels=network.channels, layers=network.layers, stages=network.stages)
 
 
 def predict_all(
@@ -214,18 +219,31 @@ def predict_all(
 
 
 def fresh_architectures(
-    table: LatencyTable, sizes: SizeGrid, count: int, rng: np.random.Generator, space: SearchSpace | None = None
+    table: LatencyTable,
+    sizes: SizeGrid,
+    count: int,
+    rng: np.random.Generator,
+    space: SearchSpace | None = None,
+    *,
+    thirds: bool = False,
 ) -> list[Architecture]:
     """Draw ``count`` different architectures on the grid ``sizes``, spread over the logarithm of the latency.
 
-    None of them took part in the table's calibration.
+    They are drawn as a search draws them, with the cells divided among the stages in all ways. With ``thirds``, the
+    stages have equal numbers of cells, as in the networks that calibrate a table. None of the architectures took
+    part in the table's calibration.
 
     Raises:
         InputError: the space has too few of them.
         TableError: the table is not for these sizes.
     """
     space = space or SearchSpace()
-    drawn = (Architecture(space.sample(rng), sizes.sample(table.spec, rng)) for _ in range(5 * count))
+    drawn: Iterable[Architecture]
+    if thirds:
+        drawn = (Architecture(space.sample(rng), sizes.sample(table.spec, rng)) for _ in range(5 * count))
+    else:
+        searched = ArchitectureSpace(space, sizes.largest(table.spec), sizes)
+        drawn = (searched.sample(rng) for _ in range(5 * count))
     found = {one.key(): one for one in drawn}
     for taken in table.calibrated:
         found.pop(taken.key(), None)

@@ -246,11 +246,15 @@ def test_an_interrupted_profile_resumes_with_its_networks(tmp_path: Path, table:
 def test_a_table_over_sizes_is_validated_on_networks_of_all_sizes(table: LatencyTable) -> None:
     drawn = fresh_architectures(table, SIZES, 12, np.random.default_rng(1))
     assert len({one.network for one in drawn}) > 5
+    # As in a search, cells are divided among the stages in all ways.
+    assert any(one.network.depths is not None for one in drawn)
+    even = fresh_architectures(table, SIZES, 12, np.random.default_rng(1), thirds=True)
+    assert all(one.network.depths is None for one in even)
     result = validate_table(table, FakeDevice(), drawn, plan=ONCE)
     assert result.accuracy.mean_error < 0.02
     assert result.accuracy.kendall_tau == pytest.approx(1.0, abs=0.05)
-    assert [(row.channels, row.layers) for row in result.rows] == [
-        (one.network.channels, one.network.layers) for one in drawn
+    assert [(row.channels, row.layers, row.stages) for row in result.rows] == [
+        (one.network.channels, one.network.layers, one.network.stages) for one in drawn
     ]
     taken = table.calibration[3].architecture(table.spec)
     with pytest.raises(InputError, match="1 of 1 genotypes took part"):
