@@ -203,7 +203,8 @@ class Run:
 @click.option(
     "--dry-run",
     is_flag=True,
-    help="Time a few steps, print the time and memory that the search will take, and end.",
+    help="Time a few steps, print the time and memory that the search will take, and end. What the search would "
+    "refuse is an error, with the same message and exit code.",
 )
 @click.option(
     "--baselines",
@@ -258,7 +259,7 @@ def _search(settings: SearchSettings, asked: Run) -> None:
     from cars_hw.pipeline.estimate import estimate
     from cars_hw.pipeline.larger_networks import stage_end
     from cars_hw.pipeline.plan import search_plan
-    from cars_hw.pipeline.search import run_search
+    from cars_hw.pipeline.search import require_place, run_search
     from cars_hw.training.memory import keep_freed_memory
     from cars_hw.training.precision import resolve_device
     from cars_hw.training.process_group import joined, restarted
@@ -272,6 +273,8 @@ def _search(settings: SearchSettings, asked: Run) -> None:
         note(f"The search is for networks of {plan.network.describe()} alone.")
     keep_freed_memory()
     if asked.dry_run:
+        if asked.out is not None:
+            require_place(plan, asked.out, resume=asked.resume)
         _print_estimate(estimate(plan, settings.jobs), asked.as_json)
         if plan.sizes is not None and not asked.as_json:
             click.echo("The times are means over all sizes: a population of larger networks takes longer.")

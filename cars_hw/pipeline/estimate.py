@@ -18,9 +18,10 @@ from cars_hw.evolution.passes import TRAINING
 from cars_hw.nn.cost import network_cost
 from cars_hw.nn.network import Network
 from cars_hw.pipeline.final_stage import judged_images, multiply_adds, short_recipe, sizing, trained_spec
-from cars_hw.pipeline.memory import out_of_memory
-from cars_hw.pipeline.objectives import cost_objectives
+from cars_hw.pipeline.memory import out_of_memory, require_memory
+from cars_hw.pipeline.objectives import cost_objectives, find_anchor
 from cars_hw.pipeline.plan import SearchPlan
+from cars_hw.pipeline.run_data import splits_of
 from cars_hw.pipeline.search import plan_data, supernet_weights_of
 from cars_hw.pipeline.workers import default_jobs
 from cars_hw.space.architecture import Architecture
@@ -86,34 +87,62 @@ def estimate(plan: SearchPlan, jobs: int | None = None) -> Estimate:
     Over sizes the time of an architecture is the mean over the space, see :func:`timed_architectures`, and the
     memory is that of the largest size. A population of smaller or larger networks takes less or more time.
 
+    What the search of ``plan`` refuses before it begins is refused here, too, with the same error.
+
     Raises:
+        BudgetError: no architecture keeps to the limits.
         DatasetError: the data cannot be used.
-        InputError: the memory does not suffice; the message names the settings to lower.
+        InputError: the data does not fit the network, or the memory does not suffice; the message names the
+            settings to lower.
+        TableError: a table cannot predict.
     """
-    sandwiched = plan.sizes is not None and plan.preset.training.size_sampling == "sandwich"
+    find_anchor(plan, cost_objectives(plan))
     data = plan_data(plan)
+    splits_of(data, plan.preset.training, plan.seed)
     weights = supernet_weights_of(_one_by_one(plan), data)
-    evolution = plan.preset.evolution
+    on_gpu = weights.device.type == "cuda"
+    if on_gpu:
+        require_memory(plan, weights)
+        torch.cuda.reset_peak_memory_stats(weights.device)
+    try:
+        times = _time(plan, data, weights, jobs)
+    except torch.OutOfMemoryError as error:
+        raise out_of_memory(plan) from error
+    memory = torch.cuda.max_memory_allocated(weights.device) / 2**20 if on_gpu else _resident_mb()
+    return Estimate(_parts(plan, weights, times), memory, on_gpu)
+
+
+@dataclass(frozen=True)
+class _Times:
+    """The seconds of each piece of work; ``final`` is the whole final stage, None without one."""
+
+    steps: _StepSeconds
+    evaluated: float
+    evaluated_fully: float
+    final: Part | None
+
+
+def _time(plan: SearchPlan, data: DataBundle, weights: SuperNetWeights, jobs: int | None) -> _Times:
+    """Return the times of steps and evaluations of random architectures."""
     drawn = timed_architectures(plan.architectures, np.random.default_rng(plan.seed))
     # Over sizes, the times differ because the architectures differ: their mean counts. At one size, they differ
     # because of disturbances, which the median leaves out.
     middle = median if plan.sizes is None else fmean
     timed = drawn if plan.sizes is None else drawn[1:]
-    on_gpu = weights.device.type == "cuda"
-    if on_gpu:
-        torch.cuda.reset_peak_memory_stats(weights.device)
-    try:
-        steps_of = _steps(plan, weights, drawn, middle, ends=sandwiched)
-        # Together, as in a population: the threads share the architectures.
-        evaluated, evaluated_fully = (
-            _seconds(weights, [timed] * 2, lambda some, full=full: weights.accuracies(some, full=full), middle)  # type: ignore[misc]
-            / len(timed)
-            for full in (False, True)
-        )
-        final = [_final_stage(plan, data, weights, drawn, jobs)] if plan.has_final_stage else []
-    except torch.OutOfMemoryError as error:
-        raise out_of_memory(plan) from error
-    memory = torch.cuda.max_memory_allocated(weights.device) / 2**20 if on_gpu else _resident_mb()
+    steps = _steps(plan, weights, drawn, middle, ends=_sandwiched(plan))
+    # Together, as in a population: the threads share the architectures.
+    evaluated, evaluated_fully = (
+        _seconds(weights, [timed] * 2, lambda some, full=full: weights.accuracies(some, full=full), middle)  # type: ignore[misc]
+        / len(timed)
+        for full in (False, True)
+    )
+    final = _final_stage(plan, data, weights, drawn, jobs) if plan.has_final_stage else None
+    return _Times(steps, evaluated, evaluated_fully, final)
+
+
+def _parts(plan: SearchPlan, weights: SuperNetWeights, times: _Times) -> tuple[Part, ...]:
+    """Return the work of the search, each piece as often as it is done."""
+    evolution, sandwiched = plan.preset.evolution, _sandwiched(plan)
     population, generations = evolution.population, evolution.generations
     # The first generation has no parents: twice as many new architectures are evaluated.
     evaluations = 2 * population * generations
@@ -125,19 +154,20 @@ def estimate(plan: SearchPlan, jobs: int | None = None) -> Estimate:
     steps = batches * at_once - warm_up
     # At most, every architecture of every population is new.
     recordings = min(population * generations, steps) if weights.records else 0
-    return Estimate(
-        (
-            Part("warm-up steps, an architecture each", warm_up, steps_of.first),
-            Part("steps of the population, an architecture each", steps - recordings, steps_of.again),
-            *([Part("steps of the largest and the smallest size", batches, steps_of.ends)] if sandwiched else []),
-            *([Part("steps that are recorded for replay", recordings, steps_of.recording)] if recordings else []),
-            Part("architectures evaluated on the subset", evaluations, evaluated),
-            Part("finalists evaluated on all validation images", 3 * population, evaluated_fully),
-            *final,
-        ),
-        memory,
-        on_gpu,
+    ends, recording = times.steps.ends, times.steps.recording
+    return (
+        Part("warm-up steps, an architecture each", warm_up, times.steps.first),
+        Part("steps of the population, an architecture each", steps - recordings, times.steps.again),
+        *([Part("steps of the largest and the smallest size", batches, ends)] if sandwiched else []),
+        *([Part("steps that are recorded for replay", recordings, recording)] if recordings else []),
+        Part("architectures evaluated on the subset", evaluations, times.evaluated),
+        Part("finalists evaluated on all validation images", 3 * population, times.evaluated_fully),
+        *([times.final] if times.final is not None else []),
     )
+
+
+def _sandwiched(plan: SearchPlan) -> bool:
+    return plan.sizes is not None and plan.preset.training.size_sampling == "sandwich"
 
 
 @dataclass(frozen=True)
@@ -188,7 +218,10 @@ def _one_by_one(plan: SearchPlan) -> SearchPlan:
 def _final_stage(
     plan: SearchPlan, data: DataBundle, weights: SuperNetWeights, drawn: Sequence[Architecture], jobs: int | None
 ) -> Part:
-    """Return the steps of the final stage: as many as its share pays for, with networks of the mean cost."""
+    """Return the steps of the final stage: as many as its share pays for, with networks of the mean cost.
+
+    A share that pays for less than the shortest stage, one epoch of one network of each stretch, is exceeded.
+    """
     supernet = weights.supernet.spec
     train, judged = judging_parts(
         data, plan.preset.training.validation_fraction, torch.Generator().manual_seed(plan.seed)
@@ -206,7 +239,8 @@ def _final_stage(
             again = [(images, labels)] * 2
             seconds.append(_seconds(weights, again, lambda batch: training.step(*batch), fmean))  # noqa: B023
             adds.append(multiply_adds(plan, supernet, one))
-    steps = budget / (TRAINING * len(labels) * fmean(adds))
+    least = plan.preset.final.stretches * len(training.batches)
+    steps = max(budget / (TRAINING * len(labels) * fmean(adds)), least)
     side = jobs or default_jobs(weights.device.type, KEPT * plan.preset.final.stretches)
     beside = f", {side} networks side by side" if side > 1 else ""
     return Part(f"steps of the final stage{beside}", round(steps), fmean(seconds) / side)

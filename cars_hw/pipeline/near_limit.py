@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -86,18 +87,12 @@ def _descended(
     """
     aim = math.log(AIM)
 
-    def distance(architecture: Architecture) -> float:
-        return abs(math.log(max(excess(objectives, architecture), 1e-9)) - aim)
+    def distance(genotype: Genotype, network: NetworkSpec) -> float:
+        return abs(math.log(max(excess(objectives, Architecture(genotype, network)), 1e-9)) - aim)
 
-    sizes = _sizes(space)
     first = space.cells_for(space.smallest).sample(rng)
-    for network in sorted(sizes, key=lambda one: distance(Architecture(first, one)))[:DESCENTS]:
-        genotype = fastest_genotype(
-            space.cells_for(network),
-            lambda cell, of=network: distance(Architecture(cell, of)),
-            rng,
-            1,  # type: ignore[misc]
-        )
+    for network in sorted(_sizes(space), key=lambda one: distance(first, one))[:DESCENTS]:
+        genotype = fastest_genotype(space.cells_for(network), partial(distance, network=network), rng, 1)
         if uses_most(objectives, Architecture(genotype, network)):
             return Architecture(genotype, network)
     return None

@@ -101,9 +101,7 @@ def run_search(
         prepared = None
     else:
         run = RunFolder(out)
-        RunFolder.require_free(out)
-        _require_outside(plan, out)
-        require_writable(out / "run.json")
+        require_place(plan, out)
         prepared = _prepare(plan, run, manifest, process_group=process_group, progress=progress)
         # Before the folder is made, so that an error leaves nothing behind.
         to_toml(_settings(plan, run))
@@ -136,6 +134,21 @@ def run_search(
             jobs=jobs,
         )
     return run
+
+
+def require_place(plan: SearchPlan, out: Path, *, resume: bool = False) -> None:
+    """Check that the search of ``plan`` can begin in ``out``, or with ``resume`` go on there.
+
+    Raises:
+        RunError: ``out`` exists, or is among the images; with ``resume``, it was started with other settings.
+        OSError: it cannot be written.
+    """
+    if resume and (out / "run.json").is_file():
+        RunFolder.open(out).require(configuration(plan))
+        return
+    RunFolder.require_free(out)
+    _require_outside(plan, out)
+    require_writable(out / "run.json")
 
 
 def _require_outside(plan: SearchPlan, out: Path) -> None:

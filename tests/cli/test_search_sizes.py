@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -108,28 +110,65 @@ def test_a_search_without_a_table_varies_sizes_by_a_counted_cost(images: Path, t
     assert all(one["network"]["channels"] in (4, 8) and one["network"]["layers"] in (5, 6) for one in population)
 
 
+def refused(code: int, *parts: str, by: Sequence[str | Path]) -> None:
+    """Check that the search ``by`` these arguments is refused, and that a dry run refuses it with the same line."""
+    results = [run("search", *by), run("search", *by, "--dry-run")]
+    for result in results:
+        fails(result, code, *parts)
+    search, dry = ([line for line in result.stderr.splitlines() if line.startswith("Error:")] for result in results)
+    assert dry == search
+
+
 def test_what_can_be_wrong_about_sizes_ends_in_one_line(table: Path, images: Path, tmp_path: Path) -> None:
     data = ("--data", images, "--table", table, *QUICK, "--out", tmp_path / "run")
-    fails(run("search", *data, "--channels", "8..4"), 2, "'8..4' says no sizes")
-    fails(run("search", *data, "--channels", "5"), 1, "channels must be even, not 5")
-    outside = run("search", *data, "--channels", "4..64")
-    fails(outside, 1, "the table is for 4 to 8 channels and 5 to 6 cells", "profile the device")
-    fails(run("search", *data, "--layers", "20"), 1, "the table is for 4 to 8 channels and 5 to 6 cells")
-    fails(run("search", *data, "--network", "cifar"), 1, "the table is for 4 to 8 channels and 5 to 6 cells")
-    fails(run("search", *data, "--latency", "1us"), 3, "no architecture keeps to the budget", "possible")
-    limits = ("--latency", "1ms", "--at-least", "2ms")
-    fails(
-        run("search", *data, *limits),
+    refused(2, "'8..4' says no sizes", by=(*data, "--channels", "8..4"))
+    refused(1, "channels must be even, not 5", by=(*data, "--channels", "5"))
+    lacks = "the table is for 4 to 8 channels and 5 to 6 cells"
+    refused(1, lacks, "profile the device", by=(*data, "--channels", "4..64"))
+    refused(1, lacks, by=(*data, "--layers", "20"))
+    refused(1, lacks, by=(*data, "--network", "cifar"))
+    refused(3, "no architecture keeps to the budget", "possible", by=(*data, "--latency", "1us"))
+    refused(
         1,
         "smallest latency of interest must be positive and below the limit of 1 ms",
+        by=(*data, "--latency", "1ms", "--at-least", "2ms"),
     )
     slow = ("--latency", "100ms", "--at-least", "50ms")
-    fails(run("search", *data, *slow), 3, "no architecture was found within the budget", "of at least 50 ms")
-    fails(run("search", *data, "--at-least", "1ms", "--at-least", "1ms"), 2, "2 --at-least for 1 --table")
+    refused(3, "no architecture was found within the budget", "of at least 50 ms", by=(*data, *slow))
+    refused(2, "2 --at-least for 1 --table", by=(*data, "--at-least", "1ms", "--at-least", "1ms"))
+    refused(2, "2 --latency for 1 --table", by=(*data, "--latency", "1ms", "--latency", "1ms"))
     other = profiled(tmp_path / "other.json", (12, 16), (5, 6))
-    both = run("search", *data, "--table", other)
-    fails(both, 1, "the tables have no size in common")
+    refused(1, "the tables have no size in common", by=(*data, "--table", other))
+    # The second device keeps to its budget at no size, whatever the first allows.
+    both = (*data, "--table", table, "--latency", "1ms", "--latency", "50us")
+    refused(3, "no architecture keeps to the budget", "limit 1 ms, possible", "limit 50 us", by=both)
+    stem = ("--data", images, "--cost", "parameters", *QUICK, "--out", tmp_path / "run")
+    refused(1, "resolution must be at least 8x8 for the cifar stem", by=(*stem, "--resolution", "4"))
+    refused(1, "layers must be at least 3, not 2", by=(*stem, "--channels", "4,8", "--layers", "2"))
     assert not (tmp_path / "run").exists()
+
+
+def test_what_else_a_search_refuses_is_refused_by_a_dry_run(table: Path, images: Path, tmp_path: Path) -> None:
+    asked = ("--table", table, *QUICK)
+    one = tmp_path / "one"
+    for name in ("dark", "light"):
+        (one / name).mkdir(parents=True)
+        Image.new("L", (8, 8), 20).save(one / name / "1.png")
+    refused(1, "has too few images", by=("--data", one, *asked, "--out", tmp_path / "run"))
+    shutil.copytree(images, tmp_path / "three")
+    shutil.copytree(images / "dark", tmp_path / "three" / "grey")
+    refused(1, "has 3 classes", by=("--data", tmp_path / "three", *asked, "--out", tmp_path / "run"))
+    refused(1, "would be taken for a class", by=("--data", images, *asked, "--out", images / "run"))
+    refused(1, f"{one} exists", "--resume", by=("--data", images, *asked, "--out", one))
+    none = (*asked, "--epochs", "1", "--out", tmp_path / "run")
+    refused(1, "1 epochs leave no generation after 1 epochs of warm-up", by=("--data", images, *none))
+    assert not (tmp_path / "run").exists()
+    # The same settings are what --resume asks for, in a dry run as well.
+    out = tmp_path / "begun"
+    done("search", "--data", images, *asked, "--no-measure", "--out", out)
+    changed = ("--data", images, *asked, "--out", out, "--resume", "--channels", "8")
+    refused(1, "was started with sizes.channels = [4, 8], not [8]", by=changed)
+    done("search", "--data", images, *asked, "--out", out, "--resume", "--dry-run")
 
 
 def test_interest_beyond_the_largest_networks_says_what_they_take(

@@ -70,7 +70,7 @@ def test_the_use_is_that_of_the_measured_latency_or_of_the_upper_bound(sized: La
     assert use.sentence == (
         f"The most accurate network, net-03, uses 88% of the {limit} on fake, and its upper bound 90%."
     )
-    assert budget_use(target, "net-03", best, measured_ms, space) == use
+    assert budget_use(target, "net-03", best, measured_ms, index=0, space=space) == use
     assert budget_uses(known([LatencyTarget(sized)], best), [LatencyTarget(sized)], space) == []
 
 

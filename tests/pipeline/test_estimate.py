@@ -194,5 +194,8 @@ def test_too_little_memory_is_said_before_the_search_with_what_to_lower(
     with pytest.raises(InputError, match=r"training batches of 16 images and evaluation batches of 20$"):
         run_search(plan, tmp_path / "run")
     assert not (tmp_path / "run").exists()
-    (genotype,) = rehearsed
+    with pytest.raises(InputError, match=r"training batches of 16 images and evaluation batches of 20$"):
+        estimate(plan)
+    genotype, again = rehearsed
+    assert genotype == again
     assert {edge.operation for node in (*genotype.normal, *genotype.reduce) for edge in node} == {"sep_conv_5x5"}
