@@ -1,0 +1,206 @@
+"""Trained fronts of several ways: the arithmetic of the summary, equal costs, and that a comparison resumes."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from scripts import script
+
+from cars_hw.config.measurement import MeasurePlan
+from cars_hw.devices import FakeDevice
+from cars_hw.errors import InputError
+from cars_hw.latency import profile_device
+from cars_hw.latency.table import TABLE
+from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.space.size_grid import SizeGrid
+
+NETWORK = NetworkSpec(4, 3, (8, 8), 3, classes=3)
+IMAGES = {"train": 16, "val": 8, "test": 10}
+
+
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    return script("benchmarks/front_figures", monkeypatch)
+
+
+@pytest.fixture
+def fronts(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    return script("benchmarks/fronts", monkeypatch)
+
+
+def test_the_hypervolume_is_over_log_latency_and_of_what_held_out_images_choose(figures: ModuleType) -> None:
+    box = figures.Box(1.0, 100.0, classes=10)
+    # The reference point is 100 ms and an error of 0.9. From 1 to 10 ms the error is 0.5, from 10 to 100 ms 0.3.
+    known = [figures.Trained(10.0, held_out=0.71, test=0.7), figures.Trained(1.0, held_out=0.52, test=0.5)]
+    by_hand = (0.4 + 0.6) / (2 * 0.9)
+    assert figures.volume(known, box) == pytest.approx(by_hand)
+    # Slower and worse on held-out images: the test images must not choose it.
+    assert figures.volume([*known, figures.Trained(20.0, held_out=0.7, test=0.9)], box) == pytest.approx(by_hand)
+    assert figures.volume([*known, figures.Trained(20.0, held_out=0.72, test=0.8)], box) == pytest.approx(
+        by_hand + 0.1 * math.log(5) / (0.9 * math.log(100))
+    )
+    # Beyond the reference point, and worse than guessing.
+    assert figures.volume([figures.Trained(200.0, 0.9, 0.9), figures.Trained(2.0, 0.1, 0.05)], box) == 0
+
+
+def test_the_budgets_are_spread_over_log_latency(figures: ModuleType) -> None:
+    box = figures.Box(1.0, 32.0, classes=10)
+    assert box.budgets == pytest.approx([2, 4, 8, 16, 32])
+    known = [figures.Trained(3.0, 0.5, 0.4), figures.Trained(7.0, 0.4, 0.6), figures.Trained(8.0, 0.6, 0.55)]
+    found = [figures.at_budget(known, budget) for budget in box.budgets]
+    assert [one and one.test for one in found] == [None, 0.4, 0.55, 0.55, 0.55]
+
+
+def entry(way: str, seed: int, networks: list[tuple[float, float]], passes: float = 100.0) -> dict[str, Any]:
+    """Return an entry of the file; the accuracies on the held-out images are those on the test images."""
+    rows = [{"ms": ms, "held_out": accuracy, "test": accuracy} for ms, accuracy in networks]
+    costs = {"passes": passes, "multiply_adds": 1e12, "seconds": {"search": 1.0, "front": 2.0}}
+    return {"way": way, "seed": seed, "networks": rows, "front": rows, **costs}
+
+
+def test_differences_are_paired_by_seed(figures: ModuleType) -> None:
+    assert figures.paired([0.1, 0.2, 0.6]) == {
+        "mean": pytest.approx(0.3),
+        # The deviations are -0.2, -0.1 and 0.3, so that the variance is 0.14 / 2.
+        "error": pytest.approx(math.sqrt(0.07 / 3)),
+        "higher": 3,
+        "seeds": 3,
+    }
+    assert figures.paired([-0.1])["error"] is None
+    box = figures.Box(1.0, 32.0, classes=2)
+    found = figures.summary(
+        [
+            entry("both", 0, [(1.0, 0.6), (8.0, 0.8)]),
+            entry("cells", 1, [(4.0, 0.7)], passes=90.0),
+            entry("both", 1, [(1.0, 0.7), (16.0, 0.9)]),
+            entry("cells", 0, [(4.0, 0.6)]),
+            entry("cells", 2, [(4.0, 0.9)]),
+        ],
+        box,
+    )
+    assert [one["volume"] for one in found["ways"]["both"]["seeds"]] == pytest.approx(
+        # Fifths of the range of latencies times what an accuracy is above 0.5, of 0.5.
+        [(3 * 0.2 + 2 * 0.6) / 5, (4 * 0.4 + 1 * 0.8) / 5]
+    )
+    cells = found["ways"]["cells"]
+    assert [one["volume"] for one in cells["seeds"]] == pytest.approx([0.12, 0.24, 0.48])
+    differences = [0.36 - 0.12, 0.48 - 0.24]
+    assert cells["volume"] == {
+        "mean": pytest.approx(0.24),
+        "error": pytest.approx(abs(differences[0] - differences[1]) / 2, abs=1e-9),
+        "higher": 2,
+        "seeds": 2,
+    }
+    # Of cells, no network is within the first budget, 2 ms.
+    assert [one["seeds"] for one in cells["best"]] == [0, 2, 2, 2, 2]
+    assert [one["mean"] for one in cells["best"][1:]] == pytest.approx([0.0, 0.1, 0.15, 0.2])
+    assert [one["error"] for one in cells["best"][1:]] == pytest.approx([0.0, 0.1, 0.05, 0.0], abs=1e-9)
+    assert cells["cost"] == pytest.approx([0.0, -0.1])
+    text = figures.report({"summary": found})
+    assert "| `cells` | 0.1200, 0.2400, 0.4800 | 0.2800 | +0.2400 ± 0.0000 | 2 of 2 | 1.0, 1.0, 1.0 |" in text
+    assert "| `cells` | none | 73.3 (+0.0 ± 0.0) | 73.3 (+10.0 ± 10.0) |" in text
+    assert "| +0.0%, -10.0% (!) |" in text
+
+
+@pytest.fixture
+def arguments(tmp_path: Path) -> list[str]:
+    """Images of three grey levels with noise, and a table over four sizes."""
+    rng = np.random.default_rng(0)
+    for part, count in IMAGES.items():
+        for level, name in enumerate(("black", "grey", "white")):
+            folder = tmp_path / "images" / part / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = rng.integers(40 * level, 40 * level + 120, (8, 8, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    table = profile_device(
+        FakeDevice(), NETWORK, sizes=SizeGrid((4, 6), (3, 4)), calibration=12, plan=MeasurePlan(sessions=1)
+    )
+    table.write(tmp_path / "table.json")
+    assert TABLE.is_one(tmp_path / "table.json")
+    options = {
+        "data": tmp_path / "images",
+        "table": tmp_path / "table.json",
+        "population": 3,
+        "epochs": 2,
+        "warmup-epochs": 1,
+        "search-batch": 16,
+        "evaluation-images": 12,
+        "final": 0.6,
+        "stretches": 2,
+        "front": 2,
+        "front-epochs": 2,
+        "batch": 16,
+    }
+    return [text for name, value in options.items() for text in (f"--{name}", str(value))]
+
+
+def run(
+    fronts: ModuleType, monkeypatch: pytest.MonkeyPatch, out: Path, arguments: list[str], *more: str
+) -> list[dict[str, Any]]:
+    where = ["--out", str(out), "--work", str(out.with_suffix(""))]
+    monkeypatch.setattr("sys.argv", ["fronts.py", *arguments, *where, *more])
+    fronts.make(fronts.arguments())
+    found: list[dict[str, Any]] = fronts.FORMAT.read(out)["found"]
+    for one in found:
+        one.pop("seconds")
+    return found
+
+
+def test_ways_have_equal_costs_and_resume(
+    fronts: ModuleType, monkeypatch: pytest.MonkeyPatch, arguments: list[str], tmp_path: Path
+) -> None:
+    more = ("--seeds", "3", "--ways", "cells", "size:DARTS_V2", "standalone-random")
+    whole = run(fronts, monkeypatch, tmp_path / "whole.json", arguments, *more)
+    assert [(one["way"], one["seed"]) for one in whole] == [
+        (way, 3) for way in ("both", "cells", "size:DARTS_V2", "standalone-random")
+    ]
+    both, cells, size, random = whole
+    budget = both["passes"]
+    # Training: 48 images, 24 for evaluation. Two epochs; one generation of 6 networks on 12 images; 9 finalists.
+    searched = 2 * 48 + (6 * 12 + 9 * 24) / 3
+    assert searched < cells["passes"]
+    assert budget > searched
+    # One network more would have cost at least an epoch and its evaluation.
+    for one in (size, random):
+        assert budget - 2 * (48 + 24 / 3) < one["passes"] <= budget
+    assert len({(one["channels"], *one["depths"]) for one in cells["networks"]}) == 1
+    assert len({one["genotype"] for one in size["networks"]}) == 1
+    assert all(1 <= len(one["networks"]) <= 2 for one in whole)
+    rows = [row for one in whole for row in one["networks"]]
+    assert all(row["test"] * 30 == pytest.approx(round(row["test"] * 30)) for row in rows)
+
+    epochs: list[object] = []
+    train = fronts.NetworkTraining.run_epoch
+
+    def interrupted(self: object, *arguments: object) -> None:
+        if len(epochs) == 9:
+            raise KeyboardInterrupt
+        epochs.append(arguments)
+        train(self, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fronts.NetworkTraining, "run_epoch", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(fronts, monkeypatch, tmp_path / "parts.json", arguments, *more)
+    assert run(fronts, monkeypatch, tmp_path / "parts.json", arguments, *more) == whole
+    assert not list(tmp_path.rglob("*.checkpoint"))
+    with pytest.raises(InputError, match="other settings"):
+        run(fronts, monkeypatch, tmp_path / "whole.json", arguments, *more, "--rate", "0.1")
+
+
+def test_networks_are_spread_over_log_latency(fronts: ModuleType) -> None:
+    known = [fronts.Candidate(None, float(ms), 0.5) for ms in (1, 2, 3, 4, 30, 60, 90, 100)]
+    assert [one.ms for one in fronts.offered(known, 3)] == [1, 4, 100]
+    assert [one.ms for one in fronts.offered(known, 1)] == [100]
+    assert fronts.offered(known, 9) == known
+    # The intervals are 1 to 10 and 10 to 100.
+    drawn = {tuple(one.ms for one in fronts.spread(known, 2, np.random.default_rng(seed))) for seed in range(40)}
+    assert drawn == {(low, high) for low in (1, 2, 3, 4) for high in (30, 60, 90, 100)}
+    assert len(fronts.spread(known, 8, np.random.default_rng(0))) == 8
