@@ -365,6 +365,8 @@ def size_at(task: Task, place: float) -> NetworkSpec:
         if ms <= task.settings.limit_ms:
             medians[network] = ms
             work[network] = median(network_cost(network, one.genotype).multiply_adds for one in wirings)
+    if not medians:
+        raise InputError(f"no size keeps to {format_latency(task.settings.limit_ms)} with a median wiring")
     least, most = min(medians.values()), max(medians.values())
     wanted = least * (most / least) ** place
     nearest = min(abs(math.log(ms / wanted)) for ms in medians.values())
@@ -456,7 +458,7 @@ def halve(part: Part, draw: Callable[[int], list[Candidate]], most: int, budget:
         most_epochs=task.settings.front_epochs,
         evaluation=evaluation,
     )
-    count = rungs.places * stretches
+    count = min(rungs.places * stretches, most)
     while count < most and cost_of(rungs, _even(count + 1, stretches), evaluation) <= affordable:
         count += 1
     networks = draw(count)

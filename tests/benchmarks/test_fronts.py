@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,7 +18,6 @@ from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices import FakeDevice
 from cars_hw.errors import InputError
 from cars_hw.latency import profile_device
-from cars_hw.latency.table import TABLE
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.size_grid import SizeGrid
 
@@ -109,9 +110,10 @@ def test_differences_are_paired_by_seed(figures: ModuleType) -> None:
     assert "| +0.0%, -10.0% (!) |" in text
 
 
-@pytest.fixture
-def arguments(tmp_path: Path) -> list[str]:
+@pytest.fixture(scope="module")
+def arguments(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Images of three grey levels with noise, and a table over four sizes."""
+    tmp_path = tmp_path_factory.mktemp("task")
     rng = np.random.default_rng(0)
     for part, count in IMAGES.items():
         for level, name in enumerate(("black", "grey", "white")):
@@ -124,7 +126,6 @@ def arguments(tmp_path: Path) -> list[str]:
         FakeDevice(), NETWORK, sizes=SizeGrid((4, 6), (3, 4)), calibration=12, plan=MeasurePlan(sessions=1)
     )
     table.write(tmp_path / "table.json")
-    assert TABLE.is_one(tmp_path / "table.json")
     options = {
         "data": tmp_path / "images",
         "table": tmp_path / "table.json",
@@ -157,43 +158,69 @@ def run(
 def test_ways_have_equal_costs_and_resume(
     fronts: ModuleType, monkeypatch: pytest.MonkeyPatch, arguments: list[str], tmp_path: Path
 ) -> None:
-    more = ("--seeds", "3", "--ways", "cells", "size:DARTS_V2", "standalone-random")
-    whole = run(fronts, monkeypatch, tmp_path / "whole.json", arguments, *more)
-    assert [(one["way"], one["seed"]) for one in whole] == [
-        (way, 3) for way in ("both", "cells", "size:DARTS_V2", "standalone-random")
-    ]
-    both, cells, size, random = whole
-    budget = both["passes"]
+    whole, parts = tmp_path / "whole.json", tmp_path / "parts.json"
+    seed = ("--seeds", "3")
+    (both,) = run(fronts, monkeypatch, whole, arguments, *seed, "--ways", "both")
     # Training: 48 images, 24 for evaluation. Two epochs; one generation of 6 networks on 12 images; 9 finalists.
     searched = 2 * 48 + (6 * 12 + 9 * 24) / 3
-    assert searched < cells["passes"]
-    assert budget > searched
-    # One network more would have cost at least an epoch and its evaluation.
+    stage = fronts.RunFolder(tmp_path / "whole" / "both-3" / "run").final_stage()
+    epochs = sum(stage.epochs_of(one) for one in stage.networks)
+    evaluations = sum(len(one.results) for one in stage.networks)
+    assert both["passes"] == pytest.approx(searched + 48 * epochs + 24 * evaluations / 3)
+    shutil.copy(whole, parts)
+
+    more = (*seed, "--ways", "size:DARTS_V2", "standalone-random")
+    found = run(fronts, monkeypatch, whole, arguments, *more)
+    assert [(one["way"], one["seed"]) for one in found] == [
+        (way, 3) for way in ("both", "size:DARTS_V2", "standalone-random")
+    ]
+    _, size, random = found
     for one in (size, random):
-        assert budget - 2 * (48 + 24 / 3) < one["passes"] <= budget
-    assert len({(one["channels"], *one["depths"]) for one in cells["networks"]}) == 1
-    assert len({one["genotype"] for one in size["networks"]}) == 1
-    assert all(1 <= len(one["networks"]) <= 2 for one in whole)
-    rows = [row for one in whole for row in one["networks"]]
+        # One network more would have cost at least an epoch and its evaluation.
+        assert both["passes"] - 2 * (48 + 24 / 3) < one["passes"] <= both["passes"]
+    assert len({row["genotype"] for row in size["networks"]}) == 1
+    assert all(1 <= len(one["networks"]) <= 2 for one in found)
+    rows = [row for one in found for row in one["networks"]]
     assert all(row["test"] * 30 == pytest.approx(round(row["test"] * 30)) for row in rows)
 
-    epochs: list[object] = []
+    done: list[object] = []
     train = fronts.NetworkTraining.run_epoch
 
     def interrupted(self: object, *arguments: object) -> None:
-        if len(epochs) == 9:
+        if len(done) == 5:
             raise KeyboardInterrupt
-        epochs.append(arguments)
+        done.append(arguments)
         train(self, *arguments)
 
     with monkeypatch.context() as patched:
         patched.setattr(fronts.NetworkTraining, "run_epoch", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            run(fronts, monkeypatch, tmp_path / "parts.json", arguments, *more)
-    assert run(fronts, monkeypatch, tmp_path / "parts.json", arguments, *more) == whole
+            run(fronts, monkeypatch, parts, arguments, *more)
+    assert run(fronts, monkeypatch, parts, arguments, *more) == found
     assert not list(tmp_path.rglob("*.checkpoint"))
     with pytest.raises(InputError, match="other settings"):
-        run(fronts, monkeypatch, tmp_path / "whole.json", arguments, *more, "--rate", "0.1")
+        run(fronts, monkeypatch, whole, arguments, *more, "--rate", "0.1")
+
+
+def test_the_size_of_a_search_of_cells_alone(
+    fronts: ModuleType, monkeypatch: pytest.MonkeyPatch, arguments: list[str], tmp_path: Path
+) -> None:
+    where = ["--out", str(tmp_path / "out.json"), "--work", str(tmp_path), "--limit", "100"]
+    monkeypatch.setattr("sys.argv", ["fronts.py", *arguments, *where])
+    task = fronts.task_of(fronts.arguments())
+    latencies = {(4, 3): 1.0, (4, 4): 4.0, (6, 3): 4.2, (6, 4): 16.0}
+    monkeypatch.setattr(
+        fronts.Task,
+        "candidate",
+        lambda _, one: fronts.Candidate(one, latencies[one.network.channels, one.network.layers]),
+    )
+    sizes = [fronts.size_at(task, place) for place in (0.0, 0.5, 1.0)]
+    # At 4 ms two sizes are alike, and six channels of three cells have more multiply-adds.
+    assert [(one.channels, one.layers) for one in sizes] == [(4, 3), (6, 3), (6, 4)]
+    limited = replace(task, settings=replace(task.settings, limit_ms=10.0))
+    assert (fronts.size_at(limited, 1.0).channels, fronts.size_at(limited, 1.0).layers) == (6, 3)
+    with pytest.raises(InputError, match="no size"):
+        fronts.size_at(replace(task, settings=replace(task.settings, limit_ms=0.5)), 0.5)
 
 
 def test_networks_are_spread_over_log_latency(fronts: ModuleType) -> None:
