@@ -12,6 +12,11 @@ network may be more than the cache holds, where those of an isolated operation s
 megabyte takes a time of its own. Both are assumed only where networks that are left out are predicted better by
 them; see :class:`Traits`.
 
+Between the operations of a network there are conversions too, where some of them have kernels for a layout and
+others have not. In a table over sizes, the operations of networks whose channels are no multiples of 8, 16 or 32
+may therefore take another factor than those of other networks; see :class:`Widths`. It is assumed on the same
+condition.
+
 What is left differs by kind of operation: inside a network a runtime fuses some of them with their neighbours, and
 their images are in the cache or are not. So on top of the line each kind may have a factor of its own, shrunk
 towards 1; but only where networks that are left out are predicted better by it.
@@ -49,6 +54,18 @@ BLOCKS: Final = (1, 8, 16)
 CACHES_MB: Final = (math.inf, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 """The traits of a runtime and of its processor that are tried."""
 
+WIDTH_BLOCKS: Final = (8, 16, 32)
+"""The blocks of :class:`Widths` that are tried."""
+
+LEAST_NETWORKS: Final = 4
+"""So many networks with a multiple of the block, and as many others, are needed to tell them apart."""
+
+WIDTH_PRIOR: Final = 2.0
+"""A factor of :class:`Widths` is shrunk towards 1 as if so many more networks had the factor 1."""
+
+WIDTH_ROUNDS: Final = 3
+"""So many times the line and the factors of :class:`Widths` are fitted by turns."""
+
 
 class Traits(NamedTuple):
     """What is assumed of a runtime: channels in groups of ``block``, and a cache of ``cache_mb`` for the weights.
@@ -63,6 +80,25 @@ class Traits(NamedTuple):
 PLAIN: Final = Traits()
 
 
+class Widths(NamedTuple):
+    """By how much the operations of a network take longer together than the line says, for its number of channels.
+
+    The channels are those of the first cell. ``multiples`` is the factor of networks with a multiple of ``block``,
+    ``others`` that of all others. A ``block`` of 1 assumes nothing.
+    """
+
+    block: int = 1
+    multiples: float = 1.0
+    others: float = 1.0
+
+    def factor(self, channels: int) -> float:
+        """Return the factor of networks with so many ``channels``."""
+        return self.multiples if channels % self.block == 0 else self.others
+
+
+ANY_WIDTH: Final = Widths()
+
+
 @dataclass(frozen=True)
 class Observations:
     """What there is to fit: N networks made of K operations.
@@ -71,7 +107,9 @@ class Observations:
     in milliseconds beyond the overhead, ``elements`` (K,) how many elements a runtime may convert for them,
     ``kinds`` (K,) numbers their kinds from 0 without a gap, and ``measured`` (N,) are the networks' latencies in
     milliseconds. ``channels`` (K,) is the largest number that divides the channels which an operation reads and
-    those which it writes, and ``weights_mb`` (K,) the size of its weights in megabytes.
+    those which it writes, and ``weights_mb`` (K,) the size of its weights in megabytes. ``widths`` (N,) are the
+    channels of each network's first cell; None if all networks have the same. ``scale`` (N,) multiplies what the
+    operations of each network take together; None stands for ones.
     """
 
     counts: FloatArray
@@ -81,11 +119,29 @@ class Observations:
     measured: FloatArray
     channels: npt.NDArray[np.int_]
     weights_mb: FloatArray
+    widths: npt.NDArray[np.int_] | None = None
+    scale: FloatArray | None = None
 
     def without(self, network: int) -> Observations:
         """Return all but one of the networks."""
         kept = np.arange(len(self.measured)) != network
-        return replace(self, counts=self.counts[kept], measured=self.measured[kept])
+        return replace(
+            self,
+            counts=self.counts[kept],
+            measured=self.measured[kept],
+            widths=None if self.widths is None else self.widths[kept],
+            scale=None if self.scale is None else self.scale[kept],
+        )
+
+    def scaled(self, widths: Widths) -> Observations:
+        """Return the observations with the factors of ``widths`` as their ``scale``."""
+        assert self.widths is not None
+        return replace(self, scale=np.array([widths.factor(int(channels)) for channels in self.widths]))
+
+    @property
+    def weighted_counts(self) -> FloatArray:
+        """Shape (N, K): ``counts`` times ``scale``."""
+        return self.counts if self.scale is None else self.counts * self.scale[:, None]
 
     def net(self, conversion_ns: float, block: int = 1) -> FloatArray:
         """Return shape (K,): the operations less their conversions, in milliseconds."""
@@ -138,23 +194,37 @@ class Line:
 
     def parts(self, observations: Observations) -> FloatArray:
         """Return shape (N, kinds): the milliseconds of the operations of each kind, without factors."""
-        parts: FloatArray = observations.counts @ (self.costs(observations)[:, None] * observations.membership)
+        parts: FloatArray = observations.weighted_counts @ (
+            self.costs(observations)[:, None] * observations.membership
+        )
         return parts
 
     def predict(self, observations: Observations) -> FloatArray:
         """Return shape (N,): the networks' latencies in milliseconds."""
+        return self.operations(observations) + self.rest(observations)
+
+    def operations(self, observations: Observations) -> FloatArray:
+        """Return shape (N,): the milliseconds of the operations of each network."""
         parts = self.parts(observations)
-        factors = np.ones(parts.shape[1]) if self.factors is None else self.factors
-        predicted: FloatArray = parts @ factors + self.intercept_ms
-        return predicted + self.spill_ms * observations.beyond(self.traits.cache_mb)
+        operations: FloatArray = parts @ (np.ones(parts.shape[1]) if self.factors is None else self.factors)
+        return operations
+
+    def rest(self, observations: Observations) -> FloatArray:
+        """Return shape (N,): the milliseconds of each network beyond its operations."""
+        rest: FloatArray = self.intercept_ms + self.spill_ms * observations.beyond(self.traits.cache_mb)
+        return rest
 
 
 class Fitted(NamedTuple):
-    """The line that was chosen, its residuals, and for each kind of predictor the mean absolute residual."""
+    """The line that was chosen, with the factors by width, if any, and its residuals.
+
+    ``left_out_error`` is the mean absolute residual of each kind of predictor.
+    """
 
     line: Line
     residuals: FloatArray
     left_out_error: dict[str, float]
+    widths: Widths = ANY_WIDTH
 
 
 def net_costs(costs: FloatArray, elements: FloatArray, conversion_ns: float) -> FloatArray:
@@ -211,8 +281,8 @@ def _columns(observations: Observations, traits: Traits, conversion_ns: float) -
     aligned = observations.channels % traits.block == 0
     return np.stack(
         [
-            observations.counts @ (net * aligned),
-            observations.counts @ (net * ~aligned),
+            observations.weighted_counts @ (net * aligned),
+            observations.weighted_counts @ (net * ~aligned),
             np.ones(len(observations.measured)),
             observations.beyond(traits.cache_mb),
         ],
@@ -296,8 +366,54 @@ def add_factors(line: Line, observations: Observations, penalty: float) -> Line:
     return replace(line, intercept_ms=intercept, factors=1 + model.coef_)
 
 
+def find_widths(line: Line, observations: Observations, block: int) -> Widths:
+    """Return the factors of networks with multiples of ``block`` and of others, by what ``line`` leaves.
+
+    A factor is the mean of what the operations of such networks take, by that of the line. It is shrunk towards 1,
+    as by :data:`WIDTH_PRIOR` networks that have the factor 1.
+    """
+    assert observations.widths is not None
+    plain = replace(observations, scale=None)
+    ratios = (plain.measured - line.rest(plain)) / line.operations(plain)
+    aligned = observations.widths % block == 0
+    factors = [
+        float((ratios[chosen].sum() + WIDTH_PRIOR) / (chosen.sum() + WIDTH_PRIOR)) for chosen in (aligned, ~aligned)
+    ]
+    return Widths(block, *factors)
+
+
+def fit_widths(
+    observations: Observations, block: int, penalty: float | None = None, traits: Traits = PLAIN
+) -> tuple[Line, Widths]:
+    """Return the line, with factors by kind if there is a ``penalty``, and the factors by width, fitted by turns.
+
+    Raises:
+        DeviceError: the line does not rise.
+    """
+    widths = ANY_WIDTH
+    for _ in range(WIDTH_ROUNDS):
+        scaled = observations.scaled(widths)
+        line = _fitted(scaled, penalty, traits)
+        widths = find_widths(line, observations, block)
+    return line, widths
+
+
+def _fitted(observations: Observations, penalty: float | None, traits: Traits) -> Line:
+    line = fit_line(observations, traits)
+    return line if penalty is None else add_factors(line, observations, penalty)
+
+
+def _width_blocks(observations: Observations) -> list[int]:
+    """Return the blocks by which there are enough networks of both sorts."""
+    if observations.widths is None:
+        return []
+    aligned = {block: int((observations.widths % block == 0).sum()) for block in WIDTH_BLOCKS}
+    total = len(observations.widths)
+    return [block for block, count in aligned.items() if LEAST_NETWORKS <= count <= total - LEAST_NETWORKS]
+
+
 def fit_best(observations: Observations, evaluated: Sequence[int]) -> Fitted:
-    """Return the line, with factors by kind only where they predict the ``evaluated`` networks better.
+    """Return the line, with factors by kind and by width only where they predict the ``evaluated`` networks better.
 
     Each of these networks is left out of the fit in turn.
 
@@ -314,8 +430,40 @@ def fit_best(observations: Observations, evaluated: Sequence[int]) -> Fitted:
     assert rich.factors is not None
     # An operation of a negative or no latency is the sign of a fit to noise.
     if told["ridge"] < GAIN * told["affine"] and rich.factors.min() > 0:
-        return Fitted(rich, shrunk[best], told)
-    return Fitted(line, plain, told)
+        return _with_widths(Fitted(rich, shrunk[best], told), observations, evaluated, PENALTIES[best])
+    return _with_widths(Fitted(line, plain, told), observations, evaluated, None)
+
+
+def _with_widths(
+    fitted: Fitted, observations: Observations, evaluated: Sequence[int], penalty: float | None
+) -> Fitted:
+    """Return ``fitted`` with the factors by width that predict the ``evaluated`` networks best, if any do."""
+    traits = fitted.line.traits
+    tried = {
+        block: _width_residuals(observations, evaluated, block, penalty, traits)
+        for block in _width_blocks(observations)
+    }
+    if not tried:
+        return fitted
+    errors = {block: float(np.abs(residuals).mean()) for block, residuals in tried.items()}
+    best = min(errors, key=lambda block: errors[block])
+    told = {**fitted.left_out_error, "widths": errors[best]}
+    if errors[best] >= GAIN * float(np.abs(fitted.residuals).mean()):
+        return fitted._replace(left_out_error=told)
+    line, widths = fit_widths(observations, best, penalty, traits)
+    return Fitted(line, tried[best], told, widths)
+
+
+def _width_residuals(
+    observations: Observations, left_out: Sequence[int], block: int, penalty: float | None, traits: Traits
+) -> FloatArray:
+    """Return what :func:`leave_one_out` does, with factors by width."""
+    residuals = []
+    for network in left_out:
+        line, widths = fit_widths(observations.without(network), block, penalty, traits)
+        predicted = line.predict(observations.scaled(widths))[network]
+        residuals.append(observations.measured[network] / predicted - 1)
+    return np.array(residuals)
 
 
 def leave_one_out(

@@ -115,6 +115,7 @@ class Predictor:
         self.spec = network
         self._sums = self._costs.sums.at(network)
         self._weights = self._costs.weight_sums.at(network)
+        self._slope = self._coefficients.slope * self._coefficients.widths.factor(network.channels)
 
     def _of_state(self, state: str) -> None:
         self._factor, residuals = _in_state(self._table, self._coefficients.residuals, state)
@@ -143,7 +144,7 @@ class Predictor:
 
     def predict(self, genotype: Genotype) -> Prediction:
         """Return the latency of the network of ``genotype``."""
-        quiet_ms = self._coefficients.slope * self._sums.total(genotype) + self._coefficients.intercept_ms
+        quiet_ms = self._slope * self._sums.total(genotype) + self._coefficients.intercept_ms
         ms = self._factor * (quiet_ms + self._spill(genotype))
         return Prediction(ms, ms * (1 + self.margin))
 
@@ -164,7 +165,7 @@ class Predictor:
         Together with the predictor's intercept in this state they are the predicted latency. The time for weights
         that the cache does not hold is shared among the operations in proportion to their weights.
         """
-        slope, spill = self._factor * self._coefficients.slope, self._factor * self._spill(genotype)
+        slope, spill = self._factor * self._slope, self._factor * self._spill(genotype)
         a_megabyte = spill / self._weights.total(genotype) if spill else 0.0
         added, weights_mb = self._costs.added, self._costs.weights_mb
         return [
@@ -175,7 +176,7 @@ class Predictor:
     def composition(self, genotype: Genotype) -> Composition:
         """Return how the latency of the network of ``genotype`` follows from the table's measured operations."""
         isolated = sum(self._costs.isolated[str(placed.key)] for placed in genotype_keys(self.spec, genotype))
-        slope, intercept = self._coefficients.slope, self._coefficients.intercept_ms
+        slope, intercept = self._slope, self._coefficients.intercept_ms
         corrected = self._sums.total(genotype)
         factor, spill = self._factor, self._spill(genotype)
         ms = factor * (slope * corrected + intercept + spill)
@@ -271,9 +272,10 @@ def fit_coefficients(table: LatencyTable, calibration: Sequence[CalibrationNetwo
         operations_of(table, keys),
         counts=counts_of(keys, architectures),
         measured=np.array([network.measured.ms for network in calibration]),
+        widths=None if table.sizes is None else np.array([one.network.channels for one in architectures]),
     )
     evaluated = [index for index, network in enumerate(calibration) if not network.anchor]
-    line, residuals, left_out_error = fit_best(observations, evaluated)
+    line, residuals, left_out_error, widths = fit_best(observations, evaluated)
     return Coefficients(
         line.slope,
         line.intercept_ms,
@@ -286,4 +288,7 @@ def fit_coefficients(table: LatencyTable, calibration: Sequence[CalibrationNetwo
         unaligned=line.unaligned,
         cache_mb=line.traits.cache_mb if math.isfinite(line.traits.cache_mb) else None,
         spill_ms=line.spill_ms,
+        width_block=widths.block,
+        width_multiples=widths.multiples,
+        width_others=widths.others,
     )

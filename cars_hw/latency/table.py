@@ -16,7 +16,7 @@ from cars_hw.config.measurement import Precision
 from cars_hw.config.setting import Settings, count, milliseconds, setting
 from cars_hw.devices.protocol import Measurement, Sample
 from cars_hw.errors import InputError, TableError
-from cars_hw.latency.fit import Line, Traits
+from cars_hw.latency.fit import Line, Traits, Widths
 from cars_hw.latency.keys import OpKey
 from cars_hw.latency.operation_costs import OperationCosts
 from cars_hw.measurement.states import ONE_STATE, Machine
@@ -36,7 +36,15 @@ MAX_STAGE_DIFFERENCE: Final = 0.03
 """Above any of these values a measurement is unreliable; see :meth:`LatencyTable.quality_warnings`."""
 
 
-_NOTHING_ASSUMED: Final = {"block": 1, "unaligned": 1.0, "cache_mb": None, "spill_ms": 0.0}
+_NOTHING_ASSUMED: Final = {
+    "block": 1,
+    "unaligned": 1.0,
+    "cache_mb": None,
+    "spill_ms": 0.0,
+    "width_block": 1,
+    "width_multiples": 1.0,
+    "width_others": 1.0,
+}
 """What tables that were written before these fields were there say of the runtime."""
 
 
@@ -94,6 +102,9 @@ class Coefficients(Settings):
     megabyte of a network's weights beyond ``cache_mb`` the latency is ``spill_ms`` more. A ``block`` of 1 and a
     ``cache_mb`` of None assume nothing.
 
+    For a table over sizes, ``width_multiples`` multiplies the slope of networks whose first cell has a multiple of
+    ``width_block`` channels, and ``width_others`` that of other networks. A ``width_block`` of 1 assumes nothing.
+
     ``residuals`` has one value per calibration network, without anchors: how much slower the network is than a fit
     to the other networks predicts, as a fraction. The upper bound is computed from them. ``left_out_error`` is the
     mean absolute residual of each kind of predictor; the kind with the smaller error was chosen. Reading fails for
@@ -111,10 +122,18 @@ class Coefficients(Settings):
     unaligned: float = setting(1.0, minimum=0, maximum=1e9)
     cache_mb: float | None = setting(None, minimum=0, maximum=1e9)
     spill_ms: float = setting(0.0, minimum=0, maximum=1e9)
+    width_block: int = count(1, minimum=1)
+    width_multiples: float = setting(1.0, minimum=0, maximum=1e9)
+    width_others: float = setting(1.0, minimum=0, maximum=1e9)
+
+    @property
+    def widths(self) -> Widths:
+        """The factors by the number of channels."""
+        return Widths(self.width_block, self.width_multiples, self.width_others)
 
     @property
     def line(self) -> Line:
-        """The line without factors."""
+        """The line without factors, neither by kind nor by width."""
         traits = Traits(self.block, math.inf if self.cache_mb is None else self.cache_mb)
         return Line(self.slope, self.intercept_ms, self.conversion_ns, None, traits, self.unaligned, self.spill_ms)
 

@@ -9,6 +9,7 @@ import pytest
 
 from cars_hw.errors import DeviceError, InputError
 from cars_hw.latency.fit import (
+    ANY_WIDTH,
     GAIN,
     PLAIN,
     FloatArray,
@@ -18,6 +19,7 @@ from cars_hw.latency.fit import (
     add_factors,
     choose_traits,
     conformal_margin,
+    find_widths,
     fit_best,
     fit_line,
     leave_one_out,
@@ -223,6 +225,49 @@ def test_factors_are_had_only_where_they_help_with_networks_that_are_left_out() 
     straight = fit_best(with_factors([0.9] * 4, noise=0.02), range(30))
     assert straight.line.factors is None
     assert float(np.abs(straight.residuals).mean()) == pytest.approx(straight.left_out_error["affine"])
+
+
+def of_widths(block: int, others: float, *, noise: float, networks: int = 40) -> Observations:
+    """Return networks of four widths; what does not divide by ``block`` takes ``others`` times as long."""
+    plain = observations(0.8, 0.1, 0.0, networks=networks)
+    widths = np.resize([16, 24, 32, 40], networks)
+    factors = np.where(widths % block == 0, 1.0, others)
+    measured = 0.8 * plain.sums(0.0) * factors + 0.1
+    rng = np.random.default_rng(5)
+    return replace(plain, widths=widths, measured=measured * np.exp(noise * rng.standard_normal(networks)))
+
+
+def test_networks_of_other_widths_than_multiples_have_a_factor_of_their_own() -> None:
+    found = fit_best(of_widths(16, 1.2, noise=0.005), range(40))
+    assert found.widths.block == 16
+    # Twenty networks have the factor, and two without it are assumed.
+    assert found.widths.others / found.widths.multiples == pytest.approx(1.2, rel=0.03)
+    assert found.left_out_error["widths"] < 0.02 < found.left_out_error["affine"]
+    assert float(np.abs(found.residuals).mean()) == pytest.approx(found.left_out_error["widths"])
+    assert (found.widths.factor(48), found.widths.factor(56)) == found.widths[1:]
+
+
+def test_widths_have_no_factor_where_it_does_not_help() -> None:
+    found = fit_best(of_widths(16, 1.0, noise=0.02), range(40))
+    assert found.widths == ANY_WIDTH
+    assert found.widths.factor(24) == 1.0
+    # All networks of one width, and too few of others, say nothing.
+    alike = replace(of_widths(16, 1.2, noise=0.005), widths=np.full(40, 16))
+    assert "widths" not in fit_best(alike, range(40)).left_out_error
+    few = replace(alike, widths=np.array([24] * 3 + [16] * 37))
+    assert "widths" not in fit_best(few, range(40)).left_out_error
+
+
+def test_the_factor_of_a_width_is_a_mean_shrunk_by_two_networks() -> None:
+    counts = np.ones((4, 1))
+    seen = Observations(
+        counts, np.array([1.0]), np.array([0.0]), np.array([0]), np.array([1.5, 1.5, 1.0, 1.0]), np.array([16]),
+        np.zeros(1), widths=np.array([24, 24, 16, 16]),
+    )  # fmt: skip
+    # The operations take 1 ms by the line, and 1.5 ms twice: (1.5 + 1.5 + 2) / 4.
+    assert find_widths(Line(1.0, 0.0, 0.0), seen, 16) == (16, 1.0, 1.25)
+    # Without the intercept of 0.5 ms, they take 1 ms where the line says 0.5 ms: (2 + 2 + 2) / 4.
+    assert find_widths(Line(0.5, 0.5, 0.0), seen, 16) == (16, 1.0, 1.5)
 
 
 @pytest.mark.parametrize(

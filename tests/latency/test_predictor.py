@@ -218,6 +218,26 @@ def test_weights_beyond_the_cache_are_a_part_of_the_operations_that_have_them(
             assert one.ms == pytest.approx(other.ms + added * share)
 
 
+@pytest.mark.parametrize(("block", "factor"), [(4, 1.5), (8, 2.5)])
+def test_the_factor_of_the_width_multiplies_the_operations(
+    make_table: MakeTable, genotypes: list[Genotype], block: int, factor: float
+) -> None:
+    plain = make_table()
+    assert plain.predictor is not None
+    # The table's network has 4 channels: a multiple of 4, and none of 8.
+    widths = replace(plain.predictor, width_block=block, width_multiples=1.5, width_others=2.5)
+    without, with_widths = Predictor(plain), Predictor(replace(plain, predictor=widths))
+    intercept = plain.predictor.intercept_ms
+    for genotype in genotypes[:5]:
+        operations = without.predict(genotype).ms - intercept
+        predicted = with_widths.predict(genotype)
+        assert predicted.ms == pytest.approx(factor * operations + intercept)
+        made = with_widths.composition(genotype)
+        assert made.slope == pytest.approx(factor * plain.predictor.slope)
+        assert made.ms == pytest.approx(predicted.ms)
+        assert sum(part.ms for part in with_widths.parts(genotype)) == pytest.approx(factor * operations)
+
+
 def test_unaligned_operations_have_their_own_slope(make_table: MakeTable, genotypes: list[Genotype]) -> None:
     plain = make_table()
     assert plain.predictor is not None
