@@ -17,6 +17,7 @@ from cars_hw.cli.options import (
 )
 from cars_hw.cli.progress_bars import Bars
 from cars_hw.cli.settings import NETWORK, NETWORK_PATHS, settings_options
+from cars_hw.cli.signals import ends_in_order
 from cars_hw.cli.verbosity import strict_option, warn_of_quality
 from cars_hw.config.codec import unstructure
 from cars_hw.pipeline.settings import MeasureSettings
@@ -35,6 +36,7 @@ from cars_hw.pipeline.settings import MeasureSettings
 @strict_option
 @json_option
 @click.argument("genotypes", metavar="GENOTYPE...", type=GENOTYPE, nargs=-1, required=True)
+@ends_in_order
 def command(settings: MeasureSettings, as_json: bool, genotypes: tuple[Named, ...]) -> None:
     """Measure whole networks on a device.
 

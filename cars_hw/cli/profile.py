@@ -20,6 +20,7 @@ from cars_hw.cli.options import (
 )
 from cars_hw.cli.progress_bars import Bars
 from cars_hw.cli.settings import NETWORK, NETWORK_PATHS, Converted, settings_options
+from cars_hw.cli.signals import ends_in_order
 from cars_hw.cli.verbosity import strict_option
 from cars_hw.config.codec import unstructure
 from cars_hw.config.units import format_latency
@@ -86,6 +87,7 @@ def _sized(name: str, numbers: tuple[int, ...], values: Mapping[str, Any]) -> di
 @click.option("--overwrite", is_flag=True, help="Replace an existing table.")
 @strict_option
 @json_option
+@ends_in_order
 def command(settings: ProfileSettings, out: Path, resume: bool, overwrite: bool, as_json: bool) -> None:
     """Measure a device and write a latency table.
 

@@ -23,6 +23,7 @@ from cars_hw.cli.options import (
 )
 from cars_hw.cli.progress_bars import Bars
 from cars_hw.cli.settings import settings_options
+from cars_hw.cli.signals import ends_in_order
 from cars_hw.cli.verbosity import strict_option
 from cars_hw.config.codec import unstructure
 from cars_hw.pipeline.settings import ValidateSettings
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 @strict_option
 @json_option
 @click.argument("genotypes", metavar="[GENOTYPE]...", type=GENOTYPE, nargs=-1)
+@ends_in_order
 def command(
     settings: ValidateSettings,
     plot: Path | None,

@@ -22,6 +22,7 @@ from cars_hw.cli.options import (
 )
 from cars_hw.cli.progress_bars import Bars
 from cars_hw.cli.settings import settings_options
+from cars_hw.cli.signals import ends_in_order
 from cars_hw.cli.verbosity import strict_option
 from cars_hw.config.codec import unstructure
 from cars_hw.errors import BudgetError
@@ -34,6 +35,7 @@ from cars_hw.pipeline.settings import VerifySettings
 @settings_options(VerifySettings, "device", "threads", "measurement.sessions", "measurement.patience_seconds")
 @strict_option
 @json_option
+@ends_in_order
 def command(run_path: Path, settings: VerifySettings, as_json: bool) -> None:
     """Measure the exported models of a run and check its budgets.
 

@@ -13,7 +13,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
+from cars_hw.progress import Log, no_log
+
+NOTE: Final = "@cars-hw note "
+"""The begin of a line with which a script tells something to the person who measures."""
+
 LOAD: Final = "/proc/loadavg"
+
+CLOCK_S: Final = 0.1
+"""The time between two readings of the clock during a session, in seconds."""
 
 TAIL: Final = 400
 """The number of characters of a failed command's output that an error repeats: the last ones."""
@@ -75,53 +83,88 @@ class Session(NamedTuple):
 
 
 class SessionResult(NamedTuple):
-    """The result of a session: number, exit status, output, conditions. A condition not reported is None."""
+    """The result of a session: number, exit status, output, conditions. A condition not reported is None.
+
+    ``cores`` is the list of cores that were switched on at its end, as Linux writes it, and empty if not reported.
+    """
 
     number: int
     status: int
     output: str
     load: float | None
     clock_mhz: float | None
+    cores: str = ""
 
 
-def script(sessions: Sequence[Session], mark: str, *, before: str, after: str, clock_file: str | None) -> str:
+def script(
+    sessions: Sequence[Session],
+    mark: str,
+    *,
+    before: str,
+    after: str,
+    clock_file: str | None,
+    each: str = ":",
+    cores_file: str | None = None,
+) -> str:
     """Return the script that runs ``sessions`` one after the other.
 
-    ``before`` runs first. ``after`` runs at the end, also when the script is stopped or the connection breaks.
-    ``mark`` is a unique word at the begin of the lines that the script itself prints. ``clock_file`` has the clock
-    in kilohertz.
+    ``before`` runs first, ``each`` before every session. ``after`` runs at the end, also when the script is stopped
+    or the connection breaks. ``mark`` is a unique word at the begin of the lines that the script itself prints.
+    ``clock_file`` has the clock in kilohertz, ``cores_file`` the list of cores that are switched on.
     """
-    clock = f"$(cat {shlex.quote(clock_file)} 2>/dev/null)" if clock_file else ""
+    clock, cores = shlex.quote(clock_file or "/dev/null"), shlex.quote(cores_file or "/dev/null")
     lines = [
         "child=",
+        "watch=",
         "after() {",
         # A script may be stopped by several signals, and the commands below must be completed.
         "  trap - EXIT",
         "  trap '' HUP INT TERM PIPE",
-        '  [ -n "$child" ] && kill -9 $child 2>/dev/null',
+        '  [ -n "$child$watch" ] && kill -9 $child $watch 2>/dev/null',
         *(f"  {line}" for line in after.splitlines()),
         "}",
         "trap after EXIT",
         # A signal ends the script at once, because it waits for a child in the background.
         "trap 'after; exit 129' HUP INT TERM PIPE",
         before,
+        # The shell itself reads: a linker may put a warning before the output of a program.
+        "first_of() {",
+        "  first=",
+        '  { read -r first < "$1"; } 2>/dev/null',
+        '  echo "$first"',
+        "}",
+        # The clock is read while the model runs: afterwards it may have fallen already.
+        "watch_clock() {",
+        f"  while sleep {CLOCK_S:g}; do",
+        f"    first_of {clock} > clock_seen",
+        "  done",
+        "}",
         "run() {",
         # Without its own input a runner could read the rest of the script. Its output is sent when it has ended:
         # otherwise every line would be a packet, sent during the measurement.
         '  "$@" </dev/null >said 2>&1 &',
         "  child=$!",
+        "  watch_clock </dev/null >/dev/null 2>&1 &",
+        "  watch=$!",
         "  wait $child",
         "  status=$?",
         "  child=",
+        # By the signal that cannot be handled: a shell that has just been forked may lose any other.
+        "  kill -9 $watch 2>/dev/null",
+        "  wait $watch 2>/dev/null",
+        "  watch=",
         "  cat said",
         "}",
     ]
     for session in sessions:
         lines += [
+            each,
             f"echo {mark} begin {session.number}",
+            f"first_of {clock} > clock_seen",
             f"run {session.command}",
             # The output of a runner may lack the last line break.
-            f'echo; echo "{mark} end {session.number} $status / $(cat {LOAD} 2>/dev/null) / {clock}"',
+            f'echo; echo "{mark} end {session.number} $status / $(first_of {LOAD}) / $(first_of clock_seen) / '
+            f'$(first_of {cores})"',
         ]
     return "\n".join([*lines, f"echo {mark} done", ""])
 
@@ -134,13 +177,14 @@ class ScriptEndedError(Exception):
         self.output = output
 
 
-def session_results(lines: Iterable[str], mark: str) -> Iterator[SessionResult]:
-    """Yield the result of each session of :func:`script` as it ends. Lines outside of sessions are ignored.
+def session_results(lines: Iterable[str], mark: str, on_note: Log = no_log) -> Iterator[SessionResult]:
+    """Yield the result of each session of :func:`script` as it ends. Lines outside of sessions are ignored, except
+    for those that begin with :data:`NOTE`: ``on_note`` is called with the rest of each.
 
     Raises:
         ScriptEndedError: the lines end before the last line of the script.
     """
-    end = re.compile(rf"{re.escape(mark)} end (\d+) (\d+) / (.*?) /(.*)")
+    end = re.compile(rf"{re.escape(mark)} end (\d+) (\d+) / (.*?) /(.*?)(?:/(.*))?")
     current: int | None = None
     output: list[str] = []
     done = False
@@ -151,12 +195,19 @@ def session_results(lines: Iterable[str], mark: str) -> Iterator[SessionResult]:
         if stripped.startswith(f"{mark} begin "):
             current, output = int(stripped.split()[-1]), []
         elif found := end.fullmatch(stripped):
-            number, status, load, clock = found.groups()
+            number, status, load, clock, cores = found.groups()
             if int(number) == current:
                 yield SessionResult(
-                    current, int(status), "\n".join(output), _number(load.split(" ")[0]), _megahertz(clock.strip())
+                    current,
+                    int(status),
+                    "\n".join(output),
+                    _number(load.split(" ")[0]),
+                    _megahertz(clock.strip()),
+                    (cores or "").strip(),
                 )
             current, output = None, []
+        elif current is None and stripped.startswith(NOTE):
+            on_note(stripped.removeprefix(NOTE).strip())
         elif stripped:
             output.append(line.rstrip())
     if not done:

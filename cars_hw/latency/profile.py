@@ -8,14 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from cars_hw.config.codec import structure, unstructure
 from cars_hw.config.measurement import MeasurePlan, Precision
 from cars_hw.devices.protocol import Device, Measurement, ModelFormat, Sample
-from cars_hw.errors import DeviceError, InputError, TableError
+from cars_hw.errors import DeviceError, DeviceStateError, InputError, TableError
 from cars_hw.export.formats import export_format
 from cars_hw.export.write import build_network
 from cars_hw.latency.calibration import spread_architectures, spread_genotypes
@@ -105,7 +105,8 @@ def profile_device(
         if on_range is not None:
             on_range(found)
     identity = {
-        "device": device.name,
+        # A phone may have another address than when the profile began.
+        "device": conditions.get("device_identity", device.name),
         "precision": precision,
         "network": unstructure(spec),
         "range": None if found is None else unstructure(found),
@@ -117,6 +118,7 @@ def profile_device(
         **{name: conditions[name] for name in SAME_MACHINE},
     }
     journal = Journal(out, identity, conditions, resume=resume)
+    _require_same_cores(device.name, conditions, journal.conditions)
     written = _Written(spec if sizes is None else sizes.middle(spec), sizes, device.model_format, precision)
     with tempfile.TemporaryDirectory(prefix="cars-hw-") as folder:
         campaign = _Campaign(device, plan, journal, written, folder=Path(folder), progress=progress)
@@ -129,6 +131,21 @@ def profile_device(
         table.write(out)
     journal.remove()
     return table
+
+
+def _require_same_cores(device: str, present: Mapping[str, Any], began: Mapping[str, Any]) -> None:
+    """Check that the profile goes on with cores of the kind that it ``began`` with, where the device tells it.
+
+    Raises:
+        DeviceStateError: it would use others, as when the fastest core of a phone is switched off.
+    """
+    now, then = present.get("core_kind"), began.get("core_kind")
+    if now != then:
+        raise DeviceStateError(
+            f"{device} would be measured on {now or 'unknown cores'}, and the profile began on "
+            f"{then or 'unknown cores'}, which cannot be used now; unlock the phone and keep its screen on",
+            remedy="resume",
+        )
 
 
 def _stored_range(wanted: WantedSizes, out: Path | None, *, resume: bool) -> SizeRange | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from long_runs import amount
+from machines import needs_two_cores
 from simulated_phone import Adbd, Phone
 
 from cars_hw.config.measurement import MeasurePlan
@@ -24,10 +26,11 @@ from cars_hw.errors import (
     NoDeviceError,
     RunnerError,
 )
+from cars_hw.latency import LatencyTable, profile_device
 from cars_hw.latency.keys import spec_keys
 from cars_hw.latency.models import build_model, build_overhead
 from cars_hw.measurement.schedule import measure
-from cars_hw.space.network_spec import NETWORKS
+from cars_hw.space.network_spec import NETWORKS, NetworkSpec
 
 PLAN = MeasurePlan(sessions=2, min_runs=5, min_seconds=0.0, warmup_runs=1, patience_seconds=0)
 
@@ -118,10 +121,10 @@ def test_it_can_be_run_again_after_it_was_released(device: AndroidDevice, phone:
 def test_a_model_goes_over_once(device: AndroidDevice, phone: Phone, adbd: Adbd, models: list[Path]) -> None:
     canned(phone)
     device.run(models, PLAN, 0)
-    stamps = {path: path.stat().st_mtime_ns for path in (phone.tmp / "cars-hw").glob("m-*")}
+    stamps = {path: path.stat().st_mtime_ns for path in (phone.tmp / "cars-hw").rglob("m-*")}
     assert len(stamps) == len(models)
     device.run(models, PLAN, 0)
-    assert {path: path.stat().st_mtime_ns for path in (phone.tmp / "cars-hw").glob("m-*")} == stamps
+    assert {path: path.stat().st_mtime_ns for path in (phone.tmp / "cars-hw").rglob("m-*")} == stamps
     device.release()
 
 
@@ -132,7 +135,7 @@ def test_the_stored_tool_goes_over_and_away_again(
     tool = (phone.tmp / "benchmark_model").rename(tmp_path / "tool")
     device = AndroidDevice(shell, "android:sim", runner=tool, log=lambda _: None)
     assert len(device.run(models, PLAN, 0)) == len(models)
-    assert (phone.tmp / "cars-hw" / "benchmark_model").exists()
+    assert len([*(phone.tmp / "cars-hw").glob("*/benchmark_model")]) == 1
     device.release()
     assert list(phone.tmp.iterdir()) == []
 
@@ -198,6 +201,7 @@ def test_a_delegate_that_leaves_work_to_the_processor_is_not_counted(
         device = AndroidDevice(shell, "android:sim+gpu", delegate="gpu", log=lambda _: None)
         with pytest.raises(RunnerError, match=f"the gpu delegate {how} .*not counted"):
             device.run(models[:1], PLAN, 0)
+        device.release()
     canned(phone, "echo 'the model graph will be completely executed by the delegate.'")
     device = AndroidDevice(shell, "android:sim+gpu", delegate="gpu", log=lambda _: None)
     assert len(device.run(models[:1], PLAN, 0)) == 1
@@ -219,7 +223,7 @@ def test_a_hot_phone_is_waited_for_and_one_that_stays_hot_is_an_error(
     assert len(device.run(models[:1], PLAN, 0)) == 1
     assert "is hot (battery 27 C, thermal status 2)" in said[0]
     phone.battery(tenths=430)
-    with pytest.raises(DeviceStateError, match=r"stays hot .battery 43 C.*shade$"):
+    with pytest.raises(DeviceStateError, match=r"still is hot .battery 43 C.*shade$"):
         device.run(models[:1], PLAN, 0)
     device.release()
 
@@ -323,7 +327,7 @@ def test_what_an_earlier_measurement_changed_is_restored_by_the_next(
     canned(phone)
     left = phone.tmp / "cars-hw"
     left.mkdir()
-    (left / "before").write_text("1\n")
+    (left / "before").write_text("cars-hw-1 1 end\n")
     (left / "m-old.tflite").write_text("old")
     (phone.folder / "setting-global-stay_on_while_plugged_in").write_text("7\n")
     device.run(models[:1], PLAN, 0)
@@ -340,7 +344,7 @@ def test_two_measurements_on_one_phone_do_not_mix(
         AdbShell(Address("127.0.0.1", adbd.port), keys=keys),
         "android:sim",
         log=lambda _: None,
-        waits=Waits(other_script=1),
+        waits=Waits(old_script=1),
     )
     errors: list[Exception] = []
 
@@ -358,7 +362,7 @@ def test_two_measurements_on_one_phone_do_not_mix(
     thread.join()
     assert len(samples) == len(models)
     assert len(errors) == 1
-    assert "another cars-hw measures" in str(errors[0])
+    assert "another cars-hw (process" in str(errors[0])
     device.release()
     other._shell.close()
 
@@ -367,12 +371,73 @@ def test_threads_are_pinned_to_as_many_of_the_fastest_cores(
     shell: AdbShell, phone: Phone, models: list[Path]
 ) -> None:
     canned(phone, 'taskset -p $$ >> "$PHONE/affinity"')
-    AndroidDevice(shell, "android:sim", log=lambda _: None).run(models[:1], PLAN, 0)
+    device = AndroidDevice(shell, "android:sim", log=lambda _: None)
+    device.run(models[:1], PLAN, 0)
+    device.release()
     mask = int((phone.folder / "affinity").read_text().split()[-1], 16)
     conditions = AndroidDevice(shell, "android:sim", log=lambda _: None).conditions()
     assert [1 << core for core in conditions["pinned"]] == [mask]
     with pytest.raises(DeviceError, match="cores, not 99"):
         AndroidDevice(shell, "android:sim", 99, log=lambda _: None).conditions()
+
+
+@needs_two_cores
+def test_a_core_that_went_away_is_a_message_and_its_session_does_not_count(
+    device: AndroidDevice, phone: Phone, models: list[Path], said: list[str]
+) -> None:
+    canned(phone, "sleep 0.3")
+    *others, fastest = sorted(os.sched_getaffinity(0))
+    assert device.conditions()["pinned"] == [fastest]
+
+    def switch_off(done: int) -> None:
+        if done == 2:
+            phone.switch_on(others)
+
+    with pytest.raises(DeviceStateError, match=f"switched off core {fastest}, on which") as raised:
+        device.run(models, PLAN, 0, switch_off)
+    assert raised.value.remedy == "resume"
+    # While it is away the phone is waited for, and never measured on other cores.
+    with pytest.raises(DeviceStateError, match=f"still has core {fastest} switched off.*unlock it"):
+        device.run(models, PLAN, 0)
+    phone.switch_on([*others, fastest])
+    assert len(device.run(models, PLAN, 0)) == len(models)
+    device.release()
+
+
+@needs_two_cores
+def test_an_interrupted_profile_resumes_at_another_address_and_on_the_same_kind_of_core(
+    phone: Phone, keys: Path, tmp_path: Path, said: list[str]
+) -> None:
+    canned(phone)
+    spec, plan = NetworkSpec(4, 3, (8, 8), 1, classes=3), MeasurePlan(sessions=1, patience_seconds=0, block=40)
+    out = tmp_path / "phone.json"
+    *others, fastest = sorted(os.sched_getaffinity(0))
+
+    def resume(stop_at: int | None = None) -> LatencyTable:
+        def stop(stage: str, done: int, _total: int) -> None:
+            if stage == "operations: measuring" and stop_at is not None and done >= stop_at:
+                raise KeyboardInterrupt
+
+        with Adbd(phone) as adbd:
+            shell = AdbShell(Address("127.0.0.1", adbd.port), keys=keys)
+            device = AndroidDevice(shell, f"android:127.0.0.1:{adbd.port}", log=said.append)
+            try:
+                return profile_device(device, spec, calibration=4, plan=plan, out=out, resume=True, progress=stop)
+            finally:
+                device.release()
+
+    with pytest.raises(KeyboardInterrupt):
+        resume(stop_at=45)
+    kept = (tmp_path / "phone.json.partial").read_bytes()
+    phone.switch_on(others)
+    with pytest.raises(DeviceStateError, match=r"measured on 1 x 1800 MHz, and the profile began on 1 x 2800 MHz"):
+        resume()
+    assert f"core {fastest} of {len(others) + 1} cannot be used now" in said[-1]
+    assert (tmp_path / "phone.json.partial").read_bytes() == kept
+    phone.switch_on([*others, fastest])
+    table = resume()
+    assert table.conditions["core_kind"] == "1 x 2800 MHz"
+    assert table.device != table.conditions["device_identity"] == "android:SIM0001"
 
 
 def test_names_open_phones_and_tables_can_name_them_again(

@@ -52,7 +52,41 @@ SMALL = OLD.replace(
     "count=9000 first=4 curr=3 min=2 max=90 avg=3.25172 std=1",
 ).replace("Inference (avg): 7454.97", "Inference (avg): 3.25172")
 
+COUNT = "count=133 first=7176 curr=7505 min=6373 max=7775 avg=7454.97 std=256"
+
+
+def newer(line: str, average: str) -> str:
+    """Return the output with another line of the measurement and another average in the summary."""
+    return OLD.replace(COUNT, line).replace("Inference (avg): 7454.97", f"Inference (avg): {average}")
+
+
 PUBLISHED = {
+    "newer, equal runs": (newer("count=3 curr=2(all same) p5=2 median=2 p95=2", "2"), 2.0, 3),
+    "newer, one run": (
+        newer("count=1 curr=3512391 p5=3512391 median=3512391 p95=3512391", "3.51239e+06"),
+        3512391.0,
+        1,
+    ),
+    "newer, one run, rounded": (
+        newer("count=1 curr=3512391 p5=3.51239e+06 median=3.51239e+06 p95=3.51239e+06", "3.51239e+06"),
+        3.51239e6,
+        1,
+    ),
+    # Whole numbers have all digits, percentiles six: the 5th percentile is below the fastest run.
+    "newer, rounded": (
+        newer(
+            "count=5 first=2950344 curr=2950500 min=2950344 max=2990011 avg=2.95034e+06 std=9000 p5=2.95034e+06 "
+            "median=2.9504e+06 p95=2.99001e+06",
+            "2.95034e+06",
+        ),
+        2.95034e6,
+        5,
+    ),
+    "other notations": (
+        newer("count=2 first=+30 curr=5.E1 min=3E+01 max=.5e2 avg=4e+01 std=inf", "40.0"),
+        30.0,
+        2,
+    ),
     "old": (OLD, 6373.0, 133),
     "new": (NEW, 6400.0, 133),
     "logged": (LOGGED, 6400.0, 133),
@@ -89,6 +123,9 @@ def test_every_published_format_is_read(name: str) -> None:
         (ONE.replace("count=1 ", "count=0 "), "did not run the model"),
         (ONE.replace("curr=3512391", "curr=0").replace("3.51239e+06", "0"), "latency of 0 us"),
         (SAME.replace(" (all same)", ""), "incomplete"),
+        (newer("count=3 curr=2 p5=2 median=2 p95=2", "2"), "incomplete"),
+        (newer("count=3 curr=200(all same) p5=150 median=200 p95=200", "200"), "contradict"),
+        (newer("count=3 curr=2(all same) p5=2 median=2", "2"), "no measurement"),
     ],
 )
 def test_what_is_no_measurement_is_an_error(output: str, said: str) -> None:
@@ -144,10 +181,13 @@ def outputs(draw: st.DrawFn) -> tuple[str, float]:
 
     def line(values: list[int]) -> str:
         if len(set(values)) == 1:
-            return f"count={len(values)} curr={values[0]}" + (" (all same)" if len(values) > 1 else "")
+            same = f"{draw(st.sampled_from(['', ' ']))}(all same)" if len(values) > 1 else ""
+            return f"count={len(values)} curr={values[0]}{same}" + (" p5={0} median={0} p95={0}" * newer).format(
+                values[0]
+            )
         ranked = sorted(values)
         p5, median, p95 = (ranked[min(int(share * len(ranked)), len(ranked) - 1)] for share in (0.05, 0.5, 0.95))
-        tail = f" p5={p5} median={median} p95={p95}" if newer else ""
+        tail = f" p5={p5:g} median={median:g} p95={p95:g}" if newer else ""
         mean = sum(values) / len(values)
         return (
             f"count={len(values)} first={values[0]} curr={values[-1]} min={ranked[0]} max={ranked[-1]} "
@@ -156,6 +196,7 @@ def outputs(draw: st.DrawFn) -> tuple[str, float]:
 
     average = sum(times) / len(times)
     low = sorted(times)[min(int(0.05 * len(times)), len(times) - 1)] if newer else min(times)
+    low = float(f"{low:g}") if newer and len(set(times)) > 1 else low
     expected = low if low >= 20 or len(set(times)) == 1 else float(f"{average:.6g}")
     prefix = draw(st.sampled_from(["", "INFO: ", "I tflite  : "]))
     warm = draw(st.lists(st.integers(1, 10**7), min_size=1, max_size=5))

@@ -5,6 +5,6 @@ other, and Debian's ``adb`` checks both.
 """
 
 from simulated_phone.adbd import Adbd, Faults
-from simulated_phone.phone import Phone
+from simulated_phone.phone import Phone, System
 
-__all__ = ["Adbd", "Faults", "Phone"]
+__all__ = ["Adbd", "Faults", "Phone", "System"]

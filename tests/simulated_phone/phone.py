@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import os
 import shutil
+import signal
+import struct
 import subprocess
 import sys
+import termios
 import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,19 +27,29 @@ HERE = Path(__file__).parent
 LOCAL = "/data/local/tmp"
 CPUS = "/sys/devices/system/cpu"
 
+WARNING = 'WARNING: linker: Warning: unable to normalize "$ORIGIN/../lib" (ignoring)'
+
 GETPROP = 'cat "$PHONE/props"'
-DUMPSYS = 'cat "$PHONE/dumpsys-$1" 2>/dev/null || echo "no such service: $1"'
+DUMPSYS = 'cat "$PHONE/dumpsys-$1" 2>/dev/null || echo "Can\'t find service: $1"'
 SETTINGS = """
 echo "settings $*" >> "$PHONE/log"
 file="$PHONE/setting-$2-$3"
+if [ -f "$PHONE/deny-settings" ] && [ "$1" != get ]; then
+  echo "java.lang.SecurityException: Permission denial: writing to settings requires:$2"
+  exit 255
+fi
 case "$1" in
-  get) cat "$file" 2>/dev/null || echo null ;;
+  get)
+    [ -f "$PHONE/settings-say" ] && { cat "$PHONE/settings-say"; exit; }
+    cat "$file" 2>/dev/null || echo null
+    ;;
   put) echo "$4" > "$file" ;;
-  delete) rm -f "$file" ;;
+  delete) rm -f "$file"; echo "Deleted 1 rows" ;;
 esac
 """
 SVC = """
 echo "svc $*" >> "$PHONE/log"
+if [ -f "$PHONE/deny-settings" ]; then echo Killed; exit 137; fi
 [ "$1 $2 $3" = "power stayon true" ] && echo 7 > "$PHONE/setting-global-stay_on_while_plugged_in"
 """
 CMD = """
@@ -46,6 +63,43 @@ echo "Filesystem      1K-blocks    Used Available Use% Mounted on"
 echo "/dev/block/dm-5 111111111 1111111 $(cat "$PHONE/free-kb")  1% /data"
 """
 
+TOOLS = (
+    *(
+        "cat",
+        "chmod",
+        "date",
+        "fsync",
+        "kill",
+        "ls",
+        "mkdir",
+        "mv",
+        "rm",
+        "sleep",
+        "sync",
+        "taskset",
+        "touch",
+        "wc",
+    ),
+    *("md5sum", "sha1sum", "sha256sum"),
+)
+"""The programs of Android 8 and later that the shell's commands and the tests use, all of them toybox."""
+
+
+@dataclass(frozen=True)
+class System:
+    """What the system of a phone is like.
+
+    ``terminal`` is whether the shell runs in a terminal of 80 columns, as with every adb-shell; ``without`` are the
+    programs that it lacks; ``warns`` is whether its linker warns on standard output before every program's own.
+    """
+
+    terminal: bool = True
+    without: tuple[str, ...] = ()
+    warns: bool = False
+
+
+MODERN = System()
+
 
 class Phone:
     """A phone in ``folder``; its state can be changed while it runs.
@@ -54,7 +108,13 @@ class Phone:
     """
 
     def __init__(
-        self, folder: Path, *, serial: str = "SIM0001", model: str = "Simulated One", slower: float = 1.0
+        self,
+        folder: Path,
+        *,
+        serial: str = "SIM0001",
+        model: str = "Simulated One",
+        slower: float = 1.0,
+        system: System = MODERN,
     ) -> None:
         self.folder = folder
         self.props = {
@@ -66,7 +126,10 @@ class Phone:
             "ro.build.version.sdk": "34",
             "ro.serialno": serial,
         }
+        self.fills_up = False
+        """Whether the storage is full from the moment on at which a script has been copied."""
         self._slower = slower
+        self._system = system
         self._shells: dict[int, subprocess.Popen[bytes]] = {}
         self._server: subprocess.Popen[bytes] | None = None
         self._starting = threading.Lock()
@@ -77,11 +140,12 @@ class Phone:
         """The folder that the phone calls /data/local/tmp."""
         return self.folder / "tmp"
 
-    def battery(self, level: int = 80, tenths: int = 270, *, present: bool = True) -> None:
+    def battery(self, level: int = 80, tenths: int = 270, *, present: bool = True, usb: bool = True) -> None:
         """Set the battery's charge in percent and its temperature in tenths of a degree."""
         self._write(
             "dumpsys-battery",
-            "Current Battery Service state:\n  AC powered: false\n  USB powered: true\n  status: 2\n"
+            f"Current Battery Service state:\n  AC powered: false\n  USB powered: {str(usb).lower()}\n"
+            f"  Wireless powered: false\n  status: 2\n"
             f"  present: {str(present).lower()}\n  level: {level}\n  scale: 100\n  voltage: 4236\n"
             f"  temperature: {tenths}\n  technology: Li-ion\n",
         )
@@ -97,13 +161,40 @@ class Phone:
         )
 
     def storage(self, free_kb: int) -> None:
-        """Set how much room there is."""
+        """Set how much room there is; with none, no file can be written, and folders still can be made."""
         self._write("free-kb", str(free_kb))
+
+    def deny_settings(self, denied: bool = True) -> None:
+        """Let the shell change no setting, as on phones of makers that ask for a switch of their own."""
+        self._switch("deny-settings", denied)
+
+    def answer_settings(self, text: str | None) -> None:
+        """Let ``settings get`` print ``text``; None is the value."""
+        (self.folder / "settings-say").unlink(missing_ok=True)
+        if text is not None:
+            self._write("settings-say", text)
+
+    def switch_on(self, cores: Iterable[int]) -> None:
+        """Switch these cores on and all others off, which takes their clocks away."""
+        on = set(cores)
+        self._write("cpus/online", ",".join(map(str, sorted(on))))
+        for core, (folder, clocks) in self._clocks.items():
+            if core not in on and folder.exists():
+                folder.rename(clocks)
+            elif core in on and clocks.exists():
+                clocks.rename(folder)
 
     def setting(self, name: str) -> str | None:
         """Return a global setting, None where it is not set."""
         path = self.folder / f"setting-global-{name}"
         return path.read_text().strip() if path.exists() else None
+
+    def set(self, name: str, value: str | None) -> None:
+        """Set a global setting, as its owner does."""
+        path = self.folder / f"setting-global-{name}"
+        path.unlink(missing_ok=True)
+        if value is not None:
+            path.write_text(f"{value}\n")
 
     def log(self) -> list[str]:
         """Return what the phone's own commands were asked."""
@@ -128,38 +219,49 @@ class Phone:
 
     def store(self, name: str, data: bytes, mode: int) -> str | None:
         """Write a file that was sent; return what is wrong, if anything."""
-        free = int((self.folder / "free-kb").read_text()) * 1024
-        if len(data) > free:
+        if len(data) > self.room():
             return "couldn't write file: No space left on device"
         path = self.local(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(self._mapped(data.decode()).encode() if name.endswith(".sh") else data)
+        except PermissionError:
+            return "couldn't create file: Permission denied"
         path.chmod(mode & 0o777)
+        if self.fills_up and name.endswith(".sh"):
+            self.storage(0)
         return None
+
+    def room(self) -> int:
+        """Return how many bytes fit."""
+        return int((self.folder / "free-kb").read_text()) * 1024
 
     def shell(self, command: str, stream: _Stream) -> None:
         """Run ``command`` and send what it prints; tell it to stop if the connection goes."""
         self._serve()
+        reading, writing = _terminal() if self._system.terminal else os.pipe()
+        # A storage without room takes no byte of a file.
+        limit = "trap '' XFSZ; ulimit -f 0; " if self.room() == 0 else ""
         process = subprocess.Popen(
-            ["sh", "-c", self._mapped(command)],
+            [self.folder / "bin" / "sh", "-c", f"{limit}{self._mapped(command)}"],
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdout=writing,
             stderr=subprocess.STDOUT,
             cwd=self.folder,
-            env={**os.environ, "PHONE": str(self.folder), "PATH": f"{self.folder}/bin:{os.environ['PATH']}"},
+            env={"PHONE": str(self.folder), "PATH": f"{self.folder}/bin"},
             start_new_session=True,
         )
+        os.close(writing)
         self._shells[process.pid] = process
         watch = threading.Thread(target=self._hang_up, args=(process, stream), daemon=True)
         watch.start()
-        assert process.stdout is not None
         try:
-            while part := os.read(process.stdout.fileno(), 65536):
+            while part := _read(reading):
                 stream.write(part)
         finally:
             stream.closed.set()
             hangup(process.pid)
-            process.stdout.close()
+            os.close(reading)
             process.wait()
             watch.join()
             self._shells.pop(process.pid, None)
@@ -173,15 +275,22 @@ class Phone:
             self._server.wait()
             self._server = None
 
+    def kill_shells(self) -> None:
+        """End all that runs in shells without a chance to do anything, as an empty battery does."""
+        for process in list(self._shells.values()):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
     def _hang_up(self, process: subprocess.Popen[bytes], stream: _Stream) -> None:
         stream.closed.wait()
         if process.poll() is None:
             hangup(process.pid)
 
     def _serve(self) -> None:
-        """Start the server behind the runner, if there is none."""
+        """Start the server behind the runner, if there is none and the runner is the real one."""
         with self._starting:
-            if self._server is not None:
+            tools = [*self.tmp.rglob("benchmark_model")]
+            if self._server is not None or not any(b"python" in tool.read_bytes()[:200] for tool in tools):
                 return
             (self.folder / "ready").unlink(missing_ok=True)
             self._server = subprocess.Popen(
@@ -199,9 +308,15 @@ class Phone:
         return text.replace(LOCAL, str(self.tmp)).replace(CPUS, str(self.folder / "cpus"))
 
     def _write(self, name: str, text: str) -> None:
-        temporary = self.folder / f".{name}"
+        temporary = self.folder / f".{Path(name).name}"
         temporary.write_text(text)
         temporary.replace(self.folder / name)
+
+    def _switch(self, name: str, on: bool) -> None:
+        if on:
+            (self.folder / name).touch()
+        else:
+            (self.folder / name).unlink(missing_ok=True)
 
     def _make(self) -> None:
         with contextlib.suppress(FileNotFoundError):
@@ -219,17 +334,63 @@ class Phone:
             "df": DF,
         }
         for name, body in commands.items():
-            path = self.folder / "bin" / name
-            path.write_text(f"#!/bin/sh\n{body}\n")
-            path.chmod(0o755)
+            self._command(name, body)
+        self._programs(self._system)
         self.battery()
         self.thermal()
         self.storage(4_000_000)
+        self._clocks: dict[int, tuple[Path, Path]] = {}
         # The cores are this machine's, and the last are the fast ones.
         allowed = sorted(os.sched_getaffinity(0))
         for core in allowed:
             folder = self.folder / "cpus" / f"cpu{core}" / "cpufreq"
             folder.mkdir(parents=True)
-            (folder / "cpuinfo_max_freq").write_text("2800000" if core == allowed[-1] else "1800000")
+            self._clocks[core] = folder, self.folder / "cpus" / f".off{core}"
+            (folder / "cpuinfo_max_freq").write_text("2800000\n" if core == allowed[-1] else "1800000\n")
         (self.folder / "cpus" / "online").write_text(",".join(map(str, allowed)))
-        (self.folder / "cpus" / f"cpu{allowed[0]}" / "cpufreq" / "scaling_governor").write_text("schedutil")
+        (self.folder / "cpus" / f"cpu{allowed[0]}" / "cpufreq" / "scaling_governor").write_text("schedutil\n")
+
+    def _command(self, name: str, body: str) -> None:
+        path = self.folder / "bin" / name
+        # Its own programs are not those that warn.
+        warning = f"echo {_quoted(WARNING)}\n" if self._system.warns else ""
+        path.write_text(f"#!/bin/sh\n{warning}PATH=/usr/bin:/bin\n{body}\n")
+        path.chmod(0o755)
+
+    def _programs(self, system: System) -> None:
+        """Put the programs of a phone where its shell finds them: those of toybox and mksh, if they are here."""
+        (self.folder / "bin" / "sh").symlink_to(shutil.which("mksh") or "/bin/sh")
+        toybox = shutil.which("toybox")
+        known = (
+            subprocess.run([toybox], capture_output=True, text=True, check=True).stdout.split() if toybox else []
+        )
+        for name in set(TOOLS) - set(system.without):
+            program = toybox if name in known else shutil.which(name)
+            if program is None:
+                continue
+            if system.warns:
+                run = f"{program} {name}" if program == toybox else program
+                self._command(name, f'exec {run} "$@"')
+            else:
+                (self.folder / "bin" / name).symlink_to(program)
+
+
+def _terminal() -> tuple[int, int]:
+    """Return both ends of a terminal of 80 columns, which ends its lines with a carriage return."""
+    reading, writing = os.openpty()
+    fcntl.ioctl(writing, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    return reading, writing
+
+
+def _read(descriptor: int) -> bytes:
+    """Return what arrives; nothing at the end, which a terminal reports as an error."""
+    try:
+        return os.read(descriptor, 65536)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return b""
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "'\\''") + "'"

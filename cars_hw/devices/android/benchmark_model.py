@@ -1,9 +1,10 @@
 """``benchmark_model``, the tool of TensorFlow Lite and LiteRT: its flags and its output.
 
 The tool prints two lines like ``count=50 first=7176 curr=7505 min=6373 max=7775 avg=7454.97 std=256``, one for the
-warm-up and one for the measurement, in microseconds. Newer builds add ``p5= median= p95=``. A summary with the same
-averages follows.
-A run that ended early has no summary, so that a figure is valid only if the summary agrees with it.
+warm-up and one for the measurement, in microseconds. A line of one run, or of equal runs, is
+``count=3 curr=2(all same)``. Newer builds add ``p5= median= p95=`` to every line. Numbers that are not whole have
+six digits, in any notation of C++. A summary with the same averages follows. A run that ended early has no summary,
+so that a figure is valid only if the summary agrees with it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Final, Literal, NamedTuple
 
 from cars_hw.config.measurement import MeasurePlan
@@ -21,13 +23,13 @@ Delegate = Literal["cpu", "gpu", "nnapi"]
 COARSE_US: Final = 20
 """The tool counts whole microseconds; below this latency the average is more precise than the fastest run."""
 
-_NUMBER: Final = r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?"
+_NUMBER: Final = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 _COUNT: Final = re.compile(
     rf"count=(?P<count>\d+)"
     rf"(?: first=(?P<first>{_NUMBER}))? curr=(?P<curr>{_NUMBER})"
     rf"(?:(?P<same> ?\(all same\))"
-    rf"| min=(?P<min>{_NUMBER}) max=(?P<max>{_NUMBER}) avg=(?P<avg>{_NUMBER}) std=(?P<std>{_NUMBER}|-?nan)"
-    rf"(?: p5=(?P<p5>{_NUMBER}) median=(?P<median>{_NUMBER}) p95=(?P<p95>{_NUMBER}))?)?\s*"
+    rf"| min=(?P<min>{_NUMBER}) max=(?P<max>{_NUMBER}) avg=(?P<avg>{_NUMBER}) std=(?P<std>{_NUMBER}|-?nan|-?inf))?"
+    rf"(?: p5=(?P<p5>{_NUMBER}) median=(?P<median>{_NUMBER}) p95=(?P<p95>{_NUMBER}))?\s*"
 )
 _SUMMARY: Final = (
     (re.compile(rf"Inference timings in us:.*, Inference \(avg\): (?P<avg>{_NUMBER})\s*"), 1.0),
@@ -110,9 +112,11 @@ def _figure(found: re.Match[str]) -> tuple[float, float]:
         values |= dict.fromkeys(("min", "max", "avg"), values["curr"])
     low = values.get("p5", values["min"])
     ordered = [values["min"], low, values.get("median", low), values.get("p95", values["max"]), values["max"]]
-    # A rounded average may be outside of the range of the runs by the rounding.
-    margin = 1e-4 * abs(values["max"]) + 1e-6
-    if ordered != sorted(ordered) or not values["min"] - margin <= values["avg"] <= values["max"] + margin:
+    # Percentiles and averages are rounded to six digits, and then may be outside of the range of the runs.
+    margin = 1e-5 * abs(values["max"]) + 1e-6
+    if any(later < earlier - margin for earlier, later in pairwise(ordered)) or not (
+        values["min"] - 10 * margin <= values["avg"] <= values["max"] + 10 * margin
+    ):
         raise RunnerError("its figures contradict each other")
     us = low if low >= COARSE_US else values["avg"]
     if not (math.isfinite(us) and us > 0):

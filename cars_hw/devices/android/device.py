@@ -6,6 +6,7 @@ import hashlib
 import re
 import secrets
 import shlex
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,8 +18,10 @@ from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices.android import adb, benchmark_model
 from cars_hw.devices.android.adb import AdbShell, Address, NoOutputError, to_stderr
 from cars_hw.devices.android.benchmark_model import Delegate
+from cars_hw.devices.android.cores import CPUS, core_list, describe, fastest_cores
 from cars_hw.devices.android.phone import FOLDER, Phone, PhoneState, read_phone, read_state
 from cars_hw.devices.android.runner import stored_runner
+from cars_hw.devices.android.settings_record import change_text, restore_text
 from cars_hw.devices.host.conditions import now
 from cars_hw.devices.protocol import ModelFormat, Sample, SessionCounter
 from cars_hw.devices.remote import (
@@ -30,6 +33,7 @@ from cars_hw.devices.remote import (
     script,
     session_results,
 )
+from cars_hw.devices.remote_folder import RemoteFolder
 from cars_hw.errors import (
     ConnectionLostError,
     DeviceError,
@@ -49,38 +53,22 @@ USER_TOOL: Final = f"{FOLDER}/benchmark_model"
 
 DELEGATES: Final = get_args(Delegate)
 
+MIN_FREE_MB: Final = 1.0
+"""With less room in MB the output of the tool may be cut off."""
+
 MAX_LOST_CONNECTIONS: Final = 5
 """After so many lost connections without a session in between, the measurement fails."""
 
-# A script of this process whose connection broke may still run: it is stopped, and gets time to restore the phone.
-_STOP_OLD_SCRIPT: Final = """\
-busy() { [ -s pid ] && grep -q cars-hw "/proc/$(cat pid)/cmdline" 2>/dev/null; }
-if busy; then
-  if [ "$(cat owner)" = OWNER ]; then kill "$(cat pid)"; fi
-  waited=0
-  while busy && [ $waited -lt PATIENCE ]; do sleep 1; waited=$((waited + 1)); done
-fi"""
-
-# The settings of the phone are kept in a file until they are restored. If a script fails to restore them, the next
-# one does.
 _BEFORE: Final = """\
-cd "$(dirname "$0")" || exit 97
-STOP_OLD_SCRIPT
-if busy; then trap - EXIT; echo MARK busy; exit 98; fi
-echo OWNER > owner; echo $$ > pid
-[ -f before ] || settings get global stay_on_while_plugged_in > before 2>/dev/null
-svc power stayon true >/dev/null 2>&1
-input keyevent KEYCODE_WAKEUP >/dev/null 2>&1
-cmd power set-fixed-performance-mode-enabled true >/dev/null 2>&1"""
+cd "${0%/*}" || exit 97
+if ! is_owner || ! stop_script; then trap - EXIT; echo MARK busy; exit 98; fi
+{ echo $$ > HERE/lock/pid; } 2>/dev/null"""
 
-_RESTORE: Final = """\
-if [ -f before ]; then
-  case "$(cat before)" in
-    ''|null) settings delete global stay_on_while_plugged_in ;;
-    *) settings put global stay_on_while_plugged_in "$(cat before)" ;;
-  esac >/dev/null 2>&1
-  cmd power set-fixed-performance-mode-enabled false >/dev/null 2>&1
-  rm -f before
+# The number stays until all is restored: whoever stops a script waits until it is gone.
+_AFTER: Final = """\
+if is_owner; then
+  restore
+  rm -f HERE/lock/pid
 fi"""
 
 
@@ -97,15 +85,15 @@ class Waits:
     """How long to wait, in seconds.
 
     ``cool_down`` is for the phone to cool down, ``reconnect`` for the cable to be plugged in again, ``session`` for
-    the end of one session, ``pause`` between two checks, ``other_script`` for the end of another measurement on the
-    phone.
+    the end of one session, ``pause`` between two checks, ``old_script`` for a script that was told to stop and
+    restores the phone.
     """
 
     cool_down: float = 600.0
     reconnect: float = 60.0
     session: float = 120.0
     pause: float = 5.0
-    other_script: int = 10
+    old_script: int = 10
 
 
 WAITS: Final = Waits()
@@ -147,9 +135,10 @@ class AndroidDevice:
         self._runner = runner
         self._log = log
         self._waits = waits
-        self._owner = secrets.token_hex(8)
+        self._folder = RemoteFolder(shell, HERE, restore=restore_text(HERE), log=log, stop_s=waits.old_script)
         self._phone: Phone | None = None
         self._serial: str | None = None
+        self._cores: list[int] | None = None
         self._tool: Tool | None = None
         self._pushed: set[str] = set()
 
@@ -160,11 +149,16 @@ class AndroidDevice:
             DeviceError: the phone is not attached, or has no tool that runs models.
         """
         phone, state = self._read_phone()
-        cores = phone.fastest(self._threads)
+        cores = self._chosen_cores(phone)
+        clocks = {core.number: core.max_mhz for core in phone.cores}
+        unusable = [core.number for core in phone.cores if not core.is_usable]
+        delegate = "" if self._delegate == "cpu" else f"+{self._delegate}"
         return {
             "processor": f"{phone.name}, {phone.serial}",
-            "cores": len(phone.clocks_mhz),
-            "clock_mhz": phone.clocks_mhz[cores[-1]],
+            # A phone can have another address the next time, and cores that are switched off.
+            "device_identity": f"android:{phone.serial or self._shell.where}{delegate}",
+            "cores": len(phone.cores),
+            "clock_mhz": clocks[cores[-1]],
             "governor": phone.governor,
             "load": phone.load,
             "platform": f"{phone.android}, {phone.abi}",
@@ -172,7 +166,9 @@ class AndroidDevice:
             "runtime": f"benchmark_model {self._find_tool().digest} on {self._delegate}",
             "threads": self._threads,
             "pinned": cores if phone.can_pin else "not possible here",
-            "clocks_mhz": {str(core): clock for core, clock in sorted(phone.clocks_mhz.items())},
+            "core_kind": describe(phone.cores, cores),
+            "unusable_cores": unusable,
+            "clocks_mhz": {str(core): clock for core, clock in clocks.items()},
             "memory_mb": phone.memory_mb,
             "free_mb": state.free_mb,
             "battery_percent": state.battery_percent,
@@ -222,6 +218,10 @@ class AndroidDevice:
                 if lost >= MAX_LOST_CONNECTIONS:
                     raise
                 self._wait_for_return(error)
+            except RunnerError as error:
+                self._disconnect()
+                self._require_room(error)
+                raise
             except BaseException:
                 # The unread output of the script makes the connection unusable.
                 self._disconnect()
@@ -229,19 +229,25 @@ class AndroidDevice:
         return taken
 
     def release(self) -> None:
-        """Restore the phone and remove the pushed files; if that fails, log it."""
-        if not self._pushed:
-            self._disconnect()
-            return
+        """Restore the phone and remove the pushed files; if that fails, log it. The next contact does it then."""
         try:
+            if not self._folder.is_claimed:
+                return
+            if isinstance(sys.exception(), KeyboardInterrupt | SystemExit):
+                self._log(
+                    f"Stopping: restoring the settings of {self._shell.where} and removing the files, for some "
+                    "seconds. Ctrl-C again leaves both to the next contact with it"
+                )
             if self._phone is None:
                 self._read_phone()
-            self._shell.call(
-                f"cd {HERE} 2>/dev/null || exit 0\n{self._stop_old_script()}\n{_RESTORE}\nrm -rf {HERE}"
-            )
+            self._folder.leave()
         except DeviceError as error:
-            self._log(f"{self._shell.where} could not be cleaned up ({error}); remove {HERE} on the phone")
+            self._log(
+                f"{self._shell.where} could not be cleaned up ({error}); the next contact with it, such as cars-hw "
+                f"devices, restores its settings and removes {HERE}"
+            )
         finally:
+            self._folder.give_up()
             self._pushed.clear()
             self._disconnect()
 
@@ -251,7 +257,8 @@ class AndroidDevice:
         Raises:
             OtherPhoneError: another phone has taken the place of the first.
         """
-        if self._phone is None:
+        connected = self._phone is not None
+        if not connected:
             self._shell.open()
         phone, state = read_phone(self._shell)
         if self._serial not in (None, phone.serial):
@@ -262,41 +269,59 @@ class AndroidDevice:
                 remedy="resume",
             )
         self._phone, self._serial = phone, phone.serial
+        if not connected:
+            self._folder.tidy()
         return phone, state
+
+    def _chosen_cores(self, phone: Phone) -> list[int]:
+        """Return the cores to measure on, which stay the same for all sessions of this device."""
+        if self._cores is None:
+            self._cores = fastest_cores(phone.cores, self._threads, phone.name)
+            unusable = [core for core in phone.cores if not core.is_usable]
+            if unusable and phone.can_pin:
+                numbers = ", ".join(str(core.number) for core in unusable)
+                self._log(
+                    f"{self._shell.where}: core {numbers} of {len(phone.cores)} cannot be used now (switched off, "
+                    f"or closed to the shell); measuring on {describe(phone.cores, self._cores)}"
+                )
+        return self._cores
+
+    def _trouble(self, phone: Phone, state: PhoneState) -> str | None:
+        """Return why the phone cannot measure at this moment; None if it can."""
+        if state.is_hot:
+            return f"is hot ({state.describe()})"
+        lost = state.missing(self._chosen_cores(phone)) if phone.can_pin else None
+        return None if lost is None else f"has {lost}, on which this measurement runs"
+
+    def _require_room(self, error: RunnerError) -> None:
+        """Find out whether a full storage is the reason of ``error``: the output of a runner is kept in a file.
+
+        Raises:
+            DeviceStateError: the storage is full.
+        """
+        try:
+            _, state = self._read_phone()
+        except DeviceError:
+            return
+        if state.free_mb is not None and state.free_mb < MIN_FREE_MB:
+            raise DeviceStateError(
+                f"{self._shell.where} has {state.free_mb:g} MB left in {FOLDER}, and the output of benchmark_model "
+                "cannot be kept; free some storage",
+                remedy="resume",
+            ) from error
 
     def _disconnect(self) -> None:
         self._shell.close()
         self._phone = None
 
-    def _stop_old_script(self) -> str:
-        return _STOP_OLD_SCRIPT.replace("OWNER", self._owner).replace("PATIENCE", str(self._waits.other_script))
-
     def _prepare(self, names: Mapping[Path, str]) -> None:
         """Connect, check battery and temperature, wait while the phone is hot, and push the missing files."""
         if self._phone is None:
             self._read_phone()
-        deadline = time.monotonic() + self._waits.cool_down
-        warned = False
-        while True:
-            state = read_state(self._shell)
-            state.require_charge(self._shell.where)
-            if not state.is_hot:
-                break
-            if time.monotonic() >= deadline:
-                raise DeviceStateError(
-                    f"{self._shell.where} stays hot ({state.describe()}) after {self._waits.cool_down:.0f} s; "
-                    "take it out of its case and put it in the shade",
-                    remedy="resume",
-                )
-            if not warned:
-                self._log(
-                    f"{self._shell.where} is hot ({state.describe()}); waiting for up to "
-                    f"{self._waits.cool_down:.0f} s"
-                )
-                warned = True
-            time.sleep(self._waits.pause)
+        self._claim()
+        state = self._wait_until_ready()
         tool = self._find_tool()
-        missing = {model: f"{HERE}/{name}" for model, name in names.items() if f"{HERE}/{name}" not in self._pushed}
+        missing = {model: self._path(name) for model, name in names.items() if self._path(name) not in self._pushed}
         if tool.source is not None and tool.target not in self._pushed:
             missing[tool.source] = tool.target
         size_mb = sum(source.stat().st_size for source in missing) / 2**20
@@ -309,11 +334,39 @@ class AndroidDevice:
         for source, target in missing.items():
             self._push(source, target, executable=source == tool.source)
 
+    def _wait_until_ready(self) -> PhoneState:
+        """Wait while the phone is hot or its cores are switched off; return its state."""
+        assert self._phone is not None
+        deadline = time.monotonic() + self._waits.cool_down
+        warned = False
+        while True:
+            state = read_state(self._shell)
+            state.require_charge(self._shell.where)
+            trouble = self._trouble(self._phone, state)
+            if trouble is None:
+                return state
+            if time.monotonic() >= deadline:
+                help_ = "take it out of its case and put it in the shade" if state.is_hot else "unlock it"
+                raise DeviceStateError(
+                    f"{self._shell.where} still {trouble}, after {self._waits.cool_down:.0f} s; {help_}",
+                    remedy="resume",
+                )
+            if not warned:
+                self._log(f"{self._shell.where} {trouble}; waiting for up to {self._waits.cool_down:.0f} s")
+                warned = True
+                # Some phones switch cores off while their screen is off.
+                self._shell.call("input keyevent KEYCODE_WAKEUP")
+            time.sleep(self._waits.pause)
+            self._claim()
+
+    def _claim(self) -> None:
+        if self._folder.claim():
+            self._pushed.clear()
+
+    def _path(self, name: str) -> str:
+        return f"{self._folder.own}/{name}"
+
     def _push(self, source: Path, target: str, *, executable: bool = False) -> None:
-        if not self._pushed:
-            # Removes the files of a measurement that failed to clean up, without the saved settings of the phone.
-            self._shell.call(f"mkdir -p {HERE} && cd {HERE} && rm -f m-*.tflite job-*.sh")
-            self._pushed.add(HERE)
         self._shell.push(source, target, executable=executable)
         self._pushed.add(target)
 
@@ -324,13 +377,15 @@ class AndroidDevice:
         source = self._runner or stored_runner()
         if source is not None:
             digest = hashlib.sha256(source.read_bytes()).hexdigest()
-            self._tool = Tool(source, f"{HERE}/benchmark_model", digest[:12])
+            self._tool = Tool(source, self._path("benchmark_model"), digest[:12])
             return self._tool
-        answer = self._shell.call(f"ls {USER_TOOL} >/dev/null && sha256sum {USER_TOOL}")
-        found = re.match(r"([0-9a-f]{64}) ", answer.output.strip())
-        if found is None:
+        # Old phones lack some of the programs; the size is what all can tell.
+        digests = " || ".join(f"{one} {USER_TOOL} 2>/dev/null" for one in ("sha256sum", "sha1sum", "md5sum"))
+        answer = self._shell.call(f"[ -f {USER_TOOL} ] || exit 1\n{digests} || wc -c {USER_TOOL} 2>/dev/null; echo")
+        if answer.status != 0:
             raise RunnerError(f"{self._shell.where} has no {USER_TOOL}, which runs the models", remedy="get-runner")
-        self._tool = Tool(None, USER_TOOL, found[1][:12])
+        found = re.search(r"^\s*([0-9a-f]+)\s+/", answer.output, re.MULTILINE)
+        self._tool = Tool(None, USER_TOOL, found[1][:12] if found else "of unknown content")
         return self._tool
 
     def _block(
@@ -338,9 +393,9 @@ class AndroidDevice:
     ) -> Iterator[SessionResult]:
         """Yield the result of each session, from that of the model ``first`` on."""
         assert self._phone is not None
-        cores = self._phone.fastest(self._threads)
+        cores = self._chosen_cores(self._phone)
         # The script runs in its own folder, so that paths are relative to it.
-        program = ["../benchmark_model" if self._find_tool().source is None else "./benchmark_model"]
+        program = ["../../benchmark_model" if self._find_tool().source is None else "./benchmark_model"]
         if self._phone.can_pin:
             program = ["taskset", f"{sum(1 << core for core in cores):x}", *program]
         sessions = []
@@ -351,28 +406,27 @@ class AndroidDevice:
         text = script(
             sessions,
             mark,
-            before=_BEFORE.replace("STOP_OLD_SCRIPT", self._stop_old_script())
-            .replace("OWNER", self._owner)
-            .replace("MARK", mark),
-            after=f"rm -f pid\n{_RESTORE}",
-            clock_file=f"/sys/devices/system/cpu/cpu{cores[-1]}/cpufreq/scaling_cur_freq",
+            before=f"{_BEFORE}\n{change_text(HERE)}".replace("HERE", HERE).replace("MARK", mark),
+            after=_AFTER.replace("HERE", HERE),
+            clock_file=f"{CPUS}/cpu{cores[-1]}/cpufreq/scaling_cur_freq",
+            cores_file=f"{CPUS}/online",
+            each=f"{{ uptime_s > {HERE}/lock/seen; }} 2>/dev/null",
         )
-        target = f"{HERE}/job-{mark[1:]}.sh"
+        target = self._path(f"job-{mark[1:]}.sh")
         with tempfile.TemporaryDirectory(prefix="cars-hw-") as folder:
             job = Path(folder) / "job.sh"
-            job.write_text(text, encoding="utf-8", newline="\n")
+            job.write_text(f"{self._folder.functions}\n{text}", encoding="utf-8", newline="\n")
             self._push(job, target)
         begun = first
         lines = self._shell.lines(f"sh {target}; rm -f {target}", self._waits.session)
         try:
-            for ran in session_results(lines, mark):
+            for ran in session_results(lines, mark, self._folder.note):
                 yield ran
                 begun = ran.number + 1
         except ScriptEndedError as error:
             if f"{mark} busy" in error.output:
-                raise DeviceError(
-                    f"another cars-hw measures on {self._shell.where}; wait for it to end, or unplug the phone "
-                    "for a moment"
+                raise ConnectionLostError(
+                    f"{self._shell.where} is used by another cars-hw, or an earlier script of this one still runs"
                 ) from error
             raise ConnectionLostError(f"the script on {self._shell.where} was ended: {error.output}") from error
         except NoOutputError as error:
@@ -388,7 +442,7 @@ class AndroidDevice:
         self._disconnect()
         try:
             self._read_phone()
-            self._shell.call(f'cd {HERE} && kill "$(cat pid)"')
+            self._shell.call(f"{self._folder.functions}\nstop_script")
         except DeviceError:
             self._disconnect()
             raise error from None
@@ -397,7 +451,26 @@ class AndroidDevice:
             "may fit"
         ) from error
 
+    def _require_cores(self, ran: SessionResult) -> None:
+        """Check that the cores were there until the end of the session.
+
+        Raises:
+            DeviceStateError: one was switched off: the session ran on another, or did not begin.
+        """
+        if self._phone is None or not self._phone.can_pin or self._cores is None:
+            return
+        online = core_list(ran.cores)
+        lost = [core for core in self._cores if online is not None and core not in online]
+        failed = ran.status != 0 and "affinity" in ran.output
+        if lost or failed:
+            raise DeviceStateError(
+                f"{self._shell.where} has switched off core {', '.join(map(str, lost or self._cores))}, on which "
+                "this measurement runs, or closed it to the shell; unlock it and keep its screen on",
+                remedy="resume",
+            )
+
     def _sample(self, ran: SessionResult, model: Path) -> Sample:
+        self._require_cores(ran)
         if ran.status != 0:
             raise RunnerError(
                 f"{self.name}: benchmark_model cannot run {model}: "

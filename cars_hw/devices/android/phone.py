@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from cars_hw.devices.android.cores import CPUS, READ_CORES, Core, allowed_cores, core_list, parse_cores
 from cars_hw.devices.remote import RemoteShell
 from cars_hw.errors import DeviceError, DeviceStateError
 
-CPUS: Final = "/sys/devices/system/cpu"
 FOLDER: Final = "/data/local/tmp"
 """The folder on every phone in which the user of the shell may write and run files."""
 
@@ -22,9 +22,9 @@ WARM_C: Final = 40.0
 _PART: Final = "@cars-hw part"
 _PARTS: Final = {
     "props": "getprop",
-    "clocks": f"for f in {CPUS}/cpu[0-9]*/cpufreq/cpuinfo_max_freq; do echo $f $(cat $f 2>/dev/null); done",
-    "cores": f"ls -d {CPUS}/cpu[0-9]*",
+    "cores": READ_CORES,
     "online": f"cat {CPUS}/online",
+    "status": "cat /proc/self/status",
     "governor": f"cat {CPUS}/cpu0/cpufreq/scaling_governor",
     "memory": "cat /proc/meminfo",
     "storage": f"df -k {FOLDER}",
@@ -33,7 +33,10 @@ _PARTS: Final = {
     "battery": "dumpsys battery",
     "thermal": "dumpsys thermalservice",
 }
-_STATE: Final = ("battery", "thermal", "storage")
+_STATE: Final = ("battery", "thermal", "storage", "online", "status")
+
+_LINKER: Final = "WARNING: linker"
+"""The begin of the warnings that a phone's linker may put before the output of any program."""
 
 
 class PhoneState(NamedTuple):
@@ -44,12 +47,24 @@ class PhoneState(NamedTuple):
         battery_c: the temperature of the battery in degrees Celsius.
         thermal_status: 0 is cool; 1 to 6 are the levels of thermal throttling.
         free_mb: the free storage for models in MB.
+        online: the cores that are switched on.
+        allowed: the cores on which the shell may run.
     """
 
     battery_percent: int | None
     battery_c: float | None
     thermal_status: int | None
     free_mb: float | None
+    online: frozenset[int] | None = None
+    allowed: frozenset[int] | None = None
+
+    def missing(self, cores: Sequence[int]) -> str | None:
+        """Return which of ``cores`` cannot be used now and why; None if all can."""
+        for known, how in ((self.online, "switched off"), (self.allowed, "closed to the shell by a cpuset")):
+            lost = [core for core in cores if known is not None and core not in known]
+            if lost:
+                return f"{'core' if len(lost) == 1 else 'cores'} {', '.join(map(str, lost))} {how}"
+        return None
 
     @property
     def is_hot(self) -> bool:
@@ -84,7 +99,7 @@ class Phone(NamedTuple):
         name: manufacturer, model and chip.
         android: version and API level.
         abi: the binary interface that programs are built for, such as arm64-v8a.
-        clocks_mhz: the maximum clock of every core by its number; None is one that is not reported.
+        cores: all cores, also those that cannot be used now.
         memory_mb: the memory in MB.
         can_pin: whether the phone has ``taskset``.
         governor: the CPU frequency governor.
@@ -95,22 +110,11 @@ class Phone(NamedTuple):
     name: str
     android: str
     abi: str
-    clocks_mhz: Mapping[int, float | None]
+    cores: tuple[Core, ...]
     memory_mb: float | None
     can_pin: bool
     governor: str | None
     load: Sequence[float] | None
-
-    def fastest(self, count: int) -> list[int]:
-        """Return the numbers of the ``count`` fastest cores; of equally fast ones, the last.
-
-        Raises:
-            DeviceError: the phone has fewer cores.
-        """
-        if count > len(self.clocks_mhz):
-            raise DeviceError(f"{self.name} has {len(self.clocks_mhz)} cores, not {count}", remedy="fewer-threads")
-        ranked = sorted(self.clocks_mhz, key=lambda core: (self.clocks_mhz[core] or 0.0, core))
-        return sorted(ranked[-count:])
 
 
 def read_phone(shell: RemoteShell) -> tuple[Phone, PhoneState]:
@@ -125,14 +129,6 @@ def read_phone(shell: RemoteShell) -> tuple[Phone, PhoneState]:
         raise DeviceError(f"{shell.where} does not say what it is; is it an Android phone?")
     chip = props.get("ro.soc.model") or props.get("ro.board.platform") or props.get("ro.hardware") or "?"
     maker, model = props.get("ro.product.manufacturer", ""), props.get("ro.product.model", "?")
-    clocks: dict[int, float | None] = {}
-    online = _cores(parts["online"])
-    for number in re.findall(r"/cpu(\d+)\s*$", parts["cores"], re.MULTILINE):
-        if online is None or int(number) in online:
-            clocks[int(number)] = None
-    for number, kilohertz in re.findall(r"/cpu(\d+)/cpufreq/cpuinfo_max_freq (\d+)", parts["clocks"]):
-        if int(number) in clocks:
-            clocks[int(number)] = int(kilohertz) / 1000
     memory = re.search(r"^MemTotal: +(\d+) kB", parts["memory"], re.MULTILINE)
     load = re.match(r"([\d.]+) ([\d.]+) ([\d.]+) ", parts["load"].strip())
     governor = parts["governor"].strip()
@@ -142,7 +138,7 @@ def read_phone(shell: RemoteShell) -> tuple[Phone, PhoneState]:
         android=f"Android {props.get('ro.build.version.release', '?')} (API "
         f"{props.get('ro.build.version.sdk', '?')})",
         abi=props.get("ro.product.cpu.abi", "?"),
-        clocks_mhz=clocks,
+        cores=parse_cores(parts["cores"], parts["online"], parts["status"]),
         memory_mb=round(int(memory[1]) / 1024) if memory else None,
         can_pin=bool(parts["taskset"].strip()),
         governor=governor if re.fullmatch(r"\w+", governor) else None,
@@ -163,12 +159,14 @@ def read_state(shell: RemoteShell) -> PhoneState:
 def _ask(shell: RemoteShell, names: Sequence[str]) -> dict[str, str]:
     """Return the output for each of ``names``, in one call: a call costs more than its commands."""
     command = "; ".join(f"echo; echo {_PART} {name}; {_PARTS[name]} 2>/dev/null" for name in names)
-    found = re.split(rf"^{_PART} (\w+)\s*$", shell.call(command).output, flags=re.MULTILINE)
+    lines = (line.rstrip("\r") for line in shell.call(command).output.split("\n"))
+    output = "\n".join(line for line in lines if not line.startswith(_LINKER))
+    found = re.split(rf"^{_PART} (\w+)\s*$", output, flags=re.MULTILINE)
     return dict.fromkeys(names, "") | dict(zip(found[1::2], found[2::2], strict=True))
 
 
 def _state(parts: Mapping[str, Any]) -> PhoneState:
-    battery = dict(re.findall(r"^ *([\w ]+): (-?\w+)\s*$", parts["battery"], re.MULTILINE))
+    battery = _battery(parts["battery"])
     level, scale, tenths = battery.get("level", ""), battery.get("scale", "100"), battery.get("temperature", "")
     has_battery = battery.get("present") != "false" and level.isdecimal() and scale.isdecimal() and int(scale) > 0
     status = re.search(r"^ *Thermal Status: (\d+)", parts["thermal"], re.MULTILINE)
@@ -179,7 +177,21 @@ def _state(parts: Mapping[str, Any]) -> PhoneState:
         battery_c=int(tenths) / 10 if known else None,
         thermal_status=int(status[1]) if status else None,
         free_mb=_free_mb(parts["storage"]),
+        online=core_list(parts["online"]),
+        allowed=allowed_cores(parts["status"]),
     )
+
+
+def _battery(output: str) -> dict[str, str]:
+    """Return the values of the battery service's own section; makers print sections of their own around it.
+
+    A name that comes twice in the section has its first value.
+    """
+    own = re.search(r"^Current Battery Service state:.*$\n((?:[ \t].*\n?|\n)*)", output, re.MULTILINE)
+    found: dict[str, str] = {}
+    for name, value in re.findall(r"^[ \t]*([\w ]+): (-?\w+)\s*$", own[1] if own else output, re.MULTILINE):
+        found.setdefault(name, value)
+    return found
 
 
 def _free_mb(output: str) -> float | None:
@@ -188,14 +200,3 @@ def _free_mb(output: str) -> float | None:
     if len(fields) >= 4 and fields[3].isdecimal():
         return int(fields[3]) / 1024
     return None
-
-
-def _cores(text: str) -> set[int] | None:
-    """Return the cores of a list such as ``0-3,6``; None if ``text`` is no such list."""
-    found: set[int] = set()
-    for part in text.strip().split(","):
-        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
-        if match is None:
-            return None
-        found |= set(range(int(match[1]), int(match[2] or match[1]) + 1))
-    return found
