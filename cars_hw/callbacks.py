@@ -40,6 +40,9 @@ class SearchCallback:
     def on_final_stage(self, text: str) -> None:
         """Called when the final stage begins and after each of its rungs, with one line for people."""
 
+    def on_time(self, text: str) -> None:
+        """Called when the search is slower than the estimate that its length was chosen by, with one line."""
+
     def on_end(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Called once with all records when the front is on disk, also if it was there before."""
 

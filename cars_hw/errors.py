@@ -52,6 +52,7 @@ Remedy = Literal[
     "larger-sizes",
     "less-memory",
     "lower-learning-rate",
+    "more-time",
     "moved-images",
     "other-images",
     "other-out",

@@ -31,6 +31,7 @@ HINTS: Final[Mapping[Remedy, str]] = {
     "larger-sizes": "give a smaller --latency, or allow larger networks: --channels, --layers, --resolution",
     "less-memory": "use a smaller --batch-size, or fewer --channels or --layers",
     "lower-learning-rate": "train again with a lower --learning-rate, or with --training-precision float32",
+    "more-time": "give --within {least} or more, fewer images, or smaller networks",
     "moved-images": "give the folder that holds them now with --data",
     "other-images": "leave --data out, or start a new run with: cars-hw search",
     "other-out": "choose another folder with --out",

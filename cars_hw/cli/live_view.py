@@ -60,6 +60,10 @@ class LinesView(Bars, SearchCallback):
         """Print a line on the final stage."""
         self.log(text)
 
+    def on_time(self, text: str) -> None:
+        """Print a line on the time."""
+        self.log(text)
+
     def on_resume(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Print the last generation of the earlier process."""
         self.log(f"resumes after {generation_line(history[-1], self._status)}")
@@ -157,6 +161,10 @@ class LiveView(SearchCallback):
 
     def on_final_stage(self, text: str) -> None:
         """Show a line on the final stage."""
+        self.log(text)
+
+    def on_time(self, text: str) -> None:
+        """Show a line on the time."""
         self.log(text)
 
     def on_resume(self, history: Sequence[Mapping[str, Any]]) -> None:

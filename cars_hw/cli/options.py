@@ -15,7 +15,7 @@ from cars_hw.cli.completion import complete_genotypes, complete_states
 from cars_hw.cli.hints import message_of
 from cars_hw.cli.verbosity import warn_of_quality
 from cars_hw.config.measurement import require_state
-from cars_hw.config.units import parse_latency
+from cars_hw.config.units import parse_latency, parse_span
 from cars_hw.errors import CarsHwError, TableError
 from cars_hw.formatting import accuracy_text, printable
 from cars_hw.significance import interval_of
@@ -87,6 +87,21 @@ class LatencyType(ParamType[float]):
             return value
         try:
             return parse_latency(value)
+        except CarsHwError as error:
+            self.fail(message_of(error), param, ctx)
+
+
+class SpanType(ParamType[float]):
+    """A span of time with its units, as seconds."""
+
+    name = "TIME"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401 -- click's
+        """Return the seconds that ``value`` says."""
+        if isinstance(value, float):
+            return value
+        try:
+            return parse_span(value)
         except CarsHwError as error:
             self.fail(message_of(error), param, ctx)
 
@@ -167,6 +182,7 @@ class SizesType(ParamType[tuple[int, ...]]):
 
 GENOTYPE = GenotypeType()
 LATENCY = LatencyType()
+SPAN = SpanType()
 STATE = StateType()
 RESOLUTION = ResolutionType()
 

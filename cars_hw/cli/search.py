@@ -20,6 +20,7 @@ from cars_hw.cli.options import (
     FILE,
     FOLDER,
     LATENCY,
+    SPAN,
     STATE,
     SizesType,
     json_option,
@@ -33,6 +34,7 @@ from cars_hw.cli.progress_bars import Bars
 from cars_hw.cli.search_status import SearchStatus
 from cars_hw.cli.settings import NETWORK, NETWORK_PATHS, PRESET, Converted, settings_options
 from cars_hw.cli.verbosity import note, strict_option, warn_of_quality
+from cars_hw.cli.within import choose_length, chosen_before
 from cars_hw.config.codec import unstructure
 from cars_hw.config.measurement import QUIET
 from cars_hw.config.setting import fields_of
@@ -102,6 +104,7 @@ class Run:
     out: Path | None
     resume: bool
     dry_run: bool
+    within: float | None
     baselines: int
     tensorboard: bool
     as_json: bool
@@ -207,6 +210,13 @@ class Run:
     "refuse is an error, with the same message and exit code.",
 )
 @click.option(
+    "--within",
+    type=SPAN,
+    help="The time that the search and its final stage may take, such as 90min, 3h or 2h30m. A few steps are "
+    "timed, and the epochs, the warm-up, the population, the generations and the final stage are chosen by "
+    "the estimate. Options that are given stay.",
+)
+@click.option(
     "--baselines",
     type=click.IntRange(0),
     default=0,
@@ -256,31 +266,20 @@ def _search(settings: SearchSettings, asked: Run) -> None:
     if asked.out is None and not asked.dry_run:
         raise click.UsageError("Missing option '--out'.")
     from cars_hw.pipeline.budget_use import budget_uses
-    from cars_hw.pipeline.estimate import estimate
     from cars_hw.pipeline.larger_networks import stage_end
-    from cars_hw.pipeline.plan import search_plan
     from cars_hw.pipeline.search import require_place, run_search
     from cars_hw.training.memory import keep_freed_memory
-    from cars_hw.training.precision import resolve_device
     from cars_hw.training.process_group import joined, restarted
 
-    plan = search_plan(settings, resolve_device(settings.device))
-    for target, given in zip(plan.targets, settings.targets, strict=True):
-        warn_of_noise(target.table, given.table)
-    if plan.sizes is not None:
-        note(f"The search is for networks of {plan.sizes.describe()}: --channels and --layers restrict the sizes.")
-    elif any(target.table.sizes is not None for target in plan.targets):
-        note(f"The search is for networks of {plan.network.describe()} alone.")
     keep_freed_memory()
+    resume = asked.resume or restarted()
+    plan, estimated = _planned(settings, asked, resume)
     if asked.dry_run:
         if asked.out is not None:
             require_place(plan, asked.out, resume=asked.resume)
-        _print_estimate(estimate(plan, settings.jobs), asked.as_json)
-        if plan.sizes is not None and not asked.as_json:
-            click.echo("The times are means over all sizes: a population of larger networks takes longer.")
+        _print_estimate(plan, estimated, settings.jobs, asked.as_json)
         return
     assert asked.out is not None
-    resume = asked.resume or restarted()
     with joined(plan.device) as process_group:
         if not process_group.leads:
             run_search(plan, asked.out, resume=asked.resume, process_group=process_group)
@@ -316,6 +315,29 @@ def _search(settings: SearchSettings, asked: Run) -> None:
     click.echo(f"{run.path / 'front.json'} holds {count}. Next: cars-hw train {shlex.quote(str(run.path))}")
 
 
+def _planned(settings: SearchSettings, asked: Run, resume: bool) -> tuple[SearchPlan, Estimate | None]:
+    """Return the plan of the search, and its estimate where the length was chosen by it; say what it is for."""
+    from cars_hw.pipeline.plan import search_plan
+    from cars_hw.pipeline.search import require_place
+    from cars_hw.training.precision import resolve_device
+
+    plan = search_plan(settings, resolve_device(settings.device))
+    for target, given in zip(plan.targets, settings.targets, strict=True):
+        warn_of_noise(target.table, given.table)
+    if plan.sizes is not None:
+        note(f"The search is for networks of {plan.sizes.describe()}: --channels and --layers restrict the sizes.")
+    elif any(target.table.sizes is not None for target in plan.targets):
+        note(f"The search is for networks of {plan.network.describe()} alone.")
+    if asked.within is None:
+        return plan, None
+    if resume and asked.out is not None and (asked.out / "run.json").is_file():
+        return chosen_before(plan, asked.within, asked.out), None
+    if asked.out is not None:
+        # Before the steps are timed.
+        require_place(plan, asked.out, resume=asked.resume)
+    return choose_length(plan, asked.within, settings.jobs)
+
+
 def _compare(run: RunFolder, plan: SearchPlan, seeds: int) -> StrategyComparison:
     from cars_hw.studies.baselines import compare_run
 
@@ -324,9 +346,13 @@ def _compare(run: RunFolder, plan: SearchPlan, seeds: int) -> StrategyComparison
         return compare_run(run, settings, progress=bars.update, log=bars.log)
 
 
-def _print_estimate(found: Estimate, as_json: bool) -> None:
+def _print_estimate(plan: SearchPlan, estimated: Estimate | None, jobs: int | None, as_json: bool) -> None:
+    from cars_hw.pipeline.estimate import estimate
+
+    found = estimated or estimate(plan, jobs)
     if as_json:
-        print_json(unstructure(found))
+        chosen = {"evolution": unstructure(plan.preset.evolution), "final": unstructure(plan.preset.final)}
+        print_json({**unstructure(found), **chosen})
         return
     rows = [
         (part.name, f"{part.times:,}", f"{1e3 * part.seconds:.3g} ms", format_seconds(part.total_seconds))
@@ -337,6 +363,8 @@ def _print_estimate(found: Estimate, as_json: bool) -> None:
         f"About {format_seconds(found.seconds)} and {found.memory_mb:,.0f} MB of "
         f"{'GPU memory' if found.on_gpu else 'memory'}; training the front, exporting and measuring come on top."
     )
+    if plan.sizes is not None:
+        click.echo("The times are means over sizes: a population of larger networks takes longer.")
 
 
 def _lead(

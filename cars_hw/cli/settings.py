@@ -24,6 +24,8 @@ from cars_hw.errors import InputError
 
 Plain = dict[str, Any]
 
+_GIVEN: Final = "cars_hw.given"
+
 COMPLETIONS: Final = {
     "--data": complete_data,
     "--device": complete_devices,
@@ -133,6 +135,12 @@ def settings_options(
     return decorate
 
 
+def given_paths() -> frozenset[str]:
+    """Return the paths of the settings that the present command was given, by options or in its ``--config``."""
+    found: frozenset[str] = click.get_current_context().meta[_GIVEN]
+    return found
+
+
 def _parameter(path: str) -> str:
     return path.replace(".", "__")
 
@@ -221,6 +229,9 @@ def _settings(wanted: Options, explicit: Plain, parameters: Plain, context: clic
         values = merged(values, file)
     except InputError as error:
         raise (click.UsageError(f"{error}", context) if path is not None else error) from error
+    context.meta[_GIVEN] = frozenset(
+        one for one, _ in leaves(wanted.cls) if _parameter(one) in explicit or _has(file, one)
+    )
     for one in wanted.paths:
         if _parameter(one) in explicit:
             value = explicit[_parameter(one)]

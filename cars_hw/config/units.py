@@ -1,4 +1,4 @@
-"""Latency as people write it."""
+"""Latencies and spans of time as people write them."""
 
 from __future__ import annotations
 
@@ -30,6 +30,34 @@ def parse_latency(text: str) -> float:
     if not (value > 0 and math.isfinite(value)):
         raise UnitError(f"latency '{text}' must be more than nothing and finite")
     return value
+
+
+_SECONDS: Final = {"d": 86_400, "h": 3600, "hour": 3600, "hours": 3600, "m": 60, "min": 60, "s": 1, "sec": 1}
+_SPAN: Final = re.compile(r"\s*(?P<number>[0-9]*\.?[0-9]+)\s*(?P<unit>[a-zA-Z]+)")
+
+
+def parse_span(text: str) -> float:
+    """Return the seconds that ``text`` says: ``90min``, ``3h``, ``45m``, ``2h30m``, ``1.5h``.
+
+    Raises:
+        UnitError: a number without a unit, an unknown unit, units that do not descend, or no time at all.
+    """
+    found, rest = [], text.strip()
+    while match := _SPAN.match(rest):
+        unit = match["unit"].lower()
+        if unit not in _SECONDS:
+            raise UnitError(
+                f"'{text}' has an unknown unit '{match['unit']}'; write it as h, min or s, such as 2h30m"
+            )
+        found.append((float(match["number"]), _SECONDS[unit]))
+        rest = rest[match.end() :]
+    units = [unit for _, unit in found]
+    if not found or rest.strip() or units != sorted(set(units), reverse=True):
+        raise UnitError(f"'{text}' is not a time; write it with its units, such as 3h, 90min or 2h30m")
+    seconds = sum(number * unit for number, unit in found)
+    if not (seconds > 0 and math.isfinite(seconds)):
+        raise UnitError(f"the time '{text}' must be more than nothing and finite")
+    return seconds
 
 
 def format_seconds(seconds: float) -> str:

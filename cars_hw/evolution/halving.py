@@ -105,6 +105,12 @@ def plan_rungs(
     return _lengthened(least, nominated(least.places), budget, most_epochs, evaluation)
 
 
+def longest_rungs(most_epochs: int) -> Rungs:
+    """Return the longest plan: as many rungs as possible, and ``most_epochs`` at the end of the last one."""
+    number = max(one for one in range(1, MOST_RUNGS + 1) if HALVES ** (one - 1) <= most_epochs)
+    return _with_epochs(most_epochs, number, KEPT)
+
+
 def _lengthened(
     rungs: Rungs, stretches: Sequence[Sequence[float]], budget: float, most_epochs: int, evaluation: float
 ) -> Rungs:

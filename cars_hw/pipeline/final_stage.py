@@ -14,6 +14,7 @@ import torch
 
 from cars_hw.config.data import DataSource
 from cars_hw.config.evaluation import ClassCounts, Objective
+from cars_hw.config.presets import Preset
 from cars_hw.config.training import Recipe
 from cars_hw.data import DataBundle, Dataset
 from cars_hw.errors import DataChangedError, TrainingError
@@ -95,6 +96,13 @@ def judged_images(plan: SearchPlan, trains: int, evaluates: int) -> JudgedImages
     return JudgedImages(trains, evaluates, min(plan.preset.training.evaluation_images or evaluates, evaluates))
 
 
+class MeanAdds(NamedTuple):
+    """Mean millions of multiply-adds: of architectures drawn from the space, and of those of the population."""
+
+    space: float
+    population: float
+
+
 def sizing(
     plan: SearchPlan,
     supernet: NetworkSpec,
@@ -102,13 +110,21 @@ def sizing(
     objectives: Sequence[CostObjective],
     population: Sequence[Architecture] = (),
 ) -> Sizing:
-    """Return what the final stage of ``plan`` may cost.
+    """Return what the final stage of ``plan`` may cost; ``population`` is that of :func:`mean_adds`."""
+    return sizing_of(plan.preset, images, mean_adds(plan, supernet, objectives, population))
+
+
+def mean_adds(
+    plan: SearchPlan,
+    supernet: NetworkSpec,
+    objectives: Sequence[CostObjective],
+    population: Sequence[Architecture] = (),
+) -> MeanAdds:
+    """Return the mean multiply-adds of the architectures that the search of ``plan`` trains and evaluates.
 
     ``population`` are the architectures of all generations. Before a search they are not known: random
     architectures that keep to every limit replace them, or all random ones if none does.
     """
-    preset = plan.preset
-    passes = search_passes(preset.evolution, preset.training.architectures, images)
     rng = np.random.default_rng((plan.seed, 2))
     drawn = [plan.architectures.sample(rng) for _ in range(DRAWS)]
     later = population or [one for one in drawn if feasible(objectives, one)] or drawn
@@ -118,7 +134,13 @@ def sizing(
         costs = {key: multiply_adds(plan, supernet, one) for key, one in unique.items()}
         return float(np.mean([costs[one.key()] for one in architectures]))
 
-    searched = passes.space * mean(drawn) + passes.population * mean(later)
+    return MeanAdds(mean(drawn), mean(later))
+
+
+def sizing_of(preset: Preset, images: JudgedImages, adds: MeanAdds) -> Sizing:
+    """Return what the final stage of a search by ``preset`` may cost; ``adds`` are those of its architectures."""
+    passes = search_passes(preset.evolution, preset.training.architectures, images)
+    searched = passes.space * adds.space + passes.population * adds.population
     share = preset.final.share
     return Sizing(searched, searched * share / (1 - share), images)
 

@@ -17,6 +17,7 @@ from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.records import RunConfiguration
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.settings import CountedCost, SearchSettings, SizeChoice, TargetSettings, TrainingDevice
+from cars_hw.pipeline.time_plan import TimePlan
 from cars_hw.space.architecture_space import ArchitectureSpace
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec
 from cars_hw.space.search_space import SearchSpace
@@ -39,6 +40,9 @@ class SearchPlan:
     SuperNet has that size then, whatever the preset says. With a single size ``network`` gets it, and ``sizes``
     becomes None.
 
+    ``time`` is set if the length of the search was chosen for a time, see :mod:`cars_hw.pipeline.within`. It does
+    not change the search, which says when it takes longer than estimated.
+
     Of ``space`` only those genotypes are proposed that leave no cell of a network without a reader: the plan sets
     ``space.network`` to ``network``, and :attr:`architectures` are what the search proposes.
 
@@ -59,6 +63,7 @@ class SearchPlan:
     device: str = "cpu"
     standalone_epochs: int = 0
     sizes: SizeGrid | None = None
+    time: TimePlan | None = None
 
     def __post_init__(self) -> None:
         if self.sizes is not None:

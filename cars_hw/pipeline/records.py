@@ -19,6 +19,7 @@ from cars_hw.evolution.nominees import Nominee
 from cars_hw.evolution.population import Member
 from cars_hw.export.card import INT8_SUFFIX
 from cars_hw.pipeline.settings import CountedCost
+from cars_hw.pipeline.time_plan import TimePlan
 from cars_hw.significance import Interval, interval_of
 from cars_hw.space.architecture_space import ArchitectureSpace
 from cars_hw.space.network_spec import NetworkSpec
@@ -84,11 +85,15 @@ class RunConfiguration(Settings):
 
 @dataclass(frozen=True)
 class RunAbout:
-    """What is known of a run besides its settings: when it was created, and by which versions."""
+    """What is known of a run besides its settings: when it was created, and by which versions.
+
+    ``time`` is the time that the length of the search was chosen for; None where it was not chosen.
+    """
 
     created: str
     versions: dict[str, str]
     torch_threads: int
+    time: TimePlan | None = None
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ from cars_hw.pipeline.records import RunAbout
 from cars_hw.pipeline.run_data import load_frozen, load_new, require_fit, require_splits, splits_of
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.settings import SearchSettings
+from cars_hw.pipeline.time_watch import TimeWatch
 from cars_hw.progress import Log, Progress, silent
 from cars_hw.progress_line import show
 from cars_hw.space.architecture import Architecture
@@ -115,7 +116,7 @@ def run_search(
                 _end(run, callbacks)
                 return run
         else:
-            RunFolder.create(out, configured, _about())
+            RunFolder.create(out, configured, _about(plan))
             _keep_settings(plan, run)
         if prepared is None:
             prepared = _prepare(plan, run, _frozen(run) or manifest, process_group=process_group, progress=progress)
@@ -207,6 +208,13 @@ def _search(
         for callback in callbacks:
             callback.on_final_stage(line)
 
+    if plan.time is not None:
+
+        def tell_time(line: str) -> None:
+            for callback in callbacks:
+                callback.on_time(line)
+
+        progress = TimeWatch(plan.time, plan.preset.evolution, progress, tell_time)
     finalists = search.run(save, progress)
     if plan.has_final_stage:
         finalists = run_final_stage(
@@ -453,10 +461,11 @@ def supernet_weights_of(
     )
 
 
-def _about() -> RunAbout:
+def _about(plan: SearchPlan) -> RunAbout:
     packages = ("cars-hw", "torch", "numpy", "pymoo")
     return RunAbout(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         versions={"python": platform.python_version(), **versions_of(packages)},
         torch_threads=torch.get_num_threads(),
+        time=plan.time,
     )

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cars_hw.config.units import format_latency, parse_latency
+from cars_hw.config.units import format_latency, parse_latency, parse_span
 from cars_hw.errors import UnitError
 
 
@@ -76,3 +76,40 @@ def test_written_with_three_digits_and_the_unit_that_reads_best(milliseconds: fl
 @given(st.floats(1e-3, 1e6))
 def test_what_is_written_can_be_read(milliseconds: float) -> None:
     assert parse_latency(format_latency(milliseconds)) == pytest.approx(milliseconds, rel=5.1e-3)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("3h", 10_800),
+        ("90min", 5400),
+        ("45m", 2700),
+        ("2h30m", 9000),
+        ("1h 30min 15s", 5415),
+        ("1.5h", 5400),
+        ("90s", 90),
+        ("2D", 172_800),
+    ],
+)
+def test_times_with_units(text: str, seconds: float) -> None:
+    assert parse_span(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("3", "'3' is not a time; write it with its units"),
+        ("", "is not a time"),
+        ("h", "is not a time"),
+        ("-3h", "is not a time"),
+        ("1h30", "is not a time"),
+        ("30m2h", "is not a time"),
+        ("1h1h", "is not a time"),
+        ("3 fortnights", "unknown unit 'fortnights'"),
+        ("0min", "must be more than nothing"),
+        ("1e9h", "is not a time"),
+    ],
+)
+def test_other_times_are_refused(text: str, message: str) -> None:
+    with pytest.raises(UnitError, match=message):
+        parse_span(text)

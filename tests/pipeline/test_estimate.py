@@ -26,6 +26,7 @@ from cars_hw.pipeline.estimate import Estimate, Part, estimate
 from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.pipeline.search import run_search
+from cars_hw.pipeline.time_plan import StageSeconds
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.size_grid import SizeGrid
@@ -117,12 +118,19 @@ def test_a_search_over_sizes_is_estimated_and_runs(
     preset = replace(PRESETS["quick"], evolution=evolution, training=training)
     sizes = SizeGrid((2, 4, 6), (3, 4))
     plan = SearchPlan(DataSource(str(images)), table.spec, preset, costs=("multiply-adds",), sizes=sizes)
-    parts = {part.name: part for part in estimate(plan).parts}
+    found = estimate(plan)
+    parts = {part.name: part for part in found.parts}
     ends = parts.get("steps of the largest and the smallest size")
+    half_of_ends = ends.total_seconds / 2 if ends is not None else 0
     assert (ends is not None) == (sampling == "sandwich")
     # A batch has two drawn architectures, and both ends once.
     drawn = [part.times for name, part in parts.items() if "an architecture each" in name]
     assert ends is None or 2 * ends.times == sum(drawn)
+    stages = found.stages
+    assert stages.total == pytest.approx(found.seconds)
+    # One epoch of warm-up and one of the only generation; of both, the ends are half.
+    warming = parts["warm-up steps, an architecture each"].total_seconds + half_of_ends
+    assert stages.warm_up == pytest.approx(warming)
     front = run_search(plan, tmp_path / "run").front()
     assert all(sizes.has(network.spec) for network in front)
 
@@ -148,7 +156,7 @@ def test_the_final_stage_is_counted_by_its_share(table: LatencyTable, images: Pa
 
 
 def test_parts_add_up_and_times_are_readable() -> None:
-    found = Estimate((Part("a", 10, 0.5), Part("b", 3, 2.0)), 100.0, False)
+    found = Estimate((Part("a", 10, 0.5), Part("b", 3, 2.0)), StageSeconds(5, 6, 0, 0), 100.0, False)
     assert found.seconds == 11.0
     assert unstructure(found)["parts"][1]["total_seconds"] == 6.0
     said = [format_seconds(value) for value in (0.123, 9.7, 45.2, 200.0, 25_500.0)]

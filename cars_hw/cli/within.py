@@ -1,0 +1,61 @@
+"""``--within`` of ``cars-hw search``: the length of the search is chosen by the estimate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import click
+
+from cars_hw.cli.settings import given_paths
+from cars_hw.cli.verbosity import note
+from cars_hw.config.units import format_seconds
+
+if TYPE_CHECKING:
+    from cars_hw.pipeline.estimate import Estimate
+    from cars_hw.pipeline.plan import SearchPlan
+
+
+class Chosen(NamedTuple):
+    """A plan whose length was chosen for a time, and its estimate."""
+
+    plan: SearchPlan
+    estimate: Estimate
+
+
+def choose_length(plan: SearchPlan, seconds: float, jobs: int | None) -> Chosen:
+    """Return ``plan`` with its length chosen so that it takes ``seconds`` at most, and say what was chosen.
+
+    Raises:
+        InputError: no useful search fits, or there is nothing to choose.
+    """
+    from cars_hw.pipeline.pace import measure_pace
+    from cars_hw.pipeline.within import describe_choice, fit_within
+    from cars_hw.training.process_group import launched
+
+    if launched() > 1:
+        raise click.UsageError(
+            "--within estimates a search in one process: choose the length with --dry-run --within in one process, "
+            "and give the options that it prints"
+        )
+    pace = measure_pace(plan, jobs, final=True)
+    fitted = fit_within(plan, seconds, pace, given_paths())
+    for line in describe_choice(fitted, pace):
+        note(line)
+    return Chosen(fitted.plan, fitted.estimate)
+
+
+def chosen_before(plan: SearchPlan, seconds: float, out: Path) -> SearchPlan:
+    """Return ``plan`` with the length that was chosen when the search in ``out`` began.
+
+    Raises:
+        RunError: the run cannot be read, or nothing was chosen for it.
+    """
+    from cars_hw.pipeline.run_folder import RunFolder
+    from cars_hw.pipeline.within import as_chosen
+
+    found = as_chosen(plan, RunFolder.open(out), given_paths())
+    assert found.time is not None
+    if found.time.within != seconds:
+        note(f"The search keeps the length that was chosen for {format_seconds(found.time.within)} when it began.")
+    return found
