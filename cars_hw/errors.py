@@ -67,6 +67,7 @@ Remedy = Literal[
     "resume",
     "resume-or-delete",
     "resume-or-other-folder",
+    "same-seed",
     "same-settings",
     "search",
     "skip-unreadable",

@@ -34,7 +34,7 @@ from cars_hw.cli.progress_bars import Bars
 from cars_hw.cli.search_status import SearchStatus
 from cars_hw.cli.settings import NETWORK, NETWORK_PATHS, PRESET, Converted, settings_options
 from cars_hw.cli.verbosity import note, strict_option, warn_of_quality
-from cars_hw.cli.within import choose_length, chosen_before
+from cars_hw.cli.within import choose_length, chosen_before, shorten
 from cars_hw.config.codec import unstructure
 from cars_hw.config.measurement import QUIET
 from cars_hw.config.setting import fields_of
@@ -135,6 +135,7 @@ class Run:
     "training.batch_size",
     "measure",
     "proxy",
+    "from_run",
     "device",
     *(path for path in NETWORK_PATHS if path not in ("network.channels", "network.layers")),
     bases=(PRESET, NETWORK),
@@ -265,6 +266,10 @@ def command(settings: SearchSettings, **run: Any) -> None:  # noqa: ANN401 -- th
 def _search(settings: SearchSettings, asked: Run) -> None:
     if asked.out is None and not asked.dry_run:
         raise click.UsageError("Missing option '--out'.")
+    if asked.baselines and settings.from_run is not None:
+        raise click.UsageError(
+            "--baselines compares searches of equal cost from fresh weights: leave out --from-run"
+        )
     from cars_hw.pipeline.budget_use import budget_uses
     from cars_hw.pipeline.larger_networks import stage_end
     from cars_hw.pipeline.search import require_place, run_search
@@ -328,13 +333,17 @@ def _planned(settings: SearchSettings, asked: Run, resume: bool) -> tuple[Search
         note(f"The search is for networks of {plan.sizes.describe()}: --channels and --layers restrict the sizes.")
     elif any(target.table.sizes is not None for target in plan.targets):
         note(f"The search is for networks of {plan.network.describe()} alone.")
-    if asked.within is None:
+    if asked.within is None and plan.from_run is None:
         return plan, None
     if resume and asked.out is not None and (asked.out / "run.json").is_file():
         return chosen_before(plan, asked.within, asked.out), None
     if asked.out is not None:
         # Before the steps are timed.
         require_place(plan, asked.out, resume=asked.resume)
+    if plan.from_run is not None:
+        plan = shorten(plan)
+    if asked.within is None:
+        return plan, None
     return choose_length(plan, asked.within, settings.jobs)
 
 

@@ -45,17 +45,35 @@ def choose_length(plan: SearchPlan, seconds: float, jobs: int | None) -> Chosen:
     return Chosen(fitted.plan, fitted.estimate)
 
 
-def chosen_before(plan: SearchPlan, seconds: float, out: Path) -> SearchPlan:
+def shorten(plan: SearchPlan) -> SearchPlan:
+    """Return ``plan``, which starts from trained weights, with fewer epochs, and say how many.
+
+    Raises:
+        RunError: the run that it starts from cannot be read, or does not fit.
+    """
+    from cars_hw.pipeline.from_run import shortened
+
+    found = shortened(plan, given_paths())
+    before, now = plan.preset.evolution, found.preset.evolution
+    if now != before:
+        note(
+            f"The search starts from trained weights: {now.epochs} epochs instead of {before.epochs}, of which "
+            f"{now.warmup_epochs} warm-up instead of {before.warmup_epochs}. --epochs and --warmup-epochs change "
+            "this."
+        )
+    return found
+
+
+def chosen_before(plan: SearchPlan, seconds: float | None, out: Path) -> SearchPlan:
     """Return ``plan`` with the length that was chosen when the search in ``out`` began.
 
     Raises:
-        RunError: the run cannot be read, or nothing was chosen for it.
+        RunError: the run cannot be read.
     """
     from cars_hw.pipeline.run_folder import RunFolder
     from cars_hw.pipeline.within import as_chosen
 
     found = as_chosen(plan, RunFolder.open(out), given_paths())
-    assert found.time is not None
-    if found.time.within != seconds:
+    if seconds is not None and found.time is not None and found.time.within != seconds:
         note(f"The search keeps the length that was chosen for {format_seconds(found.time.within)} when it began.")
     return found

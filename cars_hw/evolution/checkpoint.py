@@ -20,6 +20,11 @@ AGAIN: Final = "restore it from a copy, or start the search anew in another fold
 
 def save(search: Search, path: Path) -> None:
     """Write the state of ``search`` and of its weights to ``path`` in one step."""
+    CHECKPOINT.write(path, packed(search))
+
+
+def packed(search: Search) -> bytes:
+    """Return the state of ``search`` and of its weights as bytes, which :func:`restore` takes."""
     state = {
         # JSON keeps every bit of a float and integers of any length, which the random state needs.
         "search": json.dumps(search.state(), allow_nan=False),
@@ -28,7 +33,7 @@ def save(search: Search, path: Path) -> None:
     # Into memory first: torch reports a full disk as an error of its own.
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    CHECKPOINT.write(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def content(path: Path) -> bytes:
@@ -56,16 +61,17 @@ def restore(search: Search, source: Path | bytes) -> None:
     search.weights.restore(state["weights"])
 
 
-def supernet_weights(path: Path) -> dict[str, Any]:
-    """Return the SuperNet's weights from the checkpoint in ``path``.
+def supernet_weights(source: Path | bytes) -> dict[str, Any]:
+    """Return the SuperNet's weights from ``source``, a checkpoint file or its :func:`content`.
 
     Raises:
         RunError: the file cannot be read, is damaged, is of another schema, or is of a search without shared
             weights.
     """
-    weights: dict[str, Any] | None = _state(path)["weights"].get("supernet")
+    weights: dict[str, Any] | None = _state(source)["weights"].get("supernet")
     if weights is None:
-        raise RunError(f"the checkpoint {path} is of a search without shared weights")
+        name = f"the checkpoint {source}" if isinstance(source, Path) else "the checkpoint"
+        raise RunError(f"{name} is of a search without shared weights")
     return weights
 
 

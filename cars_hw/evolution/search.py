@@ -19,6 +19,8 @@ from cars_hw.evolution.variation import offspring
 from cars_hw.progress import Progress, silent
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.architecture_space import ArchitectureSpace
+from cars_hw.space.genotype import Genotype
+from cars_hw.space.network_spec import NetworkSpec
 
 M = TypeVar("M", bound=Member)
 
@@ -80,8 +82,12 @@ class Search:
         *,
         seed: int,
         anchor: Architecture | None = None,
+        first: Sequence[Architecture] = (),
     ) -> None:
-        """Prepare a search; ``anchor``, an architecture that keeps to every limit, is required with a limit."""
+        """Prepare a search; ``anchor``, an architecture that keeps to every limit, is required with a limit.
+
+        ``first`` are among the first architectures; they must keep to every limit.
+        """
         if not objectives:
             raise ValueError("a search needs at least one cost beside the error")
         limited = any(objective.limit is not None for objective in objectives)
@@ -93,6 +99,7 @@ class Search:
         self.weights = weights
         self.settings = settings
         self.anchor = anchor
+        self.first = list(first)
         self.rng = np.random.default_rng(seed)
         self.directions = reference_directions(1 + len(objectives), settings.population)
         self.normalization = ObjectiveNormalization(1 + len(objectives))
@@ -242,6 +249,11 @@ class Search:
             "scales": unstructure(self.scales),
             "rng": self.rng.bit_generator.state,
             "normalization": self.normalization.state(),
+            **(
+                {"first": [[one.genotype.to_dict(), unstructure(one.network)] for one in self.first]}
+                if self.first
+                else {}
+            ),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -253,6 +265,10 @@ class Search:
         self.scales = list(structure(state["scales"], tuple[CostScale, ...], "checkpoint"))
         self.rng.bit_generator.state = state["rng"]
         self.normalization = ObjectiveNormalization.restore(state["normalization"])
+        self.first = [
+            Architecture(Genotype.from_dict(genotype), structure(network, NetworkSpec, "checkpoint"))
+            for genotype, network in state.get("first", [])
+        ]
 
     def _offspring(self, parents: Sequence[Architecture], count: int) -> list[Architecture]:
         return offspring(
@@ -266,15 +282,15 @@ class Search:
         )
 
     def _first(self) -> list[Architecture]:
-        """Return the first architectures, random ones; over sizes also the anchor, the cheapest that is known.
+        """Return the first architectures: ``first`` and random ones; over sizes also the cheapest that is known.
 
         Random draws are far from the cheapest, and a front begins there.
         """
         wanted = 2 * self.settings.population
-        if self.anchor is None or self.space.sizes is None:
-            return self._offspring([], wanted)
-        known = self.anchor.key()
-        return [self.anchor, *(one for one in self._offspring([], wanted - 1) if one.key() != known)]
+        cheapest = [] if self.anchor is None or self.space.sizes is None else [self.anchor]
+        begun = {one.key(): one for one in [*cheapest, *self.first]}
+        drawn = self._offspring([], wanted - len(begun))
+        return [*begun.values(), *(one for one in drawn if one.key() not in begun)]
 
     def _score(self, counts: ClassCounts) -> float:
         """Return the figure that the search maximises."""

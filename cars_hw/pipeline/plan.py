@@ -41,7 +41,9 @@ class SearchPlan:
     becomes None.
 
     ``time`` is set if the length of the search was chosen for a time, see :mod:`cars_hw.pipeline.within`. It does
-    not change the search, which says when it takes longer than estimated.
+    not change the search, which says when it takes longer than estimated. With ``from_run``, the search starts from
+    the shared weights of that run, see :mod:`cars_hw.pipeline.from_run`. ``chosen`` are the paths of settings that
+    were chosen for one of the two.
 
     Of ``space`` only those genotypes are proposed that leave no cell of a network without a reader: the plan sets
     ``space.network`` to ``network``, and :attr:`architectures` are what the search proposes.
@@ -64,6 +66,8 @@ class SearchPlan:
     standalone_epochs: int = 0
     sizes: SizeGrid | None = None
     time: TimePlan | None = None
+    from_run: Path | None = None
+    chosen: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.sizes is not None:
@@ -136,6 +140,7 @@ def search_plan(settings: SearchSettings, device: str) -> SearchPlan:
         device=device,
         standalone_epochs=settings.standalone_epochs,
         sizes=sizes,
+        from_run=settings.from_run,
     )
 
 
@@ -199,6 +204,7 @@ def search_settings(plan: SearchPlan, tables: Sequence[Path]) -> SearchSettings:
         supernet_channels=plan.preset.supernet_channels,
         supernet_layers=plan.preset.supernet_layers,
         standalone_epochs=plan.standalone_epochs,
+        from_run=None if plan.from_run is None else plan.from_run.absolute(),
         evolution=plan.preset.evolution,
         training=plan.preset.training,
         recipe=plan.preset.recipe,
@@ -232,11 +238,14 @@ def configuration(plan: SearchPlan) -> RunConfiguration:
         standalone_epochs=plan.standalone_epochs,
         sizes=plan.sizes,
         final=plan.preset.final,
+        from_run=None if plan.from_run is None else str(plan.from_run.absolute()),
     )
 
 
 def plan_of(run: RunFolder, data: DataSource | None, device: str = "cpu") -> SearchPlan:
     """Return the plan that ``run`` was searched by, its images from ``data``; None is where the search found them.
+
+    The plan starts from fresh weights, even if the search did not.
 
     Raises:
         RunError: the settings do not fit each other.

@@ -52,6 +52,7 @@ class RunConfiguration(Settings):
 
     With ``sizes``, each network has one of these sizes, and ``network`` has the largest. ``supernet_channels`` and
     ``supernet_layers`` are None where they are the network's. ``standalone_epochs`` is 0 where weights are shared.
+    ``from_run`` is the folder of the run whose shared weights the search started from; None for fresh weights.
     """
 
     data: str
@@ -70,6 +71,7 @@ class RunConfiguration(Settings):
     standalone_epochs: int = count()
     sizes: SizeGrid | None = None
     final: FinalSettings = setting(FinalSettings())
+    from_run: str | None = None
 
     @property
     def architectures(self) -> ArchitectureSpace:
@@ -87,13 +89,65 @@ class RunConfiguration(Settings):
 class RunAbout:
     """What is known of a run besides its settings: when it was created, and by which versions.
 
-    ``time`` is the time that the length of the search was chosen for; None where it was not chosen.
+    ``time`` is the time that the length of the search was chosen for; None where no time was given. ``chosen`` are
+    the paths of the settings that cars-hw chose, for the time or because of ``from_run``.
     """
 
     created: str
     versions: dict[str, str]
     torch_threads: int
     time: TimePlan | None = None
+    chosen: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class StartRecord(Settings):
+    """What a search took from an earlier run: the content of ``start.json``.
+
+    ``run`` is the folder of the earlier run, ``digest`` that of the state of its search, and ``network`` its
+    SuperNet. ``taken`` of the ``weights`` of the new SuperNet are from there, all those of the sizes up to
+    ``common``. ``classifier`` tells whether the classifier is too. ``fresh_operations`` are operations that the
+    earlier search did not propose. ``epochs`` are those that trained the weights. ``population`` is the number of
+    its last architectures that begin the new population. ``same_images`` tells whether the images and their
+    division are the same. ``known_images`` of ``judging_images``, those that may evaluate architectures, were
+    training images of the earlier run; None where this is not known.
+    """
+
+    run: str
+    digest: str
+    network: NetworkSpec
+    common: NetworkSpec
+    taken: int = count()
+    weights: int = count(minimum=1)
+    classifier: bool
+    fresh_operations: tuple[str, ...] = ()
+    epochs: int = count()
+    population: int = count()
+    same_images: bool = True
+    known_images: int | None = count(None)
+    judging_images: int = count()
+
+    def describe(self) -> list[str]:
+        """Return lines for people: what was taken, and what is fresh."""
+        share = self.taken / self.weights
+        lines = [
+            f"starts from the weights of {self.run}, after {self.epochs} epochs: {share:.1%} of the weights are "
+            f"taken{'' if share == 1 else f', those of {self.common.size}'}; "
+            f"{self.population} of its architectures begin the population"
+        ]
+        fresh = [
+            *([] if self.taken >= self.weights or not self.classifier else ["the weights of other sizes"]),
+            *([] if self.classifier else ["the classifier (the classes differ)"]),
+            *([f"{', '.join(self.fresh_operations)} (not searched before)"] if self.fresh_operations else []),
+            "the momenta of the optimiser",
+        ]
+        lines.append(f"fresh: {', '.join(fresh)}")
+        if self.known_images:
+            lines.append(
+                f"{self.known_images:,} of {self.judging_images:,} images that may evaluate architectures were "
+                "training images before: accuracies under shared weights may be too high"
+            )
+        return lines
 
 
 @dataclass(frozen=True)

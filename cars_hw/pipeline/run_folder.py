@@ -12,6 +12,7 @@ for TensorBoard, which cars-hw only writes. Weights and models have theirs in th
     data-changes.json changes of the images that were accepted with ``--accept-changes``
     steps.jsonl      after a line with the checksum, one for each step: its time, command and settings
     tables/          copies of the latency tables that the search used
+    start.json       what was taken from an earlier run, where the search started from one (``--from-run``)
     history.jsonl    after a line with the checksum, one for each generation
     final.json       the final stage of the search: its networks, and their results in each rung
     front.json       the Pareto front
@@ -54,6 +55,7 @@ from cars_hw.pipeline.records import (
     RunAbout,
     RunConfiguration,
     RunRecord,
+    StartRecord,
     Verified,
     VerifiedModels,
 )
@@ -67,6 +69,7 @@ SCHEMA: Final = 3
 LOCK: Final = ".lock"
 
 RUN: Final = ChecksummedFormat("cars-hw run", SCHEMA, "restore-run", RunError)
+START: Final = ChecksummedFormat("cars-hw start of a search", SCHEMA, "restore-run", RunError)
 FRONT: Final = ChecksummedFormat("cars-hw front", SCHEMA, "remake-front", RunError)
 FINAL: Final = ChecksummedFormat("cars-hw final stage", SCHEMA, "remake-front", RunError)
 RESULT: Final = ChecksummedFormat("cars-hw final result", SCHEMA, "remake-front", RunError)
@@ -163,12 +166,16 @@ class RunFolder:
         return self.record_of_run.about
 
     def require(self, configuration: RunConfiguration) -> None:
-        """Check that the run was started with ``configuration``; its images may lie elsewhere now.
+        """Check that the run was started with ``configuration``.
+
+        Its images, and the run that it started from, may lie elsewhere now.
 
         Raises:
             RunError: it was not; the message names the first setting that differs.
         """
         own = replace(self.configuration, data=configuration.data)
+        if own.from_run is not None and configuration.from_run is not None:
+            own = replace(own, from_run=configuration.from_run)
         difference = _first_difference(_sizes_first(own), _sizes_first(configuration))
         if difference is not None:
             name, before, now = difference
@@ -331,6 +338,23 @@ class RunFolder:
             return []
         lines = STEPS.read_lines(self._steps_path)
         return list(STEPS.structured(self._steps_path, lines, tuple[Step, ...]))
+
+    @property
+    def start_path(self) -> Path:
+        """What the search took from an earlier run."""
+        return self.path / "start.json"
+
+    def write_start(self, record: StartRecord) -> None:
+        """Write what the search took from an earlier run."""
+        START.write_record(self.start_path, record)
+
+    def start(self) -> StartRecord | None:
+        """Return what the search took from an earlier run; None if it began with fresh weights.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        return START.read_record(self.start_path, StartRecord) if self.start_path.is_file() else None
 
     def write_history(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Write one line for each generation."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,12 +31,13 @@ from cars_hw.nn.supernet import SuperNet
 from cars_hw.pipeline.budget_use import budget_uses
 from cars_hw.pipeline.confirm_front import ConfirmedFront, confirm_front
 from cars_hw.pipeline.final_stage import Ended, longest_trained, run_final_stage
+from cars_hw.pipeline.from_run import Start, open_start
 from cars_hw.pipeline.larger_networks import stage_end
 from cars_hw.pipeline.memory import require_memory
 from cars_hw.pipeline.networks import FrontNetwork
 from cars_hw.pipeline.objectives import cost_objectives, find_anchor
 from cars_hw.pipeline.plan import SearchPlan, configuration, search_settings
-from cars_hw.pipeline.records import RunAbout
+from cars_hw.pipeline.records import RunAbout, StartRecord
 from cars_hw.pipeline.run_data import load_frozen, load_new, require_fit, require_splits, splits_of
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.settings import SearchSettings
@@ -80,6 +81,9 @@ def run_search(
     best networks replace those that exceed a limit there; see
     :func:`cars_hw.pipeline.confirm_front.confirm_front`, which uses ``log``.
 
+    With ``plan.from_run`` the search starts from the shared weights of that run, and its population from the last
+    architectures of that run that keep to the limits.
+
     With ``resume`` the search resumes after its last finished unit of work and ends with the same front as without
     an interruption; its images must be the same. A finished search is left as it is. The leading process calls
     ``callbacks``. In a ``process_group`` of several, only the leading process writes and measures; the others
@@ -89,7 +93,7 @@ def run_search(
         BudgetError: no architecture keeps to the limits, by prediction or by measurement; it carries the smallest
             latency.
         RunError: ``out`` exists, is among the images, was started with other settings, has a damaged file, or
-            another process writes to it.
+            another process writes to it; or the weights of ``plan.from_run`` cannot be used.
         DatasetError: the data cannot be used, or does not fit the network.
         DataChangedError: the images are not those of ``manifest``, or of the search that is resumed.
     """
@@ -122,6 +126,8 @@ def run_search(
             prepared = _prepare(plan, run, _frozen(run) or manifest, process_group=process_group, progress=progress)
         if not run.data_path.is_file():
             run.write_data(prepared.manifest)
+        if prepared.start is not None:
+            run.write_start(prepared.start)
         _search(
             plan,
             run,
@@ -186,6 +192,9 @@ def _search(
     for index, target in enumerate(plan.targets):
         target.table.write(run.table_path(index))
     known = checkpoint.content(run.checkpoint) if resumed and run.checkpoint.is_file() else b""
+    if process_group.world > 1 and prepared.start is not None:
+        # The others begin with the weights that this process has read.
+        known = checkpoint.packed(search)
     if process_group.world > 1:
         # The other processes may run on machines without access to this folder, and with images of their own.
         process_group.broadcast(prepared.manifest.digest.encode())
@@ -382,6 +391,7 @@ class _Prepared:
     manifest: DataManifest
     notes: tuple[str, ...]
     supernet: NetworkSpec
+    start: StartRecord | None
 
 
 def _frozen(run: RunFolder) -> DataManifest | None:
@@ -415,8 +425,31 @@ def _prepare(
         else:
             # The images are those of another run; this one may divide them by another seed.
             manifest = manifest.with_splits(splits)
-    search = _build(plan, data, objectives, anchor, process_group)
-    return _Prepared(search, manifest, data.notes, supernet_spec(plan, data))
+    started = _start(plan, run, process_group)
+    if started is None:
+        search = _build(plan, data, objectives, anchor, process_group)
+        return _Prepared(search, manifest, data.notes, supernet_spec(plan, data), None)
+    taken: list[StartRecord] = []
+    first = started.members(plan, objectives)
+    search = _build(
+        plan,
+        data,
+        objectives,
+        anchor,
+        process_group,
+        begin=lambda supernet: taken.append(started.give(plan, supernet, manifest)),
+        first=first,
+    )
+    record = replace(taken[0], population=len(first))
+    return _Prepared(search, manifest, (*data.notes, *record.describe()), supernet_spec(plan, data), record)
+
+
+def _start(plan: SearchPlan, run: RunFolder, process_group: ProcessGroup) -> Start | None:
+    """Return the weights that the search of ``plan`` starts from; None where they are fresh or in a checkpoint."""
+    if plan.from_run is None or not process_group.leads or run.checkpoint.is_file():
+        return None
+    begun = run.start()
+    return open_start(plan.from_run, plan, None if begun is None else begun.digest)
 
 
 def _build(
@@ -425,26 +458,41 @@ def _build(
     objectives: Sequence[CostObjective],
     anchor: Architecture | None,
     process_group: ProcessGroup,
+    *,
+    begin: Callable[[SuperNet], None] = lambda _supernet: None,
+    first: Sequence[Architecture] = (),
 ) -> Search:
     if plan.standalone_epochs:
         standalone = StandaloneWeights(lambda: supernet_weights_of(plan, data), plan.standalone_epochs)
         return Search(
             plan.architectures, objectives, standalone, plan.preset.evolution, seed=plan.seed, anchor=anchor
         )
-    weights = supernet_weights_of(plan, data, process_group)
+    weights = supernet_weights_of(plan, data, process_group, begin)
     if weights.device.type == "cuda":
         require_memory(plan, weights)
-    return Search(plan.architectures, objectives, weights, plan.preset.evolution, seed=plan.seed, anchor=anchor)
+    return Search(
+        plan.architectures,
+        objectives,
+        weights,
+        plan.preset.evolution,
+        seed=plan.seed,
+        anchor=anchor,
+        first=first,
+    )
 
 
 def supernet_weights_of(
-    plan: SearchPlan, data: DataBundle, process_group: ProcessGroup = SINGLE_PROCESS
+    plan: SearchPlan,
+    data: DataBundle,
+    process_group: ProcessGroup = SINGLE_PROCESS,
+    begin: Callable[[SuperNet], None] = lambda _supernet: None,
 ) -> SuperNetWeights:
-    """Return the SuperNet of ``plan`` with fresh weights, ready to train and to evaluate."""
+    """Return the SuperNet of ``plan``, ready to train and to evaluate; ``begin`` may change its fresh weights."""
     # torch's layers draw their initial weights from the global generator: fork it, so that its state is unchanged.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(plan.seed)
         supernet = SuperNet(supernet_spec(plan, data))
+    begin(supernet)
     evolution = plan.preset.evolution
     return SuperNetWeights(
         supernet,
@@ -468,4 +516,5 @@ def _about(plan: SearchPlan) -> RunAbout:
         versions={"python": platform.python_version(), **versions_of(packages)},
         torch_threads=torch.get_num_threads(),
         time=plan.time,
+        chosen=plan.chosen,
     )

@@ -147,6 +147,13 @@ class SearchSettings(Settings):
     )
     supernet_channels: int | None = setting(None, help="Channels of the SuperNet. [the network's]", minimum=1)
     supernet_layers: int | None = setting(None, help="Cells of the SuperNet. [the network's]", minimum=3)
+    from_run: Path | None = setting(
+        None,
+        help="Start from the shared weights of this finished run, which is only read. Its sizes, classes and "
+        "images may differ; what does not fit starts fresh. By default, the warm-up is shorter; if only the budget "
+        "differs, there are a quarter of the generations.",
+        folder=True,
+    )
     standalone_epochs: int = setting(
         0, help="Epochs of standalone training for every architecture; 0: weights are shared.", minimum=0
     )

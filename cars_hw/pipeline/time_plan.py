@@ -32,10 +32,9 @@ class StageSeconds(Settings):
 class TimePlan(Settings):
     """The time that the length of a search was chosen for.
 
-    ``within`` is the time in seconds that search and final stage may take, ``stages`` the estimate for the chosen
-    settings, and ``chosen`` the paths of these settings, such as ``evolution.epochs``.
+    ``within`` is the time in seconds that search and final stage may take, and ``stages`` the estimate for the
+    chosen settings.
     """
 
     within: float = seconds_field()
     stages: StageSeconds = setting()
-    chosen: tuple[str, ...] = ()

@@ -15,7 +15,7 @@ from typing import Final
 from cars_hw.config.presets import PRESETS, Preset
 from cars_hw.config.search import EvolutionSettings
 from cars_hw.config.units import format_seconds
-from cars_hw.errors import InputError, RunError
+from cars_hw.errors import InputError
 from cars_hw.evolution.halving import KEPT, Rungs, cost_of, longest_rungs, plan_rungs
 from cars_hw.evolution.passes import TRAINING
 from cars_hw.pipeline.estimate import Estimate, estimate_at
@@ -98,23 +98,24 @@ def fit_within(plan: SearchPlan, seconds: float, pace: Pace, given: Collection[s
     if best is None:
         raise _too_short(seconds, *shortest)
     _, found, preset = best
-    time = TimePlan(seconds, found.stages, chosen)
+    time = TimePlan(seconds, found.stages)
     longest = most <= usable and EPOCHS in chosen
-    return Fitted(replace(plan, preset=preset, time=time), found, chosen, longest)
+    return Fitted(
+        replace(plan, preset=preset, time=time, chosen=tuple(dict.fromkeys((*plan.chosen, *chosen)))),
+        found,
+        chosen,
+        longest,
+    )
 
 
 def as_chosen(plan: SearchPlan, run: RunFolder, given: Collection[str] = ()) -> SearchPlan:
     """Return ``plan`` with what was chosen for ``run``, so that it goes on as it was begun.
 
     Raises:
-        RunError: nothing was chosen for ``run``.
         InputError: the settings do not fit each other.
     """
-    time = run.about.time
-    if time is None:
-        raise RunError(f"the length of {run.path} was not chosen for a time", remedy="same-settings")
-    own, preset = run.configuration, plan.preset
-    names = [path.partition(".") for path in time.chosen if path not in given]
+    about, own, preset = run.about, run.configuration, plan.preset
+    names = [path.partition(".") for path in about.chosen if path not in given]
     values = {
         group: {name: getattr(getattr(own, group), name) for part, _, name in names if part == group}
         for group in ("evolution", "final")
@@ -124,7 +125,7 @@ def as_chosen(plan: SearchPlan, run: RunFolder, given: Collection[str] = ()) -> 
         evolution=replace(preset.evolution, **values["evolution"]),
         final=replace(preset.final, **values["final"]),
     )
-    return replace(plan, preset=preset, time=time)
+    return replace(plan, preset=preset, time=about.time, chosen=about.chosen)
 
 
 def _lengths(plan: SearchPlan, pace: Pace, given: Collection[str]) -> Iterator[Preset]:

@@ -70,6 +70,11 @@ def compare_run(
 def _compare(run: RunFolder, settings: BaselinesSettings, progress: Progress, log: Log) -> StrategyComparison:
     recipe = settings.recipe or recipe_of(run)
     run.front()
+    if run.configuration.from_run is not None:
+        raise InputError(
+            f"{run.path} started from the weights of {run.configuration.from_run}: strategies that do not would "
+            "not have the same cost; compare a run that started from fresh weights"
+        )
     plan = plan_of(run, settings.data, resolve_device(settings.device))
     own = plan.preset.evolution
     rivals = [

@@ -1,0 +1,65 @@
+"""Copy shared weights from one SuperNet to another one, of another size or with other classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+
+from cars_hw.nn.slices import Slices
+from cars_hw.nn.supernet import SuperNet
+from cars_hw.space.architecture import Architecture
+from cars_hw.space.genotype import NODES, Edge, Genotype
+from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.space.operations import real_operations
+
+
+def common_size(first: NetworkSpec, second: NetworkSpec) -> NetworkSpec:
+    """Return ``first`` at the largest size that lies within both: the fewer channels, and cells of each stage."""
+    depths = tuple(map(min, zip(first.stages, second.stages, strict=True)))
+    one, two, three = depths
+    return replace(
+        first, channels=min(first.channels, second.channels), layers=sum(depths), depths=(one, two, three)
+    )
+
+
+def copy_weights(old: SuperNet, new: SuperNet, *, classifier: bool) -> int:
+    """Copy the weights of ``old`` to ``new`` for all sizes that lie within both; return how many were copied.
+
+    An architecture of such a size then has the same weights in both. Other weights of ``new`` stay. The classifier
+    is copied only if ``classifier`` is True; then both must have the same classes.
+    """
+    own, theirs = common_size(new.spec, old.spec), common_size(old.spec, new.spec)
+    of_old, of_new = Slices(old), Slices(new)
+    kept = {new.classifier.weight, new.classifier.bias} if not classifier else set()
+    copied = {parameter: torch.zeros_like(parameter, dtype=torch.bool) for parameter in new.parameters()}
+    with torch.no_grad():
+        for genotype in _covering():
+            places = zip(
+                of_old.places(Architecture(genotype, theirs)),
+                of_new.places(Architecture(genotype, own)),
+                strict=True,
+            )
+            for source, target in places:
+                parameter = target.parameter
+                if parameter in kept:
+                    continue
+                view = target.of(parameter.detach())
+                view.copy_(source.of(source.parameter.detach()).reshape(view.shape))
+                target.of(copied[parameter]).fill_(True)
+    return sum(int(mask.sum()) for mask in copied.values())
+
+
+def _covering() -> Iterator[Genotype]:
+    """Yield genotypes that have every operation on every edge between them."""
+    for name in real_operations():
+        # The last node has the most sources, and two are used at a time.
+        for number in range((NODES + 2) // 2):
+            cell = tuple(_node(name, 2 * number, node + 2) for node in range(NODES))
+            yield Genotype(cell, cell)
+
+
+def _node(operation: str, source: int, sources: int) -> tuple[Edge, Edge]:
+    """Return a node with ``operation`` on ``source`` and on the next one, counted around."""
+    return Edge(operation, source % sources), Edge(operation, (source + 1) % sources)

@@ -1,0 +1,263 @@
+"""A search that starts from the shared weights of an earlier run: what it takes, and what it cannot take."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from cars_hw.config.checksummed import digest
+from cars_hw.config.codec import structure
+from cars_hw.config.search import EvolutionSettings
+from cars_hw.data.manifest import DataManifest
+from cars_hw.errors import GenotypeError, RunError
+from cars_hw.evolution import checkpoint
+from cars_hw.evolution.objectives import CostObjective, feasible
+from cars_hw.evolution.population import Member
+from cars_hw.nn.shared_start import common_size, copy_weights
+from cars_hw.nn.supernet import SuperNet
+from cars_hw.pipeline.plan import SearchPlan
+from cars_hw.pipeline.records import RunConfiguration, StartRecord
+from cars_hw.pipeline.run_folder import RunFolder
+from cars_hw.space.architecture import Architecture
+from cars_hw.space.genotype import Genotype
+from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.space.size_grid import SizeGrid
+
+FEWER: Final = 4
+"""Where the earlier run trained all that the search needs, there are so many times fewer generations."""
+
+LEAST_GENERATIONS: Final = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """The weights of an earlier run, read and checked, and its last population."""
+
+    path: Path
+    supernet: SuperNet
+    digest: str
+    configuration: RunConfiguration
+    manifest: DataManifest
+    population: tuple[Architecture, ...]
+
+    def give(self, plan: SearchPlan, supernet: SuperNet, manifest: DataManifest) -> StartRecord:
+        """Copy the weights to ``supernet``, which is that of ``plan`` with the images of ``manifest``.
+
+        Raises:
+            RunError: the images have another number of channels, or are the same and divided in another way.
+        """
+        channels = [one.spec.in_channels for one in (self.supernet, supernet)]
+        if channels[0] != channels[1]:
+            raise RunError(
+                f"{self.path} is for images of {channels[0]} channels and this search for {channels[1]}: no "
+                "weights fit"
+            )
+        same = self._same_images(manifest)
+        classifier = manifest.class_names == self.manifest.class_names
+        taken = copy_weights(self.supernet, supernet, classifier=classifier)
+        known, judging = _known_images(self.manifest, manifest, same)
+        evolution = self.configuration.evolution
+        return StartRecord(
+            run=str(self.path),
+            digest=self.digest,
+            network=self.supernet.spec,
+            common=common_size(supernet.spec, self.supernet.spec),
+            taken=taken,
+            weights=sum(parameter.numel() for parameter in supernet.parameters()),
+            classifier=classifier,
+            fresh_operations=tuple(
+                name for name in plan.space.operations if name not in self.configuration.operations
+            ),
+            epochs=evolution.warmup_epochs + evolution.generations * evolution.epochs_per_generation,
+            same_images=same,
+            known_images=known,
+            judging_images=judging,
+        )
+
+    def members(self, plan: SearchPlan, objectives: Sequence[CostObjective]) -> list[Architecture]:
+        """Return those of the last population that the search of ``plan`` may propose, within its limits."""
+        space = plan.architectures
+        found: dict[object, Architecture] = {}
+        for genotype, own in self.population:
+            network = plan.network
+            if plan.sizes is not None:
+                network = replace(network, channels=own.channels, layers=own.layers, depths=own.depths)
+            one = Architecture(genotype, network)
+            if _searched(plan, genotype) and space.proposable(one) and feasible(objectives, one):
+                found[one.key()] = one
+        return list(found.values())[: plan.preset.evolution.population]
+
+    def _same_images(self, manifest: DataManifest) -> bool:
+        """Return whether ``manifest`` has the images of the earlier run.
+
+        Raises:
+            RunError: it has, and they are divided in another way.
+        """
+        if manifest.digest != self.manifest.digest:
+            return False
+        before, now = (
+            {split.use: split.digest for split in one.splits if split.use != "test"}
+            for one in (self.manifest, manifest)
+        )
+        if before != now:
+            seed = self.configuration.seed
+            raise RunError(
+                f"{self.path} divided the same images in another way (seed {seed}): its weights were trained on "
+                "images that now evaluate architectures",
+                remedy="same-seed",
+                seed=seed,
+            )
+        return True
+
+
+def _searched(plan: SearchPlan, genotype: Genotype) -> bool:
+    """Return whether ``genotype`` has only operations that the search of ``plan`` proposes."""
+    try:
+        plan.architectures.cells.validate(genotype)
+    except GenotypeError:
+        return False
+    return True
+
+
+def open_start(path: Path, plan: SearchPlan, expected: str | None = None) -> Start:
+    """Return the weights of the finished run at ``path`` for the search of ``plan``; the run is only read.
+
+    ``expected`` is the digest of the state of its search, where the search of ``plan`` has begun already.
+
+    Raises:
+        RunError: the run has not finished, a file of it is damaged or has changed, or its weights do not fit.
+    """
+    run = RunFolder.open(path)
+    run.front()
+    own = run.configuration
+    _require_fit(path, own, plan)
+    content = checkpoint.content(run.checkpoint)
+    found = digest(content)
+    if expected not in (None, found):
+        raise RunError(f"the search in {path} is not the one that this search started from", remedy="other-out")
+    manifest = run.data
+    supernet = SuperNet(supernet_of(own, manifest))
+    try:
+        supernet.load_state_dict(checkpoint.supernet_weights(content))
+    except RuntimeError as error:
+        raise RunError(f"the weights of {path} are of a SuperNet of another structure") from error
+    history = run.history()
+    members = structure(history[-1]["population"], tuple[Member, ...]) if history else ()
+    population = tuple(one.architecture for one in members)
+    return Start(path.absolute(), supernet, found, own, manifest, population)
+
+
+def supernet_of(configuration: RunConfiguration, manifest: DataManifest) -> NetworkSpec:
+    """Return the SuperNet of the run with ``configuration`` and ``manifest``; its resolution may be another one."""
+    spec = sized_supernet(
+        configuration.network,
+        configuration.sizes,
+        configuration.supernet_channels,
+        configuration.supernet_layers,
+    )
+    if not configuration.proxy:
+        return spec
+    # No weight depends on the resolution, which the manifest does not have.
+    channels, classes = len(manifest.mean), len(manifest.class_names)
+    return replace(spec, resolution=(32, 32), in_channels=channels, classes=classes, stem="cifar")
+
+
+def sized_supernet(
+    network: NetworkSpec, sizes: SizeGrid | None, channels: int | None, layers: int | None
+) -> NetworkSpec:
+    """Return ``network`` at the size of the SuperNet: in a search of one size with ``channels`` and ``layers``.
+
+    Over sizes ``network`` has the largest of them.
+    """
+    return network if sizes is not None else network.with_changes(channels=channels, layers=layers)
+
+
+def _require_fit(path: Path, own: RunConfiguration, plan: SearchPlan) -> None:
+    """Check that weights of the run with ``own`` can serve the search of ``plan``.
+
+    Raises:
+        RunError: they cannot; the message says why.
+    """
+    if own.standalone_epochs or plan.standalone_epochs:
+        whose = str(path) if own.standalone_epochs else "this search"
+        raise RunError(f"{whose} shares no weights, so that a search cannot start from them")
+    stems = ["cifar" if one.proxy else one.network.stem for one in (own, plan)]
+    if stems[0] != stems[1]:
+        raise RunError(f"{path} has the {stems[0]} stem and this search the {stems[1]} stem: no weights fit")
+    if not set(own.operations) & set(plan.space.operations):
+        raise RunError(f"{path} has no operation in common with this search")
+
+
+def _known_images(before: DataManifest, now: DataManifest, same: bool) -> tuple[int | None, int]:
+    """Return how many images that may evaluate architectures were training images, and the number of all."""
+    part = "validation" if "validation" in now.counts else "train"
+    judging = now.images[part]
+    if same:
+        # They are divided in the same way.
+        return 0, judging
+    if before.files is None or now.files is None:
+        return (None if before.name == now.name else 0), judging
+    trained = {one for members in before.files["train"].values() for one in members.values()}
+    known = sum(one in trained for members in now.files[part].values() for one in members.values())
+    return known, judging
+
+
+def serves_all(own: RunConfiguration, plan: SearchPlan) -> bool:
+    """Return whether a run with ``own`` trained all that the search of ``plan`` needs, by its settings.
+
+    Then only the budget differs: images and seed are the same, and all operations and sizes were trained.
+    """
+    return (
+        own.data == plan.data.absolute().source
+        and (own.seed, own.proxy) == (plan.seed, plan.proxy)
+        and own.training.validation_fraction == plan.preset.training.validation_fraction
+        and set(plan.space.operations) <= set(own.operations)
+        and own.network.classes == plan.network.classes
+        and _serves_sizes(own, plan)
+    )
+
+
+def _serves_sizes(own: RunConfiguration, plan: SearchPlan) -> bool:
+    """Return whether all sizes of ``plan`` were trained. A search of one size trains only that of its SuperNet."""
+    before = sized_supernet(own.network, own.sizes, own.supernet_channels, own.supernet_layers)
+    preset = plan.preset
+    now = sized_supernet(plan.network, plan.sizes, preset.supernet_channels, preset.supernet_layers)
+    if own.sizes is None:
+        return plan.sizes is None and (now.channels, now.stages) == (before.channels, before.stages)
+    smallest = now if plan.sizes is None else plan.architectures.smallest
+    return own.sizes.covers(smallest) and own.sizes.covers(now)
+
+
+EPOCHS: Final = ("evolution.warmup_epochs", "evolution.epochs")
+
+
+def shortened(plan: SearchPlan, given: Collection[str] = ()) -> SearchPlan:
+    """Return ``plan`` with fewer epochs, because its search starts from weights that are trained.
+
+    If the earlier run trained all that the search needs, see :func:`serves_all`, the warm-up is one epoch, which
+    brings all weights to the new learning rate, and there are a quarter of the generations, as only the population
+    is new. Otherwise the warm-up is half as long, and the generations stay. ``given`` are settings that stay.
+
+    Raises:
+        RunError: the earlier run cannot be read, or does not fit.
+    """
+    assert plan.from_run is not None
+    run = RunFolder.open(plan.from_run)
+    run.front()
+    _require_fit(plan.from_run, run.configuration, plan)
+    evolution = plan.preset.evolution
+    chosen = tuple(path for path in EPOCHS if path not in given)
+    generations, warm_up = evolution.generations, math.ceil(evolution.warmup_epochs / 2)
+    if serves_all(run.configuration, plan):
+        generations = max(min(evolution.generations, LEAST_GENERATIONS), math.ceil(generations / FEWER))
+        warm_up = 1
+    if "evolution.warmup_epochs" in given:
+        warm_up = evolution.warmup_epochs
+    epochs = warm_up + generations * evolution.epochs_per_generation
+    if "evolution.epochs" in given:
+        epochs = evolution.epochs
+    changed: EvolutionSettings = replace(evolution, warmup_epochs=warm_up, epochs=epochs)
+    return replace(plan, preset=replace(plan.preset, evolution=changed), chosen=(*plan.chosen, *chosen))
