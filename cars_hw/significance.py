@@ -1,6 +1,6 @@
 """What a count of right answers is worth: confidence intervals, and the comparison of two networks.
 
-All functions are exact or closed forms of whole numbers, and need no package.
+All functions are closed forms of whole numbers, and need no package.
 """
 
 from __future__ import annotations
@@ -64,6 +64,19 @@ def mean_interval(right: Sequence[int], images: Sequence[int]) -> Interval:
     variance = sum(share * (1 - share) / count for share, count in zip(shares, counts, strict=True))
     half = Z * math.sqrt(variance) / groups
     return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def tau_of_chance(networks: int) -> float:
+    """Return the Kendall's tau that two unrelated orders of ``networks`` exceed in one of 20 cases, up or down.
+
+    It is the normal approximation of Kendall (1938), "A new measure of rank correlation", for orders without ties.
+
+    Raises:
+        ValueError: there are fewer than two.
+    """
+    if networks < 2:
+        raise ValueError(f"an order needs at least two, not {networks}")
+    return min(1.0, Z * math.sqrt(2 * (2 * networks + 5) / (9 * networks * (networks - 1))))
 
 
 def mcnemar(first_only: int, second_only: int) -> float:

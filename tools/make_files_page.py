@@ -27,7 +27,7 @@ from cars_hw.evolution.population import Member
 from cars_hw.export import card
 from cars_hw.latency import table
 from cars_hw.measurement import states
-from cars_hw.pipeline import larger_networks, latency_target, networks, records, run_folder
+from cars_hw.pipeline import larger_networks, latency_target, networks, records, run_folder, time_plan
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.studies.ranking import Ranking
 from cars_hw.studies.strategy_comparison import StrategyComparison
@@ -119,6 +119,11 @@ SECTIONS = (
         ),
     ),
     Section(
+        "start.json",
+        "What the search took from an earlier run, if it started from one (`--from-run`).",
+        (records.StartRecord,),
+    ),
+    Section(
         "final.json",
         "The final stage of a search, if it has one.",
         (records.FinalStage, Rungs, Nominee),
@@ -167,6 +172,8 @@ SECTIONS = (
             records.RunConfiguration,
             records.TargetRecord,
             records.RunAbout,
+            time_plan.TimePlan,
+            time_plan.StageSeconds,
             search.EvolutionSettings,
             search.VariationRates,
             search.FinalSettings,

@@ -27,12 +27,15 @@ def common_size(first: NetworkSpec, second: NetworkSpec) -> NetworkSpec:
 def copy_weights(old: SuperNet, new: SuperNet, *, classifier: bool) -> int:
     """Copy the weights of ``old`` to ``new`` for all sizes that lie within both; return how many were copied.
 
-    An architecture of such a size then has the same weights in both. Other weights of ``new`` stay. The classifier
-    is copied only if ``classifier`` is True; then both must have the same classes.
+    An architecture of such a size then has the same weights in both. There is one exception: if a stage before a
+    reduction has one cell in only one of the two, the layer that reads over it has other rows in an architecture
+    with fewer channels than the common size. Other weights of ``new`` stay. The classifier is copied only if
+    ``classifier`` is True; then both must have the same classes.
     """
     own, theirs = common_size(new.spec, old.spec), common_size(old.spec, new.spec)
     of_old, of_new = Slices(old), Slices(new)
     kept = {new.classifier.weight, new.classifier.bias} if not classifier else set()
+    copied: dict[torch.Tensor, torch.Tensor]
     copied = {parameter: torch.zeros_like(parameter, dtype=torch.bool) for parameter in new.parameters()}
     with torch.no_grad():
         for genotype in _covering():

@@ -64,6 +64,7 @@ class Start:
             run=str(self.path),
             digest=self.digest,
             network=self.supernet.spec,
+            supernet=supernet.spec,
             common=common_size(supernet.spec, self.supernet.spec),
             taken=taken,
             weights=sum(parameter.numel() for parameter in supernet.parameters()),

@@ -105,27 +105,28 @@ class StartRecord(Settings):
     """What a search took from an earlier run: the content of ``start.json``.
 
     ``run`` is the folder of the earlier run, ``digest`` that of the state of its search, and ``network`` its
-    SuperNet. ``taken`` of the ``weights`` of the new SuperNet are from there, all those of the sizes up to
-    ``common``. ``classifier`` tells whether the classifier is too. ``fresh_operations`` are operations that the
-    earlier search did not propose. ``epochs`` are those that trained the weights. ``population`` is the number of
-    its last architectures that begin the new population. ``same_images`` tells whether the images and their
-    division are the same. ``known_images`` of ``judging_images``, those that may evaluate architectures, were
+    SuperNet. ``supernet`` is that of the new search: ``taken`` of its ``weights`` are from there, those of the
+    sizes up to ``common``. ``classifier`` tells whether the classifier is too. ``fresh_operations`` are operations
+    that the earlier search did not propose. ``epochs`` are those that trained the weights. ``population`` is the
+    number of its last architectures that begin the new population. ``same_images`` tells whether the images and
+    their division are the same. ``known_images`` of ``judging_images``, those that may evaluate architectures, were
     training images of the earlier run; None where this is not known.
     """
 
     run: str
     digest: str
     network: NetworkSpec
+    supernet: NetworkSpec
     common: NetworkSpec
     taken: int = count()
     weights: int = count(minimum=1)
-    classifier: bool
-    fresh_operations: tuple[str, ...] = ()
+    classifier: bool = setting()
+    fresh_operations: tuple[str, ...] = setting()
     epochs: int = count()
-    population: int = count()
+    population: int = count(0)
     same_images: bool = True
     known_images: int | None = count(None)
-    judging_images: int = count()
+    judging_images: int = count(0)
 
     def describe(self) -> list[str]:
         """Return lines for people: what was taken, and what is fresh."""
@@ -136,7 +137,7 @@ class StartRecord(Settings):
             f"{self.population} of its architectures begin the population"
         ]
         fresh = [
-            *([] if self.taken >= self.weights or not self.classifier else ["the weights of other sizes"]),
+            *([] if self.common.size == self.supernet.size else ["the weights of larger sizes"]),
             *([] if self.classifier else ["the classifier (the classes differ)"]),
             *([f"{', '.join(self.fresh_operations)} (not searched before)"] if self.fresh_operations else []),
             "the momenta of the optimiser",

@@ -223,7 +223,14 @@ def _search(
             for callback in callbacks:
                 callback.on_time(line)
 
-        progress = TimeWatch(plan.time, plan.preset.evolution, progress, tell_time)
+        progress = TimeWatch(
+            plan.time,
+            plan.preset.evolution,
+            progress,
+            tell_time,
+            warmed_up=search.warmed_up,
+            generations=search.generation,
+        )
     finalists = search.run(save, progress)
     if plan.has_final_stage:
         finalists = run_final_stage(

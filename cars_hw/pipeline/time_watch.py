@@ -25,7 +25,8 @@ class TimeWatch:
     """A :data:`~cars_hw.progress.Progress` that compares the time taken with the estimate.
 
     ``tell`` gets a line when the search is slower than estimated, and when its time is over. Only the work of this
-    process is compared, so that a search may be interrupted for any time.
+    process is compared, so that a search may be interrupted for any time: ``warmed_up`` epochs of the warm-up and
+    ``generations`` were finished before.
     """
 
     def __init__(
@@ -34,6 +35,9 @@ class TimeWatch:
         settings: EvolutionSettings,
         progress: Progress,
         tell: Log,
+        *,
+        warmed_up: int = 0,
+        generations: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._plan = plan
@@ -41,8 +45,10 @@ class TimeWatch:
         self._progress = progress
         self._tell = tell
         self._clock = clock
-        # The time and the expected seconds at the first report.
-        self._first: tuple[float, float] | None = None
+        self._began = clock()
+        stages = plan.stages
+        self._before = stages.warm_up * warmed_up / settings.warmup_epochs
+        self._before += stages.generations * generations / settings.generations
         self._told = 1.0
         self._over = False
 
@@ -50,12 +56,7 @@ class TimeWatch:
         """Report the progress, and compare it."""
         self._progress(stage, done, total)
         expected, now = self._expected(stage, done, total), self._clock()
-        if self._first is None:
-            if expected is not None:
-                self._first = now, expected
-            return
-        began, before = self._first
-        taken = now - began
+        before, taken = self._before, now - self._began
         if before + taken > self._plan.within and not self._over:
             self._over = True
             self._tell(f"the time for the search, {format_seconds(self._plan.within)}, is over; it goes on")

@@ -172,7 +172,7 @@ def _shares(preset: Preset, pace: Pace) -> list[float]:
     sized = _sizing(replace(preset, final=replace(preset.final, share=wanted)), pace)
     longest = _cost(longest_rungs(most), preset, pace)
     if longest < sized.affordable:
-        wanted = math.ceil(100 * longest / (sized.searched + longest)) / 100
+        wanted = math.ceil(1000 * longest / (sized.searched + longest)) / 1000
     if preset.final.share:
         return [wanted]
     two = most > 1 and _cost(Rungs((1, 2), KEPT), preset, pace) <= sized.affordable

@@ -17,7 +17,7 @@ from cars_hw.formatting import milliseconds, training_words
 from cars_hw.nn.cost import both_costs
 from cars_hw.pipeline.latency_target import LatencyEstimate, LatencyTarget
 from cars_hw.pipeline.networks import FrontNetwork, Step, TrainedNetwork
-from cars_hw.pipeline.records import FinalStage, RunAbout, RunConfiguration, TargetRecord, Verified
+from cars_hw.pipeline.records import FinalStage, RunAbout, RunConfiguration, StartRecord, TargetRecord, Verified
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.significance import Interval, interval_of
 from cars_hw.space.architecture import Architecture
@@ -154,6 +154,7 @@ class ReportData:
     steps: tuple[Step, ...] = ()
     search_command: str | None = None
     final_stage: FinalStage | None = None
+    start: StartRecord | None = None
 
     @property
     def name(self) -> str:
@@ -279,6 +280,7 @@ def gather(run: RunFolder) -> ReportData:
         tuple(run.steps()),
         _search_command(run),
         run.final_stage(),
+        run.start(),
     )
 
 

@@ -37,7 +37,7 @@ def view(report: ReportData) -> dict[str, Any]:
         "quality": quality(report),
         "network": best and report.candidate(best.name),
         "model": best and report.model(best.name, best.device),
-        "budget_uses": _budget_uses(report, best),
+        "budget_uses": budget_uses_of(report, best),
         "slower": "" if best is None else slower(report, best),
         "choices": {device: rows for device, rows in by_device.items() if rows},
         "missed": any(row.within_budget is False for row in report.verified),
@@ -45,7 +45,7 @@ def view(report: ReportData) -> dict[str, Any]:
     }
 
 
-def _budget_uses(report: ReportData, best: Verified | None) -> list[BudgetUse]:
+def budget_uses_of(report: ReportData, best: Verified | None) -> list[BudgetUse]:
     """Return the use of the budget that ``best`` was compared with; before models are measured, of every budget."""
     usable = {index: one.target for index, one in enumerate(report.targets) if one.target is not None}
     space = report.configuration.architectures

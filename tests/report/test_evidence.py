@@ -1,0 +1,131 @@
+"""The section on what a run shows of its own choices: every figure in it is that of the files."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from itertools import permutations
+
+import pytest
+from scipy.stats import kendalltau
+
+from cars_hw.config.evaluation import ClassCounts
+from cars_hw.config.presets import PRESETS
+from cars_hw.evolution.halving import Rungs
+from cars_hw.evolution.nominees import Nominee
+from cars_hw.pipeline.records import FinalStage, StartRecord
+from cars_hw.pipeline.run_folder import RunFolder
+from cars_hw.report.data import ReportData, gather
+from cars_hw.report.page import section
+from cars_hw.report.sections import evidence
+from cars_hw.significance import tau_of_chance
+
+
+@pytest.fixture
+def report(run: RunFolder) -> ReportData:
+    return gather(run)
+
+
+def texts(report: ReportData) -> dict[str, str]:
+    return {one.subject: one.text for one in evidence.view(report)["statements"]}
+
+
+def nominee(report: ReportData, index: int, stretch: int, shared: float | None, *right: int) -> Nominee:
+    """A network of which so many of 100 images are right after each rung."""
+    like = report.candidates[index % 5]
+    results = tuple(ClassCounts((50, 50), (one // 2, one - one // 2)) for one in right)
+    return Nominee(f"final-{index:02d}", like.genotype, like.spec, (0.1,), stretch, "score", shared, results)
+
+
+def stage(report: ReportData, *networks: Nominee) -> FinalStage:
+    return FinalStage(Rungs((1, 3), 1), PRESETS["quick"].recipe, 2.0, 1.0, networks)
+
+
+def test_the_loss_is_compared_with_guessing_by_the_shares_of_the_classes(report: ReportData) -> None:
+    said = texts(report)["Shared weights"]
+    # Losses of 1, 1/2 and 1/3; 100, 110 and 120 images of the classes.
+    guessing = -sum(one / 330 * math.log(one / 330) for one in (100, 110, 120))
+    assert evidence.chance_loss(report) == pytest.approx(guessing)
+    assert "was 1.00 in generation 1 and 0.333 in generation 3" in said
+    assert f"shares of the classes has {guessing:.2f}." in said
+    assert said.endswith("So the shared weights have learned from the images.")
+    untaught = replace(report, history=tuple({**one, "loss": 1.2} for one in report.history))
+    assert "have not learned from the images" in texts(untaught)["Shared weights"]
+    training = replace(report.configuration.training, class_weights="balanced")
+    balanced = replace(report, configuration=replace(report.configuration, training=training))
+    assert evidence.chance_loss(balanced) == pytest.approx(math.log(3))
+
+
+def test_the_orders_of_the_final_stage_are_compared_with_their_number(report: ReportData) -> None:
+    assert texts(report)["Final stage"].startswith("There was none")
+    networks = [
+        nominee(report, 0, 1, 0.9, 50),
+        nominee(report, 1, 1, 0.8, 60, 70),
+        nominee(report, 2, 2, 0.7, 80, 81),
+        nominee(report, 3, 2, 0.6, 55, 90),
+        nominee(report, 4, 2, None, 40),
+    ]
+    said = texts(replace(report, final_stage=stage(report, *networks)))["Final stage"]
+    tau = kendalltau([0.9, 0.8, 0.7, 0.6], [50, 60, 80, 55]).statistic
+    assert f"order after 1 epoch of training is {tau:.2f} for 4 networks" in said
+    assert (
+        "not shown to be more alike than by chance: unrelated orders of 4 networks have between -0.96 and" in said
+    )
+    # In the first stretch the second one went on, and in the second stretch the fourth overtook.
+    assert "In 2 of 2 stretches" in said
+    assert "3 networks are too few to compare the orders after 1 and after 3 epochs." in said
+    assert "The 3 networks of the last rung range over 20.0 points" in said
+    assert "(100 images)" in said
+    kept = [replace(networks[0], results=networks[3].results), *networks[1:]]
+    assert "In 1 of 2 stretches" in texts(replace(report, final_stage=stage(report, *kept)))["Final stage"]
+
+
+def test_trained_networks_are_compared_or_said_to_be_too_few(report: ReportData) -> None:
+    assert texts(report)["Trained networks"].startswith("3 networks are too few to compare the order by shared acc")
+    without = replace(report, candidates=tuple(replace(one, trained=None) for one in report.candidates))
+    assert "not checked" in texts(without)["Trained networks"]
+    first = report.candidates[0].trained
+    assert first is not None
+    both = tuple(replace(one, trained=one.trained or first) for one in report.candidates)
+    said = texts(replace(report, candidates=both))["Trained networks"]
+    shared = [one.shared_accuracy for one in both]
+    test = [one.trained.accuracy for one in both if one.trained is not None]
+    assert f"is {kendalltau(shared, test).statistic:.2f} for 5 networks" in said
+    assert "Budget" in texts(report)
+
+
+def test_the_start_from_an_earlier_run_is_told(report: ReportData) -> None:
+    assert "Start" not in texts(report)
+    record = StartRecord(
+        "/runs/old",
+        report.data.digest,
+        report.spec,
+        report.spec,
+        report.spec,
+        750,
+        1000,
+        True,
+        (),
+        16,
+        5,
+        False,
+        30,
+        200,
+    )
+    said = texts(replace(report, start=record))["Start"]
+    assert "weights of /runs/old, which had been trained for 16 epochs: 75.0%" in said
+    assert "30 of the 200 images" in said
+    assert "/runs/old" in section("evidence", replace(report, start=record))
+
+
+def test_unrelated_orders_exceed_the_tau_of_chance_in_one_of_twenty_cases() -> None:
+    # All orders of seven, without a table.
+    count = 7
+    taus = [abs(kendalltau(range(count), order).statistic) for order in list(permutations(range(count)))[::7]]
+    share = sum(tau > tau_of_chance(count) for tau in taus) / len(taus)
+    assert 0.02 < share < 0.08
+    # The closed form for 10: 1.96 times the root of 50 / 810.
+    assert tau_of_chance(10) == pytest.approx(1.96 * math.sqrt(50 / 810), rel=1e-3)
+    assert tau_of_chance(2) == 1
+    with pytest.raises(ValueError, match="at least two"):
+        tau_of_chance(1)
