@@ -177,7 +177,7 @@ def _class_hook(converter: Converter, cls: type[Any], complete: bool) -> Callabl
         for name, one in given.items():
             expected = getattr(built, name)
             # Figures of another version may differ in their last digit.
-            if not isinstance(expected, float) and one != expected:
+            if not isinstance(expected, float) and one != converter.unstructure(expected):
                 raise _PathError(f"{name} must be {expected}, not {_shown(one)}")
         return built
 
