@@ -46,6 +46,7 @@ Remedy = Literal[
     "fit-channels",
     "fit-classes",
     "get-runner",
+    "hold-out",
     "int8",
     "larger-batch",
     "larger-network",

@@ -29,6 +29,8 @@ from cars_hw.latency import table
 from cars_hw.measurement import states
 from cars_hw.pipeline import larger_networks, latency_target, networks, records, run_folder, time_plan
 from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.studies.budget_choice import Best, BudgetChoice
+from cars_hw.studies.front_membership import Contestant, EqualCost, FrontComparison, OutOfRange
 from cars_hw.studies.ranking import Ranking
 from cars_hw.studies.strategy_comparison import StrategyComparison
 
@@ -153,6 +155,12 @@ SECTIONS = (
     Section("verified.json", "`models` has one `Verified` per model and device.", (records.Verified,)),
     Section("ranking.json", "The result of `cars-hw rank`.", (Ranking,)),
     Section("baselines.json", "The result of `cars-hw baselines`.", (StrategyComparison,)),
+    Section(
+        "comparison/front.json",
+        "The result of `cars-hw experiment front`; with `--out`, it is in that folder. `at_budgets` has a "
+        "`BudgetChoice` for each budget.",
+        (FrontComparison, Contestant, OutOfRange, EqualCost, BudgetChoice, Best),
+    ),
     Section(
         "Card of a model",
         "The file `MODEL.json` beside an exported model, such as `net-01.onnx.json`.",

@@ -12,16 +12,18 @@ from cars_hw.cli.options import (
     FILE,
     FOLDER,
     json_option,
+    milliseconds,
     print_json,
     print_table,
 )
 from cars_hw.cli.progress_bars import Bars
 from cars_hw.cli.settings import MOVED, NETWORK, NETWORK_PATHS, PRESET, run_of_networks, settings_options
 from cars_hw.config.codec import unstructure
+from cars_hw.config.units import format_seconds
 from cars_hw.pipeline.settings import FrontSettings, PaperTablesSettings, TrapSettings
 
 if TYPE_CHECKING:
-    pass
+    from cars_hw.studies.published_front import FrontEstimate
 
 
 @click.group("experiment")
@@ -169,10 +171,14 @@ def trap(settings: TrapSettings, out: Path, as_json: bool) -> None:
     FrontSettings,
     "measured_on",
     "references",
+    "families",
+    "random",
+    "budgets",
     "data.source",
     "data.root",
     "data.download",
     "recipe.epochs",
+    "recipe.hold_out",
     "from_scratch",
     "seed",
     "jobs",
@@ -186,29 +192,44 @@ def trap(settings: TrapSettings, out: Path, as_json: bool) -> None:
     },
 )
 @click.option("--out", type=FOLDER, help="The folder for the results. [RUN/comparison]")
+@click.option("--dry-run", is_flag=True, help="Print what would be trained and how long that takes; train nothing.")
 @json_option
-def front(run_path: Path, settings: FrontSettings, out: Path | None, as_json: bool) -> None:
+def front(run_path: Path, settings: FrontSettings, out: Path | None, dry_run: bool, as_json: bool) -> None:
     """Figure 1: compare accuracy and measured latency of a run's networks with published networks.
 
     The trained networks of the run are compared with genotypes of the zoo and networks of torchvision. The
     published networks are trained from scratch with the run's recipe and data. In torchvision's networks, the first
     convolution and the classifier are adapted to the run's images and classes. All networks are measured together,
-    in the same rounds of sessions; torchvision's networks are measured on ort only. To resume an interrupted
-    command, repeat it. The result is front.json and front.html in --out.
+    in the same rounds of sessions; torchvision's networks are measured on ort only.
+
+    After a search over sizes, a genotype is compared at the sizes that come nearest below the budgets. With
+    --random, random architectures are compared that were trained at the cost of the whole run. For each budget, the
+    most accurate network of the run, of the genotypes, of torchvision and of the random architectures is chosen on
+    held-out images, and its accuracy on the test images is printed.
+
+    To resume an interrupted command, repeat it. The result is front.json and front.html in --out; the report shows
+    it, too.
     """
     from cars_hw.config.files import write_text
     from cars_hw.devices import open_device
     from cars_hw.pipeline.run_folder import RunFolder
     from cars_hw.report.experiments import front_page
+    from cars_hw.studies import budget_choice
     from cars_hw.studies.front_membership import rows_of
-    from cars_hw.studies.published_front import DEFAULT, compare_front
+    from cars_hw.studies.published_front import DEFAULT, compare_front, estimate_front
     from cars_hw.training.memory import keep_freed_memory
 
     run = RunFolder.open(run_path)
     device = open_device(settings.measured_on, settings.threads)
     keep_freed_memory()
+    if not settings.references and not settings.families:
+        settings = replace(settings, references=DEFAULT)
+    if dry_run:
+        with Bars() as bars:
+            planned = estimate_front(run, device, settings, out=out, progress=bars.update, log=bars.log)
+        _print_estimate(planned, as_json)
+        return
     with Bars() as bars:
-        settings = replace(settings, references=settings.references or DEFAULT)
         found = compare_front(run, device, settings, out=out, progress=bars.update, log=bars.log)
     page = (out or run.path / "comparison") / "front.html"
     write_text(page, front_page(found, f"{run.path.name}/: {run.configuration.describe_networks()}"))
@@ -216,6 +237,28 @@ def front(run_path: Path, settings: FrontSettings, out: Path | None, as_json: bo
         print_json(unstructure(found))
         return
     print_table(f"Accuracy against latency on {found.device}", *rows_of(found))
+    if found.at_budgets:
+        print_table("The most accurate networks within each budget", *budget_choice.rows_of(found.at_budgets))
     for sentence in found.remarks:
         click.echo(sentence)
     click.echo(f"{page}")
+
+
+def _print_estimate(found: FrontEstimate, as_json: bool) -> None:
+    if as_json:
+        print_json(unstructure(found))
+        return
+    rows = [
+        (part.name, f"{part.times:,}", f"{1e3 * part.seconds:.3g} ms", format_seconds(part.total_seconds))
+        for part in found.parts
+    ]
+    if found.out_of_range:
+        names = ", ".join(f"{one.name} ({milliseconds(one.latency_ms)})" for one in found.out_of_range)
+        click.echo(f"Not trained, since their latency is outside of the range of the run: {names}.")
+    if found.equal_cost is not None:
+        click.echo(f"{found.equal_cost.sentence}.")
+    if not rows:
+        click.echo("All networks are trained already; only measuring is left.")
+        return
+    print_table("", ("work", "steps", "each", "in all"), rows)
+    click.echo(f"About {format_seconds(found.seconds)} of training; measuring comes on top.")

@@ -25,6 +25,7 @@ HINTS: Final[Mapping[Remedy, str]] = {
     "fit-channels": "profile the network with --in-channels {number}, or search on it as a proxy with --proxy",
     "fit-classes": "profile the network with --classes {number}, or search on it as a proxy with --proxy",
     "get-runner": "get one with `cars-hw runner fetch` or `cars-hw runner use PATH`; see: cars-hw runner --help",
+    "hold-out": "add --hold-out 0.1, and --from-scratch to train the run's networks in the same way",
     "int8": "add --precision int8",
     "larger-batch": "use a larger --batch-size, or start fewer processes",
     "larger-network": "use a smaller --at-least, or profile larger networks: --channels, --layers",
@@ -40,7 +41,8 @@ HINTS: Final[Mapping[Remedy, str]] = {
     "profile-again": "delete it and profile again",
     "remake-front": "restore it from a copy; or delete it and front.json, and make both again with: cars-hw search "
     "--resume",
-    "remake-study": "delete it, and make it again with: cars-hw rank, or cars-hw baselines",
+    "remake-study": "delete it, and make it again with the command that made it: cars-hw rank, cars-hw "
+    "baselines, or cars-hw experiment front",
     "resize": "add --resolution to resize them",
     "restore-images": "restore them, or start a new run with: cars-hw search",
     "restore-run": "restore it from a copy, or search again with: cars-hw search",

@@ -22,6 +22,7 @@ for TensorBoard, which cars-hw only writes. Weights and models have theirs in th
     verified.json    latencies of the exported models on the device
     ranking.json     accuracies under shared weights and standalone; ``ranking/`` holds the trainings
     baselines.json   the comparison with other strategies; ``baselines/`` holds their searches
+    comparison/      the comparison with published and random networks: ``front.json``, and what was trained for it
     report.html
     tensorboard/     figures for TensorBoard, with ``--tensorboard``
     .lock            held by the command that writes to the run, and removed by it

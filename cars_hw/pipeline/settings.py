@@ -19,6 +19,9 @@ from cars_hw.space.size_grid import SizeGrid
 from cars_hw.space.wanted_sizes import WantedSizes
 
 TrainingDevice = Literal["auto", "cpu", "cuda"]
+Family = Literal["torchvision", "mobilenet_v2", "mobilenet_v3", "shufflenet_v2", "mnasnet", "resnet"]
+"""Networks of torchvision; ``torchvision`` are those of all families."""
+
 CountedCost = Literal["parameters", "multiply-adds"]
 StrategyName = Literal[
     "random", "none", "speed", "size", "both", "fresh", "mixed", "uniform", "paper", "standalone"
@@ -459,9 +462,29 @@ class FrontSettings(Settings):
     references: tuple[str, ...] = setting(
         (),
         help="A network to compare with: a genotype of cars-hw zoo; MobileNetV2, MNASNet, ShuffleNetV2 or "
-        "ResNet-18; or another name of torchvision. Repeatable. [CARS_A, CARS_I, DARTS_V2 and these four]",
+        "ResNet-18; or another name of torchvision, also with a width and for small images, such as "
+        "mobilenet_v2:0.35@small. Repeatable. [CARS_A, CARS_I, DARTS_V2 and these four]",
         option="--reference",
         metavar="NAME",
+    )
+    families: tuple[Family, ...] = setting(
+        (),
+        help="Networks of torchvision at all their widths: of all families, or of one. Only those in the range of "
+        "latencies of the run are trained. Repeatable.",
+        option="--references",
+    )
+    random: bool = setting(
+        False,
+        help="Also train random architectures within the sizes and limits of the run: as many as can be trained at "
+        "the cost of the whole run.",
+    )
+    budgets: tuple[float, ...] = setting(
+        (),
+        help="A latency for which the most accurate networks are listed, such as 2ms. Repeatable. [five, spread "
+        "over the range of the run]",
+        option="--budget",
+        kind="latency",
+        above=0,
     )
     from_scratch: bool = setting(
         False, help="If a network of the run was trained from shared weights, train it again from fresh weights."

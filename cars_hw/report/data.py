@@ -23,6 +23,7 @@ from cars_hw.significance import Interval, interval_of
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.studies.front_membership import FrontComparison, read_comparison
 from cars_hw.studies.ranking import Ranking, read_ranking
 from cars_hw.studies.strategy_comparison import StrategyComparison, read_baselines
 
@@ -155,6 +156,7 @@ class ReportData:
     search_command: str | None = None
     final_stage: FinalStage | None = None
     start: StartRecord | None = None
+    comparison: FrontComparison | None = None
 
     @property
     def name(self) -> str:
@@ -281,6 +283,7 @@ def gather(run: RunFolder) -> ReportData:
         _search_command(run),
         run.final_stage(),
         run.start(),
+        read_comparison(run),
     )
 
 

@@ -12,22 +12,26 @@ from cars_hw.formatting import milliseconds, percent
 from cars_hw.report.charts import Box, place_labels
 from cars_hw.report.curves import Curve, draw_curves, names_of
 from cars_hw.report.plot import NARROW, WIDE, Axes, Frame, drawing
-from cars_hw.report.render import render
+from cars_hw.report.render import SPOTS, render
 from cars_hw.report.svg import tag
+from cars_hw.studies import budget_choice
+from cars_hw.studies.budget_choice import ORIGINS
 from cars_hw.studies.front_membership import FrontComparison, rows_of
 
 if TYPE_CHECKING:
     from cars_hw.studies.small_model_trap import Trap
 
-SPOTS: Final = 4
-"""Kinds of points that the style sheet distinguishes."""
+WIDE_RANGE: Final = 4.0
+"""The scale of an axis is logarithmic if the largest value is at least this many times the smallest."""
+
+BUDGETS_CAPTION: Final = "Test accuracy of the networks that are the most accurate on held-out images"
 
 Table = tuple[Sequence[str], Sequence[Sequence[str]], str]
 """Columns, rows, and a caption."""
 
 
 class Dot(NamedTuple):
-    """A named point at ``x``, ``y`` of a ``kind``, with a text that shows on hover."""
+    """A point at ``x``, ``y`` of a ``kind``, with a text that shows on hover; an empty ``name`` is not drawn."""
 
     name: str
     x: float
@@ -60,9 +64,23 @@ class Section:
 
 def front_page(comparison: FrontComparison, subtitle: str) -> str:
     """Return the page of ``comparison``: who is on the front of accuracy and latency."""
+    table = (*rows_of(comparison), "The networks")
+    sections = [
+        Section("Result", comparison.remarks),
+        Section("Accuracy against measured latency (Figure 1)", figures=[front_figure(comparison)], table=table),
+    ]
+    if comparison.at_budgets:
+        chosen = (*budget_choice.rows_of(comparison.at_budgets), BUDGETS_CAPTION)
+        sections.insert(1, Section("The most accurate network within each budget", table=chosen))
+    return _page(f"The front on {comparison.device}", subtitle, sections)
+
+
+def front_figure(comparison: FrontComparison) -> Figure:
+    """Return accuracy against latency of all networks of ``comparison``; a line joins those on the front."""
+    notable = {one.name for one in comparison.notable}
     dots = [
         Dot(
-            one.name.removeprefix("net-"),
+            one.name.removeprefix("net-") if one.name in notable else "",
             one.latency_ms,
             100 * one.accuracy,
             one.origin,
@@ -72,13 +90,7 @@ def front_page(comparison: FrontComparison, subtitle: str) -> str:
         for one in comparison.contestants
     ]
     titles = (f"latency on {comparison.device}, ms", "test accuracy, %")
-    plot = dots_figure(dots, *titles, "The line joins the networks that no other network dominates.")
-    table = (*rows_of(comparison), "The networks")
-    sections = [
-        Section("Result", comparison.remarks),
-        Section("Accuracy against measured latency (Figure 1)", figures=[plot], table=table),
-    ]
-    return _page(f"The front on {comparison.device}", subtitle, sections)
+    return dots_figure(dots, *titles, "The line joins the networks that no other network dominates.")
 
 
 def trap_page(trap: Trap, subtitle: str) -> str:
@@ -129,13 +141,21 @@ def curves_figure(
 
 def dots_figure(dots: Sequence[Dot], x_title: str, y_title: str, caption: str) -> Figure:
     """Return ``dots`` with their names as a figure; a line joins those on the front."""
-    kinds = list(dict.fromkeys(dot.kind for dot in dots))
+    present = {dot.kind for dot in dots}
+    kinds = [kind for kind in ORIGINS if kind in present]
     wide, narrow = _both(lambda frame: _dots(dots, kinds, x_title, y_title, frame))
     return Figure(wide, narrow, caption, spots=kinds)
 
 
 def _page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
-    return str(render("experiment.html", title=title, subtitle=subtitle, sections=sections, SPOT_KINDS=SPOTS))
+    return str(
+        render(
+            "experiment.html",
+            title=title,
+            subtitle=subtitle,
+            sections=sections,
+        )
+    )
 
 
 def _both(draw: Callable[[Frame], Markup]) -> tuple[Markup, Markup]:
@@ -143,17 +163,22 @@ def _both(draw: Callable[[Frame], Markup]) -> tuple[Markup, Markup]:
 
 
 def _dots(dots: Sequence[Dot], kinds: Sequence[str], x_title: str, y_title: str, frame: Frame) -> Markup:
-    axes = Axes(frame, [dot.x for dot in dots], [dot.y for dot in dots])
+    xs = [dot.x for dot in dots]
+    axes = Axes(frame, xs, [dot.y for dot in dots], logarithmic=max(xs) >= WIDE_RANGE * min(xs))
     places = [(axes.across(dot.x), axes.down(dot.y)) for dot in dots]
-    labels = place_labels(places, [dot.name for dot in dots], [Box(x, y, 7, 7) for x, y in places], frame)
+    named = [place for dot, place in zip(dots, places, strict=True) if dot.name]
+    texts = [dot.name for dot in dots if dot.name]
+    labels = place_labels(named, texts, [Box(x, y, 7, 7) for x, y in places], frame)
     parts = axes.draw(x_title, y_title)
     front = sorted(place for dot, place in zip(dots, places, strict=True) if dot.on_front)
     if front:
         steps = "".join(f"H{x:.1f}V{y:.1f}" for x, y in front[1:])
         parts.append(tag("path", class_="stairs", d=f"M{front[0][0]:.1f} {front[0][1]:.1f}{steps}"))
-    for dot, (x, y), label in zip(dots, places, labels, strict=True):
+    for dot, (x, y) in zip(dots, places, strict=True):
         kind = f"spot spot-{kinds.index(dot.kind) % SPOTS}"
-        parts.append(tag("circle", tag("title", dot.text), class_=kind, cx=x, cy=y, r=6))
+        radius = 6 if dot.name else 4
+        parts.append(tag("circle", tag("title", dot.text), class_=kind, cx=x, cy=y, r=radius))
+    for label in labels:
         if label is not None:
             parts.append(tag("text", label.text, class_="label", x=label.x, y=label.y + 4, text_anchor="middle"))
     return drawing(frame, parts, f"{y_title} by {x_title}", role="group")

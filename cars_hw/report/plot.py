@@ -41,7 +41,8 @@ class Point(NamedTuple):
 class Axes:
     """Two axes in ``frame`` whose ranges include ``xs`` and ``ys``.
 
-    With ``equal`` they have one scale; with ``counted`` the ticks of the x axis are whole numbers.
+    With ``equal`` they have one scale; with ``counted`` the ticks of the x axis are whole numbers. With
+    ``logarithmic`` the scale of the x axis is logarithmic; ``xs`` are positive then.
     """
 
     def __init__(
@@ -52,16 +53,25 @@ class Axes:
         *,
         equal: bool = False,
         counted: bool = False,
+        logarithmic: bool = False,
     ) -> None:
         self.frame = frame
+        self.logarithmic = logarithmic
         if equal:
             xs = ys = [*xs, *ys]
-        self.x_ticks = ticks(min(xs), max(xs), 6 if counted or frame.width > SQUARE.width else 4, whole=counted)
+        about = 6 if counted or frame.width > SQUARE.width else 4
+        self.x_ticks = (
+            logarithmic_ticks(min(xs), max(xs), 2 * about)
+            if logarithmic
+            else ticks(min(xs), max(xs), about, whole=counted)
+        )
         self.y_ticks = ticks(min(ys), max(ys))
 
     def across(self, x: float) -> float:
         """Return the position of ``x`` from the left of the drawing."""
         low, high, frame = self.x_ticks[0], self.x_ticks[-1], self.frame
+        if self.logarithmic:
+            x, low, high = math.log(x), math.log(low), math.log(high)
         return frame.left + (x - low) / (high - low) * (frame.width - frame.left - frame.right)
 
     def down(self, y: float) -> float:
@@ -147,3 +157,18 @@ def ticks(low: float, high: float, about: int = 5, *, whole: bool = False) -> li
     step = next(factor * power for factor in factors if factor * power >= raw * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [round(number * step, 12) for number in range(first, last + 1)]
+
+
+def logarithmic_ticks(low: float, high: float, most: int) -> list[float]:
+    """Return 1, 2 and 5 times powers of ten, the first not above ``low`` and the last not below ``high``.
+
+    If these are more than ``most``, they are powers of ten.
+    """
+    for factors in ((1, 2, 5), (1,)):
+        powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 2)
+        known = [float(f"{factor}e{power}") for power in powers for factor in factors]
+        first = max(index for index, one in enumerate(known) if one <= low * (1 + 1e-9))
+        last = min(index for index, one in enumerate(known) if one >= high * (1 - 1e-9) and index > first)
+        if last - first < most:
+            break
+    return known[first : last + 1]

@@ -14,6 +14,9 @@ from markupsafe import Markup
 from cars_hw import formatting
 from cars_hw.report.curves import KINDS
 
+SPOTS: Final = 4
+"""Kinds of points that the style sheet distinguishes."""
+
 UNSHOWABLE: Final = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f"  # controls
     "\u202a-\u202e\u2066-\u2069"  # changes of the writing direction
@@ -46,7 +49,7 @@ def environment() -> Environment:
     )
     made.filters.update({name: getattr(formatting, name) for name in FILTERS})
     made.filters["shell"] = shlex.quote
-    made.globals.update(UNKNOWN=formatting.UNKNOWN, LINE_KINDS=KINDS, asset=asset)
+    made.globals.update(UNKNOWN=formatting.UNKNOWN, LINE_KINDS=KINDS, SPOT_KINDS=SPOTS, asset=asset)
     return made
 
 

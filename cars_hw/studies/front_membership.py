@@ -4,21 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
+from cars_hw.config.checksummed import ChecksummedFormat
+from cars_hw.config.training import Recipe
+from cars_hw.errors import RunError
 from cars_hw.formatting import accuracy_text, milliseconds, percent
+from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.significance import interval_of
 from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.studies.budget_choice import BudgetChoice, choices, verdict
 from cars_hw.studies.measurement_noise import unsteady_remark
+
+COMPARISON: Final = ChecksummedFormat("cars-hw front comparison", 1, "remake-study", RunError)
+
+FOLDER: Final = "comparison"
+"""The folder in a run for its comparison and what was trained for it."""
+
+FILE: Final = "front.json"
 
 
 @dataclass(frozen=True)
 class Contestant:
     """A network that is compared: ``accuracy`` is a fraction of the test images, ``latency_ms`` is measured.
 
-    ``origin`` is ``run``, ``zoo`` or ``torchvision``; ``parameters`` are those of the exported file; ``training``
-    says for how long and from what it was trained; ``dominated_by`` names who is as good in both and better in one,
-    the most accurate first. ``spec`` is what its genotype fills; None for a network without a genotype.
+    ``origin`` is ``run``, ``zoo``, ``torchvision`` or ``random``; ``parameters`` are those of the exported file;
+    ``training`` says for how long and from what it was trained; ``dominated_by`` names who is as good in both and
+    better in one, the most accurate first. ``spec`` is what its genotype fills; None for a network without a
+    genotype. ``held_out`` is its accuracy on the images that were held out of its training, a fraction; None if
+    none were.
     """
 
     name: str
@@ -30,6 +44,7 @@ class Contestant:
     training: str
     dominated_by: tuple[str, ...] = ()
     spec: NetworkSpec | None = None
+    held_out: float | None = None
 
     DERIVED: ClassVar = ("on_front",)
     PLAIN_NAMES: ClassVar = {"spec": "network"}
@@ -54,10 +69,54 @@ class Contestant:
 
 
 @dataclass(frozen=True)
+class OutOfRange:
+    """A reference that was not trained: its latency, in milliseconds, is outside of the range that is compared."""
+
+    name: str
+    latency_ms: float
+
+
+@dataclass(frozen=True)
+class EqualCost:
+    """What the run cost, and ``networks`` random architectures that were trained at the same cost.
+
+    Costs are in passes of an image times millions of multiply-adds; see :mod:`cars_hw.evolution.passes`. ``search``
+    is the cost of the search before its final stage, ``front`` that of the training of the run's networks, and
+    ``random`` that of the random architectures.
+    """
+
+    search: float
+    final_stage: float
+    front: float
+    random: float
+    networks: int
+
+    @property
+    def run(self) -> float:
+        """The cost of the run."""
+        return self.search + self.final_stage + self.front
+
+    @property
+    def sentence(self) -> str:
+        """The comparison of costs in one sentence."""
+        shares = [f"{percent(part / self.run, 0)}" for part in (self.search, self.final_stage, self.front)]
+        several = "architecture" if self.networks == 1 else "architectures"
+        return (
+            f"{self.networks} random {several} within the sizes and limits of the run can be trained at the cost "
+            f"of the run ({shares[0]} search, {shares[1]} final stage, {shares[2]} training of its networks)"
+        )
+
+
+@dataclass(frozen=True)
 class FrontComparison:
     """All contestants, the fastest first, and the references that ``device`` cannot run.
 
-    Accuracies are on ``test_images`` images; None where their number is not known.
+    Accuracies are on ``test_images`` images; None where their number is not known. ``out_of_range`` are references
+    that were not trained. ``equal_cost`` is None if no random architectures were trained. ``data`` is the source of
+    the images. ``recipe`` and ``seed`` are those of the trainings of this comparison.
+
+    ``at_budgets`` has the best network of each origin at each of ``budgets_ms``. It is empty if no images were held
+    out of a training.
     """
 
     device: str
@@ -65,9 +124,29 @@ class FrontComparison:
     contestants: tuple[Contestant, ...]
     left_out: tuple[str, ...] = ()
     test_images: int | None = None
+    out_of_range: tuple[OutOfRange, ...] = ()
+    equal_cost: EqualCost | None = None
+    budgets_ms: tuple[float, ...] = ()
+    run: str = ""
+    data: str = ""
+    recipe: Recipe | None = None
+    seed: int = 0
 
     PLAIN_NAMES: ClassVar = {"contestants": "networks"}
-    DERIVED: ClassVar = ("remarks",)
+    DERIVED: ClassVar = ("remarks", "at_budgets")
+
+    @property
+    def at_budgets(self) -> tuple[BudgetChoice, ...]:
+        """The best network of each origin at each budget."""
+        return choices(self.contestants, self.budgets_ms)
+
+    @property
+    def notable(self) -> tuple[Contestant, ...]:
+        """The contestants for tables: without random architectures that are neither on the front nor chosen."""
+        chosen = {best.name for choice in self.at_budgets for best in choice.best}
+        return tuple(
+            one for one in self.contestants if one.origin != "random" or one.on_front or one.name in chosen
+        )
 
     @property
     def remarks(self) -> list[str]:
@@ -89,13 +168,41 @@ class FrontComparison:
                 "The networks were trained in different ways: see the column. Their accuracies are comparable if "
                 "the run's networks are trained from scratch too."
             )
+        told += self._remarks_on_budgets()
         if self.left_out:
             told.append(
                 f"Left out: {', '.join(self.left_out)}. torchvision's networks are only measured from ONNX files: "
                 f"on ort, not on {self.device}."
             )
+        if self.out_of_range:
+            names = ", ".join(f"{one.name} ({milliseconds(one.latency_ms)})" for one in self.out_of_range)
+            told.append(f"Not trained, since their latency is outside of the range of the run: {names}.")
         unsteady = unsteady_remark([(one.name, one.spread) for one in self.contestants])
         return [*told, unsteady] if unsteady else told
+
+    def _remarks_on_budgets(self) -> list[str]:
+        told = []
+        if self.equal_cost is not None:
+            told.append(f"{self.equal_cost.sentence}; all of them were trained.")
+        said = verdict(self.at_budgets)
+        if said is not None:
+            told.append(said)
+        if any(one.held_out is None for one in self.contestants) and self.budgets_ms:
+            told.append(
+                "There is no table of budgets: no images were held out of a training, and the test images must "
+                "not choose networks."
+            )
+        return told
+
+
+def read_comparison(run: RunFolder) -> FrontComparison | None:
+    """Return the comparison in the folder of ``run``; None if there is none.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    path = run.path / FOLDER / FILE
+    return COMPARISON.read_record(path, FrontComparison) if path.is_file() else None
 
 
 def ranked(contestants: Sequence[Contestant]) -> tuple[Contestant, ...]:
@@ -108,7 +215,7 @@ def ranked(contestants: Sequence[Contestant]) -> tuple[Contestant, ...]:
 
 
 def rows_of(comparison: FrontComparison) -> tuple[list[str], list[list[str]]]:
-    """Return the columns and the rows of the comparison as text."""
+    """Return the columns and the rows of the comparison as text, of the notable networks."""
     sized = len({one.spec for one in comparison.contestants} - {None}) > 1
     columns = [
         "network",
@@ -131,7 +238,7 @@ def rows_of(comparison: FrontComparison) -> tuple[list[str], list[list[str]]]:
             one.training,
             one.standing,
         ]
-        for one in comparison.contestants
+        for one in comparison.notable
     ]
     return columns, rows
 

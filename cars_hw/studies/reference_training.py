@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import nn
@@ -14,6 +14,7 @@ from torch import nn
 from cars_hw.config.checksummed import ChecksummedFormat
 from cars_hw.config.codec import unstructure
 from cars_hw.config.data import DataSource
+from cars_hw.config.evaluation import ClassCounts
 from cars_hw.config.training import Recipe
 from cars_hw.data import DataBundle
 from cars_hw.errors import RunError
@@ -36,12 +37,26 @@ REFERENCE: Final = ChecksummedFormat("cars-hw trained reference", 1, "train-agai
 
 @dataclass(frozen=True)
 class _Record:
-    """A finished training: its ``about``, the test accuracy (a fraction), and the digest of its weights."""
+    """A finished training: its ``about``, the test accuracy (a fraction), and the digest of its weights.
+
+    ``held_out`` are the right answers among the held-out images; None if none were held out.
+    """
 
     about: dict[str, Any]
     accuracy: float
+    held_out: ClassCounts | None
     loss: float
     weights_digest: str
+
+
+class TrainedReference(NamedTuple):
+    """A network of torchvision with trained weights, and its accuracies: fractions of the test images and of the
+    held-out images, None where none were held out."""
+
+    name: str
+    network: nn.Module
+    accuracy: float
+    held_out: float | None
 
 
 @dataclass(frozen=True)
@@ -74,18 +89,23 @@ class _Task:
     about: dict[str, Any]
 
     @property
+    def file_name(self) -> str:
+        # Some file systems have no colon in a name.
+        return self.name.replace(":", "-")
+
+    @property
     def weights(self) -> Path:
-        return self.folder / f"{self.name}.safetensors"
+        return self.folder / f"{self.file_name}.safetensors"
 
     @property
     def record(self) -> Path:
-        return self.folder / f"{self.name}.json"
+        return self.folder / f"{self.file_name}.json"
 
 
 def train_references(
     models: Mapping[str, str], spec: NetworkSpec, folder: Path, settings: References
-) -> list[tuple[str, nn.Module, float]]:
-    """Return torchvision's ``models`` for the images and classes of ``spec``, trained, with their test accuracies.
+) -> list[TrainedReference]:
+    """Return torchvision's ``models`` for the images and classes of ``spec``, trained, with their accuracies.
 
     ``models`` are by the names that they are given here, by which their weights are kept in ``folder``. What is
     there with the same settings is not trained again, and what was interrupted resumes after its last epoch.
@@ -109,8 +129,17 @@ def train_references(
             raise RunError(
                 f"{task.weights} was removed or changed while networks were trained; run the command again"
             )
-        found.append((task.name, *kept))
+        found.append(kept)
     return found
+
+
+def waiting_references(
+    models: Mapping[str, str], spec: NetworkSpec, folder: Path, settings: References
+) -> dict[str, str]:
+    """Return those of ``models`` that :func:`train_references` would train, as ``folder`` lacks their weights."""
+    return {
+        name: model for name, model in models.items() if _kept(_task(name, model, spec, folder, settings)) is None
+    }
 
 
 def _task(name: str, model: str, spec: NetworkSpec, folder: Path, settings: References) -> _Task:
@@ -145,8 +174,8 @@ def _made(task: _Task) -> nn.Module:
     return network
 
 
-def _kept(task: _Task) -> tuple[nn.Module, float] | None:
-    """Return the network with the weights that the same training came to, and their accuracy, if they are there."""
+def _kept(task: _Task) -> TrainedReference | None:
+    """Return the network with the weights that the same training came to, if they are there."""
     try:
         record = REFERENCE.read_record(task.record, _Record)
         if record.about != task.about:
@@ -162,7 +191,8 @@ def _kept(task: _Task) -> tuple[nn.Module, float] | None:
     except (RunError, RuntimeError):
         # What cannot be read is trained again.
         return None
-    return network, record.accuracy
+    held_out = record.held_out
+    return TrainedReference(task.name, network, record.accuracy, None if held_out is None else held_out.accuracy)
 
 
 def _train_in_worker(task: _Task, progress: Progress, log: Log) -> None:
@@ -172,7 +202,7 @@ def _train_in_worker(task: _Task, progress: Progress, log: Log) -> None:
 
 def _train(task: _Task, data: DataBundle, progress: Progress, log: Log) -> None:
     checkpoint = TrainingCheckpoint(
-        task.folder / "checkpoint" / f"{task.name}.pt", task.about, prefixed_log(log, task.name)
+        task.folder / "checkpoint" / f"{task.file_name}.pt", task.about, prefixed_log(log, task.name)
     )
     network = _made(task)
     # The training seeds torch's generator, which is not its own.
@@ -189,5 +219,7 @@ def _train(task: _Task, data: DataBundle, progress: Progress, log: Log) -> None:
     # The record goes first and comes last: weights without one are not used.
     task.record.unlink(missing_ok=True)
     weights_digest = save_weights(copy_of_weights(network), task.weights)
-    REFERENCE.write_record(task.record, _Record(task.about, result.accuracy, result.loss, weights_digest))
+    REFERENCE.write_record(
+        task.record, _Record(task.about, result.accuracy, result.held_out, result.loss, weights_digest)
+    )
     checkpoint.remove()

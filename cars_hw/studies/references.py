@@ -1,4 +1,7 @@
-"""torchvision's networks beside those of the cell space: made without weights, counted, and written as ONNX."""
+"""torchvision's networks beside those of the cell space: made without weights, counted, and written as ONNX.
+
+Which names there are, and what widths, is in :mod:`cars_hw.studies.reference_names`.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from cars_hw.config.files import replacing
-from cars_hw.errors import InputError
 from cars_hw.export.onnx import ONNX
 from cars_hw.nn.cost import Cost
 from cars_hw.space.shape import Shape
+from cars_hw.studies.reference_names import HALVINGS, SHUFFLENETS, ReferenceName, parse
 
 MODEL_FORMAT: Final = ONNX.name
 """The format that :func:`write_onnx` writes."""
@@ -25,22 +28,105 @@ IMAGENET = (Shape(3, 224, 224), 1000)
 def make(model: str, shape: Shape = IMAGENET[0], classes: int = IMAGENET[1]) -> nn.Module:
     """Return torchvision's ``model`` with fresh weights for images of ``shape`` and so many ``classes``.
 
-    The first convolution takes the images' channels and the classifier has the classes; nothing else is changed.
-    Nothing is downloaded.
+    ``model`` is a name as :func:`~cars_hw.studies.reference_names.parse` reads it. The first convolution takes the
+    images' channels and the classifier has the classes; a width and ``@small`` change what they say, and nothing
+    else is changed. Nothing is downloaded.
 
     Raises:
-        InputError: torchvision has no such classifier.
+        InputError: torchvision has no such classifier, or it has no such width.
     """
-    from torchvision import models
-
-    if model not in models.list_models(module=models):
-        raise InputError(f"torchvision has no classifier '{model}'; write it as in torchvision.models: resnet18")
-    # Auxiliary heads never ship, and an initialisation that only they and this network have takes half a minute.
-    options = {"aux_logits": False, "init_weights": False} if model == "googlenet" else {}
-    network: nn.Module = models.get_model(model, weights=None, num_classes=classes, **options)
+    name = parse(model)
+    network = _published(name.model, classes) if name.width is None else _at_width(name, classes)
+    if name.small:
+        _keep_resolution(network)
     if shape.channels != IMAGENET[0].channels:
         _take_channels(network, shape.channels)
     return network
+
+
+def _published(model: str, classes: int) -> nn.Module:
+    from torchvision import models
+
+    # Auxiliary heads never ship, and an initialisation that only they and this network have takes half a minute.
+    options = {"aux_logits": False, "init_weights": False} if model == "googlenet" else {}
+    network: nn.Module = models.get_model(model, weights=None, num_classes=classes, **options)
+    return network
+
+
+def _at_width(name: ReferenceName, classes: int) -> nn.Module:
+    from torchvision import models
+
+    assert name.width is not None
+    if name.model == "shufflenet_v2":
+        return _published(SHUFFLENETS[name.width], classes)
+    if name.model == "mnasnet":
+        network: nn.Module = models.MNASNet(name.width, num_classes=classes)
+        return network
+    if name.model.startswith("resnet"):
+        network = _published(name.model, classes)
+        _scale_channels(network, name.width)
+        return network
+    scaled: nn.Module = models.get_model(name.model, weights=None, num_classes=classes, width_mult=name.width)
+    return scaled
+
+
+def _scale_channels(network: nn.Module, width: float) -> None:
+    """Multiply the channels of all layers of a ResNet by ``width``, except for the images and the classes.
+
+    torchvision has no such option for blocks of two convolutions. Weights are drawn as torchvision draws them.
+    """
+
+    def scaled(channels: int) -> int:
+        return max(1, round(channels * width))
+
+    for index, (path, module) in enumerate(_layers(network)):
+        changed: nn.Module
+        if isinstance(module, nn.Conv2d):
+            changed = nn.Conv2d(
+                scaled(module.in_channels) if index else module.in_channels,
+                scaled(module.out_channels),
+                module.kernel_size,  # type: ignore[arg-type]  # torch says a tuple of any length
+                module.stride,  # type: ignore[arg-type]
+                module.padding,  # type: ignore[arg-type]
+                bias=module.bias is not None,
+            )
+            nn.init.kaiming_normal_(changed.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(module, nn.BatchNorm2d):
+            changed = nn.BatchNorm2d(scaled(module.num_features))
+        else:
+            assert isinstance(module, nn.Linear)
+            changed = nn.Linear(scaled(module.in_features), module.out_features)
+        _replace(network, path, changed)
+
+
+def _layers(network: nn.Module) -> list[tuple[str, nn.Module]]:
+    return [
+        (path, module)
+        for path, module in network.named_modules()
+        if isinstance(module, nn.Conv2d | nn.BatchNorm2d | nn.Linear)
+    ]
+
+
+def _keep_resolution(network: nn.Module) -> None:
+    """Let the first layers of ``network`` that halve the resolution keep it: :data:`HALVINGS` of them.
+
+    A convolution gets a stride of 1, and a pooling is left out.
+    """
+    halving = [
+        (path, module)
+        for path, module in network.named_modules()
+        if isinstance(module, nn.Conv2d | nn.MaxPool2d) and module.stride in (2, (2, 2))
+    ]
+    for path, module in halving[:HALVINGS]:
+        if isinstance(module, nn.Conv2d):
+            module.stride = (1, 1)
+        else:
+            _replace(network, path, nn.Identity())
+
+
+def _replace(network: nn.Module, path: str, changed: nn.Module) -> None:
+    parent, _, last = path.rpartition(".")
+    setattr(network.get_submodule(parent), last, changed)
 
 
 def count(model: str, shape: Shape = IMAGENET[0], classes: int = IMAGENET[1]) -> Cost:
@@ -103,5 +189,4 @@ def _take_channels(network: nn.Module, channels: int) -> None:
         first.padding,  # type: ignore[arg-type]
         bias=first.bias is not None,
     )
-    parent, _, last = name.rpartition(".")
-    setattr(network.get_submodule(parent), last, like)
+    _replace(network, name, like)

@@ -31,6 +31,7 @@ from cars_hw.pipeline.search import plan_data, run_search
 from cars_hw.progress import Progress
 from cars_hw.report.data import gather
 from cars_hw.report.page import section
+from cars_hw.studies.equal_cost import search_cost
 from cars_hw.training.shared_weights import judging_parts, torch_threads
 from cars_hw.training.standalone import NetworkTraining, counts_on
 
@@ -152,6 +153,20 @@ def test_a_rung_carries_on_from_the_checkpoint_and_the_last_one_is_annealed(
     assert tuple(found) == chosen.results
     # At the last step the rate is almost that of the end.
     assert whole.figures.learning_rate < 0.02 * 0.1
+
+
+def test_the_records_tell_what_the_search_and_the_stage_cost(run: RunFolder, plan: SearchPlan) -> None:
+    stage = run.final_stage()
+    assert stage is not None
+    searched, final = search_cost(run, plan)
+    assert searched == pytest.approx(stage.searched)
+    images = {split.use: split.images for split in run.data.splits}
+    cost = 0.0
+    for one in stage.networks:
+        # Each rung ends with an evaluation; a step on an image costs three passes.
+        trained = 3 * images["weights"] * stage.epochs_of(one) + images["architectures"] * len(one.results)
+        cost += trained * network_cost(one.spec, one.genotype).multiply_adds / 1e6
+    assert final == pytest.approx(cost)
 
 
 def test_the_stage_takes_the_share_that_was_asked_for(run: RunFolder, plan: SearchPlan) -> None:

@@ -216,11 +216,12 @@ def test_references_trained_side_by_side_are_those_trained_one_by_one(
     standalone, together = (
         train_references(models, TINY, tmp_path / str(jobs), replace(settings, jobs=jobs)) for jobs in (1, 2)
     )
-    assert [name for name, _, _ in standalone] == list(models)
-    for (_, network, accuracy), (_, other, as_accurate) in zip(standalone, together, strict=True):
-        assert accuracy == as_accurate
-        for name, value in network.state_dict().items():
-            assert torch.equal(value, other.state_dict()[name]), name
+    assert [one.name for one in standalone] == list(models)
+    for one, other in zip(standalone, together, strict=True):
+        assert (one.accuracy, one.held_out) == (other.accuracy, other.held_out)
+        assert one.held_out is not None
+        for name, value in one.network.state_dict().items():
+            assert torch.equal(value, other.network.state_dict()[name]), name
     # 96 training images of 120, a fifth of them held out: three steps.
     assert [step for step in progress if step[1] == step[2]] == [(name, 3, 3) for name in models] * 2
     assert sorted(path.name for path in (tmp_path / "2").glob("*.*")) == [
@@ -316,7 +317,17 @@ def test_an_exported_network_computes_what_torch_does(tmp_path: Path) -> None:
 
 def test_the_command_prints_the_front(run: RunFolder, images: Path) -> None:
     arguments = ["experiment", "front", str(run.path), "--device", "fake", "--sessions", "1", "--on", "cpu"]
-    result = CliRunner().invoke(main, [*arguments, "--reference", "CARS_A", "--epochs", "1", "--jobs", "1"])
+    arguments += ["--reference", "CARS_A", "--epochs", "1", "--jobs", "1"]
+    planned = CliRunner().invoke(main, [*arguments, "--dry-run"])
+    assert planned.exit_code == 0, planned.output
+    assert "published genotypes, 1 training" in planned.output
+    assert "of training; measuring comes on top." in planned.output
+    assert not (run.path / "comparison").exists()
+    refused = CliRunner().invoke(main, [*arguments, "--random"])
+    assert refused.exit_code == 1
+    assert "no images are held out of the training" in refused.output
+    assert "--hold-out 0.1" in refused.output
+    result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
     for words in ("net-01", "CARS_A", "1 epoch from scratch", "latency on fake", "on the front", "front.html"):
         assert words in result.output

@@ -1,0 +1,103 @@
+"""The estimated time of the trainings of a comparison: a few steps are timed and multiplied."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from statistics import fmean
+from typing import Final
+
+import numpy as np
+import torch
+from torch import nn
+
+from cars_hw.config.training import Recipe
+from cars_hw.data import DataBundle
+from cars_hw.nn.cost import network_cost
+from cars_hw.nn.network import Network
+from cars_hw.pipeline.estimate import Part
+from cars_hw.pipeline.workers import default_jobs
+from cars_hw.space.architecture import Architecture
+from cars_hw.training.shared_weights import torch_threads
+from cars_hw.training.standalone import NetworkTraining
+
+TIMED: Final = 4
+"""So many networks of the cell space are timed. The time of a step of the others follows from their arithmetic."""
+
+STEPS: Final = 2
+"""So many steps of a network are timed, after one that is not."""
+
+
+def training_parts(
+    networks: Sequence[tuple[str, Architecture]],
+    references: Mapping[str, Callable[[], nn.Module]],
+    data: DataBundle,
+    recipe: Recipe,
+    *,
+    device: str,
+    jobs: int | None,
+) -> list[Part]:
+    """Return the time of the training of ``networks`` of the cell space, and of each of ``references``.
+
+    ``networks`` have the name of their part. ``jobs`` networks are trained side by side. The evaluations after each
+    epoch are not counted.
+    """
+    side = jobs or default_jobs(device, max(len(networks), len(references)))
+    threads = 0 if device != "cpu" else max(1, torch.get_num_threads() // side)
+    parts = []
+    with torch.random.fork_rng(devices=[]), torch_threads(threads):
+        seconds = _seconds_of(networks, data, recipe, device)
+        steps = _steps(data, recipe)
+        for name in dict.fromkeys(name for name, _ in networks):
+            own = [one for (part, _), one in zip(networks, seconds, strict=True) if part == name]
+            parts.append(Part(f"{name}, {_trainings(len(own), side)}", len(own) * steps, fmean(own) / side))
+        for name, make in references.items():
+            seconds_each = _step_seconds(make(), data, recipe, device)
+            parts.append(Part(name, steps, seconds_each / min(side, len(references))))
+    return parts
+
+
+def _trainings(number: int, side: int) -> str:
+    beside = f", {side} side by side" if side > 1 else ""
+    return f"{number} {'training' if number == 1 else 'trainings'}{beside}"
+
+
+def _steps(data: DataBundle, recipe: Recipe) -> int:
+    share = 0.0 if data.validation is not None else recipe.hold_out
+    return recipe.epochs * max(1, round(len(data.train) * (1 - share) / recipe.batch_size))
+
+
+def _seconds_of(
+    networks: Sequence[tuple[str, Architecture]], data: DataBundle, recipe: Recipe, device: str
+) -> list[float]:
+    """Return the seconds of a step of each of ``networks``."""
+    adds = [network_cost(one.network, one.genotype).multiply_adds / 1e6 for _, one in networks]
+    order = np.argsort(adds, kind="stable")
+    places = dict.fromkeys(int(order[round(one)]) for one in np.linspace(0, len(order) - 1, min(TIMED, len(order))))
+    timed = {
+        place: _step_seconds(Network(networks[place][1].network, networks[place][1].genotype), data, recipe, device)
+        for place in places
+    }
+    known = sorted((adds[place], seconds) for place, seconds in timed.items())
+    return [float(np.interp(one, [x for x, _ in known], [y for _, y in known])) for one in adds]
+
+
+def _step_seconds(network: nn.Module, data: DataBundle, recipe: Recipe, device: str) -> float:
+    # The auxiliary head and what is held out change little.
+    plain = replace(recipe, auxiliary=0.0, hold_out=0.0)
+    training = NetworkTraining(network, data, plain, seed=0, device=device)
+    training.network.train()
+    images, labels = next(training.batches.epoch(torch.Generator().manual_seed(0)))
+    training.step(images, labels)
+    _wait(device)
+    began = time.perf_counter()
+    for _ in range(STEPS):
+        training.step(images, labels)
+    _wait(device)
+    return (time.perf_counter() - began) / STEPS
+
+
+def _wait(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
