@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 UNKNOWN: Final = "–"
@@ -75,6 +75,18 @@ def state_name(state: str) -> str:
 def size(count: int) -> str:
     """Return ``count`` bytes in a readable unit: ``51 kB``, ``1.3 MB``."""
     return f"{max(1, round(count / 1e3))} kB" if count < 999_500 else f"{count / 1e6:.1f} MB"
+
+
+def dominated_words(names: Sequence[str]) -> str:
+    """Return why the networks ``names`` are in a front although cheaper ones are as accurate; empty for none."""
+    if not names:
+        return ""
+    listed = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+    return (
+        f"{listed} {'is' if len(names) == 1 else 'are'} no more accurate than a cheaper network after this short "
+        "training. Short trainings underestimate large networks, so the front also has the best network of each "
+        "stretch of the costs. Longer trainings decide."
+    )
 
 
 def training_words(epochs: int) -> str:

@@ -11,7 +11,7 @@ import click
 from cars_hw.cli.options import milliseconds, percent, print_table
 from cars_hw.cli.verbosity import warn_of_quality
 from cars_hw.config.measurement import USUAL
-from cars_hw.formatting import printable, state_name, training_words
+from cars_hw.formatting import dominated_words, printable, state_name, training_words
 
 if TYPE_CHECKING:
     from cars_hw.pipeline.budget_use import BudgetUse
@@ -54,7 +54,8 @@ def print_front(front: Sequence[FrontNetwork], *, over_sizes: bool = False) -> N
         for network in front
     ]
     print_table("Pareto front", columns, rows)
-    for line in [*_images(front), *_states(front)]:
+    dominated = dominated_words([network.name for network in front if network.dominated])
+    for line in [*_images(front), *([dominated] if dominated else []), *_states(front)]:
         click.echo(printable(line))
 
 

@@ -46,11 +46,12 @@ class Finalist(Member):
     """A candidate for the front; ``validation`` has its right answers among all validation images, by class.
 
     ``trained_epochs`` are its epochs of training in the final stage. If it is 0, the accuracy is under shared
-    weights.
+    weights. ``stretch`` is the number of its stretch of the first cost there, from 1; 0 without a final stage.
     """
 
     validation: ClassCounts | None = None
     trained_epochs: int = count(0)
+    stretch: int = count(0)
 
 
 @dataclass(frozen=True)

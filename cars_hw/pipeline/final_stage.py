@@ -217,6 +217,21 @@ def longest_trained(members: Sequence[Finalist]) -> list[Finalist]:
     return [one for one in members if one.trained_epochs == most]
 
 
+def with_best_of_stretches(front: Sequence[Finalist], members: Sequence[Finalist]) -> list[Finalist]:
+    """Return ``front`` and the most accurate of ``members`` in each stretch, cheapest first.
+
+    Large networks learn slowly: after a short training, a cheaper network may be more accurate than all of a
+    stretch, and less accurate after a long one. The best of each stretch is therefore handed over as well, unless
+    it has no right answer at all.
+    """
+    best: dict[int, Finalist] = {}
+    for one in sorted(members, key=lambda one: (-one.accuracy, one.costs)):
+        if one.stretch and one.accuracy > 0:
+            best.setdefault(one.stretch, one)
+    chosen = [*front, *(one for one in best.values() if one not in front)]
+    return sorted(chosen, key=lambda one: (one.costs, -one.accuracy))
+
+
 def _as_finalist(stage: FinalStage, one: Nominee, objective: Objective) -> Finalist:
     counts = one.results[-1]
     return Finalist(
@@ -225,6 +240,7 @@ def _as_finalist(stage: FinalStage, one: Nominee, objective: Objective) -> Final
         counts.score(objective),
         validation=counts,
         trained_epochs=stage.epochs_of(one),
+        stretch=one.stretch,
     )
 
 

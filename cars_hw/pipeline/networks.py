@@ -28,6 +28,9 @@ class FrontNetwork(Settings):
     so many epochs in the final stage of the search. ``spec`` (in the file: ``network``) is the network that the
     genotype fills. It has a size of its own; everything else is that of the run's network.
 
+    If it is ``dominated``, another network of the front is as accurate and costs no more. It is in the front as the
+    best of its stretch in the final stage, because short trainings underestimate large networks.
+
     ``objective`` names the figure. ``validation`` has the right answers among the validation images, by class; it
     is None where accuracies have no counts. The front was chosen by these images, so its best accuracies are too
     high on average. The test images are used after all choices.
@@ -49,6 +52,7 @@ class FrontNetwork(Settings):
     objective: Objective = "accuracy"
     validation: ClassCounts | None = None
     trained_epochs: int = count(0)
+    dominated: bool = False
 
     PLAIN_NAMES: ClassVar = {"spec": "network"}
 

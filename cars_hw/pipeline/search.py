@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+import numpy as np
 import torch
 
 from cars_hw.callbacks import SearchCallback
@@ -24,13 +25,14 @@ from cars_hw.data.scan import is_hidden
 from cars_hw.errors import DataChangedError, RunError
 from cars_hw.evolution import checkpoint
 from cars_hw.evolution.objectives import CostObjective
+from cars_hw.evolution.pnsga3 import pareto_front
 from cars_hw.evolution.population import Finalist, Member
 from cars_hw.evolution.search import Search
 from cars_hw.nn.cost import both_costs
 from cars_hw.nn.supernet import SuperNet
 from cars_hw.pipeline.budget_use import budget_uses
 from cars_hw.pipeline.confirm_front import ConfirmedFront, confirm_front
-from cars_hw.pipeline.final_stage import Ended, longest_trained, run_final_stage
+from cars_hw.pipeline.final_stage import Ended, longest_trained, run_final_stage, with_best_of_stretches
 from cars_hw.pipeline.from_run import Start, open_start
 from cars_hw.pipeline.larger_networks import stage_end
 from cars_hw.pipeline.memory import require_memory
@@ -242,8 +244,9 @@ def _search(
         )
 
     def front_of(members: Sequence[Finalist]) -> list[Finalist]:
-        # Without a final stage, no member has epochs of its own.
-        return search.front(longest_trained(members))
+        # Without a final stage, no member has epochs and a stretch of its own.
+        trained = longest_trained(members)
+        return with_best_of_stretches(search.front(trained), trained)
 
     if any(target.device is not None for target in plan.targets):
         confirmed = confirm_front(
@@ -369,6 +372,7 @@ def describe_front(
     ``measured`` has for an architecture the milliseconds on each target's device, None for a target without one.
     """
     not_measured = (None,) * len(plan.targets)
+    best = set(_undominated(front))
     networks = []
     for number, member in enumerate(front, start=1):
         times = measured.get(member.architecture, not_measured)
@@ -385,9 +389,17 @@ def describe_front(
                 objective=plan.preset.evolution.objective,
                 validation=member.validation,
                 trained_epochs=member.trained_epochs,
+                dominated=number - 1 not in best,
             )
         )
     return networks
+
+
+def _undominated(front: Sequence[Finalist]) -> list[int]:
+    """Return the positions of those of ``front`` that no other exceeds in accuracy and all costs."""
+    if not front:
+        return []
+    return [int(row) for row in pareto_front(np.array([(-one.accuracy, *one.costs) for one in front]))]
 
 
 @dataclass(frozen=True, eq=False)

@@ -67,8 +67,9 @@ class Candidate:
 
     ``shared_accuracy`` is the figure that the search maximised, a fraction on the validation images; None outside
     the front. It is under shared weights, or, if the network was trained in the final stage of the search, after
-    ``trained_epochs`` epochs. ``validation`` has the counts behind it. ``measured`` are the rows of
-    ``verified.json`` for its models.
+    ``trained_epochs`` epochs. A ``dominated`` network is in the front as the best of its stretch; see
+    :class:`cars_hw.pipeline.networks.FrontNetwork`. ``validation`` has the counts behind it. ``measured`` are the
+    rows of ``verified.json`` for its models.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Candidate:
     measured: tuple[Verified, ...]
     validation: ClassCounts | None = None
     trained_epochs: int = 0
+    dominated: bool = False
 
     @property
     def architecture(self) -> Architecture:
@@ -253,6 +255,7 @@ def gather(run: RunFolder) -> ReportData:
             tuple(row for row in verified if row.network == network.name),
             network.validation,
             network.trained_epochs,
+            network.dominated,
         )
 
     candidates = [candidate(network, network.accuracy) for network in front]
@@ -325,4 +328,5 @@ def _beside(network: TrainedNetwork, targets: Sequence[LatencyTarget]) -> FrontN
         **both_costs(network.spec, network.genotype),
         objective="accuracy",
         validation=None,
+        dominated=False,
     )

@@ -7,6 +7,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -22,12 +23,12 @@ from cars_hw.evolution.population import Finalist
 from cars_hw.latency import LatencyTable
 from cars_hw.nn.cost import network_cost
 from cars_hw.nn.network import Network
-from cars_hw.pipeline.final_stage import longest_trained, short_recipe
+from cars_hw.pipeline.final_stage import longest_trained, short_recipe, with_best_of_stretches
 from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.objectives import cost_objectives
 from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.pipeline.run_folder import RunFolder
-from cars_hw.pipeline.search import plan_data, run_search
+from cars_hw.pipeline.search import describe_front, plan_data, run_search
 from cars_hw.progress import Progress
 from cars_hw.report.data import gather
 from cars_hw.report.page import section
@@ -98,7 +99,7 @@ def results(run: RunFolder) -> dict[str, str]:
     return {"front": (run.path / "front.json").read_text(), "final": run.final_path.read_text(), "left": str(left)}
 
 
-def test_the_front_is_of_the_longest_trained_and_none_of_it_is_dominated(run: RunFolder) -> None:
+def test_the_front_is_of_the_longest_trained_with_the_best_of_each_stretch(run: RunFolder) -> None:
     stage = run.final_stage()
     assert stage is not None
     assert len(stage.rungs.epochs) == 2
@@ -110,8 +111,14 @@ def test_the_front_is_of_the_longest_trained_and_none_of_it_is_dominated(run: Ru
         assert (network.validation, network.accuracy) == (trained.results[-1], trained.results[-1].accuracy)
         assert network.trained_epochs == stage.rungs.epochs[-1]
     figures = [(one.costs[0], -one.results[-1].accuracy) for one in last.values()]
-    best = [one for one in figures if not any(o[0] <= one[0] and o[1] <= one[1] and o != one for o in figures)]
-    assert sorted(best) == [(one.latency_estimates[0].predicted_ms, -one.accuracy) for one in front]
+    best = {one for one in figures if not any(o[0] <= one[0] and o[1] <= one[1] and o != one for o in figures)}
+    found = [(one.latency_estimates[0].predicted_ms, -one.accuracy) for one in front]
+    assert {one for one, network in zip(found, front, strict=True) if not network.dominated} == best
+    of_stretches = {
+        min((-one.results[-1].accuracy, one.costs[0]) for one in last.values() if one.stretch == stretch)
+        for stretch in (1, 2)
+    }
+    assert found == sorted(best | {(cost, error) for error, cost in of_stretches})
 
 
 def test_the_better_half_of_each_stretch_goes_on(run: RunFolder) -> None:
@@ -260,6 +267,26 @@ def test_networks_that_diverge_are_the_last_of_their_stretch(plan: SearchPlan, t
     assert len(run.front()) == 1
 
 
+def test_the_best_of_each_stretch_is_handed_over(plan: SearchPlan) -> None:
+    architecture = plan.architectures.sample(np.random.default_rng(0))
+
+    def member(cost: float, accuracy: float, stretch: int) -> Finalist:
+        return Finalist(*architecture, (cost,), accuracy, stretch=stretch)
+
+    cheap, better, worse = member(1.0, 0.4, 1), member(2.0, 0.6, 1), member(2.5, 0.5, 1)
+    large, larger = member(5.0, 0.55, 2), member(6.0, 0.55, 2)
+    broken = member(9.0, 0.0, 3)
+    members = [larger, broken, worse, large, better, cheap]
+    # The front is that of cheap and better; large is the cheaper one of the two best of its stretch.
+    assert with_best_of_stretches([cheap, better], members) == [cheap, better, large]
+    # If it is rejected, the next best of its stretch takes its place.
+    assert with_best_of_stretches([cheap, better], [larger, worse, better, cheap]) == [cheap, better, larger]
+    # Without a final stage there are no stretches.
+    assert with_best_of_stretches([better], [replace(one, stretch=0) for one in members]) == [better]
+    front = describe_front(replace(plan, targets=(), costs=("parameters",)), [cheap, better, large])
+    assert [one.dominated for one in front] == [False, False, True]
+
+
 def test_the_next_best_are_those_of_the_longest_training(plan: SearchPlan) -> None:
     members = [
         Finalist(genotype=None, spec=plan.network, costs=(1.0,), accuracy=0.5, trained_epochs=epochs)  # type: ignore[arg-type]
@@ -322,6 +349,9 @@ def test_the_terminal_says_how_the_front_was_trained(run: RunFolder, capsys: pyt
     said = " ".join(capsys.readouterr().out.split())
     assert "accuracy (short training)" in said
     assert "Accuracies are those after 3 epochs in the final stage on 78 validation images." in said
+    print_front([replace(network, dominated=True) for network in run.front()[:2]])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "net-01 and net-02 are no more accurate than a cheaper network after this short training." in said
     print_front([replace(network, trained_epochs=0) for network in run.front()])
     said = " ".join(capsys.readouterr().out.split())
     assert "accuracy (shared)" in said

@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from cars_hw.config.evaluation import ClassCounts, Objective
-from cars_hw.formatting import accuracy_text, figure, millions, milliseconds, percent, training_words
+from cars_hw.formatting import (
+    accuracy_text,
+    dominated_words,
+    figure,
+    millions,
+    milliseconds,
+    percent,
+    training_words,
+)
 from cars_hw.report import charts
 from cars_hw.report.data import Candidate, Cost, ReportData
 from cars_hw.report.plot import NARROW, WIDE
@@ -38,6 +46,7 @@ def view(report: ReportData) -> dict[str, Any]:
         "states": states,
         "name": name,
         "images": _images(report),
+        "dominated": dominated_words([one.name for one in report.candidates if one.dominated]),
     }
 
 
