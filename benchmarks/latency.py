@@ -59,6 +59,7 @@ from cars_hw.latency import (
     profile_device,
     validate_table,
 )
+from cars_hw.latency.further_widths import further_channels
 from cars_hw.latency.validation import predict_all
 from cars_hw.measurement.schedule import Measured
 from cars_hw.pipeline.latency_target import LatencyTarget
@@ -242,6 +243,7 @@ def sized_errors(table: LatencyTable, networks: Sequence[Architecture], found: M
     steady = float(np.abs((1 + errors) * drift - 1).mean())
     assert table.sizes is not None
     widths = {network.channels for network in table.sizes.measured_networks(table.spec)}
+    widths |= {channels for numbers in further_channels(table).values() for channels in numbers}
     between = np.array([one.network.channels not in widths for one in networks])
     uneven = np.array([one.network.depths is not None for one in networks])
     covered = float(np.mean([ms <= one.bound_ms for one, ms in zip(predictions, times, strict=True)]))

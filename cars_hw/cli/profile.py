@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -29,9 +29,6 @@ from cars_hw.pipeline.settings import ProfileSettings
 if TYPE_CHECKING:
     from cars_hw.latency import LatencyTable, SizeRange
 
-
-LARGE_ERROR: Final = 0.1
-"""Kinds of operations with a larger mean error of their estimates, a fraction, are named."""
 
 MOST_KINDS: Final = 3
 """The largest number of kinds that are named."""
@@ -94,8 +91,9 @@ def command(settings: ProfileSettings, out: Path, resume: bool, overwrite: bool,
     The command measures every operation of the search space as a model of its own, and then whole networks. It
     fits the predictor of a network's latency to these measurements. The table is for the network that the options
     describe. With a range of --channels or --layers, it is for networks of all sizes in the range: operations are
-    measured at a few numbers of channels, and a regression predicts the operations of other numbers. With
-    --latency, the command finds the range, and prints it before it measures the operations.
+    measured at a few numbers of channels, and a regression predicts the operations of other numbers. Kinds of
+    operations with a large error are measured at further numbers, for at most half of --patience. With --latency,
+    the command finds the range, and prints it before it measures the operations.
     """
     if settings.sizes is not None and settings.wanted is not None:
         raise click.UsageError("sizes are given by [sizes] or found for --latency, not both")
@@ -140,26 +138,48 @@ def command(settings: ProfileSettings, out: Path, resume: bool, overwrite: bool,
             f"is {percent(summary['margin'])} above the prediction and holds for {percent(summary['level'], 0)} of "
             f"networks; repeated sessions differ by {percent(table.noise)}.\n{describe_states(table.machine)}"
         )
-        if (hint := estimates_hint(table)) is not None:
-            click.echo(hint)
+        for text in (further_text(table), estimates_hint(table)):
+            if text is not None:
+                click.echo(text)
+
+
+def further_text(table: LatencyTable) -> str | None:
+    """Return a sentence on the operations that were measured at further numbers of channels; None for none."""
+    from cars_hw.latency.further_widths import further_channels
+
+    found = further_channels(table)
+    if not found:
+        return None
+    numbers = sorted({number for channels in found.values() for number in channels})
+    return (
+        f"The estimates of {_kinds(list(found))} between the measured numbers of channels had a large error: "
+        f"{'it was' if len(found) == 1 else 'they were'} measured at {', '.join(map(str, numbers))} channels, too."
+    )
 
 
 def estimates_hint(table: LatencyTable) -> str | None:
     """Return a sentence on kinds whose estimates have a large error; None if there are none."""
-    if table.sizes is None or table.sizes.measured_channels == table.sizes.channels:
-        return None
-    errors = table.operation_costs.left_out_errors()
+    from cars_hw.latency.further_widths import LARGE_ERROR, estimated_kinds
+
+    errors = estimated_kinds(table)
     large = [f"{kind} {percent(error, 0)}" for kind, error in errors.items() if error > LARGE_ERROR]
     if not large:
         return None
+    assert table.sizes is not None
     return (
         f"Between the measured numbers of channels, the estimates of {len(large)} of {len(errors)} kinds of "
-        f"operations have a mean error above {percent(LARGE_ERROR, 0)}: {', '.join(large[:MOST_KINDS])}. For a "
-        f"table without such estimates, use --channels {','.join(map(str, table.sizes.measured_channels))}"
+        f"operations have a mean error above {percent(LARGE_ERROR, 0)}: {', '.join(large[:MOST_KINDS])}. With more "
+        "--patience, they are measured at further numbers. For a table without such estimates, use --channels "
+        f"{','.join(map(str, table.sizes.measured_channels))}"
     )
 
 
+def _kinds(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= MOST_KINDS else f"{len(names)} kinds of operations"
+
+
 def _summary(table: LatencyTable, path: Path, found: SizeRange | None) -> dict[str, Any]:
+    from cars_hw.latency.further_widths import further_channels
     from cars_hw.pipeline.latency_target import LatencyTarget
 
     predictor = LatencyTarget(table).predictor
@@ -180,6 +200,7 @@ def _summary(table: LatencyTable, path: Path, found: SizeRange | None) -> dict[s
         "predictor": table.predictor.kind if table.predictor is not None else None,
         "left_out_error": dict(table.predictor.left_out_error) if table.predictor is not None else {},
         "estimated_from_others": {} if table.sizes is None else table.operation_costs.left_out_errors(),
+        "further_channels": further_channels(table),
         "sizes": None if table.sizes is None else unstructure(table.sizes),
         "range": None if found is None else unstructure(found),
     }

@@ -51,7 +51,7 @@ class OperationCosts:
         for kind, stride in dict.fromkeys((key.kind, key.stride) for key in self._measured):
             error = self.regression(kind, stride).left_out_error
             if error is not None:
-                errors[f"{kind}/s{stride}" if stride else kind] = error
+                errors[_name(kind, stride)] = error
         return dict(sorted(errors.items(), key=lambda item: -item[1]))
 
     def regression(self, kind: str, stride: int) -> KindRegression:
@@ -67,3 +67,12 @@ class OperationCosts:
                 raise TableError(f"the table has no entry for {kind} at stride {stride}; profile the device again")
             found = self._kinds[kind, stride] = KindRegression.fit(of_kind)
         return found
+
+
+def kind_name(key: OpKey) -> str:
+    """Return the name of the kind of ``key``; for a candidate operation, it has the stride: ``sep_conv_3x3/s1``."""
+    return _name(key.kind, key.stride)
+
+
+def _name(kind: str, stride: int) -> str:
+    return f"{kind}/s{stride}" if stride else kind

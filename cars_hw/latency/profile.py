@@ -20,6 +20,7 @@ from cars_hw.export.formats import export_format
 from cars_hw.export.write import build_network
 from cars_hw.latency.calibration import spread_architectures, spread_genotypes
 from cars_hw.latency.fastest import fastest_genotype
+from cars_hw.latency.further_widths import further_operations
 from cars_hw.latency.keys import OpKey, spec_keys
 from cars_hw.latency.models import build_model, build_overhead
 from cars_hw.latency.predictor import fit_coefficients, prediction_error
@@ -27,7 +28,7 @@ from cars_hw.latency.size_range import SizeRange, find_size_range
 from cars_hw.latency.sums import OperationSums
 from cars_hw.latency.table import TABLE, CalibrationNetwork, LatencyTable, Reference
 from cars_hw.measurement.journal import Journal, partial_path, stored_identity
-from cars_hw.measurement.schedule import REFERENCE, Schedule
+from cars_hw.measurement.schedule import REFERENCE, Schedule, seconds_of
 from cars_hw.progress import Progress, counted, prefixed
 from cars_hw.progress_line import show
 from cars_hw.space.architecture import Architecture
@@ -45,6 +46,12 @@ OVERHEAD: Final = "overhead"
 
 FIRST_ROUNDS: Final = 2
 """Networks are chosen by operations that were measured in so many rounds; later rounds have both."""
+
+FURTHER: Final = 0.5
+"""Operations at further numbers of channels take at most this share of the patience, beside the patience."""
+
+MOST_FURTHER: Final = 1000
+"""A profile measures at most so many of them."""
 
 SAME_MACHINE: Final = ("processor", "cores", "platform", "runtime", "threads")
 
@@ -71,9 +78,11 @@ def profile_device(
     the smallest of it.
 
     With ``sizes`` the table is for ``spec`` at all sizes of this grid. Operations are measured at some numbers of
-    channels; the networks have random sizes, and are spread over the logarithm of the latency. With latencies that
-    are wanted, :func:`cars_hw.latency.find_size_range` finds the grid first, and ``on_range`` is called with it. A
-    profile that resumes takes the range that was found before.
+    channels. Kinds of operations that are estimated badly from these are measured at further numbers, for at most
+    half of the patience of ``plan``; see :mod:`cars_hw.latency.further_widths`. The networks have random sizes, and
+    are spread over the logarithm of the latency. With latencies that are wanted,
+    :func:`cars_hw.latency.find_size_range` finds the grid first, and ``on_range`` is called with it. A profile that
+    resumes takes the range that was found before.
 
     ``progress`` counts models that are written and sessions, of the stages ``operations`` and ``networks``.
     With ``out`` the table is written there, and until then the samples are kept after every block in
@@ -246,8 +255,50 @@ class _Campaign:
         """Measure every operation a few times; return the table without networks."""
         progress = prefixed(self._progress, "operations")
         self._write(self._keys, progress)
-        self._schedule.rounds(list(self._keys), min(FIRST_ROUNDS, self._plan.sessions), progress)
+        self._schedule.rounds(list(self._keys), self._first_rounds, progress)
+        if self._written.sizes is not None:
+            self._measure_further(device, prefixed(self._progress, "further operations"))
         return self._table(device)
+
+    @property
+    def _first_rounds(self) -> int:
+        return min(FIRST_ROUNDS, self._plan.sessions)
+
+    @property
+    def _later_rounds(self) -> int:
+        return max(self._plan.sessions - FIRST_ROUNDS + 1, 1)
+
+    def _measure_further(self, device: str, progress: Progress) -> None:
+        """Measure operations that are estimated badly at further numbers of channels.
+
+        After each step, the operations are estimated again. The steps end when no error is large, or when the time
+        for further operations is used up.
+        """
+        journal, step = self._journal, 0
+        most = self._affordable()
+        while True:
+            if step == len(journal.further):
+                if journal.networks is not None:
+                    # The profile that resumes had ended these steps.
+                    return
+                keys = further_operations(self._table(device), most - sum(map(len, journal.further)))
+                if not keys:
+                    return
+                journal.further.append([str(key) for key in keys])
+            models = {text: self._written.operation(OpKey.parse(text)) for text in journal.further[step]}
+            self._write(models, progress)
+            self._keys |= models
+            self._schedule.rounds(list(models), self._first_rounds, progress)
+            step += 1
+
+    def _affordable(self) -> int:
+        """Return how many further operations all rounds can measure in :data:`FURTHER` of the patience."""
+        seconds = self._plan.patience_seconds * FURTHER
+        if not seconds:
+            return 0
+        session = _session_seconds([event.sample for event in self._journal.series.events])
+        each = session * (self._first_rounds + self._later_rounds)
+        return int(min(seconds / each, MOST_FURTHER)) if each else MOST_FURTHER
 
     def networks(self, table: LatencyTable, space: SearchSpace, count: int) -> LatencyTable:
         """Measure ``count`` networks of ``space`` and the operations in turns; return the finished table."""
@@ -258,7 +309,7 @@ class _Campaign:
         networks = {text: self._written.named(text) for text in journal.networks}
         self._write({text: self._written.network(one) for text, one in networks.items()}, progress)
         names = [*self._keys, *networks]
-        self._schedule.rounds(names, max(self._plan.sessions - FIRST_ROUNDS + 1, 1), progress)
+        self._schedule.rounds(names, self._later_rounds, progress)
 
         def finished() -> LatencyTable:
             return self._with_networks(self._table(table.device), networks)
@@ -326,6 +377,14 @@ class _Campaign:
             # The first is the smallest that there is.
             calibration.append(CalibrationNetwork(genotype, taken, number == 0, **size))
         return replace(table, calibration=tuple(calibration))
+
+
+def _session_seconds(samples: Sequence[Sample]) -> float:
+    """Return the mean time of a session in seconds, with the pauses between sessions; 0 if it is not known."""
+    if len(samples) < 2 or any(sample.time is None for sample in samples):
+        return 0.0
+    times = seconds_of(samples)
+    return float(times[-1] - times[0]) / (len(samples) - 1)
 
 
 def _quiet_ms(samples: Sequence[Sample]) -> float | None:

@@ -48,13 +48,15 @@ class _Partial:
     rounds: tuple[tuple[str, ...], ...]
     blocks: int
     waited_s: float
+    further: tuple[tuple[str, ...], ...] = ()
 
 
 class Journal:
     """The sessions so far and the networks that were chosen, written to disk after every block.
 
-    ``series`` has the sessions, ``conditions`` those of the beginning, and ``networks`` the calibration networks
-    as text, None before they are chosen.
+    ``series`` has the sessions, and ``conditions`` those of the beginning. ``networks`` has the calibration
+    networks as text, None before they are chosen. ``further`` has the operations, as text, that were added in each
+    step.
 
     ``identity`` has the settings that must agree when a profile resumes. Without ``out`` nothing is written.
 
@@ -71,6 +73,7 @@ class Journal:
         self.conditions = dict(conditions)
         self.series = Series()
         self.networks: list[str] | None = None
+        self.further: list[list[str]] = []
         if self._path is not None and stored_identity(out, resume=resume) is not None:
             self._load(self._path)
 
@@ -87,6 +90,7 @@ class Journal:
             rounds=tuple(map(tuple, series.rounds)),
             blocks=series.blocks,
             waited_s=series.waited_s,
+            further=tuple(map(tuple, self.further)),
         )
         PARTIAL.write_record(self._path, content)
 
@@ -105,5 +109,6 @@ class Journal:
             )
         self.conditions = content.conditions
         self.networks = None if content.networks is None else list(content.networks)
+        self.further = list(map(list, content.further))
         events = [Event(row[0], Sample(*row[1:])) for row in content.events]
         self.series = Series(events, list(map(list, content.rounds)), content.blocks, content.waited_s)
