@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from cars_hw.errors import SpecError
 from cars_hw.nn.layers import FactorizedReduce, ReLUConvBN
 from cars_hw.nn.network import CifarStem, ImageNetStem, make_preprocessing, make_stem
-from cars_hw.nn.operations import make_operation
 from cars_hw.nn.paths import SHARED, Choice, SharedCell, SharedNetwork
+from cars_hw.nn.skeletons import Skeleton, named_weights, on_no_device, operation_template
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import NODES
 from cars_hw.space.network_spec import STEM_MULTIPLIER, CellLayout, NetworkSpec
@@ -181,12 +181,12 @@ class Slices:
         key = (cell, choice, channels)
         if key not in self._layers:
             _, source, name = choice
-            template = _operation_template(name, channels, 2 if layout.reduction and source < 2 else 1)
+            template = operation_template(name, channels, 2 if layout.reduction and source < 2 else 1)
             module = self._cells[cell].operation(*choice)
-            owners = _weights(module)
+            owners = named_weights(module)
             views = OPERATIONS[name].narrowed(
                 {weight: value.detach() for weight, value in owners.items()},
-                {weight: value.shape for weight, value in _weights(template).items()},
+                {weight: value.shape for weight, value in named_weights(template).items()},
             )
             places = {weight: _place(owners[weight], view) for weight, view in views.items()}
             self._layers[key] = _Layer.of(template, module, places)
@@ -195,13 +195,13 @@ class Slices:
     def _make_frame(self, spec: NetworkSpec) -> _Frame:
         large, layouts = self.shared.spec, spec.cells()
         cells = cells_within(spec, large)
-        stem = _on_no_device(lambda: make_stem(spec, SHARED))
+        stem = on_no_device(lambda: make_stem(spec, SHARED))
         inputs = tuple(
             (self._input(spec, layout, cell, 0), self._input(spec, layout, cell, 1))
             for layout, cell in zip(layouts, cells, strict=True)
         )
         features = layouts[-1].concatenated.channels
-        classifier = _on_no_device(lambda: nn.Linear(features, spec.classes))
+        classifier = on_no_device(lambda: nn.Linear(features, spec.classes))
         linear = self.shared.classifier
         places = {
             "weight": _read(linear.weight, slice(None), (NODES, NODES), features),
@@ -220,7 +220,7 @@ class Slices:
         parts = _parts(spec, layout.position, number), _parts(self.shared.spec, cell, number)
         key = (cell, number, layout.inputs[number].channels, parts[0], layout.previous_reduction)
         if key not in self._layers:
-            template = _on_no_device(lambda: make_preprocessing(layout, SHARED)[number])
+            template = on_no_device(lambda: make_preprocessing(layout, SHARED)[number])
             shared = self._cells[cell]
             module = (shared.preprocess_0, shared.preprocess_1)[number]
             self._layers[key] = _Layer.of(template, module, _input_places(template, module, parts))
@@ -243,56 +243,10 @@ def cells_within(small: NetworkSpec, large: NetworkSpec) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True)
-class _Skeleton:
-    """A module without weights, the names of its weights, and the skeletons of its submodules with weights."""
-
-    module: nn.Module
-    parameters: tuple[str, ...]
-    buffers: tuple[str, ...]
-    children: tuple[tuple[str, _Skeleton], ...]
-
-    @staticmethod
-    def of(module: nn.Module) -> _Skeleton:
-        """Return the skeleton of ``module``."""
-        children = [(name, _Skeleton.of(child)) for name, child in module._modules.items() if child is not None]
-        return _Skeleton(
-            module,
-            tuple(name for name, value in module._parameters.items() if value is not None),
-            tuple(name for name, value in module._buffers.items() if value is not None),
-            tuple((name, child) for name, child in children if child.names()),
-        )
-
-    def names(self) -> list[str]:
-        """Return the names of the weights, in the order in which :meth:`bound` takes them."""
-        inner = [f"{name}.{below}" for name, child in self.children for below in child.names()]
-        return [*self.parameters, *self.buffers, *inner]
-
-    def bound(self, values: Iterator[Tensor]) -> nn.Module:
-        """Return a copy of the module with weights from ``values``. Everything else is shared."""
-        module = self.module
-        # Copied field by field: a constructor draws initial weights, which takes long compared with a pass.
-        copied = object.__new__(type(module))
-        copied.__dict__.update(module.__dict__)
-        if self.parameters:
-            fields: dict[str, Any] = dict(module._parameters)
-            fields.update((name, next(values)) for name in self.parameters)
-            copied.__dict__["_parameters"] = fields
-        if self.buffers:
-            fields = dict(module._buffers)
-            fields.update((name, next(values)) for name in self.buffers)
-            copied.__dict__["_buffers"] = fields
-        if self.children:
-            fields = dict(module._modules)
-            fields.update((name, child.bound(values)) for name, child in self.children)
-            copied.__dict__["_modules"] = fields
-        return copied
-
-
-@dataclass(frozen=True)
 class _Layer:
     """A layer at one size, and where its weights lie in the ``shared`` layer of the largest size."""
 
-    skeleton: _Skeleton
+    skeleton: Skeleton
     shared: nn.Module
     names: tuple[str, ...]
     shapes: tuple[torch.Size, ...]
@@ -303,10 +257,10 @@ class _Layer:
     @staticmethod
     def of(template: nn.Module, shared: nn.Module, places: Mapping[str, Place]) -> _Layer:
         """Return the layer of ``template`` whose weights lie at ``places`` of ``shared``."""
-        skeleton = _Skeleton.of(template)
+        skeleton = Skeleton.of(template)
         names = tuple(skeleton.names())
-        shapes = {name: value.shape for name, value in _weights(template).items()}
-        same = shapes == {name: value.shape for name, value in _weights(shared).items()}
+        shapes = {name: value.shape for name, value in named_weights(template).items()}
+        same = shapes == {name: value.shape for name, value in named_weights(shared).items()}
         ordered = tuple(places[name] for name in names)
         return _Layer(
             skeleton,
@@ -353,21 +307,6 @@ class _Frame(NamedTuple):
     classifier: _Layer
 
 
-def _on_no_device(make: Callable[[], nn.Module]) -> nn.Module:
-    """Return a module that has no memory for its weights. No random numbers are drawn."""
-    with torch.device("meta"):
-        return make()
-
-
-@lru_cache(maxsize=4096)
-def _operation_template(name: str, channels: int, stride: int) -> nn.Module:
-    return _on_no_device(lambda: make_operation(name, channels, stride, SHARED))
-
-
-def _weights(module: nn.Module) -> dict[str, Tensor]:
-    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
-
-
 def _place(owner: Tensor, view: Tensor) -> Place:
     """Return the place of ``view`` in ``owner``."""
     if view.numel() == owner.numel():
@@ -378,17 +317,17 @@ def _place(owner: Tensor, view: Tensor) -> Place:
 
 def _first_channels(template: nn.Module, shared: nn.Module) -> dict[str, Place]:
     """Return the places of a stem's weights: the first channels on every axis."""
-    owners = _weights(shared)
+    owners = named_weights(shared)
     return {
         name: _place(owners[name], owners[name].detach()[tuple(slice(size) for size in value.shape)])
-        for name, value in _weights(template).items()
+        for name, value in named_weights(template).items()
     }
 
 
 def _input_places(template: nn.Module, shared: nn.Module, parts: tuple[int, int]) -> dict[str, Place]:
     """Return the places of weights that read a state: ``parts`` are those of the state in both networks."""
-    owners, places, row = _weights(shared), {}, 0
-    for name, value in _weights(template).items():
+    owners, places, row = named_weights(shared), {}, 0
+    for name, value in named_weights(template).items():
         rows, columns = value.shape[:2]
         if name in owners:
             places[name] = _read(owners[name], slice(rows), parts, columns)
