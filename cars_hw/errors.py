@@ -69,6 +69,7 @@ Remedy = Literal[
     "resume-or-delete",
     "resume-or-other-folder",
     "same-seed",
+    "same-share",
     "same-settings",
     "search",
     "skip-unreadable",

@@ -50,6 +50,7 @@ HINTS: Final[Mapping[Remedy, str]] = {
     "resume-or-delete": "resume it with --resume, or delete it to start over",
     "resume-or-other-folder": "resume it with --resume, or choose another folder with --out",
     "same-seed": "give --seed {seed}",
+    "same-share": "give --share {share}",
     "same-settings": "resume with the same settings, or start a new run with another --out",
     "search": "make one with: cars-hw search",
     "skip-unreadable": "list all of them with: cars-hw data check {folder}; or leave them out with "

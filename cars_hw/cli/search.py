@@ -43,6 +43,7 @@ from cars_hw.config.units import format_seconds
 from cars_hw.pipeline.settings import BaselinesSettings, SearchSettings, TargetSettings, TrainingDevice
 
 if TYPE_CHECKING:
+    from cars_hw.config.evaluation import SearchObjective
     from cars_hw.pipeline.estimate import Estimate
     from cars_hw.pipeline.plan import SearchPlan
     from cars_hw.pipeline.run_folder import RunFolder
@@ -97,6 +98,11 @@ def _state(state: str, values: Mapping[str, Any]) -> dict[str, Any]:
     return {"targets": [{**one, "state": state} for one in targets]}
 
 
+def _objective(objective: SearchObjective, _: Mapping[str, Any]) -> dict[str, Any]:
+    # A training chooses its best epoch by an accuracy.
+    return {} if objective == "loss" else {"recipe": {"objective": objective}}
+
+
 @dataclass(frozen=True)
 class Run:
     """What a search does besides searching."""
@@ -130,6 +136,7 @@ class Run:
     "evolution.objective",
     "final.share",
     "jobs",
+    "training.share",
     "training.class_weights",
     "training.architectures",
     "training.batch_size",
@@ -154,7 +161,7 @@ class Run:
         Converted("mirror", _mirror),
         Converted("no_crop", _no_crop),
         # Beside their own fields, they set those of the recipe that trains the front.
-        Converted("evolution__objective", lambda objective, _: {"recipe": {"objective": objective}}),
+        Converted("evolution__objective", _objective),
         Converted("training__class_weights", lambda weights, _: {"recipe": {"class_weights": weights}}),
     ),
 )

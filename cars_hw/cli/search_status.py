@@ -103,7 +103,7 @@ class SearchStatus:
     ) -> None:
         self.title = title
         self.objectives = tuple(objectives)
-        self.objective = settings.objective
+        self.objective = settings.printed_accuracy
         self.generations = settings.generations
         self.epochs = settings.epochs_per_generation
         self.begun = now

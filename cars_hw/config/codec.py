@@ -2,8 +2,9 @@
 
 Fields are read by their types. A missing, unknown, mistyped or out-of-bounds leaf ends in one line that names its
 path: ``run/run.json: network.layers must be a whole number, not '5'``. A class can have properties written beside
-its fields by naming them in ``DERIVED``, and other names for its fields in ``PLAIN_NAMES``. A class with a form of
-its own is registered by :func:`register`.
+its fields by naming them in ``DERIVED``, and other names for its fields in ``PLAIN_NAMES``. Fields that files of
+earlier versions lack are named in ``ADDED``; a file without them has their defaults. A class with a form of its own
+is registered by :func:`register`.
 
 cattrs does the walking; it is imported at the first use, since every command imports this module.
 """
@@ -164,6 +165,7 @@ def _class_hook(converter: Converter, cls: type[Any], complete: bool) -> Callabl
     derived: tuple[str, ...] = getattr(cls, "DERIVED", ())
     renamed = getattr(cls, "PLAIN_NAMES", {})
     names = [renamed.get(one.name, one.name) for one in fields(cls)]
+    added: frozenset[str] = getattr(cls, "ADDED", frozenset())
 
     def hook(value: Any, kind: Any) -> Any:  # noqa: ANN401 -- cattrs's own signature
         if not isinstance(value, Mapping):
@@ -171,7 +173,7 @@ def _class_hook(converter: Converter, cls: type[Any], complete: bool) -> Callabl
         given = {name: value[name] for name in derived if name in value}
         if complete:
             for name in (*names, *derived):
-                if name not in value:
+                if name not in value and name not in added:
                     raise _PathError(f"{name} is missing")
         built = read({name: one for name, one in value.items() if name not in given}, kind)
         for name, one in given.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar, Final, Literal
 
 from cars_hw.config.setting import Settings, count, setting
@@ -17,6 +17,12 @@ Objective = Literal["accuracy", "balanced-accuracy"]
 - ``balanced-accuracy``: the mean over the classes of each class's share that is right (Brodersen et al., 2010).
 """
 
+SearchObjective = Literal["accuracy", "balanced-accuracy", "loss"]
+"""What a search maximises under the shared weights: an :data:`Objective`, or a low cross-entropy.
+
+- ``loss``: the mean cross-entropy of all images is minimised. Its random error is smaller than that of an accuracy.
+"""
+
 MOST_CLASSES: Final = 200
 """Up to so many classes a confusion matrix is kept: it has their square of numbers."""
 
@@ -26,7 +32,8 @@ class ClassCounts(Settings):
     """How many images of each class were evaluated, and how many of these are right.
 
     Accuracy is the share of all images that are right, and ``low`` to ``high`` is its 95% confidence interval.
-    Balanced accuracy is the mean of the classes' own shares, over the classes that have images.
+    Balanced accuracy is the mean of the classes' own shares, over the classes that have images. ``loss`` is the
+    mean cross-entropy of the images in nats; None where it was not computed.
 
     Raises:
         InputError: there are no images, or more right answers than images.
@@ -34,7 +41,10 @@ class ClassCounts(Settings):
 
     images: tuple[int, ...] = count()
     right: tuple[int, ...] = count()
+    _: KW_ONLY
+    loss: float | None = setting(None, unit="nats", minimum=0)
 
+    ADDED: ClassVar[frozenset[str]] = frozenset({"loss"})
     DERIVED: ClassVar[tuple[str, ...]] = ("total", "accuracy", "low", "high", "balanced_accuracy")
 
     def __post_init__(self) -> None:

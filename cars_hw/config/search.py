@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
-from cars_hw.config.evaluation import Objective
+from cars_hw.config.evaluation import Objective, SearchObjective
 from cars_hw.config.setting import Settings, setting
 from cars_hw.errors import InputError
 
@@ -18,6 +18,15 @@ Protection = Literal["speed", "size", "both", "none"]
   are maximised.
 - ``both``: three sorts, the first and these two.
 - ``none``: the first sort alone, which is plain NSGA-III.
+"""
+
+
+Draws = Literal["uniform", "fair"]
+"""How architectures are drawn from the space to train the shared weights.
+
+- ``uniform``: independently of each other.
+- ``fair``: in turn, so that every operation on every edge is trained equally often; see
+  :mod:`cars_hw.space.fair_draws`.
 """
 
 
@@ -54,7 +63,8 @@ class EvolutionSettings(Settings):
     uniformly drawn architectures. A generation is one evaluation and selection of
     architectures, followed by ``epochs_per_generation`` epochs of training of the shared weights. These epochs
     train architectures of the population; a fraction ``uniform_draws`` of the trained architectures is drawn from
-    the whole space, as in the warm-up. ``objective`` is what the search maximises beside minimising the costs.
+    the whole space, as in the warm-up. ``draws`` says how architectures are drawn there. ``objective`` is what the
+    search maximises beside minimising the costs.
 
     Raises:
         InputError: a number is out of its bounds, or the epochs leave no generation after the warm-up.
@@ -86,12 +96,20 @@ class EvolutionSettings(Settings):
         minimum=0,
         maximum=1,
     )
-    objective: Objective = setting(
+    draws: Draws = setting(
+        "uniform",
+        help="How architectures are drawn from the space in the warm-up, and for --uniform-share. uniform: "
+        "independently; fair: in turn, so that every operation on every edge is trained equally often.",
+    )
+    objective: SearchObjective = setting(
         "accuracy",
         help="What the search maximises on the validation images. accuracy: the share of right answers; "
         "balanced-accuracy: the mean of the accuracies on the images of each class, so that a class with few "
-        "images counts as much as one with many. cars-hw train chooses the best epoch by the same figure.",
+        "images counts as much as one with many; cars-hw train chooses the best epoch by the same figure. "
+        "loss: under the shared weights a low cross-entropy in place of a high accuracy.",
     )
+
+    ADDED: ClassVar = frozenset({"draws"})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -99,6 +117,11 @@ class EvolutionSettings(Settings):
             raise InputError(
                 f"{self.epochs} epochs leave no generation after {self.warmup_epochs} epochs of warm-up"
             )
+
+    @property
+    def printed_accuracy(self) -> Objective:
+        """The accuracy that is shown and that chooses among trained networks; a loss is compared, but not shown."""
+        return "accuracy" if self.objective == "loss" else self.objective
 
     @property
     def generations(self) -> int:

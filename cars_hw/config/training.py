@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from cars_hw.config.evaluation import Objective
 from cars_hw.config.setting import Settings, setting
@@ -17,6 +17,15 @@ ClassWeights = Literal["none", "balanced"]
 - ``none``: every image counts the same.
 - ``balanced``: an image counts by the inverse of its class's number of training images, so that every class counts
   the same; the mean over all training images is 1 (King and Zeng, 2001).
+"""
+
+WeightSharing = Literal["edges", "nodes", "kernels"]
+"""Which operations of a SuperNet share their weights.
+
+- ``edges``: each operation on each edge has its own weights (CARS).
+- ``nodes``: an operation has the same weights for all sources of a node.
+- ``kernels``: in addition, a separable or dilated convolution of 3x3 has the weights of that of 5x5: the centres of
+  its kernels and its pointwise convolutions (Stamoulis et al., Single-Path NAS, 2019).
 """
 
 SizeSampling = Literal["drawn", "sandwich"]
@@ -44,6 +53,8 @@ class SharedTraining(Settings):
     to ``learning_rate_min`` along a cosine, epoch by epoch. ``validation_fraction`` of the training images is
     used to evaluate architectures, unless the data have a validation part; a generation uses ``evaluation_images``
     of them (0: all). With a ``crop_padding`` of 0 images are not cropped, without ``mirror`` not mirrored.
+    ``share`` says which operations share their weights. ``average`` is the decay per step of an exponential moving
+    average of the shared weights, which then evaluates architectures (0: none).
     ``threads`` is the number of threads of a training step on a CPU (0: torch's own number). On small activations,
     a second thread makes a step about 10% faster, but about ten times slower if another process uses its core.
 
@@ -81,6 +92,21 @@ class SharedTraining(Settings):
         help="What a step of a search over sizes trains. drawn: the drawn architectures; sandwich: also the "
         "largest and the smallest size, and all other networks learn the outputs of the largest.",
     )
+    share: WeightSharing = setting(
+        "edges",
+        help="Which operations of the SuperNet share weights. edges: none, as in the paper; nodes: an operation "
+        "has the same weights for all sources of a node; kernels: in addition, a convolution of 3x3 has the centre "
+        "of that of 5x5. If there are fewer weights, each is trained more often.",
+    )
+    average: float = setting(
+        0.0,
+        help="Evaluate architectures with a moving average of the shared weights, with this decay per step, such "
+        "as 0.98; 0: with the present weights. A step counts for the weights that it trained.",
+        minimum=0,
+        below=1,
+    )
+
+    ADDED: ClassVar = frozenset({"share", "average"})
 
 
 @dataclass(frozen=True)

@@ -62,13 +62,16 @@ def restore(search: Search, source: Path | bytes) -> None:
 
 
 def supernet_weights(source: Path | bytes) -> dict[str, Any]:
-    """Return the SuperNet's weights from ``source``, a checkpoint file or its :func:`content`.
+    """Return the SuperNet's weights from ``source``, a checkpoint file or its :func:`content`: those that evaluate
+    architectures.
 
     Raises:
         RunError: the file cannot be read, is damaged, is of another schema, or is of a search without shared
             weights.
     """
-    weights: dict[str, Any] | None = _state(source)["weights"].get("supernet")
+    state = _state(source)["weights"]
+    # Of an averaged SuperNet, the average evaluates.
+    weights: dict[str, Any] | None = state.get("evaluated", state.get("supernet"))
     if weights is None:
         name = f"the checkpoint {source}" if isinstance(source, Path) else "the checkpoint"
         raise RunError(f"{name} is of a search without shared weights")

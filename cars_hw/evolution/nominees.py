@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final, Literal, NamedTuple
 
-from cars_hw.config.evaluation import ClassCounts
+from cars_hw.config.evaluation import ClassCounts, SearchObjective
 from cars_hw.config.setting import Settings, count, fraction, setting
-from cars_hw.evolution.population import Finalist
+from cars_hw.evolution.population import Finalist, quality
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.architecture_space import ArchitectureSpace
 from cars_hw.space.genotype import Genotype
@@ -75,13 +75,19 @@ def stretch_of(cost: float, least: float, most: float, stretches: int, *, logari
 
 
 def nominate(
-    finalists: Sequence[Finalist], grown: Sequence[Grown], *, stretches: int, places: int, logarithmic: bool
+    finalists: Sequence[Finalist],
+    grown: Sequence[Grown],
+    *,
+    stretches: int,
+    places: int,
+    logarithmic: bool,
+    objective: SearchObjective = "accuracy",
 ) -> list[Nominee]:
     """Return the nominees, cheapest first: up to ``places`` finalists of each stretch, and all of ``grown``.
 
     The range of the first cost, from the cheapest to the most expensive network, is divided into ``stretches``; if
     ``logarithmic``, on a logarithmic scale. In each stretch, three quarters of the places are for the finalists
-    with the best accuracies. One quarter, rounded down, is for the most expensive of the others.
+    that are best by ``objective``. One quarter, rounded down, is for the most expensive of the others.
     """
     first = [costs[0] for costs in (*(one.costs for one in finalists), *(one.costs for one in grown))]
     least, most = min(first), max(first)
@@ -92,7 +98,10 @@ def nominate(
     found: list[tuple[tuple[float, ...], Architecture, Reason, float | None]] = []
     for stretch in range(1, stretches + 1):
         members = [one for one in finalists if number(one.costs) == stretch]
-        found += [(one.costs, one.architecture, reason, one.accuracy) for one, reason in _chosen(members, places)]
+        found += [
+            (one.costs, one.architecture, reason, one.accuracy)
+            for one, reason in _chosen(members, places, objective)
+        ]
     known = {architecture.key() for _, architecture, _, _ in found}
     for one in grown:
         if one.architecture.key() not in known:
@@ -105,26 +114,39 @@ def nominate(
     ]
 
 
-def _chosen(members: Sequence[Finalist], places: int) -> list[tuple[Finalist, Reason]]:
+def _chosen(members: Sequence[Finalist], places: int, objective: SearchObjective) -> list[tuple[Finalist, Reason]]:
     """Return at most ``places`` of the ``members`` of a stretch, with the reason for each."""
-    by_score = sorted(members, key=lambda one: (-one.accuracy, one.costs))
-    by_size = sorted(by_score[places - places // PROTECTED :], key=lambda one: (-one.costs[0], -one.accuracy))
+    by_score = best_first(members, objective)
+    by_size = sorted(
+        by_score[places - places // PROTECTED :], key=lambda one: (-one.costs[0], -_quality(one, objective))
+    )
     best = [(one, _SCORE) for one in by_score[: places - places // PROTECTED]]
     return best + [(one, _LARGEST) for one in by_size[: places // PROTECTED]]
+
+
+def best_first(finalists: Sequence[Finalist], objective: SearchObjective) -> list[Finalist]:
+    """Return ``finalists`` in the order of ``objective``, the cheaper of equal ones first."""
+    return sorted(finalists, key=lambda one: (-_quality(one, objective), one.costs))
+
+
+def _quality(finalist: Finalist, objective: SearchObjective) -> float:
+    return quality(finalist.accuracy, finalist.loss, objective)
 
 
 _SCORE: Final[Reason] = "score"
 _LARGEST: Final[Reason] = "largest"
 
 
-def parents_of_growth(finalists: Sequence[Finalist], places: int, stretches: int) -> list[Finalist]:
-    """Return the finalists that are grown: the best of the last stretch, and the best of all.
+def parents_of_growth(
+    finalists: Sequence[Finalist], places: int, stretches: int, objective: SearchObjective = "accuracy"
+) -> list[Finalist]:
+    """Return the finalists that are grown: by ``objective``, the best of the last stretch and the best of all.
 
     The range of the first cost is divided on a logarithmic scale, because networks are grown over sizes only.
     """
     first = [one.costs[0] for one in finalists]
     least, most = min(first), max(first)
-    best = sorted(finalists, key=lambda one: (-one.accuracy, one.costs))
+    best = best_first(finalists, objective)
     last = [one for one in best if stretch_of(one.costs[0], least, most, stretches, logarithmic=True) == stretches]
     chosen = last[:places]
     return chosen if best[0] in chosen else [*chosen, best[0]]

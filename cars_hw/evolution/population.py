@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cars_hw.config.evaluation import ClassCounts
+from cars_hw.config.evaluation import ClassCounts, SearchObjective
 from cars_hw.config.setting import Settings, count, fraction, setting
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Genotype
@@ -23,8 +23,9 @@ class Member(Settings):
 
     ``spec`` (in the file: ``network``) is the network that the genotype fills. ``accuracy`` is a fraction of the
     evaluated images under the shared weights, or with the objective ``balanced-accuracy`` the mean of the classes'
-    fractions; ``gain`` is its increase since the previous generation. ``costs`` are the values of the cost
-    objectives, in their units.
+    fractions. ``costs`` are the values of the cost objectives, in their units. ``loss`` is the mean cross-entropy
+    of these images; None where it was not computed. ``gain`` is the increase of :func:`quality` since the previous
+    generation.
     """
 
     genotype: Genotype = setting(kind="genotype")
@@ -32,8 +33,10 @@ class Member(Settings):
     costs: tuple[float, ...] = setting(minimum=-1e12, maximum=1e12)
     accuracy: float = fraction()
     gain: float = setting(0.0, minimum=-1, maximum=1)
+    loss: float | None = setting(None, unit="nats", minimum=0)
 
     PLAIN_NAMES: ClassVar = {"spec": "network"}
+    ADDED: ClassVar = frozenset({"loss"})
 
     @property
     def architecture(self) -> Architecture:
@@ -71,16 +74,33 @@ class CostScale(Settings):
         return math.log(cost / self.least) / math.log(self.most / self.least)
 
 
-def objective_rows(members: Sequence[Member], scales: Sequence[CostScale]) -> NDArray[np.float64]:
-    """Return shape (N, 1 + M): the error (a fraction), then each cost on its scale."""
+def quality(accuracy: float, loss: float | None, objective: SearchObjective) -> float:
+    """Return what the selection maximises, a fraction: ``accuracy``, or by ``loss`` its exponential exp(-loss).
+
+    That is the geometric mean of the probabilities that the network gives to the right classes.
+    """
+    if objective != "loss":
+        return accuracy
+    if loss is None:
+        raise ValueError("a search by the loss needs evaluations with a loss")
+    return math.exp(-loss)
+
+
+def objective_rows(
+    members: Sequence[Member], scales: Sequence[CostScale], objective: SearchObjective = "accuracy"
+) -> NDArray[np.float64]:
+    """Return shape (N, 1 + M): the error (one minus the :func:`quality`), then each cost on its scale."""
     return np.array(
         [
-            [1 - member.accuracy, *(scale.of(cost) for cost, scale in zip(member.costs, scales, strict=True))]
+            [
+                1 - quality(member.accuracy, member.loss, objective),
+                *(scale.of(cost) for cost, scale in zip(member.costs, scales, strict=True)),
+            ]
             for member in members
         ]
     )
 
 
 def gains(members: Sequence[Member]) -> NDArray[np.float64]:
-    """Return shape (N,): the gain in accuracy of each member."""
+    """Return shape (N,): the gain of each member."""
     return np.array([member.gain for member in members])

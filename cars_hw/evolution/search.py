@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cars_hw.config.codec import structure, unstructure
 from cars_hw.config.evaluation import ClassCounts
@@ -14,11 +15,12 @@ from cars_hw.errors import BudgetError
 from cars_hw.evolution.hypervolume import hypervolume
 from cars_hw.evolution.objectives import CostObjective, feasible
 from cars_hw.evolution.pnsga3 import ObjectiveNormalization, pareto_front, reference_directions, survive
-from cars_hw.evolution.population import CostScale, Finalist, Member, gains, objective_rows
+from cars_hw.evolution.population import CostScale, Finalist, Member, gains, objective_rows, quality
 from cars_hw.evolution.variation import offspring
 from cars_hw.progress import Progress, silent
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.architecture_space import ArchitectureSpace
+from cars_hw.space.fair_draws import FairDraws
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 
@@ -38,6 +40,8 @@ class SharedWeights(Protocol):
         self, architectures: Sequence[Architecture], *, before: bool = False, full: bool = False
     ) -> list[ClassCounts]:
         """Return what each of ``architectures`` gets right of each class, all on the same batches in one order.
+
+        The counts have a ``loss``, if the objective of the search is the loss.
 
         ``before`` evaluates under the remembered weights; ``full`` uses all validation images instead of the
         subset.
@@ -107,6 +111,7 @@ class Search:
         self.history: list[dict[str, Any]] = []
         self.warmed_up = 0
         self.generation = 0
+        self._fair = FairDraws(space) if settings.draws == "fair" else None
         # How costs are compared; known from the first candidates on.
         self.scales: list[CostScale] = []
         # Of the last candidates, by the architecture's key.
@@ -144,7 +149,7 @@ class Search:
         # The gain of the first generation is measured from weights that are one generation older.
         if self.warmed_up == max(0, self.settings.warmup_epochs - self.settings.epochs_per_generation):
             self.weights.remember()
-        self.weights.train(lambda count: [self.space.sample(self.rng) for _ in range(count)])
+        self.weights.train(self._drawn_from_space)
         self.warmed_up += 1
 
     def evolve(self, progress: Progress = silent) -> None:
@@ -168,15 +173,15 @@ class Search:
         evaluated = parents + children
         counts = self.weights.counts(evaluated)
         self._counts = {architecture.key(): one for architecture, one in zip(evaluated, counts, strict=True)}
-        accuracies = [self._score(one) for one in counts]
-        earlier = [member.accuracy for member in self.population]
+        qualities = [self._quality(one) for one in counts]
+        earlier = [quality(one.accuracy, one.loss, self.settings.objective) for one in self.population]
         if self.settings.protection in ("speed", "both"):
-            earlier += map(self._score, self.weights.counts(children, before=True))
+            earlier += map(self._quality, self.weights.counts(children, before=True))
         else:
-            earlier += accuracies[len(parents) :]
+            earlier += qualities[len(parents) :]
         return [
-            Member(*architecture, self._costs(architecture), accuracy, accuracy - before)
-            for architecture, accuracy, before in zip(evaluated, accuracies, earlier, strict=True)
+            Member(*architecture, self._costs(architecture), self._score(one), now - before, one.loss)
+            for architecture, one, now, before in zip(evaluated, counts, qualities, earlier, strict=True)
         ]
 
     def select(self, candidates: Sequence[Member]) -> list[Member]:
@@ -185,7 +190,7 @@ class Search:
         if not self.scales:
             self.scales = [self._scale(index, candidates) for index in range(len(self.objectives))]
         rows = survive(
-            objective_rows(candidates, self.scales),
+            self._rows(candidates),
             gains(candidates),
             self.settings.population,
             self.settings.protection,
@@ -216,7 +221,11 @@ class Search:
         wanted = min(count - foreign, len(self.population))
         chosen = self.rng.choice(len(self.population), size=wanted, replace=False)
         drawn = [self.population[int(index)].architecture for index in chosen]
-        return drawn + [self.space.sample(self.rng) for _ in range(foreign)]
+        return drawn + self._drawn_from_space(foreign)
+
+    def _drawn_from_space(self, count: int) -> list[Architecture]:
+        source = self.space if self._fair is None else self._fair
+        return [source.sample(self.rng) for _ in range(count)]
 
     def finalists(self) -> list[Finalist]:
         """Return the candidates for the front, evaluated under the final weights on all validation images.
@@ -229,14 +238,18 @@ class Search:
         architectures += self._offspring(architectures, 2 * self.settings.population)
         counts = self.weights.counts(architectures, full=True)
         final = [
-            Finalist(*architecture, self._costs(architecture), self._score(one), validation=one)
+            Finalist(*architecture, self._costs(architecture), self._score(one), loss=one.loss, validation=one)
             for architecture, one in zip(architectures, counts, strict=True)
         ]
         return without_clones(final, 1)
 
     def front(self, members: Sequence[M]) -> list[M]:
-        """Return those of ``members`` (at least one) that no other dominates, cheapest first."""
-        best = pareto_front(objective_rows(members, self.scales))
+        """Return those of ``members`` (at least one) that no other dominates, cheapest first.
+
+        They are compared as in the selection. Members without a loss, such as trained networks, are compared by
+        their accuracy.
+        """
+        best = pareto_front(self._rows(members))
         return sorted((members[row] for row in best), key=lambda member: (member.costs, -member.accuracy))
 
     def state(self) -> dict[str, Any]:
@@ -254,6 +267,7 @@ class Search:
                 if self.first
                 else {}
             ),
+            **({} if self._fair is None else {"fair_draws": self._fair.state()}),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -269,6 +283,8 @@ class Search:
             Architecture(Genotype.from_dict(genotype), structure(network, NetworkSpec, "checkpoint"))
             for genotype, network in state.get("first", [])
         ]
+        if self._fair is not None:
+            self._fair.restore(state["fair_draws"])
 
     def _offspring(self, parents: Sequence[Architecture], count: int) -> list[Architecture]:
         return offspring(
@@ -293,14 +309,23 @@ class Search:
         return [*begun.values(), *(one for one in drawn if one.key() not in begun)]
 
     def _score(self, counts: ClassCounts) -> float:
+        """Return the accuracy that is shown."""
+        return counts.score(self.settings.printed_accuracy)
+
+    def _quality(self, counts: ClassCounts) -> float:
         """Return the figure that the search maximises."""
-        return counts.score(self.settings.objective)
+        return quality(self._score(counts), counts.loss, self.settings.objective)
+
+    def _rows(self, members: Sequence[Member]) -> NDArray[np.float64]:
+        known = all(member.loss is not None for member in members)
+        objective = self.settings.objective if known else self.settings.printed_accuracy
+        return objective_rows(members, self.scales, objective)
 
     def _costs(self, architecture: Architecture) -> tuple[float, ...]:
         return tuple(objective.value(architecture) for objective in self.objectives)
 
     def _record(self, candidates: Sequence[Member], losses: Sequence[float]) -> dict[str, Any]:
-        rows = objective_rows(self.population, self.scales)
+        rows = self._rows(self.population)
         best = max(self.population, key=lambda member: (member.accuracy, -member.costs[0]))
         return {
             "generation": self.generation,

@@ -51,6 +51,10 @@ class SharedCell:
         """Return the shared operation ``name`` from state ``source`` to ``node``."""
         raise NotImplementedError
 
+    def owner(self, node: int, source: int, name: str) -> nn.Module:
+        """Return the module with the weights of the operation: the operation itself, or one that contains it."""
+        return self.operation(node, source, name)
+
     def forward(self, before: Tensor, last: Tensor, cell: Cell) -> Tensor:
         """Return the concatenated nodes (N, 4 C, H, W) of ``cell``; both inputs' ReLU is done already."""
         return self.along((self.preprocess_0.activated(before), self.preprocess_1.activated(last)), cell)

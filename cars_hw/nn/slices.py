@@ -8,7 +8,6 @@ slice of channels needs no running averages of its own.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -46,6 +45,11 @@ class Place(NamedTuple):
     parameter: Tensor
     window: Window | None
 
+    @property
+    def key(self) -> tuple[int, Window | None]:
+        """A key that is the same for the same elements of the same parameter."""
+        return id(self.parameter), self.window
+
     def of(self, tensor: Tensor) -> Tensor:
         """Return the place in ``tensor``, which has the shape of the parameter, such as its gradient."""
         return tensor if self.window is None else self.window.of(tensor)
@@ -71,7 +75,8 @@ class Path(SharedNetwork):
     """An architecture with a copy of its weights. After the shared weights have changed, make a new one.
 
     ``leaves`` are its trained weights. They require gradients if autograd was recording when they were made.
-    ``places`` says where each of them lies in the shared weights.
+    ``places`` says where each of them lies in the shared weights. Weights at the same place are one leaf. Leaves
+    may overlap where operations of different kernels share weights.
     """
 
     def __init__(
@@ -118,13 +123,14 @@ class Slices:
         Raises:
             SpecError: its size does not lie within that of the shared weights.
         """
-        leaves: list[Tensor] = []
-        places: list[Place] = []
+        places = self.places(architecture)
+        leaves: dict[object, Tensor] = {}
 
         def bound(layer: _Layer) -> Any:  # noqa: ANN401 -- a module of the kind that the layer is
             values = layer.values()
-            leaves.extend(itertools.compress(values, layer.trained))
-            places.extend(itertools.compress(layer.places, layer.trained))
+            for index, key in enumerate(layer.keys):
+                if layer.trained[index]:
+                    values[index] = leaves.setdefault(key, values[index])
             return layer.bound(values)
 
         frame = self._frame(architecture.network)
@@ -136,12 +142,21 @@ class Slices:
             )
             for index, inputs in enumerate(frame.inputs)
         ]
-        return Path(architecture, stem, cells, bound(frame.classifier), leaves=leaves, places=places)
+        classifier = bound(frame.classifier)
+        return Path(
+            architecture, stem, cells, classifier, leaves=[leaves[one.key] for one in places], places=places
+        )
 
     def places(self, architecture: Architecture) -> list[Place]:
         """Return where each trained weight of ``architecture`` lies, in the order of :attr:`Path.leaves`."""
-        layers = [layer for _, layer in self._named_layers(architecture)]
-        return [place for layer in layers for place in itertools.compress(layer.places, layer.trained)]
+        return list(
+            {
+                key: place
+                for _, layer in self._named_layers(architecture)
+                for key, place, trained in zip(layer.keys, layer.places, layer.trained, strict=True)
+                if trained
+            }.values()
+        )
 
     def weights_of(self, architecture: Architecture) -> dict[str, Tensor]:
         """Return copies of the weights of ``architecture``, by the names that they have in its Network.
@@ -182,7 +197,7 @@ class Slices:
         if key not in self._layers:
             _, source, name = choice
             template = operation_template(name, channels, 2 if layout.reduction and source < 2 else 1)
-            module = self._cells[cell].operation(*choice)
+            module = self._cells[cell].owner(*choice)
             owners = named_weights(module)
             views = OPERATIONS[name].narrowed(
                 {weight: value.detach() for weight, value in owners.items()},
@@ -251,6 +266,7 @@ class _Layer:
     names: tuple[str, ...]
     shapes: tuple[torch.Size, ...]
     places: tuple[Place, ...]
+    keys: tuple[object, ...]
     trained: tuple[bool, ...]
     whole: bool
 
@@ -268,6 +284,7 @@ class _Layer:
             names,
             tuple(shapes[name] for name in names),
             ordered,
+            tuple(place.key for place in ordered),
             # A buffer has no gradient.
             tuple(place.parameter.requires_grad for place in ordered),
             same and bool(names),

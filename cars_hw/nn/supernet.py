@@ -2,62 +2,114 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import nn
 
+from cars_hw.config.training import WeightSharing
 from cars_hw.nn.network import Network, make_preprocessing, make_stem
 from cars_hw.nn.operations import make_operation
 from cars_hw.nn.paths import SHARED, SharedCell, SharedNetwork
+from cars_hw.nn.skeletons import Skeleton, named_weights, operation_template
 from cars_hw.nn.slices import Slices
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import NODES, Genotype
 from cars_hw.space.network_spec import CellLayout, NetworkSpec
-from cars_hw.space.operations import real_operations
+from cars_hw.space.operations import OPERATIONS, real_operations
 
 
 class SuperCell(SharedCell, nn.Module):
-    """One cell with every operation on every edge."""
+    """One cell with every operation on every edge. ``share`` says which of them share their weights."""
 
-    def __init__(self, layout: CellLayout) -> None:
+    def __init__(self, layout: CellLayout, share: WeightSharing = "edges") -> None:
         super().__init__()
+        self.layout = layout
+        names = [name for name in real_operations() if share != "kernels" or OPERATIONS[name].within is None]
         self.preprocess_0, self.preprocess_1 = make_preprocessing(layout, SHARED)
         self.nodes = nn.ModuleList(
             nn.ModuleList(
                 nn.ModuleDict(
                     {
-                        name: make_operation(
-                            name, layout.inner.channels, 2 if layout.reduction and source < 2 else 1, SHARED
-                        )
-                        for name in real_operations()
+                        name: make_operation(name, layout.inner.channels, self._stride(source), SHARED)
+                        for name in names
                     }
                 )
                 for source in range(node + 2)
             )
             for node in range(NODES)
         )
+        if share != "edges":
+            for sources in self.nodes:
+                _share_weights(sources)
+
+    def _stride(self, source: int) -> int:
+        return 2 if self.layout.reduction and source < 2 else 1
 
     def operation(self, node: int, source: int, name: str) -> nn.Module:
-        """Return the shared operation ``name`` from state ``source`` to ``node``."""
+        """Return the shared operation ``name`` from state ``source`` to ``node``.
+
+        If another operation has its weights, the module reads the present weights of that one.
+        """
+        operations = self._operations(node, source)
+        if name in operations:
+            return operations[name]
+        skeleton, shapes = _within(name, self.layout.inner.channels, self._stride(source))
+        views = OPERATIONS[name].narrowed(named_weights(self.owner(node, source, name)), shapes)
+        return skeleton.bound(iter([views[weight] for weight in shapes]))
+
+    def owner(self, node: int, source: int, name: str) -> nn.Module:
+        """Return the module that has the weights of the operation ``name`` from state ``source`` to ``node``."""
+        operations = self._operations(node, source)
+        within = OPERATIONS[name].within
+        if name in operations or within is None:
+            return operations[name]
+        return operations[within]
+
+    def _operations(self, node: int, source: int) -> nn.ModuleDict:
         sources = self.nodes[node]
         assert isinstance(sources, nn.ModuleList)
         operations = sources[source]
         assert isinstance(operations, nn.ModuleDict)
-        return operations[name]
+        return operations
+
+
+def _share_weights(modules: nn.Module) -> None:
+    """Give each operation the same weights in all of ``modules``, one for each source of a node.
+
+    The modules differ: in a reduction cell, the first two sources have a stride of 2.
+    """
+    owners: dict[object, nn.Parameter] = {}
+    for operations in modules.children():
+        for name, parameter in list(operations.named_parameters()):
+            path, _, weight = name.rpartition(".")
+            owner = owners.setdefault((name, parameter.shape), parameter)
+            setattr(operations.get_submodule(path), weight, owner)
+
+
+@lru_cache(maxsize=1024)
+def _within(name: str, channels: int, stride: int) -> tuple[Skeleton, dict[str, torch.Size]]:
+    """Return the skeleton of an operation whose weights another one has, and their shapes in its order."""
+    template = operation_template(name, channels, stride)
+    skeleton, weights = Skeleton.of(template), named_weights(template)
+    return skeleton, {weight: weights[weight].shape for weight in skeleton.names()}
 
 
 class SuperNet(SharedNetwork, nn.Module):
     """The shared weights of all architectures of the space under ``spec``.
 
     Batch normalisation uses the statistics of the present batch, in training and in evaluation. The memory format
-    of the parameters is channels_last; images should have the same.
+    of the parameters is channels_last; images should have the same. ``share`` says which operations have the same
+    weights.
     """
 
-    def __init__(self, spec: NetworkSpec) -> None:
+    def __init__(self, spec: NetworkSpec, share: WeightSharing = "edges") -> None:
         super().__init__()
         self.spec = spec
+        self.share = share
         layouts = spec.cells()
         self.stem = make_stem(spec, SHARED)
-        self.cells = nn.ModuleList(SuperCell(layout) for layout in layouts)
+        self.cells = nn.ModuleList(SuperCell(layout, share) for layout in layouts)
         self.classifier = nn.Linear(layouts[-1].concatenated.channels, spec.classes)
         self.to(memory_format=torch.channels_last)
 
@@ -67,15 +119,9 @@ class SuperNet(SharedNetwork, nn.Module):
 
     def parameters_of(self, genotype: Genotype) -> list[nn.Parameter]:
         """Return the parameters that ``genotype`` uses, in the order of the cells."""
-        found = [*self.stem.parameters()]
-        for index, cell in enumerate(self.cells):
-            assert isinstance(cell, SuperCell)
-            found += [*cell.preprocess_0.parameters(), *cell.preprocess_1.parameters()]
-            for number, node in enumerate(genotype.cell(index in self.spec.reductions)):
-                for edge in node:
-                    if edge.is_real:
-                        found += cell.operation(number, edge.source, edge.operation).parameters()
-        return [*found, *self.classifier.parameters()]
+        places = Slices(self).places(Architecture(genotype, self.spec))
+        found = {id(place.parameter): place.parameter for place in places}
+        return [one for one in found.values() if isinstance(one, nn.Parameter)]
 
     def hand_over(self, network: Network) -> None:
         """Copy the shared weights of ``network``'s architecture into it. Parameters that only it has stay.

@@ -19,7 +19,7 @@ from cars_hw.config.training import Recipe
 from cars_hw.data import DataBundle, Dataset
 from cars_hw.errors import DataChangedError, TrainingError
 from cars_hw.evolution.halving import cost_of, plan_rungs, survivors
-from cars_hw.evolution.nominees import Grown, Nominee, grow, nominate, parents_of_growth
+from cars_hw.evolution.nominees import Grown, Nominee, best_first, grow, nominate, parents_of_growth
 from cars_hw.evolution.objectives import CostObjective, feasible
 from cars_hw.evolution.passes import TRAINING, JudgedImages, search_passes
 from cars_hw.evolution.population import Finalist
@@ -207,7 +207,7 @@ def run_final_stage(
         run.final_checkpoint(one.name).unlink(missing_ok=True)
         for rung in range(len(stage.rungs.epochs)):
             run.final_result_path(one.name, rung).unlink(missing_ok=True)
-    objective = ended.plan.preset.evolution.objective
+    objective = ended.plan.preset.evolution.printed_accuracy
     return [_as_finalist(stage, one, objective) for one in stage.networks]
 
 
@@ -279,7 +279,8 @@ def nominees_of(ended: Ended, places: int) -> list[Nominee]:
     """
     plan, objectives = ended.plan, ended.objectives
     stretches = plan.preset.final.stretches
-    parents = parents_of_growth(ended.finalists, places, stretches)
+    objective = plan.preset.evolution.objective
+    parents = parents_of_growth(ended.finalists, places, stretches, objective)
     known = {one.architecture.key() for one in ended.finalists}
     larger = grow(
         [one.architecture for one in parents],
@@ -287,20 +288,30 @@ def nominees_of(ended: Ended, places: int) -> list[Nominee]:
         lambda one: one.key() not in known and feasible(objectives, one),
         places,
     )
-    logarithmic = plan.sizes is not None
     grown = [Grown(one, _costs(objectives, one)) for one in larger]
-    nominees = nominate(ended.finalists, grown, stretches=stretches, places=places, logarithmic=logarithmic)
+
+    def nominated() -> list[Nominee]:
+        return nominate(
+            ended.finalists,
+            grown,
+            stretches=stretches,
+            places=places,
+            logarithmic=plan.sizes is not None,
+            objective=objective,
+        )
+
+    nominees = nominated()
     if any(uses_most(objectives, one.architecture) for one in nominees):
         return nominees
     # Otherwise, nothing would be known of networks that use the limit.
-    best = sorted(ended.finalists, key=lambda one: (-one.accuracy, one.costs))[:places]
+    best = best_first(ended.finalists, objective)[:places]
     near = near_limit(
         plan.architectures, objectives, [one.genotype for one in best], np.random.default_rng((plan.seed, 3))
     )
     if near is None:
         return nominees
     grown.append(Grown(near, _costs(objectives, near), "near-limit"))
-    return nominate(ended.finalists, grown, stretches=stretches, places=places, logarithmic=logarithmic)
+    return nominated()
 
 
 def _costs(objectives: Sequence[CostObjective], architecture: Architecture) -> tuple[float, ...]:
@@ -361,7 +372,7 @@ class _Task:
 def _run_rung(ended: Ended, stage: FinalStage, device: str, jobs: int | None, progress: Progress) -> FinalStage:
     """Return ``stage`` with the results of its next rung."""
     run, plan, rung = ended.run, ended.plan, stage.done
-    running = _running(stage, plan.preset.evolution.objective)
+    running = _running(stage, plan.preset.evolution.printed_accuracy)
     epochs = stage.rungs.epochs
     recipe = replace(stage.recipe, precision=resolve_precision(stage.recipe.precision, device))
     tasks = [
@@ -511,7 +522,7 @@ def _plan_text(stage: FinalStage) -> str:
 
 def _rung_text(ended: Ended, stage: FinalStage) -> str:
     """Return the result of the last finished rung of ``stage`` in words."""
-    objective = ended.plan.preset.evolution.objective
+    objective = ended.plan.preset.evolution.printed_accuracy
     trained = [one for one in stage.networks if len(one.results) == stage.done]
     images = trained[0].results[-1].total
     scores = [one.results[-1].score(objective) for one in trained]

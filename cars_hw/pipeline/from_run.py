@@ -140,7 +140,7 @@ def open_start(path: Path, plan: SearchPlan, expected: str | None = None) -> Sta
     if expected not in (None, found):
         raise RunError(f"the search in {path} is not the one that this search started from", remedy="other-out")
     manifest = run.data
-    supernet = SuperNet(supernet_of(own, manifest))
+    supernet = SuperNet(supernet_of(own, manifest), own.training.share)
     try:
         supernet.load_state_dict(checkpoint.supernet_weights(content))
     except RuntimeError as error:
@@ -188,6 +188,13 @@ def _require_fit(path: Path, own: RunConfiguration, plan: SearchPlan) -> None:
     stems = ["cifar" if one.proxy else one.network.stem for one in (own, plan)]
     if stems[0] != stems[1]:
         raise RunError(f"{path} has the {stems[0]} stem and this search the {stems[1]} stem: no weights fit")
+    shares = [own.training.share, plan.preset.training.share]
+    if shares[0] != shares[1]:
+        raise RunError(
+            f"{path} shares weights by {shares[0]} and this search by {shares[1]}: the weights do not fit",
+            remedy="same-share",
+            share=shares[0],
+        )
     if not set(own.operations) & set(plan.space.operations):
         raise RunError(f"{path} has no operation in common with this search")
 

@@ -128,7 +128,7 @@ def stage_end(
     """
     if configuration.standalone_epochs:
         return None
-    return StageEnd(stage, tuple(rejected), configuration.evolution.objective)
+    return StageEnd(stage, tuple(rejected), configuration.evolution.printed_accuracy)
 
 
 def larger_networks(

@@ -386,7 +386,7 @@ def describe_front(
                     target.estimate(member.architecture, ms) for target, ms in zip(plan.targets, times, strict=True)
                 ),
                 **both_costs(member.spec, member.genotype),
-                objective=plan.preset.evolution.objective,
+                objective=plan.preset.evolution.printed_accuracy,
                 validation=member.validation,
                 trained_epochs=member.trained_epochs,
                 dominated=number - 1 not in best,
@@ -508,16 +508,19 @@ def supernet_weights_of(
 ) -> SuperNetWeights:
     """Return the SuperNet of ``plan``, ready to train and to evaluate; ``begin`` may change its fresh weights."""
     # torch's layers draw their initial weights from the global generator: fork it, so that its state is unchanged.
+    training = plan.preset.training
+    if plan.standalone_epochs:
+        # An architecture that is trained standalone shares its weights with nothing.
+        training = replace(training, size_sampling="drawn", share="edges", average=0.0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(plan.seed)
-        supernet = SuperNet(supernet_spec(plan, data))
+        supernet = SuperNet(supernet_spec(plan, data), training.share)
     begin(supernet)
     evolution = plan.preset.evolution
     return SuperNetWeights(
         supernet,
         data,
-        # An architecture that is trained standalone shares its weights with no other size.
-        replace(plan.preset.training, size_sampling="drawn") if plan.standalone_epochs else plan.preset.training,
+        training,
         epochs=plan.standalone_epochs
         or evolution.warmup_epochs + evolution.generations * evolution.epochs_per_generation,
         seed=plan.seed,

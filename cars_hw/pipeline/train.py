@@ -477,7 +477,7 @@ def _inherit(run: RunFolder, network: Network) -> bool:
     configuration = run.configuration
     if not has_shared_weights(configuration, network.spec) or not run.checkpoint.is_file():
         return False
-    supernet = SuperNet(configuration.network)
+    supernet = SuperNet(configuration.network, configuration.training.share)
     supernet.load_state_dict(supernet_weights(run.checkpoint))
     supernet.hand_over(network)
     return True

@@ -167,12 +167,12 @@ class ReportData:
 
     @property
     def objective(self) -> Objective:
-        """What the search maximised."""
-        return self.configuration.evolution.objective
+        """The accuracy that is shown: what the search maximised, unless that was the loss."""
+        return self.configuration.evolution.printed_accuracy
 
     @property
     def accuracy_name(self) -> str:
-        """The words for what the search maximised: ``accuracy``, ``balanced accuracy``."""
+        """The words for the accuracy that is shown: ``accuracy``, ``balanced accuracy``."""
         return self.objective.replace("-", " ")
 
     @property

@@ -25,8 +25,6 @@ class PartialSteps:
     def __init__(self, optimizer: torch.optim.SGD, gradient_clip: float) -> None:
         self.optimizer = optimizer
         self.gradient_clip = gradient_clip
-        # Parameters of the same shape and windows share a mask: a few masks for each number of channels.
-        self._mask = lru_cache(maxsize=2048)(_mask)
 
     def step(self, touched: Sequence[nn.Parameter], partial: Partial) -> None:
         """Step the ``touched`` parameters, which have gradients. Those in ``partial`` change in their windows only.
@@ -58,16 +56,15 @@ class PartialSteps:
         A step of one joined parameter takes far fewer calls than a step of many parameters.
         """
         state = self.optimizer.state
-        values, momenta = ([_lines(one.detach()) for one in parameters], self._momenta(parameters))
-        gradients = [_lines(_gradient(one)) for one in parameters]
+        values, momenta = ([lines(one.detach()) for one in parameters], self._momenta(parameters))
+        gradients = [lines(_gradient(one)) for one in parameters]
         before, momentum_before = torch.cat(values), torch.cat(momenta)
         joined = nn.Parameter(before.clone())
         joined.grad = torch.cat(gradients)
         state[joined] = {"momentum_buffer": momentum_before.clone()}
         try:
             yield joined
-            masks = [self._mask(one.shape, one.stride(), partial[one], one.device) for one in parameters]
-            mask = torch.cat(masks)
+            mask = torch.cat(masks(parameters, partial))
             lengths = [one.numel() for one in parameters]
             for targets, after, was in (
                 (values, joined.detach(), before),
@@ -78,7 +75,7 @@ class PartialSteps:
             del state[joined]
 
     def _momenta(self, parameters: Sequence[nn.Parameter]) -> list[Tensor]:
-        return [_lines(self.optimizer.state[one]["momentum_buffer"]) for one in parameters]
+        return [lines(self.optimizer.state[one]["momentum_buffer"]) for one in parameters]
 
 
 def _gradient(parameter: nn.Parameter) -> Tensor:
@@ -86,14 +83,21 @@ def _gradient(parameter: nn.Parameter) -> Tensor:
     return parameter.grad
 
 
-def _lines(tensor: Tensor) -> Tensor:
+def lines(tensor: Tensor) -> Tensor:
     """Return all elements as a view (elements,). Four-dimensional tensors have the memory format channels_last."""
     return tensor.permute(0, 2, 3, 1).view(-1) if tensor.ndim == 4 else tensor.view(-1)
 
 
+def masks(parameters: Sequence[Tensor], partial: Partial) -> list[Tensor]:
+    """Return for each of ``parameters`` which elements are in its windows, in the order of :func:`lines`."""
+    return [_mask(one.shape, one.stride(), partial[one], one.device) for one in parameters]
+
+
+# Parameters of the same shape and windows share a mask: a few masks for each number of channels.
+@lru_cache(maxsize=2048)
 def _mask(shape: torch.Size, stride: tuple[int, ...], windows: frozenset[Window], device: torch.device) -> Tensor:
-    """Return which elements of a tensor are in one of ``windows``, in the order of :func:`_lines`."""
+    """Return which elements of a tensor are in one of ``windows``, in the order of :func:`lines`."""
     mask = torch.empty_strided(shape, stride, dtype=torch.bool, device=device).zero_()
     for window in windows:
         window.of(mask).fill_(True)
-    return _lines(mask)
+    return lines(mask)

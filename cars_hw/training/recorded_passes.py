@@ -9,7 +9,7 @@ launches them. A CUDA graph is launched as a whole.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -106,10 +106,18 @@ class _Gradients:
 
     def add_to(self, kept: Callable[[Tensor], Tensor]) -> None:
         """Add the gradients to those that ``kept`` returns for the shared parameters."""
-        targets = [place.of(kept(place.parameter)) for place in self.places]
-        torch._foreach_add_(
-            targets, [value.view_as(target) for value, target in zip(self.values, targets, strict=True)]
-        )
+        # Two places may overlap if operations share weights, and on a GPU the additions of one call are concurrent.
+        rounds: list[list[tuple[Tensor, Tensor]]] = []
+        seen: Counter[int] = Counter()
+        for place, value in zip(self.places, self.values, strict=True):
+            target = place.of(kept(place.parameter))
+            number = seen[id(place.parameter)]
+            seen[id(place.parameter)] += 1
+            if number == len(rounds):
+                rounds.append([])
+            rounds[number].append((target, value.view_as(target)))
+        for pairs in rounds:
+            torch._foreach_add_([target for target, _ in pairs], [value for _, value in pairs])
 
 
 @dataclass

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Final
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from cars_hw.nn.paths import Common, SharedNetwork
@@ -18,6 +19,12 @@ from cars_hw.space.network_spec import NetworkSpec
 
 Batch = tuple[Tensor, Tensor]
 Hits = Callable[[Architecture], Tensor]
+
+LOSS_UNIT: Final = 1e-6
+"""The unit of a sum of losses, in nats: whole numbers are exchanged between processes as counts are."""
+
+LARGEST_LOSS: Final = 1e4
+"""The loss of an image counts as this at most, also if it is no number."""
 
 _ROOM: Final = {False: 256 << 20, True: 2 << 30}
 """The largest number of bytes of results that are kept for several architectures, on a CPU (False) and a GPU."""
@@ -30,7 +37,8 @@ def evaluate(
     autocast: Callable[[], torch.autocast],
     room: int | None = None,
 ) -> list[list[int]]:
-    """Return for each architecture how many images in ``batches`` it gets right under the shared weights, by class.
+    """Return for each architecture how many images in ``batches`` it gets right under the shared weights, by class,
+    and as a last number the sum of the cross-entropies of all images, in units of :data:`LOSS_UNIT`.
 
     Batch normalisation uses the statistics of each batch. All architectures are evaluated on a batch before the
     next batch. Those that begin alike share results: the stem, and operations of the first cell. These are computed
@@ -82,14 +90,18 @@ class _Batch:
             next(iter(self._groups.values())).begin(self._common)
 
     def hits(self, architecture: Architecture) -> Tensor:
-        """Return how many images ``architecture`` gets right, by class: int64 of shape (classes,)."""
+        """Return how many images ``architecture`` gets right, by class, and the loss: int64 of (classes + 1,)."""
         group = self._groups[_beginning(architecture, self.slices.shared.spec)]
         common = group.begin(self._common)
         with torch.inference_mode(), self.autocast():
-            right = self._network(architecture).along(common, architecture.genotype).argmax(dim=1) == self.labels
-            zeros = torch.zeros(self.slices.shared.spec.classes, dtype=torch.int64, device=self.labels.device)
+            logits = self._network(architecture).along(common, architecture.genotype)
+            right = logits.argmax(dim=1) == self.labels
+            found = torch.zeros(1 + self.slices.shared.spec.classes, dtype=torch.int64, device=self.labels.device)
             # The shapes do not depend on the answers, so that a GPU is not waited for.
-            found = zeros.index_add_(0, self.labels, right.to(torch.int64))
+            found.index_add_(0, self.labels, right.to(torch.int64))
+            losses = F.cross_entropy(logits.double(), self.labels, reduction="none")
+            finite = losses.nan_to_num(nan=LARGEST_LOSS).clamp(max=LARGEST_LOSS)
+            found[-1] = (finite.sum() / LOSS_UNIT).round().to(torch.int64)
         group.end()
         return found
 

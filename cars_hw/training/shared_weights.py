@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -41,7 +41,8 @@ from cars_hw.training.recorded_passes import (
     Recorder,
     SlicedPasses,
 )
-from cars_hw.training.shared_evaluation import evaluate
+from cars_hw.training.shared_evaluation import LOSS_UNIT, evaluate
+from cars_hw.training.weight_average import WeightAverage
 
 
 class SuperNetWeights:
@@ -56,6 +57,9 @@ class SuperNetWeights:
     ``over_sizes``, every architecture runs at the size of its own network, which must lie within the SuperNet; see
     :mod:`cars_hw.nn.slices`. With the ``size_sampling`` "sandwich" in ``settings``, a step then also trains the
     size of the SuperNet, and that of ``smallest`` if it is given.
+
+    Raises:
+        ValueError: ``supernet`` does not share its weights as ``settings`` say.
     """
 
     def __init__(
@@ -72,6 +76,8 @@ class SuperNetWeights:
         over_sizes: bool = False,
         smallest: NetworkSpec | None = None,
     ) -> None:
+        if supernet.share != settings.share:
+            raise ValueError(f"the SuperNet shares weights by {supernet.share}, the settings by {settings.share}")
         self.process_group = process_group
         self.over_sizes = over_sizes
         self.smallest = smallest
@@ -109,6 +115,7 @@ class SuperNetWeights:
         )
         self._fill_momenta()
         self._steps = PartialSteps(self.optimizer, settings.gradient_clip)
+        self._average = WeightAverage(self.parameters, settings.average) if settings.average else None
         if recorder is None and on_gpu:
             recorder = CudaRecorder()
         weights = weights_of_classes(train.labels, data.classes, settings.class_weights)
@@ -116,7 +123,7 @@ class SuperNetWeights:
         weights = None if weights is None else weights.to(self.device)
         self.passes = self._new_passes(recorder, weights)
         self.generator = torch.Generator().manual_seed(seed + 1)
-        self._before = self._copied_weights()
+        self._before = self._evaluated_weights()
 
     @property
     def records(self) -> bool:
@@ -144,7 +151,8 @@ class SuperNetWeights:
         """Take one step on a minibatch and return this process's part of the loss, detached.
 
         Parameters that no drawn architecture uses keep a gradient of None, and the optimiser skips them: their
-        momentum and their values do not change. Over sizes, this also holds for the unused elements of a parameter.
+        momentum and their values do not change. This also holds for the unused elements of a parameter of which an
+        architecture uses a part: over sizes, or if kernels share weights.
         """
         self.passes.clear()
         drawn = self._at_their_size(architectures)
@@ -153,7 +161,10 @@ class SuperNetWeights:
         total = self._run(images, labels, drawn)
         self.process_group.add_gradients(self.parameters)
         touched = [one for one in self.parameters if one.grad is not None]
-        self._steps.step(touched, self._partial(drawn) if self.over_sizes else {})
+        partial = self._partial(drawn) if self._uses_parts else {}
+        self._steps.step(touched, partial)
+        if self._average is not None:
+            self._average.update(touched, partial)
         return total
 
     def _run(self, images: Tensor, labels: Tensor, drawn: Sequence[Architecture]) -> Tensor:
@@ -170,6 +181,11 @@ class SuperNetWeights:
         for architecture in mine:
             total += self.passes.run(images, labels, architecture, share)
         return total
+
+    @property
+    def _uses_parts(self) -> bool:
+        """Whether an architecture may use a part of a parameter."""
+        return self.over_sizes or self.settings.share == "kernels"
 
     @property
     def _sandwiched(self) -> bool:
@@ -199,22 +215,22 @@ class SuperNetWeights:
         evaluate(self.slices, [architecture], itertools.islice(self._full, 1), self._autocast)
 
     def remember(self) -> None:
-        """Keep the present weights as those of the previous generation."""
-        self._before = self._copied_weights()
+        """Keep the present weights, or their average, as those of the previous generation."""
+        self._before = self._evaluated_weights()
 
     def counts(
         self, architectures: Sequence[Architecture], *, before: bool = False, full: bool = False
     ) -> list[ClassCounts]:
-        """Return what each of ``architectures`` gets right of each class; see the protocol."""
+        """Return what each of ``architectures`` gets right of each class, and its loss; see the protocol."""
         batches = self._full if full else self._subset
         share = self.process_group.share(self._at_their_size(architectures))
         self.supernet.train()
-        with self._remembered() if before else _unchanged():
+        with self._remembered() if before else self.averaged():
             found = evaluate(self.slices, share, batches, self._autocast)
         classes = self.supernet.spec.classes
         images = tuple(torch.bincount(batches.labels, minlength=classes).tolist())
-        rows = self.process_group.gather(found, len(architectures), classes)
-        return [ClassCounts(images, row) for row in rows]
+        rows = self.process_group.gather(found, len(architectures), classes + 1)
+        return [ClassCounts(images, row[:-1], loss=LOSS_UNIT * row[-1] / sum(images)) for row in rows]
 
     def accuracies(
         self, architectures: Sequence[Architecture], *, before: bool = False, full: bool = False
@@ -223,8 +239,14 @@ class SuperNetWeights:
         return [one.accuracy for one in self.counts(architectures, before=before, full=full)]
 
     def state(self) -> dict[str, Any]:
-        """Return the weights, those of the previous generation, the optimiser, the epoch and the random state."""
+        """Return the weights, those of the previous generation, the optimiser, the epoch and the random state.
+
+        If the weights are averaged, the state has the average, and as ``evaluated`` the weights that evaluate.
+        """
+        average = {} if self._average is None else {"average": self._average.state()}
         return {
+            **average,
+            **({"evaluated": self._evaluated_weights()} if average else {}),
             "supernet": self.supernet.state_dict(),
             "before": self._before,
             "optimizer": self.optimizer.state_dict(),
@@ -241,6 +263,8 @@ class SuperNetWeights:
         # Whether the optimiser is fused depends on the device, not on the saved state.
         self.optimizer.param_groups[0]["fused"] = fused
         self._fill_momenta()
+        if self._average is not None:
+            self._average.restore(state["average"])
         self.epoch = state["epoch"]
         self.generator.set_state(state["generator"].cpu())
 
@@ -253,7 +277,7 @@ class SuperNetWeights:
     def _new_passes(self, recorder: Recorder | None, class_weights: Tensor | None) -> Passes:
         if recorder is not None:
             return GraphedPasses(self.slices, self.parameters, self._autocast, recorder, class_weights)
-        if self.over_sizes:
+        if self._uses_parts:
             return SlicedPasses(self.slices, self.parameters, self._autocast, class_weights)
         return PlainPasses(self.supernet, self._autocast, class_weights)
 
@@ -285,6 +309,15 @@ class SuperNetWeights:
 
     def _copied_weights(self) -> dict[str, Tensor]:
         return copy.deepcopy(self.supernet.state_dict())
+
+    def _evaluated_weights(self) -> dict[str, Tensor]:
+        """Return a copy of the weights that evaluate architectures."""
+        with self.averaged():
+            return self._copied_weights()
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Set the weights to their average for the duration of a block, if there is one."""
+        return nullcontext() if self._average is None else self._average.in_place()
 
     @contextmanager
     def _remembered(self) -> Iterator[None]:
@@ -330,8 +363,3 @@ def torch_threads(number: int) -> Iterator[None]:
 def _sized(own: NetworkSpec, network: NetworkSpec) -> NetworkSpec:
     """Return ``own`` at the size of ``network``; images may have another resolution there than here."""
     return replace(own, channels=network.channels, layers=network.layers, depths=network.depths)
-
-
-@contextmanager
-def _unchanged() -> Iterator[None]:
-    yield

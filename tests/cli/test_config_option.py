@@ -301,9 +301,13 @@ def test_objective_and_class_weights_of_a_search_hold_for_its_trainings(
     monkeypatch.setattr("cars_hw.cli.search._search", lambda settings, _run: seen.append(settings))
     base = ["search", "--data", "cifar10", "--cost", "parameters", "--out", "run"]
     options = ["--objective", "balanced-accuracy", "--class-weights", "balanced"]
-    for arguments in (base, base + options):
+    by_loss = ["--objective", "loss", "--share", "nodes"]
+    for arguments in (base, base + options, base + by_loss):
         assert CliRunner().invoke(main, arguments).exit_code == 0
-    plain, asked = seen
+    plain, asked, losses = seen
+    # A loss is for the shared weights; a training chooses its best epoch by an accuracy.
+    assert (losses.evolution.objective, losses.recipe.objective) == ("loss", "accuracy")
+    assert (losses.training.share, plain.training.share) == ("nodes", "edges")
     assert (plain.evolution.objective, plain.recipe.objective) == ("accuracy", "accuracy")
     assert (plain.training.class_weights, plain.recipe.class_weights) == ("none", "none")
     assert (asked.evolution.objective, asked.recipe.objective) == ("balanced-accuracy", "balanced-accuracy")

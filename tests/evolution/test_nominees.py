@@ -69,6 +69,17 @@ def test_the_best_of_each_stretch_and_its_largest_are_nominated() -> None:
     assert [one.shared for one in found] == [0.3, 0.6, 0.5, 0.1, 0.4, 0.7]
 
 
+def test_by_the_loss_the_networks_with_low_losses_are_nominated_and_grown() -> None:
+    finalists = [
+        replace(finalist(cost, accuracy), loss=loss)
+        for cost, accuracy, loss in ((1.0, 0.6, 1.4), (1.1, 0.4, 1.2), (1.2, 0.5, 1.3))
+    ]
+    found = nominate(finalists, [], stretches=1, places=1, logarithmic=False, objective="loss")
+    assert [(one.costs[0], one.shared) for one in found] == [(1.1, 0.4)]
+    assert parents_of_growth(finalists, 1, 1, "loss") == [finalists[1]]
+    assert parents_of_growth(finalists, 1, 1) == [finalists[0]]
+
+
 def test_with_few_places_only_the_score_counts() -> None:
     found = nominate([finalist(1.0, 0.3), finalist(1.1, 0.6)], [], stretches=1, places=1, logarithmic=False)
     assert described(found) == [(1.1, 1, "score")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -296,6 +297,73 @@ def test_of_clones_the_first_stays_unless_too_few_are_left() -> None:
 def test_settings_that_leave_no_generation_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(InputError, match=r"population must be at least 1|leave no generation"):
         EvolutionSettings(**wrong)
+
+
+def test_a_search_by_the_loss_selects_by_it_and_shows_accuracies() -> None:
+    class Certain(ToyWeights):
+        """All networks get the same right, and larger ones are surer of it."""
+
+        def counts(
+            self, architectures: Sequence[Architecture], *, before: bool = False, full: bool = False
+        ) -> list[ClassCounts]:
+            del full
+            epoch = self.before if before else self.epoch
+            return [ClassCounts((100,), (60,), loss=certain(one) + 1 / (1 + epoch)) for one in architectures]
+
+    def certain(architecture: Architecture) -> float:
+        return 2 - toy_accuracy(architecture, 1000)
+
+    found = {}
+    for objective in ("accuracy", "loss"):
+        search, _ = make_search("speed")
+        settings = replace(search.settings, objective=objective)  # type: ignore[arg-type]
+        again = Search(SPACE, search.objectives, Certain(), settings, seed=0)
+        finalists = again.run()
+        for one in (*again.population, *finalists):
+            assert one.accuracy == 0.6
+        for one in finalists:
+            assert one.validation is not None
+            assert one.loss == one.validation.loss == certain(one.architecture) + 1 / 10
+        assert again.history[-1]["best_accuracy"] == 0.6
+        assert any(one.gain > 0 for one in again.population) == (objective == "loss")
+        # Trained networks have no losses, and are compared by their accuracies.
+        trained = [replace(one, loss=None) for one in finalists]
+        assert len(again.front(trained)) == 1
+        found[objective] = [one.loss for one in again.front(finalists)]
+    # By accuracy only the smallest is on the front. By the loss every larger network on it has a lower one.
+    assert len(found["accuracy"]) == 1
+    assert len(found["loss"]) > 3
+    assert found["loss"] == sorted(found["loss"], reverse=True)
+
+
+def test_a_search_by_the_loss_needs_losses() -> None:
+    search, weights = make_search("none")
+    settings = replace(search.settings, objective="loss")
+    with pytest.raises(ValueError, match="needs evaluations with a loss"):
+        Search(SPACE, search.objectives, weights, settings, seed=0).run()
+
+
+def test_fair_draws_train_every_operation_equally_often_and_are_resumed() -> None:
+    def made() -> tuple[Search, ToyWeights]:
+        search, _ = make_search("none", uniform_draws=0.5)
+        weights = ToyWeights()
+        return Search(SPACE, search.objectives, weights, replace(search.settings, draws="fair"), seed=0), weights
+
+    (whole, expected), (first, begun), (second, found) = made(), made(), made()
+    whole.run()
+    first.warm_up()
+    second.restore(json.loads(json.dumps(first.state())))
+    found.restore(begun.state())
+    second.run()
+    assert second.state() == whole.state()
+    assert found.draws == expected.draws[3:]
+    uniform, drawn = make_search("none", uniform_draws=0.5)
+    uniform.run()
+    for weights, equal in ((expected, True), (drawn, False)):
+        # Of the warm-up: nine steps of two, each operation on an edge of the first node twice or three times.
+        nodes = [one.genotype.normal[0] for step in weights.draws[:9] for one in step]
+        names = Counter(edge.operation for node in nodes for edge in node if edge.source == 0)
+        assert (set(names.values()) == {2, 3}) == equal
 
 
 def test_a_search_by_balanced_accuracy_selects_by_it() -> None:

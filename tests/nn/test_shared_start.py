@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from cars_hw.config.training import WeightSharing
 from cars_hw.nn.shared_start import common_size, copy_weights
 from cars_hw.nn.slices import Slices
 from cars_hw.nn.supernet import SuperNet
@@ -22,9 +23,9 @@ def sized(channels: int, depths: tuple[int, int, int], spec: NetworkSpec = SPEC)
     return replace(spec, channels=channels, layers=sum(depths), depths=depths)
 
 
-def made(spec: NetworkSpec, seed: int) -> SuperNet:
+def made(spec: NetworkSpec, seed: int, share: WeightSharing = "edges") -> SuperNet:
     torch.manual_seed(seed)
-    return SuperNet(spec)
+    return SuperNet(spec, share)
 
 
 @pytest.mark.parametrize(
@@ -65,6 +66,21 @@ def test_architectures_of_common_sizes_compute_the_same(old: NetworkSpec, new: N
                     for one, size in zip(slices, (old, new), strict=True)
                 ]
             assert torch.equal(*answers)
+
+
+@pytest.mark.parametrize("share", ["nodes", "kernels"])
+def test_weights_that_operations_share_are_copied(share: WeightSharing) -> None:
+    old, new = sized(4, (1, 2, 2)), sized(8, (2, 2, 3))
+    before, after = made(old, 0, share), made(new, 1, share)
+    assert copy_weights(before, after, classifier=True) == sum(one.numel() for one in before.parameters())
+    images = torch.randn(4, *new.input_shape).contiguous(memory_format=torch.channels_last)
+    architecture = Architecture(SearchSpace().sample(np.random.default_rng(0)), old)
+    with torch.no_grad():
+        answers = [Slices(one).path(architecture).logits(images) for one in (before, after)]
+    assert torch.equal(*answers)
+    assert copy_weights(made(new, 2, share), after, classifier=True) == sum(
+        one.numel() for one in after.parameters()
+    )
 
 
 def test_what_only_the_new_one_has_stays_and_nothing_old_changes() -> None:

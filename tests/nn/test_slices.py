@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from long_runs import amount
 from torch import Tensor
 
+from cars_hw.config.training import WeightSharing
 from cars_hw.errors import SpecError
 from cars_hw.nn.network import Network
 from cars_hw.nn.paths import SHARED
@@ -117,6 +118,22 @@ def test_logits_and_gradients_are_those_of_a_network_of_that_size(seed: int) -> 
         assert gradient is not None
         torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-10)
     assert sum(gradient is not None for gradient in found) > 10
+
+
+@pytest.mark.parametrize("share", ["nodes", "kernels"])
+@pytest.mark.parametrize("seed", range(amount(6, 60)))
+def test_shared_weights_are_handed_over_exactly(seed: int, share: WeightSharing) -> None:
+    torch.manual_seed(seed)
+    architecture, large = drawn(seed), (LARGE, IMAGENET)[seed % 2]
+    supernet = SuperNet(large, share)
+    slices = Slices(supernet)
+    x, _ = batch(large)
+    for one in (architecture, Architecture(architecture.genotype, large)):
+        with torch.no_grad():
+            expected = built(slices, one)(x)
+            torch.testing.assert_close(slices.path(one).logits(x), expected, rtol=1e-5, atol=1e-5)
+    with torch.no_grad():
+        torch.testing.assert_close(supernet(x, architecture.genotype), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("seed", range(6))

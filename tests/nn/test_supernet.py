@@ -1,9 +1,12 @@
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cars_hw.config.training import WeightSharing
 from cars_hw.errors import SpecError
 from cars_hw.nn.layers import Normalization
 from cars_hw.nn.network import Network
@@ -208,6 +211,44 @@ def test_every_operation_has_weights_of_its_own_on_every_edge() -> None:
     depthwise = [p for key, p in supernet.named_parameters() if ".sep_conv_5x5.1." in key]
     assert len({p.data_ptr() for p in depthwise}) == spec.layers * edges
     assert len({id(p) for p in supernet.parameters()}) == len(list(supernet.parameters()))
+
+
+@pytest.mark.parametrize("share", ["nodes", "kernels"])
+def test_the_sources_of_a_node_share_the_weights_of_an_operation(share: WeightSharing) -> None:
+    spec = SPECS["cifar"]
+    supernet = SuperNet(spec, share)
+    for index, cell in enumerate(supernet.shared_cells()):
+        for node in range(NODES):
+            for name in ("sep_conv_5x5", "dil_conv_3x3", "skip_connect"):
+                weights = [
+                    [one.data_ptr() for one in cell.operation(node, source, name).parameters()]
+                    for source in range(node + 2)
+                ]
+                same = weights[:2] if name == "skip_connect" else weights
+                assert all(one == same[0] for one in same)
+                assert bool(same[0]) == (name != "skip_connect" or index in spec.reductions)
+    sizes = {key: sum(one.numel() for one in SuperNet(spec, key).parameters()) for key in get_args(WeightSharing)}
+    assert sizes["kernels"] < 0.8 * sizes["nodes"] < 0.4 * sizes["edges"]
+
+
+def test_small_kernels_are_the_centre_of_large_ones() -> None:
+    supernet = SuperNet(SPECS["cifar"], "kernels")
+    cell = supernet.shared_cells()[1]
+    for kind, places in (("sep_conv", ("1", "2", "5", "6")), ("dil_conv", ("1", "2"))):
+        large, small = (dict(cell.operation(2, 0, f"{kind}_{size}").named_parameters()) for size in ("5x5", "3x3"))
+        assert [*large] == [*small] == [f"{place}.weight" for place in places]
+        for name, whole in large.items():
+            part = whole[:, :, 1:4, 1:4] if whole.shape[2] == 5 else whole
+            assert torch.equal(small[name], part)
+            assert small[name].data_ptr() == part.data_ptr()
+    # Weights are those of the moment, in whatever type.
+    with torch.no_grad():
+        for parameter in supernet.double().parameters():
+            parameter.mul_(3)
+    after = dict(cell.operation(2, 0, "sep_conv_3x3").named_parameters())
+    assert torch.equal(
+        after["1.weight"], dict(cell.operation(2, 0, "sep_conv_5x5").named_parameters())["1.weight"][:, :, 1:4, 1:4]
+    )
 
 
 def test_weights_are_handed_over_as_copies() -> None:

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from cars_hw.callbacks import SearchCallback
+from cars_hw.cli.hints import message_of
 from cars_hw.config.data import DataSource
 from cars_hw.config.presets import PRESETS
 from cars_hw.config.search import EvolutionSettings
@@ -244,6 +245,13 @@ def test_what_does_not_fit_is_refused(
 ) -> None:
     with pytest.raises(RunError, match=message):
         open_start(before.path, replace(sized, **change))
+
+
+def test_weights_that_are_shared_in_another_way_are_refused(sized: SearchPlan, before: RunFolder) -> None:
+    preset = replace(sized.preset, training=replace(sized.preset.training, share="nodes"))
+    with pytest.raises(RunError, match="shares weights by edges and this search by nodes") as raised:
+        open_start(before.path, replace(sized, preset=preset))
+    assert message_of(raised.value).endswith("; give --share edges")
 
 
 def test_a_run_that_is_no_run_or_unfinished_or_damaged_is_refused(

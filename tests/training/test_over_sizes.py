@@ -6,6 +6,7 @@ import copy
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 from emulated_graphs import EmulatedRecorder
 from torch import Tensor
 
-from cars_hw.config.training import SharedTraining
+from cars_hw.config.training import SharedTraining, WeightSharing
 from cars_hw.data import DataBundle, Dataset
 from cars_hw.errors import SpecError
 from cars_hw.nn.network import Network
@@ -22,6 +23,7 @@ from cars_hw.nn.paths import SHARED
 from cars_hw.nn.slices import Slices
 from cars_hw.nn.supernet import SuperNet
 from cars_hw.space.architecture import Architecture
+from cars_hw.space.genotype import Edge, Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.training.shared_evaluation import evaluate
@@ -52,7 +54,7 @@ def weights(
     torch.manual_seed(0)
     # In double precision a difference is one of method, not of the order of sums.
     made = SuperNetWeights(
-        SuperNet(spec).double(),
+        SuperNet(spec, settings.share).double(),
         data(),
         settings,
         epochs=10,
@@ -96,8 +98,8 @@ def momenta(made: SuperNetWeights) -> Tensor:
 class Reference:
     """Gradients by networks of their own, whose weights are numbered as the elements of the SuperNet."""
 
-    def __init__(self) -> None:
-        numbered = SuperNet(SPEC).double()
+    def __init__(self, share: WeightSharing = "edges") -> None:
+        numbered = SuperNet(SPEC, share).double()
         begin = 0
         with torch.no_grad():
             for one in numbered.parameters():
@@ -137,30 +139,101 @@ class Reference:
         return total, touched
 
 
-@pytest.mark.parametrize("recorder", [None, EmulatedRecorder()])
-def test_a_step_over_sizes_moves_the_touched_elements_and_no_other(recorder: EmulatedRecorder | None) -> None:
-    made, reference = weights(recorder), Reference()
-    images, labels = batch()
+def step_and_check(made: SuperNetWeights, reference: Reference, chosen: Sequence[Architecture]) -> Tensor:
+    """Take a step, and check what it changes; return which elements it touches."""
     settings = made.settings
+    gradient, touched = reference.gradient(made, chosen)
+    before, momentum = everything(made).clone(), momenta(made).clone()
+    if momentum.any():
+        assert (momentum[~touched] != 0).any(), "a momentum could move nothing"
+    made.step(*batch(), chosen)
+    gradient *= min(1.0, settings.gradient_clip / (float(gradient.norm()) + 1e-6))
+    expected = settings.momentum * momentum + gradient + settings.weight_decay * before
+    after, now = everything(made), momenta(made)
+    assert torch.equal(after[~touched], before[~touched])
+    assert torch.equal(now[~touched], momentum[~touched])
+    torch.testing.assert_close(now[touched], expected[touched], rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(
+        after[touched], (before - settings.learning_rate * expected)[touched], rtol=1e-7, atol=1e-10
+    )
+    assert (after[touched] != before[touched]).all()
+    return touched
+
+
+@pytest.mark.parametrize("share", get_args(WeightSharing))
+@pytest.mark.parametrize("recorder", [None, EmulatedRecorder()])
+def test_a_step_over_sizes_moves_the_touched_elements_and_no_other(
+    recorder: EmulatedRecorder | None, share: WeightSharing
+) -> None:
+    made, reference = weights(recorder, settings=replace(SETTINGS, share=share)), Reference(share)
     for number in range(4):
         # In turn one size, two sizes of which neither contains the other, one with the largest, all.
         chosen = [drawn(6)[1:2], [drawn(6)[2], drawn(6)[3]], [drawn(6)[5], drawn(6)[0]], drawn(6, seed=1)][number]
-        gradient, touched = reference.gradient(made, chosen)
-        before, momentum = everything(made).clone(), momenta(made).clone()
-        if number:
-            assert (momentum[~touched] != 0).any(), "a momentum could move nothing"
-        made.step(images, labels, chosen)
-        gradient *= min(1.0, settings.gradient_clip / (float(gradient.norm()) + 1e-6))
-        expected = settings.momentum * momentum + gradient + settings.weight_decay * before
-        after, now = everything(made), momenta(made)
-        assert torch.equal(after[~touched], before[~touched])
-        assert torch.equal(now[~touched], momentum[~touched])
-        torch.testing.assert_close(now[touched], expected[touched], rtol=1e-6, atol=1e-9)
-        torch.testing.assert_close(
-            after[touched], (before - settings.learning_rate * expected)[touched], rtol=1e-7, atol=1e-10
-        )
-        assert (after[touched] != before[touched]).all()
-        assert 500 < touched.sum() < len(touched) / 2
+        touched = step_and_check(made, reference, chosen)
+        assert 500 < touched.sum() < len(touched) * (0.5 if share == "edges" else 0.95)
+
+
+@pytest.mark.parametrize("share", get_args(WeightSharing))
+@pytest.mark.parametrize("recorder", [None, EmulatedRecorder()])
+def test_a_step_of_one_size_moves_the_touched_elements_and_no_other(
+    recorder: EmulatedRecorder | None, share: WeightSharing
+) -> None:
+    settings = replace(SETTINGS, share=share)
+    made, reference = weights(recorder, settings=settings, over_sizes=False), Reference(share)
+    small = tuple((Edge("sep_conv_3x3", 0), Edge("dil_conv_3x3", 1)) for _ in range(4))
+    large = tuple((Edge("sep_conv_5x5", 1), Edge("dil_conv_5x5", 0)) for _ in range(4))
+    # The recorder records the second step of an architecture, and replays the third.
+    mixed = Genotype(small, large)
+    for genotypes in ([Genotype(large, large)], [Genotype(small, small), mixed], [mixed], [mixed], [mixed]):
+        step_and_check(made, reference, [Architecture(one, SPEC) for one in genotypes])
+    assert recorder is None or recorder.replayed >= 2
+
+
+def test_the_average_of_an_element_is_over_the_steps_that_trained_it() -> None:
+    decay = 0.7
+    made = weights(settings=replace(SETTINGS, share="kernels", average=decay))
+    people = drawn(6)
+    fresh = everything(made).clone()
+    with made.averaged():
+        assert torch.equal(everything(made), fresh)
+    sums, factors = torch.zeros_like(fresh), torch.zeros_like(fresh)
+    for chosen in ([people[5]], people[:2], [people[5]], people[2:4], [people[1]]):
+        before = everything(made).clone()
+        made.step(*batch(), chosen)
+        after = everything(made)
+        touched = after != before
+        for total, value in ((sums, after), (factors, torch.ones_like(after))):
+            total[touched] = decay * total[touched] + (1 - decay) * value[touched]
+    present, trained = everything(made).clone(), factors > 0
+    expected = torch.where(trained, sums / factors.clamp(min=1e-9), present)
+    with made.averaged():
+        torch.testing.assert_close(everything(made), expected, rtol=1e-9, atol=1e-12)
+        average = everything(made).clone()
+    assert torch.equal(everything(made), present)
+    assert ((average != present).sum() > 500) and torch.equal(average[~trained], fresh[~trained])
+    assert (~trained).sum() > 500
+
+
+def test_averaged_weights_evaluate_and_are_restored() -> None:
+    settings = replace(SETTINGS, average=0.9)
+    people = drawn(3)
+    made, plain, other = weights(settings=settings), weights(), weights(settings=settings)
+    for one in (made, plain):
+        one.train(lambda _count: people[:2])
+    assert torch.equal(everything(made), everything(plain)), "an average changes no training"
+    made.remember()
+    evaluated = made.counts(people, full=True)
+    assert evaluated == made.counts(people, before=True, full=True) != plain.counts(people, full=True)
+    # What is read from a checkpoint for other purposes evaluates alike.
+    plain.supernet.load_state_dict(made.state()["evaluated"])
+    assert plain.counts(people, full=True) == evaluated
+    assert "evaluated" not in plain.state()
+    other.restore(copy.deepcopy(made.state()))
+    for one in (made, other):
+        one.step(*batch(), people[1:])
+    assert torch.equal(everything(other), everything(made))
+    assert other.counts(people, full=True) == made.counts(people, full=True) != evaluated
+    assert other.counts(people, before=True, full=True) == evaluated
 
 
 @pytest.mark.parametrize("recorder", [None, EmulatedRecorder()])
@@ -274,23 +347,32 @@ def test_architectures_are_counted_together_as_one_by_one(threads: int, room: in
     people = drawn(17)
     made.train(lambda _count: people[:3])
     batches = list(made._full)
-    alone = []
+    alone, losses = [], []
     for architecture in people:
         network = Network(architecture.network, architecture.genotype, norm=SHARED).double()
         network.load_state_dict(made.slices.weights_of(architecture))
-        right = torch.zeros(4, dtype=torch.int64)
+        right, loss = torch.zeros(4, dtype=torch.int64), 0.0
         for images, labels in batches:
             with torch.no_grad():
-                right += torch.bincount(labels[network(images).argmax(1) == labels], minlength=4)
+                logits = network(images)
+            right += torch.bincount(labels[logits.argmax(1) == labels], minlength=4)
+            loss += float(F.cross_entropy(logits, labels, reduction="sum"))
         alone.append(right.tolist())
+        losses.append(loss)
     torch.set_num_threads(threads)
     try:
-        assert evaluate(made.slices, people, batches, made._autocast, room) == alone
+        found = evaluate(made.slices, people, batches, made._autocast, room)
+        assert [row[:-1] for row in found] == alone
+        assert [1e-6 * row[-1] for row in found] == pytest.approx(losses, abs=1e-6)
         assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(1)
     assert len({tuple(one) for one in alone}) > 5
-    assert [list(one.right) for one in made.counts(people, full=True)] == alone
+    counted = made.counts(people, full=True)
+    assert [list(one.right) for one in counted] == alone
+    images = len(made._full.labels)
+    assert [one.loss for one in counted] == pytest.approx([loss / images for loss in losses], abs=1e-6)
+    assert len(set(losses)) == len(losses)
 
 
 def test_what_architectures_of_one_width_have_in_common_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,9 +64,9 @@ def test_two_processes_train_and_judge_as_one_does(both: tuple[dict[str, Any], d
 def test_two_processes_train_and_judge_over_sizes_as_one_does(both: tuple[dict[str, Any], dict[str, Any]]) -> None:
     first, second = both
     weights, accuracies = trained(SINGLE_PROCESS, STEPS // 2, over_sizes=True)
-    sandwiched, _ = trained(SINGLE_PROCESS, STEPS // 4, over_sizes=True, sampling="sandwich")
-    for key, made in (("sliced", weights), ("sandwiched", sandwiched)):
-        for name, value in made.supernet.state_dict().items():
+    sandwiched, _ = trained(SINGLE_PROCESS, STEPS // 4, over_sizes=True, sandwiched=True)
+    for key, state in (("sliced", weights.supernet.state_dict()), ("sandwiched", sandwiched.state()["evaluated"])):
+        for name, value in state.items():
             torch.testing.assert_close(first[key][name], value, rtol=1e-6, atol=1e-7)
             assert torch.equal(first[key][name], second[key][name])
     assert first["sliced_accuracies"].tolist() == pytest.approx(accuracies, abs=1e-9)

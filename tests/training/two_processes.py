@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from cars_hw.config.training import SharedTraining, SizeSampling
+from cars_hw.config.training import SharedTraining
 from cars_hw.data import load_data
 from cars_hw.nn.supernet import SuperNet
 from cars_hw.space.architecture import Architecture
@@ -26,17 +27,20 @@ SIZES = [NetworkSpec(channels, 3, (12, 12), 1) for channels in (2, 4, 4)]
 
 
 def trained(
-    process_group: ProcessGroup, steps: int = STEPS, *, over_sizes: bool = False, sampling: SizeSampling = "drawn"
+    process_group: ProcessGroup, steps: int = STEPS, *, over_sizes: bool = False, sandwiched: bool = False
 ) -> tuple[SuperNetWeights, list[float]]:
-    """Return weights after some steps of three architectures each, and what they make of seven."""
+    """Return weights after some steps of three architectures each, and what they make of seven.
+
+    Those that are ``sandwiched`` also share weights among kernels, and are averaged.
+    """
     torch.manual_seed(0)
-    settings = SharedTraining(
-        batch_size=16, architectures=3, evaluation_images=100, evaluation_batch=50, size_sampling=sampling
-    )
+    settings = SharedTraining(batch_size=16, architectures=3, evaluation_images=100, evaluation_batch=50)
+    if sandwiched:
+        settings = replace(settings, size_sampling="sandwich", share="kernels", average=0.8)
     data = load_data("fashion-mini", resolution=SPEC.resolution)
     # In single precision a rounding that turns a ReLU or a maximum the other way grows a hundredfold in ten steps.
     weights = SuperNetWeights(
-        SuperNet(SPEC).double(),
+        SuperNet(SPEC, settings.share).double(),
         data,
         settings,
         epochs=4,
@@ -67,14 +71,14 @@ def main(folder: Path) -> None:
     with joined("cpu") as process_group:
         weights, accuracies = trained(process_group)
         sliced, sliced_accuracies = trained(process_group, STEPS // 2, over_sizes=True)
-        sandwiched, _ = trained(process_group, STEPS // 4, over_sizes=True, sampling="sandwich")
+        sandwiched, _ = trained(process_group, STEPS // 4, over_sizes=True, sandwiched=True)
         said = process_group.broadcast(b"hello" if process_group.leads else None)
         added = process_group.add(torch.tensor([1.0, float(process_group.rank)]))
         found = {
             "state": weights.supernet.state_dict(),
             "accuracies": torch.tensor(accuracies, dtype=torch.float64),
             "sliced": sliced.supernet.state_dict(),
-            "sandwiched": sandwiched.supernet.state_dict(),
+            "sandwiched": sandwiched.state()["evaluated"],
             "sliced_accuracies": torch.tensor(sliced_accuracies, dtype=torch.float64),
             "added": added,
         }

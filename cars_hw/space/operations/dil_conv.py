@@ -51,6 +51,7 @@ class DilConv3x3(DilConv):
     title = "dilated conv. 3×3"
     short = "dil 3×3"
     kernel = 3
+    within = "dil_conv_5x5"
 
 
 class DilConv5x5(DilConv):

@@ -27,6 +27,8 @@ class Operation(ABC):
         family: whose colour it has, one of :data:`cars_hw.report.kinds.FAMILIES`.
         kept_maps: how many images of its input's size training keeps for the backward pass, about.
         any_layout: whether it computes alike in any layout of its images, so that a runtime converts nothing.
+        within: the name of an operation with larger kernels whose weights contain those of this one, if any. A
+            SuperNet may share the weights of both.
     """
 
     name: ClassVar[str]
@@ -35,6 +37,7 @@ class Operation(ABC):
     family: ClassVar[str] = "rest"
     kept_maps: ClassVar[int] = 1
     any_layout: ClassVar[bool] = False
+    within: ClassVar[str | None] = None
 
     def is_computed(self, stride: int) -> bool:
         """Return whether a network computes anything for it: only then it has a latency key."""
@@ -72,12 +75,18 @@ class Operation(ABC):
         """
 
     def narrowed(self, weights: Mapping[str, Any], shapes: Mapping[str, Sequence[int]]) -> dict[str, Any]:
-        """Return the part of ``weights`` that a module with fewer channels has, as views of the same memory.
+        """Return the part of ``weights`` that a smaller module has, as views of the same memory.
 
-        Both mappings are by the names of a state dictionary; ``shapes`` are those of the narrower module. An axis
-        that is shorter there counts channels, and its first ones are taken.
+        Both mappings are by the names of a state dictionary; ``shapes`` are those of the smaller module. If one of
+        the first two axes is shorter there, it counts channels, and the first ones are taken. If a further axis is
+        shorter, it is that of a kernel, and the centre is taken.
 
         Raises:
             KeyError: the narrower module has a weight that ``weights`` lack.
         """
-        return {name: weights[name][tuple(slice(size) for size in shape)] for name, shape in shapes.items()}
+        return {name: weights[name][_part(weights[name].shape, shape)] for name, shape in shapes.items()}
+
+
+def _part(large: Sequence[int], small: Sequence[int]) -> tuple[slice, ...]:
+    begins = [0 if axis < 2 else (size - small[axis]) // 2 for axis, size in enumerate(large)]
+    return tuple(slice(begin, begin + size) for begin, size in zip(begins, small, strict=True))

@@ -52,6 +52,7 @@ class SepConv3x3(SepConv):
     title = "separable conv. 3×3"
     short = "sep 3×3"
     kernel = 3
+    within = "sep_conv_5x5"
 
 
 class SepConv5x5(SepConv):
