@@ -2,13 +2,16 @@
 
     python benchmarks/judge.py --truth benchmarks/results/truth-NAME.json --data FOLDER \
         --out benchmarks/results/judge-NAME.json [--epochs 16] [--rate 0.0125] [--batch 64] [--seeds 3]
+        [--architectures 1] [--share edges|nodes|kernels] [--average 0.98] [--fair] [--sandwich]
 
 A SuperNet is trained on uniform draws, as in the warm-up of a search. Its size is that of the table's second half,
 whose networks it is judged by; with ``--over-sizes`` it is the largest of the table, draws have all sizes, and all
 networks judge it. They are evaluated with its weights on the held-out images. Kendall's tau compares the order by
 shared losses and accuracies with the order by the mean of both standalone trainings on the images that score. The
-agreement of the two trainings (the ceiling) and the orders by parameters and by multiply-adds stand beside. Errors
-are those of a bootstrap over the networks.
+agreement of the two trainings (the ceiling) and the orders by parameters and by multiply-adds stand beside, and so
+do scores of the untrained networks (``zero_cost.py``). Errors are those of a bootstrap over the networks. A
+calibration by size (``calibration.py``) predicts trained losses from shared losses and multiply-adds, by a
+regression on networks that were trained.
 
 Each seed that is done is written at once, and a seed that was interrupted goes on after its last epoch. Without
 ``--data`` nothing is trained: what the file has is compared with the table as it is now.
@@ -25,24 +28,27 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from calibration import FEW, from_few, left_out
 from timing import machine
 from truth import Task
 from truth_table import COSTS, Agreement, Row, Table, agreement, halves
+from zero_cost import scores
 
 from cars_hw.config.checksummed import ChecksummedFormat
 from cars_hw.config.lock import locked
-from cars_hw.config.training import SharedTraining
-from cars_hw.data import EvaluationBatches
+from cars_hw.config.training import SharedTraining, SizeSampling, WeightSharing
+from cars_hw.data import Augmentation, EvaluationBatches, TrainingBatches
 from cars_hw.errors import CarsHwError, InputError
 from cars_hw.nn.slices import Slices
 from cars_hw.nn.supernet import SuperNet
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.architecture_space import ArchitectureSpace
+from cars_hw.space.fair_draws import FairDraws
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.space.size_grid import SizeGrid
@@ -51,6 +57,14 @@ from cars_hw.training.shared_weights import SuperNetWeights, torch_threads
 
 FORMAT = ChecksummedFormat("judgement of shared weights", 1, "other-out")
 FIGURES = ("loss", "accuracy")
+SCORED = 64
+"""Images of the minibatch for the scores of untrained networks."""
+ORDERS = {
+    "by_loss": "by shared loss",
+    "by_accuracy": "by shared accuracy",
+    "present": "without average",
+}
+"""What a SuperNet orders networks by; with ``--average``, also the losses of its present weights."""
 QUARTERS = (0.25, 0.5, 0.75, 1.0)
 
 
@@ -65,6 +79,16 @@ class Settings:
     architectures: int
     rate: float
     rate_min: float
+    share: WeightSharing = "edges"
+    average: float = 0.0
+    fair: bool = False
+    size_sampling: SizeSampling = "drawn"
+
+    @property
+    def trained_epochs(self) -> int:
+        """The epochs of the SuperNet: a step of several architectures counts as several steps of one."""
+        a_step = self.architectures + (2 if self.size_sampling == "sandwich" else 0)
+        return max(1, round(self.epochs / a_step))
 
     def shared_training(self, resolution: int, threads: int) -> SharedTraining:
         """Return the settings of the SuperNet's training, with the augmentation of the table's trainings."""
@@ -75,6 +99,9 @@ class Settings:
             learning_rate_min=self.rate_min,
             crop_padding=max(1, resolution // 8),
             threads=threads,
+            share=self.share,
+            average=self.average,
+            size_sampling=self.size_sampling,
         )
 
 
@@ -87,8 +114,8 @@ def space_of(networks: Sequence[NetworkSpec]) -> ArchitectureSpace:
     return ArchitectureSpace(SearchSpace(), networks[0], sizes)
 
 
-def draw(space: ArchitectureSpace, rng: np.random.Generator, count: int) -> list[Architecture]:
-    """Return ``count`` uniform draws."""
+def draw(space: ArchitectureSpace | FairDraws, rng: np.random.Generator, count: int) -> list[Architecture]:
+    """Return ``count`` draws."""
     return [space.sample(rng) for _ in range(count)]
 
 
@@ -122,36 +149,65 @@ class Trial:
     settings: Settings
     threads: int
 
-    def train(self, seed: int, checkpoint: TrainingCheckpoint) -> dict[str, Any]:
-        """Return the training losses and the evaluations of one SuperNet, after every quarter of its epochs."""
-        data, epochs = self.task.data, self.settings.epochs
-        architectures = {
+    @property
+    def architectures(self) -> dict[str, Architecture]:
+        """The architectures by their names."""
+        data = self.task.data
+        return {
             row.name: Architecture(row.genotype, row.spec(data.resolution, data.channels, data.classes))
             for row in self.rows
         }
+
+    def scores(self) -> dict[str, dict[str, float]]:
+        """Return the scores of the untrained networks, on one minibatch of the training images."""
+        data = self.task.data
+        batches = TrainingBatches(
+            data.train, SCORED, data.mean, data.std, Augmentation(0, flip=False), device="cpu"
+        )
+        with torch_threads(self.threads):
+            return scores(self.architectures, *next(batches.epoch(torch.Generator().manual_seed(0))))
+
+    def train(self, seed: int, checkpoint: TrainingCheckpoint) -> dict[str, Any]:
+        """Return the training losses and the evaluations of one SuperNet, after every quarter of its epochs."""
+        data, epochs = self.task.data, self.settings.trained_epochs
+        architectures = self.architectures
         space = space_of([architecture.network for architecture in architectures.values()])
         torch.manual_seed(seed)
         settings = self.settings.shared_training(data.resolution[0], self.threads)
         weights = SuperNetWeights(
-            SuperNet(space.largest), data, settings, epochs=epochs, seed=seed, over_sizes=space.sizes is not None
+            SuperNet(space.largest, settings.share),
+            data,
+            settings,
+            epochs=epochs,
+            seed=seed,
+            over_sizes=space.sizes is not None,
+            smallest=space.smallest,
         )
+        fair = FairDraws(space)
         found: dict[str, Any] = {"seed": seed, "seconds": 0.0, "training_loss": [], "evaluations": []}
         kept = checkpoint.load()
         if kept is not None:
             weights.restore(kept["weights"])
+            fair.restore(kept["draws"])
             found = kept["found"]
         marks = {max(1, round(epochs * share)) for share in QUARTERS}
         while weights.epoch < epochs:
             began = time.monotonic()
             # A generator for each epoch, so that a training that goes on draws what it would have drawn.
             rng = np.random.default_rng([seed, weights.epoch])
-            found["training_loss"].append(round(weights.train(partial(draw, space, rng)), 5))
+            source = fair if self.settings.fair else space
+            found["training_loss"].append(round(weights.train(partial(draw, source, rng)), 5))
             if weights.epoch in marks:
+                parts = (weights.supernet, architectures, self.task.parts["held_out"])
                 with torch_threads(self.threads):
-                    shared = evaluate(weights.supernet, architectures, self.task.parts["held_out"])
-                found["evaluations"].append({"epoch": weights.epoch, **shared})
+                    with weights.averaged():
+                        shared = evaluate(*parts)
+                    present = {"present": evaluate(*parts)} if settings.average else {}
+                found["evaluations"].append({"epoch": weights.epoch, **shared, **present})
             found["seconds"] = round(found["seconds"] + time.monotonic() - began, 1)
-            checkpoint.save({"epoch": weights.epoch, "weights": weights.state(), "found": found})
+            checkpoint.save(
+                {"epoch": weights.epoch, "weights": weights.state(), "draws": fair.state(), "found": found}
+            )
         return found
 
 
@@ -164,14 +220,21 @@ def goodness(table: Table, names: Sequence[str]) -> dict[str, list[float]]:
     }
 
 
-def compared(table: Table, found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def compared(
+    table: Table, found: Sequence[Mapping[str, Any]], scores: Mapping[str, Mapping[str, float]]
+) -> dict[str, Any]:
     """Return for each half of the networks how far each order agrees with the trained networks."""
     judged = found[0]["evaluations"][0]["loss"]
     names = [name for name in table.trained() if name in judged]
-    return {half: of_half(table, chosen, found) for half, chosen in halves(names).items()}
+    return {half: of_half(table, chosen, found, scores) for half, chosen in halves(names).items()}
 
 
-def of_half(table: Table, names: Sequence[str], found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def of_half(
+    table: Table,
+    names: Sequence[str],
+    found: Sequence[Mapping[str, Any]],
+    scores: Mapping[str, Mapping[str, float]],
+) -> dict[str, Any]:
     """Return how far each order of ``names`` agrees with the trained networks, by trained loss and accuracy."""
     known = goodness(table, names)
     complete = [name for name in names if name in table.complete()]
@@ -179,12 +242,23 @@ def of_half(table: Table, names: Sequence[str], found: Sequence[Mapping[str, Any
     def against(values: Sequence[float]) -> dict[str, Any]:
         return {name: asdict(agreement(values, known[f"trained {name}"])) for name in ("loss", "accuracy")}
 
+    def calibrated(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+        losses = [evaluation["loss"][name] for name in names]
+        orders = (losses, known["multiply_adds"], table.truth("score_loss", names))
+        return {"left_out": asdict(left_out(*orders)), "from_few": from_few(*orders)}
+
     def shared(evaluation: Mapping[str, Any]) -> dict[str, Any]:
         return {
             "epoch": evaluation["epoch"],
             **{f"mean_{one}": round(mean([evaluation[one][name] for name in names]), 4) for one in FIGURES},
             "by_loss": against([-evaluation["loss"][name] for name in names]),
             "by_accuracy": against([evaluation["accuracy"][name] for name in names]),
+            "calibrated": calibrated(evaluation),
+            **(
+                {"present": against([-evaluation["present"]["loss"][name] for name in names])}
+                if "present" in evaluation
+                else {}
+            ),
         }
 
     return {
@@ -192,6 +266,7 @@ def of_half(table: Table, names: Sequence[str], found: Sequence[Mapping[str, Any
         "trained_twice": len(complete),
         "ceiling": {one: asdict(table.ceiling(f"score_{one}", complete)) for one in FIGURES},
         **{cost: against(known[cost]) for cost in COSTS},
+        "scores": {score: against([values[name] for name in names]) for score, values in scores.items()},
         "seeds": [
             {"seed": one["seed"], "evaluations": [shared(evaluation) for evaluation in one["evaluations"]]}
             for one in found
@@ -208,18 +283,33 @@ def report(content: Mapping[str, Any]) -> None:
         _line("ceiling: a second training", comparison["ceiling"])
         for cost in COSTS:
             _line(cost, comparison[cost])
+        for score, against in comparison["scores"].items():
+            _line(f"{score}, untrained", against)
         for seed in comparison["seeds"]:
             for one in seed["evaluations"]:
                 name = f"seed {seed['seed']}, epoch {one['epoch']}"
                 _line(f"{name}, by shared loss", one["by_loss"])
                 _line(f"{name}, by shared accuracy", one["by_accuracy"])
         ends = [seed["evaluations"][-1] for seed in comparison["seeds"]]
-        for order in ("by_loss", "by_accuracy"):
+        for order, words in ORDERS.items():
+            if order not in ends[0]:
+                continue
             means = [mean([end[order][one]["tau"] or 0.0 for end in ends]) for one in FIGURES]
-            name = f"mean of {len(ends)} seeds, {order.replace('_', ' shared ')}"
+            name = f"mean of {len(ends)} seeds, {words}"
             print(f"{name:34}" + "".join(f"{value:>18.2f}" for value in means))
+        _print_calibration([end["calibrated"] for end in ends])
         accuracy, loss = (mean([end[f"mean_{one}"] for end in ends]) for one in ("accuracy", "loss"))
         print(f"mean shared accuracy {accuracy:.1%}, loss {loss:.2f}")
+
+
+def _print_calibration(ends: Sequence[Mapping[str, Any]]) -> None:
+    name = "calibrated by size, left out"
+    print(f"{name:34}{mean([end['left_out']['tau'] or 0.0 for end in ends]):>18.2f}")
+    few = [end["from_few"] for end in ends if end["from_few"] is not None]
+    if few:
+        calibrated, plain = (mean(values) for values in zip(*few, strict=True))
+        name = f"calibrated from {FEW} trained"
+        print(f"{name:34}{calibrated:>18.2f}   (the others by shared loss as it is: {plain:.2f})")
 
 
 def _line(name: str, against: Mapping[str, Any]) -> None:
@@ -241,21 +331,28 @@ def judge(args: argparse.Namespace) -> None:
         args.architectures,
         args.rate,
         args.rate_min,
+        args.share,
+        args.average,
+        args.fair,
+        "sandwich" if args.sandwich else "drawn",
     )
     trial = Trial(task, rows, settings, args.threads)
     found: list[dict[str, Any]] = []
+    untrained: dict[str, dict[str, float]] = {}
     if args.out.exists():
         content = FORMAT.read(args.out)
-        if content["settings"] != asdict(settings):
+        if Settings(**content["settings"]) != settings:
             raise InputError(f"{args.out} was made with other settings; give another --out")
-        found = content["found"]
+        found, untrained = content["found"], content.get("scores", {})
+    untrained = untrained or trial.scores()
     for seed in range(args.seeds):
         if seed in [one["seed"] for one in found]:
             continue
         path = args.out.with_suffix(f".{seed}.checkpoint")
         checkpoint = TrainingCheckpoint(path, {**asdict(settings), "seed": seed}, log)
         found.append(trial.train(seed, checkpoint))
-        keep(args.out, table, {"machine": machine(), "settings": asdict(settings), "found": found})
+        content = {"machine": machine(), "settings": asdict(settings), "found": found, "scores": untrained}
+        keep(args.out, table, content)
         checkpoint.remove()
         log(f"seed {seed}: {found[-1]['seconds']:.0f} s")
 
@@ -263,7 +360,8 @@ def judge(args: argparse.Namespace) -> None:
 def keep(out: Path, table: Table, content: Mapping[str, Any]) -> None:
     """Write ``content``, and its comparison with ``table``."""
     made = datetime.now(UTC).isoformat(timespec="seconds")
-    FORMAT.write(out, {**content, "made": made, "comparison": compared(table, content["found"])})
+    comparison = compared(table, content["found"], content.get("scores", {}))
+    FORMAT.write(out, {**content, "made": made, "comparison": comparison})
 
 
 def log(line: str) -> None:
@@ -278,14 +376,26 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", help="the images of that table, in a folder with train/, val/ and test/")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--over-sizes", action="store_true", help="judge by networks of all sizes of the table")
-    parser.add_argument("--epochs", type=int, default=16)
+    parser.add_argument(
+        "--epochs",
+        type=int,
+        default=16,
+        help="passes of an architecture over the images; a step of several architectures counts as several steps",
+    )
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--architectures", type=int, default=1, help="architectures that a step trains")
     parser.add_argument("--rate", type=float, default=0.0125, help="learning rate of the first epoch")
     parser.add_argument("--rate-min", type=float, default=0.001, help="learning rate of the last epoch")
+    parser.add_argument("--share", choices=get_args(WeightSharing), default="edges", help="training.share")
+    parser.add_argument("--average", type=float, default=0.0, help="training.average")
+    parser.add_argument("--fair", action="store_true", help="draw every operation on every edge equally often")
+    parser.add_argument("--sandwich", action="store_true", help="training.size_sampling, with --over-sizes")
     parser.add_argument("--seeds", type=int, default=3, help="SuperNets to train")
     parser.add_argument("--threads", type=int, default=1, help="of a training step")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.sandwich and not args.over_sizes:
+        parser.error("--sandwich is for sizes; give --over-sizes")
+    return args
 
 
 def main() -> None:

@@ -21,7 +21,9 @@ IMAGES = (100, 40, 40)
 
 @pytest.fixture
 def judge(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    return script("benchmarks/judge", monkeypatch)
+    found = script("benchmarks/judge", monkeypatch)
+    monkeypatch.setattr(found, "SCORED", 8)
+    return found
 
 
 @pytest.fixture
@@ -74,9 +76,14 @@ def run(
 
 
 def test_a_seed_that_was_interrupted_goes_on_after_its_last_epoch(
-    judge: ModuleType, monkeypatch: pytest.MonkeyPatch, truth: Path, tmp_path: Path
+    judge: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    truth: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    whole = run(judge, monkeypatch, truth, tmp_path / "whole.json")
+    way = ("--share", "kernels", "--average", "0.5", "--fair")
+    whole = run(judge, monkeypatch, truth, tmp_path / "whole.json", *way)
     train, epochs = judge.SuperNetWeights.train, []
 
     def interrupted(self: object, *arguments: object) -> object:
@@ -88,8 +95,8 @@ def test_a_seed_that_was_interrupted_goes_on_after_its_last_epoch(
     with monkeypatch.context() as patched:
         patched.setattr(judge.SuperNetWeights, "train", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            run(judge, monkeypatch, truth, tmp_path / "parts.json")
-    parts = run(judge, monkeypatch, truth, tmp_path / "parts.json")
+            run(judge, monkeypatch, truth, tmp_path / "parts.json", *way)
+    parts = run(judge, monkeypatch, truth, tmp_path / "parts.json", *way)
     for content in (whole, parts):
         for seed in content["found"]:
             seed.pop("seconds")
@@ -98,8 +105,26 @@ def test_a_seed_that_was_interrupted_goes_on_after_its_last_epoch(
     assert sorted(path.name for path in tmp_path.glob("parts*")) == ["parts.json"]
     losses = [seed["training_loss"] for seed in whole["found"]]
     assert losses[0] != losses[1]
-    with pytest.raises(InputError, match="other settings"):
-        run(judge, monkeypatch, truth, tmp_path / "whole.json", "--rate", "0.1")
+    for change in (("--rate", "0.1"), ("--share", "nodes"), ("--average", "0")):
+        with pytest.raises(InputError, match="other settings"):
+            run(judge, monkeypatch, truth, tmp_path / "whole.json", *way, *change)
+    # The average and the present weights are evaluated, and differ.
+    for seed in whole["found"]:
+        for one in seed["evaluations"]:
+            assert one["loss"].keys() == one["present"]["loss"].keys()
+            assert one["loss"] != one["present"]["loss"]
+    judge.report(whole)
+    printed = capsys.readouterr().out
+    for line in ("naswot, untrained", "mean of 2 seeds, without average", "calibrated by size, left out"):
+        assert line in printed
+
+
+@pytest.mark.parametrize(
+    ("architectures", "sampling", "epochs"), [(1, "drawn", 12), (4, "drawn", 3), (2, "sandwich", 3)]
+)
+def test_ways_to_train_have_equal_passes(judge: ModuleType, architectures: int, sampling: str, epochs: int) -> None:
+    settings = judge.Settings("truth", True, 12, 64, architectures, 0.01, 0.001, size_sampling=sampling)
+    assert settings.trained_epochs == epochs
 
 
 def test_orders_are_compared_with_those_of_the_trained_networks(judge: ModuleType, truth: Path) -> None:
@@ -108,7 +133,7 @@ def test_orders_are_compared_with_those_of_the_trained_networks(judge: ModuleTyp
     # The means of both trainings are 4, 5.5 and 5.5, of loss and accuracy alike.
     shared = {"epoch": 1, "loss": dict(zip(names, (3, 2, 1), strict=True))}
     shared["accuracy"] = dict(zip(names, (3, 2, 1), strict=True))
-    found = judge.compared(table, [{"seed": 0, "evaluations": [shared]}])["wiring"]
+    found = judge.compared(table, [{"seed": 0, "evaluations": [shared]}], {})["wiring"]
     assert (found["networks"], found["trained_twice"]) == (3, 3)
     assert found["ceiling"]["loss"]["tau"] == pytest.approx(1 / 3, abs=1e-4)
     (seed,) = found["seeds"]
