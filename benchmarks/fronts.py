@@ -28,11 +28,12 @@ import argparse
 import math
 import sys
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -58,11 +59,12 @@ from cars_hw.evolution.nominees import stretch_of
 from cars_hw.evolution.objectives import feasible
 from cars_hw.evolution.passes import TRAINING, JudgedImages, search_passes
 from cars_hw.evolution.pnsga3 import pareto_front
+from cars_hw.evolution.population import Finalist
 from cars_hw.evolution.strategies import STRATEGIES
 from cars_hw.latency import LatencyTable
 from cars_hw.nn.cost import network_cost
 from cars_hw.nn.network import Network
-from cars_hw.pipeline.final_stage import judged_images, short_recipe
+from cars_hw.pipeline.final_stage import judged_images, short_recipe, with_best_of_stretches
 from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.objectives import cost_objectives
 from cars_hw.pipeline.plan import SearchPlan
@@ -97,6 +99,22 @@ class Candidate(NamedTuple):
     architecture: Architecture
     ms: float
     held_out: float | None = None
+
+    @property
+    def name(self) -> str:
+        """A name for files."""
+        return f"{zlib.crc32(repr(self.architecture.key()).encode()):08x}"
+
+    @property
+    def accuracy(self) -> float:
+        """The accuracy on the held-out images, which must be known."""
+        assert self.held_out is not None
+        return self.held_out
+
+    @property
+    def multiply_adds(self) -> int:
+        """Those of the exported network."""
+        return network_cost(self.architecture.network, self.architecture.genotype).multiply_adds
 
 
 class Cost(NamedTuple):
@@ -254,7 +272,7 @@ class Part:
             self.seconds[name] = round(self.seconds.get(name, 0.0) + time.process_time() - began, 1)
             self._write()
 
-    def checkpoint(self, name: str, one: Candidate, recipe: Recipe) -> TrainingCheckpoint:
+    def checkpoint(self, one: Candidate, recipe: Recipe) -> TrainingCheckpoint:
         """Return the checkpoint of the training of ``one`` by ``recipe``."""
         about = {
             "network": repr(one.architecture.network),
@@ -262,7 +280,7 @@ class Part:
             "recipe": repr(recipe),
             "seed": self.seed,
         }
-        return TrainingCheckpoint(self.folder / f"{name}.checkpoint", about, no_log)
+        return TrainingCheckpoint(self.folder / f"{one.name}.checkpoint", about, no_log)
 
 
 def fresh(one: Candidate, seed: int) -> Network:
@@ -476,39 +494,37 @@ def _run_rungs(part: Part, networks: Sequence[Candidate], rungs: Rungs) -> Searc
     images, stretches = part.task.images, part.task.settings.stretches
     least, most = networks[0].ms, networks[-1].ms
     recipe = short_recipe(part.task.recipe, rungs.epochs[-1])
+
+    def stretch(one: Candidate) -> int:
+        return stretch_of(one.ms, least, most, stretches, logarithmic=True)
+
     passes = multiply_adds = 0.0
-    running = dict(enumerate(networks))
-    for rung, until in enumerate(rungs.epochs):
-        before = rungs.epochs[rung - 1] if rung else 0
-        trained = {}
-        for number, one in running.items():
-            name = f"network-{number:02d}"
-            accuracy = part.result(
-                f"{name} after {until}",
-                lambda name=name, one=one, until=until: _train(part, name, one, recipe, until),
-            )
-            trained[number] = one._replace(held_out=accuracy)
+    running, before = list(networks), 0
+    for rung, until in enumerate(rungs.epochs, start=1):
+        if before:
+            running = survivors(running, stretch, lambda one: (-one.accuracy, one.ms), rungs.kept)
+        running = [_trained_until(part, one, recipe, until) for one in running]
+        part.log(f"rung {rung}: {until} epochs, held-out accuracy {_accuracies(running)}")
+        for one in running:
             own = (until - before) * images.trains + images.evaluates / TRAINING
             passes += own
-            multiply_adds += (
-                TRAINING * own * network_cost(one.architecture.network, one.architecture.genotype).multiply_adds
-            )
-        part.log(f"rung {rung + 1}: held-out accuracy {_accuracies(list(trained.values()))}")
-        left = survivors(
-            list(trained),
-            lambda number: stretch_of(networks[number].ms, least, most, stretches, logarithmic=True),
-            lambda number, trained=trained: (-(trained[number].held_out or 0.0), trained[number].ms),
-            rungs.kept,
-        )
-        running = {number: trained[number] for number in left} if rung + 1 < len(rungs.epochs) else trained
-    return Searched(front_of(list(running.values())), Cost(passes, multiply_adds))
+            multiply_adds += TRAINING * own * one.multiply_adds
+        before = until
+    members = [Finalist(*one.architecture, (one.ms,), one.accuracy, stretch=stretch(one)) for one in running]
+    return Searched(front_of(members), Cost(passes, multiply_adds))
 
 
-def _train(part: Part, name: str, one: Candidate, recipe: Recipe, until: int) -> float:
+def _trained_until(part: Part, one: Candidate, recipe: Recipe, until: int) -> Candidate:
+    """Return ``one`` with its accuracy on the held-out images after ``until`` epochs."""
+    accuracy = part.result(f"{one.name} after {until}", lambda: _train(part, one, recipe, until))
+    return one._replace(held_out=accuracy)
+
+
+def _train(part: Part, one: Candidate, recipe: Recipe, until: int) -> float:
     """Train ``one`` to the end of epoch ``until``; return its accuracy on the held-out images."""
     data = part.task.bundle
     assert data.validation is not None
-    checkpoint = part.checkpoint(name, one, recipe)
+    checkpoint = part.checkpoint(one, recipe)
     with torch_threads(part.task.settings.threads):
         training = NetworkTraining(fresh(one, part.seed), replace(data, validation=None), recipe, seed=part.seed)
         kept = checkpoint.load()
@@ -523,10 +539,14 @@ def _train(part: Part, name: str, one: Candidate, recipe: Recipe, until: int) ->
     return accuracy
 
 
-def front_of(networks: Sequence[Candidate]) -> list[Candidate]:
-    """Return those of ``networks`` that no other dominates in held-out accuracy and latency, cheapest first."""
-    rows = np.array([[1 - (one.held_out or 0.0), one.ms] for one in networks])
-    return sorted((networks[row] for row in pareto_front(rows)), key=lambda one: one.ms)
+def front_of(members: Sequence[Finalist]) -> list[Candidate]:
+    """Return the front of ``members`` as the final stage of a search does, cheapest first.
+
+    It has those that no other dominates in held-out accuracy and latency, and the best of each stretch.
+    """
+    rows = np.array([[1 - one.accuracy, *one.costs] for one in members])
+    front = with_best_of_stretches([members[row] for row in pareto_front(rows)], members)
+    return [Candidate(one.architecture, one.costs[0], one.accuracy) for one in front]
 
 
 @dataclass(frozen=True)
@@ -574,35 +594,31 @@ def offered(front: Sequence[Candidate], count: int) -> list[Candidate]:
 
 def trained(part: Part, front: Sequence[Candidate]) -> list[dict[str, Any]]:
     """Train networks of ``front`` by the recipe, and return what the file has of each."""
-    task, found = part.task, []
-    recipe = task.recipe
-    for number, one in enumerate(offered(front, task.settings.front), start=1):
-
-        def make(number: int = number, one: Candidate = one) -> dict[str, Any]:
-            checkpoint = part.checkpoint(f"front-{number:02d}", one, recipe)
-            with part.clock("front"), torch_threads(task.settings.threads):
-                result = train_network(
-                    fresh(one, part.seed),
-                    task.bundle,
-                    recipe,
-                    seed=part.seed,
-                    checkpoint=checkpoint,
-                    progress=silent,
-                )
-            checkpoint.remove()
-            return {
-                **about(one),
-                "epoch": result.best_epoch,
-                "held_out": result.held_out_accuracy,
-                "test": result.accuracy,
-            }
-
-        found.append(part.result(f"front-{number:02d}", make))
+    found = []
+    for one in offered(front, part.task.settings.front):
+        found.append(part.result(f"{one.name} of the front", partial(_scored, part, one)))
         part.log(
             f"{format_latency(one.ms)}, {one.architecture.network.size}: held-out accuracy "
             f"{found[-1]['held_out']:.3f}, test accuracy {found[-1]['test']:.3f}"
         )
     return found
+
+
+def _scored(part: Part, one: Candidate) -> dict[str, Any]:
+    """Train ``one`` by the recipe, and return what the file has of it."""
+    task = part.task
+    checkpoint = part.checkpoint(one, task.recipe)
+    with part.clock("front"), torch_threads(task.settings.threads):
+        result = train_network(
+            fresh(one, part.seed), task.bundle, task.recipe, seed=part.seed, checkpoint=checkpoint, progress=silent
+        )
+    checkpoint.remove()
+    return {
+        **about(one),
+        "epoch": result.best_epoch,
+        "held_out": result.held_out_accuracy,
+        "test": result.accuracy,
+    }
 
 
 def about(one: Candidate) -> dict[str, Any]:
@@ -612,7 +628,7 @@ def about(one: Candidate) -> dict[str, Any]:
         "ms": one.ms,
         "channels": network.channels,
         "depths": list(network.stages),
-        "multiply_adds": network_cost(network, genotype).multiply_adds,
+        "multiply_adds": one.multiply_adds,
         "chosen_by": one.held_out,
         "genotype": genotype.to_darts(),
     }
@@ -644,7 +660,7 @@ def _range(networks: Sequence[Candidate]) -> str:
 
 
 def _accuracies(networks: Sequence[Candidate]) -> str:
-    values = [one.held_out or 0.0 for one in networks]
+    values = [one.accuracy for one in networks]
     return f"{min(values):.3f} to {max(values):.3f}"
 
 

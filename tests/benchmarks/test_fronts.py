@@ -175,9 +175,9 @@ def test_ways_have_equal_costs_and_resume(
         (way, 3) for way in ("both", "size:DARTS_V2", "standalone-random")
     ]
     _, size, random = found
-    for one in (size, random):
-        # One network more would have cost at least an epoch and its evaluation.
-        assert both["passes"] - 2 * (48 + 24 / 3) < one["passes"] <= both["passes"]
+    # A network costs an epoch and its evaluation. There are four sizes, fewer than the cost pays for.
+    assert size["passes"] == pytest.approx(4 * (48 + 24 / 3))
+    assert both["passes"] - (48 + 24 / 3) < random["passes"] <= both["passes"]
     assert len({row["genotype"] for row in size["networks"]}) == 1
     assert all(1 <= len(one["networks"]) <= 2 for one in found)
     rows = [row for one in found for row in one["networks"]]
@@ -221,6 +221,14 @@ def test_the_size_of_a_search_of_cells_alone(
     assert (fronts.size_at(limited, 1.0).channels, fronts.size_at(limited, 1.0).layers) == (6, 3)
     with pytest.raises(InputError, match="no size"):
         fronts.size_at(replace(task, settings=replace(task.settings, limit_ms=0.5)), 0.5)
+
+
+def test_the_best_of_each_stretch_is_in_the_front_of_short_trainings(fronts: ModuleType) -> None:
+    members = [
+        fronts.Finalist(None, NETWORK, (ms,), accuracy, stretch=stretch)
+        for ms, accuracy, stretch in ((9.0, 0.4, 2), (1.0, 0.3, 1), (2.0, 0.5, 1), (8.0, 0.45, 2), (3.0, 0.4, 1))
+    ]
+    assert [(one.ms, one.held_out) for one in fronts.front_of(members)] == [(1.0, 0.3), (2.0, 0.5), (8.0, 0.45)]
 
 
 def test_networks_are_spread_over_log_latency(fronts: ModuleType) -> None:
