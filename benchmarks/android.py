@@ -53,7 +53,7 @@ echo "count=5 first=$us curr=$((us + 9)) min=$us max=$((us + 9)) avg=$us.5 std=1
 echo "Inference timings in us: Init: 1, First inference: $us, Warmup (avg): $us.5, Inference (avg): $us.5"
 """
 TINY = NetworkSpec(4, 3, (8, 8), 1, classes=3)
-ONCE = MeasurePlan(sessions=1, patience_seconds=0)
+ONCE = MeasurePlan(sessions=1, warmup_seconds=0.0, patience_seconds=0)
 
 
 @contextmanager

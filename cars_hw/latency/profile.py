@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
@@ -54,6 +55,10 @@ MOST_FURTHER: Final = 1000
 """A profile measures at most so many of them."""
 
 SAME_MACHINE: Final = ("processor", "cores", "platform", "runtime", "threads")
+
+
+LATER_CONDITIONS: Final = ("warnings", "warmup_s")
+"""The conditions that a device knows at the end of a measurement only."""
 
 
 def profile_device(
@@ -132,8 +137,12 @@ def profile_device(
     with tempfile.TemporaryDirectory(prefix="cars-hw-") as folder:
         campaign = _Campaign(device, plan, journal, written, folder=Path(folder), progress=progress)
         try:
-            table = campaign.operations(device.name)
-            table = campaign.networks(table, space, calibration)
+            with campaign.naming_models():
+                table = campaign.operations(device.name)
+                table = campaign.networks(table, space, calibration)
+            # What a device warned of meanwhile, and how it was warmed up.
+            told = {name: value for name, value in device.conditions().items() if name in LATER_CONDITIONS}
+            table = replace(table, conditions={**table.conditions, **told})
         finally:
             device.release()
     if out is not None:
@@ -243,10 +252,12 @@ class _Campaign:
         self._written = written
         self._folder = folder
         self._progress = progress
+        self._names: dict[str, str] = {}
         self._keys = {OVERHEAD: written.overhead()}
         self._keys |= {str(key): written.operation(key) for key in written.keys}
         reference = folder / f"reference.{written.model_format}"
         written.network(Architecture(reference_genotype(), written.spec))(reference)
+        self._names[str(reference)] = "the reference network CARS_A"
         self._schedule = Schedule(
             device, plan, reference=reference, series=journal.series, on_block=lambda _: journal.keep()
         )
@@ -334,7 +345,19 @@ class _Campaign:
         }
         for name, build in counted(list(builders.items()), progress, "writing models"):
             build(paths[name])
+            self._names[str(paths[name])] = name
         self._schedule.add(paths)
+
+    @contextmanager
+    def naming_models(self) -> Iterator[None]:
+        """Let errors of the device name operations and genotypes: the files have gone when somebody reads it."""
+        try:
+            yield
+        except DeviceError as error:
+            text = str(error)
+            for path, name in self._names.items():
+                text = text.replace(path, name)
+            raise type(error)(text, remedy=error.remedy, **error.about) from error
 
     def _table(self, device: str) -> LatencyTable:
         """Return the table of the operations as they have been measured so far."""

@@ -240,7 +240,7 @@ class LatencyTable:
                 f"the quiet state changed by {self.reference.difference:+.1%} between the operations and the "
                 f"networks, more than {MAX_STAGE_DIFFERENCE:.0%}"
             )
-        return reasons
+        return [*reasons, *map(str, self.conditions.get("warnings") or ())]
 
     def costs(self) -> dict[str, float]:
         """Return every entry less the overhead, in milliseconds and not below 0."""

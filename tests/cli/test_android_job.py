@@ -20,7 +20,13 @@ from cars_hw.latency import LatencyTable
 
 SMALL = ("--channels", "8", "--layers", "3", "--resolution", "16", "--classes", "2")
 QUICK = ("--population", "4", "--epochs", "2", "--warmup-epochs", "1", "--batch-size", "8", "--on", "cpu")
-ONCE: dict[str, Any] = {"sessions": 1, "min_runs": 5, "min_seconds": 0.0, "patience_seconds": 0}
+ONCE: dict[str, Any] = {
+    "sessions": 1,
+    "min_runs": 5,
+    "min_seconds": 0.0,
+    "warmup_seconds": 0.0,
+    "patience_seconds": 0,
+}
 
 
 @pytest.fixture

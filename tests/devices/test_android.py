@@ -32,7 +32,7 @@ from cars_hw.latency.models import build_model, build_overhead
 from cars_hw.measurement.schedule import measure
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec
 
-PLAN = MeasurePlan(sessions=2, min_runs=5, min_seconds=0.0, warmup_runs=1, patience_seconds=0)
+PLAN = MeasurePlan(sessions=2, min_runs=5, min_seconds=0.0, warmup_runs=1, warmup_seconds=0.0, patience_seconds=0)
 
 # Prints what the tool prints: of a model so many microseconds as its file has bytes, then whatever FAULT does.
 CANNED = """\
@@ -154,6 +154,8 @@ def test_a_missing_tool_says_where_to_get_it(device: AndroidDevice, phone: Phone
         ("echo broken; exit 1", "exit status 1.*broken"),
         ("exit 0", "no measurement"),
         ("echo 'WARNING: Unconsumed cmdline flags: --use_xnnpack=true'; exit 0", "does not know --use_xnnpack"),
+        # What it measures without the flag is another number.
+        ("echo 'WARNING: Unconsumed cmdline flags: --warmup_min_secs=0.1'", "does not know --warmup_min_secs"),
         ("us=$((us * 2)); echo 'count=1 curr=3'", "measured twice"),
     ],
 )
@@ -170,7 +172,7 @@ def test_a_runner_that_fails_is_an_error_that_names_the_model(
 
 
 def test_noise_around_the_figures_does_not_matter(device: AndroidDevice, phone: Phone, models: list[Path]) -> None:
-    canned(phone, "echo 'WARNING: Unconsumed cmdline flags: --x=1'; echo 'I tflite: hello' >&2")
+    canned(phone, "echo 'WARNING: linker: --x=1 is unused'; echo 'I tflite: hello' >&2")
     assert [round(1e3 * sample.ms) for sample in device.run(models[:2], PLAN, 0)] == [1000, 1100]
     device.release()
 

@@ -164,6 +164,8 @@ def test_the_flags_are_the_plan_and_the_delegate() -> None:
 
 def test_unknown_flags_and_exit_statuses_are_told_in_words() -> None:
     assert unknown_flags("WARNING: Unconsumed cmdline flags: --use_nnapi=true") == ["--use_nnapi=true"]
+    several = "WARNING: Unconsumed cmdline flags: --warmup_min_secs=0.1 --x=1\nERROR: Unknown flag: --y\n"
+    assert unknown_flags(several) == ["--warmup_min_secs=0.1", "--x=1", "--y"]
     assert unknown_flags(NEW) == []
     assert "signal 11" in failure_reason("", 139)
     assert "arm64" in failure_reason("sh: benchmark_model: not executable: 64-bit ELF file", 1)

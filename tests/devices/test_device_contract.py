@@ -23,7 +23,7 @@ from cars_hw.export.write import write_graph
 from cars_hw.measurement.schedule import measure
 from cars_hw.space.shape import Shape
 
-PLAN = MeasurePlan(sessions=2, min_runs=5, min_seconds=0.0, warmup_runs=1, patience_seconds=0)
+PLAN = MeasurePlan(sessions=2, min_runs=5, min_seconds=0.0, warmup_runs=1, warmup_seconds=0.0, patience_seconds=0)
 
 
 def write_conv(path: Path, channels: int) -> Path:

@@ -323,20 +323,30 @@ def _sync(phone: Phone, stream: _Stream) -> None:
 
 
 def _receive(phone: Phone, stream: _Stream, name: str) -> None:
+    """Take a file. What is wrong is told at once, as by a phone, and the rest of the file is read all the same."""
     target, _, mode = name.rpartition(",")
-    data = b""
+    data, failed = b"", False
     while True:
         command, length = struct.unpack("<4sI", stream.read(8))
         if command == b"DONE":
             break
         assert command == b"DATA", command
         data += stream.read(length)
+        if not failed and len(data) > phone.room():
+            failed = True
+            _fail(stream, "write failed: No space left on device")
+    if failed:
+        return
     problem = phone.store(target, data, int(mode))
     if problem:
-        said = problem.encode()
-        stream.write(b"FAIL" + struct.pack("<I", len(said)) + said)
+        _fail(stream, problem)
     else:
         stream.write(b"OKAY" + bytes(4))
+
+
+def _fail(stream: _Stream, reason: str) -> None:
+    said = reason.encode()
+    stream.write(b"FAIL" + struct.pack("<I", len(said)) + said)
 
 
 def verifies(key: str, token: bytes, signature: bytes) -> bool:

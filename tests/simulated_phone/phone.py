@@ -63,25 +63,8 @@ echo "Filesystem      1K-blocks    Used Available Use% Mounted on"
 echo "/dev/block/dm-5 111111111 1111111 $(cat "$PHONE/free-kb")  1% /data"
 """
 
-TOOLS = (
-    *(
-        "cat",
-        "chmod",
-        "date",
-        "fsync",
-        "kill",
-        "ls",
-        "mkdir",
-        "mv",
-        "rm",
-        "sleep",
-        "sync",
-        "taskset",
-        "touch",
-        "wc",
-    ),
-    *("md5sum", "sha1sum", "sha256sum"),
-)
+BASIC = ("cat", "chmod", "date", "kill", "ls", "mkdir", "mv", "printf", "rm", "sleep", "sync", "touch", "wc")
+TOOLS = (*BASIC, "fsync", "md5sum", "sha1sum", "sha256sum", "taskset")
 """The programs of Android 8 and later that the shell's commands and the tests use, all of them toybox."""
 
 
@@ -150,14 +133,15 @@ class Phone:
             f"  temperature: {tenths}\n  technology: Li-ion\n",
         )
 
-    def thermal(self, status: int = 0) -> None:
-        """Set how far the phone slows itself down."""
+    def thermal(self, status: int = 0, skin: float | None = None) -> None:
+        """Set how far the phone slows itself down, and the temperature of its case; None is no such sensor."""
+        case = "" if skin is None else f"\tTemperature{{mValue={skin}, mType=3, mName=skin, mStatus=0}}\n"
         self._write(
             "dumpsys-thermalservice",
             f"IsStatusOverride: false\nThermalEventListeners:\n\tcallbacks: 1\nThermal Status: {status}\n"
             "Cached temperatures:\n\tTemperature{mValue=25.6, mType=0, mName=AP, mStatus=0}\n"
             "HAL Ready: true\nCurrent temperatures from HAL:\n"
-            "\tTemperature{mValue=25.6, mType=0, mName=AP, mStatus=0}\n",
+            f"\tTemperature{{mValue=25.6, mType=0, mName=AP, mStatus=0}}\n{case}",
         )
 
     def storage(self, free_kb: int) -> None:
@@ -183,6 +167,11 @@ class Phone:
                 folder.rename(clocks)
             elif core in on and clocks.exists():
                 clocks.rename(folder)
+
+    def limit_clocks(self, megahertz: int) -> None:
+        """Limit the clock of every core, as for heat or by the maker's own power saving."""
+        for folder, _ in self._clocks.values():
+            (folder / "scaling_max_freq").write_text(f"{megahertz * 1000}\n")
 
     def setting(self, name: str) -> str | None:
         """Return a global setting, None where it is not set."""

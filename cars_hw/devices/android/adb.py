@@ -128,13 +128,11 @@ class AdbShell:
             UsbHeldError: another program holds the USB port.
             OfflineError: the phone does not answer.
         """
-        from adb_shell.adb_device import AdbDevice
-
         self.close()
         self._permission_requested = False
         with self._translated(self._while_connecting):
             # Set before the connection, so that a failure closes it.
-            self._device = AdbDevice(self._transport(), banner="cars-hw")
+            self._device = _adb_device(self._transport())
             self._device.connect(
                 rsa_keys=[signer(self._keys)],
                 transport_timeout_s=self._connect_s,
@@ -368,6 +366,36 @@ def _write_public(private: Path, public: Path) -> None:
     from adb_shell.auth.keygen import write_public_keyfile
 
     write_public_keyfile(str(private), str(public))
+
+
+def _adb_device(transport: Any) -> Any:  # noqa: ANN401 -- the library has no types
+    from adb_shell.adb_device import AdbDevice
+    from adb_shell.adb_message import AdbMessage
+    from adb_shell.constants import CLSE, OKAY, WRTE
+    from adb_shell.exceptions import PushFailedError
+
+    class Device(AdbDevice):  # type: ignore[misc]  # the library has no types
+        """The device of the library, which notices at once that a file is refused.
+
+        A phone without room answers in the middle of a file. The library drops that answer, sends the rest, and
+        waits for another one until its time limit.
+        """
+
+        def _filesync_flush(self, adb_info: Any, filesync_info: Any) -> None:  # noqa: ANN401 -- as above
+            data = filesync_info.send_buffer[: filesync_info.send_idx]
+            self._io_manager.send(AdbMessage(WRTE, adb_info.local_id, adb_info.remote_id, data), adb_info)
+            filesync_info.send_idx = 0
+            while True:
+                command, answer = self._read_until([OKAY, WRTE, CLSE], adb_info)
+                if command == OKAY:
+                    return
+                filesync_info.recv_buffer += answer
+                if command == CLSE or filesync_info.recv_buffer.startswith(b"FAIL"):
+                    # The word, the length of four bytes, and the reason.
+                    reason = bytes(filesync_info.recv_buffer[8:]).decode(errors="replace")
+                    raise PushFailedError(reason or "the phone ended the transfer")
+
+    return Device(transport, banner="cars-hw")
 
 
 def _tcp_transport(host: str, port: int | None) -> Any:  # noqa: ANN401 -- the library has no types

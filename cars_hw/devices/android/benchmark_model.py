@@ -152,4 +152,5 @@ def failure_reason(output: str, status: int) -> str:
 
 def unknown_flags(output: str) -> Sequence[str]:
     """Return the flags in ``output`` that the tool does not know."""
-    return re.findall(r"(?:Unconsumed cmdline flags|[Uu]nknown flag)[^-\n]*(--[\w=.]+)", output)
+    lines = re.findall(r"(?:Unconsumed cmdline flags|[Uu]nknown flags?)\b(.*)", output)
+    return [flag for line in lines for flag in re.findall(r"--[\w=.]+", line)]

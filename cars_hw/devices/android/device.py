@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple, get_args
 
@@ -34,6 +34,7 @@ from cars_hw.devices.remote import (
     session_results,
 )
 from cars_hw.devices.remote_folder import RemoteFolder
+from cars_hw.devices.session import MAX_DOUBLINGS, STEADY
 from cars_hw.errors import (
     ConnectionLostError,
     DeviceError,
@@ -139,6 +140,8 @@ class AndroidDevice:
         self._phone: Phone | None = None
         self._serial: str | None = None
         self._cores: list[int] | None = None
+        self._warnings: list[str] = []
+        self._warmup_s: float | None = None
         self._tool: Tool | None = None
         self._pushed: set[str] = set()
 
@@ -174,6 +177,11 @@ class AndroidDevice:
             "battery_percent": state.battery_percent,
             "battery_c": state.battery_c,
             "thermal_status": state.thermal_status,
+            "skin_c": state.skin_c,
+            "plugged": state.is_plugged,
+            "battery_saver": state.is_saving,
+            "warmup_s": self._warmup_s,
+            "warnings": self._warned(state, cores),
         }
 
     def run(
@@ -205,7 +213,10 @@ class AndroidDevice:
             before = len(taken)
             try:
                 self._prepare(names)
-                for ran in self._block(models, names, before, plan):
+                if self._warmup_s is None:
+                    self._warmup_s = self._find_warm_up(models[len(taken)], names, plan)
+                steady = replace(plan, warmup_seconds=self._warmup_s)
+                for ran in self._block(models, names, before, steady):
                     if ran.number != len(taken):
                         raise ConnectionLostError(f"{self._shell.where} left out a session")
                     taken.append(self._sample(ran, models[ran.number]))
@@ -286,6 +297,14 @@ class AndroidDevice:
                 )
         return self._cores
 
+    def _warned(self, state: PhoneState, cores: Sequence[int]) -> list[str]:
+        """Log what is new about ``state``; return all warnings so far."""
+        for text in state.warnings(cores):
+            if text not in self._warnings:
+                self._warnings.append(text)
+                self._log(f"{self._shell.where}: {text}; latencies are those of this state")
+        return list(self._warnings)
+
     def _trouble(self, phone: Phone, state: PhoneState) -> str | None:
         """Return why the phone cannot measure at this moment; None if it can."""
         if state.is_hot:
@@ -343,6 +362,7 @@ class AndroidDevice:
             state = read_state(self._shell)
             state.require_charge(self._shell.where)
             trouble = self._trouble(self._phone, state)
+            self._warned(state, self._chosen_cores(self._phone))
             if trouble is None:
                 return state
             if time.monotonic() >= deadline:
@@ -389,9 +409,15 @@ class AndroidDevice:
         return self._tool
 
     def _block(
-        self, models: Sequence[Path], names: Mapping[Path, str], first: int, plan: MeasurePlan
+        self,
+        models: Sequence[Path],
+        names: Mapping[Path, str],
+        first: int,
+        plan: MeasurePlan,
+        *,
+        each: Sequence[MeasurePlan] | None = None,
     ) -> Iterator[SessionResult]:
-        """Yield the result of each session, from that of the model ``first`` on."""
+        """Yield the result of each session, from that of the model ``first`` on; ``each`` has a plan for each."""
         assert self._phone is not None
         cores = self._chosen_cores(self._phone)
         # The script runs in its own folder, so that paths are relative to it.
@@ -400,7 +426,8 @@ class AndroidDevice:
             program = ["taskset", f"{sum(1 << core for core in cores):x}", *program]
         sessions = []
         for number, model in enumerate(models[first:], start=first):
-            flags = benchmark_model.flags(names[model], plan, self._threads, self._delegate)
+            own = plan if each is None else each[number]
+            flags = benchmark_model.flags(names[model], own, self._threads, self._delegate)
             sessions.append(Session(number, shlex.join([*program, *flags])))
         mark = f"@cars-hw-{secrets.token_hex(4)}"
         text = script(
@@ -431,6 +458,31 @@ class AndroidDevice:
             raise ConnectionLostError(f"the script on {self._shell.where} was ended: {error.output}") from error
         except NoOutputError as error:
             self._raise_hang(models[min(begun, len(models) - 1)], error)
+
+    def _find_warm_up(self, model: Path, names: Mapping[Path, str], plan: MeasurePlan) -> float:
+        """Return the warm-up in seconds after which the latency of ``model`` no longer falls.
+
+        A core that was idle raises its clock over 10 to 300 ms or more, and every session begins with one that was.
+        Sessions with longer and longer warm-ups are compared. A plan without a warm-up has none.
+        """
+        if plan.warmup_seconds <= 0:
+            return 0.0
+        tried: list[float] = []
+        taken: list[float] = []
+        for step in range(0, MAX_DOUBLINGS + 1, 2):
+            longer = [plan.warmup_seconds * 2**step, plan.warmup_seconds * 2 ** (step + 1)]
+            plans = [replace(plan, warmup_seconds=seconds) for seconds in longer]
+            ran = [self._sample(one, model).ms for one in self._block([model, model], names, 0, plan, each=plans)]
+            if len(ran) < len(longer):
+                raise ConnectionLostError(f"{self._shell.where} left out a session")
+            tried, taken = tried + longer, taken + ran
+            steady = [
+                seconds for place, seconds in enumerate(tried) if (1 - STEADY) * taken[place] <= min(taken[place:])
+            ]
+            if steady[0] < tried[-1]:
+                return steady[0]
+        self._log(f"{self._shell.where}: the latency still falls after {tried[-1]:g} s of warm-up, the longest")
+        return tried[-1]
 
     def _raise_hang(self, model: Path, error: ConnectionLostError) -> None:
         """Find out whether the phone is gone or the model hangs: a phone that answers runs a model that hangs.
@@ -476,13 +528,17 @@ class AndroidDevice:
                 f"{self.name}: benchmark_model cannot run {model}: "
                 f"{benchmark_model.failure_reason(ran.output, ran.status)}: {last_lines(ran.output)}"
             )
+        if unknown := benchmark_model.unknown_flags(ran.output):
+            raise RunnerError(
+                f"{self.name}: benchmark_model on {model} does not know {', '.join(unknown)}, so that it measures "
+                "something else than was asked for; use another build of it",
+                remedy="get-runner",
+            )
         try:
             timed = benchmark_model.parse(ran.output)
         except RunnerError as error:
-            unknown = benchmark_model.unknown_flags(ran.output)
-            hint = f"; it does not know {', '.join(unknown)}" if unknown else ""
             raise RunnerError(
-                f"{self.name}: benchmark_model on {model}: {error}{hint}: {last_lines(ran.output)}"
+                f"{self.name}: benchmark_model on {model}: {error}: {last_lines(ran.output)}"
             ) from error
         if self._delegate != "cpu" and timed.delegated != "all":
             how = {"part": "takes only a part of", "none": "does not take"}.get(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from cars_hw.devices.android.cores import CPUS, READ_CORES, Core, allowed_cores, core_list, parse_cores
@@ -19,6 +20,12 @@ MIN_BATTERY_PERCENT: Final = 15
 WARM_C: Final = 40.0
 """From this temperature of the battery on, in degrees Celsius, phones reduce their speed."""
 
+WARM_SKIN_C: Final = 42.0
+"""From this temperature of the case on, in degrees Celsius, phones reduce their speed, also with a status of 0."""
+
+_SKIN: Final = re.compile(r"Temperature\{mValue=(-?[\d.]+), mType=3, mName=[^,]*, mStatus=(\d+)\}")
+"""A sensor of the case."""
+
 _PART: Final = "@cars-hw part"
 _PARTS: Final = {
     "props": "getprop",
@@ -32,8 +39,9 @@ _PARTS: Final = {
     "taskset": "command -v taskset",
     "battery": "dumpsys battery",
     "thermal": "dumpsys thermalservice",
+    "saver": "settings get global low_power",
 }
-_STATE: Final = ("battery", "thermal", "storage", "online", "status")
+_STATE: Final = ("battery", "thermal", "storage", "cores", "online", "status", "saver")
 
 _LINKER: Final = "WARNING: linker"
 """The begin of the warnings that a phone's linker may put before the output of any program."""
@@ -49,6 +57,10 @@ class PhoneState(NamedTuple):
         free_mb: the free storage for models in MB.
         online: the cores that are switched on.
         allowed: the cores on which the shell may run.
+        skin_c: the temperature of the case in degrees Celsius.
+        is_plugged: whether a charger, a computer or a wireless charger powers the phone.
+        is_saving: whether the battery saver is on.
+        limits_mhz: for each core whose clock is limited at present, its limit and its largest clock in MHz.
     """
 
     battery_percent: int | None
@@ -57,6 +69,23 @@ class PhoneState(NamedTuple):
     free_mb: float | None
     online: frozenset[int] | None = None
     allowed: frozenset[int] | None = None
+    skin_c: float | None = None
+    is_plugged: bool | None = None
+    is_saving: bool | None = None
+    limits_mhz: Mapping[int, tuple[float, float]] = MappingProxyType({})
+
+    def warnings(self, cores: Sequence[int]) -> list[str]:
+        """Return why a latency on ``cores`` is not that of the phone at its best, each in a few words."""
+        found = [
+            f"the clock of core {core} is limited to {limit:g} of {largest:g} MHz"
+            for core, (limit, largest) in self.limits_mhz.items()
+            if core in cores
+        ]
+        if self.is_saving:
+            found.append("the battery saver is on")
+        if self.is_plugged is False:
+            found.append("the phone runs on its battery: no charger and no powered cable")
+        return found
 
     def missing(self, cores: Sequence[int]) -> str | None:
         """Return which of ``cores`` cannot be used now and why; None if all can."""
@@ -69,14 +98,18 @@ class PhoneState(NamedTuple):
     @property
     def is_hot(self) -> bool:
         """Whether the phone reduces its speed because of heat, or is about to."""
-        return (self.thermal_status or 0) > 0 or (self.battery_c or 0.0) >= WARM_C
+        return (
+            (self.thermal_status or 0) > 0
+            or (self.battery_c or 0.0) >= WARM_C
+            or (self.skin_c or 0.0) >= WARM_SKIN_C
+        )
 
     def describe(self) -> str:
         """Return the temperatures as text."""
         battery = "unknown" if self.battery_c is None else f"{self.battery_c:g} C"
-        return (
-            f"battery {battery}, thermal status {self.thermal_status if self.thermal_status is not None else '?'}"
-        )
+        skin = "" if self.skin_c is None else f", case {self.skin_c:g} C"
+        status = "?" if self.thermal_status is None else self.thermal_status
+        return f"battery {battery}{skin}, thermal status {status}"
 
     def require_charge(self, where: str) -> None:
         """Check the battery.
@@ -179,7 +212,28 @@ def _state(parts: Mapping[str, Any]) -> PhoneState:
         free_mb=_free_mb(parts["storage"]),
         online=core_list(parts["online"]),
         allowed=allowed_cores(parts["status"]),
+        skin_c=_skin_c(parts["thermal"]),
+        is_plugged=_is_plugged(parts["battery"]),
+        is_saving={"0": False, "1": True}.get(parts["saver"].strip()),
+        limits_mhz={
+            core.number: (core.limit_mhz, core.max_mhz)
+            for core in parse_cores(parts["cores"], parts["online"], parts["status"])
+            if core.limit_mhz is not None and core.max_mhz is not None and core.limit_mhz < core.max_mhz
+        },
     )
+
+
+def _skin_c(output: str) -> float | None:
+    """Return the largest temperature of the case; sensors without a value report -99.9 or 0.0."""
+    _, _, current = output.rpartition("Current temperatures from HAL")
+    known = [float(value) for value, _ in _SKIN.findall(current) if 0 < float(value) < 100]
+    return max(known) if known else None
+
+
+def _is_plugged(output: str) -> bool | None:
+    """Return whether any source powers the phone; None if the battery service does not tell."""
+    sources = re.findall(r"^[ \t]*\w+ powered: (true|false)\s*$", output, re.MULTILINE)
+    return "true" in sources if sources else None
 
 
 def _battery(output: str) -> dict[str, str]:
