@@ -12,7 +12,7 @@ from cars_hw.config.data import DATA_SETS
 from cars_hw.config.measurement import QUIET, USUAL
 from cars_hw.export.formats import FORMATS
 
-DEVICES: Final = ("ort", "litert", "android", "fake")
+DEVICES: Final = ("ort", "litert", "android", "fake", "ssh")
 REFERENCES: Final = ("MobileNetV2", "MNASNet", "ShuffleNetV2", "ResNet-18")
 """Names that are known without importing what they stand for; a test compares them with it."""
 

@@ -15,16 +15,18 @@ from cars_hw.errors import DeviceError, InputError, NoDeviceError
 _LOG: Final = logging.getLogger(__name__)
 
 _HOST: Final[dict[str, type[HostDevice]]] = {"ort": OrtDevice, "litert": LitertDevice}
-_KINDS: Final = (*_HOST, "fake", "android")
+_KINDS: Final = (*_HOST, "fake", "android", "ssh")
 
 ALL_PHONES: Final = "android:*"
 
 
 def open_device(text: str, threads: int = 1) -> Device:
-    """Return the device that ``text`` names: ``ort``, ``litert``, ``android...``, ``fake`` or ``fake:SEED``.
+    """Return the device that ``text`` names: ``ort``, ``litert``, ``android...``, ``ssh:...``, ``fake`` or
+    ``fake:SEED``.
 
     A phone is ``android`` if it is the only one on the cable, or ``android:SERIAL``, ``android:usb-BUS-PORT`` or
-    ``android:HOST:PORT``; with ``+gpu`` or ``+nnapi`` behind it models run there. It is connected to at once.
+    ``android:HOST:PORT``; with ``+gpu`` or ``+nnapi`` behind it models run there. A Linux board is
+    ``ssh:[USER@]HOST[:PORT]``. Both are connected to at once.
 
     Raises:
         InputError: an unknown name, a seed that is not a whole number, less than one thread, more threads than
@@ -37,6 +39,11 @@ def open_device(text: str, threads: int = 1) -> Device:
         from cars_hw.devices.android.device import open_android
 
         return open_android(rest or text.removeprefix("android"), threads)
+    if kind == "ssh":
+        from cars_hw.devices.android.adb import to_stderr
+        from cars_hw.devices.board.device import open_board
+
+        return open_board(rest, threads, log=to_stderr)
     if kind == "fake":
         if rest and not rest.isdecimal():
             raise InputError(f"'{text}' is not a device: write fake:SEED with a whole number")
@@ -80,6 +87,10 @@ def format_of(name: str) -> ModelFormat | None:
         from cars_hw.devices.android.device import AndroidDevice
 
         return AndroidDevice.model_format
+    if kind == "ssh":
+        from cars_hw.devices.board.device import BoardDevice
+
+        return BoardDevice.model_format
     return FakeDevice.model_format if kind == "fake" else getattr(_HOST.get(kind), "model_format", None)
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
+from cars_hw.errors import ConnectionLostError
 from cars_hw.progress import Log, no_log
 
 NOTE: Final = "@cars-hw note "
@@ -23,6 +24,9 @@ LOAD: Final = "/proc/loadavg"
 CLOCK_S: Final = 0.1
 """The time between two readings of the clock during a session, in seconds."""
 
+_PART: Final = "@cars-hw part"
+_LINKER: Final = "WARNING: linker"
+
 TAIL: Final = 400
 """The number of characters of a failed command's output that an error repeats: the last ones."""
 
@@ -32,6 +36,10 @@ class Answer(NamedTuple):
 
     output: str
     status: int
+
+
+class NoOutputError(ConnectionLostError):
+    """There was no output within the time limit: the machine is gone, or its program hangs."""
 
 
 class RemoteShell(Protocol):
@@ -73,6 +81,21 @@ class RemoteShell(Protocol):
             ConnectionLostError: the connection broke.
             DeviceStateError: the storage is full.
         """
+
+
+def ask(shell: RemoteShell, commands: Mapping[str, str]) -> dict[str, str]:
+    """Return the output of each of ``commands``, in one call: a call costs more than its commands.
+
+    Warnings of a linker, which some phones put before the output of any program, are left out.
+
+    Raises:
+        DeviceError: the connection fails.
+    """
+    text = "; ".join(f"echo; echo {_PART} {name}; {command} 2>/dev/null" for name, command in commands.items())
+    lines = (line.rstrip("\r") for line in shell.call(text).output.split("\n"))
+    output = "\n".join(line for line in lines if not line.startswith(_LINKER))
+    found = re.split(rf"^{_PART} (\w+)\s*$", output, flags=re.MULTILINE)
+    return dict.fromkeys(commands, "") | dict(zip(found[1::2], found[2::2], strict=True))
 
 
 class Session(NamedTuple):

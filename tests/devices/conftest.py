@@ -7,7 +7,8 @@ import pytest
 from simulated_phone import Adbd, Phone
 
 from cars_hw.devices.android.adb import AdbShell, Address
-from cars_hw.devices.android.device import AndroidDevice, Waits
+from cars_hw.devices.android.device import AndroidDevice
+from cars_hw.devices.scripted import Waits
 
 
 @pytest.fixture

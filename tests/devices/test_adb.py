@@ -17,7 +17,8 @@ from simulated_phone import Adbd, Faults, Phone
 from simulated_phone.adbd import verifies
 
 from cars_hw.devices.android import adb
-from cars_hw.devices.android.adb import AdbShell, Address, NoOutputError, UsbPhone, make_key, signer
+from cars_hw.devices.android.adb import AdbShell, Address, UsbPhone, make_key, signer
+from cars_hw.devices.remote import NoOutputError
 from cars_hw.errors import (
     ConnectionLostError,
     DeviceError,

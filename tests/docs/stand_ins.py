@@ -133,6 +133,7 @@ def make_small(patch: pytest.MonkeyPatch) -> None:
         patch.setattr(f"cars_hw.{module}.default_jobs", lambda *_: 1)
     patch.setattr(registry, "_HOST", _Hosts())
     patch.setattr("cars_hw.devices.android.device.open_android", _open_phone)
+    patch.setattr("cars_hw.devices.board.device.open_board", _open_board)
     patch.setattr("cars_hw.devices.android.adb.usb_phones", lambda: PHONES)
     patch.setattr(
         "cars_hw.devices.android.adb.usb_names", lambda phones: [f"android:{serial}" for serial in phones]
@@ -163,6 +164,10 @@ class _Host:
 
 def _open_phone(where: str, threads: int = 1, **_: object) -> Computing:
     return ComputingTflite(f"android:{where or PHONES[0]}")
+
+
+def _open_board(where: str, threads: int = 1, **_: object) -> Computing:
+    return ComputingTflite(f"ssh:{where}")
 
 
 def write_quickly(patch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from cars_hw.devices.remote import Answer, last_lines
+from cars_hw.devices.remote import Answer, NoOutputError, last_lines
 from cars_hw.errors import (
     ConnectionLostError,
     DeviceError,
@@ -280,10 +280,6 @@ class AdbShell:
         if "imeout" in kind or "imed out" in text or "LIBUSB_ERROR_TIMEOUT" in text:
             return NoOutputError(f"{self.where} has sent no output for too long")
         return ConnectionLostError(f"the connection to {self.where} broke ({kind})")
-
-
-class NoOutputError(ConnectionLostError):
-    """There was no output within the time limit: the phone is gone, or its program hangs."""
 
 
 def usb_phones() -> list[UsbPhone]:

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from cars_hw.devices.android.cores import CPUS, READ_CORES, Core, allowed_cores, core_list, parse_cores
-from cars_hw.devices.remote import RemoteShell
+from cars_hw.devices.remote import RemoteShell, ask
 from cars_hw.errors import DeviceError, DeviceStateError
 
 FOLDER: Final = "/data/local/tmp"
@@ -26,7 +26,6 @@ WARM_SKIN_C: Final = 42.0
 _SKIN: Final = re.compile(r"Temperature\{mValue=(-?[\d.]+), mType=3, mName=[^,]*, mStatus=(\d+)\}")
 """A sensor of the case."""
 
-_PART: Final = "@cars-hw part"
 _PARTS: Final = {
     "props": "getprop",
     "cores": READ_CORES,
@@ -43,9 +42,6 @@ _PARTS: Final = {
 }
 _STATE: Final = ("battery", "thermal", "storage", "cores", "online", "status", "saver")
 
-_LINKER: Final = "WARNING: linker"
-"""The begin of the warnings that a phone's linker may put before the output of any program."""
-
 
 class PhoneState(NamedTuple):
     """The present state of a phone; None is what the phone does not report.
@@ -60,6 +56,7 @@ class PhoneState(NamedTuple):
         skin_c: the temperature of the case in degrees Celsius.
         is_plugged: whether a charger, a computer or a wireless charger powers the phone.
         is_saving: whether the battery saver is on.
+        notes: other reasons why it is slower than it could be.
         limits_mhz: for each core whose clock is limited at present, its limit and its largest clock in MHz.
     """
 
@@ -72,6 +69,7 @@ class PhoneState(NamedTuple):
     skin_c: float | None = None
     is_plugged: bool | None = None
     is_saving: bool | None = None
+    notes: tuple[str, ...] = ()
     limits_mhz: Mapping[int, tuple[float, float]] = MappingProxyType({})
 
     def warnings(self, cores: Sequence[int]) -> list[str]:
@@ -85,7 +83,7 @@ class PhoneState(NamedTuple):
             found.append("the battery saver is on")
         if self.is_plugged is False:
             found.append("the phone runs on its battery: no charger and no powered cable")
-        return found
+        return [*found, *self.notes]
 
     def missing(self, cores: Sequence[int]) -> str | None:
         """Return which of ``cores`` cannot be used now and why; None if all can."""
@@ -156,7 +154,7 @@ def read_phone(shell: RemoteShell) -> tuple[Phone, PhoneState]:
     Raises:
         DeviceError: the connection fails, or the machine is no Android phone.
     """
-    parts = _ask(shell, tuple(_PARTS))
+    parts = ask(shell, _PARTS)
     props = dict(re.findall(r"^\[(.+?)\]: \[(.*)\]\s*$", parts["props"], re.MULTILINE))
     if "ro.product.model" not in props and "ro.build.version.sdk" not in props:
         raise DeviceError(f"{shell.where} does not say what it is; is it an Android phone?")
@@ -186,16 +184,7 @@ def read_state(shell: RemoteShell) -> PhoneState:
     Raises:
         DeviceError: the connection fails.
     """
-    return _state(_ask(shell, _STATE))
-
-
-def _ask(shell: RemoteShell, names: Sequence[str]) -> dict[str, str]:
-    """Return the output for each of ``names``, in one call: a call costs more than its commands."""
-    command = "; ".join(f"echo; echo {_PART} {name}; {_PARTS[name]} 2>/dev/null" for name in names)
-    lines = (line.rstrip("\r") for line in shell.call(command).output.split("\n"))
-    output = "\n".join(line for line in lines if not line.startswith(_LINKER))
-    found = re.split(rf"^{_PART} (\w+)\s*$", output, flags=re.MULTILINE)
-    return dict.fromkeys(names, "") | dict(zip(found[1::2], found[2::2], strict=True))
+    return _state(ask(shell, {name: _PARTS[name] for name in _STATE}))
 
 
 def _state(parts: Mapping[str, Any]) -> PhoneState:
@@ -209,18 +198,23 @@ def _state(parts: Mapping[str, Any]) -> PhoneState:
         battery_percent=100 * int(level) // int(scale) if has_battery else None,
         battery_c=int(tenths) / 10 if known else None,
         thermal_status=int(status[1]) if status else None,
-        free_mb=_free_mb(parts["storage"]),
+        free_mb=free_mb(parts["storage"]),
         online=core_list(parts["online"]),
         allowed=allowed_cores(parts["status"]),
         skin_c=_skin_c(parts["thermal"]),
         is_plugged=_is_plugged(parts["battery"]),
         is_saving={"0": False, "1": True}.get(parts["saver"].strip()),
-        limits_mhz={
-            core.number: (core.limit_mhz, core.max_mhz)
-            for core in parse_cores(parts["cores"], parts["online"], parts["status"])
-            if core.limit_mhz is not None and core.max_mhz is not None and core.limit_mhz < core.max_mhz
-        },
+        limits_mhz=limits_of(parse_cores(parts["cores"], parts["online"], parts["status"])),
     )
+
+
+def limits_of(cores: Sequence[Core]) -> dict[int, tuple[float, float]]:
+    """Return the limit and the largest clock, in MHz, of every core whose clock is limited."""
+    return {
+        core.number: (core.limit_mhz, core.max_mhz)
+        for core in cores
+        if core.limit_mhz is not None and core.max_mhz is not None and core.limit_mhz < core.max_mhz
+    }
 
 
 def _skin_c(output: str) -> float | None:
@@ -248,7 +242,7 @@ def _battery(output: str) -> dict[str, str]:
     return found
 
 
-def _free_mb(output: str) -> float | None:
+def free_mb(output: str) -> float | None:
     """Return the fourth column of the last row of df. A row with a long name has two lines."""
     fields = " ".join(output.strip().splitlines()[1:]).split()
     if len(fields) >= 4 and fields[3].isdecimal():

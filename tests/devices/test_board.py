@@ -1,0 +1,282 @@
+"""A Linux board over ssh, against a real sshd of this machine; skipped where there is none."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cars_hw.config.measurement import MeasurePlan
+from cars_hw.devices import LitertDevice, format_of, open_device
+from cars_hw.devices.board.device import PYTHON_RUNNER, BoardDevice
+from cars_hw.devices.board.ssh import SshShell
+from cars_hw.devices.remote import Answer, NoOutputError
+from cars_hw.devices.scripted import Waits
+from cars_hw.errors import (
+    ConnectionLostError,
+    DeviceError,
+    DeviceStateError,
+    InputError,
+    NoDeviceError,
+    RunnerError,
+    UnauthorizedError,
+)
+from cars_hw.latency.keys import spec_keys
+from cars_hw.latency.models import build_model
+from cars_hw.measurement.schedule import measure
+from cars_hw.space.network_spec import NETWORKS
+
+SSHD = shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin")
+needs_sshd = pytest.mark.skipif(
+    SSHD is None or shutil.which("ssh") is None, reason="needs sshd and ssh (Debian: openssh-server)"
+)
+PLAN = MeasurePlan(sessions=2, min_runs=5, min_seconds=0.0, warmup_runs=1, warmup_seconds=0.0, patience_seconds=0)
+WAITS = Waits(cool_down=0.3, reconnect=5.0, session=30.0, pause=0.05, old_script=3)
+
+CANNED = """\
+#!/bin/sh
+for flag in "$@"; do case $flag in --graph=*) graph=${flag#--graph=} ;; esac; done
+us=$(wc -c < "$graph")
+FAULT
+echo "count=2 first=$us curr=$((us + 9)) min=$us max=$((us + 9)) avg=$us.5 std=1"
+echo "count=5 first=$us curr=$((us + 9)) min=$us max=$((us + 9)) avg=$us.5 std=1"
+echo "Inference timings in us: Init: 1, First inference: $us, Warmup (avg): $us.5, Inference (avg): $us.5"
+"""
+
+
+class Server:
+    """An sshd with keys of its own, whose shells find the programs of ``bin`` first."""
+
+    def __init__(self, folder: Path) -> None:
+        assert SSHD is not None
+        self.folder, self.bin = folder, folder / "bin"
+        self.bin.mkdir(parents=True)
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        for name in ("host", "user"):
+            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
+        shutil.copy(folder / "user.pub", folder / "authorized")
+        host_key = (folder / "host.pub").read_text()
+        (folder / "known").write_text(f"[127.0.0.1]:{self.port} {host_key}")
+        (folder / "config").write_text(
+            f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nPidFile none\nStrictModes no\n"
+            f"AuthorizedKeysFile {folder}/authorized\nUsePAM no\nPermitRootLogin yes\nPasswordAuthentication no\n"
+            "KbdInteractiveAuthentication no\n"
+            # The files of the user's own shell may change its PATH.
+            f'ForceCommand PATH={self.bin}:{os.environ["PATH"]} exec sh -c "$SSH_ORIGINAL_COMMAND"\n'
+        )
+        Path("/run/sshd").mkdir(exist_ok=True)
+        self._process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    def start(self) -> None:
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen([str(SSHD), "-D", "-e", "-f", self.folder / "config"], stderr=log)
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 1.0).close()
+            except OSError:
+                time.sleep(0.05)
+            else:
+                return
+        raise AssertionError((self.folder / "log").read_text())
+
+    def stop(self) -> None:
+        assert self._process is not None
+        self._process.terminate()
+        self._process.wait()
+
+    @property
+    def destination(self) -> str:
+        return f"{getpass.getuser()}@127.0.0.1:{self.port}"
+
+    @property
+    def options(self) -> list[str]:
+        return [
+            *("-i", str(self.folder / "user")),
+            *("-o", f"UserKnownHostsFile={self.folder / 'known'}"),
+            *("-o", "IdentitiesOnly=yes"),
+            *("-F", "/dev/null"),
+        ]
+
+    def shell(self) -> SshShell:
+        return SshShell(self.destination, options=self.options)
+
+    def python(self, program: str) -> None:
+        """Let ``python3`` be ``program``."""
+        tool = self.bin / "python3"
+        tool.write_text(f'#!/bin/sh\nexec {program} "$@"\n')
+        tool.chmod(0o755)
+
+    def install(self, fault: str = ":") -> None:
+        tool = self.bin / "benchmark_model"
+        tool.write_text(CANNED.replace("FAULT", fault))
+        tool.chmod(0o755)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    made = Server(tmp_path_factory.mktemp("sshd"))
+    made.python(sys.executable)
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> list[Path]:
+    made = []
+    for number in range(3):
+        path = tmp_path / f"{number}.tflite"
+        path.write_bytes(bytes(1000 + 100 * number))
+        made.append(path)
+    return made
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that the board calls /tmp: tests beside this one have boards, too."""
+
+    folder = tmp_path / "board"
+    folder.mkdir()
+    monkeypatch.setattr(BoardDevice, "place", replace(BoardDevice.place, parent=str(folder)))
+    return folder
+
+
+@pytest.mark.parametrize("text", ["", "-oProxyCommand=x", "a b", "user@", "host:port", "a@b@c", "host;ls"])
+def test_what_is_no_destination_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="USER@HOST"):
+        SshShell(text)
+
+
+def test_boards_run_tflite_models() -> None:
+    assert format_of("ssh:pi@raspberrypi") == "tflite"
+    with pytest.raises(InputError, match="USER@HOST"):
+        open_device("ssh:")
+
+
+@needs_sshd
+def test_commands_lines_and_files_go_over_one_connection(server: Server, tmp_path: Path) -> None:
+    shell = server.shell()
+    with pytest.raises(ConnectionLostError, match="not connected"):
+        shell.call("echo")
+    shell.open()
+    assert shell.call("echo one; echo two >&2; exit 3") == Answer("one\ntwo\n", 3)
+    began = time.monotonic()
+    times = [time.monotonic() - began for _ in shell.lines("echo a; sleep 0.5; echo b", 5.0)]
+    assert len(times) == 2
+    assert times[1] - times[0] > 0.3
+    source = tmp_path / "file"
+    source.write_bytes(os.urandom(500_000))
+    shell.push(source, f"{tmp_path}/it's here", executable=True)
+    assert (tmp_path / "it's here").read_bytes() == source.read_bytes()
+    assert os.access(tmp_path / "it's here", os.X_OK)
+    with pytest.raises(DeviceError, match="refuses a file"):
+        shell.push(source, "/nowhere/file")
+    with pytest.raises(NoOutputError):
+        shell.call("sleep 5", 0.3)
+    shell.close()
+    shell.close()
+
+
+@needs_sshd
+def test_keys_and_hosts_that_do_not_fit_are_told_apart(server: Server, tmp_path: Path) -> None:
+    options = server.options
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "other"], check=True)
+    with pytest.raises(UnauthorizedError, match="ssh-copy-id"):
+        SshShell(server.destination, options=["-i", str(tmp_path / "other"), *options[2:]]).open()
+    with pytest.raises(UnauthorizedError, match=r"not known to this computer.*by hand: ssh"):
+        SshShell(server.destination, options=[*options[:2], "-o", "UserKnownHostsFile=/dev/null"]).open()
+    with pytest.raises(NoDeviceError, match="is not there"):
+        SshShell("root@127.0.0.1:1", options=options).open()
+
+
+@needs_sshd
+def test_a_board_is_measured_and_nothing_is_left(server: Server, models: list[Path], place: Path) -> None:
+    server.install()
+    device = BoardDevice(server.shell(), "ssh:board", log=lambda _: None, waits=WAITS)
+    conditions = device.conditions()
+    assert conditions["platform"].endswith(f", {os.uname().machine}")
+    assert conditions["cores"] >= len(os.sched_getaffinity(0))
+    assert conditions["runtime"].startswith("benchmark_model ")
+    assert conditions["device_identity"].startswith("ssh:")
+    samples = device.run([*models, models[0]], PLAN, 0)
+    assert [round(1e3 * sample.ms) for sample in samples] == [1000, 1100, 1200, 1000]
+    other = BoardDevice(server.shell(), "ssh:board", log=lambda _: None, waits=WAITS)
+    with pytest.raises(DeviceStateError, match="another cars-hw"):
+        other.run(models, PLAN, 0)
+    other.release()
+    device.release()
+    assert list(place.iterdir()) == []
+
+
+@needs_sshd
+def test_a_connection_that_breaks_is_made_again(server: Server, models: list[Path], place: Path) -> None:
+    server.install("sleep 0.3")
+    said: list[str] = []
+    device = BoardDevice(server.shell(), "ssh:board", log=said.append, waits=WAITS)
+
+    def cut(done: int) -> None:
+        if done == 1 and not said:
+            # The process of the connection, of which ssh has one.
+            device._shell._connection.kill()  # type: ignore[attr-defined]
+
+    samples = device.run(models, PLAN, 0, cut)
+    assert [round(1e3 * sample.ms) for sample in samples] == [1000, 1100, 1200]
+    assert any("come back" in line for line in said)
+    device.release()
+    assert list(place.iterdir()) == []
+
+
+@needs_sshd
+def test_without_the_tool_a_python_runtime_runs_the_models_and_agrees_with_the_local_device(
+    server: Server, tmp_path: Path, place: Path
+) -> None:
+    (server.bin / "benchmark_model").unlink(missing_ok=True)
+    model = tmp_path / "model.tflite"
+    build_model(
+        next(key for key in spec_keys(NETWORKS["cifar"]) if str(key) == "sep_conv_5x5/c36/32x32/s1"),
+        model,
+        "tflite",
+    )
+    board = BoardDevice(server.shell(), "ssh:board", log=lambda _: None, waits=WAITS)
+    assert board.conditions()["runtime"].startswith("ai-edge-litert ")
+    plan = MeasurePlan(sessions=1, min_runs=20, min_seconds=0.02, warmup_seconds=0.0, patience_seconds=0)
+    there = min(sample.ms for sample in measure(board, [model], plan).models[0].samples)
+    here = min(sample.ms for sample in measure(LitertDevice(), [model], plan).models[0].samples)
+    # Two processes of a machine that others use: a wrong unit or a wrong model would be far off.
+    assert there == pytest.approx(here, rel=0.3)
+    assert list(place.iterdir()) == []
+
+
+@needs_sshd
+def test_a_board_without_any_runtime_says_what_to_install(server: Server, place: Path) -> None:
+    (server.bin / "benchmark_model").unlink(missing_ok=True)
+    server.python("/bin/false")
+    try:
+        device = BoardDevice(server.shell(), "ssh:board", log=lambda _: None, waits=WAITS)
+        with pytest.raises(RunnerError, match="pip install ai-edge-litert"):
+            device.conditions()
+        device.release()
+    finally:
+        server.python(sys.executable)
+
+
+def test_the_runner_says_which_flags_it_does_not_know(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, PYTHON_RUNNER, f"--graph={tmp_path}/nothing", "--num_threads=1", "--use_gpu=true"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Unconsumed cmdline flags: --use_gpu=true" in done.stdout
+    assert done.returncode != 0
