@@ -48,7 +48,7 @@ def test_commands_are_completed() -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("cars-hw profile --device ", ["ort", "litert", "android", "fake"]),
+        ("cars-hw profile --device ", ["ort", "litert", "android", "fake", "ssh"]),
         ("cars-hw verify run --device l", ["litert"]),
         ("cars-hw experiment tables --device o", ["ort"]),
         ("cars-hw search --network ", list(NETWORKS)),
