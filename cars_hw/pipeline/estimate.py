@@ -64,6 +64,7 @@ def estimate(plan: SearchPlan, jobs: int | None = None) -> Estimate:
     Raises:
         BudgetError: no architecture keeps to the limits.
         DatasetError: the data cannot be used.
+        RunError: the weights of an earlier run cannot be used.
         InputError: the data does not fit the network, or the memory does not suffice; the message names the
             settings to lower.
         TableError: a table cannot predict.

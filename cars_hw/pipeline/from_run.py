@@ -47,15 +47,9 @@ class Start:
         """Copy the weights to ``supernet``, which is that of ``plan`` with the images of ``manifest``.
 
         Raises:
-            RunError: the images have another number of channels, or are the same and divided in another way.
+            RunError: see :meth:`require`.
         """
-        channels = [one.spec.in_channels for one in (self.supernet, supernet)]
-        if channels[0] != channels[1]:
-            raise RunError(
-                f"{self.path} is for images of {channels[0]} channels and this search for {channels[1]}: no "
-                "weights fit"
-            )
-        same = self._same_images(manifest)
+        same = self.require(supernet.spec, manifest)
         classifier = manifest.class_names == self.manifest.class_names
         taken = copy_weights(self.supernet, supernet, classifier=classifier)
         known, judging = _known_images(self.manifest, manifest, same)
@@ -91,12 +85,18 @@ class Start:
                 found[one.key()] = one
         return list(found.values())[: plan.preset.evolution.population]
 
-    def _same_images(self, manifest: DataManifest) -> bool:
-        """Return whether ``manifest`` has the images of the earlier run.
+    def require(self, supernet: NetworkSpec, manifest: DataManifest) -> bool:
+        """Check that the weights fit ``supernet`` and ``manifest``; return whether the images are the same.
 
         Raises:
-            RunError: it has, and they are divided in another way.
+            RunError: the images have another number of channels, or are the same and divided in another way.
         """
+        channels = [one.in_channels for one in (self.supernet.spec, supernet)]
+        if channels[0] != channels[1]:
+            raise RunError(
+                f"{self.path} is for images of {channels[0]} channels and this search for {channels[1]}: no "
+                "weights fit"
+            )
         if manifest.digest != self.manifest.digest:
             return False
         before, now = (

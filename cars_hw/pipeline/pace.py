@@ -33,7 +33,7 @@ from cars_hw.pipeline.memory import out_of_memory, require_memory
 from cars_hw.pipeline.objectives import cost_objectives, find_anchor
 from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.pipeline.run_data import splits_of
-from cars_hw.pipeline.search import plan_data, supernet_weights_of
+from cars_hw.pipeline.search import plan_data, require_start, supernet_weights_of
 from cars_hw.pipeline.workers import default_jobs
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.architecture_space import ArchitectureSpace
@@ -112,6 +112,7 @@ def measure_pace(plan: SearchPlan, jobs: int | None = None, *, final: bool) -> P
     Raises:
         BudgetError: no architecture keeps to the limits.
         DatasetError: the data cannot be used.
+        RunError: the weights of an earlier run cannot be used.
         InputError: the data does not fit the network, or the memory does not suffice; the message names the
             settings to lower.
         TableError: a table cannot predict.
@@ -121,6 +122,7 @@ def measure_pace(plan: SearchPlan, jobs: int | None = None, *, final: bool) -> P
     find_anchor(plan, objectives)
     data = plan_data(plan)
     splits_of(data, plan.preset.training, plan.seed)
+    require_start(plan)
     weights = supernet_weights_of(_one_by_one(plan), data)
     drawn = timed_architectures(plan.architectures, np.random.default_rng(plan.seed))
     later = _within_limits(plan, objectives) or drawn

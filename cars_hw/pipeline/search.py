@@ -471,6 +471,21 @@ def _start(plan: SearchPlan, run: RunFolder, process_group: ProcessGroup) -> Sta
     return open_start(plan.from_run, plan, None if begun is None else begun.digest)
 
 
+def require_start(plan: SearchPlan) -> None:
+    """Check that the search of ``plan`` can start from the weights of another run, if it is to.
+
+    Raises:
+        RunError: it cannot; the message says why.
+        DatasetError: the images cannot be used.
+    """
+    if plan.from_run is None:
+        return
+    started = open_start(plan.from_run, plan)
+    new = load_new(plan.data, resolution_of(plan), silent)
+    manifest = new.freeze(splits_of(new.bundle, plan.preset.training, plan.seed))
+    started.require(supernet_spec(plan, new.bundle), manifest)
+
+
 def _build(
     plan: SearchPlan,
     data: DataBundle,

@@ -115,6 +115,7 @@ READERS: dict[str, Callable[[RunFolder, Path], object]] = {
     r"data-changes\.json": lambda run, _: run.data_changes(),
     r"steps\.jsonl": lambda run, _: run.steps(),
     r"history\.jsonl": lambda run, _: run.history(),
+    r"start\.json": lambda run, _: run.start(),
     r"final\.json": lambda run, _: run.final_stage(),
     r"front\.json": lambda run, _: (run.front(), run.rejected()),
     r"verified\.json": lambda run, _: run.verified(),

@@ -1,0 +1,124 @@
+"""``search --within`` and ``search --from-run`` as a user gives them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from invoked import done, fails, run
+from PIL import Image
+
+from cars_hw.config.toml import read_settings
+from cars_hw.evolution.passes import JudgedImages
+
+# Imported before its functions are replaced: it keeps its own.
+from cars_hw.pipeline import estimate  # noqa: F401
+from cars_hw.pipeline.final_stage import MeanAdds
+from cars_hw.pipeline.pace import FinalPace, Pace, StepSeconds
+from cars_hw.pipeline.run_folder import RunFolder
+from cars_hw.pipeline.settings import SearchSettings
+
+NETWORK = ("--channels", "4", "--layers", "3", "--resolution", "8", "--in-channels", "1", "--classes", "2")
+SEARCH = ("search", "--cost", "parameters", "--batch-size", "8", "--on", "cpu", *NETWORK)
+SHORT = ("--population", "4", "--epochs", "2", "--warmup-epochs", "1")
+
+
+def pace_of(seconds: float) -> Pace:
+    """The pace of a machine that takes ``seconds`` for anything; an epoch has three steps."""
+    final = FinalPace(seconds, passes=1000, side=1, adds=MeanAdds(1, 1), batches=3)
+    steps = StepSeconds(seconds, seconds, seconds, 0)
+    return Pace(steps, seconds, seconds, 3, JudgedImages(24, 6, 6), False, final, 100, False)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("length") / "images"
+    for name, shade in (("dark", 20), ("light", 220)):
+        (folder / name).mkdir(parents=True)
+        for number in range(24):
+            Image.new("L", (8, 8), shade + number).save(folder / name / f"{number}.png")
+    return folder
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that takes a second for each step and each evaluation."""
+    monkeypatch.setattr("cars_hw.pipeline.pace.measure_pace", lambda *_, **__: pace_of(1.0))
+
+
+# The shortest search: 5 epochs of 3 steps, 2 x 8 x 4 evaluations and 24 of finalists; and a tenth in reserve.
+SHORTEST = 15 + 64 + 24
+
+
+@pytest.mark.usefixtures("slow")
+def test_a_time_chooses_the_length_and_the_run_keeps_it(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    within = (*SEARCH, "--data", images, "--final", "0", "--within", f"{SHORTEST / 0.9 + 1:.0f}s")
+    told = done(*within, "--out", out)
+    assert "5 epochs, of which 1 warm-up, 4 generations of 1 epoch, population 8, no final stage." in told.stderr
+    assert "Estimated: 1 min 43 s (warm-up 3 s, generations 1 min 16 s, finalists 24 s)" in told.stderr
+    settings = read_settings(out / "config.toml", SearchSettings)
+    assert (settings["evolution"]["epochs"], settings["evolution"]["population"]) == (5, 8)
+    assert "within" not in (out / "config.toml").read_text()
+    about = RunFolder.open(out).about
+    assert about.time is not None
+    assert about.time.stages.total == SHORTEST
+    assert about.chosen == tuple(
+        f"evolution.{name}" for name in ("population", "epochs", "warmup_epochs", "epochs_per_generation")
+    )
+    # Another machine: what was chosen stays, and the finished run is as it was.
+    monkeypatch.setattr("cars_hw.pipeline.pace.measure_pace", lambda *_, **__: pace_of(0.01))
+    (out / "front.json").unlink()
+    done(*within, "--out", out, "--resume")
+    assert len(RunFolder.open(out).history()) == 4
+    fails(run(*within, "--out", out, "--resume", "--epochs", "9"), 1, "evolution.epochs = 5, not 9")
+
+
+@pytest.mark.usefixtures("slow")
+def test_what_cannot_fit_or_has_nothing_to_choose_is_refused(images: Path, tmp_path: Path) -> None:
+    asked = (*SEARCH, "--data", images, "--out", tmp_path / "run")
+    fails(run(*asked, "--within", "1min"), 1, "takes about 1 min 43 s", "--within 2min or more")
+    given = (*SHORT, "--epochs-per-generation", "1", "--final", "0")
+    fails(run(*asked, "--within", "1h", *given), 1, "nothing to choose")
+    told = run(*asked, "--within", "soon")
+    assert told.exit_code == 2
+    assert "write it with its units, such as 3h, 90min or 2h30m" in told.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("slow")
+def test_a_dry_run_shows_the_choice(images: Path) -> None:
+    asked = (*SEARCH, "--data", images, "--within", "20min", "--population", "10", "--dry-run")
+    told = done(*asked)
+    assert "population 10" in told.stderr
+    assert "finalists evaluated on all validation images" in told.stdout
+    found = json.loads(done(*asked, "--json").stdout)
+    assert found["evolution"]["population"] == 10
+    assert sum(found["stages"].values()) == pytest.approx(found["seconds"])
+    assert found["seconds"] <= 0.9 * 1200
+
+
+def test_a_search_from_an_earlier_run(images: Path, tmp_path: Path) -> None:
+    asked = (*SEARCH, "--data", images)
+    done(*asked, *SHORT, "--out", tmp_path / "old")
+    again = ("--from-run", tmp_path / "old", "--out", tmp_path / "new", "--population", "4")
+    told = done(*asked, *again)
+    assert "4 epochs instead of 16, of which 1 warm-up instead of 5" in told.stderr
+    assert "100.0% of the weights are taken" in told.stderr
+    run_folder = RunFolder.open(tmp_path / "new")
+    assert len(run_folder.history()) == 3
+    settings = read_settings(tmp_path / "new" / "config.toml", SearchSettings)
+    assert (settings["from_run"], settings["evolution"]["epochs"]) == (str(tmp_path / "old"), 4)
+    done("report", tmp_path / "new")
+    assert "The search started from the shared weights of" in run_folder.report.read_text()
+    done("search", "--config", tmp_path / "new" / "config.toml", "--out", tmp_path / "again")
+    assert RunFolder.open(tmp_path / "again").front() == run_folder.front()
+    fails(run("baselines", tmp_path / "new", "--seeds", "1"), 1, "started from the weights of")
+    fails(run(*asked, *again, "--baselines", "1"), 2, "--from-run")
+    other = ("--from-run", tmp_path / "old", "--seed", "1")
+    for last in (("--out", tmp_path / "other"), ("--dry-run",)):
+        fails(run(*asked, *other, *last), 1, "divided the same images in another way (seed 0)", "give --seed 0")
+    fails(run(*asked, "--from-run", tmp_path, "--dry-run"), 1, "is not a run folder")
