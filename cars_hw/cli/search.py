@@ -348,7 +348,7 @@ def _planned(settings: SearchSettings, asked: Run, resume: bool) -> tuple[Search
         # Before the steps are timed.
         require_place(plan, asked.out, resume=asked.resume)
     if plan.from_run is not None:
-        plan = shorten(plan)
+        plan = shorten(plan, keep_generations=asked.within is not None)
     if asked.within is None:
         return plan, None
     return choose_length(plan, asked.within, settings.jobs)

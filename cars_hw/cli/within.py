@@ -30,7 +30,7 @@ def choose_length(plan: SearchPlan, seconds: float, jobs: int | None) -> Chosen:
         InputError: no useful search fits, or there is nothing to choose.
     """
     from cars_hw.pipeline.pace import measure_pace
-    from cars_hw.pipeline.within import describe_choice, fit_within
+    from cars_hw.pipeline.within import WARM_UP, describe_choice, fit_within
     from cars_hw.training.process_group import launched
 
     if launched() > 1:
@@ -39,28 +39,34 @@ def choose_length(plan: SearchPlan, seconds: float, jobs: int | None) -> Chosen:
             "and give the options that it prints"
         )
     pace = measure_pace(plan, jobs, final=True)
-    fitted = fit_within(plan, seconds, pace, given_paths())
+    # The warm-up of a search from trained weights does not follow from its length.
+    kept = {WARM_UP} if plan.from_run is not None else set()
+    fitted = fit_within(plan, seconds, pace, given_paths() | kept)
     for line in describe_choice(fitted, pace):
         note(line)
     return Chosen(fitted.plan, fitted.estimate)
 
 
-def shorten(plan: SearchPlan) -> SearchPlan:
-    """Return ``plan``, which starts from trained weights, with fewer epochs, and say how many.
+def shorten(plan: SearchPlan, *, keep_generations: bool) -> SearchPlan:
+    """Return ``plan`` with the defaults of a search that starts from trained weights, and say what they are.
+
+    With ``keep_generations`` the length is chosen afterwards.
 
     Raises:
         RunError: the run that it starts from cannot be read, or does not fit.
     """
     from cars_hw.pipeline.from_run import shortened
 
-    found = shortened(plan, given_paths())
+    found = shortened(plan, given_paths(), keep_generations=keep_generations)
     before, now = plan.preset.evolution, found.preset.evolution
-    if now != before:
-        note(
-            f"The search starts from trained weights: {now.epochs} epochs instead of {before.epochs}, of which "
-            f"{now.warmup_epochs} warm-up instead of {before.warmup_epochs}. --epochs and --warmup-epochs change "
-            "this."
-        )
+    rates = [one.preset.training.learning_rate for one in (plan, found)]
+    changes = [
+        *([] if keep_generations else [f"{now.epochs} epochs instead of {before.epochs}"]),
+        f"{now.warmup_epochs} epochs of warm-up instead of {before.warmup_epochs}",
+        *([f"a learning rate of {rates[1]:g} instead of {rates[0]:g}"] if rates[0] != rates[1] else []),
+    ]
+    if (before, rates[0]) != (now, rates[1]):
+        note(f"The search starts from trained weights: {', '.join(changes)}.")
     return found
 
 

@@ -76,9 +76,10 @@ class EvolutionSettings(Settings):
     )
     warmup_epochs: int = setting(
         50,
-        help="Epochs at the start, which train architectures drawn uniformly from the space.",
+        help="Epochs at the start, which train architectures drawn uniformly from the space; 0: none, in a search "
+        "that starts from trained weights.",
         unit="epochs",
-        minimum=1,
+        minimum=0,
     )
     epochs_per_generation: int = setting(10, help="Epochs between two selections.", unit="epochs", minimum=1)
     protection: Protection = setting(

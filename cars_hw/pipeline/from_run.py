@@ -10,7 +10,6 @@ from typing import Final
 
 from cars_hw.config.checksummed import digest
 from cars_hw.config.codec import structure
-from cars_hw.config.search import EvolutionSettings
 from cars_hw.data.manifest import DataManifest
 from cars_hw.errors import GenotypeError, RunError
 from cars_hw.evolution import checkpoint
@@ -30,6 +29,13 @@ FEWER: Final = 4
 """Where the earlier run trained all that the search needs, there are so many times fewer generations."""
 
 LEAST_GENERATIONS: Final = 3
+
+SLOWER: Final = 5
+"""Where the earlier run trained all that the search needs, the learning rate begins at a fifth of the preset's.
+
+At the whole rate the weights lose what the end of the earlier search gave them; docs/how-to/search-again.md has the
+figures.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -239,33 +245,51 @@ def _serves_sizes(own: RunConfiguration, plan: SearchPlan) -> bool:
     return own.sizes.covers(smallest) and own.sizes.covers(now)
 
 
-EPOCHS: Final = ("evolution.warmup_epochs", "evolution.epochs")
+WARM_UP: Final = "evolution.warmup_epochs"
+EPOCHS: Final = "evolution.epochs"
+RATE: Final = "training.learning_rate"
 
 
-def shortened(plan: SearchPlan, given: Collection[str] = ()) -> SearchPlan:
-    """Return ``plan`` with fewer epochs, because its search starts from weights that are trained.
+def shortened(plan: SearchPlan, given: Collection[str] = (), *, keep_generations: bool = False) -> SearchPlan:
+    """Return ``plan`` with other defaults, because its search starts from weights that are trained.
 
-    If the earlier run trained all that the search needs, see :func:`serves_all`, the warm-up is one epoch, which
-    brings all weights to the new learning rate, and there are a quarter of the generations, as only the population
-    is new. Otherwise the warm-up is half as long, and the generations stay. ``given`` are settings that stay.
+    If the earlier run trained all that the search needs, see :func:`serves_all`, there is no warm-up, the learning
+    rate begins at a fifth, and there are a quarter of the generations unless ``keep_generations``: the weights are
+    those of the end of a search, and only the population is new. Otherwise the warm-up is half as long, and the
+    rest stays. ``given`` are the paths of settings that stay.
 
     Raises:
         RunError: the earlier run cannot be read, or does not fit.
+        InputError: the given epochs leave no generation.
     """
     assert plan.from_run is not None
     run = RunFolder.open(plan.from_run)
     run.front()
     _require_fit(plan.from_run, run.configuration, plan)
-    evolution = plan.preset.evolution
-    chosen = tuple(path for path in EPOCHS if path not in given)
-    generations, warm_up = evolution.generations, math.ceil(evolution.warmup_epochs / 2)
+    evolution, training = plan.preset.evolution, plan.preset.training
+    generations, warm_up, rate = (
+        evolution.generations,
+        math.ceil(evolution.warmup_epochs / 2),
+        training.learning_rate,
+    )
+    chosen = [WARM_UP, EPOCHS]
     if serves_all(run.configuration, plan):
-        generations = max(min(evolution.generations, LEAST_GENERATIONS), math.ceil(generations / FEWER))
-        warm_up = 1
-    if "evolution.warmup_epochs" in given:
+        warm_up = 0
+        rate = max(rate / SLOWER, training.learning_rate_min)
+        chosen.append(RATE)
+        if not keep_generations:
+            generations = max(min(generations, LEAST_GENERATIONS), math.ceil(generations / FEWER))
+    if WARM_UP in given:
         warm_up = evolution.warmup_epochs
     epochs = warm_up + generations * evolution.epochs_per_generation
-    if "evolution.epochs" in given:
+    if EPOCHS in given:
         epochs = evolution.epochs
-    changed: EvolutionSettings = replace(evolution, warmup_epochs=warm_up, epochs=epochs)
-    return replace(plan, preset=replace(plan.preset, evolution=changed), chosen=(*plan.chosen, *chosen))
+        warm_up = warm_up if WARM_UP in given else min(warm_up, max(0, epochs - evolution.epochs_per_generation))
+    if RATE in given:
+        rate = training.learning_rate
+    preset = replace(
+        plan.preset,
+        evolution=replace(evolution, warmup_epochs=warm_up, epochs=epochs),
+        training=replace(training, learning_rate=rate),
+    )
+    return replace(plan, preset=preset, chosen=(*plan.chosen, *(path for path in chosen if path not in given)))

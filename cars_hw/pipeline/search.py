@@ -22,7 +22,7 @@ from cars_hw.config.toml import to_toml, write_settings
 from cars_hw.data import DataBundle, load_source
 from cars_hw.data.manifest import DataManifest
 from cars_hw.data.scan import is_hidden
-from cars_hw.errors import DataChangedError, RunError
+from cars_hw.errors import DataChangedError, InputError, RunError
 from cars_hw.evolution import checkpoint
 from cars_hw.evolution.objectives import CostObjective
 from cars_hw.evolution.pnsga3 import pareto_front
@@ -464,20 +464,33 @@ def _prepare(
 
 
 def _start(plan: SearchPlan, run: RunFolder, process_group: ProcessGroup) -> Start | None:
-    """Return the weights that the search of ``plan`` starts from; None where they are fresh or in a checkpoint."""
+    """Return the weights that the search of ``plan`` starts from; None where they are fresh or in a checkpoint.
+
+    Raises:
+        InputError: they are fresh, and there is no warm-up.
+        RunError: the weights of an earlier run cannot be used.
+    """
+    _require_warm_up(plan)
     if plan.from_run is None or not process_group.leads or run.checkpoint.is_file():
         return None
     begun = run.start()
     return open_start(plan.from_run, plan, None if begun is None else begun.digest)
 
 
+def _require_warm_up(plan: SearchPlan) -> None:
+    if plan.from_run is None and not plan.preset.evolution.warmup_epochs:
+        raise InputError("a search from fresh weights needs a warm-up: 0 epochs are for one from trained weights")
+
+
 def require_start(plan: SearchPlan) -> None:
-    """Check that the search of ``plan`` can start from the weights of another run, if it is to.
+    """Check that the search of ``plan`` can start: from fresh weights, or from those of another run.
 
     Raises:
-        RunError: it cannot; the message says why.
+        InputError: the weights are fresh, and there is no warm-up.
+        RunError: the weights of another run cannot be used; the message says why.
         DatasetError: the images cannot be used.
     """
+    _require_warm_up(plan)
     if plan.from_run is None:
         return
     started = open_start(plan.from_run, plan)

@@ -47,7 +47,7 @@ class TimeWatch:
         self._clock = clock
         self._began = clock()
         stages = plan.stages
-        self._before = stages.warm_up * warmed_up / settings.warmup_epochs
+        self._before = stages.warm_up * warmed_up / max(1, settings.warmup_epochs)
         self._before += stages.generations * generations / settings.generations
         self._told = 1.0
         self._over = False

@@ -115,16 +115,13 @@ def as_chosen(plan: SearchPlan, run: RunFolder, given: Collection[str] = ()) -> 
         InputError: the settings do not fit each other.
     """
     about, own, preset = run.about, run.configuration, plan.preset
-    names = [path.partition(".") for path in about.chosen if path not in given]
-    values = {
-        group: {name: getattr(getattr(own, group), name) for part, _, name in names if part == group}
-        for group in ("evolution", "final")
-    }
-    preset = replace(
-        preset,
-        evolution=replace(preset.evolution, **values["evolution"]),
-        final=replace(preset.final, **values["final"]),
-    )
+    # The settings of a group change together: some of them alone would not be allowed.
+    values: dict[str, dict[str, object]] = {}
+    for path in about.chosen:
+        group, _, name = path.partition(".")
+        if path not in given:
+            values.setdefault(group, {})[name] = getattr(getattr(own, group), name)
+    preset = replace(preset, **{group: replace(getattr(preset, group), **some) for group, some in values.items()})
     return replace(plan, preset=preset, time=about.time, chosen=about.chosen)
 
 

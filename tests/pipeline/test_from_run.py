@@ -82,8 +82,9 @@ def test_the_same_search_for_another_budget_takes_all_weights_and_the_population
     limit = float(np.median([predictor.bound(one.genotype) for one in population]))
     tighter = replace(plan, targets=(LatencyTarget(table, limit),), from_run=old.path)
     shorter = shortened(tighter)
-    # The only generation stays.
-    assert shorter.preset.evolution == EVOLUTION
+    # The only generation stays; there is no warm-up.
+    assert shorter.preset.evolution == replace(EVOLUTION, epochs=1, warmup_epochs=0)
+    assert shorter.preset.training.learning_rate == pytest.approx(PRESET.training.learning_rate / 5)
     allowed = [one for one in population if predictor.bound(one.genotype) <= limit]
     assert 0 < len(allowed) < len(population)
     first: list[Any] = []
@@ -114,11 +115,13 @@ def test_a_search_with_many_generations_has_a_quarter_of_them(sized: SearchPlan,
     evolution = EvolutionSettings(8, epochs=110, warmup_epochs=10, epochs_per_generation=5)
     plan = replace(sized, preset=replace(PRESET, evolution=evolution), from_run=before.path)
     found = shortened(plan)
-    # 20 generations of 5 epochs after 10 become 5 after 1.
-    assert (found.preset.evolution.epochs, found.preset.evolution.warmup_epochs) == (26, 1)
-    assert found.chosen == ("evolution.warmup_epochs", "evolution.epochs")
-    kept = shortened(plan, ("evolution.epochs", "evolution.warmup_epochs"))
-    assert (kept.preset.evolution, kept.chosen) == (evolution, ())
+    # 20 generations of 5 epochs after 10 become 5 after none.
+    assert (found.preset.evolution.epochs, found.preset.evolution.warmup_epochs) == (25, 0)
+    assert found.chosen == ("evolution.warmup_epochs", "evolution.epochs", "training.learning_rate")
+    assert shortened(plan, keep_generations=True).preset.evolution.epochs == 100
+    kept = shortened(plan, ("evolution.epochs", "evolution.warmup_epochs", "training.learning_rate"))
+    assert (kept.preset, kept.chosen) == (plan.preset, ())
+    assert shortened(plan, ("evolution.epochs",)).preset.evolution == replace(evolution, warmup_epochs=0)
     # Sizes, images, operations, or a seed that were not trained: the warm-up is half as long, and nothing else.
     for change in (
         {"sizes": SizeGrid((2, 4), (3, 5))},
@@ -127,9 +130,10 @@ def test_a_search_with_many_generations_has_a_quarter_of_them(sized: SearchPlan,
     ):
         other = shortened(replace(plan, **change)).preset.evolution  # type: ignore[arg-type]
         assert (other.epochs, other.warmup_epochs, other.generations) == (105, 5, 20), change
+        assert shortened(replace(plan, **change)).preset.training == PRESET.training  # type: ignore[arg-type]
     # Sizes within those that were trained, and one of them.
     for sizes in (SizeGrid((2,), (3, 4)), SizeGrid((4,), (3,))):
-        assert shortened(replace(plan, sizes=sizes)).preset.evolution.epochs == 26
+        assert shortened(replace(plan, sizes=sizes)).preset.evolution.epochs == 25
 
 
 def test_a_larger_range_takes_the_weights_of_the_smaller_one(
