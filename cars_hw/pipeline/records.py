@@ -73,6 +73,8 @@ class RunConfiguration(Settings):
     final: FinalSettings = setting(FinalSettings())
     from_run: str | None = None
 
+    ADDED: ClassVar = frozenset({"from_run"})
+
     @property
     def architectures(self) -> ArchitectureSpace:
         """The architectures that the search could propose."""
@@ -98,6 +100,8 @@ class RunAbout:
     torch_threads: int
     time: TimePlan | None = None
     chosen: tuple[str, ...] = ()
+
+    ADDED: ClassVar = frozenset({"time", "chosen"})
 
 
 @dataclass(frozen=True)

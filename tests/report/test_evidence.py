@@ -67,7 +67,7 @@ def test_the_orders_of_the_final_stage_are_compared_with_their_number(report: Re
     ]
     said = texts(replace(report, final_stage=stage(report, *networks)))["Final stage"]
     tau = kendalltau([0.9, 0.8, 0.7, 0.6], [50, 60, 80, 55]).statistic
-    assert f"order after 1 epoch of training is {tau:.2f} for 4 networks" in said
+    assert f"by accuracy under shared weights and the order after 1 epoch of training is {tau:.2f} for 4" in said
     assert (
         "not shown to be more alike than by chance: unrelated orders of 4 networks have between -0.96 and" in said
     )

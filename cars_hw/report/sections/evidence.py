@@ -101,8 +101,11 @@ def _first_rung(report: ReportData, stage: FinalStage) -> str:
     known = [one for one in stage.networks if one.shared is not None]
     pairs = [(one.shared or 0.0, one.results[0].score(report.objective)) for one in known]
     epochs = stage.rungs.epochs[0]
-    between = f"the order under shared weights and the order after {epochs} {_epochs(epochs)} of training"
-    return _agreement(pairs, between)
+    under = f"the order by {report.accuracy_name} under shared weights"
+    text = _agreement(pairs, f"{under} and the order after {epochs} {_epochs(epochs)} of training")
+    if report.configuration.evolution.objective == "loss":
+        text += " (The search itself compared losses under shared weights.)"
+    return text
 
 
 def _winners(report: ReportData, stage: FinalStage) -> str:
