@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Final
 
 from cars_hw.config.measurement import QUIET, USUAL, Precision, require_state
 from cars_hw.config.setting import Settings, count, milliseconds, predicted
@@ -25,6 +26,9 @@ from cars_hw.latency.validation import require_device
 from cars_hw.pipeline.records import TargetRecord
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.network_spec import NetworkSpec
+
+MOST_PREDICTORS: Final = 512
+"""A target keeps the predictors of at most so many networks; one takes some 25 kB and more."""
 
 
 @dataclass(frozen=True)
@@ -141,17 +145,20 @@ class LatencyTarget:
 
     @cached_property
     def _predictors(self) -> dict[NetworkSpec, tuple[Predictor, Predictor]]:
-        """The predictors of the networks so far: for the state of the limit, and for the usual one."""
+        """The predictors of the latest networks: for the state of the limit, and for the usual one."""
         return {}
 
     def _of(self, network: NetworkSpec) -> tuple[Predictor, Predictor]:
         known = self._predictors.get(network)
         if known is None:
+            if len(self._predictors) >= MOST_PREDICTORS:
+                # The oldest. A predictor is made in milliseconds, from costs that all of them share.
+                del self._predictors[next(iter(self._predictors))]
             known = self._predictors[network] = self.predictor.at(network), self._usual.at(network)
         return known
 
     def predictor_of(self, network: NetworkSpec) -> Predictor:
-        """Return the predictor for genotypes of ``network``; each is made once."""
+        """Return the predictor for genotypes of ``network``. The latest ones are kept."""
         return self._of(network)[0]
 
     def predict(self, architecture: Architecture) -> Prediction:

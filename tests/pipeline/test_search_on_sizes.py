@@ -15,6 +15,7 @@ from cars_hw.config.search import EvolutionSettings
 from cars_hw.devices import FakeDevice
 from cars_hw.errors import TableError
 from cars_hw.latency import LatencyTable, Predictor, measure_genotypes, profile_device
+from cars_hw.pipeline import latency_target
 from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.pipeline.search import run_search
@@ -75,6 +76,19 @@ def test_a_target_over_sizes_predicts_for_each_network_by_itself(sized: LatencyT
         assert target.predictor_of(network).composition(architecture.genotype) == known.composition(
             architecture.genotype
         )
+
+
+def test_a_target_keeps_the_predictors_of_the_latest_networks_alone(
+    sized: LatencyTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(latency_target, "MOST_PREDICTORS", 2)
+    target, genotype = LatencyTarget(sized), SearchSpace().sample(np.random.default_rng(2))
+    networks = [replace(NETWORK, channels=4, layers=layers) for layers in (3, 4, 5)]
+    first = [target.predict(Architecture(genotype, network)) for network in networks]
+    kept = {id(target.predictor_of(network)): network for network in networks[1:]}
+    assert {id(target.predictor_of(network)): network for network in networks[1:]} == kept
+    assert len(target._predictors) == 2
+    assert [target.predict(Architecture(genotype, network)) for network in networks] == first
 
 
 def test_a_network_outside_of_the_table_is_refused(sized: LatencyTable) -> None:

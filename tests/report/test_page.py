@@ -18,11 +18,14 @@ import numpy as np
 from evaluations import evaluation
 
 from cars_hw.config.evaluation import ClassCounts
+from cars_hw.config.presets import PRESETS
+from cars_hw.evolution.halving import Rungs
+from cars_hw.evolution.nominees import Nominee
 from cars_hw.formatting import milliseconds
 from cars_hw.latency import LatencyTable, Predictor
 from cars_hw.measurement.states import Machine, MachineState
 from cars_hw.pipeline.latency_target import LatencyTarget
-from cars_hw.pipeline.records import RunAbout, Verified
+from cars_hw.pipeline.records import FinalStage, RunAbout, Verified
 from cars_hw.pipeline.run_folder import RUN, RunFolder
 from cars_hw.report.data import Candidate, ReportData, RunTarget, gather
 from cars_hw.report.page import SECTIONS, page, section, write_report
@@ -117,6 +120,48 @@ def test_the_answer_names_its_state_and_the_usual_one(run: RunFolder) -> None:
     # Rows of a run that has no such figure.
     assert "in the usual state" not in section("answer", changed(run, usual_ms=None))
     assert "in the 0.9 quantile of the time" in section("answer", changed(run, state="0.9"))
+
+
+def test_the_answer_says_what_was_trained_that_uses_more_of_the_budget(run: RunFolder) -> None:
+    report_data = gather(run)
+    networks = [*report_data.candidates[:5], *report_data.rejected]
+    nominees = tuple(
+        Nominee(
+            f"final-{number}",
+            *one.architecture,
+            (one.latency_estimates[0].predicted_ms,),
+            1,
+            "score",
+            0.5,
+            (ClassCounts((50, 50), (40 - number, 0)),),
+        )
+        for number, one in enumerate(networks)
+    )
+    stage = FinalStage(Rungs((2,), 2), PRESETS["quick"].recipe, 1.0, 1.0, nominees)
+    # The answer is the slowest of the front, and only the rejected network takes longer.
+    told = section("answer", replace(report_data, final_stage=stage))
+    assert (
+        "None of the 6 networks of the final stage uses more of the 500 us on fake, apart from 1 that exceeded a "
+        "budget when measured; a larger <code>--final</code> trains more networks." in told
+    )
+    # Another answer, which two networks of the front are slower than; one of them was trained to the end.
+    rows = tuple(replace(row, accuracy=0.99) if row.name == "net-03" else row for row in report_data.verified)
+    other = replace(report_data, final_stage=stage, verified=rows)
+    told = section("answer", other)
+    times = {row.name: milliseconds(row.measured_ms) for row in rows}
+    assert re.search(
+        r"In the final stage, 2 networks that use more of the 500 us on fake were trained, apart from 1 that "
+        r"exceeded a budget when measured; after 2 epochs, the most accurate of them \(predicted at [\d.]+ us\) "
+        r"had 37\.0% of 100 held-out images right, and net-03 \(predicted at [\d.]+ us\) 38\.0%\.",
+        told,
+    )
+    assert (
+        f"1 trained model uses more of the 0.500 ms on fake: in {times['net-05']}, it has 88.0% of the test images "
+        f"right, and net-03 99.0% in {times['net-03']}." in told
+    )
+    # A search without a final stage says so.
+    without = section("answer", report_data)
+    assert "because the search had no final stage; <code>--final 0.3</code> trains larger networks." in without
 
 
 def test_the_states_of_the_machine_are_reported(make_run: MakeRun, table: LatencyTable) -> None:
