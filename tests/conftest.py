@@ -10,6 +10,11 @@ from long_runs import VARIABLE
 # Threads that share cores wait for each other. It is set before torch is imported; processes of tests inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# No adb server and no key of the machine that runs the tests takes part in them: nothing listens at port 1.
+os.environ["ANDROID_ADB_SERVER_PORT"] = "1"
+for _name in ("ANDROID_SERIAL", "ANDROID_USER_HOME", "ADB_VENDOR_KEYS"):
+    os.environ.pop(_name, None)
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add ``--long``."""

@@ -68,16 +68,28 @@ def named_devices(texts: tuple[str, ...] | list[str]) -> list[str]:
         if text != ALL_PHONES:
             found.append(text)
             continue
-        from cars_hw.devices.android.adb import NO_PHONE, usb_names, usb_phones
-
-        phones = usb_phones()
-        if not phones:
-            raise NoDeviceError(NO_PHONE)
-        found += usb_names(phones)
+        found += _phone_names()
     twice = {text for text in found if found.count(text) > 1}
     if twice:
         raise InputError(f"{', '.join(sorted(twice))} is named twice")
     return found
+
+
+def _phone_names() -> list[str]:
+    """Return the name of every phone on the cable: those of a running adb server, which holds the cable, or all.
+
+    Raises:
+        NoDeviceError: there is none.
+    """
+    from cars_hw.devices.android.adb import NO_PHONE, usb_names, usb_phones
+    from cars_hw.devices.android.adb_server import server_phones
+
+    if known := server_phones():
+        return [f"android:{serial}" for serial in known]
+    phones = usb_phones()
+    if not phones:
+        raise NoDeviceError(NO_PHONE)
+    return usb_names(phones)
 
 
 def format_of(name: str) -> ModelFormat | None:

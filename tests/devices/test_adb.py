@@ -16,8 +16,12 @@ import pytest
 from simulated_phone import Adbd, Faults, Phone
 from simulated_phone.adbd import verifies
 
+from cars_hw.config.measurement import MeasurePlan
+from cars_hw.devices import named_devices
 from cars_hw.devices.android import adb
 from cars_hw.devices.android.adb import AdbShell, Address, UsbPhone, make_key, signer
+from cars_hw.devices.android.adb_server import AdbServerShell, server_phones
+from cars_hw.devices.android.device import open_android
 from cars_hw.devices.remote import NoOutputError
 from cars_hw.errors import (
     ConnectionLostError,
@@ -75,6 +79,45 @@ def test_a_damaged_key_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "adbkey").write_text("nothing")
     with pytest.raises(InputError, match="move it away"):
         signer(tmp_path)
+
+
+def test_a_key_of_openssl_is_read_and_vendor_keys_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cryptography.hazmat.primitives import serialization
+
+    make_key(tmp_path / "adbkey")
+    loaded = serialization.load_pem_private_key((tmp_path / "adbkey").read_bytes(), None)
+    # As OpenSSL and older tools write it.
+    form = serialization.PrivateFormat.TraditionalOpenSSL
+    old = loaded.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
+    assert b"BEGIN RSA PRIVATE KEY" in old
+    (tmp_path / "adbkey").write_bytes(old)
+    public, token = (tmp_path / "adbkey.pub").read_text(), os.urandom(20)
+    assert verifies(public, token, signer(tmp_path).Sign(token))
+    vendors = tmp_path / "vendors"
+    vendors.mkdir()
+    (vendors / "one.adb_key").write_bytes(old)
+    (vendors / "notes.txt").write_text("no key")
+    for text in (str(vendors), f"{tmp_path / 'adbkey'}{os.pathsep}", str(vendors / "one.adb_key")):
+        monkeypatch.setenv("ADB_VENDOR_KEYS", text)
+        assert [verifies(public, token, one.Sign(token)) for one in adb.vendor_signers()] == [True]
+    monkeypatch.setenv("ADB_VENDOR_KEYS", str(vendors / "notes.txt"))
+    with pytest.raises(InputError, match=r"notes\.txt of ADB_VENDOR_KEYS cannot be used"):
+        adb.vendor_signers()
+    monkeypatch.setenv("ANDROID_USER_HOME", str(vendors))
+    assert adb.keys_folder() == vendors
+
+
+def test_a_phone_that_knows_a_vendor_key_lets_in_without_asking(
+    phone: Phone, keys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_key(tmp_path / "adbkey")
+    with Adbd(phone, keys=[(keys / "adbkey.pub").read_text()]) as adbd:
+        monkeypatch.setenv("ADB_VENDOR_KEYS", str(keys / "adbkey"))
+        shell = AdbShell(Address("127.0.0.1", adbd.port), keys=tmp_path, authorise_s=0.2)
+        shell.open()
+        assert shell.call("echo on").output == "on\n"
+        shell.close()
+        assert adbd.asked == 0
 
 
 def test_commands_give_their_output_and_their_exit_status(shell: AdbShell) -> None:
@@ -239,6 +282,15 @@ def test_a_held_port_says_how_to_free_it(name: str, expected: str, cable: list[U
 
 ADB = shutil.which("adb")
 
+# Prints what the tool prints: of a model so many microseconds as its file has bytes.
+CANNED = """\
+for flag in "$@"; do case $flag in --graph=*) graph=${flag#--graph=} ;; esac; done
+us=$(wc -c < "$graph")
+echo "count=2 first=$us curr=$((us + 9)) min=$us max=$((us + 9)) avg=$us.5 std=1"
+echo "count=5 first=$us curr=$((us + 9)) min=$us max=$((us + 9)) avg=$us.5 std=1"
+echo "Inference timings in us: Init: 1, First inference: $us, Warmup (avg): $us.5, Inference (avg): $us.5"
+"""
+
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[dict[str, str]]:
@@ -278,3 +330,57 @@ def test_debians_adb_finds_in_the_simulated_phone_what_it_finds_in_others(
         assert (tmp_path / "pulled").read_bytes() == source.read_bytes()
         phone.storage(1)
         assert "No space left" in run("-s", where, "push", str(source), "/data/local/tmp/again")
+
+
+@pytest.mark.skipif(ADB is None, reason="needs Debian's adb")
+def test_a_phone_is_measured_through_debians_adb_server(
+    phone: Phone, server: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert ADB is not None
+    monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", server["ANDROID_ADB_SERVER_PORT"])
+    assert server_phones() == {}
+    phone.install(CANNED)
+    with Adbd(phone) as adbd:
+        where = f"127.0.0.1:{adbd.port}"
+        subprocess.run([ADB, "connect", where], env=server, capture_output=True, check=True, timeout=30)
+        assert server_phones() == {where: "device"}
+        assert named_devices(["android:*"]) == [f"android:{where}"]
+        shell = AdbServerShell(where)
+        with pytest.raises(ConnectionLostError, match="not connected"):
+            shell.call("echo")
+        shell.open()
+        assert shell.call("echo one; echo two >&2; false") == ("one\ntwo\n", 1)
+        began = time.monotonic()
+        times = [time.monotonic() - began for _ in shell.lines("echo a; sleep 0.6; echo b", 5.0)]
+        assert len(times) == 2
+        assert times[1] - times[0] > 0.4
+        source = tmp_path / "file"
+        source.write_bytes(os.urandom(700_001))
+        shell.push(source, "/data/local/tmp/file", executable=True)
+        assert (phone.tmp / "file").read_bytes() == source.read_bytes()
+        assert os.access(phone.tmp / "file", os.X_OK)
+        phone.storage(1)
+        with pytest.raises(DeviceStateError, match="no room"):
+            shell.push(source, "/data/local/tmp/again")
+        phone.storage(100_000)
+        with pytest.raises(NoOutputError):
+            shell.call("sleep 3", 0.3)
+        # The only phone needs no name, and ANDROID_SERIAL names one.
+        for text, serial in (("", ""), ("", where), (where, "other")):
+            monkeypatch.setenv("ANDROID_SERIAL", serial)
+            device = open_android(text)
+            assert device.name == f"android:{where}"
+            assert isinstance(device._shell, AdbServerShell)
+            device.release()
+        model = tmp_path / "m.tflite"
+        model.write_bytes(bytes(1200))
+        plan = MeasurePlan(sessions=1, min_runs=5, min_seconds=0.0, warmup_seconds=0.0, patience_seconds=0)
+        assert [sample.ms for sample in device.run([model, model], plan, 0)] == [1.2, 1.2]
+        device.release()
+        assert not (phone.tmp / "cars-hw").exists()
+    subprocess.run([ADB, "disconnect", where], env=server, capture_output=True, check=False, timeout=30)
+    with pytest.raises(NoDeviceError, match="does not know"):
+        shell.open()
+    subprocess.run([ADB, "kill-server"], env=server, capture_output=True, check=False, timeout=30)
+    with pytest.raises(NoDeviceError, match="adb start-server"):
+        AdbServerShell(where).open()

@@ -32,7 +32,7 @@ AUTHORISE_S: Final = 60.0
 """Time limits in seconds: for the answer of a phone, and for the user to tap "Allow" on it."""
 
 KEYS: Final = Path("~/.android")
-"""The folder in which Android's own tools keep the key of this computer."""
+"""The folder in which Android's own tools keep the key of this computer, unless ANDROID_USER_HOME names another."""
 
 _STATUS: Final = "@cars-hw status"
 _USB_PORT: Final = "usb-"
@@ -82,6 +82,17 @@ class UsbPhone(NamedTuple):
     serial: str
     usb_port: str
     transport: Any
+
+
+def wrapped(command: str) -> str:
+    """Return ``command`` with both streams in one and its exit status at the end, which ADB does not tell."""
+    return f"( {command}\n) 2>&1; status=$?; echo; echo {_STATUS} $status"
+
+
+def unwrapped(received: str) -> Answer | None:
+    """Return the answer to a wrapped command; None if its end is missing."""
+    output, found, status = received.replace("\r\n", "\n").rpartition(f"\n{_STATUS} ")
+    return Answer(output, int(status)) if found and status.strip().isdecimal() else None
 
 
 class AdbShell:
@@ -134,7 +145,7 @@ class AdbShell:
             # Set before the connection, so that a failure closes it.
             self._device = _adb_device(self._transport())
             self._device.connect(
-                rsa_keys=[signer(self._keys)],
+                rsa_keys=[signer(self._keys), *vendor_signers()],
                 transport_timeout_s=self._connect_s,
                 read_timeout_s=self._connect_s,
                 auth_timeout_s=self._authorise_s,
@@ -155,7 +166,7 @@ class AdbShell:
             received: str = (
                 self._connected()
                 .shell(
-                    f"( {command}\n) 2>&1; status=$?; echo; echo {_STATUS} $status",
+                    wrapped(command),
                     transport_timeout_s=limit_s,
                     read_timeout_s=limit_s,
                     timeout_s=limit_s,
@@ -163,11 +174,11 @@ class AdbShell:
                 )
                 .decode(errors="replace")
             )
-        output, found, status = received.replace("\r\n", "\n").rpartition(f"\n{_STATUS} ")
-        if not found or not status.strip().isdecimal():
+        answer = unwrapped(received)
+        if answer is None:
             self.close()
             raise ConnectionLostError(f"{self.where} stopped in the middle of an answer: {last_lines(received)}")
-        return Answer(output, int(status))
+        return answer
 
     def lines(self, command: str, idle_s: float) -> Iterator[str]:
         """Run ``command`` and yield its lines as they arrive; see the protocol."""
@@ -319,6 +330,45 @@ def usb_names(phones: Sequence[UsbPhone]) -> list[str]:
     ]
 
 
+def keys_folder() -> Path:
+    """Return the folder of this computer's key."""
+    return Path(os.environ.get("ANDROID_USER_HOME") or KEYS)
+
+
+def vendor_signers() -> list[Any]:
+    """Return signers with the keys that ADB_VENDOR_KEYS names: files, or folders of files ``*.adb_key``.
+
+    Raises:
+        InputError: a key cannot be read.
+    """
+    from adb_shell.auth.sign_pythonrsa import PythonRSASigner
+
+    files: list[Path] = []
+    for text in filter(None, os.environ.get("ADB_VENDOR_KEYS", "").split(os.pathsep)):
+        path = Path(text).expanduser()
+        files += sorted(path.glob("*.adb_key")) if path.is_dir() else [path]
+    found = []
+    for path in files:
+        try:
+            found.append(PythonRSASigner(None, _pkcs8(path.read_bytes())))
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError(f"the key {path} of ADB_VENDOR_KEYS cannot be used ({error})") from error
+    return found
+
+
+def _pkcs8(private: bytes) -> str:
+    """Return a private key in the form that the library reads; OpenSSL and older tools write another."""
+    from cryptography.hazmat.primitives import serialization
+
+    if b"BEGIN RSA PRIVATE KEY" not in private:
+        return private.decode("ascii")
+    return (
+        serialization.load_pem_private_key(private, None)
+        .private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        .decode("ascii")
+    )
+
+
 def signer(folder: Path) -> Any:  # noqa: ANN401 -- the library has no types
     """Return a signer with this computer's key in ``folder``, which is created (mode 0600) if it is missing.
 
@@ -333,7 +383,7 @@ def signer(folder: Path) -> Any:  # noqa: ANN401 -- the library has no types
             make_key(private)
         elif not public.exists():
             _write_public(private, public)
-        return PythonRSASigner(public.read_text(encoding="ascii"), private.read_text(encoding="ascii"))
+        return PythonRSASigner(public.read_text(encoding="ascii"), _pkcs8(private.read_bytes()))
     except (OSError, ValueError, TypeError) as error:
         raise InputError(
             f"this computer's key {private} cannot be used ({error}); move it away and a new one is made, which "

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from pathlib import Path
 from typing import Final
 
-from cars_hw.devices.android import adb
-from cars_hw.devices.android.adb import AdbShell, Address, to_stderr
+from cars_hw.devices.android.adb import AdbShell, Address, keys_folder, to_stderr
+from cars_hw.devices.android.adb_server import AdbServerShell, server_phones
 from cars_hw.devices.android.benchmark_model import Delegate
 from cars_hw.devices.android.phone import FOLDER, Phone, PhoneState, read_phone, read_state
 from cars_hw.devices.android.runner import stored_runner
 from cars_hw.devices.android.settings_record import change_text, restore_text
 from cars_hw.devices.remote import RemoteShell
 from cars_hw.devices.scripted import DELEGATES, WAITS, Place, ScriptedDevice, Tool, Waits
-from cars_hw.errors import InputError, RunnerError
+from cars_hw.errors import InputError, RunnerError, SeveralDevicesError
 from cars_hw.progress import Log
 
 HERE: Final = f"{FOLDER}/cars-hw"
@@ -74,6 +75,19 @@ class AndroidDevice(ScriptedDevice):
         return Tool(None, USER_TOOL, ("../../benchmark_model",), found[1][:12] if found else "of unknown content")
 
 
+def _shell(address: Address, log: Log) -> AdbShell | AdbServerShell:
+    """Return a shell at ``address``: through an adb server that runs and knows the phone, or else by ADB itself."""
+    known = server_phones()
+    if str(address) in known:
+        return AdbServerShell(str(address))
+    if not str(address) and len(known) == 1:
+        return AdbServerShell(*known)
+    if not str(address) and known:
+        names = ", ".join(f"android:{serial}" for serial in known)
+        raise SeveralDevicesError(f"{len(known)} phones answer to that; name one of: {names}")
+    return AdbShell(address, keys=keys_folder(), log=log)
+
+
 def open_android(where: str, threads: int = 1, *, log: Log | None = None) -> AndroidDevice:
     """Return the phone that ``where`` names, ``[ADDRESS][+gpu|+nnapi]``, connected.
 
@@ -84,7 +98,7 @@ def open_android(where: str, threads: int = 1, *, log: Log | None = None) -> And
     text, plus, delegate = where.partition("+")
     if plus and delegate not in DELEGATES:
         raise InputError(f"'+{delegate}' is no delegate; write one of: {', '.join(f'+{one}' for one in DELEGATES)}")
-    shell = AdbShell(Address.parse(text), keys=adb.KEYS, log=log or to_stderr)
+    shell = _shell(Address.parse(text or os.environ.get("ANDROID_SERIAL", "")), log or to_stderr)
     shell.open()
     name = f"android:{shell.address}" + (f"+{delegate}" if delegate not in ("", "cpu") else "")
     return AndroidDevice(shell, name, threads, delegate=delegate or "cpu", log=log or to_stderr)  # type: ignore[arg-type]
