@@ -55,6 +55,7 @@ Remedy = Literal[
     "lower-learning-rate",
     "more-time",
     "moved-images",
+    "one-resolution",
     "other-images",
     "other-out",
     "precision",

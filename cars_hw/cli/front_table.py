@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -12,6 +12,7 @@ from cars_hw.cli.options import milliseconds, percent, print_table
 from cars_hw.cli.verbosity import warn_of_quality
 from cars_hw.config.measurement import USUAL
 from cars_hw.formatting import dominated_words, printable, state_name, training_words
+from cars_hw.space.network_spec import resolution_text, size_words
 
 if TYPE_CHECKING:
     from cars_hw.pipeline.budget_use import BudgetUse
@@ -19,16 +20,18 @@ if TYPE_CHECKING:
     from cars_hw.pipeline.latency_target import LatencyEstimate
     from cars_hw.pipeline.networks import FrontNetwork
     from cars_hw.space.network_spec import NetworkSpec
+    from cars_hw.space.size_grid import SizeGrid
 
 
-def print_front(front: Sequence[FrontNetwork], *, over_sizes: bool = False) -> None:
+def print_front(front: Sequence[FrontNetwork], sizes: SizeGrid | None = None) -> None:
     """Print the front, a line a network, and the states of the machine that its latencies are for.
 
-    The size of each network is told where sizes differ, and after a search ``over_sizes``, which chose it.
+    The size of each network is told where sizes differ, and after a search over ``sizes``, which chose it.
     """
     devices = [estimate.device for estimate in front[0].latency_estimates] if front else []
     objective = front[0].objective.replace("-", " ") if front else "accuracy"
-    sized = over_sizes or len({network.spec for network in front}) > 1
+    specs = [network.spec for network in front]
+    sized, size = sizes is not None or len(set(specs)) > 1, short_sizes(specs, sizes)
     training = "short training" if any(network.trained_epochs for network in front) else "shared"
     columns = ["network", *(["size"] if sized else []), f"{objective} ({training})", "95% interval"]
     columns += ["parameters", "multiply-adds"]
@@ -37,7 +40,7 @@ def print_front(front: Sequence[FrontNetwork], *, over_sizes: bool = False) -> N
     rows = [
         [
             network.name,
-            *([short_size(network.spec)] if sized else []),
+            *([size(network.spec)] if sized else []),
             percent(network.accuracy),
             _interval(network),
             f"{network.parameters:,}",
@@ -59,9 +62,13 @@ def print_front(front: Sequence[FrontNetwork], *, over_sizes: bool = False) -> N
         click.echo(printable(line))
 
 
-def short_size(spec: NetworkSpec) -> str:
-    """Return the size of a network as a table shows it: ``24 ch, 9 cells (2+4+3)``."""
-    return spec.size.replace(" channels", " ch")
+def short_sizes(networks: Sequence[NetworkSpec], sizes: SizeGrid | None = None) -> Callable[[NetworkSpec], str]:
+    """Return what makes the size of one of ``networks`` a cell of a table: ``24 ch, 9 cells (2+4+3)``.
+
+    If they differ in their resolution, or the search was over ``sizes`` of several, it is told, too.
+    """
+    size = size_words(networks, always=sizes is not None and bool(sizes.resolutions))
+    return lambda network: size(network).replace(" channels", " ch").replace(" pixels", "")
 
 
 def _interval(network: FrontNetwork) -> str:
@@ -129,10 +136,20 @@ def more_training(larger: LargerNetworks) -> str:
 def larger_sizes(use: BudgetUse) -> str:
     """Return the options that allow larger networks: of the table, or by another table."""
     if use.end is not None and use.end.wider is not None:
-        channels, layers = use.end.wider.channels, use.end.wider.layers
-        return f"allow larger ones with --channels {_option(channels, 4)} --layers {_option(layers, 1)}"
+        wider = use.end.wider
+        options = f"--channels {_option(wider.channels, 4)} --layers {_option(wider.layers, 1)}"
+        if wider.resolutions:
+            options += f" --resolution {_resolutions(wider.resolutions)}"
+        return f"allow larger ones with {options}"
     device = shlex.quote(use.device)
     return f"for larger ones, make a table with: cars-hw profile --device {device} --latency {use.limit_ms:.15g}ms"
+
+
+def _resolutions(resolutions: Sequence[tuple[int, int]]) -> str:
+    """Return ``resolutions`` as the option takes them."""
+    if all(height == width for height, width in resolutions):
+        return _option([height for height, _ in resolutions], 4)
+    return ",".join(map(resolution_text, resolutions))
 
 
 def _option(values: Sequence[int], step: int) -> str:

@@ -15,7 +15,7 @@ HINTS: Final[Mapping[Remedy, str]] = {
     "accept-digest": "if its maker states this SHA-256, or you trust the address, run: cars-hw runner fetch "
     "--from {address} --sha256 {sha256}",
     "check-data": "list everything with: cars-hw data check {folder}",
-    "choose-size": "choose one with --channels and --layers",
+    "choose-size": "choose one with --channels, --layers and --resolution",
     "delete-steps": "delete it; only the list of commands in the report is lost",
     "download": "add --download to fetch it",
     "export": "first run: cars-hw export {run}",
@@ -34,6 +34,7 @@ HINTS: Final[Mapping[Remedy, str]] = {
     "lower-learning-rate": "train again with a lower --learning-rate, or with --training-precision float32",
     "more-time": "give --within {least} or more, fewer images, or smaller networks",
     "moved-images": "give the folder that holds them now with --data",
+    "one-resolution": "give one --resolution",
     "other-images": "leave --data out, or start a new run with: cars-hw search",
     "other-out": "choose another folder with --out",
     "precision": "train with --training-precision float32 or bf16",

@@ -180,11 +180,34 @@ class SizesType(ParamType[tuple[int, ...]]):
         )
 
 
+class ResolutionsType(ParamType[tuple[tuple[int, int], ...]]):
+    """One resolution, a range such as 16..32:4 of square ones, or several such as 16,24,32 or 48x64,96x128.
+
+    A range has every fourth number from its first on, or those of its own step, and its last.
+    """
+
+    name = "HxW"
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401 -- click's own type
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> tuple[tuple[int, int], ...]:
+        """Return the heights and widths that ``value`` says, in ascending order."""
+        if isinstance(value, tuple):
+            return value
+        if ".." in value:
+            return tuple((side, side) for side in SizesType(step=4).convert(value, param, ctx))
+        return tuple(sorted({RESOLUTION.convert(one, param, ctx) for one in value.split(",")}))
+
+
 GENOTYPE = GenotypeType()
 LATENCY = LatencyType()
 SPAN = SpanType()
 STATE = StateType()
 RESOLUTION = ResolutionType()
+RESOLUTIONS = ResolutionsType()
 
 
 class PictureType(ParamType[Path]):

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 @click.command("predict")
-@settings_options(PredictSettings, "table", "channels", "layers", "level", "state", "quantile")
+@settings_options(PredictSettings, "table", "channels", "layers", "resolution", "level", "state", "quantile")
 @strict_option
 @json_option
 @click.argument("genotypes", metavar="[GENOTYPE]...", type=GENOTYPE, nargs=-1)
@@ -43,7 +43,7 @@ def command(settings: PredictSettings, as_json: bool, genotypes: tuple[Named, ..
     For each GENOTYPE, the command prints the latency, its upper bound, the latency in the usual state, and the
     share of each part of the network. Without a GENOTYPE, it prints the smallest upper bound of all networks that a
     search can propose, and quantiles of the upper bounds of random networks. With a table over sizes, these
-    networks have any size of the table, unless --channels and --layers choose one.
+    networks have any size of the table, unless --channels, --layers and --resolution choose one.
     """
     import numpy as np
 
@@ -82,15 +82,23 @@ def command(settings: PredictSettings, as_json: bool, genotypes: tuple[Named, ..
 def _network(table: LatencyTable, settings: PredictSettings) -> NetworkSpec:
     """Return the network that the settings name; a table over sizes does not choose one of them by itself."""
     if table.sizes is not None:
-        ranges = {"channels": table.sizes.channels, "layers": table.sizes.layers}
+        sizes = table.sizes
+        ranges = {"channels": sizes.channels, "layers": sizes.layers, "resolution": sizes.resolutions}
         missing = [
-            f"--{name}" for name, sizes in ranges.items() if len(sizes) > 1 and getattr(settings, name) is None
+            f"--{name}" for name, values in ranges.items() if len(values) > 1 and getattr(settings, name) is None
         ]
         if missing:
             raise click.UsageError(
                 f"the table is for networks of {table.describe()}: choose one with {' and '.join(missing)}"
             )
-    return table.spec.with_changes(channels=settings.channels, layers=settings.layers)
+    return _changed(table, settings)
+
+
+def _changed(table: LatencyTable, settings: PredictSettings) -> NetworkSpec:
+    """Return the network of the table at the size that the settings name."""
+    return table.spec.with_changes(
+        channels=settings.channels, layers=settings.layers, resolution=settings.resolution
+    )
 
 
 def _space(table: LatencyTable, settings: PredictSettings) -> ArchitectureSpace:
@@ -99,12 +107,13 @@ def _space(table: LatencyTable, settings: PredictSettings) -> ArchitectureSpace:
     from cars_hw.space.search_space import SearchSpace
     from cars_hw.space.size_grid import SizeGrid
 
-    network = table.spec.with_changes(channels=settings.channels, layers=settings.layers)
+    network = _changed(table, settings)
     if table.sizes is None:
         return ArchitectureSpace(SearchSpace(), network)
     channels = table.sizes.channels if settings.channels is None else (settings.channels,)
     layers = table.sizes.layers if settings.layers is None else (settings.layers,)
-    sizes = SizeGrid(channels, layers)
+    resolutions = table.sizes.resolutions if settings.resolution is None else ()
+    sizes = SizeGrid(channels, layers, resolutions)
     largest = sizes.largest(network)
     return ArchitectureSpace(SearchSpace(), largest, sizes if len(sizes) > 1 else None)
 

@@ -11,6 +11,7 @@ import click
 
 from cars_hw.cli.options import (
     FILE,
+    RESOLUTIONS,
     SizesType,
     describe_states,
     json_option,
@@ -19,7 +20,7 @@ from cars_hw.cli.options import (
     warn_of_noise,
 )
 from cars_hw.cli.progress_bars import Bars
-from cars_hw.cli.settings import NETWORK, NETWORK_PATHS, Converted, settings_options
+from cars_hw.cli.settings import NETWORK, NETWORK_PATHS, SIZE_PATHS, Converted, settings_options
 from cars_hw.cli.signals import ends_in_order
 from cars_hw.cli.verbosity import strict_option
 from cars_hw.config.codec import unstructure
@@ -38,11 +39,24 @@ def _sized(name: str, numbers: tuple[int, ...], values: Mapping[str, Any]) -> di
     """Return the settings for the ``numbers`` of channels or layers: of the network, or of a range of sizes."""
     if values.get("wanted") is not None:
         return {"wanted": {name: list(numbers)}}
-    network = dict(values["network"])
     if len(numbers) == 1 and "sizes" not in values:
         return {"network": {name: numbers[0]}}
-    fixed = {other: [network[other]] for other in ("channels", "layers")}
-    return {"sizes": {**fixed, **values.get("sizes", {}), name: list(numbers)}}
+    return {"sizes": {**_own_size(values), **values.get("sizes", {}), name: list(numbers)}}
+
+
+def _at(resolutions: tuple[tuple[int, int], ...], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings for ``resolutions``: of the network, or of a range of sizes."""
+    several = [list(one) for one in resolutions] if len(resolutions) > 1 else []
+    found: dict[str, Any] = {} if several else {"network": {"resolution": list(resolutions[0])}}
+    if values.get("wanted") is not None:
+        return {**found, "wanted": {"resolutions": several}}
+    if several or "sizes" in values:
+        found["sizes"] = {**_own_size(values), **values.get("sizes", {}), "resolutions": several}
+    return found
+
+
+def _own_size(values: Mapping[str, Any]) -> dict[str, list[int]]:
+    return {name: [values["network"][name]] for name in ("channels", "layers")}
 
 
 @click.command("profile")
@@ -50,14 +64,18 @@ def _sized(name: str, numbers: tuple[int, ...], values: Mapping[str, Any]) -> di
     ProfileSettings,
     "devices",
     "wanted.latencies_ms",
-    *(path for path in NETWORK_PATHS if path not in ("network.channels", "network.layers")),
+    *(path for path in NETWORK_PATHS if path not in SIZE_PATHS),
     "precision",
     "threads",
     "calibration",
     "seed",
     "measurement.patience_seconds",
     bases=(NETWORK,),
-    converted=(Converted("channels", partial(_sized, "channels")), Converted("layers", partial(_sized, "layers"))),
+    converted=(
+        Converted("channels", partial(_sized, "channels")),
+        Converted("layers", partial(_sized, "layers")),
+        Converted("resolution", _at),
+    ),
 )
 @click.option(
     "--channels",
@@ -70,6 +88,13 @@ def _sized(name: str, numbers: tuple[int, ...], values: Mapping[str, Any]) -> di
     "--layers",
     type=SizesType(step=1),
     help="Number of cells, 3 at least. A range such as 5..20 makes a table over sizes. [--network's]",
+)
+@click.option(
+    "--resolution",
+    type=RESOLUTIONS,
+    help="Images are resized to this size in pixels: 32, or height x width such as 65x97. A range such as 16..32 "
+    "(every fourth number), 128..224:32 (every 32nd) or a list such as 16,24,32 makes a table over sizes. "
+    "[--network's]",
 )
 @click.option(
     "--out",
@@ -90,10 +115,11 @@ def command(settings: ProfileSettings, out: Path, resume: bool, overwrite: bool,
 
     The command measures every operation of the search space as a model of its own, and then whole networks. It
     fits the predictor of a network's latency to these measurements. The table is for the network that the options
-    describe. With a range of --channels or --layers, it is for networks of all sizes in the range: operations are
-    measured at a few numbers of channels, and a regression predicts the operations of other numbers. Kinds of
-    operations with a large error are measured at further numbers, for at most half of --patience. With --latency,
-    the command finds the range, and prints it before it measures the operations.
+    describe. With a range of --channels, --layers or --resolution, it is for networks of all sizes in the range:
+    operations are measured at a few numbers of channels and at three resolutions, and a regression predicts the
+    operations of other sizes. Kinds of operations with a large error are measured at further numbers of channels,
+    for at most half of --patience. With --latency, the command finds the range of channels and cells, and prints it
+    before it measures the operations.
     """
     if settings.sizes is not None and settings.wanted is not None:
         raise click.UsageError("sizes are given by [sizes] or found for --latency, not both")

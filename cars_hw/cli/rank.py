@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cars_hw.cli.front_table import short_size
+from cars_hw.cli.front_table import short_sizes
 from cars_hw.cli.options import (
     FOLDER,
     json_option,
@@ -61,13 +61,14 @@ def command(run_path: Path, settings: RankSettings, as_json: bool) -> None:
     if not ranking.networks:
         click.echo("A sample of none: nothing was checked, and the report says so.")
         return
-    sized = len({one.spec for one in ranking.networks}) > 1
+    specs = [one.spec for one in ranking.networks]
+    sized, size = len(set(specs)) > 1, short_sizes(specs)
     columns = ["network", *(["size"] if sized else []), "shared (validation)", "standalone (test)"]
     rows = []
     for one in sorted(ranking.networks, key=lambda one: -one.standalone):
         row = [
             one.name,
-            *([short_size(one.spec)] if sized else []),
+            *([size(one.spec)] if sized else []),
             share_of(one.shared, one.validation_images),
             share_of(one.standalone, one.test_images),
         ]

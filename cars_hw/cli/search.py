@@ -20,6 +20,7 @@ from cars_hw.cli.options import (
     FILE,
     FOLDER,
     LATENCY,
+    RESOLUTIONS,
     SPAN,
     STATE,
     SizesType,
@@ -32,7 +33,7 @@ from cars_hw.cli.options import (
 )
 from cars_hw.cli.progress_bars import Bars
 from cars_hw.cli.search_status import SearchStatus
-from cars_hw.cli.settings import NETWORK, NETWORK_PATHS, PRESET, Converted, settings_options
+from cars_hw.cli.settings import NETWORK, NETWORK_PATHS, PRESET, SIZE_PATHS, Converted, settings_options
 from cars_hw.cli.verbosity import note, strict_option, warn_of_quality
 from cars_hw.cli.within import choose_length, chosen_before, shorten
 from cars_hw.config.codec import unstructure
@@ -80,7 +81,14 @@ def _size_of(name: str, _values: Mapping[str, Any]) -> dict[str, Any]:
     from cars_hw.space.network_spec import named_network
 
     network = named_network(name)
-    return {"sizes": {"channels": [network.channels], "layers": [network.layers]}}
+    resolution = list(network.resolution)
+    return {"sizes": {"channels": [network.channels], "layers": [network.layers], "resolutions": [resolution]}}
+
+
+def _at(resolutions: tuple[tuple[int, int], ...], _values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings for ``resolutions``. A single one is that of the network as well."""
+    found = [list(one) for one in resolutions]
+    return {"sizes": {"resolutions": found}, **({"network": {"resolution": found[0]}} if len(found) == 1 else {})}
 
 
 def _mirror(wanted: bool, _values: Mapping[str, Any]) -> dict[str, Any]:
@@ -144,7 +152,7 @@ class Run:
     "proxy",
     "from_run",
     "device",
-    *(path for path in NETWORK_PATHS if path not in ("network.channels", "network.layers")),
+    *(path for path in NETWORK_PATHS if path not in SIZE_PATHS),
     bases=(PRESET, NETWORK),
     help={
         "config": "Read settings from this TOML file, such as the RUN/config.toml of a search; options override it."
@@ -153,6 +161,7 @@ class Run:
         Converted(NETWORK.parameter, _size_of),
         Converted("channels", lambda numbers, _: {"sizes": {"channels": list(numbers)}}),
         Converted("layers", lambda numbers, _: {"sizes": {"layers": list(numbers)}}),
+        Converted("resolution", _at),
         Converted("tables", _tables),
         Converted("latencies", _limits),
         Converted("at_least", _at_least),
@@ -199,6 +208,13 @@ class Run:
     type=SizesType(step=1),
     help="Numbers of cells, 3 at least; the search divides them among the three stages. "
     "[the table's; without a table, --network's]",
+)
+@click.option(
+    "--resolution",
+    type=RESOLUTIONS,
+    help="Images are resized to this size in pixels: 32, or height x width such as 65x97. With a range such as "
+    "16..32 (every fourth number), 128..224:32 (every 32nd) or a list such as 16,24,32, the search chooses the "
+    "resolution of each network. [the table's; without a table, --network's]",
 )
 @click.option(
     "--state",
@@ -258,9 +274,10 @@ def command(settings: SearchSettings, **run: Any) -> None:  # noqa: ANN401 -- th
     interrupted search continues with --resume and ends with the same front. Without a table, the search minimises
     --cost for the network that the options describe.
 
-    With a table over sizes, the search chooses the size of each network as well as its genotype: the channels, and
-    the number of cells of each stage. --channels, --layers or --network restrict the sizes. Without a table, the
-    search chooses the sizes only if --channels or --layers give several numbers.
+    With a table over sizes, the search chooses the size of each network as well as its genotype: the channels, the
+    number of cells of each stage, and the resolution of its images if the table has several. --channels, --layers,
+    --resolution or --network restrict the sizes. Without a table, the search chooses the sizes only if --channels,
+    --layers or --resolution give several numbers.
 
     \b
     To search in several processes, each on a GPU if there is one (all processes restart if one dies):
@@ -314,7 +331,7 @@ def _search(settings: SearchSettings, asked: Run) -> None:
     if asked.as_json:
         print_json(unstructure(front))
         return
-    print_front(front, over_sizes=run.configuration.sizes is not None)
+    print_front(front, run.configuration.sizes)
     if rejected:
         click.echo(f"Measured, {len(rejected)} more exceeded the budget; the next best took their place.")
     best = max(front, key=lambda network: network.accuracy)
@@ -337,7 +354,8 @@ def _planned(settings: SearchSettings, asked: Run, resume: bool) -> tuple[Search
     for target, given in zip(plan.targets, settings.targets, strict=True):
         warn_of_noise(target.table, given.table)
     if plan.sizes is not None:
-        note(f"The search is for networks of {plan.sizes.describe()}: --channels and --layers restrict the sizes.")
+        options = "--channels, --layers and --resolution" if plan.sizes.resolutions else "--channels and --layers"
+        note(f"The search is for networks of {plan.sizes.describe()}: {options} restrict the sizes.")
     elif any(target.table.sizes is not None for target in plan.targets):
         note(f"The search is for networks of {plan.network.describe()} alone.")
     if asked.within is None and plan.from_run is None:

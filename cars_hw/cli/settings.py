@@ -322,6 +322,9 @@ NETWORK_PATHS: Final = (
     "network.in_channels",
     "network.classes",
 )
+SIZE_PATHS: Final = ("network.channels", "network.layers", "network.resolution")
+"""Those of them that profile and search take several values of."""
+
 NETWORK: Final = Base(
     path="network.name",
     option="--network",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from cars_hw.cli.front_table import short_size
+from cars_hw.cli.front_table import short_sizes
 from cars_hw.cli.options import (
     FOLDER,
     json_option,
@@ -27,6 +28,8 @@ from cars_hw.pipeline.settings import TrainSettings
 
 if TYPE_CHECKING:
     from cars_hw.pipeline.networks import TrainedNetwork
+    from cars_hw.space.network_spec import NetworkSpec
+    from cars_hw.space.size_grid import SizeGrid
 
 
 @click.command("train")
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     "genotype",
     "channels",
     "layers",
+    "resolution",
     "data.source",
     "data.root",
     "data.download",
@@ -102,19 +106,20 @@ def command(run_path: Path, settings: TrainSettings, tensorboard: bool, as_json:
     if as_json:
         print_json(unstructure(trained))
         return
-    _print(trained, over_sizes=run.configuration.sizes is not None)
+    _print(trained, run.configuration.sizes)
     click.echo(f"Next: cars-hw export {shlex.quote(str(run.path))}")
 
 
-def _print(trained: list[TrainedNetwork], *, over_sizes: bool) -> None:
+def _print(trained: list[TrainedNetwork], sizes: SizeGrid | None) -> None:
     from cars_hw.pipeline.standing import majority_sentence, standing
 
     recipe = trained[0].recipe
     held_out = trained[0].held_out is not None
-    sized = over_sizes or len({network.spec for network in trained}) > 1
+    specs = [network.spec for network in trained]
+    size = short_sizes(specs, sizes) if sizes is not None or len(set(specs)) > 1 else None
     columns = [
         "network",
-        *(["size"] if sized else []),
+        *(["size"] if size else []),
         "accuracy (test)",
         "95% interval",
         "balanced accuracy",
@@ -122,7 +127,7 @@ def _print(trained: list[TrainedNetwork], *, over_sizes: bool) -> None:
     ]
     if held_out:
         columns += ["accuracy (held out)", "best epoch"]
-    print_table("Trained", columns, [_row(network, held_out, sized) for network in trained])
+    print_table("Trained", columns, [_row(network, held_out, size) for network in trained])
     images = f"Accuracies are on {trained[0].test.total:,} test images"
     if trained[0].held_out is not None:
         images += f", and on {trained[0].held_out.total:,} held-out images, which chose the epoch"
@@ -140,11 +145,11 @@ def _print(trained: list[TrainedNetwork], *, over_sizes: bool) -> None:
     click.echo(f"The weights are those {which}{averaged}.")
 
 
-def _row(network: TrainedNetwork, held_out: bool, sized: bool) -> list[str]:
+def _row(network: TrainedNetwork, held_out: bool, size: Callable[[NetworkSpec], str] | None) -> list[str]:
     test = network.test
     row = [
         network.name,
-        *([short_size(network.spec)] if sized else []),
+        *([size(network.spec)] if size else []),
         percent(test.accuracy),
         f"{percent(test.low)} to {percent(test.high)}",
         percent(test.balanced_accuracy),

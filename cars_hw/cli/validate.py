@@ -110,7 +110,7 @@ def command(
 
 def _name(table: LatencyTable, name: str) -> str:
     """Return ``name``, with the size of the network where the table is for several."""
-    return name if table.sizes is None else f"{name}, {table.spec.channels} channels, {table.spec.layers} cells"
+    return name if table.sizes is None else f"{name}, {table.sizes.describe_size(table.spec)}"
 
 
 def _drawn(table: LatencyTable, count: int, rng: Generator) -> list[tuple[str, Genotype | Architecture]]:
@@ -121,7 +121,10 @@ def _drawn(table: LatencyTable, count: int, rng: Generator) -> list[tuple[str, G
         drawn = fresh_genotypes(table, count, rng)
         return [(f"random {number}", genotype) for number, genotype in enumerate(drawn, start=1)]
     sized = fresh_architectures(table, table.sizes, count, rng)
-    return [(f"random {number}, {one.network.size}", one) for number, one in enumerate(sized, start=1)]
+    return [
+        (f"random {number}, {table.sizes.describe_size(one.network)}", one)
+        for number, one in enumerate(sized, start=1)
+    ]
 
 
 def _zoo(table: LatencyTable, given: Sequence[Named]) -> list[Named]:

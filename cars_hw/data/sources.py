@@ -92,7 +92,7 @@ class DataBundle:
     ``files`` has for a folder the path of every image below it, for each part in the order of the images.
     ``digest`` is that of the pixels and labels of a data set with a name, before they are resized; empty for any
     other. ``notes`` tell how a folder was read, in a line each: which part serves as the test part, which images
-    are left out, and where the read images are kept.
+    are left out, and where the read images are kept. For a data set with a name, they tell if images were enlarged.
     """
 
     name: str
@@ -201,9 +201,17 @@ def load_data(
             "or the path of a folder that holds a folder of images for every class"
         )
     digest = _digest_of(train, test)
+    enlarged: tuple[str, ...] = ()
     if resolution is not None:
+        height, width = train.images.shape[2:]
+        if resolution[0] > height or resolution[1] > width:
+            enlarged = (
+                f"the images of {source} have {height}x{width} pixels; they are enlarged to "
+                f"{resolution[0]}x{resolution[1]}",
+            )
+            log(enlarged[0])
         train, test = _resized(train, resolution), _resized(test, resolution)
-    return replace(_bundle(source, train, test, names), digest=digest)
+    return replace(_bundle(source, train, test, names), digest=digest, notes=enlarged)
 
 
 def load_source(

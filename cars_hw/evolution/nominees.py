@@ -161,13 +161,18 @@ def grow(
     """Return up to ``places`` larger networks with the genotypes of ``parents``, all different.
 
     Each of them is in ``space`` and ``allowed``. A parent grows in three ways: in channels, in cells (in the stage
-    with the fewest), or in both. It grows step by step until the next step is not allowed. The result begins with
-    the largest network of each parent and way, which uses most of the limits. The networks after the first step
-    follow. In a search of one size nothing grows.
+    with the fewest), or in both. Over resolutions, it also grows in its resolution. It grows step by step until the
+    next step is not allowed. The result begins with the largest network of each parent and way, which uses most of
+    the limits. The networks after the first step follow. In a search of one size nothing grows.
     """
     if space.sizes is None:
         return []
-    chains = [list(_chain(parent, space, allowed, way)) for way in (_both, _wider, _deeper) for parent in parents]
+    ordered = [(way, parent) for way in (_both, _wider, _deeper) for parent in parents]
+    if space.varies_resolution:
+        # By turns with the largest growth, since the places may end before the other ways.
+        first = [(way, parent) for parent in parents for way in (_finer, _both)]
+        ordered = [*first, *ordered[len(parents) :]]
+    chains = [list(_chain(parent, space, allowed, way)) for way, parent in ordered]
     wanted = [chain[-1] for chain in chains if chain] + [chain[0] for chain in chains if chain]
     known = {parent.key() for parent in parents}
     found: list[Architecture] = []
@@ -208,6 +213,14 @@ def _deeper(network: NetworkSpec, space: ArchitectureSpace) -> Iterator[NetworkS
         first, second, third = (cells + (index == stage) for index, cells in enumerate(network.stages))
         if (first, second, third) in space.sizes.stages:
             yield space.with_stages(network, (first, second, third))
+
+
+def _finer(network: NetworkSpec, space: ArchitectureSpace) -> Iterator[NetworkSpec]:
+    """Yield ``network`` with the next larger resolution."""
+    assert space.sizes is not None
+    larger = space.sizes.resolutions[space.sizes.resolutions.index(network.resolution) + 1 :]
+    if larger:
+        yield space.with_resolution(network, larger[0])
 
 
 def _both(network: NetworkSpec, space: ArchitectureSpace) -> Iterator[NetworkSpec]:

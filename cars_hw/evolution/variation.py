@@ -18,7 +18,7 @@ from cars_hw.space.architecture_space import ArchitectureSpace
 from cars_hw.space.genotype import NODES, Genotype
 from cars_hw.space.search_space import CELL_NAMES, CellName, SearchSpace, replace_node
 
-Part = tuple[CellName, int] | Literal["channels", "stages"]
+Part = tuple[CellName, int] | Literal["channels", "stages", "resolution"]
 """A node of a cell, or a part of the size."""
 
 RETRIES = 100
@@ -52,13 +52,15 @@ def repair(
     allowed: Callable[[Architecture], bool],
     rng: np.random.Generator,
 ) -> Architecture:
-    """Replace nodes, channels and stages of ``architecture``, in random order, by those of ``anchor``.
+    """Replace nodes, channels, stages and resolution of ``architecture``, in random order, by those of ``anchor``.
 
-    This ends as soon as the architecture is allowed. After all nodes and both parts of the size it is ``anchor``.
+    This ends as soon as the architecture is allowed. After all nodes and all parts of the size it is ``anchor``.
     """
     parts: list[Part] = [(name, number) for name in CELL_NAMES for number in range(NODES)]
     if space.sizes is not None:
         parts += ["channels", "stages"]
+    if space.varies_resolution:
+        parts.append("resolution")
     for index in rng.permutation(len(parts)):
         if allowed(architecture):
             break
@@ -75,6 +77,8 @@ def _replaced(
         return Architecture(genotype, space.with_channels(network, anchor.network.channels))
     if part == "stages":
         return Architecture(genotype, space.with_stages(network, anchor.network.stages))
+    if part == "resolution":
+        return Architecture(genotype, space.with_resolution(network, anchor.network.resolution))
     name, number = part
     return Architecture(replace_node(genotype, name, number, getattr(anchor.genotype, name)[number]), network)
 

@@ -64,16 +64,12 @@ def spread_architectures(
 
     They are spread evenly over the logarithm of ``latency``, from the fastest to the slowest of the candidates, as
     a budget may lie anywhere in the range. A candidate is ``network`` at a random size with a genotype as in
-    :func:`spread_genotypes`; a quarter of the candidates are at the four corners of the grid.
+    :func:`spread_genotypes`; a quarter of the candidates are at the corners of the grid.
 
     Raises:
         InputError: the space has too few architectures.
     """
-    corners = [
-        network.with_changes(channels=channels, layers=layers)
-        for channels in (sizes.channels[0], sizes.channels[-1])
-        for layers in (sizes.layers[0], sizes.layers[-1])
-    ]
+    corners = sizes.corners(network)
     found: dict[object, Architecture] = {}
     for number in range(DRAWS):
         source = _part_of(space, rng) if number % 2 else space

@@ -99,7 +99,7 @@ def compare_tables(before: LatencyTable, after: LatencyTable) -> TableDifference
 def _name(table: LatencyTable, architecture: Architecture) -> str:
     """Return the genotype of ``architecture``, with its size where ``table`` is for several."""
     genotype, network = architecture
-    size = "" if table.sizes is None else f"{network.channels} channels, {network.layers} cells, "
+    size = "" if table.sizes is None else f"{table.sizes.describe_size(network)}, "
     return f"{size}{genotype.to_darts()}"
 
 

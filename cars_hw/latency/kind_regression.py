@@ -3,7 +3,8 @@
 An operation takes a time for being run, one for its multiply-adds, one for the elements that it reads and writes,
 and one for its weights. A runtime computes with several channels at once, see :class:`Lanes`. All times are fitted
 to the measured operations of the kind by their relative error, none below zero. What the fit leaves unexplained at
-the measured numbers of channels is interpolated between them, for each size of the images by itself. Where that is
+the measured numbers of channels is interpolated between them, for each size of the images by itself. For a size of
+images that was not measured, it is interpolated between the next smaller and the next larger one. Where that is
 better, each class of channels is interpolated by itself too: multiples of 16, of 8 and so on, as a runtime may have
 kernels for some of them only. Lanes and classes are those by which operations that are left out are estimated best.
 """
@@ -108,8 +109,7 @@ class KindRegression:
     def estimate(self, key: OpKey) -> float:
         """Return the latency of ``key``, an operation of this kind and stride, in milliseconds."""
         fitted = max(float((_Arithmetic.of([key]).features(self.lanes) @ self.rates)[0]), LEAST_MS)
-        points = _nearest(self.left, _group(key, self.classes))
-        return fitted * math.exp(_between(points, _log_size(key)))
+        return fitted * math.exp(_between_images(self.left, _group(key, self.classes), _log_size(key)))
 
 
 def _best(errors: Sequence[float]) -> int:
@@ -247,6 +247,23 @@ def _nearest(groups: Mapping[Group, Points], group: Group) -> Points:
     if group not in groups:
         group = min(groups, key=lambda one: _distance(one, group))
     return groups[group]
+
+
+def _between_images(groups: Mapping[Group, Points], group: Group, size: float) -> float:
+    """Return the ratio of ``group`` at ``size``.
+
+    For an image that was not measured, it is interpolated over the logarithm of the pixels, between the nearest
+    smaller and the nearest larger image.
+    """
+    pixels = {one.image: math.log(math.prod(one.image)) for one in groups}
+    aim = math.log(math.prod(group.image))
+    fewer = [image for image, log in pixels.items() if log < aim]
+    more = [image for image, log in pixels.items() if log > aim]
+    if group.image in pixels or not fewer or not more:
+        return _between(_nearest(groups, group), size)
+    below, above = max(fewer, key=lambda image: pixels[image]), min(more, key=lambda image: pixels[image])
+    low, high = (_between(_nearest(groups, group._replace(image=image)), size) for image in (below, above))
+    return low + (high - low) * (aim - pixels[below]) / (pixels[above] - pixels[below])
 
 
 def _distance(one: Group, other: Group) -> tuple[int, float]:

@@ -83,7 +83,8 @@ def profile_device(
     the smallest of it.
 
     With ``sizes`` the table is for ``spec`` at all sizes of this grid. Operations are measured at some numbers of
-    channels. Kinds of operations that are estimated badly from these are measured at further numbers, for at most
+    channels and some resolutions, see
+    :attr:`cars_hw.space.size_grid.SizeGrid.measured_networks`. Kinds of operations that are estimated badly from these are measured at further numbers, for at most
     half of the patience of ``plan``; see :mod:`cars_hw.latency.further_widths`. The networks have random sizes, and
     are spread over the logarithm of the latency. With latencies that are wanted,
     :func:`cars_hw.latency.find_size_range` finds the grid first, and ``on_range`` is called with it. A profile that
@@ -95,7 +96,8 @@ def profile_device(
     have ended; without it, such a file is an error, and so is ``out`` itself unless ``overwrite``.
 
     Raises:
-        InputError: a precision or a format that this version cannot write, or less than 4 networks.
+        InputError: a precision or a format that this version cannot write, less than 4 networks, or a resolution
+            that is too small for the stem.
         TableError: ``out`` or a partial profile is in the way, or is of something else.
         BudgetError: no allowed size is near a latency that is wanted.
         DeviceError: the device fails; what was measured so far is kept.
@@ -109,6 +111,9 @@ def profile_device(
     if out is not None:
         TABLE.require_replaceable(out)
     space = space or SearchSpace()
+    if sizes is not None:
+        # Before the device is measured, so that a resolution that the stem cannot have is reported at once.
+        (sizes if isinstance(sizes, SizeGrid) else sizes.allowed).smallest(spec)
     conditions = device.conditions()
     found = None
     if isinstance(sizes, WantedSizes):
@@ -219,6 +224,8 @@ class _Written(NamedTuple):
         """Return the text of ``architecture`` in the journal."""
         genotype, network = architecture
         size = "" if self.sizes is None else f"{network.channels}x{network.layers} "
+        if self.sizes is not None and self.sizes.resolutions:
+            size = f"{network.channels}x{network.layers}x{network.pixels} "
         return f"{size}{genotype.to_darts()}"
 
     def named(self, text: str) -> Architecture:
@@ -226,8 +233,9 @@ class _Written(NamedTuple):
         if self.sizes is None:
             return Architecture(Genotype.parse(text), self.spec)
         size, _, genotype = text.partition(" ")
-        channels, layers = map(int, size.split("x"))
-        network = self.spec.with_changes(channels=channels, layers=layers)
+        channels, layers, *sides = map(int, size.split("x"))
+        resolution = (sides[0], sides[1]) if sides else None
+        network = self.spec.with_changes(channels=channels, layers=layers, resolution=resolution)
         return Architecture(Genotype.parse(genotype), network)
 
 
@@ -396,9 +404,12 @@ class _Campaign:
         measured = self._schedule.measured(list(networks)).models
         calibration = []
         for number, ((genotype, network), taken) in enumerate(zip(networks.values(), measured, strict=True)):
-            size = {} if table.sizes is None else {"channels": network.channels, "layers": network.layers}
             # The first is the smallest that there is.
-            calibration.append(CalibrationNetwork(genotype, taken, number == 0, **size))
+            one = CalibrationNetwork(genotype, taken, anchor=number == 0)
+            if table.sizes is not None:
+                one = replace(one, channels=network.channels, layers=network.layers)
+                one = replace(one, resolution=network.resolution if table.sizes.resolutions else None)
+            calibration.append(one)
         return replace(table, calibration=tuple(calibration))
 
 

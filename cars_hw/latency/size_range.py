@@ -4,6 +4,9 @@ One genotype is measured at several sizes. With the fewest cells, its number of 
 longer than the budget. With the most cells, it is measured at the first and the last of these numbers. Between the
 measurements, the logarithm of the latency is interpolated over the logarithms of the channels and of the cells. The
 error is some tens of percent. This suffices, because the latencies of a range differ by a factor of ten or more.
+
+If the resolution varies, these networks have the largest one. Two of them are measured at the smallest resolution,
+too: the ratio of both latencies is that of the smallest networks.
 """
 
 from __future__ import annotations
@@ -13,12 +16,12 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 import numpy as np
 
 from cars_hw.config.measurement import MeasurePlan, Precision
-from cars_hw.config.setting import Settings, count, milliseconds
+from cars_hw.config.setting import Settings, count, milliseconds, setting
 from cars_hw.config.units import format_latency
 from cars_hw.devices.protocol import Device
 from cars_hw.errors import BudgetError
@@ -32,7 +35,7 @@ from cars_hw.progress_line import show
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
-from cars_hw.space.size_grid import SizeGrid
+from cars_hw.space.size_grid import Resolution, SizeGrid
 from cars_hw.space.wanted_sizes import WantedSizes
 from cars_hw.space.zoo import zoo
 
@@ -79,11 +82,17 @@ PROGRESS: Final = "range of sizes: measuring"
 
 @dataclass(frozen=True)
 class SizedLatency(Settings):
-    """The latency of the measured genotype at one size, in milliseconds."""
+    """The latency of the measured genotype at one size, in milliseconds.
+
+    ``resolution`` is the height and width of the images in pixels, None if it does not vary.
+    """
 
     channels: int = count(minimum=1)
     layers: int = count(minimum=1)
     ms: float = milliseconds()
+    resolution: Resolution | None = setting(None, metavar="HxW")
+
+    ADDED: ClassVar = ("resolution",)
 
 
 @dataclass(frozen=True)
@@ -139,11 +148,12 @@ def find_size_range(
     """Measure a few networks on ``device``; return a range of sizes in which the ``wanted`` latencies lie.
 
     ``network`` gives the resolution, the classes and the stem. If ``wanted`` does not give the channels, they are
-    chosen from 4 to 256; if it does not give the cells, they are chosen from 5 to 20. Three conditions decide:
+    chosen from 4 to 256; if it does not give the cells, they are chosen from 5 to 20. Its resolutions are used as
+    they are. Three conditions decide:
 
     - The smallest size takes at most a quarter of the smallest budget.
     - The largest size takes at least twice the largest budget.
-    - At the largest number of channels, the fewest cells take at least 0.7 of the largest budget.
+    - At the largest number of channels and resolution, the fewest cells take at least 0.7 of the largest budget.
 
     Where the allowed sizes end, the range comes as near to these conditions as they allow. The measurements take
     less than a minute for budgets up to a second.
@@ -154,7 +164,8 @@ def find_size_range(
         DeviceError: the device fails.
     """
     with tempfile.TemporaryDirectory(prefix="cars-hw-") as folder:
-        probe = _Probe(device, network, precision, Path(folder), progress)
+        largest = network.with_changes(resolution=wanted.resolutions[-1] if wanted.resolutions else None)
+        probe = _Probe(device, largest, precision, Path(folder), progress)
         try:
             found = _Finder(wanted, probe).found()
             if min(wanted.latencies_ms) < 2 * found.smallest_ms:
@@ -172,18 +183,22 @@ def _require_within(found: SizeRange, device: str) -> None:
         BudgetError: one is not.
     """
     least, most = min(found.wanted.latencies_ms), max(found.wanted.latencies_ms)
-    channels, layers = found.sizes.channels, found.sizes.layers
+    sizes = found.sizes
+    first, last = (
+        replace(sizes, channels=sizes.channels[end], layers=sizes.layers[end], resolutions=sizes.resolutions[end])
+        for end in (slice(1), slice(-1, None))
+    )
     if found.fastest_ms is not None and found.fastest_ms > least:
         raise BudgetError(
-            f"{format_latency(least)} on {device}: the fastest network of the smallest size, {channels[0]} "
-            f"channels and {layers[0]} cells, takes {format_latency(found.fastest_ms)}",
+            f"{format_latency(least)} on {device}: the fastest network of the smallest size, {first.describe()}, "
+            f"takes {format_latency(found.fastest_ms)}",
             (found.fastest_ms,),
             remedy="smaller-network",
         )
     if found.largest_ms < NEAR * most:
         raise BudgetError(
-            f"{format_latency(most)} on {device}: the largest networks that are allowed, {channels[-1]} channels "
-            f"and {layers[-1]} cells, take about {format_latency(_rounded(found.largest_ms))}",
+            f"{format_latency(most)} on {device}: the largest networks that are allowed, {last.describe()}, take "
+            f"about {format_latency(_rounded(found.largest_ms))}",
             remedy="larger-sizes",
         )
 
@@ -202,7 +217,10 @@ def _guessed_ms(key: OpKey) -> float:
 
 
 class _Probe:
-    """Measures ``network`` at several sizes."""
+    """Measures ``network``, whose resolution is the largest, at several sizes.
+
+    ``measured`` has the latencies by channels and cells, ``small`` those at the smallest resolution.
+    """
 
     def __init__(
         self, device: Device, network: NetworkSpec, precision: Precision, folder: Path, progress: Progress
@@ -213,13 +231,18 @@ class _Probe:
         self._folder = folder
         self._progress = progress
         self.measured: dict[tuple[int, int], float] = {}
+        self.small: dict[tuple[int, int], float] = {}
 
-    def at(self, channels: int, layers: int) -> float:
-        """Return the latency of the typical genotype at this size, in milliseconds."""
-        if (channels, layers) not in self.measured:
-            network = self.network.with_changes(channels=channels, layers=layers)
-            self.measured[channels, layers] = self.measure(zoo()[TYPICAL].genotype, network)
-        return self.measured[channels, layers]
+    def at(self, channels: int, layers: int, resolution: Resolution | None = None) -> float:
+        """Return the latency of the typical genotype at this size, in milliseconds.
+
+        ``resolution`` is the smallest one; None for the largest.
+        """
+        known = self.measured if resolution is None else self.small
+        if (channels, layers) not in known:
+            network = self.network.with_changes(channels=channels, layers=layers, resolution=resolution)
+            known[channels, layers] = self.measure(zoo()[TYPICAL].genotype, network)
+        return known[channels, layers]
 
     def measure(self, genotype: Genotype, network: NetworkSpec) -> float:
         """Return the latency of one network, in milliseconds."""
@@ -245,21 +268,31 @@ class _Finder:
     def found(self) -> SizeRange:
         """Return the range."""
         self._measure()
-        latency = _interpolation(self._probe.measured)
-        sizes = self._layers(latency) if self._wanted.channels else self._channels(latency)
+        probe = self._probe
+        latency = _interpolation(probe.measured)
+        small = _scaled(latency, {size[0]: ms / probe.measured[size] for size, ms in probe.small.items()})
+        sizes = self._layers(latency, small) if self._wanted.channels else self._channels(latency, small)
+        ends = self._allowed.resolutions
         return SizeRange(
             self._wanted,
             sizes,
-            latency(sizes.channels[0], sizes.layers[0]),
+            small(sizes.channels[0], sizes.layers[0]),
             latency(sizes.channels[-1], sizes.layers[-1]),
-            tuple(SizedLatency(*size, ms) for size, ms in self._probe.measured.items()),
+            (
+                *(SizedLatency(*size, ms, ends[0]) for size, ms in probe.small.items()),
+                *(SizedLatency(*size, ms, ends[-1] if ends else None) for size, ms in probe.measured.items()),
+            ),
         )
 
     def _measure(self) -> None:
-        """Measure the fewest cells at doubled channels up to the budget, and the most cells at two of them."""
-        probe, layers = self._probe, self._allowed.layers
+        """Measure the fewest cells at doubled channels up to the budget, and the most cells at two of them.
+
+        If the resolution varies, the fewest cells are also measured at the smallest one, at the first and the last
+        of these numbers of channels.
+        """
+        probe, layers, resolutions = self._probe, self._allowed.layers, self._allowed.resolutions
         widths = _doubled(self._allowed.channels)
-        total, reached = len(widths) + 2, []
+        total, reached = len(widths) + (4 if resolutions else 2), []
         for number, channels in enumerate(widths):
             probe.tell(number, total)
             ms = probe.at(channels, layers[0])
@@ -272,13 +305,18 @@ class _Finder:
         deep = deep or reached[:1]
         for channels in (deep[0], deep[-1]):
             probe.at(channels, layers[-1])
+        for channels in (reached[0], reached[-1]) if resolutions else ():
+            probe.at(channels, layers[0], resolutions[0])
         probe.tell(total, total)
 
-    def _channels(self, latency: Latency) -> SizeGrid:
-        """Return the grid with the numbers of channels that the budgets need."""
+    def _channels(self, latency: Latency, smallest: Latency) -> SizeGrid:
+        """Return the grid with the numbers of channels that the budgets need.
+
+        ``smallest`` gives the latencies at the smallest resolution, ``latency`` those at the largest.
+        """
         grid = self._allowed
         few, many = grid.layers[0], grid.layers[-1]
-        small = [one for one in grid.channels if latency(one, few) <= self._least / BELOW]
+        small = [one for one in grid.channels if smallest(one, few) <= self._least / BELOW]
         large = [
             one
             for one in grid.channels
@@ -291,13 +329,13 @@ class _Finder:
         first = min(first, max(last - LEAST_CHANNELS + 1, 0))
         return replace(grid, channels=grid.channels[first : last + 1])
 
-    def _layers(self, latency: Latency) -> SizeGrid:
+    def _layers(self, latency: Latency, smallest: Latency) -> SizeGrid:
         """Return the grid with the numbers of cells that the budgets need; all of them if they were given."""
         grid = self._allowed
         if self._wanted.layers:
             return grid
         narrow, wide = grid.channels[0], grid.channels[-1]
-        small = [one for one in grid.layers if latency(narrow, one) <= self._least / BELOW]
+        small = [one for one in grid.layers if smallest(narrow, one) <= self._least / BELOW]
         large = [one for one in grid.layers if latency(wide, one) >= ABOVE * self._most]
         first = small[-1] if small else grid.layers[0]
         last = max(large[0] if large else grid.layers[-1], first)
@@ -329,6 +367,19 @@ def _interpolation(measured: dict[tuple[int, int], float]) -> Latency:
         return math.exp(_along(shallow, x) + power * math.log(layers / few))
 
     return latency
+
+
+def _scaled(latency: Latency, ratios: dict[int, float]) -> Latency:
+    """Return ``latency`` times ``ratios``, which are interpolated by channels; without ratios, ``latency``."""
+    if not ratios:
+        return latency
+    logs = [math.log(channels) for channels in ratios]
+
+    def scaled(channels: int, layers: int) -> float:
+        ratio = math.exp(float(np.interp(math.log(channels), logs, np.log(list(ratios.values())))))
+        return ratio * latency(channels, layers)
+
+    return scaled
 
 
 def _along(points: dict[float, float], x: float) -> float:

@@ -23,7 +23,7 @@ from cars_hw.measurement.states import ONE_STATE, Machine
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
-from cars_hw.space.size_grid import SizeGrid
+from cars_hw.space.size_grid import Resolution, SizeGrid
 
 TABLE: Final = ChecksummedFormat("cars-hw latency table", 3, "profile")
 
@@ -54,7 +54,8 @@ class CalibrationNetwork:
 
     An ``anchor`` is a network at the end of the range of latencies. It keeps predictions within the measured range
     and is left out of the residuals. ``channels`` and ``layers`` are those of the network in a table over sizes;
-    None in a table of one network.
+    None in a table of one network. ``resolution`` is its height and width in pixels, None in a table of one
+    resolution.
     """
 
     genotype: Genotype
@@ -62,10 +63,12 @@ class CalibrationNetwork:
     anchor: bool = False
     channels: int | None = None
     layers: int | None = None
+    resolution: Resolution | None = None
 
     def architecture(self, network: NetworkSpec) -> Architecture:
         """Return the genotype and its network, ``network`` being that of the table."""
-        return Architecture(self.genotype, network.with_changes(channels=self.channels, layers=self.layers))
+        size = network.with_changes(channels=self.channels, layers=self.layers, resolution=self.resolution)
+        return Architecture(self.genotype, size)
 
 
 @dataclass(frozen=True)
@@ -183,9 +186,7 @@ class LatencyTable:
 
     def describe(self) -> str:
         """Return a text for people: which networks the table is for."""
-        if self.sizes is None:
-            return self.spec.describe()
-        return f"{self.sizes.describe()}, {self.spec.common}"
+        return self.spec.describe() if self.sizes is None else self.sizes.describe_networks(self.spec)
 
     @property
     def calibrated(self) -> list[Architecture]:
@@ -255,7 +256,10 @@ class LatencyTable:
 
     def covers(self, spec: NetworkSpec) -> bool:
         """Return whether the table is for ``spec``."""
-        return spec == self.spec if self.sizes is None else spec.is_size_of(self.spec) and self.sizes.covers(spec)
+        if self.sizes is None:
+            return spec == self.spec
+        same = spec.is_size_of(self.spec, any_resolution=bool(self.sizes.resolutions))
+        return same and self.sizes.covers(spec)
 
     def require(self, spec: NetworkSpec, precision: str = "fp32") -> None:
         """Check that the table is for ``spec`` at ``precision``.
@@ -291,6 +295,8 @@ class LatencyTable:
         if self.sizes is None:
             # A table of one network has the form that it had before there were sizes.
             del plain["sizes"]
+        elif not self.sizes.resolutions:
+            del plain["sizes"]["resolutions"]
         if self.spec.depths is None:
             del plain["network"]["depths"]
         TABLE.write(path, plain)
@@ -344,6 +350,7 @@ class _Calibrated(_Measured):
     anchor: bool = field(kw_only=True)
     channels: int | None = count(None)
     layers: int | None = count(None)
+    resolution: Resolution | None = setting(None, metavar="HxW")
 
 
 FIGURES: Final = ("ms", "spread", "standard_error", "sensitivity", "quiet_sessions")
@@ -370,12 +377,18 @@ def _measured(plain: _Measured) -> Measurement:
 
 
 def _size_plain(network: CalibrationNetwork) -> dict[str, Any]:
-    return {} if network.channels is None else {"channels": network.channels, "layers": network.layers}
+    size: dict[str, Any] = {}
+    if network.channels is not None:
+        size = {"channels": network.channels, "layers": network.layers}
+    if network.resolution is not None:
+        size["resolution"] = list(network.resolution)
+    return size
 
 
 def _calibrated(value: object) -> CalibrationNetwork:
     plain = structure(value, _Calibrated, complete=False)
-    return CalibrationNetwork(plain.genotype, _measured(plain), plain.anchor, plain.channels, plain.layers)
+    size = {"channels": plain.channels, "layers": plain.layers}
+    return CalibrationNetwork(plain.genotype, _measured(plain), plain.anchor, **size, resolution=plain.resolution)
 
 
 register(

@@ -45,7 +45,7 @@ class ValidationRow:
 
     ``again_ms`` is what a second, separate measurement gave, None where there was none. ``channels``, ``layers``
     and ``stages``, the cells of each stage, are those of the network, for a table over sizes; None for a table of
-    one network.
+    one network. ``resolution`` is its height and width in pixels; None for a table of one resolution.
     """
 
     genotype: Genotype
@@ -57,6 +57,7 @@ class ValidationRow:
     channels: int | None = None
     layers: int | None = None
     stages: tuple[int, int, int] | None = None
+    resolution: tuple[int, int] | None = None
 
     DERIVED: ClassVar = ("error",)
 
@@ -184,7 +185,8 @@ def validate_table(
     )
     if table.sizes is not None:
         result = replace(
-            result, rows=tuple(_sized(row, of.network) for row, of in zip(result.rows, chosen, strict=True))
+            result,
+            rows=tuple(_sized(row, of.network, table.sizes) for row, of in zip(result.rows, chosen, strict=True)),
         )
     times = [row.measured_ms for row in result.rows]
     now = [taken.ms for taken in first.models[count:]]
@@ -197,8 +199,11 @@ def validate_table(
     )
 
 
-def _sized(row: ValidationRow, network: NetworkSpec) -> ValidationRow:
-    return replace(row, channels=network.channels, layers=network.layers, stages=network.stages)
+def _sized(row: ValidationRow, network: NetworkSpec, sizes: SizeGrid) -> ValidationRow:
+    resolution = network.resolution if sizes.resolutions else None
+    return replace(
+        row, channels=network.channels, layers=network.layers, stages=network.stages, resolution=resolution
+    )
 
 
 def predict_all(

@@ -4,12 +4,15 @@ An architecture runs the first channels of every tensor, and the first cells of 
 the concatenation of four nodes, so a layer that reads it takes the first channels of each of these four parts. The
 output of the stem for small images has three such parts. Batch normalisation uses the statistics of the batch, so a
 slice of channels needs no running averages of its own.
+
+An architecture of a smaller resolution gets reduced images, see :mod:`cars_hw.nn.reduced_images`. No weight depends
+on the resolution.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -19,10 +22,11 @@ from torch import Tensor, nn
 from cars_hw.errors import SpecError
 from cars_hw.nn.layers import FactorizedReduce, ReLUConvBN
 from cars_hw.nn.network import CifarStem, ImageNetStem, make_preprocessing, make_stem
-from cars_hw.nn.paths import SHARED, Choice, SharedCell, SharedNetwork
+from cars_hw.nn.paths import SHARED, Choice, Common, SharedCell, SharedNetwork
+from cars_hw.nn.reduced_images import reduced_images
 from cars_hw.nn.skeletons import Skeleton, named_weights, on_no_device, operation_template
 from cars_hw.space.architecture import Architecture
-from cars_hw.space.genotype import NODES
+from cars_hw.space.genotype import NODES, Genotype
 from cars_hw.space.network_spec import STEM_MULTIPLIER, CellLayout, NetworkSpec
 from cars_hw.space.operations import OPERATIONS
 
@@ -101,8 +105,12 @@ class Path(SharedNetwork):
         return self._cells
 
     def logits(self, x: Tensor) -> Tensor:
-        """Return the logits (N, classes) for images ``x`` (N, C_in, H, W)."""
+        """Return the logits (N, classes) for images ``x`` (N, C_in, H, W), which may have a larger resolution."""
         return self.forward(x, self.genotype)
+
+    def common(self, x: Tensor, genotypes: Sequence[Genotype] = (), room: int = 0) -> Common:
+        """Reduce the images ``x`` to the resolution of the network; then see :meth:`SharedNetwork.common`."""
+        return super().common(reduced_images(x, self.spec.resolution), genotypes, room)
 
 
 class Slices:
@@ -249,9 +257,9 @@ def cells_within(small: NetworkSpec, large: NetworkSpec) -> tuple[int, ...]:
     Raises:
         SpecError: ``small`` does not lie within ``large``.
     """
-    same = replace(small, channels=large.channels, layers=large.layers, depths=large.depths) == large
-    deeper = any(mine > theirs for mine, theirs in zip(small.stages, large.stages, strict=True))
-    if not same or small.channels > large.channels or deeper:
+    same = small.is_size_of(large, any_resolution=True)
+    mine, theirs = ((*one.stages, one.channels, *one.resolution) for one in (small, large))
+    if not same or any(one > other for one, other in zip(mine, theirs, strict=True)):
         raise SpecError(f"{small.describe()} does not lie within {large.describe()}")
     starts = (0, *large.reductions)
     return tuple(start + place for start, depth in zip(starts, small.stages, strict=True) for place in range(depth))

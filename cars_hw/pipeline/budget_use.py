@@ -186,7 +186,10 @@ def _end(target: LatencyTarget, best: Architecture, space: ArchitectureSpace) ->
     if bound_ms > target.limit_ms and best.network != largest:
         return None
     sizes, known = space.sizes, target.table.sizes
-    wider = known is not None and (known.channels[-1], known.layers[-1]) != (largest.channels, largest.layers)
+    wider = known is not None and (
+        (known.channels[-1], known.layers[-1]) != (largest.channels, largest.layers)
+        or known.resolutions[-1:] not in ((), (largest.resolution,))
+    )
     return SizesEnd(
         largest.size if sizes is None else sizes.describe(),
         sizes is None,

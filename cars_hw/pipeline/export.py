@@ -59,7 +59,8 @@ def export_run(
     of a float model is on all of them. A model's card has the latencies that the run's tables for its format and
     precision predict; no table is for int8 models whose scheme ``int8`` is symmetric.
 
-    Classes and normalisation are those of the run, and float models need no images. int8 models do, the same as the
+    Classes and normalisation are those of the run, and float models need no images. Models take images of the
+    resolution of their network. int8 models do, the same as the
     run's; ``data`` is where they lie now. A network that was evaluated on other test images is exported in float
     only. With ``accept_changes`` images may have been added, removed or changed since the search, which is written
     to the run.
@@ -121,7 +122,9 @@ def _export(
                 loaded,
                 path,
                 one.name,
-                preprocessing=Preprocessing(manifest.mean, manifest.std, run.network.resolution, manifest.decoding),
+                preprocessing=Preprocessing(
+                    manifest.mean, manifest.std, network.spec.resolution, manifest.decoding
+                ),
                 class_names=manifest.class_names,
                 figures=figures,
                 dynamic_batch=settings.dynamic_batch,
@@ -132,6 +135,7 @@ def _export(
                 # Tables have latencies of asymmetric models.
                 known = targets if settings.int8 == "asymmetric" else ()
                 figures = replace(figures, latencies=_latencies(known, one.name, "int8", architecture))
+                data = data.at(run, network.spec.resolution)
                 exported.append(_int8(exported[-1], data.bundle, settings.int8, figures))
     progress("exporting", total, total)
     run.add_step("export", replace(settings, data=None if data is None else data.source))

@@ -38,13 +38,16 @@ from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.training.checkpoints import TrainingCheckpoint
 from cars_hw.training.precision import resolve_precision
 from cars_hw.training.shared_weights import judging_parts, torch_threads
-from cars_hw.training.standalone import NetworkTraining, counts_on
+from cars_hw.training.standalone import NetworkTraining, counts_on, require_resolution
 
 DRAWS: Final = 64
 """The mean multiply-adds of the space are estimated by so many random architectures."""
 
 WORTH_PROCESSES: Final = 10.0
 """Processes are started if the trainings take more seconds than this, since their start takes some seconds."""
+
+RESOLUTIONS: Final = 8
+"""A process keeps the images of so many resolutions in memory."""
 
 NAME: Final = "final stage"
 
@@ -58,7 +61,7 @@ def trained_spec(plan: SearchPlan, supernet: NetworkSpec, architecture: Architec
     if plan.sizes is None:
         return supernet
     own = architecture.network
-    return replace(supernet, channels=own.channels, layers=own.layers, depths=own.stages)
+    return supernet.sized(own, resolution=own.resolution if plan.architectures.varies_resolution else None)
 
 
 def short_recipe(recipe: Recipe, epochs: int) -> Recipe:
@@ -268,7 +271,7 @@ def _begin(ended: Ended) -> FinalStage:
 
 
 def _numbers_of_images(ended: Ended) -> JudgedImages:
-    data, judged = _images(_images_of(ended))
+    data, judged = _images(_images_of(ended, ended.supernet))
     return judged_images(ended.plan, len(data.train), len(judged))
 
 
@@ -328,18 +331,18 @@ class _ImagesOf(NamedTuple):
     seed: int
 
 
-def _images_of(ended: Ended) -> _ImagesOf:
+def _images_of(ended: Ended, network: NetworkSpec) -> _ImagesOf:
+    """Return what loads the images of ``network``. Those of a proxy have their own resolution."""
     plan = ended.plan
-    return _ImagesOf(
-        ended.run.path, plan.data, ended.resolution, plan.preset.training.validation_fraction, plan.seed
-    )
+    resolution = None if ended.resolution is None else network.resolution
+    return _ImagesOf(ended.run.path, plan.data, resolution, plan.preset.training.validation_fraction, plan.seed)
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=RESOLUTIONS)
 def _images(of: _ImagesOf) -> tuple[DataBundle, Dataset]:
     """Return the images as the search divided them, and those of them that evaluate architectures.
 
-    They are kept for the next network that this process trains.
+    They are kept for the next network of this resolution that this process trains.
 
     Raises:
         DataChangedError: they are not those of the search.
@@ -377,10 +380,10 @@ def _run_rung(ended: Ended, stage: FinalStage, device: str, jobs: int | None, pr
     recipe = replace(stage.recipe, precision=resolve_precision(stage.recipe.precision, device))
     tasks = [
         _Task(
-            _images_of(ended),
+            _images_of(ended, spec),
             one.name,
             one.genotype,
-            trained_spec(plan, ended.supernet, one.architecture),
+            spec,
             recipe,
             rung,
             epochs[rung],
@@ -389,6 +392,7 @@ def _run_rung(ended: Ended, stage: FinalStage, device: str, jobs: int | None, pr
             device,
         )
         for one in running
+        for spec in (trained_spec(plan, ended.supernet, one.architecture),)
     ]
     waiting = [task for task in tasks if run.final_result(task.name, rung) is None]
     shown = _Shown(
@@ -468,6 +472,7 @@ def _train(task: _Task, progress: Progress, _log: Log) -> None:
             stack.enter_context(torch_threads(1))
         torch.manual_seed(task.seed)
         network = Network(task.spec, task.genotype)
+        require_resolution(network, data)
         training = NetworkTraining(network, data, task.recipe, seed=task.seed, device=task.device)
         kept = checkpoint.load()
         if kept is not None:

@@ -85,7 +85,7 @@ class Start:
         for genotype, own in self.population:
             network = plan.network
             if plan.sizes is not None:
-                network = replace(network, channels=own.channels, layers=own.layers, depths=own.depths)
+                network = network.sized(own, resolution=own.resolution if space.varies_resolution else None)
             one = Architecture(genotype, network)
             if _searched(plan, genotype) and space.proposable(one) and feasible(objectives, one):
                 found[one.key()] = one

@@ -21,6 +21,7 @@ from cars_hw.evolution.objectives import CostObjective, feasible
 from cars_hw.evolution.passes import TRAINING, JudgedImages
 from cars_hw.nn.cost import network_cost
 from cars_hw.nn.network import Network
+from cars_hw.nn.reduced_images import reduced_images
 from cars_hw.pipeline.final_stage import (
     MeanAdds,
     judged_images,
@@ -210,7 +211,8 @@ def _final_pace(
             training = NetworkTraining(network, parts, recipe, seed=plan.seed, device=weights.device)
             images, labels = next(training.batches.epoch(torch.Generator().manual_seed(plan.seed)))
             training.network.train()
-            again = [(images, labels)] * 2
+            # The timed networks have several resolutions, and ``parts`` have the largest.
+            again = [(reduced_images(images, network.spec.resolution), labels)] * 2
             seconds.append(_seconds(weights, again, lambda batch: training.step(*batch), fmean))  # noqa: B023
             adds.append(multiply_adds(plan, supernet, one))
     side = jobs or default_jobs(weights.device.type, KEPT * plan.preset.final.stretches)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final, cast
+from typing import Final, TypeVar, cast
 
 from cars_hw.config.data import DataSource
 from cars_hw.config.measurement import Precision
@@ -38,7 +38,7 @@ class SearchPlan:
 
     With ``sizes``, the search proposes networks of all these sizes, and ``network`` becomes the largest. The
     SuperNet has that size then, whatever the preset says. With a single size ``network`` gets it, and ``sizes``
-    becomes None.
+    becomes None. With a single resolution ``network`` gets it, and ``sizes`` has none.
 
     ``time`` is set if the length of the search was chosen for a time, see :mod:`cars_hw.pipeline.within`. It does
     not change the search, which says when it takes longer than estimated. With ``from_run``, the search starts from
@@ -50,7 +50,7 @@ class SearchPlan:
 
     Raises:
         TableError: a table is not for all networks.
-        InputError: there is no cost to minimise.
+        InputError: there is no cost to minimise, or the resolution varies in a search on a proxy.
     """
 
     data: DataSource
@@ -74,9 +74,18 @@ class SearchPlan:
             object.__setattr__(self, "network", self.sizes.largest(self.network))
             if len(self.sizes) == 1:
                 object.__setattr__(self, "sizes", None)
+            elif len(self.sizes.resolutions) == 1:
+                object.__setattr__(self, "sizes", replace(self.sizes, resolutions=()))
+        if self.architectures.varies_resolution and self.proxy:
+            raise InputError(
+                "the resolution cannot vary in a search on a proxy, whose images have a resolution of their own",
+                remedy="one-resolution",
+            )
+        # A resolution that the stem cannot have is reported here.
+        smallest = self.architectures.smallest
         object.__setattr__(self, "space", replace(self.space, network=self.network))
         for target in self.targets:
-            for network in dict.fromkeys((self.network, self.architectures.smallest)):
+            for network in dict.fromkeys((self.network, smallest)):
                 target.table.require(network, self.precision or target.precision)
         if not self.targets and not self.costs:
             raise InputError("a search needs a cost: give a latency table, or parameters or multiply-adds")
@@ -161,16 +170,23 @@ def _network_and_sizes(
         given = settings.network.with_changes(channels=network.channels, layers=network.layers)
         tables[0].require(given, tables[0].precision)
     grids = [table.sizes or SizeGrid((table.spec.channels,), (table.spec.layers,)) for table in tables]
-    channels = chosen.channels or _in_common([grid.channels for grid in grids]) or (network.channels,)
-    layers = chosen.layers or _in_common([grid.layers for grid in grids]) or (network.layers,)
-    own = (channels, layers) == ((network.channels,), (network.layers,))
-    return network, None if own else SizeGrid(channels, layers)
+    resolutions = [grid.resolutions or (table.spec.resolution,) for grid, table in zip(grids, tables, strict=True)]
+    sizes = SizeGrid(
+        chosen.channels or _in_common([grid.channels for grid in grids]) or (network.channels,),
+        chosen.layers or _in_common([grid.layers for grid in grids]) or (network.layers,),
+        chosen.resolutions or _in_common(resolutions) or (network.resolution,),
+    )
+    own = SizeGrid((network.channels,), (network.layers,), (network.resolution,))
+    return network, None if sizes == own else sizes
 
 
-def _in_common(grids: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    """Return the numbers of one of ``grids`` that lie within all of them; none without grids.
+Size = TypeVar("Size", int, tuple[int, int])
 
-    It is the first one that has such numbers: a range of 4 and 8 covers 6 without having that number.
+
+def _in_common(grids: Sequence[tuple[Size, ...]]) -> tuple[Size, ...]:
+    """Return the sizes of one of ``grids`` that lie within all of them; none without grids.
+
+    It is the first one that has such sizes: a range of 4 and 8 covers 6 without having that number.
 
     Raises:
         InputError: there is none.
@@ -215,8 +231,8 @@ def search_settings(plan: SearchPlan, tables: Sequence[Path]) -> SearchSettings:
 def _chosen_sizes(plan: SearchPlan) -> SizeChoice:
     """Return the sizes of ``plan``, a single one too: a table may have more."""
     if plan.sizes is None:
-        return SizeChoice((plan.network.channels,), (plan.network.layers,))
-    return SizeChoice(plan.sizes.channels, plan.sizes.layers)
+        return SizeChoice((plan.network.channels,), (plan.network.layers,), (plan.network.resolution,))
+    return SizeChoice(plan.sizes.channels, plan.sizes.layers, plan.sizes.resolutions or (plan.network.resolution,))
 
 
 def configuration(plan: SearchPlan) -> RunConfiguration:

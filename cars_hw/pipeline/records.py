@@ -82,9 +82,11 @@ class RunConfiguration(Settings):
 
     def describe_networks(self) -> str:
         """Return a text for people: of which networks the search was."""
-        if self.sizes is None:
-            return self.network.describe()
-        return f"{self.sizes.describe()}, {self.network.common}"
+        return self.network.describe() if self.sizes is None else self.sizes.describe_networks(self.network)
+
+    def size_of(self, network: NetworkSpec) -> str:
+        """Return a text for people: the size of ``network``, with its resolution if the search has several."""
+        return network.size if self.sizes is None else self.sizes.describe_size(network)
 
 
 @dataclass(frozen=True)

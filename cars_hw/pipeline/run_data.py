@@ -56,6 +56,21 @@ class RunData:
     changes: tuple[Change, ...] = ()
     new: bool = False
 
+    def at(self, run: RunFolder, resolution: Size) -> RunData:
+        """Return the same images at ``resolution``, height and width in pixels, loaded again unless they have it.
+
+        Classes and normalisation stay those of the manifest.
+
+        Raises:
+            DataChangedError: the images are no longer the same.
+            DatasetError: they are gone.
+        """
+        if self.bundle.resolution == tuple(resolution):
+            return self
+        found = load_frozen(run, self.manifest, self.source, resolution, accept=True, download=False)
+        require_same(found, self.digest)
+        return replace(self, bundle=found.bundle)
+
     def write_down(self, run: RunFolder, step: str) -> None:
         """Write to ``run`` what ``step`` decides: accepted changes, or the images of a proxy run's networks."""
         if not self.new:
@@ -165,11 +180,12 @@ def load_for_training(
     *,
     accept: bool | None = False,
     download: bool = True,
+    resolution: Size | None = None,
 ) -> RunData:
-    """Load the images that networks of ``run`` are trained on, at the resolution of its network.
+    """Load the images that networks of ``run`` are trained on, at ``resolution`` (height, width).
 
-    They are those of the search. The first training of a run whose search was on a proxy may be given others, which
-    are frozen then.
+    Without a ``resolution``, it is that of the run's network, which is the largest. The images are those of the
+    search. The first training of a run whose search was on a proxy may be given others, which are frozen then.
 
     Raises:
         DataChangedError: the images are not those of the run; the message says what differs.
@@ -177,7 +193,7 @@ def load_for_training(
         InputError: they do not fit the network.
         RunError: a file of the run is damaged.
     """
-    resolution = run.network.resolution
+    resolution = resolution or run.network.resolution
     manifest = run.training_data
     if _begins_with_others(run, manifest, given):
         assert given is not None
@@ -188,6 +204,19 @@ def load_for_training(
     data = load_frozen(run, manifest, given, resolution, progress, accept=accept, download=download)
     require_fit(data.bundle, run.network)
     return data
+
+
+def require_same(data: RunData, digest: str) -> None:
+    """Check that ``data`` are the images with ``digest``, which were loaded before or by the first process.
+
+    Raises:
+        DataChangedError: they are others.
+    """
+    if data.digest != digest:
+        raise DataChangedError(
+            f"{data.source.source} was changed while networks are trained, or differs between processes; "
+            "run the command again"
+        )
 
 
 def splits_of(bundle: DataBundle, settings: SharedTraining, seed: int) -> tuple[Split, Split]:

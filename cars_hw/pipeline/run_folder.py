@@ -500,9 +500,9 @@ class RunFolder:
 
     def _misfit(self, *networks: FrontNetwork | TrainedNetwork) -> str | None:
         """Return the first of ``networks`` that differs from the run's in more than its size, in words; or None."""
-        own = self.network
+        own, several = self.network, self.configuration.architectures.varies_resolution
         for one in networks:
-            if not one.spec.is_size_of(own):
+            if not one.spec.is_size_of(own, any_resolution=several):
                 return f"{one.name} is of {one.spec.describe()}, and the run's network of {own.describe()}"
         return None
 

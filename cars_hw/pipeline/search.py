@@ -343,7 +343,10 @@ def run_images(plan: SearchPlan, run: RunFolder, manifest: DataManifest, progres
 
 
 def resolution_of(plan: SearchPlan) -> tuple[int, int] | None:
-    """Return the height and width at which the search of ``plan`` reads images; None is their own."""
+    """Return the height and width at which the search of ``plan`` reads images; None is their own.
+
+    If the resolution varies, it is the largest.
+    """
     return None if plan.proxy else plan.network.resolution
 
 
@@ -555,6 +558,7 @@ def supernet_weights_of(
         device=plan.device if process_group.world == 1 else process_group.device,
         process_group=process_group,
         over_sizes=plan.sizes is not None,
+        over_resolutions=plan.architectures.varies_resolution,
         smallest=plan.architectures.smallest,
     )
 

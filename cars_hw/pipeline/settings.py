@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from cars_hw.config.data import DataSource
 from cars_hw.config.measurement import QUIET, Int8Scheme, MeasurePlan, Precision, require_state
@@ -105,6 +105,9 @@ class SizeChoice(Settings):
         (), help="Channels of the first cell, even numbers.", minimum=2, maximum=4096
     )
     layers: tuple[int, ...] = setting((), help="Numbers of cells, 3 at least.", minimum=3, maximum=1000)
+    resolutions: tuple[tuple[int, int], ...] = setting((), help="Height and width of the images in pixels.")
+
+    ADDED: ClassVar = ("resolutions",)
 
 
 @dataclass(frozen=True)
@@ -186,6 +189,9 @@ class TrainSettings(Settings):
     layers: int | None = setting(
         None, help="Number of cells of the network of --genotype. [as for --channels]", minimum=3, maximum=1000
     )
+    resolution: tuple[int, int] | None = setting(
+        None, metavar="HxW", help="Resolution of the network of --genotype, in pixels. [as for --channels]"
+    )
     seed: int = setting(
         0,
         help="Decides the order and augmentation of images, drop-path, and the weights that start fresh.",
@@ -203,6 +209,8 @@ class TrainSettings(Settings):
         help="Train although images were added, removed or changed since the search. The run notes what changed, "
         "and the report shows it. Classes and normalisation stay those of the search.",
     )
+
+    ADDED: ClassVar = ("resolution",)
 
 
 @dataclass(frozen=True)
@@ -322,6 +330,11 @@ class PredictSettings(Settings):
         help="Number of cells of the network; required for a GENOTYPE if the table is for several.",
         minimum=3,
         maximum=1000,
+    )
+    resolution: tuple[int, int] | None = setting(
+        None,
+        metavar="HxW",
+        help="Resolution of the network in pixels; required for a GENOTYPE if the table is for several.",
     )
     quantile: float | None = setting(
         None,

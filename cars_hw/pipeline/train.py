@@ -20,14 +20,14 @@ from cars_hw.config.data import DataSource
 from cars_hw.config.setting import NAME
 from cars_hw.config.training import Recipe
 from cars_hw.data import DataBundle
-from cars_hw.errors import DataChangedError, InputError, RunError
+from cars_hw.errors import InputError, RunError
 from cars_hw.evolution.checkpoint import supernet_weights
 from cars_hw.nn.network import Network
 from cars_hw.nn.supernet import SuperNet
 from cars_hw.pipeline.networks import FrontNetwork, TrainedNetwork
 from cars_hw.pipeline.plan import recipe_of
 from cars_hw.pipeline.records import RunConfiguration
-from cars_hw.pipeline.run_data import RunData, load_for_training
+from cars_hw.pipeline.run_data import RunData, load_for_training, require_same
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.settings import TrainingDevice, TrainSettings
 from cars_hw.pipeline.tensorboard import FOLDER, remove_events
@@ -100,7 +100,8 @@ def train_run(
     """Train ``settings.top`` networks of the run's front, or only ``settings.genotype``, and write their weights.
 
     Each network of the front has its own size. A genotype has that of the front's network with this genotype, and
-    if there is none, that of the run's network; ``settings.channels`` and ``settings.layers`` change it.
+    if there is none, that of the run's network; ``settings.channels``, ``settings.layers`` and
+    ``settings.resolution`` change it. Every network is trained and evaluated on images of its own resolution.
     Alternatively, ``chosen`` has the names and architectures of the networks to train.
 
     Networks start from fresh weights, or with ``inherit`` from the SuperNet's where the run's SuperNet has networks
@@ -162,11 +163,11 @@ def train_run(
         waiting = [job for job in planned if not _is_done(job, trained, run, log)]
         if process_group.world > 1:
             process_group.broadcast(_to_bytes(waiting, data.digest))
-            _train_here(waiting, data.bundle, progress, log, process_group)
+            _train_here(waiting, data, progress, log, process_group)
         else:
             # By the number of chosen networks, not of those that are left: a resumed training has as many threads
             # as before, since the number of threads changes how sums are rounded.
-            _train_all(waiting, data.bundle, settings.jobs or default_jobs(device, len(planned)), progress, log)
+            _train_all(waiting, data, settings.jobs or default_jobs(device, len(planned)), progress, log)
         if not chosen:
             done = replace(settings, data=data.source, recipe=recipe, device=cast("TrainingDevice", device))
             run.add_step("train", done)
@@ -234,7 +235,12 @@ def _difference(trained: TrainedNetwork, job: _Job) -> str:
 
 
 def _size(network: NetworkSpec) -> dict[str, object]:
-    return {"channels": network.channels, "layers": network.layers, "depths": network.stages}
+    return {
+        "channels": network.channels,
+        "layers": network.layers,
+        "depths": network.stages,
+        "resolution": network.pixels,
+    }
 
 
 def _is_done(job: _Job, trained: Sequence[TrainedNetwork], run: RunFolder, log: Log) -> bool:
@@ -255,8 +261,10 @@ def _chosen(run: RunFolder, settings: TrainSettings) -> list[tuple[str, Architec
     """Return the names and architectures of the networks that ``settings`` chooses."""
     genotype = settings.genotype
     if genotype is None:
-        if (settings.channels, settings.layers) != (None, None):
-            raise InputError("channels and layers are for a genotype; networks of the front have their own")
+        if (settings.channels, settings.layers, settings.resolution) != (None, None, None):
+            raise InputError(
+                "channels, layers and resolution are for a genotype; networks of the front have their own"
+            )
         return [(network.name, network.architecture) for network in choose(run.front(), settings.top)]
     known = [
         network
@@ -264,13 +272,22 @@ def _chosen(run: RunFolder, settings: TrainSettings) -> list[tuple[str, Architec
         if network.genotype.key() == genotype.key()
         and settings.channels in (None, network.spec.channels)
         and settings.layers in (None, network.spec.layers)
+        and settings.resolution in (None, network.spec.resolution)
     ]
     if len({network.spec for network in known}) > 1:
-        sizes = ", ".join(f"{network.name} ({network.spec.size})" for network in known)
+        sizes = ", ".join(f"{network.name} ({run.configuration.size_of(network.spec)})" for network in known)
         raise InputError(f"networks of several sizes have this genotype: {sizes}", remedy="choose-size")
     if known:
         return [(known[0].name, Architecture(genotype, known[0].spec))]
-    spec = run.network.with_changes(channels=settings.channels, layers=settings.layers)
+    several = run.configuration.architectures.varies_resolution
+    if settings.resolution not in (None, run.network.resolution) and not several:
+        raise InputError(
+            f"the networks of {run.path} have {run.network.pixels} pixels; another resolution is for a run of a "
+            "search over several"
+        )
+    spec = run.network.with_changes(
+        channels=settings.channels, layers=settings.layers, resolution=settings.resolution
+    )
     return [(_name_of(genotype, spec, run.network), Architecture(genotype, spec))]
 
 
@@ -312,10 +329,13 @@ def _resolved(recipe: Recipe, device: str) -> Recipe:
 def _name_of(genotype: Genotype, spec: NetworkSpec, own: NetworkSpec) -> str:
     """Return a name for a genotype that is not in the front; it has the size where that is not ``own``."""
     name = f"genotype-{zlib.crc32(repr(genotype.key()).encode()):08x}"
-    return name if spec == own else f"{name}-{spec.channels}x{spec.layers}"
+    if spec == own:
+        return name
+    at = "" if spec.resolution == own.resolution else f"-{spec.pixels}"
+    return f"{name}-{spec.channels}x{spec.layers}{at}"
 
 
-def _train_all(waiting: Sequence[_Job], data: DataBundle, jobs: int, progress: Progress, log: Log) -> None:
+def _train_all(waiting: Sequence[_Job], data: RunData, jobs: int, progress: Progress, log: Log) -> None:
     if jobs == 1:
         _train_here(waiting, data, progress, log)
     else:
@@ -323,29 +343,22 @@ def _train_all(waiting: Sequence[_Job], data: DataBundle, jobs: int, progress: P
 
 
 def _train_in_worker(job: _Job, progress: Progress, log: Log) -> None:
-    data = load_for_training(RunFolder(job.run), job.data, download=False)
-    _require_same(data, job.data_digest)
+    resolution = job.architecture.network.resolution
+    data = load_for_training(RunFolder(job.run), job.data, download=False, resolution=resolution)
+    require_same(data, job.data_digest)
     _train(job, data.bundle, progress, log)
-
-
-def _require_same(data: RunData, digest: str) -> None:
-    """Check that ``data`` are the images with ``digest``, which the first process has."""
-    if data.digest != digest:
-        raise DataChangedError(
-            f"{data.source.source} was changed while networks are trained, or differs between processes; "
-            "run the command again"
-        )
 
 
 def _train_here(
     waiting: Sequence[_Job],
-    data: DataBundle,
+    data: RunData,
     progress: Progress,
     log: Log,
     process_group: ProcessGroup = SINGLE_PROCESS,
 ) -> None:
     for job in waiting:
-        _train(job, data, progress, log, process_group)
+        data = data.at(RunFolder(job.run), job.architecture.network.resolution)
+        _train(job, data.bundle, progress, log, process_group)
 
 
 def _train(
@@ -431,10 +444,11 @@ def _follow(run: RunFolder, settings: TrainSettings, process_group: ProcessGroup
     sent = json.loads(process_group.broadcast(None))
     # After the leading process, which may have to download the data. What it accepts is the same here.
     data = load_for_training(run, settings.data, accept=True, download=False)
-    _require_same(data, sent["data_digest"])
+    require_same(data, sent["data_digest"])
     for job in sent["jobs"]:
         recipe, genotype = structure(job["recipe"], Recipe), Genotype.from_dict(job["genotype"])
         network = Network(structure(job["network"], NetworkSpec), genotype, auxiliary=recipe.auxiliary > 0)
+        data = data.at(run, network.spec.resolution)
         with torch.random.fork_rng(devices=[]):
             train_network(
                 network,

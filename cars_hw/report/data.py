@@ -200,7 +200,11 @@ class ReportData:
     def networks(self) -> str:
         """What the search was for: the network, or the range of sizes."""
         sizes = self.configuration.sizes
-        return self.spec.describe() if sizes is None else f"{sizes.describe()}, {self.spec.common}"
+        return self.spec.describe() if sizes is None else sizes.describe_networks(self.spec)
+
+    def size_of(self, network: NetworkSpec) -> str:
+        """The size of ``network`` in words, with its resolution if the search has several."""
+        return self.configuration.size_of(network)
 
     @property
     def sized(self) -> bool:

@@ -6,18 +6,20 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.liveness import unread_cells
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
-from cars_hw.space.size_grid import SizeGrid
+from cars_hw.space.size_grid import Resolution, SizeGrid
 
 if TYPE_CHECKING:
     import numpy as np
 
 Stages = tuple[int, int, int]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,12 @@ class ArchitectureSpace:
     def _has_size(self, network: NetworkSpec) -> bool:
         if self.sizes is None:
             return network == self.network
-        same = network.with_changes(channels=self.network.channels, layers=self.network.layers)
-        return same == replace(self.network, depths=None) and self.sizes.has(network)
+        return network.is_size_of(self.network, any_resolution=self.varies_resolution) and self.sizes.has(network)
+
+    @property
+    def varies_resolution(self) -> bool:
+        """Whether architectures have several resolutions."""
+        return self.sizes is not None and bool(self.sizes.resolutions)
 
     @property
     def smallest(self) -> NetworkSpec:
@@ -70,20 +76,27 @@ class ArchitectureSpace:
         return self.network if self.sizes is None else self.sizes.largest(self.network)
 
     def sample_size(self, rng: np.random.Generator) -> NetworkSpec:
-        """Draw channels and cells evenly on logarithmic scales, then uniformly the cells of each stage.
+        """Draw channels, cells and pixels evenly on logarithmic scales; uniformly the cells of each stage.
 
-        Both multiply the latency, so the latencies of the draws are spread evenly on a logarithmic scale.
+        All three multiply the latency, so the latencies of the draws are spread evenly on a logarithmic scale.
         """
         assert self.sizes is not None
         channels = int(rng.choice(self.sizes.channels, p=_log_shares(self.sizes.channels)))
         layers = int(rng.choice(self.sizes.layers, p=_log_shares(self.sizes.layers)))
-        stages = [one for one in self.sizes.stages if sum(one) == layers]
-        return self._sized(channels, stages[int(rng.integers(len(stages)))])
+        possible = [one for one in self.sizes.stages if sum(one) == layers]
+        stages, resolution = possible[int(rng.integers(len(possible)))], self.network.resolution
+        if self.varies_resolution:
+            shares = _log_shares([math.prod(one) for one in self.sizes.resolutions])
+            resolution = self.sizes.resolutions[int(rng.choice(len(shares), p=shares))]
+        return self._sized(channels, stages, resolution)
 
     def mutate_size(self, network: NetworkSpec, rate: float, rng: np.random.Generator) -> NetworkSpec:
-        """Move the channels and the cells of each stage one step along the grid, each with probability ``rate``."""
+        """Move the channels, the cells of each stage and the resolution one step along the grid.
+
+        Each of them moves with probability ``rate``.
+        """
         assert self.sizes is not None
-        channels, stages = network.channels, network.stages
+        channels, stages, resolution = network.channels, network.stages, network.resolution
         if rng.random() < rate:
             channels = _step(self.sizes.channels, channels, rng)
         for index in range(len(stages)):
@@ -92,26 +105,36 @@ class ArchitectureSpace:
                 possible = [one for one in changed if one in self.sizes.stages]
                 if possible:
                     stages = possible[int(rng.integers(len(possible)))]
-        return self._sized(channels, stages)
+        if self.varies_resolution and rng.random() < rate:
+            resolution = _step(self.sizes.resolutions, resolution, rng)
+        return self._sized(channels, stages, resolution)
 
     def cross_sizes(
         self, first: NetworkSpec, second: NetworkSpec, rate: float, rng: np.random.Generator
     ) -> NetworkSpec:
-        """Take the channels, and all stages together, each from ``second`` with probability ``rate``."""
+        """Take the channels, all stages together, and the resolution from ``second``.
+
+        Each of the three is taken with probability ``rate``, and otherwise from ``first``.
+        """
         channels = second.channels if rng.random() < rate else first.channels
         stages = second.stages if rng.random() < rate else first.stages
-        return self._sized(channels, stages)
+        resolution = second.resolution if self.varies_resolution and rng.random() < rate else first.resolution
+        return self._sized(channels, stages, resolution)
 
     def with_channels(self, network: NetworkSpec, channels: int) -> NetworkSpec:
         """Return ``network`` with ``channels``."""
-        return self._sized(channels, network.stages)
+        return self._sized(channels, network.stages, network.resolution)
 
     def with_stages(self, network: NetworkSpec, stages: Stages) -> NetworkSpec:
         """Return ``network`` with ``stages``."""
-        return self._sized(network.channels, stages)
+        return self._sized(network.channels, stages, network.resolution)
 
-    def _sized(self, channels: int, stages: Stages) -> NetworkSpec:
-        return replace(self.network, channels=channels, layers=sum(stages), depths=stages)
+    def with_resolution(self, network: NetworkSpec, resolution: Resolution) -> NetworkSpec:
+        """Return ``network`` with ``resolution``."""
+        return self._sized(network.channels, network.stages, resolution)
+
+    def _sized(self, channels: int, stages: Stages, resolution: Resolution) -> NetworkSpec:
+        return replace(self.network, channels=channels, layers=sum(stages), depths=stages, resolution=resolution)
 
 
 def _log_shares(values: Sequence[int]) -> list[float]:
@@ -124,7 +147,7 @@ def _log_shares(values: Sequence[int]) -> list[float]:
     return [width / sum(widths) for width in widths]
 
 
-def _step(values: Sequence[int], value: int, rng: np.random.Generator) -> int:
+def _step(values: Sequence[T], value: T, rng: np.random.Generator) -> T:
     """Return one of the neighbours of ``value`` among ``values``; itself where it has none."""
     index = values.index(value)
     neighbours = [values[one] for one in (index - 1, index + 1) if 0 <= one < len(values)]

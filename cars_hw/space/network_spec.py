@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Final, Literal, NamedTuple
 
@@ -140,18 +141,35 @@ class NetworkSpec(Settings):
         return f"{self.channels} channels, {self.layers} cells{stages}"
 
     @property
+    def pixels(self) -> str:
+        """The resolution in words: ``32x32``."""
+        return resolution_text(self.resolution)
+
+    @property
     def common(self) -> str:
-        """What networks of all sizes have in common, in words: ``32x32x3, 10 classes, cifar stem``."""
-        height, width = self.resolution
-        return f"{height}x{width}x{self.in_channels}, {self.classes} classes, {self.stem} stem"
+        """What networks of all sizes have in common, in words: ``10 classes, cifar stem``."""
+        return f"{self.classes} classes, {self.stem} stem"
 
     def describe(self) -> str:
         """Return one line for people."""
-        return f"{self.size}, {self.common}"
+        return f"{self.size}, {self.pixels}x{self.in_channels}, {self.common}"
 
-    def is_size_of(self, other: NetworkSpec) -> bool:
-        """Return whether this network is ``other`` at some size: all but channels and cells are equal."""
-        return replace(self, channels=other.channels, layers=other.layers, depths=other.depths) == other
+    def is_size_of(self, other: NetworkSpec, *, any_resolution: bool = False) -> bool:
+        """Return whether this network is ``other`` at some size: all but channels and cells are equal.
+
+        With ``any_resolution``, the resolution may differ, too.
+        """
+        return self.sized(other, resolution=other.resolution if any_resolution else None) == other
+
+    def sized(self, other: NetworkSpec, *, resolution: tuple[int, int] | None = None) -> NetworkSpec:
+        """Return this network with the channels and the cells of ``other``; at ``resolution`` if it is given."""
+        return replace(
+            self,
+            channels=other.channels,
+            layers=other.layers,
+            depths=other.depths,
+            resolution=resolution or self.resolution,
+        )
 
     def with_changes(
         self,
@@ -174,6 +192,21 @@ class NetworkSpec(Settings):
             changes["depths"] = None
         given = {name: value for name, value in changes.items() if value is not None or name == "depths"}
         return replace(self, **given)
+
+
+def size_words(networks: Iterable[NetworkSpec], *, always: bool = False) -> Callable[[NetworkSpec], str]:
+    """Return what gives the size of one of ``networks`` in words.
+
+    The words tell its resolution if ``networks`` differ in it, or ``always``.
+    """
+    differ = always or len({one.resolution for one in networks}) > 1
+    return lambda network: f"{network.size}, {network.pixels} pixels" if differ else network.size
+
+
+def resolution_text(resolution: tuple[int, int]) -> str:
+    """Return a resolution in words: ``32x32``."""
+    height, width = resolution
+    return f"{height}x{width}"
 
 
 def standard_depths(layers: int) -> tuple[int, int, int]:

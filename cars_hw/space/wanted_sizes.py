@@ -7,7 +7,7 @@ from typing import ClassVar, Final
 
 from cars_hw.config.setting import Settings, setting
 from cars_hw.errors import InputError, SpecError
-from cars_hw.space.size_grid import SizeGrid
+from cars_hw.space.size_grid import Resolution, SizeGrid, require_resolutions
 
 CHANNELS: Final = (4, 8, 12, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256)
 """The numbers of channels that a range can have: multiples of 4, and from 16 on multiples of 8.
@@ -24,7 +24,8 @@ LAYERS: Final = tuple(range(5, 21))
 class WantedSizes(Settings):
     """Latencies in milliseconds for which a range of sizes is to be found on a device.
 
-    ``channels`` and ``layers`` are in ascending order. If one of them is empty, it is found.
+    ``channels`` and ``layers`` are in ascending order. If one of them is empty, it is found. ``resolutions`` are
+    used as they are; without any, all networks have the same resolution.
 
     Raises:
         SpecError: no latency, or numbers that no range of sizes can have.
@@ -44,10 +45,15 @@ class WantedSizes(Settings):
     )
     channels: tuple[int, ...] = setting((), help="Channels of the first cell. (found)", minimum=2, maximum=4096)
     layers: tuple[int, ...] = setting((), help="Numbers of cells. (found)", minimum=3, maximum=1000)
+    resolutions: tuple[Resolution, ...] = setting(
+        (), help="Height and width of the images in pixels; empty for those of the network."
+    )
 
+    ADDED: ClassVar = ("resolutions",)
     out_of_bounds: ClassVar[type[InputError]] = SpecError
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "resolutions", require_resolutions(self.resolutions))
         super().__post_init__()
         if not self.latencies_ms:
             raise SpecError("a range of sizes is found around a latency: give one at least")
@@ -57,4 +63,4 @@ class WantedSizes(Settings):
     @property
     def allowed(self) -> SizeGrid:
         """The sizes that the range can have."""
-        return SizeGrid(self.channels or CHANNELS, self.layers or LAYERS)
+        return SizeGrid(self.channels or CHANNELS, self.layers or LAYERS, self.resolutions)

@@ -12,7 +12,7 @@ from cars_hw.errors import RunError
 from cars_hw.formatting import accuracy_text, milliseconds, percent
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.significance import interval_of
-from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.space.network_spec import NetworkSpec, size_words
 from cars_hw.studies.budget_choice import BudgetChoice, choices, verdict
 from cars_hw.studies.measurement_noise import unsteady_remark
 
@@ -216,7 +216,8 @@ def ranked(contestants: Sequence[Contestant]) -> tuple[Contestant, ...]:
 
 def rows_of(comparison: FrontComparison) -> tuple[list[str], list[list[str]]]:
     """Return the columns and the rows of the comparison as text, of the notable networks."""
-    sized = len({one.spec for one in comparison.contestants} - {None}) > 1
+    specs = {one.spec for one in comparison.contestants if one.spec is not None}
+    sized, size = len(specs) > 1, size_words(specs)
     columns = [
         "network",
         "from",
@@ -231,7 +232,7 @@ def rows_of(comparison: FrontComparison) -> tuple[list[str], list[list[str]]]:
         [
             one.name,
             one.origin,
-            *(["-" if one.spec is None else one.spec.size] if sized else []),
+            *(["-" if one.spec is None else size(one.spec)] if sized else []),
             _accuracy(one.accuracy, comparison.test_images),
             milliseconds(one.latency_ms),
             f"{one.parameters:,}",

@@ -302,7 +302,8 @@ def _genotypes(
             if one is None:
                 comparison.training.log(f"{name} has no size within {budget:.3g} ms")
                 continue
-            sized = f"{name}-{one.network.channels}x{one.network.layers}"
+            at = f"-{one.network.pixels}" if sizes.resolutions else ""
+            sized = f"{name}-{one.network.channels}x{one.network.layers}{at}"
             found[sized] = Chosen(sized, "zoo", one)
     return list(found.values())
 

@@ -11,6 +11,7 @@ from cars_hw.config.evaluation import Evaluation
 from cars_hw.errors import InputError
 from cars_hw.evolution.checkpoint import supernet_weights
 from cars_hw.evolution.objectives import feasible
+from cars_hw.pipeline.final_stage import trained_spec
 from cars_hw.pipeline.objectives import cost_objectives
 from cars_hw.pipeline.plan import SearchPlan, plan_of, recipe_of
 from cars_hw.pipeline.run_data import require_splits, splits_of
@@ -21,7 +22,6 @@ from cars_hw.pipeline.train import choose, train_run
 from cars_hw.progress import Log, Progress
 from cars_hw.progress_line import show
 from cars_hw.space.architecture import Architecture
-from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.studies.ranking import FILE, MINIMUM, Ranked, Ranking
 from cars_hw.training.precision import resolve_device
 
@@ -70,10 +70,7 @@ def _rank(run: RunFolder, settings: RankSettings, progress: Progress, log: Log) 
     shared = weights.counts([architecture for _, architecture in chosen], full=True)
     # As the SuperNet ran them.
     spec = weights.supernet.spec
-    ran = [
-        (name, Architecture(genotype, spec if plan.sizes is None else _at_size(spec, network)))
-        for name, (genotype, network) in chosen
-    ]
+    ran = [(name, Architecture(one.genotype, trained_spec(plan, spec, one))) for name, one in chosen]
     standalone = RunFolder(run.path / "ranking")
     # A run of its own: on a proxy, networks have other images and classes than those of the run.
     configuration = replace(run.configuration, network=spec, proxy=False)
@@ -115,11 +112,6 @@ def _rank(run: RunFolder, settings: RankSettings, progress: Progress, log: Log) 
     run.write_record(FILE, ranking)
     run.add_step("rank", replace(settings, data=plan.data.absolute(), recipe=recipe, device=training.device))
     return ranking
-
-
-def _at_size(spec: NetworkSpec, network: NetworkSpec) -> NetworkSpec:
-    """Return ``spec`` at the size of ``network``."""
-    return replace(spec, channels=network.channels, layers=network.layers, depths=network.depths)
 
 
 def _drawn(plan: SearchPlan, count: int, known: set[Any], seed: int) -> list[Architecture]:

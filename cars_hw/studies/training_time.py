@@ -16,6 +16,7 @@ from cars_hw.config.training import Recipe
 from cars_hw.data import DataBundle
 from cars_hw.nn.cost import network_cost
 from cars_hw.nn.network import Network
+from cars_hw.nn.reduced_images import reduced_images
 from cars_hw.pipeline.estimate import Part
 from cars_hw.pipeline.workers import default_jobs
 from cars_hw.space.architecture import Architecture
@@ -89,6 +90,9 @@ def _step_seconds(network: nn.Module, data: DataBundle, recipe: Recipe, device: 
     training = NetworkTraining(network, data, plain, seed=0, device=device)
     training.network.train()
     images, labels = next(training.batches.epoch(torch.Generator().manual_seed(0)))
+    if isinstance(network, Network):
+        # The images have the largest resolution of the run, and its networks may have several.
+        images = reduced_images(images, network.spec.resolution)
     training.step(images, labels)
     _wait(device)
     began = time.perf_counter()

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -76,7 +76,7 @@ class _Batch:
         self.images = images
         self.labels = labels
         self.autocast = autocast
-        self._groups: dict[tuple[int, int], _Group] = {}
+        self._groups: dict[_Beginning, _Group] = {}
 
     def prepare(self, architectures: Sequence[Architecture], room: int, threads: int) -> None:
         """Prepare for ``architectures``, which come in the order of their groups."""
@@ -139,15 +139,22 @@ class _Group:
                 self._common = None
 
 
-def _beginning(architecture: Architecture, shared: NetworkSpec) -> tuple[int, int]:
-    """Return a key: the same for architectures with equal stems and equal inputs of the first two cells."""
+class _Beginning(NamedTuple):
+    """What architectures with equal stems and equal inputs of the first two cells have in common."""
+
+    channels: int
+    second: int
+    resolution: tuple[int, int]
+
+
+def _beginning(architecture: Architecture, shared: NetworkSpec) -> _Beginning:
     network = architecture.network
-    return network.channels, cells_within(network, shared)[1]
+    return _Beginning(network.channels, cells_within(network, shared)[1], network.resolution)
 
 
-def _rank(architecture: Architecture, shared: NetworkSpec) -> tuple[int, int, int]:
-    channels, second = _beginning(architecture, shared)
-    return -channels, second, -architecture.network.layers
+def _rank(architecture: Architecture, shared: NetworkSpec) -> tuple[int, int, tuple[int, int], int]:
+    channels, second, (height, width) = _beginning(architecture, shared)
+    return -channels, second, (-height, -width), -architecture.network.layers
 
 
 @contextmanager

@@ -56,7 +56,9 @@ class SuperNetWeights:
     Without ``over_sizes``, every genotype runs at the size of the SuperNet, whatever the size of its network. With
     ``over_sizes``, every architecture runs at the size of its own network, which must lie within the SuperNet; see
     :mod:`cars_hw.nn.slices`. With the ``size_sampling`` "sandwich" in ``settings``, a step then also trains the
-    size of the SuperNet, and that of ``smallest`` if it is given.
+    size of the SuperNet, and that of ``smallest`` if it is given. With ``over_resolutions``, an architecture also
+    has the resolution of its network, and gets images that are reduced to it. Otherwise all have that of the
+    SuperNet.
 
     Raises:
         ValueError: ``supernet`` does not share its weights as ``settings`` say.
@@ -74,12 +76,14 @@ class SuperNetWeights:
         process_group: ProcessGroup = SINGLE_PROCESS,
         recorder: Recorder | None = None,
         over_sizes: bool = False,
+        over_resolutions: bool = False,
         smallest: NetworkSpec | None = None,
     ) -> None:
         if supernet.share != settings.share:
             raise ValueError(f"the SuperNet shares weights by {supernet.share}, the settings by {settings.share}")
         self.process_group = process_group
         self.over_sizes = over_sizes
+        self.over_resolutions = over_resolutions
         self.smallest = smallest
         self.device = torch.device(device)
         self.supernet = supernet.to(self.device).to(memory_format=torch.channels_last)
@@ -194,7 +198,7 @@ class SuperNetWeights:
     def _sandwich(self, drawn: Sequence[Architecture]) -> list[Architecture]:
         """Return the largest size, ``drawn``, and the smallest size; both ends have the genotype of the first."""
         genotype, own = drawn[0].genotype, self.supernet.spec
-        ends = [] if self.smallest is None else [Architecture(genotype, _sized(own, self.smallest))]
+        ends = [] if self.smallest is None else [Architecture(genotype, self._sized(self.smallest))]
         return [Architecture(genotype, own), *drawn, *ends]
 
     def rehearse(self, genotype: Genotype) -> None:
@@ -285,9 +289,13 @@ class SuperNetWeights:
         """Return ``architectures`` at the sizes at which they run here."""
         own = self.supernet.spec
         return [
-            Architecture(genotype, _sized(own, network) if self.over_sizes else own)
+            Architecture(genotype, self._sized(network) if self.over_sizes else own)
             for genotype, network in architectures
         ]
+
+    def _sized(self, network: NetworkSpec) -> NetworkSpec:
+        """Return the network of the SuperNet at the size of ``network``."""
+        return _sized(self.supernet.spec, network, network.resolution if self.over_resolutions else None)
 
     def _partial(self, drawn: Sequence[Architecture]) -> Partial:
         """Return the parameters of which the passes of all processes used only parts, and these parts."""
@@ -360,6 +368,6 @@ def torch_threads(number: int) -> Iterator[None]:
 
 
 @lru_cache(maxsize=4096)
-def _sized(own: NetworkSpec, network: NetworkSpec) -> NetworkSpec:
-    """Return ``own`` at the size of ``network``; images may have another resolution there than here."""
-    return replace(own, channels=network.channels, layers=network.layers, depths=network.depths)
+def _sized(own: NetworkSpec, network: NetworkSpec, resolution: tuple[int, int] | None) -> NetworkSpec:
+    """Return ``own`` at the size of ``network``, and at ``resolution`` if it is given."""
+    return own.sized(network, resolution=resolution)

@@ -294,6 +294,20 @@ class NetworkTraining:
             self.best = _Best(self.epoch, counts, copy_of_weights(self.evaluated))
 
 
+def require_resolution(network: nn.Module, data: DataBundle) -> None:
+    """Check that ``data`` has the resolution of ``network``, if this is a :class:`Network`.
+
+    A network computes with images of any size, so that others would be noticed nowhere.
+
+    Raises:
+        ValueError: it has another one.
+    """
+    if isinstance(network, Network) and network.spec.resolution != data.resolution:
+        raise ValueError(
+            f"{data.name} is loaded at {data.resolution} pixels, the network has {network.spec.pixels}"
+        )
+
+
 def train_network(
     network: nn.Module,
     data: DataBundle,
@@ -318,6 +332,7 @@ def train_network(
         RunError: the checkpoint cannot be read.
         InputError: see :class:`NetworkTraining`.
     """
+    require_resolution(network, data)
     training = NetworkTraining(network, data, recipe, seed=seed, device=device, process_group=process_group)
     if process_group.leads and checkpoint is not None:
         kept = checkpoint.load()

@@ -98,6 +98,10 @@ def ascending(least: int, most: int, step: int = 1) -> st.SearchStrategy[tuple[i
     )
 
 
+def resolutions() -> st.SearchStrategy[tuple[tuple[int, int], ...]]:
+    return st.just(()) | ascending(8, 300).map(lambda sides: tuple((side, side + 1) for side in sides))
+
+
 SPECIAL: dict[type, st.SearchStrategy[Any]] = {
     Genotype: st.integers(0, 1000).map(lambda seed: SearchSpace().sample(np.random.default_rng(seed))),
     Path: TEXT.filter(lambda text: text.strip("./") == text).map(Path),
@@ -112,12 +116,13 @@ SPECIAL: dict[type, st.SearchStrategy[Any]] = {
         st.sampled_from(["cifar", "imagenet"]),
     )
     | st.tuples(*[st.integers(1, 9)] * 3).map(lambda depths: NetworkSpec(8, sum(depths), (32, 32), depths=depths)),
-    SizeGrid: st.builds(SizeGrid, ascending(1, 50, step=2), ascending(3, 30)),
+    SizeGrid: st.builds(SizeGrid, ascending(1, 50, step=2), ascending(3, 30), resolutions()),
     WantedSizes: st.builds(
         WantedSizes,
         st.lists(st.floats(1e-3, 1e6), min_size=1, max_size=3).map(tuple),
         st.just(()) | ascending(1, 50, step=2),
         st.just(()) | ascending(3, 30),
+        resolutions(),
     ),
 }
 

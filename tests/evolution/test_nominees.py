@@ -133,3 +133,22 @@ def test_nothing_grows_beyond_the_grid_or_the_limit_or_without_sizes() -> None:
     assert all(
         SPACE.proposable(one) for one in grow([size(4, 1, 1, 1), size(6, 1, 1, 2)], SPACE, lambda _: True, 99)
     )
+
+
+def test_over_resolutions_a_network_also_grows_in_its_resolution() -> None:
+    grid = SizeGrid((4, 6), (3,), ((8, 8), (12, 12), (16, 16)))
+    space = ArchitectureSpace(SearchSpace(), grid.largest(LARGEST), grid)
+    parent = Architecture(GENOTYPE, grid.smallest(LARGEST))
+
+    def at(side: int, channels: int = 4) -> Architecture:
+        return Architecture(GENOTYPE, replace(parent.network, resolution=(side, side), channels=channels))
+
+    # No stage can have more cells: the ways are the resolution and the channels, each to its end, then first steps.
+    assert grow([parent], space, lambda _: True, 9) == [at(16), at(8, 6), at(12)]
+    assert grow([parent], space, lambda one: one.network.resolution[0] <= 12, 9) == [at(12), at(8, 6)]
+    # With few places, the best parents grow in their resolution and in their size by turns.
+    both = SizeGrid((4, 6, 8), (3, 4, 5), ((8, 8), (12, 12)))
+    space = ArchitectureSpace(SearchSpace(), both.largest(LARGEST), both)
+    first, second = grow([parent], space, lambda _: True, 2)
+    assert first == at(12)
+    assert second.network == replace(both.largest(LARGEST), resolution=(8, 8))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -194,6 +195,18 @@ def test_repair_over_sizes_replaces_channels_and_stages_too() -> None:
     limit = multiply_adds(SMALL_CHAIN)
     repaired = repair(large, SMALL_CHAIN, OVER_SIZES, lambda one: multiply_adds(one) <= limit, rng)
     assert repaired == SMALL_CHAIN
+
+
+def test_repair_over_resolutions_replaces_the_resolution_too() -> None:
+    grid = replace(GRID, resolutions=((8, 8), (16, 16)))
+    space = ArchitectureSpace(SPACE, grid.largest(SPEC), grid)
+    anchor = Architecture(CHAIN.genotype, grid.smallest(SPEC))
+    large = Architecture(CHAIN.genotype, grid.largest(SPEC))
+    limit = multiply_adds(anchor)
+    rng = np.random.default_rng(0)
+    assert repair(large, anchor, space, lambda one: multiply_adds(one) <= limit, rng) == anchor
+    children = offspring([anchor, large], 20, space, VariationRates(), rng)
+    assert {one.network.resolution for one in children} == {(8, 8), (16, 16)}
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from cars_hw.config.training import WeightSharing
 from cars_hw.errors import SpecError
 from cars_hw.nn.network import Network
 from cars_hw.nn.paths import SHARED
+from cars_hw.nn.reduced_images import reduced_images
 from cars_hw.nn.slices import Slices, cells_within
 from cars_hw.nn.supernet import SuperNet
 from cars_hw.space.architecture import Architecture
@@ -28,6 +29,9 @@ SMALLER = {
     LARGE: [(4, (1, 2, 2)), (6, (2, 3, 1)), (8, (1, 1, 1)), (4, (3, 1, 4)), (6, (3, 4, 4)), (8, (3, 4, 4))],
     IMAGENET: [(4, (1, 2, 2)), (6, (2, 1, 3)), (8, (1, 3, 1)), (2, (2, 3, 3)), (8, (2, 3, 3))],
 }
+
+REDUCED = {LARGE: (8, 9), IMAGENET: (33, 32)}
+"""A smaller resolution for some of the architectures."""
 
 
 def sized(large: NetworkSpec, channels: int, depths: tuple[int, int, int]) -> NetworkSpec:
@@ -57,7 +61,7 @@ def test_a_smaller_network_runs_the_first_cells_of_each_stage(
         {"layers": 12},
         {"layers": 8, "depths": (4, 2, 2)},
         {"classes": 4},
-        {"resolution": (8, 11)},
+        {"resolution": (9, 12)},
         {"in_channels": 3},
     ],
 )
@@ -84,7 +88,15 @@ def drawn(seed: int) -> Architecture:
     large = (LARGE, IMAGENET)[seed % 2]
     sizes = SMALLER[large]
     channels, depths = sizes[seed // 2 % len(sizes)]
-    return Architecture(SearchSpace().sample(np.random.default_rng(seed)), sized(large, channels, depths))
+    spec = sized(large, channels, depths)
+    if seed % 3 == 2:
+        spec = replace(spec, resolution=REDUCED[large])
+    return Architecture(SearchSpace().sample(np.random.default_rng(seed)), spec)
+
+
+def of_its_own(x: Tensor, architecture: Architecture) -> Tensor:
+    """Return the images ``x`` as a network of the size of ``architecture`` gets them."""
+    return reduced_images(x, architecture.network.resolution)
 
 
 @pytest.mark.parametrize("seed", range(amount(22, 200)))
@@ -95,7 +107,8 @@ def test_logits_and_gradients_are_those_of_a_network_of_that_size(seed: int) -> 
     network = built(slices, architecture)
     x, labels = batch(large)
     with torch.no_grad():
-        torch.testing.assert_close(slices.path(architecture).logits(x), network(x), rtol=1e-5, atol=1e-5)
+        expected_logits = network(of_its_own(x, architecture))
+        torch.testing.assert_close(slices.path(architecture).logits(x), expected_logits, rtol=1e-5, atol=1e-5)
 
     # In double precision: batch statistics over few pixels make of single precision's 1e-7 what hides an error.
     supernet = SuperNet(large).double()
@@ -104,7 +117,7 @@ def test_logits_and_gradients_are_those_of_a_network_of_that_size(seed: int) -> 
     network.load_state_dict(slices.weights_of(architecture))
     x = x.double()
     path = slices.path(architecture)
-    F.cross_entropy(network(x), labels).backward()
+    F.cross_entropy(network(of_its_own(x, architecture)), labels).backward()
     found = torch.autograd.grad(F.cross_entropy(path.logits(x), labels), path.leaves, allow_unused=True)
     own = dict(network.named_parameters())
     names = list(slices.weights_of(architecture))
@@ -245,4 +258,5 @@ def test_weights_are_handed_over_to_a_network_of_any_size_within(seed: int) -> N
     x, _ = batch(large)
     with torch.no_grad():
         expected = Slices(supernet).path(architecture).logits(x)
-        torch.testing.assert_close(network.train()(x), expected, rtol=1e-4, atol=1e-4)
+        found = network.train()(of_its_own(x, architecture))
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)

@@ -245,14 +245,22 @@ def test_a_genotype_of_several_sizes_is_asked_about(run: RunFolder, images: Path
         train_run(run, TrainSettings(data, genotype=front[0].genotype))
     asked = called("train", run.path, "--genotype", front[0].genotype.to_darts(), "--jobs", 1)
     assert asked.exit_code == 1
-    assert asked.stderr.splitlines()[-1].endswith("; choose one with --channels and --layers")
+    assert asked.stderr.splitlines()[-1].endswith("; choose one with --channels, --layers and --resolution")
     (trained,) = train_run(run, TrainSettings(data, genotype=front[0].genotype, channels=6, jobs=1))
     assert (trained.name, trained.spec) == ("net-02", SPECS[1])
 
 
 def test_sizes_are_for_a_genotype(run: RunFolder) -> None:
-    with pytest.raises(InputError, match="channels and layers are for a genotype"):
+    with pytest.raises(InputError, match="channels, layers and resolution are for a genotype"):
         train_run(run, TrainSettings(channels=8))
+
+
+def test_another_resolution_is_for_a_run_over_several(run: RunFolder, images: Path) -> None:
+    genotype = SearchSpace().sample(np.random.default_rng(9))
+    with pytest.raises(
+        InputError, match="have 8x8 pixels; another resolution is for a run of a search over several"
+    ):
+        train_run(run, TrainSettings(DataSource(str(images)), genotype=genotype, resolution=(10, 10)))
 
 
 def test_shared_weights_are_those_of_the_network_s_slice(run: RunFolder, images: Path) -> None:

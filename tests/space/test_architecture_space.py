@@ -94,3 +94,46 @@ def test_parts_of_a_size_are_replaced_one_by_one() -> None:
     assert SPACE.with_channels(size(8, 1, 2, 3), 32) == size(32, 1, 2, 3)
     assert SPACE.with_stages(size(8, 1, 2, 3), (2, 2, 2)) == size(8, 2, 2, 2)
     assert (SPACE.smallest, SPACE.largest) == (size(8, 1, 2, 2), LARGEST)
+
+
+OVER_RESOLUTIONS = ArchitectureSpace(
+    SearchSpace(), LARGEST, SizeGrid((8, 16, 32), (5, 6, 7), ((8, 8), (16, 16), (32, 32)))
+)
+
+
+def at(side: int, network: NetworkSpec) -> NetworkSpec:
+    return replace(network, resolution=(side, side))
+
+
+def test_resolutions_are_drawn_evenly_over_the_logarithm_of_their_pixels() -> None:
+    rng = np.random.default_rng(0)
+    sides = Counter(OVER_RESOLUTIONS.sample(rng).network.resolution[0] for _ in range(600))
+    # Each has four times the pixels of the one before.
+    assert set(sides) == {8, 16, 32}
+    assert all(abs(count - 200) < 50 for count in sides.values())
+
+
+def test_the_resolution_moves_one_step_and_is_crossed_by_itself() -> None:
+    rng = np.random.default_rng(0)
+    start = at(16, size(16, 1, 2, 2))
+    found = {OVER_RESOLUTIONS.mutate_size(start, 1.0, rng).resolution for _ in range(50)}
+    assert found == {(8, 8), (32, 32)}
+    assert OVER_RESOLUTIONS.mutate_size(start, 0.0, rng) == start
+    first, second = at(8, size(8, 1, 2, 2)), at(32, size(8, 1, 2, 2))
+    crossed = {OVER_RESOLUTIONS.cross_sizes(first, second, 0.5, rng) for _ in range(50)}
+    assert crossed == {first, second}
+    assert OVER_RESOLUTIONS.with_resolution(first, (16, 16)) == at(16, size(8, 1, 2, 2))
+    # The other parts of a size leave the resolution as it is.
+    assert OVER_RESOLUTIONS.with_channels(first, 32).resolution == (8, 8)
+    assert OVER_RESOLUTIONS.with_stages(first, (2, 2, 2)).resolution == (8, 8)
+
+
+def test_only_resolutions_of_the_grid_are_proposed() -> None:
+    genotype = SearchSpace(network=LARGEST).sample(np.random.default_rng(0))
+    for side, inside in ((8, True), (16, True), (24, False)):
+        assert OVER_RESOLUTIONS.proposable(Architecture(genotype, at(side, size(16, 1, 2, 3)))) is inside
+    # A space of one resolution has that of its network.
+    assert SPACE.proposable(Architecture(genotype, size(16, 1, 2, 3)))
+    assert not SPACE.proposable(Architecture(genotype, at(16, size(16, 1, 2, 3))))
+    assert OVER_RESOLUTIONS.smallest == at(8, size(8, 1, 2, 2))
+    assert OVER_RESOLUTIONS.largest == LARGEST

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cars_hw.errors import SpecError
-from cars_hw.space.network_spec import NETWORKS, NetworkSpec
+from cars_hw.space.network_spec import NETWORKS, NetworkSpec, size_words
 from cars_hw.space.size_grid import SizeGrid
 
 CIFAR = NETWORKS["cifar"]
@@ -121,3 +121,87 @@ def test_uneven_stages_are_covered_between_the_outer_depths(
 
 def test_smallest_and_largest_are_the_corners_of_the_grid() -> None:
     assert sizes([GRID.smallest(CIFAR), GRID.largest(CIFAR)]) == [(8, 5), (48, 20)]
+
+
+RESOLUTIONS = SizeGrid((8, 12, 16, 24, 32, 48), (5, 20), ((16, 16), (20, 20), (24, 24), (32, 32)))
+
+
+def test_a_grid_may_have_resolutions() -> None:
+    small = SizeGrid((8,), (5, 6), ((16, 16), (32, 32)))
+    networks = [(one.layers, one.resolution) for one in small.networks(CIFAR)]
+    assert networks == [(5, (16, 16)), (5, (32, 32)), (6, (16, 16)), (6, (32, 32))]
+    assert len(small) == 4
+    assert small.smallest(CIFAR) == replace(CIFAR, channels=8, layers=5, resolution=(16, 16))
+    assert small.largest(CIFAR) == replace(CIFAR, channels=8, layers=6, resolution=(32, 32))
+    # Eight corners: the ends of channels, cells and resolutions.
+    corners = {(one.channels, one.layers, one.resolution[0]) for one in RESOLUTIONS.corners(CIFAR)}
+    assert corners == {(c, n, r) for c in (8, 48) for n in (5, 20) for r in (16, 32)}
+    # sqrt(16^2 * 32^2) is 22.6^2, next to 24^2.
+    assert RESOLUTIONS.middle(CIFAR).resolution == (24, 24)
+    assert GRID.middle(CIFAR).resolution == CIFAR.resolution
+
+
+def test_all_numbers_of_channels_are_measured_at_the_largest_resolution_and_three_at_the_others() -> None:
+    measured = {(one.channels, one.resolution[0]) for one in RESOLUTIONS.measured_networks(CIFAR)}
+    at_largest = {channels for channels, resolution in measured if resolution == 32}
+    assert at_largest == set(RESOLUTIONS.measured_channels)
+    for resolution in (16, 24):
+        assert {channels for channels, other in measured if other == resolution} == {8, 16, 48}
+    assert {resolution for _, resolution in measured} == {16, 24, 32}
+    two = SizeGrid((8,), (5,), ((16, 16), (32, 32)))
+    assert [one.resolution[0] for one in two.measured_networks(CIFAR)] == [16, 32]
+
+
+@pytest.mark.parametrize(
+    ("resolution", "covered", "on_grid"),
+    [((20, 20), True, True), ((18, 22), True, False), ((15, 20), False, False), ((20, 33), False, False)],
+)
+def test_a_resolution_between_two_of_the_grid_is_covered(
+    resolution: tuple[int, int], covered: bool, on_grid: bool
+) -> None:
+    network = replace(CIFAR, channels=8, layers=5, resolution=resolution)
+    assert RESOLUTIONS.covers(network) is covered
+    assert RESOLUTIONS.has(network) is on_grid
+    # A grid without resolutions leaves them to the network.
+    assert GRID.covers(network)
+    assert GRID.has(network)
+
+
+def test_draws_reach_all_resolutions_and_one_resolution_draws_nothing() -> None:
+    rng = np.random.default_rng(0)
+    drawn = {RESOLUTIONS.sample(CIFAR, rng).resolution for _ in range(100)}
+    assert drawn == set(RESOLUTIONS.resolutions)
+    single = replace(GRID, resolutions=((16, 16),))
+    one, other = np.random.default_rng(1), np.random.default_rng(1)
+    for _ in range(5):
+        assert single.sample(CIFAR, one) == replace(GRID.sample(CIFAR, other), resolution=(16, 16))
+
+
+@pytest.mark.parametrize(
+    ("resolutions", "message"),
+    [
+        (((32, 32), (16, 16)), "the resolutions of a range of sizes must ascend, not 32x32, 16x16"),
+        (((16, 32), (32, 16)), "the resolutions of a range of sizes must ascend, not 16x32, 32x16"),
+        (((16, 16), (16, 16)), "the resolutions of a range of sizes must ascend, not 16x16, 16x16"),
+        ((16, 32), "resolutions must be pairs of height and width such as (32, 32), not (16, 32)"),
+        (((16, 0),), "resolutions must be pairs of height and width such as (32, 32), not ((16, 0),)"),
+        ("16", "resolutions must be pairs of height and width such as (32, 32), not '16'"),
+    ],
+)
+def test_resolutions_that_are_none_are_refused(resolutions: object, message: str) -> None:
+    with pytest.raises(SpecError) as error:
+        SizeGrid((8,), (5,), resolutions)  # type: ignore[arg-type]
+    assert str(error.value) == message
+
+
+def test_a_grid_of_resolutions_says_what_it_is() -> None:
+    assert RESOLUTIONS.describe() == "8 to 48 channels, 5 to 20 cells and 16x16 to 32x32 pixels"
+    assert RESOLUTIONS.describe_networks(CIFAR) == (
+        "8 to 48 channels and 5 to 20 cells, 16x16x3 to 32x32x3, 10 classes, cifar stem"
+    )
+    assert GRID.describe_networks(CIFAR) == ("8 to 48 channels and 5 to 20 cells, 32x32x3, 10 classes, cifar stem")
+    small = replace(CIFAR, channels=8, layers=5, resolution=(16, 20))
+    assert RESOLUTIONS.describe_size(small) == "8 channels, 5 cells, 16x20 pixels"
+    assert GRID.describe_size(small) == "8 channels, 5 cells"
+    assert size_words([small, CIFAR])(small) == "8 channels, 5 cells, 16x20 pixels"
+    assert size_words([small])(small) == "8 channels, 5 cells"

@@ -20,6 +20,7 @@ from cars_hw.data import DataBundle, Dataset
 from cars_hw.errors import SpecError
 from cars_hw.nn.network import Network
 from cars_hw.nn.paths import SHARED
+from cars_hw.nn.reduced_images import reduced_images
 from cars_hw.nn.slices import Slices
 from cars_hw.nn.supernet import SuperNet
 from cars_hw.space.architecture import Architecture
@@ -49,6 +50,7 @@ def weights(
     spec: NetworkSpec = SPEC,
     settings: SharedTraining = SETTINGS,
     over_sizes: bool = True,
+    over_resolutions: bool = False,
     smallest: NetworkSpec | None = None,
 ) -> SuperNetWeights:
     torch.manual_seed(0)
@@ -61,6 +63,7 @@ def weights(
         seed=0,
         recorder=recorder,
         over_sizes=over_sizes,
+        over_resolutions=over_resolutions,
         smallest=smallest,
     )
     for batches in (made.batches, made._subset, made._full):
@@ -432,3 +435,82 @@ def test_a_rehearsal_over_sizes_runs_the_largest_and_changes_nothing(monkeypatch
     for one in (made, other):
         one.train(lambda _count: people)
     assert torch.equal(everything(made), everything(other))
+
+
+LARGE = replace(SPEC, resolution=(12, 12))
+
+
+def at_resolutions(people: Sequence[Architecture]) -> list[Architecture]:
+    """Return ``people`` in turn at 12x12, 8x8 and 10x8 pixels."""
+    sizes = itertools.cycle([(12, 12), (8, 8), (10, 8)])
+    return [Architecture(one.genotype, replace(one.network, resolution=next(sizes))) for one in people]
+
+
+def large_batch() -> tuple[Tensor, Tensor]:
+    images = torch.randn(16, 1, 12, 12, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    return images.contiguous(memory_format=torch.channels_last), torch.arange(16) % 4
+
+
+@pytest.mark.parametrize("recorder", [None, EmulatedRecorder()])
+def test_over_resolutions_every_architecture_learns_from_images_of_its_own(
+    recorder: EmulatedRecorder | None,
+) -> None:
+    settings = replace(SETTINGS, momentum=0.0, weight_decay=0.0, gradient_clip=1e9)
+    made = weights(recorder, spec=LARGE, settings=settings, over_resolutions=True)
+    people = at_resolutions(drawn(6))
+    images, labels = large_batch()
+    numbered, begin = SuperNet(LARGE).double(), 0
+    with torch.no_grad():
+        for one in numbered.parameters():
+            one.copy_(torch.arange(begin, begin + one.numel()).view(one.shape))
+            begin += one.numel()
+    # The recorder runs the first step, records the second and replays the third.
+    for _ in range(3):
+        total = torch.zeros(begin, dtype=torch.float64)
+        for architecture in people:
+            network = Network(architecture.network, architecture.genotype, norm=SHARED).double()
+            network.load_state_dict(made.slices.weights_of(architecture))
+            own = reduced_images(images, architecture.network.resolution)
+            F.cross_entropy(network(own), labels).backward()
+            where = Slices(numbered).weights_of(architecture)
+            for name, one in network.named_parameters():
+                if one.grad is not None:
+                    total[where[name].long().flatten()] += one.grad.flatten() / len(people)
+        before = everything(made).clone()
+        made.step(images, labels, people)
+        moved = (before - everything(made)) / settings.learning_rate
+        torch.testing.assert_close(moved, total, rtol=1e-5, atol=1e-8)
+    assert recorder is None or recorder.recorded == len(people)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_over_resolutions_every_architecture_is_counted_on_images_of_its_own(threads: int) -> None:
+    made = weights(spec=LARGE, over_resolutions=True)
+    people = at_resolutions(drawn(17))
+    batches = [large_batch()]
+    alone = []
+    for architecture in people:
+        network = Network(architecture.network, architecture.genotype, norm=SHARED).double()
+        network.load_state_dict(made.slices.weights_of(architecture))
+        ((images, labels),) = batches
+        with torch.no_grad():
+            right = network(reduced_images(images, architecture.network.resolution)).argmax(1) == labels
+        alone.append(torch.bincount(labels[right], minlength=4).tolist())
+    torch.set_num_threads(threads)
+    try:
+        assert evaluate(made.slices, people, batches, made._autocast) == alone
+    finally:
+        torch.set_num_threads(1)
+    assert len({tuple(one) for one in alone}) > 5
+
+
+def test_a_sandwich_over_resolutions_ends_at_the_smallest_one() -> None:
+    settings = replace(SETTINGS, size_sampling="sandwich")
+    smallest = replace(drawn(1)[0].network, resolution=(8, 8))
+    made = weights(spec=LARGE, settings=settings, over_resolutions=True, smallest=smallest)
+    seen = []
+    path = made.slices.path
+    made.slices.path = lambda one: seen.append(one.network) or path(one)  # type: ignore[method-assign]
+    (one,) = at_resolutions(drawn(2))[1:]
+    made.step(*large_batch(), [one])
+    assert seen == [LARGE, one.network, smallest]

@@ -50,7 +50,7 @@ def _cells(report: ReportData, stage: FinalStage, one: Nominee) -> list[str]:
     results += [None] * (len(stage.rungs.epochs) - len(results))
     return [
         one.name,
-        one.spec.size,
+        report.size_of(one.spec),
         figure(one.costs[0]),
         str(one.stretch),
         REASONS[one.reason],

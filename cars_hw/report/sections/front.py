@@ -61,7 +61,7 @@ def _images(report: ReportData) -> str:
 
 
 def _size(report: ReportData, candidate: Candidate) -> list[str]:
-    return [candidate.spec.size] if report.sized else []
+    return [report.size_of(candidate.spec)] if report.sized else []
 
 
 def _cells(candidate: Candidate, objective: Objective) -> list[str]:

@@ -39,7 +39,7 @@ def view(report: ReportData) -> dict[str, Any]:
         "rows": [
             (
                 one.name,
-                *([one.spec.size] if sized else []),
+                *([report.size_of(one.spec)] if sized else []),
                 share(one.shared, one.validation_images),
                 share(one.standalone, one.test_images),
             )
