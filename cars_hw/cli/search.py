@@ -85,12 +85,6 @@ def _size_of(name: str, _values: Mapping[str, Any]) -> dict[str, Any]:
     return {"sizes": {"channels": [network.channels], "layers": [network.layers], "resolutions": [resolution]}}
 
 
-def _at(resolutions: tuple[tuple[int, int], ...], _values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings for ``resolutions``. A single one is that of the network as well."""
-    found = [list(one) for one in resolutions]
-    return {"sizes": {"resolutions": found}, **({"network": {"resolution": found[0]}} if len(found) == 1 else {})}
-
-
 def _mirror(wanted: bool, _values: Mapping[str, Any]) -> dict[str, Any]:
     return {"training": {"mirror": wanted}, "recipe": {"mirror": wanted}}
 
@@ -161,7 +155,7 @@ class Run:
         Converted(NETWORK.parameter, _size_of),
         Converted("channels", lambda numbers, _: {"sizes": {"channels": list(numbers)}}),
         Converted("layers", lambda numbers, _: {"sizes": {"layers": list(numbers)}}),
-        Converted("resolution", _at),
+        Converted("resolution", lambda found, _: {"sizes": {"resolutions": [list(one) for one in found]}}),
         Converted("tables", _tables),
         Converted("latencies", _limits),
         Converted("at_least", _at_least),

@@ -3,8 +3,8 @@
 Fields are read by their types. A missing, unknown, mistyped or out-of-bounds leaf ends in one line that names its
 path: ``run/run.json: network.layers must be a whole number, not '5'``. A class can have properties written beside
 its fields by naming them in ``DERIVED``, and other names for its fields in ``PLAIN_NAMES``. Fields that files of
-earlier versions lack are named in ``ADDED``; a file without them has their defaults. A class with a form of its own
-is registered by :func:`register`.
+earlier versions lack are named in ``ADDED``: a file without them has their defaults, and a field that has its default
+is not written. A class with a form of its own is registered by :func:`register`.
 
 cattrs does the walking; it is imported at the first use, since every command imports this module.
 """
@@ -193,9 +193,10 @@ def _renamed(cls: type[Any]) -> dict[str, Any]:
 
 
 def _plain_hook(converter: Converter, cls: type[Any]) -> Callable[[Any], Any]:
-    from cattrs.gen import make_dict_unstructure_fn
+    from cattrs.gen import make_dict_unstructure_fn, override
 
-    write = make_dict_unstructure_fn(cls, converter, **_renamed(cls))
+    omitted = {name: override(omit_if_default=True) for name in getattr(cls, "ADDED", ())}
+    write = make_dict_unstructure_fn(cls, converter, **_renamed(cls), **omitted)
     derived: tuple[str, ...] = getattr(cls, "DERIVED", ())
     if not derived:
         return write

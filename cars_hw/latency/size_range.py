@@ -324,6 +324,9 @@ class _Finder:
         ]
         first = grid.channels.index(small[-1]) if small else 0
         last = grid.channels.index(large[0]) if large else len(grid.channels) - 1
+        if grid.resolutions:
+            # Small resolutions make small networks of many channels, too: the largest networks decide.
+            first = min(first, max(last - LEAST_CHANNELS + 1, 0))
         # Where the sizes end, a range keeps some numbers of channels on the other side.
         last = max(last, min(first + LEAST_CHANNELS, len(grid.channels)) - 1)
         first = min(first, max(last - LEAST_CHANNELS + 1, 0))

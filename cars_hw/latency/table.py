@@ -295,8 +295,6 @@ class LatencyTable:
         if self.sizes is None:
             # A table of one network has the form that it had before there were sizes.
             del plain["sizes"]
-        elif not self.sizes.resolutions:
-            del plain["sizes"]["resolutions"]
         if self.spec.depths is None:
             del plain["network"]["depths"]
         TABLE.write(path, plain)

@@ -46,9 +46,10 @@ class Proportional(FakeDevice):
     ) -> list[Sample]:
         taken = []
         for number, model in enumerate(models):
-            channels, layers, genotype = model.read_text().split(" ", 2)
+            channels, layers, height, genotype = model.read_text().split(" ", 3)
             typical = Genotype.parse(genotype) == zoo()["CARS_A"].genotype
             ms = self.rate * int(channels) * int(layers) * (1.0 if typical else 0.1)
+            ms *= (int(height) / NETWORK.resolution[0]) ** 2
             self.measured.append(ms)
             taken.append(Sample(2 * ms if number == 0 else ms))
         return taken
@@ -59,7 +60,8 @@ def written(monkeypatch: pytest.MonkeyPatch) -> None:
     """Models are their sizes and genotypes as text."""
 
     def write(network: NetworkSpec, genotype: Genotype, path: Path, *_: object) -> None:
-        path.write_text(f"{network.channels} {network.layers} {genotype.to_darts()}")
+        height, _ = network.resolution
+        path.write_text(f"{network.channels} {network.layers} {height} {genotype.to_darts()}")
 
     monkeypatch.setattr("cars_hw.latency.size_range.build_network", write)
 
@@ -103,6 +105,23 @@ def test_budgets_lie_well_inside_of_the_range(
     result = found(*latencies, **given)
     assert result.sizes == SizeGrid(channels, layers)
     assert (result.smallest_ms, result.largest_ms) == pytest.approx(ends)
+
+
+@pytest.mark.usefixtures("written")
+def test_given_resolutions_widen_the_range_at_its_lower_end() -> None:
+    ends = ((8, 8), (16, 16))
+    result = find_size_range(
+        Proportional(), NETWORK, WantedSizes((16.0,), resolutions=ends), progress=lambda *_: None
+    )
+    # At 16x16, networks take 0.04 ms for each channel and cell: 0.7 of the budget are 56 channels with 5 cells. At
+    # 8x8, a quarter of the budget are 80 channels; three numbers of channels are kept below the largest one.
+    assert result.sizes == SizeGrid((40, 48, 56), ALL_LAYERS, ends)
+    assert (result.smallest_ms, result.largest_ms) == pytest.approx((2.0, 44.8))
+    assert [(one.channels, one.layers, one.ms) for one in result.measured if one.resolution == (8, 8)] == [
+        (4, 5, pytest.approx(0.2)),
+        (128, 5, pytest.approx(6.4)),
+    ]
+    assert "networks of 40 to 56 channels, 5 to 20 cells and 8x8 to 16x16 pixels take" in result.describe("phone")
 
 
 @pytest.mark.usefixtures("written")
