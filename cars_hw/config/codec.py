@@ -3,8 +3,9 @@
 Fields are read by their types. A missing, unknown, mistyped or out-of-bounds leaf ends in one line that names its
 path: ``run/run.json: network.layers must be a whole number, not '5'``. A class can have properties written beside
 its fields by naming them in ``DERIVED``, and other names for its fields in ``PLAIN_NAMES``. Fields that files of
-earlier versions lack are named in ``ADDED``: a file without them has their defaults, and a field that has its default
-is not written. A class with a form of its own is registered by :func:`register`.
+earlier versions lack are named in ``ADDED``; a file without them has their defaults. Fields in ``OPTIONAL`` are
+read alike, and are not written where they have their defaults. A class with a form of its own is registered by
+:func:`register`.
 
 cattrs does the walking; it is imported at the first use, since every command imports this module.
 """
@@ -165,7 +166,7 @@ def _class_hook(converter: Converter, cls: type[Any], complete: bool) -> Callabl
     derived: tuple[str, ...] = getattr(cls, "DERIVED", ())
     renamed = getattr(cls, "PLAIN_NAMES", {})
     names = [renamed.get(one.name, one.name) for one in fields(cls)]
-    added: frozenset[str] = getattr(cls, "ADDED", frozenset())
+    added: frozenset[str] = getattr(cls, "ADDED", frozenset()) | _optional(cls)
 
     def hook(value: Any, kind: Any) -> Any:  # noqa: ANN401 -- cattrs's own signature
         if not isinstance(value, Mapping):
@@ -186,6 +187,10 @@ def _class_hook(converter: Converter, cls: type[Any], complete: bool) -> Callabl
     return hook
 
 
+def _optional(cls: type[Any]) -> frozenset[str]:
+    return getattr(cls, "OPTIONAL", frozenset())
+
+
 def _renamed(cls: type[Any]) -> dict[str, Any]:
     from cattrs.gen import override
 
@@ -195,8 +200,9 @@ def _renamed(cls: type[Any]) -> dict[str, Any]:
 def _plain_hook(converter: Converter, cls: type[Any]) -> Callable[[Any], Any]:
     from cattrs.gen import make_dict_unstructure_fn, override
 
-    omitted = {name: override(omit_if_default=True) for name in getattr(cls, "ADDED", ())}
-    write = make_dict_unstructure_fn(cls, converter, **_renamed(cls), **omitted)
+    overrides = _renamed(cls)
+    overrides |= {name: override(omit_if_default=True) for name in _optional(cls)}
+    write = make_dict_unstructure_fn(cls, converter, **overrides)
     derived: tuple[str, ...] = getattr(cls, "DERIVED", ())
     if not derived:
         return write

@@ -57,7 +57,7 @@ def further_channels(table: LatencyTable) -> dict[str, tuple[int, ...]]:
     """Return the numbers of channels at which kinds of operations were measured beyond those of every table."""
     if table.sizes is None:
         return {}
-    first = {key for channels in table.sizes.measured_channels for key in _keys(table, channels)}
+    first = {key for network in table.sizes.measured_networks(table.spec) for key in spec_keys(network)}
     found: dict[str, list[int]] = {}
     for channels in table.sizes.channels:
         further = [key for key in _keys(table, channels) if str(key) in table.entries and key not in first]
@@ -77,10 +77,14 @@ def _missing(table: LatencyTable) -> Missing:
 
 
 def _keys(table: LatencyTable, channels: int) -> tuple[OpKey, ...]:
-    """Return the operations of networks with ``channels``: those with the fewest and with the most cells."""
+    """Return the operations of networks with ``channels``: those with the fewest and with the most cells.
+
+    The networks have the largest resolution, from which a table knows what a runtime does with numbers of channels.
+    """
     assert table.sizes is not None
     ends = (table.sizes.layers[0], table.sizes.layers[-1])
-    grid = replace(table.sizes, channels=(channels,), layers=tuple(dict.fromkeys(ends)))
+    layers, resolutions = tuple(dict.fromkeys(ends)), table.sizes.resolutions[-1:]
+    grid = replace(table.sizes, channels=(channels,), layers=layers, resolutions=resolutions)
     return tuple(dict.fromkeys(key for network in grid.networks(table.spec) for key in spec_keys(network)))
 
 

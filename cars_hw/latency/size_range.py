@@ -92,7 +92,7 @@ class SizedLatency(Settings):
     ms: float = milliseconds()
     resolution: Resolution | None = setting(None, metavar="HxW")
 
-    ADDED: ClassVar = ("resolution",)
+    OPTIONAL: ClassVar = frozenset({"resolution"})
 
 
 @dataclass(frozen=True)

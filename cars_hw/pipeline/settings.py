@@ -107,7 +107,7 @@ class SizeChoice(Settings):
     layers: tuple[int, ...] = setting((), help="Numbers of cells, 3 at least.", minimum=3, maximum=1000)
     resolutions: tuple[tuple[int, int], ...] = setting((), help="Height and width of the images in pixels.")
 
-    ADDED: ClassVar = ("resolutions",)
+    OPTIONAL: ClassVar = frozenset({"resolutions"})
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,7 @@ class TrainSettings(Settings):
         "and the report shows it. Classes and normalisation stay those of the search.",
     )
 
-    ADDED: ClassVar = ("resolution",)
+    OPTIONAL: ClassVar = frozenset({"resolution"})
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ class SizeGrid(Settings):
         (), help="Height and width of the images in pixels; empty for those of the network."
     )
 
-    ADDED: ClassVar = ("resolutions",)
+    OPTIONAL: ClassVar = frozenset({"resolutions"})
     out_of_bounds: ClassVar[type[InputError]] = SpecError
 
     def __post_init__(self) -> None:

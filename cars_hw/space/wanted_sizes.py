@@ -49,7 +49,7 @@ class WantedSizes(Settings):
         (), help="Height and width of the images in pixels; empty for those of the network."
     )
 
-    ADDED: ClassVar = ("resolutions",)
+    OPTIONAL: ClassVar = frozenset({"resolutions"})
     out_of_bounds: ClassVar[type[InputError]] = SpecError
 
     def __post_init__(self) -> None:
