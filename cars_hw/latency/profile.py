@@ -83,10 +83,10 @@ def profile_device(
     the smallest of it.
 
     With ``sizes`` the table is for ``spec`` at all sizes of this grid. Operations are measured at some numbers of
-    channels and some resolutions, see
-    :attr:`cars_hw.space.size_grid.SizeGrid.measured_networks`. Kinds of operations that are estimated badly from these are measured at further numbers, for at most
-    half of the patience of ``plan``; see :mod:`cars_hw.latency.further_widths`. The networks have random sizes, and
-    are spread over the logarithm of the latency. With latencies that are wanted,
+    channels and some resolutions, see :attr:`cars_hw.space.size_grid.SizeGrid.measured_networks`. Kinds of
+    operations that are estimated badly from these are measured at further numbers of channels, for at most half of
+    the patience of ``plan``; see :mod:`cars_hw.latency.further_widths`. The networks have random sizes, and are
+    spread over the logarithm of the latency. With latencies that are wanted,
     :func:`cars_hw.latency.find_size_range` finds the grid first, and ``on_range`` is called with it. A profile that
     resumes takes the range that was found before.
 
