@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import time
@@ -25,11 +26,12 @@ from cars_hw.config.training import Recipe
 from cars_hw.data import load_data
 from cars_hw.devices import FakeDevice, LitertDevice
 from cars_hw.errors import BudgetError, InputError, RunError, TableError
-from cars_hw.evolution.checkpoint import supernet_weights
+from cars_hw.evolution.checkpoint import content, supernet_weights
 from cars_hw.export.card import CardLatency, ModelCard, card_path
 from cars_hw.latency import LatencyTable, Predictor, fastest_genotype, measure_genotypes
 from cars_hw.measurement.schedule import measure
 from cars_hw.nn.cost import network_cost, published_cost
+from cars_hw.nn.supernet import SuperNet
 from cars_hw.pipeline.export import export_run
 from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.networks import FrontNetwork
@@ -192,7 +194,9 @@ def test_the_front_is_held_against_the_device_and_written_down(
 def test_trained_networks_start_from_the_shared_weights_where_that_is_asked_for(
     table: LatencyTable, tmp_path: Path, data: DataSource
 ) -> None:
-    run = run_search(make_plan(table, data), tmp_path / "run")
+    plan = make_plan(table, data)
+    training = replace(plan.preset.training, share="kernels", average=0.9)
+    run = run_search(replace(plan, preset=replace(plan.preset, training=training)), tmp_path / "run")
     genotype = run.front()[-1].genotype
     # Far below the resolution of float32: no weight moves.
     still = Recipe(epochs=1, batch_size=32, learning_rate=1e-30, weight_decay=0.0)
@@ -201,6 +205,16 @@ def test_trained_networks_start_from_the_shared_weights_where_that_is_asked_for(
     shared = supernet_weights(run.checkpoint)
     kept = load_trained(run, run.trained()[0])
     assert torch.equal(kept.classifier.weight, shared["classifier.weight"])
+    edge = next(edge for edge in genotype.normal[0] if edge.is_real)
+    supernet = SuperNet(run.network, "kernels")
+    supernet.load_state_dict(shared)
+    with torch.no_grad():
+        owner = supernet.shared_cells()[0].operation(0, edge.source, edge.operation)
+        for name, value in owner.named_parameters():
+            assert torch.equal(dict(kept.cells[0].nodes[0][0].named_parameters())[name], value)  # type: ignore[index, union-attr]
+    # The average was evaluated, and not the weights of the last step.
+    present = torch.load(io.BytesIO(content(run.checkpoint)), weights_only=True)["weights"]["supernet"]
+    assert not torch.equal(present["classifier.weight"], shared["classifier.weight"])
     (again,) = train_run(run, TrainSettings(data, genotype=genotype, recipe=still, jobs=1))
     assert run.steps()[-1].settings["inherit"] is False
     assert write_report(run).read_text().count("This step was run from Python with these settings:") == 3
@@ -318,8 +332,20 @@ COMMAND = (
 )
 
 
-def start(table: Path, data: DataSource, out: Path, limit: float) -> ForkServerProcess:
+LEARNING = """
+training.average = 0.9
+training.share = "kernels"
+evolution.draws = "fair"
+evolution.objective = "loss"
+"""
+"""Settings with a state of their own."""
+
+
+def start(table: Path, data: DataSource, out: Path, limit: float, settings: str) -> ForkServerProcess:
+    file = out.with_suffix(".toml")
+    file.write_text(settings)
     given = ["--data", data.source, "--table", str(table), "--latency", f"{limit}ms", "--out", str(out)]
+    given += ["--config", str(file)]
     return forked.start([*COMMAND.split(), *given], out.with_suffix(".errors"))
 
 
@@ -332,8 +358,9 @@ def test_killed_at_any_moment_and_resumed_a_search_ends_with_the_same_front(
     tiny_table: Path, table: LatencyTable, tmp_path: Path, data: DataSource, seed: int
 ) -> None:
     limit = median_budget(table)
+    settings = "" if seed % 2 else LEARNING
     whole = tmp_path / "whole"
-    process = start(tiny_table, data, whole, limit)
+    process = start(tiny_table, data, whole, limit, settings)
     while not (whole / "run.json").exists():
         assert process.is_alive()
         time.sleep(0.02)
@@ -345,7 +372,7 @@ def test_killed_at_any_moment_and_resumed_a_search_ends_with_the_same_front(
     broken = tmp_path / "broken"
     units = []
     for share in (0.15, 0.4, 0.6, 0.8):
-        process = start(tiny_table, data, broken, limit)
+        process = start(tiny_table, data, broken, limit, settings)
         checkpoint = broken / "checkpoint" / "search.pt"
         while not (broken / "run.json").exists() or (units and not checkpoint.exists()):
             assert process.is_alive()
@@ -356,7 +383,7 @@ def test_killed_at_any_moment_and_resumed_a_search_ends_with_the_same_front(
         units.append(len((broken / "history.jsonl").read_text().splitlines()) if checkpoint.exists() else -1)
         if (broken / "front.json").exists():
             break
-    finish(start(tiny_table, data, broken, limit), broken)
+    finish(start(tiny_table, data, broken, limit, settings), broken)
     assert (broken / "front.json").read_bytes() == expected
     told = scalars(broken / "tensorboard")
     history = RunFolder(broken).history()
