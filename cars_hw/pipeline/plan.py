@@ -197,7 +197,10 @@ def _in_common(grids: Sequence[tuple[Size, ...]]) -> tuple[Size, ...]:
     for grid in grids:
         if found := tuple(one for one in grid if least <= one <= most):
             return found
-    raise InputError("the tables have no size in common; profile the devices for one range of sizes")
+    ranges = " and ".join(f"{grid[0]} to {grid[-1]}" for grid in grids)
+    raise InputError(
+        f"the tables have no size in common (their ranges are {ranges}); profile the devices for one range of sizes"
+    )
 
 
 def search_settings(plan: SearchPlan, tables: Sequence[Path]) -> SearchSettings:

@@ -138,7 +138,11 @@ def test_what_can_be_wrong_about_sizes_ends_in_one_line(table: Path, images: Pat
     refused(2, "2 --at-least for 1 --table", by=(*data, "--at-least", "1ms", "--at-least", "1ms"))
     refused(2, "2 --latency for 1 --table", by=(*data, "--latency", "1ms", "--latency", "1ms"))
     other = profiled(tmp_path / "other.json", (12, 16), (5, 6))
-    refused(1, "the tables have no size in common", by=(*data, "--table", other))
+    refused(
+        1,
+        "the tables have no size in common (their ranges are 4 to 8 and 12 to 16); profile the devices",
+        by=(*data, "--table", other),
+    )
     # The second device keeps to its budget at no size, whatever the first allows.
     both = (*data, "--table", table, "--latency", "1ms", "--latency", "50us")
     refused(3, "no architecture keeps to the budget", "limit 1 ms, possible", "limit 50 us", by=both)
