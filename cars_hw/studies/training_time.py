@@ -26,8 +26,8 @@ from cars_hw.training.standalone import NetworkTraining
 TIMED: Final = 4
 """So many networks of the cell space are timed. The time of a step of the others follows from their arithmetic."""
 
-STEPS: Final = 2
-"""So many steps of a network are timed, after one that is not."""
+WARM_UP: Final = 4
+"""A step is timed after another one with this fraction of its images, which includes allocation."""
 
 
 def training_parts(
@@ -93,13 +93,13 @@ def _step_seconds(network: nn.Module, data: DataBundle, recipe: Recipe, device: 
     if isinstance(network, Network):
         # The images have the largest resolution of the run, and its networks may have several.
         images = reduced_images(images, network.spec.resolution)
-    training.step(images, labels)
+    few = max(2, len(labels) // WARM_UP)
+    training.step(images[:few], labels[:few])
     _wait(device)
     began = time.perf_counter()
-    for _ in range(STEPS):
-        training.step(images, labels)
+    training.step(images, labels)
     _wait(device)
-    return (time.perf_counter() - began) / STEPS
+    return time.perf_counter() - began
 
 
 def _wait(device: str) -> None:
