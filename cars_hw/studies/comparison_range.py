@@ -150,11 +150,12 @@ def reference_latencies(
     same = kept is not None and (kept.device, kept.network) == (device.name, network)
     known = {one.name: one.ms for one in kept.latencies} if kept is not None and same else {}
     missing = [name for name in models if name not in known]
+    if not missing:
+        return {name: known[name] for name in models}
     found = _measured(device, [models[name] for name in missing], network, plan, progress)
     known |= dict(zip(missing, found, strict=True))
-    if missing:
-        latencies = tuple(ReferenceLatency(name, ms) for name, ms in known.items())
-        LATENCIES.write_record(path, ReferenceLatencies(device.name, network, latencies))
+    latencies = tuple(ReferenceLatency(name, ms) for name, ms in known.items())
+    LATENCIES.write_record(path, ReferenceLatencies(device.name, network, latencies))
     return {name: known[name] for name in models}
 
 

@@ -111,7 +111,9 @@ def random_search(run: RunFolder, front: Sequence[Trained], epochs: int, parts: 
         reason = "few architectures keep to its limits" if missed else f"it does not pay for {epochs} epochs of one"
         raise InputError(f"there are no random architectures at the cost of the run: {reason}")
     names = [f"random-{number:03d}" for number in range(1, len(found) + 1)]
-    costs = EqualCost(search, final, trained, affordable - left, len(found))
+    start = run.start()
+    earlier = None if start is None else start.run
+    costs = EqualCost(search, final, trained, affordable - left, len(found), earlier)
     return RandomSearch(tuple(zip(names, found, strict=True)), costs)
 
 

@@ -82,7 +82,8 @@ class EqualCost:
 
     Costs are in passes of an image times millions of multiply-adds; see :mod:`cars_hw.evolution.passes`. ``search``
     is the cost of the search before its final stage, ``front`` that of the training of the run's networks, and
-    ``random`` that of the random architectures.
+    ``random`` that of the random architectures. ``earlier`` is the folder of the run whose shared weights the
+    search started from, if any; its cost is not counted.
     """
 
     search: float
@@ -90,6 +91,7 @@ class EqualCost:
     front: float
     random: float
     networks: int
+    earlier: str | None = None
 
     @property
     def run(self) -> float:
@@ -100,10 +102,12 @@ class EqualCost:
     def sentence(self) -> str:
         """The comparison of costs in one sentence."""
         shares = [f"{percent(part / self.run, 0)}" for part in (self.search, self.final_stage, self.front)]
+        before = f"; the cost of {self.earlier}, whose weights it started from, is not counted"
+        more = "" if self.earlier is None else before
         several = "architecture" if self.networks == 1 else "architectures"
         return (
             f"{self.networks} random {several} within the sizes and limits of the run can be trained at the cost "
-            f"of the run ({shares[0]} search, {shares[1]} final stage, {shares[2]} training of its networks)"
+            f"of the run ({shares[0]} search, {shares[1]} final stage, {shares[2]} training of its networks{more})"
         )
 
 

@@ -238,5 +238,6 @@ def test_what_a_user_compares_with_is_resumed_and_shown(
     shown = section("comparison", gather(run))
     columns, rows = budget_choice.rows_of(found.at_budgets)
     assert columns[:2] == ["budget", "this run"]
+    assert "network has the highest test accuracy at" in section("evidence", gather(run))
     for cell in (*columns, *rows[-1]):
         assert cell in shown

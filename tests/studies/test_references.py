@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import pytest
@@ -12,6 +13,7 @@ from cars_hw.errors import InputError
 from cars_hw.report.plot import logarithmic_ticks
 from cars_hw.space.shape import Shape
 from cars_hw.studies.budget_choice import choices, rows_of, spread_budgets, verdict
+from cars_hw.studies.front_membership import EqualCost
 from cars_hw.studies.reference_names import FAMILIES, WIDTHS, names_of
 from cars_hw.studies.references import count, make
 
@@ -126,3 +128,15 @@ def test_a_logarithmic_axis_has_round_numbers_on_both_sides() -> None:
     assert logarithmic_ticks(0.5, 20.0, 12) == [0.5, 1.0, 2.0, 5.0, 10.0, 20.0]
     assert logarithmic_ticks(0.1, 3000.0, 8) == [0.1, 1.0, 10.0, 100.0, 1000.0, 10000.0]
     assert logarithmic_ticks(3.0, 3.0, 8) == [2.0, 5.0]
+
+
+def test_equal_cost_is_told_with_its_parts() -> None:
+    cost = EqualCost(60.0, 20.0, 20.0, 95.0, 7)
+    assert cost.run == 100
+    assert cost.sentence == (
+        "7 random architectures within the sizes and limits of the run can be trained at the cost of the run "
+        "(60% search, 20% final stage, 20% training of its networks)"
+    )
+    assert replace(cost, earlier="first").sentence.endswith(
+        "20% training of its networks; the cost of first, whose weights it started from, is not counted)"
+    )

@@ -16,6 +16,7 @@ from cars_hw.pipeline.records import FinalStage
 from cars_hw.report.data import ReportData
 from cars_hw.report.sections.answer import best_model, budget_uses_of
 from cars_hw.significance import tau_of_chance
+from cars_hw.studies.budget_choice import verdict
 
 LEAST: Final = 4
 """Kendall's tau of fewer networks says nothing."""
@@ -37,8 +38,13 @@ def view(report: ReportData) -> dict[str, Any]:
         Statement("Trained networks", _trained(report)),
         Statement("Random sample", _sample(report)),
         Statement("Budget", _budget(report)),
+        Statement("Other networks", _others(report)),
     ]
     return {"statements": [one for one in found if one.text]}
+
+
+def _others(report: ReportData) -> str:
+    return "" if report.comparison is None else verdict(report.comparison.at_budgets) or ""
 
 
 def _start(report: ReportData) -> str:
