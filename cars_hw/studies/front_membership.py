@@ -170,7 +170,7 @@ class FrontComparison:
         if len({one.training for one in self.contestants}) > 1:
             told.append(
                 "The networks were trained in different ways: see the column. Their accuracies are comparable if "
-                "the run's networks are trained from scratch too."
+                "the run's networks are trained from scratch too, for as many epochs."
             )
         told += self._remarks_on_budgets()
         if self.left_out:
