@@ -144,7 +144,7 @@ def dots_figure(dots: Sequence[Dot], x_title: str, y_title: str, caption: str) -
     present = {dot.kind for dot in dots}
     kinds = [kind for kind in ORIGINS if kind in present]
     wide, narrow = _both(lambda frame: _dots(dots, kinds, x_title, y_title, frame))
-    return Figure(wide, narrow, caption, spots=kinds)
+    return Figure(wide, narrow, caption, spots=[ORIGINS[kind] for kind in kinds])
 
 
 def _page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
