@@ -50,7 +50,7 @@ HINTS: Final[Mapping[Remedy, str]] = {
     "resume": "then repeat the command (profile and search: with --resume)",
     "resume-or-delete": "resume it with --resume, or delete it to start over",
     "resume-or-other-folder": "resume it with --resume, or choose another folder with --out",
-    "same-seed": "give --seed {seed}",
+    "same-seed": "give --seed {seed}, and the validation_fraction of that run",
     "same-share": "give --share {share}",
     "same-settings": "resume with the same settings, or start a new run with another --out",
     "search": "make one with: cars-hw search",

@@ -40,7 +40,10 @@ figures.
 
 @dataclass(frozen=True, eq=False)
 class Start:
-    """The weights of an earlier run, read and checked, and its last population."""
+    """The weights of an earlier run, read and checked, and its last population.
+
+    ``start`` is what that run took from another one, None where it began with fresh weights.
+    """
 
     path: Path
     supernet: SuperNet
@@ -48,6 +51,7 @@ class Start:
     configuration: RunConfiguration
     manifest: DataManifest
     population: tuple[Architecture, ...]
+    start: StartRecord | None
 
     def give(self, plan: SearchPlan, supernet: SuperNet, manifest: DataManifest) -> StartRecord:
         """Copy the weights to ``supernet``, which is that of ``plan`` with the images of ``manifest``.
@@ -59,6 +63,9 @@ class Start:
         classifier = manifest.class_names == self.manifest.class_names
         taken = copy_weights(self.supernet, supernet, classifier=classifier)
         known, judging = _known_images(self.manifest, manifest, same)
+        if same and self.start is not None:
+            # What it took had seen these images already.
+            known = self.start.known_images
         evolution = self.configuration.evolution
         return StartRecord(
             run=str(self.path),
@@ -154,7 +161,7 @@ def open_start(path: Path, plan: SearchPlan, expected: str | None = None) -> Sta
     history = run.history()
     members = structure(history[-1]["population"], tuple[Member, ...]) if history else ()
     population = tuple(one.architecture for one in members)
-    return Start(path.absolute(), supernet, found, own, manifest, population)
+    return Start(path.absolute(), supernet, found, own, manifest, population, run.start())
 
 
 def supernet_of(configuration: RunConfiguration, manifest: DataManifest) -> NetworkSpec:

@@ -231,6 +231,9 @@ def test_images_that_were_training_images_are_counted(
     had, has = ({one for members in (known or {})["train"].values() for one in members.values()} for known in files)
     assert record.known_images == len(had & has) > 100
     assert f"{record.known_images} of {run.data.images['train']} images that may evaluate" in notes.lines[2]
+    # A third search on these images has the same weights behind it.
+    third = open_start(run.path, plan).give(plan, supernet_weights_of(plan, plan_data(plan)).supernet, run.data)
+    assert (third.same_images, third.known_images) == (True, record.known_images)
     with pytest.raises(RunError, match=r"divided the same images in another way \(seed 0\)") as raised:
         run_search(replace(sized, seed=1, from_run=before.path), tmp_path / "other")
     assert raised.value.about == {"seed": 0}

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
+from cars_hw.callbacks import SearchCallback
 from cars_hw.config.data import DataSource
 from cars_hw.config.presets import PRESETS
 from cars_hw.config.search import EvolutionSettings, FinalSettings
@@ -16,6 +19,7 @@ from cars_hw.pipeline.estimate import estimate_at
 from cars_hw.pipeline.final_stage import MeanAdds
 from cars_hw.pipeline.pace import FinalPace, Pace, StepSeconds
 from cars_hw.pipeline.plan import SearchPlan
+from cars_hw.pipeline.search import run_search
 from cars_hw.pipeline.time_plan import StageSeconds, TimePlan
 from cars_hw.pipeline.time_watch import TimeWatch
 from cars_hw.pipeline.within import EACH, EPOCHS, POPULATION, SHARE, WARM_UP, expected_rungs, fit_within
@@ -184,3 +188,22 @@ def test_a_search_in_time_says_nothing_and_a_resumed_one_counts_its_own_work() -
     clock.now += 60
     seen("generations", 4, 4)
     assert len(lines) == 1
+
+
+def test_a_search_tells_its_callbacks_when_it_is_slower(images: Path, tmp_path: Path) -> None:
+    class Times(SearchCallback):
+        lines: ClassVar[list[str]] = []
+
+        def on_time(self, text: str) -> None:
+            self.lines.append(text)
+
+    evolution = EvolutionSettings(4, epochs=2, warmup_epochs=1, epochs_per_generation=1, protection="size")
+    training = replace(PRESETS["quick"].training, batch_size=32, evaluation_images=16)
+    preset = replace(PRESETS["quick"], evolution=evolution, training=training)
+    # As if it had been chosen for a thousandth of a second, by a machine that is much faster.
+    time = TimePlan(1e-3, StageSeconds(1e-4, 1e-4, 1e-4, 0))
+    plan = SearchPlan(DataSource(str(images)), NETWORK, preset, costs=("parameters",), time=time, chosen=(EPOCHS,))
+    run = run_search(plan, tmp_path / "run", callbacks=[Times()])
+    assert Times.lines[0].endswith("is over; it goes on")
+    assert Times.lines[1].startswith("slower than estimated: ")
+    assert (run.about.time, run.about.chosen) == (time, (EPOCHS,))
