@@ -132,7 +132,8 @@ class Search:
             progress("warm-up", self.warmed_up, settings.warmup_epochs)
             self.warm_up()
             checkpoint()
-        progress("warm-up", settings.warmup_epochs, settings.warmup_epochs)
+        if settings.warmup_epochs:
+            progress("warm-up", settings.warmup_epochs, settings.warmup_epochs)
         while not self.finished:
             self.evolve(progress)
             checkpoint()
