@@ -25,7 +25,7 @@ from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.size_grid import SizeGrid
 
-FEWER: Final = 4
+FEWER: Final = 2
 """Where the earlier run trained all that the search needs, there are so many times fewer generations."""
 
 LEAST_GENERATIONS: Final = 3
@@ -261,7 +261,7 @@ def shortened(plan: SearchPlan, given: Collection[str] = (), *, keep_generations
     """Return ``plan`` with other defaults, because its search starts from weights that are trained.
 
     If the earlier run trained all that the search needs, see :func:`serves_all`, there is no warm-up, the learning
-    rate begins at a fifth, and there are a quarter of the generations unless ``keep_generations``: the weights are
+    rate begins at a fifth, and there are half of the generations unless ``keep_generations``: the weights are
     those of the end of a search, and only the population is new. Otherwise the warm-up is half as long, and the
     rest stays. ``given`` are the paths of settings that stay.
 

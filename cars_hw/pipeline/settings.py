@@ -157,7 +157,7 @@ class SearchSettings(Settings):
         None,
         help="Start from the shared weights of this finished run, which is only read. Its sizes, classes and "
         "images may differ; what does not fit starts fresh. By default, the warm-up is shorter; if only the budget "
-        "differs, there are a quarter of the generations.",
+        "differs, there is none, half of the generations, and a fifth of the learning rate.",
         folder=True,
     )
     standalone_epochs: int = setting(

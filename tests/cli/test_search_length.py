@@ -106,12 +106,12 @@ def test_a_search_from_an_earlier_run(images: Path, tmp_path: Path) -> None:
     done(*asked, *SHORT, "--out", tmp_path / "old")
     again = ("--from-run", tmp_path / "old", "--out", tmp_path / "new", "--population", "4")
     told = done(*asked, *again)
-    assert "3 epochs instead of 16, 0 epochs of warm-up instead of 5, a learning rate of 0.01 " in told.stderr
+    assert "6 epochs instead of 16, 0 epochs of warm-up instead of 5, a learning rate of 0.01 " in told.stderr
     assert "100.0% of the weights are taken" in told.stderr
     run_folder = RunFolder.open(tmp_path / "new")
-    assert len(run_folder.history()) == 3
+    assert len(run_folder.history()) == 6
     settings = read_settings(tmp_path / "new" / "config.toml", SearchSettings)
-    assert (settings["from_run"], settings["evolution"]["epochs"]) == (str(tmp_path / "old"), 3)
+    assert (settings["from_run"], settings["evolution"]["epochs"]) == (str(tmp_path / "old"), 6)
     assert settings["training"]["learning_rate"] == pytest.approx(0.01)
     fails(run(*asked, "--warmup-epochs", "0", "--dry-run"), 1, "needs a warm-up")
     done("report", tmp_path / "new")

@@ -111,12 +111,12 @@ def test_the_same_search_for_another_budget_takes_all_weights_and_the_population
     assert run.configuration.from_run == str(old.path)
 
 
-def test_a_search_with_many_generations_has_a_quarter_of_them(sized: SearchPlan, before: RunFolder) -> None:
+def test_a_search_with_many_generations_has_half_of_them(sized: SearchPlan, before: RunFolder) -> None:
     evolution = EvolutionSettings(8, epochs=110, warmup_epochs=10, epochs_per_generation=5)
     plan = replace(sized, preset=replace(PRESET, evolution=evolution), from_run=before.path)
     found = shortened(plan)
-    # 20 generations of 5 epochs after 10 become 5 after none.
-    assert (found.preset.evolution.epochs, found.preset.evolution.warmup_epochs) == (25, 0)
+    # 20 generations of 5 epochs after 10 become 10 after none.
+    assert (found.preset.evolution.epochs, found.preset.evolution.warmup_epochs) == (50, 0)
     assert found.chosen == ("evolution.warmup_epochs", "evolution.epochs", "training.learning_rate")
     assert shortened(plan, keep_generations=True).preset.evolution.epochs == 100
     kept = shortened(plan, ("evolution.epochs", "evolution.warmup_epochs", "training.learning_rate"))
@@ -133,7 +133,7 @@ def test_a_search_with_many_generations_has_a_quarter_of_them(sized: SearchPlan,
         assert shortened(replace(plan, **change)).preset.training == PRESET.training  # type: ignore[arg-type]
     # Sizes within those that were trained, and one of them.
     for sizes in (SizeGrid((2,), (3, 4)), SizeGrid((4,), (3,))):
-        assert shortened(replace(plan, sizes=sizes)).preset.evolution.epochs == 25
+        assert shortened(replace(plan, sizes=sizes)).preset.evolution.epochs == 50
 
 
 def test_a_larger_range_takes_the_weights_of_the_smaller_one(
