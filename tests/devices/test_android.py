@@ -438,7 +438,12 @@ def test_an_interrupted_profile_resumes_at_another_address_and_on_the_same_kind_
     assert f"core {fastest} of {len(others) + 1} cannot be used now" in said[-1]
     assert (tmp_path / "phone.json.partial").read_bytes() == kept
     phone.switch_on([*others, fastest])
+    # What is noticed in the middle of a profile is a warning of its table, which --strict refuses.
+    phone.battery(usb=False)
     table = resume()
+    warning = "the phone runs on its battery: no charger and no powered cable"
+    assert table.conditions["warnings"] == [warning]
+    assert warning in table.quality_warnings()
     assert table.conditions["core_kind"] == "1 x 2800 MHz"
     assert table.device != table.conditions["device_identity"] == "android:SIM0001"
 

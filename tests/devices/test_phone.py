@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
-from cars_hw.devices.android.cores import Core
+from cars_hw.devices.android.cores import Core, fastest_cores
 from cars_hw.devices.android.phone import PhoneState, read_phone, read_state
 from cars_hw.devices.remote import Answer
 from cars_hw.errors import DeviceError, DeviceStateError
@@ -160,3 +161,130 @@ def test_too_little_battery_is_an_error() -> None:
 def test_a_long_name_of_a_file_system_breaks_the_line_but_not_the_figure() -> None:
     storage = "Filesystem 1K-blocks Used Available Use% Mounted on\n/a/very/long/name\n   100 50 2048 98% /data\n"
     assert read_state(Scripted(FULL | {"storage": storage})).free_mb == 2.0
+
+
+class Model(NamedTuple):
+    """A model in the form in which it tells of itself, and what follows for a measurement.
+
+    ``kinds`` has for each kind of cores their number, capacity and largest clock in kilohertz.
+    """
+
+    props: dict[str, str]
+    kinds: tuple[tuple[int, int | str, int | str], ...]
+    online: str
+    thermal: str
+    name: str
+    one: list[int]
+    four: list[int] | str
+
+
+NO_SERVICE = "Can't find service: thermalservice\n"
+MODELS = {
+    "Pixel 7": Model(
+        {"manufacturer": "Google", "model": "Pixel 7", "soc.model": "GS201", "release": "14", "sdk": "34"},
+        ((4, 124, 1803000), (2, 427, 2348000), (2, 1024, 2850000)),
+        "0-7",
+        THERMAL,
+        "Google Pixel 7 (GS201), Android 14 (API 34), arm64-v8a",
+        [7],
+        [4, 5, 6, 7],
+    ),
+    "Galaxy S21": Model(
+        {
+            "manufacturer": "samsung",
+            "model": "SM-G991B",
+            "board.platform": "exynos2100",
+            "release": "13",
+            "sdk": "33",
+        },
+        ((4, 279, 2210000), (3, 827, 2808000), (1, 1024, 2912000)),
+        "0-7",
+        THERMAL,
+        "samsung SM-G991B (exynos2100), Android 13 (API 33), arm64-v8a",
+        [7],
+        [4, 5, 6, 7],
+    ),
+    # No service of temperatures before Android 10, no capacities.
+    "Redmi Note 8": Model(
+        {
+            "manufacturer": "Xiaomi",
+            "model": "Redmi Note 8",
+            "board.platform": "trinket",
+            "release": "9",
+            "sdk": "28",
+        },
+        ((4, "?", 1804800), (4, "?", 2016000)),
+        "0-7",
+        NO_SERVICE,
+        "Xiaomi Redmi Note 8 (trinket), Android 9 (API 28), arm64-v8a",
+        [7],
+        [4, 5, 6, 7],
+    ),
+    "P30 Pro": Model(
+        {"manufacturer": "HUAWEI", "model": "VOG-L29", "hardware": "kirin980", "release": "10", "sdk": "29"},
+        ((4, "?", 1805000), (2, "?", 1920000), (2, "?", 2600000)),
+        "0-7",
+        THERMAL.replace("Status: 1", "Status: 0"),
+        "HUAWEI VOG-L29 (kirin980), Android 10 (API 29), arm64-v8a",
+        [7],
+        [4, 5, 6, 7],
+    ),
+    # Its kernel switches cores off that nobody needs, and their clocks are not told then.
+    "Go phone": Model(
+        {
+            "manufacturer": "HMD Global",
+            "model": "Nokia 1",
+            "board.platform": "mt6737m",
+            "release": "8.1.0",
+            "sdk": "27",
+            "product.cpu.abi": "armeabi-v7a",
+        },
+        ((2, "?", 1105000), (2, "?", "?")),
+        "0-1",
+        NO_SERVICE,
+        "HMD Global Nokia 1 (mt6737m), Android 8.1.0 (API 27), armeabi-v7a",
+        [1],
+        "4 cores, of which 2, 3 cannot be used now, not 4",
+    ),
+    "Android 6": Model(
+        {"manufacturer": "LGE", "model": "Nexus 5", "board.platform": "msm8974", "release": "6.0.1", "sdk": "23"},
+        ((4, "?", 2265600),),
+        "0-3",
+        NO_SERVICE,
+        "LGE Nexus 5 (msm8974), Android 6.0.1 (API 23), arm64-v8a",
+        [3],
+        [0, 1, 2, 3],
+    ),
+}
+PLACES = {"manufacturer": "product", "model": "product", "release": "build.version", "sdk": "build.version"}
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_models_of_several_makers_and_years_are_understood(name: str, line_end: str) -> None:
+    model = MODELS[name]
+    props = {"product.cpu.abi": "arm64-v8a", "serialno": "X1"} | {
+        f"{PLACES[short]}.{short}" if short in PLACES else short: value for short, value in model.props.items()
+    }
+    each = [(capacity, clock) for count, capacity, clock in model.kinds for _ in range(count)]
+    parts = FULL | {
+        "props": "".join(f"[ro.{name}]: [{value}]\n" for name, value in props.items()),
+        "cores": "".join(
+            f"cpu{core} ? {capacity} {clock} {clock}\n" for core, (capacity, clock) in enumerate(each)
+        ),
+        "online": f"{model.online}\n",
+        "thermal": model.thermal,
+    }
+    phone, state = read_phone(Scripted({part: text.replace("\n", line_end) for part, text in parts.items()}))
+    assert f"{phone.name}, {phone.android}, {phone.abi}" == model.name
+    assert phone.serial == "X1"
+    assert fastest_cores(phone.cores, 1, phone.name) == model.one
+    if isinstance(model.four, str):
+        with pytest.raises(DeviceError, match=model.four):
+            fastest_cores(phone.cores, 4, phone.name)
+    else:
+        assert fastest_cores(phone.cores, 4, phone.name) == model.four
+    assert state.battery_percent == 57
+    assert state.thermal_status == (
+        None if model.thermal is NO_SERVICE else int(model.thermal.split("Status: ")[1][0])
+    )
