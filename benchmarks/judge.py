@@ -261,8 +261,10 @@ def of_half(
             ),
         }
 
+    ends = [one["evaluations"][-1]["loss"] for one in found]
     return {
         "networks": len(names),
+        "together": against([-mean([end[name] for end in ends]) for name in names]),
         "trained_twice": len(complete),
         "ceiling": {one: asdict(table.ceiling(f"score_{one}", complete)) for one in FIGURES},
         **{cost: against(known[cost]) for cost in COSTS},
@@ -297,6 +299,8 @@ def report(content: Mapping[str, Any]) -> None:
             means = [mean([end[order][one]["tau"] or 0.0 for end in ends]) for one in FIGURES]
             name = f"mean of {len(ends)} seeds, {words}"
             print(f"{name:34}" + "".join(f"{value:>18.2f}" for value in means))
+        if len(ends) > 1:
+            _line(f"all {len(ends)} together, by mean loss", comparison["together"])
         _print_calibration([end["calibrated"] for end in ends])
         accuracy, loss = (mean([end[f"mean_{one}"] for end in ends]) for one in ("accuracy", "loss"))
         print(f"mean shared accuracy {accuracy:.1%}, loss {loss:.2f}")

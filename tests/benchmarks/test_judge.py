@@ -142,6 +142,11 @@ def test_orders_are_compared_with_those_of_the_trained_networks(judge: ModuleTyp
     # Low losses are good ones, and so the order by shared loss is that of low trained losses, reversed.
     assert -one["by_loss"]["loss"]["tau"] == tied
     assert one["by_loss"]["accuracy"]["tau"] == tied
+    # Two SuperNets together order by the mean of their losses.
+    other = {**shared, "loss": dict(zip(names, (0, 1, 4), strict=True))}
+    both = [{"seed": seed, "evaluations": [each]} for seed, each in enumerate((shared, other))]
+    together = judge.compared(table, both, {})["wiring"]["together"]["accuracy"]
+    assert together["tau"] == judge.agreement([-1.5, -1.5, -2.5], [4, 5.5, 5.5]).tau
     assert -one["by_accuracy"]["accuracy"]["tau"] == tied
     assert one["by_accuracy"]["loss"]["tau"] == tied
     costs = [table.costs[name]["parameters"] for name in names]
