@@ -241,7 +241,7 @@ def describe_choice(fitted: Fitted, pace: Pace) -> list[str]:
         f"Estimated: {format_seconds(stages.total)} ({', '.join(parts)}). A tenth of the time is kept in reserve."
     )
     if fitted.longest:
-        lines.append("A search longer than the paper's is not chosen: give --epochs for one.")
+        lines.append("A search longer than the paper's is not chosen, unless the number of epochs is given.")
     return lines
 
 
