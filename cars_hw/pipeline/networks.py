@@ -54,6 +54,7 @@ class FrontNetwork(Settings):
     trained_epochs: int = count(0)
     dominated: bool = False
 
+    ADDED: ClassVar = frozenset({"dominated"})
     PLAIN_NAMES: ClassVar = {"spec": "network"}
 
     @property
@@ -73,6 +74,8 @@ class Front:
     networks: tuple[FrontNetwork, ...]
     rejected: tuple[FrontNetwork, ...]
     larger: tuple[LargerNetworks, ...] = ()
+
+    ADDED: ClassVar = frozenset({"larger"})
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +29,7 @@ from cars_hw.pipeline.final_stage import longest_trained, short_recipe, with_bes
 from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.objectives import cost_objectives
 from cars_hw.pipeline.plan import SearchPlan
-from cars_hw.pipeline.run_folder import RunFolder
+from cars_hw.pipeline.run_folder import FRONT, RunFolder
 from cars_hw.pipeline.search import describe_front, plan_data, run_search
 from cars_hw.progress import Progress
 from cars_hw.report.data import gather
@@ -364,3 +366,13 @@ def test_the_view_says_which_rung_is_trained(plan: SearchPlan) -> None:
     assert status.doing == "final stage, rung 2 of 3 with 12 networks, epoch 7 of 36"
     status.update("final stage, rung 2 of 3 with 12 networks", 36, 36, 2.0)
     assert status.doing == "final stage, rung 2 of 3 with 12 networks, epoch 36 of 36"
+
+
+def test_a_front_from_before_a_field_was_there_is_read(run: RunFolder, tmp_path: Path) -> None:
+    copied = RunFolder(shutil.copytree(run.path, tmp_path / "run"))
+    content = json.loads((copied.path / "front.json").read_text())
+    for network in content["networks"]:
+        del network["dominated"]
+    FRONT.write(copied.path / "front.json", {name: content[name] for name in ("networks", "rejected")})
+    assert copied.front() == [replace(network, dominated=False) for network in run.front()]
+    assert copied.larger() == []
