@@ -14,7 +14,7 @@ def command(as_json: bool) -> None:
     """List the devices that can be measured here.
 
     For a device that cannot be measured the list says what is missing. The command connects to each phone on a USB
-    cable for a moment. Use the names of the list with --device.
+    cable for a moment. Use the names of the list with --device. Linux boards (ssh:USER@HOST) are not in the list.
     """
     from cars_hw.devices import available
 

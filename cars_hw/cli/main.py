@@ -211,6 +211,6 @@ def main() -> None:
       cars-hw report   run
 
     DEVICE is ort (ONNX Runtime) or litert on this machine, android, a phone on a USB cable, or ssh:USER@HOST, a
-    Linux board; `cars-hw devices` lists the devices that can be used now. GENOTYPE is a name that `cars-hw zoo`
+    Linux board; `cars-hw devices` lists those of this machine and the phones. GENOTYPE is a name that `cars-hw zoo`
     lists, a JSON file, or DARTS text. LATENCY has a unit: 20ms, 1.5ms, 0.02s.
     """

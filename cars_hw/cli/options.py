@@ -186,7 +186,7 @@ class ResolutionsType(ParamType[tuple[tuple[int, int], ...]]):
     A range has every fourth number from its first on, or those of its own step, and its last.
     """
 
-    name = "HxW"
+    name = "RESOLUTIONS"
 
     def convert(
         self,

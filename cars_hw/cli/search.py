@@ -224,15 +224,15 @@ class Run:
 @click.option(
     "--dry-run",
     is_flag=True,
-    help="Time a few steps, print the time and memory that the search will take, and end. What the search would "
-    "refuse is an error, with the same message and exit code.",
+    help="Time a few steps, print the time and memory that the search will take, and end. If the search itself "
+    "would end with an error before it starts, so does this, with the same message and exit code.",
 )
 @click.option(
     "--within",
     type=SPAN,
     help="The time that the search and its final stage may take, such as 90min, 3h or 2h30m. A few steps are "
-    "timed, and the epochs, the warm-up, the population, the generations and the final stage are chosen by "
-    "the estimate. Options that are given stay.",
+    "timed, and the epochs, the warm-up, the population, the generations and the final stage are chosen so that "
+    "the estimate keeps to the time. Options that are given are not changed.",
 )
 @click.option(
     "--baselines",

@@ -76,8 +76,8 @@ class EvolutionSettings(Settings):
     )
     warmup_epochs: int = setting(
         50,
-        help="Epochs at the start, which train architectures drawn uniformly from the space; 0: none, in a search "
-        "that starts from trained weights.",
+        help="Epochs at the start, which train architectures drawn uniformly from the space; 0: none, only for a search "
+        "that starts from trained weights (--from-run).",
         unit="epochs",
         minimum=0,
     )
@@ -107,7 +107,7 @@ class EvolutionSettings(Settings):
         help="What the search maximises on the validation images. accuracy: the share of right answers; "
         "balanced-accuracy: the mean of the accuracies on the images of each class, so that a class with few "
         "images counts as much as one with many; cars-hw train chooses the best epoch by the same figure. "
-        "loss: under the shared weights a low cross-entropy in place of a high accuracy.",
+        "loss: a low cross-entropy under the shared weights, in place of a high accuracy.",
     )
 
     ADDED: ClassVar = frozenset({"draws"})

@@ -95,8 +95,8 @@ class SharedTraining(Settings):
     share: WeightSharing = setting(
         "edges",
         help="Which operations of the SuperNet share weights. edges: none, as in the paper; nodes: an operation "
-        "has the same weights for all sources of a node; kernels: in addition, a convolution of 3x3 has the centre "
-        "of that of 5x5. If there are fewer weights, each is trained more often.",
+        "has the same weights for all sources of a node; kernels: in addition, a 3x3 convolution has the centre "
+        "of the kernels of the 5x5 convolution. If there are fewer weights, each is trained more often.",
     )
     average: float = setting(
         0.0,

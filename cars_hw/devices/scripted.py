@@ -304,8 +304,8 @@ class ScriptedDevice(ABC):
         if self._serial not in (None, phone.serial):
             self._disconnect()
             raise OtherMachineError(
-                f"another phone ({phone.serial}) is at {self._shell.where} than before ({self._serial}); "
-                "plug in the first one",
+                f"another machine ({phone.serial}) answers at {self._shell.where} than before ({self._serial}); "
+                "connect the first one again",
                 remedy="resume",
             )
         self._phone, self._serial = phone, phone.serial
@@ -607,7 +607,7 @@ class ScriptedDevice(ABC):
                 self._disconnect()
                 if time.monotonic() >= deadline:
                     raise ConnectionLostError(
-                        f"{error}, and it did not come back within {self._waits.reconnect:.0f} s; plug it in",
+                        f"{error}, and it did not come back within {self._waits.reconnect:.0f} s; connect it again",
                         remedy="resume",
                     ) from again
                 time.sleep(min(self._waits.pause, 1.0))

@@ -34,9 +34,9 @@ class ShortTraining(Settings):
 class Compared(Settings):
     """The answer beside the most accurate network that uses more of the budget, after equally long trainings.
 
-    ``networks`` is the number of networks from which ``best`` is. They were trained for ``epochs`` epochs, which is
-    the longest training that any of them and the answer had; ``whole`` is whether the answer had no longer one.
-    Both are evaluated on ``images`` held-out images.
+    ``best`` is the most accurate of ``networks`` networks. Both figures are those after ``epochs`` epochs, the
+    longest training that the answer and at least one larger network had. ``whole`` tells whether the answer was
+    not trained for longer than that. Both are evaluated on ``images`` held-out images.
     """
 
     networks: int = count(minimum=1)

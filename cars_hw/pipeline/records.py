@@ -110,13 +110,14 @@ class RunAbout:
 class StartRecord(Settings):
     """What a search took from an earlier run: the content of ``start.json``.
 
-    ``run`` is the folder of the earlier run, ``digest`` that of the state of its search, and ``network`` its
-    SuperNet. ``supernet`` is that of the new search: ``taken`` of its ``weights`` are from there, those of the
-    sizes up to ``common``. ``classifier`` tells whether the classifier is too. ``fresh_operations`` are operations
-    that the earlier search did not propose. ``epochs`` are those that trained the weights. ``population`` is the
-    number of its last architectures that begin the new population. ``same_images`` tells whether the images and
-    their division are the same. ``known_images`` of ``judging_images``, those that may evaluate architectures, were
-    training images of the earlier run; None where this is not known.
+    ``run`` is the folder of the earlier run, and ``digest`` that of the state of its search. ``network`` is the
+    earlier SuperNet, and ``supernet`` the new one. The new one has ``weights``; ``taken`` of them come from the
+    earlier one: those of all sizes up to ``common``. ``classifier`` tells whether its classifier was taken, too.
+    ``fresh_operations`` are operations that the earlier search did not propose. ``epochs`` is how long the weights
+    had been trained. ``population`` is the number of last architectures of the earlier run that begin the new
+    population. ``same_images`` tells whether the images and their division are the same. ``judging_images`` is the
+    number of images that may evaluate architectures; ``known_images`` of them were training images of the earlier
+    run, None where this is not known.
     """
 
     run: str

@@ -500,7 +500,7 @@ class FrontSettings(Settings):
         above=0,
     )
     from_scratch: bool = setting(
-        False, help="If a network of the run was trained from shared weights, train it again from fresh weights."
+        False, help="Train the run's networks again, from fresh weights and by the recipe of this comparison."
     )
     seed: int = setting(
         0, help="Decides the initial weights of the trained networks, and the order of images.", minimum=0

@@ -72,7 +72,7 @@ class TimeWatch:
         whole = taken + (total - expected) * factor
         over = whole > self._plan.within
         self._tell(
-            f"slower than estimated: {factor:.2g} times the time so far; at this pace the search takes "
+            f"slower than estimated: so far {factor:.2g} times the estimated time; at this pace the search takes "
             f"{format_seconds(whole)} instead of {format_seconds(total)}, "
             f"{'longer than' if over else 'within'} the {format_seconds(self._plan.within)} that it was chosen for"
         )

@@ -28,10 +28,10 @@ FILE: Final = "front.json"
 class Contestant:
     """A network that is compared: ``accuracy`` is a fraction of the test images, ``latency_ms`` is measured.
 
-    ``origin`` is ``run``, ``zoo``, ``torchvision`` or ``random``; ``parameters`` are those of the exported file;
-    ``training`` says for how long and from what it was trained; ``dominated_by`` names who is as good in both and
-    better in one, the most accurate first. ``spec`` is what its genotype fills; None for a network without a
-    genotype. ``held_out`` is its accuracy on the images that were held out of its training, a fraction; None if
+    ``origin`` is ``run``, ``zoo``, ``torchvision`` or ``random``. ``parameters`` are those of the exported file.
+    ``training`` says for how long it was trained, and from which weights. ``dominated_by`` names the networks that
+    are as good in accuracy and latency and better in one of them, the most accurate first. ``spec`` is the network
+    specification of its genotype; None for a network without a genotype. ``held_out`` is its accuracy on the images that were held out of its training, a fraction; None if
     none were.
     """
 

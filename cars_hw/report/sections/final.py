@@ -15,7 +15,7 @@ REASONS: Final[dict[Reason, str]] = {
     "score": "among the best under shared weights",
     "largest": "among the largest",
     "grown": "a finalist at a larger size",
-    "near-limit": "near a limit, as no other is",
+    "near-limit": "the only one that uses most of a limit",
 }
 
 LEAST: Final = 4
