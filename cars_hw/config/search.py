@@ -76,8 +76,8 @@ class EvolutionSettings(Settings):
     )
     warmup_epochs: int = setting(
         50,
-        help="Epochs at the start, which train architectures drawn uniformly from the space; 0: none, only for a search "
-        "that starts from trained weights (--from-run).",
+        help="Epochs at the start, which train architectures drawn uniformly from the space; 0: none, only for a "
+        "search that starts from trained weights (--from-run).",
         unit="epochs",
         minimum=0,
     )

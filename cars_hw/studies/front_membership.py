@@ -31,8 +31,8 @@ class Contestant:
     ``origin`` is ``run``, ``zoo``, ``torchvision`` or ``random``. ``parameters`` are those of the exported file.
     ``training`` says for how long it was trained, and from which weights. ``dominated_by`` names the networks that
     are as good in accuracy and latency and better in one of them, the most accurate first. ``spec`` is the network
-    specification of its genotype; None for a network without a genotype. ``held_out`` is its accuracy on the images that were held out of its training, a fraction; None if
-    none were.
+    specification of its genotype; None for a network without a genotype. ``held_out`` is its accuracy on the images
+    that were held out of its training, a fraction; None if none were.
     """
 
     name: str

@@ -151,8 +151,8 @@ def test_a_slower_search_says_so_with_its_new_time() -> None:
     assert len(lines) == 2
     # 40 s for what was to take 30 s; 170 s are left.
     assert lines[0] == (
-        "slower than estimated: so far 1.3 times the estimated time; at this pace the search takes 4 min 27 s instead of "
-        "3 min 20 s, longer than the 3 min 40 s that it was chosen for"
+        "slower than estimated: so far 1.3 times the estimated time; at this pace the search takes 4 min 27 s "
+        "instead of 3 min 20 s, longer than the 3 min 40 s that it was chosen for"
     )
     # Within a generation nothing is compared: its evaluation may be the slower half.
     clock.now += 60
