@@ -202,8 +202,8 @@ def front(run_path: Path, settings: FrontSettings, out: Path | None, dry_run: bo
     convolution and the classifier are adapted to the run's images and classes. All networks are measured together,
     in the same rounds of sessions; torchvision's networks are measured on ort only.
 
-    After a search over sizes, a genotype is compared at the sizes that come nearest below the budgets. --random adds
-    random architectures: as many as can be trained at the cost of the whole run. If images are held out
+    After a search over sizes, a genotype is compared at the sizes that come nearest below the budgets. --random
+    adds random architectures: as many as can be trained at the cost of the whole run. If images are held out
     (--hold-out), the command also lists the most accurate network of each origin within each budget: of the run, of
     the genotypes, of torchvision, and of the random architectures. The held-out images choose these networks, and
     their accuracies are those on the test images.
