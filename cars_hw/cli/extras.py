@@ -7,6 +7,7 @@ from typing import Final
 EXTRAS: Final = {
     "adb_shell": "android",
     "ai_edge_litert": "search",
+    "cryptography": "android",
     "flatbuffers": "search",
     "google": "search",
     "litert_quantizer": "quantize",

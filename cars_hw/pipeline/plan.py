@@ -19,7 +19,7 @@ from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.settings import CountedCost, SearchSettings, SizeChoice, TargetSettings, TrainingDevice
 from cars_hw.pipeline.time_plan import TimePlan
 from cars_hw.space.architecture_space import ArchitectureSpace
-from cars_hw.space.network_spec import NETWORKS, NetworkSpec
+from cars_hw.space.network_spec import NETWORKS, NetworkSpec, resolution_text
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.space.size_grid import SizeGrid
 
@@ -180,6 +180,10 @@ def _network_and_sizes(
     return network, None if sizes == own else sizes
 
 
+def _size_text(size: int | tuple[int, int]) -> str:
+    return str(size) if isinstance(size, int) else resolution_text(size)
+
+
 Size = TypeVar("Size", int, tuple[int, int])
 
 
@@ -197,7 +201,7 @@ def _in_common(grids: Sequence[tuple[Size, ...]]) -> tuple[Size, ...]:
     for grid in grids:
         if found := tuple(one for one in grid if least <= one <= most):
             return found
-    ranges = " and ".join(f"{grid[0]} to {grid[-1]}" for grid in grids)
+    ranges = " and ".join(f"{_size_text(grid[0])} to {_size_text(grid[-1])}" for grid in grids)
     raise InputError(
         f"the tables have no size in common (their ranges are {ranges}); profile the devices for one range of sizes"
     )

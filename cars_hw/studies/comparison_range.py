@@ -16,6 +16,7 @@ from cars_hw.config.setting import Settings, milliseconds
 from cars_hw.devices import Device
 from cars_hw.errors import RunError
 from cars_hw.export.lower import lower_network
+from cars_hw.export.onnx import ONNX
 from cars_hw.export.write import write_graph
 from cars_hw.measurement.schedule import measure
 from cars_hw.nn.network import Network
@@ -163,7 +164,7 @@ def _measured(
     device: Device, models: Sequence[str], network: NetworkSpec, plan: MeasurePlan, progress: Progress
 ) -> list[float]:
     with tempfile.TemporaryDirectory(prefix="cars-hw-") as folder:
-        paths = [Path(folder) / f"{index}.onnx" for index in range(len(models))]
+        paths = [Path(folder) / f"{index}{ONNX.suffix}" for index in range(len(models))]
         with torch.random.fork_rng(devices=[]):
             for model, path in counted(list(zip(models, paths, strict=True)), progress, "writing references"):
                 write_onnx(make(model, network.input_shape, network.classes), network.input_shape, path)

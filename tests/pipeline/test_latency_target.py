@@ -265,8 +265,11 @@ def package_classes() -> Iterator[type]:
 
 
 def test_a_limit_has_one_holder() -> None:
-    """Beside the target, only what is told and what a run writes has a limit: the sentence on its use, config.toml,
-    run.json, front.json and verified.json."""
+    """Beside the target, only what is told and what a run writes has a limit.
+
+    These are the sentences on its use and on larger networks, the comparison at budgets, config.toml, run.json,
+    front.json and verified.json.
+    """
     names = {"limit_ms", "asked_ms", "budget", "budget_ms"}
     holders = {
         found.__qualname__
@@ -274,7 +277,9 @@ def test_a_limit_has_one_holder() -> None:
         if names & {*getattr(found, "_fields", ()), *getattr(found, "__annotations__", ())}
     }
     assert holders == {
+        "BudgetChoice",
         "BudgetUse",
+        "LargerNetworks",
         "LatencyEstimate",
         "LatencyTarget",
         "TargetRecord",

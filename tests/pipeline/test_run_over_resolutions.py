@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from PIL import Image
@@ -19,6 +18,7 @@ from cars_hw.config.training import Recipe, SharedTraining
 from cars_hw.data import load_source
 from cars_hw.data.images import read_image
 from cars_hw.devices import FakeDevice
+from cars_hw.devices.host import ort_runtime
 from cars_hw.errors import InputError, SpecError
 from cars_hw.export.card import ModelCard, card_path
 from cars_hw.latency import LatencyTable, Predictor, profile_device
@@ -145,7 +145,7 @@ def test_what_is_exported_takes_images_of_its_resolution(
         card = ModelCard.read(card_path(path))
         shown = card.preprocessing
         assert shown.resolution == one.spec.resolution == card.network.resolution
-        session = onnxruntime.InferenceSession(str(path))
+        session = ort_runtime.load().InferenceSession(str(path))
         right = 0
         for file, label in tests:
             pixels = read_image(file, 1, shown.resolution).transpose(2, 0, 1)[None] / np.float32(255)
