@@ -395,7 +395,9 @@ class ScriptedDevice(ABC):
             if trouble is None:
                 return state
             if time.monotonic() >= deadline:
-                help_ = "take it out of its case and put it in the shade" if state.is_hot else "unlock it"
+                help_ = (
+                    "let it cool: take a phone out of its case and put it in the shade" if state.is_hot else "unlock it"
+                )
                 raise DeviceStateError(
                     f"{self._shell.where} still {trouble}, after {self._waits.cool_down:.0f} s; {help_}",
                     remedy="resume",
@@ -554,7 +556,7 @@ class ScriptedDevice(ABC):
         if lost or failed:
             raise DeviceStateError(
                 f"{self._shell.where} has switched off core {', '.join(map(str, lost or self._cores))}, on which "
-                "this measurement runs, or closed it to the shell; unlock it and keep its screen on",
+                "this measurement runs, or closed it to the shell; keep a phone unlocked and its screen on",
                 remedy="resume",
             )
 

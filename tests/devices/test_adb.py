@@ -363,6 +363,10 @@ def test_a_phone_is_measured_through_debians_adb_server(
         with pytest.raises(DeviceStateError, match="no room"):
             shell.push(source, "/data/local/tmp/again")
         phone.storage(100_000)
+        # The server may connect again after a refused file.
+        deadline = time.monotonic() + 20
+        while server_phones().get(where) != "device" and time.monotonic() < deadline:
+            time.sleep(0.1)
         with pytest.raises(NoOutputError):
             shell.call("sleep 3", 0.3)
         # The only phone needs no name, and ANDROID_SERIAL names one.

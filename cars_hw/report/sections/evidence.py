@@ -196,8 +196,8 @@ def _agreement(pairs: Sequence[tuple[float, float]], between: str) -> str:
     """Return a sentence with the tau of ``pairs``, and what unrelated orders would have."""
     count = len(pairs)
     if count < LEAST:
-        networks = "1 network" if count == 1 else f"{count} networks"
-        return f"{networks} are too few to compare {between}.".replace("1 network are", "1 network is")
+        networks = "1 network is" if count == 1 else f"{count} networks are"
+        return f"{networks} too few to compare {between}."
     tau = kendall_tau([one for one, _ in pairs], [other for _, other in pairs])
     if tau is None:
         return f"All {count} networks are equal in one of the two: {between} cannot be compared."
