@@ -396,7 +396,9 @@ class ScriptedDevice(ABC):
                 return state
             if time.monotonic() >= deadline:
                 help_ = (
-                    "let it cool: take a phone out of its case and put it in the shade" if state.is_hot else "unlock it"
+                    "let it cool: take a phone out of its case and put it in the shade"
+                    if state.is_hot
+                    else "unlock it"
                 )
                 raise DeviceStateError(
                     f"{self._shell.where} still {trouble}, after {self._waits.cool_down:.0f} s; {help_}",

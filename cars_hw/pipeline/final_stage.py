@@ -521,7 +521,7 @@ def _plan_text(stage: FinalStage) -> str:
     if later:
         text += f", the better half of each stretch to {', then '.join(map(str, later))}"
     if grown:
-        text += f"; {grown} of them were grown from finalists"
+        text += f"; {grown} of them {'was' if grown == 1 else 'were'} grown from finalists"
     return f"{text}. It takes {stage.share:.0%} of the cost of the search"
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from long_runs import amount
 from PIL import Image
 from scripts import script
 
@@ -155,6 +156,7 @@ def run(
     return found
 
 
+@pytest.mark.skipif(not amount(0, 1), reason="long: run with --long")
 def test_ways_have_equal_costs_and_resume(
     fronts: ModuleType, monkeypatch: pytest.MonkeyPatch, arguments: list[str], tmp_path: Path
 ) -> None:
