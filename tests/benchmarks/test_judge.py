@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from long_runs import amount
 from scripts import script
 
 from cars_hw.errors import InputError
@@ -75,6 +76,7 @@ def run(
     return content
 
 
+@pytest.mark.skipif(not amount(0, 1), reason="long: run with --long")
 def test_a_seed_that_was_interrupted_goes_on_after_its_last_epoch(
     judge: ModuleType,
     monkeypatch: pytest.MonkeyPatch,

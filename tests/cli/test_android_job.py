@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from long_runs import amount
 from PIL import Image
 from simulated_phone import Adbd, Phone
 
@@ -122,6 +123,7 @@ def test_two_phones_are_profiled_side_by_side_and_one_search_keeps_to_both(
         assert phone.setting("stay_on_while_plugged_in") is None
 
 
+@pytest.mark.skipif(not amount(0, 1), reason="long: run with --long")
 def test_one_phone_that_fails_stops_the_others_and_all_can_be_resumed(tmp_path: Path, once: Path) -> None:
     good, bad = Phone(tmp_path / "good"), Phone(tmp_path / "bad", serial="SIM0002")
     good.install()

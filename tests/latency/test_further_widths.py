@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from long_runs import amount
 
 from cars_hw.cli.profile import estimates_hint, further_text
 from cars_hw.config.measurement import MeasurePlan
@@ -132,6 +133,7 @@ def test_further_operations_take_half_of_the_patience(without: LatencyTable) -> 
     assert 10 <= len(added) <= 15
 
 
+@pytest.mark.skipif(not amount(0, 1), reason="long: run with --long")
 def test_an_interrupted_profile_resumes_with_its_further_operations(table: LatencyTable, tmp_path: Path) -> None:
     class Stopped(Exception):
         pass

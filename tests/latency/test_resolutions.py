@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from long_runs import amount
 
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices import FakeDevice
@@ -119,6 +120,7 @@ def test_a_resolution_outside_of_the_range_is_refused(table: LatencyTable, resol
         Predictor(table, network=replace(NETWORK, channels=8, resolution=resolution))
 
 
+@pytest.mark.skipif(not amount(0, 1), reason="long: run with --long")
 def test_an_interrupted_profile_resumes_with_its_networks(tmp_path: Path, table: LatencyTable) -> None:
     class Stopped(Exception):
         pass

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from long_runs import amount
 from PIL import Image
 
 from cars_hw.config.data import DataSource
@@ -166,6 +167,7 @@ def test_the_report_tells_the_resolutions(found: RunFolder) -> None:
         assert f"<td>{one.spec.size}, {one.spec.pixels} pixels</td>" in front
 
 
+@pytest.mark.skipif(not amount(0, 1), reason="long: run with --long")
 def test_a_killed_search_ends_with_the_same_front(pictures: Path, table: LatencyTable, tmp_path: Path) -> None:
     class Stopped(Exception):
         pass
