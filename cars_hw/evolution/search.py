@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cars_hw.config.codec import structure, unstructure
-from cars_hw.config.evaluation import ClassCounts
+from cars_hw.config.evaluation import ClassCounts, SearchObjective
 from cars_hw.config.search import EvolutionSettings
 from cars_hw.errors import BudgetError
 from cars_hw.evolution.hypervolume import hypervolume
@@ -54,17 +54,17 @@ class SharedWeights(Protocol):
         """Restore the state that :meth:`state` returned."""
 
 
-def without_clones(members: Sequence[M], least: int) -> list[M]:
-    """Return ``members`` without those that equal an earlier one in accuracy and in every cost.
+def without_clones(members: Sequence[M], least: int, objective: SearchObjective = "accuracy") -> list[M]:
+    """Return ``members`` without those that equal an earlier one in :func:`quality` and in every cost.
 
-    Two architectures can be one network, for example with two nodes in another order. At least ``least`` members
-    are returned, clones in their order included if necessary.
+    Two architectures can be one network, for example with the edges of a node in another order. At least ``least``
+    members are returned, clones in their order included if necessary.
     """
     seen: set[tuple[float, ...]] = set()
     first: list[M] = []
     clones: list[M] = []
     for member in members:
-        alike = (member.accuracy, *member.costs)
+        alike = (quality(member.accuracy, member.loss, objective), *member.costs)
         (clones if alike in seen else first).append(member)
         seen.add(alike)
     return first + clones[: max(0, least - len(first))]
@@ -187,7 +187,7 @@ class Search:
 
     def select(self, candidates: Sequence[Member]) -> list[Member]:
         """Return the survivors by pNSGA-III; only the first of clones where there are enough others."""
-        candidates = without_clones(candidates, self.settings.population)
+        candidates = without_clones(candidates, self.settings.population, self.settings.objective)
         if not self.scales:
             self.scales = [self._scale(index, candidates) for index in range(len(self.objectives))]
         rows = survive(
@@ -242,7 +242,7 @@ class Search:
             Finalist(*architecture, self._costs(architecture), self._score(one), loss=one.loss, validation=one)
             for architecture, one in zip(architectures, counts, strict=True)
         ]
-        return without_clones(final, 1)
+        return without_clones(final, 1, self.settings.objective)
 
     def front(self, members: Sequence[M]) -> list[M]:
         """Return those of ``members`` (at least one) that no other dominates, cheapest first.

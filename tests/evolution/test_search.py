@@ -289,6 +289,10 @@ def test_of_clones_the_first_stays_unless_too_few_are_left() -> None:
     assert without_clones(members, 1) == [members[0], members[2]]
     assert without_clones(members, 3) == [members[0], members[2], members[1]]
     assert without_clones(members, 9) == [members[0], members[2], members[1], members[3]]
+    # A search by the loss tells networks of one accuracy apart: the second is better than the first.
+    by_loss = [replace(one, loss=loss) for one, loss in zip(members, (1.2, 1.1, 1.2, 1.2), strict=True)]
+    assert without_clones(by_loss, 1, "loss") == by_loss[:3]
+    assert without_clones(by_loss, 1) == [by_loss[0], by_loss[2]]
 
 
 @pytest.mark.parametrize(
