@@ -59,11 +59,10 @@ def export_run(
     of a float model is on all of them. A model's card has the latencies that the run's tables for its format and
     precision predict; no table is for int8 models whose scheme ``int8`` is symmetric.
 
-    Classes and normalisation are those of the run, and float models need no images. Models take images of the
-    resolution of their network. int8 models do, the same as the
-    run's; ``data`` is where they lie now. A network that was evaluated on other test images is exported in float
-    only. With ``accept_changes`` images may have been added, removed or changed since the search, which is written
-    to the run.
+    Classes and normalisation are those of the run. Models take images of the resolution of their network. An export
+    to float needs no images. An export to int8 needs images, the same as the run's; ``data`` is where they lie now.
+    A network that was evaluated on other test images is exported in float only. With ``accept_changes`` images may
+    have been added, removed or changed since the search, which is written to the run.
 
     Raises:
         InputError: a symmetric scheme is given for models of fp32.

@@ -170,9 +170,10 @@ class RunRecord:
 class GenerationRecord(Settings):
     """A generation: ``candidates`` were evaluated, and ``population`` survived.
 
-    ``loss`` is the mean training loss. ``best_accuracy`` is the best member's value of the run's objective, a
-    fraction, and ``best_counts`` what this member gets right of the evaluated images, by class. ``hypervolume`` is
-    a fraction of the space of error and costs.
+    ``loss`` is the mean training loss. ``best_accuracy`` is the highest accuracy of a member, a fraction (with the
+    objective ``balanced-accuracy`` the balanced accuracy), and ``best_counts`` what this member gets right of the
+    evaluated images, by class. ``hypervolume`` is a fraction of the space of error and costs; with the objective
+    ``loss``, the error is that of the loss, 1 - exp(-loss).
     """
 
     generation: int = count()
