@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from cars_hw.config.evaluation import ClassCounts
 from cars_hw.config.training import SharedTraining
 from cars_hw.data import load_data
 from cars_hw.nn.supernet import SuperNet
@@ -28,7 +30,7 @@ SIZES = [NetworkSpec(channels, 3, (12, 12), 1) for channels in (2, 4, 4)]
 
 def trained(
     process_group: ProcessGroup, steps: int = STEPS, *, over_sizes: bool = False, sandwiched: bool = False
-) -> tuple[SuperNetWeights, list[float]]:
+) -> tuple[SuperNetWeights, list[ClassCounts]]:
     """Return weights after some steps of three architectures each, and what they make of seven.
 
     Those that are ``sandwiched`` also share weights among kernels, and are averaged.
@@ -62,24 +64,30 @@ def trained(
         images, labels = next(batches)
         weights.step(images.double(), labels, drawn(3))
     weights.supernet.float()
-    return weights, weights.accuracies(drawn(7))
+    return weights, weights.counts(drawn(7))
+
+
+def figures(counts: Sequence[ClassCounts]) -> dict[str, list[float | None]]:
+    """Return the accuracies and the losses of ``counts``."""
+    return {"accuracies": [one.accuracy for one in counts], "losses": [one.loss for one in counts]}
 
 
 def main(folder: Path) -> None:
     """Train, and write down this process's weights and what it was told by the others."""
     torch.set_num_threads(1)
     with joined("cpu") as process_group:
-        weights, accuracies = trained(process_group)
-        sliced, sliced_accuracies = trained(process_group, STEPS // 2, over_sizes=True)
-        sandwiched, _ = trained(process_group, STEPS // 4, over_sizes=True, sandwiched=True)
+        weights, counts = trained(process_group)
+        sliced, sliced_counts = trained(process_group, STEPS // 2, over_sizes=True)
+        sandwiched, sandwiched_counts = trained(process_group, STEPS // 4, over_sizes=True, sandwiched=True)
         said = process_group.broadcast(b"hello" if process_group.leads else None)
         added = process_group.add(torch.tensor([1.0, float(process_group.rank)]))
         found = {
             "state": weights.supernet.state_dict(),
-            "accuracies": torch.tensor(accuracies, dtype=torch.float64),
+            "figures": figures(counts),
             "sliced": sliced.supernet.state_dict(),
             "sandwiched": sandwiched.state()["evaluated"],
-            "sliced_accuracies": torch.tensor(sliced_accuracies, dtype=torch.float64),
+            "sliced_figures": figures(sliced_counts),
+            "sandwiched_figures": figures(sandwiched_counts),
             "added": added,
         }
         torch.save(found | {"said": list(said), "world": process_group.world}, folder / f"{process_group.rank}.pt")
