@@ -18,7 +18,7 @@ over sizes, and measures every front again; with ``--restless`` beside a process
 profiles beside such a process, three times, and compares with a table of the machine left alone. ``--same-core``
 keeps the very core busy that is measured on, instead of another one. ``estimators`` compares ways to make one
 figure of a model's sessions, on stored tables of one network. ``sizes`` profiles a table over sizes (8 to 48
-channels and 5 to 20 cells of ``cifar``, 16 to 64 channels and 5 to 14 cells of ``imagenet``) unless it is there,
+channels and 5 to 20 cells of ``cifar``, 16 to 64 channels and 5 to 20 cells of ``imagenet``) unless it is there,
 and compares it with 80 networks that took no part, spread over the logarithm of the latency; half of them have
 stages of uneven depths. Then it takes sessions and networks away from the table, and says what a table of less time
 would predict.
