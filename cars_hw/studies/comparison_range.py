@@ -52,9 +52,10 @@ class ReferenceLatency(Settings):
 
 @dataclass(frozen=True)
 class ReferenceLatencies(Settings):
-    """The latencies that decided which references are trained, measured on ``device`` for ``network``."""
+    """The latencies that decided which references are trained, on ``threads`` of ``device`` for ``network``."""
 
     device: str
+    threads: int
     network: NetworkSpec
     latencies: tuple[ReferenceLatency, ...]
 
@@ -140,23 +141,25 @@ def reference_latencies(
 ) -> dict[str, float]:
     """Return the latencies of torchvision's ``models`` with fresh weights, by the names they are given.
 
-    They are kept in ``folder``, so that a command that is repeated trains the same networks.
+    They are kept in ``folder``, so that a command that is repeated trains the same networks. With another device,
+    other threads or another network they are measured again.
 
     Raises:
         RunError: the file in ``folder`` is damaged.
         DeviceError: the device fails.
     """
-    path = folder / FILE
+    path, threads = folder / FILE, device.conditions()["threads"]
     kept = LATENCIES.read_record(path, ReferenceLatencies) if path.is_file() else None
-    same = kept is not None and (kept.device, kept.network) == (device.name, network)
-    known = {one.name: one.ms for one in kept.latencies} if kept is not None and same else {}
+    known = {}
+    if kept is not None and (kept.device, kept.threads, kept.network) == (device.name, threads, network):
+        known = {one.name: one.ms for one in kept.latencies}
     missing = [name for name in models if name not in known]
     if not missing:
         return {name: known[name] for name in models}
     found = _measured(device, [models[name] for name in missing], network, plan, progress)
     known |= dict(zip(missing, found, strict=True))
     latencies = tuple(ReferenceLatency(name, ms) for name, ms in known.items())
-    LATENCIES.write_record(path, ReferenceLatencies(device.name, network, latencies))
+    LATENCIES.write_record(path, ReferenceLatencies(device.name, threads, network, latencies))
     return {name: known[name] for name in models}
 
 
