@@ -262,4 +262,4 @@ def _print_estimate(found: FrontEstimate, as_json: bool) -> None:
         click.echo("All networks are trained already; only measuring is left.")
         return
     print_table("", ("work", "steps", "each", "in all"), rows)
-    click.echo(f"About {format_seconds(found.seconds)} of training; measuring comes on top.")
+    click.echo(f"About {format_seconds(found.seconds)} of training; the evaluations and the measuring come on top.")

@@ -76,7 +76,8 @@ def random_search(run: RunFolder, front: Sequence[Trained], epochs: int, parts: 
 
     The cost is that of the search, of its final stage, and of the trainings ``front`` of the run's networks. Cells
     and sizes are drawn as a search draws them, and all of them keep to the limits of the run; ``seed`` decides
-    which. A run that cost more gets the same ones and further ones.
+    which. The draw ends at the first architecture that costs more than what is left, since leaving it out would
+    prefer small ones. A run that cost more gets the same ones and further ones.
 
     Raises:
         InputError: the run shared no weights, its cost does not pay for one training, or almost no architecture

@@ -359,7 +359,7 @@ def _tell(comparison: _Comparison, plan: _Plan) -> None:
         log(f"{plan.equal_cost.sentence}; they are trained")
     found = _estimate(comparison, plan)
     if found.parts:
-        log(f"training takes about {format_seconds(found.seconds)}; measuring comes on top")
+        log(f"training takes about {format_seconds(found.seconds)}; the evaluations and the measuring come on top")
 
 
 def _budgets_of(networks: Sequence[Contestant]) -> tuple[float, ...]:

@@ -41,18 +41,18 @@ def training_parts(
 ) -> list[Part]:
     """Return the time of the training of ``networks`` of the cell space, and of each of ``references``.
 
-    ``networks`` have the name of their part. ``jobs`` networks are trained side by side. The evaluations after each
-    epoch are not counted.
+    ``networks`` have the name of their part. ``jobs`` networks are trained side by side, as far as there are so
+    many: first those of the cell space, then the references. The evaluations are not counted.
     """
     side = jobs or default_jobs(device, max(len(networks), len(references)))
     threads = 0 if device != "cpu" else max(1, torch.get_num_threads() // side)
-    parts = []
+    parts, beside = [], min(side, len(networks))
     with torch.random.fork_rng(devices=[]), torch_threads(threads):
         seconds = _seconds_of(networks, data, recipe, device)
         steps = _steps(data, recipe)
         for name in dict.fromkeys(name for name, _ in networks):
             own = [one for (part, _), one in zip(networks, seconds, strict=True) if part == name]
-            parts.append(Part(f"{name}, {_trainings(len(own), side)}", len(own) * steps, fmean(own) / side))
+            parts.append(Part(f"{name}, {_trainings(len(own), beside)}", len(own) * steps, fmean(own) / beside))
         for name, make in references.items():
             seconds_each = _step_seconds(make(), data, recipe, device)
             parts.append(Part(name, steps, seconds_each / min(side, len(references))))

@@ -321,7 +321,7 @@ def test_the_command_prints_the_front(run: RunFolder, images: Path) -> None:
     planned = CliRunner().invoke(main, [*arguments, "--dry-run"])
     assert planned.exit_code == 0, planned.output
     assert "published genotypes, 1 training" in planned.output
-    assert "of training; measuring comes on top." in planned.output
+    assert "of training; the evaluations and the measuring come on top." in planned.output
     assert not (run.path / "comparison").exists()
     refused = CliRunner().invoke(main, [*arguments, "--random"])
     assert refused.exit_code == 1

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import nn
 
+from cars_hw.config.data import DataSource
+from cars_hw.config.measurement import MeasurePlan
+from cars_hw.config.training import Recipe
+from cars_hw.data import load_source
+from cars_hw.devices import FakeDevice
 from cars_hw.errors import InputError
+from cars_hw.progress import silent
 from cars_hw.report.plot import logarithmic_ticks
+from cars_hw.space.architecture import Architecture
+from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.shape import Shape
+from cars_hw.space.zoo import resolve_genotype
+from cars_hw.studies import comparison_range, training_time
 from cars_hw.studies.budget_choice import choices, rows_of, spread_budgets, verdict
 from cars_hw.studies.front_membership import EqualCost
 from cars_hw.studies.reference_names import FAMILIES, WIDTHS, names_of
@@ -121,6 +133,63 @@ def test_held_out_images_choose_and_test_images_score() -> None:
     assert said is not None
     assert said.startswith("The run's network has the highest test accuracy at 0 of 2 budgets.")
     assert choices([*networks, One("net-04", "run", 0.6, None, 1.0)], (2.0,)) == ()
+
+
+class Threads(FakeDevice):
+    """A device that runs so many threads."""
+
+    def __init__(self, threads: int) -> None:
+        super().__init__()
+        self.threads = threads
+
+    def conditions(self) -> dict[str, Any]:
+        return super().conditions() | {"threads": self.threads}
+
+
+def test_kept_latencies_of_references_are_for_as_many_threads(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    measured: list[int] = []
+
+    def take(device: Threads, models: Sequence[str], *_: object) -> list[float]:
+        measured.append(device.threads)
+        return [1.0 / device.threads for _ in models]
+
+    monkeypatch.setattr(comparison_range, "_measured", take)
+
+    def latencies(threads: int) -> dict[str, float]:
+        return comparison_range.reference_latencies(
+            Threads(threads),
+            {"ResNet-18": "resnet18"},
+            NetworkSpec(4, 3, (8, 8), 1, classes=3),
+            MeasurePlan(sessions=1),
+            folder=tmp_path,
+            progress=silent,
+        )
+
+    assert [latencies(threads)["ResNet-18"] for threads in (1, 1, 2)] == [1.0, 1.0, 0.5]
+    assert measured == [1, 2]
+
+
+def test_one_training_takes_its_whole_time_however_many_could_run_beside_it(
+    monkeypatch: pytest.MonkeyPatch, images: Path
+) -> None:
+    monkeypatch.setattr(training_time, "_step_seconds", lambda *_: 1.0)
+    one = Architecture(resolve_genotype("CARS_A"), NetworkSpec(4, 3, (8, 8), 1, classes=3))
+    parts = training_time.training_parts(
+        [("random architectures", one)],
+        dict.fromkeys(("a", "b", "c"), nn.Identity),
+        load_source(DataSource(str(images)), (8, 8)),
+        Recipe(epochs=1, batch_size=32, learning_rate=0.1),
+        device="cpu",
+        jobs=2,
+    )
+    assert [(part.name, part.seconds) for part in parts] == [
+        ("random architectures, 1 training", 1.0),
+        ("a", 0.5),
+        ("b", 0.5),
+        ("c", 0.5),
+    ]
 
 
 def test_a_logarithmic_axis_has_round_numbers_on_both_sides() -> None:
