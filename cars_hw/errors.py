@@ -37,6 +37,7 @@ Remedy = Literal[
     "accept-digest",
     "check-data",
     "choose-size",
+    "choose-size-or-resolution",
     "delete-steps",
     "download",
     "export",

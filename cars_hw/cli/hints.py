@@ -15,7 +15,8 @@ HINTS: Final[Mapping[Remedy, str]] = {
     "accept-digest": "if its maker states this SHA-256, or you trust the address, run: cars-hw runner fetch "
     "--from {address} --sha256 {sha256}",
     "check-data": "list everything with: cars-hw data check {folder}",
-    "choose-size": "choose one with --channels, --layers and --resolution",
+    "choose-size": "choose one with --channels and --layers",
+    "choose-size-or-resolution": "choose one with --channels, --layers and --resolution",
     "delete-steps": "delete it; only the list of commands in the report is lost",
     "download": "add --download to fetch it",
     "export": "first run: cars-hw export {run}",

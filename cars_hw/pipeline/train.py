@@ -274,12 +274,15 @@ def _chosen(run: RunFolder, settings: TrainSettings) -> list[tuple[str, Architec
         and settings.layers in (None, network.spec.layers)
         and settings.resolution in (None, network.spec.resolution)
     ]
+    several = run.configuration.architectures.varies_resolution
     if len({network.spec for network in known}) > 1:
         sizes = ", ".join(f"{network.name} ({run.configuration.size_of(network.spec)})" for network in known)
-        raise InputError(f"networks of several sizes have this genotype: {sizes}", remedy="choose-size")
+        raise InputError(
+            f"networks of several sizes have this genotype: {sizes}",
+            remedy="choose-size-or-resolution" if several else "choose-size",
+        )
     if known:
         return [(known[0].name, Architecture(genotype, known[0].spec))]
-    several = run.configuration.architectures.varies_resolution
     if settings.resolution not in (None, run.network.resolution) and not several:
         raise InputError(
             f"the networks of {run.path} have {run.network.pixels} pixels; another resolution is for a run of a "

@@ -245,7 +245,7 @@ def test_a_genotype_of_several_sizes_is_asked_about(run: RunFolder, images: Path
         train_run(run, TrainSettings(data, genotype=front[0].genotype))
     asked = called("train", run.path, "--genotype", front[0].genotype.to_darts(), "--jobs", 1)
     assert asked.exit_code == 1
-    assert asked.stderr.splitlines()[-1].endswith("; choose one with --channels, --layers and --resolution")
+    assert asked.stderr.splitlines()[-1].endswith("; choose one with --channels and --layers")
     (trained,) = train_run(run, TrainSettings(data, genotype=front[0].genotype, channels=6, jobs=1))
     assert (trained.name, trained.spec) == ("net-02", SPECS[1])
 
