@@ -348,7 +348,10 @@ def judge(args: argparse.Namespace) -> None:
         if Settings(**content["settings"]) != settings:
             raise InputError(f"{args.out} was made with other settings; give another --out")
         found, untrained = content["found"], content.get("scores", {})
-    untrained = untrained or trial.scores()
+    if not untrained:
+        untrained = trial.scores()
+        if found:
+            keep(args.out, table, {**content, "scores": untrained})
     for seed in range(args.seeds):
         if seed in [one["seed"] for one in found]:
             continue

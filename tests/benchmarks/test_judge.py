@@ -206,6 +206,22 @@ def test_over_sizes_networks_of_all_sizes_judge(
     assert (made[0].supernet.spec.channels, made[0].supernet.spec.layers) == (8, 4)
 
 
+def test_a_file_without_scores_of_untrained_networks_gets_them(
+    judge: ModuleType, monkeypatch: pytest.MonkeyPatch, truth: Path, tmp_path: Path
+) -> None:
+    table = judge.Table.read(truth)
+    names = [row.name for row in table.rows][3:]
+    shared = {figure: dict(zip(names, (3, 2, 1), strict=True)) for figure in ("loss", "accuracy")}
+    found = [{"seed": seed, "evaluations": [shared | {"epoch": 1}]} for seed in (0, 1)]
+    settings = judge.Settings(truth.stem, False, 4, 32, 1, 0.0125, 0.001)
+    judge.keep(tmp_path / "out.json", table, {"settings": vars(settings), "found": found, "machine": {}})
+    monkeypatch.setattr(judge.Trial, "scores", lambda _: {"synflow": dict(zip(names, (1, 2, 3), strict=True))})
+    content = run(judge, monkeypatch, truth, tmp_path / "out.json")
+    assert content["found"] == found
+    assert content["scores"]["synflow"] == {names[0]: 1, names[1]: 2, names[2]: 3}
+    assert judge.FORMAT.read(tmp_path / "out.json")["comparison"]["wiring"]["scores"].keys() == {"synflow"}
+
+
 def test_a_later_table_is_compared_without_training(judge: ModuleType, truth: Path, tmp_path: Path) -> None:
     table = judge.Table.read(truth)
     names = [row.name for row in table.rows][3:]
