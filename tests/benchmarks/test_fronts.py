@@ -36,6 +36,11 @@ def fronts(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return script("benchmarks/fronts", monkeypatch)
 
 
+@pytest.fixture
+def ways(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    return script("benchmarks/front_ways", monkeypatch)
+
+
 def test_the_hypervolume_is_over_log_latency_and_of_what_held_out_images_choose(figures: ModuleType) -> None:
     box = figures.Box(1.0, 100.0, classes=10)
     # The reference point is 100 ms and an error of 0.9. From 1 to 10 ms the error is 0.5, from 10 to 100 ms 0.3.
@@ -158,14 +163,18 @@ def run(
 
 @pytest.mark.skipif(not amount(0, 1), reason="long: run with --long")
 def test_ways_have_equal_costs_and_resume(
-    fronts: ModuleType, monkeypatch: pytest.MonkeyPatch, arguments: list[str], tmp_path: Path
+    fronts: ModuleType,
+    ways: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    tmp_path: Path,
 ) -> None:
     whole, parts = tmp_path / "whole.json", tmp_path / "parts.json"
     seed = ("--seeds", "3")
     (both,) = run(fronts, monkeypatch, whole, arguments, *seed, "--ways", "both")
     # Training: 48 images, 24 for evaluation. Two epochs; one generation of 6 networks on 12 images; 9 finalists.
     searched = 2 * 48 + (6 * 12 + 9 * 24) / 3
-    stage = fronts.RunFolder(tmp_path / "whole" / "both-3" / "run").final_stage()
+    stage = ways.RunFolder(tmp_path / "whole" / "both-3" / "run").final_stage()
     epochs = sum(stage.epochs_of(one) for one in stage.networks)
     evaluations = sum(len(one.results) for one in stage.networks)
     assert both["passes"] == pytest.approx(searched + 48 * epochs + 24 * evaluations / 3)
@@ -186,7 +195,7 @@ def test_ways_have_equal_costs_and_resume(
     assert all(row["test"] * 30 == pytest.approx(round(row["test"] * 30)) for row in rows)
 
     done: list[object] = []
-    train = fronts.NetworkTraining.run_epoch
+    train = ways.NetworkTraining.run_epoch
 
     def interrupted(self: object, *arguments: object) -> None:
         if len(done) == 5:
@@ -195,7 +204,7 @@ def test_ways_have_equal_costs_and_resume(
         train(self, *arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(fronts.NetworkTraining, "run_epoch", interrupted)
+        patched.setattr(ways.NetworkTraining, "run_epoch", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(fronts, monkeypatch, parts, arguments, *more)
     assert run(fronts, monkeypatch, parts, arguments, *more) == found
@@ -205,7 +214,11 @@ def test_ways_have_equal_costs_and_resume(
 
 
 def test_the_size_of_a_search_of_cells_alone(
-    fronts: ModuleType, monkeypatch: pytest.MonkeyPatch, arguments: list[str], tmp_path: Path
+    fronts: ModuleType,
+    ways: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    tmp_path: Path,
 ) -> None:
     where = ["--out", str(tmp_path / "out.json"), "--work", str(tmp_path), "--limit", "100"]
     monkeypatch.setattr("sys.argv", ["fronts.py", *arguments, *where])
@@ -216,29 +229,29 @@ def test_the_size_of_a_search_of_cells_alone(
         "candidate",
         lambda _, one: fronts.Candidate(one, latencies[one.network.channels, one.network.layers]),
     )
-    sizes = [fronts.size_at(task, place) for place in (0.0, 0.5, 1.0)]
+    sizes = [ways.size_at(task, place) for place in (0.0, 0.5, 1.0)]
     # At 4 ms two sizes are alike, and six channels of three cells have more multiply-adds.
     assert [(one.channels, one.layers) for one in sizes] == [(4, 3), (6, 3), (6, 4)]
     limited = replace(task, settings=replace(task.settings, limit_ms=10.0))
-    assert (fronts.size_at(limited, 1.0).channels, fronts.size_at(limited, 1.0).layers) == (6, 3)
+    assert (ways.size_at(limited, 1.0).channels, ways.size_at(limited, 1.0).layers) == (6, 3)
     with pytest.raises(InputError, match="no size"):
-        fronts.size_at(replace(task, settings=replace(task.settings, limit_ms=0.5)), 0.5)
+        ways.size_at(replace(task, settings=replace(task.settings, limit_ms=0.5)), 0.5)
 
 
-def test_the_best_of_each_stretch_is_in_the_front_of_short_trainings(fronts: ModuleType) -> None:
+def test_the_best_of_each_stretch_is_in_the_front_of_short_trainings(ways: ModuleType) -> None:
     members = [
-        fronts.Finalist(None, NETWORK, (ms,), accuracy, stretch=stretch)
+        ways.Finalist(None, NETWORK, (ms,), accuracy, stretch=stretch)
         for ms, accuracy, stretch in ((9.0, 0.4, 2), (1.0, 0.3, 1), (2.0, 0.5, 1), (8.0, 0.45, 2), (3.0, 0.4, 1))
     ]
-    assert [(one.ms, one.held_out) for one in fronts.front_of(members)] == [(1.0, 0.3), (2.0, 0.5), (8.0, 0.45)]
+    assert [(one.ms, one.held_out) for one in ways.front_of(members)] == [(1.0, 0.3), (2.0, 0.5), (8.0, 0.45)]
 
 
-def test_networks_are_spread_over_log_latency(fronts: ModuleType) -> None:
+def test_networks_are_spread_over_log_latency(fronts: ModuleType, ways: ModuleType) -> None:
     known = [fronts.Candidate(None, float(ms), 0.5) for ms in (1, 2, 3, 4, 30, 60, 90, 100)]
     assert [one.ms for one in fronts.offered(known, 3)] == [1, 4, 100]
     assert [one.ms for one in fronts.offered(known, 1)] == [100]
     assert fronts.offered(known, 9) == known
     # The intervals are 1 to 10 and 10 to 100.
-    drawn = {tuple(one.ms for one in fronts.spread(known, 2, np.random.default_rng(seed))) for seed in range(40)}
+    drawn = {tuple(one.ms for one in ways.spread(known, 2, np.random.default_rng(seed))) for seed in range(40)}
     assert drawn == {(low, high) for low in (1, 2, 3, 4) for high in (30, 60, 90, 100)}
-    assert len(fronts.spread(known, 8, np.random.default_rng(0))) == 8
+    assert len(ways.spread(known, 8, np.random.default_rng(0))) == 8
