@@ -165,6 +165,10 @@ def test_the_report_tells_the_resolutions(found: RunFolder) -> None:
     front = section("front", report)
     for one in report.candidates:
         assert f"<td>{one.spec.size}, {one.spec.pixels} pixels</td>" in front
+        # The line that the plot shows for a network.
+        line = f"{one.name}: {one.spec.size}, {one.spec.pixels} pixels, "
+        assert line in front
+        assert line in section("networks", report)
 
 
 @pytest.mark.skipif(not amount(0, 1), reason="long: run with --long")

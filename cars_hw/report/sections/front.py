@@ -81,18 +81,18 @@ def _share(score: float | None, counts: ClassCounts | None, objective: Objective
     return accuracy_text(score, None if counts is None else counts.interval(objective))
 
 
-def line_of(candidate: Candidate, cost: Cost, objective: Objective) -> str:
+def line_of(report: ReportData, candidate: Candidate, cost: Cost) -> str:
     """Return one line that describes a network: its name, its size, its cost and its accuracies."""
-    words = [f"{candidate.name}: {candidate.spec.size}"]
+    words = [f"{candidate.name}: {report.size_of(candidate.spec)}"]
     words.append(f"{figure(cost.of(candidate))} {cost.unit} {_without_unit(cost)}")
     if candidate.trained is not None:
-        words.append(f"{percent(candidate.trained.test.score(objective))} on the test images")
+        words.append(f"{percent(candidate.trained.test.score(report.objective))} on the test images")
     if candidate.shared_accuracy is not None:
         words.append(f"{percent(candidate.shared_accuracy)} {training_words(candidate.trained_epochs)}")
     return ", ".join(words)
 
 
-def mark_of(candidate: Candidate, cost: Cost, objective: Objective) -> charts.Mark:
+def mark_of(report: ReportData, candidate: Candidate, cost: Cost) -> charts.Mark:
     """Return the mark of ``candidate`` in the plot over ``cost``."""
     shared, trained = candidate.shared_accuracy, candidate.trained
     return charts.Mark(
@@ -100,14 +100,14 @@ def mark_of(candidate: Candidate, cost: Cost, objective: Objective) -> charts.Ma
         cost.of(candidate),
         candidate.latency_estimates[cost.index].bound_ms if cost.unit == "ms" else None,
         None if shared is None else 100 * shared,
-        None if trained is None else 100 * trained.test.score(objective),
+        None if trained is None else 100 * trained.test.score(report.objective),
         candidate.name.removeprefix("net-"),
-        line_of(candidate, cost, objective),
+        line_of(report, candidate, cost),
     )
 
 
 def _plot(report: ReportData, cost: Cost) -> dict[str, Any]:
-    marks = [mark_of(candidate, cost, report.objective) for candidate in report.candidates]
+    marks = [mark_of(report, candidate, cost) for candidate in report.candidates]
     wide, narrow = (
         charts.front(marks, f"{cost.title}, {cost.unit}", cost.limit, cost.limit_text, frame, report.accuracy_name)
         for frame in (WIDE, NARROW)

@@ -19,7 +19,7 @@ def _network(report: ReportData, candidate: Candidate) -> dict[str, Any]:
     cells = (("Normal cell", False), ("Reduction cell", True))
     return {
         "candidate": candidate,
-        "line": line_of(candidate, report.costs[0], report.objective),
+        "line": line_of(report, candidate, report.costs[0]),
         "cells": [
             (title, draw_cell(candidate.genotype.cell(reduction), f"{title} of {candidate.name}"))
             for title, reduction in cells
