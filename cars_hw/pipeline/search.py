@@ -392,7 +392,8 @@ def describe_front(
                 objective=plan.preset.evolution.printed_accuracy,
                 validation=member.validation,
                 trained_epochs=member.trained_epochs,
-                dominated=number - 1 not in best,
+                # Without a final stage, the search itself chose the front, by what it maximises.
+                dominated=bool(member.stretch) and number - 1 not in best,
             )
         )
     return networks
