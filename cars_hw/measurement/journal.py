@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from cars_hw.config.checksummed import ChecksummedFormat
 from cars_hw.devices.protocol import Sample
@@ -49,6 +49,8 @@ class _Partial:
     blocks: int
     waited_s: float
     further: tuple[tuple[str, ...], ...] = ()
+
+    ADDED: ClassVar = frozenset({"further"})
 
 
 class Journal:

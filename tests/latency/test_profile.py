@@ -31,6 +31,7 @@ from cars_hw.latency import (
 )
 from cars_hw.latency.calibration import spread_genotypes
 from cars_hw.latency.validation import PASSES
+from cars_hw.measurement.journal import PARTIAL, partial_path
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
@@ -266,6 +267,15 @@ def test_it_does_not_go_on_on_another_device(interrupted: Path) -> None:
         run(FakeDevice(noise=0.02), interrupted, resume=True)
     with pytest.raises(TableError, match=r"other settings \(device\)"):
         run(FakeDevice(noise=0.01, name="other"), interrupted, resume=True)
+
+
+def test_a_profile_of_a_version_without_further_operations_goes_on(
+    interrupted: Path, finished: tuple[LatencyTable, Path, int]
+) -> None:
+    content = PARTIAL.read(partial_path(interrupted))
+    assert content.pop("further") == []
+    PARTIAL.write(partial_path(interrupted), content)
+    assert run(noisy(), interrupted, resume=True) == finished[0]
 
 
 def test_damaged_samples_are_not_gone_on_with(interrupted: Path) -> None:
