@@ -80,6 +80,8 @@ def chosen_before(plan: SearchPlan, seconds: float | None, out: Path) -> SearchP
     from cars_hw.pipeline.within import as_chosen
 
     found = as_chosen(plan, RunFolder.open(out), given_paths())
-    if seconds is not None and found.time is not None and found.time.within != seconds:
+    if seconds is not None and found.time is None:
+        note("The search began without --within, and keeps its length.")
+    elif seconds is not None and found.time is not None and found.time.within != seconds:
         note(f"The search keeps the length that was chosen for {format_seconds(found.time.within)} when it began.")
     return found

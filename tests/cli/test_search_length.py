@@ -104,6 +104,8 @@ def test_a_dry_run_shows_the_choice(images: Path) -> None:
 def test_a_search_from_an_earlier_run(images: Path, tmp_path: Path) -> None:
     asked = (*SEARCH, "--data", images)
     done(*asked, *SHORT, "--out", tmp_path / "old")
+    told = done(*asked, *SHORT, "--out", tmp_path / "old", "--resume", "--within", "1h")
+    assert "began without --within, and keeps its length" in told.stderr
     again = ("--from-run", tmp_path / "old", "--out", tmp_path / "new", "--population", "4")
     told = done(*asked, *again)
     assert "6 epochs instead of 16, 0 epochs of warm-up instead of 5, a learning rate of 0.01 " in told.stderr
