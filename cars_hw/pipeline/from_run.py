@@ -63,9 +63,9 @@ class Start:
         classifier = manifest.class_names == self.manifest.class_names
         taken = copy_weights(self.supernet, supernet, classifier=classifier)
         known, judging = _known_images(self.manifest, manifest, same)
-        if same and self.start is not None:
-            # What it took had seen these images already.
-            known = self.start.known_images
+        if self.start is not None:
+            # Its weights were trained on the images of an earlier run, too, which cannot be compared with others.
+            known = self.start.known_images if same else None
         evolution = self.configuration.evolution
         return StartRecord(
             run=str(self.path),
@@ -220,7 +220,8 @@ def _known_images(before: DataManifest, now: DataManifest, same: bool) -> tuple[
         # They are divided in the same way.
         return 0, judging
     if before.files is None or now.files is None:
-        return (None if before.name == now.name else 0), judging
+        # The images of fashion-mini are some of fashion-mnist, and a folder may have images of a data set.
+        return None, judging
     trained = {one for members in before.files["train"].values() for one in members.values()}
     known = sum(one in trained for members in now.files[part].values() for one in members.values())
     return known, judging
@@ -246,9 +247,13 @@ def _serves_sizes(own: RunConfiguration, plan: SearchPlan) -> bool:
     before = sized_supernet(own.network, own.sizes, own.supernet_channels, own.supernet_layers)
     preset = plan.preset
     now = sized_supernet(plan.network, plan.sizes, preset.supernet_channels, preset.supernet_layers)
+    smallest = now if plan.sizes is None else plan.architectures.smallest
+    several = own.architectures.varies_resolution
+    # Images of a proxy have a resolution of their own.
+    if not plan.proxy and not several and {now.resolution, smallest.resolution} != {before.resolution}:
+        return False
     if own.sizes is None:
         return plan.sizes is None and (now.channels, now.stages) == (before.channels, before.stages)
-    smallest = now if plan.sizes is None else plan.architectures.smallest
     return own.sizes.covers(smallest) and own.sizes.covers(now)
 
 

@@ -117,7 +117,8 @@ class StartRecord(Settings):
     had been trained. ``population`` is the number of last architectures of the earlier run that begin the new
     population. ``same_images`` tells whether the images and their division are the same. ``judging_images`` is the
     number of images that may evaluate architectures; ``known_images`` of them were training images of the earlier
-    run, None where this is not known.
+    run, None where this is not known: if the images cannot be compared, or if the earlier run had other images and
+    started from a run itself.
     """
 
     run: str
@@ -150,10 +151,11 @@ class StartRecord(Settings):
             "the momenta of the optimiser",
         ]
         lines.append(f"fresh: {', '.join(fresh)}")
-        if self.known_images:
+        if self.known_images != 0:
+            number = "it is not known how many" if self.known_images is None else f"{self.known_images:,}"
             lines.append(
-                f"{self.known_images:,} of {self.judging_images:,} images that may evaluate architectures were "
-                "training images before: accuracies under shared weights may be too high"
+                f"{number} of {self.judging_images:,} images that may evaluate architectures were training images "
+                "before: accuracies under shared weights may be too high"
             )
         return lines
 

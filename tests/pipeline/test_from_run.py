@@ -127,6 +127,8 @@ def test_a_search_with_many_generations_has_half_of_them(sized: SearchPlan, befo
         {"sizes": SizeGrid((2, 4), (3, 5))},
         {"data": DataSource("/other")},
         {"seed": 1},
+        {"network": replace(NETWORK, resolution=(12, 12))},
+        {"sizes": SizeGrid((2, 4), (3, 4), ((8, 8), (10, 10)))},
     ):
         other = shortened(replace(plan, **change)).preset.evolution  # type: ignore[arg-type]
         assert (other.epochs, other.warmup_epochs, other.generations) == (105, 5, 20), change
@@ -234,6 +236,18 @@ def test_images_that_were_training_images_are_counted(
     # A third search on these images has the same weights behind it.
     third = open_start(run.path, plan).give(plan, supernet_weights_of(plan, plan_data(plan)).supernet, run.data)
     assert (third.same_images, third.known_images) == (True, record.known_images)
+    # On others, it is not known which images trained its weights in the first search.
+    start, supernet = open_start(run.path, plan), supernet_weights_of(sized, plan_data(sized)).supernet
+    fourth = start.give(sized, supernet, before.data)
+    assert (fourth.same_images, fourth.known_images) == (False, None)
+    assert "it is not known how many of" in fourth.describe()[2]
+    # Nor is it for data sets with a name: the second of these has the images of the first.
+    small, large = (
+        replace(before.data, source=DataSource(name), name=name, digest=name, files=None)
+        for name in ("fashion-mini", "fashion-mnist")
+    )
+    for old, new in ((small, large), (small, before.data), (before.data, large)):
+        assert replace(start, manifest=old, start=None).give(sized, supernet, new).known_images is None
     with pytest.raises(RunError, match=r"divided the same images in another way \(seed 0\)") as raised:
         run_search(replace(sized, seed=1, from_run=before.path), tmp_path / "other")
     assert raised.value.about == {"seed": 0}

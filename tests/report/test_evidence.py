@@ -116,6 +116,9 @@ def test_the_start_from_an_earlier_run_is_told(report: ReportData) -> None:
     assert "weights of /runs/old, which had been trained for 16 epochs: 75.0%" in said
     assert "30 of the 200 images" in said
     assert "/runs/old" in section("evidence", replace(report, start=record))
+    unknown = texts(replace(report, start=replace(record, known_images=None)))["Start"]
+    assert "It is not known how many of the 200 images that may evaluate architectures were training" in unknown
+    assert "may be too high" not in texts(replace(report, start=replace(record, known_images=0)))["Start"]
 
 
 def test_unrelated_orders_exceed_the_tau_of_chance_in_one_of_twenty_cases() -> None:

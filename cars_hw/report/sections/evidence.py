@@ -52,10 +52,11 @@ def _start(report: ReportData) -> str:
     if start is None:
         return ""
     known = ""
-    if start.known_images:
+    if start.known_images != 0:
+        number = "It is not known how many" if start.known_images is None else f"{start.known_images:,}"
         known = (
-            f" {start.known_images:,} of the {start.judging_images:,} images that may evaluate architectures were "
-            "training images of that run, so accuracies under shared weights may be too high."
+            f" {number} of the {start.judging_images:,} images that may evaluate architectures were training "
+            "images before, so accuracies under shared weights may be too high."
         )
     return (
         f"The search started from the shared weights of {start.run}, which had been trained for {start.epochs} "
