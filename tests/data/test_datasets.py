@@ -193,6 +193,15 @@ def test_resizing_keeps_an_even_image_as_it_is(tmp_path: Path) -> None:
     assert images.flatten(1).unique(dim=1).flatten().tolist() == values.tolist()
 
 
+@pytest.mark.parametrize(("resolution", "larger"), [((28, 28), False), ((32, 20), True), ((20, 32), True)])
+def test_images_that_are_enlarged_are_told(resolution: tuple[int, int], larger: bool, tmp_path: Path) -> None:
+    put_fashion_mnist(tmp_path, np.zeros((5, 28, 28), np.uint8))
+    told: list[str] = []
+    bundle = load_data("fashion-mnist", root=tmp_path, resolution=resolution, log=told.append)
+    text = f"the images of fashion-mnist have 28x28 pixels; they are enlarged to {resolution[0]}x{resolution[1]}"
+    assert bundle.notes == tuple(told) == ((text,) if larger else ())
+
+
 def test_fashion_mnist_is_read_from_torchvisions_folder(tmp_path: Path) -> None:
     images = np.arange(5 * 28 * 28).astype(np.uint8).reshape(5, 28, 28)
     raw = put_fashion_mnist(tmp_path, images)
