@@ -218,7 +218,8 @@ class Line:
 class Fitted(NamedTuple):
     """The line that was chosen, with the factors by width, if any, and its residuals.
 
-    ``left_out_error`` is the mean absolute residual of each kind of predictor.
+    ``left_out_error`` is the mean absolute residual of each kind of predictor, and of the chosen one with factors
+    by width.
     """
 
     line: Line
@@ -427,9 +428,7 @@ def fit_best(observations: Observations, evaluated: Sequence[int]) -> Fitted:
     told = {"affine": float(np.abs(plain).mean()), "ridge": errors[best]}
     line = fit_line(observations, traits)
     rich = add_factors(line, observations, PENALTIES[best])
-    assert rich.factors is not None
-    # An operation of a negative or no latency is the sign of a fit to noise.
-    if told["ridge"] < GAIN * told["affine"] and rich.factors.min() > 0:
+    if told["ridge"] < GAIN * told["affine"] and _is_plausible(rich):
         return _with_widths(Fitted(rich, shrunk[best], told), observations, evaluated, PENALTIES[best])
     return _with_widths(Fitted(line, plain, told), observations, evaluated, None)
 
@@ -451,7 +450,14 @@ def _with_widths(
     if errors[best] >= GAIN * float(np.abs(fitted.residuals).mean()):
         return fitted._replace(left_out_error=told)
     line, widths = fit_widths(observations, best, penalty, traits)
+    if not _is_plausible(line):
+        return fitted._replace(left_out_error=told)
     return Fitted(line, tried[best], told, widths)
+
+
+def _is_plausible(line: Line) -> bool:
+    """Return whether all factors are positive: an operation of a negative or no latency is a fit to noise."""
+    return line.factors is None or float(line.factors.min()) > 0
 
 
 def _width_residuals(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from cars_hw.errors import DeviceError, InputError
+from cars_hw.latency import fit
 from cars_hw.latency.fit import (
     ANY_WIDTH,
     GAIN,
@@ -16,6 +17,7 @@ from cars_hw.latency.fit import (
     Line,
     Observations,
     Traits,
+    Widths,
     add_factors,
     choose_traits,
     conformal_margin,
@@ -256,6 +258,23 @@ def test_widths_have_no_factor_where_it_does_not_help() -> None:
     assert "widths" not in fit_best(alike, range(40)).left_out_error
     few = replace(alike, widths=np.array([24] * 3 + [16] * 37))
     assert "widths" not in fit_best(few, range(40)).left_out_error
+
+
+def test_a_fit_to_noise_has_no_factors_by_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = of_widths(16, 1.2, noise=0.005)
+    plain = fit_best(replace(seen, widths=None), range(40))
+    whole = fit.fit_widths
+
+    def negative(given: Observations, block: int, penalty: float | None, traits: Traits) -> tuple[Line, Widths]:
+        line, widths = whole(given, block, penalty, traits)
+        # Of all networks; a fit that leaves one out stays as it is.
+        of_all = len(given.measured) == 40
+        return replace(line, factors=np.array([1.0, -0.1, 1.0, 1.0]) if of_all else line.factors), widths
+
+    monkeypatch.setattr(fit, "fit_widths", negative)
+    found = fit_best(seen, range(40))
+    assert (found.line, found.widths) == (plain.line, ANY_WIDTH)
+    assert "widths" in found.left_out_error
 
 
 def test_the_factor_of_a_width_is_a_mean_shrunk_by_two_networks() -> None:
