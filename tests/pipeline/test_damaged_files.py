@@ -27,8 +27,8 @@ from cars_hw.pipeline.settings import TrainSettings
 from cars_hw.pipeline.train import load_trained, train_run
 from cars_hw.space.zoo import zoo
 
-FLIPS = amount(60, 500)
-MUTATIONS = amount(60, 2000)
+FLIPS = amount(40, 500)
+MUTATIONS = amount(40, 2000)
 BAD_FILES = amount(20, 150)
 
 

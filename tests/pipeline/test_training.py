@@ -103,7 +103,8 @@ def assert_same(first: tuple[Any, list[dict[str, Tensor]]], second: tuple[Any, l
             assert torch.equal(value, theirs[name]), name
 
 
-@pytest.mark.parametrize("seed", range(20, 20 + amount(1, 12)))
+@pytest.mark.skipif(not amount(0, 1), reason="long; test_killed_runs.py has a sample")
+@pytest.mark.parametrize("seed", range(20, 32))
 def test_killed_at_any_moment_a_training_ends_with_the_same_weights(
     tmp_path: Path, images: Path, seed: int
 ) -> None:
@@ -144,6 +145,7 @@ def test_killed_at_any_moment_a_training_ends_with_the_same_weights(
     assert not (whole.path / "tensorboard").exists()
 
 
+@pytest.mark.skipif(not amount(0, 1), reason="long: run with --long")
 def test_when_one_of_two_is_killed_both_go_on_to_the_same_weights(tmp_path: Path, images: Path) -> None:
     recipe = replace(RECIPE, epochs=4)
     whole = begin(tmp_path / "whole", images, recipe=recipe)

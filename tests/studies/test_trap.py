@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 
 import pytest
 from click.testing import CliRunner
+from long_runs import amount
 
 from cars_hw.cli.main import main
 from cars_hw.config.codec import unstructure
@@ -165,6 +166,7 @@ def test_searches_and_curves_are_written_and_not_done_again(
         small_model_trap(replace(plan, costs=("multiply-adds",)), tmp_path / "out", protections=("size",), jobs=1)
 
 
+@pytest.mark.skipif(not amount(0, 1), reason="long: run with --long")
 def test_side_by_side_it_comes_to_the_same(plan: SearchPlan, tmp_path: Path) -> None:
     names: set[str] = set()
     found = small_model_trap(
