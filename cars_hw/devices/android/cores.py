@@ -20,6 +20,23 @@ READ_CORES: Final = (
 kilohertz; a question mark is what it does not tell."""
 
 
+def machine_commands(folder: str) -> dict[str, str]:
+    """Return the commands that tell of any Linux machine its cores, memory and load, and the room in ``folder``.
+
+    The names are those of :func:`cars_hw.devices.remote.ask`.
+    """
+    return {
+        "cores": READ_CORES,
+        "online": f"cat {CPUS}/online",
+        "status": "cat /proc/self/status",
+        "governor": f"cat {CPUS}/cpu0/cpufreq/scaling_governor",
+        "memory": "cat /proc/meminfo",
+        "storage": f"df -k {folder}",
+        "load": "cat /proc/loadavg",
+        "taskset": "command -v taskset",
+    }
+
+
 class Core(NamedTuple):
     """One core.
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
-from cars_hw.devices.android.cores import CPUS, READ_CORES, Core, allowed_cores, core_list, parse_cores
+from cars_hw.devices.android.cores import Core, allowed_cores, core_list, machine_commands, parse_cores
 from cars_hw.devices.remote import RemoteShell, ask
 from cars_hw.errors import DeviceError, DeviceStateError
 
@@ -28,14 +28,7 @@ _SKIN: Final = re.compile(r"Temperature\{mValue=(-?[\d.]+), mType=3, mName=[^,]*
 
 _PARTS: Final = {
     "props": "getprop",
-    "cores": READ_CORES,
-    "online": f"cat {CPUS}/online",
-    "status": "cat /proc/self/status",
-    "governor": f"cat {CPUS}/cpu0/cpufreq/scaling_governor",
-    "memory": "cat /proc/meminfo",
-    "storage": f"df -k {FOLDER}",
-    "load": "cat /proc/loadavg",
-    "taskset": "command -v taskset",
+    **machine_commands(FOLDER),
     "battery": "dumpsys battery",
     "thermal": "dumpsys thermalservice",
     "saver": "settings get global low_power",

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from cars_hw.devices.android.cores import CPUS, READ_CORES, allowed_cores, core_list, parse_cores
+from cars_hw.devices.android.cores import allowed_cores, core_list, machine_commands, parse_cores
 from cars_hw.devices.android.phone import Phone, PhoneState, free_mb, limits_of
 from cars_hw.devices.board.ssh import SshShell
 from cars_hw.devices.remote import ask
@@ -26,14 +26,7 @@ _PARTS: Final = {
     "cpuinfo": "cat /proc/cpuinfo",
     "system": "cat /etc/os-release",
     "id": "cat /etc/machine-id",
-    "cores": READ_CORES,
-    "online": f"cat {CPUS}/online",
-    "status": "cat /proc/self/status",
-    "governor": f"cat {CPUS}/cpu0/cpufreq/scaling_governor",
-    "memory": "cat /proc/meminfo",
-    "storage": f"df -k {FOLDER}",
-    "load": "cat /proc/loadavg",
-    "taskset": "command -v taskset",
+    **machine_commands(FOLDER),
     "throttled": "vcgencmd get_throttled",
 }
 _STATE: Final = ("cores", "online", "status", "storage", "throttled")
