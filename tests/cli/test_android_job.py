@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from device_jobs import ONCE, QUICK, SMALL, write_images, write_once
 from long_runs import amount
-from PIL import Image
 from simulated_phone import Adbd, Phone
 
 from cars_hw.cli.main import main
@@ -19,23 +18,11 @@ from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices.android.adb import make_key
 from cars_hw.latency import LatencyTable
 
-SMALL = ("--channels", "8", "--layers", "3", "--resolution", "16", "--classes", "2")
-QUICK = ("--population", "4", "--epochs", "2", "--warmup-epochs", "1", "--batch-size", "8", "--on", "cpu")
-ONCE: dict[str, Any] = {
-    "sessions": 1,
-    "min_runs": 5,
-    "min_seconds": 0.0,
-    "warmup_seconds": 0.0,
-    "patience_seconds": 0,
-}
-
 
 @pytest.fixture
 def once(tmp_path: Path) -> Path:
     """Settings of one session a model."""
-    path = tmp_path / "once.toml"
-    path.write_text("[measurement]\n" + "".join(f"{name} = {value}\n" for name, value in ONCE.items()))
-    return path
+    return write_once(tmp_path / "once.toml")
 
 
 def run(*arguments: str | Path) -> Result:
@@ -46,13 +33,7 @@ def run(*arguments: str | Path) -> Result:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    rng = np.random.default_rng(0)
-    for name, shade in (("dark", 20), ("light", 200)):
-        (tmp_path / "images" / name).mkdir(parents=True)
-        for number in range(30):
-            pixels = rng.integers(shade, shade + 50, (16, 16), dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "images" / name / f"{number}.png")
-    return tmp_path / "images"
+    return write_images(tmp_path / "images")
 
 
 @pytest.fixture(autouse=True)

@@ -7,27 +7,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from click.testing import CliRunner
+from device_jobs import ONCE, QUICK, SMALL, write_images, write_once
 from long_runs import amount
-from PIL import Image
 from ssh_server import Server, needs_sshd
 
 from cars_hw.cli.main import main
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices.board.ssh import SshShell
 from cars_hw.latency import LatencyTable
-
-SMALL = ("--channels", "4", "--layers", "3", "--resolution", "8", "--classes", "2")
-QUICK = ("--population", "4", "--epochs", "2", "--warmup-epochs", "1", "--batch-size", "8", "--on", "cpu")
-ONCE: dict[str, Any] = {
-    "sessions": 1,
-    "min_runs": 5,
-    "min_seconds": 0.0,
-    "warmup_seconds": 0.0,
-    "patience_seconds": 0,
-}
 
 
 @needs_sshd
@@ -37,14 +26,7 @@ def test_a_board_is_profiled_searched_for_and_verified(tmp_path: Path, monkeypat
     server.install()
     monkeypatch.setattr("cars_hw.devices.board.device.SshShell", partial(SshShell, options=server.options))
     monkeypatch.setattr("cars_hw.pipeline.confirm_front.MeasurePlan", partial(MeasurePlan, **ONCE))
-    once = tmp_path / "once.toml"
-    once.write_text("[measurement]\n" + "".join(f"{name} = {value}\n" for name, value in ONCE.items()))
-    rng = np.random.default_rng(0)
-    for name, shade in (("dark", 20), ("light", 200)):
-        (tmp_path / "images" / name).mkdir(parents=True)
-        for number in range(30):
-            pixels = rng.integers(shade, shade + 50, (8, 8), dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "images" / name / f"{number}.png")
+    once, images = write_once(tmp_path / "once.toml"), write_images(tmp_path / "images")
 
     def run(*arguments: object) -> Any:  # noqa: ANN401 -- what a command prints
         result = CliRunner().invoke(main, [str(argument) for argument in (*arguments, "--json")])
@@ -56,7 +38,7 @@ def test_a_board_is_profiled_searched_for_and_verified(tmp_path: Path, monkeypat
         told = run("profile", "--device", board, *SMALL, "--calibration", 6, "--config", once, "--out", table)
         assert LatencyTable.read(table).conditions["runtime"].startswith("benchmark_model ")
         limit = f"{3 * told['slowest_ms']}ms"
-        run("search", "--data", tmp_path / "images", "--table", table, "--latency", limit, "--out", out, *QUICK)
+        run("search", "--data", images, "--table", table, "--latency", limit, "--out", out, *QUICK)
         run("train", out, "--top", 1, "--epochs", 1, "--jobs", 1, "--on", "cpu")
         run("export", out, "--format", "tflite")
         (row,) = run("verify", out, "--device", board, "--config", once)

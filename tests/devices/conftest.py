@@ -54,3 +54,19 @@ def device(shell: AdbShell, said: list[str]) -> AndroidDevice:
     return AndroidDevice(
         shell, "android:sim", log=said.append, waits=Waits(cool_down=1.0, reconnect=5.0, session=20.0, pause=0.05)
     )
+
+
+@pytest.fixture
+def model_count() -> int:
+    return 3
+
+
+@pytest.fixture
+def models(tmp_path: Path, model_count: int) -> list[Path]:
+    """Files of 1000, 1100, ... bytes; the canned runner takes them for models of so many microseconds."""
+    made = []
+    for number in range(model_count):
+        path = tmp_path / f"{number}.tflite"
+        path.write_bytes(bytes(1000 + 100 * number))
+        made.append(path)
+    return made

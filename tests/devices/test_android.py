@@ -51,14 +51,8 @@ def canned(phone: Phone, fault: str = ":") -> None:
 
 
 @pytest.fixture
-def models(tmp_path: Path) -> list[Path]:
-    """Files of different sizes; the canned runner takes them for models."""
-    made = []
-    for number in range(5):
-        path = tmp_path / f"{number}.tflite"
-        path.write_bytes(bytes(1000 + 100 * number))
-        made.append(path)
-    return made
+def model_count() -> int:
+    return 5
 
 
 def test_the_conditions_say_what_phone_it_is(device: AndroidDevice) -> None:

@@ -46,16 +46,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture
-def models(tmp_path: Path) -> list[Path]:
-    made = []
-    for number in range(3):
-        path = tmp_path / f"{number}.tflite"
-        path.write_bytes(bytes(1000 + 100 * number))
-        made.append(path)
-    return made
-
-
-@pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder that the board calls /tmp: tests beside this one have boards, too."""
 

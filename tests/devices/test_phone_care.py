@@ -73,16 +73,6 @@ def standing(folder: Path, keys: Path, system: System, fault: str = ":") -> Iter
             shell.close()
 
 
-@pytest.fixture
-def models(tmp_path: Path) -> list[Path]:
-    made = []
-    for number in range(3):
-        path = tmp_path / f"{number}.tflite"
-        path.write_bytes(bytes(1000 + 100 * number))
-        made.append(path)
-    return made
-
-
 @pytest.fixture(autouse=True)
 def nothing_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
