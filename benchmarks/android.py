@@ -39,7 +39,7 @@ from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices import Sample
 from cars_hw.devices.android.adb import AdbShell, Address
 from cars_hw.devices.android.device import AndroidDevice
-from cars_hw.devices.scripted import Waits
+from cars_hw.devices.remote_machine import Waits
 from cars_hw.errors import DeviceError
 from cars_hw.latency import LatencyTable, Predictor, compare_tables, profile_device
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec

@@ -8,7 +8,7 @@ from simulated_phone import Adbd, Phone
 
 from cars_hw.devices.android.adb import AdbShell, Address
 from cars_hw.devices.android.device import AndroidDevice
-from cars_hw.devices.scripted import Waits
+from cars_hw.devices.remote_machine import Waits
 
 
 @pytest.fixture

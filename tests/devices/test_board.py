@@ -18,7 +18,7 @@ from cars_hw.devices import LitertDevice, format_of, open_device
 from cars_hw.devices.board.device import PYTHON_RUNNER, BoardDevice
 from cars_hw.devices.board.ssh import SshShell
 from cars_hw.devices.remote import Answer, NoOutputError
-from cars_hw.devices.scripted import Waits
+from cars_hw.devices.remote_machine import Waits
 from cars_hw.errors import (
     ConnectionLostError,
     DeviceError,

@@ -28,7 +28,7 @@ from cars_hw.devices import remote_folder
 from cars_hw.devices.android.adb import AdbShell, Address
 from cars_hw.devices.android.device import AndroidDevice
 from cars_hw.devices.remote_folder import LEASE_S, Holder
-from cars_hw.devices.scripted import Waits
+from cars_hw.devices.remote_machine import Waits
 from cars_hw.errors import ConnectionLostError, DeviceError, DeviceStateError
 from cars_hw.measurement.schedule import measure
 

@@ -15,7 +15,8 @@ from cars_hw.devices.android.phone import FOLDER, Phone, PhoneState, read_phone,
 from cars_hw.devices.android.runner import stored_runner
 from cars_hw.devices.android.settings_record import change_text, restore_text
 from cars_hw.devices.remote import RemoteShell
-from cars_hw.devices.scripted import DELEGATES, WAITS, Place, ScriptedDevice, Tool, Waits
+from cars_hw.devices.remote_machine import WAITS, Place, Tool, Waits
+from cars_hw.devices.scripted import DELEGATES, ScriptedDevice
 from cars_hw.errors import InputError, RunnerError, SeveralDevicesError
 from cars_hw.progress import Log
 

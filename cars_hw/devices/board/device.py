@@ -11,7 +11,8 @@ from cars_hw.devices.android.cores import allowed_cores, core_list, machine_comm
 from cars_hw.devices.android.phone import Phone, PhoneState, free_mb, limits_of
 from cars_hw.devices.board.ssh import SshShell
 from cars_hw.devices.remote import ask
-from cars_hw.devices.scripted import Place, ScriptedDevice, Tool
+from cars_hw.devices.remote_machine import Place, Tool
+from cars_hw.devices.scripted import ScriptedDevice
 from cars_hw.errors import DeviceError, RunnerError
 from cars_hw.progress import Log
 
