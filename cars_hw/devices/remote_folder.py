@@ -1,9 +1,10 @@
 """The folder of cars-hw on a remote machine: one process at a time uses it, and the next one removes what is left.
 
 The folder has a lock (``lock/owner``, ``lock/seen``, ``lock/pid``), a folder of files for the process that holds
-it, and what has to outlive both, such as a record of settings. The holder renews its lock at every contact and at
-every session. The lock of a process that is gone can be taken over: at once if the process ran on this computer,
-otherwise after :data:`LEASE_S`.
+it, and what has to outlive both, such as a record of settings. Files with other names stay, because somebody may
+have a folder of this name on a board. The holder renews its lock at every contact and at every session. The lock of
+a process that is gone can be taken over: at once if the process ran on this computer, otherwise after
+:data:`LEASE_S`.
 """
 
 from __future__ import annotations
@@ -67,10 +68,14 @@ stop_script() {
 }"""
 
 _CLAIM: Final = """\
+is_ours() {
+  case $1 in before.new|seized-*) return 0 ;; *[!0-9a-f]*) return 1 ;; esac
+  [ ${#1} = 16 ]
+}
 clean() {
   restore
   for each in *; do
-    case $each in lock|before|OWN) ;; *) rm -rf "./$each" ;; esac
+    if [ "$each" != OWN ] && is_ours "$each"; then rm -rf "./$each"; fi
   done
   mkdir -p OWN
 }
@@ -101,8 +106,8 @@ cd FOLDER 2>/dev/null || exit 0
 is_owner || exit 0
 stop_script
 restore
-rm -rf OWN
-if [ -f before ]; then rm -rf lock; else cd .. && rm -rf FOLDER; fi"""
+rm -rf OWN lock
+cd .. && rmdir FOLDER 2>/dev/null"""
 
 
 class Holder(NamedTuple):

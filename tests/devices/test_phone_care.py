@@ -511,3 +511,17 @@ def test_a_hot_case_counts_also_where_the_thermal_status_stays_zero(
         assert len(device.run(models, PLAN, 0)) == 3
         assert device.conditions()["skin_c"] == 33.0
         device.release()
+
+
+def test_files_that_are_not_those_of_the_tool_stay(tmp_path: Path, keys: Path, models: list[Path]) -> None:
+    with standing(tmp_path / "phone", keys, System()) as stand:
+        folder = stand.phone.tmp / "cars-hw"
+        (folder / "results").mkdir(parents=True)
+        (folder / "results" / "front.json").write_text("mine")
+        (folder / "README.md").write_text("mine, too")
+        (folder / "0123456789abcdef").mkdir()
+        device = stand.device()
+        assert len(device.run(models, PLAN, 0)) == 3
+        device.release()
+        assert (folder / "results" / "front.json").read_text() == "mine"
+        assert sorted(path.name for path in folder.iterdir()) == ["README.md", "results"]

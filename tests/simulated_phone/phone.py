@@ -63,7 +63,22 @@ echo "Filesystem      1K-blocks    Used Available Use% Mounted on"
 echo "/dev/block/dm-5 111111111 1111111 $(cat "$PHONE/free-kb")  1% /data"
 """
 
-BASIC = ("cat", "chmod", "date", "kill", "ls", "mkdir", "mv", "printf", "rm", "sleep", "sync", "touch", "wc")
+BASIC = (
+    "cat",
+    "chmod",
+    "date",
+    "kill",
+    "ls",
+    "mkdir",
+    "mv",
+    "printf",
+    "rm",
+    "rmdir",
+    "sleep",
+    "sync",
+    "touch",
+    "wc",
+)
 TOOLS = (*BASIC, "fsync", "md5sum", "sha1sum", "sha256sum", "taskset")
 """The programs of Android 8 and later that the shell's commands and the tests use, all of them toybox."""
 
