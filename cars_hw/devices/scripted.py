@@ -86,6 +86,7 @@ class ScriptedDevice(RemoteMachine):
         if delegate not in DELEGATES:
             raise InputError(f"the delegate must be one of {', '.join(DELEGATES)}, not {delegate}")
         self._delegate: Delegate = delegate
+        self._warmups_s: dict[float, float] = {}
         self._warmup_s: float | None = None
 
     def conditions(self) -> dict[str, Any]:
@@ -156,8 +157,10 @@ class ScriptedDevice(RemoteMachine):
             before = len(taken)
             try:
                 self._prepare(names)
-                if self._warmup_s is None:
-                    self._warmup_s = self._find_warm_up(models[len(taken)], names, plan)
+                if plan.warmup_seconds not in self._warmups_s:
+                    found = self._find_warm_up(models[len(taken)], names, plan)
+                    self._warmups_s[plan.warmup_seconds] = found
+                self._warmup_s = self._warmups_s[plan.warmup_seconds]
                 steady = replace(plan, warmup_seconds=self._warmup_s)
                 for ran in self._block(models, names, before, steady):
                     if ran.number != len(taken):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -157,6 +158,8 @@ def test_the_flags_are_the_plan_and_the_delegate() -> None:
     said = flags("m.tflite", plan, 2, "cpu")
     assert {"--graph=m.tflite", "--num_threads=2", "--num_runs=7", "--min_secs=0.25", "--max_secs=9"} <= set(said)
     assert {"--warmup_runs=1", "--use_xnnpack=true"} <= set(said)
+    # The tool's limit is also that of its warm-up, which must not be cut short.
+    assert "--max_secs=12" in flags("m", replace(plan, warmup_seconds=12.0), 1, "cpu")
     assert "--use_gpu=true" in flags("m", plan, 1, "gpu")
     assert "--use_xnnpack=false" in flags("m", plan, 1, "gpu")
     assert "--use_nnapi=true" in flags("m", plan, 1, "nnapi")

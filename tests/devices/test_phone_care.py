@@ -15,6 +15,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -452,6 +453,20 @@ us=$(PATH=/usr/bin:/bin; awk -v us=$us -v s=$seconds "$sum")
 """
 
 
+# Ends the warm-up at the limit of the tool, as the tool does. To be followed by RAMP.
+CUT = """\
+limit() { awk -v a="$1" -v b="$2" 'BEGIN { print (a < b ? a : b) }'; }
+for flag in "$@"; do case $flag in --max_secs=*) most=${flag#--max_secs=} ;; esac; done
+for flag in "$@"; do
+  case $flag in --warmup_min_secs=*)
+    flag=--warmup_min_secs=$(PATH=/usr/bin:/bin; limit "${flag#--warmup_min_secs=}" "$most") ;;
+  esac
+  shift
+  set -- "$@" "$flag"
+done
+"""
+
+
 @pytest.mark.parametrize("seconds", [0.01, 0.06, 0.3, 1.2])
 def test_a_clock_that_rises_is_waited_for(seconds: float, tmp_path: Path, keys: Path, models: list[Path]) -> None:
     """The canned runner is slower as long as its clock rises: of 1000 microseconds, up to 1800."""
@@ -465,6 +480,17 @@ def test_a_clock_that_rises_is_waited_for(seconds: float, tmp_path: Path, keys: 
         assert seconds * 0.97 <= warmup <= max(2 * seconds, 0.1)
         device.release()
         assert stand.said == []
+
+
+def test_a_quick_plan_before_does_not_shorten_the_warm_up(tmp_path: Path, keys: Path, models: list[Path]) -> None:
+    """The tool ends its warm-up, too, after --max_secs; and each plan has a warm-up of its own."""
+    quick = MeasurePlan(sessions=1, min_runs=5, min_seconds=0.0, max_seconds=0.5, patience_seconds=0)
+    with standing(tmp_path / "phone", keys, System(), CUT + RAMP.replace("RAMP", "1.2")) as stand:
+        device = stand.device()
+        assert [sample.ms for sample in device.run(models[:1], replace(quick, warmup_seconds=0.0), 0)] == [1.8]
+        assert [sample.ms for sample in device.run(models[:1], quick, 0)] == pytest.approx([1.0], rel=0.02)
+        assert device.conditions()["warmup_s"] >= 1.2 * 0.97
+        device.release()
 
 
 def test_a_clock_that_never_is_steady_is_told(tmp_path: Path, keys: Path, models: list[Path]) -> None:

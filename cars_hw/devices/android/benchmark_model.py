@@ -61,7 +61,8 @@ def flags(model: str, plan: MeasurePlan, threads: int, delegate: Delegate) -> li
         f"--num_threads={threads}",
         f"--num_runs={plan.min_runs}",
         f"--min_secs={plan.min_seconds:g}",
-        f"--max_secs={plan.max_seconds:g}",
+        # The limit is also that of the warm-up, and a warm-up that is cut short measures a clock that still rises.
+        f"--max_secs={max(plan.max_seconds, plan.warmup_seconds):g}",
         # Without a warm-up run the first of the two lines is missing.
         f"--warmup_runs={max(plan.warmup_runs, 1)}",
         f"--warmup_min_secs={plan.warmup_seconds:g}",
