@@ -1,8 +1,7 @@
 """Measuring on a remote machine that takes files and runs shell scripts, over any connection.
 
 A block of sessions is one script, which marks the begin and the end of each session. So the latency of the
-connection counts once per block. :class:`RemoteShell` is the interface of a connection: ADB is one, ssh could be
-another.
+connection counts once per block. :class:`RemoteShell` is the interface of a connection: over ADB, or over ssh.
 """
 
 from __future__ import annotations

@@ -80,12 +80,17 @@ class Place:
     Attributes:
         parent: the folder of its folder.
         restore: shell text with the function ``restore``; see :class:`cars_hw.devices.remote_folder.RemoteFolder`.
-        change: shell text that records and changes settings before the sessions of a script.
+        change: shell text that records and changes settings before the sessions of a script; empty for none.
     """
 
     parent: str
     restore: str
     change: str
+
+    @property
+    def changes_settings(self) -> bool:
+        """Whether settings of the machine are changed."""
+        return bool(self.change)
 
     @property
     def folder(self) -> str:
@@ -101,6 +106,10 @@ class RemoteMachine(ABC):
     """
 
     place: Place
+    contact = ""
+    """Which command does nothing but contact the machine, after a comma."""
+    cores_help = "switch it on, or open it to the shell"
+    """What brings back a core."""
 
     def __init__(self, shell: RemoteShell, name: str, threads: int, *, log: Log, waits: Waits) -> None:
         if threads < 1:
@@ -126,17 +135,22 @@ class RemoteMachine(ABC):
             if not self._folder.is_claimed:
                 return
             if isinstance(sys.exception(), KeyboardInterrupt | SystemExit):
+                what = (
+                    f"restoring the settings of {self._shell.where} and removing the files"
+                    if self.place.changes_settings
+                    else f"removing the files from {self._shell.where}"
+                )
                 self._log(
-                    f"Stopping: restoring the settings of {self._shell.where} and removing the files, for some "
-                    "seconds. Ctrl-C again leaves both to the next contact with it"
+                    f"Stopping: {what}, for some seconds. Ctrl-C again leaves this to the next contact with it"
                 )
             if self._phone is None:
                 self._read_phone()
             self._folder.leave()
         except DeviceError as error:
+            restores = "restores its settings and " if self.place.changes_settings else ""
             self._log(
-                f"{self._shell.where} could not be cleaned up ({error}); the next contact with it, such as cars-hw "
-                f"devices, restores its settings and removes {self.place.folder}"
+                f"{self._shell.where} could not be cleaned up ({error}); the next contact with it{self.contact} "
+                f"{restores}removes {self.place.folder}"
             )
         finally:
             self._folder.give_up()
@@ -250,7 +264,7 @@ class RemoteMachine(ABC):
                 help_ = (
                     "let it cool: take a phone out of its case and put it in the shade"
                     if state.is_hot
-                    else "unlock it"
+                    else self.cores_help
                 )
                 raise DeviceStateError(
                     f"{self._shell.where} still {trouble}, after {self._waits.cool_down:.0f} s; {help_}",

@@ -37,6 +37,7 @@ from cars_hw.errors import (
     DeviceError,
     DeviceStateError,
     InputError,
+    Remedy,
     RunnerError,
 )
 from cars_hw.progress import Log
@@ -71,6 +72,8 @@ class ScriptedDevice(RemoteMachine):
 
     model_format: ModelFormat = "tflite"
     kind: str
+    tool_remedy: Remedy | None = None
+    """What provides another tool."""
 
     def __init__(
         self,
@@ -303,20 +306,20 @@ class ScriptedDevice(RemoteMachine):
         self._require_cores(ran)
         if ran.status != 0:
             raise RunnerError(
-                f"{self.name}: benchmark_model cannot run {model}: "
+                f"{self.name}: {self._find_tool().name} cannot run {model}: "
                 f"{benchmark_model.failure_reason(ran.output, ran.status)}: {last_lines(ran.output)}"
             )
         if unknown := benchmark_model.unknown_flags(ran.output):
             raise RunnerError(
-                f"{self.name}: benchmark_model on {model} does not know {', '.join(unknown)}, so that it measures "
-                "something else than was asked for; use another build of it",
-                remedy="get-runner",
+                f"{self.name}: {self._find_tool().name} on {model} does not know {', '.join(unknown)}, so that it "
+                "measures something else than was asked for; use another build of it",
+                remedy=self.tool_remedy,
             )
         try:
             timed = benchmark_model.parse(ran.output)
         except RunnerError as error:
             raise RunnerError(
-                f"{self.name}: benchmark_model on {model}: {error}: {last_lines(ran.output)}"
+                f"{self.name}: {self._find_tool().name} on {model}: {error}: {last_lines(ran.output)}"
             ) from error
         if self._delegate != "cpu" and timed.delegated != "all":
             how = {"part": "takes only a part of", "none": "does not take"}.get(

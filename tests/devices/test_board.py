@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -120,6 +121,69 @@ def test_a_board_is_measured_and_nothing_is_left(server: Server, models: list[Pa
     other.release()
     device.release()
     assert list(place.iterdir()) == []
+
+
+@needs_sshd
+def test_a_tool_without_a_digest_is_used_and_not_replaced_by_python(server: Server, place: Path) -> None:
+    server.install()
+    missing = server.bin / "sha256sum"
+    missing.write_text("#!/bin/sh\nexit 127\n")
+    missing.chmod(0o755)
+    try:
+        device = BoardDevice(server.shell(), "ssh:board", log=lambda _: None, waits=WAITS)
+        assert device.conditions()["runtime"] == "benchmark_model of unknown content on cpu"
+        device.release()
+    finally:
+        missing.unlink()
+
+
+@needs_sshd
+def test_messages_about_a_board_name_no_settings_and_no_command_for_phones(
+    server: Server, models: list[Path], place: Path
+) -> None:
+    server.install("echo 'WARNING: Unconsumed cmdline flags: --max_secs=5'")
+    said: list[str] = []
+    device = BoardDevice(server.shell(), "ssh:board", log=said.append, waits=WAITS)
+    with pytest.raises(RunnerError, match=r"does not know --max_secs=5") as raised:
+        device.run(models, PLAN, 0)
+    assert raised.value.remedy is None
+    with pytest.raises(KeyboardInterrupt):
+        try:
+            raise KeyboardInterrupt
+        finally:
+            device.release()
+    assert said == [
+        f"Stopping: removing the files from the board at {server.destination}, for some seconds. Ctrl-C again "
+        "leaves this to the next contact with it"
+    ]
+    assert list(place.iterdir()) == []
+
+
+@needs_sshd
+def test_what_to_do_by_hand_names_the_port(server: Server) -> None:
+    unknown = ["-o", "UserKnownHostsFile=/dev/null", "-F", "/dev/null"]
+    user, _, port = server.destination.replace("@127.0.0.1", "").rpartition(":")
+    with pytest.raises(UnauthorizedError, match=rf"by hand: ssh -p {port} {user}@127\.0\.0\.1$"):
+        SshShell(server.destination, options=unknown).open()
+
+
+@needs_sshd
+def test_nothing_of_a_connection_remains_where_the_configuration_keeps_connections(
+    server: Server, tmp_path: Path
+) -> None:
+    config = tmp_path / "config"
+    config.write_text("ControlMaster auto\nControlPersist yes\n")
+    shell = SshShell(server.destination, options=[*server.options[:-1], str(config)])
+    shell.open()
+    folder = str(shell._folder)
+    assert shell.call("echo one") == Answer("one\n", 0)
+    shell.close()
+    remaining = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        # Other processes end meanwhile.
+        with suppress(OSError):
+            remaining += [path.parent.name] if folder.encode() in path.read_bytes() else []
+    assert remaining == []
 
 
 @needs_sshd

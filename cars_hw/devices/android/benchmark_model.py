@@ -143,9 +143,9 @@ def _delegated(output: str) -> Literal["all", "part", "none"] | None:
 def failure_reason(output: str, status: int) -> str:
     """Return the reason why the tool ended with ``status``."""
     if status in (126, 127) or "not executable" in output:
-        return "it does not start; it must be built for the phone's processor (arm64 for almost all)"
+        return "it does not start; it must be built for the processor of the device (arm64 for almost all phones)"
     if "No space left" in output:
-        return "there is no room on the phone"
+        return "there is no room on the device"
     if status > 128:
         return f"it crashed (signal {status - 128})"
     return f"exit status {status}"

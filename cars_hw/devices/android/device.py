@@ -36,6 +36,9 @@ class AndroidDevice(ScriptedDevice):
 
     kind = "android"
     place = Place(FOLDER, restore_text(HERE), change_text(HERE))
+    contact = ", such as cars-hw devices,"
+    cores_help = "unlock it"
+    tool_remedy = "get-runner"
 
     def __init__(
         self,
@@ -70,7 +73,9 @@ class AndroidDevice(ScriptedDevice):
         digests = " || ".join(f"{one} {USER_TOOL} 2>/dev/null" for one in ("sha256sum", "sha1sum", "md5sum"))
         answer = self._shell.call(f"[ -f {USER_TOOL} ] || exit 1\n{digests} || wc -c {USER_TOOL} 2>/dev/null; echo")
         if answer.status != 0:
-            raise RunnerError(f"{self._shell.where} has no {USER_TOOL}, which runs the models", remedy="get-runner")
+            raise RunnerError(
+                f"{self._shell.where} has no {USER_TOOL}, which runs the models", remedy=self.tool_remedy
+            )
         found = re.search(r"^\s*([0-9a-f]+)\s+/", answer.output, re.MULTILINE)
         # A script runs in a folder of the folder, so that paths are relative to it.
         return Tool(None, USER_TOOL, ("../../benchmark_model",), found[1][:12] if found else "of unknown content")

@@ -10,7 +10,7 @@ from typing import Final
 from cars_hw.devices.android.cores import allowed_cores, core_list, machine_commands, parse_cores
 from cars_hw.devices.android.phone import Phone, PhoneState, free_mb, limits_of
 from cars_hw.devices.board.ssh import SshShell
-from cars_hw.devices.remote import ask
+from cars_hw.devices.remote import ask, last_lines
 from cars_hw.devices.remote_machine import Place, Tool
 from cars_hw.devices.scripted import ScriptedDevice
 from cars_hw.errors import DeviceError, RunnerError
@@ -49,7 +49,7 @@ class BoardDevice(ScriptedDevice):
     """
 
     kind = "ssh"
-    place = Place(FOLDER, "restore() { :; }", ":")
+    place = Place(FOLDER, "restore() { :; }", "")
 
     def _read(self) -> tuple[Phone, PhoneState]:
         parts = ask(self._shell, _PARTS)
@@ -79,20 +79,23 @@ class BoardDevice(ScriptedDevice):
 
     def _look_for_tool(self) -> Tool:
         answer = self._shell.call('t=$(command -v benchmark_model) && echo "@tool $t" && sha256sum "$t"')
-        found = re.search(r"^@tool (\S+)\s+([0-9a-f]{64}) ", answer.output, re.MULTILINE)
+        found = re.search(r"^@tool (.+)$", answer.output, re.MULTILINE)
         if found is not None:
-            return Tool(None, found[1], (found[1],), found[2][:12])
+            # Without a digest it is the same tool: another one would have other latencies.
+            known = re.search(r"^\\?([0-9a-f]{64}) ", answer.output, re.MULTILINE)
+            return Tool(None, found[1], (found[1],), known[1][:12] if known else "of unknown content")
         program = PYTHON_RUNNER.read_text(encoding="utf-8")
         answer = self._shell.call(f"python3 - <<'@end'\n{program}\n@end\n", 120.0)
         runtime = re.search(r"^RUNTIME: (.+?)\s*$", answer.output, re.MULTILINE)
         if runtime is None:
             raise RunnerError(
-                f"{self._shell.where} has no benchmark_model and no Python runtime for TFLite models; put "
-                "benchmark_model on its PATH, or run there: pip install ai-edge-litert numpy"
+                f"{self._shell.where} has no benchmark_model and no Python runtime for TFLite models "
+                f"({last_lines(answer.output)}); put benchmark_model on its PATH, or run there: pip install "
+                "ai-edge-litert numpy"
             )
         digest = hashlib.sha256(program.encode()).hexdigest()[:12]
         target = self._path("runner.py")
-        return Tool(PYTHON_RUNNER, target, ("python3", "./runner.py"), digest, f"{runtime[1]} in Python,")
+        return Tool(PYTHON_RUNNER, target, ("python3", "./runner.py"), digest, f"{runtime[1]} in Python")
 
 
 def _state(parts: dict[str, str]) -> PhoneState:

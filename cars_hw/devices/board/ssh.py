@@ -52,7 +52,8 @@ class SshShell:
         self._host = (
             (destination if port is None else destination.rpartition(":")[0]).replace("[", "").replace("]", "")
         )
-        self._options = [*options, *(["-p", port] if port else [])]
+        self._port = ["-p", port] if port else []
+        self._options = [*options, *self._port]
         self._folder: Path | None = None
         self._connection: subprocess.Popen[bytes] | None = None
 
@@ -169,6 +170,8 @@ class SshShell:
             "ServerAliveInterval": "5",
             "ServerAliveCountMax": "3",
             "ControlPath": str(self._folder / "s"),
+            # The user's own configuration may keep connections, and this one would outlive the measurement.
+            "ControlPersist": "no",
             "LogLevel": "ERROR",
         }
         given = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
@@ -191,15 +194,15 @@ class SshShell:
         return ConnectionLostError(f"the connection to {self.where} broke ({said})")
 
     def _refused(self, said: str) -> DeviceError:
-        text = last_lines(said)
+        text, place = last_lines(said), shlex.join([*self._port, self._host])
         if "Host key verification failed" in said or "REMOTE HOST IDENTIFICATION" in said:
             return UnauthorizedError(
                 f"{self.where} is not known to this computer, or is another than before ({text}); connect once by "
-                f"hand: ssh {self._host}"
+                f"hand: ssh {place}"
             )
         if "Permission denied" in said:
             return UnauthorizedError(
-                f"{self.where} refuses the keys of this computer ({text}); copy one with ssh-copy-id {self._host}, "
+                f"{self.where} refuses the keys of this computer ({text}); copy one with ssh-copy-id {place}, "
                 "and load it with ssh-add if it has a passphrase"
             )
         if "Could not resolve" in said or "refused" in said or "No route" in said:
