@@ -44,6 +44,9 @@ from cars_hw.progress import Log
 
 DELEGATES: Final = get_args(Delegate)
 
+FEWEST_RUNS: Final = 5
+"""With fewer runs, where the plan asks for so many, the shortest one is less certain: it is logged."""
+
 MAX_LOST_CONNECTIONS: Final = 5
 """After so many lost connections without a session in between, the measurement fails."""
 
@@ -168,7 +171,7 @@ class ScriptedDevice(RemoteMachine):
                 for ran in self._block(models, names, before, steady):
                     if ran.number != len(taken):
                         raise ConnectionLostError(f"{self._shell.where} left out a session")
-                    taken.append(self._sample(ran, models[ran.number]))
+                    taken.append(self._sample(ran, models[ran.number], steady))
                     if on_session is not None:
                         on_session(len(taken))
                 if len(taken) < len(models):
@@ -253,7 +256,8 @@ class ScriptedDevice(RemoteMachine):
         for step in range(0, MAX_DOUBLINGS + 1, 2):
             longer = [plan.warmup_seconds * 2**step, plan.warmup_seconds * 2 ** (step + 1)]
             plans = [replace(plan, warmup_seconds=seconds) for seconds in longer]
-            ran = [self._sample(one, model).ms for one in self._block([model, model], names, 0, plan, each=plans)]
+            sessions = self._block([model, model], names, 0, plan, each=plans)
+            ran = [self._sample(one, model, plan).ms for one in sessions]
             if len(ran) < len(longer):
                 raise ConnectionLostError(f"{self._shell.where} left out a session")
             tried, taken = tried + longer, taken + ran
@@ -302,7 +306,7 @@ class ScriptedDevice(RemoteMachine):
                 remedy="resume",
             )
 
-    def _sample(self, ran: SessionResult, model: Path) -> Sample:
+    def _sample(self, ran: SessionResult, model: Path, plan: MeasurePlan) -> Sample:
         self._require_cores(ran)
         if ran.status != 0:
             raise RunnerError(
@@ -328,5 +332,10 @@ class ScriptedDevice(RemoteMachine):
             raise RunnerError(
                 f"{self.name}: the {self._delegate} delegate {how} {model}, so the processor runs the rest; that "
                 f"is not counted as {self._delegate} latency. Measure without the delegate, or another precision"
+            )
+        if timed.runs < min(plan.min_runs, FEWEST_RUNS):
+            self._folder.note(
+                f"some sessions have fewer than {FEWEST_RUNS} runs: {self._find_tool().name} ends the session of a "
+                f"slow model after {plan.max_seconds:g} s"
             )
         return Sample(round(timed.us / 1e3, 6), now("milliseconds"), ran.load, ran.clock_mhz)

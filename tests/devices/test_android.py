@@ -86,6 +86,18 @@ def test_figures_come_in_order_and_the_phone_is_left_as_it_was(
     assert (phone.tmp / "benchmark_model").exists()
 
 
+def test_sessions_that_are_cut_short_are_told_once(
+    device: AndroidDevice, phone: Phone, models: list[Path], said: list[str]
+) -> None:
+    phone.install(CANNED.replace("FAULT", ":").replace("count=5", "count=3"))
+    assert len(device.run(models, PLAN, 0)) == len(models)
+    assert [line for line in said if "runs" in line] == [
+        f"{device._shell.where}: some sessions have fewer than 5 runs: benchmark_model ends the session of a slow "
+        "model after 5 s"
+    ]
+    device.release()
+
+
 def test_ctrl_c_in_the_middle_leaves_the_phone_as_it_was(
     device: AndroidDevice, phone: Phone, models: list[Path]
 ) -> None:
