@@ -337,11 +337,13 @@ def test_what_an_earlier_measurement_changed_is_restored_by_the_next(
     left = phone.tmp / "cars-hw"
     left.mkdir()
     (left / "before").write_text("cars-hw-1 1 end\n")
-    (left / "m-old.tflite").write_text("old")
+    files = left / "0123456789abcdef"
+    files.mkdir()
+    (files / "m-old.tflite").write_text("old")
     (phone.folder / "setting-global-stay_on_while_plugged_in").write_text("7\n")
     device.run(models[:1], PLAN, 0)
     assert phone.setting("stay_on_while_plugged_in") == "1"
-    assert not (left / "m-old.tflite").exists()
+    assert not files.exists()
     device.release()
 
 
