@@ -43,7 +43,8 @@ def command(run_path: Path, settings: RankSettings, as_json: bool) -> None:
 
     A sample of architectures is trained from scratch on the search's data. After a search over sizes, each is
     trained at its own size; otherwise all have the SuperNet's channels and cells. Kendall's tau measures the
-    agreement of the two orders: 1 for equal orders, 0 for unrelated ones. A network that was already trained with
+    agreement of the two orders: 1 for equal orders, 0 for unrelated ones. The order of the SuperNet is that of the
+    accuracies, or of the losses if the search compared them (--objective loss). A network that was already trained with
     the same settings is not trained again. The report shows the result.
     """
     from cars_hw.pipeline.run_folder import RunFolder
@@ -63,13 +64,15 @@ def command(run_path: Path, settings: RankSettings, as_json: bool) -> None:
         return
     specs = [one.spec for one in ranking.networks]
     sized, size = len(set(specs)) > 1, short_sizes(specs)
-    columns = ["network", *(["size"] if sized else []), "shared (validation)", "standalone (test)"]
+    losses = ["shared loss"] if ranking.by_loss else []
+    columns = ["network", *(["size"] if sized else []), "shared (validation)", *losses, "standalone (test)"]
     rows = []
     for one in sorted(ranking.networks, key=lambda one: -one.standalone):
         row = [
             one.name,
             *([size(one.spec)] if sized else []),
             share_of(one.shared, one.validation_images),
+            *([] if one.shared_loss is None else [f"{one.shared_loss:.4g}"]),
             share_of(one.standalone, one.test_images),
         ]
         rows.append(row if one.again is None else [*row, share_of(one.again, one.test_images)])
@@ -85,8 +88,9 @@ def command(run_path: Path, settings: RankSettings, as_json: bool) -> None:
     if ranking.tau is None:
         click.echo("All are equal in one of the two: there is no order to compare.")
     else:
+        by = " by the shared loss, which the search compared," if ranking.by_loss else ""
         click.echo(
-            f"Kendall's tau {ranking.tau:.2f} over {len(ranking.networks)} networks, whose standalone accuracies "
+            f"Kendall's tau {ranking.tau:.2f}{by} over {len(ranking.networks)} networks, whose standalone accuracies "
             "span "
             f"{percent(spread(ranking.networks))}."
         )

@@ -35,7 +35,8 @@ class Nominee(Settings):
     ``spec`` (in the file: ``network``) is the network that the genotype fills. ``costs`` are those of the
     objectives, in their units. ``stretch`` is the number of its stretch of the first cost, from 1. ``shared`` is
     the accuracy under shared weights, None for a network that is no finalist. ``results`` has one entry for each
-    rung in which the network was trained: its right answers among the validation images, by class.
+    rung in which the network was trained: its right answers among the validation images, by class. ``shared_loss``
+    is the loss under shared weights, if the search compared losses.
     """
 
     name: str = setting(name=True)
@@ -46,13 +47,20 @@ class Nominee(Settings):
     reason: Reason = setting()
     shared: float | None = fraction(None)
     results: tuple[ClassCounts, ...] = ()
+    shared_loss: float | None = setting(None, unit="nats", minimum=0)
 
+    OPTIONAL: ClassVar = frozenset({"shared_loss"})
     PLAIN_NAMES: ClassVar = {"spec": "network"}
 
     @property
     def architecture(self) -> Architecture:
         """The genotype and the network that it fills."""
         return Architecture(self.genotype, self.spec)
+
+    @property
+    def shared_figure(self) -> float | None:
+        """The figure of its order under shared weights, higher is better: the negative loss, or the accuracy."""
+        return self.shared if self.shared_loss is None else -self.shared_loss
 
 
 class Grown(NamedTuple):
@@ -95,12 +103,11 @@ def nominate(
     def number(costs: tuple[float, ...]) -> int:
         return stretch_of(costs[0], least, most, stretches, logarithmic=logarithmic)
 
-    found: list[tuple[tuple[float, ...], Architecture, Reason, float | None]] = []
+    found: list[tuple[tuple[float, ...], Architecture, Reason, Finalist | None]] = []
     for stretch in range(1, stretches + 1):
         members = [one for one in finalists if number(one.costs) == stretch]
         found += [
-            (one.costs, one.architecture, reason, one.accuracy)
-            for one, reason in _chosen(members, places, objective)
+            (one.costs, one.architecture, reason, one) for one, reason in _chosen(members, places, objective)
         ]
     known = {architecture.key() for _, architecture, _, _ in found}
     for one in grown:
@@ -109,8 +116,16 @@ def nominate(
             found.append((one.costs, one.architecture, one.reason, None))
     found.sort(key=lambda one: one[0])
     return [
-        Nominee(f"final-{index:02d}", *architecture, costs, number(costs), reason, shared)
-        for index, (costs, architecture, reason, shared) in enumerate(found, start=1)
+        Nominee(
+            f"final-{index:02d}",
+            *architecture,
+            costs,
+            number(costs),
+            reason,
+            None if finalist is None else finalist.accuracy,
+            shared_loss=None if finalist is None or objective != "loss" else finalist.loss,
+        )
+        for index, (costs, architecture, reason, finalist) in enumerate(found, start=1)
     ]
 
 

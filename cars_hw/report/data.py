@@ -182,9 +182,19 @@ class ReportData:
 
     @property
     def choosing_name(self) -> str:
-        """The name of the accuracy that chose the front: ``shared accuracy``."""
+        """The name of the accuracy on the images that chose the front: ``shared accuracy``."""
         trained = bool(self.candidates and self.candidates[0].trained_epochs)
         return f"{self.accuracy_name} of short training" if trained else f"shared {self.accuracy_name}"
+
+    @property
+    def by_loss(self) -> bool:
+        """Whether the search compared architectures by their loss under shared weights."""
+        return self.configuration.evolution.objective == "loss"
+
+    @property
+    def losses_chose(self) -> bool:
+        """Whether losses under shared weights chose the front: without a final stage, whose accuracies choose."""
+        return self.by_loss and self.final_stage is None
 
     @property
     def costs(self) -> tuple[Cost, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
+from cars_hw.config.evaluation import SearchObjective
 from cars_hw.config.setting import Settings, count, fraction, setting
 from cars_hw.config.training import Recipe
 from cars_hw.latency.validation import kendall_tau
@@ -26,7 +27,8 @@ class Ranked(Settings):
     ``shared`` is the accuracy under shared weights on the validation images, ``standalone`` the accuracy after
     training from scratch on the test images. ``again`` is that of a second training with another seed, None without
     one. ``name`` is that of the front, or begins with ``random``. ``validation_images`` and ``test_images`` are the
-    numbers of images behind them.
+    numbers of images behind them. ``shared_loss`` is the mean cross-entropy under shared weights on the validation
+    images; None unless the search compared losses.
     """
 
     name: str = setting(name=True)
@@ -37,7 +39,9 @@ class Ranked(Settings):
     again: float | None = fraction(None)
     validation_images: int | None = count(None, minimum=1)
     test_images: int | None = count(None, minimum=1)
+    shared_loss: float | None = setting(None, unit="nats", minimum=0)
 
+    OPTIONAL: ClassVar = frozenset({"shared_loss"})
     PLAIN_NAMES: ClassVar = {"spec": "network"}
 
     @property
@@ -50,24 +54,40 @@ class Ranked(Settings):
 class Ranking:
     """The architectures of a sample, and the recipe of their training.
 
-    An empty sample has no networks, and its recipe is None.
+    An empty sample has no networks, and its recipe is None. ``objective`` is what the search compared under shared
+    weights: with ``loss``, the order under shared weights is that of the losses, otherwise that of the accuracies.
     """
 
     networks: tuple[Ranked, ...]
     recipe: Recipe | None
+    objective: SearchObjective = "accuracy"
 
+    OPTIONAL: ClassVar = frozenset({"objective"})
     DERIVED: ClassVar = ("tau", "agreement")
 
     @property
     def tau(self) -> float | None:
-        """Kendall's tau between shared and standalone accuracies.
+        """Kendall's tau between the order under shared weights and that of the standalone accuracies.
 
-        It is 1 for equal orders, 0 for unrelated ones, and None where all shared or all standalone accuracies are
-        equal.
+        It is 1 for equal orders, 0 for unrelated ones, and None where all networks are equal in one of the two.
         """
-        if not self.networks:
-            return None
-        return kendall_tau([one.shared for one in self.networks], [one.standalone for one in self.networks])
+        pairs = self.pairs
+        return kendall_tau([one for one, _ in pairs], [other for _, other in pairs]) if pairs else None
+
+    @property
+    def pairs(self) -> list[tuple[float, float]]:
+        """For each network, the figure of its order under shared weights, and its standalone accuracy.
+
+        Higher figures are better: a loss has a negative sign here.
+        """
+        if not self.by_loss:
+            return [(one.shared, one.standalone) for one in self.networks]
+        return [(-one.shared_loss, one.standalone) for one in self.networks if one.shared_loss is not None]
+
+    @property
+    def by_loss(self) -> bool:
+        """Whether the order under shared weights is that of the losses."""
+        return self.objective == "loss"
 
     @property
     def agreement(self) -> float | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from scipy.stats import kendalltau
 
 from cars_hw.cli.main import main
 from cars_hw.config.data import DataSource
@@ -88,6 +89,34 @@ def test_what_was_trained_is_not_trained_again(
     monkeypatch.setattr("cars_hw.pipeline.train.train_network", None)
     assert rank_run(run, RankSettings(plan.data, sample=6, jobs=1)) == first
     assert rank_run(run, RankSettings(plan.data, sample=4, jobs=1)).networks[0] in first.networks
+
+
+def test_after_a_search_by_the_loss_the_order_of_the_losses_is_compared(
+    searched: tuple[RunFolder, SearchPlan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, plan = searched
+    by_accuracy = rank_run(run, RankSettings(plan.data, sample=6, jobs=1))
+    evolution = replace(plan.preset.evolution, objective="loss")
+    own = replace(plan_of(run, plan.data), preset=replace(plan.preset, evolution=evolution))
+    monkeypatch.setattr("cars_hw.studies.rank_correlation.plan_of", lambda *_: own)
+    asked = ["rank", str(run.path), "--sample", "6", "--jobs", "1", "--on", "cpu"]
+    result = CliRunner().invoke(main, asked)
+    assert result.exit_code == 0, result.output
+    ranking = read_ranking(run)
+    assert ranking is not None
+    weights = supernet_weights_of(plan, load_data(plan.data.source, resolution=plan.network.resolution))
+    weights.supernet.load_state_dict(supernet_weights(run.checkpoint))
+    sample = [Architecture(one.genotype, plan.network) for one in ranking.networks]
+    losses = [one.loss for one in weights.counts(sample, full=True)]
+    assert [one.shared_loss for one in ranking.networks] == losses
+    expected = kendalltau([-one for one in losses if one], [one.standalone for one in ranking.networks]).statistic
+    assert ranking.tau == pytest.approx(expected)
+    assert [one.shared for one in ranking.networks] == [one.shared for one in by_accuracy.networks]
+    assert f"Kendall's tau {expected:.2f} by the shared loss, which the search compared, over 6" in result.output
+    page = write_report(run).read_text()
+    assert "between the order by the shared loss, which the search compared, and that by standalone accuracy" in page
+    assert f"<td>{losses[0]:.3g}</td>" in page
+    run.write_record("ranking.json", by_accuracy)
 
 
 def test_a_second_training_says_what_an_order_can_be_held_to(searched: tuple[RunFolder, SearchPlan]) -> None:

@@ -80,6 +80,40 @@ def test_the_orders_of_the_final_stage_are_compared_with_their_number(report: Re
     assert "In 1 of 2 stretches" in texts(replace(report, final_stage=stage(report, *kept)))["Final stage"]
 
 
+def test_after_a_search_by_the_loss_the_orders_of_the_losses_are_compared(report: ReportData) -> None:
+    evolution = replace(report.configuration.evolution, objective="loss")
+    own = replace(report, configuration=replace(report.configuration, evolution=evolution))
+    assert texts(own)["Final stage"] == "There was none: the losses under shared weights alone chose the front."
+    assert "the losses under shared weights chose the front" in section("final", own)
+    # By loss in the order of the trainings, and by accuracy the other way round.
+    nominees = [
+        replace(nominee(own, index, 1, 0.9 - index / 10, 40 + 10 * index), shared_loss=2.0 - index / 10)
+        for index in range(4)
+    ]
+    staged = replace(own, final_stage=stage(own, *nominees))
+    said = texts(staged)["Final stage"]
+    assert "between the order by loss under shared weights and the order after 1 epoch of training is 1.00" in said
+    assert "In 0 of 1 stretches of the range, another network than the one with the lowest shared loss" in said
+    page = section("final", staged)
+    assert "between the losses under shared weights and the accuracies after the first rung is 1.00" in page
+    first = report.candidates[0].trained
+    assert first is not None
+    candidates = tuple(
+        replace(
+            one,
+            trained=one.trained or first,
+            validation=None if one.validation is None else replace(one.validation, loss=1.0 + index),
+        )
+        for index, one in enumerate(report.candidates)
+    )
+    test = [one.trained.accuracy for one in candidates if one.trained is not None]
+    tau = kendalltau([-one for one in range(5)], test).statistic
+    said = texts(replace(own, candidates=candidates))["Trained networks"]
+    assert f"the order by loss under shared weights, which chose the front, and that by test accuracy is {tau:.2f}" in said
+    page = section("ranking", replace(own, candidates=candidates))
+    assert "between the order by the shared loss, which chose the front, and that by test accuracy" in page
+
+
 def test_trained_networks_are_compared_or_said_to_be_too_few(report: ReportData) -> None:
     assert texts(report)["Trained networks"].startswith("3 networks are too few to compare the order by shared acc")
     without = replace(report, candidates=tuple(replace(one, trained=None) for one in report.candidates))

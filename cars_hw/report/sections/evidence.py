@@ -13,7 +13,7 @@ from cars_hw.evolution.nominees import Nominee
 from cars_hw.formatting import figure, percent
 from cars_hw.latency.validation import kendall_tau
 from cars_hw.pipeline.records import FinalStage
-from cars_hw.report.data import ReportData
+from cars_hw.report.data import Candidate, ReportData
 from cars_hw.report.sections.answer import best_model, budget_uses_of
 from cars_hw.significance import tau_of_chance
 from cars_hw.studies.budget_choice import verdict
@@ -93,7 +93,8 @@ def chance_loss(report: ReportData) -> float:
 def _final(report: ReportData) -> str:
     stage = report.final_stage
     if stage is None:
-        return "There was none: the accuracies under shared weights alone chose the front."
+        figures = "losses" if report.by_loss else "accuracies"
+        return f"There was none: the {figures} under shared weights alone chose the front."
     texts = [
         _first_rung(report, stage),
         _winners(report, stage),
@@ -104,15 +105,15 @@ def _final(report: ReportData) -> str:
 
 
 def _first_rung(report: ReportData, stage: FinalStage) -> str:
-    """Return the tau between the accuracies under shared weights and after the first rung."""
-    known = [one for one in stage.networks if one.shared is not None]
-    pairs = [(one.shared or 0.0, one.results[0].score(report.objective)) for one in known]
+    """Return the tau between the order under shared weights and that after the first rung."""
+    pairs = [
+        (shared, one.results[0].score(report.objective))
+        for one in stage.networks
+        if (shared := one.shared_figure) is not None
+    ]
     epochs = stage.rungs.epochs[0]
-    under = f"the order by {report.accuracy_name} under shared weights"
-    text = _agreement(pairs, f"{under} and the order after {epochs} {_epochs(epochs)} of training")
-    if report.configuration.evolution.objective == "loss":
-        text += " (The search itself compared losses under shared weights.)"
-    return text
+    under = f"the order by {'loss' if report.by_loss else report.accuracy_name} under shared weights"
+    return _agreement(pairs, f"{under} and the order after {epochs} {_epochs(epochs)} of training")
 
 
 def _winners(report: ReportData, stage: FinalStage) -> str:
@@ -122,18 +123,19 @@ def _winners(report: ReportData, stage: FinalStage) -> str:
         members.setdefault(one.stretch, []).append(one)
     changed = compared = 0
     for several in members.values():
-        known = [one for one in several if one.shared is not None]
+        known = [(shared, one) for one in several if (shared := one.shared_figure) is not None]
         if len(several) < 2 or not known:
             continue
         compared += 1
-        best = max(known, key=lambda one: one.shared or 0.0)
+        _, best = max(known, key=lambda pair: pair[0])
         scores = {one.name: (len(one.results), one.results[-1].score(report.objective)) for one in several}
         changed += scores[best.name] < max(scores.values())
     if not compared:
         return ""
+    figure_of = "lowest shared loss" if report.by_loss else f"highest shared {report.accuracy_name}"
     return (
-        f"In {changed} of {compared} stretches of the range, another network than the one with the highest shared "
-        f"{report.accuracy_name} was the best after training."
+        f"In {changed} of {compared} stretches of the range, another network than the one with the {figure_of} was "
+        "the best after training."
     )
 
 
@@ -169,21 +171,27 @@ def _trained(report: ReportData) -> str:
     if not trained:
         return "No network of the front was trained to the end yet, so the order of the front was not checked."
     pairs = [
-        (one.shared_accuracy or 0.0, one.trained.test.score(report.objective))
+        (_chosen_by(report, one), one.trained.test.score(report.objective))
         for one in trained
         if one.trained is not None
     ]
-    return _agreement(
-        pairs, f"the order by {report.choosing_name}, which chose the front, and that by test accuracy"
-    )
+    chosen_by = "loss under shared weights" if report.losses_chose else report.choosing_name
+    return _agreement(pairs, f"the order by {chosen_by}, which chose the front, and that by test accuracy")
+
+
+def _chosen_by(report: ReportData, one: Candidate) -> float:
+    """Return the figure that chose the front, higher is better."""
+    if report.losses_chose and one.validation is not None and one.validation.loss is not None:
+        return -one.validation.loss
+    return one.shared_accuracy or 0.0
 
 
 def _sample(report: ReportData) -> str:
     ranking = report.ranking
     if ranking is None or ranking.tau is None:
         return ""
-    pairs = [(one.shared, one.standalone) for one in ranking.networks]
-    text = _agreement(pairs, "the order under shared weights and that of networks trained from scratch")
+    by = "by loss under" if ranking.by_loss else "under"
+    text = _agreement(ranking.pairs, f"the order {by} shared weights and that of networks trained from scratch")
     if ranking.agreement is not None:
         text += f" Two trainings of the same networks agree by a tau of {ranking.agreement:.2f}."
     return text

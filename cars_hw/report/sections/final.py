@@ -77,12 +77,14 @@ def _outcome(stage: FinalStage, one: Nominee, names: dict[Any, str], rejected: s
 
 
 def _tau(report: ReportData, stage: FinalStage) -> str | None:
-    """Return Kendall's tau between the accuracies under shared weights and after the first rung, as text.
+    """Return Kendall's tau between the order under shared weights and that after the first rung, as text.
 
     None if there are too few networks, or no order.
     """
     pairs = [
-        (one.shared, one.results[0].score(report.objective)) for one in stage.networks if one.shared is not None
+        (shared, one.results[0].score(report.objective))
+        for one in stage.networks
+        if (shared := one.shared_figure) is not None
     ]
     if len(pairs) < LEAST or any(len(set(values)) == 1 for values in zip(*pairs, strict=True)):
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cars_hw.formatting import percent
+from cars_hw.formatting import figure, percent
 from cars_hw.report.accuracies import share
 from cars_hw.report.data import ReportData
 from cars_hw.report.plot import SQUARE, Point, scatter
@@ -17,6 +17,8 @@ def view(report: ReportData) -> dict[str, Any]:
     if ranking is not None and not ranking.networks:
         return {"skipped": True}
     found = ranking or _of_the_front(report)
+    losses = ["shared loss"] if found.by_loss else []
+    name = "shared accuracy" if ranking is not None else report.choosing_name
     enough = ranking is not None or len(found.networks) >= MINIMUM
     sized = len({one.spec for one in found.networks}) > 1
     return {
@@ -35,12 +37,15 @@ def view(report: ReportData) -> dict[str, Any]:
         "tau": found.tau if enough else None,
         "agreement": found.agreement,
         "spread": spread(found.networks) if enough else None,
+        "order": "shared loss" if found.by_loss else name,
+        "columns": ["network", *(["size"] if sized else []), name, *losses],
         "epochs": None if found.recipe is None else found.recipe.epochs,
         "rows": [
             (
                 one.name,
                 *([report.size_of(one.spec)] if sized else []),
                 share(one.shared, one.validation_images),
+                *(["" if one.shared_loss is None else figure(one.shared_loss)] if losses else []),
                 share(one.standalone, one.test_images),
             )
             for one in sorted(found.networks, key=lambda one: -one.standalone)
@@ -60,11 +65,12 @@ def _of_the_front(report: ReportData) -> Ranking:
             one.trained.test.score(report.objective),
             validation_images=one.validation.total if one.validation and report.objective == "accuracy" else None,
             test_images=one.trained.test.total if report.objective == "accuracy" else None,
+            shared_loss=one.validation.loss if one.validation and report.losses_chose else None,
         )
         for one in report.candidates
         if one.trained is not None and one.shared_accuracy is not None
     ]
-    return Ranking(tuple(trained), None)
+    return Ranking(tuple(trained), None, "loss" if report.losses_chose else "accuracy")
 
 
 def _drawn(ranking: Ranking) -> str:
