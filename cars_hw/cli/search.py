@@ -290,6 +290,7 @@ def _search(settings: SearchSettings, asked: Run) -> None:
         )
     from cars_hw.pipeline.budget_use import budget_uses
     from cars_hw.pipeline.larger_networks import stage_end
+    from cars_hw.pipeline.networks import Front
     from cars_hw.pipeline.search import require_place, run_search
     from cars_hw.training.memory import keep_freed_memory
     from cars_hw.training.process_group import joined, restarted
@@ -323,7 +324,7 @@ def _search(settings: SearchSettings, asked: Run) -> None:
     front, rejected = run.front(), run.rejected()
     warn_of_usual(front)
     if asked.as_json:
-        print_json(unstructure(front))
+        print_json(unstructure(Front(tuple(front), tuple(rejected), tuple(run.larger()))))
         return
     print_front(front, run.configuration.sizes)
     if rejected:

@@ -20,6 +20,7 @@ from cars_hw.nn.supernet import SuperNet
 from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.pipeline.records import RunConfiguration, StartRecord
 from cars_hw.pipeline.run_folder import RunFolder
+from cars_hw.pipeline.seen_changes import differences_by_name
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
@@ -62,10 +63,12 @@ class Start:
         same = self.require(supernet.spec, manifest)
         classifier = manifest.class_names == self.manifest.class_names
         taken = copy_weights(self.supernet, supernet, classifier=classifier)
-        known, judging = _known_images(self.manifest, manifest, same)
+        judging = "validation" if "validation" in manifest.counts else "train"
+        known, known_test = (_known_images(self.manifest, manifest, part, same) for part in (judging, "test"))
         if self.start is not None:
             # Its weights were trained on the images of an earlier run, too, which cannot be compared with others.
             known = self.start.known_images if same else None
+            known_test = self.start.known_test_images if same else None
         evolution = self.configuration.evolution
         return StartRecord(
             run=str(self.path),
@@ -82,7 +85,9 @@ class Start:
             epochs=evolution.warmup_epochs + evolution.generations * evolution.epochs_per_generation,
             same_images=same,
             known_images=known,
-            judging_images=judging,
+            judging_images=manifest.images[judging],
+            known_test_images=known_test,
+            test_images=manifest.images["test"],
         )
 
     def members(self, plan: SearchPlan, objectives: Sequence[CostObjective]) -> list[Architecture]:
@@ -212,19 +217,16 @@ def _require_fit(path: Path, own: RunConfiguration, plan: SearchPlan) -> None:
         raise RunError(f"{path} has no operation in common with this search")
 
 
-def _known_images(before: DataManifest, now: DataManifest, same: bool) -> tuple[int | None, int]:
-    """Return how many images that may evaluate architectures were training images, and the number of all."""
-    part = "validation" if "validation" in now.counts else "train"
-    judging = now.images[part]
+def _known_images(before: DataManifest, now: DataManifest, part: str, same: bool) -> int | None:
+    """Return how many images of this part of ``now`` were training images of ``before``; None if not known."""
     if same:
         # They are divided in the same way.
-        return 0, judging
+        return 0
     if before.files is None or now.files is None:
         # The images of fashion-mini are some of fashion-mnist, and a folder may have images of a data set.
-        return None, judging
+        return None
     trained = {one for members in before.files["train"].values() for one in members.values()}
-    known = sum(one in trained for members in now.files[part].values() for one in members.values())
-    return known, judging
+    return sum(one in trained for members in now.files[part].values() for one in members.values())
 
 
 def serves_all(own: RunConfiguration, plan: SearchPlan) -> bool:
@@ -265,7 +267,8 @@ RATE: Final = "training.learning_rate"
 def shortened(plan: SearchPlan, given: Collection[str] = (), *, keep_generations: bool = False) -> SearchPlan:
     """Return ``plan`` with other defaults, because its search starts from weights that are trained.
 
-    If the earlier run trained all that the search needs, see :func:`serves_all`, there is no warm-up, the learning
+    If the earlier run trained all that the search needs, see :func:`serves_all`, and no image of its folder has been
+    added, removed or renamed since, there is no warm-up, the learning
     rate begins at a fifth, and there are half of the generations unless ``keep_generations``: the weights are
     those of the end of a search, and only the population is new. Otherwise the warm-up is half as long, and the
     rest stays. ``given`` are the paths of settings that stay.
@@ -285,7 +288,8 @@ def shortened(plan: SearchPlan, given: Collection[str] = (), *, keep_generations
         training.learning_rate,
     )
     chosen = [WARM_UP, EPOCHS]
-    if serves_all(run.configuration, plan):
+    changed = differences_by_name(run.data)
+    if serves_all(run.configuration, plan) and (changed is None or changed.same):
         warm_up = 0
         rate = max(rate / SLOWER, training.learning_rate_min)
         chosen.append(RATE)

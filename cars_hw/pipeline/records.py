@@ -118,7 +118,7 @@ class StartRecord(Settings):
     population. ``same_images`` tells whether the images and their division are the same. ``judging_images`` is the
     number of images that may evaluate architectures; ``known_images`` of them were training images of the earlier
     run, None where this is not known: if the images cannot be compared, or if the earlier run had other images and
-    started from a run itself.
+    started from a run itself. ``known_test_images`` and ``test_images`` are the same for the test images.
     """
 
     run: str
@@ -135,6 +135,10 @@ class StartRecord(Settings):
     same_images: bool = True
     known_images: int | None = count(None)
     judging_images: int = count(0)
+    known_test_images: int | None = count(None)
+    test_images: int = count(0)
+
+    ADDED: ClassVar = frozenset({"known_test_images", "test_images"})
 
     def describe(self) -> list[str]:
         """Return lines for people: what was taken, and what is fresh."""
@@ -152,12 +156,27 @@ class StartRecord(Settings):
         ]
         lines.append(f"fresh: {', '.join(fresh)}")
         if self.known_images != 0:
-            number = "it is not known how many" if self.known_images is None else f"{self.known_images:,}"
             lines.append(
-                f"{number} of {self.judging_images:,} images that may evaluate architectures were training images "
-                "before: accuracies under shared weights may be too high"
+                f"{_number(self.known_images)} of {self.judging_images:,} images that may evaluate architectures "
+                "were training images before: accuracies under shared weights may be too high"
             )
+        if self.known_tests:
+            lines.append(self.known_tests)
         return lines
+
+    @property
+    def known_tests(self) -> str:
+        """A sentence without its period if test images trained the weights, or may have; empty otherwise."""
+        if self.known_test_images == 0:
+            return ""
+        return (
+            f"{_number(self.known_test_images)} of {self.test_images:,} test images were training images before: "
+            "test accuracies of networks that start from shared weights may be too high"
+        )
+
+
+def _number(known: int | None) -> str:
+    return "it is not known how many" if known is None else f"{known:,}"
 
 
 @dataclass(frozen=True)

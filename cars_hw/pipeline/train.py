@@ -138,7 +138,8 @@ def train_run(
         if not NAME.fullmatch(name):
             raise InputError(f"a network's name has letters, digits and . _ + @ - only, not {name!r}")
     data = load_for_training(run, settings.data, progress, accept=settings.accept_changes)
-    for note in data.bundle.notes:
+    start = run.start() if settings.inherit and not run.configuration.proxy else None
+    for note in (*data.bundle.notes, *([start.known_tests] if start is not None and start.known_tests else [])):
         log(note)
     planned = [
         _Job(

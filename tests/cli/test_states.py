@@ -165,7 +165,12 @@ def test_a_budget_that_the_usual_state_exceeds_is_warned_of(
     replace(made, machine=machine(50.0)).write(table)
     search = ("search", "--data", images, "--table", table, "--latency", "5ms", *QUICK)
     loose = done(*search, "--out", tmp_path / "loose", "--json")
-    count = len(json.loads(loose.stdout))
+    printed = json.loads(loose.stdout)
+    # As in front.json: the networks, and what is known of those that use more of the budget.
+    written = json.loads((tmp_path / "loose" / "front.json").read_text())
+    assert printed == {name: written[name] for name in ("networks", "rejected", "larger")}
+    assert printed["larger"][0]["sentence"].startswith("No network that uses more of the 5 ms on fake was trained")
+    count = len(printed["networks"])
     told = f"Warning: in the usual state of fake, {count} of {count} networks exceed the budget of 5 ms: net-"
     assert loose.stderr.count(told) == 1
     assert "search with --state usual" in loose.stderr

@@ -26,6 +26,8 @@ from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.search import plan_data, run_search, supernet_weights_of
+from cars_hw.pipeline.settings import TrainSettings
+from cars_hw.pipeline.train import train_run
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
@@ -103,7 +105,7 @@ def test_the_same_search_for_another_budget_takes_all_weights_and_the_population
     assert record is not None
     assert record.taken == record.weights
     assert (record.classifier, record.same_images, record.population) == (True, True, len(allowed))
-    assert (record.epochs, record.known_images) == (2, 0)
+    assert (record.epochs, record.known_images, record.known_test_images) == (2, 0, 0)
     assert "100.0% of the weights are taken" in notes.lines[0]
     assert notes.lines[1] == "fresh: the momenta of the optimiser"
     assert all(one.latency_estimates[0].bound_ms <= limit for one in run.front())
@@ -233,13 +235,24 @@ def test_images_that_were_training_images_are_counted(
     had, has = ({one for members in (known or {})["train"].values() for one in members.values()} for known in files)
     assert record.known_images == len(had & has) > 100
     assert f"{record.known_images} of {run.data.images['train']} images that may evaluate" in notes.lines[2]
+    # The test part is drawn again from all images, so that some of it trained the earlier weights.
+    tests = {one for members in (run.data.files or {})["test"].values() for one in members.values()}
+    assert record.known_test_images == len(had & tests) > 10
+    assert f"{record.known_test_images} of {run.data.images['test']} test images were training" in notes.lines[3]
+    lines: list[str] = []
+    recipe = replace(PRESET.recipe, epochs=1)
+    for inherit in (True, False):
+        trained = replace(TrainSettings(), top=1, recipe=recipe, inherit=inherit, jobs=1)
+        train_run(run, trained, log=lines.append)
+    assert [line for line in lines if "test images were training images before" in line] == notes.lines[3:4]
     # A third search on these images has the same weights behind it.
     third = open_start(run.path, plan).give(plan, supernet_weights_of(plan, plan_data(plan)).supernet, run.data)
     assert (third.same_images, third.known_images) == (True, record.known_images)
+    assert third.known_test_images == record.known_test_images
     # On others, it is not known which images trained its weights in the first search.
     start, supernet = open_start(run.path, plan), supernet_weights_of(sized, plan_data(sized)).supernet
     fourth = start.give(sized, supernet, before.data)
-    assert (fourth.same_images, fourth.known_images) == (False, None)
+    assert (fourth.same_images, fourth.known_images, fourth.known_test_images) == (False, None, None)
     assert "it is not known how many of" in fourth.describe()[2]
     # Nor is it for data sets with a name: the second of these has the images of the first.
     small, large = (
@@ -252,6 +265,11 @@ def test_images_that_were_training_images_are_counted(
         run_search(replace(sized, seed=1, from_run=before.path), tmp_path / "other")
     assert raised.value.about == {"seed": 0}
     assert not (tmp_path / "other").exists()
+    # Its weights are trained for the same folder; not if there are other images in it than then.
+    again = replace(plan, from_run=run.path)
+    assert shortened(again).preset.evolution.warmup_epochs == 0
+    Image.new("L", (8, 8), 9).save(more / "plain" / "newer.png")
+    assert shortened(again).preset.evolution.warmup_epochs == 1
 
 
 @pytest.mark.parametrize(

@@ -145,10 +145,15 @@ def test_the_start_from_an_earlier_run_is_told(report: ReportData) -> None:
         False,
         30,
         200,
+        0,
+        90,
     )
     said = texts(replace(report, start=record))["Start"]
     assert "weights of /runs/old, which had been trained for 16 epochs: 75.0%" in said
     assert "30 of the 200 images" in said
+    assert said.endswith("accuracies under shared weights may be too high.")
+    tested = replace(record, known_test_images=7, test_images=90)
+    assert "7 of 90 test images were training images before: test" in texts(replace(report, start=tested))["Start"]
     assert "/runs/old" in section("evidence", replace(report, start=record))
     unknown = texts(replace(report, start=replace(record, known_images=None)))["Start"]
     assert "It is not known how many of the 200 images that may evaluate architectures were training" in unknown

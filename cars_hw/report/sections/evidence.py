@@ -58,6 +58,8 @@ def _start(report: ReportData) -> str:
             f" {number} of the {start.judging_images:,} images that may evaluate architectures were training "
             "images before, so accuracies under shared weights may be too high."
         )
+    if start.known_tests:
+        known += f" {start.known_tests[0].upper()}{start.known_tests[1:]}."
     return (
         f"The search started from the shared weights of {start.run}, which had been trained for {start.epochs} "
         f"epochs: {percent(start.taken / start.weights)} of its weights are from there. {start.population} of the "
