@@ -132,7 +132,7 @@ SECTIONS = (
     ),
     Section(
         "front.json",
-        "The Pareto front of a run: `networks`, `rejected` and `larger`.",
+        "The Pareto front of a run: `networks`, `rejected` and `larger`. `cars-hw search --json` prints the same.",
         (
             networks.Front,
             networks.FrontNetwork,

@@ -44,8 +44,8 @@ def command(run_path: Path, settings: RankSettings, as_json: bool) -> None:
     A sample of architectures is trained from scratch on the search's data. After a search over sizes, each is
     trained at its own size; otherwise all have the SuperNet's channels and cells. Kendall's tau measures the
     agreement of the two orders: 1 for equal orders, 0 for unrelated ones. The order of the SuperNet is that of the
-    accuracies, or of the losses if the search compared them (--objective loss). A network that was already trained with
-    the same settings is not trained again. The report shows the result.
+    accuracies, or of the losses if the search compared them (--objective loss). A network that was already trained
+    with the same settings is not trained again. The report shows the result.
     """
     from cars_hw.pipeline.run_folder import RunFolder
     from cars_hw.studies.rank_correlation import rank_run
@@ -90,9 +90,8 @@ def command(run_path: Path, settings: RankSettings, as_json: bool) -> None:
     else:
         by = " by the shared loss, which the search compared," if ranking.by_loss else ""
         click.echo(
-            f"Kendall's tau {ranking.tau:.2f}{by} over {len(ranking.networks)} networks, whose standalone accuracies "
-            "span "
-            f"{percent(spread(ranking.networks))}."
+            f"Kendall's tau {ranking.tau:.2f}{by} over {len(ranking.networks)} networks, whose standalone "
+            f"accuracies span {percent(spread(ranking.networks))}."
         )
     if ranking.agreement is not None:
         click.echo(f"A second training of the same networks agrees with the first by {ranking.agreement:.2f}.")

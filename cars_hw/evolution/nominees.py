@@ -106,9 +106,7 @@ def nominate(
     found: list[tuple[tuple[float, ...], Architecture, Reason, Finalist | None]] = []
     for stretch in range(1, stretches + 1):
         members = [one for one in finalists if number(one.costs) == stretch]
-        found += [
-            (one.costs, one.architecture, reason, one) for one, reason in _chosen(members, places, objective)
-        ]
+        found += [(one.costs, one.architecture, reason, one) for one, reason in _chosen(members, places, objective)]
     known = {architecture.key() for _, architecture, _, _ in found}
     for one in grown:
         if one.architecture.key() not in known:

@@ -267,11 +267,11 @@ RATE: Final = "training.learning_rate"
 def shortened(plan: SearchPlan, given: Collection[str] = (), *, keep_generations: bool = False) -> SearchPlan:
     """Return ``plan`` with other defaults, because its search starts from weights that are trained.
 
-    If the earlier run trained all that the search needs, see :func:`serves_all`, and no image of its folder has been
-    added, removed or renamed since, there is no warm-up, the learning
-    rate begins at a fifth, and there are half of the generations unless ``keep_generations``: the weights are
-    those of the end of a search, and only the population is new. Otherwise the warm-up is half as long, and the
-    rest stays. ``given`` are the paths of settings that stay.
+    If the earlier run trained all that the search needs, see :func:`serves_all`, and no image of its folder has
+    been added, removed or renamed since, there is no warm-up, the learning rate begins at a fifth, and there are
+    half of the generations unless ``keep_generations``: the weights are those of the end of a search, and only the
+    population is new. Otherwise the warm-up is half as long, and the rest stays. ``given`` are the paths of
+    settings that stay.
 
     Raises:
         RunError: the earlier run cannot be read, or does not fit.

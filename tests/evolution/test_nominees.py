@@ -75,7 +75,11 @@ def test_by_the_loss_the_networks_with_low_losses_are_nominated_and_grown() -> N
         for cost, accuracy, loss in ((1.0, 0.6, 1.4), (1.1, 0.4, 1.2), (1.2, 0.5, 1.3))
     ]
     found = nominate(finalists, [], stretches=1, places=1, logarithmic=False, objective="loss")
-    assert [(one.costs[0], one.shared) for one in found] == [(1.1, 0.4)]
+    assert [(one.costs[0], one.shared, one.shared_loss, one.shared_figure) for one in found] == [
+        (1.1, 0.4, 1.2, -1.2)
+    ]
+    (by_accuracy,) = nominate(finalists, [], stretches=1, places=1, logarithmic=False)
+    assert (by_accuracy.shared, by_accuracy.shared_loss, by_accuracy.shared_figure) == (0.6, None, 0.6)
     assert parents_of_growth(finalists, 1, 1, "loss") == [finalists[1]]
     assert parents_of_growth(finalists, 1, 1) == [finalists[0]]
 

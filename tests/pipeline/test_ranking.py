@@ -114,7 +114,9 @@ def test_after_a_search_by_the_loss_the_order_of_the_losses_is_compared(
     assert [one.shared for one in ranking.networks] == [one.shared for one in by_accuracy.networks]
     assert f"Kendall's tau {expected:.2f} by the shared loss, which the search compared, over 6" in result.output
     page = write_report(run).read_text()
-    assert "between the order by the shared loss, which the search compared, and that by standalone accuracy" in page
+    assert (
+        "between the order by the shared loss, which the search compared, and that by standalone accuracy" in page
+    )
     assert f"<td>{losses[0]:.3g}</td>" in page
     run.write_record("ranking.json", by_accuracy)
 

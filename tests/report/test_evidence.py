@@ -109,7 +109,10 @@ def test_after_a_search_by_the_loss_the_orders_of_the_losses_are_compared(report
     test = [one.trained.accuracy for one in candidates if one.trained is not None]
     tau = kendalltau([-one for one in range(5)], test).statistic
     said = texts(replace(own, candidates=candidates))["Trained networks"]
-    assert f"the order by loss under shared weights, which chose the front, and that by test accuracy is {tau:.2f}" in said
+    assert (
+        f"the order by loss under shared weights, which chose the front, and that by test accuracy is {tau:.2f}"
+        in said
+    )
     page = section("ranking", replace(own, candidates=candidates))
     assert "between the order by the shared loss, which chose the front, and that by test accuracy" in page
 
