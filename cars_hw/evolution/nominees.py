@@ -107,11 +107,12 @@ def nominate(
     for stretch in range(1, stretches + 1):
         members = [one for one in finalists if number(one.costs) == stretch]
         found += [(one.costs, one.architecture, reason, one) for one, reason in _chosen(members, places, objective)]
+    evaluated = {one.architecture.key(): one for one in finalists}
     known = {architecture.key() for _, architecture, _, _ in found}
     for one in grown:
         if one.architecture.key() not in known:
             known.add(one.architecture.key())
-            found.append((one.costs, one.architecture, one.reason, None))
+            found.append((one.costs, one.architecture, one.reason, evaluated.get(one.architecture.key())))
     found.sort(key=lambda one: one[0])
     return [
         Nominee(

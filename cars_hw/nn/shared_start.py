@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 import torch
@@ -24,13 +24,14 @@ def common_size(first: NetworkSpec, second: NetworkSpec) -> NetworkSpec:
     )
 
 
-def copy_weights(old: SuperNet, new: SuperNet, *, classifier: bool) -> int:
+def copy_weights(old: SuperNet, new: SuperNet, *, classifier: bool, without: Collection[str] = ()) -> int:
     """Copy the weights of ``old`` to ``new`` for all sizes that lie within both; return how many were copied.
 
     An architecture of such a size then has the same weights in both. There is one exception: if a stage before a
     reduction has one cell in only one of the two, the layer that reads over it has other rows in an architecture
-    with fewer channels than the common size. Other weights of ``new`` stay. The classifier is copied only if
-    ``classifier`` is True; then both must have the same classes.
+    with fewer channels than the common size. Other weights of ``new`` stay, and so do those of the operations
+    ``without``, as far as no other operation has them. The classifier is copied only if ``classifier`` is True;
+    then both must have the same classes.
     """
     own, theirs = common_size(new.spec, old.spec), common_size(old.spec, new.spec)
     of_old, of_new = Slices(old), Slices(new)
@@ -38,7 +39,7 @@ def copy_weights(old: SuperNet, new: SuperNet, *, classifier: bool) -> int:
     copied: dict[torch.Tensor, torch.Tensor]
     copied = {parameter: torch.zeros_like(parameter, dtype=torch.bool) for parameter in new.parameters()}
     with torch.no_grad():
-        for genotype in _covering():
+        for genotype in _covering(without):
             places = zip(
                 of_old.places(Architecture(genotype, theirs)),
                 of_new.places(Architecture(genotype, own)),
@@ -54,9 +55,11 @@ def copy_weights(old: SuperNet, new: SuperNet, *, classifier: bool) -> int:
     return sum(int(mask.sum()) for mask in copied.values())
 
 
-def _covering() -> Iterator[Genotype]:
-    """Yield genotypes that have every operation on every edge between them."""
+def _covering(without: Collection[str]) -> Iterator[Genotype]:
+    """Yield genotypes that have every operation but those ``without`` on every edge between them."""
     for name in real_operations():
+        if name in without:
+            continue
         # The last node has the most sources, and two are used at a time.
         for number in range((NODES + 2) // 2):
             cell = tuple(_node(name, 2 * number, node + 2) for node in range(NODES))

@@ -62,7 +62,8 @@ class Start:
         """
         same = self.require(supernet.spec, manifest)
         classifier = manifest.class_names == self.manifest.class_names
-        taken = copy_weights(self.supernet, supernet, classifier=classifier)
+        fresh = tuple(name for name in plan.space.operations if name not in self.configuration.operations)
+        taken = copy_weights(self.supernet, supernet, classifier=classifier, without=fresh)
         judging = "validation" if "validation" in manifest.counts else "train"
         known, known_test = (_known_images(self.manifest, manifest, part, same) for part in (judging, "test"))
         if self.start is not None:
@@ -79,9 +80,7 @@ class Start:
             taken=taken,
             weights=sum(parameter.numel() for parameter in supernet.parameters()),
             classifier=classifier,
-            fresh_operations=tuple(
-                name for name in plan.space.operations if name not in self.configuration.operations
-            ),
+            fresh_operations=fresh,
             epochs=evolution.warmup_epochs + evolution.generations * evolution.epochs_per_generation,
             same_images=same,
             known_images=known,

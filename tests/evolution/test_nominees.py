@@ -69,6 +69,13 @@ def test_the_best_of_each_stretch_and_its_largest_are_nominated() -> None:
     assert [one.shared for one in found] == [0.3, 0.6, 0.5, 0.1, 0.4, 0.7]
 
 
+def test_a_finalist_that_is_nominated_because_it_uses_a_limit_has_its_shared_accuracy() -> None:
+    finalists = [finalist(1.0, 0.6), finalist(2.0, 0.3)]
+    grown = [Grown(finalists[1].architecture, (2.0, 1.0), "near-limit"), Grown(size(8, 1, 1, 2), (3.0, 1.0))]
+    found = nominate(finalists, grown, stretches=1, places=1, logarithmic=False)
+    assert [(one.reason, one.shared) for one in found] == [("score", 0.6), ("near-limit", 0.3), ("grown", None)]
+
+
 def test_by_the_loss_the_networks_with_low_losses_are_nominated_and_grown() -> None:
     finalists = [
         replace(finalist(cost, accuracy), loss=loss)

@@ -95,6 +95,19 @@ def test_what_only_the_new_one_has_stays_and_nothing_old_changes() -> None:
         assert torch.equal(value, kept[name])
 
 
+def test_operations_that_the_old_one_did_not_train_stay_fresh() -> None:
+    small = sized(4, (1, 1, 1))
+    before, after, fresh = made(small, 0), made(small, 1), made(small, 1)
+    copied = copy_weights(before, after, classifier=True, without=["dil_conv_5x5", "max_pool_3x3"])
+    own = 0
+    for name, value in after.named_parameters():
+        trained = "dil_conv_5x5" not in name
+        assert torch.equal(value, (before if trained else fresh).get_parameter(name))
+        own += 0 if trained else value.numel()
+    assert own > 0
+    assert copied == sum(one.numel() for one in after.parameters()) - own
+
+
 def test_a_classifier_of_other_classes_stays_fresh() -> None:
     before, after, fresh = made(SPEC, 0), made(replace(SPEC, classes=5), 1), made(replace(SPEC, classes=5), 1)
     copied = copy_weights(before, after, classifier=False)

@@ -156,6 +156,12 @@ def test_a_larger_range_takes_the_weights_of_the_smaller_one(
     start = open_start(before.path, plan)
     weights = supernet_weights_of(plan, plan_data(plan))
     start.give(plan, weights.supernet, run.data)
+    # An operation that the earlier run did not propose is not taken: its weights were not trained.
+    fewer = tuple(name for name in SearchSpace().operations if name != "dil_conv_5x5")
+    without = replace(start, configuration=replace(start.configuration, operations=fewer))
+    other = without.give(plan, supernet_weights_of(plan, plan_data(plan)).supernet, run.data)
+    assert other.fresh_operations == ("dil_conv_5x5",)
+    assert 0 < other.taken < record.taken
     old = supernet_weights_of(sized, plan_data(sized))
     old.supernet.load_state_dict(checkpoint.supernet_weights(before.checkpoint))
     rng = np.random.default_rng(0)
