@@ -2,13 +2,14 @@
 
 ::
 
-    .venv/bin/python benchmarks/android.py overhead [--network quick] [--json PATH]
+    .venv/bin/python benchmarks/android.py overhead [--network quick] [--calibration 60] [--json PATH]
     .venv/bin/python benchmarks/android.py agree    --table litert.json [--json PATH]
     .venv/bin/python benchmarks/android.py validate [--network quick] [--table phone.json] [--json PATH]
     .venv/bin/python benchmarks/android.py budgets  --table phone.json [--epochs 7] [--json PATH]
     .venv/bin/python benchmarks/android.py cuts     [--runs 200] [--seed 0] [--json PATH]
 
-``overhead`` profiles the phone and compares with what its runner itself took. ``agree`` profiles it for the network
+``overhead`` takes the time of ``cars-hw profile`` and compares with what the runner itself took, both without the
+warm-ups of its sessions. ``agree`` profiles it for the network
 of a table of ``--device litert`` and compares the two. ``validate`` profiles it, and holds the table against random
 networks and the zoo's; ``budgets`` searches on that table under three budgets and measures the fronts on the phone
 again. ``cuts`` profiles a small network again and again with the connection cut at random packets,
@@ -20,6 +21,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import subprocess
 import sys
 import tempfile
 import time
@@ -36,7 +38,6 @@ from simulated_phone import Adbd, Phone
 from cars_hw.config.codec import unstructure
 from cars_hw.config.files import write_json
 from cars_hw.config.measurement import MeasurePlan
-from cars_hw.devices import Sample
 from cars_hw.devices.android.adb import AdbShell, Address
 from cars_hw.devices.android.device import AndroidDevice
 from cars_hw.devices.remote_machine import Waits
@@ -54,6 +55,9 @@ echo "count=5 first=$us curr=$((us + 9)) min=$us max=$((us + 9)) avg=$us.5 std=1
 echo "Inference timings in us: Init: 1, First inference: $us, Warmup (avg): $us.5, Inference (avg): $us.5"
 """
 TINY = NetworkSpec(4, 3, (8, 8), 1, classes=3)
+MAX_OVERHEAD = 1.4
+"""The command takes at most so many times what the runner takes, both without warm-ups."""
+
 ONCE = MeasurePlan(sessions=1, warmup_seconds=0.0, patience_seconds=0)
 
 
@@ -77,31 +81,38 @@ def plugged_in(script: str | None = None) -> Iterator[tuple[Phone, Adbd, Android
 
 
 def overhead(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Compare the time of a profile with what the runner took, which it writes down itself."""
-    with plugged_in() as (phone, adbd, device):
-        on_it = 0.0
-        run = device.run
+    """Compare the time of the command ``cars-hw profile`` with what the runner took, which it writes down itself.
 
-        def timed(*given: Any) -> list[Sample]:  # noqa: ANN401 -- whatever run takes
-            nonlocal on_it
-            began = time.monotonic()
-            try:
-                return run(*given)
-            finally:
-                on_it += time.monotonic() - began
-
-        device.run = timed  # type: ignore[method-assign]  # a stopwatch around it
+    The warm-ups of the sessions are in neither figure. With no patience the command waits for nothing.
+    """
+    with plugged_in() as (phone, adbd, device), tempfile.TemporaryDirectory(prefix="cars-hw-") as folder:
+        device._shell.close()
+        named = ("--device", f"android:127.0.0.1:{adbd.port}", "--network", arguments.network)
+        out = ("--out", str(Path(folder) / "table.json"), "--calibration", str(arguments.calibration))
+        command = [sys.executable, "-m", "cars_hw", "profile", *named, *out, "--patience", "0", "--quiet"]
         began = time.monotonic()
-        table = profiled(device, arguments.network)
+        subprocess.run(command, check=True, env={**os.environ, "HOME": folder})
         took = time.monotonic() - began
-        runs = [float(line) for line in (phone.folder / "runs").read_text().split()]
+        table = LatencyTable.read(Path(folder) / "table.json")
+        runs = [tuple(map(float, line.split())) for line in (phone.folder / "runs").read_text().splitlines()]
+    warmed, ran = sum(warmup for _, warmup in runs), sum(taken for taken, _ in runs)
+    ratio = (took - warmed) / (ran - warmed)
     print(
-        f"  {len(runs)} runs of {sum(runs):.1f} s in all; on the phone {on_it:.1f} s: {on_it / sum(runs):.2f} "
-        "times; "
-        f"profile {took:.1f} s, with the writing of models and waiting for a disturbed machine; {adbd.packets} "
-        f"packets, {len(table.entries)} operations"
+        f"  {len(runs)} runs of {ran:.1f} s in all, of which {warmed:.1f} s of warm-up "
+        f"({table.conditions['warmup_s']:g} s each); the command {took:.1f} s, no waits: {ratio:.2f} times without "
+        f"the warm-ups, {took / ran:.2f} times with them; {len(table.entries)} operations, "
+        f"{len(table.calibration)} networks, {adbd.packets} packets"
     )
-    return {"profile_s": took, "phone_s": on_it, "runner_s": sum(runs), "runs": len(runs), "packets": adbd.packets}
+    return {
+        "command_s": took,
+        "runner_s": ran,
+        "warmups_s": warmed,
+        "ratio": ratio,
+        "runs": len(runs),
+        "packets": adbd.packets,
+        "limit": MAX_OVERHEAD,
+        "kept": ratio <= MAX_OVERHEAD,
+    }
 
 
 def agree(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -186,6 +197,7 @@ def main() -> None:
     parser.add_argument("way", choices=ways)
     parser.add_argument("--network", choices=NETWORKS, default="quick")
     parser.add_argument("--table", type=Path)
+    parser.add_argument("--calibration", type=int, default=60, help="networks of the profile whose time is taken")
     parser.add_argument("--epochs", type=int, default=7)
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0, help="decides where connections are cut")

@@ -7,11 +7,13 @@ import click
 from cars_hw.cli.options import (
     GENOTYPE,
     Named,
+    count_warnings_of,
     describe_states,
     json_option,
     milliseconds,
     percent,
     print_json,
+    print_sustained,
     print_table,
     warn_not_quiet,
 )
@@ -21,6 +23,7 @@ from cars_hw.cli.signals import ends_in_order
 from cars_hw.cli.verbosity import strict_option, warn_of_quality
 from cars_hw.config.codec import unstructure
 from cars_hw.pipeline.settings import MeasureSettings
+from cars_hw.space.architecture import Architecture
 
 
 @click.command("measure")
@@ -31,6 +34,7 @@ from cars_hw.pipeline.settings import MeasureSettings
     "threads",
     "measurement.sessions",
     "measurement.patience_seconds",
+    "sustained",
     bases=(NETWORK,),
 )
 @strict_option
@@ -40,13 +44,19 @@ from cars_hw.pipeline.settings import MeasureSettings
 def command(settings: MeasureSettings, as_json: bool, genotypes: tuple[Named, ...]) -> None:
     """Measure whole networks on a device.
 
-    Each network has fresh weights: latency does not depend on them.
+    Each network has fresh weights: latency does not depend on them. With --sustained, the networks then run one
+    after the other for minutes, and the command prints the 50th and the 90th percentile of all runs of the last
+    minute.
     """
     from cars_hw.devices import open_device
-    from cars_hw.latency import measure_genotypes
+    from cars_hw.latency.measure import measure_genotypes, sustained_architectures
+    from cars_hw.measurement.sustained import Sustained, require_load_device
     from cars_hw.studies.measurement_noise import UNSTEADY
 
     device = open_device(settings.device, settings.threads)
+    if settings.sustained:
+        require_load_device(device)
+    loads: list[Sustained] = []
     with Bars() as bars:
         found_all = measure_genotypes(
             device,
@@ -55,7 +65,14 @@ def command(settings: MeasureSettings, as_json: bool, genotypes: tuple[Named, ..
             settings.measurement,
             bars.update,
         )
+        if settings.sustained:
+            networks = [Architecture(named.genotype, settings.network) for named in genotypes]
+            loads = sustained_architectures(device, networks, settings.load, bars.update)
+    by_name = {named.name: load for named, load in zip(genotypes, loads, strict=False)}
     measured, machine = found_all.models, found_all.machine
+    warnings = [*count_warnings_of(device), *machine.warnings()]
+    for text in machine.warnings():
+        warn_of_quality(f"{device.name}: {text}")
     for named, found in zip(genotypes, measured, strict=True):
         if found.spread > UNSTEADY:
             warn_of_quality(
@@ -79,10 +96,13 @@ def command(settings: MeasureSettings, as_json: bool, genotypes: tuple[Named, ..
                     "quiet_sessions": found.quiet_sessions,
                     "states": unstructure(machine.states),
                     "samples": [sample.ms for sample in found.samples],
+                    "warnings": warnings,
+                    **({"sustained": unstructure(by_name[named.name])} if loads else {}),
                 }
                 for named, found in zip(genotypes, measured, strict=True)
             ]
         )
+        print_sustained(device.name, by_name, as_json=True)
         return
     rows = [
         (
@@ -98,3 +118,4 @@ def command(settings: MeasureSettings, as_json: bool, genotypes: tuple[Named, ..
     columns = ("genotype", "latency", "standard error", "usual state", "spread", "quiet sessions")
     print_table(f"{settings.network.describe()} on {device.name}", columns, rows)
     click.echo(describe_states(machine))
+    print_sustained(device.name, by_name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -13,7 +13,7 @@ from click.shell_completion import CompletionItem
 
 from cars_hw.cli.completion import complete_genotypes, complete_states
 from cars_hw.cli.hints import message_of
-from cars_hw.cli.verbosity import warn_of_quality
+from cars_hw.cli.verbosity import count_as_unreliable, warn_of_quality
 from cars_hw.config.measurement import require_state
 from cars_hw.config.units import parse_latency, parse_span
 from cars_hw.errors import CarsHwError, TableError
@@ -25,8 +25,10 @@ from cars_hw.space.zoo import resolve_genotype
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from cars_hw.devices import Device
     from cars_hw.latency import LatencyTable
     from cars_hw.measurement.states import Machine
+    from cars_hw.measurement.sustained import Sustained
     from cars_hw.pipeline.run_folder import RunFolder
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -276,6 +278,47 @@ def warn_of_tables(run: RunFolder, device: str | None = None) -> None:
             warn_of_noise(run.target(index).table, run.table_path(index))
         except TableError as error:
             warn_of_quality(message_of(error))
+
+
+def count_warnings_of(device: Device) -> tuple[str, ...]:
+    """Return what ``device`` has warned of while it measured; with ``--strict`` it makes the command fail.
+
+    The device has printed it already.
+    """
+    from cars_hw.devices import warnings_of
+
+    found = warnings_of(device)
+    for text in found:
+        count_as_unreliable(f"{device.name}: {text}")
+    return found
+
+
+def print_sustained(device: str, loads: Mapping[str, Sustained], *, as_json: bool = False) -> None:
+    """Print what networks take after minutes of load, by name, and warn of what is not settled."""
+    for name, load in loads.items():
+        for text in load.warnings():
+            warn_of_quality(f"{name}: {text}")
+    if as_json or not loads:
+        return
+    columns = ("network", "at first", "sustained, median run", "90% of runs", "slower by", "runs")
+    rows = [
+        (
+            name,
+            milliseconds(load.fresh_ms),
+            milliseconds(load.p50_ms),
+            milliseconds(load.p90_ms),
+            percent(load.slowdown - 1),
+            f"{load.runs:,}",
+        )
+        for name, load in loads.items()
+    ]
+    one = next(iter(loads.values()))
+    print_table(f"After {one.load_s:.0f} s of load on {device}, over {one.window_s:.0f} s", columns, rows)
+    if not all(load.exact for load in loads.values()):
+        click.echo(
+            "The tool on the device reports no percentiles: those of the sustained state are of the averages of "
+            "sessions. A newer build of it reports them."
+        )
 
 
 def describe_states(machine: Machine) -> str:

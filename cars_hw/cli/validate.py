@@ -13,6 +13,7 @@ from cars_hw.cli.options import (
     GENOTYPE,
     PICTURE,
     Named,
+    count_warnings_of,
     json_option,
     milliseconds,
     percent,
@@ -95,6 +96,7 @@ def command(
         )
     names = [name for name, _ in named]
     warn_of_drift(device.name, result.drift)
+    count_warnings_of(device)
     record = {"table": str(settings.table), "names": names, **unstructure(result)}
     if out is not None:
         VALIDATION.write(out, record)

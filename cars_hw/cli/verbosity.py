@@ -48,6 +48,11 @@ def warn_of_quality(text: str) -> None:
         note(f"Warning: {text}")
 
 
+def count_as_unreliable(text: str) -> None:
+    """Let the command end with exit code 3 with ``--strict``; ``text``, the reason, has been printed already."""
+    _meta().setdefault(WARNINGS, []).append(text)
+
+
 def strict_violations() -> list[str]:
     """Return the quality warnings of this command if ``--strict`` is given, otherwise nothing."""
     return list(_meta().get(WARNINGS, ())) if _meta().get(STRICT) else []

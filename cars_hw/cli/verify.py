@@ -9,11 +9,13 @@ import click
 from cars_hw.cli.changed_images import warn_of_changed_images
 from cars_hw.cli.options import (
     FOLDER,
+    count_warnings_of,
     is_drift,
     json_option,
     milliseconds,
     percent,
     print_json,
+    print_sustained,
     print_table,
     share_of,
     warn_not_quiet,
@@ -32,7 +34,9 @@ from cars_hw.pipeline.settings import VerifySettings
 
 @click.command("verify")
 @click.argument("run_path", metavar="RUN", type=FOLDER)
-@settings_options(VerifySettings, "device", "threads", "measurement.sessions", "measurement.patience_seconds")
+@settings_options(
+    VerifySettings, "device", "threads", "measurement.sessions", "measurement.patience_seconds", "sustained"
+)
 @strict_option
 @json_option
 @ends_in_order
@@ -49,7 +53,13 @@ def command(run_path: Path, settings: VerifySettings, as_json: bool) -> None:
     warn_of_changed_images(run)
     device = open_device(settings.device, settings.threads)
     with Bars() as bars:
-        rows = verify_run(run, device, plan=settings.measurement, progress=bars.update)
+        rows = verify_run(
+            run,
+            device,
+            plan=settings.measurement,
+            sustained=settings.load if settings.sustained else None,
+            progress=bars.update,
+        )
     if as_json:
         print_json(unstructure(rows))
     else:
@@ -95,8 +105,11 @@ def command(run_path: Path, settings: VerifySettings, as_json: bool) -> None:
                 f"{'more' if rows[0].drift >= 0 else 'less'} than when the table was made; the deviations "
                 "include this change."
             )
+    loads = {row.name: row.sustained for row in rows if row.sustained is not None}
+    print_sustained(device.name, loads, as_json=as_json)
     warn_of_tables(run, device.name)
     warn_of_drift(device.name, rows[0].drift)
+    count_warnings_of(device)
     if not is_drift(rows[0].drift):
         warn_not_quiet(device.name, [row.name for row in rows if not row.quiet])
     over = [row for row in rows if row.within_budget is False]

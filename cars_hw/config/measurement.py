@@ -100,3 +100,26 @@ class MeasurePlan(Settings):
     )
     block: int = setting(16, help="Sessions that share a process.", minimum=1)
     seed: int = setting(0, help="Decides the order of sessions and the models' inputs.", minimum=0)
+
+
+@dataclass(frozen=True)
+class SustainedPlan(Settings):
+    """The settings of a measurement in the sustained state, which a device reaches after minutes of load.
+
+    Raises:
+        InputError: a number is out of its bounds.
+    """
+
+    load_seconds: float = setting(240.0, help="Time under load before the window that counts.", unit="s", minimum=0)
+    window_seconds: float = setting(
+        60.0, help="Time under load whose runs count; MLPerf Mobile has 60 s at least.", unit="s", above=0
+    )
+    session_seconds: float = setting(
+        2.0, help="The tool runs a model for so long, and is started again at once.", unit="s", above=0
+    )
+    cool_seconds: float = setting(
+        300.0,
+        help="Longest time between two models in which the device rests until it is as fast as at the beginning.",
+        unit="s",
+        minimum=0,
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from cars_hw.devices.fake import FakeDevice
 from cars_hw.devices.host.runtimes import LitertDevice, OrtDevice
-from cars_hw.devices.protocol import Device, DeviceStatus, Measurement, ModelFormat, Sample
+from cars_hw.devices.protocol import Device, DeviceStatus, Measurement, ModelFormat, Sample, warnings_of
 from cars_hw.devices.registry import available, format_of, named_devices, open_device
 
 __all__ = [
@@ -24,4 +24,5 @@ __all__ = [
     "format_of",
     "named_devices",
     "open_device",
+    "warnings_of",
 ]

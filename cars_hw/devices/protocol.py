@@ -104,3 +104,9 @@ class Device(Protocol):
 
     def release(self) -> None:
         """Release resources at the end of a measurement, also after an error. :meth:`run` can follow."""
+
+
+def warnings_of(device: Device) -> tuple[str, ...]:
+    """Return why latencies of ``device`` are not those of the machine at its best, as far as it has told in its
+    property ``warnings``; a device without one has none."""
+    return tuple(getattr(device, "warnings", ()))

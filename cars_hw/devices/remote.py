@@ -18,6 +18,9 @@ from cars_hw.progress import Log, no_log
 NOTE: Final = "@cars-hw note "
 """The begin of a line with which a script tells something to the person who measures."""
 
+FACT: Final = "@cars-hw has "
+"""The begin of a line with which a script reports what it has changed on the machine."""
+
 LOAD: Final = "/proc/loadavg"
 
 CLOCK_S: Final = 0.1
@@ -199,9 +202,11 @@ class ScriptEndedError(Exception):
         self.output = output
 
 
-def session_results(lines: Iterable[str], mark: str, on_note: Log = no_log) -> Iterator[SessionResult]:
+def session_results(
+    lines: Iterable[str], mark: str, on_note: Log = no_log, on_fact: Log = no_log
+) -> Iterator[SessionResult]:
     """Yield the result of each session of :func:`script` as it ends. Lines outside of sessions are ignored, except
-    for those that begin with :data:`NOTE`: ``on_note`` is called with the rest of each.
+    for those that begin with :data:`NOTE` or :data:`FACT`: ``on_note`` or ``on_fact`` is called with the rest.
 
     Raises:
         ScriptEndedError: the lines end before the last line of the script.
@@ -230,6 +235,8 @@ def session_results(lines: Iterable[str], mark: str, on_note: Log = no_log) -> I
             current, output = None, []
         elif current is None and stripped.startswith(NOTE):
             on_note(stripped.removeprefix(NOTE).strip())
+        elif current is None and stripped.startswith(FACT):
+            on_fact(stripped.removeprefix(FACT).strip())
         elif stripped:
             output.append(line.rstrip())
     if not done:

@@ -126,8 +126,16 @@ class RemoteMachine(ABC):
         self._serial: str | None = None
         self._cores: list[int] | None = None
         self._warnings: list[str] = []
+        self._warmest_c: dict[str, float] = {}
+        self._woken = False
+        self._waited_for_cooling = False
         self._tool: Tool | None = None
         self._pushed: set[str] = set()
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """Why latencies are not those of the machine at its best, as far as it has told; each in a few words."""
+        return tuple(self._warnings)
 
     def release(self) -> None:
         """Restore the phone and remove the pushed files; if that fails, log it. The next contact does it then."""
@@ -195,10 +203,14 @@ class RemoteMachine(ABC):
     def _warned(self, state: PhoneState, cores: Sequence[int]) -> list[str]:
         """Log what is new about ``state``; return all warnings so far."""
         for text in state.warnings(cores):
-            if text not in self._warnings:
-                self._warnings.append(text)
-                self._log(f"{self._shell.where}: {text}; latencies are those of this state")
+            self._warn(text)
         return list(self._warnings)
+
+    def _warn(self, text: str) -> None:
+        """Log that latencies are not those of the machine at its best, unless it is known."""
+        if text not in self._warnings:
+            self._warnings.append(text)
+            self._log(f"{self._shell.where}: {text}; latencies are those of this state")
 
     def _trouble(self, phone: Phone, state: PhoneState) -> str | None:
         """Return why the phone cannot measure at this moment; None if it can."""
@@ -206,6 +218,14 @@ class RemoteMachine(ABC):
             return f"is hot ({state.describe()})"
         lost = state.missing(self._chosen_cores(phone)) if phone.can_pin else None
         return None if lost is None else f"has {lost}, on which this measurement runs"
+
+    def _slowness(self, state: PhoneState) -> str | None:
+        """Return what slows the phone down that may pass, and has not been waited for; None if nothing does."""
+        if state.is_dozing and not self._woken:
+            return "is in doze, the idle mode of Android"
+        if state.cooling and not self._waited_for_cooling:
+            return f"lowers the clock of its processor ({', '.join(state.cooling)}; {state.describe()})"
+        return None
 
     def _require_room(self, error: RunnerError) -> None:
         """Find out whether a full storage is the reason of ``error``: the output of a runner is kept in a file.
@@ -228,12 +248,12 @@ class RemoteMachine(ABC):
         self._shell.close()
         self._phone = None
 
-    def _prepare(self, names: Mapping[Path, str]) -> None:
-        """Connect, check battery and temperature, wait while the phone is hot, and push the missing files."""
+    def _prepare(self, names: Mapping[Path, str], *, rested: bool = True) -> None:
+        """Connect, check the battery, wait while the phone is hot unless not ``rested``, and push missing files."""
         if self._phone is None:
             self._read_phone()
         self._claim()
-        state = self._wait_until_ready()
+        state = self._wait_until_ready() if rested else self._look()
         tool = self._find_tool()
         missing = {model: self._path(name) for model, name in names.items() if self._path(name) not in self._pushed}
         if tool.source is not None and tool.target not in self._pushed:
@@ -258,25 +278,48 @@ class RemoteMachine(ABC):
             state.require_charge(self._shell.where)
             trouble = self._trouble(self._phone, state)
             self._warned(state, self._chosen_cores(self._phone))
-            if trouble is None:
+            slowness = None if trouble else self._slowness(state)
+            if trouble is None and (slowness is None or time.monotonic() >= deadline):
+                self._accept(state)
                 return state
             if time.monotonic() >= deadline:
-                help_ = (
-                    "let it cool: take a phone out of its case and put it in the shade"
-                    if state.is_hot
-                    else self.cores_help
-                )
+                cool = "let it cool: take a phone out of its case and put it in the shade"
                 raise DeviceStateError(
-                    f"{self._shell.where} still {trouble}, after {self._waits.cool_down:.0f} s; {help_}",
+                    f"{self._shell.where} still {trouble}, after {self._waits.cool_down:.0f} s; "
+                    f"{cool if state.is_hot else self.cores_help}",
                     remedy="resume",
                 )
             if not warned:
-                self._log(f"{self._shell.where} {trouble}; waiting for up to {self._waits.cool_down:.0f} s")
+                why = trouble or slowness
+                self._log(f"{self._shell.where} {why}; waiting for up to {self._waits.cool_down:.0f} s")
                 warned = True
                 # Some phones switch cores off while their screen is off.
                 self._wake()
+                self._woken = True
             time.sleep(self._waits.pause)
             self._claim()
+
+    def _look(self) -> PhoneState:
+        """Check the battery, keep the temperatures, and return the state: load is to make the phone hot."""
+        assert self._phone is not None
+        state = self._read_state()
+        state.require_charge(self._shell.where)
+        self._warned(state, self._chosen_cores(self._phone))
+        self._keep_temperatures(state)
+        return state
+
+    def _keep_temperatures(self, state: PhoneState) -> None:
+        for part, value in state.temperatures().items():
+            self._warmest_c[part] = max(value, self._warmest_c.get(part, value))
+
+    def _accept(self, state: PhoneState) -> None:
+        """Keep the temperatures of ``state``, in which is measured; warn of what has not passed meanwhile."""
+        self._keep_temperatures(state)
+        if state.is_dozing:
+            self._warn("the phone is in doze, the idle mode of Android, and does not wake")
+        if state.cooling:
+            self._waited_for_cooling = True
+            self._warn(f"the phone lowers the clock of its processor against heat ({', '.join(state.cooling)})")
 
     def _claim(self) -> None:
         if self._folder.claim():

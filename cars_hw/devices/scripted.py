@@ -16,9 +16,12 @@ from typing import Any, Final, get_args
 
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices.android import benchmark_model
-from cars_hw.devices.android.benchmark_model import Delegate
+from cars_hw.devices.android.benchmark_model import Delegate, Timed
+from cars_hw.devices.android.clocks import ClockWatch
 from cars_hw.devices.android.cores import CPUS, core_list, describe
+from cars_hw.devices.android.settings_record import FIXED
 from cars_hw.devices.host.conditions import now
+from cars_hw.devices.load import Spell
 from cars_hw.devices.protocol import ModelFormat, Sample, SessionCounter
 from cars_hw.devices.remote import (
     NoOutputError,
@@ -94,6 +97,8 @@ class ScriptedDevice(RemoteMachine):
         self._delegate: Delegate = delegate
         self._warmups_s: dict[float, float] = {}
         self._warmup_s: float | None = None
+        self._clocks = ClockWatch()
+        self._is_fixed: bool | None = None
 
     def conditions(self) -> dict[str, Any]:
         """Return the conditions, with clocks, memory, free storage and battery of the phone.
@@ -128,8 +133,14 @@ class ScriptedDevice(RemoteMachine):
             "battery_c": state.battery_c,
             "thermal_status": state.thermal_status,
             "skin_c": state.skin_c,
+            "processor_c": state.processor_c,
+            "warmest_c": dict(self._warmest_c),
+            "cooling": list(state.cooling),
             "plugged": state.is_plugged,
             "battery_saver": state.is_saving,
+            "doze": state.is_dozing,
+            "fixed_performance": self._is_fixed,
+            "clock_reached_mhz": self._clocks.reached_mhz,
             "warmup_s": self._warmup_s,
             "warnings": self._warned(state, cores),
         }
@@ -151,12 +162,7 @@ class ScriptedDevice(RemoteMachine):
             DeviceStateError: the phone stays hot, or its battery or storage is too low.
             DeviceError: another failure of the phone.
         """
-        for model in models:
-            if not model.is_file():
-                raise DeviceError(f"{self.name}: there is no model file {model}")
-        # Names follow from the content, so that different models have different names.
-        digests = {model: hashlib.sha256(model.read_bytes()).hexdigest() for model in dict.fromkeys(models)}
-        names = {model: f"m-{digest[:24]}.{self.model_format}" for model, digest in digests.items()}
+        names = self._named(models)
         taken: list[Sample] = []
         lost = 0
         while len(taken) < len(models):
@@ -174,6 +180,7 @@ class ScriptedDevice(RemoteMachine):
                     taken.append(self._sample(ran, models[ran.number], steady))
                     if on_session is not None:
                         on_session(len(taken))
+                self._warn_of_clock()
                 if len(taken) < len(models):
                     raise ConnectionLostError(f"{self._shell.where} left out {len(models) - len(taken)} sessions")
             except ConnectionLostError as error:
@@ -190,6 +197,49 @@ class ScriptedDevice(RemoteMachine):
                 self._disconnect()
                 raise
         return taken
+
+    def load(self, model: Path, sessions: int, seconds: float, *, rested: bool) -> list[Spell]:
+        """Run ``sessions`` sessions of ``model`` one directly after the other; see
+        :class:`cars_hw.devices.load.LoadDevice`.
+
+        Raises:
+            ConnectionLostError: the connection was lost: the load was interrupted.
+            RunnerError: the tool fails on the model or hangs, or a delegate runs only a part of it.
+            DeviceStateError: the phone stays hot, or its battery or storage is too low.
+            DeviceError: another failure of the phone.
+        """
+        names = self._named([model])
+        plan = MeasurePlan(
+            warmup_seconds=0.0, warmup_runs=1, min_runs=1, min_seconds=seconds, max_seconds=10 * seconds
+        )
+        try:
+            self._prepare(names, rested=rested)
+            spells = []
+            for ran in self._block([model] * sessions, names, 0, plan):
+                timed = self._timed(ran, model)
+                quantiles = tuple((share, us / 1e3) for share, us in timed.quantiles)
+                spells.append(Spell(quantiles, timed.runs, ran.clock_mhz, timed.has_percentiles))
+        except BaseException:
+            # The unread output of the script makes the connection unusable.
+            self._disconnect()
+            raise
+        if len(spells) < sessions:
+            self._disconnect()
+            raise ConnectionLostError(f"{self._shell.where} left out {sessions - len(spells)} sessions of a load")
+        return spells
+
+    def _named(self, models: Sequence[Path]) -> dict[Path, str]:
+        """Return the name of each of ``models`` on the machine.
+
+        Raises:
+            DeviceError: a file is missing.
+        """
+        for model in models:
+            if not model.is_file():
+                raise DeviceError(f"{self.name}: there is no model file {model}")
+        # Names follow from the content, so that different models have different names.
+        digests = {model: hashlib.sha256(model.read_bytes()).hexdigest() for model in dict.fromkeys(models)}
+        return {model: f"m-{digest[:24]}.{self.model_format}" for model, digest in digests.items()}
 
     def _block(
         self,
@@ -230,8 +280,9 @@ class ScriptedDevice(RemoteMachine):
             self._push(job, target)
         begun = first
         lines = self._shell.lines(f"sh {target}; rm -f {target}", self._waits.session)
+        self._is_fixed = False if self.place.changes_settings else None
         try:
-            for ran in session_results(lines, mark, self._folder.note):
+            for ran in session_results(lines, mark, self._folder.note, self._changed):
                 yield ran
                 begun = ran.number + 1
         except ScriptEndedError as error:
@@ -242,6 +293,18 @@ class ScriptedDevice(RemoteMachine):
             raise ConnectionLostError(f"the script on {self._shell.where} was ended: {error.output}") from error
         except NoOutputError as error:
             self._raise_hang(models[min(begun, len(models) - 1)], error)
+
+    def _changed(self, fact: str) -> None:
+        """Keep what a script has changed."""
+        self._is_fixed = fact == FIXED
+
+    def _warn_of_clock(self) -> None:
+        """Warn if the clock stayed below its maximum. The fixed-performance mode is to do that."""
+        if self._is_fixed or self._phone is None or self._cores is None:
+            return
+        core = next(one for one in self._phone.cores if one.number == self._cores[-1])
+        if self._phone.can_pin and (text := self._clocks.shortfall(core.number, core.max_mhz)):
+            self._warn(text)
 
     def _find_warm_up(self, model: Path, names: Mapping[Path, str], plan: MeasurePlan) -> float:
         """Return the warm-up in seconds after which the latency of ``model`` no longer falls.
@@ -306,8 +369,15 @@ class ScriptedDevice(RemoteMachine):
                 remedy="resume",
             )
 
-    def _sample(self, ran: SessionResult, model: Path, plan: MeasurePlan) -> Sample:
+    def _timed(self, ran: SessionResult, model: Path) -> Timed:
+        """Return what the tool reports of a session.
+
+        Raises:
+            RunnerError: it failed, or has measured something else than was asked for.
+            DeviceStateError: a core was switched off.
+        """
         self._require_cores(ran)
+        self._clocks.add(ran.clock_mhz)
         if ran.status != 0:
             raise RunnerError(
                 f"{self.name}: {self._find_tool().name} cannot run {model}: "
@@ -333,6 +403,10 @@ class ScriptedDevice(RemoteMachine):
                 f"{self.name}: the {self._delegate} delegate {how} {model}, so the processor runs the rest; that "
                 f"is not counted as {self._delegate} latency. Measure without the delegate, or another precision"
             )
+        return timed
+
+    def _sample(self, ran: SessionResult, model: Path, plan: MeasurePlan) -> Sample:
+        timed = self._timed(ran, model)
         if timed.runs < min(plan.min_runs, FEWEST_RUNS):
             self._folder.note(
                 f"some sessions have fewer than {FEWEST_RUNS} runs: {self._find_tool().name} ends the session of a "

@@ -6,10 +6,11 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from cars_hw.config.measurement import MeasurePlan, Precision
+from cars_hw.config.measurement import MeasurePlan, Precision, SustainedPlan
 from cars_hw.devices.protocol import Device
 from cars_hw.export.write import build_network
-from cars_hw.measurement.schedule import Measured, measure
+from cars_hw.measurement.schedule import Clock, Measured, measure
+from cars_hw.measurement.sustained import Sustained, measure_sustained
 from cars_hw.progress import Progress, counted
 from cars_hw.progress_line import show
 from cars_hw.space.architecture import Architecture
@@ -70,3 +71,28 @@ def measure_architectures(
             beside = Path(folder) / f"reference.{device.model_format}"
             build_network(reference.network, reference.genotype, beside, device.model_format, precision)
         return measure(device, models, plan, reference=beside, expected_ms=expected_ms, progress=progress)
+
+
+def sustained_architectures(
+    device: Device,
+    architectures: Sequence[Architecture],
+    plan: SustainedPlan | None = None,
+    progress: Progress = show,
+    *,
+    precision: Precision = "fp32",
+    clock: Clock | None = None,
+) -> list[Sustained]:
+    """Return what each of ``architectures`` takes after minutes of load, exported with fresh weights.
+
+    ``progress`` counts the models that are written, then the seconds of load of each.
+
+    Raises:
+        InputError: the device cannot run a model for minutes, or runs a format that this version cannot write.
+        DeviceError: the device fails.
+    """
+    with tempfile.TemporaryDirectory(prefix="cars-hw-") as folder:
+        models = [Path(folder) / f"{index}.{device.model_format}" for index in range(len(architectures))]
+        written = list(zip(architectures, models, strict=True))
+        for (genotype, network), model in counted(written, progress, "writing models"):
+            build_network(network, genotype, model, device.model_format, precision)
+        return measure_sustained(device, models, plan, progress=progress, clock=clock)

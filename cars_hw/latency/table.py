@@ -31,7 +31,6 @@ TABLE: Final = ChecksummedFormat("cars-hw latency table", 3, "profile")
 MAX_NOISE: Final = 0.03
 MAX_STANDARD_ERROR: Final = 0.015
 MAX_MODEL_ERROR: Final = 0.03
-MAX_FASTER: Final = 1.05
 MAX_STAGE_DIFFERENCE: Final = 0.03
 """Above any of these values a measurement is unreliable; see :meth:`LatencyTable.quality_warnings`."""
 
@@ -232,11 +231,7 @@ class LatencyTable:
                 f"{uncertain} of {len(measured)} models have a standard error above {MAX_MODEL_ERROR:.0%}: too few "
                 "of their sessions ran in the quiet state"
             )
-        if self.machine.faster_before > MAX_FASTER:
-            reasons.append(
-                f"the machine was {self.machine.faster_before:.2f} times faster before and did not return to that "
-                "state"
-            )
+        reasons += self.machine.warnings()
         if self.reference is not None and abs(self.reference.difference) > MAX_STAGE_DIFFERENCE:
             reasons.append(
                 f"the quiet state changed by {self.reference.difference:+.1%} between the operations and the "

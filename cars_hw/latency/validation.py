@@ -12,7 +12,7 @@ import numpy as np
 
 from cars_hw.config.checksummed import ChecksummedFormat
 from cars_hw.config.measurement import MeasurePlan
-from cars_hw.devices.protocol import Device, Measurement
+from cars_hw.devices.protocol import Device, Measurement, warnings_of
 from cars_hw.errors import InputError, TableError
 from cars_hw.latency.calibration import evenly
 from cars_hw.latency.measure import measure_architectures
@@ -195,7 +195,8 @@ def validate_table(
         then_and_now=fmean(abs(ms / network.measured.ms - 1) for network, ms in zip(revisited, now, strict=True)),
         drift=_drift(passes),
         baselines={name: Accuracy.of(guesses, times) for name, guesses in baselines(table, chosen).items()},
-        conditions=conditions,
+        # What a device warned of meanwhile.
+        conditions={**conditions, **({"warnings": list(told)} if (told := warnings_of(device)) else {})},
     )
 
 

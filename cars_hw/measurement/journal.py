@@ -49,8 +49,9 @@ class _Partial:
     blocks: int
     waited_s: float
     further: tuple[tuple[str, ...], ...] = ()
+    fastest_ms: float | None = None
 
-    ADDED: ClassVar = frozenset({"further"})
+    ADDED: ClassVar = frozenset({"further", "fastest_ms"})
 
 
 class Journal:
@@ -93,6 +94,7 @@ class Journal:
             blocks=series.blocks,
             waited_s=series.waited_s,
             further=tuple(map(tuple, self.further)),
+            fastest_ms=series.fastest_ms,
         )
         PARTIAL.write_record(self._path, content)
 
@@ -113,4 +115,5 @@ class Journal:
         self.networks = None if content.networks is None else list(content.networks)
         self.further = list(map(list, content.further))
         events = [Event(row[0], Sample(*row[1:])) for row in content.events]
-        self.series = Series(events, list(map(list, content.rounds)), content.blocks, content.waited_s)
+        rounds = list(map(list, content.rounds))
+        self.series = Series(events, rounds, content.blocks, content.waited_s, content.fastest_ms)

@@ -18,7 +18,7 @@ import numpy as np
 
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices.protocol import Device, Measurement, Sample
-from cars_hw.measurement.states import ONE_STATE, Machine, Moments, StateFit, compared, fit_states
+from cars_hw.measurement.states import ONE_STATE, Machine, Moments, StateFit, compared, fit_states, slowed_down
 from cars_hw.progress import Progress, silent
 
 REFERENCE: Final = "reference"
@@ -64,12 +64,15 @@ class Series:
         rounds: for each round, the names of its models in their order.
         blocks: how many blocks of the last round are done.
         waited_s: the time that further sessions and waits for the quiet state took, in seconds.
+        fastest_ms: what the reference took in the fastest state that was seen, in milliseconds; None if not known.
+            The longer a faster state is waited for, the smaller its share of the time becomes.
     """
 
     events: list[Event] = field(default_factory=list)
     rounds: list[list[str]] = field(default_factory=list)
     blocks: int = 0
     waited_s: float = 0.0
+    fastest_ms: float | None = None
 
     def sessions(self) -> dict[str, int]:
         """Return the number of sessions of each model that has any."""
@@ -157,6 +160,7 @@ class Schedule:
         """
         self._resume_last_round()
         while self.series.waited_s < self._plan.patience_seconds:
+            self._remember_fastest()
             due, slower = self._due(names), self._is_slower()
             progress("waiting for the quiet state", len(names) - len(due), len(names))
             if not due and not slower and enough():
@@ -175,6 +179,8 @@ class Schedule:
         order, fit = self._fit()
         machine = fit.machine
         reference = self._measurement(REFERENCE, order, fit) if REFERENCE in order else None
+        if reference is not None and self.series.fastest_ms is not None:
+            machine = slowed_down(machine, reference.ms, self.series.fastest_ms)
         if reference is not None and self._expected_ms is not None:
             machine = compared(machine, reference.ms, self._expected_ms)
         models = [self._measurement(name, order, fit) for name in names]
@@ -223,17 +229,26 @@ class Schedule:
                 due.append(name)
         return due
 
-    def _fastest_ms(self, order: list[str], fit: StateFit) -> float:
+    def _remember_fastest(self) -> None:
+        """Keep what the reference took in the fastest state so far."""
+        order, fit = self._fit()
+        if REFERENCE in order:
+            # No state is faster than the fastest session: a fit of few sessions may say so.
+            least = min(event.sample.ms for event in self.series.events if event.model == REFERENCE)
+            seen = max(float(fit.quiet_ms[order.index(REFERENCE)]) / fit.machine.faster_before, least)
+            self.series.fastest_ms = round(min(seen, self.series.fastest_ms or math.inf), 6)
+
+    def _fastest_ms(self) -> float:
         """Return what the reference takes in the fastest state that is known: a state of the table or of before."""
-        seen = float(fit.quiet_ms[order.index(REFERENCE)]) / fit.machine.faster_before
-        return seen if self._expected_ms is None else min(seen, self._expected_ms)
+        known = (self.series.fastest_ms, self._expected_ms)
+        return min((ms for ms in known if ms is not None), default=math.inf)
 
     def _is_slower(self) -> bool:
         """Return whether the fastest state that recurs is slower than the fastest that is known."""
         order, fit = self._fit()
         if REFERENCE not in order:
             return False
-        return bool(fit.quiet_ms[order.index(REFERENCE)] > MAX_SLOWER * self._fastest_ms(order, fit))
+        return bool(fit.quiet_ms[order.index(REFERENCE)] > MAX_SLOWER * self._fastest_ms())
 
     def _is_quiet(self) -> bool:
         """Return whether the last session of the reference was in the quiet state; True without a reference."""
@@ -241,9 +256,8 @@ class Schedule:
             return True
         order, fit = self._fit()
         last = next(event.sample.ms for event in reversed(self.series.events) if event.model == REFERENCE)
-        fastest_ms = self._fastest_ms(order, fit)
         # A table of a faster machine must not hide the quiet state of this one.
-        quiet_ms = fastest_ms if self._is_slower() else float(fit.quiet_ms[order.index(REFERENCE)])
+        quiet_ms = self._fastest_ms() if self._is_slower() else float(fit.quiet_ms[order.index(REFERENCE)])
         return last <= MAX_SLOWER * quiet_ms
 
     def _resume_last_round(self) -> None:

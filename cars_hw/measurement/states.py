@@ -65,6 +65,9 @@ SENSITIVITY_DEVIATION: Final = 0.3
 MIN_OTHER_SESSIONS: Final = 2
 """A sensitivity is estimated from at least so many sessions outside of the quiet state; below, it is 1."""
 
+MAX_FASTER: Final = 1.05
+"""A machine that was so many times faster before, and did not come back to it, is reported."""
+
 ITERATIONS: Final = 12
 QUANTILES: Final = 20
 TO_DEVIATION: Final = 1.4826
@@ -126,6 +129,12 @@ class Machine(Settings):
     def usual_factor(self) -> float:
         """How many times the quiet latency a model of sensitivity 1 took at the median moment."""
         return self.factor(USUAL)
+
+    def warnings(self) -> list[str]:
+        """Return why the quiet state is not the fastest that was seen, with its figure; empty if it is."""
+        if self.faster_before <= MAX_FASTER:
+            return []
+        return [f"the machine was {self.faster_before:.2f} times faster before and did not return to that state"]
 
     def factor(self, state: str) -> float:
         """Return how many times the quiet latency a model of sensitivity 1 takes in ``state``.
@@ -207,6 +216,13 @@ def fit_states(moments: Moments, count: int) -> StateFit:
     )
 
 
+def slowed_down(machine: Machine, reference_ms: float, fastest_ms: float) -> Machine:
+    """Return ``machine`` with the fastest state that its reference was seen in, where the fit no longer has it."""
+    if machine.faster_before > MAX_FASTER or reference_ms <= MAX_FASTER * fastest_ms:
+        return machine
+    return replace(machine, faster_before=round(reference_ms / fastest_ms, 4))
+
+
 def compared(machine: Machine, reference_ms: float, expected_ms: float) -> Machine:
     """Return ``machine`` with the latency of its reference relative to that in a latency table."""
     return replace(machine, slower_than_expected=round(reference_ms / expected_ms, 6))
@@ -275,11 +291,26 @@ def _quiet_level(level: FloatArray, durations: FloatArray, band: float) -> tuple
         centre = _mode(level, durations, float(np.median(level[inside])), band)
         lowest = centre if lowest is None else lowest
         if durations[inside & last].sum() >= LAST_SHARE * durations[last].sum():
-            return centre, min(lowest - centre, 0.0) if centre - lowest > band else 0.0
+            before = lowest if centre - lowest > band else centre
+            return centre, min(before - centre, _fastest_before(level, durations, last, centre - band) - centre)
     # Levels spread so widely that no state has its share: the median moment is the one that is known. The faster
     # moments are reported like a state that did not come back.
     centre = _weighted_quantile(level, durations, 0.5)
     return centre, min(_weighted_quantile(level, durations, LAST_SHARE) - centre, 0.0)
+
+
+def _fastest_before(level: FloatArray, durations: FloatArray, last: BoolArray, bound: float) -> float:
+    """Return the level of the fastest moments, if they are below ``bound`` and did not come back at the end.
+
+    A machine that slows down gradually has no state before its last one, as each of its levels lasts too short.
+    Without such moments, the level is infinite.
+    """
+    below = level < bound
+    if durations[below].sum() < LAST_SHARE * durations.sum():
+        return math.inf
+    if durations[below & last].sum() >= LAST_SHARE * durations[last].sum():
+        return math.inf
+    return _weighted_quantile(level, durations, LAST_SHARE)
 
 
 def _mode(level: FloatArray, durations: FloatArray, centre: float, band: float) -> float:

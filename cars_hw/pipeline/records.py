@@ -18,6 +18,7 @@ from cars_hw.evolution.halving import Rungs
 from cars_hw.evolution.nominees import Nominee
 from cars_hw.evolution.population import Member
 from cars_hw.export.card import INT8_SUFFIX
+from cars_hw.measurement.sustained import Sustained
 from cars_hw.pipeline.settings import CountedCost
 from cars_hw.pipeline.time_plan import TimePlan
 from cars_hw.significance import Interval, interval_of
@@ -251,7 +252,8 @@ class Verified(Settings):
     ``measured_ms`` is that of ``state``, the state of the machine in which the limit holds, and ``usual_ms`` is
     what the model takes in the usual state of the machine when the table was made. ``quiet`` is False if the
     model was never measured in the quiet state, or the device was slower than the quiet state of the table.
-    ``quality_warnings`` are the reasons why the table is unreliable.
+    ``quality_warnings`` are the reasons why the table is unreliable, ``device_warnings`` those why the device was
+    slower than it can be. ``sustained`` is what the model takes after minutes of load; None if not measured.
 
     ``drift`` is the change in latency of the table's reference network in the quiet state since the table was
     made, a fraction; positive is slower, and it is None without a table.
@@ -274,7 +276,10 @@ class Verified(Settings):
     test_images: int | None = count(None, minimum=1)
     quiet: bool = True
     quality_warnings: tuple[str, ...] = ()
+    device_warnings: tuple[str, ...] = ()
+    sustained: Sustained | None = None
 
+    ADDED: ClassVar = frozenset({"device_warnings", "sustained"})
     DERIVED: ClassVar = ("deviation", "within_budget")
 
     def __post_init__(self) -> None:

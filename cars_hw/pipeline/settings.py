@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from cars_hw.config.data import DataSource
-from cars_hw.config.measurement import QUIET, Int8Scheme, MeasurePlan, Precision, require_state
+from cars_hw.config.measurement import QUIET, Int8Scheme, MeasurePlan, Precision, SustainedPlan, require_state
 from cars_hw.config.search import EvolutionSettings, FinalSettings
 from cars_hw.config.setting import Settings, setting
 from cars_hw.config.training import Recipe, SharedTraining
@@ -36,6 +36,11 @@ _THREADS = (
 _RECIPE = "How networks are trained."
 _DATA = "Where the images come from."
 _NETWORK = "The network that is exported."
+_SUSTAINED = (
+    "Then measure what each network takes after minutes of load: it runs for four minutes, then for one that "
+    "counts, with pauses in which the device cools down. For phones and boards."
+)
+_LOAD = "The load before and while the sustained state is measured."
 _TABLE = "A latency table, as cars-hw profile writes it."
 
 
@@ -248,6 +253,10 @@ class VerifySettings(Settings):
     device: str = setting(help="What to measure on; see: cars-hw devices.", metavar="DEVICE")
     threads: int = setting(1, help=_THREADS, minimum=1)
     measurement: MeasurePlan = setting(MeasurePlan(sessions=7), help="How often a model is measured.")
+    sustained: bool = setting(False, help=_SUSTAINED)
+    load: SustainedPlan = setting(SustainedPlan(), help=_LOAD)
+
+    ADDED: ClassVar = frozenset({"sustained", "load"})
 
 
 @dataclass(frozen=True)
@@ -396,6 +405,10 @@ class MeasureSettings(Settings):
     network: NetworkSpec = setting(NETWORKS["quick"], help=_NETWORK)
     threads: int = setting(1, help=_THREADS, minimum=1)
     measurement: MeasurePlan = setting(MeasurePlan(), help="How often a network is measured.")
+    sustained: bool = setting(False, help=_SUSTAINED)
+    load: SustainedPlan = setting(SustainedPlan(), help=_LOAD)
+
+    ADDED: ClassVar = frozenset({"sustained", "load"})
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,14 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from cars_hw.config.measurement import QUIET, MeasurePlan
-from cars_hw.devices.protocol import Device
+from cars_hw.config.measurement import QUIET, MeasurePlan, SustainedPlan
+from cars_hw.devices.protocol import Device, warnings_of
 from cars_hw.errors import RunError, TableError
 from cars_hw.export.card import CardLatency, card_path, verified_card
 from cars_hw.export.write import build_network
 from cars_hw.latency.table import LatencyTable
 from cars_hw.measurement.schedule import MAX_SLOWER, Measured, measure
+from cars_hw.measurement.sustained import Sustained, measure_sustained, require_load_device
 from cars_hw.nn.cost import network_cost
 from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.records import Verified
@@ -28,22 +29,29 @@ def verify_run(
     device: Device,
     *,
     plan: MeasurePlan | None = None,
+    sustained: SustainedPlan | None = None,
     progress: Progress = show,
 ) -> list[Verified]:
     """Measure every exported model of ``run`` on ``device``; write the figures to the run and to the models' cards.
 
+    With ``sustained``, measure them after minutes of load, too.
+
     Raises:
         RunError: nothing has been exported for this device, a file of the run is damaged, or another process
             writes to the run.
-        InputError: a model or its card is damaged.
+        InputError: a model or its card is damaged, or the device cannot run a model for minutes.
         TableError: the run's tables of this device are for another number of threads.
         DeviceError: the device fails.
     """
     with run.lock():
-        return _verify(run, device, plan, progress)
+        return _verify(run, device, plan, sustained, progress)
 
 
-def _verify(run: RunFolder, device: Device, plan: MeasurePlan | None, progress: Progress) -> list[Verified]:
+def _verify(
+    run: RunFolder, device: Device, plan: MeasurePlan | None, sustained: SustainedPlan | None, progress: Progress
+) -> list[Verified]:
+    if sustained is not None:
+        require_load_device(device)
     paths = sorted((run.path / "models").glob(f"*.{device.model_format}"))
     if not paths:
         raise RunError(f"{run.path} has no {device.model_format} models to measure", remedy="export", run=run.path)
@@ -53,9 +61,12 @@ def _verify(run: RunFolder, device: Device, plan: MeasurePlan | None, progress: 
     threads = int(device.conditions()["threads"])
     targets = _targets_on(run.targets(), device.name, threads)
     found = _measure(device, paths, targets[0].table if targets else None, plan, progress)
+    loads: list[Sustained | None] = [None] * len(paths)
+    if sustained is not None:
+        loads = [*measure_sustained(device, paths, sustained, progress=progress)]
     slower = found.machine.slower_than_expected
     rows = []
-    for path, card, measurement in zip(paths, cards, found.models, strict=True):
+    for path, card, measurement, load in zip(paths, cards, found.models, loads, strict=True):
         architecture = Architecture(card.genotype, card.network)
         # Tables of int8 are for asymmetric models.
         fitting = [one for one in targets if card.int8 != "symmetric" and one.precision == card.precision]
@@ -83,6 +94,8 @@ def _verify(run: RunFolder, device: Device, plan: MeasurePlan | None, progress: 
                 usual_ms=measurement.in_state((target.table if target else found).machine.usual_factor),
                 quiet=measurement.quiet_sessions > 0 and (slower is None or slower <= MAX_SLOWER),
                 quality_warnings=estimate.quality_warnings if estimate else (),
+                device_warnings=warnings_of(device),
+                sustained=load,
             )
         )
         latency = (
@@ -94,8 +107,12 @@ def _verify(run: RunFolder, device: Device, plan: MeasurePlan | None, progress: 
         )
         card.with_latency(latency).write(card_path(path))
     run.write_verified([*(row for row in before if row.device != device.name), *rows])
-    run.add_step("verify", VerifySettings(device.name, threads, plan or MeasurePlan()))
+    run.add_step("verify", VerifySettings(device.name, threads, plan or MeasurePlan(), *_load(sustained)))
     return rows
+
+
+def _load(plan: SustainedPlan | None) -> tuple[bool, SustainedPlan]:
+    return plan is not None, plan or SustainedPlan()
 
 
 def _targets_on(targets: Sequence[LatencyTarget], device: str, threads: int) -> list[LatencyTarget]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from simulated_phone import Adbd, Phone
+from throttling_stand import Stand, throttling_phone
 
 from cars_hw.devices.android.adb import AdbShell, Address
 from cars_hw.devices.android.device import AndroidDevice
@@ -70,3 +71,10 @@ def models(tmp_path: Path, model_count: int) -> list[Path]:
         path.write_bytes(bytes(1000 + 100 * number))
         made.append(path)
     return made
+
+
+@pytest.fixture
+def stand(tmp_path: Path, keys: Path, request: pytest.FixtureRequest) -> Iterator[Stand]:
+    """A phone with a clock of its own; a parameter is how long the clock of its cores rises, in seconds."""
+    with throttling_phone(tmp_path, keys, getattr(request, "param", 0.0)) as made:
+        yield made

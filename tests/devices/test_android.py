@@ -230,7 +230,7 @@ def test_a_hot_phone_is_waited_for_and_one_that_stays_hot_is_an_error(
 
     threading.Thread(target=cool_once_it_was_noticed, daemon=True).start()
     assert len(device.run(models[:1], PLAN, 0)) == 1
-    assert "is hot (battery 27 C, thermal status 2)" in said[0]
+    assert "is hot (battery 27 C, processor 25.6 C, thermal status 2)" in said[0]
     phone.battery(tenths=430)
     with pytest.raises(DeviceStateError, match=r"still is hot .battery 43 C.*shade$"):
         device.run(models[:1], PLAN, 0)

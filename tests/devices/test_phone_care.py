@@ -531,7 +531,9 @@ def test_a_hot_case_counts_also_where_the_thermal_status_stays_zero(
     with standing(tmp_path / "phone", keys, System()) as stand:
         stand.phone.thermal(0, skin=43.5)
         device = stand.device()
-        with pytest.raises(DeviceStateError, match=r"still is hot .battery 27 C, case 43\.5 C, thermal"):
+        with pytest.raises(
+            DeviceStateError, match=r"still is hot .battery 27 C, case 43\.5 C, processor 25\.6 C, "
+        ):
             device.run(models, PLAN, 0)
         stand.phone.thermal(0, skin=33.0)
         assert len(device.run(models, PLAN, 0)) == 3

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +151,7 @@ def noisy(name: str, _number: int, seed: int) -> float:
 
 
 def copied(series: Series) -> Series:
-    return Series(list(series.events), [list(one) for one in series.rounds], series.blocks, series.waited_s)
+    return replace(series, events=list(series.events), rounds=[list(one) for one in series.rounds])
 
 
 @pytest.mark.parametrize("reference", [None, REFERENCE])

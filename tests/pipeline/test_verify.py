@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from cars_hw.config.data import DataSource
-from cars_hw.config.measurement import MeasurePlan
+from cars_hw.config.measurement import MeasurePlan, SustainedPlan
 from cars_hw.config.presets import PRESETS
 from cars_hw.devices import FakeDevice
-from cars_hw.errors import TableError
+from cars_hw.devices.load import Spell
+from cars_hw.errors import InputError, TableError
 from cars_hw.export.card import ModelCard, card_path
 from cars_hw.export.export import export_genotype
 from cars_hw.latency import LatencyTable
@@ -120,6 +121,30 @@ def test_a_device_that_is_not_as_fast_as_its_table_is_not_quiet(run: RunFolder) 
     assert [row.quiet for row in rows] == [False, False]
     assert rows[0].drift == pytest.approx(0.25, abs=1e-4)
     assert [row.quiet for row in verify_run(run, FakeDevice(speed=0.97), plan=PLAN)] == [True, True]
+
+
+class Loaded(FakeDevice):
+    """The fake device, which reports that it is slow, and runs a model for minutes."""
+
+    warnings = ("the battery saver is on",)
+
+    def load(self, model: Path, sessions: int, seconds: float, *, rested: bool) -> list[Spell]:
+        assert (sessions, seconds) == (1, 2.0)
+        return [Spell(((0.0, 2.0), (0.5, 3.0), (1.0, 4.0)), 10)]
+
+
+def test_the_sustained_state_and_what_the_device_warned_of_are_kept(run: RunFolder) -> None:
+    plan = SustainedPlan(load_seconds=0.0, window_seconds=1e-9, cool_seconds=0.0)
+    rows = verify_run(run, Loaded(), plan=PLAN, sustained=plan)
+    assert [row.device_warnings for row in rows] == [("the battery saver is on",)] * 2
+    for row in rows:
+        assert row.sustained is not None
+        assert row.sustained.p50_ms == pytest.approx(3, abs=0.02)
+        assert row.sustained.p90_ms == pytest.approx(3.8, abs=0.02)
+    assert run.verified() == rows
+    with pytest.raises(InputError, match="on phones and boards only"):
+        verify_run(run, FakeDevice(), plan=PLAN, sustained=plan)
+    assert run.verified() == rows
 
 
 def test_a_device_without_a_table_is_measured_and_compared_with_nothing(run: RunFolder) -> None:

@@ -24,6 +24,7 @@ from cars_hw.evolution.nominees import Nominee
 from cars_hw.formatting import milliseconds
 from cars_hw.latency import LatencyTable, Predictor
 from cars_hw.measurement.states import Machine, MachineState
+from cars_hw.measurement.sustained import Sustained
 from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.records import FinalStage, RunAbout, Verified
 from cars_hw.pipeline.run_folder import RUN, RunFolder
@@ -98,10 +99,10 @@ def test_the_answer_comes_first_with_its_file(run: RunFolder) -> None:
     assert content.index('id="answer"') == min(content.index(f'id="{one.name}"') for one in SECTIONS)
 
 
-def changed(run: RunFolder, **changes: float | bool | str) -> ReportData:
+def changed(run: RunFolder, **changes: object) -> ReportData:
     """Return the data of ``run`` with other values in the rows of the measured models."""
     report_data = gather(run)
-    return replace(report_data, verified=tuple(replace(row, **changes) for row in report_data.verified))
+    return replace(report_data, verified=tuple(replace(row, **changes) for row in report_data.verified))  # type: ignore[arg-type]
 
 
 def test_the_answer_names_its_state_and_the_usual_one(run: RunFolder) -> None:
@@ -193,6 +194,19 @@ def test_models_that_were_not_measured_in_the_quiet_state_are_named(run: RunFold
     restless = section("measured", changed(run, quiet=False, state="usual"))
     assert "Not measured in the quiet state</strong> of fake: net-01, net-01.int8, net-03," in restless
     assert "latencies of fake are those of the usual state" in restless
+
+
+def test_what_a_device_warned_of_and_the_sustained_state_are_shown(run: RunFolder) -> None:
+    load = Sustained(1.0, 1.2, 1.25, 1.5, load_s=240.0, window_s=60.0, runs=900)
+    measured = section("measured", changed(run, device_warnings=("the battery saver is on",), sustained=load))
+    assert (
+        "Not at its best:</strong> when the exported models were measured, fake reported: the battery" in measured
+    )
+    assert "After minutes of load" in measured
+    for text in (milliseconds(1.25), milliseconds(1.5), "+25.0%"):
+        assert f">{text}<" in measured
+    assert "still rises, by 4.2% in 60 s" in measured
+    assert "After minutes of load" not in section("measured", gather(run))
 
 
 def test_the_parts_of_a_latency_are_those_of_its_state(make_run: MakeRun, table: LatencyTable) -> None:

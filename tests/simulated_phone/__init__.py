@@ -6,5 +6,6 @@ other, and Debian's ``adb`` checks both.
 
 from simulated_phone.adbd import Adbd, Faults
 from simulated_phone.phone import Phone, System
+from simulated_phone.throttling import Throttling, truth_us
 
-__all__ = ["Adbd", "Faults", "Phone", "System"]
+__all__ = ["Adbd", "Faults", "Phone", "System", "Throttling", "truth_us"]

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 LOCAL = "/data/local/tmp"
 CPUS = "/sys/devices/system/cpu"
+THERMAL = "/sys/class/thermal"
 
 WARNING = 'WARNING: linker: Warning: unable to normalize "$ORIGIN/../lib" (ignoring)'
 
@@ -57,7 +58,10 @@ echo "cmd $*" >> "$PHONE/log"
 [ -f "$PHONE/no-fixed-mode" ] && { echo "Unknown command"; exit 255; }
 [ "$1 $2" = "power set-fixed-performance-mode-enabled" ] && echo "$3" > "$PHONE/fixed-mode"
 """
-INPUT = 'echo "input $*" >> "$PHONE/log"'
+INPUT = """
+echo "input $*" >> "$PHONE/log"
+[ -f "$PHONE/sleeps-on" ] || echo ACTIVE > "$PHONE/dumpsys-deviceidle"
+"""
 DF = """
 echo "Filesystem      1K-blocks    Used Available Use% Mounted on"
 echo "/dev/block/dm-5 111111111 1111111 $(cat "$PHONE/free-kb")  1% /data"
@@ -158,6 +162,35 @@ class Phone:
             "HAL Ready: true\nCurrent temperatures from HAL:\n"
             f"\tTemperature{{mValue=25.6, mType=0, mName=AP, mStatus=0}}\n{case}",
         )
+
+    def no_thermal_service(self) -> None:
+        """Take the thermal service away, as before Android 10."""
+        (self.folder / "dumpsys-thermalservice").unlink()
+
+    def zones(self, **millidegrees: int) -> None:
+        """Set the thermal zones of Linux: the type of each, and its temperature as Linux writes it."""
+        for number, (kind, value) in enumerate(millidegrees.items()):
+            self._write(f"heat/thermal_zone{number}/type", f"{kind}\n")
+            self._write(f"heat/thermal_zone{number}/temp", f"{value}\n")
+
+    def cool(self, level: int, name: str = "thermal-cpufreq-0") -> None:
+        """Set the level of a cooling device of Linux; above 0 it is at work."""
+        self._write("heat/cooling_device0/type", f"{name}\n")
+        self._write("heat/cooling_device0/cur_state", f"{level}\n")
+
+    def doze(self, *, wakes: bool = True) -> None:
+        """Put it in doze, from which it wakes by a key, or does not."""
+        self._write("dumpsys-deviceidle", "IDLE\n")
+        self._switch("sleeps-on", not wakes)
+
+    def no_fixed_mode(self) -> None:
+        """Take the fixed-performance mode away, as before Android 11."""
+        self._switch("no-fixed-mode", True)
+
+    def runs_at(self, megahertz: int) -> None:
+        """Set the present clock of every core."""
+        for folder, _ in self._clocks.values():
+            (folder / "scaling_cur_freq").write_text(f"{megahertz * 1000}\n")
 
     def storage(self, free_kb: int) -> None:
         """Set how much room there is; with none, no file can be written, and folders still can be made."""
@@ -309,9 +342,14 @@ class Phone:
             self._server.stdout.close()
 
     def _mapped(self, text: str) -> str:
-        return text.replace(LOCAL, str(self.tmp)).replace(CPUS, str(self.folder / "cpus"))
+        return (
+            text.replace(LOCAL, str(self.tmp))
+            .replace(CPUS, str(self.folder / "cpus"))
+            .replace(THERMAL, str(self.folder / "heat"))
+        )
 
     def _write(self, name: str, text: str) -> None:
+        (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
         temporary = self.folder / f".{Path(name).name}"
         temporary.write_text(text)
         temporary.replace(self.folder / name)
@@ -342,6 +380,7 @@ class Phone:
         self._programs(self._system)
         self.battery()
         self.thermal()
+        self._write("dumpsys-deviceidle", "ACTIVE\n")
         self.storage(4_000_000)
         self._clocks: dict[int, tuple[Path, Path]] = {}
         # The cores are this machine's, and the last are the fast ones.

@@ -47,11 +47,16 @@ class Timed(NamedTuple):
             below :data:`COARSE_US` the average.
         runs: the number of runs.
         delegated: how much of the model the delegate ran; None if the tool does not report it.
+        quantiles: shares of the runs, and the latencies in microseconds that so many do not exceed; the average
+            alone if the tool does not report percentiles.
+        has_percentiles: whether it reports them.
     """
 
     us: float
     runs: int
     delegated: Literal["all", "part", "none"] | None
+    quantiles: tuple[tuple[float, float], ...]
+    has_percentiles: bool
 
 
 def flags(model: str, plan: MeasurePlan, threads: int, delegate: Delegate) -> list[str]:
@@ -96,14 +101,14 @@ def parse(output: str) -> Timed:
         raise RunnerError("there is no measurement in its output" if len(counts) < 2 else "it measured twice")
     if average is None:
         raise RunnerError("it ended before its summary")
-    us, own = _figure(counts[1])
+    us, own, quantiles = _figure(counts[1])
     if not abs(average - own) <= max(decimals, 1e-4 * own):
         raise RunnerError(f"its average is {own:g} us in one line and {average:g} us in another")
-    return Timed(us, int(counts[1]["count"]), _delegated(output))
+    return Timed(us, int(counts[1]["count"]), _delegated(output), quantiles, len(quantiles) > 1)
 
 
-def _figure(found: re.Match[str]) -> tuple[float, float]:
-    """Return the low figure and the average, in microseconds."""
+def _figure(found: re.Match[str]) -> tuple[float, float, tuple[tuple[float, float], ...]]:
+    """Return the low figure, the average and the known quantiles, in microseconds."""
     values = {name: float(text) for name, text in found.groupdict().items() if text and name != "same"}
     if values["count"] < 1:
         raise RunnerError("it did not run the model")
@@ -122,7 +127,10 @@ def _figure(found: re.Match[str]) -> tuple[float, float]:
     us = low if low >= COARSE_US else values["avg"]
     if not (math.isfinite(us) and us > 0):
         raise RunnerError(f"it reports a latency of {us:g} us")
-    return us, values["avg"]
+    if "median" not in values and values["min"] < values["max"]:
+        return us, values["avg"], ((0.5, values["avg"]),)
+    named = zip((0.0, 0.05, 0.5, 0.95, 1.0), ordered, strict=True)
+    return us, values["avg"], tuple(named)
 
 
 def _step(number: str) -> float:

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from cars_hw.devices.android.cores import Core, allowed_cores, core_list, machine_commands, parse_cores
+from cars_hw.devices.android.heat import READ_SERVICE, parse_heat
 from cars_hw.devices.remote import RemoteShell, ask
 from cars_hw.errors import DeviceError, DeviceStateError
 
@@ -23,17 +24,18 @@ WARM_C: Final = 40.0
 WARM_SKIN_C: Final = 42.0
 """From this temperature of the case on, in degrees Celsius, phones reduce their speed, also with a status of 0."""
 
-_SKIN: Final = re.compile(r"Temperature\{mValue=(-?[\d.]+), mType=3, mName=[^,]*, mStatus=(\d+)\}")
-"""A sensor of the case."""
-
 _PARTS: Final = {
     "props": "getprop",
     **machine_commands(FOLDER),
     "battery": "dumpsys battery",
-    "thermal": "dumpsys thermalservice",
+    "thermal": READ_SERVICE,
     "saver": "settings get global low_power",
+    "doze": "dumpsys deviceidle get deep",
 }
-_STATE: Final = ("battery", "thermal", "storage", "cores", "online", "status", "saver")
+_STATE: Final = ("battery", "thermal", "storage", "cores", "online", "status", "saver", "doze")
+
+_DOZES: Final = frozenset({"IDLE", "IDLE_MAINTENANCE"})
+_KNOWN_DOZE: Final = _DOZES | {"ACTIVE", "INACTIVE", "IDLE_PENDING", "SENSING", "LOCATING", "QUICK_DOZE_DELAY"}
 
 
 class PhoneState(NamedTuple):
@@ -49,6 +51,9 @@ class PhoneState(NamedTuple):
         skin_c: the temperature of the case in degrees Celsius.
         is_plugged: whether a charger, a computer or a wireless charger powers the phone.
         is_saving: whether the battery saver is on.
+        is_dozing: whether the phone is in doze, in which it idles with its screen off.
+        processor_c: the temperature of the hottest sensor of the processor in degrees Celsius.
+        cooling: the names of the cooling devices that lower the clock of the processor.
         notes: other reasons why it is slower than it could be.
         limits_mhz: for each core whose clock is limited at present, its limit and its largest clock in MHz.
     """
@@ -62,6 +67,9 @@ class PhoneState(NamedTuple):
     skin_c: float | None = None
     is_plugged: bool | None = None
     is_saving: bool | None = None
+    is_dozing: bool | None = None
+    processor_c: float | None = None
+    cooling: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     limits_mhz: Mapping[int, tuple[float, float]] = MappingProxyType({})
 
@@ -95,12 +103,16 @@ class PhoneState(NamedTuple):
             or (self.skin_c or 0.0) >= WARM_SKIN_C
         )
 
+    def temperatures(self) -> dict[str, float]:
+        """Return what is known of the temperatures in degrees Celsius, by part."""
+        known = {"battery": self.battery_c, "case": self.skin_c, "processor": self.processor_c}
+        return {part: value for part, value in known.items() if value is not None}
+
     def describe(self) -> str:
         """Return the temperatures as text."""
-        battery = "unknown" if self.battery_c is None else f"{self.battery_c:g} C"
-        skin = "" if self.skin_c is None else f", case {self.skin_c:g} C"
+        known = ", ".join(f"{part} {value:g} C" for part, value in self.temperatures().items())
         status = "?" if self.thermal_status is None else self.thermal_status
-        return f"battery {battery}{skin}, thermal status {status}"
+        return f"{known or 'temperature unknown'}, thermal status {status}"
 
     def require_charge(self, where: str) -> None:
         """Check the battery.
@@ -184,19 +196,22 @@ def _state(parts: Mapping[str, Any]) -> PhoneState:
     battery = _battery(parts["battery"])
     level, scale, tenths = battery.get("level", ""), battery.get("scale", "100"), battery.get("temperature", "")
     has_battery = battery.get("present") != "false" and level.isdecimal() and scale.isdecimal() and int(scale) > 0
-    status = re.search(r"^ *Thermal Status: (\d+)", parts["thermal"], re.MULTILINE)
+    heat = parse_heat(parts["thermal"])
     # Phones without a sensor report -99.9 or 0.0.
     known = has_battery and re.fullmatch(r"-?\d+", tenths) is not None and int(tenths) not in (0, -999)
     return PhoneState(
         battery_percent=100 * int(level) // int(scale) if has_battery else None,
         battery_c=int(tenths) / 10 if known else None,
-        thermal_status=int(status[1]) if status else None,
+        thermal_status=heat.status,
         free_mb=free_mb(parts["storage"]),
         online=core_list(parts["online"]),
         allowed=allowed_cores(parts["status"]),
-        skin_c=_skin_c(parts["thermal"]),
+        skin_c=heat.skin_c,
         is_plugged=_is_plugged(parts["battery"]),
         is_saving={"0": False, "1": True}.get(parts["saver"].strip()),
+        is_dozing=_is_dozing(parts["doze"]),
+        processor_c=heat.processor_c,
+        cooling=heat.cooling,
         limits_mhz=limits_of(parse_cores(parts["cores"], parts["online"], parts["status"])),
     )
 
@@ -210,11 +225,10 @@ def limits_of(cores: Sequence[Core]) -> dict[int, tuple[float, float]]:
     }
 
 
-def _skin_c(output: str) -> float | None:
-    """Return the largest temperature of the case; sensors without a value report -99.9 or 0.0."""
-    _, _, current = output.rpartition("Current temperatures from HAL")
-    known = [float(value) for value, _ in _SKIN.findall(current) if 0 < float(value) < 100]
-    return max(known) if known else None
+def _is_dozing(output: str) -> bool | None:
+    """Return whether the phone is in doze by the one word that it prints; None if it prints something else."""
+    word = output.strip()
+    return word in _DOZES if word in _KNOWN_DOZE else None
 
 
 def _is_plugged(output: str) -> bool | None:

@@ -16,6 +16,9 @@ from typing import Final
 RECORD: Final = "cars-hw-1"
 """The first word of a record: its format."""
 
+FIXED: Final = "fixed-performance-mode"
+"""What a script reports if the phone has accepted this mode."""
+
 # A phone may print warnings of its linker before a value, also on standard output.
 RESTORE: Final = """\
 stay_on() {
@@ -66,7 +69,7 @@ change() {
     "null null"|"0 0") note "it does not let the screen stay on; allow it in Developer options (some makers: USB \
 debugging, Security settings), or keep the screen on by hand" ;;
   esac
-  if cmd power set-fixed-performance-mode-enabled true >/dev/null 2>&1; then echo "@cars-hw fixed"; fi
+  if cmd power set-fixed-performance-mode-enabled true >/dev/null 2>&1; then echo "@cars-hw has FIXED"; fi
 }
 change"""
 
@@ -78,4 +81,4 @@ def restore_text(folder: str) -> str:
 
 def change_text(folder: str) -> str:
     """Return shell text that records the settings in ``folder`` and changes them. It needs ``restore``."""
-    return CHANGE.replace("FOLDER", folder)
+    return CHANGE.replace("FOLDER", folder).replace("FIXED", FIXED)

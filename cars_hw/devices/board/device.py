@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from cars_hw.devices.android.cores import allowed_cores, core_list, machine_commands, parse_cores
+from cars_hw.devices.android.heat import READ_ZONES, parse_heat
 from cars_hw.devices.android.phone import Phone, PhoneState, free_mb, limits_of
 from cars_hw.devices.board.ssh import SshShell
 from cars_hw.devices.remote import ask, last_lines
@@ -28,9 +29,10 @@ _PARTS: Final = {
     "system": "cat /etc/os-release",
     "id": "cat /etc/machine-id",
     **machine_commands(FOLDER),
+    "thermal": f"{{ {READ_ZONES}; }}",
     "throttled": "vcgencmd get_throttled",
 }
-_STATE: Final = ("cores", "online", "status", "storage", "throttled")
+_STATE: Final = ("cores", "online", "status", "storage", "thermal", "throttled")
 
 _THROTTLED: Final = {
     0: "the supply voltage of the board is too low",
@@ -101,6 +103,7 @@ class BoardDevice(ScriptedDevice):
 def _state(parts: dict[str, str]) -> PhoneState:
     throttled = re.search(r"throttled=0x([0-9a-fA-F]+)", parts["throttled"])
     bits = int(throttled[1], 16) if throttled else 0
+    heat = parse_heat(parts["thermal"])
     return PhoneState(
         None,
         None,
@@ -109,6 +112,8 @@ def _state(parts: dict[str, str]) -> PhoneState:
         core_list(parts["online"]),
         allowed_cores(parts["status"]),
         limits_mhz=limits_of(parse_cores(parts["cores"], parts["online"], parts["status"])),
+        processor_c=heat.processor_c,
+        cooling=heat.cooling,
         notes=tuple(text for bit, text in _THROTTLED.items() if bits >> bit & 1),
     )
 

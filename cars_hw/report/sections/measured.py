@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from cars_hw.export.card import INT8_SUFFIX
@@ -26,8 +26,19 @@ def view(report: ReportData) -> dict[str, Any]:
             for device in devices
             if (names := [row.name for row in report.verified if row.device == device and not row.quiet])
         },
+        "device_warnings": {
+            device: told
+            for device in devices
+            if (told := _union(row.device_warnings for row in report.verified if row.device == device))
+        },
+        "sustained": [row for row in report.verified if row.sustained is not None],
         "int8": int8(report.verified),
     }
+
+
+def _union(lists: Iterable[Sequence[str]]) -> list[str]:
+    """Return what is in any of ``lists``, each once."""
+    return list(dict.fromkeys(one for each in lists for one in each))
 
 
 def int8(verified: Sequence[Verified]) -> list[dict[str, Any]]:
