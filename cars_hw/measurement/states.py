@@ -291,8 +291,9 @@ def _quiet_level(level: FloatArray, durations: FloatArray, band: float) -> tuple
         centre = _mode(level, durations, float(np.median(level[inside])), band)
         lowest = centre if lowest is None else lowest
         if durations[inside & last].sum() >= LAST_SHARE * durations[last].sum():
-            before = lowest if centre - lowest > band else centre
-            return centre, min(before - centre, _fastest_before(level, durations, last, centre - band) - centre)
+            if centre - lowest <= band:
+                lowest = _fastest_before(level, durations, last, centre - band)
+            return centre, min(lowest - centre, 0.0)
     # Levels spread so widely that no state has its share: the median moment is the one that is known. The faster
     # moments are reported like a state that did not come back.
     centre = _weighted_quantile(level, durations, 0.5)
