@@ -89,6 +89,13 @@ def dominated_words(names: Sequence[str]) -> str:
     )
 
 
+LOSSES_CHOSE: Final = (
+    "The losses under shared weights chose the front, so a network can be in it although a cheaper one is more "
+    "accurate."
+)
+"""What is said of a front after a search by the loss without a final stage."""
+
+
 def training_words(epochs: int) -> str:
     """Return the training behind an accuracy: ``epochs`` in the final stage, or with 0 the shared weights."""
     if not epochs:

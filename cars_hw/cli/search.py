@@ -41,6 +41,7 @@ from cars_hw.config.measurement import QUIET
 from cars_hw.config.setting import fields_of
 from cars_hw.config.training import Recipe
 from cars_hw.config.units import format_seconds
+from cars_hw.formatting import LOSSES_CHOSE
 from cars_hw.pipeline.settings import BaselinesSettings, SearchSettings, TargetSettings, TrainingDevice
 
 if TYPE_CHECKING:
@@ -327,6 +328,8 @@ def _search(settings: SearchSettings, asked: Run) -> None:
         print_json(unstructure(Front(tuple(front), tuple(rejected), tuple(run.larger()))))
         return
     print_front(front, run.configuration.sizes)
+    if run.configuration.evolution.objective == "loss" and run.final_stage() is None:
+        click.echo(LOSSES_CHOSE)
     if rejected:
         click.echo(f"Measured, {len(rejected)} more exceeded the budget; the next best took their place.")
     best = max(front, key=lambda network: network.accuracy)

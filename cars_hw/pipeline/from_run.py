@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+import torch
+
 from cars_hw.config.checksummed import digest
 from cars_hw.config.codec import structure
 from cars_hw.data.manifest import DataManifest
@@ -157,7 +159,9 @@ def open_start(path: Path, plan: SearchPlan, expected: str | None = None) -> Sta
     if expected not in (None, found):
         raise RunError(f"the search in {path} is not the one that this search started from", remedy="other-out")
     manifest = run.data
-    supernet = SuperNet(supernet_of(own, manifest), own.training.share)
+    # Its initial weights are replaced; they must not use up random numbers of the caller.
+    with torch.random.fork_rng(devices=[]):
+        supernet = SuperNet(supernet_of(own, manifest), own.training.share)
     try:
         supernet.load_state_dict(checkpoint.supernet_weights(content))
     except RuntimeError as error:

@@ -16,6 +16,7 @@ from cars_hw.config.measurement import MeasurePlan
 from cars_hw.config.units import parse_latency
 from cars_hw.devices import FakeDevice
 from cars_hw.export.card import ModelCard, card_path
+from cars_hw.formatting import LOSSES_CHOSE
 from cars_hw.latency import profile_device
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.space.network_spec import NetworkSpec
@@ -79,9 +80,15 @@ def test_sizes_are_restricted_by_options(table: Path, images: Path, tmp_path: Pa
     data = ("--data", images, "--table", table, "--no-measure", *QUICK)
     done("search", *data, "--channels", "8", "--out", tmp_path / "wide")
     assert {one.spec.channels for one in RunFolder.open(tmp_path / "wide").front()} == {8}
-    told = done("search", *data, "--channels", "4", "--layers", "6", "--out", tmp_path / "one")
+    one_size = ("--channels", "4", "--layers", "6", "--objective", "loss")
+    told = done("search", *data, *one_size, "--out", tmp_path / "one")
     assert "The search is for networks of 4 channels, 6 cells" in told.stderr
     assert {one.spec.stages for one in RunFolder.open(tmp_path / "one").front()} == {(2, 2, 2)}
+    # By the loss, its order is not that of the accuracies in the table.
+    assert LOSSES_CHOSE in told.stdout.splitlines()
+    assert (
+        LOSSES_CHOSE not in done("search", *data, *one_size, "--resume", "--out", tmp_path / "one", "--json").stdout
+    )
     # Its settings say which size it was: the table has others.
     done("search", "--config", tmp_path / "one" / "config.toml", "--out", tmp_path / "again")
     again, one = (RunFolder.open(tmp_path / name) for name in ("again", "one"))

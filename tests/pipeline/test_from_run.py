@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from cars_hw.callbacks import SearchCallback
@@ -153,7 +154,9 @@ def test_a_larger_range_takes_the_weights_of_the_smaller_one(
     assert "those of 4 channels, 4 cells" in notes.lines[0]
     assert "the weights of larger sizes" in notes.lines[1]
     # The weights that the search began with are those of the earlier run.
+    state = torch.get_rng_state()
     start = open_start(before.path, plan)
+    assert torch.equal(torch.get_rng_state(), state)
     weights = supernet_weights_of(plan, plan_data(plan))
     start.give(plan, weights.supernet, run.data)
     # An operation that the earlier run did not propose is not taken: its weights were not trained.

@@ -13,6 +13,7 @@ from cars_hw.config.evaluation import ClassCounts
 from cars_hw.config.presets import PRESETS
 from cars_hw.evolution.halving import Rungs
 from cars_hw.evolution.nominees import Nominee
+from cars_hw.formatting import LOSSES_CHOSE
 from cars_hw.pipeline.records import FinalStage, StartRecord
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.report.data import ReportData, gather
@@ -85,6 +86,7 @@ def test_after_a_search_by_the_loss_the_orders_of_the_losses_are_compared(report
     own = replace(report, configuration=replace(report.configuration, evolution=evolution))
     assert texts(own)["Final stage"] == "There was none: the losses under shared weights alone chose the front."
     assert "the losses under shared weights chose the front" in section("final", own)
+    assert [LOSSES_CHOSE in section("front", one) for one in (own, report)] == [True, False]
     # By loss in the order of the trainings, and by accuracy the other way round.
     nominees = [
         replace(nominee(own, index, 1, 0.9 - index / 10, 40 + 10 * index), shared_loss=2.0 - index / 10)

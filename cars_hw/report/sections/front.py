@@ -6,6 +6,7 @@ from typing import Any
 
 from cars_hw.config.evaluation import ClassCounts, Objective
 from cars_hw.formatting import (
+    LOSSES_CHOSE,
     accuracy_text,
     dominated_words,
     figure,
@@ -47,6 +48,7 @@ def view(report: ReportData) -> dict[str, Any]:
         "name": name,
         "images": _images(report),
         "dominated": dominated_words([one.name for one in report.candidates if one.dominated]),
+        "losses_chose": LOSSES_CHOSE,
     }
 
 
