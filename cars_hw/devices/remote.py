@@ -152,16 +152,16 @@ def script(
         # A signal ends the script at once, because it waits for a child in the background.
         "trap 'after; exit 129' HUP INT TERM PIPE",
         before,
-        # The shell itself reads: a linker may put a warning before the output of a program.
+        # The shell itself reads, which costs no process: a linker may put a warning before the output of a program.
         "first_of() {",
         "  first=",
         '  { read -r first < "$1"; } 2>/dev/null',
-        '  echo "$first"',
         "}",
         # The clock is read while the model runs: afterwards it may have fallen already.
         "watch_clock() {",
         f"  while sleep {CLOCK_S:g}; do",
-        f"    first_of {clock} > clock_seen",
+        f"    first_of {clock}",
+        '    echo "$first" > clock_seen',
         "  done",
         "}",
         "run() {",
@@ -169,15 +169,19 @@ def script(
         # otherwise every line would be a packet, sent during the measurement.
         '  "$@" </dev/null >said 2>&1 &',
         "  child=$!",
-        "  watch_clock </dev/null >/dev/null 2>&1 &",
-        "  watch=$!",
+        f"  if [ -r {clock} ]; then",
+        "    watch_clock </dev/null >/dev/null 2>&1 &",
+        "    watch=$!",
+        "  fi",
         "  wait $child",
         "  status=$?",
         "  child=",
         # By the signal that cannot be handled: a shell that has just been forked may lose any other.
-        "  kill -9 $watch 2>/dev/null",
-        "  wait $watch 2>/dev/null",
-        "  watch=",
+        '  if [ -n "$watch" ]; then',
+        "    kill -9 $watch 2>/dev/null",
+        "    wait $watch 2>/dev/null",
+        "    watch=",
+        "  fi",
         "  cat said",
         "}",
     ]
@@ -185,11 +189,16 @@ def script(
         lines += [
             each,
             f"echo {mark} begin {session.number}",
-            f"first_of {clock} > clock_seen",
+            f"first_of {clock}",
+            'echo "$first" > clock_seen',
             f"run {session.command}",
+            f"first_of {LOAD}",
+            "load=$first",
+            "first_of clock_seen",
+            "clock=$first",
+            f"first_of {cores}",
             # The output of a runner may lack the last line break.
-            f'echo; echo "{mark} end {session.number} $status / $(first_of {LOAD}) / $(first_of clock_seen) / '
-            f'$(first_of {cores})"',
+            f'echo; echo "{mark} end {session.number} $status / $load / $clock / $first"',
         ]
     return "\n".join([*lines, f"echo {mark} done", ""])
 

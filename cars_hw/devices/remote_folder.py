@@ -41,7 +41,8 @@ line_of() {
   echo "$line"
 }
 uptime_s() {
-  up=$(line_of /proc/uptime)
+  up=
+  { read -r up rest < /proc/uptime; } 2>/dev/null
   up=${up%%.*}
   [ -n "$up" ] || up=$(date +%s)
   echo "$up"

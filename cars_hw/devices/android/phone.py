@@ -212,6 +212,7 @@ def _state(parts: Mapping[str, Any]) -> PhoneState:
         is_dozing=_is_dozing(parts["doze"]),
         processor_c=heat.processor_c,
         cooling=heat.cooling,
+        notes=("it does not tell whether the battery saver is on",) if _is_unknown(parts["saver"]) else (),
         limits_mhz=limits_of(parse_cores(parts["cores"], parts["online"], parts["status"])),
     )
 
@@ -223,6 +224,11 @@ def limits_of(cores: Sequence[Core]) -> dict[int, tuple[float, float]]:
         for core in cores
         if core.limit_mhz is not None and core.max_mhz is not None and core.limit_mhz < core.max_mhz
     }
+
+
+def _is_unknown(setting: str) -> bool:
+    """Return whether the phone printed something else than the value of a switch; nothing is an old phone."""
+    return setting.strip() not in ("", "null", "0", "1")
 
 
 def _is_dozing(output: str) -> bool | None:
