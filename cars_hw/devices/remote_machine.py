@@ -60,7 +60,7 @@ class Waits:
 
     ``cool_down`` is for the phone to cool down, ``reconnect`` for the cable to be plugged in again, ``session`` for
     the end of one session, ``pause`` between two checks, ``old_script`` for a script that was told to stop and
-    restores the phone.
+    restores the phone. ``state`` is how long a good state of the phone is taken to last: reading it costs time.
     """
 
     cool_down: float = 600.0
@@ -68,9 +68,10 @@ class Waits:
     session: float = 120.0
     pause: float = 5.0
     old_script: int = 10
+    state: float = 0.0
 
 
-WAITS: Final = Waits()
+WAITS: Final = Waits(state=5.0)
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,7 @@ class RemoteMachine(ABC):
         self._cores: list[int] | None = None
         self._warnings: list[str] = []
         self._warmest_c: dict[str, float] = {}
+        self._good: tuple[float, PhoneState] | None = None
         self._woken = False
         self._waited_for_cooling = False
         self._tool: Tool | None = None
@@ -247,13 +249,11 @@ class RemoteMachine(ABC):
     def _disconnect(self) -> None:
         self._shell.close()
         self._phone = None
+        self._good = None
 
     def _prepare(self, names: Mapping[Path, str], *, rested: bool = True) -> None:
         """Connect, check the battery, wait while the phone is hot unless not ``rested``, and push missing files."""
-        if self._phone is None:
-            self._read_phone()
-        self._claim()
-        state = self._wait_until_ready() if rested else self._look()
+        state = self._ready_state(rested=rested)
         tool = self._find_tool()
         missing = {model: self._path(name) for model, name in names.items() if self._path(name) not in self._pushed}
         if tool.source is not None and tool.target not in self._pushed:
@@ -267,6 +267,20 @@ class RemoteMachine(ABC):
             )
         for source, target in missing.items():
             self._push(source, target, executable=source == tool.source)
+
+    def _ready_state(self, *, rested: bool) -> PhoneState:
+        """Return a state in which can be measured, with the lock held: that of a moment ago, or a new one.
+
+        A script checks the lock by itself, and renews it.
+        """
+        if self._good is not None and rested and time.monotonic() - self._good[0] < self._waits.state:
+            return self._good[1]
+        if self._phone is None:
+            self._read_phone()
+        self._claim()
+        state = self._wait_until_ready() if rested else self._look()
+        self._good = (time.monotonic(), state) if rested else None
+        return state
 
     def _wait_until_ready(self) -> PhoneState:
         """Wait while the phone is hot or its cores are switched off; return its state."""

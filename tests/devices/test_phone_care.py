@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import pytest
 from long_runs import amount
-from phone_stand import Stand, standing
+from phone_stand import WAITS, Stand, standing
 from simulated_phone import Phone, System
 
 from cars_hw.cli.signals import ends_in_order
@@ -501,6 +501,31 @@ def test_a_hot_case_counts_also_where_the_thermal_status_stays_zero(
         assert len(device.run(models, PLAN, 0)) == 3
         assert device.conditions()["skin_c"] == 33.0
         device.release()
+
+
+def test_a_good_state_is_read_again_after_a_while_only(tmp_path: Path, keys: Path, models: list[Path]) -> None:
+    """Reading the state takes a part of the time of a block."""
+    with standing(tmp_path / "phone", keys, System()) as stand:
+
+        def readings() -> int:
+            return stand.phone.log().count("settings get global low_power")
+
+        device = stand.device(replace(WAITS, state=60.0))
+        assert len(device.run(models, PLAN, 0)) == 3
+        before = readings()
+        assert len(device.run(models, PLAN, 0)) == 3
+        assert readings() == before
+        # The next contact after a lost connection reads it.
+        stand.adbd.cut()
+        assert len(device.run(models, PLAN, 0)) == 3
+        assert readings() > before
+        device.release()
+        impatient = stand.device()
+        impatient.run(models, PLAN, 0)
+        before = readings()
+        impatient.run(models, PLAN, 0)
+        assert readings() > before
+        impatient.release()
 
 
 def test_files_that_are_not_those_of_the_tool_stay(tmp_path: Path, keys: Path, models: list[Path]) -> None:
