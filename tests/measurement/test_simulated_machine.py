@@ -76,6 +76,21 @@ def test_a_throttle_that_never_lifts_is_measured_as_it_is_and_said(seed: int) ->
     assert found.machine.faster_before == pytest.approx(1.6, rel=0.02)
 
 
+def test_a_faster_state_is_not_forgotten_while_it_is_waited_for() -> None:
+    """The longer the wait, the smaller is its share of the time."""
+    machine = SimulatedMachine(parts, throttled(1.5, 1.6))
+    found = measure(
+        machine,
+        [Path("20"), Path("25")],
+        MeasurePlan(patience_seconds=90),
+        reference=REFERENCE,
+        clock=machine.clock,
+    )
+    assert machine.second > 90
+    assert found.machine.faster_before == pytest.approx(1.6, rel=0.02)
+    assert len(found.machine.warnings()) == 1
+
+
 def test_the_states_have_their_shares_and_factors() -> None:
     found = measured_on(switching((1, 1), (2.0, 2.0), seed=3), plan=MeasurePlan(sessions=20))
     first, second = found.machine.states
