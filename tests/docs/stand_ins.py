@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib import import_module
+from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,9 +24,11 @@ from cars_hw.config.recipes import RECIPES
 from cars_hw.config.search import EvolutionSettings
 from cars_hw.data.sources import Dataset
 from cars_hw.devices import FakeDevice, registry
+from cars_hw.devices.load import Spell
 from cars_hw.devices.protocol import ModelFormat, Sample, SessionCounter
 from cars_hw.errors import DeviceError
 from cars_hw.latency import LatencyTable, OpKey, fastest_genotype, genotype_keys, profile_device
+from cars_hw.measurement.schedule import Clock
 from cars_hw.pipeline.export import export_run
 from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.pipeline.search import run_search
@@ -82,6 +85,20 @@ class ComputingTflite(Computing):
     format = "tflite"
 
 
+class ComputingPhone(ComputingTflite):
+    """Stands for a phone or a board, which can run a model for minutes."""
+
+    def load(self, model: Path, sessions: int, seconds: float, *, rested: bool) -> list[Spell]:
+        del seconds, rested
+        return [Spell(((0.5, model.stat().st_size * 1e-6),), 100)] * sessions
+
+
+def hurried() -> Clock:
+    """Return a clock on which half a minute passes between two looks."""
+    seconds = count(0.0, 30.0)
+    return Clock(lambda: next(seconds), lambda _: None)
+
+
 def small_images(channels: int) -> tuple[Dataset, Dataset]:
     """Ten classes of bright stripes on noise, of 8x8 pixels."""
     rng = np.random.default_rng(channels)
@@ -134,6 +151,7 @@ def make_small(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(registry, "_HOST", _Hosts())
     patch.setattr("cars_hw.devices.android.device.open_android", _open_phone)
     patch.setattr("cars_hw.devices.board.device.open_board", _open_board)
+    patch.setattr("cars_hw.measurement.sustained.Clock", hurried)
     patch.setattr("cars_hw.devices.android.adb.usb_phones", lambda: PHONES)
     patch.setattr(
         "cars_hw.devices.android.adb.usb_names", lambda phones: [f"android:{serial}" for serial in phones]
@@ -163,11 +181,11 @@ class _Host:
 
 
 def _open_phone(where: str, threads: int = 1, **_: object) -> Computing:
-    return ComputingTflite(f"android:{where or PHONES[0]}")
+    return ComputingPhone(f"android:{where or PHONES[0]}")
 
 
 def _open_board(where: str, threads: int = 1, **_: object) -> Computing:
-    return ComputingTflite(f"ssh:{where}")
+    return ComputingPhone(f"ssh:{where}")
 
 
 def write_quickly(patch: pytest.MonkeyPatch) -> None:
