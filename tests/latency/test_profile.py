@@ -230,7 +230,9 @@ def test_killed_at_any_moment_a_profile_resumes_and_measures_everything_as_often
         process.wait()
         seen.append(partial.exists())
     assert seen[0]
-    assert start(broken).wait(timeout=120) == 0
+    # The last of the killed processes may have written the whole table before the signal; then none is needed.
+    if partial.exists():
+        assert start(broken).wait(timeout=120) == 0
     finished, expected = LatencyTable.read(broken), LatencyTable.read(whole)
     assert finished.entries == expected.entries
     assert {entry.sessions for entry in finished.entries.values()} == {finished.plan["sessions"] + 1}
