@@ -62,10 +62,7 @@ def measure_architectures(
         DeviceError: the device fails.
     """
     with tempfile.TemporaryDirectory(prefix="cars-hw-") as folder:
-        models = [Path(folder) / f"{index}.{device.model_format}" for index in range(len(architectures))]
-        written = list(zip(architectures, models, strict=True))
-        for (genotype, network), model in counted(written, progress, "writing models"):
-            build_network(network, genotype, model, device.model_format, precision)
+        models = _write_models(device, architectures, Path(folder), precision, progress)
         beside = None
         if reference is not None:
             beside = Path(folder) / f"reference.{device.model_format}"
@@ -91,8 +88,16 @@ def sustained_architectures(
         DeviceError: the device fails.
     """
     with tempfile.TemporaryDirectory(prefix="cars-hw-") as folder:
-        models = [Path(folder) / f"{index}.{device.model_format}" for index in range(len(architectures))]
-        written = list(zip(architectures, models, strict=True))
-        for (genotype, network), model in counted(written, progress, "writing models"):
-            build_network(network, genotype, model, device.model_format, precision)
+        models = _write_models(device, architectures, Path(folder), precision, progress)
         return measure_sustained(device, models, plan, progress=progress, clock=clock)
+
+
+def _write_models(
+    device: Device, architectures: Sequence[Architecture], folder: Path, precision: Precision, progress: Progress
+) -> list[Path]:
+    """Write ``architectures`` into ``folder`` in the format of ``device``; return the files in the same order."""
+    models = [folder / f"{index}.{device.model_format}" for index in range(len(architectures))]
+    written = list(zip(architectures, models, strict=True))
+    for (genotype, network), model in counted(written, progress, "writing models"):
+        build_network(network, genotype, model, device.model_format, precision)
+    return models

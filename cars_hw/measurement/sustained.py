@@ -97,8 +97,7 @@ class _Loads:
 
     def between(self, begin: float, end: float) -> list[Spell]:
         """Return the spells that ended after ``begin`` and not after ``end``."""
-        chosen = [spell for spell, ended in zip(self.spells, self.ends, strict=True) if begin < ended <= end + 1e-6]
-        return chosen or self.spells[-1:]
+        return [spell for spell, ended in zip(self.spells, self.ends, strict=True) if begin < ended <= end + 1e-6]
 
 
 def measure_sustained(
@@ -170,10 +169,12 @@ def _under_load(
         loads.ends += [elapsed + (ended - elapsed) * (place + 1) / len(spells) for place in range(len(spells))]
     end = loads.ends[-1]
     window = loads.between(end - plan.window_seconds, end)
-    before = loads.between(end - 2 * plan.window_seconds, end - plan.window_seconds)
+    fresh = loads.between(-1.0, max(FRESH_S, loads.ends[0]))
+    # A plan whose load is shorter than a session has nothing before the window but the beginning.
+    before = loads.between(end - 2 * plan.window_seconds, end - plan.window_seconds) or fresh
     clocks = [spell.clock_mhz for spell in window if spell.clock_mhz is not None]
     return Sustained(
-        fresh_ms=round(quantile(loads.between(-1.0, max(FRESH_S, loads.ends[0])), 0.5), 6),
+        fresh_ms=round(quantile(fresh, 0.5), 6),
         before_ms=round(quantile(before, 0.5), 6),
         p50_ms=round(quantile(window, 0.5), 6),
         p90_ms=round(quantile(window, 0.9), 6),

@@ -53,6 +53,13 @@ def test_what_is_not_settled_is_said(stand: Stand, models: list[Path]) -> None:
     assert 1e3 * second.fresh_ms > 1.1 * truth_us(models[1])
 
 
+def test_a_window_without_load_before_it_is_compared_with_its_beginning(stand: Stand, models: list[Path]) -> None:
+    stand.throttling.heats(0.5, HEAT_S)
+    plan = SustainedPlan(load_seconds=0, window_seconds=60, session_seconds=10)
+    (one,) = measure_sustained(stand.device, models[:1], plan, clock=stand.throttling.clock)
+    assert one.before_ms == one.fresh_ms < one.p50_ms
+
+
 def test_the_load_goes_on_although_the_phone_becomes_hot(stand: Stand, models: list[Path]) -> None:
     def hot(_stage: str, done: int, _total: int) -> None:
         if done >= 30:
