@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from cars_hw.nn.device_kind import device_kind
+
 
 @dataclass(frozen=True)
 class Normalization:
@@ -34,7 +36,7 @@ def _for_cpu(x: Tensor) -> bool:
 
     Exporters want the operations themselves, which every runtime knows.
     """
-    return x.device.type == "cpu" and not torch.onnx.is_in_onnx_export()
+    return device_kind(x) == "cpu" and not torch.onnx.is_in_onnx_export()
 
 
 class _Concatenation(torch.autograd.Function):

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cars_hw.nn.device_kind import device_kind
 from cars_hw.nn.paths import Common, SharedNetwork
 from cars_hw.nn.slices import Slices, cells_within
 from cars_hw.space.architecture import Architecture
@@ -57,10 +58,11 @@ def evaluate(
     threads = torch.get_num_threads()
     with _threads() as run:
         for images, labels in batches:
-            total = _ROOM[images.is_cuda] if room is None else room
+            on_gpu = device_kind(images) == "cuda"
+            total = _ROOM[on_gpu] if room is None else room
             batch = _Batch(slices, images, labels, autocast)
             batch.prepare(ordered, total, threads)
-            found = run(batch.hits, ordered, images.is_cuda)
+            found = run(batch.hits, ordered, on_gpu)
             counts = found if not counts else [so_far + new for so_far, new in zip(counts, found, strict=True)]
     rows = dict(zip(order, [count.tolist() for count in counts], strict=True))
     return [rows[index] for index in range(len(architectures))]

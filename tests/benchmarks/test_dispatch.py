@@ -1,0 +1,71 @@
+"""What a GPU is asked to do for a training pass and for an evaluation, as PyTorch dispatches it."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import pytest
+import torch
+from scripts import script
+
+PASS = {
+    "launches": 1201.75,
+    "bytes": 336_206_656,
+    "copies": 1,
+    "casts": 255.5,
+    "out_of_layout": 82.25,
+    "waits": 0,
+}
+EVALUATION = {
+    "launches": 553.25,
+    "bytes": 115_290_040,
+    "copies": 1,
+    "casts": 126.25,
+    "out_of_layout": 4,
+    "waits": 0,
+}
+
+
+@pytest.fixture
+def dispatch(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    return script("benchmarks/dispatch", monkeypatch)
+
+
+def test_a_recorded_pass_and_an_evaluation_launch_what_they_did(dispatch: ModuleType) -> None:
+    # The paper's network, and batches of 8 instead of 128: means over four random architectures.
+    setting = dispatch.Setting.of(batch=8, architectures=4)
+    assert setting.training_pass() == PASS
+    assert setting.evaluation() == EVALUATION
+
+
+def test_launches_and_bytes_are_those_of_the_kernels(dispatch: ModuleType) -> None:
+    x = torch.zeros(2, 4, 3, 3).contiguous(memory_format=torch.channels_last)
+    found = dispatch.counted(lambda: torch.relu_(x.permute(0, 2, 3, 1).view(2, 36)[:, 1:]))
+    # Views launch nothing. In place: 70 numbers of four bytes are read and written.
+    assert found.figures() == {"launches": 1, "bytes": 560, "copies": 0, "casts": 0, "out_of_layout": 0, "waits": 0}
+
+
+def test_copies_and_casts_are_told_apart(dispatch: ModuleType) -> None:
+    x = torch.zeros(6)
+    low = x.bfloat16()
+    found = dispatch.counted(lambda: [x.bfloat16(), x.copy_(low), low.float(), x.clone(), x.to(torch.float32)])
+    assert (found.casts, found.copies, found.launches, found.waits) == (3, 1, 4, 0)
+    # A cast to bfloat16 reads four bytes and writes two; a copy to an existing tensor does not read it.
+    assert found.bytes == 6 * (6 + 6 + 6 + 8)
+
+
+def test_many_tensors_of_one_call_share_launches(dispatch: ModuleType) -> None:
+    many, others = [torch.zeros(3) for _ in range(70)], [torch.ones(3) for _ in range(70)]
+    assert dispatch.counted(lambda: torch._foreach_add_(many, others)).launches == 2
+    assert dispatch.counted(lambda: torch._foreach_zero_(many)).launches == 1
+
+
+def test_an_input_whose_pixels_are_not_last_is_found(dispatch: ModuleType) -> None:
+    last = torch.zeros(2, 4, 3, 3).contiguous(memory_format=torch.channels_last)
+    assert dispatch.counted(lambda: torch.relu(last)).out_of_layout == 0
+    assert dispatch.counted(lambda: torch.relu(last[:, :2])).out_of_layout == 1
+    assert dispatch.counted(lambda: torch.relu(last.contiguous())).out_of_layout == 1
+
+
+def test_what_python_waits_for_is_counted(dispatch: ModuleType) -> None:
+    assert dispatch.counted(lambda: torch.ones(2).sum().item()).waits == 1
