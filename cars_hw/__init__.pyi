@@ -31,6 +31,9 @@ from cars_hw.evolution.search import Search as Search
 from cars_hw.export.card import ModelCard as ModelCard
 from cars_hw.export.classify import classify as classify
 from cars_hw.export.export import export_genotype as export_genotype
+from cars_hw.export.hub import write_hub_folder as write_hub_folder
+from cars_hw.export.model import Model as Model
+from cars_hw.export.model import load_model as load_model
 from cars_hw.latency import LatencyTable as LatencyTable
 from cars_hw.latency import Predictor as Predictor
 from cars_hw.latency import SizeRange as SizeRange

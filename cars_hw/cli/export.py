@@ -72,8 +72,14 @@ def _run(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
     help={"data.source": f"{MOVED['data.source']} Only int8 models need images, for their calibration."},
 )
 @click.option("--out", type=FOLDER, help="The folder of the files. [RUN/models; for a genotype, the current one]")
+@click.option(
+    "--hub",
+    type=FOLDER,
+    help="Also write a folder for each network of a run in this folder: weights, card, models and a README, as the "
+    "Hugging Face hub takes them. Nothing is uploaded.",
+)
 @json_option
-def command(what: str, settings: ExportSettings, out: Path | None, as_json: bool) -> None:
+def command(what: str, settings: ExportSettings, out: Path | None, hub: Path | None, as_json: bool) -> None:
     """Export the trained networks of a run, or a genotype.
 
     Beside each model file, the command writes a card: a JSON file that describes preprocessing, classes, accuracy
@@ -100,6 +106,7 @@ def command(what: str, settings: ExportSettings, out: Path | None, as_json: bool
                 dynamic_batch=settings.dynamic_batch,
                 int8=settings.int8,
                 accept_changes=settings.accept_changes,
+                hub=hub,
                 progress=bars.update,
             )
         if settings.precision == "int8":
@@ -107,6 +114,8 @@ def command(what: str, settings: ExportSettings, out: Path | None, as_json: bool
     else:
         if settings.precision == "int8" or settings.int8 == "symmetric":
             raise click.UsageError("int8 is calibrated on images: it needs a run with trained networks")
+        if hub is not None:
+            raise click.UsageError("--hub is for a RUN: a genotype has no trained weights")
         named = GENOTYPE.convert(what, None, click.get_current_context())
         with Bars() as bars:
             exported = export_genotype(

@@ -43,8 +43,12 @@ class ChecksummedFormat:
 
     def write(self, path: Path, content: Mapping[str, Any]) -> None:
         """Write ``content`` with format, version and checksum to ``path`` in one step."""
+        write_text(path, self.text(content))
+
+    def text(self, content: Mapping[str, Any]) -> str:
+        """Return ``content`` with format, version and checksum as JSON; :meth:`parse` reads it."""
         full = {"format": self.name, "version": self.version, **content}
-        write_text(path, readable_json({**full, "checksum": checksum(full)}) + "\n")
+        return readable_json({**full, "checksum": checksum(full)}) + "\n"
 
     def write_record(self, path: Path, record: object) -> None:
         """Write the dataclass ``record`` to ``path``; :meth:`read_record` returns it."""
@@ -63,7 +67,15 @@ class ChecksummedFormat:
             CarsHwError: of the class ``error``: unreadable, not JSON, another format, another schema, or not as it
                 was written.
         """
-        content = self._object(path, self._text(path))
+        return self.parse(path, self._text(path))
+
+    def parse(self, path: Path, text: str) -> dict[str, Any]:
+        """Return the content that :meth:`text` made ``text`` of; ``path`` is the file that holds it.
+
+        Raises:
+            CarsHwError: of the class ``error``: see :meth:`read`.
+        """
+        content = self._object(path, text)
         self._require_version(path, content)
         stored = content.pop("checksum", None)
         self._require(path, stored, content)

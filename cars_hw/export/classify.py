@@ -54,7 +54,7 @@ class Classifier:
             channels = self.card.preprocessing.channels
             raise InputError(f"{model} is a network for {channels} channels, which image files do not have")
         self._decoding = decoding
-        self._run = load_model(model)
+        self._run = open_model(model)
 
     def __call__(self, image: Path) -> list[Guess]:
         """Return the classes, the likeliest first, for the file ``image``."""
@@ -90,7 +90,7 @@ def prepare(pixels: npt.NDArray[np.uint8], preprocessing: Preprocessing) -> Floa
     return np.ascontiguousarray(batch.transpose(0, 3, 1, 2)) if preprocessing.layout == "NCHW" else batch
 
 
-def load_model(model: Path, export_format: ExportFormat | None = None) -> Runner:
+def open_model(model: Path, export_format: ExportFormat | None = None) -> Runner:
     """Return what runs ``model`` on one thread; the end of the file's name tells the format if none is given.
 
     Raises:

@@ -18,7 +18,7 @@ from cars_hw.config.files import replacing
 from cars_hw.config.measurement import Int8Scheme
 from cars_hw.errors import ExportError
 from cars_hw.export.card import NO_FIGURES, Figures, ModelCard, Preprocessing, card_path, verified_card
-from cars_hw.export.classify import load_model, prepare
+from cars_hw.export.classify import open_model, prepare
 from cars_hw.export.format import Usage
 from cars_hw.export.formats import FORMATS, export_format, export_formats, format_of_file
 from cars_hw.export.int8_refinement import refine
@@ -165,7 +165,7 @@ def export_int8(
     with replacing(path) as temporary:
         temporary.write_bytes(model)
         float_logits, logits = (
-            np.concatenate([*map(load_model(file, written), batches)]) for file in (source, temporary)
+            np.concatenate([*map(open_model(file, written), batches)]) for file in (source, temporary)
         )
         error = float(np.linalg.norm(logits - float_logits) / np.linalg.norm(float_logits))
         if not error <= INT8_BOUND:

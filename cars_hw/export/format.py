@@ -113,7 +113,7 @@ class ExportFormat(ABC):
     def open(self, model: Path) -> Runner:
         """Return what runs the file ``model`` on one thread, whichever its precision.
 
-        Opening and running may raise any exception; :func:`cars_hw.export.classify.load_model` converts it.
+        Opening and running may raise any exception; :func:`cars_hw.export.classify.open_model` converts it.
         """
 
     @abstractmethod

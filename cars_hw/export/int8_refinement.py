@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from cars_hw.export.classify import load_model
+from cars_hw.export.classify import open_model
 from cars_hw.export.quantize import quantize
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def _logits(model: bytes, export_format: ExportFormat, feeds: Feeds) -> FloatArr
     with tempfile.TemporaryDirectory(prefix="cars-hw-") as folder:
         path = Path(folder) / f"model{export_format.suffix}"
         path.write_bytes(model)
-        run = load_model(path)
+        run = open_model(path)
         logits: FloatArray = np.concatenate([run(np.asarray(next(iter(feed.values())))) for feed in feeds])
     return logits
 

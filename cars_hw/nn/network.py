@@ -186,8 +186,17 @@ class Network(nn.Module):
         """Return the logits."""
         return self.forward_with_auxiliary(x)[0]
 
+    def features(self, x: Tensor) -> Tensor:
+        """Return what the classifier gets: the mean over all pixels of the last cell's output (N, channels)."""
+        return self._features_with_auxiliary(x)[0]
+
     def forward_with_auxiliary(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the logits and, while training with an auxiliary head, its logits."""
+        features, auxiliary = self._features_with_auxiliary(x)
+        logits: Tensor = self.classifier(features)
+        return logits, auxiliary
+
+    def _features_with_auxiliary(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         before, last = run_stem(self.stem, x)
         drop_path = self.drop_path if self.training else 0.0
         auxiliary = None
@@ -195,5 +204,4 @@ class Network(nn.Module):
             before, last = last, cell(before, last, drop_path)
             if self.training and self.auxiliary is not None and index == self.spec.reductions[1]:
                 auxiliary = self.auxiliary(last)
-        logits: Tensor = self.classifier(last.mean(dim=(2, 3)))
-        return logits, auxiliary
+        return last.mean(dim=(2, 3)), auxiliary

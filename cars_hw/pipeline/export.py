@@ -28,13 +28,14 @@ from cars_hw.export.card import (
 )
 from cars_hw.export.export import Exported, export_int8, export_model
 from cars_hw.export.formats import FORMATS, export_formats
+from cars_hw.export.hub import write_hub_folder
 from cars_hw.export.int8_refinement import CALIBRATION_IMAGES
 from cars_hw.pipeline.latency_target import LatencyTarget, targets_for_models
 from cars_hw.pipeline.networks import TrainedNetwork
 from cars_hw.pipeline.run_data import RunData, load_for_training
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.settings import ExportSettings
-from cars_hw.pipeline.train import load_trained
+from cars_hw.pipeline.train import load_trained, model_of
 from cars_hw.progress import Progress
 from cars_hw.progress_line import show
 from cars_hw.space.architecture import Architecture
@@ -50,6 +51,7 @@ def export_run(
     dynamic_batch: bool = False,
     int8: Int8Scheme = "asymmetric",
     accept_changes: bool = False,
+    hub: Path | None = None,
     progress: Progress = show,
 ) -> list[Exported]:
     """Export every trained network of ``run`` to ``out``, the run's own ``models/`` by default; all formats of one.
@@ -64,8 +66,11 @@ def export_run(
     A network that was evaluated on other test images is exported in float only. With ``accept_changes`` images may
     have been added, removed or changed since the search, which is written to the run.
 
+    In ``hub`` every network gets a folder of its name for a model hub, see
+    :func:`~cars_hw.export.hub.write_hub_folder`.
+
     Raises:
-        InputError: a symmetric scheme is given for models of fp32.
+        InputError: a symmetric scheme is given for models of fp32, or a folder in ``hub`` has other files.
         RunError: no network has been trained, a file of the run is damaged, or another process writes to it;
             or ``out`` is in another run.
         DataChangedError: the images are not those of the run, or the test images are not those that any network
@@ -85,13 +90,14 @@ def export_run(
         network=run.network,
     )
     with run.lock():
-        return _export(run, settings, out, progress)
+        return _export(run, settings, out, hub, progress)
 
 
 def _export(
     run: RunFolder,
     settings: ExportSettings,
     out: Path | None,
+    hub: Path | None,
     progress: Progress,
 ) -> list[Exported]:
     folder, wanted = _folder_for(run, out), export_formats(settings.formats)
@@ -104,7 +110,7 @@ def _export(
     exported: list[Exported] = []
     total = len(trained) * len(wanted)
     for number, network in enumerate(trained):
-        loaded = load_trained(run, network)
+        loaded, before = load_trained(run, network), len(exported)
         architecture = network.architecture
         for place, one in enumerate(wanted):
             progress("exporting", number * len(wanted) + place, total)
@@ -136,6 +142,11 @@ def _export(
                 figures = replace(figures, latencies=_latencies(known, one.name, "int8", architecture))
                 data = data.at(run, network.spec.resolution)
                 exported.append(_int8(exported[-1], data.bundle, settings.int8, figures))
+        if hub is not None:
+            model = model_of(manifest, loaded, network.recipe, network.test)
+            write_hub_folder(
+                model, hub / network.name, name=network.name, data=manifest.name, exported=exported[before:]
+            )
     progress("exporting", total, total)
     run.add_step("export", replace(settings, data=None if data is None else data.source))
     return exported

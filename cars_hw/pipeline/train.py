@@ -15,13 +15,19 @@ import torch
 from torch import Tensor
 
 from cars_hw.callbacks import TrainingCallback
+from cars_hw.config.checksummed import digest
 from cars_hw.config.codec import structure, unstructure
 from cars_hw.config.data import DataSource
+from cars_hw.config.evaluation import Evaluation
+from cars_hw.config.files import replacing
 from cars_hw.config.setting import NAME
 from cars_hw.config.training import Recipe
 from cars_hw.data import DataBundle
+from cars_hw.data.manifest import DataManifest
 from cars_hw.errors import InputError, RunError
 from cars_hw.evolution.checkpoint import supernet_weights
+from cars_hw.export.card import Augmentations, Figures, Preprocessing
+from cars_hw.export.model import AUXILIARY, Model
 from cars_hw.nn.network import Network
 from cars_hw.nn.supernet import SuperNet
 from cars_hw.pipeline.networks import FrontNetwork, TrainedNetwork
@@ -390,7 +396,8 @@ def _train(
         )
     # If killed in between, weights without a record are ignored, and the training resumes from the checkpoint.
     run.forget_trained(job.name)
-    weights_digest = _save(network.state_dict(), run.weights_path(job.name))
+    model = model_of(run.training_data, network, job.recipe, result.test)
+    weights_digest = _save_model(model, run.weights_path(job.name))
     last_digest = None if result.last is None else _save(result.last, run.last_weights_path(job.name))
     run.write_trained(
         TrainedNetwork(
@@ -426,9 +433,27 @@ class _OldEvents(TrainingCallback):
             remove_events(self._folder)
 
 
+def model_of(manifest: DataManifest, network: Network, recipe: Recipe, test: Evaluation) -> Model:
+    """Return ``network``, trained by ``recipe`` on the images of ``manifest``, with its card."""
+    return Model.of(
+        network,
+        Preprocessing(manifest.mean, manifest.std, network.spec.resolution, manifest.decoding),
+        manifest.class_names,
+        Figures(test.accuracy, test.total, augmentations=Augmentations.of(recipe)),
+    )
+
+
+def _save_model(model: Model, path: Path) -> str:
+    """Write the trained ``model`` with its card, so that the file needs no run; return the file's digest."""
+    content, _ = model.to_bytes()
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+    return digest(content)
+
+
 def _save(weights: Mapping[str, Tensor], path: Path) -> str:
     """Write ``weights`` without those of the auxiliary head, which is never exported; return the file's digest."""
-    return save_weights({name: value for name, value in weights.items() if not name.startswith("auxiliary.")}, path)
+    return save_weights({name: value for name, value in weights.items() if not name.startswith(AUXILIARY)}, path)
 
 
 def _about(job: _Job) -> dict[str, str | float | bool | None]:

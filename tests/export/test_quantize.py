@@ -21,7 +21,7 @@ from cars_hw.config.measurement import Int8Scheme
 from cars_hw.errors import ExportError, InputError
 from cars_hw.export import export
 from cars_hw.export.card import CardLatency, Figures, ModelCard, Preprocessing, card_path
-from cars_hw.export.classify import load_model
+from cars_hw.export.classify import open_model
 from cars_hw.export.export import export_int8, export_model
 from cars_hw.export.format import ExportFormat
 from cars_hw.export.formats import FORMATS
@@ -76,7 +76,7 @@ def int8_error(
     ):
         (folder / file).write_bytes(content)
     exact, rough = (
-        np.concatenate([*map(load_model(folder / file, export_format), batches)]) for file in ("float", "int8")
+        np.concatenate([*map(open_model(folder / file, export_format), batches)]) for file in ("float", "int8")
     )
     return float(np.linalg.norm(rough - exact) / np.linalg.norm(exact))
 
