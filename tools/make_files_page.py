@@ -59,7 +59,7 @@ was edited by hand is refused, too.
 | `trained/NAME.safetensors` | `weights_digest` of `trained/NAME.json` |
 | `trained/NAME.last.safetensors` | `last_weights_digest` of `trained/NAME.json` |
 | an exported model | `digest` of its card |
-| the card in the metadata `cars-hw` of `trained/NAME.safetensors` | its key `checksum`; its `digest` is that of the weights without metadata |
+| the card in the metadata of `trained/NAME.safetensors` | its `checksum`; `digest` is that of the weights alone |
 | `checkpoint/*.pt` | the first line of the file; the rest is in torch's format |
 | `config.toml` | the first line, a comment; a file without that line is read, too |
 
