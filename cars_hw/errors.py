@@ -62,6 +62,7 @@ Remedy = Literal[
     "precision",
     "profile",
     "profile-again",
+    "profile-sustained",
     "remake-front",
     "remake-study",
     "resize",

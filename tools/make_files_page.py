@@ -25,8 +25,9 @@ from cars_hw.evolution.halving import Rungs
 from cars_hw.evolution.nominees import Nominee
 from cars_hw.evolution.population import Member
 from cars_hw.export import card
+from cars_hw.latency import sustained as under_load
 from cars_hw.latency import table
-from cars_hw.measurement import states
+from cars_hw.measurement import states, sustained
 from cars_hw.pipeline import larger_networks, latency_target, networks, records, run_folder, time_plan
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.studies.budget_choice import Best, BudgetChoice
@@ -104,6 +105,9 @@ SECTIONS = (
             protocol.Sample,
             states.Machine,
             states.MachineState,
+            under_load.SustainedState,
+            under_load.LoadedNetwork,
+            sustained.Sustained,
             NetworkSpec,
         ),
     ),

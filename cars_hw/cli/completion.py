@@ -9,7 +9,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from cars_hw.config.data import DATA_SETS
-from cars_hw.config.measurement import QUIET, USUAL
+from cars_hw.config.measurement import QUIET, SUSTAINED, USUAL
 from cars_hw.export.formats import FORMATS
 
 DEVICES: Final = ("ort", "litert", "android", "fake", "ssh")
@@ -42,7 +42,7 @@ def _formats(incomplete: str) -> Iterable[str]:
     return [f"{before}{comma}{name}" for name in FORMATS if name not in before.split(",")]
 
 
-complete_states = _completion(lambda _: (QUIET, USUAL))
+complete_states = _completion(lambda _: (QUIET, USUAL, SUSTAINED))
 complete_devices = _completion(lambda _: DEVICES)
 complete_genotypes = _completion(_published, "file")
 complete_references = _completion(lambda _: [*REFERENCES, *_published("")])

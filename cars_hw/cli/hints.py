@@ -41,6 +41,7 @@ HINTS: Final[Mapping[Remedy, str]] = {
     "precision": "train with --training-precision float32 or bf16",
     "profile": "restore it, or make one with: cars-hw profile",
     "profile-again": "delete it and profile again",
+    "profile-sustained": "make one that has with: cars-hw profile --sustained",
     "remake-front": "restore it from a copy; or delete it and front.json, and make both again with: cars-hw search "
     "--resume",
     "remake-study": "delete it, and make it again with the command that made it: cars-hw rank, cars-hw "

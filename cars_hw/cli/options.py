@@ -109,7 +109,7 @@ class SpanType(ParamType[float]):
 
 
 class StateType(ParamType[str]):
-    """A state of a machine: quiet, usual, or a quantile over the time."""
+    """A state of a machine: quiet, usual, sustained, or a quantile over the time."""
 
     name = "STATE"
 
@@ -122,7 +122,7 @@ class StateType(ParamType[str]):
         return str(value)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """Return the two states that have names."""
+        """Return the states that have names."""
         return complete_states(ctx, param, incomplete)
 
 
@@ -260,13 +260,15 @@ tensorboard_option = click.option(
 
 
 def warn_of_noise(table: LatencyTable, path: Path) -> None:
-    """Warn that ``table`` is unreliable, if it is."""
+    """Warn that ``table`` or its sustained state is unreliable, if it is."""
     reasons = table.quality_warnings()
     if reasons:
         warn_of_quality(
             f"{path} is unreliable: the machine was too noisy when it was made: {'; '.join(reasons)}. "
             "Stop other processes, and profile again."
         )
+    for text in table.sustained_warnings():
+        warn_of_quality(f"{path}: {text}")
 
 
 def warn_of_tables(run: RunFolder, device: str | None = None) -> None:
@@ -327,6 +329,20 @@ def describe_states(machine: Machine) -> str:
     states = ", ".join([f"{percent(machine.quiet_share, 0)} of the time in the quiet state", *slower])
     return (
         f"The machine was {states}. At the median moment a network takes {machine.usual_factor:.2f} times as long."
+    )
+
+
+def describe_sustained(table: LatencyTable) -> str | None:
+    """Return a sentence on the sustained state of a table; None if it was not measured."""
+    state = table.sustained
+    if state is None:
+        return None
+    load = state.networks[0].sustained
+    facts = f" ({state.facts()})" if state.facts() else ""
+    return (
+        f"After {load.load_s:.0f} s of load{facts}, the median run takes {state.p50_factor:.2f} times the quiet "
+        f"latency, and 90% of runs take at most {state.p90_factor:.2f} times; {len(state.networks)} networks over "
+        f"{load.window_s:.0f} s each. The sustained state is that of the 90%."
     )
 
 

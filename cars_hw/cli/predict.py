@@ -11,6 +11,7 @@ from cars_hw.cli.options import (
     GENOTYPE,
     Named,
     describe_states,
+    describe_sustained,
     json_option,
     milliseconds,
     percent,
@@ -21,12 +22,13 @@ from cars_hw.cli.options import (
 from cars_hw.cli.settings import settings_options
 from cars_hw.cli.verbosity import strict_option
 from cars_hw.config.codec import unstructure
+from cars_hw.config.measurement import SUSTAINED
 from cars_hw.formatting import state_name
 from cars_hw.pipeline.settings import PredictSettings
 from cars_hw.space.architecture import Architecture
 
 if TYPE_CHECKING:
-    from cars_hw.latency import LatencyTable
+    from cars_hw.latency import LatencyTable, Predictor
     from cars_hw.pipeline.latency_target import LatencyTarget
     from cars_hw.space.architecture_space import ArchitectureSpace
     from cars_hw.space.network_spec import NetworkSpec
@@ -40,10 +42,11 @@ if TYPE_CHECKING:
 def command(settings: PredictSettings, as_json: bool, genotypes: tuple[Named, ...]) -> None:
     """Predict latencies from a table.
 
-    For each GENOTYPE, the command prints the latency, its upper bound, the latency in the usual state, and the
-    share of each part of the network. Without a GENOTYPE, it prints the smallest upper bound of all networks that a
-    search can propose, and quantiles of the upper bounds of random networks. With a table over sizes, these
-    networks have any size of the table, unless --channels, --layers and --resolution choose one.
+    For each GENOTYPE, the command prints the latency, its upper bound, the latency in the usual state, that in the
+    sustained state if the table has it, and the share of each part of the network. Without a GENOTYPE, it prints
+    the smallest upper bound of all networks that a search can propose, and quantiles of the upper bounds of random
+    networks. With a table over sizes, these networks have any size of the table, unless --channels, --layers and
+    --resolution choose one.
     """
     import numpy as np
 
@@ -130,7 +133,18 @@ def _about(target: LatencyTarget, network: NetworkSpec) -> dict[str, Any]:
 def _state_line(target: LatencyTarget) -> str:
     machine = target.table.machine
     states = "" if len(machine.states) < 2 and machine.usual_factor == 1 else f" {describe_states(machine)}"
-    return f"Latencies are those of {state_name(target.state)} of {target.device_name}.{states}"
+    loaded = describe_sustained(target.table)
+    of_load = "" if loaded is None else f" {loaded}"
+    return f"Latencies are those of {state_name(target.state)} of {target.device_name}.{states}{of_load}"
+
+
+def _sustained(target: LatencyTarget, predictor: Predictor, named: Named) -> dict[str, float]:
+    """Return the latency in the sustained state, of the median run and of 90% of the runs; nothing without one."""
+    state = target.table.sustained
+    if state is None:
+        return {}
+    ms = predictor.in_state(SUSTAINED).predict(named.genotype).ms
+    return {"sustained_p50_ms": ms * state.p50_factor / state.p90_factor, "sustained_ms": ms}
 
 
 def _print_predictions(
@@ -145,6 +159,7 @@ def _print_predictions(
                 "genotype": named.genotype.to_dict(),
                 "bound_ms": predictor.bound(named.genotype),
                 "usual_ms": target.usual_ms(Architecture(named.genotype, network)),
+                **_sustained(target, predictor, named),
                 **breakdown,
                 **_about(target, network),
             }
@@ -158,6 +173,7 @@ def _print_predictions(
             milliseconds(record["ms"]),
             milliseconds(record["bound_ms"]),
             milliseconds(record["usual_ms"]),
+            *(milliseconds(record[name]) for name in ("sustained_p50_ms", "sustained_ms") if name in record),
             *(
                 percent(part / record["ms"], 0)
                 for part in (record["stem"], sum(record["cells"]), record["head"], record["other"])
@@ -169,6 +185,7 @@ def _print_predictions(
         for record in records
     ]
     parts = ("stem", "cells", "head", "any network")
-    columns = ("genotype", "latency", "upper bound", "usual state", *parts, "slowest operations")
+    loaded = () if target.table.sustained is None else ("sustained, median run", "sustained, 90% of runs")
+    columns = ("genotype", "latency", "upper bound", "usual state", *loaded, *parts, "slowest operations")
     print_table(network.describe() if target.table.sizes is not None else "", columns, rows)
     click.echo(_state_line(target))

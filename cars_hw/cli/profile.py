@@ -14,6 +14,7 @@ from cars_hw.cli.options import (
     RESOLUTIONS,
     SizesType,
     describe_states,
+    describe_sustained,
     json_option,
     percent,
     print_json,
@@ -70,6 +71,7 @@ def _own_size(values: Mapping[str, Any]) -> dict[str, list[int]]:
     "calibration",
     "seed",
     "measurement.patience_seconds",
+    "sustained",
     bases=(NETWORK,),
     converted=(
         Converted("channels", partial(_sized, "channels")),
@@ -148,6 +150,7 @@ def command(settings: ProfileSettings, out: Path, resume: bool, overwrite: bool,
             plan=settings.measurement,
             resume=resume,
             overwrite=overwrite,
+            sustained=settings.load if settings.sustained else None,
             progress=bars.update,
         )
     for table, path in zip(tables, paths, strict=True):
@@ -164,7 +167,7 @@ def command(settings: ProfileSettings, out: Path, resume: bool, overwrite: bool,
             f"is {percent(summary['margin'])} above the prediction and holds for {percent(summary['level'], 0)} of "
             f"networks; repeated sessions differ by {percent(table.noise)}.\n{describe_states(table.machine)}"
         )
-        for text in (further_text(table), estimates_hint(table)):
+        for text in (describe_sustained(table), further_text(table), estimates_hint(table)):
             if text is not None:
                 click.echo(text)
 
@@ -222,6 +225,7 @@ def _summary(table: LatencyTable, path: Path, found: SizeRange | None) -> dict[s
         "noise": table.noise,
         "standard_error": table.standard_error,
         "states": unstructure(table.machine),
+        "sustained": unstructure(table.sustained),
         "quality_warnings": table.quality_warnings(),
         "predictor": table.predictor.kind if table.predictor is not None else None,
         "left_out_error": dict(table.predictor.left_out_error) if table.predictor is not None else {},

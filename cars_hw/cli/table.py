@@ -9,6 +9,7 @@ import click
 from cars_hw.cli.options import (
     FILE,
     describe_states,
+    describe_sustained,
     json_option,
     milliseconds,
     percent,
@@ -53,6 +54,7 @@ def show(path: Path, as_json: bool) -> None:
                 "noise": table.noise,
                 "standard_error": table.standard_error,
                 "states": unstructure(table.machine),
+                "sustained": unstructure(table.sustained),
                 "quality_warnings": table.quality_warnings(),
             }
         )
@@ -64,6 +66,8 @@ def show(path: Path, as_json: bool) -> None:
         f"{percent(table.noise)}, predicted networks have a standard error of {percent(table.standard_error)}\n"
         f"{describe_states(table.machine)}"
     )
+    if (text := describe_sustained(table)) is not None:
+        click.echo(text)
     for name, value in table.conditions.items():
         if value is not None:
             click.echo(printable(f"{name}: {value}"))

@@ -22,6 +22,9 @@ USUAL: Final = "usual"
 """States of a machine: the fastest that recurs, and that of the median moment; see
 :mod:`cars_hw.measurement.states`."""
 
+SUSTAINED: Final = "sustained"
+"""The state after minutes of load; see :mod:`cars_hw.latency.sustained`."""
+
 
 def quantile_of(state: str) -> float:
     """Return the quantile over the time that ``state`` names, 0 to 1.
@@ -34,17 +37,19 @@ def quantile_of(state: str) -> float:
     except ValueError:
         share = math.nan
     if not 0 <= share <= 1:
-        raise InputError(f"'{state}' is no state; use {QUIET}, {USUAL}, or a quantile over the time from 0 to 1")
+        raise InputError(
+            f"'{state}' is no state; use {QUIET}, {USUAL}, {SUSTAINED}, or a quantile over the time from 0 to 1"
+        )
     return share
 
 
 def require_state(state: str) -> None:
-    """Check that ``state`` is ``quiet``, ``usual``, or a quantile over the time as text, such as ``0.9``.
+    """Check that ``state`` is ``quiet``, ``usual``, ``sustained``, or a quantile over the time, such as ``0.9``.
 
     Raises:
         InputError: it is another text.
     """
-    if state not in (QUIET, USUAL):
+    if state not in (QUIET, USUAL, SUSTAINED):
         quantile_of(state)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple, Protocol, runtime_checkable
 
 
@@ -14,12 +16,16 @@ class Spell(NamedTuple):
         runs: the number of runs.
         clock_mhz: the clock of the processor; None if not reported.
         is_exact: whether the quantiles are those of the runs; otherwise they are the average of the session.
+        temperatures_c: the temperatures in degrees Celsius, by part, shortly before; those that are reported.
+        thermal_status: how far Android throttled shortly before, 0 to 6; None if not reported.
     """
 
     quantiles: tuple[tuple[float, float], ...]
     runs: int
     clock_mhz: float | None = None
     is_exact: bool = True
+    temperatures_c: Mapping[str, float] = MappingProxyType({})
+    thermal_status: int | None = None
 
 
 @runtime_checkable

@@ -251,8 +251,11 @@ class RemoteMachine(ABC):
         self._phone = None
         self._good = None
 
-    def _prepare(self, names: Mapping[Path, str], *, rested: bool = True) -> None:
-        """Connect, check the battery, wait while the phone is hot unless not ``rested``, and push missing files."""
+    def _prepare(self, names: Mapping[Path, str], *, rested: bool = True) -> PhoneState:
+        """Connect, check the battery, wait while the phone is hot unless not ``rested``, and push missing files.
+
+        Return the state before.
+        """
         state = self._ready_state(rested=rested)
         tool = self._find_tool()
         missing = {model: self._path(name) for model, name in names.items() if self._path(name) not in self._pushed}
@@ -267,6 +270,7 @@ class RemoteMachine(ABC):
             )
         for source, target in missing.items():
             self._push(source, target, executable=source == tool.source)
+        return state
 
     def _ready_state(self, *, rested: bool) -> PhoneState:
         """Return a state in which can be measured, with the lock held: that of a moment ago, or a new one.
@@ -318,7 +322,8 @@ class RemoteMachine(ABC):
         assert self._phone is not None
         state = self._read_state()
         state.require_charge(self._shell.where)
-        self._warned(state, self._chosen_cores(self._phone))
+        # A clock that heat limits is what is measured. A limit that is there without load is found before it.
+        self._warned(state._replace(limits_mhz={}), self._chosen_cores(self._phone))
         self._keep_temperatures(state)
         return state
 

@@ -213,12 +213,21 @@ class ScriptedDevice(RemoteMachine):
             warmup_seconds=0.0, warmup_runs=1, min_runs=1, min_seconds=seconds, max_seconds=10 * seconds
         )
         try:
-            self._prepare(names, rested=rested)
+            state = self._prepare(names, rested=rested)
             spells = []
             for ran in self._block([model] * sessions, names, 0, plan):
                 timed = self._timed(ran, model)
                 quantiles = tuple((share, us / 1e3) for share, us in timed.quantiles)
-                spells.append(Spell(quantiles, timed.runs, ran.clock_mhz, timed.has_percentiles))
+                spells.append(
+                    Spell(
+                        quantiles,
+                        timed.runs,
+                        ran.clock_mhz,
+                        timed.has_percentiles,
+                        state.temperatures(),
+                        state.thermal_status,
+                    )
+                )
         except BaseException:
             # The unread output of the script makes the connection unusable.
             self._disconnect()

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from cars_hw.config.measurement import QUIET
+from cars_hw.config.measurement import QUIET, SUSTAINED
 from cars_hw.errors import InputError, TableError
 from cars_hw.latency.fit import FloatArray, conformal_margin, fit_best
 from cars_hw.latency.key_costs import KeyCosts, operations_of
@@ -85,15 +85,15 @@ class Predictor:
     :meth:`at`, a predictor for a further network costs little.
 
     Latencies are those of ``state``: ``quiet``, ``usual``, or a quantile over the time such as ``0.9``; see
-    :mod:`cars_hw.measurement.states`. The upper bound is ``margin`` (a fraction) above the prediction. The margin
-    comes from networks that were left out of the fit: it covers the error of the predictor and of the measurement
-    in that state. ``level`` is the share of networks for which the bound should hold; few calibration networks
-    allow a lower one, see ``self.level``.
+    :mod:`cars_hw.measurement.states`; or ``sustained``, see :mod:`cars_hw.latency.sustained`. The upper bound is
+    ``margin`` (a fraction) above the prediction. The margin comes from networks that were left out of the fit: it
+    covers the error of the predictor and of the measurement in that state. ``level`` is the share of networks for
+    which the bound should hold; few calibration networks allow a lower one, see ``self.level``.
 
     Raises:
         TableError: the table lacks an entry or the predictor, holds one of an unknown kind, or is for another
             network.
-        InputError: a level that is not between 0 and 1, or an unknown state.
+        InputError: a level that is not between 0 and 1, an unknown state, or one that was not measured.
     """
 
     def __init__(
@@ -218,8 +218,13 @@ def _in_state(table: LatencyTable, residuals: Sequence[float], state: str) -> tu
 
     Calibration networks slow down by different factors; the median of them is the factor of all.
     """
+    if state == SUSTAINED:
+        sustained = table.require_sustained()
+        # A network may slow down as much as the one that did the most.
+        wider = sustained.largest_factor / sustained.p90_factor
+        return sustained.p90_factor, [(1 + residual) * wider - 1 for residual in residuals]
     networks = [network.measured for network in table.calibration]
-    common = table.machine.factor(state)
+    common = table.factor(state)
     factors = [common**measured.sensitivity for measured in networks]
     factor = median(factors) if factors else common
     evaluated = [one for one, network in zip(factors, table.calibration, strict=True) if not network.anchor]

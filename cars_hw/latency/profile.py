@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from cars_hw.config.codec import structure, unstructure
-from cars_hw.config.measurement import MeasurePlan, Precision
+from cars_hw.config.measurement import MeasurePlan, Precision, SustainedPlan
 from cars_hw.devices.protocol import Device, Measurement, ModelFormat, Sample
 from cars_hw.errors import DeviceError, DeviceStateError, InputError, TableError
 from cars_hw.export.formats import export_format
@@ -27,9 +27,12 @@ from cars_hw.latency.models import build_model, build_overhead
 from cars_hw.latency.predictor import fit_coefficients, prediction_error
 from cars_hw.latency.size_range import SizeRange, find_size_range
 from cars_hw.latency.sums import OperationSums
+from cars_hw.latency.sustained import SustainedState
 from cars_hw.latency.table import TABLE, CalibrationNetwork, LatencyTable, Reference
+from cars_hw.latency.under_load import LoadModel, sustained_state
 from cars_hw.measurement.journal import Journal, partial_path, stored_identity
 from cars_hw.measurement.schedule import REFERENCE, Schedule, seconds_of
+from cars_hw.measurement.sustained import require_load_device
 from cars_hw.progress import Progress, counted, prefixed
 from cars_hw.progress_line import show
 from cars_hw.space.architecture import Architecture
@@ -75,6 +78,7 @@ def profile_device(
     space: SearchSpace | None = None,
     sizes: SizeGrid | WantedSizes | None = None,
     on_range: Callable[[SizeRange], None] | None = None,
+    sustained: SustainedPlan | None = None,
     progress: Progress = show,
 ) -> LatencyTable:
     """Measure every operation that ``spec`` can need and ``calibration`` whole networks; fit the predictor.
@@ -90,14 +94,17 @@ def profile_device(
     :func:`cars_hw.latency.find_size_range` finds the grid first, and ``on_range`` is called with it. A profile that
     resumes takes the range that was found before.
 
-    ``progress`` counts models that are written and sessions, of the stages ``operations`` and ``networks``.
-    With ``out`` the table is written there, and until then the samples are kept after every block in
-    ``OUT.partial``. With ``resume`` a profile resumes from that file if it exists, and ends as it would
-    have ended; without it, such a file is an error, and so is ``out`` itself unless ``overwrite``.
+    With ``sustained``, the reference, the fastest and the slowest of the calibration networks run under load at the
+    end, and the table has the sustained state, too; see :mod:`cars_hw.latency.sustained`.
+
+    ``progress`` counts models that are written and sessions, of the stages ``operations`` and ``networks``, and
+    seconds of load. With ``out`` the table is written there, and until then the samples are kept after every block,
+    and after every load, in ``OUT.partial``. With ``resume`` a profile resumes from that file if it exists, and
+    ends as it would have ended; without it, such a file is an error, and so is ``out`` itself unless ``overwrite``.
 
     Raises:
         InputError: a precision or a format that this version cannot write, less than 4 networks, or a resolution
-            that is too small for the stem.
+            that is too small for the stem, or a device that cannot run a model for minutes.
         TableError: ``out`` or a partial profile is in the way, or is of something else.
         BudgetError: no allowed size is near a latency that is wanted.
         DeviceError: the device fails; what was measured so far is kept.
@@ -114,6 +121,8 @@ def profile_device(
     if sizes is not None:
         # Before the device is measured, so that a resolution that the stem cannot have is reported at once.
         (sizes if isinstance(sizes, SizeGrid) else sizes.allowed).smallest(spec)
+    if sustained is not None:
+        require_load_device(device)
     conditions = device.conditions()
     found = None
     if isinstance(sizes, WantedSizes):
@@ -134,6 +143,7 @@ def profile_device(
         "operations": list(space.operations),
         # A profile that resumes may be more patient, or less.
         "plan": {name: value for name, value in asdict(plan).items() if name != "patience_seconds"},
+        "sustained": None if sustained is None else unstructure(sustained),
         **{name: conditions[name] for name in SAME_MACHINE},
     }
     journal = Journal(out, identity, conditions, resume=resume)
@@ -145,9 +155,11 @@ def profile_device(
             with campaign.naming_models():
                 table = campaign.operations(device.name)
                 table = campaign.networks(table, space, calibration)
-            # What a device warned of meanwhile, and how it was warmed up.
-            told = {name: value for name, value in device.conditions().items() if name in LATER_CONDITIONS}
-            table = replace(table, conditions={**table.conditions, **told})
+                # What a device warned of meanwhile, and how it was warmed up.
+                told = {name: value for name, value in device.conditions().items() if name in LATER_CONDITIONS}
+                table = replace(table, conditions={**table.conditions, **told})
+                if sustained is not None:
+                    table = replace(table, sustained=campaign.under_load(device, table, sustained))
         finally:
             device.release()
     if out is not None:
@@ -261,11 +273,14 @@ class _Campaign:
         self._folder = folder
         self._progress = progress
         self._names: dict[str, str] = {}
+        self._paths: dict[str, Path] = {}
         self._keys = {OVERHEAD: written.overhead()}
         self._keys |= {str(key): written.operation(key) for key in written.keys}
         reference = folder / f"reference.{written.model_format}"
-        written.network(Architecture(reference_genotype(), written.spec))(reference)
+        architecture = Architecture(reference_genotype(), written.spec)
+        written.network(architecture)(reference)
         self._names[str(reference)] = "the reference network CARS_A"
+        self._paths[written.name(architecture)] = reference
         self._schedule = Schedule(
             device, plan, reference=reference, series=journal.series, on_block=lambda _: journal.keep()
         )
@@ -346,6 +361,21 @@ class _Campaign:
             raise
         return replace(measured, predictor=predictor, standard_error=round(prediction_error(measured), 6))
 
+    def under_load(self, device: Device, table: LatencyTable, plan: SustainedPlan) -> SustainedState:
+        """Run the reference and two networks of ``table`` under load; return what they take."""
+        assert table.reference is not None
+        quiet_ms = {Architecture(table.reference.genotype, table.spec): table.reference.measured.ms}
+        quiet_ms |= {
+            network.architecture(table.spec): network.measured.ms
+            for network in table.calibration
+            if not network.anchor
+        }
+        models = {}
+        for architecture, ms in quiet_ms.items():
+            name = self._written.name(architecture)
+            models[name] = LoadModel(architecture, self._paths[name], ms)
+        return sustained_state(device, models, plan, self._journal, prefixed(self._progress, "sustained"))
+
     def _write(self, builders: Mapping[str, Builder], progress: Progress) -> None:
         suffix = self._written.model_format
         paths = {
@@ -354,6 +384,7 @@ class _Campaign:
         for name, build in counted(list(builders.items()), progress, "writing models"):
             build(paths[name])
             self._names[str(paths[name])] = name
+        self._paths |= paths
         self._schedule.add(paths)
 
     @contextmanager

@@ -12,13 +12,14 @@ from typing import Any, ClassVar, Final
 
 from cars_hw.config.checksummed import ChecksummedFormat
 from cars_hw.config.codec import register, structure, unstructure
-from cars_hw.config.measurement import Precision
+from cars_hw.config.measurement import SUSTAINED, Precision
 from cars_hw.config.setting import Settings, count, milliseconds, setting
 from cars_hw.devices.protocol import Measurement, Sample
 from cars_hw.errors import InputError, TableError
 from cars_hw.latency.fit import Line, Traits, Widths
 from cars_hw.latency.keys import OpKey
 from cars_hw.latency.operation_costs import OperationCosts
+from cars_hw.latency.sustained import SustainedState
 from cars_hw.measurement.states import ONE_STATE, Machine
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Genotype
@@ -151,11 +152,12 @@ class Coefficients(Settings):
 class LatencyTable:
     """The measurements of one device for one NetworkSpec, in milliseconds at batch 1.
 
-    ``entries`` maps the text of each operation's :class:`OpKey` to its latency as a model of its own. Each
-    includes the ``overhead``, which is the latency of a model that does nothing. ``conditions`` are those of
-    :meth:`Device.conditions` when profiling began, and ``plan`` has the settings of the measurement. ``created``
-    is a time in ISO 8601 format. ``machine`` has the states of the machine, and ``standard_error`` is that of
-    predicted networks, a fraction. All latencies are those of the quiet state.
+    ``entries`` maps the text of each operation's :class:`OpKey` to its latency as a model of its own. Each includes
+    the ``overhead``, which is the latency of a model that does nothing. ``conditions`` are those of
+    :meth:`Device.conditions` when profiling began, and ``plan`` has the settings of the measurement. ``created`` is
+    a time in ISO 8601 format. ``machine`` has the states of the machine, and ``standard_error`` is that of
+    predicted networks, a fraction. All latencies are those of the quiet state. ``sustained`` has those after
+    minutes of load; None in a table of a profile that did not measure them.
 
     ``sizes`` is None for a table of ``spec`` alone. Otherwise the table is for ``spec`` at all sizes on and between
     those of the grid. Operations are measured at some of them, and ``spec`` is the network of the reference.
@@ -176,8 +178,10 @@ class LatencyTable:
     machine: Machine = ONE_STATE
     standard_error: float = 0.0
     sizes: SizeGrid | None = None
+    sustained: SustainedState | None = None
 
     PLAIN_NAMES: ClassVar = {"spec": "network"}
+    OPTIONAL: ClassVar = frozenset({"sustained"})
 
     @property
     def reference_architecture(self) -> Architecture | None:
@@ -238,6 +242,40 @@ class LatencyTable:
                 f"networks, more than {MAX_STAGE_DIFFERENCE:.0%}"
             )
         return [*reasons, *map(str, self.conditions.get("warnings") or ())]
+
+    def sustained_warnings(self) -> list[str]:
+        """Return why the figures of the sustained state are unreliable, each in a few words; empty without one."""
+        found = [] if self.sustained is None else self.sustained.warnings()
+        return [f"the sustained state: {one}" for one in found]
+
+    def require_sustained(self) -> SustainedState:
+        """Return the sustained state.
+
+        Raises:
+            InputError: it was not measured.
+        """
+        if self.sustained is None:
+            raise InputError("the table does not have the sustained state", remedy="profile-sustained")
+        return self.sustained
+
+    def factor(self, state: str) -> float:
+        """Return how many times the quiet latency a model of sensitivity 1 takes in ``state``.
+
+        ``state`` is ``quiet``, ``usual``, ``sustained``, or a quantile over the time such as ``0.9``.
+
+        Raises:
+            InputError: another text, or the sustained state was not measured.
+        """
+        return self.require_sustained().p90_factor if state == SUSTAINED else self.machine.factor(state)
+
+    def in_state(self, measured: Measurement, state: str) -> float:
+        """Return the latency in milliseconds that ``measured`` has in ``state``.
+
+        Raises:
+            InputError: an unknown state, or the sustained state was not measured.
+        """
+        # How much a model slows down beside other processes says nothing of heat.
+        return self.factor(state) * measured.ms if state == SUSTAINED else measured.in_state(self.factor(state))
 
     def costs(self) -> dict[str, float]:
         """Return every entry less the overhead, in milliseconds and not below 0."""

@@ -11,6 +11,7 @@ from cars_hw.config.checksummed import ChecksummedFormat
 from cars_hw.devices.protocol import Sample
 from cars_hw.errors import TableError
 from cars_hw.measurement.schedule import Event, Series
+from cars_hw.measurement.sustained import Sustained
 
 PARTIAL: Final = ChecksummedFormat("cars-hw partial profile", 3, "profile-again")
 
@@ -50,8 +51,10 @@ class _Partial:
     waited_s: float
     further: tuple[tuple[str, ...], ...] = ()
     fastest_ms: float | None = None
+    loaded: tuple[str, ...] | None = None
+    loads: tuple[Sustained, ...] = ()
 
-    ADDED: ClassVar = frozenset({"further", "fastest_ms"})
+    ADDED: ClassVar = frozenset({"further", "fastest_ms", "loaded", "loads"})
 
 
 class Journal:
@@ -59,7 +62,8 @@ class Journal:
 
     ``series`` has the sessions, and ``conditions`` those of the beginning. ``networks`` has the calibration
     networks as text, None before they are chosen. ``further`` has the operations, as text, that were added in each
-    step.
+    step. ``loaded`` has the networks of the sustained state as text, None before they are chosen, and ``loads``
+    what the first of them take there.
 
     ``identity`` has the settings that must agree when a profile resumes. Without ``out`` nothing is written.
 
@@ -77,6 +81,8 @@ class Journal:
         self.series = Series()
         self.networks: list[str] | None = None
         self.further: list[list[str]] = []
+        self.loaded: list[str] | None = None
+        self.loads: list[Sustained] = []
         if self._path is not None and stored_identity(out, resume=resume) is not None:
             self._load(self._path)
 
@@ -95,6 +101,8 @@ class Journal:
             waited_s=series.waited_s,
             further=tuple(map(tuple, self.further)),
             fastest_ms=series.fastest_ms,
+            loaded=None if self.loaded is None else tuple(self.loaded),
+            loads=tuple(self.loads),
         )
         PARTIAL.write_record(self._path, content)
 
@@ -114,6 +122,8 @@ class Journal:
         self.conditions = content.conditions
         self.networks = None if content.networks is None else list(content.networks)
         self.further = list(map(list, content.further))
+        self.loaded = None if content.loaded is None else list(content.loaded)
+        self.loads = list(content.loads)
         events = [Event(row[0], Sample(*row[1:])) for row in content.events]
         rounds = list(map(list, content.rounds))
         self.series = Series(events, rounds, content.blocks, content.waited_s, content.fastest_ms)

@@ -8,11 +8,11 @@ Mobile (Janapa Reddi et al., 2022). Between two networks the device rests until 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Final
+from typing import ClassVar, Final
 
 import numpy as np
 
@@ -55,7 +55,8 @@ class Sustained(Settings):
     the window, and ``window_s`` the length of the window, in seconds. ``runs`` counts the runs in the window.
     ``clock_mhz`` is the median clock in it. ``cooled`` is False if the device was still slower than at the
     beginning when the load of this model began. ``exact`` is False if the tool reported averages only: then the
-    percentiles are those of sessions.
+    percentiles are those of sessions. ``warmest_c`` has the highest temperatures during the load in degrees
+    Celsius, by part, and ``thermal_status`` the highest level of throttling that Android reported, 0 to 6.
     """
 
     fresh_ms: float = milliseconds()
@@ -68,6 +69,10 @@ class Sustained(Settings):
     clock_mhz: float | None = setting(None, above=0)
     cooled: bool = True
     exact: bool = True
+    warmest_c: Mapping[str, float] = field(default_factory=dict)
+    thermal_status: int | None = setting(None, minimum=0)
+
+    ADDED: ClassVar = frozenset({"warmest_c", "thermal_status"})
 
     @property
     def slowdown(self) -> float:
@@ -107,8 +112,13 @@ def measure_sustained(
     *,
     progress: Progress = silent,
     clock: Clock | None = None,
+    done: Sequence[Sustained] = (),
+    on_model: Callable[[Sustained], None] = lambda _: None,
 ) -> list[Sustained]:
     """Return the latency of each of ``models`` under load; ``progress`` counts the seconds of load.
+
+    ``done`` has the latencies of the first models, where a measurement goes on that was interrupted. ``on_model``
+    is called with each further one.
 
     Raises:
         InputError: the device cannot run a model for minutes.
@@ -117,13 +127,11 @@ def measure_sustained(
     loading = require_load_device(device)
     plan, clock = plan or SustainedPlan(), clock or Clock()
     try:
-        found: list[Sustained] = []
-        fresh_ms = math.inf
-        for number, model in enumerate(models):
-            cooled = not number or _rest(loading, models[0], fresh_ms, plan, clock)
+        found = list(done)
+        for model in models[len(done) :]:
+            cooled = not found or _rest(loading, models[0], found[0].fresh_ms, plan, clock)
             found.append(_under_load(loading, model, plan, clock, cooled=cooled, progress=progress))
-            if not number:
-                fresh_ms = found[0].fresh_ms
+            on_model(found[-1])
         return found
     finally:
         device.release()
@@ -173,6 +181,7 @@ def _under_load(
     # A plan whose load is shorter than a session has nothing before the window but the beginning.
     before = loads.between(end - 2 * plan.window_seconds, end - plan.window_seconds) or fresh
     clocks = [spell.clock_mhz for spell in window if spell.clock_mhz is not None]
+    statuses = [spell.thermal_status for spell in loads.spells if spell.thermal_status is not None]
     return Sustained(
         fresh_ms=round(quantile(fresh, 0.5), 6),
         before_ms=round(quantile(before, 0.5), 6),
@@ -184,7 +193,18 @@ def _under_load(
         clock_mhz=median(clocks) if clocks else None,
         cooled=cooled,
         exact=all(spell.is_exact for spell in window),
+        warmest_c=_warmest(loads.spells),
+        thermal_status=max(statuses, default=None),
     )
+
+
+def _warmest(spells: Sequence[Spell]) -> dict[str, float]:
+    """Return the highest temperature of each part."""
+    found: dict[str, float] = {}
+    for spell in spells:
+        for part, value in spell.temperatures_c.items():
+            found[part] = max(value, found.get(part, value))
+    return found
 
 
 def _rest(device: LoadDevice, model: Path, fresh_ms: float, plan: SustainedPlan, clock: Clock) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final
 
-from cars_hw.config.measurement import QUIET, USUAL, Precision, require_state
+from cars_hw.config.measurement import QUIET, SUSTAINED, USUAL, Precision, require_state
 from cars_hw.config.setting import Settings, count, milliseconds, predicted
 from cars_hw.config.units import format_latency
 from cars_hw.devices import Device, Measurement, ModelFormat, format_of, open_device
@@ -75,14 +75,15 @@ class LatencyTarget:
     ``limit_ms`` is in milliseconds; None minimises the latency without a limit. ``device`` is the open device, or
     None where it is not available; the front is confirmed on the devices that are. The limit is compared with the
     predictor's upper bound, which holds for a share ``level`` of networks. ``state`` is the state of the machine in
-    which the limit holds: ``quiet``, ``usual``, or a quantile over the time such as ``0.9``. Networks that are
-    predicted to be faster than ``at_least_ms`` are of no interest.
+    which the limit holds: ``quiet``, ``usual``, ``sustained``, or a quantile over the time such as ``0.9``.
+    Networks that are predicted to be faster than ``at_least_ms`` are of no interest.
 
     Methods that take an architecture raise TableError if the table is not for its network, lacks an entry or has no
     predictor.
 
     Raises:
-        InputError: the limit is not positive, what is of interest is not below it, or an unknown state.
+        InputError: the limit is not positive, what is of interest is not below it, the state is unknown, or it was
+            not measured.
         TableError: ``device`` is another device than the table's, or runs models on another number of threads.
     """
 
@@ -101,7 +102,7 @@ class LatencyTarget:
             raise InputError(
                 f"the smallest latency of interest must be positive{limit}, not {format_latency(self.at_least_ms)}"
             )
-        self.table.machine.factor(self.state)
+        self.table.factor(self.state)
         if self.device is not None:
             require_device(self.table, self.device)
 
@@ -128,7 +129,8 @@ class LatencyTarget:
     @cached_property
     def quality_warnings(self) -> tuple[str, ...]:
         """The reasons why the table is unreliable; empty for a reliable one."""
-        return tuple(self.table.quality_warnings())
+        of_state = self.table.sustained_warnings() if self.state == SUSTAINED else []
+        return (*self.table.quality_warnings(), *of_state)
 
     @cached_property
     def predictor(self) -> Predictor:
@@ -171,7 +173,7 @@ class LatencyTarget:
 
     def in_state(self, measured: Measurement) -> float:
         """Return the latency that ``measured`` has in the state of the limit, in milliseconds."""
-        return measured.in_state(self.table.machine.factor(self.state))
+        return self.table.in_state(measured, self.state)
 
     def estimate(self, architecture: Architecture, measured_ms: float | None = None) -> LatencyEstimate:
         """Return the latency of ``architecture``, with what the device took if it was measured."""

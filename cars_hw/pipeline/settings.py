@@ -40,6 +40,15 @@ _SUSTAINED = (
     "Then measure what each network takes after minutes of load: it runs for four minutes, then for one that "
     "counts, with pauses in which the device cools down. For phones and boards."
 )
+_PROFILE_SUSTAINED = (
+    "Also measure the sustained state, for a product that runs networks all the time: at the end, three networks "
+    "run under load, with pauses in which the device cools down. This takes 15 to 25 minutes more. search and "
+    "predict use it with --state sustained. For phones and boards."
+)
+_STATES = (
+    "quiet (the fastest that recurs), usual (the median moment), sustained (after minutes of load; profile "
+    "--sustained measures it), or a quantile over the time such as 0.9."
+)
 _LOAD = "The load before and while the sustained state is measured."
 _TABLE = "A latency table, as cars-hw profile writes it."
 
@@ -78,6 +87,8 @@ class ProfileSettings(Settings):
         0, help="Decides which random networks are used for calibration, and the order of the sessions.", minimum=0
     )
     measurement: MeasurePlan = setting(MeasurePlan(), help="How often a model is measured; its seed is not used.")
+    sustained: bool = setting(False, help=_PROFILE_SUSTAINED)
+    load: SustainedPlan = setting(SustainedPlan(), help=_LOAD)
 
 
 @dataclass(frozen=True)
@@ -92,8 +103,7 @@ class TargetSettings(Settings):
     level: float = _level()
     state: str = setting(
         QUIET,
-        help="State of the machine in which the budget holds: quiet (the fastest that recurs), usual (the median "
-        "moment), or a quantile over the time such as 0.9.",
+        help=f"State of the machine in which the budget holds: {_STATES}",
         kind="state",
     )
 
@@ -324,8 +334,7 @@ class PredictSettings(Settings):
     level: float = _level()
     state: str = setting(
         QUIET,
-        help="State of the machine that the latencies are for: quiet (the fastest that recurs), usual (the median "
-        "moment), or a quantile over the time such as 0.9.",
+        help=f"State of the machine that the latencies are for: {_STATES}",
         kind="state",
     )
     channels: int | None = setting(

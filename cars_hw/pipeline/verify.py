@@ -6,8 +6,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from cars_hw.config.measurement import QUIET, MeasurePlan, SustainedPlan
-from cars_hw.devices.protocol import Device, warnings_of
+from cars_hw.config.measurement import QUIET, SUSTAINED, MeasurePlan, SustainedPlan
+from cars_hw.devices.protocol import Device, Measurement, warnings_of
 from cars_hw.errors import RunError, TableError
 from cars_hw.export.card import CardLatency, card_path, verified_card
 from cars_hw.export.write import build_network
@@ -34,7 +34,9 @@ def verify_run(
 ) -> list[Verified]:
     """Measure every exported model of ``run`` on ``device``; write the figures to the run and to the models' cards.
 
-    With ``sustained``, measure them after minutes of load, too.
+    With ``sustained``, measure them after minutes of load, too. A limit that holds in the sustained state is then
+    compared with the 90th percentile of these runs, and otherwise with an estimate: the latency in the quiet state
+    times the factor of the table.
 
     Raises:
         RunError: nothing has been exported for this device, a file of the run is damaged, or another process
@@ -74,7 +76,7 @@ def _verify(
         # A budget holds for every size, also for one that no table predicts.
         target = predicting or next(iter(fitting), None)
         estimate = predicting.estimate(architecture) if predicting is not None else None
-        measured_ms = target.in_state(measurement) if target is not None else measurement.ms
+        measured_ms = _in_state(measurement, load, target)
         rows.append(
             Verified(
                 name=path.stem,
@@ -109,6 +111,13 @@ def _verify(
     run.write_verified([*(row for row in before if row.device != device.name), *rows])
     run.add_step("verify", VerifySettings(device.name, threads, plan or MeasurePlan(), *_load(sustained)))
     return rows
+
+
+def _in_state(measurement: Measurement, load: Sustained | None, target: LatencyTarget | None) -> float:
+    """Return the latency in milliseconds in the state of the target; without one, in the quiet state."""
+    if target is None:
+        return measurement.ms
+    return load.p90_ms if load is not None and target.state == SUSTAINED else target.in_state(measurement)
 
 
 def _load(plan: SustainedPlan | None) -> tuple[bool, SustainedPlan]:

@@ -61,7 +61,7 @@ def test_commands_are_completed() -> None:
         ("cars-hw experiment front run --reference ResN", ["ResNet-18"]),
         ("cars-hw experiment front run --reference CARS_A", ["CARS_A"]),
         ("cars-hw predict --state u", ["usual"]),
-        ("cars-hw search --state ", ["quiet", "usual"]),
+        ("cars-hw search --state ", ["quiet", "usual", "sustained"]),
         ("cars-hw cost --verb", ["--verbose"]),
     ],
 )

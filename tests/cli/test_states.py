@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from invoked import done, fails, run
+from loaded_device import Loaded, hurried
 from PIL import Image
 
 from cars_hw.cli.front_table import print_front, warn_of_usual
@@ -115,12 +116,16 @@ def test_predict_takes_its_settings_from_a_file(table: Path, tmp_path: Path) -> 
     (found,) = json.loads(done("predict", "--config", config, "CARS_A", "--json").stdout)
     assert found["state"] == "usual"
     config.write_text(f'table = "{table}"\nstate = "fast"\n')
-    fails(run("predict", "--config", config, "CARS_A"), 2, "'fast' is no state; use quiet, usual, or a quantile")
+    fails(
+        run("predict", "--config", config, "CARS_A"),
+        2,
+        "'fast' is no state; use quiet, usual, sustained, or a quantile",
+    )
 
 
 @pytest.mark.parametrize("state", ["fast", "1.5", "nan", "-1"])
 def test_another_state_is_wrong_usage(table: Path, images: Path, tmp_path: Path, state: str) -> None:
-    told = f"'{state}' is no state; use quiet, usual, or a quantile over the time from 0 to 1"
+    told = f"'{state}' is no state; use quiet, usual, sustained, or a quantile over the time from 0 to 1"
     fails(run("predict", "--table", table, "CARS_A", "--state", state), 2, told)
     search = ("search", "--data", images, "--out", tmp_path / "run", *QUICK)
     fails(run(*search, "--table", table, "--state", state), 2, told)
@@ -363,3 +368,48 @@ def test_another_number_of_threads_than_the_table_s_is_an_error(
     fails(result, 1, "the run's tables of fake are for 1 thread, the device runs with 64")
     assert "kept" not in result.stdout
     assert RunFolder.open(finished).verified() == before
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A table with the sustained state, and what the command that made it printed."""
+    path = tmp_path_factory.mktemp("loaded") / "table.json"
+    config = path.with_name("once.toml")
+    config.write_text("[measurement]\nsessions = 1\n[load]\nload_seconds = 30\nwindow_seconds = 30\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cars_hw.devices.open_device", lambda *_: Loaded())
+        patch.setattr("cars_hw.measurement.sustained.Clock", hurried)
+        profile = ["profile", "--device", "fake", *SMALL, "--calibration", "6", "--config", config]
+        return path, done(*profile, "--sustained", "--out", path).stdout
+
+
+LOADED = (
+    "After 30 s of load (clock 1800 MHz, case 41 C, thermal status 1), the median run takes 1.50 times the quiet "
+    "latency, and 90% of runs take at most 1.80 times; 3 networks over 30 s each."
+)
+
+
+def test_a_table_states_the_sustained_state_and_predictions_have_it(loaded: tuple[Path, str]) -> None:
+    path, told = loaded
+    assert LOADED in told
+    assert LOADED in done("table", "show", path).stdout
+    state = json.loads(done("table", "show", path, "--json").stdout)["sustained"]
+    assert state["p50_factor"] == pytest.approx(1.5)
+    (quiet,) = json.loads(done("predict", "--table", path, "CARS_A", "--json").stdout)
+    assert quiet["sustained_p50_ms"] == pytest.approx(1.5 * quiet["ms"])
+    assert quiet["sustained_ms"] == pytest.approx(1.8 * quiet["ms"])
+    (hot,) = json.loads(done("predict", "--table", path, "CARS_A", "--state", "sustained", "--json").stdout)
+    assert (hot["state"], hot["ms"]) == ("sustained", quiet["sustained_ms"])
+    shown = done("predict", "--table", path, "CARS_A", "--state", "sustained").stdout
+    assert re.search(r"Latencies are those of the sustained state of fake\. .*After 30 s of load", shown)
+    for ms in (quiet["sustained_p50_ms"], quiet["sustained_ms"]):
+        assert f"{ms:.4g} ms" in shown
+
+
+def test_a_search_holds_its_budget_in_the_sustained_state(loaded: tuple[Path, str], table: Path) -> None:
+    path, _ = loaded
+    least = json.loads(done("predict", "--table", path, "--json").stdout)["bounds_ms"]["smallest"]
+    search = ["search", "--data", "fashion-mini", "--proxy", "--latency", f"{1.2 * least}ms", "--dry-run", *QUICK]
+    fails(run(*search, "--table", path, "--state", "sustained"), 3, "no architecture")
+    told = ("does not have the sustained state", "cars-hw profile --sustained")
+    fails(run(*search, "--table", table, "--state", "sustained"), 1, *told)

@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib import import_module
-from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,6 +13,7 @@ import click
 import numpy as np
 import pytest
 import torch
+from loaded_device import hurried
 from PIL import Image
 
 from cars_hw.cli.main import main
@@ -28,7 +28,6 @@ from cars_hw.devices.load import Spell
 from cars_hw.devices.protocol import ModelFormat, Sample, SessionCounter
 from cars_hw.errors import DeviceError
 from cars_hw.latency import LatencyTable, OpKey, fastest_genotype, genotype_keys, profile_device
-from cars_hw.measurement.schedule import Clock
 from cars_hw.pipeline.export import export_run
 from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.pipeline.search import run_search
@@ -91,12 +90,6 @@ class ComputingPhone(ComputingTflite):
     def load(self, model: Path, sessions: int, seconds: float, *, rested: bool) -> list[Spell]:
         del seconds, rested
         return [Spell(((0.5, model.stat().st_size * 1e-6),), 100)] * sessions
-
-
-def hurried() -> Clock:
-    """Return a clock on which half a minute passes between two looks."""
-    seconds = count(0.0, 30.0)
-    return Clock(lambda: next(seconds), lambda _: None)
 
 
 def small_images(channels: int) -> tuple[Dataset, Dataset]:

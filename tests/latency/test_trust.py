@@ -53,7 +53,7 @@ def test_the_bound_is_that_of_the_state(make_table: MakeTable, genotypes: list[G
     spread = Predictor(slowing_down(table, 0.8, 1.2), state="1")
     assert spread.predict(genotypes[0]).ms == pytest.approx((1.5**0.8 + 1.5**1.2) / 2 * quiet_ms)
     assert spread.margin > steady.margin + 0.05
-    with pytest.raises(InputError, match="'busy' is no state; use quiet, usual, or a quantile"):
+    with pytest.raises(InputError, match="'busy' is no state; use quiet, usual, sustained, or a quantile"):
         Predictor(common, state="busy")
 
 

@@ -122,7 +122,7 @@ def test_a_limit_may_be_exceeded_in_the_usual_state(known: LatencyTable) -> None
 
 @pytest.mark.parametrize("state", ["fast", "1.5", "-0.1", "nan", ""])
 def test_a_state_is_known(table: LatencyTable, tiny_table: Path, state: str) -> None:
-    told = re.escape(f"'{state}' is no state; use quiet, usual, or a quantile over the time from 0 to 1")
+    told = re.escape(f"'{state}' is no state; use quiet, usual, sustained, or a quantile over the time from 0 to 1")
     with pytest.raises(InputError, match=told):
         LatencyTarget(table, state=state)
     with pytest.raises(InputError, match=told):

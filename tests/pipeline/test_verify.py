@@ -17,7 +17,9 @@ from cars_hw.errors import InputError, TableError
 from cars_hw.export.card import ModelCard, card_path
 from cars_hw.export.export import export_genotype
 from cars_hw.latency import LatencyTable
+from cars_hw.latency.sustained import LoadedNetwork, SustainedState
 from cars_hw.measurement.states import Machine, MachineState
+from cars_hw.measurement.sustained import Sustained
 from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.plan import SearchPlan, configuration
 from cars_hw.pipeline.records import RunAbout
@@ -145,6 +147,25 @@ def test_the_sustained_state_and_what_the_device_warned_of_are_kept(run: RunFold
     with pytest.raises(InputError, match="on phones and boards only"):
         verify_run(run, FakeDevice(), plan=PLAN, sustained=plan)
     assert run.verified() == rows
+
+
+def test_a_limit_in_the_sustained_state_is_compared_with_what_was_measured_under_load(
+    run: RunFolder, table: LatencyTable
+) -> None:
+    # Two targets of this state, in which the table says 1.5 times the quiet latency.
+    state = SustainedState((LoadedNetwork(GENOTYPE, 4, 5, (9, 8), 1.0, Sustained(1, 1.5, 1.5, 1.5, 240, 60, 500)),))
+    hot = LatencyTarget(replace(table, sustained=state), 3.5, state="sustained")
+    quiet_ms = verify_run(run, FakeDevice(), plan=PLAN)[1].measured_ms
+    known = run.record_of_run
+    changed = replace(known.configuration, targets=(hot.record(),))
+    RUN.write_record(run.path / "run.json", replace(known, configuration=changed))
+    hot.table.write(run.table_path(0))
+    derived = verify_run(run, FakeDevice(), plan=PLAN)[1]
+    assert (derived.state, derived.measured_ms) == ("sustained", pytest.approx(1.5 * quiet_ms))
+    plan = SustainedPlan(load_seconds=0.0, window_seconds=1e-9, cool_seconds=0.0)
+    row = verify_run(run, Loaded(), plan=PLAN, sustained=plan)[1]
+    assert row.measured_ms == pytest.approx(3.8, abs=0.02)
+    assert (derived.within_budget, row.within_budget) == (True, False)
 
 
 def test_a_device_without_a_table_is_measured_and_compared_with_nothing(run: RunFolder) -> None:

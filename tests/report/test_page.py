@@ -23,6 +23,7 @@ from cars_hw.evolution.halving import Rungs
 from cars_hw.evolution.nominees import Nominee
 from cars_hw.formatting import milliseconds
 from cars_hw.latency import LatencyTable, Predictor
+from cars_hw.latency.sustained import LoadedNetwork, SustainedState
 from cars_hw.measurement.states import Machine, MachineState
 from cars_hw.measurement.sustained import Sustained
 from cars_hw.pipeline.latency_target import LatencyTarget
@@ -33,6 +34,7 @@ from cars_hw.report.page import SECTIONS, page, section, write_report
 from cars_hw.report.sections.answer import best_model, choices
 from cars_hw.significance import wilson_interval
 from cars_hw.space.genotype import Genotype
+from cars_hw.space.zoo import zoo
 from cars_hw.studies.ranking import Ranked, Ranking
 
 MakeRun = Callable[..., RunFolder]
@@ -184,6 +186,20 @@ def test_the_states_of_the_machine_are_reported(make_run: MakeRun, table: Latenc
     front = section("front", report_data)
     assert '<th scope="col">usual state</th>' in front
     assert "Predicted and measured latencies of fake are those of the quiet state." in front
+
+
+def test_the_conditions_have_the_sustained_state(make_run: MakeRun, table: LatencyTable) -> None:
+    load = Sustained(1.0, 1.4, 1.5, 1.8, 240.0, 60.0, 900, 1800.0, cooled=False, warmest_c={"case": 41.5})
+    state = SustainedState((LoadedNetwork(zoo()["CARS_A"].genotype, 4, 5, (9, 8), 1.0, load),))
+    run = make_run("usual")
+    replace(table, sustained=state).write(run.table_path(0))
+    conditions = section("conditions", gather(run))
+    told = (
+        "after 240 s of load, the median run takes 1.50 times the quiet latency, and 90% of runs take at most 1.80"
+    )
+    assert f"<dt>sustained state</dt><dd>{told} times</dd>" in conditions
+    assert "<dt>under load</dt><dd>clock 1800 MHz, case 41.5 C</dd>" in conditions
+    assert "the sustained state: the device had not cooled down when the load began" in conditions
 
 
 def test_models_that_were_not_measured_in_the_quiet_state_are_named(run: RunFolder) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cars_hw.formatting import milliseconds, percent, state_name
+from cars_hw.latency.sustained import SustainedState
 from cars_hw.measurement.states import Machine
 from cars_hw.report import images
 from cars_hw.report.data import ReportData, RunTarget
@@ -88,10 +89,12 @@ def _device(run_target: RunTarget) -> list[tuple[str, str]]:
         ("noise between sessions", percent(table.noise)),
         ("state of the figures" if target.limit_ms is None else "state of the budget", state_name(target.state)),
         *_states(table.machine),
+        *_sustained(table.sustained),
     ]
     if table.other_load is not None:
         lines.append(("other processes", f"{table.other_load:.2f} cores busy"))
-    return lines + [("quality warning", reason) for reason in table.quality_warnings()]
+    reasons = [*table.quality_warnings(), *table.sustained_warnings()]
+    return lines + [("quality warning", reason) for reason in reasons]
 
 
 def _states(machine: Machine) -> list[tuple[str, str]]:
@@ -105,6 +108,23 @@ def _states(machine: Machine) -> list[tuple[str, str]]:
         ),
         ("usual state", f"{machine.usual_factor:.2f} times the quiet latency"),
     ]
+
+
+def _sustained(state: SustainedState | None) -> list[tuple[str, str]]:
+    """Return what networks take after minutes of load, and what the device reported then."""
+    if state is None:
+        return []
+    load = state.networks[0].sustained
+    lines = [
+        (
+            "sustained state",
+            f"after {load.load_s:.0f} s of load, the median run takes {state.p50_factor:.2f} times the quiet "
+            f"latency, and 90% of runs take at most {state.p90_factor:.2f} times",
+        )
+    ]
+    if state.facts():
+        lines.append(("under load", state.facts()))
+    return lines
 
 
 def _export_versions(report: ReportData) -> list[tuple[str, str]]:
