@@ -140,6 +140,7 @@ class Run:
     "final.share",
     "jobs",
     "training.share",
+    "training.deterministic",
     "training.class_weights",
     "training.architectures",
     "training.batch_size",

@@ -54,7 +54,8 @@ class SharedTraining(Settings):
     used to evaluate architectures, unless the data have a validation part; a generation uses ``evaluation_images``
     of them (0: all). With a ``crop_padding`` of 0 images are not cropped, without ``mirror`` not mirrored.
     ``share`` says which operations share their weights. ``average`` is the decay per step of an exponential moving
-    average of the shared weights, which then evaluates architectures (0: none).
+    average of the shared weights, which then evaluates architectures (0: none). ``deterministic`` algorithms make a
+    training on a GPU repeatable bit for bit.
     ``threads`` is the number of threads of a training step on a CPU (0: torch's own number). On small activations,
     a second thread makes a step about 10% faster, but about ten times slower if another process uses its core.
 
@@ -106,7 +107,14 @@ class SharedTraining(Settings):
         below=1,
     )
 
-    ADDED: ClassVar = frozenset({"share", "average"})
+    deterministic: bool = setting(
+        False,
+        help="Use algorithms on a GPU that add numbers in a fixed order, so that a search with the same seed on "
+        "the same GPU has the same front. They are slower. A CPU always adds in a fixed order.",
+        option="--deterministic/--no-deterministic",
+    )
+
+    ADDED: ClassVar = frozenset({"share", "average", "deterministic"})
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,37 @@ def concatenate(states: list[Tensor]) -> Tensor:
     return torch.cat(states, dim=1)
 
 
+class MaxPool(nn.MaxPool2d):
+    """The largest of 3x3 pixels: (N, C, H, W) to the same shape, or at a stride of 2 to half of it, rounded up."""
+
+    def __init__(self, stride: int) -> None:
+        super().__init__(3, stride, padding=1)
+        self._step = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the pooled state."""
+        if torch.are_deterministic_algorithms_enabled() and device_kind(x) == "cuda":
+            return self._by_pixels(x)
+        out: Tensor = super().forward(x)
+        return out
+
+    def _by_pixels(self, x: Tensor) -> Tensor:
+        """Pool by nine shifted images, because PyTorch's backward pass on a GPU adds in no fixed order."""
+        step = self._step
+        height, width = ((size - 1) // step + 1 for size in x.shape[2:])
+        padded = F.pad(x, (1, 1, 1, 1), value=-torch.inf)
+        parts = [
+            padded[
+                :, :, row : row + step * (height - 1) + 1 : step, column : column + step * (width - 1) + 1 : step
+            ]
+            for row in range(3)
+            for column in range(3)
+        ]
+        # The first of equal pixels gets the gradient, as in PyTorch's pooling.
+        out: Tensor = torch.stack(parts).max(dim=0).values
+        return out.contiguous(memory_format=torch.channels_last)
+
+
 class ReLUFirst(nn.Sequential):
     """A sequence that begins with a ReLU."""
 

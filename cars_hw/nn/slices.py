@@ -11,10 +11,11 @@ on the resolution.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,9 @@ from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import NODES, Genotype
 from cars_hw.space.network_spec import STEM_MULTIPLIER, CellLayout, NetworkSpec
 from cars_hw.space.operations import OPERATIONS
+
+_FRAMES: Final = 1024
+"""The number of sizes whose modules are kept."""
 
 
 class Window(NamedTuple):
@@ -123,10 +127,15 @@ class Slices:
         self.shared = shared
         self._cells = shared.shared_cells()
         self._layers: dict[object, _Layer] = {}
-        self._frame: Callable[[NetworkSpec], _Frame] = lru_cache(maxsize=1024)(self._make_frame)
+        # Not an lru_cache of a method, which would keep this object and the weights until a garbage collection.
+        self._frames: OrderedDict[NetworkSpec, _Frame] = OrderedDict()
 
-    def path(self, architecture: Architecture) -> Path:
+    def path(self, architecture: Architecture, *, own_leaves: bool = False) -> Path:
         """Return ``architecture`` with a copy of its present weights.
+
+        Weights that fill their parameter are not copied. They are the parameters themselves, or with ``own_leaves``
+        new leaves of autograd in the same memory. What autograd has kept about the parameters, such as the stream
+        of an earlier backward pass, then does not matter.
 
         Raises:
             SpecError: its size does not lie within that of the shared weights.
@@ -135,11 +144,11 @@ class Slices:
         leaves: dict[object, Tensor] = {}
 
         def bound(layer: _Layer) -> Any:  # noqa: ANN401 -- a module of the kind that the layer is
-            values = layer.values()
+            values = layer.values(own_leaves=own_leaves)
             for index, key in enumerate(layer.keys):
                 if layer.trained[index]:
                     values[index] = leaves.setdefault(key, values[index])
-            return layer.bound(values)
+            return layer.bound(values, own_leaves=own_leaves)
 
         frame = self._frame(architecture.network)
         stem = bound(frame.stem)
@@ -214,6 +223,15 @@ class Slices:
             places = {weight: _place(owners[weight], view) for weight, view in views.items()}
             self._layers[key] = _Layer.of(template, module, places)
         return self._layers[key]
+
+    def _frame(self, spec: NetworkSpec) -> _Frame:
+        """Return what all architectures of the size ``spec`` have in common; the last used ones are kept."""
+        if spec not in self._frames:
+            self._frames[spec] = self._make_frame(spec)
+            if len(self._frames) > _FRAMES:
+                self._frames.popitem(last=False)
+        self._frames.move_to_end(spec)
+        return self._frames[spec]
 
     def _make_frame(self, spec: NetworkSpec) -> _Frame:
         large, layouts = self.shared.spec, spec.cells()
@@ -298,12 +316,15 @@ class _Layer:
             same and bool(names),
         )
 
-    def values(self) -> list[Tensor]:
-        """Return the present weights; those of a slice are copied to be contiguous."""
+    def values(self, *, own_leaves: bool = False) -> list[Tensor]:
+        """Return the present weights; those of a slice are copied to be contiguous. For ``own_leaves`` see
+        :meth:`Slices.path`.
+        """
         found = []
         for (parameter, window), shape in zip(self.places, self.shapes, strict=True):
             if window is None:
-                found.append(parameter)
+                needed = parameter.requires_grad and torch.is_grad_enabled()
+                found.append(parameter.detach().requires_grad_(needed) if own_leaves else parameter)
                 continue
             value = window.of(parameter.detach())
             # The shapes differ where a concatenation is read. Other slices keep their memory format.
@@ -312,9 +333,9 @@ class _Layer:
             found.append(value.requires_grad_(parameter.requires_grad and torch.is_grad_enabled()))
         return found
 
-    def bound(self, values: Sequence[Tensor]) -> nn.Module:
+    def bound(self, values: Sequence[Tensor], *, own_leaves: bool = False) -> nn.Module:
         """Return the layer with the weights ``values``."""
-        if self.whole:
+        if self.whole and not own_leaves:
             return self.shared
         return self.skeleton.bound(iter(values)) if self.names else self.skeleton.module
 

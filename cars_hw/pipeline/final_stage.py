@@ -36,6 +36,7 @@ from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.training.checkpoints import TrainingCheckpoint
+from cars_hw.training.determinism import deterministic_algorithms
 from cars_hw.training.precision import resolve_precision
 from cars_hw.training.shared_weights import judging_parts, torch_threads
 from cars_hw.training.standalone import NetworkTraining, counts_on, require_resolution
@@ -370,6 +371,7 @@ class _Task:
     begun_at: int
     seed: int
     device: str
+    deterministic: bool
 
 
 def _run_rung(ended: Ended, stage: FinalStage, device: str, jobs: int | None, progress: Progress) -> FinalStage:
@@ -390,6 +392,7 @@ def _run_rung(ended: Ended, stage: FinalStage, device: str, jobs: int | None, pr
             epochs[rung - 1] if rung else 0,
             plan.seed,
             device,
+            plan.preset.training.deterministic,
         )
         for one in running
         for spec in (trained_spec(plan, ended.supernet, one.architecture),)
@@ -470,6 +473,7 @@ def _train(task: _Task, progress: Progress, _log: Log) -> None:
         if task.device == "cpu":
             # The number of threads changes how sums are rounded.
             stack.enter_context(torch_threads(1))
+        stack.enter_context(deterministic_algorithms(task.deterministic))
         torch.manual_seed(task.seed)
         network = Network(task.spec, task.genotype)
         require_resolution(network, data)

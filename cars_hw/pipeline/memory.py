@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from cars_hw.errors import InputError
 from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.space.genotype import NODES, Edge, Genotype
 from cars_hw.space.operations import OPERATIONS
+from cars_hw.training.memory import is_out_of_memory
 from cars_hw.training.shared_weights import SuperNetWeights
 
 
@@ -20,17 +22,26 @@ def require_memory(plan: SearchPlan, weights: SuperNetWeights) -> None:
     """
     heaviest = max(plan.space.operations, key=lambda name: (OPERATIONS[name].kept_maps, name))
     cell = tuple((Edge(heaviest, 0), Edge(heaviest, 1)) for _ in range(NODES))
-    try:
+    with enough_memory(plan):
         weights.rehearse(Genotype(normal=cell, reduce=cell))
-    except torch.OutOfMemoryError as error:
-        raise out_of_memory(plan) from error
 
 
-def out_of_memory(plan: SearchPlan) -> InputError:
-    """Return the error that the memory of the GPU is too small for ``plan``."""
-    training = plan.preset.training
-    return InputError(
-        f"the GPU's memory is too small for training batches of {training.batch_size} images and evaluation "
-        f"batches of {training.evaluation_batch}",
-        remedy="less-memory",
-    )
+@contextmanager
+def enough_memory(plan: SearchPlan) -> Iterator[None]:
+    """Let an error in the block that says that there is too little memory name the settings of ``plan`` to lower.
+
+    Raises:
+        InputError: the memory does not suffice.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        training = plan.preset.training
+        place = "GPU's memory" if plan.device.startswith("cuda") else "memory"
+        raise InputError(
+            f"the {place} is too small for training batches of {training.batch_size} images and evaluation "
+            f"batches of {training.evaluation_batch}",
+            remedy="less-memory",
+        ) from error

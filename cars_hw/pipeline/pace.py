@@ -30,7 +30,7 @@ from cars_hw.pipeline.final_stage import (
     short_recipe,
     trained_spec,
 )
-from cars_hw.pipeline.memory import out_of_memory, require_memory
+from cars_hw.pipeline.memory import enough_memory, require_memory
 from cars_hw.pipeline.objectives import cost_objectives, find_anchor
 from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.pipeline.run_data import splits_of
@@ -135,7 +135,7 @@ def measure_pace(plan: SearchPlan, jobs: int | None = None, *, final: bool) -> P
     if on_gpu:
         require_memory(plan, weights)
         torch.cuda.reset_peak_memory_stats(weights.device)
-    try:
+    with enough_memory(plan):
         steps = _steps(plan, weights, drawn, later, middle, ends=sandwiched)
         # Together, as in a population: the threads share the architectures.
         evaluated, evaluated_fully = (
@@ -148,8 +148,6 @@ def measure_pace(plan: SearchPlan, jobs: int | None = None, *, final: bool) -> P
         )
         parts = replace(data, train=train, validation=None)
         final_pace = _final_pace(plan, parts, weights, later, jobs) if final else None
-    except torch.OutOfMemoryError as error:
-        raise out_of_memory(plan) from error
     return Pace(
         steps,
         evaluated,

@@ -35,7 +35,7 @@ from cars_hw.pipeline.confirm_front import ConfirmedFront, confirm_front
 from cars_hw.pipeline.final_stage import Ended, longest_trained, run_final_stage, with_best_of_stretches
 from cars_hw.pipeline.from_run import Start, open_start
 from cars_hw.pipeline.larger_networks import stage_end
-from cars_hw.pipeline.memory import require_memory
+from cars_hw.pipeline.memory import enough_memory, require_memory
 from cars_hw.pipeline.networks import FrontNetwork
 from cars_hw.pipeline.objectives import cost_objectives, find_anchor
 from cars_hw.pipeline.plan import SearchPlan, configuration, search_settings
@@ -233,7 +233,8 @@ def _search(
             warmed_up=search.warmed_up,
             generations=search.generation,
         )
-    finalists = search.run(save, progress)
+    with enough_memory(plan):
+        finalists = search.run(save, progress)
     if plan.has_final_stage:
         finalists = run_final_stage(
             _ended(plan, run, prepared, finalists),

@@ -1,4 +1,4 @@
-"""The setting that keeps freed memory in the process, which makes training on a CPU faster."""
+"""Memory of a training: a setting that makes it faster on a CPU, and the errors that say there is too little."""
 
 from __future__ import annotations
 
@@ -9,6 +9,16 @@ from typing import Final
 _TRIM_THRESHOLD: Final = -1
 _MMAP_THRESHOLD: Final = -3
 _LARGEST: Final = 1 << 30
+_FULL: Final = (
+    "out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+    "CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED",
+    "cudaErrorMemoryAllocation",
+    "can't allocate memory",
+)
+"""What messages say about too little memory: those of CUDA, cuBLAS, cuDNN, and PyTorch's allocator on a CPU."""
 
 
 def keep_freed_memory() -> bool:
@@ -22,3 +32,16 @@ def keep_freed_memory() -> bool:
         return False
     library = ctypes.CDLL(None)
     return all(library.mallopt(name, _LARGEST) == 1 for name in (_MMAP_THRESHOLD, _TRIM_THRESHOLD))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether ``error`` says that there is too little memory.
+
+    PyTorch's allocator has an error of its own. The libraries allocate for themselves, and what they report is a
+    RuntimeError.
+    """
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _FULL)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Final
 
 import torch
@@ -39,13 +39,20 @@ def resolve_precision(precision: TrainingPrecision, device: torch.device | str) 
     if precision == "auto":
         if not on_gpu:
             return "float32"
-        # Emulated bfloat16 is slower than float32.
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+        return "bf16" if has_bf16(torch.device(device)) else "fp16"
     if precision not in ("float32", *_LOW):
         raise InputError(f"unknown precision '{precision}'; known: auto, float32, bf16, fp16")
     if precision == "fp16" and not on_gpu:
         raise InputError("fp16 is for GPUs; a CPU trains in float32 or bf16", remedy="precision")
     return precision
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Return whether ``device`` is a GPU that computes in bfloat16; emulated bfloat16 is slower than float32."""
+    if device.type != "cuda":
+        return False
+    with nullcontext() if device.index is None else torch.cuda.device(device):
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def autocast(precision: TrainingPrecision, device: torch.device) -> AbstractContextManager[object]:

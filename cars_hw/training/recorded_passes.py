@@ -9,6 +9,8 @@ launches them. A CUDA graph is launched as a whole.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -29,7 +31,9 @@ Recorder = Callable[[Callable[[], None]], Replay]
 RECORD_AT: Final = 2
 """An architecture is recorded at its second pass, because most architectures of the warm-up have only one."""
 MOST: Final = 256
-"""The number of recordings that are kept; each takes some MB of driver memory. A population is 128."""
+"""The number of recordings that are kept. A population is 128."""
+RECORDING_BYTES: Final = 4_500_000
+"""Memory that the driver takes for a recording of the paper's network, in bytes; measured on an H200."""
 
 
 Used = tuple[bool, ...]
@@ -228,6 +232,13 @@ class GraphedPasses:
         self.logits = self._answers
         return self._loss.clone()
 
+    def close(self) -> None:
+        """Drop the recordings with their memory, and all gradients."""
+        self.clear()
+        self._recorded.clear()
+        self._seen.clear()
+        self._gradients.clear()
+
     def _once(self, images: Tensor, labels: Tensor, architecture: Architecture, share: Tensor) -> Tensor:
         """Run a pass that is not recorded."""
         found = self._pass(images, labels, architecture, share)
@@ -253,7 +264,9 @@ class GraphedPasses:
     def _pass(self, images: Tensor, labels: Tensor, architecture: Architecture, share: Tensor) -> _Gradients:
         """Add the gradients of a pass to the kept ones and return them."""
         # The copy of the weights is part of a recording, so a replay reads the weights of its own time.
-        path = self.slices.path(architecture)
+        # Leaves of its own: over the parameters, autograd would wait for the stream of an earlier backward pass. A
+        # recording must not wait for another stream.
+        path = self.slices.path(architecture, own_leaves=True)
         with self.autocast():
             logits = path.logits(images)
             loss = cross_entropy(logits, labels, self.class_weights) * share
@@ -278,21 +291,61 @@ def _parameters(found: _Gradients) -> tuple[Tensor, ...]:
 
 
 class CudaRecorder:
-    """Records CUDA graphs, all in one pool of memory."""
+    """Records CUDA graphs on ``device``, all in one pool of memory and on one stream of their own.
 
-    def __init__(self) -> None:
-        self.pool = torch.cuda.graph_pool_handle()
+    The work has run before, so that the libraries have chosen their algorithms and loaded their kernels. Only the
+    first recording runs it once more, because the libraries allocate a workspace for each stream.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        with torch.cuda.device(device):
+            self.pool = torch.cuda.graph_pool_handle()
+            self.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._warm = False
 
     def __call__(self, work: Callable[[], None]) -> Replay:
         """Run ``work`` and return its replay."""
-        # Libraries choose algorithms and allocate in the first run, which must be on a stream that is not recorded.
-        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):
-            work()
-        torch.cuda.current_stream().wait_stream(aside)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self.pool):
-            work()
+        present = torch.cuda.current_stream(self.device)
+        self.stream.wait_stream(present)
+        with torch.cuda.device(self.device), torch.cuda.stream(self.stream):
+            warm, self._warm = self._warm, True
+            if not warm:
+                work()
+            try:
+                graph = self._captured(work)
+            except torch.OutOfMemoryError:
+                # During a capture, the allocator cannot give back what it caches.
+                torch.cuda.empty_cache()
+                graph = self._captured(work)
+            if warm:
+                # A capture runs nothing.
+                graph.replay()
+        present.wait_stream(self.stream)
         replay: Replay = graph.replay
         return replay
+
+    def _captured(self, work: Callable[[], None]) -> torch.cuda.CUDAGraph:
+        """Return ``work`` as a graph.
+
+        torch.cuda.graph collects garbage and empties the cache of memory before each capture, which takes longer
+        than the capture. Here, garbage is not collected during a capture, because the end of a graph is not
+        allowed then.
+        """
+        graph = torch.cuda.CUDAGraph()
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            graph.capture_begin(pool=self.pool, capture_error_mode="thread_local")
+            try:
+                work()
+            except BaseException:
+                # The stream must not stay in the capture. The first error says more than the one of ending it.
+                with contextlib.suppress(RuntimeError):
+                    graph.capture_end()
+                raise
+            graph.capture_end()
+        finally:
+            if collecting:
+                gc.enable()
+        return graph

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import itertools
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -28,11 +29,15 @@ from cars_hw.nn.supernet import SuperNet
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.training.determinism import deterministic_algorithms
 from cars_hw.training.losses import weights_of_classes
 from cars_hw.training.partial_steps import Partial, PartialSteps
+from cars_hw.training.precision import has_bf16
 from cars_hw.training.process_group import SINGLE_PROCESS, ProcessGroup
 from cars_hw.training.recorded_passes import (
+    MOST,
     RECORD_AT,
+    RECORDING_BYTES,
     CudaRecorder,
     GraphedPasses,
     Passes,
@@ -85,6 +90,10 @@ class SuperNetWeights:
         self.over_resolutions = over_resolutions
         self.smallest = smallest
         self.device = torch.device(device)
+        # A function of its own and not a method: a method would keep these weights alive for as long as the passes.
+        self._autocast = partial(
+            torch.autocast, self.device.type, dtype=torch.bfloat16, enabled=has_bf16(self.device)
+        )
         self.supernet = supernet.to(self.device).to(memory_format=torch.channels_last)
         self.settings = settings
         self.epochs = epochs
@@ -120,11 +129,13 @@ class SuperNetWeights:
         self._steps = PartialSteps(self.optimizer, settings.gradient_clip)
         self._average = WeightAverage(self.parameters, settings.average) if settings.average else None
         if recorder is None and on_gpu:
-            recorder = CudaRecorder()
+            recorder = CudaRecorder(self.device)
         weights = weights_of_classes(train.labels, data.classes, settings.class_weights)
         # On the device once: a recorded pass reads the same tensor at every replay.
         weights = None if weights is None else weights.to(self.device)
         self.passes = self._new_passes(recorder, weights)
+        # Recordings end with the weights. At the end of the process, the driver ends them.
+        weakref.finalize(self, _closed, self.passes).atexit = False
         self.generator = torch.Generator().manual_seed(seed + 1)
         self._before = self._evaluated_weights()
 
@@ -144,7 +155,7 @@ class SuperNetWeights:
             group["lr"] = rate
         self.supernet.train()
         total = torch.zeros((), device=self.device)
-        with torch_threads(settings.threads):
+        with torch_threads(settings.threads), deterministic_algorithms(settings.deterministic):
             for images, labels in self.batches.epoch(self.generator):
                 total += self.step(images, labels, draw(settings.architectures))
         self.epoch += 1
@@ -201,21 +212,44 @@ class SuperNetWeights:
         return [Architecture(genotype, own), *drawn, *ends]
 
     def rehearse(self, genotype: Genotype) -> None:
-        """Run a training pass of each kind and an evaluation of ``genotype``, to test the memory; change no state.
+        """Take training steps with ``genotype`` and evaluate it, to test the memory; change no state.
 
-        It runs at the SuperNet's own size, which is the largest.
+        It runs at the SuperNet's own size, which is the largest. Memory that only later work takes is taken too:
+        that of the optimiser, of the weights of the previous generation, of results that architectures share, and
+        on a GPU that of :data:`~cars_hw.training.recorded_passes.MOST` recordings.
 
         Raises:
-            torch.OutOfMemoryError: the memory is too small.
+            RuntimeError: the memory is too small, see :func:`cars_hw.training.memory.is_out_of_memory`.
         """
-        architecture = Architecture(genotype, self.supernet.spec)
+        drawn = [Architecture(genotype, self.supernet.spec)] * self.settings.architectures
+        state = _on_host(self.state())
         images, labels = next(self.batches.epoch(torch.Generator().manual_seed(0)))
         self.supernet.train()
-        # Often enough that the pass is recorded and replayed, where passes are recorded.
-        for _ in range(RECORD_AT + 1):
-            self.passes.run(images, labels, architecture, 1.0)
-        self.passes.clear()
-        evaluate(self.slices, [architecture], itertools.islice(self._full, 1), self._autocast)
+        try:
+            # Often enough that the pass is recorded and replayed, where passes are recorded.
+            for _ in range(RECORD_AT + 1):
+                self.step(images, labels, drawn)
+            # Two that begin alike keep what they share. The weights of the generation before are there besides.
+            with self._remembered():
+                evaluate(self.slices, drawn[:1] * 2, itertools.islice(self._full, 1), self._autocast)
+            self._require_room_for_recordings()
+        finally:
+            self.passes.clear()
+            self.restore(state)
+
+    def _require_room_for_recordings(self) -> None:
+        """Check that the driver has memory for the largest number of recordings.
+
+        Raises:
+            torch.OutOfMemoryError: it has not.
+        """
+        if self.device.type != "cuda" or not self.records:
+            return
+        # What PyTorch caches can be given back.
+        cached = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
+        free, _ = torch.cuda.mem_get_info(self.device)
+        if free + cached < MOST * RECORDING_BYTES:
+            raise torch.OutOfMemoryError(f"out of memory: {MOST} recordings need {MOST * RECORDING_BYTES} bytes")
 
     def remember(self) -> None:
         """Keep the present weights, or their average, as those of the previous generation."""
@@ -228,7 +262,8 @@ class SuperNetWeights:
         batches = self._full if full else self._subset
         share = self.process_group.share(self._at_their_size(architectures))
         self.supernet.train()
-        with self._remembered() if before else self.averaged():
+        weights = self._remembered() if before else self.averaged()
+        with weights, deterministic_algorithms(self.settings.deterministic):
             found = evaluate(self.slices, share, batches, self._autocast)
         classes = self.supernet.spec.classes
         images = tuple(torch.bincount(batches.labels, minlength=classes).tolist())
@@ -335,9 +370,25 @@ class SuperNetWeights:
         finally:
             self.supernet.load_state_dict(now)
 
-    def _autocast(self) -> torch.autocast:
-        bf16 = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16)
+    def close(self) -> None:
+        """Free the recorded passes with their memory. The weights stay, and later passes are recorded again."""
+        _closed(self.passes)
+
+
+def _closed(passes: Passes) -> None:
+    if isinstance(passes, GraphedPasses):
+        passes.close()
+
+
+def _on_host(state: Any) -> Any:  # noqa: ANN401 -- a tree of whatever a state has
+    """Return a copy of ``state`` with all tensors in the memory of the host."""
+    if isinstance(state, Tensor):
+        return state.detach().to("cpu", copy=True)
+    if isinstance(state, dict):
+        return {name: _on_host(value) for name, value in state.items()}
+    if isinstance(state, list | tuple):
+        return type(state)(_on_host(value) for value in state)
+    return copy.copy(state)
 
 
 def judging_parts(data: DataBundle, share: float, generator: torch.Generator) -> tuple[Dataset, Dataset]:

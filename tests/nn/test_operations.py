@@ -6,10 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cars_hw.nn.device_kind import as_on
 from cars_hw.nn.layers import (
     Depthwise,
     DilatedDepthwise,
     FactorizedReduce,
+    MaxPool,
     Normalization,
     ReLUConvBN,
     ReLUFirst,
@@ -17,6 +19,7 @@ from cars_hw.nn.layers import (
 )
 from cars_hw.nn.operations import make_operation
 from cars_hw.space.operations import OPERATIONS
+from cars_hw.training.determinism import deterministic_algorithms
 
 REAL = [name for name in OPERATIONS if name != "none"]
 SIZES = [(8, 8), (7, 7), (6, 9), (5, 4), (3, 2), (1, 1)]
@@ -192,6 +195,20 @@ def test_average_pooling_does_not_count_the_padding() -> None:
 def test_max_pooling_ignores_the_padding() -> None:
     pool = make_operation("max_pool_3x3", 1, 1, Normalization())
     torch.testing.assert_close(pool(-torch.ones(1, 1, 4, 4)), -torch.ones(1, 1, 4, 4))
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 5)])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_deterministic_max_pooling_is_that_of_pytorch(stride: int, size: tuple[int, int]) -> None:
+    pool = MaxPool(stride)
+    # Many pixels are equal, as after a ReLU. The first of them has the gradient.
+    x = images(4, size).round().relu()
+    native = values_and_gradients(pool, pool, x)
+    with as_on("cuda"), deterministic_algorithms(True):
+        assert pool(x.clone().requires_grad_()).grad_fn.name() == "CloneBackward0"
+        assert_same(values_and_gradients(pool, pool, x), native)
+        assert pool(x).is_contiguous(memory_format=torch.channels_last)
+    assert pool(x.clone().requires_grad_()).grad_fn.name() == "MaxPool2DWithIndicesBackward0"
 
 
 def test_a_skip_is_the_input_itself() -> None:

@@ -24,6 +24,7 @@ from cars_hw.latency import LatencyTable
 from cars_hw.pipeline import search as searching
 from cars_hw.pipeline.estimate import Estimate, Part, estimate
 from cars_hw.pipeline.latency_target import LatencyTarget
+from cars_hw.pipeline.memory import enough_memory
 from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.pipeline.search import run_search
 from cars_hw.pipeline.time_plan import StageSeconds
@@ -204,6 +205,11 @@ def test_too_little_memory_is_said_before_the_search_with_what_to_lower(
     assert not (tmp_path / "run").exists()
     with pytest.raises(InputError, match=r"training batches of 16 images and evaluation batches of 20$"):
         estimate(plan)
+    full = RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+    with pytest.raises(InputError, match="memory is too small for training batches of 16"), enough_memory(plan):
+        raise full
+    with pytest.raises(RuntimeError, match="an illegal memory access"), enough_memory(plan):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
     genotype, again = rehearsed
     assert genotype == again
     assert {edge.operation for node in (*genotype.normal, *genotype.reduce) for edge in node} == {"sep_conv_5x5"}

@@ -20,4 +20,4 @@ class MaxPool3x3(Operation):
     def module(self, layers: ModuleType, channels: int, stride: int, norm: Any) -> Any:  # noqa: ANN401
         """Return the pooling."""
         del channels, norm
-        return layers.nn.MaxPool2d(3, stride, padding=1)
+        return layers.MaxPool(stride)
