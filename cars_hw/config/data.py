@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -10,7 +11,19 @@ from cars_hw.config.setting import Settings, setting
 from cars_hw.errors import InputError
 
 DATA_SETS: Final = ("fashion-mini", "fashion-mnist", "cifar10")
-"""The data sets that have a name; every other source is a folder."""
+"""The data sets that have a name."""
+
+_FACTORY: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+
+
+def is_factory(source: str) -> bool:
+    """Return whether ``source`` is the name of a function that makes a data set: ``mypackage.data:make``."""
+    return _FACTORY.fullmatch(source) is not None
+
+
+def is_folder(source: str) -> bool:
+    """Return whether ``source`` is the path of a folder: neither the name of a data set nor a function."""
+    return source not in DATA_SETS and not is_factory(source)
 
 
 NO_CACHE: Final = "off"
@@ -26,7 +39,9 @@ class DataSource(Settings):
     """
 
     source: str = setting(
-        help="fashion-mini (embedded), fashion-mnist, cifar10, or a folder of class folders.", option="--data"
+        help="fashion-mini (embedded), fashion-mnist, cifar10, a folder of class folders, or "
+        "package.module:function, a Python function that returns a data set.",
+        option="--data",
     )
     root: Path | None = setting(
         None, help="The folder of downloaded sets. [~/.cache/cars-hw/data]", option="--data-root", folder=True
@@ -52,7 +67,7 @@ class DataSource(Settings):
 
     def absolute(self) -> DataSource:
         """Return the same source with absolute paths, so that it is found from any folder."""
-        named = self.source in DATA_SETS
+        named = not is_folder(self.source)
         cache = self.image_cache
         return replace(
             self,

@@ -88,6 +88,20 @@ def upright(file: Path, content: bytes | None = None) -> Image.Image:
         return _converted(image, PLAIN[image.mode])
 
 
+def plain_pixels(image: Image.Image, where: str) -> Pixels:
+    """Return the pixels of an open image as those of a file are read: ``(height, width, channels)``.
+
+    ``where`` names it in errors.
+
+    Raises:
+        DatasetError: it cannot be decoded, has more than 16 bits, or has pixels of an unknown mode.
+    """
+    turned = image.copy()
+    _load(Path(where), turned)
+    plain = _converted(turned, PLAIN[turned.mode])
+    return np.asarray(plain, np.uint8).reshape(plain.height, plain.width, -1)
+
+
 def _load(file: Path, image: Image.Image, *, turn: bool = True) -> None:
     """Decode ``image``, and ``turn`` it upright."""
     try:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from cars_hw.config.checksummed import checksum
-from cars_hw.config.data import DATA_SETS, DataSource
+from cars_hw.config.data import DataSource, is_folder
 from cars_hw.config.decoding import Decoding
 from cars_hw.config.setting import Settings, count, seed_field, setting
 from cars_hw.errors import InputError
@@ -41,8 +41,8 @@ class Split(Settings):
 
     ``use`` weights: these training images train the shared weights; architectures: these evaluate architectures;
     test: these evaluate trained networks. ``digest`` is that of the indices of its images among the training
-    images, or of the test images in a folder without parts; None for a part that the source gives. ``seed`` is None
-    where nothing is drawn.
+    images, or of the test images in a folder without parts; None for a part that the source gives, and for the test
+    part of a function's data set, which the digest of all images covers. ``seed`` is None where nothing is drawn.
     """
 
     use: Literal["weights", "architectures", "test"] = setting()
@@ -103,7 +103,7 @@ class DataManifest(Settings):
             yield f"mean and std must have {channels} values, one for each channel"
         if "\0" in f"{self.source.source}{self.source.root or ''}":
             yield "source must be the path of a folder or the name of a data set"
-        if (self.files is None) is not (self.source.source in DATA_SETS):
+        if (self.files is not None) is not is_folder(self.source.source):
             yield "files must be those of a folder"
         if self.files is not None:
             if counts_of(self.files, self.class_names) != self.counts:

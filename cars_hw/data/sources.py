@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cars_hw.config.data import DATA_SETS, DataSource
+from cars_hw.config.data import DATA_SETS, DataSource, is_factory
 from cars_hw.errors import DatasetError
 from cars_hw.progress import Log, Progress, no_log, silent
 from cars_hw.progress_line import show
@@ -90,9 +90,11 @@ class DataBundle:
     is taken for that. The ``test`` part is for the final accuracies only.
 
     ``files`` has for a folder the path of every image below it, for each part in the order of the images.
-    ``digest`` is that of the pixels and labels of a data set with a name, before they are resized; empty for any
-    other. ``notes`` tell how a folder was read, in a line each: which part serves as the test part, which images
-    are left out, and where the read images are kept. For a data set with a name, they tell if images were enlarged.
+    ``digest`` is that of the pixels and labels of a data set with a name or of a function, before they are resized;
+    empty for any other. ``drawn_test`` tells whether the test part was drawn from the images that a function
+    returned. ``notes`` tell how a folder was read, in a line each: which part serves as the test part, which images
+    are left out, and where the read images are kept. For other data sets, they tell how the test part was made, and
+    if images were enlarged.
     """
 
     name: str
@@ -104,6 +106,7 @@ class DataBundle:
     validation: Dataset | None = None
     files: Mapping[str, tuple[str, ...]] | None = None
     digest: str = ""
+    drawn_test: bool = False
     notes: tuple[str, ...] = ()
 
     @property
@@ -150,7 +153,8 @@ def load_data(
         source: ``fashion-mini`` (embedded: 5,000 and 1,000 images), ``fashion-mnist``, ``cifar10``, or the
             path of a folder that holds a folder of images for every class, or such folders below ``train/``,
             ``val/`` and ``test/``: :mod:`cars_hw.data.scan` has the rules. A name wins over a folder that is
-            called the same; write ``./cifar10`` for the folder.
+            called the same; write ``./cifar10`` for the folder. ``package.module:function`` is a function that
+            returns a data set: :mod:`cars_hw.data.factories` has the rules.
         root: where torchvision's sets are kept; ``~/.cache/cars-hw/data`` if None.
         download: fetch one of torchvision's sets if it is not in ``root``. Nothing is fetched otherwise.
         resolution: height and width in pixels to which every image is resized, without keeping its aspect. If
@@ -172,6 +176,11 @@ def load_data(
     if not source.strip():
         raise DatasetError("no data set and no folder is named: the text is empty")
     folder = Path(source).expanduser()
+    if is_factory(source):
+        bundle = _made(source, resolution, seed, progress)
+        for note in bundle.notes:
+            log(note)
+        return bundle
     if source == "fashion-mini":
         train, test = _fashion_mini()
         names: tuple[str, ...] = _FASHION_CLASSES
@@ -198,7 +207,7 @@ def load_data(
     else:
         raise DatasetError(
             f"there is no data set and no folder called {source!r}; give one of {', '.join(DATA_SETS)}, "
-            "or the path of a folder that holds a folder of images for every class"
+            "the path of a folder that holds a folder of images for every class, or package.module:function"
         )
     digest = _digest_of(train, test)
     enlarged: tuple[str, ...] = ()
@@ -231,6 +240,56 @@ def load_source(
         image_cache=data.image_cache,
         progress=progress,
         log=no_log,
+    )
+
+
+def _made(source: str, resolution: tuple[int, int] | None, seed: int, progress: Progress) -> DataBundle:
+    """Return what the function ``source`` makes, at ``resolution``."""
+    from cars_hw.data.factories import call_factory, read_made
+
+    made = call_factory(source)
+    if isinstance(made, DataBundle):
+        return _of_bundle(source, made, resolution)
+    read = read_made(source, made, resolution, seed, progress)
+    parts = {name: Dataset(*part) for name, part in read.parts.items()}
+    return replace(
+        _bundle(source, parts["train"], parts["test"], read.class_names),
+        validation=parts.get("validation"),
+        digest=read.digest,
+        drawn_test=read.drawn,
+        notes=read.notes,
+    )
+
+
+def _of_bundle(source: str, made: DataBundle, resolution: tuple[int, int] | None) -> DataBundle:
+    """Return the bundle ``made`` of the function ``source`` at ``resolution``; it keeps its normalisation.
+
+    Raises:
+        DatasetError: a part is empty, has a label without a name, or differs in its channels or sizes.
+    """
+    for name, part in made.parts.items():
+        if not len(part):
+            raise DatasetError(f"{source}: the {name} part has no images")
+        if not 0 <= int(part.labels.min()) <= int(part.labels.max()) < made.classes:
+            raise DatasetError(f"{source}: the {name} part has labels beyond those of {made.classes} classes")
+        if part.images.shape[1:] != made.train.images.shape[1:]:
+            raise DatasetError(
+                f"{source}: the images of the {name} part have another shape than the training images"
+            )
+    parts = {name: part.to("cpu") for name, part in made.parts.items()}
+    digest = _digest_of(*parts.values())
+    if resolution is not None:
+        parts = {name: _resized(part, resolution) for name, part in parts.items()}
+    return replace(
+        made,
+        name=source,
+        train=parts["train"],
+        test=parts["test"],
+        validation=parts.get("validation"),
+        files=None,
+        digest=digest,
+        drawn_test=False,
+        notes=(),
     )
 
 

@@ -11,7 +11,7 @@ from typing import Literal, NoReturn
 import torch
 
 from cars_hw.config.checksummed import digest as digest_of
-from cars_hw.config.data import DATA_SETS, DataSource
+from cars_hw.config.data import DataSource, is_factory, is_folder
 from cars_hw.config.decoding import Decoding
 from cars_hw.config.training import SharedTraining
 from cars_hw.data import DataBundle, Dataset, load_source
@@ -114,6 +114,8 @@ class NewData:
 
     def _test_split(self, files: Files | None) -> Split:
         number = len(self.bundle.test)
+        if self.bundle.drawn_test:
+            return Split("test", f"{TEST_SHARE:.3g} of each class", 0, number, None)
         if files is None or self.files is None or UNDIVIDED not in self.files:
             return Split("test", "as the source gives them", None, number, None)
         rule = f"{TEST_SHARE:.3g} of each class of the folder"
@@ -296,7 +298,7 @@ def _source(manifest: DataManifest, given: DataSource | None) -> DataSource:
 
 
 def _is_folder(source: DataSource) -> bool:
-    return source.source not in DATA_SETS
+    return is_folder(source.source)
 
 
 def _folder(source: DataSource) -> Path:
@@ -339,6 +341,12 @@ def _accepted(run: RunFolder) -> set[str]:
 
 
 def _refuse_others(manifest: DataManifest, source: DataSource, run: RunFolder) -> NoReturn:
+    if source.source == manifest.source.source and is_factory(source.source):
+        raise DataChangedError(
+            f"{source.source} returns other images, labels or classes than in the search of {run.path}; it must "
+            "return the same each time, without random changes",
+            remedy="restore-images",
+        )
     raise DataChangedError(
         f"{source.source} is not the data of {run.path}, which is {manifest.source.source}", remedy="other-images"
     )

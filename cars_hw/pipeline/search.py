@@ -15,7 +15,7 @@ import torch
 
 from cars_hw.callbacks import SearchCallback
 from cars_hw.config.codec import structure
-from cars_hw.config.data import DATA_SETS
+from cars_hw.config.data import is_folder
 from cars_hw.config.files import require_writable
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.config.toml import to_toml, write_settings
@@ -166,7 +166,7 @@ def _require_outside(plan: SearchPlan, out: Path) -> None:
     Raises:
         RunError: it is.
     """
-    if plan.data.source in DATA_SETS:
+    if not is_folder(plan.data.source):
         return
     folder, run = Path(plan.data.source).expanduser().resolve(), out.resolve()
     if run.is_relative_to(folder) and not any(is_hidden(part) for part in run.relative_to(folder).parts):

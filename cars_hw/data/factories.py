@@ -1,0 +1,378 @@
+"""Data sets that a function of the user's makes: ``--data mypackage.data:make``.
+
+The function takes no arguments. It returns the parts of a data set: a mapping with ``train`` and ``test`` and
+perhaps ``validation``, a pair of a training and a test part, or one part, of which a sixth of each class becomes
+the test part. A part is a torch ``Dataset``, a Hugging Face ``Dataset``, or anything else whose items can be
+listed. An item is a pair of image and label, or a mapping that has both.
+
+A run keeps the name of the function and a digest of what it made. Every later step calls it again, and notices
+other images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from itertools import count
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cars_hw.data.images import Pixels, Size, plain_pixels, resized_pixels
+from cars_hw.data.limits import SMALLEST_CLASS, TEST_SHARE, VALIDATION_IS_TEST
+from cars_hw.data.splits import stratified_split
+from cars_hw.errors import CarsHwError, DatasetError
+from cars_hw.progress import Progress, silent
+
+PART_NAMES: Final[Mapping[str, str]] = {
+    "train": "train",
+    "validation": "validation",
+    "val": "validation",
+    "valid": "validation",
+    "test": "test",
+}
+"""The part that each key of a mapping is."""
+
+IMAGE_KEYS: Final = ("image", "img", "pixels")
+LABEL_KEYS: Final = ("label", "labels", "fine_label", "target")
+
+EVERY: Final = 64
+"""Progress is told after so many images."""
+
+
+@dataclass(frozen=True, eq=False)
+class MadeData:
+    """The images that a factory made: by part, uint8 ``(N, C, H, W)`` with int64 labels ``(N,)``.
+
+    ``digest`` is that of the pixels as the factory gave them and of the labels. ``drawn`` tells whether the test
+    part was drawn here.
+    """
+
+    parts: Mapping[str, tuple[Tensor, Tensor]]
+    class_names: tuple[str, ...]
+    digest: str
+    drawn: bool
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """What was read of a part: pixels ``(H, W, C)``, labels and digests, an entry for each image."""
+
+    pixels: list[Pixels]
+    labels: list[int | str]
+    digests: list[bytes]
+
+    def select(self, places: Iterable[int]) -> _Part:
+        chosen = list(places)
+        return _Part(
+            [self.pixels[place] for place in chosen],
+            [self.labels[place] for place in chosen],
+            [self.digests[place] for place in chosen],
+        )
+
+
+def call_factory(source: str) -> Any:  # noqa: ANN401 -- whatever the user's function returns
+    """Return what the function ``source``, such as ``mypackage.data:make``, returns.
+
+    Its module is imported from where Python finds modules, and after these from the current folder.
+
+    Raises:
+        DatasetError: it cannot be imported, is no function, or raises an exception.
+    """
+    module, _, path = source.partition(":")
+    found: Any = _module(source, module)
+    for name in path.split("."):
+        if not hasattr(found, name):
+            raise DatasetError(f"{source}: {module} has no {path}")
+        found = getattr(found, name)
+    if not callable(found):
+        raise DatasetError(f"{source} is no function: it is of the type {type(found).__name__}")
+    return _of_user(source, found)
+
+
+def read_made(
+    source: str, made: object, resolution: Size | None, seed: int, progress: Progress = silent
+) -> MadeData:
+    """Return the images of ``made``, which the factory ``source`` returned, resized to ``resolution`` if given.
+
+    Images are those of Pillow, arrays (H, W, C) or (H, W), or tensors (C, H, W) or (H, W); of whole numbers from 0
+    to 255, or of fractions from 0 to 1. All are grey if all of them have one channel, otherwise in colour. Labels
+    are class numbers, or names. Without a test part, the validation part is the test part; without both, a sixth of
+    each class, drawn by ``seed``, is.
+
+    Raises:
+        DatasetError: a part, an image or a label cannot be used; the message says which.
+    """
+    given = _parts(source, made)
+    parts = {name: _read_part(source, name, part, resolution, progress) for name, part in given.items()}
+    notes: tuple[str, ...] = ()
+    if "test" not in parts and "validation" in parts:
+        parts["test"] = parts.pop("validation")
+        notes = (f"{source}: {VALIDATION_IS_TEST}",)
+    class_names = _class_names(source, given.values(), parts.values())
+    drawn = "test" not in parts
+    if drawn:
+        parts = _divided(source, parts["train"], class_names, seed)
+        notes = (f"{source}: {TEST_SHARE:.3g} of each class are the test part",)
+    channels = max(pixels.shape[-1] for part in parts.values() for pixels in part.pixels)
+    return MadeData(
+        {
+            name: (_stacked(source, part, channels), _numbers(part.labels, class_names))
+            for name, part in parts.items()
+        },
+        class_names,
+        _digest(parts, class_names),
+        drawn,
+        notes,
+    )
+
+
+def _module(source: str, name: str) -> object:
+    here = str(Path.cwd())
+    added = here not in sys.path
+    if added:
+        sys.path.append(here)
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+            raise DatasetError(
+                f"{source} cannot be imported: there is no module {error.name}; install it, put its folder on "
+                "PYTHONPATH, or run the command in its folder"
+            ) from error
+        raise DatasetError(f"{source} cannot be imported: {error}") from error
+    except CarsHwError:
+        raise
+    # The module is the user's, and may raise whatever it likes.
+    except Exception as error:
+        raise DatasetError(f"{source} cannot be imported: {_said(error)}") from error
+    finally:
+        if added and here in sys.path:
+            sys.path.remove(here)
+
+
+def _of_user(source: str, call: Callable[[], Any]) -> Any:  # noqa: ANN401 -- whatever it returns
+    """Return what ``call``, a piece of the user's code, returns; its exceptions become errors of ``source``."""
+    try:
+        return call()
+    except CarsHwError:
+        raise
+    except Exception as error:
+        raise DatasetError(f"{source} failed: {_said(error)}") from error
+
+
+def _said(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def _parts(source: str, made: object) -> dict[str, Any]:
+    """Return the parts of ``made`` by their names."""
+    if isinstance(made, Mapping):
+        unknown = [name for name in made if name not in PART_NAMES]
+        if unknown or "train" not in made:
+            raise DatasetError(
+                f"{source} returned a mapping with the keys {', '.join(map(str, made))}; it must have train, and "
+                "may have validation and test"
+            )
+        return {PART_NAMES[name]: part for name, part in made.items()}
+    if isinstance(made, tuple):
+        if len(made) != 2:
+            raise DatasetError(f"{source} returned {len(made)} parts; return a pair of a training and a test part")
+        return dict(zip(("train", "test"), made, strict=True))
+    if made is None:
+        raise DatasetError(f"{source} returned nothing; return a data set, or its parts")
+    return {"train": made}
+
+
+def _read_part(source: str, name: str, part: object, resolution: Size | None, progress: Progress) -> _Part:
+    read = _Part([], [], [])
+    total = len(part) if hasattr(part, "__len__") else 0
+    items = _items(source, part)
+    for place in count():
+        item = _of_user(source, lambda: next(items, _END))
+        if item is _END:
+            break
+        where = f"{source}: item {place} of the {name} part"
+        image, label = _image_and_label(where, item, part)
+        pixels = _pixels(where, image)
+        read.digests.append(hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).digest())
+        read.labels.append(_label(where, label))
+        read.pixels.append(pixels if resolution is None else resized_pixels(pixels, resolution))
+        if total and place % EVERY == 0:
+            progress(f"reading {name} images", min(place, total), total)
+    if not read.labels:
+        raise DatasetError(f"{source}: the {name} part has no images")
+    return read
+
+
+_END: Final = object()
+
+
+def _items(source: str, part: object) -> Iterator[Any]:
+    """Yield the items of ``part``: by index where it has a length, as torch's data sets need not be iterable."""
+    if hasattr(part, "__len__") and hasattr(part, "__getitem__"):
+        return (part[index] for index in range(len(part)))
+    if isinstance(part, Iterable):
+        return iter(part)
+    raise DatasetError(f"{source}: a part is of the type {type(part).__name__}, whose items cannot be listed")
+
+
+def _image_and_label(where: str, item: object, part: object) -> tuple[object, object]:
+    if isinstance(item, Mapping):
+        keys = [
+            _key(item, (*_columns(part, kind), *usual))
+            for kind, usual in (("Image", IMAGE_KEYS), ("ClassLabel", LABEL_KEYS))
+        ]
+        if None in keys:
+            raise DatasetError(
+                f"{where} has the keys {', '.join(map(str, item))}; an image is looked for under "
+                f"{', '.join(IMAGE_KEYS)}, and its label under {', '.join(LABEL_KEYS)}"
+            )
+        return item[keys[0]], item[keys[1]]
+    if isinstance(item, Sequence) and not isinstance(item, str) and len(item) == 2:
+        return item[0], item[1]
+    raise DatasetError(f"{where} is no pair of image and label: it is of the type {type(item).__name__}")
+
+
+def _columns(part: object, kind: str) -> tuple[str, ...]:
+    """Return the columns of a Hugging Face data set whose feature is of the class ``kind``."""
+    features = getattr(part, "features", None)
+    if not isinstance(features, Mapping):
+        return ()
+    return tuple(name for name, feature in features.items() if type(feature).__name__ == kind)
+
+
+def _key(item: Mapping[Any, Any], names: Sequence[str]) -> str | None:
+    return next((name for name in names if name in item), None)
+
+
+def _pixels(where: str, image: object) -> Pixels:
+    """Return ``image`` as pixels (H, W, C) of one or three channels."""
+    if isinstance(image, Image.Image):
+        return plain_pixels(image, where)
+    if isinstance(image, Tensor):
+        values = image.detach().cpu().numpy()
+        values = values.transpose(1, 2, 0) if values.ndim == 3 else values
+    elif isinstance(image, np.ndarray):
+        values = image
+    else:
+        raise DatasetError(
+            f"{where} has an image of the type {type(image).__name__}; give pixels, or one of Pillow's"
+        )
+    if values.ndim == 2:
+        values = values[:, :, None]
+    if values.ndim != 3 or values.shape[-1] not in (1, 3) or 0 in values.shape:
+        layout = "(C, H, W)" if isinstance(image, Tensor) else "(H, W, C)"
+        raise DatasetError(
+            f"{where} has an image of the shape {tuple(image.shape)}; a single image {layout} of 1 or 3 channels "
+            "is needed"
+        )
+    return np.ascontiguousarray(_bytes(where, values))
+
+
+def _bytes(where: str, values: Any) -> Pixels:  # noqa: ANN401 -- an array of any type
+    if values.dtype == np.uint8:
+        return np.asarray(values, np.uint8)
+    if np.issubdtype(values.dtype, np.floating):
+        # NaN is neither.
+        if not (values.min() >= 0 and values.max() <= 1):
+            raise DatasetError(f"{where} has fractions beyond 0 and 1; give the pixels before they are normalised")
+        return np.asarray(np.rint(values * 255), np.uint8)
+    if np.issubdtype(values.dtype, np.integer) and values.min() >= 0 and values.max() <= 255:
+        return np.asarray(values, np.uint8)
+    raise DatasetError(f"{where} has pixels of the type {values.dtype}; give bytes, or fractions from 0 to 1")
+
+
+def _label(where: str, label: object) -> int | str:
+    if isinstance(label, str):
+        return label
+    if isinstance(label, Tensor | np.ndarray) and label.ndim == 0:
+        label = label.item()
+    if isinstance(label, int | np.integer) and not isinstance(label, bool) and int(label) >= 0:
+        return int(label)
+    raise DatasetError(f"{where} has the label {label!r}; a class number from 0 or a name is needed")
+
+
+def _class_names(source: str, given: Iterable[Any], parts: Iterable[_Part]) -> tuple[str, ...]:
+    """Return the names of the classes: as the data set gives them, otherwise the labels themselves."""
+    labels = {label for part in parts for label in part.labels}
+    kinds = {type(label) for label in labels}
+    if len(kinds) > 1:
+        raise DatasetError(f"{source}: some labels are numbers, and others are names")
+    numbers = sorted(label for label in labels if isinstance(label, int))
+    names = next((found for part in given if (found := _names_of(part))), None)
+    if not numbers:
+        names = tuple(sorted(label for label in labels if isinstance(label, str)))
+    elif names is None:
+        # Ten classes whatever is missing in between: numbers of published sets have a meaning.
+        names = tuple(map(str, range(numbers[-1] + 1)))
+    elif numbers[-1] >= len(names):
+        raise DatasetError(f"{source}: there is a label {numbers[-1]}, and {len(names)} class names")
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise DatasetError(f"{source}: at least two classes of different names are needed, not {list(names)}")
+    return names
+
+
+def _names_of(part: object) -> tuple[str, ...] | None:
+    """Return the class names that a data set has: Hugging Face's features, or ``classes`` as torchvision's have."""
+    for column in _columns(part, "ClassLabel"):
+        features: Any = getattr(part, "features", {})
+        return tuple(map(str, features[column].names))
+    classes = getattr(part, "classes", None)
+    if isinstance(classes, Sequence) and not isinstance(classes, str) and classes:
+        return tuple(map(str, classes))
+    # torch's Subset, and wrappers like it.
+    inner = getattr(part, "dataset", None)
+    return None if inner is None else _names_of(inner)
+
+
+def _divided(source: str, part: _Part, class_names: tuple[str, ...], seed: int) -> dict[str, _Part]:
+    labels = _numbers(part.labels, class_names)
+    for name, images in zip(class_names, torch.bincount(labels, minlength=len(class_names)).tolist(), strict=True):
+        if images < SMALLEST_CLASS:
+            raise DatasetError(
+                f"{source}: class {name} has too few images to split ({images}); give it at least "
+                f"{SMALLEST_CLASS}, or return a training and a test part"
+            )
+    generator = torch.Generator().manual_seed(seed)
+    chosen = stratified_split(labels, (1 - TEST_SHARE, TEST_SHARE), generator)
+    return {name: part.select(places.tolist()) for name, places in zip(("train", "test"), chosen, strict=True)}
+
+
+def _numbers(labels: Sequence[int | str], class_names: tuple[str, ...]) -> Tensor:
+    place = {name: number for number, name in enumerate(class_names)}
+    return torch.tensor([place[one] if isinstance(one, str) else one for one in labels], dtype=torch.int64)
+
+
+def _stacked(source: str, part: _Part, channels: int) -> Tensor:
+    sizes = {pixels.shape[:2] for pixels in part.pixels}
+    if len(sizes) > 1:
+        first, second, *_ = sorted(sizes)
+        raise DatasetError(
+            f"{source}: images differ in size, such as {first[0]}x{first[1]} and {second[0]}x{second[1]} pixels",
+            remedy="resize",
+        )
+    ((height, width),) = sizes
+    stacked = np.empty((len(part.pixels), height, width, channels), np.uint8)
+    for place, pixels in enumerate(part.pixels):
+        # One channel becomes three of the same.
+        stacked[place] = pixels
+    return torch.from_numpy(stacked).permute(0, 3, 1, 2).contiguous()
+
+
+def _digest(parts: Mapping[str, _Part], class_names: tuple[str, ...]) -> str:
+    found = hashlib.sha256(repr(class_names).encode())
+    for name in sorted(parts):
+        found.update(name.encode())
+        for label, digest in zip(parts[name].labels, parts[name].digests, strict=True):
+            found.update(repr(label).encode() + digest)
+    return f"sha256:{found.hexdigest()}"
