@@ -39,10 +39,20 @@ def _for_cpu(x: Tensor) -> bool:
     return device_kind(x) == "cpu" and not torch.onnx.is_in_onnx_export()
 
 
+def _rearranged(x: Tensor) -> bool:
+    """Whether ``x`` is better computed with rearrangements that keep channels_last on a CPU and on a GPU."""
+    return device_kind(x) in ("cpu", "cuda") and not torch.onnx.is_in_onnx_export()
+
+
+def _for_training(x: Tensor) -> bool:
+    return torch.is_grad_enabled() and _rearranged(x)
+
+
 class _Concatenation(torch.autograd.Function):
     """Concatenate channels; the gradients come apart as dense tensors.
 
-    Those of torch.cat are slices of one tensor, on which batch normalisation's CPU backward is 10 times slower.
+    Those of torch.cat are slices of one tensor. On them, batch normalisation's backward is 10 times slower on a
+    CPU, and on a GPU it runs in the kernels for NCHW.
     """
 
     @staticmethod
@@ -57,12 +67,18 @@ class _Concatenation(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:  # noqa: ANN401
         """Return the gradient of each state, in the states' own order of memory."""
         parts = torch.split(gradient, ctx.channels, dim=1)
+        alike = len(set(ctx.channels)) == 1 and ctx.memory_format == torch.channels_last
+        if device_kind(gradient) == "cuda" and alike:
+            # One copy for all: a launch costs more than a strided read.
+            batch, _, height, width = gradient.shape
+            pixels = gradient.permute(0, 2, 3, 1).reshape(batch, height, width, len(parts), -1)
+            return tuple(part.permute(0, 3, 1, 2) for part in pixels.permute(3, 0, 1, 2, 4).contiguous().unbind())
         return tuple(part.contiguous(memory_format=ctx.memory_format) for part in parts)
 
 
 def concatenate(states: list[Tensor]) -> Tensor:
     """Return the states (N, C, H, W) side by side along the channels."""
-    if _for_cpu(states[0]) and torch.is_grad_enabled():
+    if _for_training(states[0]):
         out: Tensor = _Concatenation.apply(*states)
         return out
     return torch.cat(states, dim=1)
@@ -143,7 +159,7 @@ class FactorizedReduce(nn.Module):
         height, width = x.shape[2:]
         if height % 2 or width % 2:
             x = F.pad(x, (0, width % 2, 0, height % 2))
-        halves = self._by_pixels(x) if _for_cpu(x) else (self.conv_1(x), self.conv_2(x[:, :, 1:, 1:]))
+        halves = self._by_pixels(x) if _rearranged(x) else (self.conv_1(x), self.conv_2(x[:, :, 1:, 1:]))
         out: Tensor = self.bn(concatenate(list(halves)))
         return out
 
@@ -151,10 +167,45 @@ class FactorizedReduce(nn.Module):
         """Return both halves from the pixels that each is made of.
 
         The backward pass of a strided 1x1 convolution on a CPU fills its whole input's gradient, and that of a
-        slice does so again for each axis.
+        slice does so again for each axis. On a GPU, the slice of the second half is not in channels_last.
         """
         even, odd = _EverySecondPixel.apply(x, (0, 1))
         return F.conv2d(even, self.conv_1.weight), F.conv2d(odd, self.conv_2.weight)
+
+
+def _diagonals(x: Tensor) -> Tensor:
+    """Return the first and the last pixel of every square of 2x2: a view (2, N, H/2, W/2, C) of (N, C, H, W)."""
+    batch, channels, height, width = x.shape
+    squares = x.permute(0, 2, 3, 1).view(batch, height // 2, 2, width // 2, 2, channels)
+    return squares.diagonal(dim1=2, dim2=4).permute(4, 0, 1, 2, 3)
+
+
+class _MeanOfPixels(torch.autograd.Function):
+    """The mean of each channel, with a gradient in channels_last."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:  # noqa: ANN401
+        """Return (N, C) for (N, C, H, W)."""
+        ctx.shape = x.shape
+        out: Tensor = x.mean(dim=(2, 3))
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # noqa: ANN401
+        """Return the gradient, which is the same for all pixels."""
+        batch, channels, height, width = ctx.shape
+        each = (gradient / (height * width))[:, None].expand(batch, height * width, channels)
+        return each.contiguous().view(batch, height, width, channels).permute(0, 3, 1, 2)
+
+
+def mean_of_pixels(x: Tensor) -> Tensor:
+    """Return the mean of each channel: (N, C) for (N, C, H, W)."""
+    if device_kind(x) == "cuda" and _for_training(x):
+        out: Tensor = _MeanOfPixels.apply(x)
+    else:
+        out = x.mean(dim=(2, 3))
+    return out
 
 
 class _EverySecondPixel(torch.autograd.Function):
@@ -164,6 +215,9 @@ class _EverySecondPixel(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, starts: tuple[int, ...]) -> tuple[Tensor, ...]:  # noqa: ANN401
         """Return, for each start, about a quarter of (N, C, H, W)."""
         ctx.shape, ctx.starts = x.shape, starts
+        if device_kind(x) == "cuda" and len(starts) == 2:
+            # One copy for both.
+            return tuple(part.permute(0, 3, 1, 2) for part in _diagonals(x).contiguous().unbind())
         return tuple(x[:, :, start::2, start::2].contiguous(memory_format=torch.channels_last) for start in starts)
 
     @staticmethod

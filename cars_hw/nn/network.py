@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cars_hw.errors import SpecError
-from cars_hw.nn.layers import FactorizedReduce, Normalization, ReLUConvBN, concatenate
+from cars_hw.nn.layers import FactorizedReduce, Normalization, ReLUConvBN, concatenate, mean_of_pixels
 from cars_hw.nn.operations import make_operation
 from cars_hw.space.genotype import Cell, Genotype
 from cars_hw.space.network_spec import CellLayout, NetworkSpec
@@ -204,4 +204,4 @@ class Network(nn.Module):
             before, last = last, cell(before, last, drop_path)
             if self.training and self.auxiliary is not None and index == self.spec.reductions[1]:
                 auxiliary = self.auxiliary(last)
-        return last.mean(dim=(2, 3)), auxiliary
+        return mean_of_pixels(last), auxiliary

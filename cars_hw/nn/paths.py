@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cars_hw.nn.layers import FactorizedReduce, Normalization, ReLUConvBN, ReLUFirst
+from cars_hw.nn.layers import FactorizedReduce, Normalization, ReLUConvBN, ReLUFirst, mean_of_pixels
 from cars_hw.nn.network import CifarStem, ImageNetStem, concatenate_nodes, run_stem
 from cars_hw.space.genotype import Cell, Genotype
 from cars_hw.space.network_spec import NetworkSpec
@@ -138,7 +138,7 @@ class SharedNetwork:
         for cell, kind in zip(others, kinds[2:], strict=True):
             out = cell.forward(before, last, kind)
             before, last = last, out if cell is others[-1] else F.relu(out, inplace=True)
-        logits: Tensor = self.classifier(last.mean(dim=(2, 3)))
+        logits: Tensor = self.classifier(mean_of_pixels(last))
         return logits
 
 
