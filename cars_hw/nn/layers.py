@@ -195,7 +195,7 @@ class _MeanOfPixels(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Tensor:  # noqa: ANN401
         """Return the gradient, which is the same for all pixels."""
         batch, channels, height, width = ctx.shape
-        each = (gradient / (height * width))[:, None].expand(batch, height * width, channels)
+        each: Tensor = (gradient / (height * width))[:, None].expand(batch, height * width, channels)
         return each.contiguous().view(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
