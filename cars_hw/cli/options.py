@@ -261,12 +261,20 @@ tensorboard_option = click.option(
 
 def warn_of_noise(table: LatencyTable, path: Path) -> None:
     """Warn that ``table`` or its sustained state is unreliable, if it is."""
-    reasons = table.quality_warnings()
-    if reasons:
-        warn_of_quality(
-            f"{path} is unreliable: the machine was too noisy when it was made: {'; '.join(reasons)}. "
+    told = table.device_warnings
+    noise = [reason for reason in table.quality_warnings() if reason not in told]
+    parts = []
+    if noise:
+        parts.append(
+            f"the machine was too noisy when it was made: {'; '.join(noise)}. "
             "Stop other processes, and profile again."
         )
+    if told:
+        parts.append(
+            f"{table.device} reported when it was made: {'; '.join(told)}. Change that, and profile again."
+        )
+    if parts:
+        warn_of_quality(f"{path} is unreliable: {' '.join(parts)}")
     for text in table.sustained_warnings():
         warn_of_quality(f"{path}: {text}")
 

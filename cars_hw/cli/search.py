@@ -24,6 +24,7 @@ from cars_hw.cli.options import (
     SPAN,
     STATE,
     SizesType,
+    count_warnings_of,
     json_option,
     no_crop_option,
     print_json,
@@ -34,7 +35,7 @@ from cars_hw.cli.options import (
 from cars_hw.cli.progress_bars import Bars
 from cars_hw.cli.search_status import SearchStatus
 from cars_hw.cli.settings import NETWORK, NETWORK_PATHS, PRESET, SIZE_PATHS, Converted, settings_options
-from cars_hw.cli.verbosity import note, strict_option, warn_of_quality
+from cars_hw.cli.verbosity import note, strict_option, strict_violations, warn_of_quality
 from cars_hw.cli.within import choose_length, chosen_before, shorten
 from cars_hw.config.codec import unstructure
 from cars_hw.config.measurement import QUIET
@@ -299,7 +300,11 @@ def _search(settings: SearchSettings, asked: Run) -> None:
 
     keep_freed_memory()
     resume = asked.resume or restarted()
-    plan, estimated = _planned(settings, asked, resume)
+    plan = _plan(settings)
+    if strict_violations():
+        # Hours of a search would end with the same exit code.
+        return
+    plan, estimated = _with_length(plan, settings, asked, resume)
     if asked.dry_run:
         if asked.out is not None:
             require_place(plan, asked.out, resume=asked.resume)
@@ -343,10 +348,9 @@ def _search(settings: SearchSettings, asked: Run) -> None:
     click.echo(f"{run.path / 'front.json'} holds {count}. Next: cars-hw train {shlex.quote(str(run.path))}")
 
 
-def _planned(settings: SearchSettings, asked: Run, resume: bool) -> tuple[SearchPlan, Estimate | None]:
-    """Return the plan of the search, and its estimate where the length was chosen by it; say what it is for."""
+def _plan(settings: SearchSettings) -> SearchPlan:
+    """Return the plan of the search; say what its tables are worth and what it is for."""
     from cars_hw.pipeline.plan import search_plan
-    from cars_hw.pipeline.search import require_place
     from cars_hw.training.precision import resolve_device
 
     plan = search_plan(settings, resolve_device(settings.device))
@@ -357,6 +361,15 @@ def _planned(settings: SearchSettings, asked: Run, resume: bool) -> tuple[Search
         note(f"The search is for networks of {plan.sizes.describe()}: {options} restrict the sizes.")
     elif any(target.table.sizes is not None for target in plan.targets):
         note(f"The search is for networks of {plan.network.describe()} alone.")
+    return plan
+
+
+def _with_length(
+    plan: SearchPlan, settings: SearchSettings, asked: Run, resume: bool
+) -> tuple[SearchPlan, Estimate | None]:
+    """Return ``plan`` with its length, and its estimate where the length was chosen by it."""
+    from cars_hw.pipeline.search import require_place
+
     if asked.within is None and plan.from_run is None:
         return plan, None
     if resume and asked.out is not None and (asked.out / "run.json").is_file():
@@ -430,8 +443,10 @@ def _lead(
                     f"{plan.preset.training.architectures} share the training: "
                     f"give --architectures {process_group.world} or more"
                 )
+            if measure:
+                plan = _with_devices(plan, view.log)
             return run_search(
-                _with_devices(plan, view.log) if measure else plan,
+                plan,
                 out,
                 resume=resume,
                 progress=view.update,
@@ -447,6 +462,9 @@ def _lead(
         # After the view has ended: a warning must not be drawn into it.
         for problem in problems:
             warn_of_quality(f"{problem}. Stop other processes, and search again.")
+        for target in plan.targets:
+            if target.device is not None:
+                count_warnings_of(target.device)
 
 
 def _with_devices(plan: SearchPlan, log: Log) -> SearchPlan:

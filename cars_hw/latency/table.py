@@ -241,7 +241,12 @@ class LatencyTable:
                 f"the quiet state changed by {self.reference.difference:+.1%} between the operations and the "
                 f"networks, more than {MAX_STAGE_DIFFERENCE:.0%}"
             )
-        return [*reasons, *map(str, self.conditions.get("warnings") or ())]
+        return [*reasons, *self.device_warnings]
+
+    @property
+    def device_warnings(self) -> list[str]:
+        """Why the device was slower than it can be when the table was made, as it told; each in a few words."""
+        return list(map(str, self.conditions.get("warnings") or ()))
 
     def sustained_warnings(self) -> list[str]:
         """Return why the figures of the sustained state are unreliable, each in a few words; empty without one."""

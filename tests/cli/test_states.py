@@ -236,6 +236,27 @@ class SlowFake(FakeDevice):
         return FakeDevice().conditions()
 
 
+class Saving(FakeDevice):
+    """The fake device, which reports that it is slow."""
+
+    warnings = ("the battery saver is on",)
+
+
+def test_what_a_device_warned_of_refuses_a_search_with_strict(
+    table: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = tmp_path / "told.json"
+    made = LatencyTable.read(table)
+    replace(made, conditions={**made.conditions, "warnings": ["the battery saver is on"]}).write(told)
+    search = ("search", "--data", images, "--latency", "9ms", *QUICK, "--strict", "--out", tmp_path / "run")
+    fails(run(*search, "--table", told), 3, "fake reported when it was made: the battery saver is on. Change that")
+    assert not (tmp_path / "run").exists()
+    # When the front is measured, the search is done.
+    monkeypatch.setattr("cars_hw.pipeline.latency_target.open_device", lambda *_: Saving())
+    fails(run(*search, "--table", table), 3, "unreliable, and --strict is given: fake: the battery saver is on")
+    assert (tmp_path / "run" / "front.json").is_file()
+
+
 def test_each_command_tells_the_quality_of_its_table_once(finished: Path, images: Path, tmp_path: Path) -> None:
     table = finished.parent / "noisy.json"
     told = "predicted networks have a standard error of 7.0%, more than 1.5%"
@@ -252,6 +273,8 @@ def test_each_command_tells_the_quality_of_its_table_once(finished: Path, images
         assert result.stderr.count(told) == 1, command
         again = (*command[:-1], tmp_path / "strict") if command[0] == "search" else command
         fails(run(*again, "--strict"), 3, "--strict", told)
+        # A search of hours does not begin.
+        assert command[0] != "search" or not (tmp_path / "strict").exists()
         assert "Warning" not in run(*again, "--quiet").stderr
     (row,) = json.loads(done("verify", finished, "--device", "fake", "--sessions", "1", "--json").stdout)
     assert row["quality_warnings"] == [told]
