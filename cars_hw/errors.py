@@ -48,6 +48,7 @@ Remedy = Literal[
     "fit-classes",
     "get-runner",
     "hold-out",
+    "install-app",
     "int8",
     "larger-batch",
     "larger-network",

@@ -27,6 +27,8 @@ HINTS: Final[Mapping[Remedy, str]] = {
     "fit-classes": "profile the network with --classes {number}, or search on it as a proxy with --proxy",
     "get-runner": "get one with `cars-hw runner fetch` or `cars-hw runner use PATH`; see: cars-hw runner --help",
     "hold-out": "add --hold-out 0.1, and --from-scratch to train the run's networks in the same way",
+    "install-app": "install the APK of benchmark_model with: adb install -r -d -g "
+    "android_aarch64_benchmark_model.apk; or leave out +app",
     "int8": "add --precision int8",
     "larger-batch": "use a larger --batch-size, or start fewer processes",
     "larger-network": "use a smaller --at-least, or profile larger networks: --channels, --layers",

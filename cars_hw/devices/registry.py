@@ -25,8 +25,8 @@ def open_device(text: str, threads: int = 1) -> Device:
     ``fake:SEED``.
 
     A phone is ``android`` if it is the only one on the cable, or ``android:SERIAL``, ``android:usb-BUS-PORT`` or
-    ``android:HOST:PORT``; with ``+gpu`` or ``+nnapi`` behind it models run there. A Linux board is
-    ``ssh:[USER@]HOST[:PORT]``. Both are connected to at once.
+    ``android:HOST:PORT``; with ``+gpu`` or ``+nnapi`` behind it models run there, with ``+app`` in an app in the
+    foreground. A Linux board is ``ssh:[USER@]HOST[:PORT]``. Both are connected to at once.
 
     Raises:
         InputError: an unknown name, a seed that is not a whole number, less than one thread, more threads than

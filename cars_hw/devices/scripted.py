@@ -80,6 +80,10 @@ class ScriptedDevice(RemoteMachine):
     kind: str
     tool_remedy: Remedy | None = None
     """What provides another tool."""
+    functions = ""
+    """Shell functions that its sessions need."""
+    unpinned = "not possible here"
+    """Why sessions are not pinned to cores, where they are not."""
 
     def __init__(
         self,
@@ -123,7 +127,7 @@ class ScriptedDevice(RemoteMachine):
             "time": now(),
             "runtime": f"{self._find_tool().describe()} on {self._delegate}",
             "threads": self._threads,
-            "pinned": cores if phone.can_pin else "not possible here",
+            "pinned": cores if phone.can_pin else self.unpinned,
             "core_kind": describe(phone.cores, cores),
             "unusable_cores": unusable,
             "clocks_mhz": {str(core): clock for core, clock in clocks.items()},
@@ -262,21 +266,16 @@ class ScriptedDevice(RemoteMachine):
         """Yield the result of each session, from that of the model ``first`` on; ``each`` has a plan for each."""
         assert self._phone is not None
         cores = self._chosen_cores(self._phone)
-        # The script runs in its own folder, so that paths are relative to it.
-        program = list(self._find_tool().command)
-        if self._phone.can_pin:
-            program = ["taskset", f"{sum(1 << core for core in cores):x}", *program]
         sessions = []
         for number, model in enumerate(models[first:], start=first):
             own = plan if each is None else each[number]
-            flags = benchmark_model.flags(names[model], own, self._threads, self._delegate)
-            sessions.append(Session(number, shlex.join([*program, *flags])))
+            sessions.append(Session(number, shlex.join(self._words(names[model], own))))
         here = self.place.folder
         mark = f"@cars-hw-{secrets.token_hex(4)}"
         text = script(
             sessions,
             mark,
-            before=f"{_BEFORE}\n{self.place.change}".replace("HERE", here).replace("MARK", mark),
+            before=f"{_BEFORE}\n{self.functions}\n{self.place.change}".replace("HERE", here).replace("MARK", mark),
             after=_AFTER.replace("HERE", here),
             clock_file=f"{CPUS}/cpu{cores[-1]}/cpufreq/scaling_cur_freq",
             cores_file=f"{CPUS}/online",
@@ -302,6 +301,15 @@ class ScriptedDevice(RemoteMachine):
             raise ConnectionLostError(f"the script on {self._shell.where} was ended: {error.output}") from error
         except NoOutputError as error:
             self._raise_hang(models[min(begun, len(models) - 1)], error)
+
+    def _words(self, name: str, plan: MeasurePlan) -> list[str]:
+        """Return the words that run a session of the model file ``name`` in the folder of the script."""
+        assert self._phone is not None
+        program = list(self._find_tool().command)
+        if self._phone.can_pin:
+            mask = sum(1 << core for core in self._chosen_cores(self._phone))
+            program = ["taskset", f"{mask:x}", *program]
+        return [*program, *benchmark_model.flags(name, plan, self._threads, self._delegate)]
 
     def _changed(self, fact: str) -> None:
         """Keep what a script has changed."""
@@ -378,14 +386,22 @@ class ScriptedDevice(RemoteMachine):
                 remedy="resume",
             )
 
+    def _require_place(self, ran: SessionResult) -> None:
+        """Check that the session ran where it should.
+
+        Raises:
+            DeviceStateError: it did not.
+        """
+
     def _timed(self, ran: SessionResult, model: Path) -> Timed:
         """Return what the tool reports of a session.
 
         Raises:
             RunnerError: it failed, or has measured something else than was asked for.
-            DeviceStateError: a core was switched off.
+            DeviceStateError: a core was switched off, or the phone did not run it as it should.
         """
         self._require_cores(ran)
+        self._require_place(ran)
         self._clocks.add(ran.clock_mhz)
         if ran.status != 0:
             raise RunnerError(

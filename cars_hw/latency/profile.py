@@ -60,7 +60,14 @@ MOST_FURTHER: Final = 1000
 SAME_MACHINE: Final = ("processor", "cores", "platform", "runtime", "threads")
 
 
-LATER_CONDITIONS: Final = ("warnings", "warmup_s", "fixed_performance", "clock_reached_mhz", "warmest_c")
+LATER_CONDITIONS: Final = (
+    "warnings",
+    "warmup_s",
+    "fixed_performance",
+    "clock_reached_mhz",
+    "warmest_c",
+    "scheduling_group",
+)
 """The conditions that a device knows at the end of a measurement only."""
 
 

@@ -67,6 +67,57 @@ echo "Filesystem      1K-blocks    Used Available Use% Mounted on"
 echo "/dev/block/dm-5 111111111 1111111 $(cat "$PHONE/free-kb")  1% /data"
 """
 
+PM = """
+echo "pm $*" >> "$PHONE/log"
+[ "$1 $2" = "path org.tensorflow.lite.benchmark" ] && [ -d "$PHONE/app" ] && echo "package:$PHONE/app/base.apk"
+"""
+LOG = """
+[ -f "$PHONE/log-off" ] && exit
+echo "$(date '+%m-%d %H:%M:%S').000 $$ $$ I $2 : $3" >> "$PHONE/logcat"
+"""
+LOGCAT = """
+echo "logcat $*" >> "$PHONE/log"
+echo "--------- beginning of main"
+[ -f "$PHONE/log-off" ] && exec sleep 100
+[ -f "$PHONE/log-overflows" ] && exec timeout 0.5 tail -n +1 -f "$PHONE/logcat"
+exec tail -n +1 -f "$PHONE/logcat"
+"""
+AM = """
+echo "am $*" >> "$PHONE/log"
+kill -9 -- "-$(cat "$PHONE/app-pid" 2>/dev/null)" 2>/dev/null
+rm -f "$PHONE/app-pid"
+[ "$1" = start ] || exit 0
+echo "Starting: Intent { cmp=org.tensorflow.lite.benchmark/.BenchmarkModelActivity (has extras) }"
+if [ ! -f "$PHONE/app/may-start" ]; then
+  echo "Error type 3"
+  echo "Error: Activity class {org.tensorflow.lite.benchmark/org.tensorflow.lite.benchmark.BenchmarkModelActivity} \
+does not exist."
+  exit 1
+fi
+for args; do :; done
+[ -f "$PHONE/app-stays-out" ] || setsid "$PHONE/app/run" "$args" </dev/null >/dev/null 2>&1 &
+"""
+APP = """#!/bin/sh
+PATH=/usr/bin:/bin
+echo $$ > "$PHONE/app-pid"
+say() {
+  while IFS= read -r line; do
+    echo "$(date '+%m-%d %H:%M:%S').000 $1 $1 $2 $3: $line" >> "$PHONE/logcat"
+  done
+}
+sleep 0.05
+echo "Running TensorFlow Lite benchmark with args: $1" | say $$ I tflite_BenchmarkModelActivity
+[ -f "$PHONE/app-is-killed" ] && kill -9 $$
+"$PHONE/app/runner" $1 > "$PHONE/app/output" 2>&1
+status=$?
+# Another program runs models, too.
+sed 's/[0-9][0-9]*/7/g' "$PHONE/app/output" | say 99999 I "tflite  "
+sleep 0.15
+if [ $status = 0 ]; then level=I; else level=E; fi
+say $$ $level "tflite  " < "$PHONE/app/output"
+exec sleep 100
+"""
+
 BASIC = (
     "cat",
     "chmod",
@@ -245,6 +296,21 @@ class Phone:
         target.chmod(0o755)
         return target
 
+    def install_app(self, script: str | None = None) -> None:
+        """Install the app of benchmark_model: its activity runs the real runner, or a shell script."""
+        folder = self.folder / "app"
+        folder.mkdir(exist_ok=True)
+        (folder / "base.apk").write_bytes(b"PK")
+        (folder / "may-start").touch()
+        for name, text in (("run", APP), ("runner", self.runner() if script is None else f"#!/bin/sh\n{script}\n")):
+            (folder / name).write_text(text)
+            (folder / name).chmod(0o755)
+
+    def app_pid(self) -> int | None:
+        """Return the process of the app; None if it does not run."""
+        path = self.folder / "app-pid"
+        return int(path.read_text()) if path.exists() else None
+
     def runner(self) -> str:
         """Return the runner as a program, which asks a server that has LiteRT loaded."""
         client = (HERE / "client.py").read_text()
@@ -305,6 +371,9 @@ class Phone:
 
     def close(self) -> None:
         """Switch it off."""
+        if (app := self.app_pid()) is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(app, signal.SIGKILL)
         for process in list(self._shells.values()):
             hangup(process.pid)
         if self._server is not None:
@@ -346,6 +415,8 @@ class Phone:
             text.replace(LOCAL, str(self.tmp))
             .replace(CPUS, str(self.folder / "cpus"))
             .replace(THERMAL, str(self.folder / "heat"))
+            .replace("/proc/$app/cpuset", str(self.folder / "app-cpuset"))
+            .replace("/proc/self/cpuset", str(self.folder / "shell-cpuset"))
         )
 
     def _write(self, name: str, text: str) -> None:
@@ -374,6 +445,11 @@ class Phone:
             "cmd": CMD,
             "input": INPUT,
             "df": DF,
+            "pm": PM,
+            "am": AM,
+            "log": LOG,
+            "logcat": LOGCAT,
+            "wm": 'echo "wm $*" >> "$PHONE/log"',
         }
         for name, body in commands.items():
             self._command(name, body)
@@ -381,6 +457,9 @@ class Phone:
         self.battery()
         self.thermal()
         self._write("dumpsys-deviceidle", "ACTIVE\n")
+        self._write("logcat", "")
+        self._write("app-cpuset", "/top-app\n")
+        self._write("shell-cpuset", "/foreground\n")
         self.storage(4_000_000)
         self._clocks: dict[int, tuple[Path, Path]] = {}
         # The cores are this machine's, and the last are the fast ones.

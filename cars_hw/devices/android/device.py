@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from cars_hw.devices.android.adb import AdbShell, Address, keys_folder, to_stderr
 from cars_hw.devices.android.adb_server import AdbServerShell, server_phones
@@ -14,10 +14,11 @@ from cars_hw.devices.android.benchmark_model import Delegate
 from cars_hw.devices.android.phone import FOLDER, Phone, PhoneState, read_phone, read_state
 from cars_hw.devices.android.runner import stored_runner
 from cars_hw.devices.android.settings_record import change_text, restore_text
+from cars_hw.devices.android.stop_app import STOP_APP
 from cars_hw.devices.remote import RemoteShell
 from cars_hw.devices.remote_machine import WAITS, Place, Tool, Waits
 from cars_hw.devices.scripted import DELEGATES, ScriptedDevice
-from cars_hw.errors import InputError, RunnerError, SeveralDevicesError
+from cars_hw.errors import InputError, Remedy, RunnerError, SeveralDevicesError
 from cars_hw.progress import Log
 
 HERE: Final = f"{FOLDER}/cars-hw"
@@ -35,10 +36,12 @@ class AndroidDevice(ScriptedDevice):
     """
 
     kind = "android"
-    place = Place(FOLDER, restore_text(HERE), change_text(HERE))
+    place = Place(FOLDER, restore_text(HERE, STOP_APP), change_text(HERE))
     contact = ", such as cars-hw devices,"
     cores_help = "unlock it"
-    tool_remedy = "get-runner"
+    tool_remedy: Remedy | None = "get-runner"
+    runs_as = "a process of the adb shell"
+    """What runs the models."""
 
     def __init__(
         self,
@@ -53,6 +56,12 @@ class AndroidDevice(ScriptedDevice):
     ) -> None:
         super().__init__(shell, name, threads, delegate=delegate, log=log, waits=waits)
         self._runner = runner
+
+    def conditions(self) -> dict[str, Any]:
+        """Return the conditions, with what runs the models and the group of the scheduler that it is in."""
+        found = super().conditions()
+        group = None if self._phone is None else self._phone.group
+        return {**found, "runs_as": self.runs_as, "scheduling_group": group}
 
     def _read(self) -> tuple[Phone, PhoneState]:
         return read_phone(self._shell)
@@ -95,16 +104,24 @@ def _shell(address: Address, log: Log) -> AdbShell | AdbServerShell:
 
 
 def open_android(where: str, threads: int = 1, *, log: Log | None = None) -> AndroidDevice:
-    """Return the phone that ``where`` names, ``[ADDRESS][+gpu|+nnapi]``, connected.
+    """Return the phone that ``where`` names, ``[ADDRESS][+app][+gpu|+nnapi]``, connected.
 
     Raises:
         InputError: an invalid address, or an unknown delegate.
         DeviceError: the phone is not attached, or has not allowed this computer.
     """
-    text, plus, delegate = where.partition("+")
-    if plus and delegate not in DELEGATES:
-        raise InputError(f"'+{delegate}' is no delegate; write one of: {', '.join(f'+{one}' for one in DELEGATES)}")
+    text, *parts = where.split("+")
+    as_app = "app" in parts
+    delegates = [part for part in parts if part != "app"]
+    if len(delegates) > 1 or parts.count("app") > 1 or not set(delegates) <= set(DELEGATES):
+        known = ", ".join(f"+{one}" for one in (*DELEGATES, "app"))
+        raise InputError(f"'+{'+'.join(parts)}' is no delegate; write one of: {known}")
+    delegate: Delegate = delegates[0] if delegates else "cpu"  # type: ignore[assignment]
     shell = _shell(Address.parse(text or os.environ.get("ANDROID_SERIAL", "")), log or to_stderr)
     shell.open()
-    name = f"android:{shell.address}" + (f"+{delegate}" if delegate not in ("", "cpu") else "")
-    return AndroidDevice(shell, name, threads, delegate=delegate or "cpu", log=log or to_stderr)  # type: ignore[arg-type]
+    name = f"android:{shell.address}{'+app' if as_app else ''}" + (f"+{delegate}" if delegate != "cpu" else "")
+    if as_app:
+        from cars_hw.devices.android.app import AppDevice
+
+        return AppDevice(shell, name, threads, delegate=delegate, log=log or to_stderr)
+    return AndroidDevice(shell, name, threads, delegate=delegate, log=log or to_stderr)

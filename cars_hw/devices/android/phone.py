@@ -31,6 +31,7 @@ _PARTS: Final = {
     "thermal": READ_SERVICE,
     "saver": "settings get global low_power",
     "doze": "dumpsys deviceidle get deep",
+    "group": "cat /proc/self/cpuset",
 }
 _STATE: Final = ("battery", "thermal", "storage", "cores", "online", "status", "saver", "doze")
 
@@ -140,6 +141,7 @@ class Phone(NamedTuple):
         can_pin: whether the phone has ``taskset``.
         governor: the CPU frequency governor.
         load: the load averages over 1, 5 and 15 minutes.
+        group: the group of the scheduler that the shell is in, such as ``/foreground``; None if not reported.
     """
 
     serial: str
@@ -151,6 +153,7 @@ class Phone(NamedTuple):
     can_pin: bool
     governor: str | None
     load: Sequence[float] | None
+    group: str | None = None
 
 
 def read_phone(shell: RemoteShell) -> tuple[Phone, PhoneState]:
@@ -179,6 +182,7 @@ def read_phone(shell: RemoteShell) -> tuple[Phone, PhoneState]:
         can_pin=bool(parts["taskset"].strip()),
         governor=governor if re.fullmatch(r"\w+", governor) else None,
         load=[float(value) for value in load.groups()] if load else None,
+        group=group if (group := parts["group"].strip()).startswith("/") else None,
     )
     return phone, _state(parts)
 

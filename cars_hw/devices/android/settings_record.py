@@ -28,6 +28,7 @@ stay_on() {
 }
 is_plausible() { case $1 in null|[0-9]|1[0-5]) return 0 ;; esac; return 1; }
 restore() {
+  stop_app
   [ -f FOLDER/before ] || return 0
   version= stay= end=
   { read -r version stay end < FOLDER/before; } 2>/dev/null
@@ -69,16 +70,27 @@ change() {
     "null null"|"0 0") note "it does not let the screen stay on; allow it in Developer options (some makers: USB \
 debugging, Security settings), or keep the screen on by hand" ;;
   esac
-  if cmd power set-fixed-performance-mode-enabled true >/dev/null 2>&1; then echo "@cars-hw has FIXED"; fi
+  MODE
 }
 change"""
 
+MODE: Final = (
+    'if cmd power set-fixed-performance-mode-enabled true >/dev/null 2>&1; then echo "@cars-hw has FIXED"; fi'
+)
 
-def restore_text(folder: str) -> str:
-    """Return the shell function ``restore`` for the record in ``folder``; it needs ``note`` and ``line_of``."""
-    return RESTORE.replace("FOLDER", folder)
+
+def restore_text(folder: str, stop_app: str) -> str:
+    """Return the shell function ``restore`` for the record in ``folder``; it needs ``note`` and ``line_of``.
+
+    ``stop_app`` defines the function of this name, which ends what a measurement has left running.
+    """
+    return f"{stop_app}\n{RESTORE}".replace("FOLDER", folder)
 
 
-def change_text(folder: str) -> str:
-    """Return shell text that records the settings in ``folder`` and changes them. It needs ``restore``."""
-    return CHANGE.replace("FOLDER", folder).replace("FIXED", FIXED)
+def change_text(folder: str, *, fixed: bool = True) -> str:
+    """Return shell text that records the settings in ``folder`` and changes them; with ``fixed`` also the mode.
+
+    It needs ``restore``.
+    """
+    text = CHANGE.replace("MODE", MODE if fixed else ":")
+    return text.replace("FOLDER", folder).replace("FIXED", FIXED)
