@@ -44,6 +44,13 @@ class NoOutputError(ConnectionLostError):
     """There was no output within the time limit: the machine is gone, or its program hangs."""
 
 
+class BrokenOffError(ConnectionLostError):
+    """The last bytes of an answer are missing.
+
+    The kernel of a phone may drop the last bytes that a terminal was given, very rarely, when it is closed.
+    """
+
+
 class RemoteShell(Protocol):
     """A remote POSIX shell. Every call has a time limit in seconds, and fails with a :class:`DeviceError`."""
 
@@ -66,6 +73,7 @@ class RemoteShell(Protocol):
 
         Raises:
             ConnectionLostError: the connection broke, or there was no output for ``limit_s``.
+            BrokenOffError: the end of the answer is missing.
         """
 
     def lines(self, command: str, idle_s: float) -> Iterator[str]:
@@ -88,13 +96,19 @@ class RemoteShell(Protocol):
 def ask(shell: RemoteShell, commands: Mapping[str, str]) -> dict[str, str]:
     """Return the output of each of ``commands``, in one call: a call costs more than its commands.
 
-    Warnings of a linker, which some phones put before the output of any program, are left out.
+    They change nothing, so that they are asked once more if the answer breaks off. Warnings of a linker, which some
+    phones put before the output of any program, are left out.
 
     Raises:
         DeviceError: the connection fails.
     """
     text = "; ".join(f"echo; echo {_PART} {name}; {command} 2>/dev/null" for name, command in commands.items())
-    lines = (line.rstrip("\r") for line in shell.call(text).output.split("\n"))
+    try:
+        answer = shell.call(text)
+    except BrokenOffError:
+        shell.open()
+        answer = shell.call(text)
+    lines = (line.rstrip("\r") for line in answer.output.split("\n"))
     output = "\n".join(line for line in lines if not line.startswith(_LINKER))
     found = re.split(rf"^{_PART} (\w+)\s*$", output, flags=re.MULTILINE)
     return dict.fromkeys(commands, "") | dict(zip(found[1::2], found[2::2], strict=True))

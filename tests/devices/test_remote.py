@@ -12,7 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cars_hw.devices.remote import ScriptEndedError, Session, SessionResult, last_lines, script, session_results
+from cars_hw.devices.remote import (
+    Answer,
+    BrokenOffError,
+    ScriptEndedError,
+    Session,
+    SessionResult,
+    ask,
+    last_lines,
+    script,
+    session_results,
+)
 
 MARK = "@mark"
 
@@ -113,3 +123,32 @@ def test_last_words_are_one_line_and_not_too_many() -> None:
     assert last_lines("a\n  b\n") == "a b"
     assert last_lines("") == "no output"
     assert len(last_lines("x" * 5000)) == 400
+
+
+class BreaksOff:
+    """A shell whose answers break off so many times."""
+
+    where = "the phone"
+
+    def __init__(self, times: int) -> None:
+        self.times = times
+        self.opened = 0
+
+    def open(self) -> None:
+        self.opened += 1
+
+    def call(self, command: str, limit_s: float = 30.0) -> Answer:
+        del command, limit_s
+        self.times -= 1
+        if self.times >= 0:
+            raise BrokenOffError("the phone stopped in the middle of an answer")
+        return Answer("\n@cars-hw part one\n1\n\n@cars-hw part two\n2\n", 0)
+
+
+def test_what_is_only_read_is_asked_once_more_if_the_answer_breaks_off() -> None:
+    shell = BreaksOff(1)
+    found = ask(shell, {"one": "echo 1", "two": "echo 2"})  # type: ignore[arg-type]
+    assert {name: text.strip() for name, text in found.items()} == {"one": "1", "two": "2"}
+    assert shell.opened == 1
+    with pytest.raises(BrokenOffError):
+        ask(BreaksOff(2), {"one": "echo 1"})  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import termios
 import threading
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -505,13 +506,19 @@ def _terminal() -> tuple[int, int]:
 
 
 def _read(descriptor: int) -> bytes:
-    """Return what arrives; nothing at the end, which a terminal reports as an error."""
-    try:
-        return os.read(descriptor, 65536)
-    except OSError as error:
-        if error.errno != errno.EIO:
-            raise
-        return b""
+    """Return what arrives; nothing at the end, which a terminal reports as an error.
+
+    Linux may report the end before the last bytes, in one of some ten thousand shells on a machine under load. The
+    next read then has them.
+    """
+    for _ in range(2):
+        try:
+            return os.read(descriptor, 65536)
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            time.sleep(0.001)
+    return b""
 
 
 def _quoted(text: str) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from cars_hw.devices.remote import Answer, NoOutputError, last_lines
+from cars_hw.devices.remote import Answer, BrokenOffError, NoOutputError, last_lines
 from cars_hw.errors import (
     ConnectionLostError,
     DeviceError,
@@ -177,7 +177,7 @@ class AdbShell:
         answer = unwrapped(received)
         if answer is None:
             self.close()
-            raise ConnectionLostError(f"{self.where} stopped in the middle of an answer: {last_lines(received)}")
+            raise BrokenOffError(f"{self.where} stopped in the middle of an answer: {last_lines(received)}")
         return answer
 
     def lines(self, command: str, idle_s: float) -> Iterator[str]:

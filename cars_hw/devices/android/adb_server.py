@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from cars_hw.devices.android.adb import Address, unwrapped, wrapped
-from cars_hw.devices.remote import Answer, NoOutputError, last_lines
+from cars_hw.devices.remote import Answer, BrokenOffError, NoOutputError, last_lines
 from cars_hw.errors import (
     ConnectionLostError,
     DeviceError,
@@ -137,7 +137,7 @@ class AdbServerShell:
     def _answer(self, received: str) -> Answer:
         answer = unwrapped(received)
         if answer is None:
-            raise ConnectionLostError(f"{self.where} stopped in the middle of an answer: {last_lines(received)}")
+            raise BrokenOffError(f"{self.where} stopped in the middle of an answer: {last_lines(received)}")
         return answer
 
     def _service(self, service: str) -> _Connection:
