@@ -25,6 +25,8 @@ HINTS: Final[Mapping[Remedy, str]] = {
     "finish-search": "finish it with: cars-hw search --resume",
     "fit-channels": "profile the network with --in-channels {number}, or search on it as a proxy with --proxy",
     "fit-classes": "profile the network with --classes {number}, or search on it as a proxy with --proxy",
+    "get-adb": "install the platform-tools of Android (developer.android.com/tools/releases/platform-tools), or "
+    "use a cable",
     "get-runner": "get one with `cars-hw runner fetch` or `cars-hw runner use PATH`; see: cars-hw runner --help",
     "hold-out": "add --hold-out 0.1, and --from-scratch to train the run's networks in the same way",
     "install-app": "install the APK of benchmark_model with: adb install -r -d -g "
@@ -40,6 +42,8 @@ HINTS: Final[Mapping[Remedy, str]] = {
     "one-resolution": "give one --resolution",
     "other-images": "leave --data out, or start a new run with: cars-hw search",
     "other-out": "choose another folder with --out",
+    "pair": "pair once, with the address and the code of the phone's dialog: cars-hw devices --pair HOST:PORT "
+    "--code CODE; then: adb connect {address}",
     "precision": "train with --training-precision float32 or bf16",
     "profile": "restore it, or make one with: cars-hw profile",
     "profile-again": "delete it and profile again",

@@ -32,12 +32,14 @@ class Faults:
     """What goes wrong.
 
     ``cut_after`` closes the connection after so many packets, once for each of its numbers, counted over all
-    connections; ``refuse_s`` is how long nobody is let in after a cut; ``silent`` stops all answers.
+    connections; ``refuse_s`` is how long nobody is let in after a cut; ``silent`` stops all answers; ``encrypts``
+    is whether connections have to be encrypted, as those of wireless debugging.
     """
 
     cut_after: list[int] = field(default_factory=list)
     refuse_s: float = 0.0
     silent: bool = False
+    encrypts: bool = False
 
 
 class CutError(Exception):
@@ -177,7 +179,9 @@ class _Connection:
 
     def _handle(self, command: bytes, first: int, second: int, data: bytes) -> None:
         if command == b"CNXN":
-            if self._adbd.keys is None:
+            if self._adbd.faults.encrypts:
+                self.send(b"STLS", VERSION, 0)
+            elif self._adbd.keys is None:
                 self._welcome()
             else:
                 self._challenge()

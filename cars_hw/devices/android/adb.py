@@ -271,6 +271,12 @@ class AdbShell:
                 f'{self.where} has not allowed this computer; unlock it, tap "Allow" when it asks, and try again. '
                 "If it does not ask: Developer options, Revoke USB debugging authorisations, and plug it in again"
             )
+        if kind == "InvalidCommandError" and "STLS" in text:
+            return UnauthorizedError(
+                f"{self.where} asks for an encrypted connection (wireless debugging), which an adb server makes",
+                remedy="pair",
+                address=str(self._address),
+            )
         if isinstance(error, ConnectionRefusedError):
             return NoDeviceError(
                 f"nothing listens at {self._address}; with the phone on the cable run: adb tcpip "
