@@ -138,7 +138,13 @@ def _launches(name: str, args: Any) -> int:  # noqa: ANN401 -- torch's own
         return sum(args[-1])
     if name.startswith("_foreach"):
         lists = [one for one in args if isinstance(one, list | tuple) and one and isinstance(one[0], Tensor)]
-        return math.ceil(len(lists[0]) / TENSORS_A_LAUNCH[len(lists)]) if lists else 0
+        alike = all(
+            (one.shape, one.stride()) == (first.shape, first.stride())
+            for first, *rest in zip(*lists, strict=True)
+            for one in rest
+        )
+        # Tensors of other strides are taken one by one.
+        return math.ceil(len(lists[0]) / TENSORS_A_LAUNCH[len(lists)]) if lists and alike else len(args[0])
     return KERNELS.get(name, 1)
 
 
@@ -215,13 +221,23 @@ class Setting:
 
     def evaluation(self) -> dict[str, float]:
         """Return the figures of the evaluation of an architecture on a batch: the means over the architectures."""
+        return self._evaluation(self.architectures)
+
+    def relatives(self) -> dict[str, float]:
+        """Return the figures of the evaluation of architectures of which each has the normal cell of another."""
+        normal = [one.genotype.normal for one in self.architectures]
+        people = [
+            Architecture(Genotype(normal[index // 2], one.genotype.reduce), one.network)
+            for index, one in enumerate(self.architectures)
+        ]
+        return self._evaluation(people)
+
+    def _evaluation(self, people: Sequence[Architecture]) -> dict[str, float]:
         batch = next(iter(self.weights._full))
         with as_on("cuda"), one_thread():
-            found = counted(
-                lambda: evaluate(self.weights.slices, self.architectures, [batch], self.weights._autocast)
-            )
+            found = counted(lambda: evaluate(self.weights.slices, people, [batch], self.weights._autocast))
         self.recorder.found.append(found)
-        return found.figures(len(self.architectures))
+        return found.figures(len(people))
 
 
 def _bf16() -> torch.autocast:
@@ -259,7 +275,12 @@ def main() -> None:
     options = parser.parse_args()
     setting = Setting.of(options.batch, options.architectures)
     figures = {}
-    for name, run in (("training pass", setting.training_pass), ("evaluation", setting.evaluation)):
+    ways = {
+        "training pass": setting.training_pass,
+        "evaluation": setting.evaluation,
+        "evaluation of relatives": setting.relatives,
+    }
+    for name, run in ways.items():
         before = len(setting.recorder.found)
         figures[name] = run()
         values = {key: round(value, 2) for key, value in figures[name].items()}

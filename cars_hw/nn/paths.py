@@ -6,7 +6,7 @@ The weights may be those of the SuperNet, or slices of them at a smaller size.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch.nn.functional as F
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from cars_hw.nn.layers import FactorizedReduce, Normalization, ReLUConvBN, ReLUFirst, mean_of_pixels
 from cars_hw.nn.network import CifarStem, ImageNetStem, concatenate_nodes, run_stem
-from cars_hw.space.genotype import Cell, Genotype
+from cars_hw.space.genotype import NODES, Cell, Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.operations import OPERATIONS
 
@@ -32,6 +32,8 @@ class Common:
 
     ``inputs`` are the two preprocessed inputs of the first cell, ``second`` is the first input of the second cell.
     ``worth`` names the operations of the first cell whose outputs are kept, and ``values`` has the outputs so far.
+    ``repeated`` are the normal cells of several architectures. For the last of them, and its number of cells before
+    the first reduction, ``beginning`` has the states behind these cells.
     """
 
     inputs: tuple[Tensor, Tensor]
@@ -39,6 +41,8 @@ class Common:
     worth: frozenset[Choice] = frozenset()
     values: dict[Choice, Tensor] = field(default_factory=dict)
     activated: dict[int, Tensor] = field(default_factory=dict)
+    repeated: frozenset[Cell] = frozenset()
+    beginning: dict[tuple[Cell, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
 
 
 class SharedCell:
@@ -111,7 +115,9 @@ class SharedNetwork:
         """Return the activations for images ``x`` (N, C_in, H, W) that are the same for all architectures.
 
         Many of ``genotypes`` have the same operations on the inputs of the first cell. The first architecture that
-        computes one of the most frequent of them keeps its output for the others, up to ``room`` bytes in all.
+        computes one of the most frequent of them keeps its output for the others. Those with the same normal cell
+        have the same states before the first reduction, which are kept for the next one. All that is kept has up to
+        ``room`` bytes.
         """
         before, last = run_stem(self.stem, x)
         # A state is the input of two cells, and all that either does with it begins with a ReLU. One for both
@@ -122,32 +128,59 @@ class SharedNetwork:
         first, second = self.shared_cells()[:2]
         inputs = (first.preprocess_0.activated(before), first.preprocess_1.activated(last))
         worth: frozenset[Choice] = frozenset()
+        repeated: frozenset[Cell] = frozenset()
         activated: dict[int, Tensor] = {}
         if room:
-            worth = _worth_keeping(genotypes, inputs[0].numel() * inputs[0].element_size(), room)
+            size = inputs[0].numel() * inputs[0].element_size()
+            users = Counter(genotype.normal for genotype in genotypes)
+            states = 2 * NODES * size
+            if self.spec.reductions[0] >= 2 and states <= room // 2:
+                repeated = frozenset(cell for cell, count in users.items() if count > 1)
+            # Those with the same normal cell run it once, so they count as one user of its operations.
+            cells = users if repeated else users.elements()
+            worth = _worth_keeping(cells, size, room - (states if repeated else 0))
             activated = {number: F.relu(state) for number, state in enumerate(inputs)}
-        return Common(inputs, second.preprocess_0.activated(last), worth, {}, activated)
+        return Common(inputs, second.preprocess_0.activated(last), worth, {}, activated, repeated)
 
     def along(self, common: Common, genotype: Genotype) -> Tensor:
         """Return the logits (N, classes) of ``genotype`` for the images of ``common``."""
-        first, second, *others = self.shared_cells()
-        kinds = [genotype.cell(index in self.spec.reductions) for index in range(self.spec.layers)]
-        before = F.relu(first.along(common.inputs, kinds[0], common), inplace=True)
-        inputs = (common.second, second.preprocess_1.activated(before))
-        last = F.relu(second.along(inputs, kinds[1]), inplace=True)
-        for cell, kind in zip(others, kinds[2:], strict=True):
-            out = cell.forward(before, last, kind)
-            before, last = last, out if cell is others[-1] else F.relu(out, inplace=True)
+        cells = self.shared_cells()
+        # The second cell reads what is common. So two cells are run in any case.
+        begun = max(2, self.spec.reductions[0])
+        key = genotype.normal, begun
+        states = common.beginning.get(key)
+        if states is None:
+            states = self._begin(common, genotype, begun)
+            if genotype.normal in common.repeated and begun == self.spec.reductions[0]:
+                common.beginning.clear()
+                common.beginning[key] = states
+        before, last = states
+        for index, cell in enumerate(cells[begun:], begun):
+            out = cell.forward(before, last, self._kind(genotype, index))
+            before, last = last, out if index == len(cells) - 1 else F.relu(out, inplace=True)
         logits: Tensor = self.classifier(mean_of_pixels(last))
         return logits
 
+    def _begin(self, common: Common, genotype: Genotype, cells: int) -> tuple[Tensor, Tensor]:
+        """Return the last two states behind the first ``cells``, with their ReLU done."""
+        first, second, *others = self.shared_cells()[:cells]
+        before = F.relu(first.along(common.inputs, self._kind(genotype, 0), common), inplace=True)
+        inputs = (common.second, second.preprocess_1.activated(before))
+        last = F.relu(second.along(inputs, self._kind(genotype, 1)), inplace=True)
+        for index, cell in enumerate(others, 2):
+            before, last = last, F.relu(cell.forward(before, last, self._kind(genotype, index)), inplace=True)
+        return before, last
 
-def _worth_keeping(genotypes: Sequence[Genotype], size: int, room: int) -> frozenset[Choice]:
+    def _kind(self, genotype: Genotype, index: int) -> Cell:
+        return genotype.cell(index in self.spec.reductions)
+
+
+def _worth_keeping(cells: Iterable[Cell], size: int, room: int) -> frozenset[Choice]:
     """Return the first cell's operations on its inputs with most users, two at least, at ``size`` bytes each."""
     users = Counter(
         (number, edge.source, edge.operation)
-        for genotype in genotypes
-        for number, node in enumerate(genotype.normal)
+        for cell in cells
+        for number, node in enumerate(cell)
         for edge in node
         # An operation that is its input takes neither time nor room.
         if edge.source < 2 and OPERATIONS[edge.operation].is_computed(1)

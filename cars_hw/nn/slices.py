@@ -12,7 +12,7 @@ on the resolution.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
@@ -130,12 +130,19 @@ class Slices:
         # Not an lru_cache of a method, which would keep this object and the weights until a garbage collection.
         self._frames: OrderedDict[NetworkSpec, _Frame] = OrderedDict()
 
-    def path(self, architecture: Architecture, *, own_leaves: bool = False) -> Path:
+    def path(
+        self,
+        architecture: Architecture,
+        *,
+        own_leaves: bool = False,
+        copies: Mapping[Tensor, Tensor] | None = None,
+    ) -> Path:
         """Return ``architecture`` with a copy of its present weights.
 
         Weights that fill their parameter are not copied. They are the parameters themselves, or with ``own_leaves``
         new leaves of autograd in the same memory. What autograd has kept about the parameters, such as the stream
-        of an earlier backward pass, then does not matter.
+        of an earlier backward pass, then does not matter. With ``copies``, such as those of :func:`copies_of`, the
+        values are those of the copies, and leaves have their type.
 
         Raises:
             SpecError: its size does not lie within that of the shared weights.
@@ -144,11 +151,11 @@ class Slices:
         leaves: dict[object, Tensor] = {}
 
         def bound(layer: _Layer) -> Any:  # noqa: ANN401 -- a module of the kind that the layer is
-            values = layer.values(own_leaves=own_leaves)
+            values = layer.values(own_leaves=own_leaves, copies=copies)
             for index, key in enumerate(layer.keys):
                 if layer.trained[index]:
                     values[index] = leaves.setdefault(key, values[index])
-            return layer.bound(values, own_leaves=own_leaves)
+            return layer.bound(values, own=own_leaves or copies is not None)
 
         frame = self._frame(architecture.network)
         stem = bound(frame.stem)
@@ -316,28 +323,38 @@ class _Layer:
             same and bool(names),
         )
 
-    def values(self, *, own_leaves: bool = False) -> list[Tensor]:
-        """Return the present weights; those of a slice are copied to be contiguous. For ``own_leaves`` see
-        :meth:`Slices.path`.
+    def values(self, *, own_leaves: bool = False, copies: Mapping[Tensor, Tensor] | None = None) -> list[Tensor]:
+        """Return the present weights; those of a slice are copied to be contiguous. For ``own_leaves`` and
+        ``copies`` see :meth:`Slices.path`.
         """
         found = []
         for (parameter, window), shape in zip(self.places, self.shapes, strict=True):
+            needed = parameter.requires_grad and torch.is_grad_enabled()
+            whole = parameter if copies is None else copies[parameter]
             if window is None:
-                needed = parameter.requires_grad and torch.is_grad_enabled()
-                found.append(parameter.detach().requires_grad_(needed) if own_leaves else parameter)
+                own = own_leaves or copies is not None
+                found.append(whole.detach().requires_grad_(needed) if own else parameter)
                 continue
-            value = window.of(parameter.detach())
+            value = window.of(whole.detach())
             # The shapes differ where a concatenation is read. Other slices keep their memory format.
             value = value if value.shape == shape else value.reshape(shape)
             value = value.contiguous(memory_format=torch.channels_last) if len(shape) == 4 else value.contiguous()
-            found.append(value.requires_grad_(parameter.requires_grad and torch.is_grad_enabled()))
+            found.append(value.requires_grad_(needed))
         return found
 
-    def bound(self, values: Sequence[Tensor], *, own_leaves: bool = False) -> nn.Module:
-        """Return the layer with the weights ``values``."""
-        if self.whole and not own_leaves:
+    def bound(self, values: Sequence[Tensor], *, own: bool = False) -> nn.Module:
+        """Return the layer with the weights ``values``. Unless they are its ``own``, whole layers are shared."""
+        if self.whole and not own:
             return self.shared
         return self.skeleton.bound(iter(values)) if self.names else self.skeleton.module
+
+
+def copies_of(parameters: Iterable[Tensor], dtype: torch.dtype) -> dict[Tensor, Tensor]:
+    """Return copies of ``parameters`` of the type ``dtype``, by the parameters. A GPU needs a few launches."""
+    once = list(dict.fromkeys(parameters))
+    copies = [torch.empty_like(one, dtype=dtype) for one in once]
+    torch._foreach_copy_(copies, [one.detach() for one in once])
+    return dict(zip(once, copies, strict=True))
 
 
 class _Frame(NamedTuple):

@@ -55,6 +55,11 @@ def has_bf16(device: torch.device) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
+def low_type(autocast: torch.autocast) -> torch.dtype | None:
+    """Return the type in which ``autocast`` computes convolutions; None if it is not enabled."""
+    return autocast.fast_dtype if autocast._enabled else None
+
+
 def autocast(precision: TrainingPrecision, device: torch.device) -> AbstractContextManager[object]:
     """Return the context for the forward pass of a step; ``precision`` has been resolved."""
     low = _LOW.get(precision)

@@ -19,10 +19,11 @@ from typing import Final, Protocol
 import torch
 from torch import Tensor, nn
 
-from cars_hw.nn.slices import Path, Place, Slices
+from cars_hw.nn.slices import Path, Place, Slices, copies_of
 from cars_hw.nn.supernet import SuperNet
 from cars_hw.space.architecture import Architecture
 from cars_hw.training.losses import cross_entropy
+from cars_hw.training.precision import low_type
 
 Replay = Callable[[], object]
 Recorder = Callable[[Callable[[], None]], Replay]
@@ -119,9 +120,20 @@ class _Gradients:
             seen[id(place.parameter)] += 1
             if number == len(rounds):
                 rounds.append([])
-            rounds[number].append((target, value.view_as(target)))
+            rounds[number].append(_in_line(target, value.view_as(target)))
         for pairs in rounds:
-            torch._foreach_add_([target for target, _ in pairs], [value for _, value in pairs])
+            targets, values = ([pair[place] for pair in pairs] for place in (0, 1))
+            if values[0].dtype != targets[0].dtype:
+                low, values = values, [torch.empty_like(target) for target in targets]
+                torch._foreach_copy_(values, low)
+            torch._foreach_add_(targets, values)
+
+
+def _in_line(target: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both as lines if they have the same order in memory: many with equal strides share a launch."""
+    if target.ndim != 4 or not all(one.is_contiguous(memory_format=torch.channels_last) for one in (target, value)):
+        return target, value
+    return target.permute(0, 2, 3, 1).reshape(-1), value.permute(0, 2, 3, 1).reshape(-1)
 
 
 @dataclass
@@ -266,8 +278,12 @@ class GraphedPasses:
         # The copy of the weights is part of a recording, so a replay reads the weights of its own time.
         # Leaves of its own: over the parameters, autograd would wait for the stream of an earlier backward pass. A
         # recording must not wait for another stream.
-        path = self.slices.path(architecture, own_leaves=True)
-        with self.autocast():
+        with self.autocast() as context:
+            low = low_type(context)
+            places = self.slices.places(architecture)
+            # The casts of autocast would be a launch for each weight, and one for each gradient.
+            copies = None if low is None else copies_of((place.parameter for place in places), low)
+            path = self.slices.path(architecture, own_leaves=True, copies=copies)
             logits = path.logits(images)
             loss = cross_entropy(logits, labels, self.class_weights) * share
         found = _Gradients.of(loss, logits, path)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Final, NamedTuple
 
 import torch
@@ -14,9 +14,10 @@ from torch import Tensor
 
 from cars_hw.nn.device_kind import device_kind
 from cars_hw.nn.paths import Common, SharedNetwork
-from cars_hw.nn.slices import Slices, cells_within
+from cars_hw.nn.slices import Slices, cells_within, copies_of
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.training.precision import low_type
 
 Batch = tuple[Tensor, Tensor]
 Hits = Callable[[Architecture], Tensor]
@@ -52,28 +53,47 @@ def evaluate(
     counts: list[Tensor] = []
     shared = slices.shared.spec
     # Those that begin alike follow each other. The largest come first, so that no thread begins a large one when
-    # the others end.
+    # the others end. Of one size, those with the same normal cell follow each other.
     order = sorted(range(len(architectures)), key=lambda index: _rank(architectures[index], shared))
     ordered = [architectures[index] for index in order]
     threads = torch.get_num_threads()
+    copies: Mapping[Tensor, Tensor] | None = None
     with _threads() as run:
         for images, labels in batches:
             on_gpu = device_kind(images) == "cuda"
             total = _ROOM[on_gpu] if room is None else room
-            batch = _Batch(slices, images, labels, autocast)
+            low = low_type(autocast())
+            if on_gpu and low is not None and copies is None:
+                # Once for all, in a few launches. Autocast would cast every weight of every architecture.
+                copies = _copies(slices, architectures, low)
+            batch = _Batch(slices, images, labels, autocast, copies)
             batch.prepare(ordered, total, threads)
-            found = run(batch.hits, ordered, on_gpu)
+            # On a GPU, the host enters autocast once and not for every architecture.
+            with autocast() if on_gpu else nullcontext():
+                found = run(batch.hits, ordered, on_gpu)
             counts = found if not counts else [so_far + new for so_far, new in zip(counts, found, strict=True)]
     rows = dict(zip(order, [count.tolist() for count in counts], strict=True))
     return [rows[index] for index in range(len(architectures))]
+
+
+def _copies(slices: Slices, architectures: Sequence[Architecture], low: torch.dtype) -> Mapping[Tensor, Tensor]:
+    """Return copies of the weights of ``architectures`` in the type ``low``."""
+    with torch.inference_mode():
+        return copies_of((place.parameter for one in architectures for place in slices.places(one)), low)
 
 
 class _Batch:
     """One batch of images, and the results on it that architectures share."""
 
     def __init__(
-        self, slices: Slices, images: Tensor, labels: Tensor, autocast: Callable[[], torch.autocast]
+        self,
+        slices: Slices,
+        images: Tensor,
+        labels: Tensor,
+        autocast: Callable[[], torch.autocast],
+        copies: Mapping[Tensor, Tensor] | None,
     ) -> None:
+        self.copies = copies
         self.slices = slices
         self.images = images
         self.labels = labels
@@ -114,7 +134,9 @@ class _Batch:
 
     def _network(self, architecture: Architecture) -> SharedNetwork:
         shared = self.slices.shared
-        return shared if architecture.network == shared.spec else self.slices.path(architecture)
+        if self.copies is None and architecture.network == shared.spec:
+            return shared
+        return self.slices.path(architecture, copies=self.copies)
 
 
 class _Group:
@@ -154,9 +176,10 @@ def _beginning(architecture: Architecture, shared: NetworkSpec) -> _Beginning:
     return _Beginning(network.channels, cells_within(network, shared)[1], network.resolution)
 
 
-def _rank(architecture: Architecture, shared: NetworkSpec) -> tuple[int, int, tuple[int, int], int]:
+def _rank(architecture: Architecture, shared: NetworkSpec) -> tuple[object, ...]:
     channels, second, (height, width) = _beginning(architecture, shared)
-    return -channels, second, (-height, -width), -architecture.network.layers
+    normal = architecture.genotype.normal
+    return -channels, second, (-height, -width), -architecture.network.layers, normal
 
 
 @contextmanager

@@ -12,13 +12,15 @@ from torch import Tensor
 
 from cars_hw.config.training import SharedTraining
 from cars_hw.data import DataBundle, Dataset
+from cars_hw.nn.device_kind import as_on
+from cars_hw.nn.slices import Slices
 from cars_hw.nn.supernet import SuperNet
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Edge, Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.training import recorded_passes as passes
-from cars_hw.training.shared_weights import SuperNetWeights
+from cars_hw.training.shared_weights import SuperNetWeights, torch_threads
 
 SPEC = NetworkSpec(4, 3, (8, 8), 1, classes=4)
 
@@ -113,3 +115,40 @@ def test_checkpoints_of_either_way_are_taken_up_by_the_other() -> None:
             one.train(lambda count: people[:count])
     for mine, theirs in zip(plain.parameters, graphed.parameters, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-12)
+
+
+def test_in_bfloat16_a_replay_is_bit_identical_to_a_plain_pass() -> None:
+    def low() -> torch.autocast:
+        return torch.autocast("cpu", dtype=torch.bfloat16)
+
+    torch.manual_seed(0)
+    supernet = SuperNet(SPEC)
+    slices, parameters = Slices(supernet), list(supernet.parameters())
+    recorder = EmulatedRecorder()
+    plain = passes.PlainPasses(supernet, low)
+    graphed = passes.GraphedPasses(slices, parameters, low, recorder)
+    generator = torch.Generator().manual_seed(0)
+    compared = 0
+    with as_on("cuda"), torch_threads(1):
+        # An architecture is passed once, recorded, and replayed. The weights change in between.
+        for architecture in [*genotypes(2)] * 3:
+            images = torch.randn(16, 1, 8, 8, generator=generator).contiguous(memory_format=torch.channels_last)
+            found = []
+            for one in (plain, graphed):
+                one.clear()
+                loss = one.run(images, torch.arange(16) % 4, architecture, 0.5)
+                gradients = [None if of.grad is None else of.grad.clone() for of in parameters]
+                found.append((loss, one.logits.clone(), gradients))
+            (loss, logits, wanted), (graphed_loss, graphed_logits, gradients) = found
+            assert torch.equal(loss, graphed_loss)
+            assert torch.equal(logits, graphed_logits)
+            for mine, theirs in zip(gradients, wanted, strict=True):
+                assert (mine is None) == (theirs is None)
+                if mine is not None and theirs is not None:
+                    assert mine.dtype == torch.float32
+                    assert torch.equal(mine, theirs)
+                    compared += 1
+            with torch.no_grad():
+                torch._foreach_mul_(parameters, 0.95)
+    assert recorder.replayed == 2
+    assert compared > 150

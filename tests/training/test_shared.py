@@ -13,11 +13,16 @@ from torch import Tensor
 
 from cars_hw.config.training import SharedTraining, cosine
 from cars_hw.data import DataBundle, Dataset, TrainingBatches
+from cars_hw.nn.device_kind import as_on
+from cars_hw.nn.paths import Common, SharedNetwork
+from cars_hw.nn.slices import Slices
 from cars_hw.nn.supernet import SuperNet
 from cars_hw.space.architecture import Architecture
+from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
-from cars_hw.training.shared_weights import SuperNetWeights
+from cars_hw.training.shared_evaluation import evaluate
+from cars_hw.training.shared_weights import SuperNetWeights, torch_threads
 
 SPEC = NetworkSpec(4, 3, (8, 8), 1, classes=4)
 SETTINGS = SharedTraining(batch_size=16, validation_fraction=0.25, evaluation_images=12, evaluation_batch=6)
@@ -256,3 +261,38 @@ def test_a_rehearsal_changes_nothing() -> None:
         one.train(lambda count: chosen[:count])
     for mine, theirs in zip(weights.parameters, other.parameters, strict=True):
         assert torch.equal(mine, theirs)
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_cells_before_the_first_reduction_run_once_for_architectures_that_share_them(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    spec = replace(SPEC, layers=7)
+    assert spec.reductions[0] == 2
+    slices = Slices(SuperNet(spec))
+    drawn = genotypes(3)
+    # Three with one normal cell, two with another, and one of its own.
+    pairs = [(0, 0), (1, 1), (0, 1), (2, 2), (0, 2), (1, 0)]
+    people = [Architecture(Genotype(drawn[a].genotype.normal, drawn[b].genotype.reduce), spec) for a, b in pairs]
+    begun: list[Genotype] = []
+    begin = SharedNetwork._begin
+
+    def counting(self: SharedNetwork, common: Common, genotype: Genotype, cells: int) -> tuple[Tensor, Tensor]:
+        begun.append(genotype)
+        return begin(self, common, genotype, cells)
+
+    monkeypatch.setattr(SharedNetwork, "_begin", counting)
+
+    def counts(some: list[Architecture], room: int) -> list[list[int]]:
+        with as_on(kind), torch_threads(1):
+            return evaluate(slices, some, [batch(), batch()], lambda: torch.autocast("cpu", enabled=False), room)
+
+    together = counts(people, 1 << 24)
+    assert len(begun) == 2 * 3
+    alone = [counts([one], 0)[0] for one in people]
+    assert len(begun) == 2 * (3 + 6)
+    assert together == alone
+    # Without room, nothing is kept.
+    assert counts(people, 0) == alone
+    assert len(begun) == 2 * (3 + 6 + 6)
