@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -169,13 +169,16 @@ def test_a_script_that_is_killed_leaves_nothing_after_the_next_contact(
     stand: Stand, device: AppDevice, models: list[Path]
 ) -> None:
     device.run([*models, *models], PLAN, 0, lambda done: stand.phone.kill_shells() if done == 1 else None)
-    (stand.phone.tmp / "cars-hw" / "ear").write_text(f"{os.getpid()}\n")
-    device._shell.close()
-    device._folder.give_up()
-    looking = stand.device()
-    looking.conditions()
-    looking.release()
-    # The number of another program, such as this one, is left alone.
+    # The number is that of another program since, which is left alone.
+    with subprocess.Popen(["sleep", "60"]) as other:
+        (stand.phone.tmp / "cars-hw" / "ear").write_text(f"{other.pid}\n")
+        device._shell.close()
+        device._folder.give_up()
+        looking = stand.device()
+        looking.conditions()
+        looking.release()
+        assert other.poll() is None
+        other.kill()
     assert left(stand.phone) == []
 
 

@@ -64,10 +64,14 @@ def test_the_load_goes_on_although_the_phone_becomes_hot(stand: Stand, models: l
     def hot(_stage: str, done: int, _total: int) -> None:
         if done >= 30:
             stand.phone.thermal(2, skin=44.0)
+            stand.phone.limit_clocks(1500)
 
     plan = SustainedPlan(load_seconds=60, window_seconds=30, session_seconds=10)
     (one,) = measure_sustained(stand.device, models[:1], plan, clock=stand.throttling.clock, progress=hot)
     assert one.load_s == pytest.approx(60, abs=15)
+    assert (one.warmest_c["case"], one.thermal_status) == (44.0, 2)
+    # A clock that heat limits is what is measured.
+    assert stand.device.warnings == ()
     assert stand.device.conditions()["warmest_c"]["case"] == 44.0
     stand.device.release()
 

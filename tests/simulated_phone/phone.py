@@ -80,7 +80,12 @@ LOGCAT = """
 echo "logcat $*" >> "$PHONE/log"
 echo "--------- beginning of main"
 [ -f "$PHONE/log-off" ] && exec sleep 100
-[ -f "$PHONE/log-overflows" ] && exec timeout 0.5 tail -n +1 -f "$PHONE/logcat"
+if [ -f "$PHONE/log-overflows" ]; then
+  # A program of its own would outlive this one.
+  for look in 1 2 3 4 5; do cat "$PHONE/logcat"; sleep 0.1; done
+  echo "read: unexpected EOF!"
+  exit 1
+fi
 exec tail -n +1 -f "$PHONE/logcat"
 """
 AM = """
