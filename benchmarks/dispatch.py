@@ -136,6 +136,10 @@ class Counting(TorchDispatchMode):
 def _launches(name: str, args: Any) -> int:  # noqa: ANN401 -- torch's own
     if name == "convolution_backward":
         return sum(args[-1])
+    if name == "relu_depthwise_backward":
+        # The gradient of the weights is made in parts, which a second kernel adds.
+        for_x, for_weight = args[-1]
+        return int(for_x) + 2 * int(for_weight)
     if name.startswith("_foreach"):
         lists = [one for one in args if isinstance(one, list | tuple) and one and isinstance(one[0], Tensor)]
         alike = all(

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from cars_hw.nn.device_kind import device_kind
+from cars_hw.nn.fused import relu_depthwise
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,24 @@ class MaxPool(nn.MaxPool2d):
 
 class ReLUFirst(nn.Sequential):
     """A sequence that begins with a ReLU."""
+
+    def fuses(self, x: Tensor) -> bool:
+        """Whether the ReLU of ``x`` is a part of the next operation. Then one that users share does not help."""
+        return device_kind(x) == "cuda" and isinstance(self[1], Depthwise | DilatedDepthwise)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the output; on a GPU, each ReLU before a depthwise convolution is a part of it."""
+        fuses, done = self.fuses(x), False
+        for module, following in itertools.pairwise([*self, None]):
+            if fuses and isinstance(module, nn.ReLU) and isinstance(following, Depthwise | DilatedDepthwise):
+                x = relu_depthwise(x, following.weight, following.stride[0], following.dilation[0])
+                done = True
+            elif done:
+                done = False
+            else:
+                assert module is not None
+                x = module(x)
+        return x
 
     def activated(self, x: Tensor) -> Tensor:
         """Return the output for an input whose ReLU is done already, so that users of one state share it."""

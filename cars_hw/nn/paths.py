@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cars_hw.nn.device_kind import device_kind
 from cars_hw.nn.layers import FactorizedReduce, Normalization, ReLUConvBN, ReLUFirst, mean_of_pixels
 from cars_hw.nn.network import CifarStem, ImageNetStem, concatenate_nodes, run_stem
 from cars_hw.space.genotype import NODES, Cell, Genotype
@@ -88,7 +89,8 @@ class SharedCell:
     def _run(self, choice: Choice, source: Tensor, activated: dict[int, Tensor]) -> Tensor:
         """Return the output of ``choice``; its source's ReLU is done once, and kept in ``activated``."""
         operation = self.operation(*choice)
-        if isinstance(operation, ReLUFirst | FactorizedReduce):
+        fused = isinstance(operation, ReLUFirst) and operation.fuses(source)
+        if isinstance(operation, ReLUFirst | FactorizedReduce) and not fused:
             if choice[1] not in activated:
                 activated[choice[1]] = F.relu(source)
             return operation.activated(activated[choice[1]])
@@ -139,7 +141,9 @@ class SharedNetwork:
             # Those with the same normal cell run it once, so they count as one user of its operations.
             cells = users if repeated else users.elements()
             worth = _worth_keeping(cells, size, room - (states if repeated else 0))
-            activated = {number: F.relu(state) for number, state in enumerate(inputs)}
+            # On a GPU, a ReLU is a part of most operations that read it.
+            if device_kind(inputs[0]) != "cuda":
+                activated = {number: F.relu(state) for number, state in enumerate(inputs)}
         return Common(inputs, second.preprocess_0.activated(last), worth, {}, activated, repeated)
 
     def along(self, common: Common, genotype: Genotype) -> Tensor:
