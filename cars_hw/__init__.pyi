@@ -50,6 +50,7 @@ from cars_hw.nn.cost import network_cost as network_cost
 from cars_hw.nn.cost import published_cost as published_cost
 from cars_hw.nn.network import Network as Network
 from cars_hw.nn.supernet import SuperNet as SuperNet
+from cars_hw.pipeline.costs import NetworkCost as NetworkCost
 from cars_hw.pipeline.export import export_run as export_run
 from cars_hw.pipeline.latency_target import LatencyEstimate as LatencyEstimate
 from cars_hw.pipeline.latency_target import LatencyTarget as LatencyTarget

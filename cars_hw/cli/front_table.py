@@ -11,7 +11,7 @@ import click
 from cars_hw.cli.options import milliseconds, percent, print_table
 from cars_hw.cli.verbosity import warn_of_quality
 from cars_hw.config.measurement import USUAL
-from cars_hw.formatting import dominated_words, printable, state_name, training_words
+from cars_hw.formatting import dominated_words, figure, printable, state_name, training_words
 from cars_hw.space.network_spec import resolution_text, size_words
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ def print_front(front: Sequence[FrontNetwork], sizes: SizeGrid | None = None) ->
     sized, size = sizes is not None or len(set(specs)) > 1, short_sizes(specs, sizes)
     training = "short training" if any(network.trained_epochs for network in front) else "shared"
     columns = ["network", *(["size"] if sized else []), f"{objective} ({training})", "95% interval"]
-    columns += ["parameters", "multiply-adds"]
+    costs = list(front[0].costs) if front else []
+    columns += ["parameters", "multiply-adds", *(f"{name}{_unit(name)}" for name in costs)]
     for device in devices:
         columns += [f"latency on {device}", "in the usual state", "upper bound", "measured"]
     rows = [
@@ -45,6 +46,7 @@ def print_front(front: Sequence[FrontNetwork], sizes: SizeGrid | None = None) ->
             _interval(network),
             f"{network.parameters:,}",
             f"{network.multiply_adds:,}",
+            *(figure(network.costs[name]) for name in costs),
             *(
                 text
                 for estimate in network.latency_estimates
@@ -69,6 +71,14 @@ def short_sizes(networks: Sequence[NetworkSpec], sizes: SizeGrid | None = None) 
     """
     size = size_words(networks, always=sizes is not None and bool(sizes.resolutions))
     return lambda network: size(network).replace(" channels", " ch").replace(" pixels", "")
+
+
+def _unit(name: str) -> str:
+    """Return the unit of a cost behind its name; nothing where its plug-in is not installed."""
+    from cars_hw.pipeline.costs import unit_of
+
+    unit = unit_of(name)
+    return f", {unit}" if unit else ""
 
 
 def _interval(network: FrontNetwork) -> str:

@@ -17,7 +17,7 @@ from cars_hw.cli.progress_bars import Bars, is_screen
 from cars_hw.cli.search_status import Best, Dot, SearchStatus, Snapshot, best_of
 from cars_hw.cli.text_plot import ASCII, UNICODE, Letters, plot, span, sparkline
 from cars_hw.config.units import format_seconds
-from cars_hw.formatting import accuracy_text, printable
+from cars_hw.formatting import accuracy_text, figure, printable
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -305,8 +305,10 @@ def _cost_text(best: Best, index: int, objective: CostObjective) -> str:
 
 
 def cost_text(value: float, objective: CostObjective) -> str:
-    """Return a cost of ``objective`` as the front is printed: milliseconds, or a count."""
-    return milliseconds(value) if objective.unit == "ms" else f"{round(1e6 * value):,}"
+    """Return a cost of ``objective`` as the front is printed: milliseconds, a count, or a figure with its unit."""
+    if objective.unit == "M":
+        return f"{round(1e6 * value):,}"
+    return milliseconds(value) if objective.unit == "ms" else f"{figure(value)} {objective.unit}"
 
 
 def _hypervolume(status: SearchStatus, width: int, letters: Letters) -> list[Text]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -32,9 +32,19 @@ from cars_hw.export.graph import (
 )
 from cars_hw.nn.layers import FactorizedReduce
 from cars_hw.nn.network import ImageNetStem, Network, NetworkCell
+from cars_hw.space.genotype import Cell
 from cars_hw.space.shape import Shape
 
 Exact = npt.NDArray[np.float64]
+
+
+class CellParts(NamedTuple):
+    """The modules of a cell: the preprocessing of its two inputs, and those of the real edges of each node."""
+
+    cell: Cell
+    preprocess_0: nn.Module
+    preprocess_1: nn.Module
+    nodes: Sequence[Sequence[nn.Module]]
 
 
 def lower_network(network: Network) -> Graph:
@@ -46,13 +56,26 @@ def lower_network(network: Network) -> Graph:
         ExportError: a batch normalisation has no running averages, or a module is none of this space.
     """
     build = Builder((("image", network.spec.input_shape),))
-    stem = _lower_outputs(build, network.stem, "image", "stem")
-    before, last = stem[0], stem[-1]
-    for index, cell in enumerate(network.cells):
-        assert isinstance(cell, NetworkCell)
+    return lower_parts(build, network.stem, map(_parts, network.cells), network.classifier)
+
+
+def lower_parts(build: Builder, stem: nn.Module, cells: Iterable[CellParts], classifier: nn.Linear) -> Graph:
+    """Return what a network of these modules computes of the image that ``build`` begins with."""
+    states = _lower_outputs(build, stem, "image", "stem")
+    before, last = states[0], states[-1]
+    for index, cell in enumerate(cells):
         before, last = last, _lower_cell(build, cell, before, last, f"cells.{index}")
-    logits = _lower_head(build, network.classifier, last, "logits")
+    logits = _lower_head(build, classifier, last, "logits")
     return build.graph((logits,)).without_dead_layers()
+
+
+def _parts(cell: nn.Module) -> CellParts:
+    assert isinstance(cell, NetworkCell)
+    nodes = []
+    for operations in cell.nodes:
+        assert isinstance(operations, nn.ModuleList)
+        nodes.append(list(operations))
+    return CellParts(cell.cell, cell.preprocess_0, cell.preprocess_1, nodes)
 
 
 def lower_module(module: nn.Module, shape: Shape) -> Graph:
@@ -126,6 +149,11 @@ class Builder:
         shape = Shape(channels, height - 1 + height % 2, width - 1 + width % 2)
         return self.add(Shift(output=name, inputs=(source,), shape=shape))
 
+    def exact(self, tensor: Tensor) -> Exact:
+        """Return the values of ``tensor`` in float64."""
+        values: Exact = tensor.detach().cpu().double().numpy()
+        return values
+
     def conv(self, conv: nn.Conv2d, affine: tuple[Exact, Exact] | None, source: str, name: str) -> str:
         """Add ``conv``, its output scaled and shifted by ``affine``, two arrays of shape (C_out,)."""
         shape = self.shapes[source]
@@ -139,7 +167,7 @@ class Builder:
         height, width = (
             (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1 for size in (shape.height, shape.width)
         )
-        weight, bias = _fold(conv, affine)
+        weight, bias = self._folded(conv, affine)
         return self.add(
             Conv(
                 output=self.fresh(name),
@@ -154,14 +182,38 @@ class Builder:
             )
         )
 
+    def scale_and_shift(self, norm: nn.Module, name: str) -> tuple[Exact, Exact]:
+        """Return the scale and the shift, (C,) each, that ``norm`` amounts to in eval mode."""
+        if not isinstance(norm, nn.BatchNorm2d):
+            raise ExportError(f"{name}: {type(norm).__name__} cannot be folded into a convolution")
+        if norm.running_mean is None or norm.running_var is None:
+            raise ExportError(
+                f"{name}: its normalisation keeps no running averages; export a trained Network instead"
+            )
+        scale = 1 / np.sqrt(self.exact(norm.running_var) + norm.eps)
+        if norm.affine:
+            scale *= self.exact(norm.weight)
+        shift = -self.exact(norm.running_mean) * scale
+        return scale, shift + self.exact(norm.bias) if norm.affine else shift
 
-def _lower_cell(build: Builder, cell: NetworkCell, before: str, last: str, name: str) -> str:
+    def _folded(
+        self, conv: nn.Conv2d, affine: tuple[Exact, Exact] | None
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
+        weight = self.exact(conv.weight)
+        bias = None if conv.bias is None else self.exact(conv.bias)
+        if affine is not None:
+            scale, shift = affine
+            weight = weight * scale[:, None, None, None]
+            bias = shift if bias is None else bias * scale + shift
+        return weight.astype(np.float32), None if bias is None else bias.astype(np.float32)
+
+
+def _lower_cell(build: Builder, cell: CellParts, before: str, last: str, name: str) -> str:
     states: list[str | None] = [
         _lower(build, cell.preprocess_0, before, f"{name}/preprocess_0"),
         _lower(build, cell.preprocess_1, last, f"{name}/preprocess_1"),
     ]
     for number, (node, operations) in enumerate(zip(cell.cell, cell.nodes, strict=True)):
-        assert isinstance(operations, nn.ModuleList)
         values = []
         for edge, operation in zip((edge for edge in node if edge.is_real), operations, strict=True):
             source = states[edge.source]
@@ -244,7 +296,7 @@ def _lower_sequence(build: Builder, modules: Sequence[nn.Module], source: str, n
             continue
         if isinstance(module, nn.Conv2d):
             folded = following if isinstance(following, nn.BatchNorm2d) else None
-            affine = None if folded is None else _scale_and_shift(folded, name)
+            affine = None if folded is None else build.scale_and_shift(folded, name)
             source = build.conv(module, affine, source, f"{name}/{_kind(module)}")
         else:
             source = _lower(build, module, source, name)
@@ -253,7 +305,7 @@ def _lower_sequence(build: Builder, modules: Sequence[nn.Module], source: str, n
 
 def _lower_reduce(build: Builder, module: FactorizedReduce, source: str, name: str) -> str:
     relu = build.relu(source)
-    scale, shift = _scale_and_shift(module.bn, name)
+    scale, shift = build.scale_and_shift(module.bn, name)
     half = module.conv_1.out_channels
     # At a stride of 2 an unshifted 1x1 convolution never meets the padding, so only the shifted half has it.
     even = build.conv(module.conv_1, (scale[:half], shift[:half]), relu, f"{name}/even")
@@ -266,47 +318,17 @@ def _lower_head(build: Builder, linear: nn.Linear, source: str, name: str) -> st
     channels = build.shapes[source].channels
     if linear.in_features != channels:
         raise ExportError(f"{name}: {linear.in_features} channels are expected, not {channels}")
-    bias = np.zeros(linear.out_features) if linear.bias is None else _exact(linear.bias)
+    bias = np.zeros(linear.out_features) if linear.bias is None else build.exact(linear.bias)
     mean = build.add(GlobalAveragePool(output=f"{name}/mean", inputs=(source,), shape=Shape(channels, 1, 1)))
     return build.add(
         Linear(
             output=name,
             inputs=(mean,),
             shape=Shape(linear.out_features, 1, 1),
-            weight=_exact(linear.weight).astype(np.float32),
+            weight=build.exact(linear.weight).astype(np.float32),
             bias=bias.astype(np.float32),
         )
     )
-
-
-def _exact(tensor: Tensor) -> Exact:
-    exact: Exact = tensor.detach().cpu().double().numpy()
-    return exact
-
-
-def _scale_and_shift(norm: nn.Module, name: str) -> tuple[Exact, Exact]:
-    """Return the scale and the shift, (C,) each, that ``norm`` amounts to in eval mode."""
-    if not isinstance(norm, nn.BatchNorm2d):
-        raise ExportError(f"{name}: {type(norm).__name__} cannot be folded into a convolution")
-    if norm.running_mean is None or norm.running_var is None:
-        raise ExportError(f"{name}: its normalisation keeps no running averages; export a trained Network instead")
-    scale = 1 / np.sqrt(_exact(norm.running_var) + norm.eps)
-    if norm.affine:
-        scale *= _exact(norm.weight)
-    shift = -_exact(norm.running_mean) * scale
-    return scale, shift + _exact(norm.bias) if norm.affine else shift
-
-
-def _fold(
-    conv: nn.Conv2d, affine: tuple[Exact, Exact] | None
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
-    weight = _exact(conv.weight)
-    bias = None if conv.bias is None else _exact(conv.bias)
-    if affine is not None:
-        scale, shift = affine
-        weight = weight * scale[:, None, None, None]
-        bias = shift if bias is None else bias * scale + shift
-    return weight.astype(np.float32), None if bias is None else bias.astype(np.float32)
 
 
 def _kind(conv: nn.Conv2d) -> str:

@@ -64,10 +64,10 @@ def tflite_bytes(
     Raises:
         ExportError: the graph holds a layer that TFLite has no operator for.
     """
-    writer = _Writer(graph, dynamic_batch)
+    writer = Writer(graph, dynamic_batch)
     for layer in graph.layers:
         writer.write(layer)
-    return _packed(writer.model(metadata or {}))
+    return packed(writer.model(metadata or {}))
 
 
 def with_outputs(model: bytes, wanted: Callable[[str], bool]) -> bytes:
@@ -84,7 +84,7 @@ def with_outputs(model: bytes, wanted: Callable[[str], bool]) -> bytes:
     opened.signatureDefs = []
     more = [number for number, tensor in enumerate(subgraph.tensors) if wanted(tensor.name.decode())]
     subgraph.outputs = np.array([*subgraph.outputs, *more], np.int32)
-    return _packed(opened)
+    return packed(opened)
 
 
 class _Builder(flatbuffers.Builder):  # type: ignore[misc]
@@ -101,14 +101,18 @@ class _Builder(flatbuffers.Builder):  # type: ignore[misc]
         return int(self.EndVector())
 
 
-def _packed(model: Any) -> bytes:  # noqa: ANN401 -- the schema has no types
+def packed(model: Any) -> bytes:  # noqa: ANN401 -- the schema has no types
+    """Return the file of ``model``."""
     builder = _Builder(1024)
     builder.Finish(model.Pack(builder), FILE_IDENTIFIER)
     return bytes(builder.Output())
 
 
-class _Writer:
-    """Tensors, constants and operators so far; a value of the graph is the tensor of its name."""
+class Writer:
+    """A model that is written layer by layer.
+
+    It has the tensors, constants and operators so far; a value of the graph is the tensor of its name.
+    """
 
     def __init__(self, graph: Graph, dynamic_batch: bool) -> None:
         self.graph = graph
@@ -162,6 +166,7 @@ class _Writer:
         return number
 
     def constant(self, name: str, value: npt.NDArray[Any]) -> int:
+        """Add a constant and return its number."""
         return self.tensor(name, value.shape, value)
 
     def operator(
@@ -423,12 +428,14 @@ class _Writer:
         return model
 
     def named(self, name: str) -> Any:  # noqa: ANN401 -- the schema has no types
+        """Return the entry of the value ``name`` in the signature."""
         found = schema.TensorMapT()
         found.name = name.encode()
         found.tensorIndex = self.index[name]
         return found
 
     def stored(self, name: str, data: bytes) -> Any:  # noqa: ANN401 -- the schema has no types
+        """Return the entry ``name`` of the metadata, whose content becomes a buffer."""
         buffer = schema.BufferT()
         buffer.data = np.frombuffer(data, np.uint8)
         entry = schema.MetadataT()

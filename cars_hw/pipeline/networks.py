@@ -37,7 +37,8 @@ class FrontNetwork(Settings):
 
     ``parameters`` and ``multiply_adds`` are those of the exported file. ``published_parameters`` and
     ``published_multiply_adds`` follow the rule of published tables, see :func:`cars_hw.nn.cost.published_cost`;
-    None where they were not counted.
+    None where they were not counted. ``costs`` are the values of the other costs that the search minimised, by
+    name, each in its unit.
     """
 
     name: str = setting(name=True)
@@ -53,8 +54,9 @@ class FrontNetwork(Settings):
     validation: ClassCounts | None = None
     trained_epochs: int = count(0)
     dominated: bool = False
+    costs: dict[str, float] = setting(factory=dict)
 
-    ADDED: ClassVar = frozenset({"dominated"})
+    ADDED: ClassVar = frozenset({"dominated", "costs"})
     PLAIN_NAMES: ClassVar = {"spec": "network"}
 
     @property

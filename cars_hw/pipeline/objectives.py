@@ -12,25 +12,26 @@ from cars_hw.config.units import format_latency
 from cars_hw.errors import BudgetError
 from cars_hw.evolution.objectives import CostObjective, excess, feasible
 from cars_hw.latency import fastest_genotype
-from cars_hw.nn.cost import network_cost
+from cars_hw.pipeline.costs import named_objective
 from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.space.architecture import Architecture
+from cars_hw.space.genotype import NODES, Genotype
+from cars_hw.space.search_space import CELL_NAMES, SearchSpace, replace_node
 
 DRAWS: Final = 2000
 """So many random architectures are tried if the fastest one is faster than ``--at-least``."""
 
+NAMED_TRIES: Final = 400
+"""So many architectures are tried where a cost that is no latency has a limit."""
+
 
 def cost_objectives(plan: SearchPlan) -> list[CostObjective]:
     """Return the cost objectives of ``plan``: the latencies in the order of the targets, then the other costs."""
-    objectives = [target.objective() for target in plan.targets]
-    for name in plan.costs:
-        attribute = name.replace("-", "_")
-
-        def millions(architecture: Architecture, attribute: str = attribute) -> float:
-            return float(getattr(network_cost(architecture.network, architecture.genotype), attribute)) / 1e6
-
-        objectives.append(CostObjective(name=name, unit="M", value=millions))
-    return objectives
+    precision = plan.exported_precision
+    return [
+        *(target.objective() for target in plan.targets),
+        *(named_objective(text, precision) for text in plan.costs),
+    ]
 
 
 def find_anchor(plan: SearchPlan, objectives: Sequence[CostObjective]) -> Architecture | None:
@@ -45,6 +46,8 @@ def find_anchor(plan: SearchPlan, objectives: Sequence[CostObjective]) -> Archit
     if all(objective.limit is None and objective.at_least is None for objective in objectives):
         return None
     rng = np.random.default_rng(plan.seed)
+    if any(objective.limit is not None for objective in objectives[len(plan.targets) :]):
+        return _anchor_of_named(plan, objectives, rng)
     space = plan.architectures
     smallest = space.smallest
     cells = space.cells_for(smallest)
@@ -69,17 +72,63 @@ def find_anchor(plan: SearchPlan, objectives: Sequence[CostObjective]) -> Archit
     raise _too_cheap(objectives, within)
 
 
+def _anchor_of_named(
+    plan: SearchPlan, objectives: Sequence[CostObjective], rng: np.random.Generator
+) -> Architecture:
+    """Return an architecture that all of ``objectives`` allow, one of which is no latency and has a limit.
+
+    Latencies come from tables within microseconds. Another cost may take long, so few architectures are tried: the
+    fastest one, random ones of the smallest size, and steps from the best of them.
+
+    Raises:
+        BudgetError: none of them is allowed.
+    """
+    latencies, space = objectives[: len(plan.targets)], plan.architectures
+    smallest = space.smallest
+    cells = space.cells_for(smallest)
+    best: tuple[float, Architecture] | None = None
+    for number in range(NAMED_TRIES):
+        if number == 0 and any(objective.limit is not None for objective in latencies):
+            genotype = fastest_genotype(cells, lambda one: excess(latencies, Architecture(one, smallest)), rng)
+        elif best is None or number < NAMED_TRIES // 2:
+            genotype = cells.sample(rng)
+        else:
+            genotype = _changed(cells, best[1].genotype, rng)
+        tried = Architecture(genotype, smallest)
+        if feasible(objectives, tried):
+            return tried
+        missed = excess(objectives, tried)
+        if best is None or missed < best[0]:
+            best = missed, tried
+    assert best is not None
+    raise _over(objectives, best[1])
+
+
+def _changed(cells: SearchSpace, genotype: Genotype, rng: np.random.Generator) -> Genotype:
+    """Return ``genotype`` with another choice at one node, such that every cell keeps a reader."""
+    while True:
+        name, number = CELL_NAMES[int(rng.integers(2))], int(rng.integers(NODES))
+        choices = list(cells.node_choices(number))
+        changed = replace_node(genotype, name, number, choices[int(rng.integers(len(choices)))])
+        if cells.reads_every_cell(changed):
+            return changed
+
+
 def _over(objectives: Sequence[CostObjective], anchor: Architecture) -> BudgetError:
     """Return the error of limits to which not even ``anchor`` keeps."""
     limited = [objective for objective in objectives if objective.limit is not None]
     uppers = tuple(objective.upper(anchor) for objective in limited)
     comparison = "; ".join(
-        f"{objective.name}: limit {format_latency(objective.limit or 0)}, possible {format_latency(upper)}"
+        f"{objective.name}: limit {_text(objective.limit or 0, objective)}, possible {_text(upper, objective)}"
         for objective, upper in zip(limited, uppers, strict=True)
     )
     return BudgetError(
         f"no architecture keeps to the budget ({comparison}, upper bounds)", uppers, remedy="smaller-network"
     )
+
+
+def _text(value: float, objective: CostObjective) -> str:
+    return format_latency(value) if objective.unit == "ms" else f"{value:.4g} {objective.unit}"
 
 
 def _too_cheap(objectives: Sequence[CostObjective], within: Sequence[Architecture]) -> BudgetError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final, TypeVar, cast
+from typing import TypeVar, cast
 
 from cars_hw.config.data import DataSource
 from cars_hw.config.measurement import Precision
@@ -13,18 +13,16 @@ from cars_hw.config.presets import Preset
 from cars_hw.config.training import Recipe
 from cars_hw.errors import InputError, RunError
 from cars_hw.latency import LatencyTable
+from cars_hw.pipeline.costs import network_cost_of, parse_cost
 from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.records import RunConfiguration
 from cars_hw.pipeline.run_folder import RunFolder
-from cars_hw.pipeline.settings import CountedCost, SearchSettings, SizeChoice, TargetSettings, TrainingDevice
+from cars_hw.pipeline.settings import SearchSettings, SizeChoice, TargetSettings, TrainingDevice
 from cars_hw.pipeline.time_plan import TimePlan
 from cars_hw.space.architecture_space import ArchitectureSpace
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec, resolution_text
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.space.size_grid import SizeGrid
-
-COSTS: Final = ("parameters", "multiply-adds")
-"""The costs that need no table, in millions."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +33,9 @@ class SearchPlan:
     than the network is for, as in the paper, CIFAR-10 for ImageNet; otherwise the data must fit the network.
     ``precision`` is that of the exported models and of all tables; None takes it from the tables. With
     ``standalone_epochs`` no weights are shared: every architecture is trained standalone for that many epochs.
+
+    ``costs`` are names of costs that are minimised besides the latencies of ``targets``, such as ``peak-memory``,
+    or with a limit ``peak-memory=0.5``, see :mod:`cars_hw.pipeline.costs`.
 
     With ``sizes``, the search proposes networks of all these sizes, and ``network`` becomes the largest. The
     SuperNet has that size then, whatever the preset says. With a single size ``network`` gets it, and ``sizes``
@@ -50,7 +51,8 @@ class SearchPlan:
 
     Raises:
         TableError: a table is not for all networks.
-        InputError: there is no cost to minimise, or the resolution varies in a search on a proxy.
+        InputError: there is no cost to minimise, one is unknown or named twice, or the resolution varies in a
+            search on a proxy.
     """
 
     data: DataSource
@@ -88,10 +90,12 @@ class SearchPlan:
             for network in dict.fromkeys((self.network, smallest)):
                 target.table.require(network, self.precision or target.precision)
         if not self.targets and not self.costs:
-            raise InputError("a search needs a cost: give a latency table, or parameters or multiply-adds")
-        unknown = [name for name in self.costs if name not in COSTS]
-        if unknown:
-            raise InputError(f"unknown cost '{unknown[0]}'; known: {', '.join(COSTS)}")
+            raise InputError("a search needs a cost: give a latency table, or a cost such as parameters")
+        names = [parse_cost(text)[0] for text in self.costs]
+        for name in names:
+            network_cost_of(name)
+            if names.count(name) > 1:
+                raise InputError(f"the cost {name} is named twice")
 
     @property
     def architectures(self) -> ArchitectureSpace:
@@ -215,7 +219,7 @@ def search_settings(plan: SearchPlan, tables: Sequence[Path]) -> SearchSettings:
             TargetSettings(path, target.limit_ms, target.at_least_ms, target.level, target.state)
             for path, target in zip(tables, plan.targets, strict=True)
         ),
-        costs=cast("tuple[CountedCost, ...]", plan.costs),
+        costs=plan.costs,
         precision=plan.precision,
         seed=plan.seed,
         proxy=plan.proxy,
@@ -251,7 +255,7 @@ def configuration(plan: SearchPlan) -> RunConfiguration:
         operations=plan.space.operations,
         targets=tuple(target.record() for target in plan.targets),
         precision=plan.exported_precision,
-        costs=cast("tuple[CountedCost, ...]", plan.costs),
+        costs=plan.costs,
         proxy=plan.proxy,
         supernet_channels=plan.preset.supernet_channels,
         supernet_layers=plan.preset.supernet_layers,

@@ -19,7 +19,6 @@ from cars_hw.evolution.nominees import Nominee
 from cars_hw.evolution.population import Member
 from cars_hw.export.card import INT8_SUFFIX
 from cars_hw.measurement.sustained import Sustained
-from cars_hw.pipeline.settings import CountedCost
 from cars_hw.pipeline.time_plan import TimePlan
 from cars_hw.significance import Interval, interval_of
 from cars_hw.space.architecture_space import ArchitectureSpace
@@ -62,7 +61,7 @@ class RunConfiguration(Settings):
     operations: tuple[str, ...] = setting(choices=tuple(OPERATIONS))
     targets: tuple[TargetRecord, ...] = setting()
     precision: Precision = setting()
-    costs: tuple[CountedCost, ...] = setting()
+    costs: tuple[str, ...] = setting()
     proxy: bool = setting()
     supernet_channels: int | None = setting(minimum=1, maximum=4096)
     supernet_layers: int | None = setting(minimum=3, maximum=1000)

@@ -32,6 +32,7 @@ from cars_hw.nn.cost import both_costs
 from cars_hw.nn.supernet import SuperNet
 from cars_hw.pipeline.budget_use import budget_uses
 from cars_hw.pipeline.confirm_front import ConfirmedFront, confirm_front
+from cars_hw.pipeline.costs import COUNTED, parse_cost
 from cars_hw.pipeline.final_stage import Ended, longest_trained, run_final_stage, with_best_of_stretches
 from cars_hw.pipeline.from_run import Start, open_start
 from cars_hw.pipeline.larger_networks import stage_end
@@ -378,8 +379,10 @@ def describe_front(
     not_measured = (None,) * len(plan.targets)
     best = set(_undominated(front))
     networks = []
+    names = [parse_cost(text)[0] for text in plan.costs]
     for number, member in enumerate(front, start=1):
         times = measured.get(member.architecture, not_measured)
+        counted = member.costs[len(plan.targets) :]
         networks.append(
             FrontNetwork(
                 name=f"{prefix}-{number:02d}",
@@ -395,6 +398,7 @@ def describe_front(
                 trained_epochs=member.trained_epochs,
                 # Without a final stage, the search itself chose the front, by what it maximises.
                 dominated=bool(member.stretch) and number - 1 not in best,
+                costs={name: one for name, one in zip(names, counted, strict=True) if name not in COUNTED},
             )
         )
     return networks

@@ -135,7 +135,13 @@ class SearchSettings(Settings):
     recipe: Recipe = setting(help="How cars-hw train trains the networks of the front.")
     final: FinalSettings = setting(FinalSettings(), help="The final stage, which trains networks for a short time.")
     targets: tuple[TargetSettings, ...] = setting((), help="Latency tables and limits.")
-    costs: tuple[CountedCost, ...] = setting((), help="Another cost to minimise. Repeatable.", option="--cost")
+    costs: tuple[str, ...] = setting(
+        (),
+        help="Another cost to minimise: parameters, multiply-adds, file-size, peak-memory, that of a plug-in, or "
+        "package.module:NAME. With a limit in the unit of the cost: peak-memory=0.5. Repeatable.",
+        option="--cost",
+        metavar="NAME[=LIMIT]",
+    )
     precision: Precision | None = setting(
         None, help="Precision of the exported models and of the tables. [the tables']"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from cars_hw.errors import TableError
 from cars_hw.export.card import INT8_SUFFIX, ModelCard, card_path, verified_card
 from cars_hw.formatting import milliseconds, training_words
 from cars_hw.nn.cost import both_costs
+from cars_hw.pipeline.costs import COUNTED, parse_cost, unit_of
 from cars_hw.pipeline.latency_target import LatencyEstimate, LatencyTarget
 from cars_hw.pipeline.networks import FrontNetwork, Step, TrainedNetwork
 from cars_hw.pipeline.records import FinalStage, RunAbout, RunConfiguration, StartRecord, TargetRecord, Verified
@@ -68,8 +69,8 @@ class Candidate:
     ``shared_accuracy`` is the figure that the search maximised, a fraction on the validation images; None outside
     the front. It is under shared weights, or, if the network was trained in the final stage of the search, after
     ``trained_epochs`` epochs. A ``dominated`` network is in the front as the best of its stretch; see
-    :class:`cars_hw.pipeline.networks.FrontNetwork`. ``validation`` has the counts behind it. ``measured`` are the
-    rows of ``verified.json`` for its models.
+    :class:`cars_hw.pipeline.networks.FrontNetwork`, also for ``costs``. ``validation`` has the counts behind it.
+    ``measured`` are the rows of ``verified.json`` for its models.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Candidate:
     validation: ClassCounts | None = None
     trained_epochs: int = 0
     dominated: bool = False
+    costs: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def architecture(self) -> Architecture:
@@ -112,7 +114,7 @@ class RunTarget(NamedTuple):
 
 @dataclass(frozen=True)
 class Cost:
-    """The x axis of a front: the latency on the device of a target, or a count in millions."""
+    """The x axis of a front: the latency on the device of a target, or another cost, by its name."""
 
     title: str
     unit: str
@@ -122,13 +124,26 @@ class Cost:
     @property
     def limit_text(self) -> str:
         """The text beside the limit in a plot."""
-        return "" if self.limit is None else f"budget {milliseconds(self.limit)}"
+        if self.limit is None:
+            return ""
+        return f"budget {milliseconds(self.limit)}" if self.unit == "ms" else f"limit {self.limit:g} {self.unit}"
+
+    def is_known(self, candidate: Candidate) -> bool:
+        """Whether the cost of ``candidate`` is known: networks outside of the front have those of cars-hw only."""
+        return self.unit == "ms" or self.title in COUNTED or self.title in candidate.costs
 
     def of(self, candidate: Candidate) -> float:
         """Return the cost of ``candidate``, in the unit."""
         if self.unit == "ms":
             return candidate.latency_estimates[self.index].predicted_ms
-        return (candidate.parameters if self.title == "parameters" else candidate.multiply_adds) / 1e6
+        counted = {"parameters": candidate.parameters, "multiply-adds": candidate.multiply_adds}
+        return counted[self.title] / 1e6 if self.title in counted else candidate.costs[self.title]
+
+
+def _named(text: str, index: int) -> Cost:
+    """Return the cost ``text``, a name with or without a limit, at place ``index`` of the history's costs."""
+    name, limit = parse_cost(text)
+    return Cost(name, unit_of(name), index, limit)
 
 
 @dataclass(frozen=True)
@@ -204,7 +219,7 @@ class ReportData:
                 Cost(f"predicted latency on {target.device}", "ms", index, target.record.limit_ms)
                 for index, target in enumerate(self.targets)
             )
-        return (Cost((self.configuration.costs or ("multiply-adds",))[0], "M", 0),)
+        return (_named(self.configuration.costs[0] if self.configuration.costs else "multiply-adds", 0),)
 
     @property
     def networks(self) -> str:
@@ -227,7 +242,12 @@ class ReportData:
         """Everything that the search minimised, in the order of the history."""
         counts = self.configuration.costs
         latencies = self.costs[: len(self.targets)]
-        return (*latencies, *(Cost(name, "M", len(latencies) + number) for number, name in enumerate(counts)))
+        return (*latencies, *(_named(text, len(latencies) + number) for number, text in enumerate(counts)))
+
+    @property
+    def named_costs(self) -> tuple[Cost, ...]:
+        """The costs that the search minimised besides latencies, parameters and multiply-adds."""
+        return tuple(one for one in self.minimised if one.unit != "ms" and one.title not in COUNTED)
 
     def candidate(self, name: str) -> Candidate | None:
         """Return the network of the model ``name``, or None."""
@@ -270,6 +290,7 @@ def gather(run: RunFolder) -> ReportData:
             network.validation,
             network.trained_epochs,
             network.dominated,
+            network.costs,
         )
 
     candidates = [candidate(network, network.accuracy) for network in front]
@@ -343,4 +364,5 @@ def _beside(network: TrainedNetwork, targets: Sequence[LatencyTarget]) -> FrontN
         objective="accuracy",
         validation=None,
         dominated=False,
+        costs={},
     )

@@ -7,6 +7,7 @@ from typing import Any
 from cars_hw.config.evaluation import ClassCounts, Objective
 from cars_hw.formatting import (
     LOSSES_CHOSE,
+    UNKNOWN,
     accuracy_text,
     dominated_words,
     figure,
@@ -25,11 +26,11 @@ def view(report: ReportData) -> dict[str, Any]:
     name = report.accuracy_name
     size = ["size"] if report.sized else []
     columns = ["network", *size, f"test {name}", report.choosing_name, "parameters", "multiply-adds"]
+    columns += [f"{cost.title}, {cost.unit}" for cost in report.named_costs]
     for target in report.targets:
         columns += [f"predicted, {target.device}", "upper bound", "measured", "usual state"]
     rows = [
-        (candidate.name, [*_size(report, candidate), *_cells(candidate, report.objective)])
-        for candidate in report.candidates
+        (candidate.name, [*_size(report, candidate), *_cells(candidate, report)]) for candidate in report.candidates
     ]
     rejected = [
         (network.name, one.device, *map(milliseconds, (one.bound_ms, one.measured_ms, one.limit_ms)))
@@ -66,13 +67,15 @@ def _size(report: ReportData, candidate: Candidate) -> list[str]:
     return [report.size_of(candidate.spec)] if report.sized else []
 
 
-def _cells(candidate: Candidate, objective: Objective) -> list[str]:
+def _cells(candidate: Candidate, report: ReportData) -> list[str]:
+    objective = report.objective
     test = None if candidate.trained is None else candidate.trained.test
     cells = [
         _share(None if test is None else test.score(objective), test, objective),
         _share(candidate.shared_accuracy, candidate.validation, objective),
         millions(candidate.parameters),
         millions(candidate.multiply_adds),
+        *(figure(one.of(candidate)) if one.is_known(candidate) else UNKNOWN for one in report.named_costs),
     ]
     for one in candidate.latency_estimates:
         cells += map(milliseconds, (one.predicted_ms, one.bound_ms, one.measured_ms, one.usual_ms))
@@ -86,7 +89,8 @@ def _share(score: float | None, counts: ClassCounts | None, objective: Objective
 def line_of(report: ReportData, candidate: Candidate, cost: Cost) -> str:
     """Return one line that describes a network: its name, its size, its cost and its accuracies."""
     words = [f"{candidate.name}: {report.size_of(candidate.spec)}"]
-    words.append(f"{figure(cost.of(candidate))} {cost.unit} {_without_unit(cost)}")
+    if cost.is_known(candidate):
+        words.append(f"{figure(cost.of(candidate))} {cost.unit} {_without_unit(cost)}")
     if candidate.trained is not None:
         words.append(f"{percent(candidate.trained.test.score(report.objective))} on the test images")
     if candidate.shared_accuracy is not None:
@@ -109,7 +113,7 @@ def mark_of(report: ReportData, candidate: Candidate, cost: Cost) -> charts.Mark
 
 
 def _plot(report: ReportData, cost: Cost) -> dict[str, Any]:
-    marks = [mark_of(report, candidate, cost) for candidate in report.candidates]
+    marks = [mark_of(report, candidate, cost) for candidate in report.candidates if cost.is_known(candidate)]
     wide, narrow = (
         charts.front(marks, f"{cost.title}, {cost.unit}", cost.limit, cost.limit_text, frame, report.accuracy_name)
         for frame in (WIDE, NARROW)

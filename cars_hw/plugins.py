@@ -1,0 +1,50 @@
+"""Plug-ins: objects of other packages, which these name as entry points."""
+
+from __future__ import annotations
+
+import re
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Final
+
+from cars_hw.errors import InputError
+
+IMPORTABLE: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+"""The name of an object that can be imported: ``package.module:name``."""
+
+
+def plugin_names(group: str) -> list[str]:
+    """Return the names of the plug-ins of ``group``, such as ``cars_hw.costs``; none of them is imported."""
+    return sorted({point.name for point in entry_points(group=group)})
+
+
+def load_plugin(group: str, name: str) -> Any:  # noqa: ANN401 -- whatever the package has there
+    """Return the plug-in ``name`` of ``group``, or the object that ``name`` says how to import.
+
+    Raises:
+        InputError: there is none, several packages have one of this name, or it cannot be imported.
+    """
+    if IMPORTABLE.fullmatch(name):
+        return _loaded(EntryPoint(name, name, group))
+    # The same package can be found in two folders of the path.
+    found = {point.value: point for point in entry_points(group=group, name=name)}
+    if not found:
+        raise InputError(f"there is no plug-in '{name}' for {group}")
+    if len(found) > 1:
+        raise InputError(f"several packages have a plug-in '{name}' for {group}: {', '.join(sorted(found))}")
+    (point,) = found.values()
+    return _loaded(point)
+
+
+def _loaded(point: EntryPoint) -> Any:  # noqa: ANN401 -- whatever the package has there
+    try:
+        value: Any = import_module(point.module)
+        for attribute in point.attr.split("."):
+            value = getattr(value, attribute)
+    # Other people's code may raise whatever it likes.
+    except Exception as error:
+        lines = str(error).splitlines() or [""]
+        raise InputError(
+            f"the plug-in {point.value} cannot be imported: {type(error).__name__}: {lines[0]}"
+        ) from error
+    return value
