@@ -3,14 +3,32 @@
 from __future__ import annotations
 
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any, Final
 
 from cars_hw.errors import InputError
 
 IMPORTABLE: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 """The name of an object that can be imported: ``package.module:name``."""
+
+
+@contextmanager
+def with_current_folder() -> Iterator[None]:
+    """Let Python look for modules in the current folder, too, after all other places."""
+    here = str(Path.cwd())
+    added = here not in sys.path
+    if added:
+        sys.path.append(here)
+    try:
+        yield
+    finally:
+        if added and here in sys.path:
+            sys.path.remove(here)
 
 
 def plugin_names(group: str) -> list[str]:
@@ -20,6 +38,8 @@ def plugin_names(group: str) -> list[str]:
 
 def load_plugin(group: str, name: str) -> Any:  # noqa: ANN401 -- whatever the package has there
     """Return the plug-in ``name`` of ``group``, or the object that ``name`` says how to import.
+
+    Modules of the current folder are found, too.
 
     Raises:
         InputError: there is none, several packages have one of this name, or it cannot be imported.
@@ -38,7 +58,8 @@ def load_plugin(group: str, name: str) -> Any:  # noqa: ANN401 -- whatever the p
 
 def _loaded(point: EntryPoint) -> Any:  # noqa: ANN401 -- whatever the package has there
     try:
-        value: Any = import_module(point.module)
+        with with_current_folder():
+            value: Any = import_module(point.module)
         for attribute in point.attr.split("."):
             value = getattr(value, attribute)
     # Other people's code may raise whatever it likes.

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from cars_hw.config.setting import Settings, setting
 from cars_hw.errors import InputError
+from cars_hw.plugins import IMPORTABLE
 
 DATA_SETS: Final = ("fashion-mini", "fashion-mnist", "cifar10")
 """The data sets that have a name."""
 
-_FACTORY: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
-
 
 def is_factory(source: str) -> bool:
     """Return whether ``source`` is the name of a function that makes a data set: ``mypackage.data:make``."""
-    return _FACTORY.fullmatch(source) is not None
+    return IMPORTABLE.fullmatch(source) is not None
 
 
 def is_folder(source: str) -> bool:

@@ -12,12 +12,10 @@ other images.
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from itertools import count
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -29,6 +27,7 @@ from cars_hw.data.images import Pixels, Size, plain_pixels, resized_pixels
 from cars_hw.data.limits import SMALLEST_CLASS, TEST_SHARE, VALIDATION_IS_TEST
 from cars_hw.data.splits import stratified_split
 from cars_hw.errors import CarsHwError, DatasetError
+from cars_hw.plugins import with_current_folder
 from cars_hw.progress import Progress, silent
 
 PART_NAMES: Final[Mapping[str, str]] = {
@@ -136,12 +135,9 @@ def read_made(
 
 
 def _module(source: str, name: str) -> object:
-    here = str(Path.cwd())
-    added = here not in sys.path
-    if added:
-        sys.path.append(here)
     try:
-        return import_module(name)
+        with with_current_folder():
+            return import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
             raise DatasetError(
@@ -154,9 +150,6 @@ def _module(source: str, name: str) -> object:
     # The module is the user's, and may raise whatever it likes.
     except Exception as error:
         raise DatasetError(f"{source} cannot be imported: {_said(error)}") from error
-    finally:
-        if added and here in sys.path:
-            sys.path.remove(here)
 
 
 def _of_user(source: str, call: Callable[[], Any]) -> Any:  # noqa: ANN401 -- whatever it returns

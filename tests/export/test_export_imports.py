@@ -10,7 +10,7 @@ import cars_hw
 
 PACKAGE = Path(cars_hw.__file__).parent
 BELOW_EXPORT = (
-    *("errors", "progress", "progress_line", "version", "significance", "formatting"),
+    *("errors", "progress", "progress_line", "version", "significance", "formatting", "plugins"),
     *("config", "space", "nn", "data", "devices", "measurement", "export"),
 )
 
