@@ -27,8 +27,9 @@ from cars_hw.config.training import Recipe
 from cars_hw.devices import FakeDevice
 from cars_hw.evolution.strategies import OWN, STRATEGIES
 from cars_hw.latency import profile_device
+from cars_hw.pipeline.costs import COUNTED
 from cars_hw.pipeline.networks import FrontNetwork
-from cars_hw.pipeline.plan import COSTS, SearchPlan, configuration
+from cars_hw.pipeline.plan import SearchPlan, configuration
 from cars_hw.pipeline.records import RunAbout
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.settings import CountedCost, StrategyName
@@ -433,7 +434,7 @@ def test_a_missed_budget_is_an_error_of_verify(
 
 
 def test_the_names_that_settings_take_are_those_that_there_are() -> None:
-    assert get_args(CountedCost) == COSTS
+    assert get_args(CountedCost) == COUNTED
     assert {OWN, *get_args(StrategyName)} == {*STRATEGIES, STANDALONE}
 
 
