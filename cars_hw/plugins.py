@@ -36,6 +36,19 @@ def plugin_names(group: str) -> list[str]:
     return sorted({point.name for point in entry_points(group=group)})
 
 
+def plugin_value(group: str, name: str) -> str | None:
+    """Return how to import the plug-in ``name`` of ``group``, ``package.module:name``; None if there is none.
+
+    Raises:
+        InputError: several packages have one of this name.
+    """
+    # The same package can be found in two folders of the path.
+    found = {point.value for point in entry_points(group=group, name=name)}
+    if len(found) > 1:
+        raise InputError(f"several packages have a plug-in '{name}' for {group}: {', '.join(sorted(found))}")
+    return next(iter(found), None)
+
+
 def load_plugin(group: str, name: str) -> Any:  # noqa: ANN401 -- whatever the package has there
     """Return the plug-in ``name`` of ``group``, or the object that ``name`` says how to import.
 
@@ -44,16 +57,10 @@ def load_plugin(group: str, name: str) -> Any:  # noqa: ANN401 -- whatever the p
     Raises:
         InputError: there is none, several packages have one of this name, or it cannot be imported.
     """
-    if IMPORTABLE.fullmatch(name):
-        return _loaded(EntryPoint(name, name, group))
-    # The same package can be found in two folders of the path.
-    found = {point.value: point for point in entry_points(group=group, name=name)}
-    if not found:
+    value = name if IMPORTABLE.fullmatch(name) else plugin_value(group, name)
+    if value is None:
         raise InputError(f"there is no plug-in '{name}' for {group}")
-    if len(found) > 1:
-        raise InputError(f"several packages have a plug-in '{name}' for {group}: {', '.join(sorted(found))}")
-    (point,) = found.values()
-    return _loaded(point)
+    return _loaded(EntryPoint(name, value, group))
 
 
 def _loaded(point: EntryPoint) -> Any:  # noqa: ANN401 -- whatever the package has there

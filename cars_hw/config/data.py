@@ -8,10 +8,25 @@ from typing import Final
 
 from cars_hw.config.setting import Settings, setting
 from cars_hw.errors import InputError
-from cars_hw.plugins import IMPORTABLE
+from cars_hw.plugins import IMPORTABLE, plugin_value
 
 DATA_SETS: Final = ("fashion-mini", "fashion-mnist", "cifar10")
 """The data sets that have a name."""
+
+
+GROUP: Final = "cars_hw.data"
+"""The group of the entry points of packages with data sets of their own."""
+
+
+def resolved(source: str) -> str:
+    """Return ``source``, or the function that a package calls by this name: ``package.module:function``.
+
+    Raises:
+        InputError: several packages have the name.
+    """
+    if source in DATA_SETS or is_factory(source):
+        return source
+    return plugin_value(GROUP, source) or source
 
 
 def is_factory(source: str) -> bool:
@@ -21,7 +36,7 @@ def is_factory(source: str) -> bool:
 
 def is_folder(source: str) -> bool:
     """Return whether ``source`` is the path of a folder: neither the name of a data set nor a function."""
-    return source not in DATA_SETS and not is_factory(source)
+    return source not in DATA_SETS and not is_factory(resolved(source))
 
 
 NO_CACHE: Final = "off"
@@ -64,12 +79,16 @@ class DataSource(Settings):
             raise InputError("source must name a data set or a folder; it is empty")
 
     def absolute(self) -> DataSource:
-        """Return the same source with absolute paths, so that it is found from any folder."""
-        named = not is_folder(self.source)
+        """Return the same source with absolute paths, so that it is found from any folder.
+
+        The name of a package's data set becomes that of its function.
+        """
+        source = resolved(self.source)
+        named = not is_folder(source)
         cache = self.image_cache
         return replace(
             self,
-            source=self.source if named else str(Path(self.source).expanduser().absolute()),
+            source=source if named else str(Path(self.source).expanduser().absolute()),
             root=None if self.root is None else self.root.expanduser().absolute(),
             image_cache=cache if cache in (None, NO_CACHE) else str(Path(cache).expanduser().absolute()),
         )

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cars_hw.config.data import DATA_SETS, DataSource, is_factory
+from cars_hw.config.data import DATA_SETS, DataSource, is_factory, resolved
 from cars_hw.errors import DatasetError
 from cars_hw.progress import Log, Progress, no_log, silent
 from cars_hw.progress_line import show
@@ -154,7 +154,8 @@ def load_data(
             path of a folder that holds a folder of images for every class, or such folders below ``train/``,
             ``val/`` and ``test/``: :mod:`cars_hw.data.scan` has the rules. A name wins over a folder that is
             called the same; write ``./cifar10`` for the folder. ``package.module:function`` is a function that
-            returns a data set: :mod:`cars_hw.data.factories` has the rules.
+            returns a data set: :mod:`cars_hw.data.factories` has the rules. A package gives it a name by an entry
+            point of the group ``cars_hw.data``.
         root: where torchvision's sets are kept; ``~/.cache/cars-hw/data`` if None.
         download: fetch one of torchvision's sets if it is not in ``root``. Nothing is fetched otherwise.
         resolution: height and width in pixels to which every image is resized, without keeping its aspect. If
@@ -167,6 +168,7 @@ def load_data(
         log: is told each of the bundle's ``notes``.
 
     Raises:
+        InputError: several packages have a data set of this name.
         DatasetError: there is no such set or folder, it has not been downloaded, it has fewer than two
             classes or too few images, its parts differ in their classes, its images differ in size, or one is
             unreadable.
@@ -175,6 +177,7 @@ def load_data(
         raise DatasetError(f"{resolution[0]}x{resolution[1]} is no resolution; give at least 1x1 pixels")
     if not source.strip():
         raise DatasetError("no data set and no folder is named: the text is empty")
+    source = resolved(source)
     folder = Path(source).expanduser()
     if is_factory(source):
         bundle = _made(source, resolution, seed, progress)

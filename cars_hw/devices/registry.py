@@ -11,6 +11,7 @@ from cars_hw.devices.host.runtimes import HostDevice, LitertDevice, OrtDevice
 from cars_hw.devices.host.topology import pin
 from cars_hw.devices.protocol import Device, DeviceStatus, ModelFormat
 from cars_hw.errors import DeviceError, InputError, NoDeviceError
+from cars_hw.plugins import load_plugin, plugin_names
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -19,6 +20,12 @@ _KINDS: Final = (*_HOST, "fake", "android", "ssh")
 
 ALL_PHONES: Final = "android:*"
 
+GROUP: Final = "cars_hw.devices"
+"""The group of the entry points of packages with devices of their own."""
+
+MEMBERS: Final = ("name", "model_format", "conditions", "run", "release")
+"""What a device has; see :class:`cars_hw.devices.protocol.Device`."""
+
 
 def open_device(text: str, threads: int = 1) -> Device:
     """Return the device that ``text`` names: ``ort``, ``litert``, ``android...``, ``ssh:...``, ``fake`` or
@@ -26,7 +33,8 @@ def open_device(text: str, threads: int = 1) -> Device:
 
     A phone is ``android`` if it is the only one on the cable, or ``android:SERIAL``, ``android:usb-BUS-PORT`` or
     ``android:HOST:PORT``; with ``+gpu`` or ``+nnapi`` behind it models run there, with ``+app`` in an app in the
-    foreground. A Linux board is ``ssh:[USER@]HOST[:PORT]``. Both are connected to at once.
+    foreground. A Linux board is ``ssh:[USER@]HOST[:PORT]``. Both are connected to at once. A device of another
+    package has the name of its entry point, with what it needs behind a colon.
 
     Raises:
         InputError: an unknown name, a seed that is not a whole number, less than one thread, more threads than
@@ -50,10 +58,28 @@ def open_device(text: str, threads: int = 1) -> Device:
         if threads != 1:
             raise InputError(f"the simulated device '{text}' has one thread, not {threads}")
         return FakeDevice(seed=int(rest or 0))
+    if kind not in _KINDS and kind in plugin_names(GROUP):
+        return _plugin_device(kind, rest, threads)
     if text not in _HOST:
-        raise InputError(f"unknown device '{text}'; use one of: {', '.join(_KINDS)}")
+        known = dict.fromkeys((*_KINDS, *plugin_names(GROUP)))
+        raise InputError(f"unknown device '{text}'; use one of: {', '.join(known)}")
     _HOST[text].runtime()
     return _HOST[text](threads)
+
+
+def _plugin_device(kind: str, rest: str, threads: int) -> Device:
+    """Return the device ``kind`` of another package, which is called with what follows its name, and ``threads``.
+
+    Raises:
+        InputError: it cannot be imported, or is no device.
+    """
+    if threads < 1:
+        raise InputError(f"a model needs at least one thread, not {threads}")
+    device: Device = load_plugin(GROUP, kind)(rest, threads)
+    missing = [name for name in MEMBERS if not hasattr(device, name)]
+    if missing:
+        raise InputError(f"the plug-in {kind} is no device: it has no {', '.join(missing)}")
+    return device
 
 
 def named_devices(texts: tuple[str, ...] | list[str]) -> list[str]:
@@ -103,7 +129,12 @@ def format_of(name: str) -> ModelFormat | None:
         from cars_hw.devices.board.device import BoardDevice
 
         return BoardDevice.model_format
-    return FakeDevice.model_format if kind == "fake" else getattr(_HOST.get(kind), "model_format", None)
+    if kind == "fake":
+        return FakeDevice.model_format
+    if kind not in _KINDS and kind in plugin_names(GROUP):
+        found: ModelFormat | None = getattr(load_plugin(GROUP, kind), "model_format", None)
+        return found
+    return getattr(_HOST.get(kind), "model_format", None)
 
 
 def available() -> list[DeviceStatus]:
@@ -111,9 +142,23 @@ def available() -> list[DeviceStatus]:
     found = [
         *(_host_status(name, device) for name, device in _HOST.items()),
         DeviceStatus("fake", True, "latencies computed from the model file; for trials"),
+        *map(_plugin_status, (name for name in plugin_names(GROUP) if name not in _KINDS)),
         *_phones(),
     ]
     return sorted(found, key=lambda status: not status.usable)
+
+
+def _plugin_status(name: str) -> DeviceStatus:
+    """Return the status of a device of another package, which is opened for it."""
+    try:
+        device = _plugin_device(name, "", 1)
+        try:
+            conditions = device.conditions()
+        finally:
+            device.release()
+    except (DeviceError, InputError) as error:
+        return DeviceStatus(name, False, str(error), error.remedy)
+    return DeviceStatus(name, True, f"{conditions['runtime']} on {conditions['processor']} (plug-in)")
 
 
 def _host_status(name: str, device: type[HostDevice]) -> DeviceStatus:

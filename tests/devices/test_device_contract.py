@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import sys
 from datetime import datetime
 from importlib.machinery import ModuleSpec
@@ -8,108 +7,18 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import pytest
 from machines import needs_two_cores
 
-from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices import Device, FakeDevice, LitertDevice, OrtDevice, available, open_device
 from cars_hw.devices.android.device import AndroidDevice
 from cars_hw.devices.host import litert_runtime
 from cars_hw.errors import DeviceError
-from cars_hw.export.graph import Conv, Graph, Identity
+from cars_hw.export.graph import Graph, Identity
 from cars_hw.export.onnx import ONNX
-from cars_hw.export.write import write_graph
 from cars_hw.measurement.schedule import measure
 from cars_hw.space.shape import Shape
-
-PLAN = MeasurePlan(sessions=2, min_runs=5, min_seconds=0.0, warmup_runs=1, warmup_seconds=0.0, patience_seconds=0)
-
-
-def write_conv(path: Path, channels: int) -> Path:
-    """Write a convolution in the format that the path's name ends in."""
-    shape = Shape(channels, 16, 16)
-    weight = np.ones((channels, channels, 3, 3), np.float32)
-    conv = Conv(
-        output="out",
-        inputs=("in",),
-        shape=shape,
-        weight=weight,
-        bias=None,
-        stride=1,
-        padding=1,
-        dilation=1,
-        groups=1,
-    )
-    write_graph(Graph((("in", shape),), (conv,), ("out",)), path, path.suffix.removeprefix("."))
-    return path
-
-
-class DeviceContract:
-    """What every backend must do; a backend's tests subclass this."""
-
-    def device(self) -> Device:
-        raise NotImplementedError
-
-    def conv(self, folder: Path, channels: int) -> Path:
-        return write_conv(folder / f"{channels}.{self.device().model_format}", channels)
-
-    def test_every_model_gets_a_positive_time_from_every_session(self, tmp_path: Path) -> None:
-        models = [self.conv(tmp_path, channels) for channels in (1, 2, 4)]
-        measured = measure(self.device(), models, PLAN).models
-        assert len(measured) == 3
-        for measurement in measured:
-            assert measurement.sessions == len(measurement.samples) == 2
-            assert measurement.ms > 0
-            # The quiet latency lies among the samples, each brought to the quiet state by its rounded factor.
-            times = [
-                sample.ms / (sample.factor or 1.0) ** measurement.sensitivity for sample in measurement.samples
-            ]
-            assert min(times) * 0.9998 <= measurement.ms <= max(times) * 1.0002
-            assert 0 <= measurement.spread < 1
-
-    def test_a_much_larger_model_is_slower_wherever_it_stands_in_the_list(self, tmp_path: Path) -> None:
-        # 160 squared is 1600 times 4 squared: no noise hides that.
-        small, large = self.conv(tmp_path, 4), self.conv(tmp_path, 160)
-        for models in ([small, large], [large, small]):
-            times = dict(zip(models, measure(self.device(), models, PLAN).models, strict=True))
-            assert times[large].ms > 3 * times[small].ms
-
-    def test_a_run_gives_a_sample_each_in_order_however_often_a_model_comes(self, tmp_path: Path) -> None:
-        small, large = self.conv(tmp_path, 4), self.conv(tmp_path, 160)
-        seen: list[tuple[str, int, int]] = []
-        first, second, third = self.device().run([small, large, small], PLAN, 0, seen.append)
-        assert second.ms > 3 * max(first.ms, third.ms)
-        assert seen == [1, 2, 3]
-        assert first.factor is None
-
-    def test_nothing_to_measure_is_nothing_measured(self) -> None:
-        assert measure(self.device(), [], PLAN).models == []
-
-    def test_progress_counts_the_sessions_up_to_their_number(self, tmp_path: Path) -> None:
-        models = [self.conv(tmp_path, channels) for channels in (1, 2)]
-        seen: list[tuple[str, int, int]] = []
-        measure(self.device(), models, PLAN, progress=lambda *step: seen.append(step))
-        assert seen == sorted(seen)
-        assert seen[-1] == ("measuring", 4, 4)
-
-    def test_a_missing_file_is_an_error_that_names_it(self, tmp_path: Path) -> None:
-        with pytest.raises(DeviceError, match=r"nowhere\.onnx"):
-            measure(self.device(), [tmp_path / "nowhere.onnx"], PLAN)
-
-    def test_a_file_that_is_no_model_is_an_error_that_names_it(self, tmp_path: Path) -> None:
-        good, bad = self.conv(tmp_path, 1), tmp_path / "bad.onnx"
-        bad.write_bytes(b"this is no model")
-        with pytest.raises(DeviceError, match=r"bad\.onnx") as raised:
-            measure(self.device(), [good, bad], PLAN)
-        assert "\n" not in str(raised.value)
-
-    def test_the_conditions_are_complete_and_json(self) -> None:
-        conditions = self.device().conditions()
-        named = {"processor", "cores", "platform", "runtime", "threads", "pinned", "load", "time"}
-        assert named <= set(conditions)
-        assert conditions["threads"] == 1
-        assert json.loads(json.dumps(conditions)) == conditions
+from cars_hw.testing import PLAN, DeviceContract, write_conv
 
 
 class TestFakeDevice(DeviceContract):

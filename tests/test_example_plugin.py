@@ -1,0 +1,107 @@
+"""The example of a plug-in, installed from its wheel: device, data set and cost without a change of cars-hw."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from cars_hw.cli.main import main
+from cars_hw.config.data import DataSource
+from cars_hw.config.presets import PRESETS
+from cars_hw.config.search import EvolutionSettings, FinalSettings
+from cars_hw.devices import Device, available, format_of, open_device
+from cars_hw.errors import DeviceError, InputError
+from cars_hw.pipeline.plan import SearchPlan
+from cars_hw.pipeline.search import run_search
+from cars_hw.report.page import write_report
+from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.testing import DeviceContract
+
+EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "plugin"
+BUILD = "import sys; from hatchling.build import build_wheel; print(build_wheel(sys.argv[1]))"
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that the wheel of the example was unpacked to, as pip does."""
+    folder = tmp_path_factory.mktemp("wheel")
+    built = subprocess.run(
+        [sys.executable, "-c", BUILD, folder], cwd=EXAMPLE, capture_output=True, text=True, check=False
+    )
+    assert built.returncode == 0, built.stderr
+    with zipfile.ZipFile(folder / built.stdout.split()[-1]) as content:
+        content.extractall(folder / "site")
+    return folder / "site"
+
+
+@pytest.fixture
+def installed(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.syspath_prepend(wheel)
+    monkeypatch.setattr("cars_hw.devices.android.adb.usb_phones", list)
+    yield wheel
+    sys.modules.pop("cars_hw_example", None)
+
+
+class TestInProcess(DeviceContract):
+    """The contract of devices, on the device of the example."""
+
+    @pytest.fixture(autouse=True)
+    def opened(self, installed: Path) -> None:
+        self._device = open_device("in-process")
+
+    def device(self) -> Device:
+        return self._device
+
+
+def test_the_device_is_listed_and_opened_by_its_name(installed: Path) -> None:
+    (status,) = [one for one in available() if one.name == "in-process"]
+    assert status.usable
+    assert "onnxruntime" in status.detail
+    assert format_of("in-process") == "onnx"
+    assert open_device("in-process", 2).conditions()["threads"] == 2
+    with pytest.raises(DeviceError, match="takes nothing behind a colon, not 'x'"):
+        open_device("in-process:x")
+    with pytest.raises(InputError, match="at least one thread"):
+        open_device("in-process", 0)
+    with pytest.raises(InputError, match=r"unknown device 'elsewhere'; use one of: .*, in-process"):
+        open_device("elsewhere")
+    # In a process of its own, as a user would.
+    said = subprocess.run(
+        [sys.executable, "-m", "cars_hw", "devices", "--json"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(installed), *sys.path])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert '"in-process"' in said.stdout
+
+
+def test_the_data_set_and_the_cost_go_through_a_search(
+    installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = NetworkSpec(4, 3, (8, 8), 1, classes=2)
+    preset = replace(
+        PRESETS["quick"],
+        evolution=EvolutionSettings(2, epochs=2, warmup_epochs=1, epochs_per_generation=1, protection="size"),
+        training=replace(PRESETS["quick"].training, batch_size=32, evaluation_images=16),
+        final=FinalSettings(0),
+    )
+    run = run_search(SearchPlan(DataSource("stripes"), spec, preset, costs=("convolutions=8",)), tmp_path / "run")
+    # The run keeps what the name stands for.
+    assert run.data.source.source == "cars_hw_example:stripes"
+    assert run.data.counts == {"train": (80, 80), "test": (20, 20)}
+    assert all(network.costs["convolutions"] <= 8 for network in run.front())
+    assert "convolutions, edges" in write_report(run).read_text(encoding="utf-8")
+    monkeypatch.setattr(sys, "path", [one for one in sys.path if one != str(installed)])
+    sys.modules.pop("cars_hw_example")
+    failed = CliRunner().invoke(main, ["train", str(run.path), "--top", "1"])
+    assert failed.exit_code == 1
+    assert "there is no module cars_hw_example; install it" in failed.output
