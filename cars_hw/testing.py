@@ -1,12 +1,12 @@
-"""Tests for packages that extend cars-hw: :class:`DeviceContract` is what every device must pass. Needs pytest."""
+"""Tests for packages that extend cars-hw: :class:`DeviceContract` is what every device must pass. They are run by pytest."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices import Device
@@ -36,6 +36,15 @@ def write_conv(path: Path, channels: int) -> Path:
     )
     write_graph(Graph((("in", shape),), (conv,), ("out",)), path, path.suffix.removeprefix("."))
     return path
+
+
+def _refused(call: Callable[[], object]) -> str:
+    """Return the message of the DeviceError that ``call`` raises."""
+    try:
+        call()
+    except DeviceError as error:
+        return str(error)
+    raise AssertionError("no DeviceError was raised")
 
 
 class DeviceContract:
@@ -95,16 +104,16 @@ class DeviceContract:
 
     def test_a_missing_file_is_an_error_that_names_it(self, tmp_path: Path) -> None:
         """A missing file is an error that names it."""
-        with pytest.raises(DeviceError, match=r"nowhere\."):
-            measure(self.device(), [tmp_path / f"nowhere.{self.device().model_format}"], PLAN)
+        missing = tmp_path / f"nowhere.{self.device().model_format}"
+        assert missing.name in _refused(lambda: measure(self.device(), [missing], PLAN))
 
     def test_a_file_that_is_no_model_is_an_error_that_names_it(self, tmp_path: Path) -> None:
         """A file that is no model is an error that names it."""
         good, bad = self.conv(tmp_path, 1), tmp_path / f"bad.{self.device().model_format}"
         bad.write_bytes(b"this is no model")
-        with pytest.raises(DeviceError, match=r"bad\.") as raised:
-            measure(self.device(), [good, bad], PLAN)
-        assert "\n" not in str(raised.value)
+        message = _refused(lambda: measure(self.device(), [good, bad], PLAN))
+        assert bad.name in message
+        assert "\n" not in message
 
     def test_the_conditions_are_complete_and_json(self) -> None:
         """The conditions are complete and json."""

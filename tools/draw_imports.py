@@ -24,13 +24,13 @@ FLOORS = (
     ("studies",),
     ("pipeline",),
     ("evolution", "training"),
-    ("latency",),
+    ("latency", "testing"),
     ("export",),
     ("measurement",),
     ("data", "devices", "nn"),
     ("space",),
     ("config",),
-    ("progress_line",),
+    ("plugins", "progress_line"),
     ("callbacks", "child_processes", "errors", "formatting", "progress", "significance", "version"),
 )
 """The packages, and modules that stand by themselves, from the top to the bottom."""
