@@ -1,4 +1,4 @@
-"""Tests for packages that extend cars-hw: :class:`DeviceContract` is what every device must pass. They are run by pytest."""
+"""Tests for packages that extend cars-hw, run by pytest: :class:`DeviceContract` is what every device must pass."""
 
 from __future__ import annotations
 
