@@ -13,6 +13,6 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def script(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """Return the script ``name``, such as ``benchmarks/truth``."""
-    folder, _, module = name.partition("/")
+    folder, _, module = name.rpartition("/")
     monkeypatch.syspath_prepend(str(ROOT / folder))
     return importlib.import_module(module)

@@ -149,9 +149,11 @@ def declared() -> dict[str, set[str]]:
 
 def test_each_import_is_declared_where_the_error_says() -> None:
     packages = declared()
-    old = {"tflite_runtime"}  # Accepted in place of ai-edge-litert on old boards.
+    # The first is accepted in place of ai-edge-litert on old boards. PyTorch for CUDA brings the second along, and
+    # without it PyTorch's own operations run.
+    optional = {"tflite_runtime", "triton"}
     for library, modules in imported().items():
-        if library in sys.stdlib_module_names or library == "cars_hw" or library in old:
+        if library in sys.stdlib_module_names or library == "cars_hw" or library in optional:
             continue
         distribution = DISTRIBUTIONS.get(library, library.replace("_", "-")).lower()
         where = packages[EXTRAS.get(library, "")]
