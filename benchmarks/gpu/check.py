@@ -395,7 +395,7 @@ PARTS = {"correct": correct, "tests": tests, "time": times, "waits": waits, "pap
 
 
 def table(out: Path, parts: Sequence[str], required: Mapping[str, float]) -> bool:
-    """Print what the parts found, and return whether all of it is there, right, and at most what is ``required``."""
+    """Print what the parts found, and return whether all of it is there, right, and within ``required``."""
     good = True
     for part in parts:
         path = out / f"{part}.json"
