@@ -77,7 +77,7 @@ def _readme(card: ModelCard, name: str, data: str | None, exported: Sequence[Exp
     yield ""
     cost = network_cost(card.network, card.genotype)
     yield (
-        f"A convolutional network for images of {card.network.describe()}. "
+        f"A convolutional network for image classification: {card.network.describe()}. "
         "[cars-hw](https://github.com/cars-hw/cars-hw) found it by hardware-aware neural architecture search."
     )
     yield ""
@@ -121,7 +121,8 @@ def _readme(card: ModelCard, name: str, data: str | None, exported: Sequence[Exp
 def _of_files(exported: Sequence[Exported]) -> str:
     if not exported:
         return ""
-    return "The model files " + ", ".join(f"`model{_end(one)}`" for one in exported) + " have a card each, too."
+    files = ", ".join(f"`model{_end(one)}`" for one in exported)
+    return f"Cards of their own describe the exported models: {files}."
 
 
 def _end(exported: Exported) -> str:
