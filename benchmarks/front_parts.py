@@ -18,7 +18,7 @@ from cars_hw.config.checksummed import ChecksummedFormat
 from cars_hw.config.data import DataSource
 from cars_hw.config.presets import Preset
 from cars_hw.config.search import EvolutionSettings, FinalSettings, VariationRates
-from cars_hw.config.training import Recipe, SharedTraining
+from cars_hw.config.training import EvaluatedClassifier, Recipe, SharedTraining
 from cars_hw.config.units import format_latency
 from cars_hw.data import DataBundle
 from cars_hw.errors import InputError
@@ -99,6 +99,7 @@ class Settings:
     batch: int
     rate: float
     threads: int
+    classifier: EvaluatedClassifier = "shared"
 
 
 OPTIONS = [one.name for one in fields(Settings)][5:]
@@ -149,6 +150,7 @@ class Task:
                 learning_rate=settings.search_rate,
                 crop_padding=self._padding,
                 evaluation_images=settings.evaluation_images,
+                classifier=settings.classifier,
                 threads=settings.threads,
             ),
             final=FinalSettings(settings.final, settings.stretches),

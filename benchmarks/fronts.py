@@ -33,7 +33,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import front_figures
 import torch
@@ -44,6 +44,7 @@ from timing import machine
 
 from cars_hw.config.data import DataSource
 from cars_hw.config.lock import locked
+from cars_hw.config.training import EvaluatedClassifier
 from cars_hw.config.units import format_latency
 from cars_hw.data import load_source
 from cars_hw.errors import CarsHwError, InputError
@@ -243,6 +244,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--warmup-epochs", type=int, default=4)
     parser.add_argument("--search-batch", type=int, default=32)
     parser.add_argument("--search-rate", type=float, default=0.025)
+    parser.add_argument(
+        "--classifier", choices=get_args(EvaluatedClassifier), default="shared", help="training.classifier"
+    )
     parser.add_argument("--evaluation-images", type=int, default=300, help="of val, in a generation")
     parser.add_argument("--final", type=float, default=0.5, help="share of the final stage in the cost of a search")
     parser.add_argument("--stretches", type=int, default=4, help="of log latency, in which networks compete")

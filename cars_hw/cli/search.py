@@ -141,6 +141,7 @@ class Run:
     "final.share",
     "jobs",
     "training.share",
+    "training.classifier",
     "training.deterministic",
     "training.class_weights",
     "training.architectures",

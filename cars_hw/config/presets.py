@@ -17,6 +17,9 @@ class Preset:
 
     In a search of one size, the SuperNet has ``supernet_channels`` and ``supernet_layers``; None means those of the
     final network. In a search over sizes it has the largest size.
+
+    Raises:
+        InputError: two settings contradict each other.
     """
 
     summary: str
@@ -26,6 +29,12 @@ class Preset:
     evolution: EvolutionSettings = field(default_factory=EvolutionSettings)
     training: SharedTraining = field(default_factory=SharedTraining)
     final: FinalSettings = field(default_factory=FinalSettings)
+
+    def __post_init__(self) -> None:
+        if self.evolution.objective == "loss" and self.training.classifier == "probe":
+            raise InputError(
+                "evolution.objective = 'loss' needs training.classifier = 'shared': a probe has no loss"
+            )
 
 
 _FEW_RANDOM: Final = VariationRates(mutation=0.45, crossover=0.45, random=0.1)

@@ -28,6 +28,13 @@ WeightSharing = Literal["edges", "nodes", "kernels"]
   its kernels and its pointwise convolutions (Stamoulis et al., Single-Path NAS, 2019).
 """
 
+EvaluatedClassifier = Literal["shared", "probe"]
+"""What classifies the images when architectures are evaluated under shared weights.
+
+- ``shared``: the classifier of the SuperNet, which was trained for all architectures.
+- ``probe``: a linear classifier for each architecture, fitted to its features.
+"""
+
 SizeSampling = Literal["drawn", "sandwich"]
 """What a step of a search over sizes trains.
 
@@ -54,8 +61,9 @@ class SharedTraining(Settings):
     used to evaluate architectures, unless the data have a validation part; a generation uses ``evaluation_images``
     of them (0: all). With a ``crop_padding`` of 0 images are not cropped, without ``mirror`` not mirrored.
     ``share`` says which operations share their weights. ``average`` is the decay per step of an exponential moving
-    average of the shared weights, which then evaluates architectures (0: none). ``deterministic`` algorithms make a
-    training on a GPU repeatable bit for bit.
+    average of the shared weights, which then evaluates architectures (0: none). ``classifier`` says what classifies
+    the images when architectures are evaluated. ``deterministic`` algorithms make a training on a GPU repeatable bit
+    for bit.
     ``threads`` is the number of threads of a training step on a CPU (0: torch's own number). On small activations,
     a second thread makes a step about 10% faster, but about ten times slower if another process uses its core.
 
@@ -114,7 +122,14 @@ class SharedTraining(Settings):
         option="--deterministic/--no-deterministic",
     )
 
-    ADDED: ClassVar = frozenset({"share", "average", "deterministic"})
+    classifier: EvaluatedClassifier = setting(
+        "shared",
+        help="What classifies the images when architectures are evaluated in the search. shared: the classifier "
+        "of the SuperNet; probe: a linear classifier for each architecture, fitted to the features of the same "
+        "images, each of which is classified by the others.",
+    )
+
+    ADDED: ClassVar = frozenset({"share", "average", "classifier", "deterministic"})
 
 
 @dataclass(frozen=True)

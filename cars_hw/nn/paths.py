@@ -148,6 +148,11 @@ class SharedNetwork:
 
     def along(self, common: Common, genotype: Genotype) -> Tensor:
         """Return the logits (N, classes) of ``genotype`` for the images of ``common``."""
+        logits: Tensor = self.classifier(self.features(common, genotype))
+        return logits
+
+    def features(self, common: Common, genotype: Genotype) -> Tensor:
+        """Return what the classifier reads for the images of ``common``: (N, channels of the last cell)."""
         cells = self.shared_cells()
         # The second cell reads what is common. So two cells are run in any case.
         begun = max(2, self.spec.reductions[0])
@@ -162,8 +167,7 @@ class SharedNetwork:
         for index, cell in enumerate(cells[begun:], begun):
             out = cell.forward(before, last, self._kind(genotype, index))
             before, last = last, out if index == len(cells) - 1 else F.relu(out, inplace=True)
-        logits: Tensor = self.classifier(mean_of_pixels(last))
-        return logits
+        return mean_of_pixels(last)
 
     def _begin(self, common: Common, genotype: Genotype, cells: int) -> tuple[Tensor, Tensor]:
         """Return the last two states behind the first ``cells``, with their ReLU done."""

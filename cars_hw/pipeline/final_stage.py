@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -182,10 +183,10 @@ def run_final_stage(
 
     :func:`cars_hw.evolution.nominees.nominate` chooses the nominees; over sizes, some of them are grown. If none of
     them uses most of a limit, one that does is added, see :func:`cars_hw.pipeline.near_limit.near_limit`. After
-    each rung, :func:`cars_hw.evolution.halving.survivors` chooses those that go on, by their accuracy on the images
-    that evaluate architectures in the search. The test images are not used. All networks are trained on the images
-    in the same order. ``jobs`` networks are trained side by side. On a CPU, each is trained on one thread, so
-    ``jobs`` does not change the result.
+    each rung, :func:`cars_hw.evolution.halving.survivors` chooses those that go on, by their loss on the images
+    that evaluate architectures in the search (by the balanced accuracy, if that is the objective). The test images
+    are not used. All networks are trained on the images in the same order. ``jobs`` networks are trained side by
+    side. On a CPU, each is trained on one thread, so ``jobs`` does not change the result.
 
     A stage that was killed resumes after the last finished epoch of each network. ``tell`` gets a line at the
     beginning and after each rung.
@@ -434,12 +435,28 @@ def _running(stage: FinalStage, objective: Objective) -> list[Nominee]:
     left = [one for one in stage.networks if len(one.results) == stage.done]
     if not stage.done:
         return left
-    return survivors(left, lambda one: one.stretch, lambda one: _rank(one, objective), stage.rungs.kept)
+    by_loss = losses_decide(left, objective)
+    return survivors(left, lambda one: one.stretch, lambda one: _rank(one, objective, by_loss), stage.rungs.kept)
 
 
-def _rank(one: Nominee, objective: Objective) -> tuple[float, ...]:
+def losses_decide(networks: Sequence[Nominee], objective: Objective) -> bool:
+    """Return whether losses decide which of ``networks`` go on, and not the figure that ``objective`` names.
+
+    After a short training, losses on few images order networks better than accuracies do. A balanced accuracy
+    weighs classes, which the loss does not. A network without right answers has no loss; one with right answers
+    and no loss was trained by an earlier version.
+    """
+    return objective == "accuracy" and all(
+        one.results[-1].loss is not None or not sum(one.results[-1].right) for one in networks
+    )
+
+
+def _rank(one: Nominee, objective: Objective, by_loss: bool) -> tuple[float, ...]:
     """Return what the networks of a stretch are sorted by: the best first, and of equal ones the cheapest."""
-    return -one.results[-1].score(objective), *one.costs
+    counts = one.results[-1]
+    if not by_loss:
+        return -counts.score(objective), *one.costs
+    return math.inf if counts.loss is None else counts.loss, *one.costs
 
 
 def _with_result(run: RunFolder, one: Nominee, rung: int) -> Nominee:

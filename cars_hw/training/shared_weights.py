@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache, partial
 from typing import Any
@@ -45,7 +45,7 @@ from cars_hw.training.recorded_passes import (
     Recorder,
     SlicedPasses,
 )
-from cars_hw.training.shared_evaluation import LOSS_UNIT, evaluate
+from cars_hw.training.shared_evaluation import LOSS_UNIT, Batch, evaluate
 from cars_hw.training.weight_average import WeightAverage
 
 
@@ -231,7 +231,7 @@ class SuperNetWeights:
                 self.step(images, labels, drawn)
             # Two that begin alike keep what they share. The weights of the generation before are there besides.
             with self._remembered():
-                evaluate(self.slices, drawn[:1] * 2, itertools.islice(self._full, 1), self._autocast)
+                self._evaluate(drawn[:1] * 2, itertools.islice(self._full, 1))
             self._require_room_for_recordings()
         finally:
             self.passes.clear()
@@ -258,17 +258,26 @@ class SuperNetWeights:
     def counts(
         self, architectures: Sequence[Architecture], *, before: bool = False, full: bool = False
     ) -> list[ClassCounts]:
-        """Return what each of ``architectures`` gets right of each class, and its loss; see the protocol."""
+        """Return what each of ``architectures`` gets right of each class, and its loss; see the protocol.
+
+        There is no loss if a linear probe takes the place of the shared classifier.
+        """
         batches = self._full if full else self._subset
         share = self.process_group.share(self._at_their_size(architectures))
         self.supernet.train()
         weights = self._remembered() if before else self.averaged()
         with weights, deterministic_algorithms(self.settings.deterministic):
-            found = evaluate(self.slices, share, batches, self._autocast)
+            found = self._evaluate(share, batches)
         classes = self.supernet.spec.classes
         images = tuple(torch.bincount(batches.labels, minlength=classes).tolist())
         rows = self.process_group.gather(found, len(architectures), classes + 1)
+        if self.settings.classifier == "probe":
+            return [ClassCounts(images, row[:-1]) for row in rows]
         return [ClassCounts(images, row[:-1], loss=LOSS_UNIT * row[-1] / sum(images)) for row in rows]
+
+    def _evaluate(self, architectures: Sequence[Architecture], batches: Iterable[Batch]) -> list[list[int]]:
+        """Return the evaluation of ``architectures`` on ``batches``, see :func:`evaluate`."""
+        return evaluate(self.slices, architectures, batches, self._autocast, classifier=self.settings.classifier)
 
     def accuracies(
         self, architectures: Sequence[Architecture], *, before: bool = False, full: bool = False

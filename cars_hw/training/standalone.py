@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -382,19 +384,19 @@ def accuracy_on(
 def counts_on(
     network: nn.Module, dataset: Dataset, data: DataBundle, *, device: torch.device | str = "cpu"
 ) -> ClassCounts:
-    """Return what ``network`` gets right of ``dataset``, by class, with its running averages.
+    """Return what ``network`` gets right of ``dataset``, by class, with its running averages, and its mean loss.
 
     Images are normalised as those of ``data``.
     """
-    labels, answers = _answers(network, dataset, data, device)
-    return ClassCounts(*_counted(labels, answers, data.classes))
+    labels, answers, loss = _answers(network, dataset, data, device)
+    return ClassCounts(*_counted(labels, answers, data.classes), loss=loss)
 
 
 def evaluation_on(
     network: nn.Module, dataset: Dataset, data: DataBundle, *, device: torch.device | str = "cpu"
 ) -> Evaluation:
     """Return the evaluation of ``network`` on ``dataset``, image by image; see :func:`counts_on`."""
-    labels, answers = _answers(network, dataset, data, device)
+    labels, answers, _ = _answers(network, dataset, data, device)
     classes, confusion = data.classes, None
     if classes <= MOST_CLASSES:
         pairs = torch.bincount(labels * classes + answers, minlength=classes**2)
@@ -406,12 +408,20 @@ def evaluation_on(
 @torch.inference_mode()
 def _answers(
     network: nn.Module, dataset: Dataset, data: DataBundle, device: torch.device | str
-) -> tuple[Tensor, Tensor]:
-    """Return each image's class and the network's answer, int64 of shape ``(images,)``, on the CPU."""
+) -> tuple[Tensor, Tensor, float | None]:
+    """Return each image's class and the network's answer, int64 of shape ``(images,)``, and the mean loss in nats.
+
+    Both tensors are on the CPU. The loss is None if it is infinite or not a number.
+    """
     network.eval()
     batches = EvaluationBatches(dataset, EVALUATION_BATCH, data.mean, data.std, device)
-    answers = [network(images).argmax(dim=1) for images, _ in batches]
-    return batches.labels.cpu(), torch.cat(answers).cpu()
+    answers, losses = [], []
+    for images, labels in batches:
+        logits = network(images)
+        answers.append(logits.argmax(dim=1))
+        losses.append(F.cross_entropy(logits.float(), labels, reduction="sum").double())
+    loss = float(torch.stack(losses).sum()) / len(batches.labels)
+    return batches.labels.cpu(), torch.cat(answers).cpu(), loss if math.isfinite(loss) else None
 
 
 def _counted(labels: Tensor, answers: Tensor, classes: int) -> tuple[tuple[int, ...], tuple[int, ...]]:

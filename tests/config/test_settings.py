@@ -201,7 +201,7 @@ def test_json_and_toml_give_back_what_was_written(cls: type[Any], data: st.DataO
 
 
 def test_files_without_later_settings_have_their_defaults() -> None:
-    added = {SharedTraining: {"share", "average", "deterministic"}, EvolutionSettings: {"draws"}}
+    added = {SharedTraining: {"share", "average", "classifier", "deterministic"}, EvolutionSettings: {"draws"}}
     for cls, names in added.items():
         assert names == cls.ADDED
         plain = unstructure(cls())

@@ -17,15 +17,17 @@ from cars_hw.callbacks import SearchCallback
 from cars_hw.cli.front_table import print_front
 from cars_hw.cli.search_status import SearchStatus
 from cars_hw.config.data import DataSource
+from cars_hw.config.evaluation import ClassCounts, Objective
 from cars_hw.config.presets import PRESETS
 from cars_hw.config.search import EvolutionSettings, FinalSettings
 from cars_hw.config.training import Recipe, SharedTraining
 from cars_hw.errors import RunError
+from cars_hw.evolution.halving import Rungs
 from cars_hw.evolution.population import Finalist
 from cars_hw.latency import LatencyTable
 from cars_hw.nn.cost import network_cost
 from cars_hw.nn.network import Network
-from cars_hw.pipeline.final_stage import longest_trained, short_recipe, with_best_of_stretches
+from cars_hw.pipeline.final_stage import _running, longest_trained, short_recipe, with_best_of_stretches
 from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.objectives import cost_objectives
 from cars_hw.pipeline.plan import SearchPlan
@@ -128,11 +130,36 @@ def test_the_better_half_of_each_stretch_goes_on(run: RunFolder) -> None:
     assert stage is not None
     for stretch in (1, 2):
         members = [one for one in stage.networks if one.stretch == stretch]
-        on = [one.results[0].accuracy for one in members if len(one.results) == 2]
-        out = [one.results[0].accuracy for one in members if len(one.results) == 1]
+        losses = [one.results[0].loss for one in members]
+        on = [loss for loss, one in zip(losses, members, strict=True) if len(one.results) == 2]
+        out = [loss for loss, one in zip(losses, members, strict=True) if len(one.results) == 1]
         assert len(on) == max(2, -(-len(members) // 2))
-        assert not out or min(on) >= max(out)
+        assert not out or max(on) <= min(out)  # type: ignore[type-var]
         assert {"score"} <= {one.reason for one in members} <= {"score", "largest"}
+
+
+@pytest.mark.parametrize(
+    ("objective", "losses", "on"),
+    [
+        ("accuracy", (2.0, 1.5, 1.0), ["b", "c"]),
+        # It was trained by a version that kept no losses.
+        ("accuracy", (2.0, None, 1.0), ["a", "b"]),
+        ("balanced-accuracy", (2.0, 1.5, 1.0), ["a", "c"]),
+    ],
+)
+def test_losses_decide_who_goes_on(
+    plan: SearchPlan, run: RunFolder, objective: Objective, losses: tuple[float | None, ...], on: list[str]
+) -> None:
+    """Accuracies are 0.6, 0.5 and 0.4; balanced accuracies 0.375, 0.3125 and 0.5."""
+    stage = run.final_stage()
+    assert stage is not None
+    right = ((12, 0), (10, 0), (4, 4))
+    networks = [
+        replace(stage.networks[0], name=name, stretch=1, results=(ClassCounts((16, 4), counts, loss=loss),))
+        for name, counts, loss in zip("abc", right, losses, strict=True)
+    ]
+    begun = replace(stage, rungs=Rungs((1, 2), 1), networks=tuple(networks))
+    assert [one.name for one in _running(begun, objective)] == on
 
 
 def test_a_rung_carries_on_from_the_checkpoint_and_the_last_one_is_annealed(

@@ -137,7 +137,10 @@ def test_an_evaluation_by_hand() -> None:
     assert found.right == (2, 1, 3)
     assert found.confusion == ((2, 1, 1), (1, 1, 0), (0, 0, 3))
     assert int(found.correct, 16).bit_count() == 6
-    assert counts_on(Fixed(), dataset, DATA) == ClassCounts((4, 2, 3), (2, 1, 3))
+    counts = counts_on(Fixed(), dataset, DATA)
+    assert counts == ClassCounts((4, 2, 3), (2, 1, 3), loss=counts.loss)
+    # The logit of the answer is 1, those of the other two classes are 0: six right answers and three wrong ones.
+    assert counts.loss == pytest.approx((6 * math.log(1 + 2 / math.e) + 3 * math.log(math.e + 2)) / 9, rel=1e-6)
     # The same images are recognised, and others are not.
     assert evaluation_on(nn.Sequential(Fixed()), dataset, DATA).p_value(found) == 1
     other = evaluation_on(Fixed(), Dataset(images, torch.tensor(truth[::-1])), DATA)
