@@ -6,12 +6,13 @@
 
 A SuperNet is trained on uniform draws, as in the warm-up of a search. Its size is that of the table's second half,
 whose networks it is judged by; with ``--over-sizes`` it is the largest of the table, draws have all sizes, and all
-networks judge it. They are evaluated with its weights on the held-out images. Kendall's tau compares the order by
-shared losses and accuracies with the order by the mean of both standalone trainings on the images that score. The
-agreement of the two trainings (the ceiling) and the orders by parameters and by multiply-adds stand beside, and so
-do scores of the untrained networks (``zero_cost.py``). Errors are those of a bootstrap over the networks. A
-calibration by size (``calibration.py``) predicts trained losses from shared losses and multiply-adds, by a
-regression on networks that were trained.
+networks judge it. They are evaluated with its weights on the held-out images. Kendall's tau compares three orders
+with that by the mean of both standalone trainings on the images that score: by shared losses, by shared accuracies,
+and by the accuracies of a linear probe in place of the shared classifier. The agreement of the two trainings (the
+ceiling) and the orders by parameters and by multiply-adds stand beside, and so do scores of the untrained networks
+(``zero_cost.py``, and a linear probe). Errors are those of a bootstrap over the networks. A calibration by size
+(``calibration.py``) predicts trained losses from shared losses and multiply-adds, by a regression on networks that
+were trained.
 
 Each seed that is done is written at once, and a seed that was interrupted goes on after its last epoch. Without
 ``--data`` nothing is trained: what the file has is compared with the table as it is now.
@@ -35,15 +36,17 @@ import torch
 import torch.nn.functional as F
 from calibration import FEW, from_few, left_out
 from timing import machine
+from torch import nn
 from truth import Task
 from truth_table import COSTS, Agreement, Row, Table, agreement, halves
-from zero_cost import scores
+from zero_cost import INITIAL_WEIGHTS, scores
 
 from cars_hw.config.checksummed import ChecksummedFormat
 from cars_hw.config.lock import locked
 from cars_hw.config.training import SharedTraining, SizeSampling, WeightSharing
 from cars_hw.data import Augmentation, EvaluationBatches, TrainingBatches
 from cars_hw.errors import CarsHwError, InputError
+from cars_hw.nn.network import Network
 from cars_hw.nn.slices import Slices
 from cars_hw.nn.supernet import SuperNet
 from cars_hw.space.architecture import Architecture
@@ -53,15 +56,19 @@ from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.space.size_grid import SizeGrid
 from cars_hw.training.checkpoints import TrainingCheckpoint
+from cars_hw.training.linear_probe import left_out_scores
+from cars_hw.training.shared_evaluation import evaluate as evaluate_together
 from cars_hw.training.shared_weights import SuperNetWeights, torch_threads
 
 FORMAT = ChecksummedFormat("judgement of shared weights", 1, "other-out")
 FIGURES = ("loss", "accuracy")
+"""Of trained networks, and of those under the shared weights, which also have an accuracy by a linear probe."""
 SCORED = 64
 """Images of the minibatch for the scores of untrained networks."""
 ORDERS = {
     "by_loss": "by shared loss",
     "by_accuracy": "by shared accuracy",
+    "by_probe": "by a linear probe",
     "present": "without average",
 }
 """What a SuperNet orders networks by; with ``--average``, also the losses of its present weights."""
@@ -122,9 +129,14 @@ def draw(space: ArchitectureSpace | FairDraws, rng: np.random.Generator, count: 
 def evaluate(
     supernet: SuperNet, architectures: Mapping[str, Architecture], batches: EvaluationBatches
 ) -> dict[str, dict[str, float]]:
-    """Return the mean loss and the accuracy of each of ``architectures`` with the shared weights, by its name."""
+    """Return the mean loss and the accuracy of each of ``architectures`` with the shared weights, by its name.
+
+    ``probe`` is its accuracy by a linear probe in place of the shared classifier.
+    """
     supernet.train()
     losses, hits = torch.zeros(2, len(architectures))
+    several = list(architectures.values())
+    rows = evaluate_together(Slices(supernet), several, batches, no_autocast, classifier="probe")
     with torch.inference_mode():
         slices = Slices(supernet)
         paths = [slices.path(architecture) for architecture in architectures.values()]
@@ -134,10 +146,36 @@ def evaluate(
                 losses[place] += F.cross_entropy(logits, labels, reduction="sum")
                 hits[place] += (logits.argmax(1) == labels).sum()
     total = len(batches.labels)
+    probed = [sum(row) for row in rows]
     return {
         figure: {name: round(float(value) / total, 5) for name, value in zip(architectures, values, strict=True)}
-        for figure, values in (("loss", losses), ("accuracy", hits))
+        for figure, values in (("loss", losses), ("accuracy", hits), ("probe", probed))
     }
+
+
+def no_autocast() -> torch.autocast:
+    """Return a context in which precisions stay as they are."""
+    return torch.autocast("cpu", enabled=False)
+
+
+def untrained_probes(
+    architectures: Mapping[str, Architecture], batches: EvaluationBatches, classes: int
+) -> dict[str, float]:
+    """Return the accuracy of a linear probe on each untrained network, the mean over initial weights."""
+    labels = torch.cat([labels for _, labels in batches])
+    found: dict[str, float] = {}
+    with torch.random.fork_rng(devices=[]), torch.inference_mode():
+        for name, (genotype, spec) in architectures.items():
+            values = []
+            for seed in range(INITIAL_WEIGHTS):
+                torch.manual_seed(seed)
+                network = Network(spec, genotype).to(memory_format=torch.channels_last).train()
+                network.classifier = nn.Identity()
+                features = torch.cat([network(images) for images, _ in batches])
+                answers = left_out_scores(features, labels, classes).argmax(1)
+                values.append(float((answers == labels).double().mean()))
+            found[name] = round(mean(values), 5)
+    return found
 
 
 @dataclass(frozen=True)
@@ -165,7 +203,10 @@ class Trial:
             data.train, SCORED, data.mean, data.std, Augmentation(0, flip=False), device="cpu"
         )
         with torch_threads(self.threads):
-            return scores(self.architectures, *next(batches.epoch(torch.Generator().manual_seed(0))))
+            return {
+                **scores(self.architectures, *next(batches.epoch(torch.Generator().manual_seed(0)))),
+                "linear probe": untrained_probes(self.architectures, self.task.parts["held_out"], data.classes),
+            }
 
     def train(self, seed: int, checkpoint: TrainingCheckpoint) -> dict[str, Any]:
         """Return the training losses and the evaluations of one SuperNet, after every quarter of its epochs."""
@@ -253,6 +294,11 @@ def of_half(
             **{f"mean_{one}": round(mean([evaluation[one][name] for name in names]), 4) for one in FIGURES},
             "by_loss": against([-evaluation["loss"][name] for name in names]),
             "by_accuracy": against([evaluation["accuracy"][name] for name in names]),
+            **(
+                {"by_probe": against([evaluation["probe"][name] for name in names])}
+                if "probe" in evaluation
+                else {}
+            ),
             "calibrated": calibrated(evaluation),
             **(
                 {"present": against([-evaluation["present"]["loss"][name] for name in names])}
@@ -292,6 +338,8 @@ def report(content: Mapping[str, Any]) -> None:
                 name = f"seed {seed['seed']}, epoch {one['epoch']}"
                 _line(f"{name}, by shared loss", one["by_loss"])
                 _line(f"{name}, by shared accuracy", one["by_accuracy"])
+                if "by_probe" in one:
+                    _line(f"{name}, by a linear probe", one["by_probe"])
         ends = [seed["evaluations"][-1] for seed in comparison["seeds"]]
         for order, words in ORDERS.items():
             if order not in ends[0]:

@@ -15,6 +15,7 @@ from scripts import script
 from cars_hw.errors import InputError
 from cars_hw.nn.supernet import SuperNet
 from cars_hw.space.architecture import Architecture
+from cars_hw.training.linear_probe import left_out_scores
 from cars_hw.training.shared_weights import SuperNetWeights
 
 IMAGES = (100, 40, 40)
@@ -117,7 +118,12 @@ def test_a_seed_that_was_interrupted_goes_on_after_its_last_epoch(
             assert one["loss"] != one["present"]["loss"]
     judge.report(whole)
     printed = capsys.readouterr().out
-    for line in ("naswot, untrained", "mean of 2 seeds, without average", "calibrated by size, left out"):
+    for line in (
+        "naswot, untrained",
+        "mean of 2 seeds, by a linear probe",
+        "linear probe, untrained",
+        "calibrated by size, left out",
+    ):
         assert line in printed
 
 
@@ -169,6 +175,12 @@ def test_shared_losses_and_accuracies_are_those_of_the_supernet(judge: ModuleTyp
         logits = supernet(images, row.genotype).detach()
         assert found["accuracy"][row.name] == int((logits.argmax(1) == labels).sum()) / 40
         assert found["loss"][row.name] == pytest.approx(float(F.cross_entropy(logits, labels)), abs=2e-5)
+        features = supernet.features(supernet.common(images), row.genotype).detach()
+        answers = left_out_scores(features, labels, 10).argmax(1)
+        assert found["probe"][row.name] == int((answers == labels).sum()) / 40
+    untrained = judge.untrained_probes(architectures, held_out, 10)
+    assert untrained.keys() == architectures.keys()
+    assert 0.1 < min(untrained.values()) <= max(untrained.values()) < 0.7
 
 
 def test_other_images_are_refused(
