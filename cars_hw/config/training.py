@@ -62,8 +62,7 @@ class SharedTraining(Settings):
     of them (0: all). With a ``crop_padding`` of 0 images are not cropped, without ``mirror`` not mirrored.
     ``share`` says which operations share their weights. ``average`` is the decay per step of an exponential moving
     average of the shared weights, which then evaluates architectures (0: none). ``classifier`` says what classifies
-    the images when architectures are evaluated. ``deterministic`` algorithms make a training on a GPU repeatable bit
-    for bit.
+    the images when architectures are evaluated. ``deterministic`` algorithms make a training on a GPU repeatable.
     ``threads`` is the number of threads of a training step on a CPU (0: torch's own number). On small activations,
     a second thread makes a step about 10% faster, but about ten times slower if another process uses its core.
 
