@@ -2,7 +2,7 @@
 
     python benchmarks/truth.py --data FOLDER --out benchmarks/results/truth-NAME.json --epochs 4 [--workers 1]
     python benchmarks/truth.py --data FOLDER --out ... --on cuda --minutes 6
-    python benchmarks/truth.py --out ... --summary
+    python benchmarks/truth.py --out ... --summary [--against TABLE]
 
 Shared accuracies are worth what they say about standalone trainings. This file keeps the standalone trainings, so
 that a change of the SuperNet is compared with them in minutes, without training anything again; ``judge.py`` does
@@ -46,7 +46,7 @@ import torch.nn.functional as F
 import truth_table
 from timing import machine
 from torch import Tensor
-from truth_table import FIGURES, FORMAT, Curve, Row, Table, halves
+from truth_table import FIGURES, FORMAT, Curve, Row, Table, agreement, halves
 
 from cars_hw.config.lock import locked
 from cars_hw.data import Augmentation, DataBundle, EvaluationBatches, TrainingBatches, load_data, stratified_split
@@ -462,6 +462,23 @@ def report(table: Table) -> None:
             print(f"  after epoch {epoch}, held out: loss {each[0]}, accuracy {each[1]}")
 
 
+def report_against(table: Table, other: Table) -> None:
+    """Print how far single trainings of ``table``, by held-out figures, agree with the trainings of ``other``.
+
+    Of ``other``, the mean of the trainings of a network counts, on the images that score.
+    """
+    print(f"\nagainst trainings of {other.settings['epochs']} epochs: tau ± its standard error")
+    for seed in table.seeds:
+        trained = [name for name in other.trained() if (name, seed) in table.curves]
+        for half, names in halves(trained).items():
+            orders = (
+                (figure, table.values(f"held_out_{figure}", seed, names), other.truth(f"score_{figure}", names))
+                for figure in ("loss", "accuracy")
+            )
+            found = (f"{figure} {agreement(short, long)}" for figure, short, long in orders)
+            print(f"  seed {seed}, {half} ({len(names)}): {', '.join(found)}")
+
+
 def arguments() -> argparse.Namespace:
     """Return what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -469,6 +486,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--resolution", type=int, default=16, help="side of the images in pixels")
     parser.add_argument("--out", type=Path, required=True, help="the table")
     parser.add_argument("--summary", action="store_true", help="train nothing; print what the table shows")
+    parser.add_argument(
+        "--against", type=Path, metavar="TABLE", help="also print how far single trainings agree with this table"
+    )
     parser.add_argument("--on", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--workers", type=int, default=1, help="processes on a CPU")
     parser.add_argument("--count", type=int, default=40, help="architectures")
@@ -523,7 +543,10 @@ def main() -> None:
         if not args.summary:
             with locked(args.out.with_suffix(".lock"), str(args.out)):
                 make(args)
-        report(Table.read(args.out))
+        table = Table.read(args.out)
+        report(table)
+        if args.against is not None:
+            report_against(table, Table.read(args.against))
     except CarsHwError as error:
         sys.exit(f"Error: {error}")
 

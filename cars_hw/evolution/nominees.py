@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final, Literal, NamedTuple
 
-from cars_hw.config.evaluation import ClassCounts, SearchObjective
+from cars_hw.config.evaluation import ClassCounts, Objective, SearchObjective
 from cars_hw.config.setting import Settings, count, fraction, setting
 from cars_hw.evolution.population import Finalist, quality
 from cars_hw.space.architecture import Architecture
@@ -195,6 +195,17 @@ def grow(
             known.add(one.key())
             found.append(one)
     return found
+
+
+def losses_decide(networks: Sequence[Nominee], objective: Objective) -> bool:
+    """Return whether losses decide which of ``networks`` go on, and not the figure that ``objective`` names.
+
+    After a short training, losses on few images order networks better than accuracies do. A balanced accuracy
+    weighs classes, which the loss does not. A network without right answers has no loss; one with right answers
+    and no loss was trained by an earlier version.
+    """
+    last = [one.results[-1] for one in networks if one.results]
+    return objective == "accuracy" and all(one.loss is not None or not sum(one.right) for one in last)
 
 
 Way = Callable[[NetworkSpec, ArchitectureSpace], Iterator[NetworkSpec]]

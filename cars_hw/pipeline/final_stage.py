@@ -20,7 +20,15 @@ from cars_hw.config.training import Recipe
 from cars_hw.data import DataBundle, Dataset
 from cars_hw.errors import DataChangedError, TrainingError
 from cars_hw.evolution.halving import cost_of, plan_rungs, survivors
-from cars_hw.evolution.nominees import Grown, Nominee, best_first, grow, nominate, parents_of_growth
+from cars_hw.evolution.nominees import (
+    Grown,
+    Nominee,
+    best_first,
+    grow,
+    losses_decide,
+    nominate,
+    parents_of_growth,
+)
 from cars_hw.evolution.objectives import CostObjective, feasible
 from cars_hw.evolution.passes import TRAINING, JudgedImages, search_passes
 from cars_hw.evolution.population import Finalist
@@ -437,18 +445,6 @@ def _running(stage: FinalStage, objective: Objective) -> list[Nominee]:
         return left
     by_loss = losses_decide(left, objective)
     return survivors(left, lambda one: one.stretch, lambda one: _rank(one, objective, by_loss), stage.rungs.kept)
-
-
-def losses_decide(networks: Sequence[Nominee], objective: Objective) -> bool:
-    """Return whether losses decide which of ``networks`` go on, and not the figure that ``objective`` names.
-
-    After a short training, losses on few images order networks better than accuracies do. A balanced accuracy
-    weighs classes, which the loss does not. A network without right answers has no loss; one with right answers
-    and no loss was trained by an earlier version.
-    """
-    return objective == "accuracy" and all(
-        one.results[-1].loss is not None or not sum(one.results[-1].right) for one in networks
-    )
 
 
 def _rank(one: Nominee, objective: Objective, by_loss: bool) -> tuple[float, ...]:

@@ -362,7 +362,7 @@ def test_the_report_says_who_was_trained_and_why(run: RunFolder) -> None:
         f"{len(stage.networks)} networks were trained from fresh weights for 1 epoch, on the images"
     )
     assert "The better half of each stretch went on, to 3 epochs." in said
-    assert "The accuracy on 78 held-out images decided" in said
+    assert "The loss on 78 held-out images decided" in said
     assert f"took {stage.share:.0%} of the whole cost of the search" in said
     rows = said[said.index("outcome") : said.index("In brackets")].split("final-")[1:]
     assert len(rows) == len(stage.networks)
@@ -370,7 +370,7 @@ def test_the_report_says_who_was_trained_and_why(run: RunFolder) -> None:
         assert f"{one.shared:.1%}" in row
         assert all(f"{counts.accuracy:.1%}" in row for counts in one.results)
         assert {"score": "among the best under shared weights", "largest": "among the largest"}[one.reason] in row
-        assert ("left out after rung 1" in row) == (len(one.results) == 1)
+        assert ("left out after rung 1, with a loss of " in row) == (len(one.results) == 1)
     assert sum("in the front: net-" in row for row in rows) == len(run.front())
     front = " ".join(re.sub(r"<[^>]+>", " ", str(section("front", gather(run)))).split())
     assert "accuracies after 3 epochs in the final stage on 78 validation images, which chose the front" in front

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from cars_hw.config.evaluation import ClassCounts
-from cars_hw.evolution.nominees import Nominee, Reason
+from cars_hw.evolution.nominees import Nominee, Reason, losses_decide
 from cars_hw.formatting import accuracy_text, figure, percent
 from cars_hw.latency.validation import kendall_tau
 from cars_hw.pipeline.records import FinalStage
@@ -41,6 +41,7 @@ def view(report: ReportData) -> dict[str, Any]:
         "grown": sum(one.reason == "grown" for one in stage.networks),
         "cost": first.title,
         "name": report.accuracy_name,
+        "decided": "loss" if losses_decide(stage.networks, report.objective) else report.accuracy_name,
         "tau": _tau(report, stage),
     }
 
@@ -70,7 +71,9 @@ def _outcome(stage: FinalStage, one: Nominee, names: dict[Any, str], rejected: s
     if key in rejected:
         return "over a budget when it was measured"
     if len(one.results) < len(stage.rungs.epochs) and key not in names:
-        return f"left out after rung {len(one.results)}"
+        loss = one.results[-1].loss
+        with_loss = "" if loss is None else f", with a loss of {figure(loss)}"
+        return f"left out after rung {len(one.results)}{with_loss}"
     if key in names:
         return f"in the front: {names[key]}"
     return "another is better and costs no more"
