@@ -44,7 +44,7 @@ def open_device(text: str, threads: int = 1) -> Device:
     _LOG.debug("open device %s, threads %d", text, threads)
     kind, _, rest = text.partition(":")
     if kind.partition("+")[0] == "android":
-        from cars_hw.devices.android.device import open_android
+        from cars_hw.devices.android.opening import open_android
 
         return open_android(rest or text.removeprefix("android"), threads)
     if kind == "ssh":
@@ -175,7 +175,7 @@ def _host_status(name: str, device: type[HostDevice]) -> DeviceStatus:
 
 def _phones() -> list[DeviceStatus]:
     """Return the status of each phone on the cable, or the reason why there is none."""
-    from cars_hw.devices.android.device import open_android
+    from cars_hw.devices.android.opening import open_android
 
     try:
         names = named_devices([ALL_PHONES])

@@ -21,7 +21,7 @@ from cars_hw.devices import named_devices
 from cars_hw.devices.android import adb
 from cars_hw.devices.android.adb import AdbShell, Address, UsbPhone, make_key, signer
 from cars_hw.devices.android.adb_server import AdbServerShell, server_phones
-from cars_hw.devices.android.device import open_android
+from cars_hw.devices.android.opening import open_android
 from cars_hw.devices.remote import NoOutputError
 from cars_hw.errors import (
     ConnectionLostError,

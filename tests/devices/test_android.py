@@ -17,7 +17,8 @@ from simulated_phone import Adbd, Phone
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices import Device, available, named_devices, open_device
 from cars_hw.devices.android.adb import AdbShell, Address, UsbPhone
-from cars_hw.devices.android.device import AndroidDevice, open_android
+from cars_hw.devices.android.device import AndroidDevice
+from cars_hw.devices.android.opening import open_android
 from cars_hw.devices.remote_machine import Waits
 from cars_hw.errors import (
     ConnectionLostError,

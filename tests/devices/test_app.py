@@ -12,7 +12,7 @@ from phone_stand import CANNED, WAITS, Stand, standing
 from simulated_phone import Phone, System
 
 from cars_hw.config.measurement import MeasurePlan
-from cars_hw.devices.android import device as android
+from cars_hw.devices.android import opening as android
 from cars_hw.devices.android.adb import AdbShell, Address
 from cars_hw.devices.android.app import AppDevice
 from cars_hw.errors import DeviceStateError, InputError, RunnerError

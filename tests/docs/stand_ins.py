@@ -142,7 +142,7 @@ def make_small(patch: pytest.MonkeyPatch) -> None:
     for module in ("pipeline.train", "pipeline.final_stage", "studies.baselines"):
         patch.setattr(f"cars_hw.{module}.default_jobs", lambda *_: 1)
     patch.setattr(registry, "_HOST", _Hosts())
-    patch.setattr("cars_hw.devices.android.device.open_android", _open_phone)
+    patch.setattr("cars_hw.devices.android.opening.open_android", _open_phone)
     patch.setattr("cars_hw.devices.board.device.open_board", _open_board)
     patch.setattr("cars_hw.measurement.sustained.Clock", hurried)
     patch.setattr("cars_hw.devices.android.adb.usb_phones", lambda: PHONES)

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from pathlib import Path
 from typing import Any, Final
 
-from cars_hw.devices.android.adb import AdbShell, Address, keys_folder, to_stderr
-from cars_hw.devices.android.adb_server import AdbServerShell, server_phones
 from cars_hw.devices.android.benchmark_model import Delegate
 from cars_hw.devices.android.phone import FOLDER, Phone, PhoneState, read_phone, read_state
 from cars_hw.devices.android.runner import stored_runner
@@ -17,8 +14,8 @@ from cars_hw.devices.android.settings_record import change_text, restore_text
 from cars_hw.devices.android.stop_app import STOP_APP
 from cars_hw.devices.remote import RemoteShell
 from cars_hw.devices.remote_machine import WAITS, Place, Tool, Waits
-from cars_hw.devices.scripted import DELEGATES, ScriptedDevice
-from cars_hw.errors import InputError, Remedy, RunnerError, SeveralDevicesError
+from cars_hw.devices.scripted import ScriptedDevice
+from cars_hw.errors import Remedy, RunnerError
 from cars_hw.progress import Log
 
 HERE: Final = f"{FOLDER}/cars-hw"
@@ -88,40 +85,3 @@ class AndroidDevice(ScriptedDevice):
         found = re.search(r"^\s*([0-9a-f]+)\s+/", answer.output, re.MULTILINE)
         # A script runs in a folder of the folder, so that paths are relative to it.
         return Tool(None, USER_TOOL, ("../../benchmark_model",), found[1][:12] if found else "of unknown content")
-
-
-def _shell(address: Address, log: Log) -> AdbShell | AdbServerShell:
-    """Return a shell at ``address``: through an adb server that runs and knows the phone, or else by ADB itself."""
-    known = server_phones()
-    if str(address) in known:
-        return AdbServerShell(str(address))
-    if not str(address) and len(known) == 1:
-        return AdbServerShell(*known)
-    if not str(address) and known:
-        names = ", ".join(f"android:{serial}" for serial in known)
-        raise SeveralDevicesError(f"{len(known)} phones answer to that; name one of: {names}")
-    return AdbShell(address, keys=keys_folder(), log=log)
-
-
-def open_android(where: str, threads: int = 1, *, log: Log | None = None) -> AndroidDevice:
-    """Return the phone that ``where`` names, ``[ADDRESS][+app][+gpu|+nnapi]``, connected.
-
-    Raises:
-        InputError: an invalid address, or an unknown delegate.
-        DeviceError: the phone is not attached, or has not allowed this computer.
-    """
-    text, *parts = where.split("+")
-    as_app = "app" in parts
-    delegates = [part for part in parts if part != "app"]
-    if len(delegates) > 1 or parts.count("app") > 1 or not set(delegates) <= set(DELEGATES):
-        known = ", ".join(f"+{one}" for one in (*DELEGATES, "app"))
-        raise InputError(f"'+{'+'.join(parts)}' is no delegate; write one of: {known}")
-    delegate: Delegate = delegates[0] if delegates else "cpu"  # type: ignore[assignment]
-    shell = _shell(Address.parse(text or os.environ.get("ANDROID_SERIAL", "")), log or to_stderr)
-    shell.open()
-    name = f"android:{shell.address}{'+app' if as_app else ''}" + (f"+{delegate}" if delegate != "cpu" else "")
-    if as_app:
-        from cars_hw.devices.android.app import AppDevice
-
-        return AppDevice(shell, name, threads, delegate=delegate, log=log or to_stderr)
-    return AndroidDevice(shell, name, threads, delegate=delegate, log=log or to_stderr)
