@@ -31,10 +31,17 @@ class Preset:
     final: FinalSettings = field(default_factory=FinalSettings)
 
     def __post_init__(self) -> None:
-        if self.evolution.objective == "loss" and self.training.classifier == "probe":
-            raise InputError(
-                "evolution.objective = 'loss' needs training.classifier = 'shared': a probe has no loss"
-            )
+        if self.training.classifier != "probe":
+            return
+        for name, value, plain in (
+            ("evolution.objective", self.evolution.objective, "accuracy"),
+            ("training.class_weights", self.training.class_weights, "none"),
+        ):
+            if value != plain:
+                raise InputError(
+                    f"{name} = {value!r} needs training.classifier = 'shared': a probe has no loss, and does not "
+                    "weigh classes"
+                )
 
 
 _FEW_RANDOM: Final = VariationRates(mutation=0.45, crossover=0.45, random=0.1)

@@ -176,7 +176,12 @@ def _parts(source: str, made: object) -> dict[str, Any]:
                 f"{source} returned a mapping with the keys {', '.join(map(str, made))}; it must have train, and "
                 "may have validation and test"
             )
-        return {PART_NAMES[name]: part for name, part in made.items()}
+        found: dict[str, Any] = {}
+        for name, part in made.items():
+            if PART_NAMES[name] in found:
+                raise DatasetError(f"{source} returned a mapping with two {PART_NAMES[name]} parts, one is {name}")
+            found[PART_NAMES[name]] = part
+        return found
     if isinstance(made, tuple):
         if len(made) != 2:
             raise DatasetError(f"{source} returned {len(made)} parts; return a pair of a training and a test part")
@@ -302,7 +307,13 @@ def _class_names(source: str, given: Iterable[Any], parts: Iterable[_Part]) -> t
     if len(kinds) > 1:
         raise DatasetError(f"{source}: some labels are numbers, and others are names")
     numbers = sorted(label for label in labels if isinstance(label, int))
-    names = next((found for part in given if (found := _names_of(part))), None)
+    named = [found for part in given if (found := _names_of(part))]
+    names = named[0] if named else None
+    if numbers and len(set(named)) > 1:
+        raise DatasetError(
+            f"{source}: the parts have different classes, such as {list(named[0])} and "
+            f"{next(list(one) for one in named if one != named[0])}, so their numbers differ in meaning"
+        )
     if not numbers:
         names = tuple(sorted(label for label in labels if isinstance(label, str)))
     elif names is None:

@@ -200,9 +200,9 @@ def grow(
 def losses_decide(networks: Sequence[Nominee], objective: Objective) -> bool:
     """Return whether losses decide which of ``networks`` go on, and not the figure that ``objective`` names.
 
-    After a short training, losses on few images order networks better than accuracies do. A balanced accuracy
-    weighs classes, which the loss does not. A network without right answers has no loss; one with right answers
-    and no loss was trained by an earlier version.
+    After a short training, losses on few images mostly order networks better than accuracies do. A balanced
+    accuracy weighs classes, which the loss does not. A network without right answers has no loss; one with right
+    answers and no loss was trained by an earlier version.
     """
     last = [one.results[-1] for one in networks if one.results]
     return objective == "accuracy" and all(one.loss is not None or not sum(one.right) for one in last)

@@ -43,6 +43,10 @@ def write_hub_folder(
         files[card_path(Path(f"model{_end(one)}")).name] = card_path(one.path)
     _require_own(folder)
     require_writable(folder / README)
+    for path in sorted(folder.glob("model.*")):
+        # Of an earlier call, with other weights.
+        if path.name not in files and path.name != WEIGHTS:
+            path.unlink()
     card = model.save(folder / WEIGHTS)
     for target, path in files.items():
         with replacing(folder / target) as temporary:

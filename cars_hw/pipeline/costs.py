@@ -112,7 +112,12 @@ def network_cost_of(name: str) -> NetworkCost:
 
 
 def unit_of(name: str) -> str:
-    """Return the unit of the cost ``name``; empty where its plug-in is not installed here."""
+    """Return the unit of the cost ``name``; empty where no installed package has it.
+
+    A module that only ``name`` names is not imported: to look at a run must not execute what the run says.
+    """
+    if name not in COSTS and name not in plugin_names(GROUP):
+        return ""
     try:
         return network_cost_of(name).unit
     except InputError:

@@ -548,7 +548,7 @@ def supernet_weights_of(
     training = plan.preset.training
     if plan.standalone_epochs:
         # An architecture that is trained standalone shares its weights with nothing.
-        training = replace(training, size_sampling="drawn", share="edges", average=0.0)
+        training = replace(training, size_sampling="drawn", share="edges", average=0.0, classifier="shared")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(plan.seed)
         supernet = SuperNet(supernet_spec(plan, data), training.share)

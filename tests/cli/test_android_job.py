@@ -45,6 +45,7 @@ def short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
+@pytest.mark.skipif(not amount(0, 1), reason="long: run with --long")
 def test_two_phones_are_profiled_side_by_side_and_one_search_keeps_to_both(
     tmp_path: Path, folder: Path, once: Path
 ) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from invoked import done, fails, run
 from loaded_device import Loaded, hurried
+from long_runs import amount
 from PIL import Image
 
 from cars_hw.cli.front_table import print_front, warn_of_usual
@@ -163,6 +164,7 @@ def test_a_search_holds_its_budget_in_the_state_and_is_repeated_with_it(
     fails(run(*resumed), 1, "was started with targets")
 
 
+@pytest.mark.skipif(not amount(0, 1), reason="long: run with --long")
 def test_a_budget_that_the_usual_state_exceeds_is_warned_of(
     made: LatencyTable, images: Path, tmp_path: Path
 ) -> None:

@@ -131,6 +131,18 @@ def test_names_come_from_the_data_set_through_subsets_and_from_labels(give: Give
     assert bundle.validation is not None
 
 
+def test_parts_whose_numbers_mean_other_classes_are_refused(give: Give) -> None:
+    fewer = Mapped(TENSOR)
+    fewer.classes = ["green", "red", "blue"]
+    with pytest.raises(
+        DatasetError, match=r"the parts have different classes, such as \['red', 'green', 'blue'\] and"
+    ):
+        load(give((Mapped(TENSOR), fewer)))
+    assert load(give((Mapped(TENSOR), TENSOR))).class_names == ("red", "green", "blue")
+    with pytest.raises(DatasetError, match="two validation parts, one is"):
+        load(give({"train": TENSOR, "val": TENSOR, "validation": TENSOR, "test": TENSOR}))
+
+
 def test_images_are_resized_and_grey_ones_among_colour_become_colour(give: Give) -> None:
     grey = Image.fromarray(RNG.integers(0, 256, (9, 4), np.uint8))
     content = [(grey, 0), *items(Image.fromarray)]

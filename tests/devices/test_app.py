@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -42,8 +43,8 @@ def device(stand: Stand) -> AppDevice:
     return AppDevice(shell, "android:sim+app", log=stand.said.append, waits=WAITS)
 
 
-def left(phone: Phone) -> list[str]:
-    """Return what of the phone is not as it was: files, the app, and programs that read the log."""
+def log_readers(phone: Phone) -> list[str]:
+    """Return the numbers of the programs that read the log of ``phone``."""
     readers = []
     for process in Path("/proc").iterdir():
         if process.name.isdecimal():
@@ -53,6 +54,15 @@ def left(phone: Phone) -> list[str]:
                 continue
             if words[0] == "tail" and str(phone.folder / "logcat") in words:
                 readers.append(process.name)
+    return readers
+
+
+def left(phone: Phone) -> list[str]:
+    """Return what of the phone is not as it was: files, the app, and programs that read the log."""
+    deadline = time.monotonic() + 5
+    # A program that was told to end may need a moment for it.
+    while (readers := log_readers(phone)) and time.monotonic() < deadline:
+        time.sleep(0.05)
     files = [str(phone.tmp / "cars-hw")] if (phone.tmp / "cars-hw").exists() else []
     return [*files, *readers, *([] if phone.app_pid() is None else ["the app"])]
 

@@ -190,6 +190,8 @@ def test_a_folder_for_a_hub(model: Model, tmp_path: Path) -> None:
     assert "| latency of `model.onnx` on ort, 1 thread, quiet state, predicted | 2.00 ms |" in text
     # A folder is written again, and its parts belong together.
     write_hub_folder(model, folder, name="net-01")
+    # Files of the earlier call had other weights.
+    assert sorted(path.name for path in folder.glob("model.*")) == ["model.safetensors"]
     model.reset_classifier(2)
     model.save(folder / "model.safetensors")
     with pytest.raises(InputError, match=r"config\.json does not describe"):

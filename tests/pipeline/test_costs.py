@@ -17,7 +17,7 @@ from cars_hw.config.training import Recipe
 from cars_hw.errors import BudgetError, InputError, RunError
 from cars_hw.export.memory import activation_bytes
 from cars_hw.nn.cost import network_cost
-from cars_hw.pipeline.costs import COSTS, GROUP, cost_names, named_objective, network_cost_of, parse_cost
+from cars_hw.pipeline.costs import COSTS, GROUP, cost_names, named_objective, network_cost_of, parse_cost, unit_of
 from cars_hw.pipeline.plan import SearchPlan, search_settings
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.search import run_search
@@ -164,3 +164,11 @@ def test_a_search_keeps_to_memory_and_to_a_cost_of_a_package(
     assert "file-size, MB" in write_report(RunFolder.open(run.path)).read_text(encoding="utf-8")
     with pytest.raises((RunError, InputError), match="unknown cost 'convolutions'"):
         plan(images, *wanted.costs)
+
+
+def test_a_unit_is_read_without_importing_what_a_run_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "helper.py").write_text("open('imported', 'w').close()\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert unit_of("helper:X") == ""
+    assert not (tmp_path / "imported").exists()
+    assert unit_of("file-size") == "MB"

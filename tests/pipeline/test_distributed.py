@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from long_runs import amount
 from processes import workers
 
 SEARCH = ("--population", "4", "--epochs", "5", "--warmup-epochs", "1", "--epochs-per-generation", "1")
@@ -49,6 +50,7 @@ def test_two_processes_find_the_front_of_one(
     assert done.stdout.count("Pareto front") == 1
 
 
+@pytest.mark.skipif(not amount(0, 1), reason="long: run with --long")
 def test_when_one_of_two_is_killed_both_go_on_from_the_checkpoint(
     standalone: str, tiny_table: Path, images: Path, tmp_path: Path
 ) -> None:

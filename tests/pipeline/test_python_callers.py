@@ -263,7 +263,8 @@ OF_THE_COMMAND_LINE = ("cli", "config", "pipeline/settings.py", "space/wanted_si
 """The options themselves, and the texts of their help."""
 
 OF_OTHER_PROGRAMS = tuple(
-    f"devices/{name}.py" for name in ("android/benchmark_model", "host/session_worker", "host/runtimes")
+    f"devices/{name}.py"
+    for name in ("android/app", "android/benchmark_model", "host/session_worker", "host/runtimes")
 )
 
 COMMANDS = ("report/data.py", "pipeline/search.py")

@@ -136,9 +136,12 @@ def test_a_probe_needs_no_trained_classifier() -> None:
     assert min(one.accuracy for one in probed.counts(several)) > 0.6
 
 
-def test_the_loss_cannot_select_with_a_probe() -> None:
+def test_what_a_probe_does_not_know_cannot_select() -> None:
     quick = PRESETS["quick"]
     probed = partial(replace, quick, training=replace(quick.training, classifier="probe"))
     assert probed().training.classifier == "probe"
-    with pytest.raises(InputError, match=r"training\.classifier = 'shared'"):
-        probed(evolution=replace(quick.evolution, objective="loss"))
+    for objective in ("loss", "balanced-accuracy"):
+        with pytest.raises(InputError, match=r"training\.classifier = 'shared'"):
+            probed(evolution=replace(quick.evolution, objective=objective))
+    with pytest.raises(InputError, match=r"training\.class_weights = 'balanced' needs"):
+        replace(quick, training=replace(quick.training, classifier="probe", class_weights="balanced"))

@@ -270,9 +270,9 @@ def test_deterministic_algorithms_are_used_for_training_and_evaluation(monkeypat
         seen = []
 
         def watched(work: Any, seen: list[bool] = seen) -> Any:  # noqa: ANN401
-            def watching(*given: Any) -> Any:  # noqa: ANN401
+            def watching(*given: Any, **options: Any) -> Any:  # noqa: ANN401
                 seen.append(torch.are_deterministic_algorithms_enabled())
-                return work(*given)
+                return work(*given, **options)
 
             return watching
 

@@ -80,7 +80,10 @@ def _learned(report: ReportData) -> str:
     )
     if last < guessing:
         return f"{text} So the shared weights have learned from the images."
-    return f"{text} So the shared weights have not learned from the images: the order by them has no meaning."
+    text = f"{text} So the shared weights have not learned from the images"
+    if report.configuration.training.classifier == "probe":
+        return f"{text}; the order is that of linear probes on their features."
+    return f"{text}: the order by them has no meaning."
 
 
 def chance_loss(report: ReportData) -> float:
