@@ -5,10 +5,10 @@ import platform
 import time
 from datetime import UTC, datetime
 
+import numpy as np
+
 # ONNX Runtime reads this when it is imported: without it, usage data go to Microsoft.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-
-import numpy as np
 import onnxruntime
 
 from cars_hw import DeviceError, NetworkCost, Sample
