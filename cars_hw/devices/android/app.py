@@ -45,6 +45,7 @@ listen() {
     case $level in E|F) failed=yes ;; esac
   done < heard
 }
+deafen() { kill -9 $ear 2>/dev/null; wait $ear 2>/dev/null; }
 pause() { sleep 0.1 >/dev/null 2>&1; }
 app_session() {
   mark=$1
@@ -57,13 +58,13 @@ app_session() {
   listen "$@"
   while [ -z "$passed" ]; do
     tries=$((tries + 1))
-    if [ $tries -gt 30 ] || ! kill -0 $ear 2>/dev/null; then echo "@app deaf"; cat heard; return 95; fi
+    if [ $tries -gt 30 ] || ! kill -0 $ear 2>/dev/null; then echo "@app deaf"; cat heard; deafen; return 95; fi
     log -t cars-hw "$mark" >/dev/null 2>&1
     pause
     listen "$@"
   done
   answer=$(am start -S -n ACTIVITY --es args "$*" 2>&1)
-  case $answer in *Error*|*Exception*) echo "@app refused"; echo "$answer"; return 94 ;; esac
+  case $answer in *Error*|*Exception*) echo "@app refused"; echo "$answer"; deafen; return 94 ;; esac
   tries=0 late=0 status=0 group=
   while :; do
     present=
@@ -87,8 +88,7 @@ app_session() {
     pause
   done
   [ -n "$group" ] && echo "@app group $group"
-  kill -9 $ear 2>/dev/null
-  wait $ear 2>/dev/null
+  deafen
   passed=
   while read -r day time process thread level rest; do
     case $rest in *"$mark") passed=yes ;; esac

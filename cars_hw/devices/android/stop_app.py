@@ -10,10 +10,16 @@ STOP_APP: Final = f"""\
 stop_app() {{
   [ -f FOLDER/ear ] || return 0
   ear=$(line_of FOLDER/ear)
-  line=
-  {{ line=$(cat "/proc/$ear/cmdline"); }} 2>/dev/null
-  # The number may be that of another program since.
-  case $line in *logcat*) kill -9 "$ear" 2>/dev/null ;; esac
+  # The number may be that of another program since, or of a shell that is about to become the reader.
+  for look in 1 2 3 4 5; do
+    line=
+    {{ line=$(cat "/proc/$ear/cmdline"); }} 2>/dev/null
+    case $line in
+      "") break ;;
+      *logcat*) kill -9 "$ear" 2>/dev/null; break ;;
+    esac
+    sleep 0.1 >/dev/null 2>&1
+  done
   am force-stop {PACKAGE} >/dev/null 2>&1
   rm -f FOLDER/ear
 }}"""
