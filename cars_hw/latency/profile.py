@@ -163,9 +163,13 @@ def profile_device(
                 table = campaign.operations(device.name)
                 table = campaign.networks(table, space, calibration)
                 # What a device warned of meanwhile, and how it was warmed up.
-                told = {name: value for name, value in device.conditions().items() if name in LATER_CONDITIONS}
-                table = replace(table, conditions={**table.conditions, **told})
+                if journal.told is None:
+                    known = device.conditions()
+                    journal.told = {name: value for name, value in known.items() if name in LATER_CONDITIONS}
+                table = replace(table, conditions={**table.conditions, **journal.told})
                 if sustained is not None:
+                    # Loads take long. A profile that resumes among them has a device that knows nothing of before.
+                    journal.keep()
                     table = replace(table, sustained=campaign.under_load(device, table, sustained))
         finally:
             device.release()

@@ -53,8 +53,9 @@ class _Partial:
     fastest_ms: float | None = None
     loaded: tuple[str, ...] | None = None
     loads: tuple[Sustained, ...] = ()
+    told: dict[str, Any] | None = None
 
-    ADDED: ClassVar = frozenset({"further", "fastest_ms", "loaded", "loads"})
+    ADDED: ClassVar = frozenset({"further", "fastest_ms", "loaded", "loads", "told"})
 
 
 class Journal:
@@ -63,7 +64,7 @@ class Journal:
     ``series`` has the sessions, and ``conditions`` those of the beginning. ``networks`` has the calibration
     networks as text, None before they are chosen. ``further`` has the operations, as text, that were added in each
     step. ``loaded`` has the networks of the sustained state as text, None before they are chosen, and ``loads``
-    what the first of them take there.
+    what the first of them take there. ``told`` has what the device knew at the end of the measurement, None before.
 
     ``identity`` has the settings that must agree when a profile resumes. Without ``out`` nothing is written.
 
@@ -83,6 +84,7 @@ class Journal:
         self.further: list[list[str]] = []
         self.loaded: list[str] | None = None
         self.loads: list[Sustained] = []
+        self.told: dict[str, Any] | None = None
         if self._path is not None and stored_identity(out, resume=resume) is not None:
             self._load(self._path)
 
@@ -103,6 +105,7 @@ class Journal:
             fastest_ms=series.fastest_ms,
             loaded=None if self.loaded is None else tuple(self.loaded),
             loads=tuple(self.loads),
+            told=self.told,
         )
         PARTIAL.write_record(self._path, content)
 
@@ -124,6 +127,7 @@ class Journal:
         self.further = list(map(list, content.further))
         self.loaded = None if content.loaded is None else list(content.loaded)
         self.loads = list(content.loads)
+        self.told = content.told
         events = [Event(row[0], Sample(*row[1:])) for row in content.events]
         rounds = list(map(list, content.rounds))
         self.series = Series(events, rounds, content.blocks, content.waited_s, content.fastest_ms)

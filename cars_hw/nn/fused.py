@@ -55,7 +55,7 @@ def _relu_depthwise_backward(  # noqa: PLR0917 -- PyTorch passes all by their pl
     found: tuple[Tensor | None, Tensor | None, Tensor | None] = torch.ops.aten.convolution_backward(
         gradient, F.relu(x), weight, None, *sizes, (*mask, False)
     )
-    for_x = none if found[0] is None else torch.where(x > 0, found[0], 0)
+    for_x = none if found[0] is None else torch.where(x <= 0, 0, found[0])
     return for_x, none if found[1] is None else found[1]
 
 

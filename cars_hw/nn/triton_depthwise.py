@@ -69,7 +69,8 @@ def _forward(
                 x + place[:, None] + lane[None, :], mask=inside[:, None] & present[None, :], other=0.0
             ).to(tl.float32)
             if relu:
-                value = tl.maximum(value, 0.0)
+                # A number that is none passes, as in PyTorch.
+                value = tl.where(value <= 0, 0.0, value)
             weight = tl.load(w + lane * (kernel * kernel) + down * kernel + right, mask=present, other=0.0)
             sums += value * weight.to(tl.float32)[None, :]
     place = pixel.to(tl.int64) * channels
@@ -127,7 +128,7 @@ def _for_input(
     written = valid[:, None] & present[None, :]
     if relu:
         value = tl.load(x + place[:, None] + lane[None, :], mask=written, other=0.0)
-        sums = tl.where(value > 0, sums, 0.0)
+        sums = tl.where(value <= 0, 0.0, sums)
     tl.store(out + place[:, None] + lane[None, :], sums.to(out.dtype.element_ty), mask=written)
 
 
@@ -177,7 +178,8 @@ def _for_weight(
                 x + place[:, None] + lane[None, :], mask=inside[:, None] & present[None, :], other=0.0
             ).to(tl.float32)
             if relu:
-                value = tl.maximum(value, 0.0)
+                # A number that is none passes, as in PyTorch.
+                value = tl.where(value <= 0, 0.0, value)
             sums += tl.where(across[:, None] == right, tl.sum(passed * value, axis=0)[None, :], 0.0)
     # Of the shape (parts, channels, kernel, kernel).
     place = ((part * channels + lane[None, :]) * kernel + down) * kernel + across[:, None]

@@ -38,6 +38,7 @@ from cars_hw.pipeline.search import plan_data, require_start, supernet_weights_o
 from cars_hw.pipeline.workers import default_jobs
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.architecture_space import ArchitectureSpace
+from cars_hw.training.determinism import deterministic_algorithms
 from cars_hw.training.shared_weights import SuperNetWeights, judging_parts, torch_threads
 from cars_hw.training.standalone import NetworkTraining
 
@@ -178,7 +179,8 @@ def _steps(
     def seconds(architectures: Sequence[Architecture]) -> float:
         return _seconds(weights, architectures, lambda one: weights.step(images, labels, [one]), middle)
 
-    with torch_threads(plan.preset.training.threads):
+    deterministic = deterministic_algorithms(plan.preset.training.deterministic)
+    with torch_threads(plan.preset.training.threads), deterministic:
         first = seconds(drawn)
         recording = again = first if later is drawn else seconds(later)
         if weights.records:

@@ -12,6 +12,15 @@ import torch
 _WORKSPACE: Final = "CUBLAS_WORKSPACE_CONFIG"
 
 
+def prepare_deterministic(wanted: bool) -> None:
+    """Choose workspaces of a fixed size for cuBLAS, if ``wanted``.
+
+    cuBLAS and PyTorch read the choice at the first call of the process, so it is made before any work on a GPU.
+    """
+    if wanted:
+        os.environ.setdefault(_WORKSPACE, ":4096:8")
+
+
 @contextmanager
 def deterministic_algorithms(wanted: bool) -> Iterator[None]:
     """Let PyTorch use deterministic algorithms for the duration of the block, if ``wanted``.
@@ -22,8 +31,7 @@ def deterministic_algorithms(wanted: bool) -> Iterator[None]:
     if not wanted:
         yield
         return
-    # cuBLAS reads it at its first call and is deterministic only with workspaces of a fixed size.
-    os.environ.setdefault(_WORKSPACE, ":4096:8")
+    prepare_deterministic(wanted)
     memory: Any = torch.utils.deterministic
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     filling = memory.fill_uninitialized_memory

@@ -29,7 +29,7 @@ from cars_hw.nn.supernet import SuperNet
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
-from cars_hw.training.determinism import deterministic_algorithms
+from cars_hw.training.determinism import deterministic_algorithms, prepare_deterministic
 from cars_hw.training.losses import weights_of_classes
 from cars_hw.training.partial_steps import Partial, PartialSteps
 from cars_hw.training.precision import has_bf16
@@ -85,6 +85,7 @@ class SuperNetWeights:
     ) -> None:
         if supernet.share != settings.share:
             raise ValueError(f"the SuperNet shares weights by {supernet.share}, the settings by {settings.share}")
+        prepare_deterministic(settings.deterministic)
         self.process_group = process_group
         self.over_sizes = over_sizes
         self.over_resolutions = over_resolutions
@@ -226,12 +227,14 @@ class SuperNetWeights:
         images, labels = next(self.batches.epoch(torch.Generator().manual_seed(0)))
         self.supernet.train()
         try:
-            # Often enough that the pass is recorded and replayed, where passes are recorded.
-            for _ in range(RECORD_AT + 1):
-                self.step(images, labels, drawn)
-            # Two that begin alike keep what they share. The weights of the generation before are there besides.
-            with self._remembered():
-                self._evaluate(drawn[:1] * 2, itertools.islice(self._full, 1))
+            # Deterministic algorithms take other memory, and a recording keeps its algorithms.
+            with deterministic_algorithms(self.settings.deterministic):
+                # Often enough that the pass is recorded and replayed, where passes are recorded.
+                for _ in range(RECORD_AT + 1):
+                    self.step(images, labels, drawn)
+                # Two that begin alike keep what they share. The weights of the generation before are there besides.
+                with self._remembered():
+                    self._evaluate(drawn[:1] * 2, itertools.islice(self._full, 1))
             self._require_room_for_recordings()
         finally:
             self.passes.clear()

@@ -71,6 +71,9 @@ def test_the_table_has_the_sustained_state_of_three_networks(tmp_path: Path) -> 
 def test_an_interrupted_load_goes_on_with_the_next_network(tmp_path: Path) -> None:
     out = tmp_path / "table.json"
     broken = Loaded(stops_at=1)
+    warned = {"warnings": ["the clock reached 1800 of 2840 MHz"], "clock_reached_mhz": 1800}
+    conditions = broken.conditions
+    broken.conditions = lambda: {**conditions(), **warned}  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
         profiled(broken, out)
     assert not out.exists()
@@ -80,6 +83,7 @@ def test_an_interrupted_load_goes_on_with_the_next_network(tmp_path: Path) -> No
     table = profiled(rest, out, resume=True)
     whole = Loaded()
     again = profiled(whole, tmp_path / "whole.json")
+    assert {name: table.conditions[name] for name in warned} == warned
     assert table.sustained is not None
     assert again.sustained is not None
     assert [one.genotype for one in table.sustained.networks] == [one.genotype for one in again.sustained.networks]

@@ -56,6 +56,10 @@ def test_in_bfloat16_sums_are_made_in_float32() -> None:
     weight = torch.randn(8, 1, 5, 5, generator=generator).bfloat16()
     exact = F.conv2d(x.double().relu(), weight.double(), None, 1, 4, 2, 8)
     out = kernels.depthwise(x, weight, kernels.Window(1, 2, True))
+    broken = x.clone()
+    broken[0, 3, 4, 4] = torch.nan
+    # A ReLU passes a number that is none, so that a network that diverged is seen.
+    assert kernels.depthwise(broken, weight, kernels.Window(1, 2, True))[0, 3].isnan().any()
     assert out.dtype == torch.bfloat16
     # Rounded once, at the end, by less than a unit: the interpreter cuts off, a GPU rounds to the nearest.
     assert torch.all((out.double() - exact).abs() <= 2**-7 * exact.abs())

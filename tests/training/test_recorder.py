@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import weakref
 from collections.abc import Iterator
 from dataclasses import replace
@@ -265,6 +266,7 @@ def test_bfloat16_is_used_where_the_given_gpu_computes_in_it(monkeypatch: pytest
 
 
 def test_deterministic_algorithms_are_used_for_training_and_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     for wanted in (False, True):
         weights, chosen = make_weights(None, deterministic=wanted), architecture()
         seen = []
@@ -276,11 +278,17 @@ def test_deterministic_algorithms_are_used_for_training_and_evaluation(monkeypat
 
             return watching
 
+        # Before the first work on a GPU, which decides for the whole process.
+        assert os.environ.get("CUBLAS_WORKSPACE_CONFIG") == (":4096:8" if wanted else None)
         monkeypatch.setattr(weights.passes, "run", watched(weights.passes.run))
         monkeypatch.setattr(shared_weights, "evaluate", watched(shared_evaluation.evaluate))
         weights.train(lambda count, chosen=chosen: [chosen] * count)
         weights.counts([chosen])
         assert seen == [wanted] * (len(weights.batches) + 1)
+        seen.clear()
+        weights.rehearse(chosen.genotype)
+        assert seen
+        assert set(seen) == {wanted}
         assert not torch.are_deterministic_algorithms_enabled()
 
 
