@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from cars_hw.errors import InputError
+from cars_hw.errors import CarsHwError, InputError
+
+Of = TypeVar("Of")
 
 IMPORTABLE: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 """The name of an object that can be imported: ``package.module:name``."""
@@ -63,6 +65,30 @@ def load_plugin(group: str, name: str) -> Any:  # noqa: ANN401 -- whatever the p
     return _loaded(EntryPoint(name, value, group))
 
 
+def called(name: str, call: Callable[[], Of], error: type[CarsHwError] = InputError) -> Of:
+    """Return what ``call`` returns, which runs code of the plug-in ``name``; its exceptions become an ``error``.
+
+    Modules of the current folder are found, too.
+
+    Raises:
+        CarsHwError: ``call`` raised it, or ``error`` in place of any other exception.
+    """
+    try:
+        with with_current_folder():
+            return call()
+    except CarsHwError:
+        raise
+    # Other people's code may raise whatever it likes.
+    except Exception as raised:
+        raise error(f"{name} failed: {said(raised)}") from raised
+
+
+def said(error: Exception) -> str:
+    """Return the type of ``error`` and the first line of its message."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
 def _loaded(point: EntryPoint) -> Any:  # noqa: ANN401 -- whatever the package has there
     try:
         with with_current_folder():
@@ -71,8 +97,5 @@ def _loaded(point: EntryPoint) -> Any:  # noqa: ANN401 -- whatever the package h
             value = getattr(value, attribute)
     # Other people's code may raise whatever it likes.
     except Exception as error:
-        lines = str(error).splitlines() or [""]
-        raise InputError(
-            f"the plug-in {point.value} cannot be imported: {type(error).__name__}: {lines[0]}"
-        ) from error
+        raise InputError(f"the plug-in {point.value} cannot be imported: {said(error)}") from error
     return value

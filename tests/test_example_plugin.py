@@ -17,7 +17,7 @@ from cars_hw.cli.main import main
 from cars_hw.config.data import DataSource
 from cars_hw.config.presets import PRESETS
 from cars_hw.config.search import EvolutionSettings, FinalSettings
-from cars_hw.devices import Device, available, format_of, open_device
+from cars_hw.devices import Device, available, format_of, open_device, registry
 from cars_hw.errors import DeviceError, InputError
 from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.pipeline.search import run_search
@@ -105,3 +105,18 @@ def test_the_data_set_and_the_cost_go_through_a_search(
     failed = CliRunner().invoke(main, ["train", str(run.path), "--top", "1"])
     assert failed.exit_code == 1
     assert "there is no module cars_hw_example; install it" in failed.output
+
+
+def test_a_device_that_raises_is_listed_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(detail: str, threads: int) -> None:
+        raise RuntimeError(f"no license for {threads} thread")
+
+    monkeypatch.setattr(registry, "plugin_names", lambda _group: ["dsp"])
+    monkeypatch.setattr(registry, "load_plugin", lambda _group, _name: broken)
+    status = {one.name: one for one in available()}["dsp"]
+    assert (status.usable, status.detail) == (
+        False,
+        "the plug-in dsp failed: RuntimeError: no license for 1 thread",
+    )
+    with pytest.raises(InputError, match="no license"):
+        open_device("dsp")

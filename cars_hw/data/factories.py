@@ -12,7 +12,7 @@ other images.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from itertools import count
@@ -27,7 +27,7 @@ from cars_hw.data.images import Pixels, Size, plain_pixels, resized_pixels
 from cars_hw.data.limits import SMALLEST_CLASS, TEST_SHARE, VALIDATION_IS_TEST
 from cars_hw.data.splits import stratified_split
 from cars_hw.errors import CarsHwError, DatasetError
-from cars_hw.plugins import with_current_folder
+from cars_hw.plugins import called, said, with_current_folder
 from cars_hw.progress import Progress, silent
 
 PART_NAMES: Final[Mapping[str, str]] = {
@@ -94,7 +94,7 @@ def call_factory(source: str) -> Any:  # noqa: ANN401 -- whatever the user's fun
         found = getattr(found, name)
     if not callable(found):
         raise DatasetError(f"{source} is no function: it is of the type {type(found).__name__}")
-    return _of_user(source, found)
+    return called(source, found, DatasetError)
 
 
 def read_made(
@@ -149,22 +149,7 @@ def _module(source: str, name: str) -> object:
         raise
     # The module is the user's, and may raise whatever it likes.
     except Exception as error:
-        raise DatasetError(f"{source} cannot be imported: {_said(error)}") from error
-
-
-def _of_user(source: str, call: Callable[[], Any]) -> Any:  # noqa: ANN401 -- whatever it returns
-    """Return what ``call``, a piece of the user's code, returns; its exceptions become errors of ``source``."""
-    try:
-        return call()
-    except CarsHwError:
-        raise
-    except Exception as error:
-        raise DatasetError(f"{source} failed: {_said(error)}") from error
-
-
-def _said(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+        raise DatasetError(f"{source} cannot be imported: {said(error)}") from error
 
 
 def _parts(source: str, made: object) -> dict[str, Any]:
@@ -196,7 +181,7 @@ def _read_part(source: str, name: str, part: object, resolution: Size | None, pr
     total = len(part) if hasattr(part, "__len__") else 0
     items = _items(source, part)
     for place in count():
-        item = _of_user(source, lambda: next(items, _END))
+        item = called(source, lambda: next(items, _END), DatasetError)
         if item is _END:
             break
         where = f"{source}: item {place} of the {name} part"

@@ -11,7 +11,7 @@ from cars_hw.devices.host.runtimes import HostDevice, LitertDevice, OrtDevice
 from cars_hw.devices.host.topology import pin
 from cars_hw.devices.protocol import Device, DeviceStatus, ModelFormat
 from cars_hw.errors import DeviceError, InputError, NoDeviceError
-from cars_hw.plugins import load_plugin, plugin_names
+from cars_hw.plugins import called, load_plugin, plugin_names
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -75,7 +75,8 @@ def _plugin_device(kind: str, rest: str, threads: int) -> Device:
     """
     if threads < 1:
         raise InputError(f"a model needs at least one thread, not {threads}")
-    device: Device = load_plugin(GROUP, kind)(rest, threads)
+    make = load_plugin(GROUP, kind)
+    device: Device = called(f"the plug-in {kind}", lambda: make(rest, threads))
     missing = [name for name in MEMBERS if not hasattr(device, name)]
     if missing:
         raise InputError(f"the plug-in {kind} is no device: it has no {', '.join(missing)}")
@@ -153,12 +154,13 @@ def _plugin_status(name: str) -> DeviceStatus:
     try:
         device = _plugin_device(name, "", 1)
         try:
-            conditions = device.conditions()
+            conditions = called(f"the plug-in {name}", device.conditions)
         finally:
             device.release()
     except (DeviceError, InputError) as error:
         return DeviceStatus(name, False, str(error), error.remedy)
-    return DeviceStatus(name, True, f"{conditions['runtime']} on {conditions['processor']} (plug-in)")
+    known = " on ".join(str(conditions[one]) for one in ("runtime", "processor") if one in conditions)
+    return DeviceStatus(name, True, f"{known} (plug-in)".lstrip())
 
 
 def _host_status(name: str, device: type[HostDevice]) -> DeviceStatus:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from cars_hw.config.codec import structure, unstructure
 from cars_hw.config.evaluation import ClassCounts, SearchObjective
 from cars_hw.config.search import EvolutionSettings
-from cars_hw.errors import BudgetError
+from cars_hw.errors import BudgetError, RunError
 from cars_hw.evolution.hypervolume import hypervolume
 from cars_hw.evolution.objectives import CostObjective, feasible
 from cars_hw.evolution.pnsga3 import ObjectiveNormalization, pareto_front, reference_directions, survive
@@ -25,6 +26,9 @@ from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 
 M = TypeVar("M", bound=Member)
+
+SAME_COST = 1e-6
+"""Costs that differ by more than this fraction are different: sums are rounded in other ways elsewhere."""
 
 
 class SharedWeights(Protocol):
@@ -272,10 +276,16 @@ class Search:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Restore the state that :meth:`state` returned."""
+        """Restore the state that :meth:`state` returned.
+
+        Raises:
+            RunError: a cost of the population is another now, as with a changed function of the user's.
+        """
         self.warmed_up = state["warmed_up"]
         self.generation = state["generation"]
         self.population = list(structure(state["population"], tuple[Member, ...], "checkpoint"))
+        for member in self.population:
+            self._require_costs(member)
         self.history = list(state["history"])
         self.scales = list(structure(state["scales"], tuple[CostScale, ...], "checkpoint"))
         self.rng.bit_generator.state = state["rng"]
@@ -286,6 +296,15 @@ class Search:
         ]
         if self._fair is not None:
             self._fair.restore(state["fair_draws"])
+
+    def _require_costs(self, member: Member) -> None:
+        for objective, before in zip(self.objectives, member.costs, strict=True):
+            now = objective.value(member.architecture)
+            if not math.isclose(now, before, rel_tol=SAME_COST):
+                raise RunError(
+                    f"the {objective.name} of a network is {now:g} {objective.unit} and was {before:g} before the "
+                    "search was interrupted; what computes it has changed, so its costs cannot be compared"
+                )
 
     def _offspring(self, parents: Sequence[Architecture], count: int) -> list[Architecture]:
         return offspring(

@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Final
 
 from cars_hw.config.measurement import Precision
 from cars_hw.errors import InputError
 from cars_hw.evolution.objectives import CostObjective
-from cars_hw.plugins import IMPORTABLE, load_plugin, plugin_names
+from cars_hw.plugins import IMPORTABLE, called, load_plugin, plugin_names
 from cars_hw.space.architecture import Architecture
 
 GROUP: Final = "cars_hw.costs"
@@ -137,14 +138,14 @@ def named_objective(text: str, precision: Precision) -> CostObjective:
     def value(architecture: Architecture) -> float:
         key = architecture.key()
         if key not in known:
-            known[key] = _checked(name, cost.value(architecture, precision))
+            known[key] = _checked(name, called(f"the cost {name}", lambda: cost.value(architecture, precision)))
         return known[key]
 
     return CostObjective(name=name, unit=cost.unit, value=value, limit=limit)
 
 
 def _checked(name: str, value: object) -> float:
-    number = float(value) if isinstance(value, int | float) else math.nan
+    number = float(value) if isinstance(value, Real) else math.nan
     if not 0 <= number < math.inf:
         raise InputError(f"the cost {name} of a network is {value!r}, which is no number of at least zero")
     return number

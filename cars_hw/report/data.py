@@ -114,27 +114,28 @@ class RunTarget(NamedTuple):
 
 @dataclass(frozen=True)
 class Cost:
-    """The x axis of a front: the latency on the device of a target, or another cost, by its name."""
+    """The x axis of a front: a latency, on the device of a target, or another cost, by its name."""
 
     title: str
     unit: str
     index: int
     limit: float | None = None
+    is_latency: bool = False
 
     @property
     def limit_text(self) -> str:
         """The text beside the limit in a plot."""
         if self.limit is None:
             return ""
-        return f"budget {milliseconds(self.limit)}" if self.unit == "ms" else f"limit {self.limit:g} {self.unit}"
+        return f"budget {milliseconds(self.limit)}" if self.is_latency else f"limit {self.limit:g} {self.unit}"
 
     def is_known(self, candidate: Candidate) -> bool:
         """Whether the cost of ``candidate`` is known: networks outside of the front have those of cars-hw only."""
-        return self.unit == "ms" or self.title in COUNTED or self.title in candidate.costs
+        return self.is_latency or self.title in COUNTED or self.title in candidate.costs
 
     def of(self, candidate: Candidate) -> float:
         """Return the cost of ``candidate``, in the unit."""
-        if self.unit == "ms":
+        if self.is_latency:
             return candidate.latency_estimates[self.index].predicted_ms
         counted = {"parameters": candidate.parameters, "multiply-adds": candidate.multiply_adds}
         return counted[self.title] / 1e6 if self.title in counted else candidate.costs[self.title]
@@ -216,7 +217,7 @@ class ReportData:
         """The latencies of the targets in their order; without a target, the first minimised count."""
         if self.targets:
             return tuple(
-                Cost(f"predicted latency on {target.device}", "ms", index, target.record.limit_ms)
+                Cost(f"predicted latency on {target.device}", "ms", index, target.record.limit_ms, is_latency=True)
                 for index, target in enumerate(self.targets)
             )
         return (_named(self.configuration.costs[0] if self.configuration.costs else "multiply-adds", 0),)
@@ -247,7 +248,7 @@ class ReportData:
     @property
     def named_costs(self) -> tuple[Cost, ...]:
         """The costs that the search minimised besides latencies, parameters and multiply-adds."""
-        return tuple(one for one in self.minimised if one.unit != "ms" and one.title not in COUNTED)
+        return tuple(one for one in self.minimised if not one.is_latency and one.title not in COUNTED)
 
     def candidate(self, name: str) -> Candidate | None:
         """Return the network of the model ``name``, or None."""

@@ -13,7 +13,7 @@ import pytest
 
 from cars_hw.config.evaluation import ClassCounts
 from cars_hw.config.search import EvolutionSettings, Protection, VariationRates
-from cars_hw.errors import BudgetError, InputError
+from cars_hw.errors import BudgetError, InputError, RunError
 from cars_hw.evolution.objectives import CostObjective, excess, feasible
 from cars_hw.evolution.population import Member
 from cars_hw.evolution.search import Search, without_clones
@@ -228,6 +228,23 @@ def test_a_search_restored_at_any_checkpoint_ends_as_it_would_have(stop_after: i
     other.restore(weights_state)
     assert second.run() == expected
     assert second.history == whole.history
+
+
+def test_a_cost_that_has_changed_meanwhile_is_an_error() -> None:
+    first, _ = make_search()
+    first.run()
+    state = json.loads(json.dumps(first.state()))
+    again, _ = make_search()
+    again.restore(state)
+    member = again.population[0]
+    # Sums that are rounded in another way are the same cost.
+    state["population"][0]["costs"][0] = member.costs[0] * (1 + 1e-9)
+    again.restore(state)
+    state["population"][0]["costs"][0] = member.costs[0] + 0.01
+    with pytest.raises(
+        RunError, match=r"the multiply-adds of a network is \S+ M and was \S+ before the search was"
+    ):
+        again.restore(state)
 
 
 def test_another_seed_gives_another_search() -> None:

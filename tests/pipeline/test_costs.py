@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from cars_hw.pipeline.search import run_search
 from cars_hw.pipeline.settings import TrainSettings
 from cars_hw.pipeline.train import train_run
 from cars_hw.plugins import load_plugin
+from cars_hw.report.data import Cost
 from cars_hw.report.page import write_report
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.network_spec import NetworkSpec
@@ -38,6 +40,8 @@ PRESET = replace(
     final=FinalSettings(0),
 )
 PLUGIN = """
+import numpy
+
 from cars_hw import NetworkCost
 
 
@@ -48,6 +52,8 @@ def convolutions(architecture, precision):
 
 CONVOLUTIONS = NetworkCost("edges", "edges that are convolutions", convolutions)
 NEGATIVE = NetworkCost("edges", "no cost", lambda architecture, precision: -1.0)
+RAISING = NetworkCost("edges", "raises", lambda architecture, precision: {}["weights"])
+NUMPY = NetworkCost("edges", "NumPy's", lambda architecture, precision: numpy.float32(0.5))
 NOTHING = 3
 """
 
@@ -108,6 +114,9 @@ def test_plug_ins_are_found_by_name_and_what_is_wrong_is_a_line(package: Path, i
         plan(images, "parameters", "parameters=3")
     with pytest.raises(InputError, match=r"the cost edge_costs:NEGATIVE of a network is -1.0"):
         named_objective("edge_costs:NEGATIVE", "fp32").value(architecture)
+    with pytest.raises(InputError, match=r"the cost edge_costs:RAISING failed: KeyError: 'weights'"):
+        named_objective("edge_costs:RAISING", "fp32").value(architecture)
+    assert named_objective("edge_costs:NUMPY", "fp32").value(architecture) == 0.5
     with pytest.raises(InputError, match=r"there is no plug-in 'x' for cars_hw.costs"):
         load_plugin(GROUP, "x")
     other = package.parent / "other-2.0.dist-info"
@@ -172,3 +181,10 @@ def test_a_unit_is_read_without_importing_what_a_run_names(tmp_path: Path, monke
     assert unit_of("helper:X") == ""
     assert not (tmp_path / "imported").exists()
     assert unit_of("file-size") == "MB"
+
+
+def test_a_cost_in_milliseconds_is_no_latency_of_a_target() -> None:
+    network = SimpleNamespace(costs={"dsp": 2.0}, latency_estimates=(), parameters=3e6, multiply_adds=5e6)
+    assert Cost("dsp", "ms", 0).of(network) == 2.0  # type: ignore[arg-type]
+    assert Cost("dsp", "ms", 0, 4.0).limit_text == "limit 4 ms"
+    assert Cost("parameters", "M", 0).of(network) == 3.0  # type: ignore[arg-type]

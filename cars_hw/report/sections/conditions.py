@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from cars_hw.formatting import milliseconds, percent, state_name
 from cars_hw.latency.sustained import SustainedState
 from cars_hw.measurement.states import Machine
 from cars_hw.report import images
 from cars_hw.report.data import ReportData, RunTarget
+
+CLASSIFIERS: Final = {"shared": "the classifier of the SuperNet", "probe": "a linear probe for each architecture"}
 
 
 def view(report: ReportData) -> dict[str, Any]:
@@ -41,7 +43,7 @@ def _search(report: ReportData) -> list[tuple[str, str]]:
         (
             "evaluated on",
             f"{training.evaluation_images or 'all'} images of the {percent(training.validation_fraction, 0)} "
-            "held out",
+            f"held out, by {CLASSIFIERS[training.classifier]}",
         ),
         ("final training", f"{configuration.recipe.epochs} epochs"),
     ]

@@ -104,7 +104,7 @@ def mark_of(report: ReportData, candidate: Candidate, cost: Cost) -> charts.Mark
     return charts.Mark(
         candidate.name,
         cost.of(candidate),
-        candidate.latency_estimates[cost.index].bound_ms if cost.unit == "ms" else None,
+        candidate.latency_estimates[cost.index].bound_ms if cost.is_latency else None,
         None if shared is None else 100 * shared,
         None if trained is None else 100 * trained.test.score(report.objective),
         candidate.name.removeprefix("net-"),
@@ -118,8 +118,8 @@ def _plot(report: ReportData, cost: Cost) -> dict[str, Any]:
         charts.front(marks, f"{cost.title}, {cost.unit}", cost.limit, cost.limit_text, frame, report.accuracy_name)
         for frame in (WIDE, NARROW)
     )
-    return {"wide": wide, "narrow": narrow, "bounded": cost.unit == "ms"}
+    return {"wide": wide, "narrow": narrow, "bounded": cost.is_latency}
 
 
 def _without_unit(cost: Cost) -> str:
-    return cost.title if cost.unit == "ms" else f"of {cost.title}"
+    return cost.title if cost.is_latency else f"of {cost.title}"
