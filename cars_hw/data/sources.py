@@ -268,7 +268,8 @@ def _of_bundle(source: str, made: DataBundle, resolution: tuple[int, int] | None
     """Return the bundle ``made`` of the function ``source`` at ``resolution``; it keeps its normalisation.
 
     Raises:
-        DatasetError: a part is empty, has a label without a name, or differs in its channels or sizes.
+        DatasetError: a part is empty, has a label without a name, or differs in its channels or sizes, or the
+            normalisation does not fit.
     """
     for name, part in made.parts.items():
         if not len(part):
@@ -279,6 +280,10 @@ def _of_bundle(source: str, made: DataBundle, resolution: tuple[int, int] | None
             raise DatasetError(
                 f"{source}: the images of the {name} part have another shape than the training images"
             )
+    if not (len(made.mean) == len(made.std) == made.channels) or min(made.std) <= 0:
+        raise DatasetError(
+            f"{source}: mean and std need a number for each of the {made.channels} channels, in std above zero"
+        )
     parts = {name: part.to("cpu") for name, part in made.parts.items()}
     digest = _digest_of(*parts.values())
     if resolution is not None:

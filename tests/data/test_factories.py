@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -184,6 +185,9 @@ def test_a_bundle_is_taken_with_its_normalisation(give: Give) -> None:
     bundle = load(give(made), (3, 4))
     assert (bundle.resolution, bundle.mean, bundle.std) == ((3, 4), made.mean, made.std)
     assert bundle.digest == load(SOURCE).digest != ""
+    for mean, std in (((0.1,), (1.0,)), (made.mean, (1.0, 0.0, 1.0))):
+        with pytest.raises(DatasetError, match="mean and std need a number for each of the 3 channels"):
+            load(give(replace(made, mean=mean, std=std)))
     with pytest.raises(DatasetError, match="labels beyond those of 2 classes"):
         load(give(DataBundle("own", part, part, ("a", "b"), (0.1,) * 3, (1.0,) * 3)))
 

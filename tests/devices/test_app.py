@@ -16,6 +16,7 @@ from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices.android import opening as android
 from cars_hw.devices.android.adb import AdbShell, Address
 from cars_hw.devices.android.app import AppDevice
+from cars_hw.devices.remote import SessionResult
 from cars_hw.errors import DeviceStateError, InputError, RunnerError
 
 PLAN = MeasurePlan(sessions=1, min_runs=5, min_seconds=0.0, warmup_runs=1, warmup_seconds=0.0, patience_seconds=0)
@@ -200,3 +201,11 @@ def test_a_device_says_by_its_name_that_models_run_in_an_app(stand: Stand, monke
     for wrong in ("127.0.0.1:1+apk", "127.0.0.1:1+app+app", "127.0.0.1:1+gpu+nnapi"):
         with pytest.raises(InputError, match="is no delegate; write one of"):
             android.open_android(wrong)
+
+
+def test_an_app_whose_group_is_not_told_is_a_warning(stand: Stand, device: AppDevice) -> None:
+    device._require_place(SessionResult(0, 0, "@app group /top-app", None, None))
+    assert device.conditions()["warnings"] == []
+    device._require_place(SessionResult(0, 0, "", None, None))
+    assert device.conditions()["warnings"] == ["it does not tell whether the app ran in the foreground"]
+    assert "it does not tell whether the app ran in the foreground" in stand.said[-1]

@@ -173,6 +173,7 @@ class AppDevice(AndroidDevice):
             raise DeviceStateError(f"{self._shell.where}: {_REASONS[problem[1]]}{detail}", remedy="resume")
         group = re.search(r"^@app group (\S+)$", ran.output, re.MULTILINE)
         if group is None:
+            self._warn("it does not tell whether the app ran in the foreground")
             return
         self._group = group[1]
         if TOP not in self._group:

@@ -47,8 +47,11 @@ def pair(text: str, code: str) -> str:
             check=False,
             timeout=PAIR_S,
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise OfflineError(f"adb did not pair with the phone at {address} ({error})") from error
+    except subprocess.TimeoutExpired as error:
+        # The text of the exception has the code.
+        raise OfflineError(f"adb did not pair with the phone at {address} within {PAIR_S:.0f} s") from error
+    except OSError as error:
+        raise DeviceError(f"adb does not start ({error.strerror}): {adb}", remedy="get-adb") from error
     said = last_lines(f"{done.stdout} {done.stderr}")
     # Some versions of adb end with 0 although the phone has refused.
     if "Successfully paired" in said:
