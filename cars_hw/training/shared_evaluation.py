@@ -160,10 +160,13 @@ class _Probes(_Counts):
 
     def add(self, found: list[Tensor], labels: Tensor) -> None:
         """Keep the features of a batch."""
-        if self._features:
-            found = [torch.cat(parts) for parts in zip(self._features, found, strict=True)]
-            labels = torch.cat([self._labels, labels])
-        self._features, self._labels = found, labels
+        if not self._features:
+            self._features, self._labels = found, labels
+            return
+        # One by one, so that the features of all architectures are never in memory twice.
+        for place in range(len(found)):
+            self._features[place] = torch.cat([self._features[place], found[place]])
+        self._labels = torch.cat([self._labels, labels])
 
     def reduce(self, run: Run, on_gpu: bool, *, ended: bool = False) -> None:
         """Fit the probes if there are images enough, or if all batches have ``ended``."""

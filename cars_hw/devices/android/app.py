@@ -13,15 +13,13 @@ from typing import Any, Final
 
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices.android import benchmark_model
-from cars_hw.devices.android.benchmark_model import Delegate
 from cars_hw.devices.android.device import HERE, AndroidDevice
 from cars_hw.devices.android.phone import FOLDER, Phone, PhoneState
 from cars_hw.devices.android.settings_record import change_text, restore_text
 from cars_hw.devices.android.stop_app import PACKAGE, STOP_APP
-from cars_hw.devices.remote import RemoteShell, SessionResult
-from cars_hw.devices.remote_machine import WAITS, Place, Tool, Waits
+from cars_hw.devices.remote import SessionResult
+from cars_hw.devices.remote_machine import Place, Tool
 from cars_hw.errors import DeviceStateError, RunnerError
-from cars_hw.progress import Log
 
 ACTIVITY: Final = f"{PACKAGE}/.BenchmarkModelActivity"
 TOP: Final = "top-app"
@@ -126,18 +124,8 @@ class AppDevice(AndroidDevice):
     unpinned = "the system chooses the cores of an app"
     runs_as = "an app in the foreground"
 
-    def __init__(
-        self,
-        shell: RemoteShell,
-        name: str,
-        threads: int = 1,
-        *,
-        delegate: Delegate = "cpu",
-        log: Log,
-        waits: Waits = WAITS,
-    ) -> None:
-        super().__init__(shell, name, threads, delegate=delegate, log=log, waits=waits)
-        self._group: str | None = None
+    _group: str | None = None
+    """The group of the scheduler in which the app ran last; None before."""
 
     def conditions(self) -> dict[str, Any]:
         """Return the conditions; ``scheduling_group`` is that of the app once it has run."""
