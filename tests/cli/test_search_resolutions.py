@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from invoked import done, fails, run
+from long_runs import amount
 from PIL import Image
 
 from cars_hw.config.toml import read_settings
@@ -45,6 +46,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.skipif(not amount(0, 1), reason="long: run with --long")
 def test_the_whole_job_over_resolutions(table: Path, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     budget = done("predict", "--table", table, "--quantile", "0.9").stdout.strip()

@@ -134,6 +134,7 @@ def test_another_state_is_wrong_usage(table: Path, images: Path, tmp_path: Path,
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.skipif(not amount(0, 1), reason="long: run with --long")
 def test_a_search_holds_its_budget_in_the_state_and_is_repeated_with_it(
     table: Path, images: Path, tmp_path: Path
 ) -> None:
@@ -216,6 +217,7 @@ def test_the_states_of_a_front_by_hand(capsys: pytest.CaptureFixture[str]) -> No
     )
 
 
+@pytest.mark.skipif(not amount(0, 1), reason="long: run with --long")
 def test_a_search_on_a_device_that_is_not_quiet_says_so(
     table: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
