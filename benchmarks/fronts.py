@@ -12,8 +12,9 @@ size is the first of every seed, and its passes are the budget of the others. Wa
 epochs, evaluations and share of the final stage; ways without one train as many networks from scratch as the budget
 pays for, by successive halving. The summary has each way's passes relative to that search.
 
-**Choice.** Every choice is made on the images of ``val``. ``--front`` networks of each front, spread over log
-latency, are then trained with one recipe, and the test images score them. At a budget, the network with the highest
+**Choice.** Every choice is made on the images of ``val``. ``--front`` networks of each front are then trained with
+one recipe, and the test images score them: at each budget the most accurate network so far, and others that are
+spread over log latency. At a budget, the network with the highest
 accuracy on ``val`` after this training counts. Nothing is measured on a device: latencies are the table's
 predictions.
 
@@ -55,15 +56,21 @@ from cars_hw.training.shared_weights import torch_threads
 from cars_hw.training.standalone import train_network
 
 
-def offered(front: Sequence[Candidate], count: int) -> list[Candidate]:
-    """Return ``count`` networks of ``front`` spread over log latency, cheapest first, both ends among them."""
+def offered(front: Sequence[Candidate], count: int, budgets: Sequence[float] = ()) -> list[Candidate]:
+    """Return at most ``count`` networks of ``front``, cheapest first: those that the comparison asks for.
+
+    These are, for each budget in ms, the network within it that is the most accurate so far. If these are fewer
+    than ``count``, further networks are spread over log latency, the ends of ``front`` first.
+    """
     if count >= len(front):
         return list(front)
+    within = [[one for one in front if one.ms <= budget] for budget in sorted(budgets, reverse=True)]
+    best = dict.fromkeys(max(some, key=lambda one: (one.accuracy, -one.ms)) for some in within if some)
+    found = list(best)[:count]
     least, most = (math.log(front[place].ms) for place in (0, -1))
     aims = [least + (most - least) * step / (count - 1) for step in range(count)] if count > 1 else [most]
-    found: list[Candidate] = []
     # The ends first, which no other aim may take.
-    for aim in sorted(aims, key=lambda aim: -abs(aim - (least + most) / 2)):
+    for aim in sorted(aims, key=lambda aim: -abs(aim - (least + most) / 2))[: count - len(found)]:
         free = [one for one in front if one not in found]
         found.append(min(free, key=lambda one: abs(math.log(one.ms) - aim)))
     return sorted(found, key=lambda one: one.ms)
@@ -72,7 +79,7 @@ def offered(front: Sequence[Candidate], count: int) -> list[Candidate]:
 def trained(part: Part, front: Sequence[Candidate]) -> list[dict[str, Any]]:
     """Train networks of ``front`` by the recipe, and return what the file has of each."""
     found = []
-    for one in offered(front, part.task.settings.front):
+    for one in offered(front, part.task.settings.front, part.task.box.budgets):
         found.append(part.result(f"{one.name} of the front", partial(_scored, part, one)))
         part.log(
             f"{format_latency(one.ms)}, {one.architecture.network.size}: held-out accuracy "

@@ -251,6 +251,10 @@ def test_networks_are_spread_over_log_latency(fronts: ModuleType, ways: ModuleTy
     assert [one.ms for one in fronts.offered(known, 3)] == [1, 4, 100]
     assert [one.ms for one in fronts.offered(known, 1)] == [100]
     assert fronts.offered(known, 9) == known
+    # The best within 5 ms is that of 3 ms, and that within 100 ms is that of 60 ms. The ends fill up.
+    rated = [one._replace(held_out={3: 0.6, 60: 0.7}.get(one.ms, 0.5)) for one in known]
+    assert [one.ms for one in fronts.offered(rated, 3, [5, 100])] == [1, 3, 60]
+    assert [one.ms for one in fronts.offered(rated, 1, [5, 100])] == [60]
     # The intervals are 1 to 10 and 10 to 100.
     drawn = {tuple(one.ms for one in ways.spread(known, 2, np.random.default_rng(seed))) for seed in range(40)}
     assert drawn == {(low, high) for low in (1, 2, 3, 4) for high in (30, 60, 90, 100)}
