@@ -22,7 +22,8 @@ def command(pair: str | None, code: str | None, as_json: bool) -> None:
     """List the devices that can be measured here.
 
     For a device that cannot be measured the list says what is missing. The command connects to each phone on a USB
-    cable for a moment. Use the names of the list with --device. Linux boards (ssh:USER@HOST) are not in the list.
+    cable for a moment, and runs a small model on each execution provider of the installed ONNX Runtime (such as
+    ort:cuda). Use the names of the list with --device. Linux boards (ssh:USER@HOST) are not in the list.
     """
     from cars_hw.devices import available
 

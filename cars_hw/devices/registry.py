@@ -6,7 +6,9 @@ import logging
 from typing import Final
 
 from cars_hw.devices.fake import FakeDevice
+from cars_hw.devices.host.accelerator import AcceleratorDevice, installed_providers
 from cars_hw.devices.host.conditions import host_conditions
+from cars_hw.devices.host.providers import PROVIDERS, parse_provider
 from cars_hw.devices.host.runtimes import HostDevice, LitertDevice, OrtDevice
 from cars_hw.devices.host.topology import pin
 from cars_hw.devices.protocol import Device, DeviceStatus, ModelFormat
@@ -28,8 +30,11 @@ MEMBERS: Final = ("name", "model_format", "conditions", "run", "release")
 
 
 def open_device(text: str, threads: int = 1) -> Device:
-    """Return the device that ``text`` names: ``ort``, ``litert``, ``android...``, ``ssh:...``, ``fake`` or
-    ``fake:SEED``.
+    """Return the device that ``text`` names: ``ort``, ``ort:PROVIDER``, ``litert``, ``android...``, ``ssh:...``,
+    ``fake`` or ``fake:SEED``.
+
+    ``ort`` is ONNX Runtime on the processor, and ``ort:cuda``, ``ort:openvino`` and so on are its other execution
+    providers, see :data:`cars_hw.devices.host.providers.PROVIDERS`.
 
     A phone is ``android`` if it is the only one on the cable, or ``android:SERIAL``, ``android:usb-BUS-PORT`` or
     ``android:HOST:PORT``; with ``+gpu`` or ``+nnapi`` behind it models run there, with ``+app`` in an app in the
@@ -60,11 +65,16 @@ def open_device(text: str, threads: int = 1) -> Device:
         return FakeDevice(seed=int(rest or 0))
     if kind not in _KINDS and kind in plugin_names(GROUP):
         return _plugin_device(kind, rest, threads)
+    if kind == "ort" and rest:
+        accelerator = AcceleratorDevice(*parse_provider(rest), threads)
+        accelerator.require()
+        return accelerator
     if text not in _HOST:
         known = dict.fromkeys((*_KINDS, *plugin_names(GROUP)))
         raise InputError(f"unknown device '{text}'; use one of: {', '.join(known)}")
-    _HOST[text].runtime()
-    return _HOST[text](threads)
+    host = _HOST[text](threads)
+    host.runtime()
+    return host
 
 
 def _plugin_device(kind: str, rest: str, threads: int) -> Device:
@@ -142,6 +152,7 @@ def available() -> list[DeviceStatus]:
     """Return the status of every known device, the usable ones first."""
     found = [
         *(_host_status(name, device) for name, device in _HOST.items()),
+        *_accelerators(),
         DeviceStatus("fake", True, "latencies computed from the model file; for trials"),
         *map(_plugin_status, (name for name in plugin_names(GROUP) if name not in _KINDS)),
         *_phones(),
@@ -165,14 +176,31 @@ def _plugin_status(name: str) -> DeviceStatus:
 
 def _host_status(name: str, device: type[HostDevice]) -> DeviceStatus:
     try:
-        runtime = device.runtime()
-    except DeviceError as error:
+        runtime = device().runtime()
+    except (DeviceError, InputError) as error:
         return DeviceStatus(name, False, str(error), error.remedy)
+    return DeviceStatus(name, True, f"{runtime} on {host_conditions()['processor']}, {pin(1)}")
+
+
+def _accelerators() -> list[DeviceStatus]:
+    """Return the status of each execution provider of the installed ONNX Runtime, which runs a small model."""
     try:
-        pinned = pin(1)
-    except InputError as error:
-        return DeviceStatus(name, False, str(error))
-    return DeviceStatus(name, True, f"{runtime} on {host_conditions()['processor']}, {pinned}")
+        installed = installed_providers()
+    except InputError:
+        # The status of ``ort`` says why this process cannot measure.
+        return []
+    found = []
+    for provider in PROVIDERS.values():
+        if provider.provider not in installed:
+            continue
+        device = AcceleratorDevice(provider, next(iter(provider.kinds), ""))
+        try:
+            device.require_working()
+        except DeviceError as error:
+            found.append(DeviceStatus(device.name, False, str(error), error.remedy))
+            continue
+        found.append(DeviceStatus(device.name, True, f"{device.runtime()} on {host_conditions()['processor']}"))
+    return found
 
 
 def _phones() -> list[DeviceStatus]:

@@ -62,6 +62,7 @@ SAME_MACHINE: Final = ("processor", "cores", "platform", "runtime", "threads")
 
 LATER_CONDITIONS: Final = (
     "warnings",
+    "cpu_fallback",
     "warmup_s",
     "fixed_performance",
     "clock_reached_mhz",

@@ -82,7 +82,7 @@ UNSILENCED = """
 import os
 import onnxruntime
 from cars_hw.devices.host.ort_worker import open_session
-open_session("models/CARS_A.onnx", 1, 0)()
+open_session("models/CARS_A.onnx", 1, 0, []).run()
 """
 
 SOCKET = """

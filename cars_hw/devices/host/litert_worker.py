@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from typing import Any
 
 from cars_hw.devices.host.litert_runtime import interpreter, runtime, to_quantised
-from cars_hw.devices.host.session_worker import OpenSession, serve
+from cars_hw.devices.host.session_worker import OpenSession, Session, serve
 
 
-def prepare() -> tuple[str, OpenSession]:
+def prepare() -> tuple[dict[str, Any], OpenSession]:
     """Return the name of the runtime, which is loaded with the first model."""
-    return runtime() or "", open_session
+    return {"runtime": runtime() or ""}, open_session
 
 
-def open_session(model: str, threads: int, seed: int) -> Callable[[], object]:
-    """Load ``model``, set its inputs, and return a function that runs it once."""
+def open_session(model: str, threads: int, seed: int) -> Session:
+    """Load ``model`` and set its inputs."""
     import numpy as np
 
     loaded = interpreter(model, threads)
@@ -23,8 +23,7 @@ def open_session(model: str, threads: int, seed: int) -> Callable[[], object]:
     for detail in loaded.get_input_details():
         value = rng.standard_normal(detail["shape"], np.float32)
         loaded.set_tensor(detail["index"], to_quantised(value, detail))
-    invoke: Callable[[], object] = loaded.invoke
-    return invoke
+    return Session(loaded.invoke)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from cars_hw.child_processes import python_command
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices.host.conditions import host_conditions, now
 from cars_hw.devices.host.litert_runtime import runtime as litert_runtime
+from cars_hw.devices.host.providers import installed_wheel
 from cars_hw.devices.host.topology import pin
 from cars_hw.devices.host.worker import Worker
 from cars_hw.devices.protocol import ModelFormat, Sample, SessionCounter
@@ -42,8 +42,7 @@ class HostDevice:
         self._time_limit_s = time_limit_s
         self._worker = tuple(worker or python_command(self.module))
 
-    @staticmethod
-    def runtime() -> str:
+    def runtime(self) -> str:
         """Return the runtime's name and version.
 
         Raises:
@@ -80,7 +79,11 @@ class HostDevice:
             if not model.is_file():
                 raise DeviceError(f"{self.name}: there is no model file {model}")
         taken = []
-        with Worker(self._command(), device_name=self.name, time_limit_s=self._time_limit_s) as worker:
+        with Worker(
+            [*self.command(), "--cores", json.dumps(pin(self._threads).cores)],
+            device_name=self.name,
+            time_limit_s=self._time_limit_s,
+        ) as worker:
             for done, model in enumerate(models, start=1):
                 taken.append(self._sample(worker.ask(_request(model, plan, seed), str(model)), model))
                 if on_session is not None:
@@ -90,8 +93,9 @@ class HostDevice:
     def release(self) -> None:
         """Do nothing: the process of a block ends with the block."""
 
-    def _command(self) -> list[str]:
-        return [*self._worker, "--threads", str(self._threads), "--cores", json.dumps(pin(self._threads).cores)]
+    def command(self) -> list[str]:
+        """Return the command of the worker, but for its cores."""
+        return [*self._worker, "--threads", str(self._threads)]
 
     def _sample(self, answer: dict[str, Any], model: Path) -> Sample:
         ms = answer.get("ms")
@@ -108,13 +112,12 @@ class OrtDevice(HostDevice):
     model_format: ModelFormat = "onnx"
     module = "cars_hw.devices.host.ort_worker"
 
-    @staticmethod
-    def runtime() -> str:
+    def runtime(self) -> str:
         """Return ONNX Runtime's version; see :meth:`HostDevice.runtime`."""
-        try:
-            return f"onnxruntime {metadata.version('onnxruntime')}"
-        except metadata.PackageNotFoundError as error:
-            raise DeviceError("device 'ort' needs ONNX Runtime; install it: pip install onnxruntime") from error
+        wheel, version = installed_wheel()
+        if not wheel:
+            raise DeviceError(f"device '{self.name}' needs ONNX Runtime; install it: pip install onnxruntime")
+        return f"onnxruntime {version}"
 
 
 class LitertDevice(HostDevice):
@@ -124,8 +127,7 @@ class LitertDevice(HostDevice):
     model_format: ModelFormat = "tflite"
     module = "cars_hw.devices.host.litert_worker"
 
-    @staticmethod
-    def runtime() -> str:
+    def runtime(self) -> str:
         """Return LiteRT's version; see :meth:`HostDevice.runtime`."""
         found = litert_runtime()
         if found is None:

@@ -11,21 +11,32 @@ import gc
 import json
 import os
 import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 
 from cars_hw.devices.host.conditions import Watch
 from cars_hw.devices.session import low_quantile, time_runs, warm_up
 
-OpenSession = Callable[[str, int, int], Callable[[], object]]
-"""Load a model (path, threads, seed of the inputs) and return a function that runs it once."""
+NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
-def serve(arguments: list[str], prepare: Callable[[], tuple[str, OpenSession]]) -> None:
+class Session(NamedTuple):
+    """A loaded model: ``run`` runs it once and waits for its result, and ``told`` goes into the answer."""
+
+    run: Callable[[], object]
+    told: Mapping[str, Any] = NOTHING
+
+
+OpenSession = Callable[[str, int, int], Session]
+"""Load a model (path, threads, seed of the inputs)."""
+
+
+def serve(arguments: list[str], prepare: Callable[[], tuple[Mapping[str, Any], OpenSession]]) -> None:
     """Answer each request, a line of JSON, with ``{"ms": ..., "runs": ...}`` until the input ends.
 
-    The first line of the output names the runtime. ``prepare`` loads the runtime and returns its name with version,
-    and the function that opens a session.
+    ``prepare`` loads the runtime and returns the first line of the output, which names the runtime, and the
+    function that opens a session.
     """
     parser = argparse.ArgumentParser()
     parser.add_argument("--threads", type=int, required=True)
@@ -34,8 +45,8 @@ def serve(arguments: list[str], prepare: Callable[[], tuple[str, OpenSession]]) 
     # Before the runtime is loaded: its threads inherit the cores of the process.
     if options.cores is not None:
         os.sched_setaffinity(0, options.cores)
-    runtime, open_session = prepare()
-    _log({"runtime": runtime})
+    hello, open_session = prepare()
+    _log(hello)
     warm = False
     for line in sys.stdin:
         _log(measure(json.loads(line), options.threads, open_session, warm=warm))
@@ -49,7 +60,7 @@ def measure(
 
     If the processor is not ``warm``, the model first runs until its latency is steady.
     """
-    run = open_session(request["model"], threads, request["seed"])
+    run, told = open_session(request["model"], threads, request["seed"])
     if not warm:
         warm_up(run, request["warmup_seconds"])
     watch = Watch()
@@ -61,9 +72,9 @@ def measure(
         runs = time_runs(run, request)
     finally:
         gc.enable()
-    return {"ms": low_quantile(runs, request["quantile"]) / 1e6, "runs": len(runs), **watch.conditions()}
+    return {"ms": low_quantile(runs, request["quantile"]) / 1e6, "runs": len(runs), **watch.conditions(), **told}
 
 
-def _log(answer: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(answer) + "\n")
+def _log(answer: Mapping[str, Any]) -> None:
+    sys.stdout.write(json.dumps(dict(answer)) + "\n")
     sys.stdout.flush()

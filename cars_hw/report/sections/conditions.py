@@ -66,7 +66,7 @@ def _device(run_target: RunTarget) -> list[tuple[str, str]]:
         if conditions.get(name)
     ]
     lines.append(("batch, threads", f"1 image, {table.threads} thread{'s' if table.threads > 1 else ''}"))
-    known = ("pinned", "siblings", "cpuset", "cpu_quota", "governor", "clock_mhz", "load")
+    known = ("pinned", "siblings", "cpuset", "cpu_quota", "governor", "clock_mhz", "load", "cpu_fallback")
     named = {
         "pinned": "pinned to core",
         "siblings": "siblings of these cores",
@@ -74,6 +74,7 @@ def _device(run_target: RunTarget) -> list[tuple[str, str]]:
         "cpu_quota": "CPU quota, cores",
         "clock_mhz": "clock, MHz",
         "load": "load (1, 5, 15 min)",
+        "cpu_fallback": "ran on the CPU in its place",
     }
     lines += [
         (named.get(name, name), _value(conditions[name]))
