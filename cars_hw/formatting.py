@@ -73,7 +73,9 @@ def state_name(state: str) -> str:
 
 
 def size(count: int) -> str:
-    """Return ``count`` bytes in a readable unit: ``51 kB``, ``1.3 MB``."""
+    """Return ``count`` bytes in a readable unit: ``51 kB``, ``1.3 MB``, ``193.0 GB``."""
+    if count >= 999_950_000:
+        return f"{count / 1e9:.1f} GB"
     return f"{max(1, round(count / 1e3))} kB" if count < 999_500 else f"{count / 1e6:.1f} MB"
 
 

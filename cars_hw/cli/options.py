@@ -15,7 +15,7 @@ from cars_hw.cli.completion import complete_genotypes, complete_states
 from cars_hw.cli.hints import message_of
 from cars_hw.cli.verbosity import count_as_unreliable, warn_of_quality
 from cars_hw.config.measurement import require_state
-from cars_hw.config.units import parse_latency, parse_span
+from cars_hw.config.units import parse_latency, parse_memory, parse_span
 from cars_hw.errors import CarsHwError, TableError
 from cars_hw.formatting import accuracy_text, printable
 from cars_hw.significance import interval_of
@@ -104,6 +104,21 @@ class SpanType(ParamType[float]):
             return value
         try:
             return parse_span(value)
+        except CarsHwError as error:
+            self.fail(message_of(error), param, ctx)
+
+
+class MemoryType(ParamType[int]):
+    """A size of memory with its unit, as bytes."""
+
+    name = "SIZE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:  # noqa: ANN401 -- click's
+        """Return the bytes that ``value`` says."""
+        if isinstance(value, int):
+            return value
+        try:
+            return parse_memory(value)
         except CarsHwError as error:
             self.fail(message_of(error), param, ctx)
 
@@ -206,6 +221,7 @@ class ResolutionsType(ParamType[tuple[tuple[int, int], ...]]):
 
 GENOTYPE = GenotypeType()
 LATENCY = LatencyType()
+MEMORY = MemoryType()
 SPAN = SpanType()
 STATE = StateType()
 RESOLUTION = ResolutionType()

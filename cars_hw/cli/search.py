@@ -128,6 +128,7 @@ class Run:
     "data.download",
     "data.skip_unreadable",
     "data.image_cache",
+    "data.memory",
     "costs",
     "precision",
     "seed",

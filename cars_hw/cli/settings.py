@@ -18,7 +18,7 @@ import click
 from click.core import ParameterSource
 
 from cars_hw.cli.completion import complete_data, complete_devices, complete_references
-from cars_hw.cli.options import FILE, FOLDER, GENOTYPE, LATENCY, RESOLUTION, STATE, Command, Named
+from cars_hw.cli.options import FILE, FOLDER, GENOTYPE, LATENCY, MEMORY, RESOLUTION, STATE, Command, Named
 from cars_hw.config.setting import Field, Setting, fields_of, leaves
 from cars_hw.errors import InputError
 
@@ -184,7 +184,7 @@ def _default(cls: type, path: str) -> Any:  # noqa: ANN401 -- any default
 
 def _click_type(kind: Any, about: Setting) -> click.ParamType[Any]:  # noqa: ANN401 -- any type
     if about.kind:
-        return {"latency": LATENCY, "genotype": GENOTYPE, "state": STATE}[about.kind]
+        return {"latency": LATENCY, "genotype": GENOTYPE, "state": STATE, "memory": MEMORY}[about.kind]
     if about.choices:
         return click.Choice(about.choices)
     if kind is Path:

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     "data.download",
     "data.skip_unreadable",
     "data.image_cache",
+    "data.memory",
     "recipe.epochs",
     "recipe.batch_size",
     "recipe.learning_rate",

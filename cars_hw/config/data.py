@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 from cars_hw.config.setting import Settings, setting
 from cars_hw.errors import InputError
@@ -48,7 +48,8 @@ class DataSource(Settings):
     """Where the images come from: see :func:`cars_hw.data.load_data`.
 
     ``image_cache`` is the folder in which the read images of a folder are kept, or ``off``. A network that is
-    trained does not depend on it.
+    trained does not depend on it. Of ``memory``, it depends only on whether the images fit: larger data sets are
+    shuffled by blocks, see :mod:`cars_hw.data.streamed`.
     """
 
     source: str = setting(
@@ -71,6 +72,18 @@ class DataSource(Settings):
         "[~/.cache/cars-hw/images]",
         metavar="FOLDER|off",
     )
+    memory: int | None = setting(
+        None,
+        help="Memory that the images may take, such as 2GB. A larger data set is stored in the folder of "
+        "--image-cache once, and read from there in use. [half of the machine's memory]",
+        option="--data-memory",
+        unit="bytes",
+        minimum=1,
+        maximum=10**15,
+        kind="memory",
+    )
+
+    ADDED: ClassVar = frozenset({"memory"})
 
     def __post_init__(self) -> None:
         super().__post_init__()

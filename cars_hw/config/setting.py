@@ -46,7 +46,7 @@ class Setting:
     option: str = ""
     metavar: str = ""
     folder: bool = False
-    kind: Literal["", "latency", "genotype", "state"] = ""
+    kind: Literal["", "latency", "genotype", "state", "memory"] = ""
     name: bool = False
 
     def problem(self, value: Any) -> str | None:  # noqa: ANN401 -- whatever the field holds

@@ -1,4 +1,4 @@
-"""Latencies and spans of time as people write them."""
+"""Latencies, spans of time and sizes of memory as people write them."""
 
 from __future__ import annotations
 
@@ -30,6 +30,34 @@ def parse_latency(text: str) -> float:
     if not (value > 0 and math.isfinite(value)):
         raise UnitError(f"latency '{text}' must be more than nothing and finite")
     return value
+
+
+_BYTES: Final = {
+    "kb": 1e3,
+    "mb": 1e6,
+    "gb": 1e9,
+    "tb": 1e12,
+    "kib": 2**10,
+    "mib": 2**20,
+    "gib": 2**30,
+    "tib": 2**40,
+}
+
+
+def parse_memory(text: str) -> int:
+    """Return the bytes that ``text`` says: ``2GB``, ``500MB``, ``1.5GiB``.
+
+    Raises:
+        UnitError: no unit, an unknown one, or less than a byte.
+    """
+    match = _PATTERN.fullmatch(text)
+    unit = "" if match is None else match["unit"].lower()
+    if match is None or unit not in _BYTES:
+        raise UnitError(f"'{text}' is no size of memory; write it with its unit, such as 500MB, 2GB or 1.5GiB")
+    value = float(match["number"]) * _BYTES[unit]
+    if not 1 <= value < 1e18:
+        raise UnitError(f"the size of memory '{text}' must be at least one byte, and below an exabyte")
+    return int(value)
 
 
 _SECONDS: Final = {"d": 86_400, "h": 3600, "hour": 3600, "hours": 3600, "m": 60, "min": 60, "s": 1, "sec": 1}

@@ -18,15 +18,17 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from cars_hw.data.batches import Augmentation, EvaluationBatches, TrainingBatches
     from cars_hw.data.check import Finding, FolderCheck, check_folder
+    from cars_hw.data.dataset import Dataset
     from cars_hw.data.scan import FolderScan, scan_folder, survey_folder
-    from cars_hw.data.sources import DataBundle, Dataset, load_data, load_source
+    from cars_hw.data.sources import DataBundle, load_data, load_source
     from cars_hw.data.splits import mixed_order, stratified_split
 
 _MODULES: Final = {
     "batches": ("Augmentation", "EvaluationBatches", "TrainingBatches"),
     "check": ("Finding", "FolderCheck", "check_folder"),
+    "dataset": ("Dataset",),
     "scan": ("FolderScan", "scan_folder", "survey_folder"),
-    "sources": ("DataBundle", "Dataset", "load_data", "load_source"),
+    "sources": ("DataBundle", "load_data", "load_source"),
     "splits": ("mixed_order", "stratified_split"),
 }
 

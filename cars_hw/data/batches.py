@@ -1,7 +1,8 @@
 """Batches that are made where the training happens.
 
-A data set stays on the training device as bytes. A batch is gathered, varied and normalised there, all images
-at once: nothing waits for the host, and no worker processes are needed.
+A data set in memory stays on the training device as bytes. A batch is gathered, varied and normalised there, all
+images at once: nothing waits for the host, and no worker processes are needed. A data set that is larger than the
+memory is read by a thread, see :mod:`cars_hw.data.streamed`, and varied and normalised on the device, too.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from cars_hw.data.dataset import Dataset
 from cars_hw.data.photo_augmentation import crop_and_resize, jitter_colours
-from cars_hw.data.sources import Dataset
 from cars_hw.data.splits import mixed_order
 from cars_hw.errors import DatasetError
 
@@ -175,7 +176,7 @@ class TrainingBatches:
         self._dataset = dataset.to(device)
         self._batch_size = batch_size
         self._augmentation = augmentation
-        self._normalise = _Normalisation(mean, std, self._dataset.images.device, dtype)
+        self._normalise = _Normalisation(mean, std, self._dataset.device, dtype)
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
@@ -187,16 +188,14 @@ class TrainingBatches:
         A batch is its images, shape ``(N, C, H, W)`` in channels-last format, and its labels, int64 ``(N,)``.
         ``generator`` decides the order and the variation; it is drawn from batch by batch.
         """
-        order = torch.randperm(len(self._dataset), generator=generator, device=generator.device)
-        order = order.to(self._dataset.images.device)
-        for batch in range(self._count):
-            indices = order[batch * self._batch_size : (batch + 1) * self._batch_size]
-            images = self._dataset.images[indices]
+        order = self._dataset.shuffled(generator)
+        size = self._batch_size
+        chosen = [order[batch * size : (batch + 1) * size] for batch in range(self._count)]
+        for images, labels in self._dataset.batches(chosen):
             if self._augmentation is None:
-                images = self._normalise(images)
+                yield self._normalise(images), labels
             else:
-                images = self._augmentation.apply(images, generator, self._normalise)
-            yield images, self._dataset.labels[indices]
+                yield self._augmentation.apply(images, generator, self._normalise), labels
 
 
 class EvaluationBatches:
@@ -242,7 +241,7 @@ class EvaluationBatches:
         order = mixed_order(dataset.labels, torch.Generator().manual_seed(seed))
         self._dataset = dataset.select(order).to(device)
         self._count = math.ceil(len(dataset) / batch_size)
-        self._normalise = _Normalisation(mean, std, self._dataset.images.device, dtype)
+        self._normalise = _Normalisation(mean, std, self._dataset.device, dtype)
 
     @property
     def labels(self) -> Tensor:
@@ -254,12 +253,11 @@ class EvaluationBatches:
         return self._count
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        parts = (part.tensor_split(self._count) for part in (self._dataset.images, self._dataset.labels))
-        for images, labels in zip(*parts, strict=True):
+        for images, labels in self._dataset.consecutive(self._count):
             yield self._normalise(images), labels
 
 
 def _check_channels(dataset: Dataset, mean: Sequence[float], std: Sequence[float]) -> None:
-    channels = dataset.images.shape[1]
+    channels = dataset.shape[0]
     if len(mean) != channels or len(std) != channels:
         raise ValueError(f"mean and std must have a value for each of {channels} channels: {mean}, {std}")

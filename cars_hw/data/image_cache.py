@@ -95,7 +95,7 @@ def read_cached(
         "listing": listing.digest,
         "decoder": decoder(),
     }
-    path = cache / _file_name(found.folder, about)
+    path = cache / f"{cache_name(found.folder, about)}{_SUFFIX}"
     kept = _load(path, about, len(found.files), log)
     if kept is not None:
         return kept
@@ -134,10 +134,15 @@ class _Listing:
         return cls(f"sha256:{entries.hexdigest()}", total, newest / 1e9)
 
 
-def _file_name(folder: Path, about: Mapping[str, Any]) -> str:
+def listing_of(found: FolderScan) -> str:
+    """Return the digest of the image files of ``found`` as the file system describes them."""
+    return _Listing.of(found).digest
+
+
+def cache_name(folder: Path, about: Mapping[str, Any]) -> str:
     """Return a name for each folder and size: newer images of them replace the older ones."""
     key = hashlib.sha256(json.dumps([about["folder"], about["resolution"]]).encode()).hexdigest()[:16]
-    return f"{re.sub(r'[^A-Za-z0-9_-]+', '-', folder.absolute().name)[:40]}-{key}{_SUFFIX}"
+    return f"{re.sub(r'[^A-Za-z0-9_-]+', '-', folder.absolute().name)[:40]}-{key}"
 
 
 def _load(path: Path, about: Mapping[str, Any], files: int, log: Log) -> ReadImages | None:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from cars_hw.config.data import DATA_SETS, DataSource, is_factory, resolved
+from cars_hw.data.dataset import LEVELS, Dataset
 from cars_hw.errors import DatasetError
 from cars_hw.progress import Log, Progress, no_log, silent
 from cars_hw.progress_line import show
@@ -45,36 +45,6 @@ _CIFAR10_CLASSES = (
     "ship",
     "truck",
 )
-
-
-@dataclass(frozen=True, eq=False)
-class Dataset:
-    """Labelled images, all of one size, on one device.
-
-    ``images`` is uint8 of shape ``(images, channels, height, width)``; ``labels`` is int64 of shape
-    ``(images,)``. Raises ``ValueError`` if they are anything else.
-    """
-
-    images: Tensor
-    labels: Tensor
-
-    def __post_init__(self) -> None:
-        if self.images.dtype != torch.uint8 or self.images.ndim != 4:
-            raise ValueError(f"images must be uint8 NCHW, not {self.images.dtype} {self.images.shape}")
-        if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:
-            raise ValueError(f"labels must be int64 N, not {self.labels.dtype} {self.labels.shape}")
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def to(self, device: torch.device | str) -> Dataset:
-        """Return the same images on ``device``; nothing is copied if they are there already."""
-        return Dataset(self.images.to(device), self.labels.to(device))
-
-    def select(self, indices: Tensor) -> Dataset:
-        """Return a copy of the images at ``indices``, int64 of shape ``(chosen,)``, in that order."""
-        indices = indices.to(self.images.device)
-        return Dataset(self.images[indices], self.labels[indices])
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,13 +88,13 @@ class DataBundle:
     @property
     def channels(self) -> int:
         """Channels of an image: 1 for grey, 3 for colour."""
-        return int(self.train.images.shape[1])
+        return self.train.shape[0]
 
     @property
     def resolution(self) -> tuple[int, int]:
         """Height and width of an image, in pixels."""
-        height, width = self.train.images.shape[2:]
-        return int(height), int(width)
+        _, height, width = self.train.shape
+        return height, width
 
     @property
     def classes(self) -> int:
@@ -141,10 +111,11 @@ def load_data(
     seed: int = 0,
     skip_unreadable: bool = False,
     image_cache: str | None = None,
+    memory: int | None = None,
     progress: Progress = show,
     log: Log = show.log,
 ) -> DataBundle:
-    """Load a data set into memory, on the CPU.
+    """Load a data set, on the CPU: into memory, or if it is too large for that, into a file that is read in use.
 
     CIFAR-10 is distributed as pickles. torchvision compares every file with its known MD5 digest before it
     unpickles it. cars-hw unpickles no other file.
@@ -164,6 +135,8 @@ def load_data(
         skip_unreadable: leave out images of a folder that cannot be read.
         image_cache: the folder in which the read images of a folder are kept, or ``off``; see
             :func:`cars_hw.data.image_cache.cache_folder` for the default.
+        memory: the bytes that the images may take in memory; None: a half of the machine's. Images of a folder
+            that take more are stored below ``image_cache`` and read from there while they are used.
         progress: counts the images of a folder as they are read.
         log: is told each of the bundle's ``notes``.
 
@@ -201,6 +174,7 @@ def load_data(
             seed,
             skip_unreadable=skip_unreadable,
             cache=cache_folder(image_cache),
+            memory=memory,
             progress=progress,
             log=notes.append,
         )
@@ -241,6 +215,7 @@ def load_source(
         resolution=resolution,
         skip_unreadable=data.skip_unreadable,
         image_cache=data.image_cache,
+        memory=data.memory,
         progress=progress,
         log=no_log,
     )
@@ -276,7 +251,7 @@ def _of_bundle(source: str, made: DataBundle, resolution: tuple[int, int] | None
             raise DatasetError(f"{source}: the {name} part has no images")
         if not 0 <= int(part.labels.min()) <= int(part.labels.max()) < made.classes:
             raise DatasetError(f"{source}: the {name} part has labels beyond those of {made.classes} classes")
-        if part.images.shape[1:] != made.train.images.shape[1:]:
+        if part.shape != made.train.shape:
             raise DatasetError(
                 f"{source}: the images of the {name} part have another shape than the training images"
             )
@@ -303,7 +278,7 @@ def _of_bundle(source: str, made: DataBundle, resolution: tuple[int, int] | None
 
 def _folder_bundle(folder: Path, images: FolderImages, notes: Sequence[str]) -> DataBundle:
     given = {"train": images.train, "validation": images.validation, "test": images.test}
-    parts = {name: Dataset(part.images, part.labels) for name, part in given.items() if part is not None}
+    parts = {name: part.dataset for name, part in given.items() if part is not None}
     files = {
         name: tuple(file.relative_to(folder).as_posix() for file in part.files)
         for name, part in given.items()
@@ -314,7 +289,7 @@ def _folder_bundle(folder: Path, images: FolderImages, notes: Sequence[str]) -> 
 
 
 def _bundle(name: str, train: Dataset, test: Dataset, class_names: tuple[str, ...]) -> DataBundle:
-    mean, std = _statistics(train.images)
+    mean, std = _statistics(train)
     return DataBundle(name, train, test, class_names, mean, std)
 
 
@@ -322,25 +297,24 @@ def _digest_of(*parts: Dataset) -> str:
     """Return the digest of the pixels and labels of ``parts``."""
     found = hashlib.sha256()
     for part in parts:
-        for values in (part.images, part.labels):
-            found.update(repr((str(values.dtype), tuple(values.shape))).encode())
-            found.update(values.contiguous().numpy().data)
+        found.update(repr(("torch.uint8", (len(part), *part.shape))).encode())
+        for images in part.pieces():
+            found.update(images.contiguous().numpy().data)
+        found.update(repr((str(part.labels.dtype), tuple(part.labels.shape))).encode())
+        found.update(part.labels.contiguous().numpy().data)
     return f"sha256:{found.hexdigest()}"
 
 
-def _statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and standard deviation of all pixels in units of [0, 1], once for each channel.
+def _statistics(part: Dataset) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation of all pixels of ``part`` in units of [0, 1], once for each channel.
 
-    ``images`` is uint8 of shape ``(images, channels, height, width)`` with at least one image. Pixels that are all
-    the same have a standard deviation of 1.
+    ``part`` has at least one image. Pixels that are all the same have a standard deviation of 1.
     """
-    levels = torch.arange(256, dtype=torch.float64) / 255
-    channels = images.shape[1]
+    levels = torch.arange(LEVELS, dtype=torch.float64) / (LEVELS - 1)
+    channels = part.shape[0]
     # Counting the 256 levels is exact and needs no floating-point copy of the data set.
-    counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in images.unbind(1)]).sum(
-        dim=0
-    )
-    share = counts.double() / images.numel()
+    counts = part.levels()
+    share = counts.double() / int(counts.sum())
     mean = float(share @ levels)
     variance = float(share @ (levels - mean).square())
     deviation = variance**0.5 if int((share > 0).sum()) > 1 else 1.0

@@ -14,7 +14,7 @@ from cars_hw.config.checksummed import digest as digest_of
 from cars_hw.config.data import DataSource, is_factory, is_folder
 from cars_hw.config.decoding import Decoding
 from cars_hw.config.training import SharedTraining
-from cars_hw.data import DataBundle, Dataset, load_source
+from cars_hw.data import DataBundle, load_source
 from cars_hw.data.fingerprint import files_of
 from cars_hw.data.limits import TEST_SHARE
 from cars_hw.data.manifest import (
@@ -294,7 +294,8 @@ def _source(manifest: DataManifest, given: DataSource | None) -> DataSource:
         return own
     # What decides which images there are is that of the search.
     skips = own.skip_unreadable or given.skip_unreadable
-    return replace(given.absolute(), root=given.absolute().root or own.root, skip_unreadable=skips)
+    root, memory = given.absolute().root or own.root, given.memory or own.memory
+    return replace(given.absolute(), root=root, skip_unreadable=skips, memory=memory)
 
 
 def _is_folder(source: DataSource) -> bool:
@@ -386,8 +387,8 @@ def _divided_as(bundle: DataBundle, manifest: DataManifest, files: Files) -> Dat
     if all(part_of.get(path, ("",))[0] == part for part, paths in bundle.files.items() for path in paths):
         return bundle
     paths = [path for members in bundle.files.values() for path in members]
-    parts = bundle.parts.values()
-    everything = Dataset(torch.cat([one.images for one in parts]), torch.cat([one.labels for one in parts]))
+    first, *others = bundle.parts.values()
+    everything = first.joined(others)
     places = {
         part: [place for place, path in enumerate(paths) if part_of.get(path, ("",))[0] == part]
         for part in bundle.parts

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cars_hw.config.units import format_latency, parse_latency, parse_span
+from cars_hw.config.units import format_latency, parse_latency, parse_memory, parse_span
 from cars_hw.errors import UnitError
 
 
@@ -113,3 +113,17 @@ def test_times_with_units(text: str, seconds: float) -> None:
 def test_other_times_are_refused(text: str, message: str) -> None:
     with pytest.raises(UnitError, match=message):
         parse_span(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("2GB", 2 * 10**9), ("500 mb", 5 * 10**8), ("1.5GiB", 3 * 2**29), ("1kB", 1000), ("0.5tib", 2**39)],
+)
+def test_sizes_of_memory_with_units(text: str, count: int) -> None:
+    assert parse_memory(text) == count
+
+
+@pytest.mark.parametrize("text", ["2", "", "GB", "-1GB", "2GB3MB", "2 bytes", "0GB", "1e12TB"])
+def test_other_sizes_of_memory_are_refused(text: str) -> None:
+    with pytest.raises(UnitError, match="size of memory"):
+        parse_memory(text)

@@ -22,7 +22,7 @@ from cars_hw.config.measurement import MeasurePlan
 from cars_hw.config.presets import PRESETS
 from cars_hw.config.recipes import RECIPES
 from cars_hw.config.search import EvolutionSettings
-from cars_hw.data.sources import Dataset
+from cars_hw.data.dataset import Dataset
 from cars_hw.devices import FakeDevice, registry
 from cars_hw.devices.load import Spell
 from cars_hw.devices.protocol import ModelFormat, Sample, SessionCounter
