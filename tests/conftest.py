@@ -1,4 +1,4 @@
-"""What all tests share: one thread for torch, no pauses between measurements, and the option ``--long``."""
+"""What all tests share: one thread for torch, no pauses, the option ``--long``, and schemas that hold."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 
 import pytest
 from long_runs import VARIABLE
+from published_schemas import checked_text
 
 # Threads that share cores wait for each other. It is set before torch is imported; processes of tests inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -31,3 +32,9 @@ def pytest_configure(config: pytest.Config) -> None:
 def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait for no steady machine: the disturbances of tests are simulated."""
     monkeypatch.setattr("cars_hw.measurement.schedule.PROBE_PAUSE_S", 0.01)
+
+
+@pytest.fixture(autouse=True)
+def outputs_fit_their_schemas(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compare whatever a command of a test prints with ``--json`` with its published schema."""
+    monkeypatch.setattr("cars_hw.cli.options.json_text", checked_text)

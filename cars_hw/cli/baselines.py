@@ -15,7 +15,6 @@ from cars_hw.cli.options import (
 )
 from cars_hw.cli.progress_bars import Bars
 from cars_hw.cli.settings import MOVED, run_of, settings_options
-from cars_hw.config.codec import unstructure
 from cars_hw.pipeline.settings import BaselinesSettings
 
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ def command(run_path: Path, settings: BaselinesSettings, as_json: bool) -> None:
     with Bars() as bars:
         comparison = compare_run(run, settings, progress=bars.update, log=bars.log)
     if as_json:
-        print_json(unstructure(comparison))
+        print_json(comparison)
     else:
         print_comparison(comparison)
 

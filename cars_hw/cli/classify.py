@@ -21,6 +21,7 @@ from cars_hw.pipeline.settings import ClassifySettings
 from cars_hw.progress import counted
 
 if TYPE_CHECKING:
+    from cars_hw.cli.outputs import ClassifiedOutput, UnreadableOutput
     from cars_hw.export.classify import Classifier, Guess
 
 
@@ -105,8 +106,10 @@ def _folder_class(image: Path, names: frozenset[str]) -> str | None:
     return next((parent.name for parent in image.absolute().parents if parent.name in names), None)
 
 
-def _record(one: Classified, top: int) -> dict[str, object]:
+def _record(one: Classified, top: int) -> ClassifiedOutput | UnreadableOutput:
+    from cars_hw.cli.outputs import ClassifiedOutput, ClassOutput, UnreadableOutput
+
     if one.problem is not None:
-        return {"image": one.image, "error": one.problem}
-    classes = [each._asdict() for each in one.classes[:top]]
-    return {"image": one.image, "classes": classes, "folder_class": one.folder_class}
+        return UnreadableOutput(one.image, one.problem)
+    classes = tuple(ClassOutput(each.name, each.probability) for each in one.classes[:top])
+    return ClassifiedOutput(one.image, classes, one.folder_class)

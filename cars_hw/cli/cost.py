@@ -25,9 +25,11 @@ def command(settings: CostSettings, as_json: bool, genotypes: tuple[Named, ...])
     spec = settings.network
     costs = [both_costs(spec, named.genotype) for named in genotypes]
     if as_json:
+        from cars_hw.cli.outputs import CostOutput
+
         print_json(
             [
-                {"name": named.name, "genotype": named.genotype.to_dict(), **counts}
+                CostOutput(named.name, named.genotype, **counts)
                 for named, counts in zip(genotypes, costs, strict=True)
             ]
         )

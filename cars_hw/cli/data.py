@@ -12,7 +12,6 @@ from cars_hw.cli.exit_codes import ExitCode
 from cars_hw.cli.options import FOLDER, json_option, print_json, print_table
 from cars_hw.cli.progress_bars import Bars
 from cars_hw.cli.settings import settings_options
-from cars_hw.config.codec import unstructure
 from cars_hw.formatting import printable
 from cars_hw.pipeline.settings import CheckSettings
 
@@ -51,7 +50,7 @@ def check(folder: Path, settings: CheckSettings, as_json: bool) -> None:
             progress=bars.update,
         )
     if as_json:
-        print_json(unstructure(found))
+        print_json(found)
     else:
         _print(found)
     if not found.usable:

@@ -36,7 +36,9 @@ def command(pair: str | None, code: str | None, as_json: bool) -> None:
         note("The page Wireless debugging of the phone shows another address: adb connect HOST:PORT")
     found = [(one.name, one.usable, with_hint(one.detail, one.remedy)) for one in available()]
     if as_json:
-        print_json([{"name": name, "usable": usable, "detail": detail} for name, usable, detail in found])
+        from cars_hw.cli.outputs import DeviceOutput
+
+        print_json([DeviceOutput(*one) for one in found])
         return
     rows = [(name, "yes" if usable else "no", detail) for name, usable, detail in found]
     print_table("", ("device", "usable", "detail"), rows)

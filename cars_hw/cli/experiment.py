@@ -157,7 +157,7 @@ def trap(settings: TrapSettings, out: Path, as_json: bool) -> None:
     page = out / "small-model-trap.html"
     write_text(page, trap_page(found, f"{plan.data.source}: networks of {plan.network.describe()}"))
     if as_json:
-        print_json(unstructure(found))
+        print_json(found)
         return
     print_table(f"{found.cost} of the population, {found.unit}", *rows_of(found))
     for sentence in found.verdict:
@@ -235,7 +235,7 @@ def front(run_path: Path, settings: FrontSettings, out: Path | None, dry_run: bo
     page = (out or run.path / "comparison") / "front.html"
     write_text(page, front_page(found, f"{run.path.name}/: {run.configuration.describe_networks()}"))
     if as_json:
-        print_json(unstructure(found))
+        print_json(found)
         return
     print_table(f"Accuracy against latency on {found.device}", *rows_of(found))
     if found.at_budgets:
@@ -247,7 +247,7 @@ def front(run_path: Path, settings: FrontSettings, out: Path | None, dry_run: bo
 
 def _print_estimate(found: FrontEstimate, as_json: bool) -> None:
     if as_json:
-        print_json(unstructure(found))
+        print_json(found)
         return
     rows = [
         (part.name, f"{part.times:,}", f"{1e3 * part.seconds:.3g} ms", format_seconds(part.total_seconds))

@@ -21,7 +21,6 @@ from cars_hw.cli.progress_bars import Bars
 from cars_hw.cli.settings import NETWORK, NETWORK_PATHS, settings_options
 from cars_hw.cli.signals import ends_in_order
 from cars_hw.cli.verbosity import strict_option, warn_of_quality
-from cars_hw.config.codec import unstructure
 from cars_hw.pipeline.settings import MeasureSettings
 from cars_hw.space.architecture import Architecture
 
@@ -84,21 +83,23 @@ def command(settings: MeasureSettings, as_json: bool, genotypes: tuple[Named, ..
         [named.name for named, found in zip(genotypes, measured, strict=True) if found.quiet_sessions == 0],
     )
     if as_json:
+        from cars_hw.cli.outputs import MeasureOutput
+
         print_json(
             [
-                {
-                    "name": named.name,
-                    "genotype": named.genotype.to_dict(),
-                    "ms": found.ms,
-                    "usual_ms": found.in_state(machine.usual_factor),
-                    "standard_error": found.standard_error,
-                    "spread": found.spread,
-                    "quiet_sessions": found.quiet_sessions,
-                    "states": unstructure(machine.states),
-                    "samples": [sample.ms for sample in found.samples],
-                    "warnings": warnings,
-                    **({"sustained": unstructure(by_name[named.name])} if loads else {}),
-                }
+                MeasureOutput(
+                    name=named.name,
+                    genotype=named.genotype,
+                    ms=found.ms,
+                    usual_ms=found.in_state(machine.usual_factor),
+                    standard_error=found.standard_error,
+                    spread=found.spread,
+                    quiet_sessions=found.quiet_sessions,
+                    states=machine.states,
+                    samples=tuple(sample.ms for sample in found.samples),
+                    warnings=tuple(warnings),
+                    sustained=by_name.get(named.name),
+                )
                 for named, found in zip(genotypes, measured, strict=True)
             ]
         )

@@ -396,9 +396,19 @@ def warn_not_quiet(device: str, names: Sequence[str]) -> None:
         )
 
 
-def print_json(value: Any) -> None:  # noqa: ANN401 -- whatever json can hold
-    """Print ``value`` as JSON on standard output."""
-    click.echo(json.dumps(value, indent=1, allow_nan=False))
+def print_json(value: Any) -> None:  # noqa: ANN401 -- any record, or what json can hold
+    """Print ``value`` as JSON on standard output: records, lists and objects of them.
+
+    ``docs/reference/schemas`` has a schema of what each command prints.
+    """
+    from cars_hw.config.codec import unstructure
+
+    click.echo(json_text(unstructure(value)))
+
+
+def json_text(plain: Any) -> str:  # noqa: ANN401 -- whatever json can hold
+    """Return the text of ``plain`` that :func:`print_json` prints."""
+    return json.dumps(plain, indent=1, allow_nan=False)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

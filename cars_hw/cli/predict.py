@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from cars_hw.cli.model_argument import GENOTYPE_OR_MODEL, GenotypeOrModel
 from cars_hw.cli.options import (
-    GENOTYPE,
-    Named,
     describe_states,
     describe_sustained,
     json_option,
@@ -21,13 +20,15 @@ from cars_hw.cli.options import (
 )
 from cars_hw.cli.settings import settings_options
 from cars_hw.cli.verbosity import strict_option
-from cars_hw.config.codec import unstructure
 from cars_hw.config.measurement import SUSTAINED
+from cars_hw.config.units import format_latency
+from cars_hw.errors import BudgetError, InputError
 from cars_hw.formatting import state_name
 from cars_hw.pipeline.settings import PredictSettings
 from cars_hw.space.architecture import Architecture
 
 if TYPE_CHECKING:
+    from cars_hw.cli.outputs import PredictOutput
     from cars_hw.latency import LatencyTable, Predictor
     from cars_hw.pipeline.latency_target import LatencyTarget
     from cars_hw.space.architecture_space import ArchitectureSpace
@@ -35,18 +36,23 @@ if TYPE_CHECKING:
 
 
 @click.command("predict")
-@settings_options(PredictSettings, "table", "channels", "layers", "resolution", "level", "state", "quantile")
+@settings_options(
+    PredictSettings, "table", "channels", "layers", "resolution", "level", "state", "quantile", "at_most_ms"
+)
 @strict_option
 @json_option
-@click.argument("genotypes", metavar="[GENOTYPE]...", type=GENOTYPE, nargs=-1)
-def command(settings: PredictSettings, as_json: bool, genotypes: tuple[Named, ...]) -> None:
+@click.argument("genotypes", metavar="[GENOTYPE|MODEL]...", type=GENOTYPE_OR_MODEL, nargs=-1)
+def command(settings: PredictSettings, as_json: bool, genotypes: tuple[GenotypeOrModel, ...]) -> None:
     """Predict latencies from a table.
 
     For each GENOTYPE, the command prints the latency, its upper bound, the latency in the usual state, that in the
-    sustained state if the table has it, and the share of each part of the network. Without a GENOTYPE, it prints
-    the smallest upper bound of all networks that a search can propose, and quantiles of the upper bounds of random
-    networks. With a table over sizes, these networks have any size of the table, unless --channels, --layers and
-    --resolution choose one.
+    sustained state if the table has it, and the share of each part of the network. A MODEL is a file that
+    `cars-hw export` wrote: its card has the genotype and the size. With --at-most, the command ends with exit
+    code 3 if an upper bound is above that latency.
+
+    Without a GENOTYPE, the command prints the smallest upper bound of all networks that a search can propose, and
+    quantiles of the upper bounds of random networks. With a table over sizes, these networks have any size of the
+    table, unless --channels, --layers and --resolution choose one.
     """
     import numpy as np
 
@@ -55,18 +61,24 @@ def command(settings: PredictSettings, as_json: bool, genotypes: tuple[Named, ..
 
     if genotypes and settings.quantile is not None:
         raise click.UsageError("--quantile is one of random networks: give it without a GENOTYPE")
+    if settings.at_most_ms is not None and not genotypes:
+        raise click.UsageError("--at-most is for networks: give a GENOTYPE or a MODEL")
     table = LatencyTable.read(settings.table)
     warn_of_noise(table, settings.table)
     target = LatencyTarget(table, level=settings.level, state=settings.state)
     if genotypes:
-        _print_predictions(target, _network(table, settings), genotypes, as_json)
+        records = [_prediction(target, one, settings) for one in genotypes]
+        _print_predictions(target, records, as_json)
+        _require_at_most(target, records)
         return
     space, rng = _space(table, settings), np.random.default_rng(0)
     bounds = [target.predict(space.sample(rng)).bound_ms for _ in range(1000)]
     if settings.quantile is not None:
         ms = float(np.quantile(bounds, settings.quantile))
         if as_json:
-            print_json({"quantile": settings.quantile, "bound_ms": ms, **_about(target, space.largest)})
+            from cars_hw.cli.outputs import QuantileOutput
+
+            print_json(QuantileOutput(settings.quantile, ms, **_about(target, space.largest)))
         else:
             click.echo(f"{ms:.4g}ms")
         return
@@ -74,8 +86,9 @@ def command(settings: PredictSettings, as_json: bool, genotypes: tuple[Named, ..
     found = {"smallest": smallest.bound(fastest_genotype(space.cells_for(space.smallest), smallest.bound, rng))}
     found |= {f"{share}% of random": float(np.quantile(bounds, share / 100)) for share in (10, 50, 90)}
     if as_json:
-        sizes = {} if space.sizes is None else {"sizes": unstructure(space.sizes)}
-        print_json({"bounds_ms": found, **sizes, **_about(target, space.largest)})
+        from cars_hw.cli.outputs import BoundsOutput
+
+        print_json(BoundsOutput(found, **_about(target, space.largest), sizes=space.sizes))
         return
     print_table("Upper bounds", ("networks", "latency"), [(name, milliseconds(ms)) for name, ms in found.items()])
     of = "" if space.sizes is None else f"The networks have {space.sizes.describe()}. "
@@ -123,11 +136,7 @@ def _space(table: LatencyTable, settings: PredictSettings) -> ArchitectureSpace:
 
 def _about(target: LatencyTarget, network: NetworkSpec) -> dict[str, Any]:
     """Return what JSON says of all figures: their network and state, and why the table is unreliable."""
-    return {
-        "network": unstructure(network),
-        "state": target.state,
-        "quality_warnings": list(target.quality_warnings),
-    }
+    return {"network": network, "state": target.state, "quality_warnings": target.quality_warnings}
 
 
 def _state_line(target: LatencyTarget) -> str:
@@ -138,54 +147,96 @@ def _state_line(target: LatencyTarget) -> str:
     return f"Latencies are those of {state_name(target.state)} of {target.device_name}.{states}{of_load}"
 
 
-def _sustained(target: LatencyTarget, predictor: Predictor, named: Named) -> dict[str, float]:
-    """Return the latency in the sustained state, of the median run and of 90% of the runs; nothing without one."""
+def _sustained(
+    target: LatencyTarget, predictor: Predictor, named: GenotypeOrModel
+) -> tuple[float | None, float | None]:
+    """Return the latency in the sustained state, of the median run and of 90% of the runs; None without one."""
     state = target.table.sustained
     if state is None:
-        return {}
+        return None, None
     ms = predictor.in_state(SUSTAINED).predict(named.genotype).ms
-    return {"sustained_p50_ms": ms * state.p50_factor / state.p90_factor, "sustained_ms": ms}
+    return ms * state.p50_factor / state.p90_factor, ms
 
 
-def _print_predictions(
-    target: LatencyTarget, network: NetworkSpec, genotypes: tuple[Named, ...], as_json: bool
-) -> None:
-    predictor, records = target.predictor_of(network), []
-    for named in genotypes:
-        breakdown = asdict(predictor.breakdown(named.genotype))
-        records.append(
-            {
-                "name": named.name,
-                "genotype": named.genotype.to_dict(),
-                "bound_ms": predictor.bound(named.genotype),
-                "usual_ms": target.usual_ms(Architecture(named.genotype, network)),
-                **_sustained(target, predictor, named),
-                **breakdown,
-                **_about(target, network),
-            }
+def _network_of(target: LatencyTarget, asked: GenotypeOrModel, settings: PredictSettings) -> NetworkSpec:
+    """Return the network of what was asked for: a model's own, or the one that the settings name.
+
+    Raises:
+        InputError: the model has another precision than those of the table.
+    """
+    if asked.card is None:
+        return _network(target.table, settings)
+    if any(one is not None for one in (settings.channels, settings.layers, settings.resolution)):
+        raise click.UsageError(f"{asked.name} is a model of one size: leave out --channels, --layers, --resolution")
+    if asked.card.precision != target.precision:
+        raise InputError(
+            f"{asked.name} is a model of {asked.card.precision}, and {settings.table} is for {target.precision}"
         )
+    return asked.card.network
+
+
+def _prediction(target: LatencyTarget, asked: GenotypeOrModel, settings: PredictSettings) -> PredictOutput:
+    from cars_hw.cli.outputs import PredictOutput
+
+    network = _network_of(target, asked, settings)
+    predictor = target.predictor_of(network)
+    bound_ms = predictor.bound(asked.genotype)
+    limit_ms = settings.at_most_ms
+    sustained_p50_ms, sustained_ms = _sustained(target, predictor, asked)
+    return PredictOutput(
+        name=asked.name,
+        genotype=asked.genotype,
+        bound_ms=bound_ms,
+        usual_ms=target.usual_ms(Architecture(asked.genotype, network)),
+        **vars(predictor.breakdown(asked.genotype)),
+        **_about(target, network),
+        sustained_p50_ms=sustained_p50_ms,
+        sustained_ms=sustained_ms,
+        limit_ms=limit_ms,
+        within_budget=None if limit_ms is None else bound_ms <= limit_ms,
+    )
+
+
+def _require_at_most(target: LatencyTarget, records: Sequence[PredictOutput]) -> None:
+    """Check that every network keeps to the limit.
+
+    Raises:
+        BudgetError: one does not; the message names all of them.
+    """
+    over = [
+        f"{one.name} ({format_latency(one.bound_ms)})"
+        for one in records
+        if one.limit_ms is not None and one.bound_ms > one.limit_ms
+    ]
+    if over:
+        assert records[0].limit_ms is not None
+        raise BudgetError(
+            f"the upper bound of the latency on {target.device_name} is above "
+            f"{format_latency(records[0].limit_ms)}: {', '.join(over)}"
+        )
+
+
+def _print_predictions(target: LatencyTarget, records: Sequence[PredictOutput], as_json: bool) -> None:
     if as_json:
         print_json(records)
         return
+    loaded = target.table.sustained is not None
     rows = [
         (
-            record["name"],
-            milliseconds(record["ms"]),
-            milliseconds(record["bound_ms"]),
-            milliseconds(record["usual_ms"]),
-            *(milliseconds(record[name]) for name in ("sustained_p50_ms", "sustained_ms") if name in record),
-            *(
-                percent(part / record["ms"], 0)
-                for part in (record["stem"], sum(record["cells"]), record["head"], record["other"])
-            ),
-            ", ".join(
-                f"{kind} {percent(ms / record['ms'], 0)}" for kind, ms in list(record["operations"].items())[:3]
-            ),
+            one.name,
+            milliseconds(one.ms),
+            milliseconds(one.bound_ms),
+            milliseconds(one.usual_ms),
+            *((milliseconds(one.sustained_p50_ms), milliseconds(one.sustained_ms)) if loaded else ()),
+            *(percent(part / one.ms, 0) for part in (one.stem, sum(one.cells), one.head, one.other)),
+            ", ".join(f"{kind} {percent(ms / one.ms, 0)}" for kind, ms in list(one.operations.items())[:3]),
         )
-        for record in records
+        for one in records
     ]
     parts = ("stem", "cells", "head", "any network")
-    loaded = () if target.table.sustained is None else ("sustained, median run", "sustained, 90% of runs")
-    columns = ("genotype", "latency", "upper bound", "usual state", *loaded, *parts, "slowest operations")
-    print_table(network.describe() if target.table.sizes is not None else "", columns, rows)
+    of_load = ("sustained, median run", "sustained, 90% of runs") if loaded else ()
+    columns = ("genotype", "latency", "upper bound", "usual state", *of_load, *parts, "slowest operations")
+    networks = {one.network for one in records}
+    title = networks.pop().describe() if target.table.sizes is not None and len(networks) == 1 else ""
+    print_table(title, columns, rows)
     click.echo(_state_line(target))

@@ -24,11 +24,11 @@ from cars_hw.cli.progress_bars import Bars
 from cars_hw.cli.settings import NETWORK, NETWORK_PATHS, SIZE_PATHS, Converted, settings_options
 from cars_hw.cli.signals import ends_in_order
 from cars_hw.cli.verbosity import strict_option
-from cars_hw.config.codec import unstructure
 from cars_hw.config.units import format_latency
 from cars_hw.pipeline.settings import ProfileSettings
 
 if TYPE_CHECKING:
+    from cars_hw.cli.outputs import ProfileOutput
     from cars_hw.latency import LatencyTable, SizeRange
 
 
@@ -161,10 +161,10 @@ def command(settings: ProfileSettings, out: Path, resume: bool, overwrite: bool,
         return
     for table, summary in zip(tables, summaries, strict=True):
         click.echo(
-            f"{summary['table']}: {summary['operations']} operations and {summary['calibration_networks']} "
+            f"{summary.table}: {summary.operations} operations and {summary.calibration_networks} "
             f"networks of {table.describe()} on {table.device}.\nThese networks take "
-            f"{format_latency(summary['fastest_ms'])} to {format_latency(summary['slowest_ms'])}. The upper bound "
-            f"is {percent(summary['margin'])} above the prediction and holds for {percent(summary['level'], 0)} of "
+            f"{format_latency(summary.fastest_ms)} to {format_latency(summary.slowest_ms)}. The upper bound "
+            f"is {percent(summary.margin)} above the prediction and holds for {percent(summary.level, 0)} of "
             f"networks; repeated sessions differ by {percent(table.noise)}.\n{describe_states(table.machine)}"
         )
         for text in (describe_sustained(table), further_text(table), estimates_hint(table)):
@@ -207,30 +207,31 @@ def _kinds(names: Sequence[str]) -> str:
     return ", ".join(names) if len(names) <= MOST_KINDS else f"{len(names)} kinds of operations"
 
 
-def _summary(table: LatencyTable, path: Path, found: SizeRange | None) -> dict[str, Any]:
+def _summary(table: LatencyTable, path: Path, found: SizeRange | None) -> ProfileOutput:
+    from cars_hw.cli.outputs import ProfileOutput
     from cars_hw.latency.further_widths import further_channels
     from cars_hw.pipeline.latency_target import LatencyTarget
 
     predictor = LatencyTarget(table).predictor
     latencies = sorted(network.measured.ms for network in table.calibration)
-    return {
-        "table": str(path),
-        "device": table.device,
-        "operations": len(table.entries),
-        "calibration_networks": len(latencies),
-        "fastest_ms": latencies[0],
-        "slowest_ms": latencies[-1],
-        "margin": predictor.margin,
-        "level": predictor.level,
-        "noise": table.noise,
-        "standard_error": table.standard_error,
-        "states": unstructure(table.machine),
-        "sustained": unstructure(table.sustained),
-        "quality_warnings": table.quality_warnings(),
-        "predictor": table.predictor.kind if table.predictor is not None else None,
-        "left_out_error": dict(table.predictor.left_out_error) if table.predictor is not None else {},
-        "estimated_from_others": {} if table.sizes is None else table.operation_costs.left_out_errors(),
-        "further_channels": further_channels(table),
-        "sizes": None if table.sizes is None else unstructure(table.sizes),
-        "range": None if found is None else unstructure(found),
-    }
+    return ProfileOutput(
+        table=str(path),
+        device=table.device,
+        operations=len(table.entries),
+        calibration_networks=len(latencies),
+        fastest_ms=latencies[0],
+        slowest_ms=latencies[-1],
+        margin=predictor.margin,
+        level=predictor.level,
+        noise=table.noise,
+        standard_error=table.standard_error,
+        states=table.machine,
+        sustained=table.sustained,
+        quality_warnings=tuple(table.quality_warnings()),
+        predictor=table.predictor.kind if table.predictor is not None else None,
+        left_out_error=dict(table.predictor.left_out_error) if table.predictor is not None else {},
+        estimated_from_others={} if table.sizes is None else table.operation_costs.left_out_errors(),
+        further_channels=further_channels(table),
+        sizes=table.sizes,
+        range=found,
+    )

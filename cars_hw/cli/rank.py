@@ -17,7 +17,6 @@ from cars_hw.cli.options import (
 )
 from cars_hw.cli.progress_bars import Bars
 from cars_hw.cli.settings import MOVED, run_of, settings_options
-from cars_hw.config.codec import unstructure
 from cars_hw.pipeline.settings import RankSettings
 
 
@@ -57,7 +56,7 @@ def command(run_path: Path, settings: RankSettings, as_json: bool) -> None:
     with Bars() as bars:
         ranking = rank_run(run, settings, progress=bars.update, log=bars.log)
     if as_json:
-        print_json(unstructure(ranking))
+        print_json(ranking)
         return
     if not ranking.networks:
         click.echo("A sample of none: nothing was checked, and the report says so.")

@@ -54,7 +54,9 @@ def show(as_json: bool) -> None:
 
     runner = stored()
     if as_json:
-        print_json(None if runner is None else {**runner._asdict(), "path": str(runner.path)})
+        from cars_hw.cli.outputs import RunnerOutput
+
+        print_json(None if runner is None else RunnerOutput(str(runner.path), runner.sha256, runner.source))
     elif runner is None:
         click.echo("none is stored; phones use their own /data/local/tmp/benchmark_model")
     else:

@@ -333,7 +333,7 @@ def _search(settings: SearchSettings, asked: Run) -> None:
     front, rejected = run.front(), run.rejected()
     warn_of_usual(front)
     if asked.as_json:
-        print_json(unstructure(Front(tuple(front), tuple(rejected), tuple(run.larger()))))
+        print_json(Front(tuple(front), tuple(rejected), tuple(run.larger())))
         return
     print_front(front, run.configuration.sizes)
     if run.configuration.evolution.objective == "loss" and run.final_stage() is None:

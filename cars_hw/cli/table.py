@@ -18,7 +18,6 @@ from cars_hw.cli.options import (
     warn_of_noise,
 )
 from cars_hw.cli.verbosity import strict_option
-from cars_hw.config.codec import unstructure
 from cars_hw.formatting import printable
 
 SHOWN = 20
@@ -40,23 +39,25 @@ def show(path: Path, as_json: bool) -> None:
     table = LatencyTable.read(path)
     warn_of_noise(table, path)
     if as_json:
+        from cars_hw.cli.outputs import TableOutput
+
         print_json(
-            {
-                "device": table.device,
-                "precision": table.precision,
-                "threads": table.threads,
-                "network": unstructure(table.spec),
-                "sizes": None if table.sizes is None else unstructure(table.sizes),
-                "created": table.created,
-                "operations": len(table.entries),
-                "calibration_networks": len(table.calibration),
-                "conditions": unstructure(dict(table.conditions)),
-                "noise": table.noise,
-                "standard_error": table.standard_error,
-                "states": unstructure(table.machine),
-                "sustained": unstructure(table.sustained),
-                "quality_warnings": table.quality_warnings(),
-            }
+            TableOutput(
+                device=table.device,
+                precision=table.precision,
+                threads=table.threads,
+                network=table.spec,
+                sizes=table.sizes,
+                created=table.created,
+                operations=len(table.entries),
+                calibration_networks=len(table.calibration),
+                conditions=dict(table.conditions),
+                noise=table.noise,
+                standard_error=table.standard_error,
+                states=table.machine,
+                sustained=table.sustained,
+                quality_warnings=tuple(table.quality_warnings()),
+            )
         )
         return
     threads = f"{table.threads} thread{'s' if table.threads > 1 else ''}"
@@ -92,7 +93,7 @@ def diff(before: Path, after: Path, everything: bool, as_json: bool) -> None:
 
     found = compare_tables(LatencyTable.read(before), LatencyTable.read(after))
     if as_json:
-        print_json(unstructure(found))
+        print_json(found)
         return
     for title, moved in (("operations", found.operations), ("calibration networks", found.networks)):
         beyond = [one for one in moved if one.beyond_noise]

@@ -22,7 +22,6 @@ from cars_hw.cli.options import (
 )
 from cars_hw.cli.progress_bars import Bars
 from cars_hw.cli.settings import MOVED, RECIPE, Converted, run_of_networks, settings_options
-from cars_hw.config.codec import unstructure
 from cars_hw.formatting import accuracy_text, printable
 from cars_hw.pipeline.settings import TrainSettings
 
@@ -105,7 +104,7 @@ def command(run_path: Path, settings: TrainSettings, tensorboard: bool, as_json:
         with Bars() as bars:
             trained = train(progress=bars.update, log=bars.log, process_group=process_group)
     if as_json:
-        print_json(unstructure(trained))
+        print_json(trained)
         return
     _print(trained, run.configuration.sizes)
     click.echo(f"Next: cars-hw export {shlex.quote(str(run.path))}")

@@ -26,7 +26,6 @@ from cars_hw.cli.progress_bars import Bars
 from cars_hw.cli.settings import settings_options
 from cars_hw.cli.signals import ends_in_order
 from cars_hw.cli.verbosity import strict_option
-from cars_hw.config.codec import unstructure
 from cars_hw.errors import BudgetError
 from cars_hw.formatting import state_name
 from cars_hw.pipeline.settings import VerifySettings
@@ -61,7 +60,7 @@ def command(run_path: Path, settings: VerifySettings, as_json: bool) -> None:
             progress=bars.update,
         )
     if as_json:
-        print_json(unstructure(rows))
+        print_json(rows)
     else:
         columns = (
             "network",

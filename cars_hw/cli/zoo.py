@@ -6,6 +6,7 @@ import click
 
 from cars_hw.cli.options import json_option, print_json, print_table
 from cars_hw.nn.cost import both_costs
+from cars_hw.space.genotype import Cell
 from cars_hw.space.network_spec import NETWORKS
 from cars_hw.space.zoo import zoo
 
@@ -23,9 +24,16 @@ def command(as_json: bool) -> None:
         for name, entry in zoo().items()
     }
     if as_json:
+        from cars_hw.cli.outputs import CostCounts, ZooOutput
+
         print_json(
             {
-                name: {**entry.genotype.to_dict(), "source": entry.source, "costs": costs[name]}
+                name: ZooOutput(
+                    normal=_pairs(entry.genotype.normal),
+                    reduce=_pairs(entry.genotype.reduce),
+                    source=entry.source,
+                    costs={network: CostCounts(**counts) for network, counts in costs[name].items()},
+                )
                 for name, entry in zoo().items()
             }
         )
@@ -46,3 +54,8 @@ def command(as_json: bool) -> None:
         f"parameters, {network}{rule}" for network in ("cifar", "imagenet") for rule in ("", " (published rule)")
     ]
     print_table("", ("name", *columns, "source"), rows)
+
+
+def _pairs(cell: Cell) -> tuple[tuple[str, int], ...]:
+    """Return the operation and the source of each edge."""
+    return tuple((edge.operation, edge.source) for node in cell for edge in node)

@@ -42,6 +42,11 @@ def register(cls: type[T], *, to_plain: Callable[[T], Any], from_plain: Callable
     _FORMS[cls] = _Form(to_plain, from_plain)
 
 
+def registered() -> frozenset[type]:
+    """Return the classes with a form of their own."""
+    return frozenset(_FORMS)
+
+
 def unstructure(value: Any) -> Any:  # noqa: ANN401 -- any record
     """Return ``value`` in JSON's own types: objects, lists, texts, numbers, truth values and None."""
     return _converter(True).unstructure(value)

@@ -36,7 +36,7 @@ MAX_STAGE_DIFFERENCE: Final = 0.03
 """Above any of these values a measurement is unreliable; see :meth:`LatencyTable.quality_warnings`."""
 
 
-_NOTHING_ASSUMED: Final = {
+NOTHING_ASSUMED: Final = {
     "block": 1,
     "unaligned": 1.0,
     "cache_mb": None,
@@ -347,7 +347,7 @@ class LatencyTable:
         """
         content = TABLE.read(path)
         if isinstance(content.get("predictor"), dict):
-            content["predictor"] = {**_NOTHING_ASSUMED, **content["predictor"]}
+            content["predictor"] = {**NOTHING_ASSUMED, **content["predictor"]}
         if isinstance(content.get("network"), dict):
             content["network"] = {"depths": None, **content["network"]}
         try:
@@ -357,10 +357,11 @@ class LatencyTable:
 
 
 @dataclass(frozen=True)
-class _Columns(Settings):
+class ColumnsForm(Settings):
     """The samples of a measurement in the file: a list for each figure; figures the device lacks are left out."""
 
     PLAIN_NAMES: ClassVar = {"other_load": "others"}
+    ADDED: ClassVar = frozenset({"time", "load", "clock_mhz", "other_load", "factor"})
 
     ms: tuple[float, ...] = setting(minimum=0, maximum=1e9)
     time: tuple[str | None, ...] = ()
@@ -371,10 +372,14 @@ class _Columns(Settings):
 
 
 @dataclass(frozen=True)
-class _Measured(Settings):
+class MeasuredForm(Settings):
+    """A measurement in the file."""
+
+    ADDED: ClassVar = frozenset({"standard_error", "sensitivity", "quiet_sessions"})
+
     ms: float = setting(minimum=0, maximum=1e9)
     spread: float = setting(minimum=0, maximum=1e9)
-    samples: _Columns = setting()
+    samples: ColumnsForm = setting()
     standard_error: float = setting(0.0, minimum=0, maximum=1e9)
     # A factor of a million, to this power, is a float still.
     sensitivity: float = setting(1.0, minimum=-50, maximum=50)
@@ -382,7 +387,11 @@ class _Measured(Settings):
 
 
 @dataclass(frozen=True)
-class _Calibrated(_Measured):
+class CalibratedForm(MeasuredForm):
+    """A calibration network in the file."""
+
+    ADDED: ClassVar = MeasuredForm.ADDED | {"channels", "layers", "resolution"}
+
     genotype: Genotype = field(kw_only=True)
     anchor: bool = field(kw_only=True)
     channels: int | None = count(None)
@@ -396,14 +405,14 @@ FIGURES: Final = ("ms", "spread", "standard_error", "sensitivity", "quiet_sessio
 def _measured_plain(measured: Measurement) -> dict[str, Any]:
     columns = dict(zip(Sample._fields, zip(*measured.samples, strict=True), strict=True))
     told = {
-        _Columns.PLAIN_NAMES.get(name, name): list(column)
+        ColumnsForm.PLAIN_NAMES.get(name, name): list(column)
         for name, column in columns.items()
         if any(value is not None for value in column)
     }
     return {**{name: getattr(measured, name) for name in FIGURES}, "samples": told}
 
 
-def _measured(plain: _Measured) -> Measurement:
+def _measured(plain: MeasuredForm) -> Measurement:
     columns = {name: column for name, column in vars(plain.samples).items() if column}
     try:
         rows = zip(*columns.values(), strict=True)
@@ -423,7 +432,7 @@ def _size_plain(network: CalibrationNetwork) -> dict[str, Any]:
 
 
 def _calibrated(value: object) -> CalibrationNetwork:
-    plain = structure(value, _Calibrated, complete=False)
+    plain = structure(value, CalibratedForm, complete=False)
     size = {"channels": plain.channels, "layers": plain.layers}
     return CalibrationNetwork(plain.genotype, _measured(plain), plain.anchor, **size, resolution=plain.resolution)
 
@@ -431,7 +440,7 @@ def _calibrated(value: object) -> CalibrationNetwork:
 register(
     Measurement,
     to_plain=_measured_plain,
-    from_plain=lambda value: _measured(structure(value, _Measured, complete=False)),
+    from_plain=lambda value: _measured(structure(value, MeasuredForm, complete=False)),
 )
 register(
     CalibrationNetwork,

@@ -31,7 +31,7 @@ def stored_identity(out: Path | None, *, resume: bool) -> Mapping[str, Any] | No
         return None
     if not resume:
         raise TableError(f"{partial_path(out)} holds an interrupted profile", remedy="resume-or-delete")
-    return PARTIAL.read_record(partial_path(out), _Partial).identity
+    return PARTIAL.read_record(partial_path(out), Partial).identity
 
 
 _Row = tuple[str, float, str | None, float | None, float | None, float | None, float | None]
@@ -39,8 +39,8 @@ _Row = tuple[str, float, str | None, float | None, float | None, float | None, f
 
 
 @dataclass(frozen=True)
-class _Partial:
-    """The content of the file."""
+class Partial:
+    """The content of the file of an unfinished profile; see :class:`Journal`."""
 
     identity: dict[str, Any]
     conditions: dict[str, Any]
@@ -93,7 +93,7 @@ class Journal:
         if self._path is None:
             return
         series = self.series
-        content = _Partial(
+        content = Partial(
             identity=self._identity,
             conditions=self.conditions,
             networks=None if self.networks is None else tuple(self.networks),
@@ -115,7 +115,7 @@ class Journal:
             self._path.unlink(missing_ok=True)
 
     def _load(self, path: Path) -> None:
-        content = PARTIAL.read_record(path, _Partial)
+        content = PARTIAL.read_record(path, Partial)
         differing = [name for name, value in self._identity.items() if content.identity.get(name) != value]
         if differing:
             raise TableError(

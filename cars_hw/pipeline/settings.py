@@ -367,6 +367,15 @@ class PredictSettings(Settings):
         minimum=0,
         maximum=1,
     )
+    at_most_ms: float | None = setting(
+        None,
+        help="End with exit code 3 if the upper bound of a network is above this latency, such as 20ms. Use it to "
+        "let a build fail.",
+        option="--at-most",
+        unit="ms",
+        above=0,
+        kind="latency",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

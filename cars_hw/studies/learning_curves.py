@@ -45,7 +45,7 @@ CURVE: Final = ChecksummedFormat("cars-hw learning curve", 1, "train-again", Run
 
 
 @dataclass(frozen=True)
-class _Record:
+class CurveRecord:
     """What a file holds of a curve: the ``about`` of its training, and the accuracies."""
 
     about: dict[str, Any]
@@ -96,7 +96,7 @@ def learning_curve(
     if kept is None:
         checkpoint = TrainingCheckpoint(folder / f"{name}.pt", about, prefixed_log(log, name))
         kept = _train(genotype, training, checkpoint, as_stage(progress, name))
-        CURVE.write_record(path, _Record(about, tuple(kept)))
+        CURVE.write_record(path, CurveRecord(about, tuple(kept)))
         checkpoint.remove()
     return LearningCurve(name, genotype, parameters, tuple(kept))
 
@@ -139,7 +139,7 @@ def _about(genotype: Genotype, training: Training) -> dict[str, str | float | bo
 def _kept(path: Path, about: dict[str, str | float | bool | None]) -> list[float] | None:
     """Return the curve at ``path`` if it is whole and of the training that ``about`` says."""
     try:
-        record = CURVE.read_record(path, _Record)
+        record = CURVE.read_record(path, CurveRecord)
     except RunError:
         # What cannot be read is made again.
         return None

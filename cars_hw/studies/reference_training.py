@@ -36,7 +36,7 @@ REFERENCE: Final = ChecksummedFormat("cars-hw trained reference", 1, "train-agai
 
 
 @dataclass(frozen=True)
-class _Record:
+class ReferenceRecord:
     """A finished training: its ``about``, the test accuracy (a fraction), and the digest of its weights.
 
     ``held_out`` are the right answers among the held-out images; None if none were held out.
@@ -177,7 +177,7 @@ def _made(task: _Task) -> nn.Module:
 def _kept(task: _Task) -> TrainedReference | None:
     """Return the network with the weights that the same training came to, if they are there."""
     try:
-        record = REFERENCE.read_record(task.record, _Record)
+        record = REFERENCE.read_record(task.record, ReferenceRecord)
         if record.about != task.about:
             return None
         network = _made(task)
@@ -220,6 +220,6 @@ def _train(task: _Task, data: DataBundle, progress: Progress, log: Log) -> None:
     task.record.unlink(missing_ok=True)
     weights_digest = save_weights(copy_of_weights(network), task.weights)
     REFERENCE.write_record(
-        task.record, _Record(task.about, result.accuracy, result.held_out, result.loss, weights_digest)
+        task.record, ReferenceRecord(task.about, result.accuracy, result.held_out, result.loss, weights_digest)
     )
     checkpoint.remove()

@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 from finished_run import files_of, make, outcome, read_files, reader_of
 from long_runs import amount
+from published_schemas import require_file
 
 from cars_hw.cli.main import main
 from cars_hw.config.checksummed import checksum
@@ -30,6 +31,7 @@ from cars_hw.space.zoo import zoo
 FLIPS = amount(40, 500)
 MUTATIONS = amount(40, 2000)
 BAD_FILES = amount(20, 150)
+JSON = (".json", ".jsonl")
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +58,14 @@ def test_every_file_of_a_run_has_a_reader(finished: RunFolder) -> None:
         assert read is not None, f"{name} has no reader that verifies it"
         _, problem = outcome(read)
         assert problem is None
+
+
+def test_every_json_file_of_a_run_fits_its_published_schema(finished: RunFolder) -> None:
+    found = {require_file(finished.path / name) for name in files_of(finished.path) if Path(name).suffix in JSON}
+    assert found >= {
+        *("run", "data", "data-changes", "steps", "history", "final", "front", "trained", "verified", "study"),
+        *("card", "table"),
+    }
 
 
 def test_a_flipped_bit_is_refused_by_name_or_changes_nothing(run: RunFolder) -> None:

@@ -1,0 +1,54 @@
+"""The argument of a command that takes a genotype or an exported model, whose card tells its network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+from click.shell_completion import CompletionItem
+
+from cars_hw.cli.hints import message_of
+from cars_hw.cli.options import GENOTYPE, Named, ParamType
+from cars_hw.errors import CarsHwError
+from cars_hw.export.card import ModelCard
+from cars_hw.space.genotype import Genotype
+
+SUFFIXES = (".onnx", ".tflite")
+
+
+class GenotypeOrModel(NamedTuple):
+    """A genotype and what to call it in print; ``card`` is that of the model file, None for a genotype alone."""
+
+    name: str
+    genotype: Genotype
+    card: ModelCard | None
+
+
+class GenotypeOrModelType(ParamType[GenotypeOrModel]):
+    """A genotype by name, file or text, or a model file with its card."""
+
+    name = "GENOTYPE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> GenotypeOrModel:  # noqa: ANN401 -- click's
+        """Return the genotype that ``value`` says, or that of the model."""
+        if isinstance(value, GenotypeOrModel):
+            return value
+        if Path(value).suffix in SUFFIXES:
+            from cars_hw.export.card import verified_card
+
+            path = Path(value)
+            try:
+                card = verified_card(path)
+            except CarsHwError as error:
+                self.fail(message_of(error), param, ctx)
+            return GenotypeOrModel(path.stem, card.genotype, card)
+        named: Named = GENOTYPE.convert(value, param, ctx)
+        return GenotypeOrModel(named.name, named.genotype, None)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Return the published genotypes' names, and let the shell complete files."""
+        return GENOTYPE.shell_complete(ctx, param, incomplete)
+
+
+GENOTYPE_OR_MODEL = GenotypeOrModelType()
