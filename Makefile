@@ -3,6 +3,7 @@
 # make test-long    the tests with every case: kills, generated inputs, parity of every size (an hour)
 # make docs         the documentation as a site, in site/
 # make bench        the benchmarks (minutes)
+# make release-check  wheel and sdist: built, checked, installed into an empty environment, both examples run there
 # make clean        remove what the above made
 
 # The first Python that is new enough; `make PYTHON=...` names another one.
@@ -14,7 +15,7 @@ OUT ?= quickstart
 # The share of random networks that keep to the quickstart's budget: absolute milliseconds would suit one machine only.
 SHARE ?= 0.8
 
-.PHONY: quickstart test test-long lint types docs bench clean
+.PHONY: quickstart test test-long lint types docs bench release-check clean
 
 quickstart: $(VENV)/installed
 	@PATH="$(CURDIR)/$(BIN):$$PATH" tools/quickstart "$(OUT)" "$(SHARE)"
@@ -40,6 +41,9 @@ docs: $(VENV)/documenting
 
 bench: $(VENV)/developing
 	$(BIN)/python benchmarks/speed.py
+
+release-check: $(VENV)/bin/python
+	$(BIN)/python tools/check_release.py
 
 $(VENV)/bin/python:
 	@[ -n "$(PYTHON)" ] || { echo "Error: no Python 3.11 or newer found; name one: make PYTHON=/path/to/python3"; exit 1; }

@@ -46,6 +46,7 @@ temporary name and then renamed, so an interruption leaves no partial file. Late
 and errors are fractions, and times are in ISO 8601 format.
 
 This page is made from the code by `{REMAKE}`. A test fails if it is out of date.
+[JSON schemas](schemas.md) describe the same files for programs.
 """
 
 CHECKSUMS = f"""## Checksums

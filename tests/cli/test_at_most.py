@@ -1,4 +1,4 @@
-"""A build fails if a model is too slow on the device of a table: ``predict --at-most`` and the example of a workflow."""
+"""A build fails if a model is too slow: ``predict --at-most``, and the example of a workflow."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 RUN_TAGS = ("console", "python")
-SHOWN_TAGS = ("text", "json", "toml", "html")
+SHOWN_TAGS = ("text", "json", "toml", "html", "kotlin")
 """Blocks that only show something: output, formats, formulas. No line of theirs may be a command."""
 
 NOT_RUN = {
