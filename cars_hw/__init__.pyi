@@ -26,11 +26,14 @@ from cars_hw.devices import open_device as open_device
 from cars_hw.errors import BudgetError as BudgetError
 from cars_hw.errors import CarsHwError as CarsHwError
 from cars_hw.errors import DeviceError as DeviceError
+from cars_hw.errors import ExportError as ExportError
 from cars_hw.evolution.objectives import CostObjective as CostObjective
 from cars_hw.evolution.search import Search as Search
 from cars_hw.export.card import ModelCard as ModelCard
 from cars_hw.export.classify import classify as classify
 from cars_hw.export.export import export_genotype as export_genotype
+from cars_hw.export.format import ExportFormat as ExportFormat
+from cars_hw.export.format import FloatFormat as FloatFormat
 from cars_hw.export.hub import write_hub_folder as write_hub_folder
 from cars_hw.export.model import Model as Model
 from cars_hw.export.model import load_model as load_model

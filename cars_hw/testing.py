@@ -1,20 +1,40 @@
-"""Tests for packages that extend cars-hw, run by pytest: :class:`DeviceContract` is what every device must pass."""
+"""Tests for packages that extend cars-hw, run by pytest.
+
+Every device must pass :class:`DeviceContract`, every export format :class:`FormatContract`, every cost
+:class:`CostContract`, every function that returns a data set :class:`DataContract`, and every recipe
+:class:`RecipeContract`. Make a subclass with a name that begins with ``Test``, with the method that returns what is
+tested.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices import Device
-from cars_hw.errors import DeviceError
-from cars_hw.export.graph import Conv, Graph
+from cars_hw.errors import DeviceError, ExportError
+from cars_hw.export.graph import Conv, Graph, Relu
 from cars_hw.export.write import write_graph
 from cars_hw.measurement.schedule import measure
+from cars_hw.space.architecture import Architecture
+from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.space.search_space import SearchSpace
 from cars_hw.space.shape import Shape
+
+if TYPE_CHECKING:
+    from cars_hw.config.training import Recipe
+    from cars_hw.export.format import ExportFormat
+    from cars_hw.pipeline.costs import NetworkCost
+
+SPEC: Final = NetworkSpec(4, 3, (9, 8), 3, classes=3)
+"""A small network, for tests of costs and formats."""
 
 PLAN = MeasurePlan(sessions=2, min_runs=5, min_seconds=0.0, warmup_runs=1, warmup_seconds=0.0, patience_seconds=0)
 
@@ -122,3 +142,157 @@ class DeviceContract:
         assert named <= set(conditions)
         assert conditions["threads"] == 1
         assert json.loads(json.dumps(conditions)) == conditions
+
+
+class FormatContract:
+    """The tests that every export format must pass. Make a subclass with a name that begins with ``Test``."""
+
+    def export_format(self) -> ExportFormat:
+        """Return the format that is tested."""
+        raise NotImplementedError
+
+    def test_its_name_and_the_end_of_its_files_are_its_own(self) -> None:
+        """Its name and the end of its files are its own."""
+        from cars_hw.export.formats import FORMATS
+
+        tested = self.export_format()
+        others = [one for one in FORMATS.values() if one is not tested]
+        assert tested.name not in [one.name for one in others]
+        assert tested.suffix not in [one.suffix for one in others]
+        # Files are told apart by what Path.suffix returns.
+        assert Path(f"net{tested.suffix}").suffix == tested.suffix
+        assert tested.layout in ("NCHW", "NHWC")
+        assert "fp32" in tested.precisions
+
+    def test_values_are_the_outputs_and_what_is_wanted_in_the_layout_of_torch(self, tmp_path: Path) -> None:
+        """Values are the outputs and what is wanted in the layout of torch."""
+        shape = Shape(2, 3, 4)
+        layers = tuple(
+            Relu(output=name, inputs=(source,), shape=shape)
+            for source, name in (("image", "first"), ("first", "second"))
+        )
+        graph = Graph((("image", shape),), layers, ("second",))
+        tested = self.export_format()
+        path = tmp_path / f"net{tested.suffix}"
+        path.write_bytes(tested.write(graph))
+        images = np.random.default_rng(0).standard_normal((2, *shape), np.float32)
+        found = tested.values(path, images, lambda name: name == "first")
+        assert sorted(found) == ["first", "second"]
+        for value in found.values():
+            np.testing.assert_array_equal(value, np.maximum(images, 0))
+
+    def test_every_operation_computes_what_the_network_computes(self, tmp_path: Path) -> None:
+        """Every operation computes what the network computes, with images of an odd height."""
+        from cars_hw.export.lower import lower_network
+        from cars_hw.export.parity import check_parity
+        from cars_hw.nn.fresh_weights import seeded
+        from cars_hw.nn.network import Network
+        from cars_hw.space.zoo import resolve_genotype
+
+        tested = self.export_format()
+        # Together they have every operation twice.
+        for name in ("CARS_D", "PDARTS"):
+            network = seeded(partial(Network, SPEC, resolve_genotype(name)), name)
+            path = tmp_path / f"{name}{tested.suffix}"
+            graph = lower_network(network)
+            path.write_bytes(tested.write(graph, metadata={"genotype": name}))
+            check_parity(network, path, tested)
+            assert tested.write(graph, metadata={"genotype": name}) == path.read_bytes()
+            image = np.random.default_rng(0).standard_normal((1, *SPEC.input_shape), np.float32)
+            logits = tested.values(path, image, lambda _name: False)["logits"]
+            batch = image if tested.layout == "NCHW" else np.ascontiguousarray(image.transpose(0, 2, 3, 1))
+            np.testing.assert_allclose(tested.open(path)(batch), logits, rtol=1e-5, atol=1e-6)
+
+    def test_a_file_that_is_no_model_is_an_error_that_names_it(self, tmp_path: Path) -> None:
+        """A file that is no model is an error that names it."""
+        tested = self.export_format()
+        path = tmp_path / f"bad{tested.suffix}"
+        path.write_bytes(b"this is no model")
+        try:
+            tested.values(path, np.zeros((1, *SPEC.input_shape), np.float32), lambda _name: False)
+        except ExportError as error:
+            assert path.name in str(error)
+        else:
+            raise AssertionError("no ExportError was raised")
+
+
+class CostContract:
+    """The tests that every cost must pass. Make a subclass with a name that begins with ``Test``."""
+
+    def cost(self) -> NetworkCost:
+        """Return the cost that is tested."""
+        raise NotImplementedError
+
+    def architectures(self) -> list[Architecture]:
+        """Return the architectures whose costs are taken: random ones of two sizes."""
+        rng, space = np.random.default_rng(0), SearchSpace()
+        return [Architecture(space.sample(rng), replace(SPEC, channels=size)) for size in (4, 8) for _ in range(8)]
+
+    def test_it_is_a_cost_with_a_unit(self) -> None:
+        """It is a cost with a unit and a summary."""
+        from cars_hw.pipeline.costs import NetworkCost
+
+        tested = self.cost()
+        assert isinstance(tested, NetworkCost)
+        assert tested.unit
+        assert tested.summary
+
+    def test_every_architecture_has_a_value_that_stays_the_same(self) -> None:
+        """Every architecture has a value that stays the same: a number that is not negative."""
+        tested, architectures = self.cost(), self.architectures()
+        values = [float(tested.value(one, "fp32")) for one in architectures]
+        assert all(0 <= value < float("inf") for value in values)
+        assert [float(tested.value(one, "fp32")) for one in reversed(architectures)] == values[::-1]
+
+    def test_architectures_differ_by_more_than_a_thousandth_of_the_unit(self) -> None:
+        """Architectures differ by more than a thousandth of the unit: less is shown as the same."""
+        values = [float(self.cost().value(one, "fp32")) for one in self.architectures()]
+        assert max(values) - min(values) > 1e-3
+
+
+class DataContract:
+    """The tests that every function that returns a data set must pass. Make a subclass named ``Test...``."""
+
+    def source(self) -> str:
+        """Return the name of the function that is tested: ``package.module:function``."""
+        raise NotImplementedError
+
+    def test_it_gives_the_same_images_each_time(self) -> None:
+        """It gives the same images each time."""
+        from cars_hw.data.factories import call_factory, read_made
+
+        first, again = (read_made(self.source(), call_factory(self.source()), None, 0) for _ in range(2))
+        assert first.digest == again.digest
+        assert len(first.class_names) > 1
+
+    def test_every_class_is_in_the_training_part(self) -> None:
+        """Every class is in the training part, and its images can be resized."""
+        from cars_hw.data.factories import call_factory, read_made
+
+        made = read_made(self.source(), call_factory(self.source()), (8, 8), 0)
+        images, labels = made.parts["train"]
+        assert images.shape[2:] == (8, 8)
+        assert set(labels.tolist()) == set(range(len(made.class_names)))
+
+
+class RecipeContract:
+    """The tests that every recipe must pass. Make a subclass with a name that begins with ``Test``."""
+
+    def recipe(self) -> Recipe:
+        """Return the recipe that is tested."""
+        raise NotImplementedError
+
+    def test_a_run_keeps_it_as_it_is(self) -> None:
+        """A run keeps it as it is."""
+        from cars_hw.config.codec import structure, unstructure
+        from cars_hw.config.training import Recipe
+
+        tested = self.recipe()
+        assert isinstance(tested, Recipe)
+        assert structure(json.loads(json.dumps(unstructure(tested))), Recipe) == tested
+
+    def test_its_learning_rate_is_positive_until_the_end(self) -> None:
+        """Its learning rate is positive until the end."""
+        tested = self.recipe()
+        rates = [tested.rate(tested.epochs * share / 100) for share in range(100)]
+        assert all(0 < rate <= tested.learning_rate for rate in rates)

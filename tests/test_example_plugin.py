@@ -1,7 +1,8 @@
-"""The example of a plug-in, installed from its wheel: device, data set and cost without a change of cars-hw."""
+"""The example of a plug-in, installed from its wheel: device, data set, cost and recipe, without an edit."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -14,16 +15,21 @@ import pytest
 from click.testing import CliRunner
 
 from cars_hw.cli.main import main
-from cars_hw.config.data import DataSource
+from cars_hw.config.data import DataSource, resolved
 from cars_hw.config.presets import PRESETS
+from cars_hw.config.recipes import RECIPES, named_recipe
 from cars_hw.config.search import EvolutionSettings, FinalSettings
+from cars_hw.config.training import Recipe
 from cars_hw.devices import Device, available, format_of, open_device, registry
 from cars_hw.errors import DeviceError, InputError
+from cars_hw.export.format import ExportFormat
+from cars_hw.export.formats import FORMATS, format_of_file
+from cars_hw.pipeline.costs import COSTS, NetworkCost, network_cost_of
 from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.pipeline.search import run_search
 from cars_hw.report.page import write_report
 from cars_hw.space.network_spec import NetworkSpec
-from cars_hw.testing import DeviceContract
+from cars_hw.testing import CostContract, DataContract, DeviceContract, FormatContract, RecipeContract
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "plugin"
 BUILD = "import sys; from hatchling.build import build_wheel; print(build_wheel(sys.argv[1]))"
@@ -59,6 +65,89 @@ class TestInProcess(DeviceContract):
 
     def device(self) -> Device:
         return self._device
+
+
+class TestConvolutions(CostContract):
+    @pytest.fixture(autouse=True)
+    def found(self, installed: Path) -> None:
+        self._cost = network_cost_of("convolutions")
+
+    def cost(self) -> NetworkCost:
+        return self._cost
+
+
+class TestStripes(DataContract):
+    @pytest.fixture(autouse=True)
+    def found(self, installed: Path) -> None:
+        pass
+
+    def source(self) -> str:
+        return resolved("stripes")
+
+
+class TestShort(RecipeContract):
+    @pytest.fixture(autouse=True)
+    def found(self, installed: Path) -> None:
+        self._recipe = named_recipe("short")
+
+    def recipe(self) -> Recipe:
+        return self._recipe
+
+
+@pytest.mark.parametrize("own", FORMATS)
+class TestFormats(FormatContract):
+    """The contract of formats, on those of cars-hw."""
+
+    @pytest.fixture(autouse=True)
+    def found(self, own: str) -> None:
+        self._format = FORMATS[own]
+
+    def export_format(self) -> ExportFormat:
+        return self._format
+
+
+def test_a_recipe_is_found_by_its_name_or_its_module(installed: Path, tmp_path: Path) -> None:
+    for name in ("short", "cars_hw_example:SHORT"):
+        assert named_recipe(name).epochs == 2
+    with pytest.raises(InputError, match=r"unknown recipe 'long'; known: cifar10-darts, imagenet-cars, short, and"):
+        named_recipe("long")
+    with pytest.raises(
+        InputError, match=r"the recipe cars_hw_example:CONVOLUTIONS is a NetworkCost, not a cars_hw"
+    ):
+        named_recipe("cars_hw_example:CONVOLUTIONS")
+    missing = CliRunner().invoke(main, ["train", str(tmp_path), "--recipe", "long"])
+    assert missing.exit_code == 2
+    assert "'long' is not one of 'cifar10-darts', 'imagenet-cars'" in missing.output
+    # The run is missed, and not the recipe.
+    known = CliRunner().invoke(main, ["train", str(tmp_path), "--recipe", "short"])
+    assert known.exit_code == 1
+    assert "is not a run folder" in known.output
+
+
+def test_every_name_is_listed_with_the_package_it_comes_from(
+    installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "other-2.0.dist-info"
+    other.mkdir()
+    (other / "METADATA").write_text("Name: other\nVersion: 2.0\n")
+    (other / "entry_points.txt").write_text(
+        "[cars_hw.formats]\nbroken = gone:X\nconv = cars_hw_example:CONVOLUTIONS\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    listed = json.loads(CliRunner().invoke(main, ["plugins", "--json"]).stdout)
+    found = {(one["kind"], one["name"]): one for one in listed}
+    mine = [(kind, name) for (kind, name), one in found.items() if one["package"] == "cars-hw-example 0.1.0"]
+    assert mine == [("device", "in-process"), ("data", "stripes"), ("cost", "convolutions"), ("recipe", "short")]
+    assert found["data", "stripes"]["detail"].startswith("Return images that are striped")
+    assert found["recipe", "short"]["detail"] == "2 epochs, batch 32, learning rate 0.05"
+    assert {one["name"] for one in listed if one["package"] == "cars-hw"} >= {"ort", "cifar10", *COSTS, *RECIPES}
+    assert (found["format", "broken"]["usable"], found["format", "broken"]["package"]) == (False, "other 2.0")
+    assert "cannot be imported: ModuleNotFoundError" in found["format", "broken"]["detail"]
+    assert "is a NetworkCost, not a cars_hw.ExportFormat" in found["format", "conv"]["detail"]
+    # Files of others are found nevertheless.
+    assert format_of_file(Path("net.onnx")) is FORMATS["onnx"]
+    with pytest.raises(InputError, match=r"known: \.onnx, \.tflite$"):
+        format_of_file(Path("net.caffe"))
 
 
 def test_the_device_is_listed_and_opened_by_its_name(installed: Path) -> None:

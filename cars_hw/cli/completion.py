@@ -10,7 +10,7 @@ from click.shell_completion import CompletionItem
 
 from cars_hw.config.data import DATA_SETS
 from cars_hw.config.measurement import QUIET, SUSTAINED, USUAL
-from cars_hw.export.formats import FORMATS
+from cars_hw.export.formats import format_names
 
 DEVICES: Final = ("ort", "litert", "android", "fake", "ssh")
 REFERENCES: Final = ("MobileNetV2", "MNASNet", "ShuffleNetV2", "ResNet-18")
@@ -39,7 +39,7 @@ def _published(_incomplete: str) -> Iterable[str]:
 def _formats(incomplete: str) -> Iterable[str]:
     """Return the formats behind those that are written already, with a comma between them."""
     before, comma, _ = incomplete.rpartition(",")
-    return [f"{before}{comma}{name}" for name in FORMATS if name not in before.split(",")]
+    return [f"{before}{comma}{name}" for name in format_names() if name not in before.split(",")]
 
 
 complete_states = _completion(lambda _: (QUIET, USUAL, SUSTAINED))

@@ -50,7 +50,8 @@ def _run(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
     default=",".join(FORMATS),
     shell_complete=complete_formats,
     show_default=True,
-    help=f"Model formats, with commas between them: {', '.join(FORMATS)}.",
+    help=f"Model formats, with commas between them: {', '.join(FORMATS)}, and those of installed packages, which "
+    "cars-hw plugins lists.",
 )
 @settings_options(
     ExportSettings,

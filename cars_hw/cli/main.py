@@ -56,6 +56,9 @@ GROUPS: Final[Mapping[str, Mapping[str, str]]] = {
         "cost": "Count parameters and multiply-adds of genotypes.",
         "zoo": "List the published genotypes.",
     },
+    "Extensions": {
+        "plugins": "List devices, data sets, costs, recipes and formats by name.",
+    },
 }
 """The commands by group, each with the first sentence of its help, so that an overview imports no command."""
 

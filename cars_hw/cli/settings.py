@@ -8,7 +8,7 @@ A value comes from the first of these that has it: the option, the file, the set
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field
 from functools import wraps
 from pathlib import Path
@@ -16,11 +16,13 @@ from typing import Any, Final, get_args, get_origin
 
 import click
 from click.core import ParameterSource
+from click.shell_completion import CompletionItem
 
 from cars_hw.cli.completion import complete_data, complete_devices, complete_references
 from cars_hw.cli.options import FILE, FOLDER, GENOTYPE, LATENCY, MEMORY, RESOLUTION, STATE, Command, Named
 from cars_hw.config.setting import Field, Setting, fields_of, leaves
 from cars_hw.errors import InputError
+from cars_hw.plugins import IMPORTABLE, plugin_names
 
 Plain = dict[str, Any]
 
@@ -33,12 +35,38 @@ COMPLETIONS: Final = {
 }
 
 
+class OpenChoice(click.Choice[str]):
+    """A choice to which installed packages add names by the entry points of ``group``; ``package.module:NAME`` is
+    one, too."""
+
+    def __init__(self, choices: Sequence[str], group: str) -> None:
+        super().__init__(choices)
+        self._group = group
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str | None:
+        """Return the names of cars-hw, and dots for others."""
+        return f"{(super().get_metavar(param, ctx) or '').removesuffix(']')}|...]"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return ``value`` if it is one of the names."""
+        if IMPORTABLE.fullmatch(value) or value in plugin_names(self._group):
+            return value
+        return super().convert(value, param, ctx)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Return all names that begin with ``incomplete``."""
+        del ctx, param
+        names = dict.fromkeys((*self.choices, *plugin_names(self._group)))
+        return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
 @dataclass(frozen=True)
 class Base:
     """An option whose value is a name that stands for several settings, such as ``--preset``.
 
     ``path`` is its key in a file, ``groups`` are the settings that it stands for, and ``label`` is what their help
-    says of their default. ``plain`` returns the settings for a name. Given on the command line, the base replaces
+    says of their default. ``plugins`` is the group of entry points that have further names, if there is one.
+    ``plain`` returns the settings for a name. Given on the command line, the base replaces
     these groups of the file; other options override it.
     """
 
@@ -50,6 +78,7 @@ class Base:
     groups: tuple[str, ...]
     label: str
     default: str | None = None
+    plugins: str = ""
 
     @property
     def parameter(self) -> str:
@@ -59,9 +88,8 @@ class Base:
     def add(self, command: Command) -> Command:
         """Add the option to ``command``."""
         shown: Plain = {"default": self.default, "show_default": True} if self.default is not None else {}
-        return click.option(self.option, self.parameter, type=click.Choice(self.choices), help=self.help, **shown)(
-            command
-        )
+        kind = OpenChoice(self.choices, self.plugins) if self.plugins else click.Choice(self.choices)
+        return click.option(self.option, self.parameter, type=kind, help=self.help, **shown)(command)
 
 
 @dataclass(frozen=True)
@@ -350,7 +378,8 @@ RECIPE: Final = Base(
     path="recipe.name",
     option="--recipe",
     choices=("cifar10-darts", "imagenet-cars"),
-    help="A published recipe. [that of the run's preset]",
+    plugins="cars_hw.recipes",
+    help="A published recipe, one of an installed package, or package.module:NAME. [that of the run's preset]",
     plain=_recipe_plain,
     groups=("recipe",),
     label="the recipe's",

@@ -1,4 +1,4 @@
-"""The published recipes for training a chosen network, by name."""
+"""The recipes for training a chosen network by name: the published ones, and those of plug-ins."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ from typing import Final
 
 from cars_hw.config.training import Recipe
 from cars_hw.errors import InputError
+from cars_hw.plugins import IMPORTABLE, load_plugin, plugin_names
+
+GROUP: Final = "cars_hw.recipes"
+"""The group of the entry points of packages with recipes of their own."""
 
 RECIPES: Final[dict[str, Recipe]] = {
     # DARTS (Liu et al., 2019), as in cnn/train.py of its code; CARS follows it on CIFAR-10.
@@ -41,12 +45,22 @@ RECIPES: Final[dict[str, Recipe]] = {
 }
 
 
+def recipe_names() -> list[str]:
+    """Return the names of all recipes: the published ones, and those of installed plug-ins."""
+    return [*RECIPES, *(name for name in plugin_names(GROUP) if name not in RECIPES)]
+
+
 def named_recipe(name: str) -> Recipe:
-    """Return the recipe called ``name``.
+    """Return the recipe called ``name``, or the one that ``package.module:NAME`` says how to import.
 
     Raises:
-        InputError: there is none; the message lists those that are.
+        InputError: there is none; the message lists those that are. Or it is no Recipe.
     """
-    if name not in RECIPES:
-        raise InputError(f"unknown recipe '{name}'; known: {', '.join(RECIPES)}")
-    return RECIPES[name]
+    if name in RECIPES:
+        return RECIPES[name]
+    if not IMPORTABLE.fullmatch(name) and name not in plugin_names(GROUP):
+        raise InputError(f"unknown recipe '{name}'; known: {', '.join(recipe_names())}, and package.module:NAME")
+    found = load_plugin(GROUP, name)
+    if not isinstance(found, Recipe):
+        raise InputError(f"the recipe {name} is a {type(found).__name__}, not a cars_hw.Recipe")
+    return found

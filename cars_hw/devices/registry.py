@@ -18,7 +18,8 @@ from cars_hw.plugins import called, load_plugin, plugin_names
 _LOG: Final = logging.getLogger(__name__)
 
 _HOST: Final[dict[str, type[HostDevice]]] = {"ort": OrtDevice, "litert": LitertDevice}
-_KINDS: Final = (*_HOST, "fake", "android", "ssh")
+KINDS: Final = (*_HOST, "fake", "android", "ssh")
+"""The devices of cars-hw by the first part of their names."""
 
 ALL_PHONES: Final = "android:*"
 
@@ -63,14 +64,14 @@ def open_device(text: str, threads: int = 1) -> Device:
         if threads != 1:
             raise InputError(f"the simulated device '{text}' has one thread, not {threads}")
         return FakeDevice(seed=int(rest or 0))
-    if kind not in _KINDS and kind in plugin_names(GROUP):
+    if kind not in KINDS and kind in plugin_names(GROUP):
         return _plugin_device(kind, rest, threads)
     if kind == "ort" and rest:
         accelerator = AcceleratorDevice(*parse_provider(rest), threads)
         accelerator.require()
         return accelerator
     if text not in _HOST:
-        known = dict.fromkeys((*_KINDS, *plugin_names(GROUP)))
+        known = dict.fromkeys((*KINDS, *plugin_names(GROUP)))
         raise InputError(f"unknown device '{text}'; use one of: {', '.join(known)}")
     host = _HOST[text](threads)
     host.runtime()
@@ -142,7 +143,7 @@ def format_of(name: str) -> ModelFormat | None:
         return BoardDevice.model_format
     if kind == "fake":
         return FakeDevice.model_format
-    if kind not in _KINDS and kind in plugin_names(GROUP):
+    if kind not in KINDS and kind in plugin_names(GROUP):
         found: ModelFormat | None = getattr(load_plugin(GROUP, kind), "model_format", None)
         return found
     return getattr(_HOST.get(kind), "model_format", None)
@@ -154,7 +155,7 @@ def available() -> list[DeviceStatus]:
         *(_host_status(name, device) for name, device in _HOST.items()),
         *_accelerators(),
         DeviceStatus("fake", True, "latencies computed from the model file; for trials"),
-        *map(_plugin_status, (name for name in plugin_names(GROUP) if name not in _KINDS)),
+        *map(_plugin_status, (name for name in plugin_names(GROUP) if name not in KINDS)),
         *_phones(),
     ]
     return sorted(found, key=lambda status: not status.usable)

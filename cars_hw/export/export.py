@@ -19,7 +19,7 @@ from cars_hw.config.measurement import Int8Scheme
 from cars_hw.errors import ExportError
 from cars_hw.export.card import NO_FIGURES, Figures, ModelCard, Preprocessing, card_path, verified_card
 from cars_hw.export.classify import open_model, prepare
-from cars_hw.export.format import Usage
+from cars_hw.export.format import ExportFormat, Usage
 from cars_hw.export.formats import FORMATS, export_format, export_formats, format_of_file
 from cars_hw.export.int8_refinement import refine
 from cars_hw.export.lower import lower_network
@@ -91,7 +91,7 @@ def export_model(
             preprocessing=preprocessing,
             class_names=tuple(class_names),
             parity=check_parity(network, temporary, written),
-            versions=versions(),
+            versions=versions(written),
             digest=digest(model),
             **vars(figures),
         )
@@ -180,7 +180,7 @@ def export_int8(
             precision="int8",
             int8=scheme,
             parity=error,
-            versions=versions(),
+            versions=versions(written),
             digest=digest(model),
             **known,
         )
@@ -188,8 +188,8 @@ def export_int8(
     return card
 
 
-def versions() -> dict[str, str]:
+def versions(written: ExportFormat) -> dict[str, str]:
     """Return the versions of the programs that take part in an export, and of those that read the images."""
-    formats = (package for one in FORMATS.values() for package in one.packages)
+    formats = dict.fromkeys(package for one in (*FORMATS.values(), written) for package in one.packages)
     names = ("cars-hw", "torch", "numpy", "pillow", *formats)
     return {"python": platform.python_version(), **versions_of(names)}

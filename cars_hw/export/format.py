@@ -60,7 +60,7 @@ class Usage:
 
 
 class ExportFormat(ABC):
-    """A format of model files.
+    """A format of model files, each a single file. :class:`FloatFormat` is the base of those without int8.
 
     Attributes:
         name: what a device's ``model_format`` and the command line call it.
@@ -144,3 +144,32 @@ class ExportFormat(ABC):
     @abstractmethod
     def subtract_bias(self, model: bytes, bias: FloatArray) -> bytes:
         """Return the float32 ``model`` with ``bias`` (classes,) subtracted from the bias that gives its logits."""
+
+
+class FloatFormat(ExportFormat):
+    """A format of float32 models only: base of formats that cannot be quantised."""
+
+    precisions = ("fp32",)
+
+    def quantize(self, model: bytes, feeds: Feeds, ranges: Ranges, scheme: Int8Scheme) -> bytes:
+        """Raise InputError."""
+        del model, feeds, ranges, scheme
+        raise self._no_int8()
+
+    def activations(self, model: bytes) -> Activations:
+        """Raise InputError."""
+        del model
+        raise self._no_int8()
+
+    def output_names(self, model: bytes) -> list[str]:
+        """Raise InputError."""
+        del model
+        raise self._no_int8()
+
+    def subtract_bias(self, model: bytes, bias: FloatArray) -> bytes:
+        """Raise InputError."""
+        del model, bias
+        raise self._no_int8()
+
+    def _no_int8(self) -> InputError:
+        return InputError(f"{self.name} models are float32 only")

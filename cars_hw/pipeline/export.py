@@ -101,6 +101,8 @@ def _export(
     progress: Progress,
 ) -> list[Exported]:
     folder, wanted = _folder_for(run, out), export_formats(settings.formats)
+    for one in wanted:
+        one.require_precision(settings.precision or "fp32")
     trained = run.trained()
     if not trained:
         raise RunError(f"no network of {run.path} has been trained", remedy="train", run=run.path)

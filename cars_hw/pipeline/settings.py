@@ -239,7 +239,7 @@ class ExportSettings(Settings):
     """Settings of ``cars-hw export``. ``network`` is for a genotype that is exported without a run."""
 
     data: DataSource | None = setting(None, help=_DATA)
-    formats: tuple[str, ...] = setting(tuple(FORMATS), help="Formats of the models.", choices=tuple(FORMATS))
+    formats: tuple[str, ...] = setting(tuple(FORMATS), help="Formats of the models.")
     precision: Precision | None = setting(
         None,
         help="int8: also write each model in int8, calibrated on training images. [that of the search]",

@@ -1,4 +1,4 @@
-"""A device, a data set and a cost of a package of its own, which cars-hw finds by their entry points."""
+"""A device, a data set, a cost and a recipe of a package of its own, which cars-hw finds by their entry points."""
 
 import os
 import platform
@@ -11,7 +11,7 @@ import numpy as np
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import onnxruntime
 
-from cars_hw import DeviceError, NetworkCost, Sample
+from cars_hw import DeviceError, NetworkCost, Recipe, Sample
 
 
 class InProcess:
@@ -92,3 +92,5 @@ def _convolutions(architecture, precision):
 
 
 CONVOLUTIONS = NetworkCost("edges", "edges that are convolutions", _convolutions)
+
+SHORT = Recipe(epochs=2, batch_size=32, learning_rate=0.05, crop_padding=0)

@@ -1,13 +1,37 @@
-"""The tests that every device must pass: ``pytest examples/plugin``, with the package installed."""
+"""The tests that each part of the package must pass: ``pytest examples/plugin``, with the package installed."""
 
-from cars_hw_example import InProcess
+from cars_hw_example import CONVOLUTIONS, SHORT, InProcess
 
-from cars_hw.testing import DeviceContract
+from cars_hw.testing import CostContract, DataContract, DeviceContract, RecipeContract
 
 
 class TestInProcess(DeviceContract):
-    """Runs them on this device."""
+    """Runs them on the device."""
 
     def device(self) -> InProcess:
         """Return the device that is tested."""
         return InProcess()
+
+
+class TestConvolutions(CostContract):
+    """Runs them on the cost."""
+
+    def cost(self):
+        """Return the cost that is tested."""
+        return CONVOLUTIONS
+
+
+class TestStripes(DataContract):
+    """Runs them on the data set."""
+
+    def source(self):
+        """Return the name of the function that is tested."""
+        return "cars_hw_example:stripes"
+
+
+class TestShort(RecipeContract):
+    """Runs them on the recipe."""
+
+    def recipe(self):
+        """Return the recipe that is tested."""
+        return SHORT

@@ -1,0 +1,25 @@
+"""``cars-hw plugins``."""
+
+from __future__ import annotations
+
+import click
+
+from cars_hw.cli.options import json_option, print_json, print_table
+
+
+@click.command("plugins")
+@json_option
+def command(as_json: bool) -> None:
+    """List devices, data sets, costs, recipes and formats by name.
+
+    Installed packages add names by entry points; the list says which package each name comes from, and imports all
+    of them. For a name that cannot be used the list says why.
+    """
+    from cars_hw.pipeline.extensions import extensions
+
+    found = extensions()
+    if as_json:
+        print_json([one._asdict() for one in found])
+        return
+    rows = [(one.kind, one.name, one.package, "yes" if one.usable else "no", one.detail) for one in found]
+    print_table("", ("kind", "name", "from", "usable", "detail"), rows)
