@@ -21,10 +21,10 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS = (
     ("cli",),
     ("report",),
-    ("studies",),
+    ("studies", "testing"),
     ("pipeline",),
     ("evolution", "training"),
-    ("latency", "testing"),
+    ("latency",),
     ("export",),
     ("measurement",),
     ("data", "devices", "nn"),
