@@ -110,3 +110,15 @@ def warnings_of(device: Device) -> tuple[str, ...]:
     """Return why latencies of ``device`` are not those of the machine at its best, as far as it has told in its
     property ``warnings``; a device without one has none."""
     return tuple(getattr(device, "warnings", ()))
+
+
+def learnt_by(device: Device) -> dict[str, Any]:
+    """Return the conditions that ``device`` has learnt while it measured, without asking it anything.
+
+    A device may have a method ``learnt`` for them. The others have their warnings, if any.
+    """
+    learnt: Callable[[], dict[str, Any]] | None = getattr(device, "learnt", None)
+    if learnt is not None:
+        return learnt()
+    warnings = warnings_of(device)
+    return {"warnings": list(warnings)} if warnings else {}

@@ -124,7 +124,8 @@ class Session(NamedTuple):
 class SessionResult(NamedTuple):
     """The result of a session: number, exit status, output, conditions. A condition not reported is None.
 
-    ``cores`` is the list of cores that were switched on at its end, as Linux writes it, and empty if not reported.
+    ``cores`` is the list of cores that were switched on at its end, and ``allowed`` that of the cores on which a
+    process of the script may run, as Linux writes them; both are empty if not reported.
     """
 
     number: int
@@ -133,6 +134,22 @@ class SessionResult(NamedTuple):
     load: float | None
     clock_mhz: float | None
     cores: str = ""
+    allowed: str = ""
+
+
+CORE: Final = "$core"
+"""In a path of :func:`script`: the number of the core that the program of the session runs on."""
+
+CORE_OF: Final = r"""
+core_of() {
+  stat= core=
+  { read -r stat < "/proc/$1/stat"; } 2>/dev/null
+  [ -n "$stat" ] || return 0
+  # The name of the program before the bracket may have spaces; behind it, this is the 37th word.
+  set -- ${stat##*\)}
+  core=${37}
+}""".strip()
+"""A shell function that sets ``core`` to the number of the core that the process ``$1`` ran on last."""
 
 
 def script(
@@ -149,9 +166,11 @@ def script(
 
     ``before`` runs first, ``each`` before every session. ``after`` runs at the end, also when the script is stopped
     or the connection breaks. ``mark`` is a unique word at the begin of the lines that the script itself prints.
-    ``clock_file`` has the clock in kilohertz, ``cores_file`` the list of cores that are switched on.
+    ``clock_file`` has the clock in kilohertz, ``cores_file`` the list of cores that are switched on. With
+    :data:`CORE` in its path, ``clock_file`` is that of the core that the session runs on.
     """
-    clock, cores = shlex.quote(clock_file or "/dev/null"), shlex.quote(cores_file or "/dev/null")
+    clock, cores = f'"{clock_file or "/dev/null"}"', shlex.quote(cores_file or "/dev/null")
+    follows = clock_file is not None and CORE in clock_file
     lines = [
         "child=",
         "watch=",
@@ -172,10 +191,19 @@ def script(
         '  { read -r first < "$1"; } 2>/dev/null',
         "}",
         # The clock is read while the model runs: afterwards it may have fallen already.
+        # The system may close cores to this process at any time.
+        "allowed_cores() {",
+        "  allowed=",
+        "  { while read -r name value; do",
+        '    [ "$name" = Cpus_allowed_list: ] && { allowed=$value; break; }',
+        "  done < /proc/self/status; } 2>/dev/null",
+        "}",
+        *(CORE_OF.splitlines() if follows else ()),
         "watch_clock() {",
         f"  while sleep {CLOCK_S:g}; do",
+        *(("    core_of $child",) if follows else ()),
         f"    first_of {clock}",
-        '    echo "$first" > clock_seen',
+        '    [ -n "$first" ] && echo "$first" > clock_seen',
         "  done",
         "}",
         "run() {",
@@ -183,7 +211,7 @@ def script(
         # otherwise every line would be a packet, sent during the measurement.
         '  "$@" </dev/null >said 2>&1 &',
         "  child=$!",
-        f"  if [ -r {clock} ]; then",
+        f"  if {'true' if follows else f'[ -r {clock} ]'}; then",
         "    watch_clock </dev/null >/dev/null 2>&1 &",
         "    watch=$!",
         "  fi",
@@ -203,7 +231,7 @@ def script(
         lines += [
             each,
             f"echo {mark} begin {session.number}",
-            f"first_of {clock}",
+            "first=" if follows else f"first_of {clock}",
             'echo "$first" > clock_seen',
             f"run {session.command}",
             f"first_of {LOAD}",
@@ -211,8 +239,9 @@ def script(
             "first_of clock_seen",
             "clock=$first",
             f"first_of {cores}",
+            "allowed_cores",
             # The output of a runner may lack the last line break.
-            f'echo; echo "{mark} end {session.number} $status / $load / $clock / $first"',
+            f'echo; echo "{mark} end {session.number} $status / $load / $clock / $first / $allowed"',
         ]
     return "\n".join([*lines, f"echo {mark} done", ""])
 
@@ -234,7 +263,7 @@ def session_results(
     Raises:
         ScriptEndedError: the lines end before the last line of the script.
     """
-    end = re.compile(rf"{re.escape(mark)} end (\d+) (\d+) / (.*?) /(.*?)(?:/(.*))?")
+    end = re.compile(rf"{re.escape(mark)} end (\d+) (\d+) / (.*?) /([^/]*)(?:/([^/]*))?(?:/([^/]*))?")
     current: int | None = None
     output: list[str] = []
     done = False
@@ -245,7 +274,7 @@ def session_results(
         if stripped.startswith(f"{mark} begin "):
             current, output = int(stripped.split()[-1]), []
         elif found := end.fullmatch(stripped):
-            number, status, load, clock, cores = found.groups()
+            number, status, load, clock, cores, allowed = found.groups()
             if int(number) == current:
                 yield SessionResult(
                     current,
@@ -254,6 +283,7 @@ def session_results(
                     _number(load.split(" ")[0]),
                     _megahertz(clock.strip()),
                     (cores or "").strip(),
+                    (allowed or "").strip(),
                 )
             current, output = None, []
         elif current is None and stripped.startswith(NOTE):

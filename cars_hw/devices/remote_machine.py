@@ -202,11 +202,10 @@ class RemoteMachine(ABC):
                 )
         return self._cores
 
-    def _warned(self, state: PhoneState, cores: Sequence[int]) -> list[str]:
-        """Log what is new about ``state``; return all warnings so far."""
+    def _warned(self, state: PhoneState, cores: Sequence[int]) -> None:
+        """Log what is new about ``state``."""
         for text in state.warnings(cores):
             self._warn(text)
-        return list(self._warnings)
 
     def _warn(self, text: str) -> None:
         """Log that latencies are not those of the machine at its best, unless it is known."""

@@ -24,6 +24,7 @@ from cars_hw.devices.host.conditions import now
 from cars_hw.devices.load import Spell
 from cars_hw.devices.protocol import ModelFormat, Sample, SessionCounter
 from cars_hw.devices.remote import (
+    CORE,
     NoOutputError,
     RemoteShell,
     ScriptEndedError,
@@ -103,6 +104,7 @@ class ScriptedDevice(RemoteMachine):
         self._warmup_s: float | None = None
         self._clocks = ClockWatch()
         self._is_fixed: bool | None = None
+        self._modes: set[bool | None] = set()
 
     def conditions(self) -> dict[str, Any]:
         """Return the conditions, with clocks, memory, free storage and battery of the phone.
@@ -112,6 +114,7 @@ class ScriptedDevice(RemoteMachine):
         """
         phone, state = self._read_phone()
         cores = self._chosen_cores(phone)
+        self._warned(state, cores)
         clocks = {core.number: core.max_mhz for core in phone.cores}
         unusable = [core.number for core in phone.cores if not core.is_usable]
         delegate = "" if self._delegate == "cpu" else f"+{self._delegate}"
@@ -120,7 +123,8 @@ class ScriptedDevice(RemoteMachine):
             # A phone can have another address the next time, and cores that are switched off.
             "device_identity": f"{self.kind}:{phone.serial or self._shell.where}{delegate}",
             "cores": len(phone.cores),
-            "clock_mhz": clocks[cores[-1]],
+            # Sessions that are not pinned run on any core.
+            "clock_mhz": clocks[cores[-1]] if phone.can_pin else None,
             "governor": phone.governor,
             "load": phone.load,
             "platform": f"{phone.android}, {phone.abi}",
@@ -128,7 +132,7 @@ class ScriptedDevice(RemoteMachine):
             "runtime": f"{self._find_tool().describe()} on {self._delegate}",
             "threads": self._threads,
             "pinned": cores if phone.can_pin else self.unpinned,
-            "core_kind": describe(phone.cores, cores),
+            "core_kind": describe(phone.cores, cores) if phone.can_pin else None,
             "unusable_cores": unusable,
             "clocks_mhz": {str(core): clock for core, clock in clocks.items()},
             "memory_mb": phone.memory_mb,
@@ -138,15 +142,21 @@ class ScriptedDevice(RemoteMachine):
             "thermal_status": state.thermal_status,
             "skin_c": state.skin_c,
             "processor_c": state.processor_c,
-            "warmest_c": dict(self._warmest_c),
             "cooling": list(state.cooling),
             "plugged": state.is_plugged,
             "battery_saver": state.is_saving,
             "doze": state.is_dozing,
+            **self.learnt(),
+        }
+
+    def learnt(self) -> dict[str, Any]:
+        """Return what it has learnt while it measured; see :func:`cars_hw.devices.protocol.learnt_by`."""
+        return {
+            "warmest_c": dict(self._warmest_c),
             "fixed_performance": self._is_fixed,
             "clock_reached_mhz": self._clocks.reached_mhz,
             "warmup_s": self._warmup_s,
-            "warnings": self._warned(state, cores),
+            "warnings": list(self.warnings),
         }
 
     def run(
@@ -277,7 +287,7 @@ class ScriptedDevice(RemoteMachine):
             mark,
             before=f"{_BEFORE}\n{self.functions}\n{self.place.change}".replace("HERE", here).replace("MARK", mark),
             after=_AFTER.replace("HERE", here),
-            clock_file=f"{CPUS}/cpu{cores[-1]}/cpufreq/scaling_cur_freq",
+            clock_file=f"{CPUS}/cpu{cores[-1] if self._phone.can_pin else CORE}/cpufreq/scaling_cur_freq",
             cores_file=f"{CPUS}/online",
             each=f"{{ uptime_s > {here}/lock/seen; }} 2>/dev/null",
         )
@@ -291,7 +301,8 @@ class ScriptedDevice(RemoteMachine):
         self._is_fixed = False if self.place.changes_settings else None
         try:
             for ran in session_results(lines, mark, self._folder.note, self._changed):
-                yield ran
+                self._keep_mode()
+                yield self._placed(ran)
                 begun = ran.number + 1
         except ScriptEndedError as error:
             if f"{mark} busy" in error.output:
@@ -314,6 +325,12 @@ class ScriptedDevice(RemoteMachine):
     def _changed(self, fact: str) -> None:
         """Keep what a script has changed."""
         self._is_fixed = fact == FIXED
+
+    def _keep_mode(self) -> None:
+        """Warn if sessions with and without the fixed-performance mode mix: their clocks differ."""
+        self._modes.add(self._is_fixed)
+        if {True, False} <= self._modes:
+            self._warn("the fixed-performance mode was on for a part of the sessions only")
 
     def _warn_of_clock(self) -> None:
         """Warn if the clock stayed below its maximum. The fixed-performance mode is to do that."""
@@ -372,12 +389,12 @@ class ScriptedDevice(RemoteMachine):
         """Check that the cores were there until the end of the session.
 
         Raises:
-            DeviceStateError: one was switched off: the session ran on another, or did not begin.
+            DeviceStateError: one was switched off or closed: the session ran on others, or did not begin.
         """
         if self._phone is None or not self._phone.can_pin or self._cores is None:
             return
-        online = core_list(ran.cores)
-        lost = [core for core in self._cores if online is not None and core not in online]
+        known = [core_list(ran.cores), core_list(ran.allowed)]
+        lost = [core for core in self._cores if any(usable is not None and core not in usable for usable in known)]
         failed = ran.status != 0 and "affinity" in ran.output
         if lost or failed:
             raise DeviceStateError(
@@ -386,12 +403,13 @@ class ScriptedDevice(RemoteMachine):
                 remedy="resume",
             )
 
-    def _require_place(self, ran: SessionResult) -> None:
-        """Check that the session ran where it should.
+    def _placed(self, ran: SessionResult) -> SessionResult:
+        """Return ``ran`` with the clock of where it ran, which is checked.
 
         Raises:
-            DeviceStateError: it did not.
+            DeviceStateError: it did not run where it should.
         """
+        return ran
 
     def _timed(self, ran: SessionResult, model: Path) -> Timed:
         """Return what the tool reports of a session.
@@ -401,7 +419,6 @@ class ScriptedDevice(RemoteMachine):
             DeviceStateError: a core was switched off, or the phone did not run it as it should.
         """
         self._require_cores(ran)
-        self._require_place(ran)
         self._clocks.add(ran.clock_mhz)
         if ran.status != 0:
             raise RunnerError(

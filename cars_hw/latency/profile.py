@@ -15,12 +15,13 @@ import numpy as np
 
 from cars_hw.config.codec import structure, unstructure
 from cars_hw.config.measurement import MeasurePlan, Precision, SustainedPlan
-from cars_hw.devices.protocol import Device, Measurement, ModelFormat, Sample
+from cars_hw.devices.protocol import Device, Measurement, ModelFormat, Sample, learnt_by
 from cars_hw.errors import DeviceError, DeviceStateError, InputError, TableError
 from cars_hw.export.formats import export_format
 from cars_hw.export.write import build_network
 from cars_hw.latency.calibration import spread_architectures, spread_genotypes
 from cars_hw.latency.fastest import fastest_genotype
+from cars_hw.latency.finished import finished_or_free, require_same
 from cars_hw.latency.further_widths import further_operations
 from cars_hw.latency.keys import OpKey, spec_keys
 from cars_hw.latency.models import build_model, build_overhead
@@ -28,7 +29,7 @@ from cars_hw.latency.predictor import fit_coefficients, prediction_error
 from cars_hw.latency.size_range import SizeRange, find_size_range
 from cars_hw.latency.sums import OperationSums
 from cars_hw.latency.sustained import SustainedState
-from cars_hw.latency.table import TABLE, CalibrationNetwork, LatencyTable, Reference
+from cars_hw.latency.table import CalibrationNetwork, LatencyTable, Reference
 from cars_hw.latency.under_load import LoadModel, sustained_state
 from cars_hw.measurement.journal import Journal, partial_path, stored_identity
 from cars_hw.measurement.schedule import REFERENCE, Schedule, seconds_of
@@ -68,6 +69,7 @@ LATER_CONDITIONS: Final = (
     "clock_reached_mhz",
     "warmest_c",
     "scheduling_group",
+    "app_cores",
 )
 """The conditions that a device knows at the end of a measurement only."""
 
@@ -108,7 +110,8 @@ def profile_device(
     ``progress`` counts models that are written and sessions, of the stages ``operations`` and ``networks``, and
     seconds of load. With ``out`` the table is written there, and until then the samples are kept after every block,
     and after every load, in ``OUT.partial``. With ``resume`` a profile resumes from that file if it exists, and
-    ends as it would have ended; without it, such a file is an error, and so is ``out`` itself unless ``overwrite``.
+    ends as it would have ended; if it has ended already, its table is returned. Without ``resume``, such a file is
+    an error, and so is ``out`` itself unless ``overwrite``.
 
     Raises:
         InputError: a precision or a format that this version cannot write, less than 4 networks, or a resolution
@@ -121,10 +124,9 @@ def profile_device(
     export_format(device.model_format).require_precision(precision)
     if calibration < 4:
         raise InputError(f"the predictor needs at least 4 calibration networks, not {calibration}")
-    if out is not None and out.exists() and not overwrite:
-        raise TableError(f"{out} exists; write to another file, or delete it first")
-    if out is not None:
-        TABLE.require_replaceable(out)
+    # For which latencies the sizes of a table were found is not in it.
+    is_told = not isinstance(sizes, WantedSizes)
+    finished = finished_or_free(out, resume=resume, overwrite=overwrite, is_told=is_told)
     space = space or SearchSpace()
     if sizes is not None:
         # Before the device is measured, so that a resolution that the stem cannot have is reported at once.
@@ -155,23 +157,18 @@ def profile_device(
         **{name: conditions[name] for name in SAME_MACHINE},
     }
     journal = Journal(out, identity, conditions, resume=resume)
-    _require_same_cores(device.name, conditions, journal.conditions)
     written = _Written(spec if sizes is None else sizes.middle(spec), sizes, device.model_format, precision)
+    if out is not None and finished is not None:
+        require_same(out, finished, {**identity, "network": unstructure(written.spec)})
+        device.release()
+        journal.remove()
+        return finished
+    _require_same_cores(device.name, conditions, journal.conditions)
     with tempfile.TemporaryDirectory(prefix="cars-hw-") as folder:
         campaign = _Campaign(device, plan, journal, written, folder=Path(folder), progress=progress)
         try:
             with campaign.naming_models():
-                table = campaign.operations(device.name)
-                table = campaign.networks(table, space, calibration)
-                # What a device warned of meanwhile, and how it was warmed up.
-                if journal.told is None:
-                    known = device.conditions()
-                    journal.told = {name: value for name, value in known.items() if name in LATER_CONDITIONS}
-                table = replace(table, conditions={**table.conditions, **journal.told})
-                if sustained is not None:
-                    # Loads take long. A profile that resumes among them has a device that knows nothing of before.
-                    journal.keep()
-                    table = replace(table, sustained=campaign.under_load(device, table, sustained))
+                table = campaign.measured(device, space, calibration, sustained)
         finally:
             device.release()
     if out is not None:
@@ -293,9 +290,27 @@ class _Campaign:
         written.network(architecture)(reference)
         self._names[str(reference)] = "the reference network CARS_A"
         self._paths[written.name(architecture)] = reference
-        self._schedule = Schedule(
-            device, plan, reference=reference, series=journal.series, on_block=lambda _: journal.keep()
-        )
+
+        def keep(_: object) -> None:
+            # A profile that resumes has a device that knows nothing of this one.
+            journal.learn(learnt_by(device))
+            journal.keep()
+
+        self._schedule = Schedule(device, plan, reference=reference, series=journal.series, on_block=keep)
+
+    def measured(
+        self, device: Device, space: SearchSpace, count: int, sustained: SustainedPlan | None
+    ) -> LatencyTable:
+        """Measure everything; return the finished table, with what ``device`` has learnt meanwhile."""
+        journal = self._journal
+        table = self.networks(self.operations(device.name), space, count)
+        known = device.conditions()
+        journal.learn({name: value for name, value in known.items() if name in LATER_CONDITIONS})
+        if sustained is not None:
+            journal.keep()
+            table = replace(table, sustained=self.under_load(device, table, sustained))
+            journal.learn(learnt_by(device))
+        return replace(table, conditions={**table.conditions, **journal.told})
 
     def operations(self, device: str) -> LatencyTable:
         """Measure every operation a few times; return the table without networks."""

@@ -52,12 +52,14 @@ def profile_all(
     wanted. If one fails the others stop after the session that they are at; all can be resumed.
 
     Raises:
+        InputError: two of them are one machine.
         CarsHwError: what the first to fail failed with.
     """
     if len(devices) == 1:
         device, path = devices[0], paths[0]
         told = partial(on_range, device.name)
         return [profile_device(device, spec, out=path, on_range=told, progress=progress, **options)]
+    _require_apart(devices)
     stop = threading.Event()
     reporting = threading.Lock()
 
@@ -84,3 +86,19 @@ def profile_all(
         if error is not None and not isinstance(error, _Stopped):
             raise error
     return [each.result() for each in running]
+
+
+def _require_apart(devices: Sequence[Device]) -> None:
+    """Check that no two of ``devices`` are one phone or board, as one that is on the cable and in the network.
+
+    Raises:
+        InputError: two are.
+    """
+    known: dict[str, str] = {}
+    for device in devices:
+        identity = device.conditions().get("device_identity")
+        if identity is None:
+            continue
+        if identity in known:
+            raise InputError(f"{known[identity]} and {device.name} are the same device ({identity}); name it once")
+        known[identity] = device.name

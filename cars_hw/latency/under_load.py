@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cars_hw.config.measurement import SustainedPlan
-from cars_hw.devices.protocol import Device
+from cars_hw.devices.protocol import Device, learnt_by
 from cars_hw.latency.sustained import LoadedNetwork, SustainedState
 from cars_hw.measurement.journal import Journal
 from cars_hw.measurement.sustained import Sustained, measure_sustained
@@ -39,6 +39,7 @@ def sustained_state(
 
     def keep(load: Sustained) -> None:
         journal.loads.append(load)
+        journal.learn(learnt_by(device))
         journal.keep()
 
     chosen = [models[name] for name in journal.loaded]

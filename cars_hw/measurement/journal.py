@@ -34,6 +34,15 @@ def stored_identity(out: Path | None, *, resume: bool) -> Mapping[str, Any] | No
     return PARTIAL.read_record(partial_path(out), Partial).identity
 
 
+def stored_beginning(out: Path) -> Mapping[str, Any]:
+    """Return the conditions at the beginning of the interrupted profile of the table ``out``.
+
+    Raises:
+        TableError: its file is damaged.
+    """
+    return PARTIAL.read_record(partial_path(out), Partial).conditions
+
+
 _Row = tuple[str, float, str | None, float | None, float | None, float | None, float | None]
 """The name of a model, and the fields of its sample."""
 
@@ -64,7 +73,7 @@ class Journal:
     ``series`` has the sessions, and ``conditions`` those of the beginning. ``networks`` has the calibration
     networks as text, None before they are chosen. ``further`` has the operations, as text, that were added in each
     step. ``loaded`` has the networks of the sustained state as text, None before they are chosen, and ``loads``
-    what the first of them take there. ``told`` has what the device knew at the end of the measurement, None before.
+    what the first of them take there. ``told`` has what devices have learnt while they measured, see :meth:`learn`.
 
     ``identity`` has the settings that must agree when a profile resumes. Without ``out`` nothing is written.
 
@@ -84,9 +93,17 @@ class Journal:
         self.further: list[list[str]] = []
         self.loaded: list[str] | None = None
         self.loads: list[Sustained] = []
-        self.told: dict[str, Any] | None = None
+        self.told: dict[str, Any] = {}
         if self._path is not None and stored_identity(out, resume=resume) is not None:
             self._load(self._path)
+
+    def learn(self, known: Mapping[str, Any]) -> None:
+        """Add to ``told`` what the device knows by now; a profile that resumes has one that knows less than before.
+
+        Lists are joined, and of temperatures and other numbers the largest stays.
+        """
+        for name, value in known.items():
+            self.told[name] = _joined(self.told.get(name), value)
 
     def keep(self) -> None:
         """Write the file."""
@@ -127,7 +144,19 @@ class Journal:
         self.further = list(map(list, content.further))
         self.loaded = None if content.loaded is None else list(content.loaded)
         self.loads = list(content.loads)
-        self.told = content.told
+        self.told = dict(content.told or {})
         events = [Event(row[0], Sample(*row[1:])) for row in content.events]
         rounds = list(map(list, content.rounds))
         self.series = Series(events, rounds, content.blocks, content.waited_s, content.fastest_ms)
+
+
+def _joined(before: Any, value: Any) -> Any:  # noqa: ANN401 -- any JSON values
+    if before is None or value is None:
+        return before if value is None else value
+    if isinstance(before, list) and isinstance(value, list):
+        return list(dict.fromkeys([*before, *value]))
+    if isinstance(before, dict) and isinstance(value, dict):
+        return {name: _joined(before.get(name), value.get(name)) for name in {**before, **value}}
+    if isinstance(before, int | float) and isinstance(value, int | float) and not isinstance(value, bool):
+        return max(before, value)
+    return value

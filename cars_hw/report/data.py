@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from cars_hw.config.evaluation import ClassCounts, Objective
 from cars_hw.data.manifest import AcceptedChange, DataManifest
 from cars_hw.devices import format_of
-from cars_hw.errors import TableError
+from cars_hw.errors import InputError, TableError
 from cars_hw.export.card import INT8_SUFFIX, ModelCard, card_path, verified_card
 from cars_hw.formatting import milliseconds, training_words
 from cars_hw.nn.cost import both_costs
@@ -42,6 +42,11 @@ class ModelFile:
     def file(self) -> str:
         """The name of the file."""
         return Path(self.path).name
+
+    @property
+    def measured_on(self) -> tuple[str, ...]:
+        """The names of the devices on which it was measured."""
+        return tuple(one.device for one in self.card.latencies if one.measured_ms is not None)
 
     @property
     def measured(self) -> str:
@@ -256,10 +261,24 @@ class ReportData:
         return next((candidate for candidate in self.candidates if candidate.name == wanted), None)
 
     def model(self, name: str, device: str) -> ModelFile | None:
-        """Return the file of the model ``name`` that ``device`` runs, or None."""
-        wanted = f"{name}.{format_of(device)}"
-        files = (model for candidate in self.candidates for model in candidate.models)
-        return next((model for model in files if model.file == wanted), None)
+        """Return the file of the model ``name`` that was measured on ``device``, or None.
+
+        The card of a file tells on which devices it was measured: the package of a device may be broken by now.
+        """
+        files = [model for one in self.candidates for model in one.models if model.name == name]
+        measured = [model for model in files if device in model.measured_on]
+        if not measured and len(files) > 1:
+            # They were exported again since.
+            measured = [model for model in files if model.file == f"{name}.{_format_of(device)}"]
+        return next(iter(measured or (files if len(files) == 1 else ())), None)
+
+
+def _format_of(device: str) -> str | None:
+    """Return the format that ``device`` runs; None if it is of a package that cannot be imported."""
+    try:
+        return format_of(device)
+    except InputError:
+        return None
 
 
 def gather(run: RunFolder) -> ReportData:

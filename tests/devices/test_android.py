@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from long_runs import amount
 from machines import needs_two_cores
-from simulated_phone import Adbd, Phone
+from phone_stand import standing
+from simulated_phone import Adbd, Phone, System
 
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices import Device, available, named_devices, open_device
@@ -414,6 +415,50 @@ def test_a_core_that_went_away_is_a_message_and_its_session_does_not_count(
     phone.switch_on([*others, fastest])
     assert len(device.run(models, PLAN, 0)) == len(models)
     device.release()
+
+
+@needs_two_cores
+def test_a_core_that_is_closed_in_the_middle_is_a_message_also_where_the_other_one_stays_open(
+    shell: AdbShell, phone: Phone, models: list[Path]
+) -> None:
+    """Linux runs a process silently on those of its cores that are open, and refuses it only if none is."""
+    canned(phone, "sleep 0.3")
+    first, *_, last = cores = sorted(os.sched_getaffinity(0))
+    phone.open_cores(cores)
+    for threads, lost in ((2, last), (2, first), (1, last)):
+        device = AndroidDevice(shell, "android:sim", threads, log=lambda _: None, waits=Waits(cool_down=0.1))
+        assert lost in device.conditions()["pinned"]
+
+        def close(done: int, lost: int = lost) -> None:
+            if done == 2:
+                phone.open_cores([core for core in cores if core != lost])
+
+        with pytest.raises(DeviceStateError, match=f"switched off core {lost}, .* or closed it to the shell"):
+            device.run(models, PLAN, 0, close)
+        with pytest.raises(DeviceStateError, match=f"still has core {lost} closed to the shell by a cpuset"):
+            device.run(models, PLAN, 0)
+        device.release()
+        phone.open_cores(cores)
+
+
+@needs_two_cores
+def test_without_taskset_the_clock_is_that_of_the_core_that_the_tool_ran_on(
+    tmp_path: Path, keys: Path, models: list[Path]
+) -> None:
+    slow, *_, fast = sorted(os.sched_getaffinity(0))
+    pins = f"/usr/bin/taskset -cp {slow} $$ >/dev/null; PATH=/usr/bin:/bin sleep 0.5"
+    with standing(tmp_path / "old", keys, System(without=("taskset",)), pins) as stand:
+        stand.phone.runs_at(1400, slow)
+        stand.phone.runs_at(2750, fast)
+        device = stand.device()
+        conditions = device.conditions()
+        assert (conditions["pinned"], conditions["clock_mhz"], conditions["core_kind"]) == (
+            "not possible here",
+            None,
+            None,
+        )
+        assert [sample.clock_mhz for sample in device.run(models[:1], PLAN, 0)] == [1400.0]
+        device.release()
 
 
 @needs_two_cores

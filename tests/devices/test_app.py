@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import time
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from machines import needs_two_cores
 from phone_stand import CANNED, WAITS, Stand, standing
 from simulated_phone import Phone, System
 
@@ -22,6 +24,7 @@ from cars_hw.errors import DeviceStateError, InputError, RunnerError
 PLAN = MeasurePlan(sessions=1, min_runs=5, min_seconds=0.0, warmup_runs=1, warmup_seconds=0.0, patience_seconds=0)
 PACKAGE = "org.tensorflow.lite.benchmark"
 APP = CANNED.replace("FAULT", "sleep 0.3")
+CORES = sorted(os.sched_getaffinity(0))
 
 
 @pytest.fixture
@@ -204,8 +207,37 @@ def test_a_device_says_by_its_name_that_models_run_in_an_app(stand: Stand, monke
 
 
 def test_an_app_whose_group_is_not_told_is_a_warning(stand: Stand, device: AppDevice) -> None:
-    device._require_place(SessionResult(0, 0, "@app group /top-app", None, None))
+    device._placed(SessionResult(0, 0, "@app group /top-app", None, None))
     assert device.conditions()["warnings"] == []
-    device._require_place(SessionResult(0, 0, "", None, None))
+    device._placed(SessionResult(0, 0, "", None, None))
     assert device.conditions()["warnings"] == ["it does not tell whether the app ran in the foreground"]
     assert "it does not tell whether the app ran in the foreground" in stand.said[-1]
+
+
+@needs_two_cores
+def test_clock_and_cores_are_those_of_the_app_and_not_of_the_shell(
+    stand: Stand, device: AppDevice, models: list[Path]
+) -> None:
+    slow, fast = CORES[0], CORES[-1]
+    stand.phone.runs_at(1400, slow)
+    stand.phone.runs_at(2750, fast)
+    stand.phone._write("app-core", f"{slow}\n")
+    before = device.conditions()
+    # Nobody knows on which core it will run.
+    assert (before["clock_mhz"], before["core_kind"], before["app_cores"]) == (None, None, [])
+    assert [sample.clock_mhz for sample in device.run(models, PLAN, 0)] == [1400.0, 1400.0]
+    found = device.conditions()
+    assert (found["app_cores"], found["clock_reached_mhz"]) == ([slow], 1400.0)
+    stand.phone._write("app-core", f"{fast}\n")
+    assert [sample.clock_mhz for sample in device.run(models, PLAN, 0)] == [2750.0, 2750.0]
+    assert device.conditions()["app_cores"] == sorted({slow, fast})
+    device.release()
+
+
+def test_an_app_whose_core_is_not_told_has_no_clock(stand: Stand, device: AppDevice) -> None:
+    told = "@app group /top-app"
+    shell_clock = SessionResult(0, 0, told, None, 2800.0)
+    assert device._placed(shell_clock).clock_mhz is None
+    assert device._placed(shell_clock._replace(output=f"{told}\n@app ran 3 ? of 2 3")).clock_mhz is None
+    assert device.learnt()["app_cores"] == [2, 3]
+    assert device._placed(shell_clock._replace(output=f"@app ran 3 1804800 of 3\n{told}")).clock_mhz == 1804.8

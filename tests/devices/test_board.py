@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -100,8 +101,10 @@ def test_keys_and_hosts_that_do_not_fit_are_told_apart(server: Server, tmp_path:
         SshShell(server.destination, options=["-i", str(tmp_path / "other"), *options[2:]]).open()
     with pytest.raises(UnauthorizedError, match=r"not known to this computer.*by hand: ssh"):
         SshShell(server.destination, options=[*options[:2], "-o", "UserKnownHostsFile=/dev/null"]).open()
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
     with pytest.raises(NoDeviceError, match="is not there"):
-        SshShell("root@127.0.0.1:1", options=options).open()
+        SshShell(f"root@127.0.0.1:{port}", options=options).open()
 
 
 @needs_sshd

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -78,7 +80,19 @@ def test_without_adb_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tm
     assert raised.value.remedy == "get-adb"
 
 
+@pytest.fixture
+def server_port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """A port for the server that adb starts in order to pair, which is ended."""
+    assert ADB is not None
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+    monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(port))
+    yield port
+    subprocess.run([ADB, "kill-server"], capture_output=True, check=False, timeout=30)
+
+
 @pytest.mark.skipif(ADB is None, reason="needs Debian's adb")
+@pytest.mark.usefixtures("server_port")
 def test_an_installed_adb_is_too_old_or_does_not_reach_anybody() -> None:
     """Port 9 of this machine has no pairing dialog. The adb of Debian 12 is version 29."""
     assert ADB is not None

@@ -384,28 +384,92 @@ def test_a_holder_is_written_in_words_that_any_shell_takes(monkeypatch: pytest.M
     assert Holder.parse(str(holder)) == holder
 
 
-def test_random_kills_and_cuts_leave_nothing_behind(tmp_path: Path, keys: Path, models: list[Path]) -> None:
-    """A script that is killed, a cable that is pulled, a computer that goes off: at any moment."""
-    rng = random.Random(0)
+HAPPENS = ("a cut", "a kill", "a restart", "a restart of the phone and another computer")
+
+
+@pytest.mark.parametrize("seed", range(amount(1, 5)))
+def test_random_kills_cuts_and_restarts_leave_nothing_behind(
+    seed: int, tmp_path: Path, keys: Path, models: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A script that is killed, a cable that is pulled, a phone that restarts, a computer that goes off: at any
+    moment, counted in packets."""
+    rng = random.Random(seed)
     with standing(tmp_path / "phone", keys, System(), "PATH=/usr/bin:/bin sleep 0.02") as stand:
-        for number in range(amount(4, 200)):
-            value = rng.choice([None, "0", "3"])
-            stand.phone.set(STAY, value)
+        phone, adbd = stand.phone, stand.adbd
+        for number in range(amount(4, 40)):
+            happens, value = HAPPENS[number % len(HAPPENS)], rng.choice([None, "0", "3"])
+            phone.set(STAY, value)
             device = stand.device()
-            cut = stand.adbd.packets + rng.randrange(1, 60)
-            stand.adbd.faults.cut_after = [cut] if number % 2 else []
+            act = {"a cut": lambda: None, "a kill": phone.kill_shells}.get(happens, phone.restart)
+            adbd.at(adbd.packets + rng.randrange(1, 60), act, cuts=happens != "a kill")
             with suppress(DeviceError):
-                device.run(models, PLAN, 0, lambda _: rng.random() < 0.2 and stand.phone.kill_shells())
+                device.run(models, PLAN, 0)
             # The computer goes off: nothing is released.
             device._shell.close()
             del device
             gc.collect()
-            stand.adbd.faults.cut_after = []
+            adbd.at(None)
+            with monkeypatch.context() as patch:
+                if happens == HAPPENS[-1]:
+                    # It cannot tell whether the process of the lock runs, and goes by the uptime of the phone.
+                    phone.restart()
+                    patch.setattr(remote_folder, "_computer", lambda: "another")
+                looking = stand.device()
+                looking.conditions()
+                looking.release()
+            assert phone.setting(STAY) == value, (number, happens)
+            fixed = phone.folder / "fixed-mode"
+            assert not fixed.exists() or fixed.read_text() == "false\n"
+            assert not (phone.tmp / "cars-hw").exists(), (number, happens)
+
+
+@pytest.mark.parametrize("part", range(amount(1, 4)))
+def test_a_storage_that_becomes_full_at_any_moment_is_said_and_leaves_nothing_behind(
+    part: int, tmp_path: Path, keys: Path, models: list[Path]
+) -> None:
+    """Also in the middle of a push, of a script, of a session, and before the settings are restored."""
+    rng = random.Random(part)
+    outcomes: set[str] = set()
+    with standing(tmp_path / "phone", keys, System(), "PATH=/usr/bin:/bin sleep 0.02") as stand:
+        phone, adbd = stand.phone, stand.adbd
+        for number in range(part, amount(4, 100), amount(1, 4)):
+            value = rng.choice([None, "0", "3"])
+            phone.set(STAY, value)
+            device = stand.device()
+            adbd.at(adbd.packets + 1 + number * 60 // amount(4, 100), lambda: phone.storage(0))
+            try:
+                taken = [round(1e3 * sample.ms) for sample in device.run(models, PLAN, 0)]
+                outcomes.add("measured")
+                assert taken == [1000, 1100, 1200]
+            except DeviceStateError as error:
+                outcomes.add("refused")
+                assert re.search(r"no room left|MB left|cannot be written", str(error)), error
+                assert "\n" not in str(error)
+            device.release()
+            assert phone.setting(STAY) == value, number
+            adbd.at(None)
+            phone.storage(4_000_000)
             looking = stand.device()
             looking.conditions()
             looking.release()
-            assert stand.phone.setting(STAY) == value, number
-            assert not (stand.phone.tmp / "cars-hw").exists()
+            assert phone.setting(STAY) == value, number
+            assert not (phone.tmp / "cars-hw").exists(), number
+    assert "refused" in outcomes
+
+
+def test_the_record_of_the_settings_is_on_the_storage_before_one_is_changed(
+    tmp_path: Path, keys: Path, models: list[Path]
+) -> None:
+    with standing(tmp_path / "phone", keys, System()) as stand:
+        device = stand.device()
+        device.run(models[:1], PLAN, 0)
+        device.release()
+        log = [line for line in stand.phone.log() if re.match(r"f?sync|svc", line)]
+        folder = stand.phone.tmp / "cars-hw"
+        if (stand.phone.folder / "bin" / "fsync").exists():
+            assert log == [f"fsync {folder}/before.new", f"fsync {folder}", "svc power stayon true"]
+        else:
+            assert log == ["sync ", "sync ", "svc power stayon true"]
 
 
 RAMP = """\

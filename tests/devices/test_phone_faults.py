@@ -72,6 +72,10 @@ def replaced(stand: Stand) -> None:
     stand.adbd.cut()
 
 
+def opened(stand: Stand) -> None:
+    stand.phone.open_cores(CORES)
+
+
 def stays_out(stand: Stand) -> None:
     stand.adbd.faults.refuse_s = 60.0
     stand.adbd.cut()
@@ -154,6 +158,13 @@ FAULTS = {
     ),
     "a core that goes away": Fault(
         "cores", "(has switched off|still has) core", True, during=lambda on: on.phone.switch_on(CORES[:-1])
+    ),
+    "a core that is closed": Fault(
+        "cores",
+        "(has switched off|still has) core",
+        True,
+        before=opened,
+        during=lambda on: on.phone.open_cores(CORES[:-1]),
     ),
     "another tool on the phone": Fault("folder", r"another cars-hw .process 4242", True, before=held),
     "a folder that cannot be written": Fault(

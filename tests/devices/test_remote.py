@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cars_hw.devices.remote import (
+    CORE_OF,
     Answer,
     BrokenOffError,
     ScriptEndedError,
@@ -49,6 +51,29 @@ def test_load_and_clock_are_read_where_they_are_told(tmp_path: Path) -> None:
     text = script([Session(0, "true")], MARK, before=":", after=":", clock_file=str(tmp_path / "nothing"))
     (ran,) = session_results(lines_of(text, tmp_path), MARK)
     assert ran.clock_mhz is None
+
+
+def test_the_cores_that_are_open_at_the_end_are_told(tmp_path: Path) -> None:
+    text = script([Session(0, "true")], MARK, before=":", after=":", clock_file=None)
+    status = tmp_path / "status"
+    status.write_text("Name:\tsh\nCpus_allowed:\t7f\nCpus_allowed_list:\t0-4,6\nMems_allowed:\t1\n")
+    (ran,) = session_results(lines_of(text.replace("/proc/self/status", str(status)), tmp_path), MARK)
+    assert ran.allowed == "0-4,6"
+    (ran,) = session_results(lines_of(text.replace("/proc/self/status", "/nowhere"), tmp_path), MARK)
+    assert (ran.allowed, ran.status) == ("", 0)
+
+
+def test_the_core_of_a_process_is_read_whatever_its_name(tmp_path: Path) -> None:
+    stat = tmp_path / "7" / "stat"
+    stat.parent.mkdir()
+    # The 39th field of Linux: proc_pid_stat(5).
+    fields = " ".join(map(str, range(4, 53)))
+    for name in ("sh", "a b) c (d"):
+        stat.write_text(f"7 ({name}) R {fields}\n".replace(" 39 ", " 5 "))
+        text = CORE_OF.replace("/proc/", f"{tmp_path}/") + '\ncore_of 7; echo "$core"; core_of 8; echo "<$core>"'
+        for shell in {"sh", shutil.which("mksh") or "sh"}:
+            done = subprocess.run([shell, "-c", text], capture_output=True, text=True, check=True)
+            assert (done.stdout, done.stderr) == ("5\n<>\n", "")
 
 
 @pytest.mark.parametrize("told", [signal.SIGHUP, signal.SIGTERM])

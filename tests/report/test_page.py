@@ -15,12 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from evaluations import evaluation
 
 from cars_hw.config.evaluation import ClassCounts
 from cars_hw.config.presets import PRESETS
+from cars_hw.errors import InputError
 from cars_hw.evolution.halving import Rungs
 from cars_hw.evolution.nominees import Nominee
+from cars_hw.export.card import CardLatency, card_path, verified_card
 from cars_hw.formatting import milliseconds
 from cars_hw.latency import LatencyTable, Predictor
 from cars_hw.latency.sustained import LoadedNetwork, SustainedState
@@ -373,6 +376,29 @@ def test_a_table_that_cannot_be_read_leaves_the_rest(make_run: MakeRun) -> None:
     content = page(gather(run))
     assert "net-05</strong> has the highest test accuracy" in content
     assert "Not available:" in content
+
+
+def test_the_file_of_a_model_is_named_also_where_the_package_of_the_device_is_broken(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The card tells which of two files was measured; where none does, that of the format of the device."""
+
+    def broken(_group: str, name: str) -> None:
+        raise InputError(f"the plug-in {name} cannot be imported")
+
+    run = make_run("of a plug-in")
+    first, second = run.model_path("net-05", "onnx"), run.model_path("net-05", "tflite")
+    shutil.copy(first, second)
+    card = verified_card(first)
+    card.with_latency(CardLatency("dsp", 1, "quiet", measured_ms=1.0)).write(card_path(second))
+    monkeypatch.setattr("cars_hw.devices.registry.plugin_names", lambda _group: ["dsp", "npu"])
+    monkeypatch.setattr("cars_hw.devices.registry.load_plugin", broken)
+    rows = [replace(row, device={"net-05": "dsp"}.get(row.name, "npu")) for row in run.verified()]
+    run.write_verified(rows)
+    found = gather(run)
+    files = [found.model("net-05", device) for device in ("dsp", "fake", "npu")]
+    assert [file and file.file for file in files] == ["net-05.tflite", "net-05.onnx", None]
+    assert 'href="models/net-05.tflite"' in page(found)
 
 
 def test_rejected_networks_and_the_effect_of_int8_are_reported(run: RunFolder) -> None:

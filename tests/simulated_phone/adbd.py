@@ -64,6 +64,7 @@ class Adbd:
         self.keys = None if keys is None and not taps else list(keys or [])
         self._taps = taps
         self._let_in_at = 0.0
+        self._act: tuple[int, Callable[[], object], bool] | None = None
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._open: list[_Connection] = []
         self._closing = False
@@ -92,9 +93,20 @@ class Adbd:
         for connection in list(self._open):
             connection.cut()
 
+    def at(self, packet: int | None, act: Callable[[], object] = lambda: None, *, cuts: bool = False) -> None:
+        """Do ``act`` at the packet of this number, and pull the cable if it ``cuts``; None is never."""
+        self._act = None if packet is None else (packet, act, cuts)
+
     def count(self) -> None:
         """Note a packet, and pull the cable if it was the last."""
         self.packets += 1
+        if self._act is not None and self.packets >= self._act[0]:
+            _, act, cuts = self._act
+            self._act = None
+            act()
+            if cuts:
+                self.cut()
+                raise CutError
         if self.faults.cut_after and self.packets >= self.faults.cut_after[0]:
             self.faults.cut_after.pop(0)
             self.cut()

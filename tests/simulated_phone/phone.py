@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import resource
 import shutil
 import signal
 import struct
@@ -101,7 +102,9 @@ does not exist."
   exit 1
 fi
 for args; do :; done
-[ -f "$PHONE/app-stays-out" ] || setsid "$PHONE/app/run" "$args" </dev/null >/dev/null 2>&1 &
+on=
+[ -f "$PHONE/app-core" ] && on="taskset -c $(cat "$PHONE/app-core")"
+[ -f "$PHONE/app-stays-out" ] || setsid $on "$PHONE/app/run" "$args" </dev/null >/dev/null 2>&1 &
 """
 APP = """#!/bin/sh
 PATH=/usr/bin:/bin
@@ -122,6 +125,14 @@ sleep 0.15
 if [ $status = 0 ]; then level=I; else level=E; fi
 say $$ $level "tflite  " < "$PHONE/app/output"
 exec sleep 100
+"""
+
+# Refuses as Linux does, and silently runs on fewer cores than it was asked for if some of them are open.
+TASKSET = """
+open=$((0x$1 & 0x$(cat "$PHONE/open-cores")))
+if [ $open = 0 ]; then echo "taskset: failed to set pid $$'s affinity: Invalid argument"; exit 1; fi
+shift
+exec taskset $(printf %x $open) "$@"
 """
 
 BASIC = (
@@ -191,6 +202,7 @@ class Phone:
         self._system = system
         self._shells: dict[int, subprocess.Popen[bytes]] = {}
         self._server: subprocess.Popen[bytes] | None = None
+        self._began: float | None = None
         self._starting = threading.Lock()
         self._make()
 
@@ -244,14 +256,42 @@ class Phone:
         """Take the fixed-performance mode away, as before Android 11."""
         self._switch("no-fixed-mode", True)
 
-    def runs_at(self, megahertz: int) -> None:
-        """Set the present clock of every core."""
-        for folder, _ in self._clocks.values():
-            (folder / "scaling_cur_freq").write_text(f"{megahertz * 1000}\n")
+    def runs_at(self, megahertz: int, core: int | None = None) -> None:
+        """Set the present clock of a core, or of every one."""
+        for number, (folder, _) in self._clocks.items():
+            if core in (None, number):
+                (folder / "scaling_cur_freq").write_text(f"{megahertz * 1000}\n")
 
     def storage(self, free_kb: int) -> None:
-        """Set how much room there is; with none, no file can be written, and folders still can be made."""
+        """Set how much room there is; with none, no file can be written, and folders still can be made.
+
+        What runs at that moment has no room either.
+        """
         self._write("free-kb", str(free_kb))
+        limit = 0 if free_kb == 0 else resource.RLIM_INFINITY
+        for process in self._running():
+            with contextlib.suppress(ProcessLookupError):
+                resource.prlimit(process, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+
+    def open_cores(self, cores: Iterable[int]) -> None:
+        """Let what the shell starts run on these cores only, as a cpuset does."""
+        found = sorted(cores)
+        self._write("open-cores", f"{sum(1 << core for core in found):x}\n")
+        self._write("shell-status", f"Name:\tsh\nCpus_allowed_list:\t{','.join(map(str, found))}\n")
+        if not (self.folder / "bin" / "taskset").is_symlink():
+            return
+        (self.folder / "bin" / "taskset").unlink()
+        self._command("taskset", TASKSET)
+
+    def restart(self) -> None:
+        """Switch it off without warning, and on again: nothing runs, and the fixed-performance mode is off."""
+        self.kill_shells()
+        if (app := self.app_pid()) is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(app, signal.SIGKILL)
+            (self.folder / "app-pid").unlink()
+        (self.folder / "fixed-mode").unlink(missing_ok=True)
+        self._began = time.monotonic()
 
     def deny_settings(self, denied: bool = True) -> None:
         """Let the shell change no setting, as on phones of makers that ask for a switch of their own."""
@@ -349,8 +389,10 @@ class Phone:
         """Run ``command`` and send what it prints; tell it to stop if the connection goes."""
         self._serve()
         reading, writing = _terminal() if self._system.terminal else os.pipe()
-        # A storage without room takes no byte of a file.
-        limit = "trap '' XFSZ; ulimit -f 0; " if self.room() == 0 else ""
+        if self._began is not None:
+            self._write("uptime", f"{time.monotonic() - self._began + 20:.2f} 0.00\n")
+        # A storage without room takes no byte of a file. It may become full while a shell runs.
+        limit = f"trap '' XFSZ; {'ulimit -S -f 0; ' if self.room() == 0 else ''}"
         process = subprocess.Popen(
             [self.folder / "bin" / "sh", "-c", f"{limit}{self._mapped(command)}"],
             stdin=subprocess.DEVNULL,
@@ -393,6 +435,17 @@ class Phone:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
 
+    def _running(self) -> list[int]:
+        """Return the processes that run in shells."""
+        sessions, found = set(self._shells), []
+        for folder in Path("/proc").iterdir():
+            if not folder.name.isdecimal():
+                continue
+            with contextlib.suppress(OSError, IndexError):
+                if int((folder / "stat").read_text().rpartition(")")[2].split()[3]) in sessions:
+                    found.append(int(folder.name))
+        return found
+
     def _hang_up(self, process: subprocess.Popen[bytes], stream: _Stream) -> None:
         stream.closed.wait()
         if process.poll() is None:
@@ -417,6 +470,10 @@ class Phone:
             self._server.stdout.close()
 
     def _mapped(self, text: str) -> str:
+        if self._began is not None:
+            text = text.replace("/proc/uptime", str(self.folder / "uptime"))
+        if (self.folder / "shell-status").exists():
+            text = text.replace("/proc/self/status", str(self.folder / "shell-status"))
         return (
             text.replace(LOCAL, str(self.tmp))
             .replace(CPUS, str(self.folder / "cpus"))
@@ -458,7 +515,8 @@ class Phone:
             "wm": 'echo "wm $*" >> "$PHONE/log"',
         }
         for name, body in commands.items():
-            self._command(name, body)
+            # The system has room of its own.
+            self._command(name, f"ulimit -S -f unlimited\n{body}")
         self._programs(self._system)
         self.battery()
         self.thermal()
@@ -496,8 +554,11 @@ class Phone:
             program = toybox if name in known else shutil.which(name)
             if program is None:
                 continue
+            run = f"{program} {name}" if program == toybox else program
+            if name in ("sync", "fsync"):
+                self._command(name, f'{{ echo "{name} $*" >> "$PHONE/log"; }} 2>/dev/null\nexec {run} "$@"')
+                continue
             if system.warns:
-                run = f"{program} {name}" if program == toybox else program
                 self._command(name, f'exec {run} "$@"')
             else:
                 (self.folder / "bin" / name).symlink_to(program)

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices.android import benchmark_model
+from cars_hw.devices.android.cores import CPUS
 from cars_hw.devices.android.device import HERE, AndroidDevice
 from cars_hw.devices.android.phone import FOLDER, Phone, PhoneState
 from cars_hw.devices.android.settings_record import change_text, restore_text
@@ -43,6 +44,14 @@ listen() {
     case $level in E|F) failed=yes ;; esac
   done < heard
 }
+look() {
+  core_of "$app"
+  [ -n "$core" ] || return 0
+  first=
+  { read -r first < "CPUS/cpu$core/cpufreq/scaling_cur_freq"; } 2>/dev/null
+  ran="$core ${first:-?}"
+  case " $seen " in *" $core "*) ;; *) seen="$seen $core" ;; esac
+}
 deafen() { kill -9 $ear 2>/dev/null; wait $ear 2>/dev/null; }
 pause() { sleep 0.1 >/dev/null 2>&1; }
 app_session() {
@@ -63,7 +72,7 @@ app_session() {
   done
   answer=$(am start -S -n ACTIVITY --es args "$*" 2>&1)
   case $answer in *Error*|*Exception*) echo "@app refused"; echo "$answer"; deafen; return 94 ;; esac
-  tries=0 late=0 status=0 group=
+  tries=0 late=0 status=0 group= ran= seen=
   while :; do
     present=
     { [ -n "$app" ] && read -r present < "/proc/$app/cpuset"; } 2>/dev/null
@@ -73,6 +82,7 @@ app_session() {
     [ -n "$ended" ] && break
     # Read before the app had ended: afterwards it is in the group of what nobody sees.
     [ -n "$present" ] && group=$present
+    [ -n "$app" ] && look
     if [ -n "$gone" ]; then echo "@app killed"; status=93; break; fi
     if ! kill -0 $ear 2>/dev/null; then echo "@app deaf"; status=95; break; fi
     if [ -n "$failed" ]; then
@@ -86,6 +96,7 @@ app_session() {
     pause
   done
   [ -n "$group" ] && echo "@app group $group"
+  [ -n "$ran" ] && echo "@app ran $ran of$seen"
   deafen
   passed=
   while read -r day time process thread level rest; do
@@ -115,22 +126,34 @@ _REASONS: Final = {
 class AppDevice(AndroidDevice):
     """The phone behind ``shell``, whose models run in an app in the foreground.
 
-    The system chooses the cores, and the phone is not in fixed-performance mode, as for any app.
+    The system chooses the cores, and the phone is not in fixed-performance mode, as for any app. The clock of a
+    session is that of the core on which the app was seen last.
     """
 
     place = Place(FOLDER, restore_text(HERE, STOP_APP), f"{change_text(HERE, fixed=False)}\nopen_to_app")
     tool_remedy = "install-app"
-    functions = FUNCTIONS.replace("HERE", HERE).replace("ACTIVITY", ACTIVITY).replace("TRIES", str(10 * START_S))
+    functions = (
+        FUNCTIONS.replace("HERE", HERE)
+        .replace("ACTIVITY", ACTIVITY)
+        .replace("TRIES", str(10 * START_S))
+        .replace("CPUS", CPUS)
+    )
     unpinned = "the system chooses the cores of an app"
     runs_as = "an app in the foreground"
 
     _group: str | None = None
     """The group of the scheduler in which the app ran last; None before."""
+    _app_cores: frozenset[int] = frozenset()
+    """The cores on which the app was seen."""
 
     def conditions(self) -> dict[str, Any]:
-        """Return the conditions; ``scheduling_group`` is that of the app once it has run."""
+        """Return the conditions; ``scheduling_group`` and ``app_cores`` are those of the app once it has run."""
         found = super().conditions()
-        return {**found, "device_identity": f"{found['device_identity']}+app", "scheduling_group": self._group}
+        return {**found, "device_identity": f"{found['device_identity']}+app", **self.learnt()}
+
+    def learnt(self) -> dict[str, Any]:
+        """Return what it has learnt while it measured; see :func:`cars_hw.devices.protocol.learnt_by`."""
+        return {**super().learnt(), "scheduling_group": self._group, "app_cores": sorted(self._app_cores)}
 
     def _read(self) -> tuple[Phone, PhoneState]:
         phone, state = super()._read()
@@ -153,7 +176,7 @@ class AppDevice(AndroidDevice):
         flags = benchmark_model.flags(self._path(name), plan, self._threads, self._delegate)
         return [*self._find_tool().command, f"cars-hw-{secrets.token_hex(6)}", *flags]
 
-    def _require_place(self, ran: SessionResult) -> None:
+    def _placed(self, ran: SessionResult) -> SessionResult:
         problem = re.search(r"^@app (deaf|refused|unstarted|killed)$", ran.output, re.MULTILINE)
         if problem is not None:
             more = ran.output.partition(problem[0])[2].strip()
@@ -162,7 +185,7 @@ class AppDevice(AndroidDevice):
         group = re.search(r"^@app group (\S+)$", ran.output, re.MULTILINE)
         if group is None:
             self._warn("it does not tell whether the app ran in the foreground")
-            return
+            return self._with_own_clock(ran)
         self._group = group[1]
         if TOP not in self._group:
             raise DeviceStateError(
@@ -170,3 +193,12 @@ class AppDevice(AndroidDevice):
                 "was not in the foreground; unlock the phone, keep its screen on, and close what lies over the app",
                 remedy="resume",
             )
+        return self._with_own_clock(ran)
+
+    def _with_own_clock(self, ran: SessionResult) -> SessionResult:
+        """Return ``ran`` with the clock of the core that the app was on, which the shell is not."""
+        told = re.search(r"^@app ran \d+ (\S+) of((?: \d+)+)$", ran.output, re.MULTILINE)
+        if told is None:
+            return ran._replace(clock_mhz=None)
+        self._app_cores |= {int(core) for core in told[2].split()}
+        return ran._replace(clock_mhz=int(told[1]) / 1000 if told[1].isdecimal() else None)

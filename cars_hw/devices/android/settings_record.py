@@ -1,8 +1,9 @@
 """The settings of a phone that a measurement changes: recorded before, restored from the record.
 
 No setting is changed until its old value has been written on the phone, read back, and is a plausible value. The
-record stays until the phone reports the old value again, so that a script that was killed, a phone that was started
-again or a computer that went off are made good at the next contact.
+file and its name are on the storage by then, for a phone that loses its power the next moment. The record stays
+until the phone reports the old value again, so that a script that was killed, a phone that was started again or a
+computer that went off are made good at the next contact.
 
 ``stay_on_while_plugged_in`` is a sum of 1 (charger), 2 (USB), 4 (wireless) and 8 (dock), or ``null`` if it was
 never set. Android reports nowhere whether the fixed-performance mode is on; it is off after every start of a phone,
@@ -65,6 +66,7 @@ change() {
     note "its settings are left as they are, because their values cannot be written to FOLDER"
     return 0
   fi
+  { fsync FOLDER || sync; } 2>/dev/null
   svc power stayon true >/dev/null 2>&1
   case "$stay $(stay_on)" in
     "null null"|"0 0") note "it does not let the screen stay on; allow it in Developer options (some makers: USB \
