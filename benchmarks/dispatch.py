@@ -121,9 +121,12 @@ class Counting(TorchDispatchMode):
         self.found.out_of_layout += misplaced
         if misplaced:
             self.found.misplaced[name] += misplaced
-        written = _tensors(args[0]) if func._schema.is_mutable else _tensors(out)
-        # An operation in place reads what it changes, but for those that set it.
-        read = inputs[len(written) :] if name.removeprefix("_foreach_") in SETTING else inputs
+        if func.namespace == "cars_hw":
+            read, written = _own(func._schema, args, out)
+        else:
+            written = _tensors(args[0]) if func._schema.is_mutable else _tensors(out)
+            # An operation in place reads what it changes, but for those that set it.
+            read = inputs[len(written) :] if name.removeprefix("_foreach_") in SETTING else inputs
         self.found.bytes += sum(one.numel() * one.element_size() for one in (*read, *written))
         if name in MOVING:
             if read[0].dtype == written[0].dtype:
@@ -131,6 +134,18 @@ class Counting(TorchDispatchMode):
             else:
                 self.found.casts += launches
         return out
+
+
+def _own(schema: Any, args: Any, out: Any) -> tuple[list[Tensor], list[Tensor]]:  # noqa: ANN401
+    """Return what one of the project's own operations reads and writes.
+
+    It writes what its schema says that it changes, and reads that only to ``add`` to it.
+    """
+    given = {argument.name: (argument, value) for argument, value in zip(schema.arguments, args, strict=False)}
+    changed = [name for name, (argument, _) in given.items() if argument.is_write]
+    adds = "add" in given and given["add"][1]
+    read = [value for name, (_, value) in given.items() if name not in changed or (name == "into" and adds)]
+    return _tensors(read), [*_tensors([given[name][1] for name in changed]), *_tensors(out)]
 
 
 def _launches(name: str, args: Any) -> int:  # noqa: ANN401 -- torch's own

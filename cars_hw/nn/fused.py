@@ -22,13 +22,14 @@ def has_triton() -> bool:
     return importlib.util.find_spec("triton") is not None
 
 
-def _by_triton(x: Tensor) -> bool:
+def by_triton(x: Tensor) -> bool:
+    """Return whether Triton's kernels compute what reads ``x``."""
     # The kernels add in float32, which would be a loss in double precision.
     return x.is_cuda and x.dtype != torch.float64 and has_triton()
 
 
 def _relu_depthwise(x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
-    if _by_triton(x):
+    if by_triton(x):
         from cars_hw.nn.triton_depthwise import Window, depthwise
 
         with torch.cuda.device(x.device):
@@ -41,7 +42,7 @@ def _relu_depthwise_backward(  # noqa: PLR0917 -- PyTorch passes all by their pl
     gradient: Tensor, x: Tensor, weight: Tensor, stride: int, dilation: int, mask: list[bool]
 ) -> tuple[Tensor, Tensor]:
     none = x.new_empty(0)
-    if _by_triton(x):
+    if by_triton(x):
         from cars_hw.nn import triton_depthwise as kernels
 
         window = kernels.Window(stride, dilation, relu=True)

@@ -26,6 +26,7 @@ from cars_hw.nn.network import CifarStem, ImageNetStem, make_preprocessing, make
 from cars_hw.nn.paths import SHARED, Choice, Common, SharedCell, SharedNetwork
 from cars_hw.nn.reduced_images import reduced_images
 from cars_hw.nn.skeletons import Skeleton, named_weights, on_no_device, operation_template
+from cars_hw.nn.taped_network import is_taped, taped_logits
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import NODES, Genotype
 from cars_hw.space.network_spec import STEM_MULTIPLIER, CellLayout, NetworkSpec
@@ -110,6 +111,8 @@ class Path(SharedNetwork):
 
     def logits(self, x: Tensor) -> Tensor:
         """Return the logits (N, classes) for images ``x`` (N, C_in, H, W), which may have a larger resolution."""
+        if is_taped(self, x, self.genotype):
+            return taped_logits(self, reduced_images(x, self.spec.resolution), self.genotype, list(self.leaves))
         return self.forward(x, self.genotype)
 
     def common(self, x: Tensor, genotypes: Sequence[Genotype] = (), room: int = 0) -> Common:

@@ -70,6 +70,10 @@ def _again(func: Any, args: Any, kwargs: Any, out: Any) -> None:  # noqa: ANN401
         return
     results = [one for one in pytree.tree_leaves(func(*args, **kwargs)) if isinstance(one, Tensor)]
     targets = [one for one in pytree.tree_leaves(out) if isinstance(one, Tensor)]
+    # What an operation changes may be among its results.
+    changed = [argument.alias_info is not None for argument in func._schema.returns]
+    if any(changed):
+        return
     for result, target in zip(results, targets, strict=True):
-        if result is not target and not func._schema.is_mutable:
+        if result is not target:
             target.copy_(result)
