@@ -12,6 +12,7 @@ from cars_hw.config.presets import Preset as Preset
 from cars_hw.config.recipes import RECIPES as RECIPES
 from cars_hw.config.search import EvolutionSettings as EvolutionSettings
 from cars_hw.config.search import FinalSettings as FinalSettings
+from cars_hw.config.teacher import Teacher as Teacher
 from cars_hw.config.training import Recipe as Recipe
 from cars_hw.config.training import SharedTraining as SharedTraining
 from cars_hw.data import DataBundle as DataBundle

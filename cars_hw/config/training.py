@@ -139,7 +139,8 @@ class Recipe(Settings):
     the schedule counts from the first epoch. ``auxiliary`` is the weight of the auxiliary head's loss (0: no
     such head). The probability of drop-path rises to ``drop_path`` at the last epoch. A ``crop_scale`` above 0
     replaces ``crop_padding``, images are not cropped where both are 0, and not mirrored without ``mirror``;
-    :class:`~cars_hw.data.Augmentation` describes the augmentation.
+    :class:`~cars_hw.data.Augmentation` describes the augmentation. ``randaugment`` operations of the strength
+    ``magnitude``, ``mixup`` and ``cutmix`` are those of torchvision; 0 is none.
 
     ``ema`` is the decay per step of an exponential moving average of the weights; the averaged weights
     are then evaluated and exported (0: none). ``hold_out`` is the share of the training images that is not trained
@@ -201,6 +202,32 @@ class Recipe(Settings):
         "the accuracies on the images of each class.",
     )
     class_weights: ClassWeights = setting("none", help=_WEIGHTS)
+    randaugment: int = setting(
+        0,
+        help="Random operations on each training image (RandAugment), such as 2; 0: none. Cropping and mirroring "
+        "are separate settings.",
+        minimum=0,
+        maximum=20,
+    )
+    magnitude: int = setting(
+        9, help="How strong the operations of --randaugment are, 0 to 30.", minimum=0, maximum=30
+    )
+    mixup: float = setting(
+        0.0,
+        help="Mix each training image with another one of its batch (mixup); the parameter of the beta "
+        "distribution of their shares, such as 0.2; 0: none.",
+        minimum=0,
+        maximum=100,
+    )
+    cutmix: float = setting(
+        0.0,
+        help="Put a rectangle of another image of its batch into each training image (CutMix); the parameter of "
+        "the beta distribution of its area, such as 1; 0: none. With --mixup, each batch has one of the two.",
+        minimum=0,
+        maximum=100,
+    )
+
+    ADDED: ClassVar = frozenset({"randaugment", "magnitude", "mixup", "cutmix"})
 
     def rate(self, epoch: float) -> float:
         """Return the learning rate at ``epoch``, a step's share of it included: 0 at the beginning."""

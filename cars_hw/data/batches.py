@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cars_hw.data.dataset import Dataset
+from cars_hw.data.mixing import mix, rand_augment
 from cars_hw.data.photo_augmentation import crop_and_resize, jitter_colours
 from cars_hw.data.splits import mixed_order
 from cars_hw.errors import DatasetError
@@ -30,8 +31,13 @@ class Augmentation:
     in pixels, of a square that is blanked, whose centre lies anywhere in the image and which the borders
     clip. A ``crop_scale`` above 0 takes the place of ``crop_padding``: a part of the image of at least this share
     of its area is blown up to the image's size. ``colour_jitter`` is how far brightness, contrast and saturation
-    may be scaled up or down, and twice how far the hue may be turned (as a share of the circle). 0 turns a step
-    off. Raises ``ValueError`` for a negative number, or a share above 1.
+    may be scaled up or down, and twice how far the hue may be turned (as a share of the circle).
+
+    ``randaugment`` is the number of random operations on each image after crop and flip, as strong as ``magnitude``
+    says. ``mixup`` and ``cutmix`` mix each image with another one of its batch, and their classes with them; they
+    need the number of ``classes``. See :mod:`cars_hw.data.mixing`.
+
+    0 turns a step off. Raises ``ValueError`` for a negative number, a share above 1, or mixing without classes.
     """
 
     crop_padding: int = 4
@@ -39,12 +45,30 @@ class Augmentation:
     cutout: int = 0
     crop_scale: float = 0.0
     colour_jitter: float = 0.0
+    randaugment: int = 0
+    magnitude: int = 9
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    classes: int = 0
 
     def __post_init__(self) -> None:
+        if min(self.randaugment, self.mixup, self.cutmix) < 0 or not 0 <= self.magnitude <= 30:
+            raise ValueError(f"randaugment, mixup and cutmix must not be negative, magnitude be 0 to 30: {self}")
+        if self.mixes and self.classes < 2:
+            raise ValueError(f"mixing needs the number of classes: {self}")
         if self.crop_padding < 0 or self.cutout < 0:
             raise ValueError(f"crop_padding and cutout must not be negative: {self}")
         if not (0 <= self.crop_scale <= 1 and 0 <= self.colour_jitter <= 1):
             raise ValueError(f"crop_scale and colour_jitter must be from 0 to 1: {self}")
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images of a batch are mixed."""
+        return self.mixup > 0 or self.cutmix > 0
+
+    def mixed(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return ``images`` (N, C, H, W) after :meth:`apply`, mixed, with the shares of classes (N, classes)."""
+        return mix(images, labels, generator, classes=self.classes, mixup=self.mixup, cutmix=self.cutmix)
 
     def apply(
         self,
@@ -65,6 +89,8 @@ class Augmentation:
             images = crop_and_resize(images, self.crop_scale, self.flip, generator)
         else:
             images = self._cropped_and_flipped(images, generator)
+        if self.randaugment:
+            images = rand_augment(images, self.randaugment, self.magnitude, generator)
         if self.colour_jitter:
             images = jitter_colours(images, self.colour_jitter, generator)
         if normalise is not None:
@@ -145,6 +171,7 @@ class TrainingBatches:
         drop_last: leave out the images that do not fill a batch. A last batch of a single image is always
             left out: batch normalisation has no use for it.
         dtype: of the images in the batches.
+        targets: the shares of the classes of every image, float ``(images, classes)``, in place of its label.
 
     Raises:
         ValueError: ``batch_size`` is below 2, or ``mean`` and ``std`` do not have a value for each channel.
@@ -162,6 +189,7 @@ class TrainingBatches:
         device: torch.device | str,
         drop_last: bool = False,
         dtype: torch.dtype = torch.float32,
+        targets: Tensor | None = None,
     ) -> None:
         if batch_size < 2:
             raise ValueError(f"batch normalisation needs at least 2 images in a batch, not {batch_size}")
@@ -176,6 +204,7 @@ class TrainingBatches:
         self._dataset = dataset.to(device)
         self._batch_size = batch_size
         self._augmentation = augmentation
+        self._targets = None if targets is None else targets.to(self._dataset.labels.device)
         self._normalise = _Normalisation(mean, std, self._dataset.device, dtype)
 
     def __len__(self) -> int:
@@ -185,17 +214,23 @@ class TrainingBatches:
     def epoch(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield every batch of an epoch, shuffled and varied.
 
-        A batch is its images, shape ``(N, C, H, W)`` in channels-last format, and its labels, int64 ``(N,)``.
+        A batch is its images, shape ``(N, C, H, W)`` in channels-last format, and its labels, int64 ``(N,)``. Where
+        images are mixed or have ``targets``, it has the shares of the classes in place of labels, float32
+        ``(N, classes)``.
         ``generator`` decides the order and the variation; it is drawn from batch by batch.
         """
         order = self._dataset.shuffled(generator)
         size = self._batch_size
         chosen = [order[batch * size : (batch + 1) * size] for batch in range(self._count)]
-        for images, labels in self._dataset.batches(chosen):
-            if self._augmentation is None:
-                yield self._normalise(images), labels
-            else:
-                yield self._augmentation.apply(images, generator, self._normalise), labels
+        for indices, (images, labels) in zip(chosen, self._dataset.batches(chosen), strict=True):
+            wanted = labels if self._targets is None else self._targets[indices]
+            yield self._varied(images, wanted, generator)
+
+    def _varied(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        if self._augmentation is None:
+            return self._normalise(images), labels
+        varied = self._augmentation.apply(images, generator, self._normalise)
+        return self._augmentation.mixed(varied, labels, generator) if self._augmentation.mixes else (varied, labels)
 
 
 class EvaluationBatches:

@@ -61,19 +61,33 @@ class Augmentations(Settings):
 
     With ``mirror``, left and right were exchanged in half of the images. With ``crop``, the network saw shifted or
     enlarged parts of the images. ``cutout`` is the side of a square that was cut out, in pixels, and
-    ``colour_jitter`` the largest change of brightness, contrast and saturation, a fraction.
+    ``colour_jitter`` the largest change of brightness, contrast and saturation, a fraction. ``randaugment`` is the
+    number of random operations on each image. With ``mixup`` or ``cutmix`` above 0, two images were mixed.
     """
 
     mirror: bool
     crop: bool
     cutout: int = count()
     colour_jitter: float = fraction()
+    randaugment: int = count(0)
+    mixup: float = setting(0.0, minimum=0)
+    cutmix: float = setting(0.0, minimum=0)
+
+    ADDED: ClassVar = frozenset({"randaugment", "mixup", "cutmix"})
 
     @classmethod
     def of(cls, recipe: Recipe) -> Augmentations:
         """Return those of a training by ``recipe``."""
         crop = recipe.crop_padding > 0 or recipe.crop_scale > 0
-        return cls(recipe.mirror, crop, recipe.cutout, recipe.colour_jitter)
+        return cls(
+            recipe.mirror,
+            crop,
+            recipe.cutout,
+            recipe.colour_jitter,
+            recipe.randaugment,
+            recipe.mixup,
+            recipe.cutmix,
+        )
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,9 @@ class TrainedNetwork(Settings):
     and columns of the confusion matrix.
 
     ``weights_digest`` is that of the file of the weights, and ``last_weights_digest`` that of the weights after the
-    last epoch; None where the last epoch is the best.
+    last epoch; None where the last epoch is the best. ``init`` is the digest of the weights that the training
+    started from, and ``teacher`` tells which network it learned from: its name, the digest of its weights, and how;
+    None where there was none.
     """
 
     name: str = setting(name=True)
@@ -118,7 +120,10 @@ class TrainedNetwork(Settings):
     data_digest: str = setting()
     test_digest: str = setting()
     last_weights_digest: str | None = None
+    init: str | None = None
+    teacher: str | None = None
 
+    ADDED: ClassVar = frozenset({"init", "teacher"})
     DERIVED: ClassVar = ("accuracy", "held_out_accuracy")
     PLAIN_NAMES: ClassVar = {"spec": "network"}
 

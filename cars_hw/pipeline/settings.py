@@ -10,6 +10,7 @@ from cars_hw.config.data import DataSource
 from cars_hw.config.measurement import QUIET, Int8Scheme, MeasurePlan, Precision, SustainedPlan, require_state
 from cars_hw.config.search import EvolutionSettings, FinalSettings
 from cars_hw.config.setting import Settings, setting
+from cars_hw.config.teacher import Teacher
 from cars_hw.config.training import Recipe, SharedTraining
 from cars_hw.export.formats import FORMATS
 from cars_hw.space.genotype import Genotype
@@ -230,8 +231,16 @@ class TrainSettings(Settings):
         help="Train although images were added, removed or changed since the search. The run notes what changed, "
         "and the report shows it. Classes and normalisation stay those of the search.",
     )
+    init: Path | None = setting(
+        None,
+        help="Start from the weights in this file, of the same genotype and size: RUN/trained/NAME.safetensors of "
+        "any run, or an exported one. With other classes, the classifier starts fresh. Without --genotype, the "
+        "genotype of the file is trained.",
+    )
+    teacher: Teacher = setting(Teacher(), help="A network whose answers are learned beside the labels.")
 
     OPTIONAL: ClassVar = frozenset({"resolution"})
+    ADDED: ClassVar = frozenset({"init", "teacher"})
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import json
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from typing import cast
@@ -20,7 +20,8 @@ from cars_hw.config.codec import structure, unstructure
 from cars_hw.config.data import DataSource
 from cars_hw.config.evaluation import Evaluation
 from cars_hw.config.files import replacing
-from cars_hw.config.setting import NAME
+from cars_hw.config.setting import NAME, fields_of
+from cars_hw.config.teacher import Teacher
 from cars_hw.config.training import Recipe
 from cars_hw.data import DataBundle
 from cars_hw.data.manifest import DataManifest
@@ -36,6 +37,7 @@ from cars_hw.pipeline.records import RunConfiguration
 from cars_hw.pipeline.run_data import RunData, load_for_training, require_same
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.settings import TrainingDevice, TrainSettings
+from cars_hw.pipeline.starting_weights import StartingWeights
 from cars_hw.pipeline.tensorboard import FOLDER, remove_events
 from cars_hw.pipeline.workers import default_jobs, side_by_side
 from cars_hw.progress import Log, Progress, as_stage, prefixed_log, silent
@@ -47,7 +49,32 @@ from cars_hw.training.checkpoints import TrainingCheckpoint
 from cars_hw.training.precision import resolve_device, resolve_precision
 from cars_hw.training.process_group import SINGLE_PROCESS, ProcessGroup
 from cars_hw.training.standalone import train_network
+from cars_hw.training.teacher import TeacherNetwork
 from cars_hw.training.weights import read_weights, save_weights
+
+
+@dataclass(frozen=True)
+class StartingFrom:
+    """What a training has besides its recipe: the weights that it starts from, and a teacher; with digests."""
+
+    init: Path | None = None
+    init_digest: str | None = None
+    teacher: Teacher = field(default_factory=Teacher)
+    teacher_about: str | None = None
+
+    @classmethod
+    def of(cls, settings: TrainSettings) -> StartingFrom:
+        """Return that of ``settings``, after the files were read.
+
+        Raises:
+            InputError: a file cannot be used, or settings do not fit each other.
+        """
+        teacher = settings.teacher
+        if settings.init is not None and settings.inherit:
+            raise InputError("the weights to start from are either a file's or the SuperNet's, not both")
+        about = TeacherNetwork(teacher).about if (teacher.network, teacher.weights) != (None, None) else None
+        init = None if settings.init is None else settings.init.expanduser().absolute()
+        return cls(init, None if init is None else StartingWeights.read(init).digest, teacher, about)
 
 
 @dataclass(frozen=True)
@@ -63,6 +90,7 @@ class _Job:
     device: str
     inherit: bool
     callback: Callable[[str], TrainingCallback] | None = None
+    start: StartingFrom = field(default_factory=StartingFrom)
 
     def done_by(self, trained: TrainedNetwork) -> bool:
         """Whether ``trained`` is the result of this job."""
@@ -71,7 +99,16 @@ class _Job:
             trained.seed,
             trained.data_digest,
             trained.inherit,
-        ) == (self.recipe, self.seed, self.data_digest, self.inherit)
+            trained.init,
+            trained.teacher,
+        ) == (
+            self.recipe,
+            self.seed,
+            self.data_digest,
+            self.inherit,
+            self.start.init_digest,
+            self.start.teacher_about,
+        )
 
 
 def choose(front: Sequence[FrontNetwork], count: int) -> list[FrontNetwork]:
@@ -111,7 +148,9 @@ def train_run(
     Alternatively, ``chosen`` has the names and architectures of the networks to train.
 
     Networks start from fresh weights, or with ``inherit`` from the SuperNet's where the run's SuperNet has networks
-    of their size. ``jobs`` networks are trained in parallel, each with its share of the cores; the default is
+    of their size, or with ``settings.init`` from the weights in a file, which must be of their genotype and size;
+    without a genotype, that of the file is trained. With a ``settings.teacher``, they also learn its answers.
+    ``jobs`` networks are trained in parallel, each with its share of the cores; the default is
     one for each core of a CPU. A network that was trained with the same settings before is not trained again. One
     that was trained with other settings keeps that training: the new one has a name of its own such as
     ``net-01@2``, and nothing chooses between them by the test images. A training that was killed resumes after its
@@ -139,7 +178,12 @@ def train_run(
     recipe = _resolved(settings.recipe or recipe_of(run), device)
     if not process_group.leads:
         return _follow(run, settings, process_group)
-    names = dict(chosen or _chosen(run, settings))
+    begins = StartingFrom.of(settings)
+    names = dict(chosen or _chosen(run, _with_genotype(settings)))
+    if begins.init is not None:
+        given = StartingWeights.read(begins.init)
+        for name, architecture in names.items():
+            given.require(name, architecture)
     for name in names:
         if not NAME.fullmatch(name):
             raise InputError(f"a network's name has letters, digits and . _ + @ - only, not {name!r}")
@@ -160,6 +204,7 @@ def train_run(
             device,
             settings.inherit,
             callback,
+            begins,
         )
         for name, architecture in names.items()
     ]
@@ -204,8 +249,22 @@ def finished_training(
         settings.seed,
         device,
         settings.inherit,
+        start=StartingFrom.of(settings),
     )
     return next((one for one in run.trained() if one.network == name and _named(job, one).done_by(one)), None)
+
+
+def _with_genotype(settings: TrainSettings) -> TrainSettings:
+    """Return ``settings`` with the genotype and size of the weights to start from, if no genotype is given."""
+    if settings.init is None or settings.genotype is not None:
+        return settings
+    model = StartingWeights.read(settings.init.expanduser()).model
+    return replace(
+        settings,
+        genotype=model.genotype,
+        channels=settings.channels or model.spec.channels,
+        layers=settings.layers or model.spec.layers,
+    )
 
 
 def _under_its_name(job: _Job, trained: Sequence[TrainedNetwork], log: Log) -> _Job:
@@ -234,6 +293,10 @@ def _difference(trained: TrainedNetwork, job: _Job) -> str:
     found = next((name for name in now if before[name] != now[name]), None)
     if found is not None:
         return f"{found.replace('_', ' ')} = {before[found]}, not {now[found]}"
+    if trained.init != job.start.init_digest:
+        return "other weights at the start"
+    if trained.teacher != job.start.teacher_about:
+        return "another teacher, or none"
     if trained.inherit != job.inherit:
         return f"{'shared' if trained.inherit else 'fresh'} weights at the start"
     if trained.data_digest != job.data_digest:
@@ -383,6 +446,10 @@ def _train(
         network = Network(spec, genotype, auxiliary=job.recipe.auxiliary > 0)
         if job.inherit and not _inherit(run, network):
             log(f"{job.name} starts from fresh weights: the SuperNet has none for a network of its size")
+        if job.start.init is not None:
+            same = StartingWeights.read(job.start.init).give(network, data.class_names)
+            classifier = "" if same else ", with a fresh classifier, as the classes are others"
+            log(f"{job.name} starts from the weights in {job.start.init}{classifier}")
         result = train_network(
             network,
             data,
@@ -393,6 +460,8 @@ def _train(
             checkpoint=checkpoint,
             progress=as_stage(progress, job.name),
             callbacks=[_OldEvents(run.path / FOLDER / job.name), callback],
+            teacher=None if job.start.teacher_about is None else TeacherNetwork(job.start.teacher),
+            log=log,
         )
     # If killed in between, weights without a record are ignored, and the training resumes from the checkpoint.
     run.forget_trained(job.name)
@@ -417,6 +486,8 @@ def _train(
             class_names=data.class_names,
             weights_digest=weights_digest,
             last_weights_digest=last_digest,
+            init=job.start.init_digest,
+            teacher=job.start.teacher_about,
         )
     )
     checkpoint.remove()
@@ -464,7 +535,14 @@ def _about(job: _Job) -> dict[str, str | float | bool | None]:
         "data": job.data_digest,
         "seed": job.seed,
         "inherit": job.inherit,
-        **{f"recipe.{name}": value for name, value in asdict(job.recipe).items()},
+        **({} if job.start.init_digest is None else {"init": job.start.init_digest}),
+        **({} if job.start.teacher_about is None else {"teacher": job.start.teacher_about}),
+        # Left out where it is the default, so that a checkpoint of an earlier version can be gone on with.
+        **{
+            f"recipe.{name}": value
+            for name, value in asdict(job.recipe).items()
+            if name not in Recipe.ADDED or value != fields_of(Recipe)[name].default
+        },
     }
 
 
@@ -487,6 +565,7 @@ def _follow(run: RunFolder, settings: TrainSettings, process_group: ProcessGroup
                 device=job["device"],
                 process_group=process_group,
                 progress=silent,
+                teacher=TeacherNetwork(settings.teacher) if job["teacher"] else None,
             )
     return []
 
@@ -499,6 +578,7 @@ def _to_bytes(jobs: Sequence[_Job], data_digest: str) -> bytes:
             "recipe": unstructure(job.recipe),
             "seed": job.seed,
             "device": job.device,
+            "teacher": job.start.teacher_about,
         }
         for job in jobs
     ]

@@ -37,10 +37,24 @@ def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None, label_
     processes hold add up to the same gradient, and an image counts the same in every batch.
 
     ``labels`` are classes, int64 of shape (N,), or the probabilities of the classes by another network, of shape
-    (N, classes). Then every image counts the same.
+    (N, classes). Then every image counts the same. :func:`mixed_cross_entropy` is for mixed images.
     """
     if weights is None or labels.is_floating_point():
         return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
     # By image and not by torch's own weights, which weigh the smoothed part by the classes it is smoothed to.
     losses = F.cross_entropy(logits, labels, label_smoothing=label_smoothing, reduction="none")
     return (losses * weights.to(losses.dtype)[labels]).mean()
+
+
+def mixed_cross_entropy(
+    logits: Tensor, shares: Tensor, weights: Tensor | None, label_smoothing: float = 0.0
+) -> Tensor:
+    """Return the mean cross-entropy over mixed images, each multiplied by the mean weight of the classes in it.
+
+    ``shares`` are those of the classes in each image, float of shape (N, classes), each row with a sum of 1. Of an
+    image that has one class only, the loss is that of :func:`cross_entropy`.
+    """
+    if weights is None:
+        return F.cross_entropy(logits, shares, label_smoothing=label_smoothing)
+    losses = F.cross_entropy(logits, shares, label_smoothing=label_smoothing, reduction="none")
+    return (losses * (shares @ weights).to(losses.dtype)).mean()

@@ -28,14 +28,18 @@ from cars_hw.data import (
 )
 from cars_hw.errors import InputError, TrainingError
 from cars_hw.nn.network import Network
-from cars_hw.progress import Progress, silent
+from cars_hw.progress import Log, Progress, no_log, silent
 from cars_hw.progress_line import show
 from cars_hw.training.checkpoints import TrainingCheckpoint, from_bytes, to_bytes
-from cars_hw.training.losses import cross_entropy, weights_of_classes
+from cars_hw.training.losses import cross_entropy, mixed_cross_entropy, weights_of_classes
 from cars_hw.training.precision import autocast, resolve_precision
 from cars_hw.training.process_group import SINGLE_PROCESS, ProcessGroup
+from cars_hw.training.teacher import TeacherNetwork
 
 EVALUATION_BATCH = 500
+
+EVALUATION_BYTES = 32 << 20
+"""On a CPU, the normalised images of a batch take at most so much memory: 500 images of 64x64 pixels do."""
 
 Weights = dict[str, Tensor]
 
@@ -83,6 +87,9 @@ class NetworkTraining:
     are summed, so that all processes have the same weights. Batch normalisation uses the images of its own process,
     and its running averages are averaged over the processes after every epoch.
 
+    With a ``teacher``, a part of each label is its answer. It is asked once for all training images, which
+    ``progress`` counts; ``log`` tells how well it answers.
+
     Raises:
         InputError: the device does not support the precision, or batches are too small for the processes.
         DatasetError: there are too few images.
@@ -97,6 +104,9 @@ class NetworkTraining:
         seed: int,
         device: torch.device | str = "cpu",
         process_group: ProcessGroup = SINGLE_PROCESS,
+        teacher: TeacherNetwork | None = None,
+        progress: Progress = silent,
+        log: Log = no_log,
     ) -> None:
         if recipe.batch_size < 2 * process_group.world:
             raise InputError(
@@ -123,9 +133,19 @@ class NetworkTraining:
             data.mean,
             data.std,
             Augmentation(
-                recipe.crop_padding, recipe.mirror, recipe.cutout, recipe.crop_scale, recipe.colour_jitter
+                recipe.crop_padding,
+                recipe.mirror,
+                recipe.cutout,
+                recipe.crop_scale,
+                recipe.colour_jitter,
+                recipe.randaugment,
+                recipe.magnitude,
+                recipe.mixup,
+                recipe.cutmix,
+                data.classes,
             ),
             device=self.device,
+            targets=None if teacher is None else teacher.labels(train, data, self.device, progress, log),
         )
         # Batch normalisation needs two images in every process: a smaller last batch is left out.
         rest = len(train) - (len(self.batches) - 1) * recipe.batch_size
@@ -207,9 +227,11 @@ class NetworkTraining:
         self.optimizer.zero_grad(set_to_none=True)
         with autocast(self.precision, self.device):
             logits, auxiliary = self._logits(images_here)
-            loss = cross_entropy(logits, labels_here, self.class_weights, recipe.label_smoothing)
+            # Of mixed images and of a teacher, labels are shares of classes.
+            entropy = mixed_cross_entropy if labels_here.is_floating_point() else cross_entropy
+            loss = entropy(logits, labels_here, self.class_weights, recipe.label_smoothing)
             if auxiliary is not None:
-                aside = cross_entropy(auxiliary, labels_here, self.class_weights, recipe.label_smoothing)
+                aside = entropy(auxiliary, labels_here, self.class_weights, recipe.label_smoothing)
                 loss = loss + recipe.auxiliary * aside
         # The sum over the processes is the mean over all images of the batch.
         loss = loss * (len(labels_here) / len(labels))
@@ -321,10 +343,13 @@ def train_network(
     checkpoint: TrainingCheckpoint | None = None,
     progress: Progress = show,
     callbacks: Sequence[TrainingCallback] = (),
+    teacher: TeacherNetwork | None = None,
+    log: Log = no_log,
 ) -> TrainingResult:
     """Train ``network`` in place and leave it with its best weights.
 
-    ``progress`` counts the steps of all epochs. ``callbacks`` are called in the leading process.
+    ``progress`` counts the steps of all epochs. ``callbacks`` are called in the leading process. For ``teacher``,
+    see :class:`NetworkTraining`.
 
     ``checkpoint`` is written after every epoch. A training that was killed resumes after its last finished epoch
     and ends with the same weights. In a ``process_group`` the leading process reads and writes the checkpoint.
@@ -335,7 +360,17 @@ def train_network(
         InputError: see :class:`NetworkTraining`.
     """
     require_resolution(network, data)
-    training = NetworkTraining(network, data, recipe, seed=seed, device=device, process_group=process_group)
+    training = NetworkTraining(
+        network,
+        data,
+        recipe,
+        seed=seed,
+        device=device,
+        process_group=process_group,
+        teacher=teacher,
+        progress=progress,
+        log=log,
+    )
     if process_group.leads and checkpoint is not None:
         kept = checkpoint.load()
         if kept is not None:
@@ -414,7 +449,10 @@ def _answers(
     Both tensors are on the CPU. The loss is None if it is infinite or not a number.
     """
     network.eval()
-    batches = EvaluationBatches(dataset, EVALUATION_BATCH, data.mean, data.std, device)
+    most = EVALUATION_BATCH
+    if torch.device(device).type == "cpu":
+        most = min(most, max(1, EVALUATION_BYTES // (4 * math.prod(dataset.shape))))
+    batches = EvaluationBatches(dataset, most, data.mean, data.std, device)
     answers, losses = [], []
     for images, labels in batches:
         logits = network(images)

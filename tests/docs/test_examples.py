@@ -44,6 +44,8 @@ NOT_RUN = {
     r"cars-hw search .*--epochs 25\b": "takes long on any images: click has to accept it",
     r"cars-hw train own --data /mnt/photos": "needs a moved folder, as in tests/pipeline/test_data_facts.py",
     r"cars-hw search --data birds\b": "takes long, and is run smaller in tests/pipeline/test_small_data.py",
+    r"cars-hw train run .*--teacher\b": "needs weights of a large network; as in tests/training/test_teacher.py",
+    r"cars-hw train run --init\b": "needs trained weights; as in tests/pipeline/test_starting_weights.py",
     r"cars-hw search --data big\b": "needs a large folder; as in tests/pipeline/test_streamed_run.py",
     r"cars-hw \w+ .*\bresolutions\.json": "takes long, and is run smaller in tests/cli: click has to accept it",
     r"(\S*python3? )?benchmarks/": "takes minutes: the script has to exist and to accept the arguments",
