@@ -66,6 +66,16 @@ def test_what_adb_says_is_told(says: str, kind: type[DeviceError], told: str, ad
         pair(WHERE, CODE)
 
 
+def test_a_text_of_adb_that_says_nothing_is_told_apart_by_whether_somebody_listens(adb: Path) -> None:
+    (adb / "says").write_text("error: protocol fault (couldn't read status message): Success\n")
+    with socket.create_server(("127.0.0.1", 0)) as dialog:
+        where = f"127.0.0.1:{dialog.getsockname()[1]}"
+        with pytest.raises(UnauthorizedError, match="refuses the code"):
+            pair(where, CODE)
+    with pytest.raises(OfflineError, match="does not pair"):
+        pair(where, CODE)
+
+
 def test_what_cannot_be_an_address_or_a_code_is_refused(adb: Path) -> None:
     for where, code in (("192.168.1.20", CODE), (":5", CODE), ("", CODE), (WHERE, "12345"), (WHERE, "12345x")):
         with pytest.raises(InputError, match=r"is not an address|is not a pairing code"):

@@ -8,16 +8,21 @@ import os
 import queue
 import secrets
 import socket
+import ssl
 import struct
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa, utils
+
+from simulated_phone.pairing import certificate
 
 if TYPE_CHECKING:
     from simulated_phone.phone import Phone
@@ -60,6 +65,7 @@ class Adbd:
         self.faults = faults or Faults()
         self.asked = 0
         self.connections = 0
+        self.encrypted = 0
         self.packets = 0
         self.keys = None if keys is None and not taps else list(keys or [])
         self._taps = taps
@@ -139,6 +145,7 @@ class _Connection:
         self._writing = threading.Lock()
         self._streams: dict[int, _Stream] = {}
         self._next = 1
+        self._is_encrypted = False
 
     def cut(self) -> None:
         with contextlib.suppress(OSError):
@@ -191,18 +198,32 @@ class _Connection:
 
     def _handle(self, command: bytes, first: int, second: int, data: bytes) -> None:
         if command == b"CNXN":
-            if self._adbd.faults.encrypts:
+            if self._adbd.faults.encrypts and not self._is_encrypted:
                 self.send(b"STLS", VERSION, 0)
-            elif self._adbd.keys is None:
+            elif self._is_encrypted or self._adbd.keys is None:
                 self._welcome()
             else:
                 self._challenge()
+        elif command == b"STLS":
+            self._encrypt()
         elif command == b"AUTH":
             self._authenticate(first, data)
         elif command == b"OPEN":
             self._open(first, data.rstrip(b"\0").decode())
         elif second in self._streams:
             self._streams[second].hear(command, data)
+
+    def _encrypt(self) -> None:
+        """Go on in TLS 1.3. The computer sends no other CNXN, and is welcomed at once."""
+        with tempfile.TemporaryDirectory() as folder:
+            private, public = certificate(Path(folder))
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.minimum_version = ssl.TLSVersion.TLSv1_3
+            context.load_cert_chain(public, private)
+        self._socket = context.wrap_socket(self._socket, server_side=True)
+        self._is_encrypted = True
+        self._adbd.encrypted += 1
+        self._welcome()
 
     def _challenge(self) -> None:
         self._token = secrets.token_bytes(20)

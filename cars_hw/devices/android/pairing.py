@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import socket
 import subprocess
 from typing import Final
 
@@ -18,6 +19,9 @@ from cars_hw.errors import DeviceError, InputError, OfflineError, UnauthorizedEr
 
 PAIR_S: Final = 60.0
 """The longest time that ``adb`` may take, in seconds."""
+
+LISTENS_S: Final = 3.0
+"""Time limit in seconds to find out whether a phone listens."""
 
 
 def pair(text: str, code: str) -> str:
@@ -58,7 +62,9 @@ def pair(text: str, code: str) -> str:
         return said
     if "unknown command" in said:
         raise DeviceError(f"{adb} is too old to pair, which needs version 30 or newer", remedy="get-adb")
-    if "password" in said.lower() or "pairing code" in said.lower():
+    # Version 36 has one text for all failures; whether somebody listens tells them apart.
+    unsaid = "protocol fault" in said and _listens(address)
+    if unsaid or "password" in said.lower() or "pairing code" in said.lower():
         raise UnauthorizedError(
             f"the phone at {address} refuses the code ({said}); a code is valid as long as its dialog is open: "
             "open it again, and give the new address and code"
@@ -67,3 +73,12 @@ def pair(text: str, code: str) -> str:
         f"the phone at {address} does not pair ({said}); leave the dialog open, use the address that it shows, and "
         "connect both to the same network"
     )
+
+
+def _listens(address: Address) -> bool:
+    """Return whether something listens at ``address``."""
+    try:
+        with socket.create_connection((str(address.host), int(address.port or 0)), LISTENS_S):
+            return True
+    except OSError:
+        return False
