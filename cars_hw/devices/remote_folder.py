@@ -1,10 +1,10 @@
 """The folder of cars-hw on a remote machine: one process at a time uses it, and the next one removes what is left.
 
-The folder has a lock (``lock/owner``, ``lock/seen``, ``lock/pid``), a folder of files for the process that holds
-it, and what has to outlive both, such as a record of settings. Files with other names stay, because somebody may
-have a folder of this name on a board. The holder renews its lock at every contact and at every session. The lock of
-a process that is gone can be taken over: at once if the process ran on this computer, otherwise after
-:data:`LEASE_S`.
+The folder has a lock (``lock/owner``, ``lock/seen``, ``lock/boot``, ``lock/pid``), a folder of files for the
+process that holds it, and what has to outlive both, such as a record of settings. Files with other names stay,
+because somebody may have a folder of this name on a board. The holder renews its lock at every contact and at every
+session. The lock of a process that is gone can be taken over: at once if the process ran on this computer, or if
+the machine was started again since, otherwise after :data:`LEASE_S`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,12 @@ LEASE_S: Final = 300
 STOP_S: Final = 10
 """How long a script that was told to stop may take to restore the machine, in seconds."""
 
+BOOT: Final = "/proc/sys/kernel/random/boot_id"
+"""A file that has another content after every start of a machine."""
+
 _SAYS: Final = "@cars-hw"
+_AGAIN: Final = "again"
+"""What a script says if the machine was started again since a lock was renewed."""
 
 # Only what every shell and the oldest phone have: no grep, no dirname. Files are read by the shell itself, because
 # a linker may put a warning before the output of a program. Words in capitals are replaced.
@@ -47,6 +52,7 @@ uptime_s() {
   [ -n "$up" ] || up=$(date +%s)
   echo "$up"
 }
+renew() { { uptime_s > FOLDER/lock/seen; line_of BOOT > FOLDER/lock/boot; } 2>/dev/null; }
 is_owner() { [ "$(line_of FOLDER/lock/owner)" = "RECORD" ]; }
 is_running() {
   pid=$(line_of FOLDER/lock/pid)
@@ -82,17 +88,22 @@ clean() {
 }
 claim() {
   if problem=$(mkdir lock 2>&1); then
-    { echo "RECORD" > lock/owner; uptime_s > lock/seen; } 2>/dev/null
+    { echo "RECORD" > lock/owner; } 2>/dev/null
+    renew
     if ! is_owner; then rm -rf lock; echo "@cars-hw unwritable no space left"; return; fi
     clean
     echo "@cars-hw claimed"
   elif [ ! -d lock ]; then
     echo "@cars-hw unwritable $problem"
   elif is_owner; then
-    { uptime_s > lock/seen; } 2>/dev/null
+    renew
     [ -d OWN ] && echo "@cars-hw kept" || { clean; echo "@cars-hw claimed"; }
   else
-    echo "@cars-hw held $(line_of lock/owner) / $(line_of lock/seen) / $(uptime_s)"
+    # Whoever has made it this very moment is about to write its name.
+    [ -n "$(line_of lock/owner)" ] && [ -n "$(line_of lock/seen)" ] || sleep 1
+    made=$(line_of lock/boot) present=$(line_of BOOT) again=
+    [ -n "$made" ] && [ -n "$present" ] && [ "$made" != "$present" ] && again=again
+    echo "@cars-hw held $(line_of lock/owner) / $(line_of lock/seen) / $(uptime_s) / $again"
   fi
 }
 seize() {
@@ -202,8 +213,9 @@ class RemoteFolder:
         """
         said = self._call(f"mkdir -p {self.path} && cd {self.path} || exit 1\n{self._filled(_CLAIM)}\nclaim")
         if said[0] == "held":
-            record, seen, uptime = (part.strip() for part in f"{said[1]} / / ".split("/")[:3])
-            self._require_gone(Holder.parse(record), seen, uptime)
+            record, seen, uptime, again = (part.strip() for part in f"{said[1]} / / / ".split("/")[:4])
+            if again != _AGAIN:
+                self._require_gone(Holder.parse(record), seen, uptime)
             said = self._call(
                 f"cd {self.path} || exit 1\n{self._filled(_CLAIM)}\nseize {shlex.quote(record)}\nclaim"
             )
@@ -287,6 +299,7 @@ class RemoteFolder:
             .replace("FOLDER", self.path)
             .replace("OWN", self.holder.token)
             .replace("STOP_S", str(self._stop_s))
+            .replace("BOOT", BOOT)
         )
 
 

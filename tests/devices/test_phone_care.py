@@ -229,6 +229,27 @@ def test_the_lock_of_a_process_that_is_gone_is_taken_over_and_no_other(
             assert stand.phone.setting(STAY) == "7"
 
 
+@pytest.mark.parametrize(("boot", "is_taken"), [("another", True), ("", False), ("the same", False)])
+def test_the_lock_of_a_computer_is_taken_over_at_once_if_the_phone_was_started_again(
+    boot: str, is_taken: bool, tmp_path: Path, keys: Path
+) -> None:
+    """Also where it has run for longer since than it had run when the lock was renewed."""
+    with standing(tmp_path / "phone", keys, System()) as stand:
+        lock = stand.phone.tmp / "cars-hw" / "lock"
+        lock.mkdir(parents=True)
+        (lock / "owner").write_text(f"{OTHER}\n")
+        (lock / "seen").write_text(f"{int(float(Path('/proc/uptime').read_text().split()[0])) - 5}\n")
+        same = Path("/proc/sys/kernel/random/boot_id").read_text()
+        (lock / "boot").write_text(same if boot == "the same" else f"{boot}\n")
+        (lock.parent / "before").write_text("cars-hw-1 2 end\n")
+        stand.phone.set(STAY, "7")
+        device = stand.device()
+        device.conditions()
+        device.release()
+        assert stand.phone.setting(STAY) == ("2" if is_taken else "7")
+        assert lock.parent.exists() != is_taken
+
+
 def test_a_second_tool_is_refused_at_once_and_the_first_ends_right(
     tmp_path: Path, keys: Path, models: list[Path]
 ) -> None:
@@ -411,7 +432,7 @@ def test_random_kills_cuts_and_restarts_leave_nothing_behind(
             adbd.at(None)
             with monkeypatch.context() as patch:
                 if happens == HAPPENS[-1]:
-                    # It cannot tell whether the process of the lock runs, and goes by the uptime of the phone.
+                    # It cannot tell whether the process of the lock runs, but that the phone was started again.
                     phone.restart()
                     patch.setattr(remote_folder, "_computer", lambda: "another")
                 looking = stand.device()

@@ -292,6 +292,7 @@ class Phone:
             (self.folder / "app-pid").unlink()
         (self.folder / "fixed-mode").unlink(missing_ok=True)
         self._began = time.monotonic()
+        self._write("boot-id", f"{self._began}\n")
 
     def deny_settings(self, denied: bool = True) -> None:
         """Let the shell change no setting, as on phones of makers that ask for a switch of their own."""
@@ -472,6 +473,7 @@ class Phone:
     def _mapped(self, text: str) -> str:
         if self._began is not None:
             text = text.replace("/proc/uptime", str(self.folder / "uptime"))
+            text = text.replace("/proc/sys/kernel/random/boot_id", str(self.folder / "boot-id"))
         if (self.folder / "shell-status").exists():
             text = text.replace("/proc/self/status", str(self.folder / "shell-status"))
         return (
