@@ -15,9 +15,11 @@ from cars_hw.cli.options import (
 )
 from cars_hw.cli.progress_bars import Bars
 from cars_hw.cli.settings import MOVED, run_of, settings_options
+from cars_hw.formatting import shared_adjective
 from cars_hw.pipeline.settings import BaselinesSettings
 
 if TYPE_CHECKING:
+    from cars_hw.config.training import EvaluatedClassifier
     from cars_hw.studies.strategy_comparison import StrategyComparison
 
 
@@ -57,11 +59,14 @@ def command(run_path: Path, settings: BaselinesSettings, as_json: bool) -> None:
     if as_json:
         print_json(comparison)
     else:
-        print_comparison(comparison)
+        print_comparison(comparison, run.configuration.training.classifier)
 
 
-def print_comparison(comparison: StrategyComparison) -> None:
-    """Print the hypervolume of each strategy's fronts, and the difference to the run's own strategy."""
+def print_comparison(comparison: StrategyComparison, classifier: EvaluatedClassifier) -> None:
+    """Print the hypervolume of each strategy's fronts, and the difference to the run's own strategy.
+
+    ``classifier`` evaluated the populations under shared weights.
+    """
     from statistics import mean
 
     from cars_hw.studies.strategy_comparison import summary
@@ -86,7 +91,7 @@ def print_comparison(comparison: StrategyComparison) -> None:
         (
             "strategy",
             "hypervolume (trained)",
-            "(last population, shared)",
+            f"(last population, {shared_adjective(classifier).replace('-', ' ')})",
             f"spread of {comparison.cost}",
             "own is above by",
             "in seeds",

@@ -11,7 +11,7 @@ import click
 from cars_hw.cli.options import milliseconds, percent, print_table
 from cars_hw.cli.verbosity import warn_of_quality
 from cars_hw.config.measurement import USUAL
-from cars_hw.formatting import dominated_words, figure, printable, state_name, training_words
+from cars_hw.formatting import dominated_words, figure, printable, shared_adjective, state_name, training_words
 from cars_hw.space.network_spec import resolution_text, size_words
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def print_front(front: Sequence[FrontNetwork], sizes: SizeGrid | None = None) ->
     objective = front[0].objective.replace("-", " ") if front else "accuracy"
     specs = [network.spec for network in front]
     sized, size = sizes is not None or len(set(specs)) > 1, short_sizes(specs, sizes)
-    training = "short training" if any(network.trained_epochs for network in front) else "shared"
+    training = "short training" if any(network.trained_epochs for network in front) else _evaluated(front)
     columns = ["network", *(["size"] if sized else []), f"{objective} ({training})", "95% interval"]
     costs = list(front[0].costs) if front else []
     columns += ["parameters", "multiply-adds", *(f"{name}{_unit(name)}" for name in costs)]
@@ -81,6 +81,12 @@ def _unit(name: str) -> str:
     return f", {unit}" if unit else ""
 
 
+def _evaluated(front: Sequence[FrontNetwork]) -> str:
+    """Return the word for the classifier under shared weights: ``shared``, ``linear probe``."""
+    classifier = front[0].classifier if front else None
+    return shared_adjective(classifier or "shared").replace("-", " ")
+
+
 def _interval(network: FrontNetwork) -> str:
     if network.validation is None:
         return "-"
@@ -93,7 +99,7 @@ def _images(front: Sequence[FrontNetwork]) -> list[str]:
     counted = [network.validation for network in front if network.validation is not None]
     if not counted:
         return []
-    training = training_words(front[0].trained_epochs)
+    training = training_words(front[0].trained_epochs, front[0].classifier or "shared")
     lines = [
         f"Accuracies are those {training} on {counted[0].total:,} validation images. These images chose "
         "the front, so that its best accuracies are too high on average; cars-hw train gives those on test images."

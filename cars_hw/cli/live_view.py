@@ -17,7 +17,7 @@ from cars_hw.cli.progress_bars import Bars, is_screen
 from cars_hw.cli.search_status import Best, Dot, SearchStatus, Snapshot, best_of
 from cars_hw.cli.text_plot import ASCII, UNICODE, Letters, plot, span, sparkline
 from cars_hw.config.units import format_seconds
-from cars_hw.formatting import accuracy_text, figure, printable
+from cars_hw.formatting import accuracy_text, figure, printable, shared_words
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -79,7 +79,7 @@ def generation_line(record: Mapping[str, Any], status: SearchStatus) -> str:
     costs = "; ".join(_cost_text(best, index, one) for index, one in enumerate(status.objectives))
     return (
         f"generation {record['generation']}/{status.generations}: best {_named(status)} {_share(status, best)} "
-        f"under shared weights ({costs}), hypervolume {record['hypervolume']:.4f}"
+        f"{shared_words(status.classifier)} ({costs}), hypervolume {record['hypervolume']:.4f}"
     )
 
 
@@ -210,7 +210,7 @@ def closing_lines(status: SearchStatus, now: float) -> list[str]:
     last, took = status.last, format_seconds(round(now - status.begun))
     return [
         f"generation {last.generation}/{status.generations} after {took}: best {_named(status)} "
-        f"{_share(status, last.best)} under shared weights, hypervolume {last.hypervolume:.4f}"
+        f"{_share(status, last.best)} {shared_words(status.classifier)}, hypervolume {last.hypervolume:.4f}"
     ]
 
 
@@ -290,7 +290,8 @@ def _best(status: SearchStatus) -> list[Text]:
         name += f" by {_named(status)}"
     share = percent(best.accuracy)
     accuracy = Text(f"{name}: ", no_wrap=True).append(share, "bold green")
-    accuracy.append(f"{_share(status, best).removeprefix(share)}, shared weights")
+    evaluated = "linear probe" if status.classifier == "probe" else "shared weights"
+    accuracy.append(f"{_share(status, best).removeprefix(share)}, {evaluated}")
     costs = [Text(f"  {_cost_text(best, index, one)}", no_wrap=True) for index, one in enumerate(status.objectives)]
     return [accuracy, *costs]
 

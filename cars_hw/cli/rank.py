@@ -17,6 +17,7 @@ from cars_hw.cli.options import (
 )
 from cars_hw.cli.progress_bars import Bars
 from cars_hw.cli.settings import MOVED, run_of, settings_options
+from cars_hw.formatting import CLASSIFIERS, shared_adjective
 from cars_hw.pipeline.settings import RankSettings
 
 
@@ -43,8 +44,8 @@ def command(run_path: Path, settings: RankSettings, as_json: bool) -> None:
     A sample of architectures is trained from scratch on the search's data. After a search over sizes, each is
     trained at its own size; otherwise all have the SuperNet's channels and cells. Kendall's tau measures the
     agreement of the two orders: 1 for equal orders, 0 for unrelated ones. The order of the SuperNet is that of the
-    accuracies, or of the losses if the search compared them (--objective loss). A network that was already trained
-    with the same settings is not trained again. The report shows the result.
+    figures that the search compared: accuracies, balanced accuracies or losses (--objective). A network
+    that was already trained with the same settings is not trained again. The report shows the result.
     """
     from cars_hw.pipeline.run_folder import RunFolder
     from cars_hw.studies.rank_correlation import rank_run
@@ -64,22 +65,33 @@ def command(run_path: Path, settings: RankSettings, as_json: bool) -> None:
     specs = [one.spec for one in ranking.networks]
     sized, size = len(set(specs)) > 1, short_sizes(specs)
     losses = ["shared loss"] if ranking.by_loss else []
-    columns = ["network", *(["size"] if sized else []), "shared (validation)", *losses, "standalone (test)"]
-    rows = []
+    evaluated = shared_adjective(ranking.classifier)
+    columns = ["network", *(["size"] if sized else []), f"{evaluated} (validation)", *losses, "standalone (test)"]
+    name, rows = ranking.accuracy.replace("-", " "), []
+    # An interval of a balanced accuracy needs the images of each class.
+    plain = ranking.accuracy == "accuracy"
+
+    def cell(score: float, images: int | None) -> str:
+        return share_of(score, images if plain else None)
+
     for one in sorted(ranking.networks, key=lambda one: -one.standalone):
         row = [
             one.name,
             *([size(one.spec)] if sized else []),
-            share_of(one.shared, one.validation_images),
+            cell(one.shared, one.validation_images),
             *([] if one.shared_loss is None else [f"{one.shared_loss:.4g}"]),
-            share_of(one.standalone, one.test_images),
+            cell(one.standalone, one.test_images),
         ]
-        rows.append(row if one.again is None else [*row, share_of(one.again, one.test_images)])
+        rows.append(row if one.again is None else [*row, cell(one.again, one.test_images)])
     if settings.twice:
         columns.append("again (test)")
-    print_table("Shared and standalone accuracy, with 95% intervals", columns, rows)
+    title = f"{evaluated.capitalize()} and standalone {name}"
+    print_table(f"{title}, with 95% intervals" if plain else title, columns, rows)
     first = ranking.networks[0]
-    click.echo(f"Accuracies are on {first.validation_images:,} validation and {first.test_images:,} test images.")
+    click.echo(
+        f"Accuracies are on {first.validation_images:,} validation images, under shared weights with "
+        f"{CLASSIFIERS[ranking.classifier]}, and on {first.test_images:,} test images."
+    )
     if len(ranking.networks) < settings.sample:
         click.echo(
             f"Only {len(ranking.networks)} of {settings.sample}: the others exceed the budgets or are on the front."

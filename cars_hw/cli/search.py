@@ -34,7 +34,15 @@ from cars_hw.cli.options import (
 )
 from cars_hw.cli.progress_bars import Bars
 from cars_hw.cli.search_status import SearchStatus
-from cars_hw.cli.settings import NETWORK, NETWORK_PATHS, PRESET, SIZE_PATHS, Converted, settings_options
+from cars_hw.cli.settings import (
+    NETWORK,
+    NETWORK_PATHS,
+    PRESET,
+    SIZE_PATHS,
+    Converted,
+    given_paths,
+    settings_options,
+)
 from cars_hw.cli.verbosity import note, strict_option, strict_violations, warn_of_quality
 from cars_hw.cli.within import choose_length, chosen_before, shorten
 from cars_hw.config.codec import unstructure
@@ -107,6 +115,21 @@ def _objective(objective: SearchObjective, _: Mapping[str, Any]) -> dict[str, An
     return {} if objective == "loss" else {"recipe": {"objective": objective}}
 
 
+def _room_for(_number: int, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return changes of the preset's epochs or warm-up that leave a generation, if these are chosen later.
+
+    ``--within`` chooses the epochs. ``--from-run`` chooses the warm-up for given epochs.
+    """
+    given, evolution = given_paths(), values["evolution"]
+    within, from_run = click.get_current_context().params.get("within") is not None, "from_run" in values
+    epochs, warm_up, each = (evolution[name] for name in ("epochs", "warmup_epochs", "epochs_per_generation"))
+    if within and "evolution.epochs" not in given:
+        return {"evolution": {"epochs": max(epochs, warm_up + each)}}
+    if (within or from_run) and "evolution.warmup_epochs" not in given:
+        return {"evolution": {"warmup_epochs": min(warm_up, max(epochs - each, 0 if from_run else 1))}}
+    return {}
+
+
 @dataclass(frozen=True)
 class Run:
     """What a search does besides searching."""
@@ -170,6 +193,9 @@ class Run:
         Converted("no_crop", _no_crop),
         # Beside their own fields, they set those of the recipe that trains the front.
         Converted("evolution__objective", _objective),
+        Converted("evolution__epochs", _room_for),
+        Converted("evolution__warmup_epochs", _room_for),
+        Converted("evolution__epochs_per_generation", _room_for),
         Converted("training__class_weights", lambda weights, _: {"recipe": {"class_weights": weights}}),
     ),
 )
@@ -345,7 +371,7 @@ def _search(settings: SearchSettings, asked: Run) -> None:
     end = stage_end(configuration, run.final_stage(), [one.architecture for one in rejected])
     print_budget_use(budget_uses(best, run.targets(), configuration.architectures, end))
     if comparison is not None:
-        print_comparison(comparison)
+        print_comparison(comparison, configuration.training.classifier)
     count = f"{len(front)} network{'s' if len(front) > 1 else ''}"
     click.echo(f"{run.path / 'front.json'} holds {count}. Next: cars-hw train {shlex.quote(str(run.path))}")
 
@@ -433,7 +459,8 @@ def _lead(
     objectives = cost_objectives(plan)
     title = f"{Path(plan.data.source).name} to {out}"
     problems: list[str] = []
-    status = SearchStatus(title, objectives, plan.preset.evolution, time.monotonic())
+    preset = plan.preset
+    status = SearchStatus(title, objectives, preset.evolution, time.monotonic(), preset.training.classifier)
     try:
         with (
             search_view(status, standalone=process_group.world == 1) as view,

@@ -11,6 +11,7 @@ from cars_hw.config.evaluation import ClassCounts
 
 if TYPE_CHECKING:
     from cars_hw.config.search import EvolutionSettings
+    from cars_hw.config.training import EvaluatedClassifier
     from cars_hw.evolution.objectives import CostObjective
 
 MESSAGES = 50
@@ -89,7 +90,7 @@ def best_of(record: Mapping[str, Any], objectives: Sequence[CostObjective]) -> B
 
 
 class SearchStatus:
-    """The state of a search. It collects reports and draws nothing.
+    """The state of a search. It collects reports and draws nothing. ``classifier`` evaluates the architectures.
 
     Times are seconds of one clock, which the caller chooses.
     """
@@ -100,7 +101,9 @@ class SearchStatus:
         objectives: Sequence[CostObjective],
         settings: EvolutionSettings,
         now: float,
+        classifier: EvaluatedClassifier = "shared",
     ) -> None:
+        self.classifier = classifier
         self.title = title
         self.objectives = tuple(objectives)
         self.objective = settings.printed_accuracy

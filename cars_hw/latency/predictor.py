@@ -22,9 +22,10 @@ from cars_hw.space.network_spec import NetworkSpec
 
 DEFAULT_LEVEL: Final = 0.95
 REPEATABILITY: Final = 0.01
-"""How far two measurements of one machine's quiet state are apart, a standard deviation as a fraction.
+"""How far two measurements of one machine's quiet state are apart at least, a standard deviation as a fraction.
 
-The figure is from tables of one machine, minutes to hours apart; see docs/results/latency.md.
+The figure is from tables of one machine, minutes to hours apart; see docs/results/latency.md. A table whose own
+reference network was further apart between the two stages of profiling has that figure; see :func:`wander`.
 """
 
 KINDS: Final = ("affine", "ridge")
@@ -119,7 +120,7 @@ class Predictor:
 
     def _of_state(self, state: str) -> None:
         self._factor, residuals = _in_state(self._table, self._coefficients.residuals, state)
-        error = math.hypot(self._table.standard_error, REPEATABILITY)
+        error = math.hypot(self._table.standard_error, wander(self._table))
         self.margin, self.level = conformal_margin(residuals, self._wanted_level, error)
 
     def at(self, network: NetworkSpec) -> Predictor:
@@ -229,6 +230,16 @@ def _in_state(table: LatencyTable, residuals: Sequence[float], state: str) -> tu
     factor = median(factors) if factors else common
     evaluated = [one for one, network in zip(factors, table.calibration, strict=True) if not network.anchor]
     return factor, [(1 + residual) * own / factor - 1 for residual, own in zip(residuals, evaluated, strict=True)]
+
+
+def wander(table: LatencyTable) -> float:
+    """Return how far a later measurement of the quiet state of ``table`` may be apart, a standard deviation.
+
+    It is a fraction: what the reference network changed between the two stages of profiling, and at least
+    :data:`REPEATABILITY`. The two stages are minutes apart. A machine may wander further over a longer time.
+    """
+    seen = 0.0 if table.reference is None else abs(table.reference.difference)
+    return max(seen, REPEATABILITY)
 
 
 def prediction_error(table: LatencyTable) -> float:

@@ -94,8 +94,9 @@ def estimate_at(plan: SearchPlan, pace: Pace) -> Estimate:
     ends = [Part("steps of the largest and the smallest size", batches, steps_of.ends)] if steps_of.ends else []
     if recordings:
         evolving.append(Part("steps that are recorded for replay", recordings, steps_of.recording))
-    evolving.append(Part("architectures evaluated on the subset", evaluations, pace.evaluated))
-    last = [Part("finalists evaluated on all validation images", 3 * population, pace.evaluated_fully)]
+    by = "linear probes" if plan.preset.training.classifier == "probe" else "the shared classifier"
+    evolving.append(Part(f"architectures evaluated on the subset by {by}", evaluations, pace.evaluated))
+    last = [Part(f"finalists evaluated on all validation images by {by}", 3 * population, pace.evaluated_fully)]
     final = []
     if plan.has_final_stage:
         assert pace.final is not None

@@ -110,10 +110,14 @@ def judged_images(plan: SearchPlan, trains: int, evaluates: int) -> JudgedImages
 
 
 class MeanAdds(NamedTuple):
-    """Mean millions of multiply-adds: of architectures drawn from the space, and of those of the population."""
+    """Mean millions of multiply-adds: of architectures drawn from the space, and of those of the population.
+
+    ``ends`` are those of the largest and the smallest size together, if every step trains both; otherwise 0.
+    """
 
     space: float
     population: float
+    ends: float = 0.0
 
 
 def sizing(
@@ -147,13 +151,20 @@ def mean_adds(
         costs = {key: multiply_adds(plan, supernet, one) for key, one in unique.items()}
         return float(np.mean([costs[one.key()] for one in architectures]))
 
-    return MeanAdds(mean(drawn), mean(later))
+    ends = 0.0
+    if plan.sizes is not None and plan.preset.training.size_sampling == "sandwich":
+        sizes = (plan.architectures.largest, plan.architectures.smallest)
+        ends = sum(mean([Architecture(one.genotype, size) for one in drawn]) for size in sizes)
+    return MeanAdds(mean(drawn), mean(later), ends)
 
 
 def sizing_of(preset: Preset, images: JudgedImages, adds: MeanAdds) -> Sizing:
     """Return what the final stage of a search by ``preset`` may cost; ``adds`` are those of its architectures."""
-    passes = search_passes(preset.evolution, preset.training.architectures, images)
+    evolution = preset.evolution
+    passes = search_passes(evolution, preset.training.architectures, images)
     searched = passes.space * adds.space + passes.population * adds.population
+    epochs = evolution.warmup_epochs + evolution.generations * evolution.epochs_per_generation
+    searched += epochs * TRAINING * images.trains * adds.ends
     share = preset.final.share
     return Sizing(searched, searched * share / (1 - share), images)
 

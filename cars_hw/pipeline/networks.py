@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final
 
 from cars_hw.config.evaluation import ClassCounts, Evaluation, Objective
 from cars_hw.config.setting import Settings, count, fraction, seed_field, setting
-from cars_hw.config.training import Recipe
+from cars_hw.config.training import EvaluatedClassifier, Recipe
 from cars_hw.errors import InputError
 from cars_hw.pipeline.larger_networks import LargerNetworks
 from cars_hw.pipeline.latency_target import LatencyEstimate
@@ -25,8 +25,10 @@ class FrontNetwork(Settings):
     """A network of the front. ``accuracy`` is on the validation images: the figure that the search maximised.
 
     If ``trained_epochs`` is 0, the accuracy is that under shared weights. Otherwise it is that after a training of
-    so many epochs in the final stage of the search. ``spec`` (in the file: ``network``) is the network that the
-    genotype fills. It has a size of its own; everything else is that of the run's network.
+    so many epochs in the final stage of the search. ``classifier`` tells what classified the images under shared
+    weights; it is None after a training, in which a network has a classifier of its own. ``spec`` (in the file:
+    ``network``) is the network that the genotype fills. It has a size of its own; everything else is that of the
+    run's network.
 
     If it is ``dominated``, another network of the front is as accurate and costs no more. It is in the front as the
     best of its stretch in the final stage, because short trainings underestimate large networks.
@@ -55,8 +57,9 @@ class FrontNetwork(Settings):
     trained_epochs: int = count(0)
     dominated: bool = False
     costs: dict[str, float] = setting(factory=dict)
+    classifier: EvaluatedClassifier | None = "shared"
 
-    ADDED: ClassVar = frozenset({"dominated", "costs"})
+    ADDED: ClassVar = frozenset({"dominated", "costs", "classifier"})
     PLAIN_NAMES: ClassVar = {"spec": "network"}
 
     @property

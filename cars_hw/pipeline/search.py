@@ -380,6 +380,7 @@ def describe_front(
     best = set(_undominated(front))
     networks = []
     names = [parse_cost(text)[0] for text in plan.costs]
+    standalone = bool(plan.standalone_epochs)
     for number, member in enumerate(front, start=1):
         times = measured.get(member.architecture, not_measured)
         counted = member.costs[len(plan.targets) :]
@@ -399,6 +400,7 @@ def describe_front(
                 # Without a final stage, the search itself chose the front, by what it maximises.
                 dominated=bool(member.stretch) and number - 1 not in best,
                 costs={name: one for name, one in zip(names, counted, strict=True) if name not in COUNTED},
+                classifier=None if standalone or member.trained_epochs else plan.preset.training.classifier,
             )
         )
     return networks

@@ -127,13 +127,13 @@ def generations(  # noqa: PLR0917 -- as the other plots
     limit: float | None,
     limit_text: str,
     frame: Frame,
-    y_title: str = "accuracy",
+    y_title: str = "accuracy under shared weights",
 ) -> Markup:
     """Return each generation's population (cost, accuracy in percent); later dots are stronger and larger."""
     everybody = [member for _, members in populations for member in members]
     xs = [x for x, _ in everybody] + ([limit] if limit is not None else [])
     axes = Axes(frame, xs, [y for _, y in everybody])
-    parts = axes.draw(x_title, f"{y_title} under shared weights, %")
+    parts = axes.draw(x_title, f"{y_title}, %")
     parts += _limit(limit, limit_text, axes, everybody)[0]
     for place, (number, members) in enumerate(populations):
         age = (place + 1) / len(populations)

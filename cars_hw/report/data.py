@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cars_hw.config.evaluation import ClassCounts, Objective
+from cars_hw.config.training import EvaluatedClassifier
 from cars_hw.data.manifest import AcceptedChange, DataManifest
 from cars_hw.devices import format_of
 from cars_hw.errors import InputError, TableError
 from cars_hw.export.card import INT8_SUFFIX, ModelCard, card_path, verified_card
-from cars_hw.formatting import milliseconds, training_words
+from cars_hw.formatting import milliseconds, shared_adjective, training_words
 from cars_hw.nn.cost import both_costs
 from cars_hw.pipeline.costs import COUNTED, parse_cost, unit_of
 from cars_hw.pipeline.latency_target import LatencyEstimate, LatencyTarget
@@ -197,15 +198,25 @@ class ReportData:
         return self.objective.replace("-", " ")
 
     @property
+    def classifier(self) -> EvaluatedClassifier:
+        """What classified the images when architectures were evaluated under shared weights."""
+        return self.configuration.training.classifier
+
+    @property
+    def shared_name(self) -> str:
+        """The name of the accuracy under shared weights: ``shared accuracy``, ``linear-probe accuracy``."""
+        return f"{shared_adjective(self.classifier)} {self.accuracy_name}"
+
+    @property
     def choosing(self) -> str:
-        """How the networks were trained when they were chosen: ``under shared weights``."""
-        return training_words(self.candidates[0].trained_epochs if self.candidates else 0)
+        """How the networks were trained when they were chosen: ``after 1 epoch in the final stage``."""
+        return training_words(self.candidates[0].trained_epochs if self.candidates else 0, self.classifier)
 
     @property
     def choosing_name(self) -> str:
         """The name of the accuracy on the images that chose the front: ``shared accuracy``."""
         trained = bool(self.candidates and self.candidates[0].trained_epochs)
-        return f"{self.accuracy_name} of short training" if trained else f"shared {self.accuracy_name}"
+        return f"{self.accuracy_name} of short training" if trained else self.shared_name
 
     @property
     def by_loss(self) -> bool:
@@ -385,4 +396,5 @@ def _beside(network: TrainedNetwork, targets: Sequence[LatencyTarget]) -> FrontN
         validation=None,
         dominated=False,
         costs={},
+        classifier=None,
     )

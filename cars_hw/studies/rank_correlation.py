@@ -36,7 +36,8 @@ def rank_run(run: RunFolder, settings: RankSettings, *, progress: Progress = sho
     those that meet the limits. They have the channels and cells of the SuperNet, in a search over sizes their own,
     and are trained on the search's data. With ``twice`` each is trained a second time, with the next seed. A
     network that was already trained with the same settings is not trained again. The result is written to the run.
-    If the search compared losses, the order under shared weights is that of the losses.
+    If the search compared losses, the order under shared weights is that of the losses. If it compared balanced
+    accuracies, both orders are those of balanced accuracies.
     A sample of 0 skips the check; the report says so.
 
     Raises:
@@ -96,23 +97,23 @@ def _rank(run: RunFolder, settings: RankSettings, progress: Progress, log: Log) 
 
     once = train(seed, "")
     again = train(seed + 1, "-again") if settings.twice else [None] * len(chosen)
-    objective = plan.preset.evolution.objective
+    objective, accuracy = plan.preset.evolution.objective, plan.preset.evolution.printed_accuracy
     by_loss = objective == "loss"
     networks = [
         Ranked(
             name,
             genotype,
             network,
-            counts.accuracy,
-            first.accuracy,
-            None if second is None else second.accuracy,
+            counts.score(accuracy),
+            first.score(accuracy),
+            None if second is None else second.score(accuracy),
             counts.total,
             first.total,
             counts.loss if by_loss else None,
         )
         for (name, (genotype, network)), counts, first, second in zip(ran, shared, once, again, strict=True)
     ]
-    ranking = Ranking(tuple(networks), recipe, objective)
+    ranking = Ranking(tuple(networks), recipe, objective, plan.preset.training.classifier)
     run.write_record(FILE, ranking)
     run.add_step("rank", replace(settings, data=plan.data.absolute(), recipe=recipe, device=training.device))
     return ranking

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
-from cars_hw.config.evaluation import SearchObjective
+from cars_hw.config.evaluation import Objective, SearchObjective
 from cars_hw.config.setting import Settings, count, fraction, setting
-from cars_hw.config.training import Recipe
+from cars_hw.config.training import EvaluatedClassifier, Recipe
 from cars_hw.latency.validation import kendall_tau
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.space.genotype import Genotype
@@ -23,6 +23,8 @@ MINIMUM: Final = 4
 @dataclass(frozen=True)
 class Ranked(Settings):
     """One architecture with its accuracies, which are fractions. ``spec`` is the network that was trained.
+
+    If the search maximised the balanced accuracy, they are balanced accuracies.
 
     ``shared`` is the accuracy under shared weights on the validation images, ``standalone`` the accuracy after
     training from scratch on the test images. ``again`` is that of a second training with another seed, None without
@@ -56,13 +58,15 @@ class Ranking:
 
     An empty sample has no networks, and its recipe is None. ``objective`` is what the search compared under shared
     weights: with ``loss``, the order under shared weights is that of the losses, otherwise that of the accuracies.
+    ``classifier`` tells what classified the images under shared weights.
     """
 
     networks: tuple[Ranked, ...]
     recipe: Recipe | None
     objective: SearchObjective = "accuracy"
+    classifier: EvaluatedClassifier = "shared"
 
-    OPTIONAL: ClassVar = frozenset({"objective"})
+    OPTIONAL: ClassVar = frozenset({"objective", "classifier"})
     DERIVED: ClassVar = ("tau", "agreement")
 
     @property
@@ -88,6 +92,11 @@ class Ranking:
     def by_loss(self) -> bool:
         """Whether the order under shared weights is that of the losses."""
         return self.objective == "loss"
+
+    @property
+    def accuracy(self) -> Objective:
+        """Which accuracy the networks have."""
+        return "accuracy" if self.objective == "loss" else self.objective
 
     @property
     def agreement(self) -> float | None:

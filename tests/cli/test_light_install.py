@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -17,27 +18,39 @@ from PIL import Image
 from cars_hw.cli.extras import EXTRAS
 from cars_hw.cli.main import main
 
+Done = subprocess.CompletedProcess[str]
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 DISTRIBUTIONS = {"PIL": "pillow", "google": "protobuf", "sklearn": "scikit-learn"}
 """The package that an import comes from, where the two names differ by more than - and _."""
 
 BLOCKED = """
-import sys
+import json, sys
 class Missing:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in {blocked}:
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 sys.meta_path.insert(0, Missing())
 from cars_hw.cli.main import main
-main(prog_name="cars-hw")
+for number, command in enumerate(json.loads(sys.argv[1])):
+    print(end="\\0" if number else "")
+    try:
+        main(command, prog_name="cars-hw")
+    except SystemExit as ended:
+        if ended.code:
+            raise
 """
 
 
-def light(*arguments: object, blocked: frozenset[str] = frozenset(EXTRAS)) -> subprocess.CompletedProcess[str]:
-    """Run cars-hw in a process in which ``blocked`` cannot be imported."""
+def light(*commands: tuple[object, ...], blocked: frozenset[str] = frozenset(EXTRAS)) -> Done:
+    """Run cars-hw in a process in which ``blocked`` cannot be imported, until a command fails.
+
+    Between the outputs of two commands, there is a null character.
+    """
+    given = json.dumps([[*map(str, command)] for command in commands])
     return subprocess.run(
-        [sys.executable, "-c", BLOCKED.format(blocked=set(blocked)), *map(str, arguments)],
+        [sys.executable, "-c", BLOCKED.format(blocked=set(blocked)), given],
         capture_output=True,
         text=True,
         check=False,
@@ -90,10 +103,10 @@ def test_tables_counts_and_reports_need_no_extra(made: Path) -> None:
         ("report", run): "report.html",
         ("data", "check", made / "images"): "A search takes this folder.",
     }
-    for command, text in expected.items():
-        done = light(*command)
-        assert done.returncode == 0, done.stderr
-        assert text in done.stdout
+    done = light(*expected)
+    assert done.returncode == 0, done.stderr
+    for said, text in zip(done.stdout.split("\0"), expected.values(), strict=True):
+        assert text in said
     assert "net-" in (run / "report.html").read_text(encoding="utf-8")
 
 
@@ -102,14 +115,15 @@ def test_one_runtime_is_enough_to_classify(made: Path, runtime: str, suffix: str
     (model,) = (made / "run" / "models").glob(f"*.{suffix}")
     image = made / "images" / "light" / "0.png"
     wanted = {runtime} | ({"flatbuffers"} if runtime == "ai_edge_litert" else set())
-    done = light("classify", model, image, blocked=frozenset(EXTRAS) - wanted)
+    done = light(("classify", model, image), blocked=frozenset(EXTRAS) - wanted)
     assert done.returncode == 0, done.stderr
     assert re.search(r"(dark|light)\s+\d", done.stdout)
 
 
 def test_a_missing_runtime_is_not_a_fault_of_the_model(made: Path) -> None:
     (model,) = (made / "run" / "models").glob("*.onnx")
-    done = light("classify", model, made / "images" / "light" / "0.png", blocked=frozenset({"onnxruntime"}))
+    image = made / "images" / "light" / "0.png"
+    done = light(("classify", model, image), blocked=frozenset({"onnxruntime"}))
     assert done.returncode == 1
     assert done.stderr.strip().endswith(
         "needs onnxruntime, which is not installed; run: pip install 'cars-hw[search]'"
@@ -117,7 +131,7 @@ def test_a_missing_runtime_is_not_a_fault_of_the_model(made: Path) -> None:
 
 
 def test_a_command_without_its_libraries_names_the_extra(made: Path) -> None:
-    done = light("train", made / "run", blocked=frozenset({"torch"}))
+    done = light(("train", made / "run"), blocked=frozenset({"torch"}))
     assert done.returncode == 1
     (line,) = done.stderr.strip().splitlines()
     assert line == "Error: this command needs torch, which is not installed; run: pip install 'cars-hw[search]'"

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from cars_hw.cli.live_view import LinesView, LiveView, draw, generation_line, search_view
+from cars_hw.cli.live_view import LinesView, LiveView, closing_lines, draw, generation_line, search_view
 from cars_hw.cli.search_status import SearchStatus, TimeLeft, snapshot
 from cars_hw.cli.text_plot import ASCII, plot, sparkline
 from cars_hw.config.codec import unstructure
@@ -185,6 +185,16 @@ def test_balanced_accuracy_is_called_by_its_name() -> None:
     assert shown(known, width=120)[2] == f"best by balanced accuracy: {share}, shared weights"
     line = generation_line(record(3, 0.25, [(23 / 30, 0.033)]), known)
     assert f"best balanced accuracy {share} under shared weights" in line
+
+
+def test_the_classifier_that_evaluated_is_named() -> None:
+    known = SearchStatus("t", [PARAMETERS], SETTINGS, 0.0, "probe")
+    last = record(3, 0.25, [(0.825, 0.033)])
+    known.add(last)
+    assert shown(known, width=120)[2] == "best: 82.5% (68.1 to 91.3) of 40 images, linear probe"
+    words = "of 40 images under shared weights with a linear probe"
+    assert f"{words} (33,000 parameters)" in generation_line(last, known)
+    assert f"{words}, hypervolume" in closing_lines(known, 60.0)[0]
 
 
 def test_the_bar_shows_the_share_of_the_stage_that_is_done() -> None:

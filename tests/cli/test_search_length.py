@@ -99,6 +99,13 @@ def test_a_dry_run_shows_the_choice(images: Path) -> None:
     assert found["evolution"]["population"] == 10
     assert sum(found["stages"].values()) == pytest.approx(found["seconds"])
     assert found["seconds"] <= 0.9 * 1200
+    # More than the 16 epochs of the preset, as the number of epochs is what is chosen.
+    for given in (("--warmup-epochs", "20"), ("--epochs-per-generation", "18")):
+        told = done(*SEARCH, "--data", images, "--within", "2h", "--population", "8", *given, "--dry-run", "--json")
+        chosen = json.loads(told.stdout)["evolution"]
+        assert str(chosen[given[0][2:].replace("-", "_")]) == given[1]
+        assert chosen["epochs"] >= chosen["warmup_epochs"] + 4 * chosen["epochs_per_generation"]
+    fails(run(*SEARCH, "--data", images, "--warmup-epochs", "20", "--dry-run"), 1, "leave no generation after 20")
 
 
 def test_a_search_from_an_earlier_run(images: Path, tmp_path: Path) -> None:
@@ -112,6 +119,10 @@ def test_a_search_from_an_earlier_run(images: Path, tmp_path: Path) -> None:
     assert "100.0% of the weights are taken" in told.stderr
     run_folder = RunFolder.open(tmp_path / "new")
     assert len(run_folder.history()) == 6
+    # Fewer epochs than the warm-up of the preset.
+    told = done(*asked, "--from-run", tmp_path / "old", "--population", "2", "--epochs", "1", "--dry-run", "--json")
+    evolution = json.loads(told.stdout)["evolution"]
+    assert (evolution["epochs"], evolution["warmup_epochs"]) == (1, 0)
     settings = read_settings(tmp_path / "new" / "config.toml", SearchSettings)
     assert (settings["from_run"], settings["evolution"]["epochs"]) == (str(tmp_path / "old"), 6)
     assert settings["training"]["learning_rate"] == pytest.approx(0.01)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import offline
 import pytest
+from long_runs import amount
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 THE_ONE = ROOT / "cars_hw" / "devices" / "host" / "ort_runtime.py"
@@ -160,6 +161,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ended]:
 
 
 @needs_filter
+@pytest.mark.skipif(not amount(0, 1), reason="long: the processes wait for 13 seconds; imports are checked below")
 @pytest.mark.parametrize("kind", ["export", "classify", "measure"])
 def test_no_process_opens_an_internet_socket_or_writes_to_the_home_folder(
     kind: str, ended: dict[str, Ended]
@@ -169,6 +171,7 @@ def test_no_process_opens_an_internet_socket_or_writes_to_the_home_folder(
 
 
 @needs_filter
+@pytest.mark.skipif(not amount(0, 1), reason="long: run with --long")
 def test_a_runtime_that_is_imported_in_another_way_is_caught(ended: dict[str, Ended]) -> None:
     spec = find_spec("onnxruntime")
     assert spec is not None

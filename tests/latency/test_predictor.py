@@ -17,6 +17,7 @@ from cars_hw.latency.fit import conformal_margin
 from cars_hw.latency.keys import node_keys
 from cars_hw.latency.predictor import REPEATABILITY, fit_coefficients
 from cars_hw.latency.sums import OperationSums
+from cars_hw.latency.table import Reference
 from cars_hw.measurement.states import Machine, MachineState
 from cars_hw.nn.cost import network_cost
 from cars_hw.space.genotype import Edge, Genotype, Node
@@ -108,6 +109,11 @@ def test_the_bound_is_the_prediction_and_its_margin(make_table: MakeTable, genot
     assert prediction.bound_ms == pytest.approx(prediction.ms * (1 + predictor.margin))
     assert predictor.bound(genotypes[0]) == prediction.bound_ms
     assert Predictor(table, level=0.5).margin < predictor.margin
+    # The reference network was 4% faster when the networks were measured than before: not within 1%.
+    wandered = replace(table, reference=Reference(genotypes[0], exactly(0.96), 1.0, 0.96))
+    assert Predictor(wandered).margin == pytest.approx(conformal_margin(residuals, 0.95, 0.04)[0])
+    steady = replace(table, reference=Reference(genotypes[0], exactly(1.0), 1.0, 1.005))
+    assert Predictor(steady).margin == predictor.margin
     assert Predictor(table, level=0.99).level == pytest.approx(24 / 25)
 
 

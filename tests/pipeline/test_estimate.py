@@ -16,8 +16,8 @@ from cars_hw.cli.main import main
 from cars_hw.config.codec import unstructure
 from cars_hw.config.data import DataSource
 from cars_hw.config.presets import PRESETS
-from cars_hw.config.search import EvolutionSettings, FinalSettings
-from cars_hw.config.training import Recipe, SharedTraining, SizeSampling
+from cars_hw.config.search import EvolutionSettings, FinalSettings, Protection
+from cars_hw.config.training import EvaluatedClassifier, Recipe, SharedTraining, SizeSampling
 from cars_hw.config.units import format_seconds
 from cars_hw.errors import InputError
 from cars_hw.latency import LatencyTable
@@ -34,12 +34,19 @@ from cars_hw.space.size_grid import SizeGrid
 from cars_hw.training.shared_weights import SuperNetWeights
 
 
-@pytest.mark.parametrize("protection", ["size", "speed"])
+@pytest.mark.parametrize("choices", [("size", "shared"), ("speed", "probe")])
 def test_what_is_counted_is_what_a_search_does(
-    protection: str, table: LatencyTable, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    choices: tuple[Protection, EvaluatedClassifier],
+    table: LatencyTable,
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    evolution = EvolutionSettings(4, epochs=5, warmup_epochs=1, epochs_per_generation=2, protection=protection)  # type: ignore[arg-type]
-    training = SharedTraining(batch_size=16, architectures=2, evaluation_images=20, threads=1)
+    protection, classifier = choices
+    evolution = EvolutionSettings(4, epochs=5, warmup_epochs=1, epochs_per_generation=2, protection=protection)
+    training = SharedTraining(
+        batch_size=16, architectures=2, evaluation_images=20, threads=1, classifier=classifier
+    )
     preset = replace(PRESETS["quick"], evolution=evolution, training=training)
     plan = SearchPlan(DataSource(str(images)), table.spec, preset, (LatencyTarget(table),))
     counted = {part.name: part.times for part in estimate(plan).parts}
@@ -55,7 +62,10 @@ def test_what_is_counted_is_what_a_search_does(
             return super().counts(genotypes, before=before, full=full)
 
     monkeypatch.setattr(searching, "SuperNetWeights", Counting)
-    run_search(plan, tmp_path / "run")
+    run = run_search(plan, tmp_path / "run")
+    by = {"shared": "by the shared classifier", "probe": "by linear probes"}[classifier]
+    assert [name.endswith(by) for name in counted] == [False, False, True, True]
+    assert {one.classifier for one in run.front()} == {classifier}
     # A small space may have too few offspring that nobody has seen; there are never more than counted.
     warm_up, steps, subset, full = counted.values()
     # One epoch of warm-up, two generations of two epochs.

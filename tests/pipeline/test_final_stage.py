@@ -385,10 +385,15 @@ def test_the_terminal_says_how_the_front_was_trained(run: RunFolder, capsys: pyt
     print_front([replace(network, dominated=True) for network in run.front()[:2]])
     said = " ".join(capsys.readouterr().out.split())
     assert "net-01 and net-02 are no more accurate than a cheaper network after this short training." in said
-    print_front([replace(network, trained_epochs=0) for network in run.front()])
+    assert {network.classifier for network in run.front()} == {None}
+    print_front([replace(network, trained_epochs=0, classifier="probe") for network in run.front()])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "accuracy (linear probe)" in said
+    assert "Accuracies are those under shared weights with a linear probe for each network on 78 validation" in said
+    print_front([replace(network, trained_epochs=0, classifier="shared") for network in run.front()])
     said = " ".join(capsys.readouterr().out.split())
     assert "accuracy (shared)" in said
-    assert "Accuracies are those under shared weights on 78 validation images." in said
+    assert "Accuracies are those under shared weights with the shared classifier on 78 validation images." in said
 
 
 def test_the_view_says_which_rung_is_trained(plan: SearchPlan) -> None:

@@ -17,12 +17,13 @@ from cars_hw.config.presets import PRESETS
 from cars_hw.config.search import EvolutionSettings, FinalSettings
 from cars_hw.config.training import Recipe, SharedTraining
 from cars_hw.devices import FakeDevice
+from cars_hw.evolution.passes import JudgedImages
 from cars_hw.evolution.population import Finalist
 from cars_hw.latency import LatencyTable, profile_device
 from cars_hw.nn.cost import network_cost
 from cars_hw.nn.network import Network
 from cars_hw.pipeline.budget_use import budget_uses
-from cars_hw.pipeline.final_stage import Ended, nominees_of
+from cars_hw.pipeline.final_stage import Ended, mean_adds, nominees_of, sizing_of
 from cars_hw.pipeline.larger_networks import stage_end
 from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.objectives import cost_objectives
@@ -61,6 +62,26 @@ def found(
     target = LatencyTarget(sized, LIMIT)
     plan = SearchPlan(DataSource(str(images)), NETWORK, PRESET, (target,), seed=1, sizes=sized.sizes)
     return run_search(plan, tmp_path_factory.mktemp("sized") / "run", jobs=1), plan
+
+
+def test_a_sandwich_costs_its_two_ends_in_every_step() -> None:
+    sizes = SizeGrid((4, 8), (5, 7))
+    drawn = SearchPlan(DataSource("images"), NETWORK, PRESET, costs=("parameters",), sizes=sizes)
+    training = replace(PRESET.training, size_sampling="sandwich")
+    both = replace(drawn, preset=replace(PRESET, training=training))
+    images, objectives = JudgedImages(100, 50, 20), cost_objectives(drawn)
+    without, searched = (
+        sizing_of(plan.preset, images, mean_adds(plan, NETWORK, objectives)).searched for plan in (drawn, both)
+    )
+    rng = np.random.default_rng((drawn.seed, 2))
+    genotypes = [drawn.architectures.sample(rng).genotype for _ in range(64)]
+    ends = [
+        float(np.mean([network_cost(size, one).multiply_adds / 1e6 for one in genotypes]))
+        for size in (sizes.largest(NETWORK), sizes.smallest(NETWORK))
+    ]
+    assert ends[0] > 4 * ends[1]
+    # Two epochs; a step costs three passes of each of the 100 images.
+    assert searched - without == pytest.approx(2 * 3 * 100 * sum(ends))
 
 
 def test_networks_are_grown_until_the_budget_is_used(found: tuple[RunFolder, SearchPlan]) -> None:

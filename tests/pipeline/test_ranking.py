@@ -121,6 +121,37 @@ def test_after_a_search_by_the_loss_the_order_of_the_losses_is_compared(
     run.write_record("ranking.json", by_accuracy)
 
 
+def test_after_a_search_by_balanced_accuracy_both_orders_are_those_of_it(
+    searched: tuple[RunFolder, SearchPlan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, plan = searched
+    before = rank_run(run, RankSettings(plan.data, sample=6, jobs=1))
+    evolution = replace(plan.preset.evolution, objective="balanced-accuracy")
+    own = replace(plan_of(run, plan.data), preset=replace(plan.preset, evolution=evolution))
+    monkeypatch.setattr("cars_hw.studies.rank_correlation.plan_of", lambda *_: own)
+    result = CliRunner().invoke(main, ["rank", str(run.path), "--sample", "6", "--jobs", "1", "--on", "cpu"])
+    assert result.exit_code == 0, result.output
+    ranking = read_ranking(run)
+    assert ranking is not None
+    weights = supernet_weights_of(plan, load_data(plan.data.source, resolution=plan.network.resolution))
+    weights.supernet.load_state_dict(supernet_weights(run.checkpoint))
+    counts = weights.counts([Architecture(one.genotype, plan.network) for one in ranking.networks], full=True)
+    assert [one.shared for one in ranking.networks] == [one.balanced_accuracy for one in counts]
+    assert [one.shared for one in ranking.networks] != [one.shared for one in before.networks]
+    trained = {one.name: one.test.balanced_accuracy for one in RunFolder.open(run.path / "ranking").trained()}
+    assert [one.standalone for one in ranking.networks] == [trained[one.name] for one in ranking.networks]
+    said = " ".join(result.output.split())
+    assert "Shared and standalone balanced accuracy network" in said
+    assert "validation images, under shared weights with the shared classifier, and on" in said
+    assert "standalone balanced accuracy" in write_report(run).read_text()
+    # A search with linear probes.
+    probed = replace(plan.preset.training, classifier="probe")
+    own = replace(plan_of(run, plan.data), preset=replace(plan.preset, training=probed))
+    result = CliRunner().invoke(main, ["rank", str(run.path), "--sample", "6", "--jobs", "1", "--on", "cpu"])
+    assert "Linear-probe and standalone accuracy, with 95% intervals" in " ".join(result.output.split())
+    run.write_record("ranking.json", before)
+
+
 def test_a_second_training_says_what_an_order_can_be_held_to(searched: tuple[RunFolder, SearchPlan]) -> None:
     run, plan = searched
     once = rank_run(run, RankSettings(plan.data, sample=6, jobs=1))

@@ -44,7 +44,10 @@ def test_a_search_counts_the_validation_images(searched: tuple[RunFolder, str]) 
     assert re.search(
         r"generation 2/2: best accuracy [\d.]+% \([\d.]+ to [\d.]+\) of 20 images under shared", printed
     )
-    assert "under shared weights on 20 validation images. These images chose the front" in " ".join(printed.split())
+    assert (
+        "under shared weights with the shared classifier on 20 validation images. These images chose the front"
+        in " ".join(printed.split())
+    )
     for network in folder.front():
         assert network.validation is not None
         assert network.validation.images == (12, 6, 2)

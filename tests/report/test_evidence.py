@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 from itertools import permutations
 
@@ -20,6 +21,7 @@ from cars_hw.report.data import ReportData, gather
 from cars_hw.report.page import section
 from cars_hw.report.sections import evidence
 from cars_hw.significance import tau_of_chance
+from cars_hw.studies.ranking import Ranked, Ranking
 
 
 @pytest.fixture
@@ -57,6 +59,32 @@ def test_the_loss_is_compared_with_guessing_by_the_shares_of_the_classes(report:
     assert evidence.chance_loss(balanced) == pytest.approx(math.log(3))
 
 
+def test_every_accuracy_under_shared_weights_names_its_classifier(report: ReportData) -> None:
+    """No section of a search with linear probes calls an accuracy that of the shared classifier, or just shared."""
+    training = replace(report.configuration.training, classifier="probe")
+    own = replace(report, configuration=replace(report.configuration, training=training))
+    networks = [nominee(own, index, 1, 0.9 - index / 10, 50 + 5 * index) for index in range(4)]
+    sample = tuple(
+        Ranked(one.name, one.genotype, one.spec, 0.5 + index / 100, 0.6, validation_images=9, test_images=9)
+        for index, one in enumerate(own.candidates)
+    )
+    for one in (
+        own,
+        replace(own, final_stage=stage(own, *networks)),
+        replace(own, ranking=Ranking(sample, None, classifier="probe")),
+    ):
+        for name in ("front", "networks", "population", "evidence", "final", "ranking", "conditions"):
+            text = " ".join(re.sub(r"<[^>]+>", " ", str(section(name, one))).split())
+            assert not re.search(r"shared (classifier|accurac)|classifier of the SuperNet", text), (name, text)
+            for after in re.findall(r"accurac(?:y|ies) under shared weights(.{26})", text):
+                assert after.startswith(" with a linear probe"), (name, after)
+    assert "with a linear probe for each network alone chose the front" in texts(own)["Final stage"]
+    assert "linear-probe accuracy" in section("front", own)
+    assert "validation accuracy, linear probe" in section("networks", own)
+    assert "best accuracy under shared weights with a linear probe, %" in section("population", own)
+    assert "by a linear probe for each network" in section("conditions", own)
+
+
 def test_the_orders_of_the_final_stage_are_compared_with_their_number(report: ReportData) -> None:
     assert texts(report)["Final stage"].startswith("There was none")
     networks = [
@@ -68,7 +96,8 @@ def test_the_orders_of_the_final_stage_are_compared_with_their_number(report: Re
     ]
     said = texts(replace(report, final_stage=stage(report, *networks)))["Final stage"]
     tau = kendalltau([0.9, 0.8, 0.7, 0.6], [50, 60, 80, 55]).statistic
-    assert f"by accuracy under shared weights and the order after 1 epoch of training is {tau:.2f} for 4" in said
+    shared = "under shared weights with the shared classifier"
+    assert f"by accuracy {shared} and the order after 1 epoch of training is {tau:.2f} for 4" in said
     assert (
         "not shown to be more alike than by chance: unrelated orders of 4 networks have between -0.96 and" in said
     )
@@ -84,8 +113,11 @@ def test_the_orders_of_the_final_stage_are_compared_with_their_number(report: Re
 def test_after_a_search_by_the_loss_the_orders_of_the_losses_are_compared(report: ReportData) -> None:
     evolution = replace(report.configuration.evolution, objective="loss")
     own = replace(report, configuration=replace(report.configuration, evolution=evolution))
-    assert texts(own)["Final stage"] == "There was none: the losses under shared weights alone chose the front."
-    assert "the losses under shared weights chose the front" in section("final", own)
+    assert (
+        texts(own)["Final stage"]
+        == "There was none: the losses under shared weights with the shared classifier alone chose the front."
+    )
+    assert "the losses under shared weights with the shared classifier chose the front" in section("final", own)
     assert [LOSSES_CHOSE in section("front", one) for one in (own, report)] == [True, False]
     # By loss in the order of the trainings, and by accuracy the other way round.
     nominees = [
@@ -94,10 +126,11 @@ def test_after_a_search_by_the_loss_the_orders_of_the_losses_are_compared(report
     ]
     staged = replace(own, final_stage=stage(own, *nominees))
     said = texts(staged)["Final stage"]
-    assert "between the order by loss under shared weights and the order after 1 epoch of training is 1.00" in said
+    shared = "under shared weights with the shared classifier"
+    assert f"between the order by loss {shared} and the order after 1 epoch of training is 1.00" in said
     assert "In 0 of 1 stretches of the range, another network than the one with the lowest shared loss" in said
     page = section("final", staged)
-    assert "between the losses under shared weights and the accuracies after the first rung is 1.00" in page
+    assert f"between the losses {shared} and the accuracies after the first rung is 1.00" in page
     first = report.candidates[0].trained
     assert first is not None
     candidates = tuple(

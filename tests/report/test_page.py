@@ -340,7 +340,7 @@ def test_the_population_is_drawn_over_every_cost_of_the_search(run: RunFolder) -
     report_data = gather(run)
     standalone = section("population", report_data)
     assert (
-        standalone.count("The population of every generation: accuracy by") == 2
+        standalone.count("The population of every generation: accuracy under shared weights by") == 2
     )  # for a desk, and for a telephone
     history = [
         {**one, "population": [{**member, "costs": [*member["costs"], 0.5, 7.0]} for member in one["population"]]}
@@ -357,7 +357,7 @@ def test_the_population_is_drawn_over_every_cost_of_the_search(run: RunFolder) -
     ]
     drawn = section("population", several)
     for cost in costs:
-        assert drawn.count(f"The population of every generation: accuracy by {cost}, M") == 1
+        assert drawn.count(f"The population of every generation: accuracy under shared weights by {cost}, M") == 1
         assert drawn.count(f"{cost}, M: median, range, by generation") == 1
     # Without a table the first count is the first plot.
     counted = replace(
@@ -367,7 +367,7 @@ def test_the_population_is_drawn_over_every_cost_of_the_search(run: RunFolder) -
         configuration=replace(report_data.configuration, costs=costs[:1]),
     )
     assert [(cost.title, cost.index) for cost in counted.minimised] == [("multiply-adds", 0)]
-    assert "accuracy by multiply-adds, M" in section("population", counted)
+    assert "accuracy under shared weights by multiply-adds, M" in section("population", counted)
 
 
 def test_a_table_that_cannot_be_read_leaves_the_rest(make_run: MakeRun) -> None:
@@ -527,5 +527,6 @@ def test_accuracies_are_told_apart_by_name(run: RunFolder) -> None:
     untrained = content[content.index('<section id="net-02"') : content.index('<section id="net-03"')]
     assert "; not trained" in untrained
     assert (
-        "test accuracies are on 100 images and accuracies under shared weights on 50 validation images" in content
+        "test accuracies are on 100 images and accuracies under shared weights with the shared classifier on 50 "
+        "validation images" in content
     )

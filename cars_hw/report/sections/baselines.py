@@ -8,6 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from cars_hw.formatting import shared_words, training_words
 from cars_hw.report.curves import Curve, draw_curves
 from cars_hw.report.data import ReportData
 from cars_hw.report.plot import SMALL
@@ -23,9 +24,10 @@ def view(report: ReportData) -> dict[str, Any]:
     return {
         "found": found,
         "verdict": verdict(found),
+        "evaluated": training_words(0, report.classifier),
         "rows": [_row(found, name) for name in found.strategies],
         "plots": [
-            _curves(found, lambda one: one.hypervolume, "hypervolume under shared weights"),
+            _curves(found, lambda one: one.hypervolume, f"hypervolume {shared_words(report.classifier)}"),
             _curves(found, lambda one: one.spread, f"range of {found.cost}, {found.unit}"),
         ],
         "summaries": [f"{name}: {summary(name)}" for name in found.strategies],

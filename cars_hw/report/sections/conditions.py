@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
-from cars_hw.formatting import milliseconds, percent, state_name
+from cars_hw.formatting import CLASSIFIERS, milliseconds, percent, state_name
 from cars_hw.latency.sustained import SustainedState
 from cars_hw.measurement.states import Machine
 from cars_hw.report import images
 from cars_hw.report.data import ReportData, RunTarget
-
-CLASSIFIERS: Final = {"shared": "the classifier of the SuperNet", "probe": "a linear probe for each architecture"}
 
 
 def view(report: ReportData) -> dict[str, Any]:

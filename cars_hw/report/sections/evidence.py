@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from cars_hw.evolution.nominees import Nominee
-from cars_hw.formatting import figure, percent
+from cars_hw.formatting import CLASSIFIERS, figure, percent, training_words
 from cars_hw.latency.validation import kendall_tau
 from cars_hw.pipeline.records import FinalStage
 from cars_hw.report.data import Candidate, ReportData
@@ -99,7 +99,7 @@ def _final(report: ReportData) -> str:
     stage = report.final_stage
     if stage is None:
         figures = "losses" if report.by_loss else "accuracies"
-        return f"There was none: the {figures} under shared weights alone chose the front."
+        return f"There was none: the {figures} {training_words(0, report.classifier)} alone chose the front."
     texts = [
         _first_rung(report, stage),
         _winners(report, stage),
@@ -117,7 +117,8 @@ def _first_rung(report: ReportData, stage: FinalStage) -> str:
         if (shared := one.shared_figure) is not None
     ]
     epochs = stage.rungs.epochs[0]
-    under = f"the order by {'loss' if report.by_loss else report.accuracy_name} under shared weights"
+    compared = "loss" if report.by_loss else report.accuracy_name
+    under = f"the order by {compared} {training_words(0, report.classifier)}"
     return _agreement(pairs, f"{under} and the order after {epochs} {_epochs(epochs)} of training")
 
 
@@ -137,7 +138,7 @@ def _winners(report: ReportData, stage: FinalStage) -> str:
         changed += scores[best.name] < max(scores.values())
     if not compared:
         return ""
-    figure_of = "lowest shared loss" if report.by_loss else f"highest shared {report.accuracy_name}"
+    figure_of = "lowest shared loss" if report.by_loss else f"highest {report.shared_name}"
     return (
         f"In {changed} of {compared} stretches of the range, another network than the one with the {figure_of} was "
         "the best after training."
@@ -181,7 +182,9 @@ def _trained(report: ReportData) -> str:
         if one.trained is not None
     ]
     chosen_by = "loss under shared weights" if report.losses_chose else report.choosing_name
-    return _agreement(pairs, f"the order by {chosen_by}, which chose the front, and that by test accuracy")
+    return _agreement(
+        pairs, f"the order by {chosen_by}, which chose the front, and that by test {report.accuracy_name}"
+    )
 
 
 def _chosen_by(report: ReportData, one: Candidate) -> float:
@@ -196,7 +199,8 @@ def _sample(report: ReportData) -> str:
     if ranking is None or ranking.tau is None:
         return ""
     by = "by loss under" if ranking.by_loss else "under"
-    text = _agreement(ranking.pairs, f"the order {by} shared weights and that of networks trained from scratch")
+    order = f"the order {by} shared weights with {CLASSIFIERS[ranking.classifier]}"
+    text = _agreement(ranking.pairs, f"{order} and that of networks trained from scratch")
     if ranking.agreement is not None:
         text += f" Two trainings of the same networks agree by a tau of {ranking.agreement:.2f}."
     return text

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from cars_hw.config.evaluation import ClassCounts
 from cars_hw.evolution.nominees import Nominee, Reason, losses_decide
-from cars_hw.formatting import accuracy_text, figure, percent
+from cars_hw.formatting import accuracy_text, figure, percent, training_words
 from cars_hw.latency.validation import kendall_tau
 from cars_hw.pipeline.records import FinalStage
 from cars_hw.report.data import ReportData
@@ -24,16 +24,17 @@ LEAST: Final = 4
 
 def view(report: ReportData) -> dict[str, Any]:
     """Return the figures of the stage and a row for each of its networks; nothing of a search without one."""
-    stage = report.final_stage
+    stage, evaluated = report.final_stage, training_words(0, report.classifier)
     if stage is None:
-        return {"stage": None}
+        return {"stage": None, "evaluated": evaluated}
     first = report.minimised[0]
     names = {one.architecture.key(): one.name for one in report.candidates}
     rejected = {one.architecture.key() for one in report.rejected}
     epochs = [f"after {number} {'epoch' if number == 1 else 'epochs'}" for number in stage.rungs.epochs]
-    columns = ["network", "size", f"{first.title}, {first.unit}", "stretch", "nominated as", "shared weights"]
+    columns = ["network", "size", f"{first.title}, {first.unit}", "stretch", "nominated as", report.shared_name]
     return {
         "stage": stage,
+        "evaluated": evaluated,
         "columns": [*columns, *epochs, "outcome"],
         "rows": [(*_cells(report, stage, one), _outcome(stage, one, names, rejected)) for one in stage.networks],
         "share": percent(stage.share, 0),

@@ -94,7 +94,9 @@ def line_of(report: ReportData, candidate: Candidate, cost: Cost) -> str:
     if candidate.trained is not None:
         words.append(f"{percent(candidate.trained.test.score(report.objective))} on the test images")
     if candidate.shared_accuracy is not None:
-        words.append(f"{percent(candidate.shared_accuracy)} {training_words(candidate.trained_epochs)}")
+        words.append(
+            f"{percent(candidate.shared_accuracy)} {training_words(candidate.trained_epochs, report.classifier)}"
+        )
     return ", ".join(words)
 
 

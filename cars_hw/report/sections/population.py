@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from cars_hw.config.evaluation import ClassCounts
-from cars_hw.formatting import accuracy_text
+from cars_hw.formatting import CLASSIFIERS, accuracy_text, shared_words
 from cars_hw.report import charts
 from cars_hw.report.data import Cost, ReportData
 from cars_hw.report.plot import NARROW, WIDE, Frame
@@ -35,6 +35,7 @@ def view(report: ReportData) -> dict[str, Any]:
         "rows": rows,
         "images": sum(report.history[-1]["best_counts"]["images"]) if report.history else 0,
         "name": report.accuracy_name,
+        "classifier": CLASSIFIERS[report.classifier],
     }
 
 
@@ -49,11 +50,12 @@ def _populations(report: ReportData) -> dict[str, Any] | None:
     if not history:
         return None
     first, *further = report.minimised
+    name = f"{report.accuracy_name} {shared_words(report.classifier)}"
     return {
-        "wide": _drawn(history, first, WIDE, report.accuracy_name),
-        "narrow": _drawn(history, first, NARROW, report.accuracy_name),
+        "wide": _drawn(history, first, WIDE, name),
+        "narrow": _drawn(history, first, NARROW, name),
         # One drawing of each suits a desktop and a phone: every dot is a line of the page.
-        "further": [_drawn(history, cost, NARROW, report.accuracy_name) for cost in further],
+        "further": [_drawn(history, cost, NARROW, name) for cost in further],
         "first": history[0]["generation"],
         "last": history[-1]["generation"],
     }
@@ -76,7 +78,7 @@ def _trends(report: ReportData) -> list[Markup]:
     best = [100 * one["best_accuracy"] for one in history]
     plots = [
         charts.trend(numbers, [one["hypervolume"] for one in history], "hypervolume"),
-        charts.trend(numbers, best, f"best {report.accuracy_name} under shared weights, %"),
+        charts.trend(numbers, best, f"best {report.accuracy_name} {shared_words(report.classifier)}, %"),
     ]
     if all(one.get("population") for one in history):
         plots += [_spread(history, cost, numbers) for cost in report.minimised]

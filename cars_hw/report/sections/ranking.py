@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cars_hw.formatting import figure, percent
+from cars_hw.formatting import CLASSIFIERS, figure, percent, shared_adjective, shared_words
 from cars_hw.report.accuracies import share
 from cars_hw.report.data import ReportData
 from cars_hw.report.plot import SQUARE, Point, scatter
@@ -18,14 +18,21 @@ def view(report: ReportData) -> dict[str, Any]:
         return {"skipped": True}
     found = ranking or _of_the_front(report)
     losses = ["shared loss"] if found.by_loss else []
-    name = "shared accuracy" if ranking is not None else report.choosing_name
+    name = report.choosing_name
+    if ranking is not None:
+        name = f"{shared_adjective(ranking.classifier)} {ranking.accuracy.replace('-', ' ')}"
     enough = ranking is not None or len(found.networks) >= MINIMUM
     sized = len({one.spec for one in found.networks}) > 1
+    # An interval of a balanced accuracy needs the images of each class.
+    plain = found.accuracy == "accuracy"
     return {
         "sized": sized,
         "skipped": False,
         "drawn": None if ranking is None else _drawn(ranking),
+        "accuracy": found.accuracy.replace("-", " "),
+        "classifier": "" if ranking is None else CLASSIFIERS[ranking.classifier],
         "networks": found.networks,
+        "plain": plain,
         "images": next(
             (
                 f"{one.validation_images:,} validation images and {one.test_images:,} test images"
@@ -44,9 +51,9 @@ def view(report: ReportData) -> dict[str, Any]:
             (
                 one.name,
                 *([report.size_of(one.spec)] if sized else []),
-                share(one.shared, one.validation_images),
+                share(one.shared, one.validation_images if plain else None),
                 *(["" if one.shared_loss is None else figure(one.shared_loss)] if losses else []),
-                share(one.standalone, one.test_images),
+                share(one.standalone, one.test_images if plain else None),
             )
             for one in sorted(found.networks, key=lambda one: -one.standalone)
             if enough
@@ -63,24 +70,26 @@ def _of_the_front(report: ReportData) -> Ranking:
             one.spec,
             one.shared_accuracy,
             one.trained.test.score(report.objective),
-            validation_images=one.validation.total if one.validation and report.objective == "accuracy" else None,
-            test_images=one.trained.test.total if report.objective == "accuracy" else None,
+            validation_images=one.validation.total if one.validation else None,
+            test_images=one.trained.test.total,
             shared_loss=one.validation.loss if one.validation and report.losses_chose else None,
         )
         for one in report.candidates
         if one.trained is not None and one.shared_accuracy is not None
     ]
-    return Ranking(tuple(trained), None, "loss" if report.losses_chose else "accuracy")
+    return Ranking(tuple(trained), None, "loss" if report.losses_chose else report.objective)
 
 
 def _drawn(ranking: Ranking) -> str:
+    name, evaluated = ranking.accuracy.replace("-", " "), shared_words(ranking.classifier)
     points = [
         Point(
             100 * one.shared,
             100 * one.standalone,
-            f"{one.name}: {percent(one.shared)} under shared weights, {percent(one.standalone)} standalone",
+            f"{one.name}: {percent(one.shared)} {evaluated}, {percent(one.standalone)} standalone",
             "ring" if one.drawn else "disc",
         )
         for one in ranking.networks
     ]
-    return scatter(points, "shared accuracy (validation), %", "standalone accuracy (test), %", frame=SQUARE)
+    shared = f"{shared_adjective(ranking.classifier)} {name} (validation), %"
+    return scatter(points, shared, f"standalone {name} (test), %", frame=SQUARE)
