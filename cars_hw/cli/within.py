@@ -47,6 +47,10 @@ def choose_length(plan: SearchPlan, seconds: float, jobs: int | None) -> Chosen:
     return Chosen(fitted.plan, fitted.estimate)
 
 
+def _epochs(number: int) -> str:
+    return "1 epoch" if number == 1 else f"{number} epochs"
+
+
 def shorten(plan: SearchPlan, *, keep_generations: bool) -> SearchPlan:
     """Return ``plan`` with the defaults of a search that starts from trained weights, and say what they are.
 
@@ -60,12 +64,17 @@ def shorten(plan: SearchPlan, *, keep_generations: bool) -> SearchPlan:
     found = shortened(plan, given_paths(), keep_generations=keep_generations)
     before, now = plan.preset.evolution, found.preset.evolution
     rates = [one.preset.training.learning_rate for one in (plan, found)]
-    changes = [
-        *([] if keep_generations else [f"{now.epochs} epochs instead of {before.epochs}"]),
-        f"{now.warmup_epochs} epochs of warm-up instead of {before.warmup_epochs}",
-        *([f"a learning rate of {rates[1]:g} instead of {rates[0]:g}"] if rates[0] != rates[1] else []),
-    ]
-    if (before, rates[0]) != (now, rates[1]):
+    changes = [f"{_epochs(now.epochs)} instead of {before.epochs}"] if now.epochs != before.epochs else []
+    if keep_generations:
+        # The number of epochs is chosen afterwards.
+        changes = []
+    if now.warmup_epochs != before.warmup_epochs:
+        changes.append(f"{_epochs(now.warmup_epochs)} of warm-up instead of {before.warmup_epochs}")
+    elif "evolution.warmup_epochs" not in given_paths():
+        changes.append(f"{_epochs(now.warmup_epochs)} of warm-up")
+    if rates[0] != rates[1]:
+        changes.append(f"a learning rate of {rates[1]:g} instead of {rates[0]:g}")
+    if changes:
         note(f"The search starts from trained weights: {', '.join(changes)}.")
     return found
 

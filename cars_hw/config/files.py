@@ -30,10 +30,12 @@ _TEMPORARY: Final = re.compile(rf"\.(?P<target>.+)\.[a-z0-9_]{{8}}{re.escape(SUF
 
 
 @contextmanager
-def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
+def replacing(path: Path, *, private: bool = False, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` that takes its place when the block ends without an error.
 
-    Only the owner can read a ``private`` file; any other is readable for whoever may read the folder.
+    Only the owner can read a ``private`` file; any other is readable for whoever may read the folder. If the power
+    fails, a ``durable`` file is whole or not there. For a file that is needed only as long as the process, waiting
+    for the disk would take milliseconds for nothing.
 
     Raises:
         OSError: the file cannot be written, such as on a full disk; the error names ``path``.
@@ -51,8 +53,9 @@ def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
         # mkstemp makes the file private to its owner.
         if not private:
             temporary.chmod(0o644)
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
+        if durable:
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
         temporary.replace(path)
         _LOG.debug("wrote %s", path)
     except OSError as error:

@@ -39,6 +39,8 @@ def build_network(
 def write_graph(graph: Graph, path: Path, model_format: str, precision: Precision = "fp32") -> None:
     """Write ``graph`` for batch 1 to ``path``; int8 is calibrated on images of noise.
 
+    A measurement writes hundreds of models and needs them only until it ends: the file is not durable.
+
     Raises:
         InputError: no model of that format or precision can be written.
         ExportError: it cannot be quantised.
@@ -50,7 +52,7 @@ def write_graph(graph: Graph, path: Path, model_format: str, precision: Precisio
         from cars_hw.export.quantize import quantize
 
         model = quantize(model, wanted, _noise(graph, wanted))
-    with replacing(path) as temporary:
+    with replacing(path, durable=False) as temporary:
         temporary.write_bytes(model)
 
 

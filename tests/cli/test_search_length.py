@@ -123,6 +123,7 @@ def test_a_search_from_an_earlier_run(images: Path, tmp_path: Path) -> None:
     told = done(*asked, "--from-run", tmp_path / "old", "--population", "2", "--epochs", "1", "--dry-run", "--json")
     evolution = json.loads(told.stdout)["evolution"]
     assert (evolution["epochs"], evolution["warmup_epochs"]) == (1, 0)
+    assert "trained weights: 0 epochs of warm-up, a learning rate of 0.01 instead of 0.05." in told.stderr
     settings = read_settings(tmp_path / "new" / "config.toml", SearchSettings)
     assert (settings["from_run"], settings["evolution"]["epochs"]) == (str(tmp_path / "old"), 6)
     assert settings["training"]["learning_rate"] == pytest.approx(0.01)

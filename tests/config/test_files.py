@@ -77,6 +77,18 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(
     assert names(tmp_path) == ["value.json"]
 
 
+@pytest.mark.parametrize(("durable", "flushed"), [(True, 1), (False, 0)])
+def test_only_a_durable_file_waits_for_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durable: bool, flushed: int
+) -> None:
+    handles: list[int] = []
+    monkeypatch.setattr(os, "fsync", handles.append)
+    with replacing(tmp_path / "value", durable=durable) as temporary:
+        temporary.write_bytes(b"new")
+    assert (tmp_path / "value").read_bytes() == b"new"
+    assert len(handles) == flushed
+
+
 @pytest.mark.parametrize("value", [float("nan"), [float("inf")], {"a": object()}, {1j: 2}])
 def test_what_json_cannot_hold_leaves_the_old_file(tmp_path: Path, value: object) -> None:
     path = tmp_path / "value.json"
