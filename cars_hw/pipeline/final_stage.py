@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -34,7 +34,7 @@ from cars_hw.evolution.passes import TRAINING, JudgedImages, search_passes
 from cars_hw.evolution.population import Finalist
 from cars_hw.nn.cost import network_cost
 from cars_hw.nn.network import Network
-from cars_hw.pipeline.near_limit import near_limit, uses_most
+from cars_hw.pipeline.near_limit import near_limit, reaches, uses_most
 from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.pipeline.records import FinalStage
 from cars_hw.pipeline.run_data import load_frozen
@@ -189,6 +189,11 @@ class Ended:
     finalists: Sequence[Finalist]
     population: Sequence[Architecture]
 
+    @cached_property
+    def reaches_a_limit(self) -> bool:
+        """Whether the slowest network of the space uses most of a limit. Every plan of the stage asks for it."""
+        return reaches(self.plan.architectures, self.objectives, np.random.default_rng((self.plan.seed, 4)))
+
 
 def run_final_stage(
     ended: Ended,
@@ -330,7 +335,11 @@ def nominees_of(ended: Ended, places: int) -> list[Nominee]:
     # Otherwise, nothing would be known of networks that use the limit.
     best = best_first(ended.finalists, objective)[:places]
     near = near_limit(
-        plan.architectures, objectives, [one.genotype for one in best], np.random.default_rng((plan.seed, 3))
+        plan.architectures,
+        objectives,
+        [one.genotype for one in best],
+        np.random.default_rng((plan.seed, 3)),
+        lambda: ended.reaches_a_limit,
     )
     if near is None:
         return nominees

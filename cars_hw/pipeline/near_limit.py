@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -45,26 +45,30 @@ def near_limit(
     objectives: Sequence[CostObjective],
     genotypes: Sequence[Genotype],
     rng: np.random.Generator,
+    reached: Callable[[], bool] | None = None,
 ) -> Architecture | None:
     """Return an architecture of ``space`` that uses most of a limit of ``objectives``, see :func:`uses_most`.
 
     It has the first of ``genotypes`` that has such a size, at the size at which it uses the most. If none of them
     has one, random architectures are tried, and then descents towards the limit at some sizes. Returns None if the
-    slowest network of the space is far below every limit, or if no such architecture was found.
+    slowest network of the space is far below every limit, or if no such architecture was found. ``reached`` tells
+    the former, see :func:`reaches`; the answer takes seconds, and a caller may know it.
     """
-    if all(one.limit is None for one in objectives) or not _reaches(space, objectives, rng):
+    if all(one.limit is None for one in objectives):
         return None
     for genotype in genotypes:
         sized = [Architecture(genotype, network) for network in _sizes(space)]
         found = [one for one in sized if space.proposable(one) and uses_most(objectives, one)]
         if found:
             return max(found, key=lambda one: limit_use(objectives, one))
+    if not (reaches(space, objectives, rng) if reached is None else reached()):
+        return None
     drawn = (space.sample(rng) for _ in range(DRAWS))
     near = next((one for one in drawn if uses_most(objectives, one)), None)
     return near or _descended(space, objectives, rng)
 
 
-def _reaches(space: ArchitectureSpace, objectives: Sequence[CostObjective], rng: np.random.Generator) -> bool:
+def reaches(space: ArchitectureSpace, objectives: Sequence[CostObjective], rng: np.random.Generator) -> bool:
     """Return whether the slowest network of the largest size uses most of a limit, or exceeds it."""
     largest = space.largest
     slowest = fastest_genotype(
