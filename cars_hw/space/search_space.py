@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Final, Literal
 
 import numpy as np
@@ -22,6 +22,16 @@ CELL_NAMES: tuple[CellName, CellName] = ("normal", "reduce")
 
 DRAWS: Final = 1000
 """So many random genotypes may be discarded in a row. In no space is it as many as two of three on average."""
+
+
+@lru_cache(maxsize=64)
+def _node_choices(pairs: tuple[tuple[str, str], ...], number: int) -> tuple[Node, ...]:
+    """Return the nodes at position ``number`` with each of the ``pairs`` of operations; a descent asks often."""
+    return tuple(
+        (Edge(first, low), Edge(second, high))
+        for low, high in itertools.combinations(range(number + 2), 2)
+        for first, second in pairs
+    )
 
 
 @dataclass(frozen=True)
@@ -57,11 +67,7 @@ class SearchSpace:
 
     def node_choices(self, number: int) -> list[Node]:
         """Return every legal node at position ``number``: two inputs in ascending order, an operation on each."""
-        return [
-            (Edge(first, low), Edge(second, high))
-            for low, high in itertools.combinations(range(number + 2), 2)
-            for first, second in self._operation_pairs
-        ]
+        return list(_node_choices(self._operation_pairs, number))
 
     def sample_node(self, number: int, rng: np.random.Generator) -> Node:
         """Draw a node uniformly: two distinct inputs, then operations until one of them is real."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import os
 import re
 import runpy
@@ -324,6 +325,7 @@ def options_of(command: click.Command) -> set[str]:
     return options
 
 
+@functools.cache
 def all_options() -> set[str]:
     """Return every option of cars-hw, of the benchmarks and of torchrun."""
     texts = [path.read_text(encoding="utf-8") for path in (ROOT / "benchmarks").glob("*.py")]
