@@ -13,7 +13,12 @@ from pathlib import Path
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
-    ["cars_hw.cli.main", "cars_hw.pipeline.search", "cars_hw.pipeline.estimate", "cars_hw.report.page"]
+    [
+        *("cars_hw.cli.main", "cars_hw.pipeline.search", "cars_hw.pipeline.estimate", "cars_hw.report.page"),
+        *("cars_hw.pipeline.train", "cars_hw.pipeline.export"),
+        # What torch loads at the first optimiser and the first event, each more than a second.
+        *("torch._dynamo", "torch.utils.tensorboard"),
+    ]
 )
 
 
