@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from forked import FORKS
 
 
 def run_two(command: Sequence[str]) -> list[str]:
@@ -18,19 +18,15 @@ def run_two(command: Sequence[str]) -> list[str]:
 
     Without the launcher, which takes longer to load than most tests to run.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
     processes = [
         subprocess.Popen(
             command,
-            env={**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            env={**os.environ, **told},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
-        for rank in range(2)
+        for told in _told_by_launcher()
     ]
     try:
         said = [process.communicate(timeout=300)[0] for process in processes]
@@ -43,9 +39,35 @@ def run_two(command: Sequence[str]) -> list[str]:
     return said
 
 
-def run_by_two(script: Path, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Let two run ``script``, and return what they have saved in ``folder``."""
-    run_two([sys.executable, str(script), str(folder)])
+def _told_by_launcher() -> list[dict[str, str]]:
+    """Return the variables by which torchrun tells each of two processes where it is."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    return [{**common, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
+
+
+def _work(main: Callable[[Path], None], folder: Path, told: dict[str, str]) -> None:
+    os.environ.update(told)
+    with (folder / f"{told['RANK']}.errors").open("w") as kept:
+        os.dup2(kept.fileno(), 2)
+        main(folder)
+
+
+def run_by_two(main: Callable[[Path], None], folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Let two processes call ``main`` with ``folder``, and return what they have saved there."""
+    processes = [FORKS.Process(target=_work, args=(main, folder, told)) for told in _told_by_launcher()]
+    try:
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(300)
+    finally:
+        for process in processes:
+            process.kill()
+    for rank, process in enumerate(processes):
+        assert process.exitcode == 0, (folder / f"{rank}.errors").read_text()[-3000:]
     first, second = (torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2))
     return first, second
 

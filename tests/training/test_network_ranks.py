@@ -6,13 +6,13 @@ from pathlib import Path
 
 import torch
 from processes import run_by_two
-from two_processes_network import trained
+from two_processes_network import main, trained
 
 from cars_hw.training.process_group import SINGLE_PROCESS
 
 
 def test_two_processes_train_one_network(tmp_path: Path) -> None:
-    first, second = run_by_two(Path(__file__).with_name("two_processes_network.py"), tmp_path)
+    first, second = run_by_two(main, tmp_path)
     assert first["world"] == 2
     for case in ("plain", "normalised", "varied"):
         assert first[case].keys() == second[case].keys()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from processes import run_by_two
-from two_processes import STEPS, figures, trained
+from two_processes import STEPS, figures, main, trained
 
 from cars_hw.config.evaluation import ClassCounts
 from cars_hw.training.process_group import SINGLE_PROCESS, ProcessGroup, joined, launched, restarted
@@ -44,7 +43,7 @@ def test_a_restart_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, Any]]:
     """What each of two processes found."""
-    return run_by_two(Path(__file__).with_name("two_processes.py"), tmp_path_factory.mktemp("both"))
+    return run_by_two(main, tmp_path_factory.mktemp("both"))
 
 
 def assert_alike(found: dict[str, list[float]], counts: Sequence[ClassCounts]) -> None:

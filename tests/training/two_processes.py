@@ -1,8 +1,7 @@
-"""What each process of test_ranks.py does: two_processes.py FOLDER, with what torchrun tells its processes."""
+"""What each process of test_ranks.py does, with what torchrun tells its processes."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -92,7 +91,3 @@ def main(folder: Path) -> None:
         }
         torch.save(found | {"said": list(said), "world": process_group.world}, folder / f"{process_group.rank}.pt")
     assert process_group != SINGLE_PROCESS
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

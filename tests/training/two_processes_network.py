@@ -1,8 +1,7 @@
-"""What each process of test_network_ranks.py does: python -m torch.distributed.run ... THIS FOLDER."""
+"""What each process of test_network_ranks.py does, with what torchrun tells its processes."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +63,3 @@ def main(folder: Path) -> None:
         }
         torch.save(found, folder / f"{process_group.rank}.pt")
     assert process_group != SINGLE_PROCESS
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
