@@ -7,7 +7,8 @@ deterministic.
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from dataclasses import dataclass
+from typing import Final
 
 WIDEST: Final = 128
 """The most channels of a state: all of them are in one block of a kernel."""
@@ -20,7 +21,8 @@ _MOST: Final = 256
 _WEIGHT_PARTS: Final = (256, 64, 16, 4, 1)
 
 
-class Parts(NamedTuple):
+@dataclass(frozen=True)
+class Parts:
     """Pixels divided into ``count`` parts of ``blocks`` blocks of ``pixels`` pixels; the last ones may be empty."""
 
     count: int
