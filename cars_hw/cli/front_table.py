@@ -10,8 +10,9 @@ import click
 
 from cars_hw.cli.options import milliseconds, percent, print_table
 from cars_hw.cli.verbosity import warn_of_quality
+from cars_hw.config.evaluated import shared_adjective, training_words
 from cars_hw.config.measurement import USUAL
-from cars_hw.formatting import dominated_words, figure, printable, shared_adjective, state_name, training_words
+from cars_hw.formatting import dominated_words, figure, printable, state_name
 from cars_hw.space.network_spec import resolution_text, size_words
 
 if TYPE_CHECKING:

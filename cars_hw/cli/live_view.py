@@ -16,8 +16,9 @@ from cars_hw.cli.options import milliseconds, percent
 from cars_hw.cli.progress_bars import Bars, is_screen
 from cars_hw.cli.search_status import Best, Dot, SearchStatus, Snapshot, best_of
 from cars_hw.cli.text_plot import ASCII, UNICODE, Letters, plot, span, sparkline
+from cars_hw.config.evaluated import shared_words
 from cars_hw.config.units import format_seconds
-from cars_hw.formatting import accuracy_text, figure, printable, shared_words
+from cars_hw.formatting import accuracy_text, figure, printable
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

@@ -17,7 +17,7 @@ from cars_hw.cli.options import (
 )
 from cars_hw.cli.progress_bars import Bars
 from cars_hw.cli.settings import MOVED, run_of, settings_options
-from cars_hw.formatting import CLASSIFIERS, shared_adjective
+from cars_hw.config.evaluated import CLASSIFIERS, shared_adjective
 from cars_hw.pipeline.settings import RankSettings
 
 

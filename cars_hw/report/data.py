@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cars_hw.config.evaluated import shared_adjective, training_words
 from cars_hw.config.evaluation import ClassCounts, Objective
 from cars_hw.config.training import EvaluatedClassifier
 from cars_hw.data.manifest import AcceptedChange, DataManifest
 from cars_hw.devices import format_of
 from cars_hw.errors import InputError, TableError
 from cars_hw.export.card import INT8_SUFFIX, ModelCard, card_path, verified_card
-from cars_hw.formatting import milliseconds, shared_adjective, training_words
+from cars_hw.formatting import milliseconds
 from cars_hw.nn.cost import both_costs
 from cars_hw.pipeline.costs import COUNTED, parse_cost, unit_of
 from cars_hw.pipeline.latency_target import LatencyEstimate, LatencyTarget

@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from cars_hw.formatting import shared_words, training_words
+from cars_hw.config.evaluated import shared_words, training_words
 from cars_hw.report.curves import Curve, draw_curves
 from cars_hw.report.data import ReportData
 from cars_hw.report.plot import SMALL

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from cars_hw.formatting import CLASSIFIERS, milliseconds, percent, state_name
+from cars_hw.config.evaluated import CLASSIFIERS
+from cars_hw.formatting import milliseconds, percent, state_name
 from cars_hw.latency.sustained import SustainedState
 from cars_hw.measurement.states import Machine
 from cars_hw.report import images

@@ -9,8 +9,9 @@ import math
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
+from cars_hw.config.evaluated import CLASSIFIERS, training_words
 from cars_hw.evolution.nominees import Nominee
-from cars_hw.formatting import CLASSIFIERS, figure, percent, training_words
+from cars_hw.formatting import figure, percent
 from cars_hw.latency.validation import kendall_tau
 from cars_hw.pipeline.records import FinalStage
 from cars_hw.report.data import Candidate, ReportData

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from cars_hw.config.evaluated import training_words
 from cars_hw.config.evaluation import ClassCounts
 from cars_hw.evolution.nominees import Nominee, Reason, losses_decide
-from cars_hw.formatting import accuracy_text, figure, percent, training_words
+from cars_hw.formatting import accuracy_text, figure, percent
 from cars_hw.latency.validation import kendall_tau
 from cars_hw.pipeline.records import FinalStage
 from cars_hw.report.data import ReportData

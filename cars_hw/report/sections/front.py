@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from cars_hw.config.evaluated import training_words
 from cars_hw.config.evaluation import ClassCounts, Objective
 from cars_hw.formatting import (
     LOSSES_CHOSE,
@@ -14,7 +15,6 @@ from cars_hw.formatting import (
     millions,
     milliseconds,
     percent,
-    training_words,
 )
 from cars_hw.report import charts
 from cars_hw.report.data import Candidate, Cost, ReportData

@@ -8,8 +8,9 @@ from typing import Any
 
 from markupsafe import Markup
 
+from cars_hw.config.evaluated import CLASSIFIERS, shared_words
 from cars_hw.config.evaluation import ClassCounts
-from cars_hw.formatting import CLASSIFIERS, accuracy_text, shared_words
+from cars_hw.formatting import accuracy_text
 from cars_hw.report import charts
 from cars_hw.report.data import Cost, ReportData
 from cars_hw.report.plot import NARROW, WIDE, Frame

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from cars_hw.formatting import CLASSIFIERS, figure, percent, shared_adjective, shared_words
+from cars_hw.config.evaluated import CLASSIFIERS, shared_adjective, shared_words
+from cars_hw.formatting import figure, percent
 from cars_hw.report.accuracies import share
 from cars_hw.report.data import ReportData
 from cars_hw.report.plot import SQUARE, Point, scatter
