@@ -58,11 +58,20 @@ def _peak_memory(architecture: Architecture, precision: Precision) -> float:
     return activation_bytes(architecture, precision) / 1e6
 
 
+def _peak_memory_ort(architecture: Architecture, precision: Precision) -> float:
+    from cars_hw.export.ort_memory import activation_bytes
+
+    return activation_bytes(architecture, precision) / 1e6
+
+
 COSTS: Final = {
     "parameters": NetworkCost("M", "parameters of the exported file", _parameters),
     "multiply-adds": NetworkCost("M", "multiply-adds of an image", _multiply_adds),
     "file-size": NetworkCost("MB", "the size of the TFLite file, without metadata", _file_size),
     "peak-memory": NetworkCost("MB", "the activations of the TFLite model: the size of its arena", _peak_memory),
+    "peak-memory-ort": NetworkCost(
+        "MB", "the activations of the ONNX model, as ONNX Runtime says", _peak_memory_ort
+    ),
 }
 """The costs that cars-hw has."""
 

@@ -138,8 +138,8 @@ class SearchSettings(Settings):
     targets: tuple[TargetSettings, ...] = setting((), help="Latency tables and limits.")
     costs: tuple[str, ...] = setting(
         (),
-        help="Another cost to minimise: parameters, multiply-adds, file-size, peak-memory, that of a plug-in, or "
-        "package.module:NAME. With a limit in the unit of the cost: peak-memory=0.5. Repeatable.",
+        help="Another cost to minimise: parameters, multiply-adds, file-size, peak-memory, peak-memory-ort, "
+        "that of a plug-in, or package.module:NAME. With a limit in the unit of the cost: peak-memory=0.5. Repeatable.",
         option="--cost",
         metavar="NAME[=LIMIT]",
     )

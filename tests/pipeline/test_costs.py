@@ -103,7 +103,10 @@ def test_plug_ins_are_found_by_name_and_what_is_wrong_is_a_line(package: Path, i
     for name in ("convolutions", "edge_costs:CONVOLUTIONS"):
         assert network_cost_of(name).value(architecture, "fp32") == architecture.genotype.to_darts().count("conv")
     for text, message in (
-        ("size", r"unknown cost 'size'; known: parameters, multiply-adds, file-size, peak-memory, broken, conv"),
+        (
+            "size",
+            r"unknown cost 'size'; known: parameters, multiply-adds, file-size, peak-memory, peak-memory-ort, br",
+        ),
         ("nothing", r"the cost nothing is a int, not a cars_hw.NetworkCost"),
         ("broken", r"the plug-in edge_gone:X cannot be imported: ModuleNotFoundError: No module named 'edge_gone'"),
         ("edge_costs:GONE", r"edge_costs:GONE cannot be imported: AttributeError"),
