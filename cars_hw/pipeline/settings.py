@@ -139,7 +139,8 @@ class SearchSettings(Settings):
     costs: tuple[str, ...] = setting(
         (),
         help="Another cost to minimise: parameters, multiply-adds, file-size, peak-memory, peak-memory-ort, "
-        "that of a plug-in, or package.module:NAME. With a limit in the unit of the cost: peak-memory=0.5. Repeatable.",
+        "that of a plug-in, or package.module:NAME. With a limit in the unit of the cost: peak-memory=0.5. "
+        "Repeatable.",
         option="--cost",
         metavar="NAME[=LIMIT]",
     )
