@@ -9,6 +9,7 @@ from pathlib import Path
 from cars_hw.config.measurement import MeasurePlan, Precision, SustainedPlan
 from cars_hw.devices.protocol import Device
 from cars_hw.export.write import build_network
+from cars_hw.measurement.naming import naming
 from cars_hw.measurement.schedule import Clock, Measured, measure
 from cars_hw.measurement.sustained import Sustained, measure_sustained
 from cars_hw.progress import Progress, counted
@@ -16,6 +17,7 @@ from cars_hw.progress_line import show
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.space.zoo import zoo
 
 
 def measure_genotypes(
@@ -63,11 +65,14 @@ def measure_architectures(
     """
     with tempfile.TemporaryDirectory(prefix="cars-hw-") as folder:
         models = _write_models(device, architectures, Path(folder), precision, progress)
+        names = dict(zip(models, map(name_of, architectures), strict=True))
         beside = None
         if reference is not None:
             beside = Path(folder) / f"reference.{device.model_format}"
             build_network(reference.network, reference.genotype, beside, device.model_format, precision)
-        return measure(device, models, plan, reference=beside, expected_ms=expected_ms, progress=progress)
+            names[beside] = name_of(reference)
+        with naming(names):
+            return measure(device, models, plan, reference=beside, expected_ms=expected_ms, progress=progress)
 
 
 def sustained_architectures(
@@ -89,7 +94,15 @@ def sustained_architectures(
     """
     with tempfile.TemporaryDirectory(prefix="cars-hw-") as folder:
         models = _write_models(device, architectures, Path(folder), precision, progress)
-        return measure_sustained(device, models, plan, progress=progress, clock=clock)
+        with naming(dict(zip(models, map(name_of, architectures), strict=True))):
+            return measure_sustained(device, models, plan, progress=progress, clock=clock)
+
+
+def name_of(architecture: Architecture) -> str:
+    """Return what messages call the network of ``architecture``: its name in the zoo, or else its genotype."""
+    genotype = architecture.genotype
+    name = next((name for name, entry in zoo().items() if entry.genotype == genotype), genotype.to_darts())
+    return f"the network {name} ({architecture.network.size})"
 
 
 def _write_models(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
@@ -32,6 +31,7 @@ from cars_hw.latency.sustained import SustainedState
 from cars_hw.latency.table import CalibrationNetwork, LatencyTable, Reference
 from cars_hw.latency.under_load import LoadModel, sustained_state
 from cars_hw.measurement.journal import Journal, partial_path, stored_identity
+from cars_hw.measurement.naming import naming
 from cars_hw.measurement.schedule import REFERENCE, Schedule, seconds_of
 from cars_hw.measurement.sustained import require_load_device
 from cars_hw.progress import Progress, counted, prefixed
@@ -167,7 +167,7 @@ def profile_device(
     with tempfile.TemporaryDirectory(prefix="cars-hw-") as folder:
         campaign = _Campaign(device, plan, journal, written, folder=Path(folder), progress=progress)
         try:
-            with campaign.naming_models():
+            with naming(campaign.names):
                 table = campaign.measured(device, space, calibration, sustained)
         finally:
             device.release()
@@ -281,14 +281,14 @@ class _Campaign:
         self._written = written
         self._folder = folder
         self._progress = progress
-        self._names: dict[str, str] = {}
+        self.names: dict[Path, str] = {}
         self._paths: dict[str, Path] = {}
         self._keys = {OVERHEAD: written.overhead()}
         self._keys |= {str(key): written.operation(key) for key in written.keys}
         reference = folder / f"reference.{written.model_format}"
         architecture = Architecture(reference_genotype(), written.spec)
         written.network(architecture)(reference)
-        self._names[str(reference)] = "the reference network CARS_A"
+        self.names[reference] = "the reference network CARS_A"
         self._paths[written.name(architecture)] = reference
 
         def keep(_: object) -> None:
@@ -410,20 +410,9 @@ class _Campaign:
         }
         for name, build in counted(list(builders.items()), progress, "writing models"):
             build(paths[name])
-            self._names[str(paths[name])] = name
+            self.names[paths[name]] = name
         self._paths |= paths
         self._schedule.add(paths)
-
-    @contextmanager
-    def naming_models(self) -> Iterator[None]:
-        """Let errors of the device name operations and genotypes: the files have gone when somebody reads it."""
-        try:
-            yield
-        except DeviceError as error:
-            text = str(error)
-            for path, name in self._names.items():
-                text = text.replace(path, name)
-            raise type(error)(text, remedy=error.remedy, **error.about) from error
 
     def _table(self, device: str) -> LatencyTable:
         """Return the table of the operations as they have been measured so far."""

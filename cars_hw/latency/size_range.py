@@ -29,9 +29,12 @@ from cars_hw.export.write import build_network
 from cars_hw.latency.arithmetic import key_cost
 from cars_hw.latency.fastest import fastest_genotype
 from cars_hw.latency.keys import OpKey, spec_keys
+from cars_hw.latency.measure import name_of
 from cars_hw.latency.sums import OperationSums
+from cars_hw.measurement.naming import naming
 from cars_hw.progress import Progress
 from cars_hw.progress_line import show
+from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
@@ -248,7 +251,8 @@ class _Probe:
         """Return the latency of one network, in milliseconds."""
         path = self._folder / f"network.{self._device.model_format}"
         build_network(network, genotype, path, self._device.model_format, self._precision)
-        taken = self._device.run([path] * ONCE.sessions, ONCE, ONCE.seed)
+        with naming({path: name_of(Architecture(genotype, network))}):
+            taken = self._device.run([path] * ONCE.sessions, ONCE, ONCE.seed)
         return min(sample.ms for sample in taken)
 
     def tell(self, done: int, total: int) -> None:

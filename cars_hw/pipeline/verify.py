@@ -12,6 +12,7 @@ from cars_hw.errors import RunError, TableError
 from cars_hw.export.card import CardLatency, card_path, verified_card
 from cars_hw.export.write import build_network
 from cars_hw.latency.table import LatencyTable
+from cars_hw.measurement.naming import naming
 from cars_hw.measurement.schedule import MAX_SLOWER, Measured, measure
 from cars_hw.measurement.sustained import Sustained, measure_sustained, require_load_device
 from cars_hw.nn.cost import network_cost
@@ -154,4 +155,5 @@ def _measure(
         beside = Path(folder) / f"reference.{device.model_format}"
         build_network(table.spec, table.reference.genotype, beside, device.model_format, table.precision)
         expected_ms = table.reference.measured.ms
-        return measure(device, paths, plan, reference=beside, expected_ms=expected_ms, progress=progress)
+        with naming({beside: "the reference network of the table"}):
+            return measure(device, paths, plan, reference=beside, expected_ms=expected_ms, progress=progress)

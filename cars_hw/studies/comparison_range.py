@@ -18,6 +18,8 @@ from cars_hw.errors import RunError
 from cars_hw.export.lower import lower_network
 from cars_hw.export.onnx import ONNX
 from cars_hw.export.write import write_graph
+from cars_hw.latency.measure import name_of
+from cars_hw.measurement.naming import naming
 from cars_hw.measurement.schedule import measure
 from cars_hw.nn.network import Network
 from cars_hw.pipeline.latency_target import LatencyTarget
@@ -117,7 +119,8 @@ def measured_range(
         with torch.random.fork_rng(devices=[]):
             for (genotype, spec), path in zip(networks, paths, strict=True):
                 write_graph(lower_network(Network(spec, genotype).eval()), path, device.model_format)
-        found = [one.ms for one in measure(device, paths, _short(plan), progress=progress).models]
+        with naming(dict(zip(paths, map(name_of, networks), strict=True))):
+            found = [one.ms for one in measure(device, paths, _short(plan), progress=progress).models]
     return Range(min(found), max(found))
 
 
@@ -171,7 +174,8 @@ def _measured(
         with torch.random.fork_rng(devices=[]):
             for model, path in counted(list(zip(models, paths, strict=True)), progress, "writing references"):
                 write_onnx(make(model, network.input_shape, network.classes), network.input_shape, path)
-        return [one.ms for one in measure(device, paths, _short(plan), progress=progress).models]
+        with naming(dict(zip(paths, models, strict=True))):
+            return [one.ms for one in measure(device, paths, _short(plan), progress=progress).models]
 
 
 def _short(plan: MeasurePlan) -> MeasurePlan:

@@ -13,6 +13,7 @@ from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices import Device
 from cars_hw.export.lower import lower_network
 from cars_hw.export.write import write_graph
+from cars_hw.measurement.naming import naming
 from cars_hw.measurement.schedule import measure
 from cars_hw.nn.cost import network_cost
 from cars_hw.pipeline.networks import TrainedNetwork
@@ -150,7 +151,8 @@ def measured(
         paths = [Path(folder) / f"{index}.{device.model_format}" for index in range(len(entries))]
         for entry, path in counted(list(zip(entries, paths, strict=True)), progress, "writing models"):
             entry.write(path)
-        found = measure(device, paths, plan, progress=progress).models
+        with naming({path: entry.name for entry, path in zip(entries, paths, strict=True)}):
+            found = measure(device, paths, plan, progress=progress).models
     return ranked(
         [
             Contestant(

@@ -250,6 +250,7 @@ def _measure(
     progress: Progress,
 ) -> dict[str, Measurement]:
     """Return latencies by the rows' names, of those that ``device`` can run."""
+    from cars_hw.measurement.naming import naming
     from cars_hw.measurement.schedule import measure
     from cars_hw.studies.references import MODEL_FORMAT
 
@@ -258,7 +259,8 @@ def _measure(
         paths = [Path(folder) / f"{index}.{device.model_format}" for index in range(len(possible))]
         for row, path in counted(list(zip(possible, paths, strict=True)), progress, "writing models"):
             _build(row, network, device, path)
-        measured = measure(device, paths, plan, progress=progress).models
+        with naming({path: row.name for row, path in zip(possible, paths, strict=True)}):
+            measured = measure(device, paths, plan, progress=progress).models
     return {row.name: found for row, found in zip(possible, measured, strict=True)}
 
 
