@@ -311,9 +311,8 @@ def test_a_missing_or_mistyped_leaf_is_one_line_with_its_path(path: tuple[Any, .
         structure(changed(path, object()), SearchSettings, "run.json")
     assert str(raised.value).startswith(f"run.json: {shown(path)} must be ")
     assert "\n" not in str(raised.value)
-    later = {("training", name) for name in SharedTraining.ADDED} | {
-        ("evolution", name) for name in EvolutionSettings.ADDED
-    }
+    groups = {"data": DataSource, "training": SharedTraining, "evolution": EvolutionSettings, "recipe": Recipe}
+    later = {(group, name) for group, cls in groups.items() for name in getattr(cls, "ADDED", ())}
     if isinstance(path[-1], str) and path not in later:
         with pytest.raises(InputError) as raised:
             structure(changed(path), SearchSettings, "run.json")
