@@ -35,6 +35,12 @@ EvaluatedClassifier = Literal["shared", "probe"]
 - ``probe``: a linear classifier for each architecture, fitted to its features.
 """
 
+SharedPrecision = Literal["auto", "float32", "bf16"]
+"""The precision of the activations of shared weights; the weights are in float32.
+
+- ``auto``: ``bf16`` on a GPU that computes in it, ``float32`` elsewhere.
+"""
+
 SizeSampling = Literal["drawn", "sandwich"]
 """What a step of a search over sizes trains.
 
@@ -62,9 +68,10 @@ class SharedTraining(Settings):
     of them (0: all). With a ``crop_padding`` of 0 images are not cropped, without ``mirror`` not mirrored.
     ``share`` says which operations share their weights. ``average`` is the decay per step of an exponential moving
     average of the shared weights, which then evaluates architectures (0: none). ``classifier`` says what classifies
-    the images when architectures are evaluated. ``deterministic`` algorithms make a training on a GPU repeatable.
-    ``threads`` is the number of threads of a training step on a CPU (0: torch's own number). On small activations,
-    a second thread makes a step about 10% faster, but about ten times slower if another process uses its core.
+    the images when architectures are evaluated. ``precision`` is that of activations. ``deterministic``
+    algorithms make a training on a GPU repeatable. ``threads`` is the number of threads of a training
+    step on a CPU (0: torch's own number). On small activations, a second thread makes a step about 10% faster, but
+    about ten times slower if another process uses its core.
 
     Raises:
         InputError: a number is out of its bounds.
@@ -128,7 +135,13 @@ class SharedTraining(Settings):
         "images, each of which is classified by the others.",
     )
 
-    ADDED: ClassVar = frozenset({"share", "average", "classifier", "deterministic"})
+    precision: SharedPrecision = setting(
+        "auto",
+        help="Precision of the activations of the SuperNet, in training and evaluation; auto: bf16 on a GPU that "
+        "computes in it, float32 elsewhere.",
+    )
+
+    ADDED: ClassVar = frozenset({"share", "average", "classifier", "deterministic", "precision"})
 
 
 @dataclass(frozen=True)

@@ -92,9 +92,8 @@ class SuperNetWeights:
         self.smallest = smallest
         self.device = torch.device(device)
         # A function of its own and not a method: a method would keep these weights alive for as long as the passes.
-        self._autocast = partial(
-            torch.autocast, self.device.type, dtype=torch.bfloat16, enabled=has_bf16(self.device)
-        )
+        low = has_bf16(self.device) if settings.precision == "auto" else settings.precision == "bf16"
+        self._autocast = partial(torch.autocast, self.device.type, dtype=torch.bfloat16, enabled=low)
         self.supernet = supernet.to(self.device).to(memory_format=torch.channels_last)
         self.settings = settings
         self.epochs = epochs

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cars_hw.config.training import SharedTraining, cosine
+from cars_hw.config.training import SharedPrecision, SharedTraining, cosine
 from cars_hw.data import DataBundle, Dataset, TrainingBatches
 from cars_hw.nn.device_kind import as_on
 from cars_hw.nn.paths import Common, SharedNetwork
@@ -67,6 +67,23 @@ def test_a_validation_part_evaluates_and_every_training_image_trains() -> None:
         assert torch.bincount(labels).tolist() == [count // 4] * 4
     # Without one it is a share of the training images.
     assert len(make_weights().batches) == 60 // 16 + 1
+
+
+def test_the_precision_of_activations_can_be_chosen_and_weights_stay_in_float32() -> None:
+    def trained(precision: SharedPrecision) -> tuple[dict[str, Tensor], list[float | None]]:
+        weights = make_weights(settings=replace(SETTINGS, precision=precision))
+        weights.step(*batch(), genotypes(2))
+        return weights.supernet.state_dict(), [one.loss for one in weights.counts(genotypes(3))]
+
+    (auto, losses), (full, same), (low, others) = (trained(one) for one in ("auto", "float32", "bf16"))
+    # On a CPU, auto is float32.
+    assert losses == same
+    assert all(torch.equal(value, full[name]) for name, value in auto.items())
+    assert any(not torch.equal(value, full[name]) for name, value in low.items())
+    assert {value.dtype for value in low.values()} == {value.dtype for value in full.values()}
+    # Three significant digits are left, and the weights have made one step.
+    assert others != losses
+    assert others == pytest.approx(losses, rel=0.1)
 
 
 def test_without_mirroring_and_crops_images_are_trained_on_as_they_are() -> None:
