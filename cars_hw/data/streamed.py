@@ -31,6 +31,9 @@ WINDOW: Final = 16
 AHEAD: Final = 2
 """So many batches are read before they are needed."""
 
+PIECE_BYTES: Final = 1 << 20
+"""What goes through all images reads so many bytes at once. Counting makes eight times as much of them."""
+
 _LEVELS: Final = ChecksummedFormat("cars-hw levels of stored images", 1, "check-data", DatasetError)
 
 
@@ -98,7 +101,7 @@ class StreamedDataset(Dataset):
 
     def pieces(self) -> Iterator[Tensor]:
         """Yield all images in their order, on the CPU, a part at a time."""
-        for images in self._read(torch.split(self._rows, self._store.block)):
+        for images in self._read(torch.split(self._rows, self._piece)):
             yield images.cpu()
 
     def levels(self) -> Tensor:
@@ -114,10 +117,14 @@ class StreamedDataset(Dataset):
             except (DatasetError, KeyError):
                 path.unlink(missing_ok=True)
         total = torch.zeros(LEVELS, dtype=torch.int64)
-        for images in self._read(torch.split(rows, self._store.block)):
+        for images in self._read(torch.split(rows, self._piece)):
             total += levels_of(images).cpu()
         _LEVELS.write(path, {"sums": self._sums(), "levels": total.tolist()})
         return total
+
+    @property
+    def _piece(self) -> int:
+        return max(1, PIECE_BYTES // self._store.image_bytes)
 
     def _sums(self) -> str:
         return hashlib.sha256(self._store.sums.tobytes()).hexdigest()

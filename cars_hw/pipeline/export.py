@@ -26,7 +26,7 @@ from cars_hw.export.card import (
     Preprocessing,
     card_path,
 )
-from cars_hw.export.export import Exported, export_int8, export_model
+from cars_hw.export.export import EVALUATED_IMAGES, Exported, export_int8, export_model
 from cars_hw.export.formats import FORMATS, export_formats
 from cars_hw.export.hub import write_hub_folder
 from cars_hw.export.int8_refinement import CALIBRATION_IMAGES
@@ -248,7 +248,8 @@ def _int8(model: Exported, bundle: DataBundle, scheme: Int8Scheme, figures: Figu
         model.path,
         path,
         calibration=pixels_of(bundle.train.select(chosen)),
-        images=pixels_of(bundle.test),
+        # No more than are evaluated: the test part may be larger than the memory.
+        images=pixels_of(bundle.test.select(torch.arange(min(len(bundle.test), EVALUATED_IMAGES)))),
         labels=bundle.test.labels.numpy(),
         scheme=scheme,
         figures=figures,

@@ -14,7 +14,7 @@ from cars_hw.config.data import DataSource
 from cars_hw.config.presets import PRESETS
 from cars_hw.config.search import EvolutionSettings
 from cars_hw.config.training import Recipe
-from cars_hw.data import image_store
+from cars_hw.data import image_store, streamed
 from cars_hw.data.streamed import StreamedDataset
 from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.pipeline.run_folder import RunFolder
@@ -43,6 +43,7 @@ class Stopped(Exception):
 def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DataSource:
     """96 images in two classes, of which 200 bytes may be in memory; two images make a block."""
     monkeypatch.setattr(image_store, "BLOCK_BYTES", 2 * 192)
+    monkeypatch.setattr(streamed, "PIECE_BYTES", 2 * 192)
     for kind, name in enumerate(("dark", "light")):
         (tmp_path / "images" / name).mkdir(parents=True)
         for place in range(48):
@@ -92,5 +93,5 @@ def test_a_run_goes_by_stored_images_and_resumes(
         train_run(parts, SETTINGS, progress=stop_when(parts.front()[-1].name, 14), log=no_log)
     again = trained(parts)
     assert all(torch.equal(value, again[name]) for name, value in weights.items())
-    # No more than a batch, or a block, is read at once: 80 training images, 16 test images.
+    # No more than a batch, or a piece, is read at once: 80 training images, 16 test images.
     assert max(read) <= 16
