@@ -270,9 +270,9 @@ class DataContract:
         from cars_hw.data.factories import call_factory, read_made
 
         made = read_made(self.source(), call_factory(self.source()), (8, 8), 0)
-        images, labels = made.parts["train"]
-        assert images.shape[2:] == (8, 8)
-        assert set(labels.tolist()) == set(range(len(made.class_names)))
+        train = made.parts["train"]
+        assert train.shape[1:] == (8, 8)
+        assert set(train.labels.tolist()) == set(range(len(made.class_names)))
 
 
 class RecipeContract:

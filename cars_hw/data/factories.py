@@ -6,16 +6,19 @@ the test part. A part is a torch ``Dataset``, a Hugging Face ``Dataset``, or any
 listed. An item is a pair of image and label, or a mapping that has both.
 
 A run keeps the name of the function and a digest of what it made. Every later step calls it again, and notices
-other images.
+other images. Of images that are too large for memory and were stored, it notices other numbers of images, and
+others among a sample.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from itertools import count
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -23,12 +26,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from cars_hw.data.dataset import Dataset
+from cars_hw.data.image_store import SUFFIX, ImageStore, Item, Making, open_or_make
 from cars_hw.data.images import Pixels, Size, plain_pixels, resized_pixels
 from cars_hw.data.limits import SMALLEST_CLASS, TEST_SHARE, VALIDATION_IS_TEST
 from cars_hw.data.splits import stratified_split
+from cars_hw.data.streamed import StreamedDataset
 from cars_hw.errors import CarsHwError, DatasetError
+from cars_hw.formatting import size
 from cars_hw.plugins import called, said, with_current_folder
-from cars_hw.progress import Progress, silent
+from cars_hw.progress import Log, Progress, counted, silent
 
 PART_NAMES: Final[Mapping[str, str]] = {
     "train": "train",
@@ -42,19 +49,22 @@ PART_NAMES: Final[Mapping[str, str]] = {
 IMAGE_KEYS: Final = ("image", "img", "pixels")
 LABEL_KEYS: Final = ("label", "labels", "fine_label", "target")
 
+SAMPLED: Final = 64
+"""So many images tell whether a store still has the images of a function."""
+
 EVERY: Final = 64
 """Progress is told after so many images."""
 
 
 @dataclass(frozen=True, eq=False)
 class MadeData:
-    """The images that a factory made: by part, uint8 ``(N, C, H, W)`` with int64 labels ``(N,)``.
+    """The images that a factory made, by part: in memory, or in a store.
 
     ``digest`` is that of the pixels as the factory gave them and of the labels. ``drawn`` tells whether the test
     part was drawn here.
     """
 
-    parts: Mapping[str, tuple[Tensor, Tensor]]
+    parts: Mapping[str, Dataset]
     class_names: tuple[str, ...]
     digest: str
     drawn: bool
@@ -63,9 +73,12 @@ class MadeData:
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """What was read of a part: pixels ``(H, W, C)``, labels and digests, an entry for each image."""
+    """What was read of a part: pixels ``(H, W, C)``, labels and digests, an entry for each image.
 
-    pixels: list[Pixels]
+    Of images in a store, there is the place in it instead of pixels.
+    """
+
+    pixels: list[Any]
     labels: list[int | str]
     digests: list[bytes]
 
@@ -97,8 +110,23 @@ def call_factory(source: str) -> Any:  # noqa: ANN401 -- whatever the user's fun
     return called(source, found, DatasetError)
 
 
+@dataclass(frozen=True)
+class Keeping:
+    """Where images are kept that take more than ``limit`` bytes in memory; None: nowhere."""
+
+    limit: int
+    cache: Path | None
+    log: Log
+
+
 def read_made(
-    source: str, made: object, resolution: Size | None, seed: int, progress: Progress = silent
+    source: str,
+    made: object,
+    resolution: Size | None,
+    seed: int,
+    progress: Progress = silent,
+    *,
+    keeping: Keeping | None = None,
 ) -> MadeData:
     """Return the images of ``made``, which the factory ``source`` returned, resized to ``resolution`` if given.
 
@@ -107,11 +135,20 @@ def read_made(
     are class numbers, or names. Without a test part, the validation part is the test part; without both, a sixth of
     each class, drawn by ``seed``, is.
 
+    Images that take more than ``keeping`` allows are stored there, and read while they are used, if all parts have
+    a length and items by index. The store is used again as long as the parts have the same lengths, and a sample of
+    :data:`SAMPLED` images the same pixels and labels.
+
     Raises:
-        DatasetError: a part, an image or a label cannot be used; the message says which.
+        DatasetError: a part, an image or a label cannot be used; the message says which. Or the images do not fit
+            into memory and cannot be stored.
     """
     given = _parts(source, made)
-    parts = {name: _read_part(source, name, part, resolution, progress) for name, part in given.items()}
+    store = None if keeping is None else _stored(source, given, resolution, keeping, progress)
+    if store is None:
+        parts = {name: _read_part(source, name, part, resolution, progress) for name, part in given.items()}
+    else:
+        parts = _of_store(store, given)
     notes: tuple[str, ...] = ()
     if "test" not in parts and "validation" in parts:
         parts["test"] = parts.pop("validation")
@@ -121,12 +158,8 @@ def read_made(
     if drawn:
         parts = _divided(source, parts["train"], class_names, seed)
         notes = (f"{source}: {TEST_SHARE:.3g} of each class are the test part",)
-    channels = max(pixels.shape[-1] for part in parts.values() for pixels in part.pixels)
     return MadeData(
-        {
-            name: (_stacked(source, part, channels), _numbers(part.labels, class_names))
-            for name, part in parts.items()
-        },
+        _datasets(source, parts, class_names, store),
         class_names,
         _digest(parts, class_names),
         drawn,
@@ -187,7 +220,7 @@ def _read_part(source: str, name: str, part: object, resolution: Size | None, pr
         where = f"{source}: item {place} of the {name} part"
         image, label = _image_and_label(where, item, part)
         pixels = _pixels(where, image)
-        read.digests.append(hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).digest())
+        read.digests.append(_pixel_digest(pixels))
         read.labels.append(_label(where, label))
         read.pixels.append(pixels if resolution is None else resized_pixels(pixels, resolution))
         if total and place % EVERY == 0:
@@ -340,6 +373,89 @@ def _divided(source: str, part: _Part, class_names: tuple[str, ...], seed: int) 
 def _numbers(labels: Sequence[int | str], class_names: tuple[str, ...]) -> Tensor:
     place = {name: number for number, name in enumerate(class_names)}
     return torch.tensor([place[one] if isinstance(one, str) else one for one in labels], dtype=torch.int64)
+
+
+def _datasets(
+    source: str, parts: Mapping[str, _Part], class_names: tuple[str, ...], store: ImageStore | None
+) -> dict[str, Dataset]:
+    labels = {name: _numbers(part.labels, class_names) for name, part in parts.items()}
+    if store is not None:
+        rows = torch.from_numpy(store.row_of)
+        return {
+            name: StreamedDataset(store, rows[torch.tensor(part.pixels)], labels[name])
+            for name, part in parts.items()
+        }
+    channels = max(pixels.shape[-1] for part in parts.values() for pixels in part.pixels)
+    return {name: Dataset(_stacked(source, part, channels), labels[name]) for name, part in parts.items()}
+
+
+def _stored(
+    source: str, given: Mapping[str, Any], resolution: Size | None, keeping: Keeping, progress: Progress
+) -> ImageStore | None:
+    """Return the store of all images; None if they fit into memory, or cannot be read by index."""
+    if not all(hasattr(part, "__len__") and hasattr(part, "__getitem__") for part in given.values()):
+        return None
+    places = [(name, index) for name, part in given.items() for index in range(len(part))]
+    if not places:
+        return None
+
+    def read(place: int) -> Item:
+        name, index = places[place]
+        part = given[name]
+        where = f"{source}: item {index} of the {name} part"
+        image, label = _image_and_label(where, called(source, lambda: part[index], DatasetError), part)
+        pixels = _pixels(where, image)
+        about = [_label(where, label), _pixel_digest(pixels).hex()]
+        return Item(pixels if resolution is None else resized_pixels(pixels, resolution), about)
+
+    first = read(0).pixels
+    assert first is not None
+    needed = len(places) * first.size
+    if needed <= keeping.limit:
+        return None
+    taken = f"the images of {source} take {size(needed)}, and the limit of memory is {size(keeping.limit)}"
+    if keeping.cache is None:
+        raise DatasetError(
+            f"{taken}: they must be stored; leave out --image-cache off, or raise --data-memory if there is memory"
+        )
+    keeping.log(f"{taken}: they are stored in {keeping.cache}, and read from there")
+    sample = sorted({len(places) * one // SAMPLED for one in range(SAMPLED)} | {len(places) - 1})
+    about = {
+        "factory": source,
+        "resolution": resolution,
+        "images": {name: len(part) for name, part in given.items()},
+        "sample": [read(place).about for place in sample],
+    }
+    key = hashlib.sha256(repr((source, resolution)).encode()).hexdigest()[:16]
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", source)[:40]
+    order, before = [], 0
+    for number, part in enumerate(given.values()):
+        order.append(before + np.random.default_rng(number).permutation(len(part)))
+        before += len(part)
+    making = Making(
+        keeping.cache / f"{name}-{key}{SUFFIX}",
+        about,
+        np.concatenate(order),
+        # One after the other: other people's data sets need not be made for threads.
+        lambda wanted, told: (read(place) for place in counted(wanted, told, "storing images")),
+        lambda place: "item {1} of the {0} part".format(*places[place]),
+        grey=first.shape[-1] == 1,
+    )
+    return open_or_make(making, progress, keeping.log)
+
+
+def _of_store(store: ImageStore, given: Mapping[str, Any]) -> dict[str, _Part]:
+    parts, before = {}, 0
+    for name, part in given.items():
+        places = list(range(before, before + len(part)))
+        labels, digests = zip(*(store.abouts[place] for place in places), strict=True)
+        parts[name] = _Part(places, list(labels), [bytes.fromhex(one) for one in digests])
+        before += len(part)
+    return parts
+
+
+def _pixel_digest(pixels: Pixels) -> bytes:
+    return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).digest()
 
 
 def _stacked(source: str, part: _Part, channels: int) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 
 from cars_hw.config.data import DATA_SETS, DataSource, is_factory, resolved
 from cars_hw.data.dataset import LEVELS, Dataset
+from cars_hw.data.memory import memory_limit
 from cars_hw.errors import DatasetError
 from cars_hw.progress import Log, Progress, no_log, silent
 from cars_hw.progress_line import show
@@ -136,7 +137,7 @@ def load_data(
         image_cache: the folder in which the read images of a folder are kept, or ``off``; see
             :func:`cars_hw.data.image_cache.cache_folder` for the default.
         memory: the bytes that the images may take in memory; None: a half of the machine's. Images of a folder
-            that take more are stored below ``image_cache`` and read from there while they are used.
+            or a function that take more are stored below ``image_cache`` and read from there while they are used.
         progress: counts the images of a folder as they are read.
         log: is told each of the bundle's ``notes``.
 
@@ -153,7 +154,7 @@ def load_data(
     source = resolved(source)
     folder = Path(source).expanduser()
     if is_factory(source):
-        bundle = _made(source, resolution, seed, progress)
+        bundle = _made(source, resolution, seed, image_cache=image_cache, memory=memory, progress=progress)
         for note in bundle.notes:
             log(note)
         return bundle
@@ -221,21 +222,31 @@ def load_source(
     )
 
 
-def _made(source: str, resolution: tuple[int, int] | None, seed: int, progress: Progress) -> DataBundle:
+def _made(
+    source: str,
+    resolution: tuple[int, int] | None,
+    seed: int,
+    *,
+    image_cache: str | None,
+    memory: int | None,
+    progress: Progress,
+) -> DataBundle:
     """Return what the function ``source`` makes, at ``resolution``."""
-    from cars_hw.data.factories import call_factory, read_made
+    from cars_hw.data.factories import Keeping, call_factory, read_made
+    from cars_hw.data.image_cache import cache_folder
 
     made = call_factory(source)
     if isinstance(made, DataBundle):
         return _of_bundle(source, made, resolution)
-    read = read_made(source, made, resolution, seed, progress)
-    parts = {name: Dataset(*part) for name, part in read.parts.items()}
+    told: list[str] = []
+    keeping = Keeping(memory_limit(memory), cache_folder(image_cache), told.append)
+    read = read_made(source, made, resolution, seed, progress, keeping=keeping)
     return replace(
-        _bundle(source, parts["train"], parts["test"], read.class_names),
-        validation=parts.get("validation"),
+        _bundle(source, read.parts["train"], read.parts["test"], read.class_names),
+        validation=read.parts.get("validation"),
         digest=read.digest,
         drawn_test=read.drawn,
-        notes=read.notes,
+        notes=(*told, *read.notes),
     )
 
 

@@ -18,6 +18,7 @@ from torch.utils.data import Subset, TensorDataset
 
 from cars_hw.config.data import is_factory, is_folder
 from cars_hw.data import DataBundle, Dataset, load_data
+from cars_hw.data.streamed import StreamedDataset
 from cars_hw.errors import DatasetError
 
 RNG = np.random.default_rng(0)
@@ -258,3 +259,53 @@ def test_what_looks_like_a_function() -> None:
         assert not is_factory(source)
     assert is_folder("./cifar10")
     assert not is_folder("cifar10")
+
+
+@pytest.mark.parametrize("divided", [True, False])
+def test_images_beyond_the_limit_are_stored_and_are_the_same(give: Give, tmp_path: Path, divided: bool) -> None:
+    content = [(RNG.integers(0, 256, (6, 5, 3), np.uint8), ("c", "a", "b")[n % 3]) for n in range(30)]
+    reads: list[int] = []
+
+    class Counted(Mapped):
+        def __getitem__(self, index: int) -> object:
+            reads.append(index)
+            return self.content[index]
+
+    def made(pairs: list[tuple[Any, str]]) -> object:
+        return {"train": Counted(pairs[:20]), "test": Counted(pairs[20:])} if divided else Counted(pairs)
+
+    inside = load(give(made(content)), (4, 4))
+    told: list[str] = []
+
+    def stored(pairs: list[tuple[Any, str]], cache: str = str(tmp_path)) -> DataBundle:
+        reads.clear()
+        return load_data(give(made(pairs)), resolution=(4, 4), memory=100, image_cache=cache, log=told.append)
+
+    outside = stored(content)
+    assert isinstance(outside.train, StreamedDataset)
+    assert (outside.digest, outside.class_names, outside.drawn_test) == (
+        inside.digest,
+        inside.class_names,
+        inside.drawn_test,
+    )
+    assert (outside.mean, outside.std) == (inside.mean, inside.std)
+    for name, part in inside.parts.items():
+        assert torch.equal(part.images, outside.parts[name].images)
+        assert torch.equal(part.labels, outside.parts[name].labels)
+    assert "take 1 kB, and the limit of memory is 1 kB" in told[0]
+    # All 30 are in the sample, and are read once to be compared; another image or label makes another store.
+    stored(content)
+    assert len(reads) == 31
+    other = [(1 - content[0][0], content[0][1]), *content[1:]]
+    assert stored(other).digest != outside.digest
+    assert len(reads) == 61
+    assert stored([(content[0][0], "b"), *content[1:]]).digest != outside.digest
+    with pytest.raises(DatasetError, match="leave out --image-cache off"):
+        stored(content, "off")
+
+
+def test_items_that_come_one_after_the_other_are_held_in_memory(give: Give, tmp_path: Path) -> None:
+    found = load_data(
+        give(iter(items(lambda pixels: pixels))), memory=1, image_cache=str(tmp_path), log=lambda _: None
+    )
+    assert not isinstance(found.train, StreamedDataset)
