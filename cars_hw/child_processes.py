@@ -1,4 +1,4 @@
-"""How Python processes are started that see the modules of this one, and never run its script again."""
+"""How many processes do the work, and how Python processes are started that see the modules of this one."""
 
 from __future__ import annotations
 
@@ -20,3 +20,8 @@ def python_environment() -> dict[str, str]:
     """
     folders = [os.path.abspath(folder) for folder in sys.path]  # noqa: PTH100 -- an empty one is where we are
     return {**os.environ, "PYTHONPATH": os.pathsep.join(folders)}
+
+
+def launched() -> int:
+    """Return the number of processes that torchrun has started; 1 without torchrun."""
+    return int(os.environ.get("WORLD_SIZE", "1"))

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import click
 
+from cars_hw.child_processes import launched
 from cars_hw.cli.exit_codes import MEANINGS, ExitCode, exit_code_of
 from cars_hw.cli.extras import missing_extra
 from cars_hw.cli.hints import message_of
@@ -64,6 +65,9 @@ GROUPS: Final[Mapping[str, Mapping[str, str]]] = {
 
 SUMMARIES: Final = {name: summary for commands in GROUPS.values() for name, summary in commands.items()}
 
+SHARED_BY_PROCESSES: Final = ("search", "train")
+"""The commands whose work several processes share that torchrun starts."""
+
 COMPLETION: Final = 'eval "$(_CARS_HW_COMPLETE=bash_source cars-hw)"'
 
 ARGUMENTS: Final = "cars_hw.arguments"
@@ -109,6 +113,11 @@ class Commands(click.Group):
         if name not in SUMMARIES and not name.startswith("-") and not ctx.resilient_parsing:
             near = get_close_matches(name, SUMMARIES, cutoff=0.7)
             ctx.fail(f"No such command '{name}'." + (f" Did you mean {' or '.join(near)}?" if near else ""))
+        if not ctx.resilient_parsing and name not in SHARED_BY_PROCESSES and launched() > 1:
+            ctx.fail(
+                f"{launched()} processes would each do all of the work of '{name}': start it without torchrun, "
+                f"which is for {' and '.join(SHARED_BY_PROCESSES)}"
+            )
         return super().resolve_command(ctx, args)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

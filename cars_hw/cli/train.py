@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     "teacher.temperature",
     "teacher.resolution",
     "device",
+    "deterministic",
     "accept_changes",
     bases=(RECIPE,),
     converted=(Converted("no_crop", lambda _given, _values: {"recipe": {"crop_padding": 0, "crop_scale": 0.0}}),),
@@ -94,12 +95,13 @@ def command(run_path: Path, settings: TrainSettings, tensorboard: bool, as_json:
     To divide each batch among several processes, each on a GPU if there is one (all restart if one dies):
       torchrun --standalone --nproc-per-node 2 --max-restarts 3 -m cars_hw train run
     """
+    from cars_hw.child_processes import launched
     from cars_hw.pipeline.run_folder import RunFolder
     from cars_hw.pipeline.tensorboard import TrainingEvents
     from cars_hw.pipeline.train import train_run
     from cars_hw.training.memory import keep_freed_memory
     from cars_hw.training.precision import resolve_device
-    from cars_hw.training.process_group import joined, launched
+    from cars_hw.training.process_group import joined
 
     if launched() > 1 and (settings.jobs or 1) > 1:
         raise click.UsageError("several processes share one network at a time: leave --jobs out")

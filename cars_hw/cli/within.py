@@ -29,9 +29,9 @@ def choose_length(plan: SearchPlan, seconds: float, jobs: int | None) -> Chosen:
     Raises:
         InputError: no useful search fits, or there is nothing to choose.
     """
+    from cars_hw.child_processes import launched
     from cars_hw.pipeline.pace import measure_pace
     from cars_hw.pipeline.within import WARM_UP, describe_choice, fit_within
-    from cars_hw.training.process_group import launched
 
     if launched() > 1:
         raise click.UsageError(

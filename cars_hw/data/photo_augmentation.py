@@ -6,6 +6,7 @@ The distributions are those of torchvision's RandomResizedCrop and ColorJitter, 
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Final
 
 import torch
@@ -45,7 +46,9 @@ def crop_and_resize(images: Tensor, least: float, flip: bool, generator: torch.G
     window[:, 0, 2] = (2 * left + across) / width - 1
     window[:, 1, 1] = down / height
     window[:, 1, 2] = (2 * top + down) / height - 1
-    grid = functional.affine_grid(window.to(images.device), list(images.shape), align_corners=False)
+    # A GPU copies what it is given later, so that Python does not wait for the work before.
+    window = window.to(images.device, non_blocking=True)
+    grid = functional.affine_grid(window, list(images.shape), align_corners=False)
     parts = functional.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
     return _as_before(parts, images)
 
@@ -61,7 +64,7 @@ def jitter_colours(images: Tensor, strength: float, generator: torch.Generator) 
     count = len(images)
     pixels = images.float()
     for step in torch.randperm(4, generator=generator, device=generator.device).tolist():
-        drawn = (2 * _uniform((count, 1, 1, 1), generator) - 1).to(device)
+        drawn = (2 * _uniform((count, 1, 1, 1), generator) - 1).to(device, non_blocking=True)
         factor = 1 + strength * drawn
         if step == 0:
             pixels = pixels * factor
@@ -103,7 +106,13 @@ def turn_hue(images: Tensor, turn: Tensor) -> Tensor:
 def _grey(pixels: Tensor) -> Tensor:
     if pixels.shape[1] != 3:
         return pixels.mean(dim=1, keepdim=True)
-    return (pixels * torch.tensor(_GREY, device=pixels.device)[:, None, None]).sum(dim=1, keepdim=True)
+    return (pixels * _grey_shares(pixels.device)).sum(dim=1, keepdim=True)
+
+
+@lru_cache(maxsize=16)
+def _grey_shares(device: torch.device) -> Tensor:
+    """Return the share of each channel in grey (3, 1, 1). On a GPU once, because Python waits for the copy."""
+    return torch.tensor(_GREY, device=device)[:, None, None]
 
 
 def _uniform(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

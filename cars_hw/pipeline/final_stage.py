@@ -435,7 +435,7 @@ def _run_rung(ended: Ended, stage: FinalStage, device: str, jobs: int | None, pr
         for task in waiting:
             _train(task, shown, no_log)
     elif waiting:
-        side_by_side(_train, waiting, number, shown, no_log)
+        side_by_side(_train, waiting, number, shown, no_log, one_card=device == "cuda")
     names = {one.name for one in running}
     return replace(
         stage, networks=tuple(_with_result(run, one, rung) if one.name in names else one for one in stage.networks)

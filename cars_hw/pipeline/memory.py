@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from cars_hw.config.training import Recipe
 from cars_hw.errors import InputError
 from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.space.genotype import NODES, Edge, Genotype
@@ -23,7 +24,12 @@ def require_memory(plan: SearchPlan, weights: SuperNetWeights) -> None:
     heaviest = max(plan.space.operations, key=lambda name: (OPERATIONS[name].kept_maps, name))
     cell = tuple((Edge(heaviest, 0), Edge(heaviest, 1)) for _ in range(NODES))
     with enough_memory(plan):
-        weights.rehearse(Genotype(normal=cell, reduce=cell))
+        weights.rehearse(Genotype(normal=cell, reduce=cell), _together(plan))
+
+
+def _together(plan: SearchPlan) -> int:
+    """Return the most architectures that are evaluated together: at the end, a population and twice as much."""
+    return 3 * plan.preset.evolution.population
 
 
 @contextmanager
@@ -33,15 +39,35 @@ def enough_memory(plan: SearchPlan) -> Iterator[None]:
     Raises:
         InputError: the memory does not suffice.
     """
+    training = plan.preset.training
+    probes = ""
+    if training.classifier == "probe":
+        probes = f", and for the features of {_together(plan)} architectures with linear probes"
+    with _told(
+        plan.device,
+        f"training batches of {training.batch_size} images and evaluation batches of "
+        f"{training.evaluation_batch}{probes}",
+    ):
+        yield
+
+
+@contextmanager
+def enough_memory_to_train(recipe: Recipe, device: str, name: str) -> Iterator[None]:
+    """Let such an error name the settings of ``recipe`` to lower, by which the network ``name`` is trained.
+
+    Raises:
+        InputError: the memory does not suffice.
+    """
+    with _told(device, f"batches of {recipe.batch_size} images of {name}"):
+        yield
+
+
+@contextmanager
+def _told(device: str, what: str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        training = plan.preset.training
-        place = "GPU's memory" if plan.device.startswith("cuda") else "memory"
-        raise InputError(
-            f"the {place} is too small for training batches of {training.batch_size} images and evaluation "
-            f"batches of {training.evaluation_batch}",
-            remedy="less-memory",
-        ) from error
+        place = "GPU's memory" if device.startswith("cuda") else "memory"
+        raise InputError(f"the {place} is too small for {what}", remedy="less-memory") from error

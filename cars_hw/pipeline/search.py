@@ -29,6 +29,7 @@ from cars_hw.evolution.pnsga3 import pareto_front
 from cars_hw.evolution.population import Finalist, Member
 from cars_hw.evolution.search import Search
 from cars_hw.nn.cost import both_costs
+from cars_hw.nn.fused import has_triton
 from cars_hw.nn.supernet import SuperNet
 from cars_hw.pipeline.budget_use import budget_uses
 from cars_hw.pipeline.confirm_front import ConfirmedFront, confirm_front
@@ -189,7 +190,7 @@ def _search(
 ) -> None:
     """Run the search from its checkpoint if it is ``resumed``, and write its front to ``run``."""
     search = prepared.search
-    for note in prepared.notes:
+    for note in (*prepared.notes, *_what_begins_slowly(plan.device)):
         for callback in callbacks:
             callback.on_note(note)
     for index, target in enumerate(plan.targets):
@@ -300,6 +301,14 @@ def _end(run: RunFolder, callbacks: Sequence[SearchCallback]) -> None:
     history = run.history()
     for callback in callbacks:
         callback.on_end(history)
+
+
+def _what_begins_slowly(device: str) -> list[str]:
+    """Return what is waited for in the first epoch of a search on ``device``."""
+    if not device.startswith("cuda"):
+        return []
+    ours = ", and compiles those of cars-hw, which later searches find compiled" if has_triton() else ""
+    return [f"The first epoch takes longer: the GPU loads its kernels{ours}."]
 
 
 def _follow(plan: SearchPlan, out: Path, process_group: ProcessGroup) -> RunFolder:

@@ -227,6 +227,11 @@ class TrainSettings(Settings):
     )
     jobs: int | None = setting(None, help=_JOBS, minimum=1)
     device: TrainingDevice = setting("auto", help=_ON, option="--on")
+    deterministic: bool = setting(
+        False,
+        help="Use algorithms on a GPU that add numbers in a fixed order, so that a training with the same seed on "
+        "the same GPU has the same weights. They are slower. A CPU always adds in a fixed order.",
+    )
     accept_changes: bool = setting(
         False,
         help="Train although images were added, removed or changed since the search. The run notes what changed, "
@@ -241,7 +246,7 @@ class TrainSettings(Settings):
     teacher: Teacher = setting(Teacher(), help="A network whose answers are learned beside the labels.")
 
     OPTIONAL: ClassVar = frozenset({"resolution"})
-    ADDED: ClassVar = frozenset({"init", "teacher"})
+    ADDED: ClassVar = frozenset({"init", "teacher", "deterministic"})
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from cars_hw.export.card import Augmentations, Figures, Preprocessing
 from cars_hw.export.model import AUXILIARY, Model
 from cars_hw.nn.network import Network
 from cars_hw.nn.supernet import SuperNet
+from cars_hw.pipeline.memory import enough_memory_to_train
 from cars_hw.pipeline.networks import FrontNetwork, TrainedNetwork
 from cars_hw.pipeline.plan import recipe_of
 from cars_hw.pipeline.records import RunConfiguration
@@ -46,6 +47,7 @@ from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.training.checkpoints import TrainingCheckpoint
+from cars_hw.training.determinism import deterministic_algorithms, prepare_deterministic
 from cars_hw.training.precision import resolve_device, resolve_precision
 from cars_hw.training.process_group import SINGLE_PROCESS, ProcessGroup
 from cars_hw.training.standalone import train_network
@@ -91,6 +93,7 @@ class _Job:
     inherit: bool
     callback: Callable[[str], TrainingCallback] | None = None
     start: StartingFrom = field(default_factory=StartingFrom)
+    deterministic: bool = False
 
     def done_by(self, trained: TrainedNetwork) -> bool:
         """Whether ``trained`` is the result of this job."""
@@ -174,6 +177,7 @@ def train_run(
             given without a genotype.
         TrainingError: the loss of a network is no longer a number.
     """
+    prepare_deterministic(settings.deterministic)
     device = resolve_device(settings.device)
     recipe = _resolved(settings.recipe or recipe_of(run), device)
     if not process_group.leads:
@@ -205,6 +209,7 @@ def train_run(
             settings.inherit,
             callback,
             begins,
+            settings.deterministic,
         )
         for name, architecture in names.items()
     ]
@@ -412,7 +417,8 @@ def _train_all(waiting: Sequence[_Job], data: RunData, jobs: int, progress: Prog
     if jobs == 1:
         _train_here(waiting, data, progress, log)
     else:
-        side_by_side(_train_in_worker, waiting, jobs, progress, log)
+        one_card = all(job.device == "cuda" for job in waiting)
+        side_by_side(_train_in_worker, waiting, jobs, progress, log, one_card=one_card)
 
 
 def _train_in_worker(job: _Job, progress: Progress, log: Log) -> None:
@@ -450,19 +456,23 @@ def _train(
             same = StartingWeights.read(job.start.init).give(network, data.class_names)
             classifier = "" if same else ", with a fresh classifier, as the classes are others"
             log(f"{job.name} starts from the weights in {job.start.init}{classifier}")
-        result = train_network(
-            network,
-            data,
-            job.recipe,
-            seed=job.seed,
-            device=job.device,
-            process_group=process_group,
-            checkpoint=checkpoint,
-            progress=as_stage(progress, job.name),
-            callbacks=[_OldEvents(run.path / FOLDER / job.name), callback],
-            teacher=None if job.start.teacher_about is None else TeacherNetwork(job.start.teacher),
-            log=log,
-        )
+        with (
+            enough_memory_to_train(job.recipe, job.device, job.name),
+            deterministic_algorithms(job.deterministic),
+        ):
+            result = train_network(
+                network,
+                data,
+                job.recipe,
+                seed=job.seed,
+                device=job.device,
+                process_group=process_group,
+                checkpoint=checkpoint,
+                progress=as_stage(progress, job.name),
+                callbacks=[_OldEvents(run.path / FOLDER / job.name), callback],
+                teacher=None if job.start.teacher_about is None else TeacherNetwork(job.start.teacher),
+                log=log,
+            )
     # If killed in between, weights without a record are ignored, and the training resumes from the checkpoint.
     run.forget_trained(job.name)
     model = model_of(run.training_data, network, job.recipe, result.test)
@@ -556,7 +566,7 @@ def _follow(run: RunFolder, settings: TrainSettings, process_group: ProcessGroup
         recipe, genotype = structure(job["recipe"], Recipe), Genotype.from_dict(job["genotype"])
         network = Network(structure(job["network"], NetworkSpec), genotype, auxiliary=recipe.auxiliary > 0)
         data = data.at(run, network.spec.resolution)
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), deterministic_algorithms(job["deterministic"]):
             train_network(
                 network,
                 data.bundle,
@@ -579,6 +589,7 @@ def _to_bytes(jobs: Sequence[_Job], data_digest: str) -> bytes:
             "seed": job.seed,
             "device": job.device,
             "teacher": job.start.teacher_about,
+            "deterministic": job.deterministic,
         }
         for job in jobs
     ]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import Pipe, connection
 from multiprocessing.reduction import ForkingPickler
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import torch
 
@@ -22,19 +22,33 @@ from cars_hw.progress import Log, Progress
 
 Task = TypeVar("Task")
 
+_VISIBLE: Final = "CUDA_VISIBLE_DEVICES"
+
 
 def default_jobs(device: str, tasks: int) -> int:
-    """Return the default number of ``tasks`` that run in parallel: one for each core, and one on a GPU."""
+    """Return the default number of ``tasks`` that run in parallel: one for each core of a CPU, or one for each GPU.
+
+    A device with a number, such as ``cuda:1``, is that GPU alone.
+    """
     if device != "cpu":
-        return 1
+        return max(1, min(torch.cuda.device_count(), tasks)) if device == "cuda" else 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(cores, tasks))
 
 
 def side_by_side(
-    work: Callable[[Task, Progress, Log], None], tasks: Sequence[Task], jobs: int, progress: Progress, log: Log
+    work: Callable[[Task, Progress, Log], None],
+    tasks: Sequence[Task],
+    jobs: int,
+    progress: Progress,
+    log: Log,
+    *,
+    one_card: bool = True,
 ) -> None:
     """Do ``work`` for each of ``tasks`` in ``jobs`` processes, each with its share of torch's threads.
+
+    Of several GPUs, each process sees one, in turn, which is its ``cuda``. Tasks on ``cuda:1`` and the like need
+    all of them: then ``one_card`` is False.
 
     The processes do not import the script that calls this, so it needs no ``if __name__ == "__main__":``. ``work``
     is a function of a module, and tasks can be pickled. An exception of ``work`` is raised here, after the tasks
@@ -46,7 +60,8 @@ def side_by_side(
     """
     waiting = [_pickled(work, task) for task in tasks]
     threads = max(1, torch.get_num_threads() // jobs)
-    with _workers(min(jobs, len(waiting)), threads) as workers:
+    cards = _cards(torch.cuda.device_count()) if one_card else []
+    with _workers(min(jobs, len(waiting)), threads, cards) as workers:
         idle, busy = list(workers), dict[connection.Connection, _Worker]()
         failure: BaseException | None = None
         while busy or (waiting and failure is None):
@@ -70,6 +85,14 @@ def side_by_side(
             raise failure
 
 
+def _cards(count: int) -> list[str]:
+    """Return the names of ``count`` GPUs as an environment names them; none if there are not several."""
+    if count < 2:
+        return []
+    visible = os.environ.get(_VISIBLE)
+    return visible.split(",")[:count] if visible else [str(number) for number in range(count)]
+
+
 class _InWorkerError(Exception):
     """The traceback of an exception in a worker, as text."""
 
@@ -77,12 +100,15 @@ class _InWorkerError(Exception):
 class _Worker:
     """A process that does one task after the other."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, card: str | None) -> None:
         self.connection, other = Pipe()
+        environment = python_environment()
+        if card is not None:
+            environment[_VISIBLE] = card
         with other:
             command = [*python_command("cars_hw.pipeline.worker_process"), str(other.fileno()), str(threads)]
             self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, pass_fds=(other.fileno(),), env=python_environment()
+                command, stdin=subprocess.DEVNULL, pass_fds=(other.fileno(),), env=environment
             )
 
     def start(self, content: bytes) -> None:
@@ -114,11 +140,11 @@ class _Worker:
 
 
 @contextmanager
-def _workers(count: int, threads: int) -> Iterator[list[_Worker]]:
+def _workers(count: int, threads: int, cards: Sequence[str]) -> Iterator[list[_Worker]]:
     workers: list[_Worker] = []
     try:
-        for _ in range(count):
-            workers.append(_Worker(threads))
+        for number in range(count):
+            workers.append(_Worker(threads, cards[number % len(cards)] if cards else None))
         yield workers
     finally:
         for worker in workers:

@@ -98,7 +98,7 @@ def _compare(run: RunFolder, settings: BaselinesSettings, progress: Progress, lo
         for task in tasks:
             _work(task, progress, log)
     else:
-        side_by_side(_work, tasks, jobs, progress, log)
+        side_by_side(_work, tasks, jobs, progress, log, one_card=plan.device == "cuda")
     comparison = _compared(plan, tasks, recipe)
     run.write_record(FILE, comparison)
     device = cast("TrainingDevice", plan.device)

@@ -121,7 +121,8 @@ def train_references(
         for task in waiting:
             _train(task, settings.data.bundle, settings.progress, settings.log)
     else:
-        side_by_side(_train_in_worker, waiting, jobs, settings.progress, settings.log)
+        one_card = settings.device == "cuda"
+        side_by_side(_train_in_worker, waiting, jobs, settings.progress, settings.log, one_card=one_card)
     found = []
     for task in tasks:
         kept = _kept(task)

@@ -177,7 +177,7 @@ def small_model_trap(
         for task in tasks:
             _work(task, progress, log)
     else:
-        side_by_side(_work, tasks, jobs, progress, log)
+        side_by_side(_work, tasks, jobs, progress, log, one_card=plan.device == "cuda")
     moved = [
         Moved(planned.preset.evolution.protection, planned.seed, sizes_of(RunFolder(out / "searches" / name)))
         for name, planned in searches.items()

@@ -8,21 +8,28 @@ single process.
 
 from __future__ import annotations
 
+import itertools
 import os
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from cars_hw.child_processes import launched
+
 T = TypeVar("T")
 
 TIMEOUT: Final = timedelta(minutes=30)
-"""The time without a message after which a process counts as ended."""
+"""The time without a message after which a process counts as ended. It holds for exchanges that all processes have
+reached; they wait for each other without a limit, while one of them measures for hours."""
+
+_LONGEST_PAUSE: Final = 0.5
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,8 @@ class ProcessGroup:
     rank: int = 0
     world: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    store: Any = None
+    _met: Iterator[int] = field(default_factory=itertools.count, repr=False)
 
     @property
     def leads(self) -> bool:
@@ -82,10 +91,25 @@ class ProcessGroup:
         dist.all_reduce(total)
         return total
 
+    def meet(self) -> None:
+        """Wait, without a limit, until all processes have come here.
+
+        torchrun ends the processes that wait if another one ends.
+        """
+        if self.world == 1 or self.store is None:
+            return
+        number, pause = next(self._met), 0.01
+        self.store.set(f"meeting-{number}-{self.rank}", "here")
+        others = [f"meeting-{number}-{other}" for other in range(self.world)]
+        while not self.store.check(others):
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
     def broadcast(self, data: bytes | None) -> bytes:
         """Return the leading process's ``data`` in every process; that of the others is ignored."""
         if self.world == 1:
             return data or b""
+        self.meet()
         size = torch.tensor([len(data or b"") if self.leads else 0], device=self.device)
         dist.broadcast(size, 0)
         content = torch.zeros(int(size), dtype=torch.uint8, device=self.device)
@@ -107,11 +131,6 @@ def _restarts() -> int:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
-def launched() -> int:
-    """Return the number of processes that torchrun has started; 1 without torchrun."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
 @contextmanager
 def joined(device: str) -> Iterator[ProcessGroup]:
     """Yield the group of the processes that torchrun started, for the duration of the block.
@@ -130,8 +149,10 @@ def joined(device: str) -> Iterator[ProcessGroup]:
     own = dist.PrefixStore(f"cars-hw/{_restarts()}", store)  # type: ignore[attr-defined]
     dist.init_process_group("nccl" if on_gpu else "gloo", store=own, rank=rank, world_size=world, timeout=TIMEOUT)
     try:
-        yield ProcessGroup(rank, world, place)
-        # A process ends only when the others need nothing more from it.
+        group = ProcessGroup(rank, world, place, own)
+        yield group
+        # A process ends only when the others need nothing more from it. The leading one may train and measure.
+        group.meet()
         dist.barrier()
     finally:
         dist.destroy_process_group()

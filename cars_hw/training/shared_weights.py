@@ -45,7 +45,7 @@ from cars_hw.training.recorded_passes import (
     Recorder,
     SlicedPasses,
 )
-from cars_hw.training.shared_evaluation import LOSS_UNIT, Batch, evaluate
+from cars_hw.training.shared_evaluation import LOSS_UNIT, PROBED, Batch, evaluate
 from cars_hw.training.weight_average import WeightAverage
 
 
@@ -211,12 +211,13 @@ class SuperNetWeights:
         ends = [] if self.smallest is None else [Architecture(genotype, self._sized(self.smallest))]
         return [Architecture(genotype, own), *drawn, *ends]
 
-    def rehearse(self, genotype: Genotype) -> None:
+    def rehearse(self, genotype: Genotype, together: int = 2) -> None:
         """Take training steps with ``genotype`` and evaluate it, to test the memory; change no state.
 
         It runs at the SuperNet's own size, which is the largest. Memory that only later work takes is taken too:
         that of the optimiser, of the weights of the previous generation, of results that architectures share, and
-        on a GPU that of :data:`~cars_hw.training.recorded_passes.MOST` recordings.
+        on a GPU that of :data:`~cars_hw.training.recorded_passes.MOST` recordings. With linear probes, there are
+        also the features of ``together`` architectures, which are evaluated together.
 
         Raises:
             RuntimeError: the memory is too small, see :func:`cars_hw.training.memory.is_out_of_memory`.
@@ -233,11 +234,22 @@ class SuperNetWeights:
                     self.step(images, labels, drawn)
                 # Two that begin alike keep what they share. The weights of the generation before are there besides.
                 with self._remembered():
+                    features = self._features_of(together)
                     self._evaluate(drawn[:1] * 2, itertools.islice(self._full, 1))
+                    del features
             self._require_room_for_recordings()
         finally:
             self.passes.clear()
             self.restore(state)
+
+    def _features_of(self, together: int) -> Tensor | None:
+        """Return room for the features that linear probes keep of so many architectures; None without probes."""
+        if self.settings.classifier != "probe":
+            return None
+        images = min(2 * PROBED, max(len(one.labels) for one in (self._subset, self._full)))
+        made = torch.empty(together, images, self.supernet.classifier.in_features, device=self.device)
+        # What a CPU does not touch takes no memory.
+        return made.zero_()
 
     def _require_room_for_recordings(self) -> None:
         """Check that the driver has memory for the largest number of recordings.

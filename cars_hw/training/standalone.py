@@ -12,7 +12,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cars_hw.callbacks import EpochFigures, TrainingCallback
 from cars_hw.config.codec import structure, unstructure
@@ -32,6 +31,7 @@ from cars_hw.progress import Log, Progress, no_log, silent
 from cars_hw.progress_line import show
 from cars_hw.training.checkpoints import TrainingCheckpoint, from_bytes, to_bytes
 from cars_hw.training.losses import cross_entropy, mixed_cross_entropy, weights_of_classes
+from cars_hw.training.moving_average import MovingAverage
 from cars_hw.training.precision import autocast, resolve_precision
 from cars_hw.training.process_group import SINGLE_PROCESS, ProcessGroup
 from cars_hw.training.teacher import TeacherNetwork
@@ -157,13 +157,17 @@ class NetworkTraining:
         weights = weights_of_classes(train.labels, data.classes, recipe.class_weights)
         self.class_weights = None if weights is None else weights.to(self.device)
         self.optimizer = torch.optim.SGD(
-            network.parameters(), recipe.learning_rate, recipe.momentum, weight_decay=recipe.weight_decay
+            network.parameters(),
+            recipe.learning_rate,
+            recipe.momentum,
+            weight_decay=recipe.weight_decay,
+            # One kernel for many parameters, in place of one for each kind of work.
+            fused=self.device.type == "cuda",
         )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
-        self.averaged: AveragedModel | None = None
+        self.averaged: MovingAverage | None = None
         if recipe.ema > 0:
-            update = get_ema_multi_avg_fn(recipe.ema)  # type: ignore[no-untyped-call]
-            self.averaged = AveragedModel(network, multi_avg_fn=update, use_buffers=True)
+            self.averaged = MovingAverage(network, recipe.ema)
         self.generator = torch.Generator().manual_seed(seed)
         self.epoch = 0
         self.loss = 0.0
@@ -261,7 +265,10 @@ class NetworkTraining:
     def restore(self, state: dict[str, Any]) -> None:
         """Restore ``state``, which :meth:`state` returned for the same network and recipe."""
         self.network.load_state_dict(state["network"])
+        fused = self.optimizer.param_groups[0]["fused"]
         self.optimizer.load_state_dict(state["optimizer"])
+        # Whether the optimiser is fused depends on the device, not on the saved state.
+        self.optimizer.param_groups[0]["fused"] = fused
         self.scaler.load_state_dict(state["scaler"])
         if self.averaged is not None:
             self.averaged.load_state_dict(state["averaged"])

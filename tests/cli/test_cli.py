@@ -397,6 +397,16 @@ def test_several_processes_train_one_network_at_a_time(searched: Path, monkeypat
     fails(run("train", searched, "--on", "cpu", "--jobs", "2"), 2, "leave --jobs out")
 
 
+@pytest.mark.parametrize("command", ["rank", "baselines", "experiment", "export"])
+def test_commands_that_share_no_work_refuse_several_processes(
+    command: str, searched: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    fails(
+        run(command, searched), 2, f"2 processes would each do all of the work of '{command}'", "search and train"
+    )
+
+
 def test_a_full_disk_is_one_line_and_leaves_nothing(
     table: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

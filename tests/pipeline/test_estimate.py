@@ -21,6 +21,7 @@ from cars_hw.config.training import EvaluatedClassifier, Recipe, SharedTraining,
 from cars_hw.config.units import format_seconds
 from cars_hw.errors import InputError
 from cars_hw.latency import LatencyTable
+from cars_hw.pipeline import estimate as estimating
 from cars_hw.pipeline import search as searching
 from cars_hw.pipeline.estimate import Estimate, Part, estimate
 from cars_hw.pipeline.latency_target import LatencyTarget
@@ -30,6 +31,7 @@ from cars_hw.pipeline.search import run_search
 from cars_hw.pipeline.time_plan import StageSeconds
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Genotype
+from cars_hw.space.network_spec import NETWORKS
 from cars_hw.space.size_grid import SizeGrid
 from cars_hw.training.shared_weights import SuperNetWeights
 
@@ -196,7 +198,7 @@ def test_too_little_memory_is_said_before_the_search_with_what_to_lower(
     rehearsed = []
 
     class OnSmallGpu(SuperNetWeights):
-        def rehearse(self, genotype: Genotype) -> None:
+        def rehearse(self, genotype: Genotype, together: int = 2) -> None:
             rehearsed.append(genotype)
             raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -223,3 +225,18 @@ def test_too_little_memory_is_said_before_the_search_with_what_to_lower(
     genotype, again = rehearsed
     assert genotype == again
     assert {edge.operation for node in (*genotype.normal, *genotype.reduce) for edge in node} == {"sep_conv_5x5"}
+
+
+def test_recordings_are_those_of_new_architectures_that_train_twice() -> None:
+    paper = SearchPlan(DataSource("fashion-mini"), NETWORKS["cifar"], PRESETS["paper"], costs=("parameters",))
+    evolution = paper.preset.evolution
+    # A third of 128 architectures in 44 generations, and all in the first; each has a hundred passes.
+    steps = 195 * evolution.generations * evolution.epochs_per_generation
+    assert estimating._recordings(paper, steps) == round(128 * (1 + 44 / 3))
+    # With two passes for each of them on average, 0.6 have two at least.
+    few = 2 * round(128 * (1 + 44 / 3))
+    assert estimating._recordings(paper, few) == pytest.approx(0.594 * few / 2, rel=0.01)
+    assert estimating._recordings(paper, 3) <= 3
+    foreign = replace(paper, preset=replace(paper.preset, evolution=replace(evolution, uniform_draws=1.0)))
+    # Those that are drawn from the space have one pass each.
+    assert estimating._recordings(foreign, steps) == 0

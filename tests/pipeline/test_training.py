@@ -24,7 +24,8 @@ from torch import Tensor
 from cars_hw.config.data import DataSource
 from cars_hw.config.presets import PRESETS
 from cars_hw.config.training import Recipe
-from cars_hw.errors import RunError
+from cars_hw.errors import InputError, RunError
+from cars_hw.pipeline import train as training
 from cars_hw.pipeline.networks import FrontNetwork
 from cars_hw.pipeline.plan import SearchPlan, configuration
 from cars_hw.pipeline.records import RunAbout
@@ -298,3 +299,36 @@ def test_workers_tell_what_they_do_and_go_on_too(tmp_path: Path, images: Path) -
         "net-2": 12,
     }
     assert all(steps == sorted(steps) for steps in progress.values())
+
+
+def test_too_little_memory_names_what_to_lower(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = begin(tmp_path / "run", images)
+
+    def full(*given: Any, **named: Any) -> None:  # noqa: ANN401
+        raise RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")
+
+    monkeypatch.setattr(training, "train_network", full)
+    with pytest.raises(InputError, match=r"memory is too small for batches of 32 images of net-1") as caught:
+        train_run(run, TrainSettings(device="cpu", jobs=1))
+    assert caught.value.remedy == "less-memory"
+    assert not run.trained()
+
+
+def test_a_deterministic_training_uses_deterministic_algorithms(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    train = training.train_network
+
+    def watched(*given: Any, **named: Any) -> Any:  # noqa: ANN401
+        seen.append(torch.are_deterministic_algorithms_enabled())
+        return train(*given, **named)
+
+    monkeypatch.setattr(training, "train_network", watched)
+    run = begin(tmp_path / "run", images, recipe=replace(RECIPE, epochs=1))
+    for number, deterministic in enumerate((True, False)):
+        train_run(run, TrainSettings(device="cpu", jobs=1, seed=number, deterministic=deterministic))
+    assert seen == [True, False]
+    assert not torch.are_deterministic_algorithms_enabled()

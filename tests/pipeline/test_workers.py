@@ -8,6 +8,10 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+import torch
+
+from cars_hw.pipeline import workers
 from cars_hw.progress import Log, Progress
 
 SLEEPERS = """
@@ -18,6 +22,38 @@ from cars_hw.pipeline.workers import side_by_side
 if __name__ == "__main__":
     side_by_side(sleep, [Path(sys.argv[1]), Path(sys.argv[2])], 2, print, print)
 """
+
+
+def test_processes_are_one_for_each_gpu_which_each_of_them_sees_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert [workers.default_jobs("cuda", tasks) for tasks in (2, 8)] == [2, 3]
+    assert workers.default_jobs("cuda:1", 8) == 1
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert workers._cards(3) == ["0", "1", "2"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-5,6")
+    assert workers._cards(3) == ["4", "GPU-5", "6"]
+    assert workers._cards(1) == []
+    seen: list[str | None] = []
+
+    class Started:
+        def __init__(self, threads: int, card: str | None) -> None:
+            seen.append(card)
+
+        def end(self) -> None:
+            pass
+
+    monkeypatch.setattr(workers, "_Worker", Started)
+    with workers._workers(4, 1, ["4", "GPU-5", "6"]), workers._workers(1, 1, []):
+        assert seen == ["4", "GPU-5", "6", "4", None]
+
+
+def test_a_process_is_told_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    environments: list[dict[str, str]] = []
+    monkeypatch.setattr(workers.subprocess, "Popen", lambda *_given, env, **_named: environments.append(env))
+    for card in ("7", None):
+        workers._Worker(1, card).connection.close()
+    assert environments[0]["CUDA_VISIBLE_DEVICES"] == "7"
+    assert environments[1].get("CUDA_VISIBLE_DEVICES") == os.environ.get("CUDA_VISIBLE_DEVICES")
 
 
 def sleep(path: Path, progress: Progress, log: Log) -> None:
@@ -41,9 +77,9 @@ def test_workers_end_with_who_began_them(tmp_path: Path) -> None:
     children = _children(caller.pid)
     caller.kill()
     caller.wait()
-    workers = {int(path.read_text()) for path in paths}
-    assert not children or workers <= children
-    while any(_runs(pid) for pid in workers | children):
+    working = {int(path.read_text()) for path in paths}
+    assert not children or working <= children
+    while any(_runs(pid) for pid in working | children):
         assert time.monotonic() < deadline, "they work on"
         time.sleep(0.05)
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from processes import run_by_two
 from two_processes import STEPS, figures, main, trained
 
+from cars_hw.child_processes import launched
 from cars_hw.config.evaluation import ClassCounts
-from cars_hw.training.process_group import SINGLE_PROCESS, ProcessGroup, joined, launched, restarted
+from cars_hw.training.process_group import SINGLE_PROCESS, ProcessGroup, joined, restarted
 
 
 def test_one_process_is_alone_and_exchanges_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,6 +34,27 @@ def test_shares_are_disjoint_and_everything() -> None:
     shares = [ProcessGroup(rank, 3).share(items) for rank in range(3)]
     assert [list(share) for share in shares] == [[0, 3, 6], [1, 4], [2, 5]]
     assert [ProcessGroup(rank, 3).leads for rank in range(3)] == [True, False, False]
+
+
+def test_processes_wait_for_one_that_measures_for_longer_than_the_limit_of_an_exchange() -> None:
+    store = dist.HashStore()
+    leader, follower = (ProcessGroup(rank, 2, store=store) for rank in range(2))
+    passed = [threading.Event(), threading.Event()]
+
+    def follow() -> None:
+        for event in passed:
+            follower.meet()
+            event.set()
+
+    waiting = threading.Thread(target=follow, daemon=True)
+    waiting.start()
+    for event in passed:
+        # Nothing but the leader ends the waiting, and one meeting is not taken for the next one.
+        assert not event.wait(0.1)
+        leader.meet()
+        assert event.wait(60)
+    waiting.join(60)
+    SINGLE_PROCESS.meet()
 
 
 def test_a_restart_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
+from cars_hw.training import shared_weights
 from cars_hw.training.shared_evaluation import evaluate
 from cars_hw.training.shared_weights import SuperNetWeights, torch_threads
 
@@ -278,6 +279,27 @@ def test_a_rehearsal_changes_nothing() -> None:
         one.train(lambda count: chosen[:count])
     for mine, theirs in zip(weights.parameters, other.parameters, strict=True):
         assert torch.equal(mine, theirs)
+
+
+def test_a_rehearsal_has_room_for_the_features_of_linear_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = []
+    features_of = SuperNetWeights._features_of
+
+    def watched(self: SuperNetWeights, together: int) -> Tensor | None:
+        kept.append(features_of(self, together))
+        return kept[-1]
+
+    monkeypatch.setattr(SuperNetWeights, "_features_of", watched)
+    for classifier in ("shared", "probe"):
+        weights = make_weights(settings=replace(SETTINGS, classifier=classifier))
+        weights.rehearse(genotypes(1)[0].genotype, 6)
+    none, some = kept
+    # Six architectures are evaluated together, on all images; the probe reads the features of each image.
+    assert none is None
+    assert some.shape == (6, len(weights._full.labels), weights.supernet.classifier.in_features)
+    # A probe is fitted to twice as many images at most.
+    monkeypatch.setattr(shared_weights, "PROBED", 3)
+    assert len(features_of(weights, 6)[0]) == 6
 
 
 @pytest.mark.parametrize("kind", ["cpu", "cuda"])
