@@ -1,11 +1,14 @@
 # The public API: each name stands here once. cars_hw/__init__.py reads this file, and so do type checkers.
 
 from cars_hw.callbacks import EpochFigures as EpochFigures
+from cars_hw.callbacks import ProfileCallback as ProfileCallback
 from cars_hw.callbacks import SearchCallback as SearchCallback
+from cars_hw.callbacks import Tracker as Tracker
 from cars_hw.callbacks import TrainingCallback as TrainingCallback
 from cars_hw.config.data import DataSource as DataSource
 from cars_hw.config.evaluation import ClassCounts as ClassCounts
 from cars_hw.config.evaluation import Evaluation as Evaluation
+from cars_hw.config.execution import Execution as Execution
 from cars_hw.config.measurement import MeasurePlan as MeasurePlan
 from cars_hw.config.presets import PRESETS as PRESETS
 from cars_hw.config.presets import Preset as Preset

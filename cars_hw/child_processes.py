@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 
 
 def python_command(module: str) -> list[str]:
@@ -12,14 +13,14 @@ def python_command(module: str) -> list[str]:
     return [sys.executable, "-P", "-m", module]
 
 
-def python_environment() -> dict[str, str]:
-    """Return the environment in which a new process finds modules where this one does.
+def python_environment(further: Sequence[str] = ()) -> dict[str, str]:
+    """Return the environment in which a new process finds modules where this one does, and in ``further`` folders.
 
     A script that extended ``sys.path``, such as by a source tree that was not installed, has its workers find the
     same modules.
     """
     folders = [os.path.abspath(folder) for folder in sys.path]  # noqa: PTH100 -- an empty one is where we are
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(folders)}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys([*folders, *further]))}
 
 
 def launched() -> int:

@@ -20,10 +20,12 @@ ROOT = Path(__file__).resolve().parent.parent
 
 FLOORS = (
     ("cli",),
+    ("tracking",),
     ("report",),
     ("studies", "testing"),
     ("pipeline",),
-    ("evolution", "training"),
+    ("evolution", "executors"),
+    ("training",),
     ("latency",),
     ("export",),
     ("measurement",),

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     "data.download",
     "recipe.epochs",
     "jobs",
+    "execution.executor",
     "device",
     run=run_of,
     help={**MOVED, "recipe.epochs": "Epochs of the trainings of each front. [those of the run's recipe]"},

@@ -85,6 +85,7 @@ def tables(settings: PaperTablesSettings, out: Path | None, as_json: bool) -> No
     "recipe.epochs",
     "proxy",
     "jobs",
+    "execution.executor",
     "device",
     *NETWORK_PATHS,
     bases=(
@@ -151,6 +152,7 @@ def trap(settings: TrapSettings, out: Path, as_json: bool) -> None:
             seeds=settings.seeds,
             recipe=settings.recipe,
             jobs=settings.jobs,
+            execution=settings.execution,
             progress=bars.update,
             log=bars.log,
         )
@@ -182,6 +184,7 @@ def trap(settings: TrapSettings, out: Path, as_json: bool) -> None:
     "from_scratch",
     "seed",
     "jobs",
+    "execution.executor",
     "threads",
     "measurement.sessions",
     "device",

@@ -275,6 +275,29 @@ tensorboard_option = click.option(
 )
 
 
+def _check_trackers(
+    _context: click.Context, _parameter: click.Parameter, texts: tuple[str, ...]
+) -> tuple[str, ...]:
+    if texts:
+        from cars_hw.tracking.trackers import require_trackers
+
+        require_trackers(texts)
+    return tuple(dict.fromkeys(texts))
+
+
+def track_option(what: str) -> Callable[[Command], Command]:
+    """Return the option ``--track``; ``what`` says what is tracked."""
+    return click.option(
+        "--track",
+        multiple=True,
+        is_eager=True,
+        callback=_check_trackers,
+        metavar="TRACKER[:WHERE]",
+        help=f"Also keep {what} with tensorboard, mlflow or wandb (offline), in files of this machine; "
+        "WHERE is another folder, or for mlflow the address of a server. Repeatable.",
+    )
+
+
 def warn_of_noise(table: LatencyTable, path: Path) -> None:
     """Warn that ``table`` or its sustained state is unreliable, if it is."""
     told = table.device_warnings

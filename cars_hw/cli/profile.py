@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -18,6 +18,7 @@ from cars_hw.cli.options import (
     json_option,
     percent,
     print_json,
+    track_option,
     warn_of_noise,
 )
 from cars_hw.cli.progress_bars import Bars
@@ -28,6 +29,7 @@ from cars_hw.config.units import format_latency
 from cars_hw.pipeline.settings import ProfileSettings
 
 if TYPE_CHECKING:
+    from cars_hw.callbacks import ProfileCallback
     from cars_hw.cli.outputs import ProfileOutput
     from cars_hw.latency import LatencyTable, SizeRange
 
@@ -72,12 +74,17 @@ def _own_size(values: Mapping[str, Any]) -> dict[str, list[int]]:
     "seed",
     "measurement.patience_seconds",
     "sustained",
+    "execution.executor",
     bases=(NETWORK,),
     converted=(
         Converted("channels", partial(_sized, "channels")),
         Converted("layers", partial(_sized, "layers")),
         Converted("resolution", _at),
     ),
+    help={
+        "execution.executor": "With dask:ADDRESS or ray:ADDRESS, each device is measured by the worker that has a "
+        "resource with the name of the device: phones on several hosts. The folder of --out must be shared."
+    },
 )
 @click.option(
     "--channels",
@@ -109,10 +116,13 @@ def _own_size(values: Mapping[str, Any]) -> dict[str, list[int]]:
     "--resume", is_flag=True, help="Resume a profile that was interrupted, after its last block of sessions."
 )
 @click.option("--overwrite", is_flag=True, help="Replace an existing table.")
+@track_option("figures, a picture and the table")
 @strict_option
 @json_option
 @ends_in_order
-def command(settings: ProfileSettings, out: Path, resume: bool, overwrite: bool, as_json: bool) -> None:
+def command(
+    settings: ProfileSettings, out: Path, resume: bool, overwrite: bool, track: tuple[str, ...], as_json: bool
+) -> None:
     """Measure a device and write a latency table.
 
     The command measures every operation of the search space as a model of its own, and then whole networks. It
@@ -125,41 +135,25 @@ def command(settings: ProfileSettings, out: Path, resume: bool, overwrite: bool,
     """
     if settings.sizes is not None and settings.wanted is not None:
         raise click.UsageError("sizes are given by [sizes] or found for --latency, not both")
-    from cars_hw.devices import named_devices, open_device
-    from cars_hw.latency.side_by_side import profile_all, table_paths
+    from cars_hw.pipeline.profile_devices import profile_devices
 
-    names = named_devices(settings.devices)
-    devices = [open_device(name, settings.threads) for name in names]
-    paths = table_paths(out, devices)
-    ranges: dict[str, SizeRange] = {}
     with Bars() as bars:
-
-        def tell(device: str, found: SizeRange) -> None:
-            ranges[device] = found
-            bars.log(found.describe(device))
-
-        tables = profile_all(
-            devices,
-            settings.network,
-            paths,
-            sizes=settings.wanted or settings.sizes,
-            on_range=tell,
-            precision=settings.precision,
-            calibration=settings.calibration,
-            seed=settings.seed,
-            plan=settings.measurement,
+        written = profile_devices(
+            settings,
+            out,
             resume=resume,
             overwrite=overwrite,
-            sustained=settings.load if settings.sustained else None,
+            callback=_tracked(track),
             progress=bars.update,
+            log=bars.log,
         )
-    for table, path in zip(tables, paths, strict=True):
-        warn_of_noise(table, path)
-    summaries = [_summary(table, path, ranges.get(table.device)) for table, path in zip(tables, paths, strict=True)]
+    for one in written:
+        warn_of_noise(one.table, one.path)
+    summaries = [_summary(*one) for one in written]
     if as_json:
-        print_json(summaries[0] if len(names) == 1 else summaries)
+        print_json(summaries[0] if len(written) == 1 else summaries)
         return
-    for table, summary in zip(tables, summaries, strict=True):
+    for (table, *_), summary in zip(written, summaries, strict=True):
         click.echo(
             f"{summary.table}: {summary.operations} operations and {summary.calibration_networks} "
             f"networks of {table.describe()} on {table.device}.\nThese networks take "
@@ -170,6 +164,14 @@ def command(settings: ProfileSettings, out: Path, resume: bool, overwrite: bool,
         for text in (describe_sustained(table), further_text(table), estimates_hint(table)):
             if text is not None:
                 click.echo(text)
+
+
+def _tracked(track: tuple[str, ...]) -> Callable[[Path], ProfileCallback] | None:
+    if not track:
+        return None
+    from cars_hw.tracking.follow import tracked_profile
+
+    return partial(tracked_profile, track)
 
 
 def further_text(table: LatencyTable) -> str | None:

@@ -33,6 +33,7 @@ from cars_hw.pipeline.settings import RankSettings
     "seed",
     "twice",
     "jobs",
+    "execution.executor",
     "device",
     run=run_of,
     help={**MOVED, "recipe.epochs": "Passes over the training images. [those of the run's recipe]"},

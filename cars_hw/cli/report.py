@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import click
 
 from cars_hw.cli.changed_images import warn_of_changed_images
-from cars_hw.cli.options import FOLDER, warn_of_tables
+from cars_hw.cli.options import FOLDER, track_option, warn_of_tables
 from cars_hw.cli.verbosity import strict_option
 
 
 @click.command("report")
 @click.argument("run_path", metavar="RUN", type=FOLDER)
+@track_option("the page")
 @strict_option
-def command(run_path: Path) -> None:
+def command(run_path: Path, track: tuple[str, ...]) -> None:
     """Write one HTML page about a run.
 
     It shows the front, the models, and the predicted and the measured latencies. The page is RUN/report.html; it
@@ -25,5 +27,11 @@ def command(run_path: Path) -> None:
 
     run = RunFolder.open(run_path)
     warn_of_changed_images(run)
-    click.echo(write_report(run))
+    page = write_report(run)
+    click.echo(page)
+    if track:
+        from cars_hw.tracking.trackers import open_trackers
+
+        with closing(open_trackers(track, run.path, "report", fresh=True)) as tracker:
+            tracker.artefact(page)
     warn_of_tables(run)

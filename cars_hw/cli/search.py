@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from cars_hw.callbacks import SearchCallback
 from cars_hw.cli.baselines import print_comparison
 from cars_hw.cli.changed_images import warn_of_changed_images
 from cars_hw.cli.front_table import print_budget_use, print_front, warn_of_usual
@@ -30,6 +31,7 @@ from cars_hw.cli.options import (
     print_json,
     print_table,
     tensorboard_option,
+    track_option,
     warn_of_noise,
 )
 from cars_hw.cli.progress_bars import Bars
@@ -46,6 +48,7 @@ from cars_hw.cli.settings import (
 from cars_hw.cli.verbosity import note, strict_option, strict_violations, warn_of_quality
 from cars_hw.cli.within import choose_length, chosen_before, shorten
 from cars_hw.config.codec import unstructure
+from cars_hw.config.execution import Execution
 from cars_hw.config.measurement import QUIET
 from cars_hw.config.setting import fields_of
 from cars_hw.config.training import Recipe
@@ -140,6 +143,7 @@ class Run:
     within: float | None
     baselines: int
     tensorboard: bool
+    track: tuple[str, ...]
     as_json: bool
 
 
@@ -164,6 +168,7 @@ class Run:
     "evolution.objective",
     "final.share",
     "jobs",
+    "execution.executor",
     "training.share",
     "training.classifier",
     "training.deterministic",
@@ -288,6 +293,7 @@ class Run:
 )
 @no_crop_option("Do not crop training images, in the search and in cars-hw train.")
 @tensorboard_option
+@track_option("figures of each generation and the files of the run")
 @strict_option
 @json_option
 def command(settings: SearchSettings, **run: Any) -> None:  # noqa: ANN401 -- the fields of Run
@@ -348,9 +354,11 @@ def _search(settings: SearchSettings, asked: Run) -> None:
             asked.out,
             measure=settings.measure,
             jobs=settings.jobs,
+            execution=settings.execution,
             resume=resume,
             process_group=process_group,
             tensorboard=asked.tensorboard,
+            track=asked.track,
         )
     if asked.resume:
         # A finished search is left as it is, whatever its images are now.
@@ -447,14 +455,15 @@ def _lead(
     *,
     measure: bool,
     jobs: int | None,
+    execution: Execution,
     resume: bool,
     process_group: ProcessGroup,
     tensorboard: bool = False,
+    track: tuple[str, ...] = (),
 ) -> RunFolder:
     """Search and show the progress; with ``measure`` the front is measured on the devices that are available."""
     from cars_hw.pipeline.objectives import cost_objectives
     from cars_hw.pipeline.search import run_search
-    from cars_hw.pipeline.tensorboard import FOLDER, SearchEvents
 
     objectives = cost_objectives(plan)
     title = f"{Path(plan.data.source).name} to {out}"
@@ -464,7 +473,7 @@ def _lead(
     try:
         with (
             search_view(status, standalone=process_group.world == 1) as view,
-            closing(SearchEvents(out / FOLDER, objectives)) as events,
+            closing(_follower(plan, out, tensorboard=tensorboard, track=track)) as follower,
         ):
             if plan.preset.training.architectures < process_group.world:
                 view.log(
@@ -480,9 +489,10 @@ def _lead(
                 resume=resume,
                 progress=view.update,
                 log=problems.append,
-                callbacks=[view, events] if tensorboard else [view],
+                callbacks=[view, follower],
                 process_group=process_group,
                 jobs=jobs,
+                execution=execution,
             )
     except KeyboardInterrupt:
         note("The same command with --resume resumes the search.")
@@ -494,6 +504,19 @@ def _lead(
         for target in plan.targets:
             if target.device is not None:
                 count_warnings_of(target.device)
+
+
+def _follower(plan: SearchPlan, out: Path, *, tensorboard: bool, track: tuple[str, ...]) -> SearchCallback:
+    """Return the callback that keeps figures of the search; one that keeps none if none are wanted."""
+    from cars_hw.pipeline.objectives import cost_objectives
+    from cars_hw.pipeline.tensorboard import FOLDER, SearchEvents
+    from cars_hw.tracking.follow import tracked_search
+
+    objectives = cost_objectives(plan)
+    if track:
+        names = tuple(dict.fromkeys((*track, *(["tensorboard"] if tensorboard else []))))
+        return tracked_search(out, names, objectives, {"data": plan.data.source, "seed": plan.seed})
+    return SearchEvents(out / FOLDER, objectives) if tensorboard else SearchCallback()
 
 
 def _with_devices(plan: SearchPlan, log: Log) -> SearchPlan:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,13 +20,16 @@ from cars_hw.cli.options import (
     print_json,
     print_table,
     tensorboard_option,
+    track_option,
 )
 from cars_hw.cli.progress_bars import Bars
 from cars_hw.cli.settings import MOVED, RECIPE, Converted, run_of_networks, settings_options
+from cars_hw.config.execution import HERE
 from cars_hw.formatting import accuracy_text, printable
 from cars_hw.pipeline.settings import TrainSettings
 
 if TYPE_CHECKING:
+    from cars_hw.callbacks import TrainingCallback
     from cars_hw.pipeline.networks import TrainedNetwork
     from cars_hw.space.network_spec import NetworkSpec
     from cars_hw.space.size_grid import SizeGrid
@@ -61,6 +65,7 @@ if TYPE_CHECKING:
     "recipe.precision",
     "seed",
     "jobs",
+    "execution.executor",
     "inherit",
     "init",
     "teacher.network",
@@ -81,8 +86,11 @@ if TYPE_CHECKING:
 )
 @no_crop_option("Do not crop training images.")
 @tensorboard_option
+@track_option("the figures and the files of each training")
 @json_option
-def command(run_path: Path, settings: TrainSettings, tensorboard: bool, as_json: bool) -> None:
+def command(
+    run_path: Path, settings: TrainSettings, tensorboard: bool, track: tuple[str, ...], as_json: bool
+) -> None:
     """Train networks of a run's front.
 
     The networks start from fresh weights. In our measurements, training from fresh weights gave a higher accuracy
@@ -97,7 +105,6 @@ def command(run_path: Path, settings: TrainSettings, tensorboard: bool, as_json:
     """
     from cars_hw.child_processes import launched
     from cars_hw.pipeline.run_folder import RunFolder
-    from cars_hw.pipeline.tensorboard import TrainingEvents
     from cars_hw.pipeline.train import train_run
     from cars_hw.training.memory import keep_freed_memory
     from cars_hw.training.precision import resolve_device
@@ -105,11 +112,12 @@ def command(run_path: Path, settings: TrainSettings, tensorboard: bool, as_json:
 
     if launched() > 1 and (settings.jobs or 1) > 1:
         raise click.UsageError("several processes share one network at a time: leave --jobs out")
+    if launched() > 1 and settings.execution != HERE:
+        raise click.UsageError("torchrun and --executor divide the work in different ways: use one of them")
     run = RunFolder.open(run_path)
     keep_freed_memory()
-    callback = partial(TrainingEvents, run.path) if tensorboard else None
-    train = partial(train_run, run, settings, callback=callback)
-    with joined(resolve_device(settings.device)) as process_group:
+    train = partial(train_run, run, settings, callback=_callback(run.path, settings, track, tensorboard))
+    with joined(resolve_device(settings.device, elsewhere=settings.execution.elsewhere)) as process_group:
         if not process_group.leads:
             train(process_group=process_group)
             return
@@ -120,6 +128,23 @@ def command(run_path: Path, settings: TrainSettings, tensorboard: bool, as_json:
         return
     _print(trained, run.configuration.sizes)
     click.echo(f"Next: cars-hw export {shlex.quote(str(run.path))}")
+
+
+def _callback(
+    run: Path, settings: TrainSettings, track: tuple[str, ...], tensorboard: bool
+) -> Callable[[str], TrainingCallback] | None:
+    """Return what makes the callback of a network, None without any: a function that can be sent to workers."""
+    if track:
+        from cars_hw.tracking.follow import tracked_training
+
+        names = tuple(dict.fromkeys((*track, *(["tensorboard"] if tensorboard else []))))
+        recipe = {} if settings.recipe is None else asdict(settings.recipe)
+        return partial(tracked_training, run, names, {"seed": settings.seed, "inherit": settings.inherit, **recipe})
+    if tensorboard:
+        from cars_hw.pipeline.tensorboard import TrainingEvents
+
+        return partial(TrainingEvents, run)
+    return None
 
 
 def _print(trained: list[TrainedNetwork], sizes: SizeGrid | None) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from cars_hw.callbacks import ProfileCallback
 from cars_hw.config.codec import structure, unstructure
 from cars_hw.config.measurement import MeasurePlan, Precision, SustainedPlan
 from cars_hw.devices.protocol import Device, Measurement, ModelFormat, Sample, learnt_by
@@ -90,6 +91,7 @@ def profile_device(
     on_range: Callable[[SizeRange], None] | None = None,
     sustained: SustainedPlan | None = None,
     progress: Progress = show,
+    callbacks: Sequence[ProfileCallback] = (),
 ) -> LatencyTable:
     """Measure every operation that ``spec`` can need and ``calibration`` whole networks; fit the predictor.
 
@@ -112,6 +114,7 @@ def profile_device(
     and after every load, in ``OUT.partial``. With ``resume`` a profile resumes from that file if it exists, and
     ends as it would have ended; if it has ended already, its table is returned. Without ``resume``, such a file is
     an error, and so is ``out`` itself unless ``overwrite``.
+    ``callbacks`` are told of the beginning, of the operations, and of the table.
 
     Raises:
         InputError: a precision or a format that this version cannot write, less than 4 networks, or a resolution
@@ -134,6 +137,7 @@ def profile_device(
     if sustained is not None:
         require_load_device(device)
     conditions = device.conditions()
+    _tell(callbacks, lambda callback: callback.on_start(device.name, conditions))
     found = None
     if isinstance(sizes, WantedSizes):
         found = _stored_range(sizes, out, resume=resume)
@@ -162,19 +166,32 @@ def profile_device(
         require_same(out, finished, {**identity, "network": unstructure(written.spec)})
         device.release()
         journal.remove()
+        _tell(callbacks, lambda callback: callback.on_end(finished, out))
         return finished
     _require_same_cores(device.name, conditions, journal.conditions)
     with tempfile.TemporaryDirectory(prefix="cars-hw-") as folder:
         campaign = _Campaign(device, plan, journal, written, folder=Path(folder), progress=progress)
         try:
             with naming(campaign.names):
-                table = campaign.measured(device, space, calibration, sustained)
+                table = campaign.measured(
+                    device,
+                    space,
+                    calibration,
+                    sustained,
+                    lambda table: _tell(callbacks, lambda callback: callback.on_operations(table)),
+                )
         finally:
             device.release()
     if out is not None:
         table.write(out)
     journal.remove()
+    _tell(callbacks, lambda callback: callback.on_end(table, out))
     return table
+
+
+def _tell(callbacks: Sequence[ProfileCallback], call: Callable[[ProfileCallback], None]) -> None:
+    for callback in callbacks:
+        call(callback)
 
 
 def _require_same_cores(device: str, present: Mapping[str, Any], began: Mapping[str, Any]) -> None:
@@ -299,11 +316,18 @@ class _Campaign:
         self._schedule = Schedule(device, plan, reference=reference, series=journal.series, on_block=keep)
 
     def measured(
-        self, device: Device, space: SearchSpace, count: int, sustained: SustainedPlan | None
+        self,
+        device: Device,
+        space: SearchSpace,
+        count: int,
+        sustained: SustainedPlan | None,
+        on_operations: Callable[[LatencyTable], None],
     ) -> LatencyTable:
         """Measure everything; return the finished table, with what ``device`` has learnt meanwhile."""
         journal = self._journal
-        table = self.networks(self.operations(device.name), space, count)
+        operations = self.operations(device.name)
+        on_operations(operations)
+        table = self.networks(operations, space, count)
         known = device.conditions()
         journal.learn({name: value for name, value in known.items() if name in LATER_CONDITIONS})
         if sustained is not None:

@@ -6,10 +6,12 @@ import re
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from cars_hw.callbacks import ProfileCallback
 from cars_hw.devices.protocol import Device
 from cars_hw.errors import InputError
 from cars_hw.latency.profile import profile_device
@@ -29,10 +31,18 @@ def table_paths(out: Path, devices: Sequence[Device]) -> list[Path]:
     Raises:
         InputError: the same device twice.
     """
-    names = [device.name for device in devices]
+    return paths_for(out, [device.name for device in devices])
+
+
+def paths_for(out: Path, names: Sequence[str]) -> list[Path]:
+    """Return where the table of each device goes, by their ``names``; see :func:`table_paths`.
+
+    Raises:
+        InputError: the same device twice.
+    """
     if len(set(names)) < len(names):
         raise InputError(f"the same device is named twice: {', '.join(names)}")
-    if len(devices) == 1:
+    if len(names) == 1:
         return [out]
     return [out.with_name(f"{out.stem}-{re.sub('[^A-Za-z0-9.]+', '-', name)}{out.suffix}") for name in names]
 
@@ -43,22 +53,30 @@ def profile_all(
     paths: Sequence[Path],
     *,
     on_range: Callable[[str, SizeRange], None] = lambda _device, _found: None,
+    callback: Callable[[Path], ProfileCallback] | None = None,
     progress: Progress = silent,
     **options: Any,  # noqa: ANN401 -- those of profile
 ) -> list[LatencyTable]:
     """Profile ``devices`` side by side into ``paths``; see :func:`cars_hw.latency.profile_device`.
 
     ``on_range`` is called with the name of each device and the range of sizes that was found for it, if one is
-    wanted. If one fails the others stop after the session that they are at; all can be resumed.
+    wanted. ``callback`` makes the callback of a profile from the path of its table. If one fails the others stop
+    after the session that they are at; all can be resumed.
 
     Raises:
         InputError: two of them are one machine.
         CarsHwError: what the first to fail failed with.
     """
-    if len(devices) == 1:
-        device, path = devices[0], paths[0]
+
+    def profiled(device: Device, path: Path, report: Progress) -> LatencyTable:
         told = partial(on_range, device.name)
-        return [profile_device(device, spec, out=path, on_range=told, progress=progress, **options)]
+        with closing(ProfileCallback() if callback is None else callback(path)) as follows:
+            return profile_device(
+                device, spec, out=path, on_range=told, progress=report, callbacks=[follows], **options
+            )
+
+    if len(devices) == 1:
+        return [profiled(devices[0], paths[0], progress)]
     _require_apart(devices)
     stop = threading.Event()
     reporting = threading.Lock()
@@ -70,8 +88,7 @@ def profile_all(
             with reporting:
                 prefixed(progress, device.name)(stage, done, total)
 
-        told = partial(on_range, device.name)
-        return profile_device(device, spec, out=path, on_range=told, progress=report, **options)
+        return profiled(device, path, report)
 
     with ThreadPoolExecutor(len(devices)) as pool:
         running = [pool.submit(one, device, path) for device, path in zip(devices, paths, strict=True)]

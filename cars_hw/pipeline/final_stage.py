@@ -15,6 +15,7 @@ import torch
 
 from cars_hw.config.data import DataSource
 from cars_hw.config.evaluation import ClassCounts, Objective
+from cars_hw.config.execution import HERE, Execution
 from cars_hw.config.presets import Preset
 from cars_hw.config.training import Recipe
 from cars_hw.data import DataBundle, Dataset
@@ -32,6 +33,7 @@ from cars_hw.evolution.nominees import (
 from cars_hw.evolution.objectives import CostObjective, feasible
 from cars_hw.evolution.passes import TRAINING, JudgedImages, search_passes
 from cars_hw.evolution.population import Finalist
+from cars_hw.executors.spread import Spread, spread
 from cars_hw.nn.cost import network_cost
 from cars_hw.nn.network import Network
 from cars_hw.pipeline.near_limit import near_limit, reaches, uses_most
@@ -39,7 +41,6 @@ from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.pipeline.records import FinalStage
 from cars_hw.pipeline.run_data import load_frozen
 from cars_hw.pipeline.run_folder import RunFolder
-from cars_hw.pipeline.workers import default_jobs, side_by_side
 from cars_hw.progress import Log, Progress, no_log, silent
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Genotype
@@ -200,6 +201,7 @@ def run_final_stage(
     *,
     device: str,
     jobs: int | None = None,
+    execution: Execution = HERE,
     progress: Progress = silent,
     tell: Log = no_log,
 ) -> list[Finalist]:
@@ -210,7 +212,8 @@ def run_final_stage(
     each rung, :func:`cars_hw.evolution.halving.survivors` chooses those that go on, by their loss on the images
     that evaluate architectures in the search (by the balanced accuracy, if that is the objective). The test images
     are not used. All networks are trained on the images in the same order. ``jobs`` networks are trained side by
-    side. On a CPU, each is trained on one thread, so ``jobs`` does not change the result.
+    side, or ``execution`` hands them to a cluster. On a CPU, each is trained on one thread, so neither changes the
+    result.
 
     A stage that was killed resumes after the last finished epoch of each network. ``tell`` gets a line at the
     beginning and after each rung.
@@ -227,7 +230,7 @@ def run_final_stage(
             run.write_final_stage(stage)
         tell(_plan_text(stage))
         while stage.done < len(stage.rungs.epochs):
-            stage = _run_rung(ended, stage, device, jobs, progress)
+            stage = _run_rung(ended, stage, Spread(run.path, device, jobs, execution), progress, tell)
             run.write_final_stage(stage)
             tell(_rung_text(ended, stage))
     finally:
@@ -403,9 +406,9 @@ class _Task:
     deterministic: bool
 
 
-def _run_rung(ended: Ended, stage: FinalStage, device: str, jobs: int | None, progress: Progress) -> FinalStage:
+def _run_rung(ended: Ended, stage: FinalStage, how: Spread, progress: Progress, tell: Log) -> FinalStage:
     """Return ``stage`` with the results of its next rung."""
-    run, plan, rung = ended.run, ended.plan, stage.done
+    run, plan, rung, device = ended.run, ended.plan, stage.done, how.device
     running = _running(stage, plan.preset.evolution.printed_accuracy)
     epochs = stage.rungs.epochs
     recipe = replace(stage.recipe, precision=resolve_precision(stage.recipe.precision, device))
@@ -430,12 +433,9 @@ def _run_rung(ended: Ended, stage: FinalStage, device: str, jobs: int | None, pr
     shown = _Shown(
         progress, f"{NAME}, rung {rung + 1} of {len(epochs)} with {_networks(len(tasks))}", tasks, waiting
     )
-    number = jobs or (default_jobs(device, len(tasks)) if _seconds(waiting) > WORTH_PROCESSES else 1)
-    if number == 1:
-        for task in waiting:
-            _train(task, shown, no_log)
-    elif waiting:
-        side_by_side(_train, waiting, number, shown, no_log, one_card=device == "cuda")
+    if how.jobs is None and how.execution == HERE and _seconds(waiting) <= WORTH_PROCESSES:
+        how = replace(how, jobs=1)
+    spread(_train, waiting, how, shown, tell, of=len(tasks))
     names = {one.name for one in running}
     return replace(
         stage, networks=tuple(_with_result(run, one, rung) if one.name in names else one for one in stage.networks)

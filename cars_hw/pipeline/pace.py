@@ -19,6 +19,7 @@ from cars_hw.data import DataBundle
 from cars_hw.evolution.halving import KEPT
 from cars_hw.evolution.objectives import CostObjective, feasible
 from cars_hw.evolution.passes import TRAINING, JudgedImages
+from cars_hw.executors.workers import default_jobs
 from cars_hw.nn.cost import network_cost
 from cars_hw.nn.network import Network
 from cars_hw.nn.reduced_images import reduced_images
@@ -35,7 +36,6 @@ from cars_hw.pipeline.objectives import cost_objectives, find_anchor
 from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.pipeline.run_data import splits_of
 from cars_hw.pipeline.search import plan_data, require_start, supernet_weights_of
-from cars_hw.pipeline.workers import default_jobs
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.architecture_space import ArchitectureSpace
 from cars_hw.training.determinism import deterministic_algorithms

@@ -24,7 +24,8 @@ for TensorBoard, which cars-hw only writes. Weights and models have theirs in th
     baselines.json   the comparison with other strategies; ``baselines/`` holds their searches
     comparison/      the comparison with published and random networks: ``front.json``, and what was trained for it
     report.html
-    tensorboard/     figures for TensorBoard, with ``--tensorboard``
+    tensorboard/     figures for TensorBoard, with ``--tensorboard`` or ``--track tensorboard``
+    mlflow/, wandb/  figures and files for these trackers, with ``--track``
     .lock            held by the command that writes to the run, and removed by it
 """
 

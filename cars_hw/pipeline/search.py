@@ -16,6 +16,7 @@ import torch
 from cars_hw.callbacks import SearchCallback
 from cars_hw.config.codec import structure
 from cars_hw.config.data import is_folder
+from cars_hw.config.execution import HERE, Execution
 from cars_hw.config.files import require_writable
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.config.toml import to_toml, write_settings
@@ -28,6 +29,7 @@ from cars_hw.evolution.objectives import CostObjective
 from cars_hw.evolution.pnsga3 import pareto_front
 from cars_hw.evolution.population import Finalist, Member
 from cars_hw.evolution.search import Search
+from cars_hw.executors.engine import require_engine
 from cars_hw.nn.cost import both_costs
 from cars_hw.nn.fused import has_triton
 from cars_hw.nn.supernet import SuperNet
@@ -71,6 +73,7 @@ def run_search(
     process_group: ProcessGroup = SINGLE_PROCESS,
     manifest: DataManifest | None = None,
     jobs: int | None = None,
+    execution: Execution = HERE,
 ) -> RunFolder:
     """Search by ``plan`` in the run folder ``out`` and return it with its front written.
 
@@ -78,8 +81,8 @@ def run_search(
     those of another run, whose facts they are.
 
     If the plan has a final stage, the leading process trains the best architectures from fresh weights, ``jobs`` of
-    them side by side (the default is one for each core of a CPU, and one on a GPU). These trainings choose the
-    front; see :func:`cars_hw.pipeline.final_stage.run_final_stage`.
+    them side by side (the default is one for each core of a CPU, and one on a GPU), or hands them to a cluster
+    (``execution``). These trainings choose the front; see :func:`cars_hw.pipeline.final_stage.run_final_stage`.
 
     At the end the front is measured by ``measure_plan`` on the devices of the targets that have one, and the next
     best networks replace those that exceed a limit there; see
@@ -101,6 +104,7 @@ def run_search(
         DatasetError: the data cannot be used, or does not fit the network.
         DataChangedError: the images are not those of ``manifest``, or of the search that is resumed.
     """
+    require_engine(execution)
     configured = configuration(plan)
     if not process_group.leads:
         return _follow(plan, out, process_group)
@@ -143,6 +147,7 @@ def run_search(
             callbacks=callbacks,
             process_group=process_group,
             jobs=jobs,
+            execution=execution,
         )
     return run
 
@@ -187,6 +192,7 @@ def _search(
     callbacks: Sequence[SearchCallback],
     process_group: ProcessGroup,
     jobs: int | None,
+    execution: Execution,
 ) -> None:
     """Run the search from its checkpoint if it is ``resumed``, and write its front to ``run``."""
     search = prepared.search
@@ -242,6 +248,7 @@ def _search(
             _ended(plan, run, prepared, finalists),
             device=plan.device if process_group.world == 1 else str(process_group.device),
             jobs=jobs,
+            execution=execution,
             progress=progress,
             tell=tell,
         )

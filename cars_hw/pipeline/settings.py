@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from cars_hw.config.data import DataSource
+from cars_hw.config.execution import HERE, Execution
 from cars_hw.config.measurement import QUIET, Int8Scheme, MeasurePlan, Precision, SustainedPlan, require_state
 from cars_hw.config.search import EvolutionSettings, FinalSettings
 from cars_hw.config.setting import Settings, setting
@@ -35,6 +36,7 @@ _THREADS = (
     "of threads only."
 )
 _RECIPE = "How networks are trained."
+_EXECUTION = "Where trainings and searches that do not depend on each other run."
 _DATA = "Where the images come from."
 _NETWORK = "The network that is exported."
 _SUSTAINED = (
@@ -90,6 +92,9 @@ class ProfileSettings(Settings):
     measurement: MeasurePlan = setting(MeasurePlan(), help="How often a model is measured; its seed is not used.")
     sustained: bool = setting(False, help=_PROFILE_SUSTAINED)
     load: SustainedPlan = setting(SustainedPlan(), help=_LOAD)
+    execution: Execution = setting(HERE, help="The machines that the devices are attached to.")
+
+    ADDED: ClassVar = frozenset({"execution"})
 
 
 @dataclass(frozen=True)
@@ -169,6 +174,7 @@ class SearchSettings(Settings):
         help="Networks trained side by side in the final stage, each in a process. [one per core; one on a GPU]",
         minimum=1,
     )
+    execution: Execution = setting(HERE, help=_EXECUTION)
     network: NetworkSpec = setting(NETWORKS["quick"], help=_NETWORK)
     sizes: SizeChoice = setting(SizeChoice(), help="The sizes that networks may have.")
     operations: tuple[str, ...] = setting(
@@ -186,6 +192,8 @@ class SearchSettings(Settings):
     standalone_epochs: int = setting(
         0, help="Epochs of standalone training for every architecture; 0: weights are shared.", minimum=0
     )
+
+    ADDED: ClassVar = frozenset({"execution"})
 
 
 @dataclass(frozen=True)
@@ -226,6 +234,7 @@ class TrainSettings(Settings):
         option="--from-shared",
     )
     jobs: int | None = setting(None, help=_JOBS, minimum=1)
+    execution: Execution = setting(HERE, help=_EXECUTION)
     device: TrainingDevice = setting("auto", help=_ON, option="--on")
     deterministic: bool = setting(
         False,
@@ -246,7 +255,7 @@ class TrainSettings(Settings):
     teacher: Teacher = setting(Teacher(), help="A network whose answers are learned beside the labels.")
 
     OPTIONAL: ClassVar = frozenset({"resolution"})
-    ADDED: ClassVar = frozenset({"init", "teacher", "deterministic"})
+    ADDED: ClassVar = frozenset({"execution", "init", "teacher", "deterministic"})
 
 
 @dataclass(frozen=True)
@@ -309,7 +318,10 @@ class RankSettings(Settings):
     )
     seed: int = setting(0, help="Decides which random architectures are drawn, and their training.", minimum=0)
     jobs: int | None = setting(None, help=_JOBS, minimum=1)
+    execution: Execution = setting(HERE, help=_EXECUTION)
     device: TrainingDevice = setting("auto", help=_ON, option="--on")
+
+    ADDED: ClassVar = frozenset({"execution"})
 
 
 @dataclass(frozen=True)
@@ -337,7 +349,10 @@ class BaselinesSettings(Settings):
         minimum=1,
     )
     jobs: int | None = setting(None, help="Searches side by side. [one per core; one on a GPU]", minimum=1)
+    execution: Execution = setting(HERE, help=_EXECUTION)
     device: TrainingDevice = setting("auto", help=_ON, option="--on")
+
+    ADDED: ClassVar = frozenset({"execution"})
 
 
 @dataclass(frozen=True)
@@ -509,10 +524,13 @@ class TrapSettings(Settings):
     jobs: int | None = setting(
         None, help="Searches and trainings side by side. [one per core; one on a GPU]", minimum=1
     )
+    execution: Execution = setting(HERE, help=_EXECUTION)
     device: TrainingDevice = setting("auto", help=_ON, option="--on")
     network: NetworkSpec = setting(NETWORKS["tiny"], help=_NETWORK)
     supernet_channels: int | None = setting(None, help="Channels of the SuperNet. [the network's]", minimum=1)
     supernet_layers: int | None = setting(None, help="Cells of the SuperNet. [the network's]", minimum=3)
+
+    ADDED: ClassVar = frozenset({"execution"})
 
 
 @dataclass(frozen=True)
@@ -558,6 +576,9 @@ class FrontSettings(Settings):
         0, help="Decides the initial weights of the trained networks, and the order of images.", minimum=0
     )
     jobs: int | None = setting(None, help=_JOBS, minimum=1)
+    execution: Execution = setting(HERE, help=_EXECUTION)
     threads: int = setting(1, help=_THREADS, minimum=1)
     measurement: MeasurePlan = setting(MeasurePlan(), help="How often a network is measured.")
     device: TrainingDevice = setting("auto", help=_ON, option="--on")
+
+    ADDED: ClassVar = frozenset({"execution"})

@@ -35,7 +35,7 @@ def require_tensorboard() -> None:
 
 
 class Events:
-    """The scalars of one folder. Each pair of name and step is written once, also over several processes.
+    """The events of one folder. Each pair of name and step is written once, also over several processes.
 
     The file is created with the first new figure, so that a second writer with nothing new leaves no file.
     """
@@ -47,19 +47,47 @@ class Events:
 
     def write(self, step: int, figures: Mapping[str, float]) -> None:
         """Write those of ``figures`` that the folder does not have at ``step``, and flush them to the disk."""
+        for name, value in figures.items():
+            writer = self._writer_of_new(name, step)
+            if writer is not None:
+                writer.add_scalar(name, value, step)
+        self._flush()
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write ``text``, in Markdown, unless the folder has one of this name."""
+        # The writer adds to the name.
+        writer = self._writer_of_new(f"{name}/text_summary", 0)
+        if writer is not None:
+            writer.add_text(name, text, 0)
+        self._flush()
+
+    def write_picture(self, step: int, name: str, path: Path) -> None:
+        """Write the picture at ``path``, unless the folder has it at ``step``."""
+        writer = self._writer_of_new(name, step)
+        if writer is not None:
+            import numpy as np
+            from PIL import Image
+
+            with Image.open(path) as picture:
+                writer.add_image(name, np.asarray(picture.convert("RGB")), step, dataformats="HWC")
+        self._flush()
+
+    def _writer_of_new(self, name: str, step: int) -> SummaryWriter | None:
+        """Return what writes ``name`` at ``step``; None if the folder has it."""
         if self._known is None:
-            self._known = {(name, at) for name, at, _ in read_events(self._folder)}
-        new = {name: value for name, value in figures.items() if (name, step) not in self._known}
-        if not new:
-            return
+            self._known = {(known, at) for known, at, _ in read_events(self._folder)}
+        if (name, step) in self._known:
+            return None
+        self._known.add((name, step))
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
             self._writer = SummaryWriter(str(self._folder))
-        for name, value in new.items():
-            self._writer.add_scalar(name, value, step)
-        self._writer.flush()
-        self._known.update((name, step) for name in new)
+        return self._writer
+
+    def _flush(self) -> None:
+        if self._writer is not None:
+            self._writer.flush()
 
     def close(self) -> None:
         """Close the file, if there is one."""

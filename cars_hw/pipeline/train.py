@@ -27,6 +27,8 @@ from cars_hw.data import DataBundle
 from cars_hw.data.manifest import DataManifest
 from cars_hw.errors import InputError, RunError
 from cars_hw.evolution.checkpoint import supernet_weights
+from cars_hw.executors.engine import require_engine
+from cars_hw.executors.spread import Spread, spread
 from cars_hw.export.card import Augmentations, Figures, Preprocessing
 from cars_hw.export.model import AUXILIARY, Model
 from cars_hw.nn.network import Network
@@ -40,7 +42,6 @@ from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.settings import TrainingDevice, TrainSettings
 from cars_hw.pipeline.starting_weights import StartingWeights
 from cars_hw.pipeline.tensorboard import FOLDER, remove_events
-from cars_hw.pipeline.workers import default_jobs, side_by_side
 from cars_hw.progress import Log, Progress, as_stage, prefixed_log, silent
 from cars_hw.progress_line import show
 from cars_hw.space.architecture import Architecture
@@ -50,7 +51,7 @@ from cars_hw.training.checkpoints import TrainingCheckpoint
 from cars_hw.training.determinism import deterministic_algorithms, prepare_deterministic
 from cars_hw.training.precision import resolve_device, resolve_precision
 from cars_hw.training.process_group import SINGLE_PROCESS, ProcessGroup
-from cars_hw.training.standalone import train_network
+from cars_hw.training.standalone import TrainingResult, train_network
 from cars_hw.training.teacher import TeacherNetwork
 from cars_hw.training.weights import read_weights, save_weights
 
@@ -153,11 +154,11 @@ def train_run(
     Networks start from fresh weights, or with ``inherit`` from the SuperNet's where the run's SuperNet has networks
     of their size, or with ``settings.init`` from the weights in a file, which must be of their genotype and size;
     without a genotype, that of the file is trained. With a ``settings.teacher``, they also learn its answers.
-    ``jobs`` networks are trained in parallel, each with its share of the cores; the default is
-    one for each core of a CPU. A network that was trained with the same settings before is not trained again. One
-    that was trained with other settings keeps that training: the new one has a name of its own such as
-    ``net-01@2``, and nothing chooses between them by the test images. A training that was killed resumes after its
-    last epoch and ends with the same weights. ``log`` reports both.
+    ``jobs`` networks are trained in parallel, each with its share of the cores; the default is one for each core of
+    a CPU. ``settings.execution`` hands them to a cluster instead. A network that was trained with the same settings
+    before is not trained again. One that was trained with other settings keeps that training: the new one has a
+    name of its own such as ``net-01@2``, and nothing chooses between them by the test images. A training that was
+    killed resumes after its last epoch and ends with the same weights. ``log`` reports both.
     ``callback`` makes the callback of a network from its name. Several jobs run in processes of their own, so
     ``callback`` must be a function that can be pickled.
 
@@ -177,8 +178,9 @@ def train_run(
             given without a genotype.
         TrainingError: the loss of a network is no longer a number.
     """
+    require_engine(settings.execution)
     prepare_deterministic(settings.deterministic)
-    device = resolve_device(settings.device)
+    device = resolve_device(settings.device, elsewhere=settings.execution.elsewhere)
     recipe = _resolved(settings.recipe or recipe_of(run), device)
     if not process_group.leads:
         return _follow(run, settings, process_group)
@@ -222,9 +224,13 @@ def train_run(
             process_group.broadcast(_to_bytes(waiting, data.digest))
             _train_here(waiting, data, progress, log, process_group)
         else:
+            how = Spread(run.path, device, settings.jobs, settings.execution)
             # By the number of chosen networks, not of those that are left: a resumed training has as many threads
             # as before, since the number of threads changes how sums are rounded.
-            _train_all(waiting, data, settings.jobs or default_jobs(device, len(planned)), progress, log)
+            if how.here(len(planned)):
+                _train_here(waiting, data, progress, log)
+            else:
+                spread(_train_in_worker, waiting, how, progress, log, of=len(planned))
         if not chosen:
             done = replace(settings, data=data.source, recipe=recipe, device=cast("TrainingDevice", device))
             run.add_step("train", done)
@@ -413,14 +419,6 @@ def _name_of(genotype: Genotype, spec: NetworkSpec, own: NetworkSpec) -> str:
     return f"{name}-{spec.channels}x{spec.layers}{at}"
 
 
-def _train_all(waiting: Sequence[_Job], data: RunData, jobs: int, progress: Progress, log: Log) -> None:
-    if jobs == 1:
-        _train_here(waiting, data, progress, log)
-    else:
-        one_card = all(job.device == "cuda" for job in waiting)
-        side_by_side(_train_in_worker, waiting, jobs, progress, log, one_card=one_card)
-
-
 def _train_in_worker(job: _Job, progress: Progress, log: Log) -> None:
     resolution = job.architecture.network.resolution
     data = load_for_training(RunFolder(job.run), job.data, download=False, resolution=resolution)
@@ -473,6 +471,16 @@ def _train(
                 teacher=None if job.start.teacher_about is None else TeacherNetwork(job.start.teacher),
                 log=log,
             )
+        _keep(job, data, network, result)
+        weights, last = run.weights_path(job.name), run.last_weights_path(job.name)
+        callback.on_saved([path for path in (weights, weights.with_suffix(".json"), last) if path.is_file()])
+    checkpoint.remove()
+
+
+def _keep(job: _Job, data: DataBundle, network: Network, result: TrainingResult) -> None:
+    """Write the weights of the trained ``network``, and then their record."""
+    run = RunFolder(job.run)
+    genotype, spec = job.architecture
     # If killed in between, weights without a record are ignored, and the training resumes from the checkpoint.
     run.forget_trained(job.name)
     model = model_of(run.training_data, network, job.recipe, result.test)
@@ -500,7 +508,6 @@ def _train(
             teacher=job.start.teacher_about,
         )
     )
-    checkpoint.remove()
 
 
 class _OldEvents(TrainingCallback):

@@ -1,12 +1,15 @@
-"""A scatter plot in a file of its own, drawn by matplotlib. The charts of the HTML report are in ``plot.py``."""
+"""Plots in files of their own, drawn by matplotlib. The charts of the HTML report are in ``plot.py``."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from cars_hw.config.files import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 FORMATS: Final = (".png", ".svg", ".pdf")
 """Suffixes of the files that can be written."""
@@ -26,6 +29,34 @@ def write_scatter(
         ModuleNotFoundError: matplotlib is not installed; the extra ``plot`` brings it.
         KeyError: another suffix.
     """
+    values = [value for point in points for value in point]
+    margin = 0.05 * (max(values) - min(values)) or 0.05 * abs(max(values)) or 1.0
+    limits = (min(values) - margin, max(values) + margin)
+
+    def draw(axes: Axes) -> None:
+        axes.set(xlim=limits, ylim=limits, aspect="equal")
+        axes.plot(limits, limits, color="tab:red", linestyle="--", linewidth=1, gid="equal")
+
+    _write(path, points, x_title, y_title, title, draw)
+
+
+def write_points(path: Path, points: Sequence[tuple[float, float]], x_title: str, y_title: str, title: str) -> None:
+    """Draw ``points`` (x, y) on axes of their own scales, and write the picture to ``path``.
+
+    Raises:
+        see :func:`write_scatter`.
+    """
+    _write(path, points, x_title, y_title, title, lambda _axes: None)
+
+
+def _write(  # noqa: PLR0917 -- as the functions above
+    path: Path,
+    points: Sequence[tuple[float, float]],
+    x_title: str,
+    y_title: str,
+    title: str,
+    draw: Callable[[Axes], None],
+) -> None:
     # Not pyplot, which keeps its figures and may open windows.
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -35,13 +66,9 @@ def write_scatter(
     with rc_context({"svg.hashsalt": "cars-hw", "svg.fonttype": "none"}):
         figure = Figure(figsize=(6, 6), layout="constrained")
         axes = figure.add_subplot(title=title, xlabel=x_title, ylabel=y_title)
-        values = [value for point in points for value in point]
-        margin = 0.05 * (max(values) - min(values)) or 0.05 * abs(max(values)) or 1.0
-        limits = (min(values) - margin, max(values) + margin)
-        axes.set(xlim=limits, ylim=limits, aspect="equal")
+        draw(axes)
         axes.grid(color="0.9")
         axes.set_axisbelow(True)
-        axes.plot(limits, limits, color="tab:red", linestyle="--", linewidth=1, gid="equal")
         axes.scatter([x for x, _ in points], [y for _, y in points], color="tab:blue", alpha=0.7, gid="points")
         with replacing(path) as temporary:
             figure.savefig(temporary, format=suffix[1:], dpi=150, metadata=UNDATED[suffix])

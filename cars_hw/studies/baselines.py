@@ -16,13 +16,14 @@ from cars_hw.errors import InputError, RunError
 from cars_hw.evolution.objectives import CostObjective
 from cars_hw.evolution.passes import TRAINING, JudgedImages, search_passes
 from cars_hw.evolution.strategies import OWN, STRATEGIES
+from cars_hw.executors.engine import require_engine
+from cars_hw.executors.spread import Spread, spread
 from cars_hw.pipeline.objectives import cost_objectives
 from cars_hw.pipeline.plan import SearchPlan, configuration, plan_of, recipe_of
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.search import plan_data, run_images, run_search
 from cars_hw.pipeline.settings import BaselinesSettings, TrainingDevice, TrainSettings
 from cars_hw.pipeline.train import choose, finished_training, train_run
-from cars_hw.pipeline.workers import default_jobs, side_by_side
 from cars_hw.progress import Log, Progress, no_log, prefixed
 from cars_hw.progress_line import show
 from cars_hw.studies.strategy_comparison import (
@@ -54,7 +55,8 @@ def compare_run(
     because a strategy's accuracies under shared weights may be wrong. Each strategy searches ``seeds`` times; the
     seeds count up from the run's seed. The run's own search is used as it is, and finished trials are not repeated.
     If the run has a final stage, every strategy with shared weights ends with one of the same share of its cost.
-    ``jobs`` trials run in parallel. The result is written to the run.
+    ``jobs`` trials run in parallel, or ``settings.execution`` hands them to a cluster. The result is written to the
+    run.
 
     Raises:
         InputError: there is nothing to compare.
@@ -63,6 +65,7 @@ def compare_run(
         DataChangedError: the images are not those of the search.
         DatasetError: the data cannot be used.
     """
+    require_engine(settings.execution)
     with run.lock():
         return _compare(run, settings, progress, log)
 
@@ -75,7 +78,7 @@ def _compare(run: RunFolder, settings: BaselinesSettings, progress: Progress, lo
             f"{run.path} started from the weights of {run.configuration.from_run}: strategies that do not would "
             "not have the same cost; compare a run that started from fresh weights"
         )
-    plan = plan_of(run, settings.data, resolve_device(settings.device))
+    plan = plan_of(run, settings.data, resolve_device(settings.device, elsewhere=settings.execution.elsewhere))
     own = plan.preset.evolution
     rivals = [
         name
@@ -93,12 +96,7 @@ def _compare(run: RunFolder, settings: BaselinesSettings, progress: Progress, lo
         for step in range(settings.seeds)
         for name, planned in plans.items()
     ]
-    jobs = settings.jobs or default_jobs(plan.device, len(tasks))
-    if jobs == 1:
-        for task in tasks:
-            _work(task, progress, log)
-    else:
-        side_by_side(_work, tasks, jobs, progress, log, one_card=plan.device == "cuda")
+    spread(_work, tasks, Spread(run.path, plan.device, settings.jobs, settings.execution), progress, log)
     comparison = _compared(plan, tasks, recipe)
     run.write_record(FILE, comparison)
     device = cast("TrainingDevice", plan.device)

@@ -120,6 +120,7 @@ def _train_settings(settings: References) -> TrainSettings:
         settings.recipe,
         seed=settings.seed,
         jobs=settings.jobs,
+        execution=settings.execution,
         device=cast("TrainingDevice", settings.device),
     )
 

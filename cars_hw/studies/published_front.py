@@ -224,7 +224,9 @@ def _comparison(
     train_on = resolve_device(settings.device)
     # What decides the weights is what it comes to on the device.
     recipe = replace(recipe, precision=resolve_precision(recipe.precision, train_on))
-    training = References(run, data, recipe, settings.seed, train_on, settings.jobs, progress, log)
+    training = References(
+        run, data, recipe, settings.seed, train_on, settings.jobs, progress, log, settings.execution
+    )
     return _Comparison(run, own, device, settings, out, training)
 
 

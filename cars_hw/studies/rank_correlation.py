@@ -11,6 +11,7 @@ from cars_hw.config.evaluation import Evaluation
 from cars_hw.errors import InputError
 from cars_hw.evolution.checkpoint import supernet_weights
 from cars_hw.evolution.objectives import feasible
+from cars_hw.executors.engine import require_engine
 from cars_hw.pipeline.final_stage import trained_spec
 from cars_hw.pipeline.objectives import cost_objectives
 from cars_hw.pipeline.plan import SearchPlan, plan_of, recipe_of
@@ -46,6 +47,7 @@ def rank_run(run: RunFolder, settings: RankSettings, *, progress: Progress = sho
         DataChangedError: the images are not those of the search.
         DatasetError: the data cannot be used.
     """
+    require_engine(settings.execution)
     with run.lock():
         return _rank(run, settings, progress, log)
 
@@ -82,7 +84,9 @@ def _rank(run: RunFolder, settings: RankSettings, progress: Progress, log: Log) 
         standalone = RunFolder.create(standalone.path, configuration, run.about)
     standalone.write_data(manifest)
     recipe = settings.recipe or recipe_of(run)
-    training = TrainSettings(plan.data, recipe, jobs=settings.jobs, device=cast("TrainingDevice", device))
+    training = TrainSettings(
+        plan.data, recipe, jobs=settings.jobs, execution=settings.execution, device=cast("TrainingDevice", device)
+    )
 
     def train(seed: int, suffix: str) -> list[Evaluation]:
         """Return the evaluations of all, trained with ``seed`` and kept under names with ``suffix``."""

@@ -15,12 +15,13 @@ from cars_hw.config.checksummed import ChecksummedFormat
 from cars_hw.config.codec import unstructure
 from cars_hw.config.data import DataSource
 from cars_hw.config.evaluation import ClassCounts
+from cars_hw.config.execution import HERE, Execution
 from cars_hw.config.training import Recipe
 from cars_hw.data import DataBundle
 from cars_hw.errors import RunError
+from cars_hw.executors.spread import Spread, spread
 from cars_hw.pipeline.run_data import RunData, load_for_training
 from cars_hw.pipeline.run_folder import RunFolder
-from cars_hw.pipeline.workers import default_jobs, side_by_side
 from cars_hw.progress import Log, Progress, as_stage, prefixed_log
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.studies.references import make
@@ -71,6 +72,7 @@ class References:
     jobs: int | None
     progress: Progress
     log: Log
+    execution: Execution = HERE
 
 
 @dataclass(frozen=True)
@@ -116,13 +118,13 @@ def train_references(
     """
     tasks = [_task(name, model, spec, folder, settings) for name, model in models.items()]
     waiting = [task for task in tasks if _kept(task) is None]
-    jobs = min(settings.jobs or default_jobs(settings.device, len(waiting)), max(1, len(waiting)))
-    if jobs == 1:
+    jobs = None if settings.jobs is None else min(settings.jobs, max(1, len(waiting)))
+    how = Spread(folder, settings.device, jobs, settings.execution)
+    if how.here(len(waiting)):
         for task in waiting:
             _train(task, settings.data.bundle, settings.progress, settings.log)
     else:
-        one_card = settings.device == "cuda"
-        side_by_side(_train_in_worker, waiting, jobs, settings.progress, settings.log, one_card=one_card)
+        spread(_train_in_worker, waiting, how, settings.progress, settings.log)
     found = []
     for task in tasks:
         kept = _kept(task)

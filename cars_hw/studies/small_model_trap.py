@@ -10,16 +10,18 @@ from typing import ClassVar, Final
 
 from cars_hw.config.checksummed import ChecksummedFormat
 from cars_hw.config.codec import unstructure
+from cars_hw.config.execution import HERE, Execution
 from cars_hw.config.files import require_writable
 from cars_hw.config.search import Protection
 from cars_hw.config.training import Recipe
 from cars_hw.errors import RunError
+from cars_hw.executors.engine import require_engine
+from cars_hw.executors.spread import Spread, spread
 from cars_hw.formatting import figure, percent
 from cars_hw.pipeline.objectives import cost_objectives
 from cars_hw.pipeline.plan import SearchPlan, configuration
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.search import plan_data, run_search, supernet_spec
-from cars_hw.pipeline.workers import default_jobs, side_by_side
 from cars_hw.progress import Log, Progress, no_log, prefixed, silent
 from cars_hw.space.genotype import Genotype
 from cars_hw.studies.learning_curves import LearningCurve, Training, learning_curve, three_sizes
@@ -144,6 +146,7 @@ def small_model_trap(
     seeds: int = 1,
     recipe: Recipe | None = None,
     jobs: int | None = None,
+    execution: Execution = HERE,
     progress: Progress = silent,
     log: Log = no_log,
 ) -> Trap:
@@ -152,14 +155,16 @@ def small_model_trap(
     Searches differ in nothing but their protection and their seed, 0 to ``seeds`` - 1; each is a run folder below
     ``out``. The three networks are the smallest, the middle and the largest of 300 that are drawn; they have
     the SuperNet's channels and cells, and are trained by ``recipe`` (the preset's unless given). ``jobs`` searches
-    and trainings are worked on side by side, on a CPU one a core by default. What is there is not done again, and
-    what was interrupted resumes. The result is written to ``out`` as ``small-model-trap.json``.
+    and trainings are worked on side by side, on a CPU one a core by default, or by a cluster (``execution``). What
+    is there is not done again, and what was interrupted resumes. The result is written to ``out`` as
+    ``small-model-trap.json``.
 
     Raises:
         RunError: ``out`` was started with other settings.
         DatasetError: the data cannot be used, or does not fit the network.
         TrainingError: the loss of a network is no longer a number.
     """
+    require_engine(execution)
     require_writable(out / "small-model-trap.json")
     objective = cost_objectives(plan)[0]
     searches = {
@@ -172,12 +177,7 @@ def small_model_trap(
     recipe = recipe or plan.preset.recipe
     tasks = [_Task(out, name, planned, None, recipe) for name, planned in searches.items()]
     tasks += [_Task(out, name, plan, genotype, recipe) for name, genotype in networks.items()]
-    jobs = jobs or default_jobs(plan.device, len(tasks))
-    if jobs == 1:
-        for task in tasks:
-            _work(task, progress, log)
-    else:
-        side_by_side(_work, tasks, jobs, progress, log, one_card=plan.device == "cuda")
+    spread(_work, tasks, Spread(out, plan.device, jobs, execution), progress, log)
     moved = [
         Moved(planned.preset.evolution.protection, planned.seed, sizes_of(RunFolder(out / "searches" / name)))
         for name, planned in searches.items()

@@ -14,11 +14,11 @@ from torch import nn
 
 from cars_hw.config.training import Recipe
 from cars_hw.data import DataBundle
+from cars_hw.executors.workers import default_jobs
 from cars_hw.nn.cost import network_cost
 from cars_hw.nn.network import Network
 from cars_hw.nn.reduced_images import reduced_images
 from cars_hw.pipeline.estimate import Part
-from cars_hw.pipeline.workers import default_jobs
 from cars_hw.space.architecture import Architecture
 from cars_hw.training.shared_weights import torch_threads
 from cars_hw.training.standalone import NetworkTraining

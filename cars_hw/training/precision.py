@@ -13,12 +13,16 @@ from cars_hw.errors import InputError
 _LOW: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def resolve_device(device: str) -> str:
+def resolve_device(device: str, *, elsewhere: bool = False) -> str:
     """Return the device that ``auto`` stands for, the GPU if there is one; any other is returned as it is.
+
+    A GPU that is requested ``elsewhere``, on another machine, is not looked for on this one.
 
     Raises:
         InputError: a GPU is requested and there is none.
     """
+    if elsewhere and device == "cuda":
+        return device
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
@@ -39,6 +43,8 @@ def resolve_precision(precision: TrainingPrecision, device: torch.device | str) 
     if precision == "auto":
         if not on_gpu:
             return "float32"
+        if not torch.cuda.is_available():
+            raise InputError("this machine has no GPU that tells the precision of others", remedy="precision")
         return "bf16" if has_bf16(torch.device(device)) else "fp16"
     if precision not in ("float32", *_LOW):
         raise InputError(f"unknown precision '{precision}'; known: auto, float32, bf16, fp16")

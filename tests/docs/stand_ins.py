@@ -139,8 +139,7 @@ def make_small(patch: pytest.MonkeyPatch) -> None:
     set_default(patch, "baselines", "seeds", 1)
     set_default(patch, "baselines", "top", 1)
     # What is patched here is not in processes that are started afresh.
-    for module in ("pipeline.train", "pipeline.final_stage", "studies.baselines"):
-        patch.setattr(f"cars_hw.{module}.default_jobs", lambda *_: 1)
+    patch.setattr("cars_hw.executors.spread.default_jobs", lambda *_: 1)
     patch.setattr(registry, "_HOST", _Hosts())
     patch.setattr("cars_hw.devices.android.opening.open_android", _open_phone)
     patch.setattr("cars_hw.devices.board.device.open_board", _open_board)

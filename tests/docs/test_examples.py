@@ -44,6 +44,7 @@ NOT_RUN = {
     r"cars-hw baselines \S+ --seeds\b": "searches many times, and is run in tests/pipeline: click has to accept it",
     r"cars-hw search .*--epochs 25\b": "takes long on any images: click has to accept it",
     r"cars-hw train own --data /mnt/photos": "needs a moved folder, as in tests/pipeline/test_data_facts.py",
+    r"cars-hw train run .*(--executor|cluster\.toml)": "needs a cluster: click has to accept it",
     r"cars-hw search --data birds\b": "takes long, and is run smaller in tests/pipeline/test_small_data.py",
     r"cars-hw train run .*--teacher\b": "needs weights of a large network; as in tests/training/test_teacher.py",
     r"cars-hw train run --init\b": "needs trained weights; as in tests/pipeline/test_starting_weights.py",
@@ -59,7 +60,7 @@ NOT_RUN = {
 SHOWN_ELSEWHERE = ("quickstart.md",)
 """Pages with the command lines of another page and other figures: click has to accept them."""
 
-MODELS_ARE_RUN = ("use-from-python.md", "extend.md", "make-plots.md")
+MODELS_ARE_RUN = ("use-from-python.md", "extend.md", "make-plots.md", "track-experiments.md")
 """Pages whose Python has devices that look into model files; elsewhere only their size counts."""
 
 COMMAND = re.compile(

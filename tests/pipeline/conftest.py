@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from cars_hw.callbacks import ProfileCallback
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices import FakeDevice
 from cars_hw.latency import LatencyTable, profile_device
@@ -16,12 +19,35 @@ from cars_hw.space.network_spec import NetworkSpec
 TINY = NetworkSpec(4, 3, (8, 8), 1, classes=3)
 
 
+class Followed(ProfileCallback):
+    """Keeps what a profile tells, in order."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[object, ...]] = []
+
+    def on_start(self, device: str, conditions: Mapping[str, Any]) -> None:
+        self.told.append(("start", device, conditions))
+
+    def on_operations(self, table: LatencyTable) -> None:
+        self.told.append(("operations", table))
+
+    def on_end(self, table: LatencyTable, path: Path | None) -> None:
+        assert path is not None
+        self.told.append(("end", table, path, path.exists()))
+
+
 @pytest.fixture(scope="session")
-def tiny_table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_profile(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Followed]:
+    """A table of the fake device for a network of 4 channels and 3 cells on 8x8 images, and what was told."""
+    path, followed = tmp_path_factory.mktemp("tables") / "tiny.json", Followed()
+    profile_device(FakeDevice(), TINY, calibration=8, out=path, plan=MeasurePlan(sessions=1), callbacks=[followed])
+    return path, followed
+
+
+@pytest.fixture(scope="session")
+def tiny_table(tiny_profile: tuple[Path, Followed]) -> Path:
     """A table of the fake device for a network of 4 channels and 3 cells on 8x8 images."""
-    path = tmp_path_factory.mktemp("tables") / "tiny.json"
-    profile_device(FakeDevice(), TINY, calibration=8, out=path, plan=MeasurePlan(sessions=1))
-    return path
+    return tiny_profile[0]
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from PIL import Image
 from work_of_workers import fail
 
 from cars_hw.errors import InputError, RunError
-from cars_hw.pipeline.workers import side_by_side
+from cars_hw.executors.workers import side_by_side
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -85,7 +85,7 @@ WORKERS = """
 import sys
 from pathlib import Path
 from work_of_workers import write
-from cars_hw.pipeline.workers import side_by_side
+from cars_hw.executors.workers import side_by_side
 print("begun", flush=True)
 log = []
 side_by_side(write, [Path(name) for name in "abc"], 2, lambda *_: None, log.append)
@@ -138,7 +138,7 @@ def test_what_only_the_script_has_is_one_line_that_names_it(images: Path) -> Non
         [
             "import sys",
             "from pathlib import Path",
-            "from cars_hw.pipeline.workers import side_by_side",
+            "from cars_hw.executors.workers import side_by_side",
             "def work(task, progress, log): pass",
             "class Task: pass",
             "from work_of_workers import write",

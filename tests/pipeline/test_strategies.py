@@ -160,7 +160,7 @@ def test_the_command_prints_the_comparison(searched: tuple[RunFolder, SearchPlan
 
 
 def test_one_flag_of_the_search_does_it_all(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cars_hw.studies.baselines.default_jobs", lambda _device, _tasks: 1)
+    monkeypatch.setattr("cars_hw.executors.spread.default_jobs", lambda _device, _tasks: 1)
     monkeypatch.setitem(PRESETS, "quick", replace(PRESETS["quick"], recipe=Recipe(epochs=1, batch_size=64)))
     asked = f"search --data {images} --cost parameters --channels 2 --layers 3 --resolution 8 --classes 3 --on cpu"
     short = "--population 2 --epochs 2 --warmup-epochs 1 --baselines 1"

@@ -18,7 +18,7 @@ SLEEPERS = """
 import sys
 from pathlib import Path
 from test_workers import sleep
-from cars_hw.pipeline.workers import side_by_side
+from cars_hw.executors.workers import side_by_side
 if __name__ == "__main__":
     side_by_side(sleep, [Path(sys.argv[1]), Path(sys.argv[2])], 2, print, print)
 """
@@ -42,7 +42,7 @@ def test_processes_are_one_for_each_gpu_which_each_of_them_sees_alone(monkeypatc
         def end(self) -> None:
             pass
 
-    monkeypatch.setattr(workers, "_Worker", Started)
+    monkeypatch.setattr(workers, "Worker", Started)
     with workers._workers(4, 1, ["4", "GPU-5", "6"]), workers._workers(1, 1, []):
         assert seen == ["4", "GPU-5", "6", "4", None]
 
@@ -51,7 +51,7 @@ def test_a_process_is_told_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     environments: list[dict[str, str]] = []
     monkeypatch.setattr(workers.subprocess, "Popen", lambda *_given, env, **_named: environments.append(env))
     for card in ("7", None):
-        workers._Worker(1, card).connection.close()
+        workers.Worker(1, card).connection.close()
     assert environments[0]["CUDA_VISIBLE_DEVICES"] == "7"
     assert environments[1].get("CUDA_VISIBLE_DEVICES") == os.environ.get("CUDA_VISIBLE_DEVICES")
 

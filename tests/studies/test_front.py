@@ -206,13 +206,15 @@ def test_references_trained_side_by_side_are_those_trained_one_by_one(
     )
     progress: list[tuple[str, int, int]] = []
 
-    def in_turn(work: Callable[..., None], tasks: Sequence[Any], jobs: int, *told: Progress | Log) -> None:
+    def in_turn(
+        work: Callable[..., None], tasks: Sequence[Any], jobs: int, *told: Progress | Log, retries: int
+    ) -> None:
         """Do what workers do, with what reaches them, in this process."""
-        assert (len(tasks), jobs) == (2, 2)
+        assert (len(tasks), jobs, retries) == (2, 2, 2)
         for task in pickle.loads(pickle.dumps(tasks)):  # noqa: S301 -- its own
             work(task, *told)
 
-    monkeypatch.setattr(reference_training, "side_by_side", in_turn)
+    monkeypatch.setattr("cars_hw.executors.spread.side_by_side", in_turn)
     standalone, together = (
         train_references(models, TINY, tmp_path / str(jobs), replace(settings, jobs=jobs)) for jobs in (1, 2)
     )

@@ -10,6 +10,7 @@ import subprocess
 import types
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from multiprocessing import Pipe, connection
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, Final, TypeVar
@@ -36,6 +37,11 @@ def default_jobs(device: str, tasks: int) -> int:
     return max(1, min(cores, tasks))
 
 
+def share_of_threads(jobs: int) -> int:
+    """Return the share of torch's threads that each of ``jobs`` processes has."""
+    return max(1, torch.get_num_threads() // jobs)
+
+
 def side_by_side(
     work: Callable[[Task, Progress, Log], None],
     tasks: Sequence[Task],
@@ -44,6 +50,7 @@ def side_by_side(
     log: Log,
     *,
     one_card: bool = True,
+    retries: int = 0,
 ) -> None:
     """Do ``work`` for each of ``tasks`` in ``jobs`` processes, each with its share of torch's threads.
 
@@ -52,35 +59,50 @@ def side_by_side(
 
     The processes do not import the script that calls this, so it needs no ``if __name__ == "__main__":``. ``work``
     is a function of a module, and tasks can be pickled. An exception of ``work`` is raised here, after the tasks
-    that had started; the others are not done.
+    that had started; the others are not done. A task whose process was killed is begun again, ``retries`` times at
+    most.
 
     Raises:
         InputError: ``work`` or a task needs something that only the script has, or that cannot be sent.
-        RunError: a process ended in the midst of a task.
+        RunError: a process ended in the midst of a task, and the task may not be begun again.
     """
-    waiting = [_pickled(work, task) for task in tasks]
-    threads = max(1, torch.get_num_threads() // jobs)
+    waiting = [_Queued(pickled(work, task)) for task in tasks]
+    threads = share_of_threads(jobs)
     cards = _cards(torch.cuda.device_count()) if one_card else []
     with _workers(min(jobs, len(waiting)), threads, cards) as workers:
-        idle, busy = list(workers), dict[connection.Connection, _Worker]()
+        idle, busy = list(workers), dict[connection.Connection, tuple[Worker, _Queued]]()
         failure: BaseException | None = None
         while busy or (waiting and failure is None):
             while idle and waiting and failure is None:
-                worker = idle.pop()
-                worker.start(waiting.pop(0))
-                busy[worker.connection] = worker
+                worker, task = idle.pop(), waiting.pop(0)
+                worker.start(task.content)
+                busy[worker.connection] = worker, task
             for ready in connection.wait(list(busy)):
-                worker = busy[ready]  # type: ignore[index]  # what is waited for are these connections
-                message = worker.receive()
+                worker, task = busy[ready]  # type: ignore[index]  # what is waited for are these connections
+                try:
+                    message = worker.receive()
+                except RunError as error:
+                    task.attempts += 1
+                    if task.attempts > retries or failure is not None:
+                        raise
+                    log(f"{error}: the task begins again, attempt {task.attempts + 1} of {retries + 1}")
+                    del busy[worker.connection]
+                    workers.remove(worker)
+                    worker.end()
+                    workers.append(Worker(threads, worker.card))
+                    idle.append(workers[-1])
+                    waiting.insert(0, task)
+                    continue
                 if message[0] == "progress":
                     progress(*message[1:])
                 elif message[0] == "log":
                     log(message[1])
                 else:
-                    idle.append(busy.pop(worker.connection))
+                    del busy[worker.connection]
+                    idle.append(worker)
                     if message[0] == "failed" and failure is None:
                         failure = message[1]
-                        failure.__cause__ = _InWorkerError(f"\n{message[2]}")
+                        failure.__cause__ = InWorkerError(f"\n{message[2]}")
         if failure is not None:
             raise failure
 
@@ -93,22 +115,41 @@ def _cards(count: int) -> list[str]:
     return visible.split(",")[:count] if visible else [str(number) for number in range(count)]
 
 
-class _InWorkerError(Exception):
+@dataclass
+class _Queued:
+    """A pickled task, and how often its process was killed."""
+
+    content: bytes
+    attempts: int = 0
+
+
+class InWorkerError(Exception):
     """The traceback of an exception in a worker, as text."""
 
 
-class _Worker:
-    """A process that does one task after the other."""
+class Worker:
+    """A process that does one task after the other.
 
-    def __init__(self, threads: int, card: str | None) -> None:
+    It sees the GPU ``card`` only, if one is given. It runs in the folder ``cwd``, by default in that of this
+    process, and finds modules in ``paths``, too.
+    """
+
+    def __init__(
+        self, threads: int, card: str | None = None, *, cwd: str | None = None, paths: Sequence[str] = ()
+    ) -> None:
+        self.card = card
         self.connection, other = Pipe()
-        environment = python_environment()
+        environment = python_environment(paths)
         if card is not None:
             environment[_VISIBLE] = card
         with other:
-            command = [*python_command("cars_hw.pipeline.worker_process"), str(other.fileno()), str(threads)]
+            command = [*python_command("cars_hw.executors.worker_process"), str(other.fileno()), str(threads)]
             self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, pass_fds=(other.fileno(),), env=environment
+                command,
+                stdin=subprocess.DEVNULL,
+                pass_fds=(other.fileno(),),
+                cwd=cwd,
+                env=environment,
             )
 
     def start(self, content: bytes) -> None:
@@ -140,11 +181,11 @@ class _Worker:
 
 
 @contextmanager
-def _workers(count: int, threads: int, cards: Sequence[str]) -> Iterator[list[_Worker]]:
-    workers: list[_Worker] = []
+def _workers(count: int, threads: int, cards: Sequence[str]) -> Iterator[list[Worker]]:
+    workers: list[Worker] = []
     try:
         for number in range(count):
-            workers.append(_Worker(threads, cards[number % len(cards)] if cards else None))
+            workers.append(Worker(threads, cards[number % len(cards)] if cards else None))
         yield workers
     finally:
         for worker in workers:
@@ -163,7 +204,12 @@ class _Pickler(ForkingPickler):
         return NotImplemented
 
 
-def _pickled(work: Callable[..., None], task: object) -> bytes:
+def pickled(work: Callable[..., None], task: object) -> bytes:
+    """Return ``work`` and ``task`` as another process can read them.
+
+    Raises:
+        InputError: something in them is known to the script only, or cannot be sent.
+    """
     content = io.BytesIO()
     try:
         _Pickler(content).dump((work, task))

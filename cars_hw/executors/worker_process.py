@@ -1,4 +1,4 @@
-"""What runs in a worker process of :mod:`cars_hw.pipeline.workers`.
+"""What runs in a worker process of :mod:`cars_hw.executors.workers`.
 
 It is started as a module of its own. So it never imports the script that started it, which would begin its work
 anew unless it guards it with ``if __name__ == "__main__":``.
