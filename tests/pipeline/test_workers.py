@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cars_hw.pipeline import workers
+from cars_hw.executors import workers
 from cars_hw.progress import Log, Progress
 
 SLEEPERS = """
