@@ -32,17 +32,22 @@ class Normalization:
         return nn.BatchNorm2d(channels, affine=self.affine, track_running_stats=self.running)
 
 
-def _for_cpu(x: Tensor) -> bool:
-    """Whether ``x`` is better computed with the rearrangements that are fast in PyTorch's CPU kernels.
+def _is_recorded() -> bool:
+    """Whether an exporter records the operations: ONNX's, torch.export, or a trace.
 
-    Exporters want the operations themselves, which every runtime knows.
+    Exporters want the operations themselves, which every runtime knows, in any memory format.
     """
-    return device_kind(x) == "cpu" and not torch.onnx.is_in_onnx_export()
+    return torch.onnx.is_in_onnx_export() or torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
+def _for_cpu(x: Tensor) -> bool:
+    """Whether ``x`` is better computed with the rearrangements that are fast in PyTorch's CPU kernels."""
+    return device_kind(x) == "cpu" and not _is_recorded()
 
 
 def _rearranged(x: Tensor) -> bool:
     """Whether ``x`` is better computed with rearrangements that keep channels_last on a CPU and on a GPU."""
-    return device_kind(x) in ("cpu", "cuda") and not torch.onnx.is_in_onnx_export()
+    return device_kind(x) in ("cpu", "cuda") and not _is_recorded()
 
 
 def _for_training(x: Tensor) -> bool:

@@ -165,6 +165,31 @@ def test_a_loaded_model_is_exported_and_classifies_the_same(model: Model, tmp_pa
     assert (card.class_names, card.accuracy) == (NAMES, 0.75)
 
 
+PLAIN = {
+    *("aten::_convolution", "aten::batch_norm", "aten::relu", "aten::relu_", "aten::avg_pool2d", "aten::cat"),
+    *("aten::max_pool2d", "aten::add", "aten::mean", "aten::linear", "aten::slice", "aten::pad"),
+    *("prim::Constant", "prim::GetAttr", "prim::ListConstruct"),
+}
+"""The operations of a network: what the exporters of other tools have to know."""
+
+
+# PyTorch calls traces deprecated; converters use them all the same.
+@pytest.mark.filterwarnings(
+    "ignore::FutureWarning", "ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning"
+)
+@pytest.mark.parametrize("name", ["CARS_A", "DARTS_V2"])
+def test_other_exporters_see_the_plain_operations_also_with_gradients(name: str) -> None:
+    network = seeded(lambda: Network(SPEC, resolve_genotype(name), auxiliary=False), "traced").eval()
+    images = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert torch.is_grad_enabled()
+    traced = torch.jit.trace(network, images, check_trace=False)
+    # A function of this package would be a prim::PythonOp.
+    found = {node.kind() for node in traced.inlined_graph.nodes()}
+    assert found <= PLAIN, found - PLAIN
+    with torch.no_grad():
+        assert torch.allclose(traced(images), network(images), rtol=1e-5, atol=1e-6)
+
+
 def test_a_folder_for_a_hub(model: Model, tmp_path: Path) -> None:
     card = model.export(tmp_path / "net-01.onnx").with_latency(CardLatency("ort", predicted_ms=2.0))
     exported = Exported("net-01", tmp_path / "net-01.onnx", card)
