@@ -243,6 +243,7 @@ OUTPUTS = (
     OutputSchema("experiment tables", one(Mapping[str, paper_tables.ComputedTable])),
     OutputSchema("export", many(beside(card.ModelCard, name=str, path=str))),
     OutputSchema("measure", many(one(outputs.MeasureOutput))),
+    OutputSchema("plugins", many(one(outputs.PluginOutput))),
     OutputSchema(
         "predict",
         either(many(one(outputs.PredictOutput)), one(outputs.BoundsOutput), one(outputs.QuantileOutput)),

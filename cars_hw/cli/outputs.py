@@ -30,6 +30,17 @@ class DeviceOutput:
 
 
 @dataclass(frozen=True)
+class PluginOutput:
+    """A name of ``cars-hw plugins``: its kind, the package it is from, and why it cannot be used, if so."""
+
+    kind: str
+    name: str
+    package: str
+    usable: bool
+    detail: str
+
+
+@dataclass(frozen=True)
 class CostCounts:
     """Parameters and multiply-adds of the exported file, and by the published rule."""
 

@@ -19,7 +19,9 @@ def command(as_json: bool) -> None:
 
     found = extensions()
     if as_json:
-        print_json([one._asdict() for one in found])
+        from cars_hw.cli.outputs import PluginOutput
+
+        print_json([PluginOutput(*one) for one in found])
         return
     rows = [(one.kind, one.name, one.package, "yes" if one.usable else "no", one.detail) for one in found]
     print_table("", ("kind", "name", "from", "usable", "detail"), rows)
