@@ -1,4 +1,4 @@
-"""What docs/how-to/use-other-formats.md shows runs: a loaded model goes to other tools, where they are installed."""
+"""What docs/how-to/use-other-formats.md shows runs: a model goes to other tools, where they are installed."""
 
 from __future__ import annotations
 
