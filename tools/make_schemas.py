@@ -25,6 +25,7 @@ from cars_hw.config.checksummed import DIGEST, ChecksummedFormat
 from cars_hw.config.evaluation import ClassCounts
 from cars_hw.config.files import write_text
 from cars_hw.config.search import EvolutionSettings, FinalSettings
+from cars_hw.data import image_store, streamed
 from cars_hw.data.check import FolderCheck
 from cars_hw.data.manifest import AcceptedChanges, DataManifest
 from cars_hw.export import card, model
@@ -75,6 +76,14 @@ def beside(kind: Any, **more: Any) -> Content:  # noqa: ANN401 -- any types
     """Return the content that is an object of the type ``kind`` with further fields, by their types."""
     return lambda definitions: with_fields(
         definitions.of(kind), {name: definitions.of(one) for name, one in more.items()}, definitions
+    )
+
+
+def fields(**kinds: Any) -> Content:  # noqa: ANN401 -- any types
+    """Return the content that is an object with these fields, by their types."""
+    closed: Schema = {"type": "object", "additionalProperties": False}
+    return lambda definitions: with_fields(
+        closed, {name: definitions.of(one) for name, one in kinds.items()}, definitions
     )
 
 
@@ -187,6 +196,25 @@ FILES = (
             NetworkSpec: frozenset({"depths"}),
             table.Coefficients: frozenset(table.NOTHING_ASSUMED),
         },
+    ),
+    FileSchema(
+        "image-store",
+        "index.json of stored images in the image cache",
+        image_store.FORMAT,
+        fields(
+            about=Mapping[str, Any],
+            shape=tuple[int, int, int, int],
+            block=int,
+            sums=tuple[int, ...],
+            abouts=tuple[Any, ...],
+            failed=tuple[int, ...],
+        ),
+    ),
+    FileSchema(
+        "image-store-levels",
+        "levels-DIGEST.json of stored images in the image cache",
+        streamed._LEVELS,
+        fields(sums=str, levels=tuple[int, ...]),
     ),
     FileSchema("partial-profile", "an unfinished profile, beside its table", journal.PARTIAL, one(journal.Partial)),
     FileSchema(

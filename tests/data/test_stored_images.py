@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from published_schemas import require_file
 
 from cars_hw.data import DataBundle, Dataset, image_store, load_data, streamed
 from cars_hw.data.batches import Augmentation, EvaluationBatches, TrainingBatches
@@ -74,6 +75,7 @@ def test_a_store_has_every_image_where_it_says_and_is_made_once(folder: Path) ->
         assert (pixels == image(place).transpose(2, 0, 1)).all()
     assert store.abouts[7] == [7, "x"]
     assert sorted(path.name for path in folder.iterdir()) == [INDEX, PIXELS]
+    assert require_file(folder / INDEX) == "image-store"
     assert (folder / PIXELS).stat().st_mode & 0o777 == 0o600
     maker.read_places.clear()
     maker.make()
