@@ -54,6 +54,12 @@ def require_file(path: Path) -> str:
     return name
 
 
+def require_files(folder: Path) -> set[str]:
+    """Check every JSON file of cars-hw below ``folder``, and return the names of their schemas."""
+    paths = [path for path in sorted(folder.rglob("*")) if path.suffix in (".json", ".jsonl")]
+    return {require_file(path) for path in paths if '"format": "cars-hw ' in path.read_text(encoding="utf-8")[:200]}
+
+
 def checked_text(plain: object) -> str:
     """Return the text of an output, after it was compared with the schema of its command."""
     command = click.get_current_context().command_path.partition(" ")[2]

@@ -16,6 +16,7 @@ from click.testing import Result
 from frozen_data import freeze
 from invoked import fails, run
 from PIL import Image
+from published_schemas import require_file
 from rich.console import Console
 
 from cars_hw.cli import options as common
@@ -131,6 +132,7 @@ def test_a_validation_is_printed_drawn_and_written(table: Path, tmp_path: Path) 
         "CARS_I",
     ):
         assert word in result.stdout
+    assert require_file(out) == "validation"
     record = json.loads(out.read_text())
     assert len(record["names"]) == len(record["rows"]) > 20
     assert record["accuracy"]["mean_error"] < record["baselines"]["multiply-adds"]["mean_error"]

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from published_schemas import require_files
 from safetensors.torch import load_file, save_file
 
 from cars_hw.errors import InputError
@@ -202,6 +203,7 @@ def test_a_folder_for_a_hub(model: Model, tmp_path: Path) -> None:
         "model.safetensors",
     ]
     verified_card(folder / "model.onnx")
+    assert require_files(folder) == {"card", "model"}
     images = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         assert torch.equal(load_model(folder)(images), model(images))

@@ -16,6 +16,7 @@ import torch
 from click.testing import CliRunner
 from evaluations import evaluation
 from frozen_data import freeze
+from published_schemas import require_files
 from torch import nn
 
 from cars_hw.cli.main import main
@@ -161,6 +162,7 @@ def test_references_are_trained_measured_and_kept(
     shuffle = make("shufflenet_v2_x0_5")
     trained = 1_366_792 - 24 * 2 * 9 - 997 * 1025
     assert by_name["shufflenet_v2_x0_5"].parameters == trained - scales(shuffle)
+    assert require_files(run.path / "comparison") >= {"comparison", "reference"}
     content = json.loads((run.path / "comparison" / "front.json").read_text())
     assert [one["name"] for one in content["networks"]] == [one.name for one in found.contestants]
     assert [one["on_front"] for one in content["networks"]] == [not one.dominated_by for one in found.contestants]

@@ -12,6 +12,7 @@ import torch
 from click.testing import CliRunner
 from file_counts import count_onnx
 from long_runs import amount
+from published_schemas import require_file
 from torch import nn
 
 from cars_hw.cli.main import main
@@ -144,6 +145,7 @@ def test_the_json_is_written_and_printed(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     content = json.loads(result.stdout)
     assert content == TABLES.read(out)
+    assert require_file(out) == "paper-tables"
     assert list(content) == ["cifar10"]
     first = content["cifar10"]["rows"][-9]
     assert (first["name"], first["published_parameters"], first["printed"]["error"]) == ("CARS-A", 2_432_206, 3.0)

@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 import pytest
 from click.testing import CliRunner
 from long_runs import amount
+from published_schemas import require_files
 
 from cars_hw.cli.main import main
 from cars_hw.config.codec import unstructure
@@ -131,6 +132,7 @@ def test_searches_and_curves_are_written_and_not_done_again(
     assert [len(curve.accuracies) for curve in found.curves] == [2, 2, 2]
     # The search under a protection is the very search that cars-hw search runs.
     RunFolder.open(tmp_path / "out" / "searches" / "size-0").require(configuration(plan))
+    assert require_files(tmp_path / "out") >= {"small-model-trap", "learning-curve", "history"}
     content = json.loads((tmp_path / "out" / "small-model-trap.json").read_text())
     assert content["ratios"] == {"size": found.ratio("size")}
     assert set(content) == {
