@@ -37,7 +37,9 @@ def _is_recorded() -> bool:
 
     Exporters want the operations themselves, which every runtime knows, in any memory format.
     """
-    return torch.onnx.is_in_onnx_export() or torch.compiler.is_compiling() or torch.jit.is_tracing()
+    # PyTorch gives is_tracing no types.
+    traced: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    return traced or torch.onnx.is_in_onnx_export() or torch.compiler.is_compiling()
 
 
 def _for_cpu(x: Tensor) -> bool:
