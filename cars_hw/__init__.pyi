@@ -38,6 +38,7 @@ from cars_hw.export.classify import classify as classify
 from cars_hw.export.export import export_genotype as export_genotype
 from cars_hw.export.format import ExportFormat as ExportFormat
 from cars_hw.export.format import FloatFormat as FloatFormat
+from cars_hw.export.formats import FORMATS as FORMATS
 from cars_hw.export.hub import write_hub_folder as write_hub_folder
 from cars_hw.export.model import Model as Model
 from cars_hw.export.model import load_model as load_model
