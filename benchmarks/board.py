@@ -27,17 +27,17 @@ from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices import Device, open_device
 from cars_hw.devices.board.device import BoardDevice
 from cars_hw.latency import measure_architectures
-from cars_hw.latency.profile import reference_genotype
 from cars_hw.progress import silent
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec
+from cars_hw.space.typical import typical_genotype
 from cars_hw.space.zoo import zoo
 
 
 def passes(devices: dict[str, Device], spec: NetworkSpec, count: int, times: int) -> dict[str, np.ndarray]:
     """Return (times, networks) latencies in milliseconds by device."""
     networks = [Architecture(one.genotype, spec) for one in list(zoo().values())[:count]]
-    reference = Architecture(reference_genotype(), spec)
+    reference = Architecture(typical_genotype(spec)[1], spec)
     found: dict[str, list[list[float]]] = {name: [] for name in devices}
     for number in range(times):
         for name, device in devices.items():

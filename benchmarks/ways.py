@@ -15,10 +15,11 @@ from cars_hw.data import DataBundle, Dataset
 from cars_hw.nn.layers import Depthwise, DilatedDepthwise, FactorizedReduce
 from cars_hw.nn.network import run_stem
 from cars_hw.nn.supernet import SuperCell, SuperNet
+from cars_hw.space.families import FAMILIES
 from cars_hw.space.genotype import NODES, Genotype
-from cars_hw.space.operations import OPERATIONS
 
 EDGES = NODES * (NODES + 3) // 2
+NAMES = FAMILIES["darts"].operations
 
 
 class DartsWay(nn.Module):
@@ -30,7 +31,7 @@ class DartsWay(nn.Module):
         self.supernet = copy.deepcopy(supernet).to(memory_format=torch.contiguous_format)
         _use_plain_modules(self.supernet)
         # One row a kind of cell, as in DARTS: all normal cells share theirs, and so do the reductions.
-        self.alphas = nn.Parameter(1e-3 * torch.randn(2, EDGES, len(OPERATIONS)))
+        self.alphas = nn.Parameter(1e-3 * torch.randn(2, EDGES, len(NAMES)))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits (N, classes) of the mixture of all architectures."""
@@ -56,7 +57,7 @@ def _run_mixed(cell: SuperCell, before: Tensor, last: Tensor, weights: Tensor, r
 
 def _mix(cell: SuperCell, edge: tuple[int, int], state: Tensor, weights: Tensor, stride: int) -> Tensor:
     values = []
-    for name, weight in zip(OPERATIONS, weights, strict=True):
+    for name, weight in zip(NAMES, weights, strict=True):
         if name == "none":
             values.append(weight * state[:, :, ::stride, ::stride].mul(0.0))
         else:

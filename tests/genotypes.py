@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from cars_hw.space.families import FAMILIES
 from cars_hw.space.genotype import Edge, Genotype
-from cars_hw.space.operations import OPERATIONS
 
-_NAMES: Final = [name for name in OPERATIONS if name != "none"]
+_NAMES: Final = FAMILIES["darts"].real_operations
 _ALL: Final = tuple(
     (Edge(_NAMES[number], 0), Edge(_NAMES[(number + 1) % len(_NAMES)], 1)) for number in range(0, 8, 2)
 )

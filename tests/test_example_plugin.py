@@ -1,4 +1,4 @@
-"""The example of a plug-in, installed from its wheel: device, data set, cost and recipe, without an edit."""
+"""The example of a plug-in, installed from its wheel: all that it adds, without a change of cars-hw."""
 
 from __future__ import annotations
 
@@ -16,19 +16,26 @@ from click.testing import CliRunner
 
 from cars_hw.cli.main import main
 from cars_hw.config.data import DataSource, resolved
+from cars_hw.config.measurement import MeasurePlan
 from cars_hw.config.presets import PRESETS
 from cars_hw.config.recipes import RECIPES, named_recipe
 from cars_hw.config.search import EvolutionSettings, FinalSettings
 from cars_hw.config.training import Recipe
-from cars_hw.devices import Device, available, format_of, open_device, registry
+from cars_hw.devices import Device, FakeDevice, available, format_of, open_device, registry
 from cars_hw.errors import DeviceError, InputError
+from cars_hw.export.export import export_genotype
 from cars_hw.export.format import ExportFormat
 from cars_hw.export.formats import FORMATS, format_of_file
+from cars_hw.latency import LatencyTable, profile_device
 from cars_hw.pipeline.costs import COSTS, NetworkCost, network_cost_of
+from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.pipeline.search import run_search
+from cars_hw.progress import silent
 from cars_hw.report.page import write_report
 from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.space.operations import OPERATIONS, OperationTable
+from cars_hw.space.search_space import SearchSpace
 from cars_hw.testing import CostContract, DataContract, DeviceContract, FormatContract, RecipeContract
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "plugin"
@@ -137,7 +144,14 @@ def test_every_name_is_listed_with_the_package_it_comes_from(
     listed = json.loads(CliRunner().invoke(main, ["plugins", "--json"]).stdout)
     found = {(one["kind"], one["name"]): one for one in listed}
     mine = [(kind, name) for (kind, name), one in found.items() if one["package"] == "cars-hw-example 0.1.0"]
-    assert mine == [("device", "in-process"), ("data", "stripes"), ("cost", "convolutions"), ("recipe", "short")]
+    assert mine == [
+        ("device", "in-process"),
+        ("data", "stripes"),
+        ("cost", "convolutions"),
+        ("recipe", "short"),
+        ("operation", "depthwise_3x3"),
+    ]
+    assert found["operation", "depthwise_3x3"]["detail"] == "depthwise conv. 3x3"
     assert found["data", "stripes"]["detail"].startswith("Return images that are striped")
     assert found["recipe", "short"]["detail"] == "2 epochs, batch 32, learning rate 0.05"
     assert {one["name"] for one in listed if one["package"] == "cars-hw"} >= {"ort", "cifar10", *COSTS, *RECIPES}
@@ -194,6 +208,46 @@ def test_the_data_set_and_the_cost_go_through_a_search(
     failed = CliRunner().invoke(main, ["train", str(run.path), "--top", "1"])
     assert failed.exit_code == 1
     assert "there is no module cars_hw_example; install it" in failed.output
+
+
+def test_the_operation_goes_through_table_search_report_and_export(installed: Path, tmp_path: Path) -> None:
+    assert "depthwise_3x3" in OPERATIONS
+    spec = NetworkSpec(4, 3, (8, 8), 1, classes=2, family="darts+depthwise_3x3")
+    space = SearchSpace(("skip_connect", "depthwise_3x3"), family=spec.family)
+    plan = MeasurePlan(sessions=1, patience_seconds=0)
+    table = profile_device(FakeDevice(), spec, calibration=4, plan=plan, space=space, out=tmp_path / "table.json")
+    assert {"depthwise_3x3/c4/8x8/s1", "depthwise_3x3/c8/8x8/s2"} <= set(table.entries)
+    preset = replace(
+        PRESETS["quick"],
+        evolution=EvolutionSettings(2, epochs=2, warmup_epochs=1, epochs_per_generation=1, protection="size"),
+        training=replace(PRESETS["quick"].training, batch_size=32, evaluation_images=16),
+        final=FinalSettings(0),
+    )
+    targets = (LatencyTarget(LatencyTable.read(tmp_path / "table.json")),)
+    run = run_search(SearchPlan(DataSource("stripes"), spec, preset, targets, space=space), tmp_path / "run")
+    assert run.configuration.operations == ("skip_connect", "depthwise_3x3")
+    found = [one.genotype for one in run.front() if "depthwise_3x3" in str(one.genotype.to_dict())]
+    assert found
+    page = write_report(run).read_text(encoding="utf-8")
+    assert "depthwise conv. 3x3" in page
+    assert "depth 3x3" in page
+    # Each file is compared with the torch module when it is written.
+    exported = export_genotype(found[0], spec, tmp_path, name="own", progress=silent)
+    assert [one.path.suffix for one in exported] == [".onnx", ".tflite"]
+
+
+def test_an_operation_of_a_package_that_is_none_is_an_error_of_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cars_hw.space.operations.plugin_names", lambda _group: ["broken", "renamed"])
+    loaded = {"broken": 3, "renamed": OPERATIONS["sep_conv_3x3"]}
+    monkeypatch.setattr("cars_hw.space.operations.load_plugin", lambda _group, name: loaded[name])
+    table = OperationTable(())
+    assert list(table) == ["broken", "renamed"]
+    with pytest.raises(InputError, match=r"^the operation broken is a int, not a cars_hw\.Operation$"):
+        table["broken"]
+    with pytest.raises(InputError, match="sep_conv_3x3 has the name renamed in the entry points"):
+        table["renamed"]
+    with pytest.raises(KeyError):
+        table["elsewhere"]
 
 
 def test_a_device_that_raises_is_listed_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,10 +40,22 @@ CELL: Schema = {
     "items": EDGE,
     "description": "Pairs of an operation and its source, two a node. Sources 0 and 1 are the inputs of the cell.",
 }
+JOINED: Schema = {
+    "type": "array",
+    "description": "The states that make the output of the cell. Without it: those of the family.",
+    "items": {"type": "integer"},
+}
+
 GENOTYPE: Schema = {
     "type": "object",
     "description": "The two cells of a network.",
-    "properties": {"normal": CELL, "reduce": CELL},
+    "properties": {
+        "normal": CELL,
+        "reduce": CELL,
+        "family": {"type": "string", "description": "The family of the cells. Without it: darts."},
+        "normal_concat": JOINED,
+        "reduce_concat": JOINED,
+    },
     "required": ["normal", "reduce"],
     "additionalProperties": False,
 }
@@ -186,7 +198,8 @@ def _bounded(schema: Schema, about: Setting) -> Schema:
         }
         added = {name: value for name, value in bounds.items() if value is not None}
     elif schema.get("type") == "string":
-        if about.choices:
+        # Packages add to a mapping of choices.
+        if about.choices and not isinstance(about.choices, Mapping):
             added["enum"] = list(about.choices)
         if about.name:
             added["pattern"] = f"^{NAME.pattern}$"

@@ -31,9 +31,9 @@ def _completion(names_for: Callable[[str], Iterable[str]], paths: str | None = N
 
 
 def _published(_incomplete: str) -> Iterable[str]:
-    from cars_hw.space.zoo import zoo
+    from cars_hw.space.zoo import whole_zoo
 
-    return zoo()
+    return whole_zoo()
 
 
 def _formats(incomplete: str) -> Iterable[str]:

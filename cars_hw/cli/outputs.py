@@ -64,10 +64,16 @@ class CostOutput:
 
 @dataclass(frozen=True)
 class ZooOutput:
-    """A published genotype of ``cars-hw zoo``: its two cells, where it was published, and its costs by network."""
+    """A published genotype of ``cars-hw zoo``: its two cells, where it was published, and its costs by network.
 
+    ``family`` names the family of the cells; the states ``normal_concat`` and ``reduce_concat`` are joined.
+    """
+
+    family: str
     normal: tuple[tuple[str, int], ...]
+    normal_concat: tuple[int, ...]
     reduce: tuple[tuple[str, int], ...]
+    reduce_concat: tuple[int, ...]
     source: str
     costs: Mapping[str, CostCounts]
 

@@ -125,13 +125,13 @@ def _space(table: LatencyTable, settings: PredictSettings) -> ArchitectureSpace:
 
     network = _changed(table, settings)
     if table.sizes is None:
-        return ArchitectureSpace(SearchSpace(), network)
+        return ArchitectureSpace(SearchSpace.of(network), network)
     channels = table.sizes.channels if settings.channels is None else (settings.channels,)
     layers = table.sizes.layers if settings.layers is None else (settings.layers,)
     resolutions = table.sizes.resolutions if settings.resolution is None else ()
     sizes = SizeGrid(channels, layers, resolutions)
     largest = sizes.largest(network)
-    return ArchitectureSpace(SearchSpace(), largest, sizes if len(sizes) > 1 else None)
+    return ArchitectureSpace(SearchSpace.of(network), largest, sizes if len(sizes) > 1 else None)
 
 
 def _about(target: LatencyTarget, network: NetworkSpec) -> dict[str, Any]:

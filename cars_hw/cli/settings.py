@@ -214,7 +214,7 @@ def _click_type(kind: Any, about: Setting) -> click.ParamType[Any]:  # noqa: ANN
     if about.kind:
         return {"latency": LATENCY, "genotype": GENOTYPE, "state": STATE, "memory": MEMORY}[about.kind]
     if about.choices:
-        return click.Choice(about.choices)
+        return click.Choice(tuple(about.choices))
     if kind is Path:
         return FOLDER if about.folder else FILE
     if get_origin(kind) is tuple and get_args(kind) == (int, int):
@@ -349,6 +349,7 @@ NETWORK_PATHS: Final = (
     "network.resolution",
     "network.in_channels",
     "network.classes",
+    "network.family",
 )
 SIZE_PATHS: Final = ("network.channels", "network.layers", "network.resolution")
 """Those of them that profile and search take several values of."""

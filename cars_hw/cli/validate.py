@@ -131,14 +131,18 @@ def _drawn(table: LatencyTable, count: int, rng: Generator) -> list[tuple[str, G
 
 def _zoo(table: LatencyTable, given: Sequence[Named]) -> list[Named]:
     """Return the published genotypes, each once, without those that are ``given`` or that calibrated ``table``."""
-    from cars_hw.space.zoo import zoo
+    from cars_hw.space.zoo import whole_zoo
 
     seen = {network.genotype.key() for network in table.calibration} | {one.genotype.key() for one in given}
     chosen = []
-    for name, published in zoo().items():
-        if published.genotype.key() not in seen:
-            seen.add(published.genotype.key())
-            chosen.append(Named(name, published.genotype))
+    family = table.spec.cell_family.base
+    for name, published in whole_zoo().items():
+        genotype = published.genotype
+        # Cells that join other states than their family need operations that the table does not have.
+        joins = genotype.normal_joined is None and genotype.reduce_joined is None
+        if genotype.family == family and joins and genotype.key() not in seen:
+            seen.add(genotype.key())
+            chosen.append(Named(name, genotype))
     return chosen
 
 

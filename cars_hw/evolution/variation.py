@@ -15,7 +15,7 @@ import numpy as np
 from cars_hw.config.search import VariationRates
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.architecture_space import ArchitectureSpace
-from cars_hw.space.genotype import NODES, Genotype
+from cars_hw.space.genotype import Genotype
 from cars_hw.space.search_space import CELL_NAMES, CellName, SearchSpace, replace_node
 
 Part = tuple[CellName, int] | Literal["channels", "stages", "resolution"]
@@ -29,7 +29,7 @@ def mutate(parent: Genotype, space: SearchSpace, rate: float, rng: np.random.Gen
     """Redraw each node of both cells with probability ``rate``."""
     child = parent
     for name in CELL_NAMES:
-        for number in range(NODES):
+        for number in range(space.nodes):
             if rng.random() < rate:
                 child = replace_node(child, name, number, space.sample_node(number, rng))
     return child
@@ -39,7 +39,7 @@ def crossover(first: Genotype, second: Genotype, rate: float, rng: np.random.Gen
     """Take each node of both cells from ``second`` with probability ``rate``, else from ``first``."""
     child = first
     for name in CELL_NAMES:
-        for number in range(NODES):
+        for number in range(len(first.normal)):
             if rng.random() < rate:
                 child = replace_node(child, name, number, getattr(second, name)[number])
     return child
@@ -56,7 +56,7 @@ def repair(
 
     This ends as soon as the architecture is allowed. After all nodes and all parts of the size it is ``anchor``.
     """
-    parts: list[Part] = [(name, number) for name in CELL_NAMES for number in range(NODES)]
+    parts: list[Part] = [(name, number) for name in CELL_NAMES for number in range(space.cells.nodes)]
     if space.sizes is not None:
         parts += ["channels", "stages"]
     if space.varies_resolution:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -31,19 +32,38 @@ class Layer:
     shape: Shape
 
 
+class Axis(NamedTuple):
+    """How a window moves along the height or the width of an image.
+
+    ``window`` is the number of pixels that it covers, with dilation; ``padding`` is on both sides.
+    """
+
+    window: int
+    stride: int
+    padding: int
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Conv(Layer):
-    """Convolution with the same zero ``padding`` in pixels on all four sides.
+    """Convolution with ``padding`` zeros in pixels on both sides of an axis.
 
-    ``weight`` has shape (C_out, C_in / groups, K, K), ``bias`` shape (C_out,) or is absent.
+    ``weight`` has shape (C_out, C_in / groups, K_h, K_w), ``bias`` shape (C_out,) or is absent. ``stride`` and
+    ``padding`` are for height and width, or for both where they are one number.
     """
 
     weight: Weights
     bias: Weights | None
-    stride: int
-    padding: int
+    stride: int | tuple[int, int]
+    padding: int | tuple[int, int]
     dilation: int
     groups: int
+
+    @property
+    def axes(self) -> tuple[Axis, Axis]:
+        """The window along the height and along the width."""
+        strides, paddings = (one if isinstance(one, tuple) else (one, one) for one in (self.stride, self.padding))
+        windows = [self.dilation * (size - 1) + 1 for size in self.weight.shape[2:]]
+        return Axis(windows[0], strides[0], paddings[0]), Axis(windows[1], strides[1], paddings[1])
 
     @property
     def multiply_adds(self) -> int:
@@ -67,6 +87,26 @@ class Linear(Layer):
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Relu(Layer):
     """The positive part."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Relu6(Layer):
+    """The positive part, at most 6."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Sigmoid(Layer):
+    """``1 / (1 + exp(-x))`` of every value ``x``."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PixelMean(Layer):
+    """The mean over all pixels, as an image of one pixel: (N, C, H, W) to (N, C, 1, 1)."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Scale(Layer):
+    """The first input, each channel multiplied by that of the second one, an image of one pixel."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

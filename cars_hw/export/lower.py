@@ -31,20 +31,24 @@ from cars_hw.export.graph import (
     Zeros,
 )
 from cars_hw.nn.layers import FactorizedReduce
-from cars_hw.nn.network import ImageNetStem, Network, NetworkCell
-from cars_hw.space.genotype import Cell
+from cars_hw.nn.network import CellsStem, ImageNetStem, Network, NetworkCell
+from cars_hw.space.genotype import Cell, States
 from cars_hw.space.shape import Shape
 
 Exact = npt.NDArray[np.float64]
 
 
 class CellParts(NamedTuple):
-    """The modules of a cell: the preprocessing of its two inputs, and those of the real edges of each node."""
+    """The modules of a cell: the preprocessing of its two inputs, and those of the real edges of each node.
+
+    ``joined`` are the states that make its output, side by side.
+    """
 
     cell: Cell
     preprocess_0: nn.Module
     preprocess_1: nn.Module
     nodes: Sequence[Sequence[nn.Module]]
+    joined: States
 
 
 def lower_network(network: Network) -> Graph:
@@ -65,7 +69,7 @@ def lower_parts(build: Builder, stem: nn.Module, cells: Iterable[CellParts], cla
     before, last = states[0], states[-1]
     for index, cell in enumerate(cells):
         before, last = last, _lower_cell(build, cell, before, last, f"cells.{index}")
-    logits = _lower_head(build, classifier, last, "logits")
+    logits = lower_head(build, classifier, last, "logits")
     return build.graph((logits,)).without_dead_layers()
 
 
@@ -75,13 +79,13 @@ def _parts(cell: nn.Module) -> CellParts:
     for operations in cell.nodes:
         assert isinstance(operations, nn.ModuleList)
         nodes.append(list(operations))
-    return CellParts(cell.cell, cell.preprocess_0, cell.preprocess_1, nodes)
+    return CellParts(cell.cell, cell.preprocess_0, cell.preprocess_1, nodes, cell.joined)
 
 
 def lower_module(module: nn.Module, shape: Shape) -> Graph:
     """Return what ``module`` computes in eval mode from ``input``, an image of ``shape``.
 
-    ``module`` is a candidate operation, a cell's preprocessing, a stem (the ImageNet stem has two outputs: a
+    ``module`` is a candidate operation, a cell's preprocessing, a stem (stems for large images have two outputs: a
     quarter and an eighth of the resolution) or a classifier ``nn.Linear``, which gets the mean over all pixels.
 
     Raises:
@@ -161,11 +165,12 @@ class Builder:
             raise ExportError(f"{name}: {conv.in_channels} channels are expected, not {shape.channels}")
         if conv.padding_mode != "zeros" or isinstance(conv.padding, str):
             raise ExportError(f"{name}: only convolutions with a number of zeros as padding can be exported")
-        kernel, stride, padding, dilation = (
-            _square(name, pair) for pair in (conv.kernel_size, conv.stride, conv.padding, conv.dilation)
-        )
+        dilation = _square(name, conv.dilation)
         height, width = (
-            (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1 for size in (shape.height, shape.width)
+            (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+            for size, kernel, stride, padding in zip(
+                (shape.height, shape.width), conv.kernel_size, conv.stride, conv.padding, strict=True
+            )
         )
         weight, bias = self._folded(conv, affine)
         return self.add(
@@ -175,8 +180,8 @@ class Builder:
                 shape=Shape(conv.out_channels, height, width),
                 weight=weight,
                 bias=bias,
-                stride=stride,
-                padding=padding,
+                stride=_pair(conv.stride),
+                padding=_pair(conv.padding),
                 dilation=dilation,
                 groups=conv.groups,
             )
@@ -221,7 +226,7 @@ def _lower_cell(build: Builder, cell: CellParts, before: str, last: str, name: s
             path = f"{name}/node{number}/{edge.operation}.from_{edge.source}"
             values.append(_lower(build, operation, source, path))
         states.append(_sum(build, values, f"{name}/node{number}"))
-    return _concatenate(build, states[2:], name)
+    return _concatenate(build, [states[number] for number in cell.joined], name)
 
 
 def _sum(build: Builder, values: list[str], name: str) -> str | None:
@@ -234,6 +239,8 @@ def _sum(build: Builder, values: list[str], name: str) -> str | None:
 def _concatenate(build: Builder, nodes: list[str | None], name: str) -> str:
     """Return the nodes side by side; a node without any real edge (None) is zeros."""
     present = next(node for node in nodes if node is not None)
+    if len(nodes) == 1:
+        return present
     shape = build.shapes[present]
     zeros = f"{name}/zeros"
     if None in nodes:
@@ -247,6 +254,11 @@ def _lower_outputs(build: Builder, module: nn.Module, source: str, name: str) ->
     if isinstance(module, ImageNetStem):
         quarter = _lower(build, module.quarter, source, f"{name}/quarter")
         return quarter, _lower(build, module.eighth, quarter, f"{name}/eighth")
+    if isinstance(module, CellsStem):
+        half = _lower(build, module.first, source, f"{name}/half")
+        first, second = map(_parts, module.cells)
+        quarter = _lower_cell(build, first, half, half, f"{name}/cells.0")
+        return quarter, _lower_cell(build, second, half, quarter, f"{name}/cells.1")
     return (_lower(build, module, source, name),)
 
 
@@ -269,7 +281,7 @@ def _lower_known(build: Builder, module: nn.Module, source: str, name: str) -> s
         case nn.Sequential():
             return _lower_sequence(build, list(module), source, name)
         case nn.Linear():
-            return _lower_head(build, module, source, f"{name}/logits")
+            return lower_head(build, module, source, f"{name}/logits")
         case _:
             raise ExportError(f"{name}: {type(module).__name__} is no module of this space; it cannot be exported")
 
@@ -314,7 +326,8 @@ def _lower_reduce(build: Builder, module: FactorizedReduce, source: str, name: s
     return build.add(Concat(output=name, inputs=(even, odd), shape=shape))
 
 
-def _lower_head(build: Builder, linear: nn.Linear, source: str, name: str) -> str:
+def lower_head(build: Builder, linear: nn.Linear, source: str, name: str) -> str:
+    """Add a classifier, which gets the mean over all pixels of ``source``; ``name`` is that of its logits."""
     channels = build.shapes[source].channels
     if linear.in_features != channels:
         raise ExportError(f"{name}: {linear.in_features} channels are expected, not {channels}")
@@ -337,8 +350,14 @@ def _kind(conv: nn.Conv2d) -> str:
     return "pointwise" if conv.kernel_size == (1, 1) else "conv"
 
 
+def _pair(sizes: Iterable[int]) -> int | tuple[int, int]:
+    """Return the sizes for height and width, or the one number that both have."""
+    height, width = sizes
+    return height if height == width else (height, width)
+
+
 def _square(name: str, pair: Iterable[int]) -> int:
     first, *others = pair
     if any(other != first for other in others):
-        raise ExportError(f"{name}: only convolutions that treat height and width alike can be exported")
+        raise ExportError(f"{name}: only convolutions with the same dilation on both axes can be exported")
     return first

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from cars_hw.config.measurement import Precision
     from cars_hw.export.tflite_plan import TflitePlan
     from cars_hw.space.architecture import Architecture
-    from cars_hw.space.genotype import Cell
+    from cars_hw.space.genotype import Genotype
     from cars_hw.space.network_spec import CellLayout, NetworkSpec
 
 ALIGNMENT: Final = 64
@@ -95,14 +95,16 @@ def _plan(architecture: Architecture) -> TflitePlan:
     from cars_hw.export.tflite_plan import TflitePlan
 
     spec, genotype = architecture.network, architecture.genotype
-    layouts = spec.cells()
-    cells = (_cell(layout, genotype.cell(layout.reduction)) for layout in layouts)
+    layouts = spec.cells(genotype.parts)
+    cells = (_cell(layout, genotype) for layout in layouts)
     build = _Shapes((("image", spec.input_shape),))
     classifier = _classifier(layouts[-1].concatenated.channels, spec.classes)
-    return TflitePlan(lower_parts(build, _stem(spec), cells, classifier))
+    stem = _stem(spec, genotype if spec.stem == "cells" else None)
+    return TflitePlan(lower_parts(build, stem, cells, classifier))
 
 
-def _cell(layout: CellLayout, cell: Cell) -> CellParts:
+def _cell(layout: CellLayout, genotype: Genotype) -> CellParts:
+    cell = genotype.cell(layout.reduction)
     nodes = [
         [
             _operation(edge.operation, layout.inner.channels, 2 if layout.reduction and edge.source < 2 else 1)
@@ -111,7 +113,7 @@ def _cell(layout: CellLayout, cell: Cell) -> CellParts:
         ]
         for node in cell
     ]
-    return CellParts(cell, *_preprocessing(layout), nodes)
+    return CellParts(cell, *_preprocessing(layout), nodes, genotype.joined(layout.reduction))
 
 
 # Modules without values are made once: making them takes longer than everything else.
@@ -129,9 +131,9 @@ def _preprocessing(layout: CellLayout) -> tuple[nn.Module, nn.Module]:
 
 
 @lru_cache(MODULES)
-def _stem(spec: NetworkSpec) -> nn.Module:
+def _stem(spec: NetworkSpec, genotype: Genotype | None) -> nn.Module:
     with torch.device("meta"):
-        return make_stem(spec, Normalization()).eval()
+        return make_stem(spec, Normalization(), genotype).eval()
 
 
 @lru_cache(MODULES)

@@ -28,8 +28,12 @@ from cars_hw.export.graph import (
     Layer,
     Linear,
     MaxPool,
+    PixelMean,
     Relu,
+    Relu6,
+    Scale,
     Shift,
+    Sigmoid,
     Zeros,
 )
 from cars_hw.space.shape import Shape
@@ -40,6 +44,19 @@ OPSET: Final = 17
 
 IR_VERSION: Final = 8
 """The file format that came with the opset."""
+
+
+_PLAIN: Final[dict[type[Layer], str]] = {
+    Relu: "Relu",
+    Sigmoid: "Sigmoid",
+    PixelMean: "GlobalAveragePool",
+    Scale: "Mul",
+    Add: "Add",
+    Identity: "Identity",
+}
+"""What ONNX calls the layers that are one node without attributes of their own."""
+
+_CLIP: Final = {"min": 0.0, "max": 6.0}
 
 
 def onnx_bytes(graph: Graph, *, dynamic_batch: bool = False, metadata: Mapping[str, str] = NO_METADATA) -> bytes:
@@ -129,10 +146,11 @@ class _Writer:
                 self.node("AveragePool", inputs, output, **_pooling(stride))
             case Shift():
                 self.shift(layer)
-            case Relu():
-                self.node("Relu", inputs, output)
-            case Add():
-                self.node("Add", inputs, output)
+            case Relu() | Sigmoid() | PixelMean() | Scale() | Add() | Identity():
+                self.node(_PLAIN[type(layer)], inputs, output)
+            case Relu6():
+                bounds = [self.constant(f"{output}/{name}", np.float32(value)) for name, value in _CLIP.items()]
+                self.node("Clip", [*inputs, *bounds], output)
             case Concat():
                 self.node("Concat", inputs, output, axis=1)
             case Zeros():
@@ -140,8 +158,6 @@ class _Writer:
                 self.node("Shape", inputs, f"{output}/shape")
                 zero = numpy_helper.from_array(np.zeros(1, np.float32))
                 self.node("ConstantOfShape", [f"{output}/shape"], output, value=zero)
-            case Identity():
-                self.node("Identity", inputs, output)
             case GlobalAveragePool():
                 self.node("GlobalAveragePool", inputs, f"{output}/image")
                 self.node("Flatten", [f"{output}/image"], output, axis=1)
@@ -162,8 +178,8 @@ class _Writer:
             inputs,
             layer.output,
             kernel_shape=list(layer.weight.shape[2:]),
-            strides=[layer.stride] * 2,
-            pads=[layer.padding] * 4,
+            strides=[axis.stride for axis in layer.axes],
+            pads=[axis.padding for axis in layer.axes] * 2,
             dilations=[layer.dilation] * 2,
             group=layer.groups,
         )

@@ -25,6 +25,7 @@ from cars_hw.export.graph import (
     VECTORS,
     Add,
     AvgPool,
+    Axis,
     Concat,
     Conv,
     GlobalAveragePool,
@@ -33,8 +34,12 @@ from cars_hw.export.graph import (
     Layer,
     Linear,
     MaxPool,
+    PixelMean,
     Relu,
+    Relu6,
+    Scale,
     Shift,
+    Sigmoid,
     Zeros,
 )
 
@@ -50,6 +55,12 @@ ALIGNMENT: Final = 16
 _OPERATORS: Final = schema.BuiltinOperator
 _NO_ACTIVATION: Final = schema.ActivationFunctionType.NONE
 _RELU: Final = schema.ActivationFunctionType.RELU
+_ELEMENTWISE: Final[dict[type[Layer], int]] = {
+    Relu: _OPERATORS.RELU,
+    Relu6: _OPERATORS.RELU6,
+    Sigmoid: _OPERATORS.LOGISTIC,
+}
+_RELU6: Final = schema.ActivationFunctionType.RELU6
 
 
 def tflite_bytes(
@@ -130,10 +141,11 @@ class Writer:
         self.activated = {
             layer.inputs[0]: layer.output
             for layer in graph.layers
-            if isinstance(layer, Relu)
+            if isinstance(layer, Relu | Relu6)
             and readers[layer.inputs[0]] == 1
             and isinstance(makers.get(layer.inputs[0]), Conv | Add)
         }
+        self.clipped = {layer.inputs[0] for layer in graph.layers if isinstance(layer, Relu6)}
         # Zeros that are only ever joined with other channels are padding of these: a constant has one batch size.
         others = {source for layer in graph.layers if not isinstance(layer, Concat) for source in layer.inputs}
         self.padding = {
@@ -189,7 +201,7 @@ class Writer:
         self.operators.append(operator)
         return number
 
-    def write(self, layer: Layer) -> None:
+    def write(self, layer: Layer) -> None:  # noqa: PLR0912 -- a case for each kind of layer
         """Add the operators that compute ``layer``."""
         output = layer.output
         inputs = [self.index[name] for name in layer.inputs if name not in self.padding]
@@ -202,11 +214,14 @@ class Writer:
                 self.pool(layer, shape)
             case Shift():
                 self.shift(layer, shape)
-            case Relu():
+            case Relu() | Relu6() | Sigmoid():
                 if self.activated.get(layer.inputs[0]) == output:
                     self.index[output] = inputs[0]
                     return
-                self.operator(_OPERATORS.RELU, inputs, output, shape, _options("NONE"))
+                self.operator(_ELEMENTWISE[type(layer)], inputs, output, shape, _options("NONE"))
+            case Scale():
+                options = _options("MulOptions", fusedActivationFunction=_NO_ACTIVATION)
+                self.operator(_OPERATORS.MUL, inputs, output, shape, options)
             case Add():
                 options = _options("AddOptions", fusedActivationFunction=self.activation(output))
                 self.operator(_OPERATORS.ADD, inputs, output, shape, options)
@@ -219,9 +234,9 @@ class Writer:
                 sizes = self.constant(f"{output}/shape", any_batch)
                 options = _options("ReshapeOptions", newShape=any_batch)
                 self.operator(_OPERATORS.RESHAPE, [*inputs, sizes], output, shape, options)
-            case GlobalAveragePool():
+            case GlobalAveragePool() | PixelMean():
                 axes = self.constant(f"{output}/axes", np.array([1, 2], np.int32))
-                options = _options("ReducerOptions", keepDims=False)
+                options = _options("ReducerOptions", keepDims=isinstance(layer, PixelMean))
                 self.operator(_OPERATORS.MEAN, [*inputs, axes], output, shape, options)
             case Linear():
                 weight = self.constant(f"{output}/weight", layer.weight)
@@ -233,14 +248,15 @@ class Writer:
 
     def activation(self, output: str) -> int:
         """Return the activation of the operator that computes ``output``."""
-        return int(_RELU if output in self.activated else _NO_ACTIVATION)
+        if output not in self.activated:
+            return int(_NO_ACTIVATION)
+        return int(_RELU6 if output in self.clipped else _RELU)
 
     def conv(self, layer: Conv, shape: Sequence[int]) -> None:
         """Add a convolution, or a depthwise one."""
         source, output = layer.inputs[0], layer.output
         channels = self.graph.shape(source).channels
-        window = layer.dilation * (layer.weight.shape[2] - 1) + 1
-        inputs, padding = self.padded(source, output, window, layer.stride, layer.padding)
+        inputs, padding = self.padded(source, output, layer.axes)
         depthwise = layer.groups == channels == layer.weight.shape[0] > 1
         if not depthwise and layer.groups != 1:
             raise ExportError(f"{output}: a convolution in {layer.groups} groups cannot be written to TFLite")
@@ -250,8 +266,8 @@ class Writer:
         bias = layer.bias if layer.bias is not None else np.zeros(layer.weight.shape[0], np.float32)
         common = {
             "padding": padding,
-            "strideH": layer.stride,
-            "strideW": layer.stride,
+            "strideH": layer.axes[0].stride,
+            "strideW": layer.axes[1].stride,
             "dilationHFactor": layer.dilation,
             "dilationWFactor": layer.dilation,
             "fusedActivationFunction": self.activation(output),
@@ -273,7 +289,9 @@ class Writer:
         average = isinstance(layer, AvgPool)
         kind = _OPERATORS.AVERAGE_POOL_2D if average else _OPERATORS.MAX_POOL_2D
         inputs, padding = (
-            self.padded(source, output, 3, stride, 1) if average else self.extended(source, output, stride)
+            self.padded(source, output, (Axis(3, stride, 1), Axis(3, stride, 1)))
+            if average
+            else self.extended(source, output, stride)
         )
         options = _options(
             "Pool2DOptions",
@@ -295,16 +313,20 @@ class Writer:
         options = _options("MulOptions", fusedActivationFunction=_NO_ACTIVATION)
         self.operator(_OPERATORS.MUL, [pooled, weights], output, shape, options)
 
-    def padded(self, source: str, output: str, window: int, stride: int, padding: int) -> tuple[int, int]:
-        """Return the tensor to slide a window of so many pixels over, and how TFLite is to pad it with zeros."""
+    def padded(self, source: str, output: str, axes: tuple[Axis, Axis]) -> tuple[int, int]:
+        """Return the tensor to slide a window over, and how TFLite is to pad it with zeros."""
         channels, height, width = self.graph.shape(source)
-        if padding == 0:
+        rows, columns = (axis.padding for axis in axes)
+        if rows == columns == 0:
             return self.index[source], schema.Padding.VALID
-        if 2 * padding == window - 1 and all(_pads_evenly(size, window, stride) for size in (height, width)):
+        if all(
+            2 * axis.padding == axis.window - 1 and _pads_evenly(size, axis.window, axis.stride)
+            for size, axis in zip((height, width), axes, strict=True)
+        ):
             return self.index[source], schema.Padding.SAME
-        pads = np.array([[0, 0], [padding] * 2, [padding] * 2, [0, 0]], np.int32)
+        pads = np.array([[0, 0], [rows] * 2, [columns] * 2, [0, 0]], np.int32)
         operands = [self.index[source], self.constant(f"{output}/pads", pads)]
-        shape = (1, height + 2 * padding, width + 2 * padding, channels)
+        shape = (1, height + 2 * rows, width + 2 * columns, channels)
         padded = self.operator(_OPERATORS.PAD, operands, f"{output}/padded", shape, _options("PadOptions"))
         return padded, schema.Padding.VALID
 

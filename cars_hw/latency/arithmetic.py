@@ -11,7 +11,7 @@ def key_cost(key: OpKey) -> Cost:
     """Return the parameters and multiply-adds of ``key``."""
     channels, output = key.source.channels, key.output
     match key.kind:
-        case "stem_cifar" | "stem_eighth":
+        case "stem_cifar" | "stem_eighth" | "stem_half":
             return normalized_convolution_cost(channels, 3, output)
         case "stem_quarter":
             half = key.source.halved(key.channels // 2)

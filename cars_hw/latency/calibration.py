@@ -111,4 +111,5 @@ def _part_of(space: SearchSpace, rng: np.random.Generator) -> SearchSpace:
     real = [name for name in space.operations if name != NONE]
     kept = rng.choice(len(real), size=int(rng.integers(1, len(real) + 1)), replace=False)
     absent = (NONE,) if NONE in space.operations and rng.integers(2) else ()
-    return SearchSpace((*absent, *(real[index] for index in sorted(kept))))
+    names = (*absent, *(real[index] for index in sorted(kept)))
+    return SearchSpace(names, family=space.family)

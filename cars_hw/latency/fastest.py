@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from cars_hw.errors import GenotypeError
-from cars_hw.space.genotype import NODES, Cell, Genotype, Node
+from cars_hw.space.genotype import Cell, Genotype, Node
 from cars_hw.space.search_space import CELL_NAMES, CellName, SearchSpace, replace_node
 
 Choices = dict[tuple[CellName, int], list[Node]]
@@ -42,7 +42,7 @@ def fastest_genotype(
         choices: Choices = {
             (name, number): _choices(space, number, avoid)
             for name, avoid in zip(CELL_NAMES, avoided, strict=True)
-            for number in range(NODES)
+            for number in range(space.nodes)
         }
         if not all(choices.values()):
             continue
@@ -68,9 +68,9 @@ def _start(space: SearchSpace, choices: Choices, rng: np.random.Generator) -> Ge
     for _ in range(DRAWS):
         cells: list[Cell] = []
         for name in CELL_NAMES:
-            options = [choices[name, number] for number in range(NODES)]
+            options = [choices[name, number] for number in range(space.nodes)]
             cells.append(tuple(nodes[int(rng.integers(len(nodes)))] for nodes in options))
-        genotype = Genotype(*cells)
+        genotype = space.genotype(*cells)
         if space.reads_every_cell(genotype):
             return genotype
     return None
@@ -85,7 +85,7 @@ def _descend(
     while improved:
         improved = False
         for name in CELL_NAMES:
-            for number in range(NODES):
+            for number in range(space.nodes):
                 for node in choices[name, number]:
                     changed = replace_node(genotype, name, number, node)
                     value = bound(changed)

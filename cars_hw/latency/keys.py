@@ -19,10 +19,11 @@ import numpy.typing as npt
 
 from cars_hw.errors import TableError
 from cars_hw.space.architecture import Architecture
-from cars_hw.space.genotype import NODES, Cell, Genotype, Node
-from cars_hw.space.liveness import Usage, Usages, inputs_read, live_states, usages_of
+from cars_hw.space.families import CellFamily
+from cars_hw.space.genotype import Cell, Genotype, Node
+from cars_hw.space.liveness import Usage, Usages, inputs_read, live_states, parts_of, usages_of
 from cars_hw.space.network_spec import CellLayout, NetworkSpec
-from cars_hw.space.operations import OPERATIONS, real_operations
+from cars_hw.space.operations import NONE, OPERATIONS
 from cars_hw.space.shape import Shape
 
 ELEMENTWISE: Final = ("relu", "add", "concat", "zeros")
@@ -36,8 +37,9 @@ class OpKey:
     """One computation on an image of shape ``source`` that gives ``channels`` channels; its first ReLU is left out.
 
     ``kind`` is a candidate operation or one of ``stem_cifar``, ``stem_quarter`` and ``stem_eighth`` (ImageNet's),
-    ``relu_conv_bn``, ``factorized_reduce``, ``relu``, ``add``, ``concat``, ``zeros`` and ``head``. ``stride`` is
-    that of a candidate operation, and 0 elsewhere. As text: ``sep_conv_3x3/c36/32x32/s1``.
+    ``stem_half`` (that of a stem with cells), ``relu_conv_bn``, ``factorized_reduce``, ``relu``, ``add``,
+    ``concat``, ``zeros`` and ``head``. ``stride`` is that of a candidate operation, and 0 elsewhere. As text:
+    ``sep_conv_3x3/c36/32x32/s1``.
     """
 
     kind: str
@@ -60,7 +62,7 @@ class OpKey:
         match self.kind:
             case "head":
                 return Shape(self.channels, 1, 1)
-            case "factorized_reduce" | "stem_eighth":
+            case "factorized_reduce" | "stem_eighth" | "stem_half":
                 return same.halved()
             case "stem_quarter":
                 return same.halved().halved()
@@ -97,24 +99,49 @@ class PlacedKey(NamedTuple):
 
 
 def spec_keys(spec: NetworkSpec) -> tuple[OpKey, ...]:
-    """Return every key that any genotype under ``spec`` can need, each once, stem to head."""
-    everything = Usage(True, True, True)
-    keys = [item.key for item in frame_keys(spec, (everything, everything))]
-    for layout in spec.cells():
-        keys += [key for key, _ in relu_keys(layout, range(NODES + 1))]
-        for name in real_operations():
-            keys += _operation_keys(layout, name, from_input=True)
-            keys += _operation_keys(layout, name, from_input=False)
-        keys.append(_add_key(layout))
+    """Return every key that any genotype under ``spec`` can need, each once, stem to head.
+
+    Genotypes that join other states than their family, as published ones may, can need further ones.
+    """
+    keys: list[OpKey] = []
+    for parts in _possible_parts(spec.cell_family):
+        keys += _keys_at(spec, parts)
     return tuple(dict.fromkeys(keys))
 
 
+def _possible_parts(family: CellFamily) -> list[tuple[int, int]]:
+    """Return how many states the outputs of normal and of reduction cells of ``family`` can be made of."""
+    if family.join == "all":
+        return [(family.nodes, family.nodes)]
+    counts = range(1, family.nodes + 1)
+    return [(normal, reduction) for normal in counts for reduction in counts]
+
+
+def _keys_at(spec: NetworkSpec, parts: tuple[int, int]) -> Iterator[OpKey]:
+    """Yield the keys of genotypes whose cells' outputs are made of so many states."""
+    family = spec.cell_family
+    empty_node = NONE in family.operations
+    normal, reduction = (Usage(True, True, empty_node, count) for count in parts)
+    yield from (item.key for item in frame_keys(spec, (normal, reduction)))
+    for layout in (*spec.stem_cells(parts[1]), *spec.cells(parts)):
+        yield from (key for key, _ in relu_keys(layout, range(family.nodes + 1)))
+        for name in family.real_operations:
+            yield from _operation_keys(layout, name, from_input=True)
+            yield from _operation_keys(layout, name, from_input=False)
+        yield _add_key(layout)
+
+
 def genotype_keys(spec: NetworkSpec, genotype: Genotype) -> list[PlacedKey]:
-    """Return what the network of ``genotype`` under ``spec`` runs, as often as it runs it, stem to head."""
+    """Return what the network of ``genotype`` under ``spec`` runs, as often as it runs it, stem to head.
+
+    Raises:
+        SpecError: the genotype is of another family than the network.
+    """
+    spec.require_family(genotype)
     usages = usages_of(genotype)
     live = live_states(spec, usages)
     placed = list(frame_keys(spec, usages))
-    for layout in spec.cells():
+    for layout in (*spec.stem_cells(genotype.parts[1]), *spec.cells(genotype.parts)):
         if layout.position not in live:
             continue
         cell = genotype.cell(layout.reduction)
@@ -146,14 +173,21 @@ def frame_keys(spec: NetworkSpec, usages: Usages) -> Iterator[PlacedKey]:
     """Yield all that does not depend on the cells' edges but through ``usages``."""
     live = live_states(spec, usages)
     yield from _stem_keys(spec, live)
-    read = {state for cell in live if cell >= 0 for state in inputs_read(spec, usages, cell)}
-    for layout in spec.cells():
+    layouts = (*spec.stem_cells(usages[1].parts), *spec.cells(parts_of(usages)))
+    read = {state for cell in live for state in _read_by(spec, usages, cell)}
+    for layout in layouts:
         if layout.position in live:
             for key, what in _glue_keys(layout, usages[layout.reduction]):
                 yield PlacedKey(key, layout.position, what)
             if layout.position in read:
                 yield PlacedKey(_relu_key(layout.concatenated), layout.position, "relu of the output")
-    yield PlacedKey(OpKey("head", spec.cells()[-1].concatenated, spec.classes), None, "head")
+    yield PlacedKey(OpKey("head", layouts[-1].concatenated, spec.classes), None, "head")
+
+
+def _read_by(spec: NetworkSpec, usages: Usages, cell: int) -> list[int]:
+    """Return the states that the cell at the index reads; a state of the stem that is no cell's reads none."""
+    first = -2 if spec.stem == "cells" else 0
+    return inputs_read(spec, usages, cell) if cell >= first else []
 
 
 @lru_cache(maxsize=4096)
@@ -210,10 +244,16 @@ def _glue_keys(layout: CellLayout, usage: Usage) -> Iterator[tuple[OpKey, str]]:
     if usage.empty_node:
         # However many nodes are empty, the zeros are made once.
         yield OpKey("zeros", layout.output, channels), "zeros"
-    yield OpKey("concat", layout.output, NODES * channels), "concatenation"
+    if usage.parts > 1:
+        yield OpKey("concat", layout.output, usage.parts * channels), "concatenation"
 
 
 def _stem_keys(spec: NetworkSpec, live: set[int]) -> Iterator[PlacedKey]:
+    if spec.stem == "cells":
+        # The first cell of the stem is alive, and reads it.
+        yield PlacedKey(OpKey("stem_half", spec.input_shape, spec.stem_image().channels), None, "stem")
+        yield PlacedKey(_relu_key(spec.stem_image()), None, "stem")
+        return
     before, last = spec.stem_shapes()
     if spec.stem == "cifar":
         # Both states are one image, which a live cell reads: so it has one ReLU.

@@ -10,7 +10,6 @@ from cars_hw.config.measurement import Precision
 from cars_hw.export.write import write_graph
 from cars_hw.latency.keys import OpKey
 from cars_hw.nn.fresh_weights import seeded
-from cars_hw.space.genotype import NODES
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.shape import Shape
 
@@ -55,7 +54,7 @@ def _key_graph(key: OpKey) -> Graph:
         case "add":
             return add_graph(key.source)
         case "concat":
-            return concat_graph(key.source, NODES)
+            return concat_graph(key.source, key.channels // key.source.channels)
         case "relu":
             relu = Relu(output="relu", inputs=("input",), shape=key.source)
             return Graph((("input", key.source),), (relu,), ("relu",))
@@ -82,9 +81,9 @@ def _without_first_relu(graph: Graph) -> Graph:
     return Graph(graph.inputs, tuple(layers), graph.outputs)
 
 
-def _key_module(key: OpKey) -> nn.Module:
+def _key_module(key: OpKey) -> nn.Module:  # noqa: PLR0911 -- one for each kind
     from cars_hw.nn.layers import FactorizedReduce, Normalization, ReLUConvBN
-    from cars_hw.nn.network import CifarStem, ImageNetStem
+    from cars_hw.nn.network import CifarStem, ImageNetStem, halving_convolution
     from cars_hw.nn.operations import make_operation
 
     norm = Normalization()
@@ -98,6 +97,8 @@ def _key_module(key: OpKey) -> nn.Module:
             return CifarStem(NetworkSpec(key.channels // 3, 3, (height, width), channels_in), norm)
         case "stem_quarter":
             return ImageNetStem(_imagenet(key.channels, (height, width), channels_in), norm).quarter
+        case "stem_half":
+            return halving_convolution(channels_in, key.channels, norm)
         case "stem_eighth":
             return ImageNetStem(_imagenet(key.channels, (4 * height, 4 * width), 3), norm).eighth
         case _:

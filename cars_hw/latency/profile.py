@@ -42,8 +42,8 @@ from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.space.size_grid import SizeGrid
+from cars_hw.space.typical import typical_genotype
 from cars_hw.space.wanted_sizes import WantedSizes
-from cars_hw.space.zoo import zoo
 
 Builder = Callable[[Path], None]
 """Writes a model to a path."""
@@ -95,7 +95,8 @@ def profile_device(
 ) -> LatencyTable:
     """Measure every operation that ``spec`` can need and ``calibration`` whole networks; fit the predictor.
 
-    The networks are random genotypes of ``space`` (everything, if None), spread over the range of latencies, and
+    The networks are random genotypes of ``space`` (everything of the family of
+    ``spec``, if None), spread over the range of latencies, and
     the smallest of it.
 
     With ``sizes`` the table is for ``spec`` at all sizes of this grid. Operations are measured at some numbers of
@@ -130,7 +131,7 @@ def profile_device(
     # For which latencies the sizes of a table were found is not in it.
     is_told = not isinstance(sizes, WantedSizes)
     finished = finished_or_free(out, resume=resume, overwrite=overwrite, is_told=is_told)
-    space = space or SearchSpace()
+    space = space or SearchSpace.of(spec)
     if sizes is not None:
         # Before the device is measured, so that a resolution that the stem cannot have is reported at once.
         (sizes if isinstance(sizes, SizeGrid) else sizes.allowed).smallest(spec)
@@ -229,11 +230,6 @@ def _stored_range(wanted: WantedSizes, out: Path | None, *, resume: bool) -> Siz
     return found
 
 
-def reference_genotype() -> Genotype:
-    """Return the genotype whose network shows drift: one that uses most operations, and a light one of those."""
-    return zoo()["CARS_A"].genotype
-
-
 class _Written(NamedTuple):
     """How models are written; what its methods return writes one. ``spec`` is the network of the reference."""
 
@@ -303,9 +299,10 @@ class _Campaign:
         self._keys = {OVERHEAD: written.overhead()}
         self._keys |= {str(key): written.operation(key) for key in written.keys}
         reference = folder / f"reference.{written.model_format}"
-        architecture = Architecture(reference_genotype(), written.spec)
+        name, genotype = typical_genotype(written.spec)
+        architecture = Architecture(genotype, written.spec)
         written.network(architecture)(reference)
-        self.names[reference] = "the reference network CARS_A"
+        self.names[reference] = f"the reference network {name}"
         self._paths[written.name(architecture)] = reference
 
         def keep(_: object) -> None:
@@ -465,7 +462,7 @@ class _Campaign:
         networks = (place for place, model in enumerate(models) if model != REFERENCE and model not in self._keys)
         first = models[: next(networks, len(models))].count(REFERENCE)
         return Reference(
-            reference_genotype(),
+            typical_genotype(self._written.spec)[1],
             reference,
             _quiet_ms(reference.samples[:first]),
             _quiet_ms(reference.samples[first:]),

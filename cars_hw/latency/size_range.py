@@ -39,11 +39,8 @@ from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.space.size_grid import Resolution, SizeGrid
+from cars_hw.space.typical import TYPICAL, typical_genotype
 from cars_hw.space.wanted_sizes import WantedSizes
-from cars_hw.space.zoo import zoo
-
-TYPICAL: Final = "CARS_A"
-"""The published genotype that is measured. It has few multiply-adds and uses most operations."""
 
 BELOW: Final = 4.0
 """The smallest size takes at most the smallest budget divided by this, where that is possible."""
@@ -172,7 +169,7 @@ def find_size_range(
         try:
             found = _Finder(wanted, probe).found()
             if min(wanted.latencies_ms) < 2 * found.smallest_ms:
-                found = replace(found, fastest_ms=_fastest_ms(probe, found.sizes, space or SearchSpace()))
+                found = replace(found, fastest_ms=_fastest_ms(probe, found.sizes, space or SearchSpace.of(network)))
         finally:
             device.release()
     _require_within(found, device.name)
@@ -244,7 +241,7 @@ class _Probe:
         known = self.measured if resolution is None else self.small
         if (channels, layers) not in known:
             network = self.network.with_changes(channels=channels, layers=layers, resolution=resolution)
-            known[channels, layers] = self.measure(zoo()[TYPICAL].genotype, network)
+            known[channels, layers] = self.measure(typical_genotype(network)[1], network)
         return known[channels, layers]
 
     def measure(self, genotype: Genotype, network: NetworkSpec) -> float:

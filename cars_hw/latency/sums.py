@@ -12,7 +12,7 @@ from cars_hw.latency.keys import (
     relu_sources,
 )
 from cars_hw.space.genotype import Genotype, Node
-from cars_hw.space.liveness import Usages, live_states, usages_of
+from cars_hw.space.liveness import Usages, live_states, parts_of, usages_of
 from cars_hw.space.network_spec import CellLayout, NetworkSpec
 
 
@@ -84,7 +84,8 @@ class _Parts:
     def __init__(self, spec: NetworkSpec, costs: Mapping[str, float], cells: _CellCosts, usages: Usages) -> None:
         self._cells = cells
         live = live_states(spec, usages)
-        alive = [layout for layout in spec.cells() if layout.position in live]
+        layouts = (*spec.stem_cells(usages[1].parts), *spec.cells(parts_of(usages)))
+        alive = [layout for layout in layouts if layout.position in live]
         self._layouts = [[layout for layout in alive if layout.reduction == kind] for kind in (False, True)]
         self._relus: dict[Hashable, float] = {}
         self.nodes: tuple[dict[Node, float], dict[Node, float]] = ({}, {})

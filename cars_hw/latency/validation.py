@@ -243,7 +243,7 @@ def fresh_architectures(
         InputError: the space has too few of them.
         TableError: the table is not for these sizes.
     """
-    space = space or SearchSpace()
+    space = space or SearchSpace.of(table.spec)
     drawn: Iterable[Architecture]
     if thirds:
         drawn = (Architecture(space.sample(rng), sizes.sample(table.spec, rng)) for _ in range(5 * count))
@@ -270,7 +270,7 @@ def fresh_genotypes(
     Raises:
         InputError: the space has too few of them.
     """
-    space = space or SearchSpace()
+    space = space or SearchSpace.of(table.spec)
     taken = {network.genotype.key() for network in table.calibration}
     drawn: list[Genotype] = []
     for _ in range(100 + 10 * count):

@@ -13,9 +13,6 @@ from cars_hw.space.operations import OPERATIONS
 
 __all__ = ["Cost", "both_costs", "network_cost", "published_cost"]
 
-EVERYTHING = Usage(first=True, second=True, empty_node=False)
-"""The usage of a cell whose two inputs count, whether an edge reads them or not."""
-
 
 def network_cost(spec: NetworkSpec, genotype: Genotype) -> Cost:
     """Return the cost of the exported network of ``genotype`` under ``spec``.
@@ -23,10 +20,12 @@ def network_cost(spec: NetworkSpec, genotype: Genotype) -> Cost:
     Only what the logits depend on counts. A cell that no other cell reads, and the preprocessing of an input that
     no edge reads, are not in the file. Parameters and multiply-adds are exactly those of the file.
     """
+    spec.require_family(genotype)
     usages = usages_of(genotype)
     live = live_states(spec, usages)
-    total = _stem(spec, eighth=-1 in live).plus(_classifier(spec))
-    for layout in spec.cells():
+    layouts = (*spec.stem_cells(genotype.parts[1]), *spec.cells(genotype.parts))
+    total = _stem(spec, eighth=-1 in live).plus(_classifier(spec, layouts[-1]))
+    for layout in layouts:
         if layout.position in live:
             total = total.plus(_cell(layout, genotype.cell(layout.reduction), usages[layout.reduction]))
     return total
@@ -38,9 +37,12 @@ def published_cost(spec: NetworkSpec, genotype: Genotype) -> Cost:
     Every module of the network counts, whether the logits depend on it or not, and the scale of a normalisation is
     a parameter. So the figures can be compared with those of papers. ``folded`` is 0.
     """
-    total = _stem(spec, eighth=True).plus(_classifier(spec))
-    for layout in spec.cells():
-        total = total.plus(_cell(layout, genotype.cell(layout.reduction), EVERYTHING))
+    spec.require_family(genotype)
+    layouts = (*spec.stem_cells(genotype.parts[1]), *spec.cells(genotype.parts))
+    total = _stem(spec, eighth=True).plus(_classifier(spec, layouts[-1]))
+    for layout in layouts:
+        # Both inputs count, whether an edge reads them or not.
+        total = total.plus(_cell(layout, genotype.cell(layout.reduction), Usage(True, True, False)))
     return Cost(total.trained_parameters, total.multiply_adds)
 
 
@@ -57,6 +59,9 @@ def both_costs(spec: NetworkSpec, genotype: Genotype) -> dict[str, int]:
 
 def _stem(spec: NetworkSpec, *, eighth: bool) -> Cost:
     """Return the cost of the stem; ``eighth`` is whether the last convolution of ImageNet's stem counts."""
+    if spec.stem == "cells":
+        half = spec.stem_image()
+        return normalized_convolution_cost(spec.in_channels, 3, half)
     first, second = spec.stem_shapes()
     if spec.stem == "cifar":
         return normalized_convolution_cost(spec.in_channels, 3, first)
@@ -66,8 +71,8 @@ def _stem(spec: NetworkSpec, *, eighth: bool) -> Cost:
     return total.plus(normalized_convolution_cost(first.channels, 3, second)) if eighth else total
 
 
-def _classifier(spec: NetworkSpec) -> Cost:
-    features = spec.cells()[-1].concatenated.channels
+def _classifier(spec: NetworkSpec, last: CellLayout) -> Cost:
+    features = last.concatenated.channels
     return Cost((features + 1) * spec.classes, features * spec.classes)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from cars_hw.errors import SpecError
 from cars_hw.nn.layers import FactorizedReduce, Normalization, ReLUConvBN, concatenate, mean_of_pixels
 from cars_hw.nn.operations import make_operation
-from cars_hw.space.genotype import Cell, Genotype
+from cars_hw.space.genotype import Cell, Genotype, States
 from cars_hw.space.network_spec import CellLayout, NetworkSpec
 
 AUXILIARY_CHANNELS: Final = (128, 768)
@@ -50,12 +50,48 @@ class ImageNetStem(nn.Module):
         return quarter, self.eighth(quarter)
 
 
-def make_stem(spec: NetworkSpec, norm: Normalization) -> CifarStem | ImageNetStem:
-    """Return the stem that ``spec`` names."""
+def halving_convolution(channels_in: int, channels_out: int, norm: Normalization) -> nn.Sequential:
+    """Return a 3x3 convolution that halves the resolution, and its normalisation."""
+    conv = nn.Conv2d(channels_in, channels_out, 3, stride=2, padding=1, bias=False)
+    return nn.Sequential(conv, norm.layer(channels_out))
+
+
+class CellsStem(nn.Module):
+    """A strided 3x3 convolution and two reduction cells, which make the two states of the first cell (NASNet)."""
+
+    def __init__(self, spec: NetworkSpec, genotype: Genotype, norm: Normalization) -> None:
+        super().__init__()
+        channels = spec.stem_image().channels
+        self.first = halving_convolution(spec.in_channels, channels, norm)
+        self.cells = nn.ModuleList(
+            NetworkCell(layout, genotype.reduce, norm, genotype.joined(reduction=True))
+            for layout in spec.stem_cells(genotype.parts[1])
+        )
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the two states (N, C, H/4, W/4) and (N, C, H/8, W/8)."""
+        half = self.first(x)
+        quarter = self.cells[0](half, half)
+        return quarter, self.cells[1](half, quarter)
+
+
+Stem = CifarStem | ImageNetStem | CellsStem
+
+
+def make_stem(spec: NetworkSpec, norm: Normalization, genotype: Genotype | None = None) -> Stem:
+    """Return the stem that ``spec`` names; one with cells needs the ``genotype``.
+
+    Raises:
+        SpecError: it has cells, and there is no genotype: weights that many architectures share have no such stem.
+    """
+    if spec.stem == "cells":
+        if genotype is None:
+            raise SpecError("weights cannot be shared by networks whose stem has cells; search with another stem")
+        return CellsStem(spec, genotype, norm)
     return CifarStem(spec, norm) if spec.stem == "cifar" else ImageNetStem(spec, norm)
 
 
-def run_stem(stem: CifarStem | ImageNetStem, x: Tensor) -> tuple[Tensor, Tensor]:
+def run_stem(stem: Stem, x: Tensor) -> tuple[Tensor, Tensor]:
     """Return the two states that the first cell gets from images ``x`` (N, C_in, H, W)."""
     if isinstance(stem, CifarStem):
         state = stem(x)
@@ -75,11 +111,12 @@ def make_preprocessing(
 
 
 class NetworkCell(nn.Module):
-    """One cell: two preprocessed inputs, four nodes, their concatenation."""
+    """One cell: two preprocessed inputs, its nodes, and the states that are ``joined``, by default all nodes."""
 
-    def __init__(self, layout: CellLayout, cell: Cell, norm: Normalization) -> None:
+    def __init__(self, layout: CellLayout, cell: Cell, norm: Normalization, joined: States | None = None) -> None:
         super().__init__()
         self.cell = cell
+        self.joined = tuple(range(2, 2 + len(cell))) if joined is None else joined
         self.preprocess_0, self.preprocess_1 = make_preprocessing(layout, norm)
         self.nodes = nn.ModuleList(
             nn.ModuleList(
@@ -96,7 +133,7 @@ class NetworkCell(nn.Module):
         )
 
     def forward(self, before: Tensor, last: Tensor, drop_path: float = 0.0) -> Tensor:
-        """Return the concatenated nodes (N, 4 C, H, W) from the two cells before."""
+        """Return the concatenated states (N, parts * C, H, W) from the two cells before."""
         states: list[Tensor | None] = [self.preprocess_0(before), self.preprocess_1(last)]
         for node, operations in zip(self.cell, self.nodes, strict=True):
             real = [edge for edge in node if edge.is_real]
@@ -110,7 +147,7 @@ class NetworkCell(nn.Module):
                     value = _drop_path(value, drop_path)
                 state = value if state is None else state + value
             states.append(state)
-        return concatenate_nodes(states[2:])
+        return concatenate_nodes([states[number] for number in self.joined])
 
 
 def concatenate_nodes(nodes: list[Tensor | None]) -> Tensor:
@@ -167,13 +204,17 @@ class Network(nn.Module):
         norm: Normalization | None = None,
     ) -> None:
         super().__init__()
+        spec.require_family(genotype)
         norm = norm or Normalization()
         self.spec = spec
         self.genotype = genotype
         self.drop_path = 0.0
-        layouts = spec.cells()
-        self.stem = make_stem(spec, norm)
-        self.cells = nn.ModuleList(NetworkCell(layout, genotype.cell(layout.reduction), norm) for layout in layouts)
+        layouts = spec.cells(genotype.parts)
+        self.stem = make_stem(spec, norm, genotype)
+        self.cells = nn.ModuleList(
+            NetworkCell(layout, genotype.cell(layout.reduction), norm, genotype.joined(layout.reduction))
+            for layout in layouts
+        )
         self.classifier = nn.Linear(layouts[-1].concatenated.channels, spec.classes)
         self.auxiliary: AuxiliaryHead | None = None
         if auxiliary:

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from cars_hw.nn.device_kind import device_kind
 from cars_hw.nn.layers import FactorizedReduce, Normalization, ReLUConvBN, ReLUFirst, mean_of_pixels
-from cars_hw.nn.network import CifarStem, ImageNetStem, concatenate_nodes, run_stem
+from cars_hw.nn.network import Stem, concatenate_nodes, run_stem
 from cars_hw.nn.tape import Tape, can_tape
-from cars_hw.space.genotype import NODES, Cell, Genotype
+from cars_hw.space.families import CellFamily
+from cars_hw.space.genotype import Cell, Genotype, States, family_joined
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.operations import OPERATIONS
 
@@ -40,8 +41,8 @@ class CellInProgress(Protocol):
     def node(self, edges: Sequence[Any], /) -> Any:  # noqa: ANN401
         """Return the sum of ``edges``, or None if there are none."""
 
-    def end(self) -> Any:  # noqa: ANN401
-        """Return the output of the cell."""
+    def end(self, joined: States | None, /) -> Any:  # noqa: ANN401
+        """Return the output of the cell: the nodes ``joined``, None for all, and zeros in the place of others."""
 
 
 class Layers(Protocol):
@@ -131,9 +132,11 @@ class PlainCell:
         self._nodes.append(functools.reduce(torch.add, edges) if edges else None)
         return self._nodes[-1]
 
-    def end(self) -> Tensor:
-        """Return the nodes side by side (N, 4 C, H, W)."""
-        return concatenate_nodes(self._nodes)
+    def end(self, joined: States | None) -> Tensor:
+        """Return the nodes side by side (N, nodes * C, H, W), zeros for those that are not ``joined``."""
+        if joined is None:
+            return concatenate_nodes(self._nodes)
+        return concatenate_nodes([node if at in joined else None for at, node in enumerate(self._nodes, 2)])
 
 
 @dataclass(frozen=True)
@@ -158,10 +161,15 @@ class Common:
 
 
 class SharedCell:
-    """One cell of shared weights; running it computes one architecture's edges only."""
+    """One cell of shared weights; running it computes one architecture's edges only.
+
+    Its output has all nodes side by side. Those that a family does not join are zeros there: so what reads the
+    output has the same weights for the same node in all architectures.
+    """
 
     preprocess_0: FactorizedReduce | ReLUConvBN
     preprocess_1: FactorizedReduce | ReLUConvBN
+    family: CellFamily
 
     def operation(self, node: int, source: int, name: str) -> nn.Module:
         """Return the shared operation ``name`` from state ``source`` to ``node``."""
@@ -194,14 +202,14 @@ class SharedCell:
                     kept[choice] = run.edge(self.operation(*choice), edge.source, source)
                 edges.append(kept[choice])
             states.append(run.node(edges))
-        return run.end()
+        return run.end(None if self.family.join == "all" else family_joined(cell, self.family))
 
 
 class SharedNetwork:
     """The layers of one size whose weights the architectures of that size share."""
 
     spec: NetworkSpec
-    stem: CifarStem | ImageNetStem
+    stem: Stem
     classifier: nn.Linear
 
     def shared_cells(self) -> Sequence[SharedCell]:
@@ -241,7 +249,7 @@ class SharedNetwork:
         if room:
             size = layers.size(inputs[0])
             users = Counter(genotype.normal for genotype in genotypes)
-            kept = 2 * NODES * size
+            kept = 2 * self.spec.cell_family.nodes * size
             if self.spec.reductions[0] >= 2 and kept <= room // 2:
                 repeated = frozenset(cell for cell, count in users.items() if count > 1)
             # Those with the same normal cell run it once, so they count as one user of its operations.

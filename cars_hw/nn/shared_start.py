@@ -10,9 +10,9 @@ import torch
 from cars_hw.nn.slices import Slices
 from cars_hw.nn.supernet import SuperNet
 from cars_hw.space.architecture import Architecture
-from cars_hw.space.genotype import NODES, Edge, Genotype
+from cars_hw.space.families import CellFamily
+from cars_hw.space.genotype import Edge, Genotype
 from cars_hw.space.network_spec import NetworkSpec
-from cars_hw.space.operations import real_operations
 
 
 def common_size(first: NetworkSpec, second: NetworkSpec) -> NetworkSpec:
@@ -39,7 +39,8 @@ def copy_weights(old: SuperNet, new: SuperNet, *, classifier: bool, without: Col
     copied: dict[torch.Tensor, torch.Tensor]
     copied = {parameter: torch.zeros_like(parameter, dtype=torch.bool) for parameter in new.parameters()}
     with torch.no_grad():
-        for genotype in _covering(without):
+        missing = [name for name in new.spec.cell_family.operations if name not in old.spec.cell_family.operations]
+        for genotype in _covering(new.spec.cell_family, {*without, *missing}):
             places = zip(
                 of_old.places(Architecture(genotype, theirs)),
                 of_new.places(Architecture(genotype, own)),
@@ -55,15 +56,15 @@ def copy_weights(old: SuperNet, new: SuperNet, *, classifier: bool, without: Col
     return sum(int(mask.sum()) for mask in copied.values())
 
 
-def _covering(without: Collection[str]) -> Iterator[Genotype]:
-    """Yield genotypes that have every operation but those ``without`` on every edge between them."""
-    for name in real_operations():
+def _covering(family: CellFamily, without: Collection[str] = ()) -> Iterator[Genotype]:
+    """Yield genotypes of ``family`` that have every operation but those ``without`` on every edge between them."""
+    for name in family.real_operations:
         if name in without:
             continue
         # The last node has the most sources, and two are used at a time.
-        for number in range((NODES + 2) // 2):
-            cell = tuple(_node(name, 2 * number, node + 2) for node in range(NODES))
-            yield Genotype(cell, cell)
+        for number in range((family.nodes + 2) // 2):
+            cell = tuple(_node(name, 2 * number, node + 2) for node in range(family.nodes))
+            yield Genotype(cell, cell, family.base)
 
 
 def _node(operation: str, source: int, sources: int) -> tuple[Edge, Edge]:

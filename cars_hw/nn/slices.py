@@ -1,7 +1,7 @@
 """Networks of smaller sizes inside the shared weights of a larger SuperNet.
 
 An architecture runs the first channels of every tensor, and the first cells of each stage. The output of a cell is
-the concatenation of four nodes, so a layer that reads it takes the first channels of each of these four parts. The
+the concatenation of its nodes, so a layer that reads it takes the first channels of each of these parts. The
 output of the stem for small images has three such parts. Batch normalisation uses the statistics of the batch, so a
 slice of channels needs no running averages of its own.
 
@@ -22,13 +22,14 @@ from torch import Tensor, nn
 
 from cars_hw.errors import SpecError
 from cars_hw.nn.layers import FactorizedReduce, ReLUConvBN
-from cars_hw.nn.network import CifarStem, ImageNetStem, make_preprocessing, make_stem
+from cars_hw.nn.network import Stem, make_preprocessing, make_stem
 from cars_hw.nn.paths import SHARED, Choice, Common, SharedCell, SharedNetwork
 from cars_hw.nn.reduced_images import reduced_images
 from cars_hw.nn.skeletons import Skeleton, named_weights, on_no_device, operation_template
 from cars_hw.nn.taped_network import is_taped, taped_logits
 from cars_hw.space.architecture import Architecture
-from cars_hw.space.genotype import NODES, Genotype
+from cars_hw.space.families import CellFamily
+from cars_hw.space.genotype import Genotype, States
 from cars_hw.space.network_spec import STEM_MULTIPLIER, CellLayout, NetworkSpec
 from cars_hw.space.operations import OPERATIONS
 
@@ -71,8 +72,10 @@ class SlicedCell(SharedCell):
         self,
         inputs: tuple[FactorizedReduce | ReLUConvBN, FactorizedReduce | ReLUConvBN],
         operations: Mapping[Choice, nn.Module],
+        family: CellFamily,
     ) -> None:
         self.preprocess_0, self.preprocess_1 = inputs
+        self.family = family
         self.operations = operations
 
     def operation(self, node: int, source: int, name: str) -> nn.Module:
@@ -91,7 +94,7 @@ class Path(SharedNetwork):
     def __init__(
         self,
         architecture: Architecture,
-        stem: CifarStem | ImageNetStem,
+        stem: Stem,
         cells: Sequence[SharedCell],
         classifier: nn.Linear,
         *,
@@ -166,6 +169,7 @@ class Slices:
             SlicedCell(
                 (bound(inputs[0]), bound(inputs[1])),
                 {choice: bound(layer) for choice, layer in self._operations(frame, index, architecture)},
+                architecture.network.cell_family,
             )
             for index, inputs in enumerate(frame.inputs)
         ]
@@ -191,11 +195,15 @@ class Slices:
         Raises:
             SpecError: its size does not lie within that of the shared weights.
         """
-        return {
+        weights = {
             f"{prefix}.{name}": value.detach().clone()
             for prefix, layer in self._named_layers(architecture)
             for name, value in zip(layer.names, layer.values(), strict=True)
         }
+        if architecture.network.cell_family.join == "loose":
+            for name, joined in _readers(architecture, weights):
+                weights[name] = _of_parts(weights[name], joined, architecture.network.cell_family.nodes)
+        return weights
 
     def _named_layers(self, architecture: Architecture) -> Iterator[tuple[str, _Layer]]:
         frame = self._frame(architecture.network)
@@ -203,7 +211,7 @@ class Slices:
         for index, inputs in enumerate(frame.inputs):
             for number, layer in enumerate(inputs):
                 yield f"cells.{index}.preprocess_{number}", layer
-            behind = [0] * NODES
+            behind = [0] * architecture.network.cell_family.nodes
             for (node, _, _), layer in self._operations(frame, index, architecture):
                 yield f"cells.{index}.nodes.{node}.{behind[node]}", layer
                 behind[node] += 1
@@ -255,7 +263,7 @@ class Slices:
         classifier = on_no_device(lambda: nn.Linear(features, spec.classes))
         linear = self.shared.classifier
         places = {
-            "weight": _read(linear.weight, slice(None), (NODES, NODES), features),
+            "weight": _read(linear.weight, slice(None), (spec.cell_family.nodes,) * 2, features),
             "bias": Place(linear.bias, None),
         }
         return _Frame(
@@ -418,5 +426,27 @@ def _read(owner: Tensor, rows: slice, parts: tuple[int, int], columns: int) -> P
 def _parts(spec: NetworkSpec, cell: int, number: int) -> int:
     """Return the number of parts of input ``number`` of ``cell``; each is as wide as the cells of its stage."""
     if cell - 2 + number >= 0:
-        return NODES
+        return spec.cell_family.nodes
     return STEM_MULTIPLIER if spec.stem == "cifar" else 1
+
+
+def _readers(architecture: Architecture, names: Iterable[str]) -> Iterator[tuple[str, States]]:
+    """Yield the ``names`` of weights that read the output of a cell, each with the states that the cell joins."""
+    genotype, network = architecture
+    joined = {reduction: genotype.joined(reduction) for reduction in (False, True)}
+    of_cell = [joined[layout.reduction] for layout in network.cells()]
+    for name in names:
+        match name.split("."):
+            case ["classifier", "weight"]:
+                yield name, of_cell[-1]
+            case ["cells", index, "preprocess_0" | "preprocess_1" as layer, *_]:
+                read = int(index) - 2 + int(layer[-1])
+                if read >= 0:
+                    yield name, of_cell[read]
+
+
+def _of_parts(weight: Tensor, joined: States, nodes: int) -> Tensor:
+    """Return the columns of ``weight`` that read the states ``joined``; it reads all ``nodes``, side by side."""
+    parts = weight.reshape(weight.shape[0], nodes, weight.shape[1] // nodes, *weight.shape[2:])
+    found: Tensor = parts[:, [state - 2 for state in joined]].flatten(1, 2)
+    return found

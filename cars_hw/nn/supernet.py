@@ -14,18 +14,24 @@ from cars_hw.nn.paths import SHARED, SharedCell, SharedNetwork
 from cars_hw.nn.skeletons import Skeleton, named_weights, operation_template
 from cars_hw.nn.slices import Slices
 from cars_hw.space.architecture import Architecture
-from cars_hw.space.genotype import NODES, Genotype
+from cars_hw.space.families import CellFamily
+from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import CellLayout, NetworkSpec
-from cars_hw.space.operations import OPERATIONS, real_operations
+from cars_hw.space.operations import OPERATIONS
 
 
 class SuperCell(SharedCell, nn.Module):
     """One cell with every operation on every edge. ``share`` says which of them share their weights."""
 
-    def __init__(self, layout: CellLayout, share: WeightSharing = "edges") -> None:
+    def __init__(self, layout: CellLayout, family: CellFamily, share: WeightSharing = "edges") -> None:
         super().__init__()
         self.layout = layout
-        names = [name for name in real_operations() if share != "kernels" or OPERATIONS[name].within is None]
+        self.family = family
+        names = [
+            name
+            for name in family.real_operations
+            if share != "kernels" or OPERATIONS[name].within not in family.operations
+        ]
         self.preprocess_0, self.preprocess_1 = make_preprocessing(layout, SHARED)
         self.nodes = nn.ModuleList(
             nn.ModuleList(
@@ -37,7 +43,7 @@ class SuperCell(SharedCell, nn.Module):
                 )
                 for source in range(node + 2)
             )
-            for node in range(NODES)
+            for node in range(family.nodes)
         )
         if share != "edges":
             for sources in self.nodes:
@@ -101,6 +107,9 @@ class SuperNet(SharedNetwork, nn.Module):
     Batch normalisation uses the statistics of the present batch, in training and in evaluation. The memory format
     of the parameters is channels_last; images should have the same. ``share`` says which operations have the same
     weights.
+
+    Raises:
+        SpecError: the stem has cells.
     """
 
     def __init__(self, spec: NetworkSpec, share: WeightSharing = "edges") -> None:
@@ -109,7 +118,7 @@ class SuperNet(SharedNetwork, nn.Module):
         self.share = share
         layouts = spec.cells()
         self.stem = make_stem(spec, SHARED)
-        self.cells = nn.ModuleList(SuperCell(layout, share) for layout in layouts)
+        self.cells = nn.ModuleList(SuperCell(layout, spec.cell_family, share) for layout in layouts)
         self.classifier = nn.Linear(layouts[-1].concatenated.channels, spec.classes)
         self.to(memory_format=torch.channels_last)
 

@@ -18,7 +18,8 @@ from cars_hw.nn.fused_states import OPS
 from cars_hw.nn.layers import Depthwise, DilatedDepthwise, FactorizedReduce, MaxPool, Normalization, ReLUFirst
 from cars_hw.nn.operations import make_operation
 from cars_hw.nn.taped_values import Edge, Output, State, WeightGradients
-from cars_hw.space.genotype import NODES, Genotype
+from cars_hw.space.families import DARTS, FAMILIES
+from cars_hw.space.genotype import NODES, Genotype, States
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.operations.none import NONE
 
@@ -242,8 +243,9 @@ class TapedCell:
         self.tape.note(lambda: _go_back(made, edges))
         return made
 
-    def end(self) -> Output:
-        """Return the nodes."""
+    def end(self, joined: States | None) -> Output:
+        """Return the nodes, which are all joined."""
+        assert joined is None  # can_tape refuses families that join loose ends.
         assert self._output is not None  # A genotype has a node with an edge.
         for number, node in enumerate(self._nodes):
             if node is None:
@@ -317,6 +319,8 @@ def _is_separable(modules: Sequence[nn.Module]) -> bool:
 
 def can_tape(spec: NetworkSpec, genotypes: Iterable[Genotype]) -> bool:
     """Return whether tapes can compute ``genotypes`` at the size of ``spec``."""
+    if spec.cell_family.base != DARTS:
+        return False
     states = [shape.channels for shape in spec.stem_shapes()]
     layouts = spec.cells()
     if max(*states, *(layout.inner.channels for layout in layouts)) > WIDEST:
@@ -324,4 +328,6 @@ def can_tape(spec: NetworkSpec, genotypes: Iterable[Genotype]) -> bool:
     names = {
         edge.operation for one in genotypes for cell in (one.normal, one.reduce) for node in cell for edge in node
     }
-    return all(name == NONE or _computes(name, spec.channels) for name in names)
+    # Its kernels are for the operations of DARTS.
+    known = FAMILIES[DARTS].operations
+    return all(name in known and (name == NONE or _computes(name, spec.channels)) for name in names)

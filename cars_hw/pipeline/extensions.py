@@ -18,6 +18,8 @@ from cars_hw.export.formats import GROUP as FORMAT
 from cars_hw.pipeline.costs import COSTS, network_cost_of
 from cars_hw.pipeline.costs import GROUP as COST
 from cars_hw.plugins import load_plugin, plugin_names
+from cars_hw.space.operations import GROUP as OPERATION
+from cars_hw.space.operations import OPERATIONS
 
 OWN: Final = "cars-hw"
 
@@ -75,6 +77,10 @@ def _format(name: str) -> str:
     return f"files *{written.suffix}, {', '.join(written.precisions)}"
 
 
+def _operation(name: str) -> str:
+    return OPERATIONS[name].title
+
+
 def _first_line(text: str | None) -> str:
     lines = (text or "").strip().splitlines()
     return lines[0] if lines else "not described"
@@ -86,11 +92,12 @@ KINDS_OF_NAMES: Final = (
     _Kind("cost", COST, tuple(COSTS), _cost),
     _Kind("recipe", RECIPE, tuple(RECIPES), _recipe),
     _Kind("format", FORMAT, tuple(FORMATS), _format),
+    _Kind("operation", OPERATION, OPERATIONS.own, _operation),
 )
 
 
 def extensions() -> list[Extension]:
-    """Return every name of a device, a data set, a cost, a recipe and a format. Plug-ins are imported for it."""
+    """Return every name of devices, data sets, costs, recipes, formats and operations; plug-ins are imported."""
     found = []
     for kind in KINDS_OF_NAMES:
         others = [name for name in plugin_names(kind.group) if name not in kind.own]

@@ -15,7 +15,7 @@ from cars_hw.latency import fastest_genotype
 from cars_hw.pipeline.costs import named_objective
 from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.space.architecture import Architecture
-from cars_hw.space.genotype import NODES, Genotype
+from cars_hw.space.genotype import Genotype
 from cars_hw.space.search_space import CELL_NAMES, SearchSpace, replace_node
 
 DRAWS: Final = 2000
@@ -107,7 +107,7 @@ def _anchor_of_named(
 def _changed(cells: SearchSpace, genotype: Genotype, rng: np.random.Generator) -> Genotype:
     """Return ``genotype`` with another choice at one node, such that every cell keeps a reader."""
     while True:
-        name, number = CELL_NAMES[int(rng.integers(2))], int(rng.integers(NODES))
+        name, number = CELL_NAMES[int(rng.integers(2))], int(rng.integers(cells.nodes))
         choices = list(cells.node_choices(number))
         changed = replace_node(genotype, name, number, choices[int(rng.integers(len(choices)))])
         if cells.reads_every_cell(changed):

@@ -58,7 +58,7 @@ class RunConfiguration(Settings):
     data: str
     seed: int = seed_field()
     network: NetworkSpec = setting()
-    operations: tuple[str, ...] = setting(choices=tuple(OPERATIONS))
+    operations: tuple[str, ...] = setting(choices=OPERATIONS)
     targets: tuple[TargetRecord, ...] = setting()
     precision: Precision = setting()
     costs: tuple[str, ...] = setting()
@@ -78,7 +78,7 @@ class RunConfiguration(Settings):
     @property
     def architectures(self) -> ArchitectureSpace:
         """The architectures that the search could propose."""
-        return ArchitectureSpace(SearchSpace(self.operations), self.network, self.sizes)
+        return ArchitectureSpace(SearchSpace(self.operations, family=self.network.family), self.network, self.sizes)
 
     def describe_networks(self) -> str:
         """Return a text for people: of which networks the search was."""

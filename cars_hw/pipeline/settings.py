@@ -178,7 +178,7 @@ class SearchSettings(Settings):
     network: NetworkSpec = setting(NETWORKS["quick"], help=_NETWORK)
     sizes: SizeChoice = setting(SizeChoice(), help="The sizes that networks may have.")
     operations: tuple[str, ...] = setting(
-        tuple(OPERATIONS), help="Operations of the search space.", choices=tuple(OPERATIONS)
+        (), help="Operations of the search space. [all of the network's family of cells]", choices=OPERATIONS
     )
     supernet_channels: int | None = setting(None, help="Channels of the SuperNet. [the network's]", minimum=1)
     supernet_layers: int | None = setting(None, help="Cells of the SuperNet. [the network's]", minimum=3)

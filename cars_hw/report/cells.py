@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from cars_hw.report.kinds import kind_of
 from cars_hw.report.svg import tag
-from cars_hw.space.genotype import Cell, Edge
+from cars_hw.space.genotype import Cell, Edge, States
 
 INPUT: Final = 50
 GAP: Final = 34
@@ -44,8 +44,11 @@ def columns(cell: Cell) -> list[int]:
     return depths
 
 
-def draw_cell(cell: Cell, title: str) -> Markup:
-    """Return the SVG of ``cell`` with the name ``title``: all real edges, each with its operation."""
+def draw_cell(cell: Cell, title: str, joined: States | None = None) -> Markup:
+    """Return the SVG of ``cell`` with the name ``title``: all real edges, each with its operation.
+
+    Lines run from the nodes among the states ``joined`` to the output, by default from all nodes.
+    """
     depths = columns(cell)
     height = 2 * MARGIN + LANE * len(cell)
     width = MARGIN + INPUT + max(depths) * _pitch() + GAP + OUTPUT + MARGIN
@@ -62,7 +65,8 @@ def draw_cell(cell: Cell, title: str) -> Markup:
             edges.append(_edge(edge, (states[edge.source], lane), rail, number))
             boxes.append(_label(edge, label_x, rail))
         boxes.append(_node(number, lane, empty=not real))
-        edges.append(tag("path", class_="flow", d=f"M{lane.x:.1f} {lane.y:.1f}H{end:.1f}"))
+        if joined is None or number + 2 in joined:
+            edges.append(tag("path", class_="flow", d=f"M{lane.x:.1f} {lane.y:.1f}H{end:.1f}"))
     boxes += [_input(name, state) for name, state in zip(("k-2", "k-1"), states[:2], strict=True)]
     boxes.append(_output(end, height))
     return tag(

@@ -19,6 +19,7 @@ class Kind(NamedTuple):
 FAMILIES: Final = {
     "separable": "separable convolution",
     "dilated": "dilated convolution",
+    "dense": "dense convolution",
     "pooling": "pooling",
     "between": "between cells: preprocessing, strided skips",
     "elementwise": "ReLU, sums, concatenation",
@@ -35,6 +36,7 @@ _KINDS: Final = {
     "concat": Kind("concatenation", "concat", "elementwise"),
     "zeros": Kind("zeros of an empty node", "zeros", "elementwise"),
     "stem_cifar": Kind("stem", "stem", "ends"),
+    "stem_half": Kind("stem", "stem", "ends"),
     "stem_quarter": Kind("stem, first half", "stem", "ends"),
     "stem_eighth": Kind("stem, second half", "stem", "ends"),
     "head": Kind("classifier", "head", "ends"),

@@ -39,13 +39,17 @@ class Cost(NamedTuple):
         )
 
 
-def convolution_cost(channels_in: int, channels_out: int, kernel: int, output: Shape) -> Cost:
-    """Return the cost of a convolution without bias; a depthwise one has one input channel an output."""
-    weights = channels_in * channels_out * kernel * kernel
+def convolution_cost(channels_in: int, channels_out: int, kernel: int | tuple[int, int], output: Shape) -> Cost:
+    """Return the cost of a convolution without bias; a depthwise one has one input channel an output.
+
+    ``kernel`` is its height and width in pixels, or both where they are one number.
+    """
+    height, width = kernel if isinstance(kernel, tuple) else (kernel, kernel)
+    weights = channels_in * channels_out * height * width
     return Cost(weights, weights * output.height * output.width)
 
 
-def normalized_convolution_cost(channels_in: int, kernel: int, output: Shape) -> Cost:
+def normalized_convolution_cost(channels_in: int, kernel: int | tuple[int, int], output: Shape) -> Cost:
     """Return the cost of a convolution to ``output`` and of the batch normalisation behind it.
 
     A factorized reduction costs as much as one with a kernel of 1: each of its halves makes half of the channels.

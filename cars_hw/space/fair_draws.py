@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from cars_hw.errors import GenotypeError
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.architecture_space import ArchitectureSpace
-from cars_hw.space.genotype import NODES, Edge, Genotype, Node
+from cars_hw.space.genotype import Edge, Genotype, Node
 from cars_hw.space.operations import NONE
 from cars_hw.space.search_space import CELL_NAMES, CellName
 
@@ -23,7 +22,7 @@ TRIES: Final = 20
 
 
 class FairDraws:
-    """Draws from ``space``, as strict fairness asks for (Chu et al., FairNAS, 2021), for cells of a DARTS space.
+    """Draws from ``space``, as strict fairness asks for (Chu et al., FairNAS, 2021), for cells of a family.
 
     Each node has a deck of the pairs of its inputs, and each input of a node a deck of the operations. A round of a
     deck has every card once, in random order, and a new round begins when a deck is empty. A draw that leaves a
@@ -46,8 +45,8 @@ class FairDraws:
         cells = self.space.cells_for(network)
         for _ in range(TRIES):
             for _ in range(TRIES):
-                genotype = Genotype(
-                    *(tuple(self._node(name, node, rng) for node in range(NODES)) for name in CELL_NAMES)
+                genotype = cells.genotype(
+                    *(tuple(self._node(name, node, rng) for node in range(cells.nodes)) for name in CELL_NAMES)
                 )
                 if cells.reads_every_cell(genotype):
                     return Architecture(genotype, network)
@@ -56,7 +55,7 @@ class FairDraws:
         raise GenotypeError(f"{TRIES * TRIES} draws in a row left a cell of the network without a reader")
 
     def _node(self, cell: CellName, number: int, rng: np.random.Generator) -> Node:
-        low, high = self._take(self._pairs, f"{cell}.{number}", _pairs(number), rng)
+        low, high = self._take(self._pairs, f"{cell}.{number}", self._sources(number), rng)
         first = self._operation(cell, number, low, rng)
         # A node needs one real edge.
         second = self._operation(cell, number, high, rng, real=first == NONE)
@@ -67,6 +66,9 @@ class FairDraws:
     ) -> str:
         refused = NONE if real else None
         return self._take(self._operations, f"{cell}.{number}.{source}", self._names, rng, refused)
+
+    def _sources(self, number: int) -> list[list[int]]:
+        return [list(pair) for pair in self.space.cells.sources(number)]
 
     @property
     def _names(self) -> list[str]:
@@ -99,7 +101,7 @@ class FairDraws:
     def _new_rounds(self, rng: np.random.Generator) -> None:
         """Add a round to every deck in use, in which its other cards are mixed."""
         for key, pairs in self._pairs.items():
-            pairs[:] = _shuffled([*pairs, *_pairs(int(key.rpartition(".")[2]))], rng)
+            pairs[:] = _shuffled([*pairs, *self._sources(int(key.rpartition(".")[2]))], rng)
         for operations in self._operations.values():
             operations[:] = _shuffled([*operations, *self._names], rng)
 
@@ -111,10 +113,6 @@ class FairDraws:
         """Restore the state that :meth:`state` returned."""
         self._pairs = {key: [list(pair) for pair in deck] for key, deck in state["pairs"].items()}
         self._operations = {key: list(deck) for key, deck in state["operations"].items()}
-
-
-def _pairs(number: int) -> list[list[int]]:
-    return [list(pair) for pair in itertools.combinations(range(number + 2), 2)]
 
 
 def _shuffled(cards: Sequence[Card], rng: np.random.Generator) -> list[Card]:

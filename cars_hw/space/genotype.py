@@ -1,19 +1,21 @@
-"""Genotypes of the DARTS cell space, read from and written to JSON and DARTS text. Text is never evaluated."""
+"""Genotypes of cell spaces, read from and written to JSON and DARTS text. Text is never evaluated."""
 
 from __future__ import annotations
 
 import ast
 import json
 import reprlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final, NamedTuple, TypeGuard
 
 from cars_hw.config.codec import register
 from cars_hw.errors import GenotypeError
+from cars_hw.space.families import DARTS, FAMILIES, CellFamily
 from cars_hw.space.operations import NONE, OPERATIONS
 
-NODES: Final = 4
-"""Nodes of a cell. Node ``n`` may take its inputs from states ``0 .. n + 1``; its own state is ``n + 2``."""
+NODES: Final = FAMILIES[DARTS].nodes
+"""Nodes of a DARTS cell. Node ``n`` may take its inputs from states ``0 .. n + 1``; its own state is ``n + 2``."""
 
 
 _LONGEST_TEXT: Final = 10_000
@@ -36,69 +38,142 @@ Node = tuple[Edge, Edge]
 Cell = tuple[Node, ...]
 
 
+States = tuple[int, ...]
+"""Some states of a cell."""
+
+
 @dataclass(frozen=True)
 class Genotype:
-    """Two cells of four nodes; each node sums one operation on each of two distinct inputs.
+    """Two cells; each node sums one operation on each of two states.
+
+    ``family`` names the :class:`~cars_hw.space.families.CellFamily` of the cells, without further operations. It
+    says how many nodes they have, whether a node may read the same state twice, and which states are joined to make
+    a cell's output. Published cells of a family that joins loose ends may join others: ``normal_joined`` and
+    ``reduce_joined`` then name these states; None stands for those of the family.
 
     The order of edges within a node is kept, so reading and writing text changes nothing. Two genotypes with the
     same :meth:`key` are the same network.
 
     Raises:
-        GenotypeError: an unknown operation, twice the same input, an input from the future or from an
-            empty node, a wrong number of nodes, or a cell without any real edge.
+        GenotypeError: an unknown operation or family, twice the same input, an input from the future or from an
+            empty node, a wrong number of nodes, a cell without any real edge, or joined states that cannot be.
     """
 
     normal: Cell
     reduce: Cell
+    # Not in the text that seeds the weights of measured networks, which was there first.
+    family: str = field(default=DARTS, repr=False)
+    normal_joined: States | None = field(default=None, repr=False)
+    reduce_joined: States | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        for name, cell in (("normal", self.normal), ("reduce", self.reduce)):
-            _check_cell(name, cell)
+        if self.family == DARTS and self.normal_joined is None and self.reduce_joined is None:
+            # The most frequent kind, of which a search makes ten thousands.
+            _check_cell("normal", self.normal, FAMILIES[DARTS])
+            _check_cell("reduce", self.reduce, FAMILIES[DARTS])
+            return
+        family = self.cells
+        for name, cell, joined in (
+            ("normal", self.normal, self.normal_joined),
+            ("reduce", self.reduce, self.reduce_joined),
+        ):
+            _check_cell(name, cell, family)
+            if joined is not None:
+                _check_joined(name, cell, joined, family)
+                if tuple(joined) == family_joined(cell, family):
+                    object.__setattr__(self, f"{name}_joined", None)
+
+    @property
+    def cells(self) -> CellFamily:
+        """The family of the cells.
+
+        Raises:
+            GenotypeError: it is unknown.
+        """
+        if self.family not in FAMILIES:
+            raise GenotypeError(
+                f"the genotype is of an unknown family of cells {reprlib.repr(self.family)}; "
+                f"known: {', '.join(FAMILIES)}"
+            )
+        return FAMILIES[self.family]
 
     def cell(self, reduction: bool) -> Cell:
         """Return the reduction cell or the normal cell."""
         return self.reduce if reduction else self.normal
 
-    def key(self) -> tuple[tuple[tuple[Edge, ...], ...], ...]:
-        """Return a value that is equal for two genotypes that have the same edges.
+    def joined(self, reduction: bool) -> States:
+        """Return the states that make the output of the reduction cell or of the normal cell, side by side."""
+        given = self.reduce_joined if reduction else self.normal_joined
+        return family_joined(self.cell(reduction), FAMILIES[self.family]) if given is None else given
+
+    @property
+    def parts(self) -> tuple[int, int]:
+        """How many states the outputs of the normal and of the reduction cell are made of."""
+        return len(self.joined(reduction=False)), len(self.joined(reduction=True))
+
+    def key(self) -> tuple[object, ...]:
+        """Return a value that is equal for two genotypes that have the same edges and join the same states.
 
         The key ignores the order of a node's edges and the inputs of ``none`` edges.
         """
-        return tuple(
+        edges = tuple(
             tuple(tuple(sorted(edge for edge in node if edge.is_real)) for node in cell)
             for cell in (self.normal, self.reduce)
         )
+        if self.normal_joined is None and self.reduce_joined is None:
+            return edges
+        return (*edges, self.joined(reduction=False), self.joined(reduction=True))
 
-    def to_dict(self) -> dict[str, list[list[str | int]]]:
-        """Return the JSON form: per cell eight ``[operation, source]`` pairs, two per node, in order."""
-        return {
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form: per cell ``[operation, source]`` pairs, two per node, in order.
+
+        A genotype of another family than DARTS also has its ``family`` and the states that are joined.
+        """
+        plain: dict[str, Any] = {
             name: [[edge.operation, edge.source] for node in cell for edge in node]
             for name, cell in (("normal", self.normal), ("reduce", self.reduce))
         }
+        if self.family != DARTS:
+            plain["family"] = self.family
+            plain["normal_concat"] = list(self.joined(reduction=False))
+            plain["reduce_concat"] = list(self.joined(reduction=True))
+        return plain
 
     def to_darts(self) -> str:
-        """Return the text that DARTS prints: ``Genotype(normal=[...], normal_concat=..., ...)``."""
+        """Return the text that DARTS prints: ``Genotype(normal=[...], normal_concat=..., ...)``.
+
+        That of another family also has its name: ``Genotype(..., family='nasnet')``.
+        """
         normal, reduce = ([tuple(edge) for node in cell for edge in node] for cell in (self.normal, self.reduce))
-        states = list(range(2, 2 + NODES))
-        return f"Genotype(normal={normal!r}, normal_concat={states!r}, reduce={reduce!r}, reduce_concat={states!r})"
+        first, second = (list(self.joined(reduction)) for reduction in (False, True))
+        family = "" if self.family == DARTS else f", family={self.family!r}"
+        joined = f"reduce={reduce!r}, reduce_concat={second!r}{family}"
+        return f"Genotype(normal={normal!r}, normal_concat={first!r}, {joined})"
 
     @classmethod
     def from_dict(cls, value: Any) -> Genotype:  # noqa: ANN401 -- whatever a JSON file holds
         """Build a genotype from :meth:`to_dict`'s form; other keys (a source, a name) are ignored.
 
         Raises:
-            GenotypeError: a key is missing, a pair is malformed, the concatenation is not all four nodes, or
+            GenotypeError: a key is missing, a pair is malformed, the joined states are not those of the family, or
                 the cells are illegal.
         """
         if not isinstance(value, dict):
             raise GenotypeError(f"a genotype is an object with 'normal' and 'reduce', not {type(value).__name__}")
-        cells = []
-        for name in ("normal", "reduce"):
-            if name not in value:
-                raise GenotypeError(f"the genotype has no '{name}' cell")
-            _check_concat(name, value.get(f"{name}_concat"))
-            cells.append(_pair_up(name, value[name]))
-        return cls(*cells)
+        name = value.get("family", DARTS)
+        if not isinstance(name, str) or name not in FAMILIES:
+            raise GenotypeError(
+                f"the genotype is of an unknown family of cells {reprlib.repr(name)}; known: {', '.join(FAMILIES)}"
+            )
+        family = FAMILIES[name]
+        cells, joined = [], []
+        for kind in ("normal", "reduce"):
+            if kind not in value:
+                raise GenotypeError(f"the genotype has no '{kind}' cell")
+            joined.append(_read_concat(kind, value.get(f"{kind}_concat"), family))
+            cells.append(_pair_up(kind, value[kind], family))
+        normal, reduce = cells
+        return cls(normal, reduce, name, *joined)
 
     @classmethod
     def from_darts(cls, text: str) -> Genotype:
@@ -115,8 +190,8 @@ class Genotype:
             raise GenotypeError("the genotype is not DARTS text: it does not parse") from error
         if not _is_call(tree, "Genotype"):
             raise GenotypeError("the genotype is not DARTS text: expected Genotype(normal=..., reduce=...)")
-        names = ("normal", "normal_concat", "reduce", "reduce_concat")
-        if len(tree.args) > len(names):
+        names = ("normal", "normal_concat", "reduce", "reduce_concat", "family")
+        if len(tree.args) > len(names) - 1:
             raise GenotypeError("the genotype has more than four fields")
         fields = dict(zip(names, tree.args, strict=False))
         for keyword in tree.keywords:
@@ -157,19 +232,51 @@ def _literal(name: str, node: ast.expr) -> object:
         raise GenotypeError(f"the genotype's '{name}' is not a literal") from error
 
 
-def _check_concat(name: str, concat: object) -> None:
-    expected = list(range(2, 2 + NODES))
+def family_joined(cell: Cell, family: CellFamily) -> States:
+    """Return the states that ``family`` joins to make the output of ``cell``."""
+    return _family_joined(cell) if family.join == "loose" else tuple(range(2, 2 + len(cell)))
+
+
+@lru_cache(maxsize=4096)
+def _family_joined(cell: Cell) -> States:
+    """Return the nodes of ``cell`` that no other node reads."""
+    read = {edge.source for node in cell for edge in node if edge.is_real}
+    return tuple(state for state in range(2, 2 + len(cell)) if state not in read)
+
+
+def _read_concat(name: str, concat: object, family: CellFamily) -> States | None:
     if concat is None:
-        return
-    if not isinstance(concat, list | tuple) or list(concat) != expected:
+        return None
+    expected = list(range(2, 2 + family.nodes))
+    states = list(concat) if isinstance(concat, list | tuple) else None
+    if states is None or not all(type(state) is int for state in states):
+        raise GenotypeError(f"the {name} cell concatenates {reprlib.repr(concat)}, which is no list of states")
+    if family.join == "all":
+        if states != expected:
+            raise GenotypeError(
+                f"the {name} cell concatenates {reprlib.repr(concat)}; this space concatenates nodes {expected}"
+            )
+        return None
+    return tuple(states)
+
+
+def _check_joined(name: str, cell: Cell, joined: States, family: CellFamily) -> None:
+    # A reduction halves its inputs on the way to its nodes, so that they cannot stand beside these.
+    first = 2 if name == "reduce" else 0
+    known = all(first <= state < 2 + len(cell) for state in joined)
+    if family.join == "all" or not joined or not known or list(joined) != sorted(set(joined)):
         raise GenotypeError(
-            f"the {name} cell concatenates {reprlib.repr(concat)}; this space concatenates nodes {expected}"
+            f"the {name} cell joins the states {reprlib.repr(list(joined))}; it can join any of "
+            f"{first} to {len(cell) + 1}, each once and in order"
         )
+    if not any(state >= 2 for state in joined):
+        raise GenotypeError(f"the {name} cell joins no node")
 
 
-def _pair_up(name: str, edges: object) -> Cell:
-    if not isinstance(edges, list | tuple) or len(edges) != 2 * NODES:
-        raise GenotypeError(f"the {name} cell needs {2 * NODES} pairs of operation and input, two a node")
+def _pair_up(name: str, edges: object, family: CellFamily) -> Cell:
+    count = 2 * family.nodes
+    if not isinstance(edges, list | tuple) or len(edges) != count:
+        raise GenotypeError(f"the {name} cell needs {count} pairs of operation and input, two a node")
     parsed = []
     for position, edge in enumerate(edges):
         if not (
@@ -179,21 +286,22 @@ def _pair_up(name: str, edges: object) -> Cell:
                 f"the {name} cell's pair {position + 1} is not [operation, input]: {reprlib.repr(edge)}"
             )
         parsed.append(Edge(edge[0], edge[1]))
-    return tuple((parsed[2 * node], parsed[2 * node + 1]) for node in range(NODES))
+    return tuple((parsed[2 * node], parsed[2 * node + 1]) for node in range(family.nodes))
 
 
 _LEGAL: Final[set[tuple[int, Node]]] = set()
-"""Nodes by their numbers that were found to be legal in cells without an empty node: there they always are.
+"""Nodes by their numbers that were found to be legal in DARTS cells without an empty node: there they always are.
 
 A search makes ten thousands of genotypes out of a few thousand nodes, and to check them took most of its time.
 """
 
 
-def _check_cell(name: str, cell: Cell) -> None:
-    if len(cell) == NODES and _LEGAL.issuperset(enumerate(cell)):
+def _check_cell(name: str, cell: Cell, family: CellFamily) -> None:
+    darts = family.name == DARTS
+    if darts and len(cell) == NODES and _LEGAL.issuperset(enumerate(cell)):
         return
-    if len(cell) != NODES:
-        raise GenotypeError(f"the {name} cell has {len(cell)} nodes; it needs {NODES}")
+    if len(cell) != family.nodes:
+        raise GenotypeError(f"the {name} cell has {len(cell)} nodes; it needs {family.nodes}")
     empty: set[int] = set()
     for number, (first, second) in enumerate(cell):
         where = f"node {number} of the {name} cell"
@@ -211,11 +319,11 @@ def _check_cell(name: str, cell: Cell) -> None:
                 raise GenotypeError(f"{where} takes input {edge.source}, a node without any real edge")
         if not (first.is_real or second.is_real):
             empty.add(number)
-        if first.source == second.source:
+        if first.source == second.source and not family.repeats:
             raise GenotypeError(f"{where} takes input {first.source} twice; its two inputs must differ")
     if not any(edge.is_real for node in cell for edge in node):
         raise GenotypeError(f"the {name} cell has no real edge: every operation is none")
-    if not empty:
+    if darts and not empty:
         _LEGAL.update(enumerate(cell))
 
 

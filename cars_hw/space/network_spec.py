@@ -8,14 +8,19 @@ from typing import Any, ClassVar, Final, Literal, NamedTuple
 
 from cars_hw.config.setting import Settings, setting
 from cars_hw.errors import InputError, SpecError
-from cars_hw.space.genotype import NODES
+from cars_hw.space.families import DARTS, FAMILIES, CellFamily, named_family
+from cars_hw.space.genotype import NODES, Genotype
 from cars_hw.space.shape import Shape
 
-Stem = Literal["cifar", "imagenet"]
+Stem = Literal["cifar", "imagenet", "cells"]
+"""Before the first cell: one convolution; three that halve; or one that halves, and two cells that do."""
 
 STEM_MULTIPLIER: Final = 3
 """The CIFAR stem has three times the channels of the first cell (DARTS)."""
 
+
+CELLS_STEM_CHANNELS: Final = 32
+"""The channels of the convolution before the cells of a stem, as in NASNet's mobile networks."""
 
 STAGES: Final = 3
 """A network has so many stages, each at half the resolution of the one before."""
@@ -37,11 +42,12 @@ class CellLayout(NamedTuple):
     inputs: tuple[Shape, Shape]
     inner: Shape
     output: Shape
+    parts: int = NODES
 
     @property
     def concatenated(self) -> Shape:
-        """The shape of the cell's output, all nodes side by side."""
-        return self.output._replace(channels=NODES * self.output.channels)
+        """The shape of the cell's output, its ``parts`` side by side."""
+        return self.output._replace(channels=self.parts * self.output.channels)
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,8 @@ class NetworkSpec(Settings):
     ``channels`` is the number of channels of the first cell. They double at each of the two reduction cells.
     ``depths`` are the numbers of cells of the three stages; the second and the third begin with a reduction. None
     stands for reductions at one third and two thirds of ``layers``, as in DARTS; such depths become None.
-    ``resolution`` is (height, width) in pixels.
+    ``resolution`` is (height, width) in pixels. ``family`` names the cells, see :mod:`cars_hw.space.families`; a
+    name such as ``darts+conv_1x1`` has further operations.
 
     Raises:
         SpecError: a size that no network can have.
@@ -72,6 +79,14 @@ class NetworkSpec(Settings):
     depths: tuple[int, int, int] | None = setting(
         None, help="Cells of each of the three stages. [reductions at one third and two thirds]"
     )
+    family: str = setting(
+        DARTS,
+        help=f"Cells of which the network is made: {', '.join(FAMILIES)}. A + adds an operation that they do not "
+        "have, such as darts+conv_1x1; packages can add operations.",
+        metavar="NAME[+OPERATION]",
+    )
+
+    OPTIONAL: ClassVar = frozenset({"family"})
 
     out_of_bounds: ClassVar[type[InputError]] = SpecError
 
@@ -79,6 +94,9 @@ class NetworkSpec(Settings):
         super().__post_init__()
         if self.channels % 2:
             raise SpecError(f"channels must be even, not {self.channels}: a strided skip is made of two halves")
+        named_family(self.family)
+        if self.stem == "cells" and self.channels < 8:
+            raise SpecError("a stem with cells needs at least 8 channels, of which its first cell has a quarter")
         least = 8 if self.stem == "cifar" else 32
         if len(self.resolution) != 2 or min(self.resolution) < least:
             raise SpecError(f"resolution must be at least {least}x{least} for the {self.stem} stem")
@@ -110,29 +128,77 @@ class NetworkSpec(Settings):
         """The shape of one image."""
         return Shape(self.in_channels, *self.resolution)
 
-    def stem_shapes(self) -> tuple[Shape, Shape]:
-        """Return the shapes of the two states that the first cell gets."""
+    def stem_shapes(self, parts: tuple[int, int] | None = None) -> tuple[Shape, Shape]:
+        """Return the shapes of the two states that the first cell gets; for ``parts`` see :meth:`cells`."""
         if self.stem == "cifar":
             state = Shape(STEM_MULTIPLIER * self.channels, *self.resolution)
             return state, state
+        if self.stem == "cells":
+            first, second = self.stem_cells(None if parts is None else parts[1])
+            return first.concatenated, second.concatenated
         quarter = self.input_shape.halved().halved(self.channels)
         return quarter, quarter.halved()
 
-    def cells(self) -> tuple[CellLayout, ...]:
-        """Return the layout of every cell, first to last."""
+    @property
+    def cell_family(self) -> CellFamily:
+        """The family of its cells, with the further operations."""
+        return named_family(self.family)
+
+    def stem_image(self) -> Shape:
+        """Return the shape of the image that the cells of the stem read, where there are some."""
+        return self.input_shape.halved(CELLS_STEM_CHANNELS)
+
+    def stem_cells(self, parts: int | None = None) -> tuple[CellLayout, ...]:
+        """Return the layouts of the two cells of the stem, at the positions -2 and -1; nothing if it has none.
+
+        They are reductions, with a quarter and a half of the channels of the first cell, rounded down. ``parts``
+        is the number of states that the output of a reduction is made of, by default all nodes.
+        """
+        if self.stem != "cells":
+            return ()
+        parts = self.cell_family.nodes if parts is None else parts
+        layouts: list[CellLayout] = []
+        before = last = self.stem_image()
+        for position, share in ((-2, 4), (-1, 2)):
+            inner = last._replace(channels=self.channels // share)
+            inputs, again = (before, last), position == -1
+            layouts.append(CellLayout(position, True, again, inputs, inner, inner.halved(), parts))
+            before, last = last, layouts[-1].concatenated
+        return tuple(layouts)
+
+    def cells(self, parts: tuple[int, int] | None = None) -> tuple[CellLayout, ...]:
+        """Return the layout of every cell behind the stem, first to last.
+
+        ``parts`` are the numbers of states that the outputs of normal and of reduction cells are made of, by
+        default all nodes; see :attr:`Genotype.parts`.
+        """
+        nodes = self.cell_family.nodes
+        normal, reduction_parts = (nodes, nodes) if parts is None else parts
         layouts = []
-        before, last = self.stem_shapes()
-        previous_reduction = self.stem == "imagenet"
+        before, last = self.stem_shapes((normal, reduction_parts))
+        previous_reduction = self.stem != "cifar"
         channels = self.channels
         for index in range(self.layers):
             reduction = index in self.reductions
             channels = 2 * channels if reduction else channels
             inner = last._replace(channels=channels)
             output = inner.halved() if reduction else inner
-            layouts.append(CellLayout(index, reduction, previous_reduction, (before, last), inner, output))
+            own = reduction_parts if reduction else normal
+            layouts.append(CellLayout(index, reduction, previous_reduction, (before, last), inner, output, own))
             before, last = last, layouts[-1].concatenated
             previous_reduction = reduction
         return tuple(layouts)
+
+    def require_family(self, genotype: Genotype) -> None:
+        """Check that ``genotype`` is one of this network's family of cells.
+
+        Raises:
+            SpecError: its cells are of another family.
+        """
+        if genotype.family != self.cell_family.base:
+            raise SpecError(
+                f"the genotype has {genotype.family} cells and the network {self.cell_family.base} cells",
+            )
 
     @property
     def size(self) -> str:
@@ -148,7 +214,8 @@ class NetworkSpec(Settings):
     @property
     def common(self) -> str:
         """What networks of all sizes have in common, in words: ``10 classes, cifar stem``."""
-        return f"{self.classes} classes, {self.stem} stem"
+        family = "" if self.family == DARTS else f", {self.family} cells"
+        return f"{self.classes} classes, {self.stem} stem{family}"
 
     def describe(self) -> str:
         """Return one line for people."""
@@ -179,6 +246,7 @@ class NetworkSpec(Settings):
         resolution: tuple[int, int] | None = None,
         in_channels: int | None = None,
         classes: int | None = None,
+        family: str | None = None,
     ) -> NetworkSpec:
         """Return a copy with every given field changed; with ``layers``, its reductions are at thirds."""
         changes: dict[str, Any] = {
@@ -187,6 +255,7 @@ class NetworkSpec(Settings):
             "resolution": resolution,
             "in_channels": in_channels,
             "classes": classes,
+            "family": family,
         }
         if layers is not None:
             changes["depths"] = None

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cars_hw.errors import GenotypeError
-from cars_hw.space.genotype import NODES, Cell, Edge, Genotype, Node
+from cars_hw.space.families import DARTS, CellFamily, named_family
+from cars_hw.space.genotype import Cell, Edge, Genotype, Node
 from cars_hw.space.liveness import unread_cells
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.operations import NONE, OPERATIONS
@@ -25,13 +26,9 @@ DRAWS: Final = 1000
 
 
 @lru_cache(maxsize=64)
-def _node_choices(pairs: tuple[tuple[str, str], ...], number: int) -> tuple[Node, ...]:
-    """Return the nodes at position ``number`` with each of the ``pairs`` of operations; a descent asks often."""
-    return tuple(
-        (Edge(first, low), Edge(second, high))
-        for low, high in itertools.combinations(range(number + 2), 2)
-        for first, second in pairs
-    )
+def _node_choices(pairs: tuple[tuple[str, str], ...], sources: tuple[tuple[int, int], ...]) -> tuple[Node, ...]:
+    """Return the nodes on each of ``sources`` with each of the ``pairs`` of operations; a descent asks often."""
+    return tuple((Edge(first, low), Edge(second, high)) for low, high in sources for first, second in pairs)
 
 
 @dataclass(frozen=True)
@@ -44,21 +41,46 @@ class SearchSpace:
     Published genotypes and the networks that calibrate a table are not proposals of a search. They may have unread
     cells, and latencies and costs are right for them.
 
+    The cells are of the ``family``; without ``operations``, they are those of the family. Genotypes of a space join
+    the states that the family joins.
+
     Raises:
-        GenotypeError: an unknown operation, the same one twice, or none that is real.
+        GenotypeError: an unknown operation or family, the same operation twice, or none that is real.
     """
 
-    operations: tuple[str, ...] = tuple(OPERATIONS)
+    operations: tuple[str, ...] = ()
     network: NetworkSpec | None = None
+    family: str = DARTS
 
     def __post_init__(self) -> None:
-        unknown = sorted(set(self.operations) - set(OPERATIONS))
+        if not self.operations:
+            object.__setattr__(self, "operations", self.cells.operations)
+        unknown = sorted(name for name in self.operations if name not in OPERATIONS)
         if unknown:
             raise GenotypeError(f"unknown operation '{unknown[0]}'; known: {', '.join(OPERATIONS)}")
         if len(set(self.operations)) < len(self.operations):
             raise GenotypeError("a search space has the same operation twice; draws would not be uniform")
         if not set(self.operations) - {NONE}:
             raise GenotypeError("a search space needs at least one operation besides none")
+
+    @classmethod
+    def of(cls, network: NetworkSpec) -> SearchSpace:
+        """Return the space of all genotypes of the family of ``network``."""
+        return cls(family=network.family)
+
+    @property
+    def cells(self) -> CellFamily:
+        """The family of the cells."""
+        return named_family(self.family)
+
+    @property
+    def nodes(self) -> int:
+        """The number of nodes of a cell."""
+        return self.cells.nodes
+
+    def genotype(self, normal: Cell, reduce: Cell) -> Genotype:
+        """Return the genotype of two cells of the family."""
+        return Genotype(normal, reduce, self.cells.base)
 
     @cached_property
     def _operation_pairs(self) -> tuple[tuple[str, str], ...]:
@@ -67,11 +89,19 @@ class SearchSpace:
 
     def node_choices(self, number: int) -> list[Node]:
         """Return every legal node at position ``number``: two inputs in ascending order, an operation on each."""
-        return list(_node_choices(self._operation_pairs, number))
+        return list(_node_choices(self._operation_pairs, tuple(self.sources(number))))
+
+    def sources(self, number: int) -> list[tuple[int, int]]:
+        """Return the pairs of states that the node at position ``number`` can read, in ascending order."""
+        pairs = itertools.combinations_with_replacement if self.cells.repeats else itertools.combinations
+        return list(pairs(range(number + 2), 2))
 
     def sample_node(self, number: int, rng: np.random.Generator) -> Node:
-        """Draw a node uniformly: two distinct inputs, then operations until one of them is real."""
-        low, high = sorted(rng.choice(number + 2, size=2, replace=False).tolist())
+        """Draw a node: two inputs, then operations until one of them is real.
+
+        The inputs are distinct, or drawn one by one where a family lets a node read one state twice.
+        """
+        low, high = sorted(rng.choice(number + 2, size=2, replace=self.cells.repeats).tolist())
         first, second = self._operation_pairs[int(rng.integers(len(self._operation_pairs)))]
         return Edge(first, low), Edge(second, high)
 
@@ -84,8 +114,8 @@ class SearchSpace:
             GenotypeError: all of :data:`DRAWS` draws were discarded.
         """
         for _ in range(DRAWS):
-            normal, reduce = (tuple(self.sample_node(node, rng) for node in range(NODES)) for _ in CELL_NAMES)
-            genotype = Genotype(normal, reduce)
+            normal, reduce = (tuple(self.sample_node(node, rng) for node in range(self.nodes)) for _ in CELL_NAMES)
+            genotype = self.genotype(normal, reduce)
             if self.reads_every_cell(genotype):
                 return genotype
         raise GenotypeError(f"{DRAWS} random genotypes in a row left a cell of the network without a reader")
@@ -101,6 +131,10 @@ class SearchSpace:
             GenotypeError: an operation outside of the space, a node without any real edge, or a cell of ``network``
                 without a reader.
         """
+        if genotype.family != self.cells.base:
+            raise GenotypeError(f"the genotype has {genotype.family} cells and this space {self.cells.base} cells")
+        if genotype.normal_joined is not None or genotype.reduce_joined is not None:
+            raise GenotypeError("the genotype joins other states than its family: a search does not propose it")
         for name in CELL_NAMES:
             for number, node in enumerate(getattr(genotype, name)):
                 for edge in node:
@@ -133,25 +167,29 @@ class SearchSpace:
     def _changed_nodes(self, number: int, node: Node, position: int) -> Iterator[Node]:
         edge, other = node[position], node[1 - position]
         edges = [Edge(operation, edge.source) for operation in self.operations if operation != edge.operation]
-        free = (source for source in range(number + 2) if source not in (edge.source, other.source))
+        taken = (edge.source,) if self.cells.repeats else (edge.source, other.source)
+        free = (source for source in range(number + 2) if source not in taken)
         edges += [Edge(edge.operation, source) for source in free]
         for changed in edges:
             if changed.is_real or other.is_real:
                 yield (changed, other) if position == 0 else (other, changed)
 
     def encode(self, genotype: Genotype) -> npt.NDArray[np.float32]:
-        """Return shape ``(2, 14, operations)``, one hot: per cell and edge of the full cell, its operation.
+        """Return shape ``(2, edges, operations)``, one hot: per cell and edge of the full cell, its operation.
 
-        Edges are ordered by node and then by input. An edge that the genotype lacks is encoded as ``none``.
+        Edges are ordered by node and then by input: 14 in a DARTS cell. An edge that the genotype lacks is encoded
+        as ``none``, the first operation; the others are those of the family. If a node reads one state twice, its
+        edge has both operations.
         """
-        code = np.zeros((2, NODES * (NODES + 3) // 2, len(OPERATIONS)), dtype=np.float32)
-        place = {name: index for index, name in enumerate(OPERATIONS)}
+        names = (NONE, *self.cells.real_operations)
+        code = np.zeros((2, self.cells.edges, len(names)), dtype=np.float32)
+        place = {name: index for index, name in enumerate(names)}
         code[:, :, place[NONE]] = 1
         for row, name in enumerate(CELL_NAMES):
             for number, node in enumerate(getattr(genotype, name)):
-                for edge in node:
-                    column = number * (number + 3) // 2 + edge.source
-                    code[row, column] = 0
+                columns = [number * (number + 3) // 2 + edge.source for edge in node]
+                code[row, columns] = 0
+                for column, edge in zip(columns, node, strict=True):
                     code[row, column, place[edge.operation]] = 1
         return code
 
@@ -160,4 +198,5 @@ def replace_node(genotype: Genotype, name: CellName, number: int, node: Node) ->
     """Return ``genotype`` with ``node`` in the place ``number`` of the cell ``name``."""
     cell = genotype.cell(name == "reduce")
     changed = (*cell[:number], node, *cell[number + 1 :])
-    return Genotype(changed, genotype.reduce) if name == "normal" else Genotype(genotype.normal, changed)
+    normal, reduce = (changed, genotype.reduce) if name == "normal" else (genotype.normal, changed)
+    return Genotype(normal, reduce, genotype.family)

@@ -16,8 +16,9 @@ from cars_hw.config.checksummed import ChecksummedFormat
 from cars_hw.errors import InputError
 from cars_hw.nn.cost import both_costs
 from cars_hw.progress import Progress, counted, prefixed, silent
+from cars_hw.space.mobile import mobile_zoo
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec
-from cars_hw.space.zoo import zoo
+from cars_hw.space.zoo import whole_zoo
 from cars_hw.studies.measurement_noise import unsteady_remark
 
 if TYPE_CHECKING:
@@ -60,8 +61,9 @@ class PaperRow:
     """A network in a table of the paper.
 
     ``printed`` has its figures by their names in :data:`FIGURES`; None is one that is not printed. It can be
-    computed if it has a ``genotype`` of the zoo (with ``channels``, where those are not the network's own) or is
-    torchvision's ``model``; ``note`` says what is to be said of that, or why it cannot.
+    computed if it has a ``genotype`` of the zoo (with ``channels``, where those are not those of its network) or is
+    a ``model`` of torchvision or of MobileNet-like blocks; ``note`` says what is to be said of that, or why it
+    cannot.
     """
 
     name: str
@@ -71,9 +73,10 @@ class PaperRow:
     model: str | None = None
     note: str | None = None
 
-    def spec(self, network: NetworkSpec) -> NetworkSpec:
-        """Return the network that the row's genotype ships as."""
-        return network.with_changes(channels=self.channels)
+    def spec(self, network: str) -> NetworkSpec:
+        """Return the network that the row's genotype ships as, for the images of the one called ``network``."""
+        assert self.genotype is not None
+        return whole_zoo()[self.genotype].network(network).with_changes(channels=self.channels)
 
 
 @dataclass(frozen=True)
@@ -166,9 +169,9 @@ class ComputedTable:
         for computed in self.rows:
             if computed.note:
                 said.setdefault(computed.note, []).append(computed.name)
-        if self.device and any(one.model and one.latency_ms is None for one in self.rows):
+        if self.device and any(_of_torchvision(one) and one.latency_ms is None for one in self.rows):
             note = f"torchvision's networks are only measured from ONNX files: on ort, not on {self.device}"
-            said[note] = [one.name for one in self.rows if one.model]
+            said[note] = [one.name for one in self.rows if _of_torchvision(one)]
         notes = [f"{', '.join(names)}: {note}." for note, names in said.items()]
         unsteady = unsteady_remark([(one.name, one.spread) for one in self.rows])
         return [*notes, unsteady] if unsteady else notes
@@ -212,9 +215,9 @@ def compute_table(
     Raises:
         DeviceError: the device fails.
     """
-    network = NETWORKS[table.network]
+    network = table.network
     rows = tuple(ComputedRow(**vars(row), **_cost(row, network)) for row in table.rows)
-    computed = ComputedTable(table.title, network, rows)
+    computed = ComputedTable(table.title, NETWORKS[network], rows)
     if device is None:
         return computed
     latencies = _measure(table.rows, network, device, plan, prefixed(progress, table.title))
@@ -225,10 +228,10 @@ def compute_table(
     return replace(computed, rows=tuple(measured), device=device.name, conditions=device.conditions())
 
 
-def _cost(row: PaperRow, network: NetworkSpec) -> dict[str, Any]:
+def _cost(row: PaperRow, network: str) -> dict[str, Any]:
     """Return parameters and multiply-adds by both rules, nothing where they cannot be computed."""
     if row.genotype is not None:
-        return dict(both_costs(row.spec(network), zoo()[row.genotype].genotype))
+        return dict(both_costs(row.spec(network), whole_zoo()[row.genotype].genotype))
     if row.model is not None:
         from cars_hw.studies.references import count
 
@@ -244,7 +247,7 @@ def _cost(row: PaperRow, network: NetworkSpec) -> dict[str, Any]:
 
 def _measure(
     rows: Sequence[PaperRow],
-    network: NetworkSpec,
+    network: str,
     device: Device,
     plan: MeasurePlan | None,
     progress: Progress,
@@ -254,7 +257,8 @@ def _measure(
     from cars_hw.measurement.schedule import measure
     from cars_hw.studies.references import MODEL_FORMAT
 
-    possible = [row for row in rows if row.genotype or (row.model and device.model_format == MODEL_FORMAT)]
+    any_format = device.model_format == MODEL_FORMAT
+    possible = [row for row in rows if row.genotype or (row.model and (any_format or row.model in mobile_zoo()))]
     with tempfile.TemporaryDirectory(prefix="cars-hw-") as folder:
         paths = [Path(folder) / f"{index}.{device.model_format}" for index in range(len(possible))]
         for row, path in counted(list(zip(possible, paths, strict=True)), progress, "writing models"):
@@ -264,17 +268,28 @@ def _measure(
     return {row.name: found for row, found in zip(possible, measured, strict=True)}
 
 
-def _build(row: PaperRow, network: NetworkSpec, device: Device, path: Path) -> None:
-    from cars_hw.export.write import build_network
+def _build(row: PaperRow, table: str, device: Device, path: Path) -> None:
+    from cars_hw.export.lower_mobile import lower_mobile
+    from cars_hw.export.write import build_network, write_graph
     from cars_hw.nn.fresh_weights import seeded
+    from cars_hw.nn.mobile import MobileNetwork
     from cars_hw.studies.references import IMAGENET, make, write_onnx
 
     if row.genotype is not None:
-        build_network(row.spec(network), zoo()[row.genotype].genotype, path, device.model_format)
+        build_network(row.spec(table), whole_zoo()[row.genotype].genotype, path, device.model_format)
         return
     assert row.model is not None
     model = row.model
+    if model in mobile_zoo():
+        network = seeded(lambda: make(model), model)
+        assert isinstance(network, MobileNetwork)
+        write_graph(lower_mobile(network, IMAGENET[0]), path, device.model_format)
+        return
     write_onnx(seeded(lambda: make(model), model), IMAGENET[0], path)
+
+
+def _of_torchvision(row: PaperRow) -> bool:
+    return row.model is not None and row.model not in mobile_zoo()
 
 
 def _millions(count: int) -> str:

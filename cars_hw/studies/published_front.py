@@ -24,7 +24,7 @@ from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.settings import FrontSettings
 from cars_hw.progress import Log, Progress, no_log, silent
 from cars_hw.space.architecture import Architecture
-from cars_hw.space.zoo import zoo
+from cars_hw.space.zoo import whole_zoo
 from cars_hw.studies.budget_choice import spread_budgets
 from cars_hw.studies.comparison_range import (
     Range,
@@ -296,11 +296,11 @@ def _genotypes(
     run = comparison.run
     sizes = run.configuration.sizes
     if sizes is None or target is None:
-        return [Chosen(name, "zoo", Architecture(zoo()[name].genotype, run.network)) for name in names]
+        return [Chosen(name, "zoo", Architecture(whole_zoo()[name].genotype, run.network)) for name in names]
     found: dict[str, Chosen] = {}
     for name in names:
         for budget in budgets:
-            one = scaled(zoo()[name].genotype, sizes, run.network, target, budget)
+            one = scaled(whole_zoo()[name].genotype, sizes, run.network, target, budget)
             if one is None:
                 comparison.training.log(f"{name} has no size within {budget:.3g} ms")
                 continue
@@ -375,7 +375,7 @@ def _sorted_out(references: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     found: dict[str, str] = {}
     for name in dict.fromkeys(references):
         model = TORCHVISION.get(name, name)
-        if name in zoo():
+        if name in whole_zoo():
             genotypes.append(name)
         elif is_reference(model):
             # A width that there is not is an error now, and not after the images are read.

@@ -1,4 +1,4 @@
-"""Names of the networks of torchvision that a run is compared with: families, widths, and small images."""
+"""Names of the networks that a run is compared with, most of torchvision: families, widths, and small images."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from cars_hw.errors import InputError
+from cars_hw.space.mobile import mobile_zoo
 
 SHUFFLENETS: Final = {
     0.5: "shufflenet_v2_x0_5",
@@ -57,6 +58,8 @@ class ReferenceName(NamedTuple):
 def parse(name: str) -> ReferenceName:
     """Return what ``name`` says: ``resnet34``, ``mobilenet_v2:0.35`` or ``mobilenet_v2:0.35@small``.
 
+    It is a classifier of torchvision, or one of :func:`~cars_hw.space.mobile.mobile_zoo`: ``mnasnet_a1:0.5``.
+
     The number is the width: all channels are multiplied by it. With ``@small`` the first two layers that halve the
     resolution keep it, as is usual for images of 32x32: the published networks are for 224x224.
 
@@ -68,19 +71,29 @@ def parse(name: str) -> ReferenceName:
     found = _FORM.fullmatch(name)
     model = "" if found is None else found["model"]
     width = None if found is None or found["width"] is None else float(found["width"])
-    if found is None or (width is None and model not in models.list_models(module=models)):
-        raise InputError(f"torchvision has no classifier '{name}'; write it as in torchvision.models: resnet18")
-    if width is not None:
+    own = model in mobile_zoo()
+    if found is None or (width is None and not own and model not in models.list_models(module=models)):
+        raise InputError(
+            f"torchvision has no classifier '{name}'; write it as in torchvision.models: resnet18, or as one of "
+            f"{', '.join(mobile_zoo())}"
+        )
+    if width is not None and not own:
         _require_width(model, width)
+    if width is not None and not 0 < width <= MOST:
+        raise InputError(f"the width of {model} must be above 0 and at most {MOST:g}, not {width:g}")
     return ReferenceName(model, width, found["small"] is not None)
 
 
 def is_reference(name: str) -> bool:
-    """Return whether ``name`` is a network of torchvision; its width may be one that it cannot have."""
+    """Return whether ``name`` is a network that :func:`parse` knows; its width may be one that it cannot have."""
     from torchvision import models
 
     found = _FORM.fullmatch(name)
-    return found is not None and (found["width"] is not None or found["model"] in models.list_models(module=models))
+    return found is not None and (
+        found["width"] is not None
+        or found["model"] in mobile_zoo()
+        or found["model"] in models.list_models(module=models)
+    )
 
 
 def names_of(families: Iterable[str], *, small: bool) -> list[str]:
@@ -96,5 +109,3 @@ def _require_width(model: str, width: float) -> None:
     if model == "shufflenet_v2" and width not in SHUFFLENETS:
         known = ", ".join(f"{one:g}" for one in SHUFFLENETS)
         raise InputError(f"torchvision's shufflenet_v2 has the widths {known}, not {width:g}")
-    if not 0 < width <= MOST:
-        raise InputError(f"the width of {model} must be above 0 and at most {MOST:g}, not {width:g}")

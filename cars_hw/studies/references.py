@@ -1,4 +1,6 @@
-"""torchvision's networks beside those of the cell space: made without weights, counted, and written as ONNX.
+"""Published networks beside those of the cell space: made without weights, counted, and written as ONNX.
+
+They are torchvision's, and those of :func:`~cars_hw.space.mobile.mobile_zoo`.
 
 Which names there are, and what widths, is in :mod:`cars_hw.studies.reference_names`.
 """
@@ -15,6 +17,8 @@ from torch import Tensor, nn
 from cars_hw.config.files import replacing
 from cars_hw.export.onnx import ONNX
 from cars_hw.nn.cost import Cost
+from cars_hw.nn.mobile import MobileNetwork
+from cars_hw.space.mobile import mobile_zoo
 from cars_hw.space.shape import Shape
 from cars_hw.studies.reference_names import HALVINGS, SHUFFLENETS, ReferenceName, parse
 
@@ -26,7 +30,7 @@ IMAGENET = (Shape(3, 224, 224), 1000)
 
 
 def make(model: str, shape: Shape = IMAGENET[0], classes: int = IMAGENET[1]) -> nn.Module:
-    """Return torchvision's ``model`` with fresh weights for images of ``shape`` and so many ``classes``.
+    """Return ``model`` with fresh weights for images of ``shape`` and so many ``classes``.
 
     ``model`` is a name as :func:`~cars_hw.studies.reference_names.parse` reads it. The first convolution takes the
     images' channels and the classifier has the classes; a width and ``@small`` change what they say, and nothing
@@ -36,6 +40,13 @@ def make(model: str, shape: Shape = IMAGENET[0], classes: int = IMAGENET[1]) -> 
         InputError: torchvision has no such classifier, or it has no such width.
     """
     name = parse(model)
+    if name.model in mobile_zoo():
+        genotype = mobile_zoo()[name.model].genotype
+        genotype = genotype if name.width is None else genotype.scaled(name.width)
+        own = MobileNetwork(genotype, shape.channels, classes)
+        if name.small:
+            _keep_resolution(own)
+        return own
     network = _published(name.model, classes) if name.width is None else _at_width(name, classes)
     if name.small:
         _keep_resolution(network)

@@ -1,4 +1,4 @@
-"""A device, a data set, a cost and a recipe of a package of its own, which cars-hw finds by their entry points."""
+"""A device, data, a cost, a recipe and an operation of a package: cars-hw finds them by their entry points."""
 
 import os
 import platform
@@ -11,7 +11,7 @@ import numpy as np
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import onnxruntime
 
-from cars_hw import DeviceError, NetworkCost, Recipe, Sample
+from cars_hw import DeviceError, NetworkCost, Operation, Recipe, Sample, normalized_convolution_cost
 
 
 class InProcess:
@@ -94,3 +94,25 @@ def _convolutions(architecture, precision):
 CONVOLUTIONS = NetworkCost("edges", "edges that are convolutions", _convolutions)
 
 SHORT = Recipe(epochs=2, batch_size=32, learning_rate=0.05, crop_padding=0)
+
+
+class Depthwise3x3(Operation):
+    """ReLU, depthwise convolution of 3x3 pixels, batch normalisation: half of half a separable convolution."""
+
+    name = "depthwise_3x3"
+    title = "depthwise conv. 3x3"
+    short = "depth 3x3"
+    family = "separable"
+    kept_maps = 2
+
+    def begins_with_relu(self, stride):
+        """Return True, whatever the stride."""
+        return stride > 0
+
+    def cost(self, shape, stride):
+        """Return the cost: each channel has its own filter."""
+        return normalized_convolution_cost(1, 3, shape.halved() if stride == 2 else shape)
+
+    def module(self, layers, channels, stride, norm):
+        """Return the sequence."""
+        return layers.ReLUFirst(layers.nn.ReLU(), layers.Depthwise(channels, 3, stride), norm.layer(channels))

@@ -8,9 +8,9 @@ import pytest
 import torch
 from scripts import script
 
+from cars_hw.space.families import FAMILIES
 from cars_hw.space.genotype import Edge, Genotype
 from cars_hw.space.network_spec import NetworkSpec
-from cars_hw.space.operations import real_operations
 
 BEFORE = {
     "training pass": {
@@ -84,7 +84,7 @@ def test_a_recorded_pass_and_an_evaluation_launch_what_they_did(dispatch: Module
     ids=["cifar", "odd", "imagenet"],
 )
 def test_nothing_is_computed_out_of_its_layout_and_nothing_waits(dispatch: ModuleType, spec: NetworkSpec) -> None:
-    names = list(real_operations())
+    names = list(FAMILIES["darts"].real_operations)
     genotypes = []
     # Every operation reads an input, with a stride of 2 in the reduction cells, and a node.
     for shift in range(len(names)):

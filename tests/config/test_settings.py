@@ -137,7 +137,7 @@ def single(kind: type[Any], about: Setting) -> st.SearchStrategy[Any]:
     if kind in SPECIAL:
         return SPECIAL[kind]
     if about.choices:
-        return st.sampled_from(about.choices)
+        return st.sampled_from(tuple(about.choices))
     if about.kind == "state":
         return st.sampled_from(["quiet", "usual"]) | st.floats(0, 1).map(str)
     if kind is float:

@@ -126,7 +126,7 @@ def test_a_skip_is_no_layer_in_a_network_and_one_alone() -> None:
         (nn.MaxPool2d(3, 1, 1, dilation=2), "pooling"),
         (nn.AvgPool2d(3, 2, 1), "pooling"),
         (nn.AvgPool2d(3, 2, 1, count_include_pad=False, ceil_mode=True), "pooling"),
-        (nn.Sequential(nn.Conv2d(4, 4, (1, 3))), "height and width"),
+        (nn.Sequential(nn.Conv2d(4, 4, 3, dilation=(1, 2))), "the same dilation on both axes"),
         (nn.Sequential(nn.Conv2d(4, 4, 3, padding="same")), "padding"),
         (nn.Sequential(nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect")), "padding"),
         (ReLUConvBN(5, 4, Normalization()), "5 channels are expected, not 4"),

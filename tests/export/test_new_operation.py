@@ -29,13 +29,22 @@ from cars_hw.nn.operations import make_operation
 from cars_hw.nn.supernet import SuperNet
 from cars_hw.report.kinds import kind_of
 from cars_hw.space.cost import Cost, normalized_convolution_cost
+from cars_hw.space.families import FAMILIES
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.operations import OPERATIONS, Operation
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.space.shape import Shape
 
-SPEC = NetworkSpec(4, 3, (8, 8), 3, classes=5)
+SMALL = NetworkSpec(4, 3, (8, 8), 3, classes=5)
+FAMILY = "darts+own_1x1"
+
+
+def spec() -> NetworkSpec:
+    """Return a small network whose cells have the operation; it is known only while a test adds it."""
+    return SMALL.with_changes(family=FAMILY)
+
+
 ORDER = (
     "none",
     "max_pool_3x3",
@@ -48,10 +57,10 @@ ORDER = (
 )
 
 
-class Conv1x1(Operation):
+class Own1x1(Operation):
     """ReLU, 1x1 convolution, batch normalisation."""
 
-    name = "conv_1x1"
+    name = "own_1x1"
     title = "convolution 1x1"
     short = "conv 1x1"
     family = "separable"
@@ -86,20 +95,24 @@ class PositivePart(nn.Module):
 @pytest.fixture
 def genotypes(monkeypatch: pytest.MonkeyPatch) -> list[Genotype]:
     """Genotypes that have the new operation, drawn from the space."""
-    monkeypatch.setitem(OPERATIONS, Conv1x1.name, Conv1x1())
-    space = SearchSpace(("max_pool_3x3", "skip_connect", Conv1x1.name))
+    # As if a package with an entry point were installed.
+    monkeypatch.setattr("cars_hw.space.operations.plugin_names", lambda _group: [Own1x1.name])
+    monkeypatch.setattr("cars_hw.space.operations.load_plugin", lambda _group, _name: Own1x1)
+    monkeypatch.setattr(OPERATIONS, "_known", dict(OPERATIONS._known))
+    monkeypatch.setattr(OPERATIONS, "_installed", {})
+    space = SearchSpace(("max_pool_3x3", "skip_connect", Own1x1.name), family=FAMILY)
     rng = np.random.default_rng(0)
     drawn = [space.sample(rng) for _ in range(6)]
     for genotype in drawn:
         for cell in (genotype.normal, genotype.reduce):
             assert {edge.operation for node in cell for edge in node} <= set(space.operations)
-    found = [genotype for genotype in drawn if Conv1x1.name in str(genotype.to_dict())]
+    found = [genotype for genotype in drawn if Own1x1.name in str(genotype.to_dict())]
     assert len(found) >= 3
     return found
 
 
 def test_the_order_is_that_of_darts() -> None:
-    assert tuple(OPERATIONS) == ORDER
+    assert tuple(OPERATIONS)[: len(ORDER)] == FAMILIES["darts"].operations == SearchSpace().operations == ORDER
 
 
 def test_the_table_loads_no_torch() -> None:
@@ -125,32 +138,32 @@ def test_prediction_cost_and_keys_load_no_torch() -> None:
 
 
 def test_it_is_encoded_behind_the_others(genotypes: list[Genotype]) -> None:
-    code = SearchSpace(tuple(OPERATIONS)).encode(genotypes[0])
+    code = SearchSpace(family=FAMILY).encode(genotypes[0])
     assert code.shape == (2, 14, 9)
     edges = [edge for cell in (genotypes[0].normal, genotypes[0].reduce) for node in cell for edge in node]
-    assert code[:, :, 8].sum() == sum(edge.operation == Conv1x1.name for edge in edges) > 0
+    assert code[:, :, 8].sum() == sum(edge.operation == Own1x1.name for edge in edges) > 0
 
 
 def test_its_cost_is_counted_as_the_network_has_it(genotypes: list[Genotype]) -> None:
     for genotype in genotypes:
-        cost = published_cost(SPEC, genotype)
-        network = Network(SPEC, genotype)
+        cost = published_cost(spec(), genotype)
+        network = Network(spec(), genotype)
         assert cost.parameters == sum(parameter.numel() for parameter in network.parameters())
     shape = Shape(6, 7, 8)
     for stride, pixels in ((1, 56), (2, 16)):
-        module = make_operation(Conv1x1.name, 6, stride, Normalization())
+        module = make_operation(Own1x1.name, 6, stride, Normalization())
         weights = [weight.numel() for weight in module.parameters()]
         # The weights, and scale and shift of the normalisation: an export folds the scale.
         assert weights == [36, 6, 6]
-        assert OPERATIONS[Conv1x1.name].cost(shape, stride) == Cost(42, 36 * pixels, 6)
+        assert OPERATIONS[Own1x1.name].cost(shape, stride) == Cost(42, 36 * pixels, 6)
         assert lower_module(module.eval(), shape).multiply_adds == weights[0] * pixels
 
 
 def test_the_supernet_shares_it(genotypes: list[Genotype]) -> None:
     torch.manual_seed(0)
-    supernet = SuperNet(SPEC)
-    images = torch.randn(4, *SPEC.input_shape).contiguous(memory_format=torch.channels_last)
-    network = Network(SPEC, genotypes[0])
+    supernet = SuperNet(spec())
+    images = torch.randn(4, *SMALL.input_shape).contiguous(memory_format=torch.channels_last)
+    network = Network(spec(), genotypes[0])
     supernet.hand_over(network)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -160,17 +173,17 @@ def test_the_supernet_shares_it(genotypes: list[Genotype]) -> None:
 
 
 def test_its_keys_are_measured_and_predicted_on_the_fake_device(genotypes: list[Genotype]) -> None:
-    names = {str(key) for key in spec_keys(SPEC)}
-    assert {"conv_1x1/c4/8x8/s1", "conv_1x1/c8/8x8/s2"} <= names
-    keys = [str(placed.key) for placed in genotype_keys(SPEC, genotypes[0])]
-    assert any(key.startswith("conv_1x1/") for key in keys)
+    names = {str(key) for key in spec_keys(spec())}
+    assert {"own_1x1/c4/8x8/s1", "own_1x1/c8/8x8/s2"} <= names
+    keys = [str(placed.key) for placed in genotype_keys(spec(), genotypes[0])]
+    assert any(key.startswith("own_1x1/") for key in keys)
     plan = MeasurePlan(sessions=1, patience_seconds=0)
-    table = profile_device(FakeDevice(), SPEC, calibration=6, plan=plan, space=SearchSpace((*ORDER, Conv1x1.name)))
+    table = profile_device(FakeDevice(), spec(), calibration=6, plan=plan, space=SearchSpace.of(spec()))
     assert names == set(table.entries)
     predictor = Predictor(table)
     for genotype in genotypes:
         assert predictor.predict(genotype).ms > 0
-    assert kind_of(Conv1x1.name) == ("convolution 1x1", "conv 1x1", "separable")
+    assert kind_of(Own1x1.name) == ("convolution 1x1", "conv 1x1", "separable")
 
 
 @pytest.mark.parametrize("export_format", FORMATS.values(), ids=FORMATS)
@@ -181,7 +194,7 @@ def test_it_is_exported_with_parity(
     tmp_path: Path,
 ) -> None:
     torch.manual_seed(0)
-    network = seasoned(Network(SPEC, genotypes[0]), torch.randn(8, *SPEC.input_shape))
+    network = seasoned(Network(spec(), genotypes[0]), torch.randn(8, *SMALL.input_shape))
     assert isinstance(network, Network)
     path = tmp_path / f"net{export_format.suffix}"
     path.write_bytes(export_format.write(lower_network(network)))

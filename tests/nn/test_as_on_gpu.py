@@ -10,14 +10,14 @@ from torch import Tensor
 from cars_hw.nn.device_kind import as_on, device_kind
 from cars_hw.nn.fused import relu_depthwise
 from cars_hw.nn.supernet import SuperNet
+from cars_hw.space.families import FAMILIES
 from cars_hw.space.genotype import Edge, Genotype
 from cars_hw.space.network_spec import NetworkSpec
-from cars_hw.space.operations import real_operations
 
 
 def every_operation() -> list[Genotype]:
     """Return genotypes in which every operation reads an input, and a node."""
-    names = list(real_operations())
+    names = list(FAMILIES["darts"].real_operations)
     found = []
     for shift in range(0, len(names), 2):
         turned = [*names[shift:], *names, *names]

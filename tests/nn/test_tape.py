@@ -16,14 +16,15 @@ from cars_hw.nn.fused_parts import parts_of, weight_parts
 from cars_hw.nn.slices import Slices
 from cars_hw.nn.supernet import SuperNet
 from cars_hw.space.architecture import Architecture
+from cars_hw.space.families import FAMILIES
 from cars_hw.space.genotype import Edge, Genotype
 from cars_hw.space.network_spec import NetworkSpec
-from cars_hw.space.operations import OPERATIONS, real_operations
+from cars_hw.space.operations import OPERATIONS
 
 
 def every_operation() -> list[Genotype]:
     """Return genotypes in which every operation reads an input, and a node; and one with rare kinds of nodes."""
-    names = list(real_operations())
+    names = list(FAMILIES["darts"].real_operations)
     found = []
     for shift in range(0, len(names), 2):
         turned = [*names[shift:], *names, *names]
@@ -121,7 +122,7 @@ def test_states_that_are_too_wide_and_unknown_operations_are_left_to_the_layers(
             del given
             return nn.MaxPool2d(5, 1, padding=2)
 
-    monkeypatch.setitem(OPERATIONS, "max_pool_3x3", Other())
+    monkeypatch.setitem(OPERATIONS._known, "max_pool_3x3", Other())
     assert not tape.can_tape(NetworkSpec(4, 5, (8, 8)), [genotype])
     without = tuple((Edge("skip_connect", 0), Edge("none", 1)) for _ in range(4))
     assert tape.can_tape(NetworkSpec(4, 5, (8, 8)), [Genotype(normal=without, reduce=without)])

@@ -29,7 +29,6 @@ from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
-from cars_hw.space.operations import OPERATIONS
 from cars_hw.space.search_space import SearchSpace
 
 SPEC = NetworkSpec(4, 3, (8, 8), 1, classes=3)
@@ -118,7 +117,7 @@ def configuration(table: LatencyTable, limit: float | None, data: str) -> RunCon
         data=data,
         seed=0,
         network=SPEC,
-        operations=tuple(OPERATIONS),
+        operations=SearchSpace().operations,
         targets=(LatencyTarget(table, limit).record(),),
         precision="fp32",
         costs=(),

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cars_hw.errors import GenotypeError
+from cars_hw.space.families import FAMILIES
 from cars_hw.space.genotype import NODES, Cell, Edge, Genotype
-from cars_hw.space.operations import OPERATIONS
 from cars_hw.space.zoo import zoo
 
 CARS_A_AS_PUBLISHED = (
@@ -31,7 +31,7 @@ def cells(draw: st.DrawFn) -> Cell:
     empty: set[int] = set()
     for number in range(NODES):
         sources = draw(st.permutations(range(number + 2)))[:2]
-        known = [tuple(OPERATIONS) if source not in empty else ("none",) for source in sources]
+        known = [FAMILIES["darts"].operations if source not in empty else ("none",) for source in sources]
         first, second = (Edge(draw(st.sampled_from(names)), source) for names, source in zip(known, sources))  # noqa: B905
         if number == 0 and not (first.is_real or second.is_real):
             first = first._replace(operation="skip_connect")

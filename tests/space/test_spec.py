@@ -102,7 +102,7 @@ def test_impossible_sizes_are_refused(changes: dict[str, Any], message: str) -> 
 
 
 def test_impossible_stems_are_refused() -> None:
-    with pytest.raises(SpecError, match="stem must be one of cifar, imagenet, not 'mobile'"):
+    with pytest.raises(SpecError, match="stem must be one of cifar, imagenet, cells, not 'mobile'"):
         NetworkSpec(16, 8, (32, 32), stem="mobile")  # type: ignore[arg-type]
     with pytest.raises(SpecError, match="at least 32x32 for the imagenet stem"):
         NetworkSpec(16, 8, (31, 32), stem="imagenet")
@@ -126,7 +126,7 @@ def test_json_round_trip(spec: NetworkSpec) -> None:
         ({"resolution": [32]}, r"resolution must be a list of 2, not \[32\]"),
         ({"resolution": 32}, "resolution must be a list, not 32"),
         ({"depth": 3}, "depth is unknown"),
-        ({"stem": ["cifar"]}, "stem must be one of cifar, imagenet, not"),
+        ({"stem": ["cifar"]}, "stem must be one of cifar, imagenet, cells, not"),
     ],
 )
 def test_mistyped_fields_are_refused(changes: dict[str, Any], message: str) -> None:

@@ -16,7 +16,7 @@ def test_every_published_genotype_is_there() -> None:
 
 @pytest.mark.parametrize("name", zoo())
 def test_every_entry_has_a_source_and_round_trips(name: str) -> None:
-    genotype, source = zoo()[name]
+    genotype, source, _ = zoo()[name]
     assert ":" in source
     assert resolve_genotype(name) == genotype
     assert resolve_genotype(genotype.to_darts()) == genotype

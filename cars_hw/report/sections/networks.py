@@ -16,13 +16,14 @@ def view(report: ReportData) -> dict[str, Any]:
 
 
 def _network(report: ReportData, candidate: Candidate) -> dict[str, Any]:
-    cells = (("Normal cell", False), ("Reduction cell", True))
+    normal, reduce = candidate.genotype.normal, candidate.genotype.reduce
+    cells = (("Normal cell", False, normal), ("Reduction cell", True, reduce))
     return {
         "candidate": candidate,
         "line": line_of(report, candidate, report.costs[0]),
         "cells": [
-            (title, draw_cell(candidate.genotype.cell(reduction), f"{title} of {candidate.name}"))
-            for title, reduction in cells
+            (title, draw_cell(cell, f"{title} of {candidate.name}", candidate.genotype.joined(reduction)))
+            for title, reduction, cell in cells
         ],
         "latencies": [
             _latency(candidate, target, estimate.usual_ms)

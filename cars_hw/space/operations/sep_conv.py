@@ -67,3 +67,12 @@ class SepConv5x5(SepConv):
         """Return True: the second half has stride 1."""
         del stride
         return True
+
+
+class SepConv7x7(SepConv):
+    """With kernels of 7x7 pixels."""
+
+    name = "sep_conv_7x7"
+    title = "separable conv. 7×7"
+    short = "sep 7×7"
+    kernel = 7

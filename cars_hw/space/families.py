@@ -1,0 +1,129 @@
+"""Families of cells: how many nodes a cell has, their operations, and how its loose ends are joined."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Final, Literal
+
+from cars_hw.errors import GenotypeError
+from cars_hw.space.operations import NONE, OPERATIONS
+
+Join = Literal["all", "loose"]
+"""Which nodes make the output of a cell, side by side: all of them, or those that no other node reads."""
+
+PLUS: Final = "+"
+"""It joins the name of a family and those of further operations: ``darts+conv_1x1``."""
+
+
+@dataclass(frozen=True)
+class CellFamily:
+    """Cells of ``nodes`` nodes, each the sum of one of ``operations`` on each of two states.
+
+    ``join`` says which nodes make the output. With ``repeats``, both inputs of a node may be the same state. A
+    network of the family can have further operations; ``name`` then names them, too: ``darts+conv_1x1``.
+    """
+
+    name: str
+    summary: str
+    nodes: int
+    operations: tuple[str, ...]
+    join: Join = "all"
+    repeats: bool = False
+
+    @property
+    def real_operations(self) -> tuple[str, ...]:
+        """The names of all operations but ``none``, in their order."""
+        return tuple(name for name in self.operations if name != NONE)
+
+    @property
+    def base(self) -> str:
+        """The name without further operations."""
+        return self.name.partition(PLUS)[0]
+
+    @property
+    def edges(self) -> int:
+        """The number of edges of the full cell: from every state to every later node."""
+        return self.nodes * (self.nodes + 3) // 2
+
+    def with_operations(self, names: Iterable[str]) -> CellFamily:
+        """Return the family with further operations.
+
+        Raises:
+            GenotypeError: one is unknown, or is there already.
+        """
+        family = self
+        for name in names:
+            if name not in OPERATIONS:
+                raise GenotypeError(
+                    f"unknown operation '{name}'; known: {', '.join(OPERATIONS)}, and those of installed packages"
+                )
+            if name in family.operations:
+                raise GenotypeError(f"cells of the family {family.name} have the operation '{name}' already")
+            family = replace(family, name=f"{family.name}{PLUS}{name}", operations=(*family.operations, name))
+        return family
+
+
+_POOLS: Final = ("max_pool_3x3", "avg_pool_3x3", "skip_connect")
+_SEPARABLE: Final = ("sep_conv_3x3", "sep_conv_5x5", "sep_conv_7x7")
+
+FAMILIES: Final = {
+    family.name: family
+    for family in (
+        CellFamily(
+            "darts",
+            "four nodes that read two different states each; all are joined",
+            4,
+            (NONE, *_POOLS, "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5"),
+        ),
+        CellFamily(
+            "nasnet",
+            "the cells of NASNet: five nodes, loose ends are joined",
+            5,
+            (*_POOLS, *_SEPARABLE, "dil_conv_3x3", "conv_1x1", "conv_3x3", "conv_7x1_1x7"),
+            join="loose",
+            repeats=True,
+        ),
+        CellFamily(
+            "amoebanet",
+            "the cells of AmoebaNet: five nodes, loose ends are joined",
+            5,
+            (*_POOLS, *_SEPARABLE, "dil_conv_3x3", "conv_7x1_1x7"),
+            join="loose",
+            repeats=True,
+        ),
+        CellFamily(
+            "pnasnet",
+            "the cells of PNASNet-5: five nodes, loose ends are joined",
+            5,
+            (*_POOLS, *_SEPARABLE, "dil_conv_3x3", "conv_7x1_1x7"),
+            join="loose",
+            repeats=True,
+        ),
+        CellFamily(
+            "enas",
+            "the cells of ENAS: five nodes, loose ends are joined",
+            5,
+            (*_POOLS, "sep_conv_3x3", "sep_conv_5x5"),
+            join="loose",
+            repeats=True,
+        ),
+    )
+}
+"""The families that have a name."""
+
+DARTS: Final = "darts"
+
+
+@lru_cache(maxsize=256)
+def named_family(text: str) -> CellFamily:
+    """Return the family that ``text`` names: ``nasnet``, or with further operations ``darts+conv_1x1``.
+
+    Raises:
+        GenotypeError: there is no such family, or no such operation.
+    """
+    name, *further = text.split(PLUS)
+    if name not in FAMILIES:
+        raise GenotypeError(f"unknown family of cells '{name}'; known: {', '.join(FAMILIES)}")
+    return FAMILIES[name].with_operations(further)
