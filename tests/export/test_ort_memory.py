@@ -64,8 +64,9 @@ def test_a_network_takes_what_was_predicted_before_it_had_weights(tmp_path: Path
         found = runtime_activation_bytes(path)
         assert activation_bytes(architecture) == pytest.approx(found, rel=0.1)
         outputs = [4 * int(np.prod(layer.shape)) for layer in lower_network(network).layers]
-        # Blocks of 16 channels at most double what has 8.
-        assert max(outputs) < found < 2 * sum(outputs)
+        assert max(outputs) < found < sum(outputs)
+        # At ONNX Runtime's default level, sessions of one file differ by up to 40%.
+        assert [runtime_activation_bytes(path) for _ in range(4)] == [found] * 4
 
 
 def test_the_cost_is_in_megabytes_and_grows_with_the_image() -> None:

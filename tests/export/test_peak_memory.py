@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
-from ai_edge_litert import schema_py_generated as schema
-from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from long_runs import amount
 
 from cars_hw.export.format import ExportFormat
@@ -15,6 +14,7 @@ from cars_hw.export.formats import FORMATS
 from cars_hw.export.lower import lower_network
 from cars_hw.export.memory import Life, activation_bytes, arena_bytes, file_bytes
 from cars_hw.export.quantize import quantize
+from cars_hw.export.tflite_memory import runtime_activation_bytes
 from cars_hw.nn.fresh_weights import seeded
 from cars_hw.nn.network import Network
 from cars_hw.space.architecture import Architecture
@@ -42,38 +42,26 @@ def written(architecture: Architecture, export_format: ExportFormat = TFLITE) ->
     return export_format.write(lower_network(seeded(lambda: Network(spec, genotype), "x")))
 
 
-def arena_of_runtime(model: bytes) -> int:
-    """Return the bytes between the first and the last activation in LiteRT's arena, which its tensors tell."""
-    kind = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-    # With two threads, convolutions take no memory of their own in the arena.
-    interpreter = Interpreter(model_content=model, experimental_op_resolver_type=kind, num_threads=2)
-    interpreter.allocate_tensors()
-    opened = schema.ModelT.InitFromPackedBuf(model)
-    places = []
-    for number, tensor in enumerate(opened.subgraphs[0].tensors):
-        content = opened.buffers[tensor.buffer]
-        # The quantiser keeps constants behind the model, at an offset.
-        if content.data is None and not content.offset:
-            values = interpreter.tensor(number)()
-            places.append((values.__array_interface__["data"][0], values.nbytes))
-    return max(place + size for place, size in places) - min(places)[0]
+def arena_of_runtime(model: bytes, folder: Path) -> int:
+    (folder / "model.tflite").write_bytes(model)
+    return runtime_activation_bytes(folder / "model.tflite")
 
 
 @pytest.mark.parametrize("architecture", cases(), ids=lambda one: one.network.describe().replace(" ", ""))
-def test_memory_and_file_are_those_of_the_runtime(architecture: Architecture) -> None:
+def test_memory_and_file_are_those_of_the_runtime(architecture: Architecture, tmp_path: Path) -> None:
     model = written(architecture)
-    assert activation_bytes(architecture) == pytest.approx(arena_of_runtime(model), rel=0.05)
+    assert activation_bytes(architecture) == pytest.approx(arena_of_runtime(model, tmp_path), rel=0.05)
     assert file_bytes(architecture) == pytest.approx(len(model), rel=0.03)
     assert file_bytes(architecture) == pytest.approx(len(written(architecture, FORMATS["onnx"])), rel=0.1)
 
 
-def test_an_int8_model_takes_as_much_as_is_estimated() -> None:
+def test_an_int8_model_takes_as_much_as_is_estimated(tmp_path: Path) -> None:
     architecture = Architecture(resolve_genotype("CARS_D"), NetworkSpec(24, 5, (28, 28), 1))
     model = written(architecture)
     feeds = [{"image": np.random.default_rng(0).standard_normal((1, 28, 28, 1), np.float32)}]
     quantised = quantize(model, TFLITE, feeds)
     assert file_bytes(architecture, "int8") == pytest.approx(len(quantised), rel=0.1)
-    assert activation_bytes(architecture, "int8") == pytest.approx(arena_of_runtime(quantised), rel=0.1)
+    assert activation_bytes(architecture, "int8") == pytest.approx(arena_of_runtime(quantised, tmp_path), rel=0.1)
 
 
 def test_tensors_that_live_at_the_same_time_have_places_of_their_own() -> None:
