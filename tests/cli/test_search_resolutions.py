@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from few_descents import descend_once
 from invoked import done, fails, run
 from long_runs import amount
 from PIL import Image
@@ -20,6 +21,11 @@ from cars_hw.space.size_grid import SizeGrid
 
 QUICK = ("--population", "4", "--epochs", "2", "--warmup-epochs", "1", "--batch-size", "8", "--on", "cpu")
 SIZES = SizeGrid((4,), (3, 4), ((8, 8), (12, 12)))
+
+
+@pytest.fixture(autouse=True)
+def sooner(monkeypatch: pytest.MonkeyPatch) -> None:
+    descend_once(monkeypatch)
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from few_descents import descend_once
 from invoked import done, fails, run
 from PIL import Image
 
@@ -30,6 +31,11 @@ def profiled(path: Path, channels: tuple[int, ...], layers: tuple[int, ...]) -> 
     sizes = SizeGrid(channels, layers)
     profile_device(FakeDevice(), BASE, sizes=sizes, calibration=8, out=path, plan=MeasurePlan(sessions=1))
     return path
+
+
+@pytest.fixture(autouse=True)
+def sooner(monkeypatch: pytest.MonkeyPatch) -> None:
+    descend_once(monkeypatch)
 
 
 @pytest.fixture(scope="module")

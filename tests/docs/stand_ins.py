@@ -13,6 +13,7 @@ import click
 import numpy as np
 import pytest
 import torch
+from few_descents import descend_once
 from loaded_device import hurried
 from PIL import Image
 
@@ -27,7 +28,7 @@ from cars_hw.devices import FakeDevice, registry
 from cars_hw.devices.load import Spell
 from cars_hw.devices.protocol import ModelFormat, Sample, SessionCounter
 from cars_hw.errors import DeviceError
-from cars_hw.latency import LatencyTable, OpKey, fastest_genotype, genotype_keys, profile_device
+from cars_hw.latency import LatencyTable, OpKey, genotype_keys, profile_device
 from cars_hw.pipeline.export import export_run
 from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.pipeline.search import run_search
@@ -129,9 +130,8 @@ def make_small(patch: pytest.MonkeyPatch) -> None:
         patch.setitem(NETWORKS, name, spec)
     patch.setattr("cars_hw.data.sources._fashion_mini", lambda: small_images(1))
     patch.setattr("cars_hw.data.sources._torchvision", lambda *_: small_images(3))
-    # One descent to the smallest network instead of twelve, and few networks to calibrate on.
-    patch.setattr(import_module("cars_hw.latency.fastest"), "AVOIDABLE", (None,))
-    patch.setattr(fastest_genotype, "__defaults__", (1,))
+    descend_once(patch)
+    # Few networks to calibrate on.
     patch.setattr(profile_device, "__kwdefaults__", {**profile_device.__kwdefaults__, "calibration": 8})
     set_default(patch, "profile", "calibration", 8)
     # A sample as small as can be had: each of it is a training.
