@@ -78,7 +78,7 @@ def train_teacher(data: DataBundle, path: Path, epochs: int) -> None:
             loss.backward()
             optimizer.step()
             schedule.step()
-        print(f"teacher: epoch {epoch + 1} of {epochs}, loss {float(loss):.3f}", flush=True)
+        print(f"teacher: epoch {epoch + 1} of {epochs}, loss {float(loss.detach()):.3f}", flush=True)
     torch.save(network.state_dict(), path)
 
 

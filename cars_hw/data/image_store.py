@@ -41,7 +41,7 @@ _LOG: Final = logging.getLogger(__name__)
 
 Rows = npt.NDArray[np.int64]
 
-BLOCK_BYTES: Final = 16 << 20
+BLOCK_BYTES: Final = 4 << 20
 """About so many bytes make a block. It is what a disk reads at once, and what is shuffled as a whole."""
 
 SUFFIX: Final = ".stored"
@@ -268,9 +268,9 @@ class _Maker:
             for place, item in zip(rest, items, strict=True):
                 waiting.append((place, item))
                 self._look_at(place, item)
-                if self.shape is not None and len(waiting) >= self.block:
+                while self.shape is not None and len(waiting) >= self.block:
                     self._write(waiting[: self.block], pixels, journal)
-                    waiting = waiting[self.block :]
+                    del waiting[: self.block]
             if self.shape is None:
                 raise DatasetError(f"no image for {folder} can be read: {waiting[0][1].about}")
             while waiting:

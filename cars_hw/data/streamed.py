@@ -25,7 +25,7 @@ from cars_hw.data.dataset import LEVELS, Dataset, levels_of
 from cars_hw.data.image_store import ImageStore, Rows
 from cars_hw.errors import DatasetError
 
-WINDOW: Final = 16
+WINDOW: Final = 64
 """The images of so many blocks are mixed with each other."""
 
 AHEAD: Final = 2

@@ -256,7 +256,8 @@ def test_training_batches_are_the_images_at_a_blockwise_order(pets: Path) -> Non
             assert torch.equal(labels, same.labels[chosen])
 
 
-def test_an_epoch_mixes_a_window_of_blocks_at_a_time() -> None:
+def test_an_epoch_mixes_a_window_of_blocks_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streamed, "WINDOW", 16)
     # Every second image of a store of 400 is in the data set, in an order of its own.
     rows = 2 * torch.randperm(200, generator=torch.Generator().manual_seed(0))
     orders = [blockwise_order(rows, 5, torch.Generator().manual_seed(seed)) for seed in (7, 7, 8)]
