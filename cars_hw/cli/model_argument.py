@@ -8,9 +8,7 @@ from typing import Any, NamedTuple
 import click
 from click.shell_completion import CompletionItem
 
-from cars_hw.cli.hints import message_of
 from cars_hw.cli.options import GENOTYPE, Named, ParamType
-from cars_hw.errors import CarsHwError
 from cars_hw.export.card import ModelCard
 from cars_hw.space.genotype import Genotype
 
@@ -37,11 +35,9 @@ class GenotypeOrModelType(ParamType[GenotypeOrModel]):
         if Path(value).suffix in SUFFIXES:
             from cars_hw.export.card import verified_card
 
+            # A missing or damaged file is no error of usage: the error passes, and the command ends with 1.
             path = Path(value)
-            try:
-                card = verified_card(path)
-            except CarsHwError as error:
-                self.fail(message_of(error), param, ctx)
+            card = verified_card(path)
             return GenotypeOrModel(path.stem, card.genotype, card)
         named: Named = GENOTYPE.convert(value, param, ctx)
         return GenotypeOrModel(named.name, named.genotype, None)

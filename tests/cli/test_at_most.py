@@ -77,14 +77,25 @@ def test_what_cannot_be_compared_is_refused(repository: Path, tmp_path: Path) ->
     table, model = repository / "tables" / "phone.json", repository / "models" / "CARS_A.tflite"
     fails(run("predict", "--table", table, "--at-most", "1ms"), 2, "give a GENOTYPE or a MODEL")
     fails(run("predict", "--table", table, "--channels", "8", model), 2, "CARS_A is a model of one size")
-    fails(run("predict", "--table", table, tmp_path / "gone.onnx"), 2, "gone.onnx")
+    # What a build can lack, and what it can damage, is no error of usage.
+    for command in (
+        ("--table", table, tmp_path / "gone.onnx"),
+        ("--table", tmp_path / "gone.json", model),
+    ):
+        missing = run("predict", *command)
+        fails(missing, 1, "gone.")
+        assert "Usage:" not in missing.stderr
+    bare = tmp_path / "bare.tflite"
+    bare.write_bytes(model.read_bytes())
+    fails(run("predict", "--table", table, bare), 1, "bare.tflite.json")
+    fails(run("predict", "--table", table, "CARS_Z"), 2, "CARS_Z")
     other = tmp_path / "CARS_A.tflite"
     other.write_bytes(model.read_bytes())
     card = ModelCard.read(card_path(model))
     replace(card, precision="int8", int8="asymmetric").write(card_path(other))
     fails(run("predict", "--table", table, other), 1, "CARS_A is a model of int8", "is for fp32")
     other.write_bytes(model.read_bytes()[:-1])
-    fails(run("predict", "--table", table, other), 2, "was changed or damaged")
+    fails(run("predict", "--table", table, other), 1, "was changed or damaged")
 
 
 def commands(workflow: Path) -> Iterator[list[str]]:
