@@ -17,9 +17,12 @@ from work_of_trackers import tell_all
 
 from cars_hw.callbacks import EpochFigures, Tracker
 from cars_hw.cli.main import main
+from cars_hw.cli.train import _callback as tracking_callback
+from cars_hw.config.teacher import Teacher
 from cars_hw.errors import InputError
 from cars_hw.evolution.objectives import CostObjective
 from cars_hw.latency import LatencyTable
+from cars_hw.pipeline.settings import TrainSettings
 from cars_hw.tracking import trackers as trackers_module
 from cars_hw.tracking.follow import TrackedProfile, TrackedSearch, TrackedTraining
 from cars_hw.tracking.trackers import Step, Trackers, identity_of, open_trackers, require_trackers
@@ -95,6 +98,42 @@ def test_a_search_tells_each_generation_the_population_and_its_files(tmp_path: P
     again.on_resume([record(1)])
     again.on_generation(record(2))
     assert opened == [True, False]
+
+
+def test_a_picture_that_cannot_be_drawn_is_a_warning_and_the_files_are_tracked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("matplotlib")
+
+    def fails(*_arguments: object) -> None:
+        raise ValueError("no font\nand more")
+
+    monkeypatch.setattr("cars_hw.report.plot_file.write_points", fails)
+    kept = Recording()
+    (tmp_path / "front.json").write_text("front")
+    search = TrackedSearch(lambda _fresh: kept, tmp_path, [PARAMETERS], {})
+    search.on_end([record(1)])
+    assert kept.of("figure") == []
+    assert kept.of("artefact") == [("front.json", b"front")]
+    assert [one.getMessage() for one in caplog.records] == ["no picture is tracked: ValueError: no font"]
+
+
+def test_the_settings_of_a_training_tell_where_its_weights_and_answers_come_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = Recording()
+    monkeypatch.setattr("cars_hw.tracking.follow.open_trackers", lambda *_names, **_fresh: kept)
+    teacher = Teacher("resnet50", Path("r50.safetensors"), share=0.25)
+    for settings in (TrainSettings(seed=3), TrainSettings(init=Path("start.safetensors"), teacher=teacher)):
+        made = tracking_callback(tmp_path, settings, ("mlflow",), False)
+        assert made is not None
+        made("net-01").on_start(0)
+    plain, started = (one[0] for one in kept.of("settings"))
+    assert plain == {"seed": 3, "inherit": False, "init": None}
+    assert isinstance(started, dict)
+    assert started["init"] == "start.safetensors"
+    assert (started["teacher/network"], started["teacher/weights"]) == ("resnet50", "r50.safetensors")
+    assert started["teacher/share"] == "0.25"
 
 
 def test_a_training_tells_each_epoch_the_test_accuracy_and_its_files(tmp_path: Path) -> None:
