@@ -125,7 +125,6 @@ class _Spreading:
 
     def run(self) -> None:
         waiting = list(range(len(self.tasks)))
-        self.idle_since = monotonic()
         execution = self.how.execution
         threads = execution.threads or share_of_threads(self.side)
         contents = [pickled(self.work, task) for task in self.tasks]
@@ -135,6 +134,7 @@ class _Spreading:
             beat = Beat(folder)
             room = Room(execution.where, min(self.side, len(waiting)), threads, self.how.device != "cpu", folder)
             with _opened(execution, room, self.log) as engine:
+                self.idle_since = monotonic()
                 while self.running or (waiting and self.failure is None):
                     while waiting and self.failure is None and len(self.running) < limit:
                         number = waiting.pop(0)
