@@ -40,6 +40,7 @@ HINTS: Final[Mapping[Remedy, str]] = {
     "more-time": "give --within {least} or more, fewer images, or smaller networks",
     "moved-images": "give the folder that holds them now with --data",
     "one-resolution": "give one --resolution",
+    "other-image-cache": "or choose another folder with --image-cache",
     "other-images": "leave --data out, or start a new run with: cars-hw search",
     "other-out": "choose another folder with --out",
     "pair": "pair once, with the address and the code of the phone's dialog: cars-hw devices --pair HOST:PORT "
@@ -65,6 +66,7 @@ HINTS: Final[Mapping[Remedy, str]] = {
     "skip-unreadable": "list all of them with: cars-hw data check {folder}; or leave them out with "
     "--skip-unreadable",
     "smaller-network": "allow at least that, or profile a smaller network: --channels, --layers, --resolution",
+    "store-images": "leave out --image-cache off, or raise --data-memory if there is memory",
     "store-runner": "store the tool again with: cars-hw runner use PATH",
     "train": "first run: cars-hw train {run}",
     "train-again": "delete it, and train the network again with: cars-hw train",

@@ -58,7 +58,7 @@ GROUPS: Final[Mapping[str, Mapping[str, str]]] = {
         "zoo": "List the published genotypes.",
     },
     "Extensions": {
-        "plugins": "List devices, data sets, costs, recipes and formats by name.",
+        "plugins": "List devices, data sets, costs, recipes, formats and operations.",
     },
 }
 """The commands by group, each with the first sentence of its help, so that an overview imports no command."""

@@ -9,10 +9,9 @@ import click
 from click.shell_completion import CompletionItem
 
 from cars_hw.cli.options import GENOTYPE, Named, ParamType
+from cars_hw.errors import InputError
 from cars_hw.export.card import ModelCard
 from cars_hw.space.genotype import Genotype
-
-SUFFIXES = (".onnx", ".tflite")
 
 
 class GenotypeOrModel(NamedTuple):
@@ -32,7 +31,7 @@ class GenotypeOrModelType(ParamType[GenotypeOrModel]):
         """Return the genotype that ``value`` says, or that of the model."""
         if isinstance(value, GenotypeOrModel):
             return value
-        if Path(value).suffix in SUFFIXES:
+        if _is_model(value):
             from cars_hw.export.card import verified_card
 
             # A missing or damaged file is no error of usage: the error passes, and the command ends with 1.
@@ -48,3 +47,16 @@ class GenotypeOrModelType(ParamType[GenotypeOrModel]):
 
 
 GENOTYPE_OR_MODEL = GenotypeOrModelType()
+
+
+def _is_model(value: str) -> bool:
+    """Return whether ``value`` ends as the files of some format do."""
+    if not Path(value).suffix:
+        return False
+    from cars_hw.export.formats import format_of_file
+
+    try:
+        format_of_file(Path(value))
+    except InputError:
+        return False
+    return True

@@ -138,13 +138,21 @@ def _callback(
         from cars_hw.tracking.follow import tracked_training
 
         names = tuple(dict.fromkeys((*track, *(["tensorboard"] if tensorboard else []))))
-        recipe = {} if settings.recipe is None else asdict(settings.recipe)
-        return partial(tracked_training, run, names, {"seed": settings.seed, "inherit": settings.inherit, **recipe})
+        return partial(tracked_training, run, names, _tracked_settings(settings))
     if tensorboard:
         from cars_hw.pipeline.tensorboard import TrainingEvents
 
         return partial(TrainingEvents, run)
     return None
+
+
+def _tracked_settings(settings: TrainSettings) -> dict[str, str | float | bool | None]:
+    """Return what a tracker keeps: the seed, what the weights start from, the recipe, the teacher."""
+    recipe = {} if settings.recipe is None else asdict(settings.recipe)
+    start = {"inherit": settings.inherit, "init": None if settings.init is None else str(settings.init)}
+    given = {} if settings.teacher.network is None else asdict(settings.teacher)
+    teacher = {f"teacher/{name}": str(value) for name, value in given.items()}
+    return {"seed": settings.seed, **start, **recipe, **teacher}
 
 
 def _print(trained: list[TrainedNetwork], sizes: SizeGrid | None) -> None:

@@ -416,7 +416,7 @@ def _stored(
     taken = f"the images of {source} take {size(needed)}, and the limit of memory is {size(keeping.limit)}"
     if keeping.cache is None:
         raise DatasetError(
-            f"{taken}: they must be stored; leave out --image-cache off, or raise --data-memory if there is memory"
+            f"{taken}: they must be stored, and there is no folder to store them in", remedy="store-images"
         )
     keeping.log(f"{taken}: they are stored in {keeping.cache}, and read from there")
     sample = sorted({len(places) * one // SAMPLED for one in range(SAMPLED)} | {len(places) - 1})

@@ -55,7 +55,7 @@ def stored_images(
     """
     if cache is None:
         raise DatasetError(
-            f"{taken}: they must be stored; leave out --image-cache off, or raise --data-memory if there is memory"
+            f"{taken}: they must be stored, and there is no folder to store them in", remedy="store-images"
         )
     log(f"{taken}: they are stored in {cache}, and read from there")
     files, unsupported = found.files, frozenset(found.unsupported)

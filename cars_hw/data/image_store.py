@@ -385,7 +385,8 @@ class _Maker:
         if needed > left:
             raise DatasetError(
                 f"the images take {size(needed)} in {folder.parent}, which has {size(left)} left; free some space, "
-                "or give another folder with --image-cache, or a smaller resolution"
+                "or give a smaller resolution",
+                remedy="other-image-cache",
             )
 
 

@@ -6,15 +6,15 @@ import os
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Final, TypeVar
 
 from cars_hw.config.execution import HERE, LOCAL, Execution
-from cars_hw.errors import RunError
+from cars_hw.errors import CarsHwError, RunError
 from cars_hw.executors.engine import Call, Engine, Outcome, Pending, Room, open_engine, require_engine
 from cars_hw.executors.messages import Beat, Messages, messages_path
 from cars_hw.executors.workers import InWorkerError, default_jobs, pickled, share_of_threads, side_by_side
@@ -23,12 +23,16 @@ from cars_hw.progress import Log, Progress
 from cars_hw.version import own_version
 
 Task = TypeVar("Task")
+Answer = TypeVar("Answer")
 Work = Callable[[Task, Progress, Log], None]
 
 PREFIX: Final = ".executor-"
 """How the names of the folders for messages begin."""
 
 POLL_SECONDS: Final = 0.1
+
+IDLE_SECONDS: Final = 60.0
+"""How long no worker is at a task until the log says so."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,7 @@ class _Spreading:
     attempts: dict[int, int] = field(default_factory=dict)
     running: dict[int, _Running] = field(default_factory=dict)
     failure: BaseException | None = None
+    idle_since: float | None = None
 
     def run(self) -> None:
         waiting = list(range(len(self.tasks)))
@@ -128,13 +133,15 @@ class _Spreading:
         with _messages_folder(self.how.folder) as folder:
             beat = Beat(folder)
             room = Room(execution.where, min(self.side, len(waiting)), threads, self.how.device != "cpu", folder)
-            with _opened(execution, room) as engine:
+            with _opened(execution, room, self.log) as engine:
+                self.idle_since = monotonic()
                 while self.running or (waiting and self.failure is None):
                     while waiting and self.failure is None and len(self.running) < limit:
                         number = waiting.pop(0)
                         self._submit(engine, folder, number, contents[number], threads)
-                    time.sleep(POLL_SECONDS)
+                    sleep(POLL_SECONDS)
                     beat.keep()
+                    self._tell_idle(threads)
                     waiting[:0] = self._ended()
         if self.failure is not None:
             raise self.failure
@@ -147,14 +154,46 @@ class _Spreading:
         paths = tuple(os.path.abspath(one) for one in sys.path)  # noqa: PTH100 -- an empty one is where we are
         needs = self.needs[number] if self.needs else ""
         call = Call(content, str(folder), number, threads, str(Path.cwd()), paths, own_version(), needs)
-        self.running[number] = _Running(engine.submit(call), Messages(path))
+        self.running[number] = _Running(self._reached(lambda: engine.submit(call)), Messages(path))
+
+    def _reached(self, ask: Callable[[], Answer]) -> Answer:
+        """Return what ``ask`` returns; each engine has errors of its own for a scheduler that has died."""
+        try:
+            return ask()
+        except CarsHwError:
+            raise
+        except Exception as error:
+            raise RunError(
+                f"{self.how.execution.executor} takes no more tasks ({said(error)}); repeat the command when it "
+                "runs again: finished work is kept"
+            ) from error
+
+    def _tell_idle(self, threads: int) -> None:
+        """Say once if no worker has been at a task for long: there may be none that has what a task needs."""
+        if self.idle_since is None:
+            return
+        now = monotonic()
+        if any(one.messages.begun for one in self.running.values()):
+            self.idle_since = now
+        elif now - self.idle_since > IDLE_SECONDS:
+            self.idle_since = None
+            resources = sorted({self.needs[number] for number in self.running if self.needs and self.needs[number]})
+            needed = [
+                f"{threads} {'thread' if threads == 1 else 'threads'}",
+                *(["a GPU"] if self.how.device != "cpu" else []),
+                *([f"the resource {' or '.join(resources)}"] if resources else []),
+            ]
+            self.log(
+                f"no worker of {self.how.execution.executor} has begun a task for {IDLE_SECONDS:g} seconds: each "
+                f"task needs a worker with {' and '.join(needed)}; see threads in [execution]"
+            )
 
     def _ended(self) -> list[int]:
         """Pass on messages, take note of the tasks that have ended, and return those to begin again."""
         again = []
         for number, one in list(self.running.items()):
             # Asked before: what was told until then is there.
-            done = one.pending.done()
+            done = self._reached(one.pending.done)
             one.messages.pass_on(self.progress, self.log)
             if not done:
                 continue
@@ -183,7 +222,9 @@ class _Spreading:
         self.failure = error
         for number, one in list(self.running.items()):
             if not one.messages.begun:
-                one.pending.cancel()
+                # What cannot be cancelled ends when its folder of messages is gone.
+                with suppress(Exception):
+                    one.pending.cancel()
                 del self.running[number]
 
 
@@ -196,12 +237,16 @@ def _outcome(pending: Pending) -> Outcome:
 
 
 @contextmanager
-def _opened(execution: Execution, room: Room) -> Iterator[Engine]:
+def _opened(execution: Execution, room: Room, log: Log) -> Iterator[Engine]:
     engine = open_engine(execution, room)
     try:
         yield engine
     finally:
-        engine.close()
+        try:
+            engine.close()
+        # Nothing is lost: results are files. An error that ends the tasks must not be hidden by this one.
+        except Exception as error:  # noqa: BLE001
+            log(f"{execution.executor} was not closed: {said(error)}")
 
 
 @contextmanager

@@ -55,7 +55,7 @@ def _device(name: str) -> str:
 
 def _data(name: str) -> str:
     if name in DATA_SETS:
-        return "embedded" if name == "fashion-mini" else "fetched with --download"
+        return "embedded" if name == "fashion-mini" else "fetched when asked for"
     made = load_plugin(DATA, name)
     if not callable(made):
         raise InputError(f"the data set {name} is a {type(made).__name__}, not a function")

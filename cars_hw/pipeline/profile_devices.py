@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from cars_hw import devices as every_device
 from cars_hw.callbacks import ProfileCallback
 from cars_hw.config.execution import LOCAL
-from cars_hw.devices import named_devices, open_device
 from cars_hw.errors import InputError
 from cars_hw.executors.engine import require_engine
 from cars_hw.executors.spread import Spread, spread
@@ -113,7 +113,8 @@ def _here(
     progress: Progress,
     log: Log,
 ) -> list[Written]:
-    devices = [open_device(name, settings.threads) for name in named_devices(settings.devices)]
+    names = every_device.named_devices(settings.devices)
+    devices = [every_device.open_device(name, settings.threads) for name in names]
     paths = table_paths(out, devices)
     ranges: dict[str, SizeRange] = {}
 

@@ -158,7 +158,7 @@ def generation_figures(record: Mapping[str, Any], objectives: Sequence[CostObjec
 
 
 def remove_events(folder: Path) -> None:
-    """Remove the events in ``folder``: an earlier training with other settings wrote them."""
+    """Remove the events in ``folder``: an earlier step wrote them, such as a training with other settings."""
     for path in folder.glob(FILES):
         path.unlink()
 

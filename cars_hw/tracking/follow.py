@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, Final
 from cars_hw.callbacks import EpochFigures, ProfileCallback, SearchCallback, Tracker, TrainingCallback
 from cars_hw.evolution.objectives import CostObjective
 from cars_hw.pipeline.tensorboard import generation_figures
+from cars_hw.plugins import said
 from cars_hw.tracking.trackers import SEARCH, open_trackers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from cars_hw.latency import LatencyTable
+
+_LOG: Final = logging.getLogger(__name__)
 
 SEARCH_FILES: Final = ("config.toml", "history.jsonl", "final.json", "front.json")
 """What a search leaves for a tracker."""
@@ -53,13 +54,15 @@ class TrackedSearch(SearchCallback):
         members = history[-1]["population"]
         cost = self._objectives[0]
         points = [(member["costs"][0], 100 * member["accuracy"]) for member in members]
-        with _picture("population.png") as path:
-            if path is not None:
-                from cars_hw.report.plot_file import write_points
+        generation = history[-1]["generation"]
 
-                title = f"generation {history[-1]['generation']}"
-                write_points(path, points, f"{cost.name} ({cost.unit})", "accuracy under shared weights, %", title)
-                tracker.figure("population", path, history[-1]["generation"])
+        def draw(path: Path) -> None:
+            from cars_hw.report.plot_file import write_points
+
+            title = f"generation {generation}"
+            write_points(path, points, f"{cost.name} ({cost.unit})", "accuracy under shared weights, %", title)
+
+        _track_picture(tracker, "population", generation, draw)
         for name in SEARCH_FILES:
             if (self._run / name).is_file():
                 tracker.artefact(self._run / name)
@@ -143,14 +146,15 @@ class TrackedProfile(ProfileCallback):
         self._tracker.scalars(0, figures)
         predictor = Predictor(table)
         predicted = [predictor.at(one.network).predict(one.genotype).ms for one in table.calibrated]
-        with _picture("prediction.png") as picture:
-            if picture is not None:
-                from cars_hw.report.plot_file import write_scatter
 
-                points = list(zip(measured, predicted, strict=True))
-                title = f"{len(points)} networks on {table.device}, which the predictor was fitted to"
-                write_scatter(picture, points, "measured latency, ms", "predicted latency, ms", title)
-                self._tracker.figure("prediction", picture, 0)
+        def draw(picture: Path) -> None:
+            from cars_hw.report.plot_file import write_scatter
+
+            points = list(zip(measured, predicted, strict=True))
+            title = f"{len(points)} networks on {table.device}, which the predictor was fitted to"
+            write_scatter(picture, points, "measured latency, ms", "predicted latency, ms", title)
+
+        _track_picture(self._tracker, "prediction", 0, draw)
         if path is not None:
             self._tracker.artefact(path)
 
@@ -181,11 +185,18 @@ def _plain(value: Any) -> str | float | bool | None:  # noqa: ANN401 -- JSON's o
     return value if value is None or isinstance(value, str | float | bool | int) else str(value)
 
 
-@contextmanager
-def _picture(name: str) -> Iterator[Path | None]:
-    """Yield the path of a temporary picture; None without matplotlib, which the extra ``plot`` brings."""
+def _track_picture(tracker: Tracker, name: str, step: int, draw: Callable[[Path], None]) -> None:
+    """Hand ``tracker`` the picture that ``draw`` writes; none without matplotlib, which the extra ``plot`` brings.
+
+    A picture that cannot be drawn is a warning: the step whose figures it shows is done.
+    """
     if find_spec("matplotlib") is None:
-        yield None
         return
-    with tempfile.TemporaryDirectory(prefix="cars-hw-") as folder:
-        yield Path(folder) / name
+    try:
+        with tempfile.TemporaryDirectory(prefix="cars-hw-") as folder:
+            path = Path(folder) / f"{name}.png"
+            draw(path)
+            tracker.figure(name, path, step)
+    # Matplotlib has errors of its own, for its settings and fonts among others; the disk may be full.
+    except Exception as error:  # noqa: BLE001
+        _LOG.warning("no picture is tracked: %s", said(error))

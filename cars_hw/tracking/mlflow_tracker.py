@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cars_hw.callbacks import Tracker
-from cars_hw.tracking.trackers import Step, place_of, unless_set
+from cars_hw.tracking.trackers import Step, identity_of, place_of, unless_set
 
 FOLDER: Final = "mlflow"
 TAG: Final = "cars_hw.step"
@@ -21,7 +21,8 @@ MOST_CHARACTERS: Final = 500
 class MlflowTracker(Tracker):
     """A run of MLflow for each step, in an experiment with the name of the cars-hw run.
 
-    A step that goes on after an interruption keeps its run of MLflow, in which each scalar is once.
+    A tag with the step's identity tells it from those of runs whose folders have the same name. A step that goes on
+    after an interruption keeps its run of MLflow, in which each scalar is once.
     """
 
     def __init__(self, step: Step) -> None:
@@ -36,7 +37,8 @@ class MlflowTracker(Tracker):
         address, artefacts = _store(step)
         self._client: Any = MlflowClient(tracking_uri=address)
         experiment = _experiment(self._client, step.home.name, artefacts)
-        before = self._client.search_runs([experiment], filter_string=f"tags.`{TAG}` = '{step.name}'")
+        identity = identity_of(step)
+        before = self._client.search_runs([experiment], filter_string=f"tags.`{TAG}` = '{identity}'")
         self._known: dict[str, set[int]] = {}
         if before and not step.fresh:
             self._run: str = before[0].info.run_id
@@ -48,7 +50,7 @@ class MlflowTracker(Tracker):
             # It was killed before its first checkpoint, or had other settings.
             if one.info.status == "RUNNING":
                 self._client.set_terminated(one.info.run_id, status="KILLED")
-        made = self._client.create_run(experiment, run_name=step.name, tags={TAG: step.name})
+        made = self._client.create_run(experiment, run_name=step.name, tags={TAG: identity})
         self._run = made.info.run_id
 
     def settings(self, values: Mapping[str, str | float | bool | None]) -> None:

@@ -6,19 +6,23 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cars_hw.callbacks import Tracker
-from cars_hw.pipeline.tensorboard import FOLDER, Events
-from cars_hw.tracking.trackers import SEARCH, Step, place_of
+from cars_hw.pipeline.tensorboard import FOLDER, Events, remove_events
+from cars_hw.tracking.trackers import SEARCH, Step, folder_name_of, place_of
 
 
 class TensorBoardTracker(Tracker):
     """Writes events to ``RUN/tensorboard``, those of a training to a folder of its own in it.
 
-    With a place, there is a folder for each run in it.
+    With a place, there is a folder for each run in it: runs whose folders have the same name are told apart. A step
+    that begins removes what an earlier one of the same name wrote.
     """
 
     def __init__(self, step: Step) -> None:
-        base = place_of(step, FOLDER) / (step.home.name if step.where else "")
-        self._events = Events(base if step.name == SEARCH else base / step.name)
+        base = place_of(step, FOLDER) / (folder_name_of(step) if step.where else "")
+        folder = base if step.name == SEARCH else base / step.name
+        if step.fresh:
+            remove_events(folder)
+        self._events = Events(folder)
 
     def settings(self, values: Mapping[str, str | float | bool | None]) -> None:
         """Write a table of the settings as text."""

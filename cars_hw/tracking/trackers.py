@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import shutil
@@ -141,6 +142,23 @@ class Trackers(Tracker):
 def place_of(step: Step, name: str) -> Path:
     """Return the folder of the tracker ``name`` for ``step``: the one that the user named, or one in the run."""
     return Path(step.where).expanduser().absolute() if step.where else step.home / name
+
+
+def identity_of(step: Step) -> str:
+    """Return what tells ``step`` from all others in a store that several runs share: 12 hexadecimal digits.
+
+    Folders of runs may have the same name, so the whole path counts.
+    """
+    return _digest(f"{step.home}\n{step.name}", 12)
+
+
+def folder_name_of(step: Step) -> str:
+    """Return a name for the run of ``step`` in a folder that several runs share: its own, and a digest."""
+    return f"{step.home.name}-{_digest(str(step.home), 8)}"
+
+
+def _digest(text: str, digits: int) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:digits]
 
 
 def copy_in(path: Path, folder: Path) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from cars_hw.callbacks import Tracker
-from cars_hw.tracking.trackers import Step, place_of, unless_set
+from cars_hw.tracking.trackers import Step, identity_of, place_of, unless_set
 
 FOLDER: Final = "wandb"
 
@@ -32,13 +31,12 @@ class WandbTracker(Tracker):
         import wandb
 
         self._wandb: Any = wandb
-        identity = hashlib.sha256(f"{step.home}\n{step.name}".encode()).hexdigest()[:12]
         self._name = step.name
         self._run: Any = wandb.init(
             mode="offline",
             project=step.home.name,
             name=step.name,
-            id=identity,
+            id=identity_of(step),
             dir=str(folder),
             reinit="create_new",
             settings=wandb.Settings(

@@ -17,7 +17,7 @@ from cars_hw.devices import open_device
 from cars_hw.errors import InputError
 from cars_hw.pipeline.settings import StrategyName
 from cars_hw.space.network_spec import NETWORKS
-from cars_hw.space.zoo import zoo
+from cars_hw.space.zoo import whole_zoo
 from cars_hw.studies.published_front import TORCHVISION
 
 
@@ -71,7 +71,7 @@ def test_names_are_completed(line: str, expected: list[str]) -> None:
 
 @pytest.mark.parametrize("line", ["cars-hw cost ", "cars-hw train run --genotype ", "cars-hw export "])
 def test_a_genotype_is_a_published_name_or_a_file(line: str) -> None:
-    assert completed(line) == [("file", ""), *(("plain", name) for name in zoo())]
+    assert completed(line) == [("file", ""), *(("plain", name) for name in whole_zoo())]
     assert completed(f"{line}CARS_B") == [("file", "CARS_B"), ("plain", "CARS_B")]
 
 

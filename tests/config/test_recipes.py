@@ -75,6 +75,7 @@ def test_what_no_training_can_be_is_refused(wrong: dict[str, Any], message: str)
 
 @pytest.mark.parametrize(("native", "expected"), [(True, "bf16"), (False, "fp16")])
 def test_a_gpu_trains_in_what_it_computes_in(native: bool, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native or including_emulation)
     assert resolve_precision("auto", "cuda") == expected
     assert resolve_precision("float32", "cuda") == "float32"

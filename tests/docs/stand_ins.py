@@ -168,7 +168,7 @@ class _Host:
     def __init__(self, name: str, kind: type[Computing]) -> None:
         self.name, self.kind, self.runtime = name, kind, kind.runtime
 
-    def __call__(self, threads: int) -> Computing:
+    def __call__(self, threads: int = 1) -> Computing:
         return self.kind(self.name)
 
 

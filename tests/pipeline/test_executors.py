@@ -215,6 +215,99 @@ def test_an_error_of_a_task_is_raised_after_those_that_had_begun(
     assert ("task 1", 1, 2) in steps
 
 
+class Idle:
+    """A cluster of which no worker takes the task, which is done at the twentieth question nevertheless."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def submit(self, call: Call) -> Idle:
+        return self
+
+    def done(self) -> bool:
+        self.asked += 1
+        return self.asked == 20
+
+    def result(self) -> Outcome:
+        return DONE
+
+    def cancel(self) -> None:
+        raise AssertionError("nothing fails")
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("patience", "said"), [(-1.0, 1), (1e9, 0)])
+def test_a_cluster_whose_workers_take_no_task_is_told_once_with_what_a_task_needs(
+    patience: float, said: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(spread_module, "require_engine", lambda _execution: None)
+    monkeypatch.setattr(spread_module, "open_engine", lambda _execution, _room: Idle())
+    monkeypatch.setattr(spread_module, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr(spread_module, "IDLE_SECONDS", patience)
+    how = Spread(tmp_path, "cuda", 1, Execution("dask:host", threads=64))
+    spread(kill_once, [1], how, lambda *_: None, told.append, needs=["phone"])
+    assert len(told) == said
+    for line in told:
+        assert line.startswith("no worker of dask:host has begun a task for ")
+        assert line.endswith("64 threads and a GPU and the resource phone; see threads in [execution]")
+
+
+def test_workers_that_are_at_a_task_are_not_called_idle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    now = iter(range(0, 100_000, 40))
+    monkeypatch.setattr(spread_module, "monotonic", lambda: next(now))
+    _, _, told, error = run_script(monkeypatch, tmp_path, {task: [DONE] for task in range(6)})
+    assert (told, error) == ([], None)
+
+
+class Dies:
+    """A cluster whose scheduler dies: a question that ``at`` names raises an error of its own."""
+
+    def __init__(self, *at: str) -> None:
+        self.at, self.submitted = at, 0
+
+    def submit(self, call: Call) -> Dies:
+        self.submitted += 1
+        if "submit" in self.at and self.submitted == 2:
+            raise OSError("the scheduler is gone\nand more")
+        return self
+
+    def done(self) -> bool:
+        if "done" in self.at:
+            raise OSError("the scheduler is gone")
+        return self.submitted == 1
+
+    def result(self) -> Outcome:
+        return DONE
+
+    def cancel(self) -> None:
+        raise AssertionError("nothing is cancelled")
+
+    def close(self) -> None:
+        if "close" in self.at:
+            raise OSError("nobody is there")
+
+
+@pytest.mark.parametrize("at", [("submit",), ("done",), ("submit", "close")])
+def test_a_scheduler_that_dies_is_an_error_of_one_line(
+    at: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(spread_module, "require_engine", lambda _execution: None)
+    monkeypatch.setattr(spread_module, "open_engine", lambda _execution, _room: Dies(*at))
+    monkeypatch.setattr(spread_module, "POLL_SECONDS", 0.0)
+    told: list[str] = []
+    with pytest.raises(RunError) as raised:
+        spread(kill_once, [1, 2], Spread(tmp_path, "cpu", 1, Execution("dask:host")), lambda *_: None, told.append)
+    assert str(raised.value) == (
+        "dask:host takes no more tasks (OSError: the scheduler is gone); repeat the command when it runs again: "
+        "finished work is kept"
+    )
+    assert told == (["dask:host was not closed: OSError: nobody is there"] if "close" in at else [])
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_worker_ends_when_its_caller_is_silent_or_gone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     now = 1000.0
     monkeypatch.setattr("cars_hw.executors.messages.time.monotonic", lambda: now)

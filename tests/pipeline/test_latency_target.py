@@ -268,7 +268,7 @@ def test_a_limit_has_one_holder() -> None:
     """Beside the target, only what is told and what a run writes has a limit.
 
     These are the sentences on its use and on larger networks, the comparison at budgets, config.toml, run.json,
-    front.json and verified.json.
+    front.json and verified.json, and what predict prints.
     """
     names = {"limit_ms", "asked_ms", "budget", "budget_ms"}
     holders = {
@@ -282,6 +282,7 @@ def test_a_limit_has_one_holder() -> None:
         "LargerNetworks",
         "LatencyEstimate",
         "LatencyTarget",
+        "PredictOutput",
         "TargetRecord",
         "TargetSettings",
         "Verified",
@@ -290,11 +291,14 @@ def test_a_limit_has_one_holder() -> None:
 
 
 def test_predictors_are_built_in_one_place() -> None:
-    """``latency.validation`` compares a predictor with its device, below the pipeline; all else asks the target."""
+    """``latency.validation`` compares a predictor with its device, below the pipeline.
+
+    A tracker of a profile draws the predictor of the table that was just made. All else asks the target.
+    """
     root = Path(cars_hw.__file__).parent
     built = {
         path.relative_to(root).as_posix()
         for path in root.rglob("*.py")
         if re.search(r"(?<!class )\bPredictor\(", path.read_text())
     }
-    assert built == {"pipeline/latency_target.py", "latency/validation.py"}
+    assert built == {"pipeline/latency_target.py", "latency/validation.py", "tracking/follow.py"}

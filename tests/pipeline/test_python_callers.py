@@ -262,9 +262,20 @@ def test_progress_is_drawn_in_a_terminal_and_nowhere_else(tmp_path: Path) -> Non
 OF_THE_COMMAND_LINE = ("cli", "config", "pipeline/settings.py", "space/wanted_sizes.py")
 """The options themselves, and the texts of their help."""
 
-OF_OTHER_PROGRAMS = tuple(
-    f"devices/{name}.py"
-    for name in ("android/app", "android/benchmark_model", "host/session_worker", "host/runtimes")
+OF_OTHER_PROGRAMS = (
+    *(
+        f"devices/{name}.py"
+        for name in (
+            "android/app",
+            "android/benchmark_model",
+            "host/accelerator",
+            "host/ort_worker",
+            "host/providers",
+            "host/runtimes",
+            "host/session_worker",
+        )
+    ),
+    "executors/dask_engine.py",
 )
 
 COMMANDS = ("report/data.py", "pipeline/search.py")

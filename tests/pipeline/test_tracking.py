@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,15 @@ from work_of_trackers import tell_all
 
 from cars_hw.callbacks import EpochFigures, Tracker
 from cars_hw.cli.main import main
+from cars_hw.cli.train import _callback as tracking_callback
+from cars_hw.config.teacher import Teacher
 from cars_hw.errors import InputError
 from cars_hw.evolution.objectives import CostObjective
 from cars_hw.latency import LatencyTable
+from cars_hw.pipeline.settings import TrainSettings
 from cars_hw.tracking import trackers as trackers_module
 from cars_hw.tracking.follow import TrackedProfile, TrackedSearch, TrackedTraining
-from cars_hw.tracking.trackers import Step, Trackers, open_trackers, require_trackers
+from cars_hw.tracking.trackers import Step, Trackers, identity_of, open_trackers, require_trackers
 
 
 class Recording(Tracker):
@@ -94,6 +98,42 @@ def test_a_search_tells_each_generation_the_population_and_its_files(tmp_path: P
     again.on_resume([record(1)])
     again.on_generation(record(2))
     assert opened == [True, False]
+
+
+def test_a_picture_that_cannot_be_drawn_is_a_warning_and_the_files_are_tracked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("matplotlib")
+
+    def fails(*_arguments: object) -> None:
+        raise ValueError("no font\nand more")
+
+    monkeypatch.setattr("cars_hw.report.plot_file.write_points", fails)
+    kept = Recording()
+    (tmp_path / "front.json").write_text("front")
+    search = TrackedSearch(lambda _fresh: kept, tmp_path, [PARAMETERS], {})
+    search.on_end([record(1)])
+    assert kept.of("figure") == []
+    assert kept.of("artefact") == [("front.json", b"front")]
+    assert [one.getMessage() for one in caplog.records] == ["no picture is tracked: ValueError: no font"]
+
+
+def test_the_settings_of_a_training_tell_where_its_weights_and_answers_come_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = Recording()
+    monkeypatch.setattr("cars_hw.tracking.follow.open_trackers", lambda *_names, **_fresh: kept)
+    teacher = Teacher("resnet50", Path("r50.safetensors"), share=0.25)
+    for settings in (TrainSettings(seed=3), TrainSettings(init=Path("start.safetensors"), teacher=teacher)):
+        made = tracking_callback(tmp_path, settings, ("mlflow",), False)
+        assert made is not None
+        made("net-01").on_start(0)
+    plain, started = (one[0] for one in kept.of("settings"))
+    assert plain == {"seed": 3, "inherit": False, "init": None}
+    assert isinstance(started, dict)
+    assert started["init"] == "start.safetensors"
+    assert (started["teacher/network"], started["teacher/weights"]) == ("resnet50", "r50.safetensors")
+    assert started["teacher/share"] == "0.25"
 
 
 def test_a_training_tells_each_epoch_the_test_accuracy_and_its_files(tmp_path: Path) -> None:
@@ -203,11 +243,85 @@ def test_tensorboard_keeps_scalars_once_pictures_and_paths(where: str, tmp_path:
     for steps in (range(1, 3), range(2, 4)):
         text = f"tensorboard:{tmp_path / where}" if where else "tensorboard"
         tell_all(open_trackers([text], home, "net-01", fresh=False), tmp_path, steps)
-    folder = (tmp_path / where / "run" if where else home / "tensorboard") / "net-01"
-    written = scalars(folder)
+    if where:
+        (base,) = (tmp_path / where).glob("run-*")
+    else:
+        base = home / "tensorboard"
+    written = scalars(base / "net-01")
     assert written["loss"] == [(1, 1.0), (2, 0.5), (3, pytest.approx(1 / 3))]
     assert [step for step, _ in written["front"]] == [2, 3]
     assert len(written["files/table.json/text_summary"]) == len(written["settings/text_summary"]) == 1
+
+
+@pytest.mark.parametrize("where", ["", "elsewhere"])
+@pytest.mark.parametrize("name", ["search", "profile fake"])
+def test_tensorboard_replaces_what_a_step_of_this_name_wrote_when_it_begins_anew(
+    name: str, where: str, tmp_path: Path
+) -> None:
+    pytest.importorskip("tensorboard")
+    text = f"tensorboard:{tmp_path / where}" if where else "tensorboard"
+    for step, loss, fresh in (("net-01", 7.0, True), (name, 1.0, True), (name, 0.5, True), (name, 9.0, False)):
+        tracker = open_trackers([text], tmp_path / "run", step, fresh=fresh)
+        tracker.scalars(1, {"loss": loss})
+        tracker.close()
+    (base,) = (tmp_path / where).glob("run-*") if where else (tmp_path / "run" / "tensorboard",)
+    assert scalars(base if name == "search" else base / name)["loss"] == [(1, 0.5)]
+    assert scalars(base / "net-01")["loss"] == [(1, 7.0)]
+
+
+def test_tensorboard_keeps_runs_of_one_folder_name_apart_in_a_shared_place(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    shared = tmp_path / "events"
+    for whose, loss in (("mine", 1.0), ("yours", 0.5)):
+        tracker = open_trackers([f"tensorboard:{shared}"], tmp_path / whose / "run", "search", fresh=True)
+        tracker.scalars(1, {"loss": loss})
+        tracker.close()
+    folders = list(shared.iterdir())
+    assert sorted(scalars(folder)["loss"] for folder in folders) == [[(1, 0.5)], [(1, 1.0)]]
+    assert all(folder.name.startswith("run-") for folder in folders)
+
+
+def test_a_step_is_told_from_those_of_another_folder_and_of_another_name() -> None:
+    step = Step(Path("/a/run"), "net-01", "", fresh=True)
+    # printf '/a/run\nnet-01' | sha256sum
+    assert identity_of(step) == "e179d9fed613"
+    assert identity_of(replace(step, where="there", fresh=False)) == identity_of(step)
+    others = [replace(step, home=Path("/b/run")), replace(step, name="net-02")]
+    assert len({identity_of(one) for one in (step, *others)}) == 3
+
+
+def test_mlflow_keeps_runs_of_one_folder_name_apart_in_a_shared_store(tmp_path: Path) -> None:
+    for package in ("mlflow", "sqlalchemy"):
+        pytest.importorskip(package, reason=f"needs the package {package}")
+    code = f"""
+import json
+from pathlib import Path
+from cars_hw.tracking.trackers import open_trackers
+folder = Path({str(tmp_path)!r})
+def opened(whose, fresh):
+    tracker = open_trackers([f"mlflow:{{folder / 'store'}}"], folder / whose / "run", "net-01", fresh=fresh)
+    tracker.settings({{"whose": whose}})
+    return tracker
+mine = opened("mine", True)
+mine.scalars(1, {{"loss": 1.0}})
+yours = opened("yours", True)
+yours.scalars(1, {{"loss": 0.5}})
+resumed = opened("mine", False)
+resumed.scalars(2, {{"loss": 0.25}})
+from mlflow.tracking import MlflowClient
+client = MlflowClient(tracking_uri=f"sqlite:///{{folder / 'store' / 'mlflow.db'}}")
+experiment = client.get_experiment_by_name("run")
+runs = client.search_runs([experiment.experiment_id])
+print(json.dumps(sorted(
+    [one.data.params["whose"], one.info.status,
+     [(x.step, x.value) for x in client.get_metric_history(one.info.run_id, "loss")]] for one in runs)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=900)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == [
+        ["mine", "RUNNING", [[1, 1.0], [2, 0.25]]],
+        ["yours", "RUNNING", [[1, 0.5]]],
+    ]
 
 
 def test_mlflow_keeps_a_step_that_goes_on_in_one_run(tmp_path: Path) -> None:

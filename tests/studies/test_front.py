@@ -209,7 +209,7 @@ def test_references_trained_side_by_side_are_those_trained_one_by_one(
     progress: list[tuple[str, int, int]] = []
 
     def in_turn(
-        work: Callable[..., None], tasks: Sequence[Any], jobs: int, *told: Progress | Log, retries: int
+        work: Callable[..., None], tasks: Sequence[Any], jobs: int, *told: Progress | Log, retries: int, **_: object
     ) -> None:
         """Do what workers do, with what reaches them, in this process."""
         assert (len(tasks), jobs, retries) == (2, 2, 2)
