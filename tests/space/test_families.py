@@ -13,7 +13,7 @@ from long_runs import amount
 from torch import nn
 
 from cars_hw.errors import GenotypeError, InputError, SpecError
-from cars_hw.export.graph import Conv, Linear
+from cars_hw.export.graph import AvgPool, Conv, Linear, MaxPool
 from cars_hw.export.lower import lower_network
 from cars_hw.latency.arithmetic import key_cost
 from cars_hw.latency.keys import genotype_keys, spec_keys
@@ -122,6 +122,20 @@ def test_costs_keys_and_files_count_what_the_network_has(family: str, stem: str)
         assert sum(key_cost(key).parameters for key in placed) == cost.parameters
         # What a search adds up, node by node, is what the network runs.
         assert sums.total(genotype) == pytest.approx(cost.multiply_adds)
+
+
+@pytest.mark.parametrize("operation", FAMILIES["nasnet"].operations)
+def test_an_operation_that_reads_one_state_twice_is_two_in_the_file(operation: str) -> None:
+    network = spec("nasnet")
+    cell = tuple((Edge(operation, 0), Edge(operation, 0)) for _ in range(5))
+    genotype = Genotype(cell, cell, "nasnet")
+    graph, cost = lower_network(Network(network, genotype).eval()), network_cost(network, genotype)
+    layers = [layer for layer in graph.layers if isinstance(layer, Conv | Linear)]
+    weights = sum(one.weight.size + (0 if one.bias is None else one.bias.size) for one in layers)
+    assert (weights, graph.multiply_adds) == (cost.parameters, cost.multiply_adds)
+    pools = sum(isinstance(layer, MaxPool | AvgPool) for layer in graph.layers)
+    assert pools == sum(item.key.kind.endswith("pool_3x3") for item in genotype_keys(network, genotype))
+    assert not operation.endswith("pool_3x3") or pools > 0
 
 
 @pytest.mark.parametrize("share", ["edges", "nodes", "kernels"])
