@@ -267,6 +267,8 @@ def test_what_cannot_be_compared_is_said(run: RunFolder, images: Path, tmp_path:
     data = DataSource(str(images))
     with pytest.raises(InputError, match=r"unknown reference 'CARS_Z'; use a published genotype, MobileNetV2"):
         compare_front(run, FakeDevice(), FrontSettings("fake", data, references=("CARS_Z",)))
+    with pytest.raises(InputError, match=r"^NASNet_A has nasnet cells and the run darts cells$"):
+        compare_front(run, FakeDevice(), FrontSettings("fake", data, references=("CARS_A", "NASNet_A")))
     run.forget_trained("net-01")
     with pytest.raises(RunError, match=r"has no trained networks$"):
         compare_front(run, FakeDevice(), FrontSettings("fake", data))
