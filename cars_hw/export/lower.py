@@ -219,7 +219,7 @@ def _lower_cell(build: Builder, cell: CellParts, before: str, last: str, name: s
         _lower(build, cell.preprocess_1, last, f"{name}/preprocess_1"),
     ]
     for number, (node, operations) in enumerate(zip(cell.cell, cell.nodes, strict=True)):
-        values = []
+        values: list[str] = []
         real = [edge for edge in node if edge.is_real]
         for edge, operation in zip(real, operations, strict=True):
             source = states[edge.source]

@@ -15,6 +15,7 @@ from cars_hw.devices.host import accelerator, providers
 from cars_hw.devices.host.accelerator import AcceleratorDevice, Division, fallback_text, installed_providers
 from cars_hw.devices.host.ort_worker import ran_on
 from cars_hw.devices.host.providers import PROVIDERS, installed_wheel, parse_provider
+from cars_hw.devices.host.runtimes import OrtDevice
 from cars_hw.devices.protocol import learnt_by
 from cars_hw.errors import DeviceError, InputError
 from cars_hw.latency.profile import LATER_CONDITIONS
@@ -111,7 +112,7 @@ def test_the_wheel_is_the_one_that_is_imported(tmp_path: Path, monkeypatch: pyte
 def test_a_wheel_that_does_not_load_is_not_one_without_the_provider(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accelerator, "installed_wheel", lambda: ("onnxruntime-gpu", "1.99.0"))
     broken = [sys.executable, "-c", "raise SystemExit('libcudart.so.12 is missing')"]
-    monkeypatch.setattr(accelerator.OrtDevice, "command", lambda _device: broken)
+    monkeypatch.setattr(OrtDevice, "command", lambda _device: broken)
     with pytest.raises(DeviceError, match="libcudart") as raised:
         AcceleratorDevice(PROVIDERS["cuda"]).require()
     assert "pip install" not in str(raised.value)

@@ -99,7 +99,7 @@ def test_what_a_family_says_is_checked() -> None:
 
     for use in (network_cost, Network, genotype_keys, total):
         with pytest.raises(SpecError, match="the genotype has nasnet cells and the network darts cells"):
-            use(NETWORKS["quick"], PUBLISHED["NASNet_A"].genotype)  # type: ignore[operator]
+            use(NETWORKS["quick"], PUBLISHED["NASNet_A"].genotype)
 
 
 def test_further_operations_stand_behind_those_of_the_family() -> None:
