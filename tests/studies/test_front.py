@@ -209,10 +209,15 @@ def test_references_trained_side_by_side_are_those_trained_one_by_one(
     progress: list[tuple[str, int, int]] = []
 
     def in_turn(
-        work: Callable[..., None], tasks: Sequence[Any], jobs: int, *told: Progress | Log, retries: int
+        work: Callable[..., None],
+        tasks: Sequence[Any],
+        jobs: int,
+        *told: Progress | Log,
+        one_card: bool,
+        retries: int,
     ) -> None:
         """Do what workers do, with what reaches them, in this process."""
-        assert (len(tasks), jobs, retries) == (2, 2, 2)
+        assert (len(tasks), jobs, one_card, retries) == (2, 2, False, 2)
         for task in pickle.loads(pickle.dumps(tasks)):  # noqa: S301 -- its own
             work(task, *told)
 
