@@ -187,8 +187,9 @@ def _accelerators() -> list[DeviceStatus]:
     """Return the status of each execution provider of the installed ONNX Runtime, which runs a small model."""
     try:
         installed = installed_providers()
-    except InputError:
-        # The status of ``ort`` says why this process cannot measure.
+    except (DeviceError, InputError):
+        # The status of ``ort`` says why this process cannot measure. ``--device ort:...`` says why the wheel does
+        # not load; it is then not known which providers it has.
         return []
     found = []
     for provider in PROVIDERS.values():

@@ -219,11 +219,15 @@ def _lower_cell(build: Builder, cell: CellParts, before: str, last: str, name: s
         _lower(build, cell.preprocess_1, last, f"{name}/preprocess_1"),
     ]
     for number, (node, operations) in enumerate(zip(cell.cell, cell.nodes, strict=True)):
-        values = []
-        for edge, operation in zip((edge for edge in node if edge.is_real), operations, strict=True):
+        values: list[str] = []
+        real = [edge for edge in node if edge.is_real]
+        for edge, operation in zip(real, operations, strict=True):
             source = states[edge.source]
             assert source is not None  # Genotype refuses edges from empty nodes.
             path = f"{name}/node{number}/{edge.operation}.from_{edge.source}"
+            if len(real) == 2 and real[0] == real[1] and values:
+                # Some families let a node read one state twice, by layers with weights of their own.
+                path += "_2"
             values.append(_lower(build, operation, source, path))
         states.append(_sum(build, values, f"{name}/node{number}"))
     return _concatenate(build, [states[number] for number in cell.joined], name)

@@ -17,7 +17,7 @@ from cars_hw.progress_line import show
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
-from cars_hw.space.zoo import zoo
+from cars_hw.space.zoo import whole_zoo
 
 
 def measure_genotypes(
@@ -101,7 +101,7 @@ def sustained_architectures(
 def name_of(architecture: Architecture) -> str:
     """Return what messages call the network of ``architecture``: its name in the zoo, or else its genotype."""
     genotype = architecture.genotype
-    name = next((name for name, entry in zoo().items() if entry.genotype == genotype), genotype.to_darts())
+    name = next((name for name, entry in whole_zoo().items() if entry.genotype == genotype), genotype.to_darts())
     return f"the network {name} ({architecture.network.size})"
 
 

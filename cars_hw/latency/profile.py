@@ -95,9 +95,8 @@ def profile_device(
 ) -> LatencyTable:
     """Measure every operation that ``spec`` can need and ``calibration`` whole networks; fit the predictor.
 
-    The networks are random genotypes of ``space`` (everything of the family of
-    ``spec``, if None), spread over the range of latencies, and
-    the smallest of it.
+    The networks are random genotypes of ``space``, spread over the range of latencies, and the smallest of it.
+    Without a ``space``, it is everything of the family of ``spec``.
 
     With ``sizes`` the table is for ``spec`` at all sizes of this grid. Operations are measured at some numbers of
     channels and some resolutions, see :attr:`cars_hw.space.size_grid.SizeGrid.measured_networks`. Kinds of

@@ -26,6 +26,7 @@ class OperationSums:
 
     def __init__(self, spec: NetworkSpec, costs: Mapping[str, float]) -> None:
         self._spec = spec
+        self._family = spec.cell_family.base
         self._costs = costs
         self._cells = _CellCosts(costs)
         self._parts: dict[Usages, _Parts] = {}
@@ -37,7 +38,13 @@ class OperationSums:
         return other
 
     def total(self, genotype: Genotype) -> float:
-        """Return the sum for ``genotype``, in milliseconds."""
+        """Return the sum for ``genotype``, in milliseconds.
+
+        Raises:
+            SpecError: its cells are of another family than those of the network.
+        """
+        if genotype.family != self._family:
+            self._spec.require_family(genotype)
         usages = usages_of(genotype)
         parts = self._parts.get(usages)
         if parts is None:

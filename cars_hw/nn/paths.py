@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cars_hw.errors import SpecError
 from cars_hw.nn.device_kind import device_kind
 from cars_hw.nn.layers import FactorizedReduce, Normalization, ReLUConvBN, ReLUFirst, mean_of_pixels
 from cars_hw.nn.network import Stem, concatenate_nodes, run_stem
@@ -205,6 +206,17 @@ class SharedCell:
         return run.end(None if self.family.join == "all" else family_joined(cell, self.family))
 
 
+def require_shared(spec: NetworkSpec, genotype: Genotype) -> None:
+    """Check that ``genotype`` can run in a network ``spec`` with shared weights.
+
+    Raises:
+        SpecError: its cells are of another family, or join other states than their family.
+    """
+    spec.require_family(genotype)
+    if genotype.normal_joined is not None or genotype.reduce_joined is not None:
+        raise SpecError("the genotype joins other states than its family: it cannot share weights")
+
+
 class SharedNetwork:
     """The layers of one size whose weights the architectures of that size share."""
 
@@ -270,7 +282,12 @@ class SharedNetwork:
         return common.layers.mean(self.last_output(common, genotype))
 
     def last_output(self, common: Common, genotype: Genotype) -> Any:  # noqa: ANN401 -- of the layers' own kind
-        """Return the output of the last cell for the images of ``common``."""
+        """Return the output of the last cell for the images of ``common``.
+
+        Raises:
+            SpecError: see :func:`require_shared`.
+        """
+        require_shared(self.spec, genotype)
         layers = common.layers
         cells = self.shared_cells()
         # The second cell reads what is common. So two cells are run in any case.

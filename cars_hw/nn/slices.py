@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from cars_hw.errors import SpecError
 from cars_hw.nn.layers import FactorizedReduce, ReLUConvBN
 from cars_hw.nn.network import Stem, make_preprocessing, make_stem
-from cars_hw.nn.paths import SHARED, Choice, Common, SharedCell, SharedNetwork
+from cars_hw.nn.paths import SHARED, Choice, Common, SharedCell, SharedNetwork, require_shared
 from cars_hw.nn.reduced_images import reduced_images
 from cars_hw.nn.skeletons import Skeleton, named_weights, on_no_device, operation_template
 from cars_hw.nn.taped_network import is_taped, taped_logits
@@ -151,7 +151,8 @@ class Slices:
         values are those of the copies, and leaves have their type.
 
         Raises:
-            SpecError: its size does not lie within that of the shared weights.
+            SpecError: its size does not lie within that of the shared weights, or see
+                :func:`~cars_hw.nn.paths.require_shared`.
         """
         places = self.places(architecture)
         leaves: dict[object, Tensor] = {}
@@ -193,7 +194,8 @@ class Slices:
         """Return copies of the weights of ``architecture``, by the names that they have in its Network.
 
         Raises:
-            SpecError: its size does not lie within that of the shared weights.
+            SpecError: its size does not lie within that of the shared weights, or see
+                :func:`~cars_hw.nn.paths.require_shared`.
         """
         weights = {
             f"{prefix}.{name}": value.detach().clone()
@@ -206,6 +208,7 @@ class Slices:
         return weights
 
     def _named_layers(self, architecture: Architecture) -> Iterator[tuple[str, _Layer]]:
+        require_shared(architecture.network, architecture.genotype)
         frame = self._frame(architecture.network)
         yield "stem", frame.stem
         for index, inputs in enumerate(frame.inputs):

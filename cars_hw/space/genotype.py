@@ -261,10 +261,14 @@ def _read_concat(name: str, concat: object, family: CellFamily) -> States | None
 
 
 def _check_joined(name: str, cell: Cell, joined: States, family: CellFamily) -> None:
+    if family.join == "all":
+        raise GenotypeError(
+            f"the {name} cell joins the states {reprlib.repr(list(joined))}; {family.name} cells join all nodes"
+        )
     # A reduction halves its inputs on the way to its nodes, so that they cannot stand beside these.
     first = 2 if name == "reduce" else 0
     known = all(first <= state < 2 + len(cell) for state in joined)
-    if family.join == "all" or not joined or not known or list(joined) != sorted(set(joined)):
+    if not joined or not known or list(joined) != sorted(set(joined)):
         raise GenotypeError(
             f"the {name} cell joins the states {reprlib.repr(list(joined))}; it can join any of "
             f"{first} to {len(cell) + 1}, each once and in order"

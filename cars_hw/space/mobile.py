@@ -114,7 +114,7 @@ class MobileGenotype:
         try:
             blocks = [block for stage in value["stages"] for block in _blocks(stage)]
             stem, head, activation = int(value["stem"]), int(value["head"]), value.get("activation", "relu6")
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise GenotypeError(f"no genotype of MobileNet-like blocks: {type(error).__name__}: {error}") from error
         if activation not in ("relu", "relu6"):
             raise GenotypeError(f"the activation must be relu or relu6, not {activation!r}")

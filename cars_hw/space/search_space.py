@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from cars_hw.errors import GenotypeError
-from cars_hw.space.families import DARTS, CellFamily, named_family
+from cars_hw.space.families import DARTS, PLUS, CellFamily, named_family
 from cars_hw.space.genotype import Cell, Edge, Genotype, Node
 from cars_hw.space.liveness import unread_cells
 from cars_hw.space.network_spec import NetworkSpec
-from cars_hw.space.operations import NONE, OPERATIONS
+from cars_hw.space.operations import NONE
 
 CellName = Literal["normal", "reduce"]
 CELL_NAMES: tuple[CellName, CellName] = ("normal", "reduce")
@@ -45,7 +45,8 @@ class SearchSpace:
     the states that the family joins.
 
     Raises:
-        GenotypeError: an unknown operation or family, the same operation twice, or none that is real.
+        GenotypeError: an operation that the family does not have, an unknown family, the same operation twice, or
+            none that is real.
     """
 
     operations: tuple[str, ...] = ()
@@ -55,9 +56,12 @@ class SearchSpace:
     def __post_init__(self) -> None:
         if not self.operations:
             object.__setattr__(self, "operations", self.cells.operations)
-        unknown = sorted(name for name in self.operations if name not in OPERATIONS)
+        unknown = sorted(name for name in self.operations if name not in self.cells.operations)
         if unknown:
-            raise GenotypeError(f"unknown operation '{unknown[0]}'; known: {', '.join(OPERATIONS)}")
+            raise GenotypeError(
+                f"unknown operation '{unknown[0]}'; {self.family} cells have {', '.join(self.cells.operations)}; "
+                f"--family {self.family}{PLUS}NAME adds one"
+            )
         if len(set(self.operations)) < len(self.operations):
             raise GenotypeError("a search space has the same operation twice; draws would not be uniform")
         if not set(self.operations) - {NONE}:
@@ -199,4 +203,4 @@ def replace_node(genotype: Genotype, name: CellName, number: int, node: Node) ->
     cell = genotype.cell(name == "reduce")
     changed = (*cell[:number], node, *cell[number + 1 :])
     normal, reduce = (changed, genotype.reduce) if name == "normal" else (genotype.normal, changed)
-    return Genotype(normal, reduce, genotype.family)
+    return Genotype(normal, reduce, genotype.family, genotype.normal_joined, genotype.reduce_joined)

@@ -155,8 +155,8 @@ def compare_front(
 
     Raises:
         RunError: the run has no trained networks, or ``out`` is another run's.
-        InputError: an unknown reference; or random architectures cannot be compared, since no images are held out,
-            or the cost of the run is not known or too small.
+        InputError: a reference that is unknown or of another family of cells; or random architectures cannot be
+            compared, since no images are held out, or the cost of the run is not known or too small.
         DataChangedError: the images are not those of the run.
         TrainingError: the loss of a network is no longer a number.
         DeviceError: the device fails.
@@ -211,7 +211,8 @@ def estimate_front(
 def _comparison(
     run: RunFolder, device: Device, settings: FrontSettings, out: Path, progress: Progress, *, log: Log
 ) -> _Comparison:
-    _sorted_out(settings.references)
+    genotypes, _ = _sorted_out(settings.references)
+    _require_family(genotypes, run)
     require_writable(out / FILE)
     own = run.trained()
     if not own:
@@ -228,6 +229,15 @@ def _comparison(
         run, data, recipe, settings.seed, train_on, settings.jobs, progress, log, settings.execution
     )
     return _Comparison(run, own, device, settings, out, training)
+
+
+def _require_family(names: Sequence[str], run: RunFolder) -> None:
+    """Check that the published genotypes ``names`` have the cells of the run."""
+    own = run.network.cell_family.base
+    for name in names:
+        family = whole_zoo()[name].genotype.family
+        if family != own:
+            raise InputError(f"{name} has {family} cells and the run {own} cells")
 
 
 def _require_trained_on(data: RunData, trained: Sequence[TrainedNetwork]) -> None:

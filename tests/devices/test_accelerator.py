@@ -15,8 +15,11 @@ from cars_hw.devices.host import accelerator, providers
 from cars_hw.devices.host.accelerator import AcceleratorDevice, Division, fallback_text, installed_providers
 from cars_hw.devices.host.ort_worker import ran_on
 from cars_hw.devices.host.providers import PROVIDERS, installed_wheel, parse_provider
+from cars_hw.devices.host.runtimes import OrtDevice
+from cars_hw.devices.protocol import learnt_by
 from cars_hw.errors import DeviceError, InputError
 from cars_hw.latency.profile import LATER_CONDITIONS
+from cars_hw.measurement.journal import Journal
 from cars_hw.testing import DeviceContract
 
 PLAN = MeasurePlan(sessions=1)
@@ -106,6 +109,16 @@ def test_the_wheel_is_the_one_that_is_imported(tmp_path: Path, monkeypatch: pyte
     assert "CPUExecutionProvider" in installed_providers()
 
 
+def test_a_wheel_that_does_not_load_is_not_one_without_the_provider(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accelerator, "installed_wheel", lambda: ("onnxruntime-gpu", "1.99.0"))
+    broken = [sys.executable, "-c", "raise SystemExit('libcudart.so.12 is missing')"]
+    monkeypatch.setattr(OrtDevice, "command", lambda _device: broken)
+    with pytest.raises(DeviceError, match="libcudart") as raised:
+        AcceleratorDevice(PROVIDERS["cuda"]).require()
+    assert "pip install" not in str(raised.value)
+    assert registry._accelerators() == []
+
+
 def test_what_fell_back_is_counted_over_the_models() -> None:
     whole = Division.of({OPENVINO: {"Conv": 3, "Relu": 2}}, OPENVINO)
     assert (whole.nodes, whole.nodes_elsewhere) == (5, 0)
@@ -151,6 +164,23 @@ def test_what_fell_back_is_among_conditions_and_warnings_and_said_once(tmp_path:
         device.release()
     assert said == [f"ort:openvino: {text}"]
     assert {"cpu_fallback", "warnings"} <= set(LATER_CONDITIONS)
+
+
+def test_warnings_of_a_profile_do_not_contradict_each_other(tmp_path: Path) -> None:
+    ran_on = {OPENVINO: {"Conv": 2}, "CPUExecutionProvider": {"TopK": 1, "Relu": 2}}
+    answer = str({"ms": 2.5, "runs": 9, "ran_on": ran_on})
+    device = AcceleratorDevice(*parse_provider("openvino"), worker=stub(answer, answer), log=lambda _line: None)
+    assert learnt_by(device) == {}
+    journal = Journal(None, {}, {}, resume=False)
+    first, second = models(tmp_path, 2)
+    device.run([first], PLAN, 0)
+    journal.learn(learnt_by(device))
+    device.run([first, second], PLAN, 0)
+    journal.learn(learnt_by(device))
+    kinds = [f"{kind} ran on CPUExecutionProvider in place of {OPENVINO}" for kind in ("Relu", "TopK")]
+    assert journal.told == {"warnings": kinds}
+    journal.learn(device.conditions())
+    assert journal.told["warnings"] == [*kinds, *device.warnings]
 
 
 def test_the_worker_is_told_the_providers_in_their_order_and_the_threads() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -126,6 +127,8 @@ def test_what_is_no_network_is_refused() -> None:
         ({"stages": [[1, 3, 3, 8, 3, 0]]}, "a stride that is not 1 or 2"),
         ({"stages": [[1, 3, 3]]}, "no genotype of MobileNet-like blocks"),
         ({"stem": "x"}, "no genotype of MobileNet-like blocks"),
+        (json.loads('{"head": 1e400}'), "no genotype of MobileNet-like blocks: OverflowError"),
+        (json.loads('{"stages": [[1, 1e400, 3, 8, 1, 0]]}'), "no genotype of MobileNet-like blocks: OverflowError"),
         ({"activation": "tanh"}, "must be relu or relu6"),
     ):
         with pytest.raises(GenotypeError, match=message):

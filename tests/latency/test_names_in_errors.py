@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,9 +22,10 @@ from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.wanted_sizes import WantedSizes
-from cars_hw.space.zoo import zoo
+from cars_hw.space.zoo import whole_zoo, zoo
 
 SPEC = NetworkSpec(channels=4, layers=3, resolution=(8, 8), in_channels=1)
+NASNET = replace(SPEC, family="nasnet")
 KNOWN = zoo()["CARS_A"].genotype
 UNKNOWN = Genotype(zoo()["CARS_A"].genotype.normal, zoo()["CARS_B"].genotype.reduce)
 
@@ -50,6 +52,12 @@ WAYS: dict[str, tuple[Callable[[], object], str]] = {
     "measure, a genotype without a name": (
         lambda: measure_architectures(DEVICE, [Architecture(UNKNOWN, SPEC)], progress=silent),
         f"the network {UNKNOWN.to_darts()} (4 channels, 3 cells)",
+    ),
+    "measure, a genotype of another family": (
+        lambda: measure_architectures(
+            DEVICE, [Architecture(whole_zoo()["NASNet_A"].genotype, NASNET)], progress=silent
+        ),
+        "the network NASNet_A (4 channels, 3 cells)",
     ),
     "measure --sustained": (
         lambda: sustained_architectures(DEVICE, [Architecture(KNOWN, SPEC)], progress=silent),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +13,7 @@ from long_runs import amount
 from torch import nn
 
 from cars_hw.errors import GenotypeError, InputError, SpecError
-from cars_hw.export.graph import Conv, Linear
+from cars_hw.export.graph import AvgPool, Conv, Linear, MaxPool
 from cars_hw.export.lower import lower_network
 from cars_hw.latency.arithmetic import key_cost
 from cars_hw.latency.keys import genotype_keys, spec_keys
@@ -27,7 +27,7 @@ from cars_hw.space.families import FAMILIES, named_family
 from cars_hw.space.genotype import Edge, Genotype
 from cars_hw.space.liveness import usages_of
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec
-from cars_hw.space.search_space import SearchSpace
+from cars_hw.space.search_space import SearchSpace, replace_node
 from cars_hw.space.zoo import resolve_genotype, whole_zoo, zoo
 
 OTHERS = [name for name in FAMILIES if name != "darts"]
@@ -79,6 +79,9 @@ def test_what_a_family_says_is_checked() -> None:
     for message, plain in refused.items():
         with pytest.raises(GenotypeError, match=message):
             Genotype.from_dict(plain)
+    cars = zoo()["CARS_A"].genotype
+    with pytest.raises(GenotypeError, match=r"normal cell joins the states \[2, 3\]; darts cells join all nodes$"):
+        replace(cars, normal_joined=(2, 3))
     twice = {"normal": pairs(0, 0, *[0, 1] * 3), "reduce": pairs(*[0, 1] * 4)}
     with pytest.raises(GenotypeError, match="takes input 0 twice"):
         Genotype.from_dict(twice)
@@ -90,9 +93,13 @@ def test_what_a_family_says_is_checked() -> None:
         spec("darts+size")
     with pytest.raises(InputError, match="have the operation 'none' already"):
         spec("darts+none")
-    for use in (network_cost, Network, genotype_keys):
+
+    def total(network: NetworkSpec, genotype: Genotype) -> float:
+        return OperationSums(network, defaultdict(float)).total(genotype)
+
+    for use in (network_cost, Network, genotype_keys, total):
         with pytest.raises(SpecError, match="the genotype has nasnet cells and the network darts cells"):
-            use(NETWORKS["quick"], PUBLISHED["NASNet_A"].genotype)  # type: ignore[operator]
+            use(NETWORKS["quick"], PUBLISHED["NASNet_A"].genotype)
 
 
 def test_further_operations_stand_behind_those_of_the_family() -> None:
@@ -124,6 +131,20 @@ def test_costs_keys_and_files_count_what_the_network_has(family: str, stem: str)
         assert sums.total(genotype) == pytest.approx(cost.multiply_adds)
 
 
+@pytest.mark.parametrize("operation", FAMILIES["nasnet"].operations)
+def test_an_operation_that_reads_one_state_twice_is_two_in_the_file(operation: str) -> None:
+    network = spec("nasnet")
+    cell = tuple((Edge(operation, 0), Edge(operation, 0)) for _ in range(5))
+    genotype = Genotype(cell, cell, "nasnet")
+    graph, cost = lower_network(Network(network, genotype).eval()), network_cost(network, genotype)
+    layers = [layer for layer in graph.layers if isinstance(layer, Conv | Linear)]
+    weights = sum(one.weight.size + (0 if one.bias is None else one.bias.size) for one in layers)
+    assert (weights, graph.multiply_adds) == (cost.parameters, cost.multiply_adds)
+    pools = sum(isinstance(layer, MaxPool | AvgPool) for layer in graph.layers)
+    assert pools == sum(item.key.kind.endswith("pool_3x3") for item in genotype_keys(network, genotype))
+    assert not operation.endswith("pool_3x3") or pools > 0
+
+
 @pytest.mark.parametrize("share", ["edges", "nodes", "kernels"])
 @pytest.mark.parametrize("family", OTHERS)
 def test_the_supernet_computes_what_the_network_with_its_weights_does(family: str, share: str) -> None:
@@ -146,6 +167,29 @@ def test_the_supernet_computes_what_the_network_with_its_weights_does(family: st
 def test_weights_are_not_shared_by_networks_whose_stem_has_cells() -> None:
     with pytest.raises(SpecError, match="weights cannot be shared by networks whose stem has cells"):
         SuperNet(spec("nasnet", "cells", (33, 36)))
+
+
+@pytest.mark.parametrize("name", ["NASNet_A", "AmoebaNet_A", "CARS_A"])
+def test_cells_that_join_other_states_share_no_weights(name: str) -> None:
+    genotype = whole_zoo()[name].genotype
+    network = spec("nasnet" if name == "CARS_A" else genotype.family)
+    supernet = SuperNet(network)
+    images = torch.zeros(2, *network.input_shape)
+    message = "has darts cells and the network nasnet" if name == "CARS_A" else "joins other states than its family"
+    for use in (
+        lambda: supernet.forward(images, genotype),
+        lambda: Slices(supernet).path(Architecture(genotype, network)),
+        lambda: Slices(supernet).weights_of(Architecture(genotype, network)),
+    ):
+        with pytest.raises(SpecError, match=message):
+            use()
+
+
+def test_a_replaced_node_keeps_the_joined_states() -> None:
+    genotype = PUBLISHED["NASNet_A"].genotype
+    changed = replace_node(genotype, "normal", 0, (Edge("conv_1x1", 0), Edge("conv_1x1", 1)))
+    assert changed.normal != genotype.normal
+    assert [changed.joined(one) for one in (False, True)] == [genotype.joined(one) for one in (False, True)]
 
 
 def test_draws_neighbours_and_encodings_of_loose_ends_are_of_the_space() -> None:

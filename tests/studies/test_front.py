@@ -210,9 +210,15 @@ def test_references_trained_side_by_side_are_those_trained_one_by_one(
 
     def in_turn(
         work: Callable[..., None], tasks: Sequence[Any], jobs: int, *told: Progress | Log, retries: int, **_: object
+        work: Callable[..., None],
+        tasks: Sequence[Any],
+        jobs: int,
+        *told: Progress | Log,
+        one_card: bool,
+        retries: int,
     ) -> None:
         """Do what workers do, with what reaches them, in this process."""
-        assert (len(tasks), jobs, retries) == (2, 2, 2)
+        assert (len(tasks), jobs, one_card, retries) == (2, 2, False, 2)
         for task in pickle.loads(pickle.dumps(tasks)):  # noqa: S301 -- its own
             work(task, *told)
 
@@ -267,6 +273,8 @@ def test_what_cannot_be_compared_is_said(run: RunFolder, images: Path, tmp_path:
     data = DataSource(str(images))
     with pytest.raises(InputError, match=r"unknown reference 'CARS_Z'; use a published genotype, MobileNetV2"):
         compare_front(run, FakeDevice(), FrontSettings("fake", data, references=("CARS_Z",)))
+    with pytest.raises(InputError, match=r"^NASNet_A has nasnet cells and the run darts cells$"):
+        compare_front(run, FakeDevice(), FrontSettings("fake", data, references=("CARS_A", "NASNet_A")))
     run.forget_trained("net-01")
     with pytest.raises(RunError, match=r"has no trained networks$"):
         compare_front(run, FakeDevice(), FrontSettings("fake", data))

@@ -41,14 +41,16 @@ def installed_providers() -> list[str]:
     """Return ONNX Runtime's names of the providers that the installed wheel has; none without ONNX Runtime.
 
     A process of its own is asked, since this one imports no runtime.
+
+    Raises:
+        DeviceError: the wheel does not load.
+        InputError: as :class:`cars_hw.devices.host.runtimes.HostDevice`.
     """
     device = OrtDevice()
-    try:
-        device.runtime()
-        with Worker([*device.command(), "--cores", "null"], device_name="ort", time_limit_s=START_S) as worker:
-            return list(map(str, worker.hello.get("providers", ())))
-    except DeviceError:
+    if not installed_wheel()[0]:
         return []
+    with Worker([*device.command(), "--cores", "null"], device_name="ort", time_limit_s=START_S) as worker:
+        return list(map(str, worker.hello.get("providers", ())))
 
 
 class Division(NamedTuple):
@@ -145,6 +147,21 @@ class AcceleratorDevice(OrtDevice):
             "warnings": list(self.warnings),
         }
 
+    def learnt(self) -> dict[str, Any]:
+        """Return which kinds of operations did not run on the provider, as ``warnings``.
+
+        They stay the same while further models are measured, as counts do not. So they can be joined.
+        """
+        wanted = self._provider.provider
+        found = {
+            (kind, name)
+            for one in self._divided.values()
+            for name, kinds in one.elsewhere.items()
+            for kind in kinds
+        }
+        texts = [f"{kind} ran on {name} in place of {wanted}" for kind, name in sorted(found)]
+        return {"warnings": texts} if texts else {}
+
     def release(self) -> None:
         """Say what did not run on the provider, if that is news."""
         if self.warnings != self._reported:
@@ -156,7 +173,7 @@ class AcceleratorDevice(OrtDevice):
         """Check that the installed wheel has the provider.
 
         Raises:
-            DeviceError: it has not; the message says which wheel has.
+            DeviceError: it has not, and the message says which wheel has; or the wheel does not load.
         """
         if self._provider.provider in installed_providers():
             return
