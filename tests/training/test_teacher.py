@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -106,6 +107,35 @@ def test_files_that_are_no_weights_of_the_network_are_one_line(network: nn.Modul
     ):
         with pytest.raises(InputError, match=words):
             TeacherNetwork(teacher(tmp_path / "other.pt", **changes))
+
+
+def test_a_resolution_that_the_network_cannot_have_is_one_line(tmp_path: Path) -> None:
+    torch.save(models.get_model("alexnet", weights=None, num_classes=2).state_dict(), tmp_path / "alexnet.pt")
+    with pytest.raises(
+        InputError, match=r"alexnet cannot have images of 16x20 pixels \(.*--teacher-resolution"
+    ) as caught:
+        TeacherNetwork(Teacher("alexnet", tmp_path / "alexnet.pt", resolution=(16, 20)))
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_of_densenet_may_have_the_names_of_torchvision_s_own_files(tmp_path: Path) -> None:
+    network = models.get_model("densenet121", weights=None, num_classes=2)
+    weights = network.state_dict()
+    # features.denseblock1.denselayer1.norm1.weight was features.denseblock1.denselayer1.norm.1.weight.
+    old = {re.sub(r"(layer\d+\.[a-z]+)([12])\.", r"\1.\2.", name): value for name, value in weights.items()}
+    assert "features.denseblock1.denselayer1.norm.1.weight" in old
+    torch.save(old, tmp_path / "old.pt")
+    found = TeacherNetwork(Teacher("densenet121", tmp_path / "old.pt", resolution=(32, 32))).network.state_dict()
+    assert found.keys() == weights.keys()
+    assert all(torch.equal(value, weights[name]) for name, value in found.items())
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_networks_that_normalise_otherwise_take_images_as_they_were_trained(name: str, tmp_path: Path) -> None:
+    torch.save(
+        models.get_model(name, weights=None, num_classes=2, init_weights=False).state_dict(), tmp_path / "w.pt"
+    )
+    assert TeacherNetwork(Teacher(name, tmp_path / "w.pt", resolution=(96, 96))).network.transform_input
 
 
 def test_a_teacher_of_other_classes_has_a_classifier_of_the_images(network: nn.Module, tmp_path: Path) -> None:
