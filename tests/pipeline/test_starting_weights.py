@@ -141,7 +141,7 @@ def test_files_that_were_changed_since_the_command_began_are_refused(tmp_path: P
     assert read is not None
     assert taught is not None
     assert (read.digest, taught.about) == (begun.init_digest, begun.teacher_about)
-    model(start, names=("a", "b", "c"))
+    model(start, replace(SPEC, channels=8))
     torch.save({name: value + 1 for name, value in weights.items()}, tmp_path / "teacher.pt")
     with pytest.raises(InputError, match=r"start\.safetensors was changed since the command began; run it again"):
         begun.read_weights()

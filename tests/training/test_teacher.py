@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from long_runs import amount
 from safetensors.torch import save_file
 from torch import nn
 from torchvision import models
@@ -109,16 +110,9 @@ def test_files_that_are_no_weights_of_the_network_are_one_line(network: nn.Modul
             TeacherNetwork(teacher(tmp_path / "other.pt", **changes))
 
 
-def test_a_resolution_that_the_network_cannot_have_is_one_line(tmp_path: Path) -> None:
-    torch.save(models.get_model("alexnet", weights=None, num_classes=2).state_dict(), tmp_path / "alexnet.pt")
-    with pytest.raises(
-        InputError, match=r"alexnet cannot have images of 16x20 pixels \(.*--teacher-resolution"
-    ) as caught:
-        TeacherNetwork(Teacher("alexnet", tmp_path / "alexnet.pt", resolution=(16, 20)))
-    assert "\n" not in str(caught.value)
-
-
-def test_weights_of_densenet_may_have_the_names_of_torchvision_s_own_files(tmp_path: Path) -> None:
+def test_a_densenet_may_have_the_names_of_torchvision_s_files_and_must_have_room_for_its_layers(
+    tmp_path: Path,
+) -> None:
     network = models.get_model("densenet121", weights=None, num_classes=2)
     weights = network.state_dict()
     # features.denseblock1.denselayer1.norm1.weight was features.denseblock1.denselayer1.norm.1.weight.
@@ -128,9 +122,14 @@ def test_weights_of_densenet_may_have_the_names_of_torchvision_s_own_files(tmp_p
     found = TeacherNetwork(Teacher("densenet121", tmp_path / "old.pt", resolution=(32, 32))).network.state_dict()
     assert found.keys() == weights.keys()
     assert all(torch.equal(value, weights[name]) for name, value in found.items())
+    # Its last pooling halves an image of one pixel.
+    words = r"densenet121 cannot have images of 16x20 pixels \(.*give another --teacher-resolution"
+    with pytest.raises(InputError, match=words) as caught:
+        TeacherNetwork(Teacher("densenet121", tmp_path / "old.pt", resolution=(16, 20)))
+    assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"][: amount(1, 2)])
 def test_networks_that_normalise_otherwise_take_images_as_they_were_trained(name: str, tmp_path: Path) -> None:
     torch.save(
         models.get_model(name, weights=None, num_classes=2, init_weights=False).state_dict(), tmp_path / "w.pt"
