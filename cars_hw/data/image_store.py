@@ -259,6 +259,9 @@ class _Maker:
         items = iter(
             self.making.read(rest, lambda stage, count, _total: self.progress(stage, done + count, images))
         )
+        if not done:
+            # A new file, as commands that use the store before have its pixels mapped into memory: they keep those.
+            (folder / PIXELS).unlink(missing_ok=True)
         mode = "ab" if done else "wb"
         with (folder / PIXELS).open(mode) as pixels, (folder / JOURNAL).open(mode) as journal:
             (folder / PIXELS).chmod(0o600)

@@ -25,6 +25,7 @@ from cars_hw.config.teacher import Teacher
 from cars_hw.config.training import Recipe
 from cars_hw.data import DataBundle
 from cars_hw.data.manifest import DataManifest
+from cars_hw.data.memory import memory_limit
 from cars_hw.errors import InputError, RunError
 from cars_hw.evolution.checkpoint import supernet_weights
 from cars_hw.executors.engine import require_engine
@@ -78,6 +79,38 @@ class StartingFrom:
         about = TeacherNetwork(teacher).about if (teacher.network, teacher.weights) != (None, None) else None
         init = None if settings.init is None else settings.init.expanduser().absolute()
         return cls(init, None if init is None else StartingWeights.read(init).digest, teacher, about)
+
+    def read_weights(self) -> StartingWeights | None:
+        """Read the weights to start from again; None if there are none.
+
+        Raises:
+            InputError: they cannot be read, or are not those of :attr:`init_digest`.
+        """
+        if self.init is None:
+            return None
+        found = StartingWeights.read(self.init)
+        if found.digest != self.init_digest:
+            raise InputError(f"{self.init} was changed since the command began; run it again")
+        return found
+
+    def read_teacher(self) -> TeacherNetwork | None:
+        """Read the teacher again; None if there is none.
+
+        Raises:
+            InputError: it cannot be read, or is not that of :attr:`teacher_about`.
+        """
+        return None if self.teacher_about is None else _same_teacher(self.teacher, self.teacher_about)
+
+
+def _same_teacher(settings: Teacher, about: str) -> TeacherNetwork:
+    """Return the teacher of ``settings``, which is to be the one that ``about`` tells."""
+    found = TeacherNetwork(settings)
+    if found.about != about:
+        raise InputError(
+            f"the teacher's weights {settings.weights} were changed since the command began, or differ between "
+            "processes; run it again"
+        )
+    return found
 
 
 @dataclass(frozen=True)
@@ -187,6 +220,8 @@ def train_run(
     begins = StartingFrom.of(settings)
     names = dict(chosen or _chosen(run, _with_genotype(settings)))
     if begins.init is not None:
+        if not chosen and settings.genotype is None and settings.top != TrainSettings.top:
+            log(f"trains only the genotype of {begins.init}; --top is for networks of the front and is not used")
         given = StartingWeights.read(begins.init)
         for name, architecture in names.items():
             given.require(name, architecture)
@@ -197,10 +232,12 @@ def train_run(
     start = run.start() if settings.inherit and not run.configuration.proxy else None
     for note in (*data.bundle.notes, *([start.known_tests] if start is not None and start.known_tests else [])):
         log(note)
+    # Whether images are stored decides their order: processes on other machines decide it by this one's memory.
+    source = replace(data.source, memory=memory_limit(data.source.memory))
     planned = [
         _Job(
             run.path,
-            data.source,
+            source,
             data.digest,
             data.test_digest,
             name,
@@ -221,7 +258,7 @@ def train_run(
         planned = [_under_its_name(job, trained, log) for job in planned]
         waiting = [job for job in planned if not _is_done(job, trained, run, log)]
         if process_group.world > 1:
-            process_group.broadcast(_to_bytes(waiting, data.digest))
+            process_group.broadcast(_to_bytes(waiting, data.digest, source.memory))
             _train_here(waiting, data, progress, log, process_group)
         else:
             how = Spread(run.path, device, settings.jobs, settings.execution)
@@ -450,8 +487,9 @@ def _train(
         network = Network(spec, genotype, auxiliary=job.recipe.auxiliary > 0)
         if job.inherit and not _inherit(run, network):
             log(f"{job.name} starts from fresh weights: the SuperNet has none for a network of its size")
-        if job.start.init is not None:
-            same = StartingWeights.read(job.start.init).give(network, data.class_names)
+        weights_given = job.start.read_weights()
+        if weights_given is not None:
+            same = weights_given.give(network, data.class_names)
             classifier = "" if same else ", with a fresh classifier, as the classes are others"
             log(f"{job.name} starts from the weights in {job.start.init}{classifier}")
         with (
@@ -468,7 +506,7 @@ def _train(
                 checkpoint=checkpoint,
                 progress=as_stage(progress, job.name),
                 callbacks=[_OldEvents(run.path / FOLDER / job.name), callback],
-                teacher=None if job.start.teacher_about is None else TeacherNetwork(job.start.teacher),
+                teacher=job.start.read_teacher(),
                 log=log,
             )
         _keep(job, data, network, result)
@@ -567,7 +605,8 @@ def _follow(run: RunFolder, settings: TrainSettings, process_group: ProcessGroup
     """Take part in the leading process's trainings; it sends their settings and initial weights."""
     sent = json.loads(process_group.broadcast(None))
     # After the leading process, which may have to download the data. What it accepts is the same here.
-    data = load_for_training(run, settings.data, accept=True, download=False)
+    given = replace(settings.data or run.training_data.source, memory=sent["memory"])
+    data = load_for_training(run, given, accept=True, download=False)
     require_same(data, sent["data_digest"])
     for job in sent["jobs"]:
         recipe, genotype = structure(job["recipe"], Recipe), Genotype.from_dict(job["genotype"])
@@ -582,12 +621,12 @@ def _follow(run: RunFolder, settings: TrainSettings, process_group: ProcessGroup
                 device=job["device"],
                 process_group=process_group,
                 progress=silent,
-                teacher=TeacherNetwork(settings.teacher) if job["teacher"] else None,
+                teacher=_same_teacher(settings.teacher, job["teacher"]) if job["teacher"] else None,
             )
     return []
 
 
-def _to_bytes(jobs: Sequence[_Job], data_digest: str) -> bytes:
+def _to_bytes(jobs: Sequence[_Job], data_digest: str, memory: int | None) -> bytes:
     settings = [
         {
             "genotype": job.architecture.genotype.to_dict(),
@@ -600,7 +639,7 @@ def _to_bytes(jobs: Sequence[_Job], data_digest: str) -> bytes:
         }
         for job in jobs
     ]
-    return json.dumps({"data_digest": data_digest, "jobs": settings}).encode()
+    return json.dumps({"data_digest": data_digest, "memory": memory, "jobs": settings}).encode()
 
 
 def has_shared_weights(configuration: RunConfiguration, spec: NetworkSpec) -> bool:

@@ -25,6 +25,7 @@ from cars_hw.data import (
     TrainingBatches,
     stratified_split,
 )
+from cars_hw.data.streamed import StreamedDataset
 from cars_hw.errors import InputError, TrainingError
 from cars_hw.nn.network import Network
 from cars_hw.progress import Log, Progress, no_log, silent
@@ -127,6 +128,7 @@ class NetworkTraining:
             if data.validation is None
             else (data.train, data.validation)
         )
+        self.stored = isinstance(train, StreamedDataset)
         self.batches = TrainingBatches(
             train,
             recipe.batch_size,
@@ -259,11 +261,24 @@ class NetworkTraining:
             "scaler": self.scaler.state_dict(),
             "averaged": self.averaged.state_dict() if self.averaged else None,
             "generator": self.generator.get_state(),
+            "stored": self.stored,
             "best": {**vars(self.best), "counts": unstructure(self.best.counts)} if self.best else None,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Restore ``state``, which :meth:`state` returned for the same network and recipe."""
+        """Restore ``state``, which :meth:`state` returned for the same network and recipe.
+
+        Raises:
+            InputError: its images were in a store, and here they are in memory, or the other way round.
+        """
+        # Images in a store are shuffled by blocks, so that the same generator gives another order. States of
+        # earlier versions do not tell which they had.
+        if state.get("stored", self.stored) != self.stored:
+            began, now = ("in a store", "in memory") if state["stored"] else ("in memory", "in a store")
+            raise InputError(
+                f"the training began with images {began}, and here they are {now}, in another order; set "
+                "--data-memory so that it is the same"
+            )
         self.network.load_state_dict(state["network"])
         fused = self.optimizer.param_groups[0]["fused"]
         self.optimizer.load_state_dict(state["optimizer"])

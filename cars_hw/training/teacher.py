@@ -12,6 +12,7 @@ classifier if that gets more of the training images right: its classes then are 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +30,13 @@ from cars_hw.training.linear_probe import left_out_scores
 
 BATCH: Final = 32
 
+_DENSE_LAYER: Final = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])\.")
+
+_AS_TRAINED: Final[Mapping[str, Mapping[str, Any]]] = {
+    name: {"transform_input": True, "init_weights": False} for name in ("googlenet", "inception_v3")
+}
+"""Settings of networks whose published weights expect another normalisation; they also draw no random weights."""
+
 MEAN: Final = (0.485, 0.456, 0.406)
 STD: Final = (0.229, 0.224, 0.225)
 """The normalisation of torchvision's networks."""
@@ -40,7 +48,8 @@ class TeacherNetwork:
     ``about`` tells which it is: its name, the digest of its weights and the other settings.
 
     Raises:
-        InputError: there is no such network, the file cannot be read, or it holds weights of another network.
+        InputError: there is no such network, the file cannot be read, or it holds weights of another network,
+            or the network cannot have images of the resolution.
     """
 
     def __init__(self, settings: Teacher) -> None:
@@ -56,6 +65,7 @@ class TeacherNetwork:
         )
         self.network = _built(settings.network, settings.weights, weights).eval()
         self._classifier = _last_linear(settings.network, self.network)[1]
+        self._require_resolution()
 
     @property
     def classes(self) -> int:
@@ -89,6 +99,23 @@ class TeacherNetwork:
         # Tensors of inference mode must not be in a graph of gradients: this makes new ones.
         mixed = (1 - share) * F.one_hot(right, data.classes).float() + share * answers
         return mixed.to(images.device)
+
+    @torch.inference_mode()
+    def _require_resolution(self) -> None:
+        """Check that the network computes with images of its resolution.
+
+        Raises:
+            InputError: it does not.
+        """
+        height, width = self.settings.resolution
+        try:
+            self.network(torch.zeros(1, 3, height, width))
+        except (AssertionError, RuntimeError, ValueError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise InputError(
+                f"{self.settings.network} cannot have images of {height}x{width} pixels ({reason[:200]}); give "
+                "another --teacher-resolution"
+            ) from error
 
     @torch.inference_mode()
     def _outputs(self, images: Dataset, device: torch.device | str, progress: Progress) -> tuple[Tensor, Tensor]:
@@ -132,7 +159,7 @@ def _read(path: Path) -> tuple[bytes, dict[str, Tensor]]:
         raise InputError(f"cannot read the teacher's weights {path}: {error.strerror}") from error
     try:
         if path.suffix == ".safetensors":
-            return content, load(content)
+            return content, _named(load(content))
         loaded: Any = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except SafetensorError as error:
         raise InputError(f"{path} is no safetensors file: {error}") from error
@@ -147,7 +174,17 @@ def _read(path: Path) -> tuple[bytes, dict[str, Tensor]]:
             loaded = loaded[key]
     if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
         raise InputError(f"{path} holds no weights; save the network's state_dict")
-    return content, {str(name).removeprefix("module."): value for name, value in loaded.items()}
+    return content, _named(loaded)
+
+
+def _named(weights: Mapping[Any, Tensor]) -> dict[str, Tensor]:
+    """Return ``weights`` by the names of the modules.
+
+    Files of parallel trainings have ``module.`` before each name. Torchvision's own files of DenseNet are from a
+    version in which ``norm1`` was ``norm.1``.
+    """
+    plain = {str(name).removeprefix("module."): value for name, value in weights.items()}
+    return {_DENSE_LAYER.sub(r"\1\2.", name): value for name, value in plain.items()}
 
 
 def _built(name: str, path: Path, weights: Mapping[str, Tensor]) -> nn.Module:
@@ -157,14 +194,15 @@ def _built(name: str, path: Path, weights: Mapping[str, Tensor]) -> nn.Module:
     known = models.list_models(module=models)
     if name not in known:
         raise InputError(f"torchvision has no network {name!r}; it has {', '.join(known)}")
+    own = _AS_TRAINED.get(name, {})
     with torch.random.fork_rng(devices=[]):
         # On no device: only its names and shapes are of interest.
         with torch.device("meta"):
-            place, _ = _last_linear(name, models.get_model(name, weights=None))
+            place, _ = _last_linear(name, models.get_model(name, weights=None, **own))
         classifier = weights.get(f"{place}.weight")
         if classifier is None:
             raise InputError(f"the weights in {path} are not those of {name}: {place}.weight is missing")
-        network: nn.Module = models.get_model(name, weights=None, num_classes=len(classifier))
+        network: nn.Module = models.get_model(name, weights=None, num_classes=len(classifier), **own)
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:

@@ -85,6 +85,22 @@ def test_a_store_has_every_image_where_it_says_and_is_made_once(folder: Path) ->
     assert len(maker.read_places) == 20
 
 
+def test_who_has_a_store_open_keeps_its_images_when_others_are_made_in_its_place(folder: Path) -> None:
+    before = Maker(folder).make()
+    rows = before.row_of[np.arange(20)]
+    expected = before.take(rows)
+
+    class Inverted(Maker):
+        def read(self, places: Sequence[int], told: Progress) -> Iterable[Item]:
+            for item in super().read(places, told):
+                assert item.pixels is not None
+                yield Item(255 - item.pixels, item.about)
+
+    after = Inverted(folder).make(listing="other")
+    assert (before.take(rows) == expected).all()
+    assert (after.take(rows) == 255 - expected).all()
+
+
 def test_a_store_that_was_interrupted_goes_on_after_its_last_block(folder: Path) -> None:
     whole = Maker(folder.with_name("whole.stored"))
     whole.make()

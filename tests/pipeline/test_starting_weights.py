@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 from frozen_data import freeze
+from torchvision import models
 
 from cars_hw.cli.main import main
 from cars_hw.config.data import DataSource
 from cars_hw.config.decoding import Decoding
 from cars_hw.config.presets import PRESETS
+from cars_hw.config.teacher import Teacher
 from cars_hw.config.training import Recipe
 from cars_hw.errors import InputError
 from cars_hw.export.card import Preprocessing
 from cars_hw.export.model import Model
 from cars_hw.nn.network import Network
+from cars_hw.pipeline import train
 from cars_hw.pipeline.networks import FrontNetwork
 from cars_hw.pipeline.plan import SearchPlan, configuration
 from cars_hw.pipeline.records import RunAbout
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.settings import TrainSettings
 from cars_hw.pipeline.starting_weights import StartingWeights
-from cars_hw.pipeline.train import train_run
-from cars_hw.progress import silent
+from cars_hw.pipeline.train import StartingFrom, train_run
+from cars_hw.progress import no_log, silent
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
@@ -124,3 +129,52 @@ def test_a_training_says_what_it_starts_from_and_is_done_once(run: RunFolder, tm
     (other,) = train_run(run, again, progress=silent, log=told.append)
     assert (other.name, other.init) == ("net-1@2", None)
     assert "other weights at the start" in told[0]
+
+
+def test_files_that_were_changed_since_the_command_began_are_refused(tmp_path: Path) -> None:
+    start = model(tmp_path / "start.safetensors")
+    weights = models.get_model("shufflenet_v2_x0_5", weights=None, num_classes=3).state_dict()
+    torch.save(weights, tmp_path / "teacher.pt")
+    teacher = Teacher("shufflenet_v2_x0_5", tmp_path / "teacher.pt", resolution=(32, 32))
+    begun = StartingFrom.of(TrainSettings(init=start, teacher=teacher))
+    read, taught = begun.read_weights(), begun.read_teacher()
+    assert read is not None
+    assert taught is not None
+    assert (read.digest, taught.about) == (begun.init_digest, begun.teacher_about)
+    model(start, replace(SPEC, channels=8))
+    torch.save({name: value + 1 for name, value in weights.items()}, tmp_path / "teacher.pt")
+    with pytest.raises(InputError, match=r"start\.safetensors was changed since the command began; run it again"):
+        begun.read_weights()
+    with pytest.raises(InputError, match=r"teacher\.pt were changed since the command began"):
+        begun.read_teacher()
+
+
+def test_a_number_of_networks_beside_weights_to_start_from_is_said_to_be_unused(
+    run: RunFolder, tmp_path: Path
+) -> None:
+    start = model(tmp_path / "start.safetensors")
+    told: dict[int, list[str]] = {2: [], 5: []}
+    for top, lines in told.items():
+        # Of too large a size, so that it ends before the training.
+        settings = TrainSettings(init=start, top=top, channels=8, device="cpu", jobs=1)
+        with pytest.raises(InputError, match="of another size"):
+            train_run(run, settings, progress=silent, log=lines.append)
+    assert any("--top is for networks of the front and is not used" in line for line in told[2])
+    assert told[5] == []
+
+
+def test_workers_decide_by_the_memory_of_the_machine_that_sends_them(
+    run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[int | None] = []
+
+    def spread(_work: object, jobs: Sequence[Any], *_: object, **__: object) -> None:
+        sent.extend(job.data.memory for job in jobs)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "spread", spread)
+    monkeypatch.setattr(train, "memory_limit", lambda chosen: chosen or 12345)
+    for data in (None, replace(run.training_data.source, memory=10**6)):
+        with pytest.raises(KeyboardInterrupt):
+            train_run(run, TrainSettings(top=2, device="cpu", jobs=2, data=data), progress=silent, log=no_log)
+    assert sent == [12345] * 2 + [10**6] * 2

@@ -15,8 +15,11 @@ from cars_hw.config.checksummed import ChecksummedBytes
 from cars_hw.config.evaluation import ClassCounts
 from cars_hw.config.training import Recipe
 from cars_hw.data import DataBundle, Dataset
+from cars_hw.data.image_store import Item, Making, open_or_make
+from cars_hw.data.streamed import StreamedDataset
 from cars_hw.errors import InputError, RunError, TrainingError
 from cars_hw.nn.network import Network
+from cars_hw.progress import no_log, silent
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.training import checkpoints
@@ -145,6 +148,31 @@ def test_a_checkpoint_of_another_training_is_not_used_and_says_why(tmp_path: Pat
     assert TrainingCheckpoint(path, {"seed": 0, "recipe.epochs": 5}, said.append).load() is None
     assert said == [f"{path} is of a training with recipe.epochs = 3, not 5: training starts from the beginning"]
     assert TrainingCheckpoint(path, {"seed": 0, "recipe.epochs": 3}, said.append).load() is not None
+
+
+def test_a_training_does_not_go_on_with_images_in_another_order(tmp_path: Path) -> None:
+    making = Making(
+        tmp_path / "images.stored",
+        {},
+        np.arange(len(DATA.train)),
+        lambda places, _told: [Item(DATA.train.images[place].permute(1, 2, 0).numpy()) for place in places],
+        str,
+        grey=True,
+    )
+    store = open_or_make(making, silent, no_log)
+    train_part = StreamedDataset(store, torch.arange(len(DATA.train)), DATA.train.labels)
+    stored = replace(DATA, train=train_part)
+    states = [NetworkTraining(fresh(EVERYTHING), data, EVERYTHING, seed=0).state() for data in (DATA, stored)]
+    for data, ours, theirs, words in (
+        (DATA, 0, 1, "began with images in a store, and here they are in memory"),
+        (stored, 1, 0, "began with images in memory, and here they are in a store"),
+    ):
+        training = NetworkTraining(fresh(EVERYTHING), data, EVERYTHING, seed=0)
+        with pytest.raises(InputError, match=f"{words}.*--data-memory"):
+            training.restore(states[theirs])
+        training.restore(states[ours])
+        # Earlier versions did not keep it.
+        training.restore({name: value for name, value in states[theirs].items() if name != "stored"})
 
 
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", None])

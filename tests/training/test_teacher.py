@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from long_runs import amount
 from safetensors.torch import save_file
 from torch import nn
 from torchvision import models
@@ -106,6 +108,33 @@ def test_files_that_are_no_weights_of_the_network_are_one_line(network: nn.Modul
     ):
         with pytest.raises(InputError, match=words):
             TeacherNetwork(teacher(tmp_path / "other.pt", **changes))
+
+
+def test_a_densenet_may_have_the_names_of_torchvision_s_files_and_must_have_room_for_its_layers(
+    tmp_path: Path,
+) -> None:
+    network = models.get_model("densenet121", weights=None, num_classes=2)
+    weights = network.state_dict()
+    # features.denseblock1.denselayer1.norm1.weight was features.denseblock1.denselayer1.norm.1.weight.
+    old = {re.sub(r"(layer\d+\.[a-z]+)([12])\.", r"\1.\2.", name): value for name, value in weights.items()}
+    assert "features.denseblock1.denselayer1.norm.1.weight" in old
+    torch.save(old, tmp_path / "old.pt")
+    found = TeacherNetwork(Teacher("densenet121", tmp_path / "old.pt", resolution=(32, 32))).network.state_dict()
+    assert found.keys() == weights.keys()
+    assert all(torch.equal(value, weights[name]) for name, value in found.items())
+    # Its last pooling halves an image of one pixel.
+    words = r"densenet121 cannot have images of 16x20 pixels \(.*give another --teacher-resolution"
+    with pytest.raises(InputError, match=words) as caught:
+        TeacherNetwork(Teacher("densenet121", tmp_path / "old.pt", resolution=(16, 20)))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"][: amount(1, 2)])
+def test_networks_that_normalise_otherwise_take_images_as_they_were_trained(name: str, tmp_path: Path) -> None:
+    torch.save(
+        models.get_model(name, weights=None, num_classes=2, init_weights=False).state_dict(), tmp_path / "w.pt"
+    )
+    assert TeacherNetwork(Teacher(name, tmp_path / "w.pt", resolution=(96, 96))).network.transform_input
 
 
 def test_a_teacher_of_other_classes_has_a_classifier_of_the_images(network: nn.Module, tmp_path: Path) -> None:
