@@ -414,7 +414,7 @@ def test_help_and_a_number_of_processes_that_is_none_are_no_several_processes(
 ) -> None:
     for value in ("4", "", "many"):
         monkeypatch.setenv("WORLD_SIZE", value)
-        assert "Usage:" in done("rank", "--help").stdout
+        assert run("rank", "--help").exit_code == 0
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(
