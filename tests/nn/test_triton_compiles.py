@@ -1,4 +1,4 @@
-"""Triton's compiler reads every kernel as for a GPU. The interpreter accepts what it refuses, such as other types."""
+"""Triton's compiler reads every kernel as for a GPU. The interpreter accepts some that it refuses."""
 
 from __future__ import annotations
 
