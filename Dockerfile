@@ -6,6 +6,12 @@ FROM python:3.11-slim
 # PyTorch's index for the CPU build; empty for the build with CUDA from PyPI.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 
+# Triton compiles its launchers with a C compiler on the machine that has the GPU; only the build with CUDA has Triton.
+RUN if [ -z "$TORCH_INDEX" ]; then \
+      apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*; fi
+# Any user may write there.
+ENV TRITON_CACHE_DIR=/tmp/triton
+
 WORKDIR /opt/cars-hw
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY cars_hw cars_hw

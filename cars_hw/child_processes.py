@@ -25,4 +25,6 @@ def python_environment(further: Sequence[str] = ()) -> dict[str, str]:
 
 def launched() -> int:
     """Return the number of processes that torchrun has started; 1 without torchrun."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    size = os.environ.get("WORLD_SIZE", "")
+    # Templates of job scripts set it to nothing, or to a word.
+    return max(1, int(size)) if size.isdecimal() else 1

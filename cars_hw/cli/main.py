@@ -113,7 +113,8 @@ class Commands(click.Group):
         if name not in SUMMARIES and not name.startswith("-") and not ctx.resilient_parsing:
             near = get_close_matches(name, SUMMARIES, cutoff=0.7)
             ctx.fail(f"No such command '{name}'." + (f" Did you mean {' or '.join(near)}?" if near else ""))
-        if not ctx.resilient_parsing and name not in SHARED_BY_PROCESSES and launched() > 1:
+        works = not ctx.resilient_parsing and "--help" not in args
+        if works and name not in SHARED_BY_PROCESSES and launched() > 1:
             ctx.fail(
                 f"{launched()} processes would each do all of the work of '{name}': start it without torchrun, "
                 f"which is for {' and '.join(SHARED_BY_PROCESSES)}"

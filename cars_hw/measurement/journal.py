@@ -154,7 +154,9 @@ def _joined(before: Any, value: Any) -> Any:  # noqa: ANN401 -- any JSON values
     if before is None or value is None:
         return before if value is None else value
     if isinstance(before, list) and isinstance(value, list):
-        return list(dict.fromkeys([*before, *value]))
+        joined = list(dict.fromkeys([*before, *value]))
+        # Numbers of cores are told in their order; sentences in that in which they came.
+        return sorted(joined) if all(type(one) is int for one in joined) else joined
     if isinstance(before, dict) and isinstance(value, dict):
         return {name: _joined(before.get(name), value.get(name)) for name in {**before, **value}}
     if isinstance(before, int | float) and isinstance(value, int | float) and not isinstance(value, bool):

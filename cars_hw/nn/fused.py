@@ -7,6 +7,8 @@ kernels; everything else runs PyTorch's own operations, which are also what the 
 from __future__ import annotations
 
 import importlib.util
+import logging
+import os
 from functools import lru_cache
 from typing import Any, Final
 
@@ -15,17 +17,44 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+SWITCH: Final = "CARS_HW_TRITON"
+"""The environment variable that, as 0, has PyTorch's own operations run in place of Triton's kernels."""
+
+_LOG: Final = logging.getLogger(__name__)
+
 
 @lru_cache(maxsize=1)
 def has_triton() -> bool:
-    """Return whether Triton is installed; PyTorch for CUDA on Linux brings it along."""
-    return importlib.util.find_spec("triton") is not None
+    """Return whether Triton is installed and not switched off; PyTorch for CUDA on Linux brings it along."""
+    return os.environ.get(SWITCH) != "0" and importlib.util.find_spec("triton") is not None
+
+
+@lru_cache(maxsize=1)
+def _launches() -> bool:
+    """Return whether Triton can launch a kernel, which needs a C compiler and a folder for its cache, too.
+
+    A small kernel is launched once. If that fails, a warning says why.
+    """
+    try:
+        from cars_hw.nn.triton_trial import launch
+
+        launch()
+    except Exception as error:  # noqa: BLE001 -- whatever Triton, its compilers and the driver raise
+        reason = " ".join(f"{error}".split()) or type(error).__name__
+        _LOG.warning(
+            "Triton cannot launch its kernels (%s). PyTorch's own operations run, which are slower; Triton needs a "
+            "C compiler and a folder that it may write (TRITON_CACHE_DIR). %s=0 leaves Triton out.",
+            reason[:200],
+            SWITCH,
+        )
+        return False
+    return True
 
 
 def by_triton(x: Tensor) -> bool:
     """Return whether Triton's kernels compute what reads ``x``."""
     # The kernels add in float32, which would be a loss in double precision.
-    return x.is_cuda and x.dtype != torch.float64 and has_triton()
+    return x.is_cuda and x.dtype != torch.float64 and has_triton() and _launches()
 
 
 def _relu_depthwise(x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:

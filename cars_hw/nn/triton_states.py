@@ -164,8 +164,9 @@ def _mean_pixels_gradient(gradient, into, batch, size, channels, states, pixels:
     state = tl.program_id(1)
     lane = tl.arange(0, lanes)
     begin = (state * batch + image).to(tl.int64) * size
-    place = (image * states + state) * channels + lane
-    each = tl.load(gradient + place, mask=lane < channels, other=0.0).to(tl.float32) / size
+    # A name of its own: what is carried into a loop keeps its type there, and places of pixels are of 64 bits.
+    mean = (image * states + state) * channels + lane
+    each = tl.load(gradient + mean, mask=lane < channels, other=0.0).to(tl.float32) / size
     made = tl.zeros((pixels, lanes), dtype=tl.float32) + each[None, :]
     for block in range(tl.cdiv(size, pixels)):
         pixel = block * pixels + tl.arange(0, pixels)

@@ -167,7 +167,10 @@ class StrategyComparison(Settings):
 def summary(strategy: str) -> str:
     """Return one line that describes ``strategy``."""
     if strategy == STANDALONE:
-        return "evolution without weight sharing: every architecture is trained from scratch, for one epoch"
+        return (
+            "evolution without weight sharing: every architecture is trained from scratch, for one epoch; "
+            "the accuracies of its last population are those of these trainings, by each network's own classifier"
+        )
     return STRATEGIES[strategy].summary
 
 

@@ -409,6 +409,14 @@ def test_commands_that_share_no_work_refuse_several_processes(
     )
 
 
+def test_help_and_a_number_of_processes_that_is_none_are_no_several_processes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for value in ("4", "", "many"):
+        monkeypatch.setenv("WORLD_SIZE", value)
+        assert run("rank", "--help").exit_code == 0
+
+
 def test_a_full_disk_is_one_line_and_leaves_nothing(
     table: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -74,6 +74,14 @@ def test_what_a_device_told_before_an_interruption_is_in_the_table(blocks: int, 
     assert "the battery saver is on" in LatencyTable.read(out).quality_warnings()
 
 
+def test_cores_are_told_in_their_order_after_an_interruption(tmp_path: Path) -> None:
+    out = tmp_path / "table.json"
+    with pytest.raises(DeviceError, match="the cable came out"):
+        profile_device(Telling({"app_cores": [4, 7]}, 1), SPEC, out=out, **OPTIONS)
+    table = profile_device(Telling({"app_cores": [2, 7]}), SPEC, out=out, resume=True, **OPTIONS)
+    assert table.conditions["app_cores"] == [2, 4, 7]
+
+
 @pytest.fixture(scope="module")
 def table() -> LatencyTable:
     return profile_device(FakeDevice(), SPEC, **OPTIONS)
