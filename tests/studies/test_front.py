@@ -209,7 +209,6 @@ def test_references_trained_side_by_side_are_those_trained_one_by_one(
     progress: list[tuple[str, int, int]] = []
 
     def in_turn(
-        work: Callable[..., None], tasks: Sequence[Any], jobs: int, *told: Progress | Log, retries: int, **_: object
         work: Callable[..., None],
         tasks: Sequence[Any],
         jobs: int,
