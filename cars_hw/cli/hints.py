@@ -43,6 +43,7 @@ HINTS: Final[Mapping[Remedy, str]] = {
     "other-image-cache": "or choose another folder with --image-cache",
     "other-images": "leave --data out, or start a new run with: cars-hw search",
     "other-out": "choose another folder with --out",
+    "other-teacher-resolution": "give another --teacher-resolution",
     "pair": "pair once, with the address and the code of the phone's dialog: cars-hw devices --pair HOST:PORT "
     "--code CODE; then: adb connect {address}",
     "precision": "train with --training-precision float32 or bf16",
@@ -59,6 +60,7 @@ HINTS: Final[Mapping[Remedy, str]] = {
     "resume": "then repeat the command (profile and search: with --resume)",
     "resume-or-delete": "resume it with --resume, or delete it to start over",
     "resume-or-other-folder": "resume it with --resume, or choose another folder with --out",
+    "same-data-memory": "set --data-memory so that it is the same",
     "same-seed": "give --seed {seed}, and the validation_fraction of that run",
     "same-share": "give --share {share}",
     "same-settings": "resume with the same settings, or start a new run with another --out",

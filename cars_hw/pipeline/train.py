@@ -221,7 +221,7 @@ def train_run(
     names = dict(chosen or _chosen(run, _with_genotype(settings)))
     if begins.init is not None:
         if not chosen and settings.genotype is None and settings.top != TrainSettings.top:
-            log(f"trains only the genotype of {begins.init}; --top is for networks of the front and is not used")
+            log(f"trains only the genotype of {begins.init}; the number of networks of the front is not used")
         given = StartingWeights.read(begins.init)
         for name, architecture in names.items():
             given.require(name, architecture)

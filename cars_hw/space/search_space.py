@@ -60,7 +60,7 @@ class SearchSpace:
         if unknown:
             raise GenotypeError(
                 f"unknown operation '{unknown[0]}'; {self.family} cells have {', '.join(self.cells.operations)}; "
-                f"--family {self.family}{PLUS}NAME adds one"
+                f"the family {self.family}{PLUS}NAME has one more"
             )
         if len(set(self.operations)) < len(self.operations):
             raise GenotypeError("a search space has the same operation twice; draws would not be uniform")

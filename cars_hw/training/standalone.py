@@ -276,8 +276,8 @@ class NetworkTraining:
         if state.get("stored", self.stored) != self.stored:
             began, now = ("in a store", "in memory") if state["stored"] else ("in memory", "in a store")
             raise InputError(
-                f"the training began with images {began}, and here they are {now}, in another order; set "
-                "--data-memory so that it is the same"
+                f"the training began with images {began}, and here they are {now}, in another order",
+                remedy="same-data-memory",
             )
         self.network.load_state_dict(state["network"])
         fused = self.optimizer.param_groups[0]["fused"]

@@ -113,8 +113,8 @@ class TeacherNetwork:
         except (AssertionError, RuntimeError, ValueError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise InputError(
-                f"{self.settings.network} cannot have images of {height}x{width} pixels ({reason[:200]}); give "
-                "another --teacher-resolution"
+                f"{self.settings.network} cannot have images of {height}x{width} pixels ({reason[:200]})",
+                remedy="other-teacher-resolution",
             ) from error
 
     @torch.inference_mode()

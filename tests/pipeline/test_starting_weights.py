@@ -159,7 +159,7 @@ def test_a_number_of_networks_beside_weights_to_start_from_is_said_to_be_unused(
         settings = TrainSettings(init=start, top=top, channels=8, device="cpu", jobs=1)
         with pytest.raises(InputError, match="of another size"):
             train_run(run, settings, progress=silent, log=lines.append)
-    assert any("--top is for networks of the front and is not used" in line for line in told[2])
+    assert any("the number of networks of the front is not used" in line for line in told[2])
     assert told[5] == []
 
 

@@ -200,7 +200,7 @@ def test_validate_names_what_is_outside() -> None:
         (("skip_connect", "conv_7x1"), "unknown operation 'conv_7x1'"),
         (
             ("skip_connect", "conv_1x1"),
-            r"unknown operation 'conv_1x1'; darts cells have none, .*; --family darts\+NAME adds one",
+            r"unknown operation 'conv_1x1'; darts cells have none, .*; the family darts\+NAME has one more",
         ),
         (("none",), "at least one operation besides none"),
         (("skip_connect", "skip_connect"), "the same operation twice"),
