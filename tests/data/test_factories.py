@@ -300,7 +300,7 @@ def test_images_beyond_the_limit_are_stored_and_are_the_same(give: Give, tmp_pat
     assert stored(other).digest != outside.digest
     assert len(reads) == 61
     assert stored([(content[0][0], "b"), *content[1:]]).digest != outside.digest
-    with pytest.raises(DatasetError, match="leave out --image-cache off"):
+    with pytest.raises(DatasetError, match="they must be stored, and there is no folder"):
         stored(content, "off")
 
 

@@ -222,7 +222,7 @@ def test_a_folder_beyond_the_limit_is_the_same_data_set(pets: Path, divided: boo
         assert torch.equal(part.labels, other.labels)
         assert torch.equal(part.images, other.images)
     assert any("take 5 kB, and the limit of memory is 1 kB" in note for note in outside.notes) is divided
-    with pytest.raises(DatasetError, match="leave out --image-cache off, or raise --data-memory"):
+    with pytest.raises(DatasetError, match="they must be stored, and there is no folder"):
         load(folder, 100, image_cache="off")
 
 
