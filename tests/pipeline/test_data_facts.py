@@ -564,11 +564,11 @@ def test_a_process_with_other_images_than_the_first_one_is_refused(made: Made) -
     with pytest.raises(DataChangedError, match=r"process 1 has other images in .*images than the first process"):
         run_search(plan, made.run.path, process_group=follower)
     # What the first process accepts, others need not be asked for; it must be the same.
-    sent = json.dumps({"data_digest": digest_of_first, "jobs": []}).encode()
+    sent = json.dumps({"data_digest": digest_of_first, "memory": 10**9, "jobs": []}).encode()
     with pytest.raises(DataChangedError, match="differs between processes"):
         train_run(made.run, TrainSettings(data, top=1), process_group=Follower(1, 2, sent=sent))
     now = load_for_training(made.run, data, accept=True).digest
-    same = json.dumps({"data_digest": now, "jobs": []}).encode()
+    same = json.dumps({"data_digest": now, "memory": 10**9, "jobs": []}).encode()
     assert train_run(made.run, TrainSettings(data, top=1), process_group=Follower(1, 2, sent=same)) == []
 
 
