@@ -168,8 +168,9 @@ def test_a_training_does_not_go_on_with_images_in_another_order(tmp_path: Path) 
         (stored, 1, 0, "began with images in memory, and here they are in a store"),
     ):
         training = NetworkTraining(fresh(EVERYTHING), data, EVERYTHING, seed=0)
-        with pytest.raises(InputError, match=f"{words}.*--data-memory"):
+        with pytest.raises(InputError, match=words) as caught:
             training.restore(states[theirs])
+        assert caught.value.remedy == "same-data-memory"
         training.restore(states[ours])
         # Earlier versions did not keep it.
         training.restore({name: value for name, value in states[theirs].items() if name != "stored"})
