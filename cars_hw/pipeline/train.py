@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import cast
@@ -16,12 +15,9 @@ from torch import Tensor
 
 from cars_hw.callbacks import TrainingCallback
 from cars_hw.config.checksummed import digest
-from cars_hw.config.codec import structure, unstructure
-from cars_hw.config.data import DataSource
 from cars_hw.config.evaluation import Evaluation
 from cars_hw.config.files import replacing
-from cars_hw.config.setting import NAME, fields_of
-from cars_hw.config.teacher import Teacher
+from cars_hw.config.setting import NAME
 from cars_hw.config.training import Recipe
 from cars_hw.data import DataBundle
 from cars_hw.data.manifest import DataManifest
@@ -43,109 +39,19 @@ from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.settings import TrainingDevice, TrainSettings
 from cars_hw.pipeline.starting_weights import StartingWeights
 from cars_hw.pipeline.tensorboard import FOLDER, remove_events
-from cars_hw.progress import Log, Progress, as_stage, prefixed_log, silent
+from cars_hw.pipeline.train_ranks import follow, to_bytes
+from cars_hw.pipeline.training_job import StartingFrom, TrainingJob, about, difference, resolved
+from cars_hw.progress import Log, Progress, as_stage, prefixed_log
 from cars_hw.progress_line import show
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.training.checkpoints import TrainingCheckpoint
 from cars_hw.training.determinism import deterministic_algorithms, prepare_deterministic
-from cars_hw.training.precision import resolve_device, resolve_precision
+from cars_hw.training.precision import resolve_device
 from cars_hw.training.process_group import SINGLE_PROCESS, ProcessGroup
 from cars_hw.training.standalone import TrainingResult, train_network
-from cars_hw.training.teacher import TeacherNetwork
 from cars_hw.training.weights import read_weights, save_weights
-
-
-@dataclass(frozen=True)
-class StartingFrom:
-    """What a training has besides its recipe: the weights that it starts from, and a teacher; with digests."""
-
-    init: Path | None = None
-    init_digest: str | None = None
-    teacher: Teacher = field(default_factory=Teacher)
-    teacher_about: str | None = None
-
-    @classmethod
-    def of(cls, settings: TrainSettings) -> StartingFrom:
-        """Return that of ``settings``, after the files were read.
-
-        Raises:
-            InputError: a file cannot be used, or settings do not fit each other.
-        """
-        teacher = settings.teacher
-        if settings.init is not None and settings.inherit:
-            raise InputError("the weights to start from are either a file's or the SuperNet's, not both")
-        about = TeacherNetwork(teacher).about if (teacher.network, teacher.weights) != (None, None) else None
-        init = None if settings.init is None else settings.init.expanduser().absolute()
-        return cls(init, None if init is None else StartingWeights.read(init).digest, teacher, about)
-
-    def read_weights(self) -> StartingWeights | None:
-        """Read the weights to start from again; None if there are none.
-
-        Raises:
-            InputError: they cannot be read, or are not those of :attr:`init_digest`.
-        """
-        if self.init is None:
-            return None
-        found = StartingWeights.read(self.init)
-        if found.digest != self.init_digest:
-            raise InputError(f"{self.init} was changed since the command began; run it again")
-        return found
-
-    def read_teacher(self) -> TeacherNetwork | None:
-        """Read the teacher again; None if there is none.
-
-        Raises:
-            InputError: it cannot be read, or is not that of :attr:`teacher_about`.
-        """
-        return None if self.teacher_about is None else _same_teacher(self.teacher, self.teacher_about)
-
-
-def _same_teacher(settings: Teacher, about: str) -> TeacherNetwork:
-    """Return the teacher of ``settings``, which is to be the one that ``about`` tells."""
-    found = TeacherNetwork(settings)
-    if found.about != about:
-        raise InputError(
-            f"the teacher's weights {settings.weights} were changed since the command began, or differ between "
-            "processes; run it again"
-        )
-    return found
-
-
-@dataclass(frozen=True)
-class _Job:
-    run: Path
-    data: DataSource
-    data_digest: str
-    test_digest: str
-    name: str
-    architecture: Architecture
-    recipe: Recipe
-    seed: int
-    device: str
-    inherit: bool
-    callback: Callable[[str], TrainingCallback] | None = None
-    start: StartingFrom = field(default_factory=StartingFrom)
-    deterministic: bool = False
-
-    def done_by(self, trained: TrainedNetwork) -> bool:
-        """Whether ``trained`` is the result of this job."""
-        return (trained.name, trained.architecture.key()) == (self.name, self.architecture.key()) and (
-            _resolved(trained.recipe, self.device),
-            trained.seed,
-            trained.data_digest,
-            trained.inherit,
-            trained.init,
-            trained.teacher,
-        ) == (
-            self.recipe,
-            self.seed,
-            self.data_digest,
-            self.inherit,
-            self.start.init_digest,
-            self.start.teacher_about,
-        )
 
 
 def choose(front: Sequence[FrontNetwork], count: int) -> list[FrontNetwork]:
@@ -214,9 +120,9 @@ def train_run(
     require_engine(settings.execution)
     prepare_deterministic(settings.deterministic)
     device = resolve_device(settings.device, elsewhere=settings.execution.elsewhere)
-    recipe = _resolved(settings.recipe or recipe_of(run), device)
+    recipe = resolved(settings.recipe or recipe_of(run), device)
     if not process_group.leads:
-        return _follow(run, settings, process_group)
+        return follow(run, settings, process_group)
     begins = StartingFrom.of(settings)
     names = dict(chosen or _chosen(run, _with_genotype(settings)))
     if begins.init is not None:
@@ -235,7 +141,7 @@ def train_run(
     # Whether images are stored decides their order: processes on other machines decide it by this one's memory.
     source = replace(data.source, memory=memory_limit(data.source.memory))
     planned = [
-        _Job(
+        TrainingJob(
             run.path,
             source,
             data.digest,
@@ -258,7 +164,7 @@ def train_run(
         planned = [_under_its_name(job, trained, log) for job in planned]
         waiting = [job for job in planned if not _is_done(job, trained, run, log)]
         if process_group.world > 1:
-            process_group.broadcast(_to_bytes(waiting, data.digest, source.memory))
+            process_group.broadcast(to_bytes(waiting, data.digest, source.memory))
             _train_here(waiting, data, progress, log, process_group)
         else:
             how = Spread(run.path, device, settings.jobs, settings.execution)
@@ -284,9 +190,9 @@ def finished_training(
         RunError: a record is damaged.
     """
     device = resolve_device(settings.device)
-    recipe = _resolved(settings.recipe or recipe_of(run), device)
+    recipe = resolved(settings.recipe or recipe_of(run), device)
     data = run.training_data
-    job = _Job(
+    job = TrainingJob(
         run.path,
         data.source,
         data.digest,
@@ -315,7 +221,7 @@ def _with_genotype(settings: TrainSettings) -> TrainSettings:
     )
 
 
-def _under_its_name(job: _Job, trained: Sequence[TrainedNetwork], log: Log) -> _Job:
+def _under_its_name(job: TrainingJob, trained: Sequence[TrainedNetwork], log: Log) -> TrainingJob:
     """Return ``job`` under the name of the same training if there is one, and otherwise under one that is free."""
     known = [one for one in trained if one.network == job.name]
     for one in known:
@@ -326,42 +232,15 @@ def _under_its_name(job: _Job, trained: Sequence[TrainedNetwork], log: Log) -> _
         return job
     name = next(name for number in count(2) if (name := f"{job.name}@{number}") not in taken)
     first = next(one for one in known if one.name == job.name)
-    log(f"{job.name} is trained already, with {_difference(first, job)}: it is kept, and this training is {name}")
+    log(f"{job.name} is trained already, with {difference(first, job)}: it is kept, and this training is {name}")
     return replace(job, name=name)
 
 
-def _named(job: _Job, trained: TrainedNetwork) -> _Job:
+def _named(job: TrainingJob, trained: TrainedNetwork) -> TrainingJob:
     return replace(job, name=trained.name)
 
 
-def _difference(trained: TrainedNetwork, job: _Job) -> str:
-    """Return the first setting in which ``trained`` differs from ``job``: ``epochs = 5, not 1``."""
-    before = {**_size(trained.spec), **asdict(_resolved(trained.recipe, job.device)), "seed": trained.seed}
-    now = {**_size(job.architecture.network), **asdict(job.recipe), "seed": job.seed}
-    found = next((name for name in now if before[name] != now[name]), None)
-    if found is not None:
-        return f"{found.replace('_', ' ')} = {before[found]}, not {now[found]}"
-    if trained.init != job.start.init_digest:
-        return "other weights at the start"
-    if trained.teacher != job.start.teacher_about:
-        return "another teacher, or none"
-    if trained.inherit != job.inherit:
-        return f"{'shared' if trained.inherit else 'fresh'} weights at the start"
-    if trained.data_digest != job.data_digest:
-        return "other images"
-    return "another genotype"
-
-
-def _size(network: NetworkSpec) -> dict[str, object]:
-    return {
-        "channels": network.channels,
-        "layers": network.layers,
-        "depths": network.stages,
-        "resolution": network.pixels,
-    }
-
-
-def _is_done(job: _Job, trained: Sequence[TrainedNetwork], run: RunFolder, log: Log) -> bool:
+def _is_done(job: TrainingJob, trained: Sequence[TrainedNetwork], run: RunFolder, log: Log) -> bool:
     """Whether the result of ``job`` is among ``trained``. What is damaged is trained again, which ``log`` tells."""
     found = next((network for network in trained if job.done_by(network)), None)
     if found is None:
@@ -442,11 +321,6 @@ def _loaded(trained: TrainedNetwork, path: Path, expected: str) -> Network:
     return network.eval()
 
 
-def _resolved(recipe: Recipe, device: str) -> Recipe:
-    """Return ``recipe`` with the precision that ``device`` trains in, which decides the weights."""
-    return replace(recipe, precision=resolve_precision(recipe.precision, device))
-
-
 def _name_of(genotype: Genotype, spec: NetworkSpec, own: NetworkSpec) -> str:
     """Return a name for a genotype that is not in the front; it has the size where that is not ``own``."""
     name = f"genotype-{zlib.crc32(repr(genotype.key()).encode()):08x}"
@@ -456,7 +330,7 @@ def _name_of(genotype: Genotype, spec: NetworkSpec, own: NetworkSpec) -> str:
     return f"{name}-{spec.channels}x{spec.layers}{at}"
 
 
-def _train_in_worker(job: _Job, progress: Progress, log: Log) -> None:
+def _train_in_worker(job: TrainingJob, progress: Progress, log: Log) -> None:
     resolution = job.architecture.network.resolution
     data = load_for_training(RunFolder(job.run), job.data, download=False, resolution=resolution)
     require_same(data, job.data_digest)
@@ -464,7 +338,7 @@ def _train_in_worker(job: _Job, progress: Progress, log: Log) -> None:
 
 
 def _train_here(
-    waiting: Sequence[_Job],
+    waiting: Sequence[TrainingJob],
     data: RunData,
     progress: Progress,
     log: Log,
@@ -476,10 +350,10 @@ def _train_here(
 
 
 def _train(
-    job: _Job, data: DataBundle, progress: Progress, log: Log, process_group: ProcessGroup = SINGLE_PROCESS
+    job: TrainingJob, data: DataBundle, progress: Progress, log: Log, process_group: ProcessGroup = SINGLE_PROCESS
 ) -> None:
     run = RunFolder(job.run)
-    checkpoint = TrainingCheckpoint(run.training_checkpoint(job.name), _about(job), prefixed_log(log, job.name))
+    checkpoint = TrainingCheckpoint(run.training_checkpoint(job.name), about(job), prefixed_log(log, job.name))
     callback = job.callback(job.name) if job.callback else TrainingCallback()
     with torch.random.fork_rng(devices=[]), closing(callback):
         torch.manual_seed(job.seed)
@@ -515,7 +389,7 @@ def _train(
     checkpoint.remove()
 
 
-def _keep(job: _Job, data: DataBundle, network: Network, result: TrainingResult) -> None:
+def _keep(job: TrainingJob, data: DataBundle, network: Network, result: TrainingResult) -> None:
     """Write the weights of the trained ``network``, and then their record."""
     run = RunFolder(job.run)
     genotype, spec = job.architecture
@@ -580,66 +454,6 @@ def _save_model(model: Model, path: Path) -> str:
 def _save(weights: Mapping[str, Tensor], path: Path) -> str:
     """Write ``weights`` without those of the auxiliary head, which is never exported; return the file's digest."""
     return save_weights({name: value for name, value in weights.items() if not name.startswith(AUXILIARY)}, path)
-
-
-def _about(job: _Job) -> dict[str, str | float | bool | None]:
-    """Return every setting that decides the final weights of ``job``, apart from the machine."""
-    return {
-        "genotype": json.dumps(job.architecture.genotype.to_dict()),
-        "network": json.dumps(unstructure(job.architecture.network)),
-        "data": job.data_digest,
-        "seed": job.seed,
-        "inherit": job.inherit,
-        **({} if job.start.init_digest is None else {"init": job.start.init_digest}),
-        **({} if job.start.teacher_about is None else {"teacher": job.start.teacher_about}),
-        # Left out where it is the default, so that a checkpoint of an earlier version can be gone on with.
-        **{
-            f"recipe.{name}": value
-            for name, value in asdict(job.recipe).items()
-            if name not in Recipe.ADDED or value != fields_of(Recipe)[name].default
-        },
-    }
-
-
-def _follow(run: RunFolder, settings: TrainSettings, process_group: ProcessGroup) -> list[TrainedNetwork]:
-    """Take part in the leading process's trainings; it sends their settings and initial weights."""
-    sent = json.loads(process_group.broadcast(None))
-    # After the leading process, which may have to download the data. What it accepts is the same here.
-    given = replace(settings.data or run.training_data.source, memory=sent["memory"])
-    data = load_for_training(run, given, accept=True, download=False)
-    require_same(data, sent["data_digest"])
-    for job in sent["jobs"]:
-        recipe, genotype = structure(job["recipe"], Recipe), Genotype.from_dict(job["genotype"])
-        network = Network(structure(job["network"], NetworkSpec), genotype, auxiliary=recipe.auxiliary > 0)
-        data = data.at(run, network.spec.resolution)
-        with torch.random.fork_rng(devices=[]), deterministic_algorithms(job["deterministic"]):
-            train_network(
-                network,
-                data.bundle,
-                recipe,
-                seed=job["seed"],
-                device=job["device"],
-                process_group=process_group,
-                progress=silent,
-                teacher=_same_teacher(settings.teacher, job["teacher"]) if job["teacher"] else None,
-            )
-    return []
-
-
-def _to_bytes(jobs: Sequence[_Job], data_digest: str, memory: int | None) -> bytes:
-    settings = [
-        {
-            "genotype": job.architecture.genotype.to_dict(),
-            "network": unstructure(job.architecture.network),
-            "recipe": unstructure(job.recipe),
-            "seed": job.seed,
-            "device": job.device,
-            "teacher": job.start.teacher_about,
-            "deterministic": job.deterministic,
-        }
-        for job in jobs
-    ]
-    return json.dumps({"data_digest": data_digest, "memory": memory, "jobs": settings}).encode()
 
 
 def has_shared_weights(configuration: RunConfiguration, spec: NetworkSpec) -> bool:

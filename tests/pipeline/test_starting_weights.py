@@ -31,7 +31,8 @@ from cars_hw.pipeline.records import RunAbout
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.settings import TrainSettings
 from cars_hw.pipeline.starting_weights import StartingWeights
-from cars_hw.pipeline.train import StartingFrom, train_run
+from cars_hw.pipeline.train import train_run
+from cars_hw.pipeline.training_job import StartingFrom
 from cars_hw.progress import no_log, silent
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.network_spec import NetworkSpec
