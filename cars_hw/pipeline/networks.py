@@ -104,7 +104,7 @@ class TrainedNetwork(Settings):
     ``weights_digest`` is that of the file of the weights, and ``last_weights_digest`` that of the weights after the
     last epoch; None where the last epoch is the best. ``init`` is the digest of the weights that the training
     started from, and ``teacher`` tells which network it learned from: its name, the digest of its weights, and how;
-    None where there was none.
+    None where there was none. ``deterministic`` tells whether it used deterministic algorithms.
     """
 
     name: str = setting(name=True)
@@ -125,8 +125,9 @@ class TrainedNetwork(Settings):
     last_weights_digest: str | None = None
     init: str | None = None
     teacher: str | None = None
+    deterministic: bool = setting(False)
 
-    ADDED: ClassVar = frozenset({"init", "teacher"})
+    ADDED: ClassVar = frozenset({"init", "teacher", "deterministic"})
     DERIVED: ClassVar = ("accuracy", "held_out_accuracy")
     PLAIN_NAMES: ClassVar = {"spec": "network"}
 

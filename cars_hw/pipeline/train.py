@@ -204,6 +204,7 @@ def finished_training(
         device,
         settings.inherit,
         start=StartingFrom.of(settings),
+        deterministic=settings.deterministic,
     )
     return next((one for one in run.trained() if one.network == name and _named(job, one).done_by(one)), None)
 
@@ -418,6 +419,7 @@ def _keep(job: TrainingJob, data: DataBundle, network: Network, result: Training
             last_weights_digest=last_digest,
             init=job.start.init_digest,
             teacher=job.start.teacher_about,
+            deterministic=job.deterministic,
         )
     )
 

@@ -106,6 +106,7 @@ class TrainingJob:
             trained.inherit,
             trained.init,
             trained.teacher,
+            trained.deterministic,
         ) == (
             self.recipe,
             self.seed,
@@ -113,6 +114,7 @@ class TrainingJob:
             self.inherit,
             self.start.init_digest,
             self.start.teacher_about,
+            self.deterministic,
         )
 
 
@@ -123,15 +125,16 @@ def difference(trained: TrainedNetwork, job: TrainingJob) -> str:
     found = next((name for name in now if before[name] != now[name]), None)
     if found is not None:
         return f"{found.replace('_', ' ')} = {before[found]}, not {now[found]}"
-    if trained.init != job.start.init_digest:
-        return "other weights at the start"
-    if trained.teacher != job.start.teacher_about:
-        return "another teacher, or none"
-    if trained.inherit != job.inherit:
-        return f"{'shared' if trained.inherit else 'fresh'} weights at the start"
-    if trained.data_digest != job.data_digest:
-        return "other images"
-    return "another genotype"
+    others = {
+        "other weights at the start": trained.init != job.start.init_digest,
+        "another teacher, or none": trained.teacher != job.start.teacher_about,
+        f"{'shared' if trained.inherit else 'fresh'} weights at the start": trained.inherit != job.inherit,
+        "other images": trained.data_digest != job.data_digest,
+        f"{'' if trained.deterministic else 'no '}deterministic algorithms": (
+            trained.deterministic != job.deterministic
+        ),
+    }
+    return next((name for name, is_other in others.items() if is_other), "another genotype")
 
 
 def _size(network: NetworkSpec) -> dict[str, object]:
@@ -158,6 +161,7 @@ def about(job: TrainingJob) -> dict[str, str | float | bool | None]:
         "inherit": job.inherit,
         **({} if job.start.init_digest is None else {"init": job.start.init_digest}),
         **({} if job.start.teacher_about is None else {"teacher": job.start.teacher_about}),
+        **({"deterministic": True} if job.deterministic else {}),
         # Left out where it is the default, so that a checkpoint of an earlier version can be gone on with.
         **{
             f"recipe.{name}": value

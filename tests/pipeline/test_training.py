@@ -328,7 +328,27 @@ def test_a_deterministic_training_uses_deterministic_algorithms(
 
     monkeypatch.setattr(training, "train_network", watched)
     run = begin(tmp_path / "run", images, recipe=replace(RECIPE, epochs=1))
-    for number, deterministic in enumerate((True, False)):
-        train_run(run, TrainSettings(device="cpu", jobs=1, seed=number, deterministic=deterministic))
-    assert seen == [True, False]
+    said: list[str] = []
+    settings = [TrainSettings(device="cpu", jobs=1, deterministic=chosen) for chosen in (False, True)]
+    # Each is trained once, and found again by its settings.
+    for chosen in settings * 2:
+        train_run(run, chosen, log=said.append)
+    assert seen == [False, True]
+    assert said == [
+        "net-1 is trained already, with no deterministic algorithms: it is kept, and this training is net-1@2",
+    ]
+    assert [(one.name, one.deterministic) for one in run.trained()] == [("net-1", False), ("net-1@2", True)]
+    (network,) = (network.architecture for network in run.front())
+    for chosen, wanted in zip(settings, run.trained(), strict=True):
+        assert finished_training(run, "net-1", network, chosen) == wanted
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_an_unfinished_training_with_other_algorithms_begins_anew(tmp_path: Path, images: Path) -> None:
+    run = begin(tmp_path / "run", images)
+    with pytest.raises(Killed):
+        train_run(run, TrainSettings(device="cpu", jobs=1), progress=stop)
+    said: list[str] = []
+    with pytest.raises(Killed):
+        train_run(run, TrainSettings(device="cpu", jobs=1, deterministic=True), progress=stop, log=said.append)
+    assert said[0].endswith("with deterministic = None, not True: training starts from the beginning")
