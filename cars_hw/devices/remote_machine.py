@@ -25,8 +25,12 @@ from cars_hw.errors import (
     NoDeviceError,
     OfflineError,
     RunnerError,
+    UsbHeldError,
 )
 from cars_hw.progress import Log
+
+GONE: Final = (ConnectionLostError, NoDeviceError, OfflineError)
+"""What a machine that was there before fails with while it is away: it may come back."""
 
 MIN_FREE_MB: Final = 1.0
 """With less room in MB the output of the tool may be cut off."""
@@ -153,9 +157,7 @@ class RemoteMachine(ABC):
                 self._log(
                     f"Stopping: {what}, for some seconds. Ctrl-C again leaves this to the next contact with it"
                 )
-            if self._phone is None:
-                self._read_phone()
-            self._folder.leave()
+            self._leave()
         except DeviceError as error:
             restores = "restores its settings and " if self.place.changes_settings else ""
             self._log(
@@ -166,6 +168,31 @@ class RemoteMachine(ABC):
             self._folder.give_up()
             self._pushed.clear()
             self._disconnect()
+
+    def _leave(self) -> None:
+        """Restore and remove what is there. A connection that was open may be dead after hours without a word."""
+        if self._phone is not None:
+            try:
+                self._folder.leave()
+            except GONE:
+                self._disconnect()
+            else:
+                return
+        self._read_phone()
+        self._folder.leave()
+
+    def _reach(self) -> tuple[Phone, PhoneState]:
+        """Return the phone and its state; wait for one that was there before and is away.
+
+        Raises:
+            DeviceError: it does not come back, or was never there.
+        """
+        try:
+            return self._read_phone()
+        except GONE as error:
+            if self._serial is None:
+                raise
+            return self._wait_for_return(error)
 
     def _read_phone(self) -> tuple[Phone, PhoneState]:
         """Connect if necessary, and return the phone and its state.
@@ -375,11 +402,12 @@ class RemoteMachine(ABC):
     def _wake(self) -> None:  # noqa: B027 -- most machines do not sleep
         """Wake the machine."""
 
-    def _wait_for_return(self, error: ConnectionLostError) -> None:
-        """Try to connect again for ``Waits.reconnect``.
+    def _wait_for_return(self, error: DeviceError) -> tuple[Phone, PhoneState]:
+        """Try to connect again for ``Waits.reconnect``; return the phone and its state.
 
         Raises:
             ConnectionLostError: the phone did not answer in that time.
+            UsbHeldError: another program still holds it after that time.
             OtherMachineError: another phone has taken its place.
         """
         self._disconnect()
@@ -387,15 +415,15 @@ class RemoteMachine(ABC):
         deadline = time.monotonic() + self._waits.reconnect
         while True:
             try:
-                self._read_phone()
-                return
-            except OtherMachineError:
-                raise
-            except (NoDeviceError, OfflineError, ConnectionLostError) as again:
+                return self._read_phone()
+            # A phone that was plugged in this moment may not be opened before the system has set its rights.
+            except (*GONE, UsbHeldError) as again:
                 self._disconnect()
                 if time.monotonic() >= deadline:
+                    if isinstance(again, UsbHeldError):
+                        raise
                     raise ConnectionLostError(
-                        f"{error}, and it did not come back within {self._waits.reconnect:.0f} s; connect it again",
+                        f"{again} (it did not come back within {self._waits.reconnect:.0f} s)",
                         remedy="resume",
                     ) from again
                 time.sleep(min(self._waits.pause, 1.0))

@@ -34,7 +34,7 @@ from cars_hw.devices.remote import (
     script,
     session_results,
 )
-from cars_hw.devices.remote_machine import WAITS, RemoteMachine, Waits
+from cars_hw.devices.remote_machine import GONE, WAITS, RemoteMachine, Waits
 from cars_hw.devices.session import MAX_DOUBLINGS, STEADY
 from cars_hw.errors import (
     ConnectionLostError,
@@ -112,7 +112,7 @@ class ScriptedDevice(RemoteMachine):
         Raises:
             DeviceError: the phone is not attached, or has no tool that runs models.
         """
-        phone, state = self._read_phone()
+        phone, state = self._reach()
         cores = self._chosen_cores(phone)
         self._warned(state, cores)
         clocks = {core.number: core.max_mhz for core in phone.cores}
@@ -197,9 +197,11 @@ class ScriptedDevice(RemoteMachine):
                 self._warn_of_clock()
                 if len(taken) < len(models):
                     raise ConnectionLostError(f"{self._shell.where} left out {len(models) - len(taken)} sessions")
-            except ConnectionLostError as error:
+            except GONE as error:
                 lost = lost + 1 if len(taken) == before else 0
-                if lost >= MAX_LOST_CONNECTIONS:
+                if lost >= MAX_LOST_CONNECTIONS or (
+                    self._serial is None and not isinstance(error, ConnectionLostError)
+                ):
                     raise
                 self._wait_for_return(error)
             except RunnerError as error:
@@ -242,6 +244,11 @@ class ScriptedDevice(RemoteMachine):
                         state.thermal_status,
                     )
                 )
+        except GONE as error:
+            self._disconnect()
+            if self._serial is None or isinstance(error, ConnectionLostError):
+                raise
+            raise ConnectionLostError(str(error), remedy="resume") from error
         except BaseException:
             # The unread output of the script makes the connection unusable.
             self._disconnect()

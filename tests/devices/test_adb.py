@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from long_runs import amount
 from simulated_phone import Adbd, Faults, Phone
 from simulated_phone.adbd import verifies
 
@@ -21,8 +23,10 @@ from cars_hw.devices import named_devices
 from cars_hw.devices.android import adb
 from cars_hw.devices.android.adb import AdbShell, Address, UsbPhone, make_key, signer
 from cars_hw.devices.android.adb_server import AdbServerShell, server_phones
+from cars_hw.devices.android.device import AndroidDevice
 from cars_hw.devices.android.opening import open_android
 from cars_hw.devices.remote import NoOutputError
+from cars_hw.devices.remote_machine import Waits
 from cars_hw.errors import (
     ConnectionLostError,
     DeviceError,
@@ -388,3 +392,52 @@ def test_a_phone_is_measured_through_debians_adb_server(
     subprocess.run([ADB, "kill-server"], env=server, capture_output=True, check=False, timeout=30)
     with pytest.raises(NoDeviceError, match="adb start-server"):
         AdbServerShell(where).open()
+
+
+@pytest.mark.skipif(ADB is None, reason="needs Debian's adb")
+@pytest.mark.skipif(not amount(0, 1), reason="takes some seconds: pytest --long")
+def test_an_adb_server_that_is_stopped_or_loses_its_phone_in_the_middle_is_waited_for(
+    phone: Phone, server: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert ADB is not None
+    monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", server["ANDROID_ADB_SERVER_PORT"])
+    phone.install(CANNED)
+    models = []
+    for number in range(4):
+        models.append(tmp_path / f"{number}.tflite")
+        models[-1].write_bytes(bytes(1000 + 100 * number))
+    plan = MeasurePlan(sessions=1, min_runs=5, min_seconds=0.0, warmup_seconds=0.0, patience_seconds=0)
+    with Adbd(phone) as adbd:
+        where = f"127.0.0.1:{adbd.port}"
+
+        def adb(*words: str) -> None:
+            subprocess.run([ADB, *words], env=server, capture_output=True, check=False, timeout=30)
+
+        adb("connect", where)
+        said: list[str] = []
+        device = AndroidDevice(
+            AdbServerShell(where), "android:sim", log=said.append, waits=Waits(reconnect=30.0, pause=0.1)
+        )
+        device.conditions()
+        for words, cause in (
+            (("disconnect", where), "know|closed|ended|broke"),
+            (("kill-server",), "gone|ended|broke"),
+        ):
+            for moment in (0, 2):
+                said.clear()
+
+                def cut(done: int, moment: int = moment, words: tuple[str, ...] = words) -> None:
+                    if done == moment and not said:
+                        adb(*words)
+
+                def back(line: str) -> None:
+                    said.append(line)
+                    adb("connect", where)
+
+                device._log = back
+                cut(0)
+                samples = device.run(models, plan, 0, cut)
+                assert [round(1e3 * sample.ms) for sample in samples] == [1000, 1100, 1200, 1300]
+                assert re.search(cause, said[0])
+                device.release()
+                assert not (phone.tmp / "cars-hw").exists()

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from long_runs import amount
 from ssh_server import Server, needs_sshd
 
 from cars_hw.config.measurement import MeasurePlan
@@ -203,6 +204,31 @@ def test_a_connection_that_breaks_is_made_again(server: Server, models: list[Pat
     samples = device.run(models, PLAN, 0, cut)
     assert [round(1e3 * sample.ms) for sample in samples] == [1000, 1100, 1200]
     assert any("come back" in line for line in said)
+    device.release()
+    assert list(place.iterdir()) == []
+
+
+@needs_sshd
+@pytest.mark.skipif(not amount(0, 1), reason="takes some seconds: pytest --long")
+def test_a_board_that_is_away_when_a_measurement_begins_is_waited_for(
+    server: Server, models: list[Path], place: Path
+) -> None:
+    server.install()
+    said: list[str] = []
+    device = BoardDevice(server.shell(), "ssh:board", log=said.append, waits=WAITS)
+    device.run(models[:1], PLAN, 0)
+    device.release()
+    server.stop()
+
+    def start(line: str) -> None:
+        said.append(line)
+        if len(said) == 1:
+            server.start()
+
+    device._log = start
+    assert [round(1e3 * sample.ms) for sample in device.run(models, PLAN, 0)] == [1000, 1100, 1200]
+    assert "is not there" in said[0]
+    assert said[0].endswith("waiting for up to 5 s for it to come back")
     device.release()
     assert list(place.iterdir()) == []
 
