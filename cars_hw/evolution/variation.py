@@ -1,14 +1,14 @@
 """Offspring by mutation, crossover and fresh draws: all different, in the space and within the limits.
 
-Mutation and crossover change single nodes, so a child may leave a cell without a reader even if its parents do not.
-Such a child is discarded like one that exceeds a limit: it would be a network with fewer cells, and cheap for that
-reason only. In a space of several sizes, the genotype, the size, or both of them vary.
+Mutation and crossover change single choices, such as the nodes of cells, so a child may leave a cell without a
+reader even if its parents do not. Such a child is discarded like one that exceeds a limit: it would be a network
+with fewer cells, and cheap for that reason only. In a space of several sizes, the genotype, the size, or both of
+them vary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import numpy as np
 
@@ -16,32 +16,29 @@ from cars_hw.config.search import VariationRates
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.architecture_space import ArchitectureSpace
 from cars_hw.space.genotype import Genotype
-from cars_hw.space.search_space import CELL_NAMES, CellName, SearchSpace, replace_node
-
-Part = tuple[CellName, int] | Literal["channels", "stages", "resolution"]
-"""A node of a cell, or a part of the size."""
+from cars_hw.space.genotype_space import GenotypeSpace, Place
 
 RETRIES = 100
 """The number of draws that are discarded before draws are repaired."""
 
 
-def mutate(parent: Genotype, space: SearchSpace, rate: float, rng: np.random.Generator) -> Genotype:
-    """Redraw each node of both cells with probability ``rate``."""
+def mutate(parent: Genotype, space: GenotypeSpace, rate: float, rng: np.random.Generator) -> Genotype:
+    """Redraw the choice at each place, such as each node of both cells, with probability ``rate``."""
     child = parent
-    for name in CELL_NAMES:
-        for number in range(space.nodes):
-            if rng.random() < rate:
-                child = replace_node(child, name, number, space.sample_node(number, rng))
+    for place in space.places():
+        if rng.random() < rate:
+            child = space.with_choice(child, place, space.draw(place, rng))
     return child
 
 
-def crossover(first: Genotype, second: Genotype, rate: float, rng: np.random.Generator) -> Genotype:
-    """Take each node of both cells from ``second`` with probability ``rate``, else from ``first``."""
+def crossover(
+    first: Genotype, second: Genotype, space: GenotypeSpace, rate: float, rng: np.random.Generator
+) -> Genotype:
+    """Take the choice at each place from ``second`` with probability ``rate``, else from ``first``."""
     child = first
-    for name in CELL_NAMES:
-        for number in range(len(first.normal)):
-            if rng.random() < rate:
-                child = replace_node(child, name, number, getattr(second, name)[number])
+    for place in space.places():
+        if rng.random() < rate:
+            child = space.with_choice(child, place, space.choice_of(second, place))
     return child
 
 
@@ -52,11 +49,11 @@ def repair(
     allowed: Callable[[Architecture], bool],
     rng: np.random.Generator,
 ) -> Architecture:
-    """Replace nodes, channels, stages and resolution of ``architecture``, in random order, by those of ``anchor``.
+    """Replace choices, channels, stages and resolution, in random order, by those of ``anchor``.
 
-    This ends as soon as the architecture is allowed. After all nodes and all parts of the size it is ``anchor``.
+    This ends as soon as the architecture is allowed. After all places and all parts of the size it is ``anchor``.
     """
-    parts: list[Part] = [(name, number) for name in CELL_NAMES for number in range(space.cells.nodes)]
+    parts: list[Place] = list(space.cells.places())
     if space.sizes is not None:
         parts += ["channels", "stages"]
     if space.varies_resolution:
@@ -69,9 +66,9 @@ def repair(
 
 
 def _replaced(
-    architecture: Architecture, anchor: Architecture, part: Part, space: ArchitectureSpace
+    architecture: Architecture, anchor: Architecture, part: Place, space: ArchitectureSpace
 ) -> Architecture:
-    """Return ``architecture`` with ``part`` of ``anchor``."""
+    """Return ``architecture`` with ``part`` of ``anchor``: a part of the size, or the choice at a place."""
     genotype, network = architecture
     if part == "channels":
         return Architecture(genotype, space.with_channels(network, anchor.network.channels))
@@ -79,8 +76,8 @@ def _replaced(
         return Architecture(genotype, space.with_stages(network, anchor.network.stages))
     if part == "resolution":
         return Architecture(genotype, space.with_resolution(network, anchor.network.resolution))
-    name, number = part
-    return Architecture(replace_node(genotype, name, number, getattr(anchor.genotype, name)[number]), network)
+    choice = space.cells.choice_of(anchor.genotype, part)
+    return Architecture(space.cells.with_choice(genotype, part, choice), network)
 
 
 def offspring(
@@ -136,7 +133,7 @@ def _draw(
     first, second = (parents[int(index)] for index in rng.choice(len(parents), size=2, replace=False))
     cells, size = _what_varies(space, rng)
     return Architecture(
-        crossover(first.genotype, second.genotype, rates.node, rng) if cells else first.genotype,
+        crossover(first.genotype, second.genotype, space.cells, rates.node, rng) if cells else first.genotype,
         space.cross_sizes(first.network, second.network, rates.node, rng) if size else first.network,
     )
 

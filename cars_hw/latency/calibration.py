@@ -10,16 +10,15 @@ import numpy.typing as npt
 from cars_hw.errors import InputError
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Genotype
+from cars_hw.space.genotype_space import GenotypeSpace
 from cars_hw.space.network_spec import NetworkSpec
-from cars_hw.space.operations import NONE
-from cars_hw.space.search_space import SearchSpace
 from cars_hw.space.size_grid import SizeGrid
 
 DRAWS = 400
 
 
 def spread_genotypes(
-    space: SearchSpace,
+    space: GenotypeSpace,
     latency: Callable[[Genotype], float],
     count: int,
     rng: np.random.Generator,
@@ -52,7 +51,7 @@ def spread_genotypes(
 
 
 def spread_architectures(
-    space: SearchSpace,
+    space: GenotypeSpace,
     sizes: SizeGrid,
     network: NetworkSpec,
     latency: Callable[[Architecture], float],
@@ -72,7 +71,7 @@ def spread_architectures(
     corners = sizes.corners(network)
     found: dict[object, Architecture] = {}
     for number in range(DRAWS):
-        source = _part_of(space, rng) if number % 2 else space
+        source = space.part(rng) if number % 2 else space
         at = corners[number // 4 % len(corners)] if number % 4 == 0 else sizes.sample(network, rng)
         architecture = Architecture(source.sample(rng), at)
         found.setdefault(architecture.key(), architecture)
@@ -93,23 +92,14 @@ def evenly(values: npt.NDArray[np.float64], count: int) -> list[int]:
     return sorted(chosen, key=lambda place: float(values[place]))
 
 
-def _candidates(space: SearchSpace, rng: np.random.Generator, apart_from: Genotype | None) -> list[Genotype]:
+def _candidates(space: GenotypeSpace, rng: np.random.Generator, apart_from: Genotype | None) -> list[Genotype]:
     """Return up to :data:`DRAWS` genotypes, all different, by turns of the whole space and of a part of it."""
     found: dict[object, Genotype] = {}
     for _ in range(2 * DRAWS):
-        source = _part_of(space, rng) if len(found) % 2 else space
+        source = space.part(rng) if len(found) % 2 else space
         genotype = source.sample(rng)
         if apart_from is None or genotype.key() != apart_from.key():
             found.setdefault(genotype.key(), genotype)
         if len(found) == DRAWS:
             break
     return list(found.values())
-
-
-def _part_of(space: SearchSpace, rng: np.random.Generator) -> SearchSpace:
-    """Return the space of some of the operations, at least one of them real."""
-    real = [name for name in space.operations if name != NONE]
-    kept = rng.choice(len(real), size=int(rng.integers(1, len(real) + 1)), replace=False)
-    absent = (NONE,) if NONE in space.operations and rng.integers(2) else ()
-    names = (*absent, *(real[index] for index in sorted(kept)))
-    return SearchSpace(names, family=space.family)

@@ -16,7 +16,7 @@ from cars_hw.pipeline.costs import named_objective
 from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Genotype
-from cars_hw.space.search_space import CELL_NAMES, SearchSpace, replace_node
+from cars_hw.space.genotype_space import GenotypeSpace
 
 DRAWS: Final = 2000
 """So many random architectures are tried if the fastest one is faster than ``--at-least``."""
@@ -104,13 +104,14 @@ def _anchor_of_named(
     raise _over(objectives, best[1])
 
 
-def _changed(cells: SearchSpace, genotype: Genotype, rng: np.random.Generator) -> Genotype:
-    """Return ``genotype`` with another choice at one node, such that every cell keeps a reader."""
+def _changed(cells: GenotypeSpace, genotype: Genotype, rng: np.random.Generator) -> Genotype:
+    """Return ``genotype`` with another choice at one place, such that it still fits the network."""
+    places = cells.places()
     while True:
-        name, number = CELL_NAMES[int(rng.integers(2))], int(rng.integers(cells.nodes))
-        choices = list(cells.node_choices(number))
-        changed = replace_node(genotype, name, number, choices[int(rng.integers(len(choices)))])
-        if cells.reads_every_cell(changed):
+        place = places[int(rng.integers(len(places)))]
+        choices = cells.choices(place)
+        changed = cells.with_choice(genotype, place, choices[int(rng.integers(len(choices)))])
+        if cells.fits(changed):
             return changed
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, TypeVar
 
 from cars_hw.space.architecture import Architecture
-from cars_hw.space.liveness import unread_cells
+from cars_hw.space.genotype_space import GenotypeSpace
 from cars_hw.space.network_spec import NetworkSpec
-from cars_hw.space.search_space import SearchSpace
 from cars_hw.space.size_grid import Resolution, SizeGrid
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ class ArchitectureSpace:
     Everything but the size is that of ``network``. Without ``sizes``, the size is that of ``network``, too.
     """
 
-    cells: SearchSpace
+    cells: GenotypeSpace
     network: NetworkSpec
     sizes: SizeGrid | None = None
 
@@ -42,18 +41,18 @@ class ArchitectureSpace:
         network = self.network if self.sizes is None else self.sample_size(rng)
         return Architecture(self.cells_for(network).sample(rng), network)
 
-    def cells_for(self, network: NetworkSpec) -> SearchSpace:
-        """Return the genotypes that leave no cell of ``network`` without a reader."""
-        return self._own_cells if network == self.network else replace(self.cells, network=network)
+    def cells_for(self, network: NetworkSpec) -> GenotypeSpace:
+        """Return the genotypes that fit ``network``: that leave no cell of it without a reader."""
+        return self._own_cells if network == self.network else _for_network(self.cells, network)
 
     @cached_property
-    def _own_cells(self) -> SearchSpace:
-        return replace(self.cells, network=self.network)
+    def _own_cells(self) -> GenotypeSpace:
+        return self.cells.for_network(self.network)
 
     def proposable(self, architecture: Architecture) -> bool:
         """Return whether the size of ``architecture`` is in the space, and every cell of it has a reader."""
         genotype, network = architecture
-        return self._has_size(network) and not unread_cells(network, genotype)
+        return self._has_size(network) and self.cells_for(network).fits(genotype)
 
     def _has_size(self, network: NetworkSpec) -> bool:
         if self.sizes is None:
@@ -135,6 +134,11 @@ class ArchitectureSpace:
 
     def _sized(self, channels: int, stages: Stages, resolution: Resolution) -> NetworkSpec:
         return replace(self.network, channels=channels, layers=sum(stages), depths=stages, resolution=resolution)
+
+
+@lru_cache(maxsize=4096)
+def _for_network(cells: GenotypeSpace, network: NetworkSpec) -> GenotypeSpace:
+    return cells.for_network(network)
 
 
 def _log_shares(values: Sequence[int]) -> list[float]:

@@ -9,8 +9,9 @@ from cars_hw.errors import GenotypeError
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.architecture_space import ArchitectureSpace
 from cars_hw.space.genotype import Edge, Genotype, Node
+from cars_hw.space.genotype_space import GenotypeSpace
 from cars_hw.space.operations import NONE
-from cars_hw.space.search_space import CELL_NAMES, CellName
+from cars_hw.space.search_space import CELL_NAMES, CellName, SearchSpace
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,7 +43,7 @@ class FairDraws:
             GenotypeError: too many draws in a row left a cell without a reader.
         """
         network = self.space.network if self.space.sizes is None else self.space.sample_size(rng)
-        cells = self.space.cells_for(network)
+        cells = _of_cells(self.space.cells_for(network))
         for _ in range(TRIES):
             for _ in range(TRIES):
                 genotype = cells.genotype(
@@ -68,7 +69,7 @@ class FairDraws:
         return self._take(self._operations, f"{cell}.{number}.{source}", self._names, rng, refused)
 
     def _sources(self, number: int) -> list[list[int]]:
-        return [list(pair) for pair in self.space.cells.sources(number)]
+        return [list(pair) for pair in _of_cells(self.space.cells).sources(number)]
 
     @property
     def _names(self) -> list[str]:
@@ -113,6 +114,11 @@ class FairDraws:
         """Restore the state that :meth:`state` returned."""
         self._pairs = {key: [list(pair) for pair in deck] for key, deck in state["pairs"].items()}
         self._operations = {key: list(deck) for key, deck in state["operations"].items()}
+
+
+def _of_cells(space: GenotypeSpace) -> SearchSpace:
+    assert isinstance(space, SearchSpace)
+    return space
 
 
 def _shuffled(cards: Sequence[Card], rng: np.random.Generator) -> list[Card]:

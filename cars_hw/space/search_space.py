@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Final, Literal
 
@@ -14,6 +14,7 @@ import numpy.typing as npt
 from cars_hw.errors import GenotypeError
 from cars_hw.space.families import DARTS, PLUS, CellFamily, named_family
 from cars_hw.space.genotype import Cell, Edge, Genotype, Node
+from cars_hw.space.genotype_space import Choices, Place
 from cars_hw.space.liveness import unread_cells
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.operations import NONE
@@ -108,6 +109,66 @@ class SearchSpace:
         low, high = sorted(rng.choice(number + 2, size=2, replace=self.cells.repeats).tolist())
         first, second = self._operation_pairs[int(rng.integers(len(self._operation_pairs)))]
         return Edge(first, low), Edge(second, high)
+
+    def for_network(self, network: NetworkSpec | None) -> SearchSpace:
+        """Return the space with these operations for ``network``."""
+        return replace(self, network=network)
+
+    def places(self) -> list[tuple[CellName, int]]:
+        """Return every node: its cell and its number."""
+        return [(name, number) for name in CELL_NAMES for number in range(self.nodes)]
+
+    def choices(self, place: tuple[CellName, int]) -> list[Node]:
+        """Return every legal node at ``place``."""
+        return self.node_choices(place[1])
+
+    def draw(self, place: tuple[CellName, int], rng: np.random.Generator) -> Node:
+        """Draw a node at ``place``, see :meth:`sample_node`."""
+        return self.sample_node(place[1], rng)
+
+    def choice_of(self, genotype: Genotype, place: tuple[CellName, int]) -> Node:
+        """Return the node of ``genotype`` at ``place``."""
+        name, number = place
+        return genotype.cell(name == "reduce")[number]
+
+    def with_choice(self, genotype: Genotype, place: tuple[CellName, int], choice: Node) -> Genotype:
+        """Return ``genotype`` with the node ``choice`` at ``place``."""
+        return replace_node(genotype, *place, choice)
+
+    def of_choices(self, choices: Sequence[Node]) -> Genotype:
+        """Return the genotype of the nodes of the normal cell and of the reduction cell."""
+        return self.genotype(tuple(choices[: self.nodes]), tuple(choices[self.nodes :]))
+
+    def regions(self) -> Iterator[Choices]:
+        """Yield all choices, and then those that leave inputs of the cells unused, for each combination of inputs.
+
+        The latency of a network is a sum over nodes if the inputs that each cell uses are fixed. The gain of an
+        unused input appears only when its last edge is removed.
+        """
+        for avoided in itertools.product((None, 0, 1), repeat=2):
+            avoid = dict(zip(CELL_NAMES, avoided, strict=True))
+            found: dict[Place, list[Node]] = {
+                (name, number): self._avoiding(number, avoid[name]) for name, number in self.places()
+            }
+            if all(found.values()):
+                yield found
+
+    def _avoiding(self, number: int, avoid: int | None) -> list[Node]:
+        """Return the nodes at position ``number`` of which no edge reads the state ``avoid``."""
+        nodes = self.node_choices(number)
+        return [node for node in nodes if not any(edge.is_real and edge.source == avoid for edge in node)]
+
+    def part(self, rng: np.random.Generator) -> SearchSpace:
+        """Return the space of some of the operations, at least one of them real, for any network."""
+        real = [name for name in self.operations if name != NONE]
+        kept = rng.choice(len(real), size=int(rng.integers(1, len(real) + 1)), replace=False)
+        absent = (NONE,) if NONE in self.operations and rng.integers(2) else ()
+        names = (*absent, *(real[index] for index in sorted(kept)))
+        return SearchSpace(names, family=self.family)
+
+    def fits(self, genotype: Genotype) -> bool:
+        """Return whether ``genotype`` leaves no cell of ``network`` without a reader; True without a network."""
+        return self.reads_every_cell(genotype)
 
     def sample(self, rng: np.random.Generator) -> Genotype:
         """Draw a genotype, every node uniformly.

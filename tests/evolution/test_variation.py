@@ -63,11 +63,11 @@ def test_mutation_touches_about_half_of_the_nodes() -> None:
 def test_crossover_takes_every_node_from_one_of_the_parents(seed: int) -> None:
     rng = np.random.default_rng(seed)
     first, second = SPACE.sample(rng), SPACE.sample(rng)
-    child = crossover(first, second, 0.5, rng)
+    child = crossover(first, second, SPACE, 0.5, rng)
     for mine, one, other in zip(nodes_of(child), nodes_of(first), nodes_of(second), strict=True):
         assert mine in (one, other)
-    assert crossover(first, second, 0.0, rng) == first
-    assert crossover(first, second, 1.0, rng) == second
+    assert crossover(first, second, SPACE, 0.0, rng) == first
+    assert crossover(first, second, SPACE, 1.0, rng) == second
 
 
 def test_the_two_cells_vary_independently() -> None:
@@ -75,7 +75,7 @@ def test_the_two_cells_vary_independently() -> None:
     first, second = SPACE.sample(rng), SPACE.sample(rng)
     seen = Counter()
     for _ in range(400):
-        child = crossover(first, second, 0.5, rng)
+        child = crossover(first, second, SPACE, 0.5, rng)
         seen[(child.normal[0] == first.normal[0], child.reduce[0] == first.reduce[0])] += 1
     assert len(seen) == 4
     assert min(seen.values()) > 60
@@ -138,7 +138,7 @@ def test_two_parents_that_read_every_cell_can_have_a_child_that_does_not() -> No
     last = Genotype((other, other, other, reader), CHAIN.genotype.reduce)
     assert not unread_cells(SPEC, first)
     assert not unread_cells(SPEC, last)
-    crossed = [crossover(first, last, 0.5, np.random.default_rng(seed)) for seed in range(20)]
+    crossed = [crossover(first, last, SPACE, 0.5, np.random.default_rng(seed)) for seed in range(20)]
     assert any(unread_cells(SPEC, child) for child in crossed)
     rates = VariationRates(mutation=0.0, crossover=1.0, random=0.0)
     parents = [Architecture(first, SPEC), Architecture(last, SPEC)]
