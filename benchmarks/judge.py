@@ -3,6 +3,7 @@
     python benchmarks/judge.py --truth benchmarks/results/truth-NAME.json --data FOLDER \
         --out benchmarks/results/judge-NAME.json [--epochs 16] [--rate 0.0125] [--batch 64] [--seeds 3]
         [--architectures 1] [--share edges|nodes|kernels] [--average 0.98] [--fair] [--sandwich]
+        [--widen sizes|operations|both]
 
 A SuperNet is trained on uniform draws, as in the warm-up of a search. Its size is that of the table's second half,
 whose networks it is judged by; with ``--over-sizes`` it is the largest of the table, draws have all sizes, and all
@@ -43,6 +44,7 @@ from zero_cost import INITIAL_WEIGHTS, scores
 
 from cars_hw.config.checksummed import ChecksummedFormat
 from cars_hw.config.lock import locked
+from cars_hw.config.search import Widening
 from cars_hw.config.training import SharedTraining, SizeSampling, WeightSharing
 from cars_hw.data import Augmentation, EvaluationBatches, TrainingBatches
 from cars_hw.errors import CarsHwError, InputError
@@ -55,6 +57,7 @@ from cars_hw.space.fair_draws import FairDraws
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.space.size_grid import SizeGrid
+from cars_hw.space.widening import BY_SIZE, widened
 from cars_hw.training.checkpoints import TrainingCheckpoint
 from cars_hw.training.linear_probe import left_out_scores
 from cars_hw.training.shared_evaluation import evaluate as evaluate_together
@@ -90,6 +93,7 @@ class Settings:
     average: float = 0.0
     fair: bool = False
     size_sampling: SizeSampling = "drawn"
+    widening: Widening = "none"
 
     @property
     def trained_epochs(self) -> int:
@@ -236,7 +240,8 @@ class Trial:
             began = time.monotonic()
             # A generator for each epoch, so that a training that goes on draws what it would have drawn.
             rng = np.random.default_rng([seed, weights.epoch])
-            source = fair if self.settings.fair else space
+            part = fair.space = widened(space, self.settings.widening, weights.epoch, epochs)
+            source = fair if self.settings.fair else part
             found["training_loss"].append(round(weights.train(partial(draw, source, rng)), 5))
             if weights.epoch in marks:
                 parts = (weights.supernet, architectures, self.task.parts["held_out"])
@@ -387,6 +392,7 @@ def judge(args: argparse.Namespace) -> None:
         args.average,
         args.fair,
         "sandwich" if args.sandwich else "drawn",
+        args.widen,
     )
     trial = Trial(task, rows, settings, args.threads)
     found: list[dict[str, Any]] = []
@@ -445,11 +451,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--average", type=float, default=0.0, help="training.average")
     parser.add_argument("--fair", action="store_true", help="draw every operation on every edge equally often")
     parser.add_argument("--sandwich", action="store_true", help="training.size_sampling, with --over-sizes")
+    parser.add_argument("--widen", choices=get_args(Widening), default="none", help="evolution.widening")
     parser.add_argument("--seeds", type=int, default=3, help="SuperNets to train")
     parser.add_argument("--threads", type=int, default=1, help="of a training step")
     args = parser.parse_args()
     if args.sandwich and not args.over_sizes:
         parser.error("--sandwich is for sizes; give --over-sizes")
+    if args.widen in BY_SIZE and not args.over_sizes:
+        parser.error(f"--widen {args.widen} is for sizes; give --over-sizes")
     return args
 
 

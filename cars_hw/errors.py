@@ -90,6 +90,7 @@ Remedy = Literal[
     "train-changed",
     "train-on-cpu",
     "verify-again",
+    "widen-operations",
     "zoo",
 ]
 """What helps against an error: an identifier, since how it is done depends on the caller."""

@@ -75,6 +75,7 @@ HINTS: Final[Mapping[Remedy, str]] = {
     "train-changed": "first train it on the images as they are now: cars-hw train {run} --accept-changes",
     "train-on-cpu": "train with --on cpu",
     "verify-again": "delete it, and measure the models again with: cars-hw verify",
+    "widen-operations": "give --widen operations or none, or several --channels or --layers",
     "zoo": "`cars-hw zoo` lists the published genotypes",
 }
 

@@ -165,6 +165,7 @@ class Run:
     "evolution.epochs_per_generation",
     "evolution.protection",
     "evolution.uniform_draws",
+    "evolution.widening",
     "evolution.objective",
     "final.share",
     "jobs",

@@ -29,6 +29,17 @@ Draws = Literal["uniform", "fair"]
   :mod:`cars_hw.space.fair_draws`.
 """
 
+Widening = Literal["none", "sizes", "operations", "both"]
+"""With what part of the space the draws of the warm-up begin; the part grows until half of the warm-up.
+
+- ``none``: with the whole space.
+- ``sizes``: with the largest size.
+- ``operations``: with the operation that has the most weights.
+- ``both``: with that operation at the largest size.
+
+:mod:`cars_hw.space.widening` says how the part grows.
+"""
+
 
 @dataclass(frozen=True)
 class VariationRates(Settings):
@@ -63,8 +74,9 @@ class EvolutionSettings(Settings):
     uniformly drawn architectures. A generation is one evaluation and selection of
     architectures, followed by ``epochs_per_generation`` epochs of training of the shared weights. These epochs
     train architectures of the population; a fraction ``uniform_draws`` of the trained architectures is drawn from
-    the whole space, as in the warm-up. ``draws`` says how architectures are drawn there. ``objective`` is what the
-    search maximises beside minimising the costs.
+    the whole space, as in the warm-up. ``draws`` says how architectures are drawn there. With a ``widening``, the
+    first half of the warm-up draws from a part of the space that grows. ``objective`` is what the search maximises
+    beside minimising the costs.
 
     Raises:
         InputError: a number is out of its bounds, or the epochs leave no generation after the warm-up.
@@ -102,6 +114,13 @@ class EvolutionSettings(Settings):
         help="How architectures are drawn from the space in the warm-up, and for --uniform-share. uniform: "
         "independently; fair: in turn, so that every operation on every edge is trained equally often.",
     )
+    widening: Widening = setting(
+        "none",
+        help="With what the draws of the warm-up begin. none: with the whole space; sizes: with the largest size, "
+        "in a search over sizes; operations: with the operation that has the most weights; both. The draws widen "
+        "to smaller sizes and further operations, and have the whole space in the second half of the warm-up.",
+        option="--widen",
+    )
     objective: SearchObjective = setting(
         "accuracy",
         help="What the search maximises on the validation images. accuracy: the share of right answers; "
@@ -110,7 +129,7 @@ class EvolutionSettings(Settings):
         "loss: a low cross-entropy under the shared weights, in place of a high accuracy.",
     )
 
-    ADDED: ClassVar = frozenset({"draws"})
+    ADDED: ClassVar = frozenset({"draws", "widening"})
 
     def __post_init__(self) -> None:
         super().__post_init__()

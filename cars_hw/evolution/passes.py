@@ -24,10 +24,11 @@ class JudgedImages(NamedTuple):
 class SearchPasses(NamedTuple):
     """The passes of a search with shared weights.
 
-    ``space`` are those of architectures that were drawn from the space, ``population`` those of the population and
-    its offspring.
+    ``warm_up`` are those of the warm-up, and ``space`` those of architectures that were drawn from the space after
+    it. ``population`` are those of the population and its offspring.
     """
 
+    warm_up: float
     space: float
     population: float
 
@@ -36,13 +37,13 @@ def search_passes(evolution: EvolutionSettings, architectures: int, images: Judg
     """Return the passes of a search without its final stage; a step trains ``architectures`` (B of Eq. 3)."""
     epoch = TRAINING * images.trains * architectures
     later = evolution.generations * evolution.epochs_per_generation
-    uniform = evolution.warmup_epochs + evolution.uniform_draws * later
     # The first generation has no parents, so that twice as many new architectures are evaluated.
     evaluations = 2 * evolution.population * evolution.generations
     if evolution.protection in ("speed", "both"):
         evaluations += evolution.population * (evolution.generations + 1)
     return SearchPasses(
-        epoch * uniform,
+        epoch * evolution.warmup_epochs,
+        epoch * evolution.uniform_draws * later,
         epoch * (1 - evolution.uniform_draws) * later
         + evaluations * images.subset
         + 3 * evolution.population * images.evaluates,

@@ -24,6 +24,7 @@ from cars_hw.space.architecture_space import ArchitectureSpace
 from cars_hw.space.fair_draws import FairDraws
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.space.widening import widened
 
 M = TypeVar("M", bound=Member)
 
@@ -115,7 +116,9 @@ class Search:
         self.history: list[dict[str, Any]] = []
         self.warmed_up = 0
         self.generation = 0
+        # What draws from the space, or in the warm-up from a part of it.
         self._fair = FairDraws(space) if settings.draws == "fair" else None
+        self._drawn_space = space
         # How costs are compared; known from the first candidates on.
         self.scales: list[CostScale] = []
         # Of the last candidates, by the architecture's key.
@@ -150,9 +153,16 @@ class Search:
         return self.settings.generations * (1 + self.settings.epochs_per_generation)
 
     def warm_up(self) -> None:
-        """Train one epoch on architectures that are drawn uniformly (CARS, section 4.1)."""
+        """Train one epoch on architectures that are drawn uniformly (CARS, section 4.1).
+
+        With a ``widening``, the first epochs draw from a part of the space; the last one always has all of it.
+        """
+        settings = self.settings
+        self._drawn_space = widened(self.space, settings.widening, self.warmed_up, settings.warmup_epochs)
+        if self._fair is not None:
+            self._fair.space = self._drawn_space
         # The gain of the first generation is measured from weights that are one generation older.
-        if self.warmed_up == max(0, self.settings.warmup_epochs - self.settings.epochs_per_generation):
+        if self.warmed_up == max(0, settings.warmup_epochs - settings.epochs_per_generation):
             self.weights.remember()
         self.weights.train(self._drawn_from_space)
         self.warmed_up += 1
@@ -229,7 +239,7 @@ class Search:
         return drawn + self._drawn_from_space(foreign)
 
     def _drawn_from_space(self, count: int) -> list[Architecture]:
-        source = self.space if self._fair is None else self._fair
+        source = self._drawn_space if self._fair is None else self._fair
         return [source.sample(self.rng) for _ in range(count)]
 
     def finalists(self) -> list[Finalist]:

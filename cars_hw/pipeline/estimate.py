@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar, Final
 
+from cars_hw.config.search import Widening
 from cars_hw.pipeline.final_stage import sizing_of
 from cars_hw.pipeline.pace import FinalPace, Pace, measure_pace
 from cars_hw.pipeline.plan import SearchPlan
@@ -17,6 +20,17 @@ RENEWED: Final = 1 / 3
 In simulated searches with the settings of the preset ``paper`` it is 0.34, and about 1,900 of 5,760 in a search on
 a GPU.
 """
+
+
+WIDENS: Final[Mapping[Widening, str]] = MappingProxyType(
+    {
+        "none": "",
+        "sizes": ", the largest first",
+        "operations": ", of few operations first",
+        "both": ", the largest and of few operations first",
+    }
+)
+"""How draws that widen are described."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +110,8 @@ def estimate_at(plan: SearchPlan, pace: Pace) -> Estimate:
     warm_up = evolution.warmup_epochs * pace.batches * at_once
     steps = batches * at_once - warm_up
     recordings = _recordings(plan, steps) if pace.records else 0
-    warming = [Part("warm-up steps, an architecture each", warm_up, steps_of.first)]
+    widens = WIDENS[evolution.widening]
+    warming = [Part(f"warm-up steps, an architecture each{widens}", warm_up, steps_of.first)]
     evolving = [Part("steps of the population, an architecture each", steps - recordings, steps_of.again)]
     ends = [Part("steps of the largest and the smallest size", batches, steps_of.ends)] if steps_of.ends else []
     if recordings:

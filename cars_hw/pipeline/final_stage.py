@@ -45,6 +45,7 @@ from cars_hw.progress import Log, Progress, no_log, silent
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.space.widening import widening_draws
 from cars_hw.training.checkpoints import TrainingCheckpoint
 from cars_hw.training.determinism import deterministic_algorithms
 from cars_hw.training.precision import resolve_precision
@@ -111,11 +112,12 @@ def judged_images(plan: SearchPlan, trains: int, evaluates: int) -> JudgedImages
 
 
 class MeanAdds(NamedTuple):
-    """Mean millions of multiply-adds: of architectures drawn from the space, and of those of the population.
+    """Mean millions of multiply-adds: of the draws of the warm-up, of those from the space, and of the population.
 
     ``ends`` are those of the largest and the smallest size together, if every step trains both; otherwise 0.
     """
 
+    warm_up: float
     space: float
     population: float
     ends: float = 0.0
@@ -156,14 +158,17 @@ def mean_adds(
     if plan.sizes is not None and plan.preset.training.size_sampling == "sandwich":
         sizes = (plan.architectures.largest, plan.architectures.smallest)
         ends = sum(mean([Architecture(one.genotype, size) for one in drawn]) for size in sizes)
-    return MeanAdds(mean(drawn), mean(later), ends)
+    evolution, warming = plan.preset.evolution, drawn
+    if evolution.widening != "none":
+        warming = list(widening_draws(plan.architectures, evolution.widening, evolution.warmup_epochs, DRAWS, rng))
+    return MeanAdds(mean(warming), mean(drawn), mean(later), ends)
 
 
 def sizing_of(preset: Preset, images: JudgedImages, adds: MeanAdds) -> Sizing:
     """Return what the final stage of a search by ``preset`` may cost; ``adds`` are those of its architectures."""
     evolution = preset.evolution
     passes = search_passes(evolution, preset.training.architectures, images)
-    searched = passes.space * adds.space + passes.population * adds.population
+    searched = passes.warm_up * adds.warm_up + passes.space * adds.space + passes.population * adds.population
     epochs = evolution.warmup_epochs + evolution.generations * evolution.epochs_per_generation
     searched += epochs * TRAINING * images.trains * adds.ends
     share = preset.final.share

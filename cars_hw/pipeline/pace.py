@@ -15,6 +15,7 @@ from typing import Final, TypeVar
 import numpy as np
 import torch
 
+from cars_hw.config.search import Widening
 from cars_hw.data import DataBundle
 from cars_hw.evolution.halving import KEPT
 from cars_hw.evolution.objectives import CostObjective, feasible
@@ -38,6 +39,7 @@ from cars_hw.pipeline.run_data import splits_of
 from cars_hw.pipeline.search import plan_data, require_start, supernet_weights_of
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.architecture_space import ArchitectureSpace
+from cars_hw.space.widening import widening_draws
 from cars_hw.training.determinism import deterministic_algorithms
 from cars_hw.training.shared_weights import SuperNetWeights, judging_parts, torch_threads
 from cars_hw.training.standalone import NetworkTraining
@@ -126,8 +128,12 @@ def measure_pace(plan: SearchPlan, jobs: int | None = None, *, final: bool) -> P
     splits_of(data, plan.preset.training, plan.seed)
     require_start(plan)
     weights = supernet_weights_of(_one_by_one(plan), data)
-    drawn = timed_architectures(plan.architectures, np.random.default_rng(plan.seed))
+    evolution, space = plan.preset.evolution, plan.architectures
+    drawn = timed_architectures(space, np.random.default_rng(plan.seed))
     later = _within_limits(plan, objectives) or drawn
+    if evolution.widening != "none":
+        rng = np.random.default_rng((plan.seed, 5))
+        drawn = timed_architectures(space, rng, evolution.widening, evolution.warmup_epochs)
     # Over sizes, the times differ because the architectures differ: their mean counts. At one size, they differ
     # because of disturbances, which the median leaves out.
     middle = median if plan.sizes is None else fmean
@@ -176,12 +182,15 @@ def _steps(
     sizes = (plan.architectures.largest, plan.architectures.smallest)
     both = [Architecture(drawn[0].genotype, size) for size in sizes]
 
-    def seconds(architectures: Sequence[Architecture]) -> float:
+    def seconds(
+        architectures: Sequence[Architecture], middle: Callable[[Sequence[float]], float] = middle
+    ) -> float:
         return _seconds(weights, architectures, lambda one: weights.step(images, labels, [one]), middle)
 
     deterministic = deterministic_algorithms(plan.preset.training.deterministic)
     with torch_threads(plan.preset.training.threads), deterministic:
-        first = seconds(drawn)
+        # Draws that widen differ by their operations, too.
+        first = seconds(drawn, middle if later is drawn else fmean)
         recording = again = first if later is drawn else seconds(later)
         if weights.records:
             # An architecture is recorded at its second step and replayed from the third on.
@@ -235,16 +244,20 @@ def _within_limits(plan: SearchPlan, objectives: Sequence[CostObjective]) -> lis
     return [allowed[-1], *(allowed[place] for place in places)]
 
 
-def timed_architectures(space: ArchitectureSpace, rng: np.random.Generator) -> list[Architecture]:
+def timed_architectures(
+    space: ArchitectureSpace, rng: np.random.Generator, widening: Widening = "none", epochs: int = 1
+) -> list[Architecture]:
     """Return the architectures whose steps are timed, after a first one whose steps are not timed.
 
     Over sizes, the first has the largest size. For the others, :data:`DRAWS` architectures are drawn and sorted by
     their multiply-adds. They are divided into :data:`SIZED_STEPS` parts, and the middle one of each part is timed.
     The mean time of these is close to that of all draws, although times differ by a factor of up to a hundred.
+
+    With a ``widening``, also of one size, they are drawn as in a warm-up of ``epochs``.
     """
-    if space.sizes is None:
+    if space.sizes is None and widening == "none":
         return [space.sample(rng) for _ in range(STEPS + 1)]
-    drawn = sorted((space.sample(rng) for _ in range(DRAWS)), key=_multiply_adds)
+    drawn = sorted(widening_draws(space, widening, epochs, DRAWS, rng), key=_multiply_adds)
     part = DRAWS // SIZED_STEPS
     largest = Architecture(space.cells_for(space.largest).sample(rng), space.largest)
     return [largest, *drawn[part // 2 :: part]]

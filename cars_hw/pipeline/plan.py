@@ -23,6 +23,7 @@ from cars_hw.space.architecture_space import ArchitectureSpace
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec, resolution_text
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.space.size_grid import SizeGrid
+from cars_hw.space.widening import require_widening
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,8 @@ class SearchPlan:
                 "the resolution cannot vary in a search on a proxy, whose images have a resolution of their own",
                 remedy="one-resolution",
             )
+        if not self.standalone_epochs:
+            require_widening(self.architectures, self.preset.evolution.widening)
         # A resolution that the stem cannot have is reported here.
         smallest = self.architectures.smallest
         object.__setattr__(self, "space", replace(self.space, network=self.network))

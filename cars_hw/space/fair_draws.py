@@ -29,6 +29,9 @@ class FairDraws:
     deck has every card once, in random order, and a new round begins when a deck is empty. A draw that leaves a
     cell without a reader goes back into the decks. The numbers of draws of two operations on an edge then differ by
     a few, however many draws there are. Sizes are drawn as by :meth:`ArchitectureSpace.sample`.
+
+    ``space`` may be replaced by one with further operations or sizes. A further operation has its first turn in the
+    next round of a deck.
     """
 
     def __init__(self, space: ArchitectureSpace) -> None:

@@ -120,7 +120,7 @@ def standalone_plan(plan: SearchPlan) -> SearchPlan:
     trains = images - evaluates
     subset = min(training.evaluation_images or evaluates, evaluates)
     passes = search_passes(evolution, training.architectures, JudgedImages(trains, evaluates, subset))
-    cost = (passes.space + passes.population) / (1 - plan.preset.final.share)
+    cost = sum(passes) / (1 - plan.preset.final.share)
     affordable = int(cost // (TRAINING * trains + subset + evaluates))
     # Twice a population to begin with and in the end, and one for each generation but the first.
     population = max(MIN_STANDALONE, affordable // 12)

@@ -218,6 +218,37 @@ def test_over_sizes_networks_of_all_sizes_judge(
     assert (made[0].supernet.spec.channels, made[0].supernet.spec.layers) == (8, 4)
 
 
+def test_draws_of_the_judge_widen_epoch_by_epoch(
+    judge: ModuleType, monkeypatch: pytest.MonkeyPatch, truth: Path, tmp_path: Path
+) -> None:
+    drawn: list[list[Architecture]] = []
+    draw = judge.draw
+    monkeypatch.setattr(judge, "draw", lambda *arguments: drawn.append(draw(*arguments)) or drawn[-1])
+    monkeypatch.setattr(judge, "evaluate", lambda _, architectures, __: {"loss": dict.fromkeys(architectures, 1.0)})
+    monkeypatch.setattr(judge, "keep", lambda *_: None)
+    monkeypatch.setattr(judge.Trial, "scores", lambda _: {"synflow": {}})
+    way = ["--epochs", "2", "--seeds", "1", "--batch", "50", "--over-sizes", "--widen", "both", "--fair"]
+    arguments = ["--truth", str(truth), "--data", "fashion-mini", "--out", str(tmp_path / "out.json"), *way]
+    monkeypatch.setattr("sys.argv", ["judge.py", *arguments])
+    judge.judge(judge.arguments())
+    # Two epochs of two steps: the first has one operation at the largest size.
+    for step, whole in zip(drawn, (False, False, True, True), strict=True):
+        ((genotype, network),) = step
+        operations = {edge.operation for node in (*genotype.normal, *genotype.reduce) for edge in node}
+        assert (operations == {"sep_conv_5x5"}) == (not whole)
+        assert whole or (network.channels, network.layers) == (8, 4)
+
+
+@pytest.mark.parametrize("widening", ["sizes", "both"])
+def test_the_judge_widens_by_size_only_over_sizes(
+    judge: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], widening: str
+) -> None:
+    monkeypatch.setattr("sys.argv", ["judge.py", "--truth", "t.json", "--out", "o.json", "--widen", widening])
+    with pytest.raises(SystemExit):
+        judge.arguments()
+    assert f"--widen {widening} is for sizes; give --over-sizes" in capsys.readouterr().err
+
+
 def test_a_file_without_scores_of_untrained_networks_gets_them(
     judge: ModuleType, monkeypatch: pytest.MonkeyPatch, truth: Path, tmp_path: Path
 ) -> None:

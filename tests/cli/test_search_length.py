@@ -26,7 +26,7 @@ SHORT = ("--population", "4", "--epochs", "2", "--warmup-epochs", "1")
 
 def pace_of(seconds: float) -> Pace:
     """The pace of a machine that takes ``seconds`` for anything; an epoch has three steps."""
-    final = FinalPace(seconds, passes=1000, side=1, adds=MeanAdds(1, 1), batches=3)
+    final = FinalPace(seconds, passes=1000, side=1, adds=MeanAdds(1, 1, 1), batches=3)
     steps = StepSeconds(seconds, seconds, seconds, 0)
     return Pace(steps, seconds, seconds, 3, JudgedImages(24, 6, 6), False, final, 100, False)
 

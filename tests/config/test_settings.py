@@ -183,7 +183,7 @@ def instances(cls: type[Any]) -> st.SearchStrategy[Any]:
             st.integers(0, 100),
             **{
                 name: parts[name]
-                for name in ("population", "protection", "rates", "uniform_draws", "draws", "objective")
+                for name in ("population", "protection", "rates", "uniform_draws", "draws", "widening", "objective")
             },
         )
     return st.builds(cls, **{name: values(one) for name, one in fields_of(cls).items()})
@@ -202,7 +202,7 @@ def test_json_and_toml_give_back_what_was_written(cls: type[Any], data: st.DataO
 
 def test_files_without_later_settings_have_their_defaults() -> None:
     training = {"share", "average", "classifier", "deterministic", "precision"}
-    added = {SharedTraining: training, EvolutionSettings: {"draws"}}
+    added = {SharedTraining: training, EvolutionSettings: {"draws", "widening"}}
     for cls, names in added.items():
         assert names == cls.ADDED
         plain = unstructure(cls())
@@ -212,6 +212,7 @@ def test_files_without_later_settings_have_their_defaults() -> None:
     with pytest.raises(InputError, match=r"^batch_size is missing"):
         structure({"share": "edges"}, SharedTraining)
     assert (SharedTraining().share, SharedTraining().average, EvolutionSettings().draws) == ("edges", 0, "uniform")
+    assert EvolutionSettings().widening == "none"
 
 
 @pytest.mark.parametrize("cls", CLASSES)

@@ -18,12 +18,12 @@ def settings(protection: str = "size", uniform: float = 0.0) -> EvolutionSetting
 
 def test_the_passes_of_a_search_are_counted() -> None:
     # Warm-up: 3 passes of 100 images. Then 4 epochs, 2 x 2 x 8 evaluations of 20 images and 24 finalists on 50.
-    assert search_passes(settings(), 1, IMAGES) == (300, 1200 + 640 + 1200)
-    assert search_passes(settings(), 2, IMAGES) == (600, 2400 + 640 + 1200)
+    assert search_passes(settings(), 1, IMAGES) == (300, 0, 1200 + 640 + 1200)
+    assert search_passes(settings(), 2, IMAGES) == (600, 0, 2400 + 640 + 1200)
     # A quarter of the later steps trains draws from the space.
-    assert search_passes(settings(uniform=0.25), 1, IMAGES) == (600, 900 + 640 + 1200)
+    assert search_passes(settings(uniform=0.25), 1, IMAGES) == (300, 300, 900 + 640 + 1200)
     # The gain needs 8 x 3 more evaluations: 16 offspring in the first generation, 8 in the second.
-    assert search_passes(settings("speed"), 1, IMAGES) == (300, 1200 + 640 + 480 + 1200)
+    assert search_passes(settings("speed"), 1, IMAGES) == (300, 0, 1200 + 640 + 480 + 1200)
 
 
 @pytest.mark.parametrize(("networks", "kept", "left"), [(8, 2, 4), (5, 2, 3), (3, 2, 2), (1, 2, 1), (2, 1, 1)])

@@ -6,13 +6,13 @@ import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 
 from cars_hw.config.evaluation import ClassCounts
-from cars_hw.config.search import EvolutionSettings, Protection, VariationRates
+from cars_hw.config.search import Draws, EvolutionSettings, Protection, VariationRates, Widening
 from cars_hw.errors import BudgetError, InputError, RunError
 from cars_hw.evolution.objectives import CostObjective, excess, feasible
 from cars_hw.evolution.population import Member
@@ -24,11 +24,14 @@ from cars_hw.space.genotype import NODES, Edge, Genotype
 from cars_hw.space.liveness import unread_cells
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
+from cars_hw.space.size_grid import SizeGrid
 
 SPEC = NetworkSpec(8, 5, (28, 28), 1)
 SPACE = ArchitectureSpace(SearchSpace(), SPEC)
 
 NODE = (Edge("max_pool_3x3", 1), Edge("none", 0))
+CONVOLUTIONS = ("sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5")
+
 LEAN = Architecture(Genotype((NODE,) * NODES, (NODE,) * NODES), SPEC)
 
 
@@ -385,6 +388,78 @@ def test_fair_draws_train_every_operation_equally_often_and_are_resumed() -> Non
         nodes = [one.genotype.normal[0] for step in weights.draws[:9] for one in step]
         names = Counter(edge.operation for node in nodes for edge in node if edge.source == 0)
         assert (set(names.values()) == {2, 3}) == equal
+
+
+@pytest.mark.parametrize("draws", get_args(Draws))
+def test_draws_that_widen_are_the_same_after_an_interruption(draws: Draws) -> None:
+    sizes = SizeGrid((4, 6, 8), (5, 6))
+    space = ArchitectureSpace(SearchSpace(), SPEC, sizes)
+
+    def made() -> tuple[Search, ToyWeights]:
+        search, weights = make_search("none", epochs=8, uniform_draws=0.5)
+        settings = replace(search.settings, warmup_epochs=6, draws=draws, widening="both")
+        return Search(space, search.objectives, weights, settings, seed=0), weights
+
+    whole, expected = made()
+    whole.run()
+    # Six steps of two an epoch of the warm-up. 1, 1 + 7 / 3 and 1 + 14 / 3 operations, by their weights.
+    operations = [
+        {edge.operation for one in step for node in one.genotype.normal for edge in node} for step in expected.draws
+    ]
+    assert [one == {"sep_conv_5x5"} for one in operations] == [True] * 3 + [False] * (len(operations) - 3)
+    assert set.union(*operations[3:6]) == {"sep_conv_5x5", "sep_conv_3x3", "dil_conv_5x5"}
+    assert set.union(*operations[6:9]) == {*CONVOLUTIONS, "max_pool_3x3"}
+    assert set.union(*operations[9:18]) == set(space.cells.operations)
+    channels = [{one.network.channels for one in step} for step in expected.draws]
+    assert set.union(*channels[:6]) == {8}
+    assert set.union(*channels[6:9]) <= {6, 8}
+    # After the warm-up, a half is drawn from the whole space.
+    assert "none" in set.union(*operations[18:])
+    for done in range(1, 7):
+        (first, begun), (second, found) = made(), made()
+        for _ in range(done):
+            first.warm_up()
+        second.restore(json.loads(json.dumps(first.state())))
+        found.restore(begun.state())
+        second.run()
+        assert second.state() == whole.state()
+        assert found.draws == expected.draws[3 * done :]
+
+
+def test_the_second_half_of_a_warm_up_that_widens_draws_as_any_other() -> None:
+    def drawn(widening: Widening) -> list[list[Architecture]]:
+        search, weights = make_search("none")
+        settings = replace(search.settings, epochs=12, warmup_epochs=4, widening=widening)
+        widening_search = Search(SPACE, search.objectives, weights, settings, seed=0)
+        for epoch in range(4):
+            # The same numbers in each epoch, whatever the earlier ones took.
+            widening_search.rng = np.random.default_rng(epoch)
+            widening_search.warm_up()
+        return weights.draws
+
+    plain, widening = drawn("none"), drawn("operations")
+    assert widening[6:] == plain[6:]
+    assert all(one != other for one, other in zip(widening[:6], plain[:6], strict=True))
+
+
+def test_fair_draws_stay_fair_when_they_widen() -> None:
+    search, _ = make_search("none")
+    weights = ToyWeights()
+    settings = replace(search.settings, epochs=34, warmup_epochs=32, draws="fair", widening="operations")
+    fair = Search(SPACE, search.objectives, weights, settings, seed=0)
+    for _ in range(32):
+        fair.warm_up()
+    # The second half: 48 steps of two architectures; the first node reads both states, so 12 times each operation.
+    for source in (0, 1):
+        names = Counter(
+            edge.operation
+            for step in weights.draws[48:]
+            for one in step
+            for edge in one.genotype.normal[0]
+            if edge.source == source
+        )
+        assert set(names) == set(SPACE.cells.operations)
+        assert set(names.values()) <= {11, 12, 13}
 
 
 def test_a_search_by_balanced_accuracy_selects_by_it() -> None:

@@ -16,7 +16,7 @@ from cars_hw.cli.main import main
 from cars_hw.config.codec import unstructure
 from cars_hw.config.data import DataSource
 from cars_hw.config.presets import PRESETS
-from cars_hw.config.search import EvolutionSettings, FinalSettings, Protection
+from cars_hw.config.search import EvolutionSettings, FinalSettings, Protection, Widening
 from cars_hw.config.training import EvaluatedClassifier, Recipe, SharedTraining, SizeSampling
 from cars_hw.config.units import format_seconds
 from cars_hw.errors import InputError
@@ -118,6 +118,47 @@ def test_over_sizes_a_time_is_the_mean_over_the_space_and_the_largest_comes_firs
     assert stepped[0].network == sizes.largest(table.spec)
     costs = [one.network.channels * one.network.layers for one in stepped[1:]]
     assert max(costs) > 4 * min(costs)
+
+
+@pytest.mark.parametrize("widening", ["sizes", "operations"])
+def test_a_warm_up_that_widens_is_timed_by_its_own_draws(
+    widening: Widening, table: LatencyTable, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evolution = EvolutionSettings(4, epochs=5, warmup_epochs=4, epochs_per_generation=1, widening=widening)
+    training = SharedTraining(batch_size=16, evaluation_images=20, threads=1)
+    preset = replace(PRESETS["quick"], evolution=evolution, training=training)
+    sizes = SizeGrid((2, 8), (3,)) if widening == "sizes" else None
+    plan = SearchPlan(DataSource(str(images)), table.spec, preset, costs=("parameters",), sizes=sizes)
+    now = 0.0
+
+    def seconds(one: Architecture) -> float:
+        operations = {edge.operation for node in (*one.genotype.normal, *one.genotype.reduce) for edge in node}
+        return 8.0 if operations == {"sep_conv_5x5"} else one.network.channels / 8
+
+    class Timed(SuperNetWeights):
+        def step(self, images, labels, architectures):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+            nonlocal now
+            now += sum(map(seconds, architectures))
+
+        def counts(self, architectures, *, before=False, full=False):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+            return super().counts(architectures, before=before, full=full)
+
+    monkeypatch.setattr(searching, "SuperNetWeights", Timed)
+    monkeypatch.setattr("time.perf_counter", lambda: now)
+    found = estimate(plan)
+    monkeypatch.undo()
+    warm_up, later = found.parts[:2]
+    if widening == "sizes":
+        # Both epochs that widen have 8 channels. Later draws, and the population, have 2 or 8.
+        assert warm_up.name == "warm-up steps, an architecture each, the largest first"
+        assert warm_up.seconds == pytest.approx(0.5 + 0.5 * (1 + 0.25) / 2, abs=0.1)
+        assert later.seconds == pytest.approx((1 + 0.25) / 2, abs=0.1)
+    else:
+        # A quarter of the draws has one operation.
+        assert warm_up.name == "warm-up steps, an architecture each, of few operations first"
+        channels = table.spec.channels / 8
+        assert warm_up.seconds == pytest.approx(8 / 4 + channels * 3 / 4)
+        assert later.seconds == channels
 
 
 @pytest.mark.parametrize("sampling", ["drawn", "sandwich"])

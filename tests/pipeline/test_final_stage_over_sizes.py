@@ -84,6 +84,36 @@ def test_a_sandwich_costs_its_two_ends_in_every_step() -> None:
     assert searched - without == pytest.approx(2 * 3 * 100 * sum(ends))
 
 
+def test_a_warm_up_that_widens_costs_what_its_epochs_draw() -> None:
+    sizes = SizeGrid((4, 8), (5,))
+    evolution = replace(PRESET.evolution, epochs=5, warmup_epochs=4, uniform_draws=0.5)
+    plan = SearchPlan(DataSource("images"), NETWORK, replace(PRESET, evolution=evolution), costs=("parameters",))
+    drawn = replace(plan, sizes=sizes)
+    widening = replace(drawn, preset=replace(PRESET, evolution=replace(evolution, widening="sizes")))
+    plain, widened = (mean_adds(one, NETWORK, cost_objectives(one)) for one in (drawn, widening))
+    assert widened[1:] == plain[1:]
+    assert plain.warm_up == plain.space
+    # Two of four epochs widen: of the two numbers of channels, both epochs have the larger one alone.
+    rng = np.random.default_rng((plan.seed, 2))
+    space = drawn.architectures
+    for _ in range(64):
+        space.sample(rng)
+    large = replace(space, sizes=SizeGrid((8,), (5,)))
+    of_epochs = [large, large, space, space]
+    costs = [
+        network_cost(network, genotype).multiply_adds / 1e6
+        for genotype, network in (of_epochs[number // 16].sample(rng) for number in range(64))
+    ]
+    assert widened.warm_up == pytest.approx(float(np.mean(costs)))
+    assert widened.warm_up > 1.2 * plain.warm_up
+    images = JudgedImages(100, 50, 20)
+    difference = (
+        sizing_of(widening.preset, images, widened).searched - sizing_of(drawn.preset, images, plain).searched
+    )
+    # Four epochs of warm-up; a step costs three passes of each of the 100 images.
+    assert difference == pytest.approx(4 * 3 * 100 * (widened.warm_up - plain.warm_up))
+
+
 def test_networks_are_grown_until_the_budget_is_used(found: tuple[RunFolder, SearchPlan]) -> None:
     run, plan = found
     stage = run.final_stage()

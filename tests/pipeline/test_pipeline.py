@@ -336,6 +336,7 @@ LEARNING = """
 training.average = 0.9
 training.share = "kernels"
 evolution.draws = "fair"
+evolution.widening = "operations"
 evolution.objective = "loss"
 """
 """Settings with a state of their own."""

@@ -35,7 +35,7 @@ PACE = Pace(
     images=JudgedImages(trains=640, evaluates=160, subset=80),
     records=False,
     # A step of 32 images of networks of one million multiply-adds, two networks side by side.
-    final=FinalPace(seconds=0.05, passes=3 * 32 * 1.0, side=2, adds=MeanAdds(1.0, 1.0), batches=20),
+    final=FinalPace(seconds=0.05, passes=3 * 32 * 1.0, side=2, adds=MeanAdds(1.0, 1.0, 1.0), batches=20),
     memory_mb=100.0,
     on_gpu=False,
 )
