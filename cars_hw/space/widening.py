@@ -11,6 +11,7 @@ from cars_hw.errors import InputError
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.architecture_space import ArchitectureSpace
 from cars_hw.space.operations import NONE, OPERATIONS
+from cars_hw.space.search_space import SearchSpace
 from cars_hw.space.shape import Shape
 from cars_hw.space.size_grid import SizeGrid
 
@@ -27,13 +28,15 @@ def require_widening(space: ArchitectureSpace, widening: Widening) -> None:
     """Check that ``space`` has what ``widening`` begins with a part of.
 
     Raises:
-        InputError: the draws are to widen by size, and there is one size.
+        InputError: the draws are to widen by size, and there is one size, or by operation in a space without cells.
     """
     if space.sizes is None and widening in BY_SIZE:
         raise InputError(
             f"the draws cannot widen by size (widening '{widening}'): the search has a single size",
             remedy="widen-operations",
         )
+    if widening in BY_OPERATION and not isinstance(space.cells, SearchSpace):
+        raise InputError(f"the draws cannot widen by operation (widening '{widening}'): the networks have no cells")
 
 
 def widened(space: ArchitectureSpace, widening: Widening, epoch: int, epochs: int) -> ArchitectureSpace:
@@ -49,7 +52,7 @@ def widened(space: ArchitectureSpace, widening: Widening, epoch: int, epochs: in
     if widening == "none" or epoch >= growing:
         return space
     cells, sizes = space.cells, space.sizes
-    if widening in BY_OPERATION:
+    if widening in BY_OPERATION and isinstance(cells, SearchSpace):
         first = _most_weights_first(cells.operations, space.largest.channels)
         kept = first[: _number(len(first), epoch, growing)]
         # In the order of the space, which draws count by.

@@ -129,3 +129,14 @@ def test_one_size_does_not_widen_by_size() -> None:
         assert error.value.remedy == "widen-operations"
         require_widening(SIZED, widening)  # type: ignore[arg-type]
     require_widening(ONE_SIZE, "operations")
+
+
+def test_a_space_without_cells_does_not_widen_by_operation() -> None:
+    class Blocks:
+        """Something else than cells."""
+
+    space = ArchitectureSpace(Blocks(), SIZED.network, GRID)  # type: ignore[arg-type]
+    for widening in ("operations", "both"):
+        with pytest.raises(InputError, match=f"by operation .widening '{widening}'.: the networks have no cells"):
+            require_widening(space, widening)  # type: ignore[arg-type]
+    require_widening(space, "sizes")
