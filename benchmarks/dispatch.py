@@ -36,7 +36,7 @@ from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
-from cars_hw.training.recorded_passes import Replay
+from cars_hw.training.recorder import Replay
 from cars_hw.training.shared_evaluation import evaluate
 from cars_hw.training.shared_weights import SuperNetWeights
 

@@ -53,7 +53,8 @@ from cars_hw.space.architecture_space import ArchitectureSpace
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.space.zoo import zoo
-from cars_hw.training.recorded_passes import GraphedPasses, Recorder, SlicedPasses
+from cars_hw.training.recorded_passes import GraphedPasses, SlicedPasses
+from cars_hw.training.recorder import Recorder
 from cars_hw.training.shared_evaluation import evaluate
 from cars_hw.training.shared_weights import SuperNetWeights
 from cars_hw.training.standalone import NetworkTraining

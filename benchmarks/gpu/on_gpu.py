@@ -15,7 +15,8 @@ import torch
 from emulated_graphs import EmulatedRecorder
 from torch import Tensor
 
-from cars_hw.training.recorded_passes import CudaRecorder, PlainPasses, Recorder, SlicedPasses
+from cars_hw.training.recorded_passes import PlainPasses, SlicedPasses
+from cars_hw.training.recorder import CudaRecorder, Recorder
 from cars_hw.training.shared_weights import SuperNetWeights
 
 CPU = os.environ.get("GPU_CHECK_CPU") == "1"

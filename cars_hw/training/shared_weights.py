@@ -38,13 +38,12 @@ from cars_hw.training.recorded_passes import (
     MOST,
     RECORD_AT,
     RECORDING_BYTES,
-    CudaRecorder,
     GraphedPasses,
     Passes,
     PlainPasses,
-    Recorder,
     SlicedPasses,
 )
+from cars_hw.training.recorder import CudaRecorder, Recorder
 from cars_hw.training.shared_evaluation import LOSS_UNIT, PROBED, Batch, evaluate
 from cars_hw.training.weight_average import WeightAverage
 

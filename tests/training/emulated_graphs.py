@@ -35,7 +35,7 @@ class _Tape(TorchDispatchMode):
 
 
 class EmulatedRecorder:
-    """Records as :class:`cars_hw.training.recorded_passes.CudaRecorder` does."""
+    """Records as :class:`cars_hw.training.recorder.CudaRecorder` does."""
 
     def __init__(self) -> None:
         self.recorded = 0

@@ -27,7 +27,8 @@ from cars_hw.training import shared_evaluation, shared_weights
 from cars_hw.training.determinism import deterministic_algorithms
 from cars_hw.training.memory import is_out_of_memory
 from cars_hw.training.precision import has_bf16
-from cars_hw.training.recorded_passes import CudaRecorder, GraphedPasses
+from cars_hw.training.recorded_passes import GraphedPasses
+from cars_hw.training.recorder import CudaRecorder
 from cars_hw.training.shared_weights import SuperNetWeights
 
 SPEC = NetworkSpec(4, 3, (8, 8), 1, classes=4)
