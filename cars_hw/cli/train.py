@@ -75,6 +75,8 @@ if TYPE_CHECKING:
     "teacher.resolution",
     "device",
     "deterministic",
+    "replay",
+    "compile",
     "accept_changes",
     bases=(RECIPE,),
     converted=(Converted("no_crop", lambda _given, _values: {"recipe": {"crop_padding": 0, "crop_scale": 0.0}}),),

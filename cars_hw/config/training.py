@@ -41,6 +41,13 @@ SharedPrecision = Literal["auto", "float32", "bf16"]
 - ``auto``: ``bf16`` on a GPU that computes in it, ``float32`` elsewhere.
 """
 
+StepReplay = Literal["auto", "off"]
+"""Whether the training of a network records a step on a GPU and replays it as a whole.
+
+- ``auto``: where a step can be recorded: in one process, and not in half precision.
+- ``off``: each operation is launched.
+"""
+
 SizeSampling = Literal["drawn", "sandwich"]
 """What a step of a search over sizes trains.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, cast
 
 import torch
 from torch import Tensor, nn
@@ -132,8 +133,12 @@ class NetworkCell(nn.Module):
             for node in cell
         )
 
-    def forward(self, before: Tensor, last: Tensor, drop_path: float = 0.0) -> Tensor:
-        """Return the concatenated states (N, parts * C, H, W) from the two cells before."""
+    def forward(self, before: Tensor, last: Tensor, drop_path: float | Tensor = 0.0) -> Tensor:
+        """Return the concatenated states (N, parts * C, H, W) from the two cells before.
+
+        ``drop_path`` is a number, or a tensor of one number on the same device.
+        """
+        kept = iter(self._kept_paths(last, drop_path))
         states: list[Tensor | None] = [self.preprocess_0(before), self.preprocess_1(last)]
         for node, operations in zip(self.cell, self.nodes, strict=True):
             real = [edge for edge in node if edge.is_real]
@@ -143,23 +148,31 @@ class NetworkCell(nn.Module):
                 source = states[edge.source]
                 assert source is not None  # Genotype refuses edges from empty nodes.
                 value = operation(source)
-                if drop_path > 0 and not isinstance(operation, nn.Identity):
-                    value = _drop_path(value, drop_path)
+                if not isinstance(operation, nn.Identity) and (factor := next(kept, None)) is not None:
+                    value = value * factor.to(value.dtype)
                 state = value if state is None else state + value
             states.append(state)
         return concatenate_nodes([states[number] for number in self.joined])
+
+    def _kept_paths(self, like: Tensor, drop_path: float | Tensor) -> Sequence[Tensor]:
+        """Return a factor (N, 1, 1, 1) for each path that may be dropped; none if none is.
+
+        A dropped path zeroes whole samples, and the rest is scaled, so that the mean stays (DARTS).
+        """
+        if not isinstance(drop_path, Tensor) and drop_path <= 0:
+            return ()
+        paths = sum(
+            not isinstance(operation, nn.Identity) for node in self.nodes for operation in cast(nn.ModuleList, node)
+        )
+        # All at once: on a GPU, one launch takes as long as the numbers of a hundred paths.
+        drawn = torch.rand(paths, like.shape[0], 1, 1, 1, device=like.device)
+        return ((drawn >= drop_path) / (1 - drop_path)).unbind()
 
 
 def concatenate_nodes(nodes: list[Tensor | None]) -> Tensor:
     """Return the nodes side by side; a node without any real edge (None) is zeros."""
     present = next(node for node in nodes if node is not None)
     return concatenate([torch.zeros_like(present) if node is None else node for node in nodes])
-
-
-def _drop_path(value: Tensor, probability: float) -> Tensor:
-    """Zero whole samples with ``probability`` and scale the rest, so that the mean stays (DARTS)."""
-    keep = torch.empty(value.shape[0], 1, 1, 1, device=value.device, dtype=value.dtype)
-    return value * (keep.bernoulli_(1 - probability) / (1 - probability))
 
 
 class AuxiliaryHead(nn.Sequential):
@@ -192,7 +205,8 @@ class Network(nn.Module):
     """The network of ``genotype`` under ``spec``, with logits (N, classes) for images (N, C_in, H, W).
 
     ``drop_path`` is the probability that a path is dropped for a sample in training; the training raises it from
-    epoch to epoch. The auxiliary head is optional.
+    epoch to epoch. As a tensor of one number on the network's device, it can be changed in place, which a recorded
+    step sees. The auxiliary head is optional.
     """
 
     def __init__(
@@ -208,7 +222,7 @@ class Network(nn.Module):
         norm = norm or Normalization()
         self.spec = spec
         self.genotype = genotype
-        self.drop_path = 0.0
+        self.drop_path: float | Tensor = 0.0
         layouts = spec.cells(genotype.parts)
         self.stem = make_stem(spec, norm, genotype)
         self.cells = nn.ModuleList(

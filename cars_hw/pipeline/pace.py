@@ -220,8 +220,11 @@ def _final_pace(
             training = NetworkTraining(network, parts, recipe, seed=plan.seed, device=weights.device)
             images, labels = next(training.batches.epoch(torch.Generator().manual_seed(plan.seed)))
             training.network.train()
+            training.step.begin_epoch(recipe.drop_path)
             # The timed networks have several resolutions, and ``parts`` have the largest.
             again = [(reduced_images(images, network.spec.resolution), labels)] * 2
+            for batch in again[: training.first_steps - 1]:
+                training.step(*batch)
             seconds.append(_seconds(weights, again, lambda batch: training.step(*batch), fmean))  # noqa: B023
             adds.append(multiply_adds(plan, supernet, one))
     side = jobs or default_jobs(weights.device.type, KEPT * plan.preset.final.stretches)

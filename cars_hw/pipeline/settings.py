@@ -12,7 +12,7 @@ from cars_hw.config.measurement import QUIET, Int8Scheme, MeasurePlan, Precision
 from cars_hw.config.search import EvolutionSettings, FinalSettings
 from cars_hw.config.setting import Settings, setting
 from cars_hw.config.teacher import Teacher
-from cars_hw.config.training import Recipe, SharedTraining
+from cars_hw.config.training import Recipe, SharedTraining, StepReplay
 from cars_hw.export.formats import FORMATS
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec
@@ -241,6 +241,16 @@ class TrainSettings(Settings):
         help="Use algorithms on a GPU that add numbers in a fixed order, so that a training with the same seed on "
         "the same GPU has the same weights. They are slower. A CPU always adds in a fixed order.",
     )
+    replay: StepReplay = setting(
+        "auto",
+        help="Whether a GPU records a training step and replays it as a whole, which is faster. auto: where a step "
+        "can be recorded; off: each operation is launched.",
+    )
+    compile: bool = setting(
+        False,
+        help="Compile the network with torch.compile, which needs a C++ compiler or, on a GPU, Triton. The first "
+        "step takes a minute or more. Results differ in rounding.",
+    )
     accept_changes: bool = setting(
         False,
         help="Train although images were added, removed or changed since the search. The run notes what changed, "
@@ -255,7 +265,7 @@ class TrainSettings(Settings):
     teacher: Teacher = setting(Teacher(), help="A network whose answers are learned beside the labels.")
 
     OPTIONAL: ClassVar = frozenset({"resolution"})
-    ADDED: ClassVar = frozenset({"execution", "init", "teacher", "deterministic"})
+    ADDED: ClassVar = frozenset({"execution", "init", "teacher", "deterministic", "replay", "compile"})
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,7 @@ from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.training.checkpoints import TrainingCheckpoint
 from cars_hw.training.determinism import deterministic_algorithms, prepare_deterministic
+from cars_hw.training.network_step import Stepping
 from cars_hw.training.precision import resolve_device
 from cars_hw.training.process_group import SINGLE_PROCESS, ProcessGroup
 from cars_hw.training.standalone import TrainingResult, train_network
@@ -93,6 +94,7 @@ def train_run(
     Networks start from fresh weights, or with ``inherit`` from the SuperNet's where the run's SuperNet has networks
     of their size, or with ``settings.init`` from the weights in a file, which must be of their genotype and size;
     without a genotype, that of the file is trained. With a ``settings.teacher``, they also learn its answers.
+    ``settings.replay`` and ``settings.compile`` decide how steps run, see :class:`Stepping`.
     ``jobs`` networks are trained in parallel, each with its share of the cores; the default is one for each core of
     a CPU. ``settings.execution`` hands them to a cluster instead. A network that was trained with the same settings
     before is not trained again. One that was trained with other settings keeps that training: the new one has a
@@ -155,6 +157,7 @@ def train_run(
             callback,
             begins,
             settings.deterministic,
+            Stepping(settings.replay, settings.compile),
         )
         for name, architecture in names.items()
     ]
@@ -382,7 +385,8 @@ def _train(
                 progress=as_stage(progress, job.name),
                 callbacks=[_OldEvents(run.path / FOLDER / job.name), callback],
                 teacher=job.start.read_teacher(),
-                log=log,
+                stepping=job.stepping,
+                log=prefixed_log(log, job.name),
             )
         _keep(job, data, network, result)
         weights, last = run.weights_path(job.name), run.last_weights_path(job.name)

@@ -20,6 +20,7 @@ from cars_hw.progress import silent
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.training.determinism import deterministic_algorithms
+from cars_hw.training.network_step import Stepping
 from cars_hw.training.process_group import ProcessGroup
 from cars_hw.training.standalone import train_network
 
@@ -44,6 +45,7 @@ def follow(run: RunFolder, settings: TrainSettings, process_group: ProcessGroup)
                 device=job["device"],
                 process_group=process_group,
                 progress=silent,
+                stepping=Stepping(compiled=job["compile"]),
                 teacher=same_teacher(settings.teacher, job["teacher"]) if job["teacher"] else None,
             )
     return []
@@ -60,6 +62,7 @@ def to_bytes(jobs: Sequence[TrainingJob], data_digest: str, memory: int | None) 
             "device": job.device,
             "teacher": job.start.teacher_about,
             "deterministic": job.deterministic,
+            "compile": job.stepping.compiled,
         }
         for job in jobs
     ]

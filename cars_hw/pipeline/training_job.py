@@ -19,6 +19,7 @@ from cars_hw.pipeline.settings import TrainSettings
 from cars_hw.pipeline.starting_weights import StartingWeights
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.training.network_step import Stepping
 from cars_hw.training.precision import resolve_precision
 from cars_hw.training.teacher import TeacherNetwork
 
@@ -96,6 +97,7 @@ class TrainingJob:
     callback: Callable[[str], TrainingCallback] | None = None
     start: StartingFrom = field(default_factory=StartingFrom)
     deterministic: bool = False
+    stepping: Stepping = field(default_factory=Stepping)
 
     def done_by(self, trained: TrainedNetwork) -> bool:
         """Whether ``trained`` is the result of this job."""

@@ -93,8 +93,10 @@ def _step_seconds(network: nn.Module, data: DataBundle, recipe: Recipe, device: 
     if isinstance(network, Network):
         # The images have the largest resolution of the run, and its networks may have several.
         images = reduced_images(images, network.spec.resolution)
-    few = max(2, len(labels) // WARM_UP)
-    training.step(images[:few], labels[:few])
+    # A step is recorded for its number of images.
+    few = len(labels) if training.step.records else max(2, len(labels) // WARM_UP)
+    for _ in range(training.first_steps):
+        training.step(images[:few], labels[:few])
     _wait(device)
     began = time.perf_counter()
     training.step(images, labels)

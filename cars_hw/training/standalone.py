@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -31,10 +31,11 @@ from cars_hw.nn.network import Network
 from cars_hw.progress import Log, Progress, no_log, silent
 from cars_hw.progress_line import show
 from cars_hw.training.checkpoints import TrainingCheckpoint, from_bytes, to_bytes
-from cars_hw.training.losses import cross_entropy, mixed_cross_entropy, weights_of_classes
+from cars_hw.training.losses import weights_of_classes
 from cars_hw.training.moving_average import MovingAverage
-from cars_hw.training.precision import autocast, resolve_precision
+from cars_hw.training.network_step import STEPS_BEFORE_REPLAYS, NetworkStep, Stepping
 from cars_hw.training.process_group import SINGLE_PROCESS, ProcessGroup
+from cars_hw.training.recorder import Recorder
 from cars_hw.training.teacher import TeacherNetwork
 
 EVALUATION_BATCH = 500
@@ -89,7 +90,8 @@ class NetworkTraining:
     and its running averages are averaged over the processes after every epoch.
 
     With a ``teacher``, a part of each label is its answer. It is asked once for all training images, which
-    ``progress`` counts; ``log`` tells how well it answers.
+    ``progress`` counts; ``log`` tells how well it answers. For ``stepping``, ``new_recorder`` and what else ``log``
+    tells, see :class:`cars_hw.training.network_step.NetworkStep`.
 
     Raises:
         InputError: the device does not support the precision, or batches are too small for the processes.
@@ -106,6 +108,8 @@ class NetworkTraining:
         device: torch.device | str = "cpu",
         process_group: ProcessGroup = SINGLE_PROCESS,
         teacher: TeacherNetwork | None = None,
+        stepping: Stepping = Stepping(),  # noqa: B008 -- it is frozen
+        new_recorder: Callable[[], Recorder] | None = None,
         progress: Progress = silent,
         log: Log = no_log,
     ) -> None:
@@ -121,7 +125,6 @@ class NetworkTraining:
         self.recipe = recipe
         self.seed = seed
         self.process_group = process_group
-        self.precision = resolve_precision(recipe.precision, self.device)
         # A validation part that is given takes the place of images that are held out.
         train, self.held_out = (
             hold_out(data.train, recipe.hold_out, seed)
@@ -157,19 +160,20 @@ class NetworkTraining:
                 f"{len(train)} images cannot be shared by {process_group.world} processes: each needs 2"
             )
         weights = weights_of_classes(train.labels, data.classes, recipe.class_weights)
-        self.class_weights = None if weights is None else weights.to(self.device)
-        self.optimizer = torch.optim.SGD(
-            network.parameters(),
-            recipe.learning_rate,
-            recipe.momentum,
-            weight_decay=recipe.weight_decay,
-            # One kernel for many parameters, in place of one for each kind of work.
-            fused=self.device.type == "cuda",
-        )
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         self.averaged: MovingAverage | None = None
         if recipe.ema > 0:
             self.averaged = MovingAverage(network, recipe.ema)
+        self.step = NetworkStep(
+            self.network,
+            recipe,
+            self.device,
+            class_weights=None if weights is None else weights.to(self.device),
+            averaged=self.averaged,
+            process_group=process_group,
+            stepping=stepping,
+            new_recorder=new_recorder,
+            log=log,
+        )
         self.generator = torch.Generator().manual_seed(seed)
         self.epoch = 0
         self.loss = 0.0
@@ -179,8 +183,12 @@ class NetworkTraining:
     @property
     def figures(self) -> EpochFigures:
         """The figures of the last epoch."""
-        rate = float(self.optimizer.param_groups[0]["lr"])
-        return EpochFigures(self.epoch, self.loss, rate, self.held_out_accuracy)
+        return EpochFigures(self.epoch, self.loss, self.step.rate, self.held_out_accuracy)
+
+    @property
+    def first_steps(self) -> int:
+        """The number of steps that take longer than all later ones."""
+        return STEPS_BEFORE_REPLAYS if self.step.records else 1
 
     @property
     def evaluated(self) -> nn.Module:
@@ -198,8 +206,7 @@ class NetworkTraining:
         recipe, process_group = self.recipe, self.process_group
         total = recipe.epochs * self.steps
         self.network.train()
-        if isinstance(self.network, Network):
-            self.network.drop_path = recipe.drop_path * self.epoch / recipe.epochs
+        self.step.begin_epoch(recipe.drop_path * self.epoch / recipe.epochs)
         # Drop-path draws from torch's generator of the device. The seed depends on the epoch, so that an epoch can
         # be repeated, and on the process, since processes have different images.
         torch.manual_seed(_seed_of(self.seed, self.epoch, process_group.rank))
@@ -208,9 +215,7 @@ class NetworkTraining:
             if step == self.steps:
                 break
             progress("training", self.epoch * self.steps + step, total)
-            rate = recipe.rate(self.epoch + step / self.steps)
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
+            self.step.set_rate(recipe.rate(self.epoch + step / self.steps))
             loss += self.step(images, labels)
         self.loss = float(process_group.add(loss)) / self.steps
         if not np.isfinite(self.loss):
@@ -223,42 +228,13 @@ class NetworkTraining:
         self._choose()
         progress("training", self.epoch * self.steps, total)
 
-    def step(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Take one step on a minibatch and return this process's part of the loss, detached."""
-        recipe, process_group = self.recipe, self.process_group
-        images_here, labels_here = (
-            images[process_group.rank :: process_group.world],
-            labels[process_group.rank :: process_group.world],
-        )
-        self.optimizer.zero_grad(set_to_none=True)
-        with autocast(self.precision, self.device):
-            logits, auxiliary = self._logits(images_here)
-            # Of mixed images and of a teacher, labels are shares of classes.
-            entropy = mixed_cross_entropy if labels_here.is_floating_point() else cross_entropy
-            loss = entropy(logits, labels_here, self.class_weights, recipe.label_smoothing)
-            if auxiliary is not None:
-                aside = entropy(auxiliary, labels_here, self.class_weights, recipe.label_smoothing)
-                loss = loss + recipe.auxiliary * aside
-        # The sum over the processes is the mean over all images of the batch.
-        loss = loss * (len(labels_here) / len(labels))
-        torch.autograd.backward(self.scaler.scale(loss))
-        process_group.add_gradients(self.network.parameters())
-        self.scaler.unscale_(self.optimizer)
-        nn.utils.clip_grad_norm_(self.network.parameters(), recipe.gradient_clip)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        if self.averaged is not None:
-            self.averaged.update_parameters(self.network)
-        return loss.detach()
-
     def state(self) -> dict[str, Any]:
         """Return the complete state of the training, for :meth:`restore`; tensors are not copied."""
         return {
             "epoch": self.epoch,
             "loss": self.loss,
             "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
+            **self.step.state(),
             "averaged": self.averaged.state_dict() if self.averaged else None,
             "generator": self.generator.get_state(),
             "stored": self.stored,
@@ -280,11 +256,7 @@ class NetworkTraining:
                 remedy="same-data-memory",
             )
         self.network.load_state_dict(state["network"])
-        fused = self.optimizer.param_groups[0]["fused"]
-        self.optimizer.load_state_dict(state["optimizer"])
-        # Whether the optimiser is fused depends on the device, not on the saved state.
-        self.optimizer.param_groups[0]["fused"] = fused
-        self.scaler.load_state_dict(state["scaler"])
+        self.step.restore(state)
         if self.averaged is not None:
             self.averaged.load_state_dict(state["averaged"])
         self.generator.set_state(state["generator"])
@@ -308,11 +280,6 @@ class NetworkTraining:
             held_out=self.best.counts if self.best else None,
             last=last if epoch != self.epoch else None,
         )
-
-    def _logits(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        if isinstance(self.network, Network):
-            return self.network.forward_with_auxiliary(images)
-        return self.network(images), None
 
     def _unite_buffers(self) -> None:
         """Average the running averages of batch normalisation over the processes."""
@@ -366,12 +333,13 @@ def train_network(
     progress: Progress = show,
     callbacks: Sequence[TrainingCallback] = (),
     teacher: TeacherNetwork | None = None,
+    stepping: Stepping = Stepping(),  # noqa: B008 -- it is frozen
     log: Log = no_log,
 ) -> TrainingResult:
     """Train ``network`` in place and leave it with its best weights.
 
-    ``progress`` counts the steps of all epochs. ``callbacks`` are called in the leading process. For ``teacher``,
-    see :class:`NetworkTraining`.
+    ``progress`` counts the steps of all epochs. ``callbacks`` are called in the leading process. For ``teacher``
+    and ``stepping``, see :class:`NetworkTraining`.
 
     ``checkpoint`` is written after every epoch. A training that was killed resumes after its last finished epoch
     and ends with the same weights. In a ``process_group`` the leading process reads and writes the checkpoint.
@@ -390,6 +358,7 @@ def train_network(
         device=device,
         process_group=process_group,
         teacher=teacher,
+        stepping=stepping,
         progress=progress,
         log=log,
     )

@@ -25,13 +25,17 @@ class _Tape(TorchDispatchMode):
     # Its types are torch's own.
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
         kwargs = kwargs or {}
-        if func._schema.is_mutable:
-            for one in pytree.tree_leaves((args, kwargs)):
-                if isinstance(one, Tensor):
-                    self.overwritten.setdefault(id(one), (one, one.detach().clone()))
+        for one in pytree.tree_leaves((args, kwargs) if func._schema.is_mutable else _averages(func, args)):
+            if isinstance(one, Tensor):
+                self.overwritten.setdefault(id(one), (one, one.detach().clone()))
         out = func(*args, **kwargs)
         self.calls.append((func, args, kwargs, out))
         return out
+
+
+def _averages(func: Any, args: Any) -> Any:  # noqa: ANN401
+    """Return the running averages that a batch normalisation changes, of which its schema says nothing."""
+    return args[3:5] if func is torch.ops.aten.native_batch_norm.default else ()
 
 
 class EmulatedRecorder:
@@ -44,11 +48,14 @@ class EmulatedRecorder:
     def __call__(self, work: Callable[[], None]) -> Callable[[], None]:
         """Run ``work``, record it without an effect, and return its replay."""
         work()
+        numbers = torch.get_rng_state()
         with _Tape() as tape:
             work()
-        # A real recording does not run anything.
+        # A real recording does not run anything, and draws no random numbers.
+        torch.set_rng_state(numbers)
         with torch.no_grad():
-            for tensor, before in tape.overwritten.values():
+            # The earliest copy last: a later one of another view has values that were written in between.
+            for tensor, before in reversed(tape.overwritten.values()):
                 tensor.detach().copy_(before)
         self.recorded += 1
         for func, *_ in tape.calls:

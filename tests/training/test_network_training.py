@@ -198,7 +198,7 @@ def test_the_moving_average_is_that_of_the_weights_after_every_step() -> None:
     training = NetworkTraining(fresh(recipe), DATA, recipe, seed=0)
     watched = ("classifier.weight", "stem.1.running_mean")
     seen: list[dict[str, Tensor]] = []
-    training.optimizer.register_step_post_hook(
+    training.step.optimizer.register_step_post_hook(
         lambda *_: seen.append({name: training.network.state_dict()[name].clone() for name in watched})
     )
     training.run_epoch()
