@@ -1,9 +1,9 @@
 """Tests for packages that extend cars-hw, run by pytest.
 
 Every device must pass :class:`DeviceContract`, every export format :class:`FormatContract`, every cost
-:class:`CostContract`, every function that returns a data set :class:`DataContract`, and every recipe
-:class:`RecipeContract`. Make a subclass with a name that begins with ``Test``, with the method that returns what is
-tested.
+:class:`CostContract`, every function that returns a data set :class:`DataContract`, every recipe
+:class:`RecipeContract`, and every operation :class:`OperationContract`. Make a subclass with a name that begins
+with ``Test``, with the method that returns what is tested.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from cars_hw.config.training import Recipe
     from cars_hw.export.format import ExportFormat
     from cars_hw.pipeline.costs import NetworkCost
+    from cars_hw.space.operations import Operation
 
 SPEC: Final = NetworkSpec(4, 3, (9, 8), 3, classes=3)
 """A small network, for tests of costs and formats."""
@@ -297,3 +298,131 @@ class RecipeContract:
         tested = self.recipe()
         rates = [tested.rate(tested.epochs * share / 100) for share in range(100)]
         assert all(0 < rate <= tested.learning_rate for rate in rates)
+
+
+class OperationContract:
+    """The tests that every operation must pass. Make a subclass with a name that begins with ``Test``.
+
+    Both strides are tested, on states of an even and of an odd size.
+    """
+
+    SHAPES: Final = (Shape(6, 8, 8), Shape(4, 7, 5))
+    """The states: channels, height and width."""
+
+    def operation(self) -> Operation:
+        """Return the operation that is tested."""
+        raise NotImplementedError
+
+    def cases(self) -> list[tuple[int, Shape, Shape]]:
+        """Return stride, state and output of each case in which a module computes the operation."""
+        return [
+            (stride, shape, shape if stride == 1 else shape.halved())
+            for stride in (1, 2)
+            for shape in self.SHAPES
+            if self.operation().is_computed(stride)
+        ]
+
+    def module(self, channels: int, stride: int) -> Any:  # noqa: ANN401 -- torch is imported inside of functions
+        """Return the torch module in eval mode, with weights and running averages that are none of the usual."""
+        import torch
+
+        from cars_hw.nn import layers
+        from cars_hw.nn.layers import Normalization
+
+        module = self.operation().module(layers, channels, stride, Normalization())
+        generator = torch.Generator().manual_seed(channels)
+        with torch.no_grad():
+            for name, value in module.state_dict().items():
+                if value.is_floating_point():
+                    drawn = torch.rand(value.shape, generator=generator)
+                    value.copy_(drawn + 0.5 if "var" in name or value.dim() == 1 else drawn - 0.5)
+        return module.eval()
+
+    def images(self, shape: Shape) -> Any:  # noqa: ANN401
+        """Return two images of ``shape``."""
+        import torch
+
+        return torch.randn(2, *shape, generator=torch.Generator().manual_seed(1))
+
+    def test_its_names_can_be_shown_and_kept(self) -> None:
+        """Its names can be shown and kept: that of the class in a table, the others in a report."""
+        from cars_hw.latency.keys import OpKey
+        from cars_hw.report.kinds import FAMILIES as COLOURS
+        from cars_hw.space.operations import NAME
+
+        tested = self.operation()
+        assert NAME.fullmatch(tested.name)
+        assert tested.title
+        assert tested.short
+        assert tested.family in COLOURS
+        assert tested.kept_maps >= 0
+        key = OpKey(tested.name, Shape(4, 8, 8), 4, 1)
+        assert OpKey.parse(str(key)) == key
+
+    def test_it_is_computed_at_one_stride_at_least(self) -> None:
+        """It is computed at one stride at least: otherwise there would be nothing to measure."""
+        assert self.cases()
+
+    def test_its_output_has_the_shape_of_the_state_or_half_of_it(self) -> None:
+        """Its output has the shape of the state, or half of it, rounded up."""
+        for stride, shape, output in self.cases():
+            assert tuple(self.module(shape.channels, stride)(self.images(shape)).shape) == (2, *output)
+
+    def test_each_image_is_computed_by_itself(self) -> None:
+        """Each image is computed by itself in eval mode, and always in the same way."""
+        import torch
+
+        for stride, shape, _ in self.cases():
+            module, images = self.module(shape.channels, stride), self.images(shape)
+            both = module(images)
+            torch.testing.assert_close(module(images[1:]), both[1:], rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(module(images), both, rtol=0, atol=0)
+
+    def test_where_it_begins_with_a_relu_that_can_be_shared(self) -> None:
+        """Where it begins with a ReLU, that can be shared: the module takes a state whose ReLU is done."""
+        import torch
+
+        for stride, shape, _ in self.cases():
+            module, images = self.module(shape.channels, stride), self.images(shape)
+            if self.operation().begins_with_relu(stride):
+                found = module.activated(torch.relu(images))
+                torch.testing.assert_close(found, module(images), rtol=1e-4, atol=1e-5)
+
+    def test_its_cost_is_that_of_the_module_and_of_the_file(self) -> None:
+        """Its cost is that of the module, which has the scales that are folded, and of the exported file."""
+        from cars_hw.export.lower import lower_module
+
+        for stride, shape, _ in self.cases():
+            module, cost = self.module(shape.channels, stride), self.operation().cost(shape, stride)
+            graph = lower_module(module, shape)
+            assert cost.trained_parameters == sum(weight.numel() for weight in module.parameters())
+            convs = [layer for layer in graph.layers if isinstance(layer, Conv)]
+            weights = [weight for conv in convs for weight in (conv.weight, conv.bias) if weight is not None]
+            assert cost.parameters == sum(weight.size for weight in weights)
+            assert cost.multiply_adds == graph.multiply_adds
+
+    def test_every_format_computes_what_the_module_computes(self, tmp_path: Path) -> None:
+        """Every format of cars-hw computes what the module computes."""
+        from cars_hw.export.formats import FORMATS
+        from cars_hw.export.lower import lower_module
+
+        for stride, shape, _ in self.cases():
+            module, images = self.module(shape.channels, stride), self.images(shape)
+            wanted = module.double()(images.double()).detach().numpy()
+            graph = lower_module(module.float(), shape)
+            for tested in FORMATS.values():
+                path = tmp_path / f"{stride}-{shape.channels}{tested.suffix}"
+                path.write_bytes(tested.write(graph))
+                (found,) = tested.values(path, images.numpy(), lambda _name: False).values()
+                np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5 * float(np.abs(wanted).max()))
+
+    def test_fewer_channels_share_the_weights_of_more(self) -> None:
+        """Fewer channels share the weights of more, as in a SuperNet: the same memory, of the right shape."""
+        for stride, shape, _ in self.cases():
+            large, small = self.module(2 * shape.channels, stride), self.module(shape.channels, stride)
+            shapes = {name: tuple(value.shape) for name, value in small.state_dict().items() if value.dim()}
+            weights = large.state_dict(keep_vars=True)
+            views = self.operation().narrowed({name: weights[name] for name in shapes}, shapes)
+            assert {name: tuple(view.shape) for name, view in views.items()} == shapes
+            for name, view in views.items():
+                assert view.untyped_storage().data_ptr() == weights[name].untyped_storage().data_ptr()

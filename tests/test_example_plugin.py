@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+import torch
 from click.testing import CliRunner
 
+import cars_hw
 from cars_hw.cli.main import main
 from cars_hw.config.data import DataSource, resolved
 from cars_hw.config.measurement import MeasurePlan
@@ -22,21 +26,32 @@ from cars_hw.config.recipes import RECIPES, named_recipe
 from cars_hw.config.search import EvolutionSettings, FinalSettings
 from cars_hw.config.training import Recipe
 from cars_hw.devices import Device, FakeDevice, available, format_of, open_device, registry
-from cars_hw.errors import DeviceError, InputError
+from cars_hw.errors import DeviceError, ExportError, InputError
 from cars_hw.export.export import export_genotype
 from cars_hw.export.format import ExportFormat
 from cars_hw.export.formats import FORMATS, format_of_file
 from cars_hw.latency import LatencyTable, profile_device
 from cars_hw.pipeline.costs import COSTS, NetworkCost, network_cost_of
+from cars_hw.pipeline.extensions import KINDS_OF_NAMES
 from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.pipeline.search import run_search
 from cars_hw.progress import silent
 from cars_hw.report.page import write_report
+from cars_hw.space.cost import Cost
 from cars_hw.space.network_spec import NetworkSpec
-from cars_hw.space.operations import OPERATIONS, OperationTable
+from cars_hw.space.operations import OPERATIONS, Operation, OperationTable
+from cars_hw.space.operations.conv_1x1 import Conv1x1
 from cars_hw.space.search_space import SearchSpace
-from cars_hw.testing import CostContract, DataContract, DeviceContract, FormatContract, RecipeContract
+from cars_hw.space.shape import Shape
+from cars_hw.testing import (
+    CostContract,
+    DataContract,
+    DeviceContract,
+    FormatContract,
+    OperationContract,
+    RecipeContract,
+)
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "plugin"
 BUILD = "import sys; from hatchling.build import build_wheel; print(build_wheel(sys.argv[1]))"
@@ -101,6 +116,81 @@ class TestShort(RecipeContract):
         return self._recipe
 
 
+class TestDepthwise3x3(OperationContract):
+    """The contract of operations, on that of the example."""
+
+    @pytest.fixture(autouse=True)
+    def found(self, installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(OPERATIONS, "_known", dict(OPERATIONS._known))
+        self._operation = OPERATIONS["depthwise_3x3"]
+
+    def operation(self) -> Operation:
+        return self._operation
+
+
+@pytest.mark.parametrize("own", [name for name in OPERATIONS.own if name != "none"])
+class TestOwnOperations(OperationContract):
+    """The contract of operations, on those of cars-hw."""
+
+    @pytest.fixture(autouse=True)
+    def found(self, own: str) -> None:
+        self._operation = OPERATIONS[own]
+
+    def operation(self) -> Operation:
+        return self._operation
+
+
+class Wrong(Conv1x1):
+    """An operation that each test of the contract refuses one part of."""
+
+    name = "wrong"
+
+
+class TestWhatTheContractRefuses:
+    """Each test of the contract of operations fails for an operation that is wrong in what the test is about."""
+
+    def refused(self, wrong: type[Operation], test: str, *arguments: Path) -> None:
+        class Tested(OperationContract):
+            def operation(self) -> Operation:
+                return wrong()
+
+        with pytest.raises((AssertionError, AttributeError, ExportError)):
+            getattr(Tested(), test)(*arguments)
+
+    def test_a_family_that_no_report_has(self) -> None:
+        self.refused(type("A", (Wrong,), {"family": "mine"}), "test_its_names_can_be_shown_and_kept")
+
+    def test_a_cost_that_leaves_the_scales_out(self) -> None:
+        def cost(self: Operation, shape: Shape, stride: int) -> Cost:
+            return Conv1x1.cost(self, shape, stride)._replace(folded=0)  # type: ignore[arg-type]
+
+        self.refused(type("B", (Wrong,), {"cost": cost}), "test_its_cost_is_that_of_the_module_and_of_the_file")
+
+    def test_a_module_of_stride_1_only(self) -> None:
+        def module(self: Operation, layers: ModuleType, channels: int, stride: int, norm: object) -> object:
+            return Conv1x1.module(self, layers, channels, 1, norm)  # type: ignore[arg-type]
+
+        wrong = type("C", (Wrong,), {"module": module})
+        self.refused(wrong, "test_its_output_has_the_shape_of_the_state_or_half_of_it")
+
+    def test_a_relu_that_is_none(self, tmp_path: Path) -> None:
+        def module(self: Operation, layers: ModuleType, channels: int, stride: int, norm: object) -> object:
+            return layers.nn.Sequential(layers.nn.Softplus())
+
+        wrong = type("D", (Wrong,), {"module": module})
+        self.refused(wrong, "test_where_it_begins_with_a_relu_that_can_be_shared")
+        self.refused(wrong, "test_every_format_computes_what_the_module_computes", tmp_path)
+
+    def test_weights_that_are_copied(self) -> None:
+        def narrowed(
+            self: Operation, weights: Mapping[str, torch.Tensor], shapes: Mapping[str, Sequence[int]]
+        ) -> dict[str, torch.Tensor]:
+            views = Conv1x1.narrowed(self, weights, shapes)  # type: ignore[arg-type]
+            return {name: view.clone() for name, view in views.items()}
+
+        self.refused(type("E", (Wrong,), {"narrowed": narrowed}), "test_fewer_channels_share_the_weights_of_more")
+
+
 @pytest.mark.parametrize("own", FORMATS)
 class TestFormats(FormatContract):
     """The contract of formats, on those of cars-hw."""
@@ -139,6 +229,8 @@ def test_every_name_is_listed_with_the_package_it_comes_from(
     (other / "METADATA").write_text("Name: other\nVersion: 2.0\n")
     (other / "entry_points.txt").write_text(
         "[cars_hw.formats]\nbroken = gone:X\nconv = cars_hw_example:CONVOLUTIONS\n"
+        "[cars_hw.trackers]\nnotes = cars_hw_example:stripes\ngone = gone:X\n"
+        "[cars_hw.executors]\nfarm = cars_hw_example:CONVOLUTIONS\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     listed = json.loads(CliRunner().invoke(main, ["plugins", "--json"]).stdout)
@@ -158,6 +250,28 @@ def test_every_name_is_listed_with_the_package_it_comes_from(
     assert (found["format", "broken"]["usable"], found["format", "broken"]["package"]) == (False, "other 2.0")
     assert "cannot be imported: ModuleNotFoundError" in found["format", "broken"]["detail"]
     assert "is a NetworkCost, not a cars_hw.ExportFormat" in found["format", "conv"]["detail"]
+    assert (found["tracker", "notes"]["usable"], found["tracker", "notes"]["package"]) == (True, "other 2.0")
+    assert found["tracker", "notes"]["detail"].startswith("Return images that are striped")
+    assert not found["tracker", "gone"]["usable"]
+    assert found["executor", "farm"]["detail"] == "the executor farm is a NetworkCost, not a function or a class"
+    assert found["executor", "local"] == {
+        "kind": "executor",
+        "name": "local",
+        "package": "cars-hw",
+        "usable": True,
+        "detail": "processes of this machine",
+    }
+    assert {name for kind, name in found if kind == "tracker"} == {
+        "tensorboard",
+        "mlflow",
+        "wandb",
+        "notes",
+        "gone",
+    }
+    # Every group that the package reads is listed.
+    sources = (Path(cars_hw.__file__).parent).rglob("*.py")
+    groups = {group for path in sources for group in re.findall(r'^GROUP: Final = "(.*)"', path.read_text(), re.M)}
+    assert {kind.group for kind in KINDS_OF_NAMES} == groups
     # Files of others are found nevertheless.
     assert format_of_file(Path("net.onnx")) is FORMATS["onnx"]
     with pytest.raises(InputError, match=r"known: \.onnx, \.tflite$"):

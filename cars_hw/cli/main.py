@@ -58,7 +58,7 @@ GROUPS: Final[Mapping[str, Mapping[str, str]]] = {
         "zoo": "List the published genotypes.",
     },
     "Extensions": {
-        "plugins": "List devices, data sets, costs, recipes, formats and operations.",
+        "plugins": "List what packages can add: devices, costs, formats and so on.",
     },
 }
 """The commands by group, each with the first sentence of its help, so that an overview imports no command."""

@@ -10,8 +10,9 @@ from cars_hw.cli.options import json_option, print_json, print_table
 @click.command("plugins")
 @json_option
 def command(as_json: bool) -> None:
-    """List devices, data sets, costs, recipes, formats and operations.
+    """List what packages can add: devices, costs, formats and so on.
 
+    The list has every name of devices, data sets, costs, recipes, formats, operations, trackers and executors.
     Installed packages add names by entry points; the list says which package each name comes from, and imports all
     of them. For a name that cannot be used the list says why.
     """

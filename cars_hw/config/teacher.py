@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -52,3 +52,7 @@ class Teacher(Settings):
     )
 
     OPTIONAL: ClassVar = frozenset({"network", "weights"})
+
+    def absolute(self) -> Teacher:
+        """Return the settings with the absolute path of the weights, as records of a run have it."""
+        return self if self.weights is None else replace(self, weights=self.weights.expanduser().absolute())

@@ -22,6 +22,14 @@ _OWN: Final = {
 }
 """The package that an engine needs, and the module and function that open it."""
 
+OWN_ENGINES: Final = {
+    LOCAL: "processes of this machine",
+    "dask": "workers of a Dask cluster, or of this machine",
+    "ray": "workers of a Ray cluster, or of this machine",
+    "submitit": "jobs of SLURM",
+}
+"""The executors of cars-hw, in a few words each."""
+
 
 class Call(NamedTuple):
     """A task on its way to a worker, as plain data.
@@ -103,7 +111,21 @@ class Room:
 
 def engine_names() -> list[str]:
     """Return the names of all executors: those of cars-hw, and those of installed plug-ins."""
-    return [LOCAL, *_OWN, *(name for name in plugin_names(GROUP) if name not in (LOCAL, *_OWN))]
+    return [*OWN_ENGINES, *(name for name in plugin_names(GROUP) if name not in OWN_ENGINES)]
+
+
+def check_engine(name: str) -> None:
+    """Check that the executor ``name`` can be opened.
+
+    Raises:
+        InputError: its package is not installed, or what the package has there cannot be imported or called.
+    """
+    if name in _OWN:
+        _imported(name)
+    elif name != LOCAL:
+        make = load_plugin(GROUP, name)
+        if not callable(make):
+            raise InputError(f"the executor {name} is a {type(make).__name__}, not a function or a class")
 
 
 def require_engine(execution: Execution) -> None:

@@ -124,7 +124,16 @@ class Builder:
         return Graph(self.inputs, tuple(self.layers.values()), outputs)
 
     def add(self, layer: Layer) -> str:
-        """Add ``layer``."""
+        """Add ``layer``.
+
+        Raises:
+            ExportError: another layer, or an input of the graph, has its name.
+        """
+        if layer.output in self.shapes:
+            raise ExportError(
+                f"two layers are called '{layer.output}': a module that lowers itself must begin the names of its "
+                "layers with the name that it gets, and may use each only once"
+            )
         self.layers[layer.output] = layer
         self.shapes[layer.output] = layer.shape
         return layer.output

@@ -13,6 +13,8 @@ from cars_hw.config.recipes import RECIPES, named_recipe
 from cars_hw.devices.registry import GROUP as DEVICE
 from cars_hw.devices.registry import KINDS
 from cars_hw.errors import CarsHwError, InputError
+from cars_hw.executors.engine import GROUP as EXECUTOR
+from cars_hw.executors.engine import OWN_ENGINES, check_engine
 from cars_hw.export.formats import FORMATS, export_format
 from cars_hw.export.formats import GROUP as FORMAT
 from cars_hw.pipeline.costs import COSTS, network_cost_of
@@ -20,6 +22,8 @@ from cars_hw.pipeline.costs import GROUP as COST
 from cars_hw.plugins import load_plugin, plugin_names
 from cars_hw.space.operations import GROUP as OPERATION
 from cars_hw.space.operations import OPERATIONS
+from cars_hw.tracking.trackers import GROUP as TRACKER
+from cars_hw.tracking.trackers import OWN_TRACKERS, check_tracker
 
 OWN: Final = "cars-hw"
 
@@ -81,6 +85,16 @@ def _operation(name: str) -> str:
     return OPERATIONS[name].title
 
 
+def _executor(name: str) -> str:
+    check_engine(name)
+    return OWN_ENGINES.get(name) or _first_line(load_plugin(EXECUTOR, name).__doc__)
+
+
+def _tracker(name: str) -> str:
+    check_tracker(name)
+    return OWN_TRACKERS.get(name) or _first_line(load_plugin(TRACKER, name).__doc__)
+
+
 def _first_line(text: str | None) -> str:
     lines = (text or "").strip().splitlines()
     return lines[0] if lines else "not described"
@@ -93,11 +107,13 @@ KINDS_OF_NAMES: Final = (
     _Kind("recipe", RECIPE, tuple(RECIPES), _recipe),
     _Kind("format", FORMAT, tuple(FORMATS), _format),
     _Kind("operation", OPERATION, OPERATIONS.own, _operation),
+    _Kind("tracker", TRACKER, tuple(OWN_TRACKERS), _tracker),
+    _Kind("executor", EXECUTOR, tuple(OWN_ENGINES), _executor),
 )
 
 
 def extensions() -> list[Extension]:
-    """Return every name of devices, data sets, costs, recipes, formats and operations; plug-ins are imported."""
+    """Return every name of a kind in :data:`KINDS_OF_NAMES`; plug-ins are imported."""
     found = []
     for kind in KINDS_OF_NAMES:
         others = [name for name in plugin_names(kind.group) if name not in kind.own]

@@ -178,7 +178,14 @@ def train_run(
             else:
                 spread(_train_in_worker, waiting, how, progress, log, of=len(planned))
         if not chosen:
-            done = replace(settings, data=data.source, recipe=recipe, device=cast("TrainingDevice", device))
+            done = replace(
+                settings,
+                data=data.source,
+                recipe=recipe,
+                device=cast("TrainingDevice", device),
+                init=begins.init,
+                teacher=begins.teacher,
+            )
             run.add_step("train", done)
         by_name = {network.name: network for network in run.trained()}
         return [by_name[job.name] for job in planned]

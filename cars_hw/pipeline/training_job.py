@@ -40,7 +40,7 @@ class StartingFrom:
         Raises:
             InputError: a file cannot be used, or settings do not fit each other.
         """
-        teacher = settings.teacher
+        teacher = settings.teacher.absolute()
         if settings.init is not None and settings.inherit:
             raise InputError("the weights to start from are either a file's or the SuperNet's, not both")
         about = TeacherNetwork(teacher).about if (teacher.network, teacher.weights) != (None, None) else None

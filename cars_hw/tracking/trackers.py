@@ -32,6 +32,13 @@ _OWN: Final = {
 }
 """The packages that a tracker needs, and the module and the class of it."""
 
+OWN_TRACKERS: Final = {
+    "tensorboard": "event files of TensorBoard",
+    "mlflow": "runs of MLflow, in a file or on a server",
+    "wandb": "runs of Weights & Biases, offline",
+}
+"""The trackers of cars-hw, in a few words each."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -65,12 +72,32 @@ def require_trackers(texts: Sequence[str]) -> None:
         name = text.partition(":")[0]
         if name not in tracker_names():
             raise InputError(f"unknown tracker '{name}'; use one of: {', '.join(tracker_names())}")
-        for package in _OWN[name][0] if name in _OWN else ():
-            if find_spec(package) is None:
-                raise InputError(
-                    f"the tracker {name} needs the package {package}, which is not installed; install it: "
-                    f"pip install 'cars-hw[{name}]'"
-                )
+        if name in _OWN:
+            _require_packages(name)
+
+
+def check_tracker(name: str) -> None:
+    """Check that the tracker ``name`` can be opened.
+
+    Raises:
+        InputError: a package that it needs is not installed, or what a package has there cannot be imported or
+            called.
+    """
+    if name in _OWN:
+        _require_packages(name)
+        return
+    make = load_plugin(GROUP, name)
+    if not callable(make):
+        raise InputError(f"the tracker {name} is a {type(make).__name__}, not a function or a class")
+
+
+def _require_packages(name: str) -> None:
+    for package in _OWN[name][0]:
+        if find_spec(package) is None:
+            raise InputError(
+                f"the tracker {name} needs the package {package}, which is not installed; install it: "
+                f"pip install 'cars-hw[{name}]'"
+            )
 
 
 def open_trackers(texts: Sequence[str], home: Path, name: str, *, fresh: bool) -> Trackers:

@@ -1,8 +1,8 @@
 """The tests that each part of the package must pass: ``pytest examples/plugin``, with the package installed."""
 
-from cars_hw_example import CONVOLUTIONS, SHORT, InProcess
+from cars_hw_example import CONVOLUTIONS, SHORT, Depthwise3x3, InProcess
 
-from cars_hw.testing import CostContract, DataContract, DeviceContract, RecipeContract
+from cars_hw.testing import CostContract, DataContract, DeviceContract, OperationContract, RecipeContract
 
 
 class TestInProcess(DeviceContract):
@@ -35,3 +35,11 @@ class TestShort(RecipeContract):
     def recipe(self):
         """Return the recipe that is tested."""
         return SHORT
+
+
+class TestDepthwise3x3(OperationContract):
+    """Runs them on the operation."""
+
+    def operation(self):
+        """Return the operation that is tested."""
+        return Depthwise3x3()

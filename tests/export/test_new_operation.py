@@ -6,8 +6,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +14,7 @@ from torch import Tensor, nn
 
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices import FakeDevice
+from cars_hw.errors import ExportError
 from cars_hw.export.format import ExportFormat
 from cars_hw.export.formats import FORMATS
 from cars_hw.export.graph import Relu
@@ -28,11 +27,12 @@ from cars_hw.nn.network import Network
 from cars_hw.nn.operations import make_operation
 from cars_hw.nn.supernet import SuperNet
 from cars_hw.report.kinds import kind_of
-from cars_hw.space.cost import Cost, normalized_convolution_cost
+from cars_hw.space.cost import Cost
 from cars_hw.space.families import FAMILIES
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
-from cars_hw.space.operations import OPERATIONS, Operation
+from cars_hw.space.operations import OPERATIONS
+from cars_hw.space.operations.conv_1x1 import Conv1x1
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.space.shape import Shape
 
@@ -57,27 +57,13 @@ ORDER = (
 )
 
 
-class Own1x1(Operation):
-    """ReLU, 1x1 convolution, batch normalisation."""
+class Own1x1(Conv1x1):
+    """What a package adds: the 1x1 convolution of other cells, by a name of its own."""
 
     name = "own_1x1"
     title = "convolution 1x1"
     short = "conv 1x1"
     family = "separable"
-
-    def begins_with_relu(self, stride: int) -> bool:
-        """Return True."""
-        del stride
-        return True
-
-    def cost(self, shape: Shape, stride: int) -> Cost:
-        """Return the cost."""
-        return normalized_convolution_cost(shape.channels, 1, shape.halved() if stride == 2 else shape)
-
-    def module(self, layers: ModuleType, channels: int, stride: int, norm: Any) -> Any:  # noqa: ANN401
-        """Return the sequence."""
-        convolution = layers.nn.Conv2d(channels, channels, 1, stride, bias=False)
-        return layers.ReLUFirst(layers.nn.ReLU(), convolution, norm.layer(channels))
 
 
 class PositivePart(nn.Module):
@@ -199,6 +185,21 @@ def test_it_is_exported_with_parity(
     path = tmp_path / f"net{export_format.suffix}"
     path.write_bytes(export_format.write(lower_network(network)))
     assert 0 < check_parity(network, path, export_format) <= PARITY_BOUND
+
+
+class Twice(PositivePart):
+    """A module that gives two layers the same name."""
+
+    def lower(self, build: Builder, source: str, name: str) -> str:
+        """Lower it as two layers."""
+        return super().lower(build, super().lower(build, source, name), name)
+
+
+def test_two_layers_of_the_same_name_are_an_error() -> None:
+    with pytest.raises(ExportError, match="two layers are called 'Sequential'"):
+        lower_module(nn.Sequential(nn.Identity(), Twice()), Shape(3, 4, 5))
+    with pytest.raises(ExportError, match="two layers are called 'image'"):
+        Builder((("image", Shape(1, 2, 2)),)).add(Relu(output="image", inputs=("image",), shape=Shape(1, 2, 2)))
 
 
 @pytest.mark.parametrize("export_format", FORMATS.values(), ids=FORMATS)

@@ -132,6 +132,25 @@ def test_a_training_says_what_it_starts_from_and_is_done_once(run: RunFolder, tm
     assert "other weights at the start" in told[0]
 
 
+def test_the_record_of_a_training_has_absolute_paths(
+    run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model(tmp_path / "start.safetensors", names=("a", "b", "c"))
+    weights = models.get_model("shufflenet_v2_x0_5", weights=None, num_classes=3).state_dict()
+    torch.save(weights, tmp_path / "teacher.pt")
+    monkeypatch.chdir(tmp_path)
+    settings = TrainSettings(
+        init=Path("start.safetensors"),
+        teacher=Teacher("shufflenet_v2_x0_5", Path("teacher.pt"), resolution=(32, 32)),
+        device="cpu",
+        jobs=1,
+    )
+    train_run(run, settings, progress=silent, log=lambda _: None)
+    kept = run.steps()[-1].settings
+    assert kept["init"] == str(tmp_path / "start.safetensors")
+    assert kept["teacher"]["weights"] == str(tmp_path / "teacher.pt")
+
+
 def test_files_that_were_changed_since_the_command_began_are_refused(tmp_path: Path) -> None:
     start = model(tmp_path / "start.safetensors")
     weights = models.get_model("shufflenet_v2_x0_5", weights=None, num_classes=3).state_dict()
