@@ -18,6 +18,7 @@ import torch
 from click.testing import CliRunner
 
 import cars_hw
+from cars_hw.cli.extensions import KINDS_OF_NAMES
 from cars_hw.cli.main import main
 from cars_hw.config.data import DataSource, resolved
 from cars_hw.config.measurement import MeasurePlan
@@ -32,7 +33,6 @@ from cars_hw.export.format import ExportFormat
 from cars_hw.export.formats import FORMATS, format_of_file
 from cars_hw.latency import LatencyTable, profile_device
 from cars_hw.pipeline.costs import COSTS, NetworkCost, network_cost_of
-from cars_hw.pipeline.extensions import KINDS_OF_NAMES
 from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.pipeline.search import run_search

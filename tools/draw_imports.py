@@ -20,9 +20,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 FLOORS = (
     ("cli",),
-    ("tracking",),
+    ("testing", "tracking"),
     ("report",),
-    ("studies", "testing"),
+    ("studies",),
     ("pipeline",),
     ("evolution", "executors"),
     ("training",),

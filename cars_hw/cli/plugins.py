@@ -16,7 +16,7 @@ def command(as_json: bool) -> None:
     Installed packages add names by entry points; the list says which package each name comes from, and imports all
     of them. For a name that cannot be used the list says why.
     """
-    from cars_hw.pipeline.extensions import extensions
+    from cars_hw.cli.extensions import extensions
 
     found = extensions()
     if as_json:
