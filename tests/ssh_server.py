@@ -50,7 +50,8 @@ class Server:
             f"AuthorizedKeysFile {folder}/authorized\nUsePAM no\nPermitRootLogin yes\nPasswordAuthentication no\n"
             "KbdInteractiveAuthentication no\n"
             # The files of the user's own shell may change its PATH.
-            f'ForceCommand PATH={self.bin}:{os.environ["PATH"]} exec sh -c "$SSH_ORIGINAL_COMMAND"\n'
+            f"ForceCommand [ ! -f {folder}/greeting ] || cat {folder}/greeting; "
+            f'PATH={self.bin}:{os.environ["PATH"]} exec sh -c "$SSH_ORIGINAL_COMMAND"\n'
         )
         Path("/run/sshd").mkdir(exist_ok=True)
         self._process: subprocess.Popen[bytes] | None = None
@@ -95,6 +96,10 @@ class Server:
         tool = self.bin / "python3"
         tool.write_text(f'#!/bin/sh\nexec {program} "$@"\n')
         tool.chmod(0o755)
+
+    def greet(self, text: str) -> None:
+        """Let every login say ``text`` first, as the file of a user's own shell may."""
+        (self.folder / "greeting").write_text(text)
 
     def install(self, fault: str = ":") -> None:
         tool = self.bin / "benchmark_model"

@@ -4,7 +4,9 @@ The folder has a lock (``lock/owner``, ``lock/seen``, ``lock/boot``, ``lock/pid`
 process that holds it, and what has to outlive both, such as a record of settings. Files with other names stay,
 because somebody may have a folder of this name on a board. The holder renews its lock at every contact and at every
 session. The lock of a process that is gone can be taken over: at once if the process ran on this computer, or if
-the machine was started again since, otherwise after :data:`LEASE_S`.
+the machine was started again since, otherwise after :data:`LEASE_S`. A lock appears and disappears as a whole, so
+that one without a holder is what was left of a broken one. Where a lock does not tell when it was renewed, its time
+begins with the first contact that finds it. The shell text is in :mod:`cars_hw.devices.remote_lock`.
 """
 
 from __future__ import annotations
@@ -20,106 +22,15 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from cars_hw.devices.remote import RemoteShell, last_lines
+from cars_hw.devices.remote_lock import BOOT, CLAIM, FUNCTIONS, LEAVE, SAYS, STOP_S
 from cars_hw.errors import DeviceError, DeviceStateError
 from cars_hw.progress import Log
 
 LEASE_S: Final = 300
 """A lock that was not renewed for so many seconds is that of a process that is gone."""
 
-STOP_S: Final = 10
-"""How long a script that was told to stop may take to restore the machine, in seconds."""
-
-BOOT: Final = "/proc/sys/kernel/random/boot_id"
-"""A file that has another content after every start of a machine."""
-
-_SAYS: Final = "@cars-hw"
 _AGAIN: Final = "again"
 """What a script says if the machine was started again since a lock was renewed."""
-
-# Only what every shell and the oldest phone have: no grep, no dirname. Files are read by the shell itself, because
-# a linker may put a warning before the output of a program. Words in capitals are replaced.
-FUNCTIONS: Final = """\
-note() { echo "@cars-hw note $*"; }
-line_of() {
-  line=
-  { read -r line < "$1"; } 2>/dev/null
-  echo "$line"
-}
-uptime_s() {
-  up=
-  { read -r up rest < /proc/uptime; } 2>/dev/null
-  up=${up%%.*}
-  [ -n "$up" ] || up=$(date +%s)
-  echo "$up"
-}
-renew() { { uptime_s > FOLDER/lock/seen; line_of BOOT > FOLDER/lock/boot; } 2>/dev/null; }
-is_owner() { [ "$(line_of FOLDER/lock/owner)" = "RECORD" ]; }
-is_running() {
-  pid=$(line_of FOLDER/lock/pid)
-  [ -n "$pid" ] || return 1
-  # The number may be that of another program since.
-  line=
-  { line=$(cat "/proc/$pid/cmdline"); } 2>/dev/null
-  case $line in *cars-hw*) return 0 ;; esac
-  return 1
-}
-stop_script() {
-  is_running || return 0
-  kill "$pid" 2>/dev/null
-  waited=0
-  while is_running; do
-    [ $waited -lt STOP_S ] || return 1
-    sleep 1
-    waited=$((waited + 1))
-  done
-}"""
-
-_CLAIM: Final = """\
-is_ours() {
-  case $1 in before.new|seized-*) return 0 ;; *[!0-9a-f]*) return 1 ;; esac
-  [ ${#1} = 16 ]
-}
-clean() {
-  restore
-  for each in *; do
-    if [ "$each" != OWN ] && is_ours "$each"; then rm -rf "./$each"; fi
-  done
-  mkdir -p OWN
-}
-claim() {
-  if problem=$(mkdir lock 2>&1); then
-    { echo "RECORD" > lock/owner; } 2>/dev/null
-    renew
-    if ! is_owner; then rm -rf lock; echo "@cars-hw unwritable no space left"; return; fi
-    clean
-    echo "@cars-hw claimed"
-  elif [ ! -d lock ]; then
-    echo "@cars-hw unwritable $problem"
-  elif is_owner; then
-    renew
-    [ -d OWN ] && echo "@cars-hw kept" || { clean; echo "@cars-hw claimed"; }
-  else
-    # Whoever has made it this very moment is about to write its name.
-    [ -n "$(line_of lock/owner)" ] && [ -n "$(line_of lock/seen)" ] || sleep 1
-    made=$(line_of lock/boot) present=$(line_of BOOT) again=
-    [ -n "$made" ] && [ -n "$present" ] && [ "$made" != "$present" ] && again=again
-    echo "@cars-hw held $(line_of lock/owner) / $(line_of lock/seen) / $(uptime_s) / $again"
-  fi
-}
-seize() {
-  stop_script || return
-  # Another process may have seized the lock meanwhile: then it gets back what was moved.
-  mv lock seized-OWN 2>/dev/null || return
-  if [ "$(line_of seized-OWN/owner)" = "$1" ]; then rm -rf seized-OWN; else mv seized-OWN lock; fi
-}"""
-
-_LEAVE: Final = """\
-cd FOLDER 2>/dev/null || exit 0
-is_owner || exit 0
-stop_script
-restore
-rm -rf OWN lock
-cd .. && rmdir FOLDER 2>/dev/null"""
 
 
 class Holder(NamedTuple):
@@ -183,7 +94,7 @@ class RemoteFolder:
 
     @property
     def is_claimed(self) -> bool:
-        """Whether this process has taken the lock, and may have left something on the machine."""
+        """Whether this process has taken the lock, or may have, and may have left something on the machine."""
         return self._claimed
 
     @property
@@ -211,26 +122,27 @@ class RemoteFolder:
             DeviceStateError: another process holds it, or the folder cannot be written.
             DeviceError: the connection fails.
         """
-        said = self._call(f"mkdir -p {self.path} && cd {self.path} || exit 1\n{self._filled(_CLAIM)}\nclaim")
+        # If an answer is lost, the lock may be there.
+        self._hold()
+        said = self._call(f"{self._filled(CLAIM)}\nclaim")
         if said[0] == "held":
+            self.give_up()
             record, seen, uptime, again = (part.strip() for part in f"{said[1]} / / / ".split("/")[:4])
             if again != _AGAIN:
                 self._require_gone(Holder.parse(record), seen, uptime)
-            said = self._call(
-                f"cd {self.path} || exit 1\n{self._filled(_CLAIM)}\nseize {shlex.quote(record)}\nclaim"
-            )
+            self._hold()
+            said = self._call(f"{self._filled(CLAIM)}\ncd {self.path} && seize {shlex.quote(record)}\nclaim")
         kind, text = said
+        if kind in ("claimed", "kept"):
+            return kind == "claimed"
+        self.give_up()
         if kind == "held":
-            raise self._in_use(Holder.parse(text.partition("/")[0]), None)
-        if kind not in ("claimed", "kept"):
-            raise DeviceStateError(
-                f"{self._shell.where}: {self.path} cannot be written ({text or kind}); free some storage, or "
-                "remove that folder",
-                remedy="resume",
-            )
-        self._claimed = True
-        _HERE[self.holder.token] = self
-        return kind == "claimed"
+            raise self._in_use(Holder.parse(text.partition("/")[0]), LEASE_S)
+        raise DeviceStateError(
+            f"{self._shell.where}: {self.path} cannot be written ({text or kind}); free some storage, or remove "
+            "that folder",
+            remedy="resume",
+        )
 
     def tidy(self) -> None:
         """Restore and remove what processes that are gone have left; nothing if this or another one is at work.
@@ -254,7 +166,11 @@ class RemoteFolder:
         """
         if self._claimed:
             self.give_up()
-            self._call(self._filled(_LEAVE))
+            self._call(self._filled(LEAVE))
+
+    def _hold(self) -> None:
+        self._claimed = True
+        _HERE[self.holder.token] = self
 
     def give_up(self) -> None:
         """Leave what is on the machine to the next contact, of whichever process."""
@@ -266,7 +182,7 @@ class RemoteFolder:
         answer = self._shell.call(f"{self.functions}\n{command}", 30.0 + 2 * self._stop_s)
         said = ("", last_lines(answer.output))
         for line in answer.output.splitlines():
-            _, found, text = line.rpartition(f"{_SAYS} ")
+            _, found, text = line.rpartition(f"{SAYS} ")
             kind, _, rest = text.strip().partition(" ")
             if found and kind == "note":
                 self.note(rest)

@@ -249,6 +249,10 @@ class ScriptedDevice(RemoteMachine):
             if self._serial is None or isinstance(error, ConnectionLostError):
                 raise
             raise ConnectionLostError(str(error), remedy="resume") from error
+        except RunnerError as error:
+            self._disconnect()
+            self._require_room(error)
+            raise
         except BaseException:
             # The unread output of the script makes the connection unusable.
             self._disconnect()
@@ -296,7 +300,7 @@ class ScriptedDevice(RemoteMachine):
             after=_AFTER.replace("HERE", here),
             clock_file=f"{CPUS}/cpu{cores[-1] if self._phone.can_pin else CORE}/cpufreq/scaling_cur_freq",
             cores_file=f"{CPUS}/online",
-            each=f"{{ uptime_s > {here}/lock/seen; }} 2>/dev/null",
+            each=f"{{ uptime_s 1<> {here}/lock/seen; }} 2>/dev/null",
         )
         target = self._path(f"job-{mark[1:]}.sh")
         with tempfile.TemporaryDirectory(prefix="cars-hw-") as folder:
@@ -398,7 +402,10 @@ class ScriptedDevice(RemoteMachine):
         Raises:
             DeviceStateError: one was switched off or closed: the session ran on others, or did not begin.
         """
-        if self._phone is None or not self._phone.can_pin or self._cores is None:
+        if self._phone is None or self._cores is None:
+            return
+        if not self._phone.can_pin:
+            self._warn_of_lost_cores(core_list(ran.cores))
             return
         known = [core_list(ran.cores), core_list(ran.allowed)]
         lost = [core for core in self._cores if any(usable is not None and core not in usable for usable in known)]
@@ -409,6 +416,15 @@ class ScriptedDevice(RemoteMachine):
                 "this measurement runs, or closed it to the shell; keep a phone unlocked and its screen on",
                 remedy="resume",
             )
+
+    def _warn_of_lost_cores(self, online: frozenset[int] | None) -> None:
+        """Warn of cores that were there before: what is not pinned goes on on the others, maybe on slower ones."""
+        assert self._phone is not None
+        lost = [
+            core.number for core in self._phone.cores if core.is_online and online and core.number not in online
+        ]
+        if lost:
+            self._warn(f"core {', '.join(map(str, lost))} was switched off while models ran, which are not pinned")
 
     def _placed(self, ran: SessionResult) -> SessionResult:
         """Return ``ran`` with the clock of where it ran, which is checked.

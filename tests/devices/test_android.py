@@ -532,7 +532,11 @@ def test_without_taskset_the_clock_is_that_of_the_core_that_the_tool_ran_on(
             None,
         )
         assert [sample.clock_mhz for sample in device.run(models[:1], PLAN, 0)] == [1400.0]
+        assert device.warnings == ()
+        stand.phone.switch_on([slow])
+        device.run(models[:1], PLAN, 0)
         device.release()
+        assert device.warnings == (f"core {fast} was switched off while models ran, which are not pinned",)
 
 
 @needs_two_cores

@@ -95,6 +95,19 @@ def test_commands_lines_and_files_go_over_one_connection(server: Server, tmp_pat
 
 
 @needs_sshd
+def test_a_board_that_greets_is_measured_too(server: Server, models: list[Path], place: Path) -> None:
+    server.install()
+    server.greet("Welcome to the board\nready\n")
+    try:
+        device = BoardDevice(server.shell(), "ssh:board", log=lambda _: None, waits=WAITS)
+        assert [round(1e3 * sample.ms) for sample in device.run(models[:1], PLAN, 0)] == [1000]
+        device.release()
+    finally:
+        server.greet("")
+    assert list(place.iterdir()) == []
+
+
+@needs_sshd
 def test_keys_and_hosts_that_do_not_fit_are_told_apart(server: Server, tmp_path: Path) -> None:
     options = server.options
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "other"], check=True)

@@ -11,6 +11,7 @@ import itertools
 import os
 import random
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -224,9 +225,7 @@ def mend(stand: Stand) -> None:
     elif (folder / "lock" / "owner").exists() and (folder / "lock" / "owner").read_text() == f"{FORBIDDEN}\n":
         # The other tool has ended, and its files are still there.
         assert (folder / "lock" / "seen").exists()
-        (folder / "lock" / "seen").unlink()
-        (folder / "lock" / "owner").unlink()
-        (folder / "lock").rmdir()
+        shutil.rmtree(folder / "lock")
         folder.rmdir()
 
 

@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -29,6 +30,8 @@ CONNECT_S: Final = 15
 
 _LOST: Final = 255
 """The exit status of ssh if the connection fails; the status of the command otherwise."""
+
+_READY: Final = "@cars-hw ready"
 
 _DESTINATION: Final = re.compile(r"(?:[\w.-]+@)?(?:[\w.-]+|\[[0-9A-Fa-f:.%\w]+\])(?::(\d+))?")
 
@@ -70,20 +73,19 @@ class SshShell:
             raise NoDeviceError("there is no program ssh on this computer; install it (Debian: openssh-client)")
         # A socket has a path of at most about 100 characters.
         self._folder = Path(tempfile.mkdtemp(prefix="cars-hw-", dir="/tmp" if Path("/tmp").is_dir() else None))
-        # The connection ends with its input, also when this process is killed.
+        # The connection ends with its input, also when this process is killed. Ctrl-C in a terminal is not for it:
+        # it is needed to remove what is on the board.
         self._connection = subprocess.Popen(
-            self._command(["-M", "--", _shell("echo ready; exec cat > /dev/null")]),
+            self._command(["-M", "--", _shell(f"echo {_READY}; exec cat > /dev/null")]),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            start_new_session=True,
         )
         output, errors = self._connection.stdout, self._connection.stderr
         assert output is not None
         assert errors is not None
-        with selectors.DefaultSelector() as ready:
-            ready.register(output, selectors.EVENT_READ)
-            answered = bool(ready.select(CONNECT_S + 5)) and output.readline().strip() == b"ready"
-        if not answered:
+        if not _answers(output.fileno()):
             self._connection.kill()
             said = errors.read().decode(errors="replace")
             self.close()
@@ -208,6 +210,21 @@ class SshShell:
         if "Could not resolve" in said or "refused" in said or "No route" in said:
             return NoDeviceError(f"{self.where} is not there ({text}); switch it on, or check its name and port")
         return OfflineError(f"{self.where} does not answer ({text})")
+
+
+def _answers(output: int) -> bool:
+    """Return whether the other side says that it is ready; its login shell may say something before."""
+    deadline, said = time.monotonic() + CONNECT_S + 5, b""
+    with selectors.DefaultSelector() as ready:
+        ready.register(output, selectors.EVENT_READ)
+        while _READY.encode() not in said.split(b"\n")[:-1]:
+            if not ready.select(max(deadline - time.monotonic(), 0)):
+                return False
+            part = os.read(output, 65536)
+            if not part:
+                return False
+            said += part.replace(b"\r", b"")
+    return True
 
 
 def _shell(command: str) -> str:
