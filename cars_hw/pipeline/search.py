@@ -31,11 +31,11 @@ from cars_hw.evolution.population import Finalist, Member
 from cars_hw.evolution.search import Search
 from cars_hw.executors.engine import require_engine
 from cars_hw.nn.cost import both_costs
-from cars_hw.nn.fused import has_triton
 from cars_hw.nn.supernet import SuperNet
 from cars_hw.pipeline.budget_use import budget_uses
 from cars_hw.pipeline.confirm_front import ConfirmedFront, confirm_front
 from cars_hw.pipeline.costs import COUNTED, parse_cost
+from cars_hw.pipeline.early_kernels import loading_kernels, what_is_waited_for
 from cars_hw.pipeline.final_stage import Ended, longest_trained, run_final_stage, with_best_of_stretches
 from cars_hw.pipeline.from_run import Start, open_start
 from cars_hw.pipeline.larger_networks import stage_end
@@ -196,7 +196,7 @@ def _search(
 ) -> None:
     """Run the search from its checkpoint if it is ``resumed``, and write its front to ``run``."""
     search = prepared.search
-    for note in (*prepared.notes, *_what_begins_slowly(plan.device)):
+    for note in prepared.notes:
         for callback in callbacks:
             callback.on_note(note)
     for index, target in enumerate(plan.targets):
@@ -308,14 +308,6 @@ def _end(run: RunFolder, callbacks: Sequence[SearchCallback]) -> None:
     history = run.history()
     for callback in callbacks:
         callback.on_end(history)
-
-
-def _what_begins_slowly(device: str) -> list[str]:
-    """Return what is waited for in the first epoch of a search on ``device``."""
-    if not device.startswith("cuda"):
-        return []
-    ours = ", and compiles those of cars-hw, which later searches find compiled" if has_triton() else ""
-    return [f"The first epoch takes longer: the GPU loads its kernels{ours}."]
 
 
 def _follow(plan: SearchPlan, out: Path, process_group: ProcessGroup) -> RunFolder:
@@ -457,24 +449,15 @@ def _prepare(
     objectives = cost_objectives(plan)
     # Before the images are loaded, so that an impossible limit is reported at once.
     anchor = find_anchor(plan, objectives)
-    if manifest is None:
-        new = load_new(plan.data, resolution_of(plan), progress)
-        if not plan.proxy:
-            require_fit(new.bundle, plan.network)
-        data = new.bundle
-        manifest = new.freeze(splits_of(data, plan.preset.training, plan.seed))
-    else:
-        data = run_images(plan, run, manifest, progress)
-        splits = splits_of(data, plan.preset.training, plan.seed)
-        if run.data_path.is_file():
-            require_splits(manifest, splits)
-        else:
-            # The images are those of another run; this one may divide them by another seed.
-            manifest = manifest.with_splits(splits)
+    device = plan.device if process_group.world == 1 else str(process_group.device)
+    with loading_kernels(plan, device) as loading:
+        data, manifest = _images(plan, run, manifest, progress)
+        waited = loading.wait(progress)
+    notes = (*data.notes, *what_is_waited_for(device, loading, waited))
     started = _start(plan, run, process_group)
     if started is None:
         search = _build(plan, data, objectives, anchor, process_group)
-        return _Prepared(search, manifest, data.notes, supernet_spec(plan, data), None)
+        return _Prepared(search, manifest, notes, supernet_spec(plan, data), None)
     taken: list[StartRecord] = []
     first = started.members(plan, objectives)
     search = _build(
@@ -487,7 +470,26 @@ def _prepare(
         first=first,
     )
     record = replace(taken[0], population=len(first))
-    return _Prepared(search, manifest, (*data.notes, *record.describe()), supernet_spec(plan, data), record)
+    return _Prepared(search, manifest, (*notes, *record.describe()), supernet_spec(plan, data), record)
+
+
+def _images(
+    plan: SearchPlan, run: RunFolder, manifest: DataManifest | None, progress: Progress
+) -> tuple[DataBundle, DataManifest]:
+    """Load the images, which are those of ``manifest`` if there is one, and return them with their facts."""
+    if manifest is None:
+        new = load_new(plan.data, resolution_of(plan), progress)
+        if not plan.proxy:
+            require_fit(new.bundle, plan.network)
+        return new.bundle, new.freeze(splits_of(new.bundle, plan.preset.training, plan.seed))
+    data = run_images(plan, run, manifest, progress)
+    splits = splits_of(data, plan.preset.training, plan.seed)
+    if run.data_path.is_file():
+        require_splits(manifest, splits)
+    else:
+        # The images are those of another run; this one may divide them by another seed.
+        manifest = manifest.with_splits(splits)
+    return data, manifest
 
 
 def _start(plan: SearchPlan, run: RunFolder, process_group: ProcessGroup) -> Start | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Final
 
 import torch
 
-from cars_hw.config.training import TrainingPrecision
+from cars_hw.config.training import SharedPrecision, TrainingPrecision
 from cars_hw.errors import InputError
 
 _LOW: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -64,6 +66,12 @@ def has_bf16(device: torch.device) -> bool:
 def low_type(autocast: torch.autocast) -> torch.dtype | None:
     """Return the type in which ``autocast`` computes convolutions; None if it is not enabled."""
     return autocast.fast_dtype if autocast._enabled else None
+
+
+def shared_autocast(precision: SharedPrecision, device: torch.device) -> Callable[[], torch.autocast]:
+    """Return what makes the context of the passes of shared weights."""
+    low = has_bf16(device) if precision == "auto" else precision == "bf16"
+    return partial(torch.autocast, device.type, dtype=torch.bfloat16, enabled=low)
 
 
 def autocast(precision: TrainingPrecision, device: torch.device) -> AbstractContextManager[object]:

@@ -7,7 +7,7 @@ import itertools
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -32,7 +32,7 @@ from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.training.determinism import deterministic_algorithms, prepare_deterministic
 from cars_hw.training.losses import weights_of_classes
 from cars_hw.training.partial_steps import Partial, PartialSteps
-from cars_hw.training.precision import has_bf16
+from cars_hw.training.precision import shared_autocast
 from cars_hw.training.process_group import SINGLE_PROCESS, ProcessGroup
 from cars_hw.training.recorded_passes import (
     MOST,
@@ -91,8 +91,7 @@ class SuperNetWeights:
         self.smallest = smallest
         self.device = torch.device(device)
         # A function of its own and not a method: a method would keep these weights alive for as long as the passes.
-        low = has_bf16(self.device) if settings.precision == "auto" else settings.precision == "bf16"
-        self._autocast = partial(torch.autocast, self.device.type, dtype=torch.bfloat16, enabled=low)
+        self._autocast = shared_autocast(settings.precision, self.device)
         self.supernet = supernet.to(self.device).to(memory_format=torch.channels_last)
         self.settings = settings
         self.epochs = epochs
