@@ -15,7 +15,6 @@ from cars_hw.cli.options import (
 )
 from cars_hw.cli.progress_bars import Bars
 from cars_hw.cli.settings import MOVED, run_of, settings_options
-from cars_hw.config.evaluated import shared_adjective
 from cars_hw.pipeline.settings import BaselinesSettings
 
 if TYPE_CHECKING:
@@ -66,11 +65,11 @@ def command(run_path: Path, settings: BaselinesSettings, as_json: bool) -> None:
 def print_comparison(comparison: StrategyComparison, classifier: EvaluatedClassifier) -> None:
     """Print the hypervolume of each strategy's fronts, and the difference to the run's own strategy.
 
-    ``classifier`` evaluated the populations under shared weights.
+    ``classifier`` evaluated the populations under shared weights; each row says what evaluated its own.
     """
     from statistics import mean
 
-    from cars_hw.studies.strategy_comparison import summary
+    from cars_hw.studies.strategy_comparison import population_evaluated, summary
 
     unit = comparison.unit
     rows = []
@@ -81,7 +80,8 @@ def print_comparison(comparison: StrategyComparison, classifier: EvaluatedClassi
             (
                 name,
                 f"{mean(comparison.final(one) for one in trials):.4f}",
-                f"{mean(one.generations[-1].hypervolume for one in trials):.4f}",
+                f"{mean(one.generations[-1].hypervolume for one in trials):.4f} "
+                f"({population_evaluated(name, classifier)})",
                 f"{mean(one.generations[-1].spread for one in trials):.4g} {unit}",
                 f"{mean(gaps):+.4f}" if gaps else "-",
                 f"{sum(gap > 0 for gap in gaps)} of {len(gaps)}" if gaps else "-",
@@ -92,7 +92,7 @@ def print_comparison(comparison: StrategyComparison, classifier: EvaluatedClassi
         (
             "strategy",
             "hypervolume (trained)",
-            f"(last population, {shared_adjective(classifier).replace('-', ' ')})",
+            "of the last population (by)",
             f"spread of {comparison.cost}",
             "own is above by",
             "in seeds",

@@ -118,7 +118,7 @@ def _objective(objective: SearchObjective, _: Mapping[str, Any]) -> dict[str, An
     return {} if objective == "loss" else {"recipe": {"objective": objective}}
 
 
-def _room_for(_number: int, values: Mapping[str, Any]) -> dict[str, Any]:
+def _with_room(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return changes of the preset's epochs or warm-up that leave a generation, if these are chosen later.
 
     ``--within`` chooses the epochs. ``--from-run`` chooses the warm-up for given epochs.
@@ -199,11 +199,9 @@ class Run:
         Converted("no_crop", _no_crop),
         # Beside their own fields, they set those of the recipe that trains the front.
         Converted("evolution__objective", _objective),
-        Converted("evolution__epochs", _room_for),
-        Converted("evolution__warmup_epochs", _room_for),
-        Converted("evolution__epochs_per_generation", _room_for),
         Converted("training__class_weights", lambda weights, _: {"recipe": {"class_weights": weights}}),
     ),
+    completed=_with_room,
 )
 @click.option(
     "--table",

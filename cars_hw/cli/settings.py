@@ -105,7 +105,8 @@ class Options:
     """What :func:`settings_options` adds to a command.
 
     ``paths`` are those fields of ``cls`` that have an option. ``run`` returns settings of the run that the
-    arguments name. ``help`` replaces the help of fields, and of ``config``.
+    arguments name. ``help`` replaces the help of fields, and of ``config``. ``completed`` returns changes of all
+    settings, wherever they came from.
     """
 
     cls: type
@@ -114,6 +115,7 @@ class Options:
     converted: tuple[Converted, ...] = ()
     run: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
     help: Mapping[str, str] = field(default_factory=dict)
+    completed: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
 
     def label(self, path: str) -> str | None:
         """Return what the help of ``path`` says of its default, if a base has it."""
@@ -129,12 +131,13 @@ def settings_options(
     run: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
     help: Mapping[str, str] | None = None,
     file: bool = True,
+    completed: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
 ) -> Callable[[Command], Command]:
     """Return the decorator that adds options for ``paths``, fields of ``cls``.
 
     The command gets ``settings``, and an option ``--config`` unless it takes no ``file``.
     """
-    wanted = Options(cls, paths, bases, converted, run, help or {})
+    wanted = Options(cls, paths, bases, converted, run, help or {}, completed)
     known = dict(leaves(cls))
 
     def decorate(command: Any) -> Any:  # noqa: ANN401 -- a function and its wrapper
@@ -268,6 +271,8 @@ def _settings(wanted: Options, explicit: Plain, parameters: Plain, context: clic
     for change in wanted.converted:
         if change.parameter in explicit:
             values = merged(values, change.plain(explicit[change.parameter], values))
+    if wanted.completed is not None:
+        values = merged(values, wanted.completed(values))
     _require(wanted, values, context)
     try:
         return structure(values, wanted.cls, complete=False)

@@ -14,6 +14,7 @@ from cars_hw.config.codec import unstructure
 from cars_hw.errors import CarsHwError, TableError
 from cars_hw.latency.table import TABLE, LatencyTable
 from cars_hw.measurement.journal import partial_path, stored_beginning
+from cars_hw.space.search_space import SearchSpace
 
 
 def finished_or_free(
@@ -71,7 +72,15 @@ def _differing(table: LatencyTable, identity: Mapping[str, Any]) -> list[str]:
         "sizes": None if table.sizes is None else unstructure(table.sizes),
         "calibration": len(table.calibration),
         "plan": {name: value for name, value in table.plan.items() if name != "patience_seconds"},
+        "operations": list(table.operations or SearchSpace.of(table.spec).operations),
+        "sustained": _load(table, identity.get("sustained")),
         **{name: conditions.get(name) for name in ("processor", "cores", "platform", "runtime", "threads")},
     }
-    names = [name for name, value in found.items() if identity.get(name) != value]
-    return names if (table.sustained is None) == (identity.get("sustained") is None) else [*names, "sustained"]
+    return [name for name, value in found.items() if identity.get(name) != value]
+
+
+def _load(table: LatencyTable, asked: Any) -> Any:  # noqa: ANN401 -- JSON's types
+    """Return the settings of the load of ``table``; if it does not tell them, those that are ``asked`` for."""
+    if table.sustained is None:
+        return None
+    return (asked or {}) if table.sustained.load is None else unstructure(table.sustained.load)

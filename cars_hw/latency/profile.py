@@ -330,7 +330,9 @@ class _Campaign:
             journal.keep()
             table = replace(table, sustained=self.under_load(device, table, sustained))
             journal.learn(learnt_by(device))
-        return replace(table, conditions={**table.conditions, **journal.told})
+        whole = SearchSpace.of(table.spec).operations
+        part = () if space.operations == whole else space.operations
+        return replace(table, conditions={**table.conditions, **journal.told}, operations=part)
 
     def operations(self, device: str) -> LatencyTable:
         """Measure every operation a few times; return the table without networks."""

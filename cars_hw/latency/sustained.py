@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import ClassVar, Final
 
+from cars_hw.config.measurement import SustainedPlan
 from cars_hw.config.setting import Settings, count, milliseconds, setting
 from cars_hw.errors import InputError
 from cars_hw.measurement.sustained import Sustained
@@ -51,10 +52,15 @@ class LoadedNetwork(Settings):
 
 @dataclass(frozen=True)
 class SustainedState(Settings):
-    """The sustained state of a device. ``networks`` are those that ran under load, the reference first."""
+    """The sustained state of a device. ``networks`` are those that ran under load, the reference first.
+
+    ``load`` has the settings of the load; None in a table of an earlier version.
+    """
 
     networks: tuple[LoadedNetwork, ...]
+    load: SustainedPlan | None = None
 
+    OPTIONAL: ClassVar = frozenset({"load"})
     DERIVED: ClassVar = ("p50_factor", "p90_factor")
 
     def __post_init__(self) -> None:

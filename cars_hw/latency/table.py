@@ -161,6 +161,9 @@ class LatencyTable:
 
     ``sizes`` is None for a table of ``spec`` alone. Otherwise the table is for ``spec`` at all sizes on and between
     those of the grid. Operations are measured at some of them, and ``spec`` is the network of the reference.
+
+    ``operations`` are those that calibration networks could have, if the space was a part of the family; empty for
+    all of them.
     """
 
     device: str
@@ -179,9 +182,10 @@ class LatencyTable:
     standard_error: float = 0.0
     sizes: SizeGrid | None = None
     sustained: SustainedState | None = None
+    operations: tuple[str, ...] = ()
 
     PLAIN_NAMES: ClassVar = {"spec": "network"}
-    OPTIONAL: ClassVar = frozenset({"sustained"})
+    OPTIONAL: ClassVar = frozenset({"sustained", "operations"})
 
     @property
     def reference_architecture(self) -> Architecture | None:

@@ -50,7 +50,8 @@ def sustained_state(
             LoadedNetwork(genotype, network.channels, network.layers, network.resolution, model.quiet_ms, load)
             for model, load in zip(chosen, loads, strict=True)
             for genotype, network in (model.architecture,)
-        )
+        ),
+        load=plan,
     )
 
 

@@ -8,8 +8,9 @@ from typing import ClassVar, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from cars_hw.config.evaluated import shared_adjective
 from cars_hw.config.setting import Settings, count, fraction, seed_field, setting
-from cars_hw.config.training import Recipe
+from cars_hw.config.training import EvaluatedClassifier, Recipe
 from cars_hw.errors import InputError
 from cars_hw.evolution.hypervolume import hypervolume
 from cars_hw.evolution.strategies import STRATEGIES
@@ -172,6 +173,14 @@ def summary(strategy: str) -> str:
             "the accuracies of its last population are those of these trainings, by each network's own classifier"
         )
     return STRATEGIES[strategy].summary
+
+
+def population_evaluated(strategy: str, classifier: EvaluatedClassifier) -> str:
+    """Return what evaluated the populations of ``strategy``: ``shared``, ``linear probe``, or ``one epoch alone``.
+
+    ``classifier`` is that of the strategies with shared weights.
+    """
+    return "one epoch alone" if strategy == STANDALONE else shared_adjective(classifier).replace("-", " ")
 
 
 def read_baselines(run: RunFolder) -> StrategyComparison | None:

@@ -90,7 +90,7 @@ def test_what_cannot_fit_or_has_nothing_to_choose_is_refused(images: Path, tmp_p
 
 
 @pytest.mark.usefixtures("slow")
-def test_a_dry_run_shows_the_choice(images: Path) -> None:
+def test_a_dry_run_shows_the_choice(images: Path, tmp_path: Path) -> None:
     asked = (*SEARCH, "--data", images, "--within", "20min", "--population", "10", "--dry-run")
     told = done(*asked)
     assert "population 10" in told.stderr
@@ -105,6 +105,12 @@ def test_a_dry_run_shows_the_choice(images: Path) -> None:
         chosen = json.loads(told.stdout)["evolution"]
         assert str(chosen[given[0][2:].replace("-", "_")]) == given[1]
         assert chosen["epochs"] >= chosen["warmup_epochs"] + 4 * chosen["epochs_per_generation"]
+        # The same in a configuration file.
+        file = tmp_path / "given.toml"
+        file.write_text(f"[evolution]\n{given[0][2:].replace('-', '_')} = {given[1]}\npopulation = 8\n")
+        told = done(*SEARCH, "--data", images, "--within", "2h", "--config", file, "--dry-run", "--json")
+        assert json.loads(told.stdout)["evolution"] == chosen
+        fails(run(*SEARCH, "--data", images, "--config", file, "--dry-run"), 2, "leave no generation")
     fails(run(*SEARCH, "--data", images, "--warmup-epochs", "20", "--dry-run"), 1, "leave no generation after 20")
 
 
@@ -123,6 +129,10 @@ def test_a_search_from_an_earlier_run(images: Path, tmp_path: Path) -> None:
     told = done(*asked, "--from-run", tmp_path / "old", "--population", "2", "--epochs", "1", "--dry-run", "--json")
     evolution = json.loads(told.stdout)["evolution"]
     assert (evolution["epochs"], evolution["warmup_epochs"]) == (1, 0)
+    file = tmp_path / "short.toml"
+    file.write_text("[evolution]\nepochs = 1\npopulation = 2\n")
+    again_json = done(*asked, "--from-run", tmp_path / "old", "--config", file, "--dry-run", "--json").stdout
+    assert json.loads(again_json)["evolution"] == evolution
     assert "trained weights: 0 epochs of warm-up, a learning rate of 0.01 instead of 0.05." in told.stderr
     settings = read_settings(tmp_path / "new" / "config.toml", SearchSettings)
     assert (settings["from_run"], settings["evolution"]["epochs"]) == (str(tmp_path / "old"), 6)

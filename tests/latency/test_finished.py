@@ -124,6 +124,8 @@ def test_samples_of_another_profile_beside_a_table_finish_nothing(
         ({"seed": 1}, "plan"),
         ({"calibration": 7}, "calibration"),
         ({"precision": "int8"}, "precision"),
+        ({"space": SearchSpace(("none", "sep_conv_3x3", "skip_connect"))}, "operations"),
+        ({"space": SearchSpace()}, "operations"),
     ],
 )
 def test_a_finished_table_of_other_settings_is_not_taken(

@@ -92,6 +92,27 @@ def test_an_interrupted_load_goes_on_with_the_next_network(tmp_path: Path) -> No
     assert [*broken.loaded, *rest.loaded] == whole.loaded
 
 
+@pytest.mark.parametrize("load", [None, replace(LOAD, load_seconds=90), replace(LOAD, cool_seconds=1)])
+def test_a_finished_table_of_another_load_is_not_taken(load: SustainedPlan | None, tmp_path: Path) -> None:
+    out = tmp_path / "table.json"
+    table = profiled(Loaded(), out)
+    assert table.sustained is not None
+    assert table.sustained.load == LOAD
+    written = out.read_bytes()
+    device = Loaded()
+    with pytest.raises(TableError, match=r"exists, with other settings \(sustained\); write to another file"):
+        profiled(device, out, resume=True, load=load)
+    assert profiled(device, out, resume=True) == table
+    assert (device.loaded, out.read_bytes()) == ([], written)
+    # A table of an earlier version does not tell the load, and is taken if it has the state.
+    replace(table, sustained=replace(table.sustained, load=None)).write(out)
+    if load is None:
+        with pytest.raises(TableError, match=r"other settings \(sustained\)"):
+            profiled(device, out, resume=True, load=load)
+    else:
+        assert profiled(device, out, resume=True, load=load) == LatencyTable.read(out)
+
+
 def test_a_device_without_it_is_an_error_before_anything_is_measured(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the sustained state is measured on phones and boards only"):
         profiled(FakeDevice(), tmp_path / "table.json")

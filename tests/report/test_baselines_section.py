@@ -6,8 +6,10 @@ import re
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 
-from cars_hw.config.training import Recipe
+from cars_hw.cli.baselines import print_comparison
+from cars_hw.config.training import EvaluatedClassifier, Recipe
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.report.curves import Curve, draw_curves
 from cars_hw.report.data import gather
@@ -21,7 +23,7 @@ from cars_hw.studies.strategy_comparison import Generation, StrategyComparison, 
 PLAIN = Frame(width=130, height=120, left=20, right=10, top=10, bottom=10)
 
 
-def comparison() -> StrategyComparison:
+def comparison(other: str = "random") -> StrategyComparison:
     genotype = SearchSpace().sample(np.random.default_rng(0))
 
     def trial(strategy: str, seed: int, accuracy: float, reach: float) -> Trial:
@@ -31,8 +33,8 @@ def comparison() -> StrategyComparison:
     trials = (
         trial("own", 0, 0.9, 0.2),
         trial("own", 1, 0.8, 0.2),
-        trial("random", 0, 0.85, 0.1),
-        trial("random", 1, 0.85, 0.1),
+        trial(other, 0, 0.85, 0.1),
+        trial(other, 1, 0.85, 0.1),
     )
     return StrategyComparison("latency on fake", "ms", (0.2, 0.5), trials, Recipe(epochs=3))
 
@@ -56,6 +58,39 @@ def test_a_comparison_is_in_the_report(make_run: Callable[..., RunFolder]) -> No
     assert "Not compared" not in section[: section.index("</section>")]
     for figure in ("0.1250 to 0.1250", "0.0000 to 0.2500", "2 seeds", "an error of 20.0% at 0.5 ms", "3 epochs"):
         assert figure in section
+
+
+@pytest.mark.parametrize("classifier", ["shared", "probe"])
+def test_populations_of_standalone_training_are_not_called_shared(
+    classifier: EvaluatedClassifier, capsys: pytest.CaptureFixture[str]
+) -> None:
+    by = {"shared": "shared", "probe": "linear probe"}[classifier]
+    print_comparison(comparison("standalone"), classifier)
+    shown = capsys.readouterr().out
+    rows = {
+        line.split()[0]: line for line in shown.splitlines() if line.strip().startswith(("own ", "standalone "))
+    }
+    # The heading is that of all rows.
+    assert by not in shown.splitlines()[1]
+    assert f"0.2000 ({by})" in rows["own"]
+    assert "0.2000 (one epoch alone)" in rows["standalone"]
+    assert by not in rows["standalone"]
+    print_comparison(comparison(), classifier)
+    assert capsys.readouterr().out.count(f"0.2000 ({by})") == 2
+
+
+def test_the_report_tells_populations_of_standalone_training_apart(make_run: Callable[..., RunFolder]) -> None:
+    run = make_run("alone")
+    drawn = {}
+    for other in ("random", "standalone"):
+        run.write_record("baselines.json", comparison(other))
+        whole = page(gather(run))
+        drawn[other] = whole[whole.index('id="baselines"') :]
+    assert "hypervolume under shared weights" in drawn["random"]
+    assert "one epoch of training each network alone" not in drawn["random"]
+    assert "hypervolume of the population (standalone: trained)" in drawn["standalone"]
+    assert "hypervolume under shared weights" not in drawn["standalone"]
+    assert "and for standalone those after one epoch of training each network alone" in drawn["standalone"]
 
 
 def test_curves_lie_where_their_figures_say() -> None:

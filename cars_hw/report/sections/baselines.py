@@ -12,7 +12,7 @@ from cars_hw.config.evaluated import shared_words, training_words
 from cars_hw.report.curves import Curve, draw_curves
 from cars_hw.report.data import ReportData
 from cars_hw.report.plot import SMALL
-from cars_hw.studies.strategy_comparison import Generation, StrategyComparison, summary
+from cars_hw.studies.strategy_comparison import STANDALONE, Generation, StrategyComparison, summary
 
 
 def view(report: ReportData) -> dict[str, Any]:
@@ -21,13 +21,17 @@ def view(report: ReportData) -> dict[str, Any]:
     if found is None:
         return {"found": None}
     most = f"{found.reference[1]:.4g} {found.unit}"
+    # The populations of this strategy have no shared weights.
+    mixed = STANDALONE in found.strategies
+    alone = f", and for {STANDALONE} those after one epoch of training each network alone" if mixed else ""
+    words = f"of the population ({STANDALONE}: trained)" if mixed else shared_words(report.classifier)
     return {
         "found": found,
         "verdict": verdict(found),
-        "evaluated": training_words(0, report.classifier),
+        "evaluated": training_words(0, report.classifier) + alone,
         "rows": [_row(found, name) for name in found.strategies],
         "plots": [
-            _curves(found, lambda one: one.hypervolume, f"hypervolume {shared_words(report.classifier)}"),
+            _curves(found, lambda one: one.hypervolume, f"hypervolume {words}"),
             _curves(found, lambda one: one.spread, f"range of {found.cost}, {found.unit}"),
         ],
         "summaries": [f"{name}: {summary(name)}" for name in found.strategies],
