@@ -13,7 +13,7 @@ and by the accuracies of a linear probe in place of the shared classifier. The a
 ceiling) and the orders by parameters and by multiply-adds stand beside, and so do scores of the untrained networks
 (``zero_cost.py``, and a linear probe). Errors are those of a bootstrap over the networks. A calibration by size
 (``calibration.py``) predicts trained losses from shared losses and multiply-adds, by a regression on networks that
-were trained.
+were trained; another one does so from the errors of the linear probe.
 
 Each seed that is done is written at once, and a seed that was interrupted goes on after its last epoch. Without
 ``--data`` nothing is trained: what the file has is compared with the table as it is now.
@@ -288,10 +288,12 @@ def of_half(
     def against(values: Sequence[float]) -> dict[str, Any]:
         return {name: asdict(agreement(values, known[f"trained {name}"])) for name in ("loss", "accuracy")}
 
-    def calibrated(evaluation: Mapping[str, Any]) -> dict[str, Any]:
-        losses = [evaluation["loss"][name] for name in names]
-        orders = (losses, known["multiply_adds"], table.truth("score_loss", names))
+    def calibrated(shared: Sequence[float]) -> dict[str, Any]:
+        orders = (shared, known["multiply_adds"], table.truth("score_loss", names))
         return {"left_out": asdict(left_out(*orders)), "from_few": from_few(*orders)}
+
+    def by_probe(accuracies: Sequence[float]) -> dict[str, Any]:
+        return {"by_probe": against(accuracies), "calibrated_probe": calibrated([1 - one for one in accuracies])}
 
     def shared(evaluation: Mapping[str, Any]) -> dict[str, Any]:
         return {
@@ -299,12 +301,8 @@ def of_half(
             **{f"mean_{one}": round(mean([evaluation[one][name] for name in names]), 4) for one in FIGURES},
             "by_loss": against([-evaluation["loss"][name] for name in names]),
             "by_accuracy": against([evaluation["accuracy"][name] for name in names]),
-            **(
-                {"by_probe": against([evaluation["probe"][name] for name in names])}
-                if "probe" in evaluation
-                else {}
-            ),
-            "calibrated": calibrated(evaluation),
+            **(by_probe([evaluation["probe"][name] for name in names]) if "probe" in evaluation else {}),
+            "calibrated": calibrated([evaluation["loss"][name] for name in names]),
             **(
                 {"present": against([-evaluation["present"]["loss"][name] for name in names])}
                 if "present" in evaluation
@@ -312,10 +310,16 @@ def of_half(
             ),
         }
 
-    ends = [one["evaluations"][-1]["loss"] for one in found]
+    ends = [one["evaluations"][-1] for one in found]
+    probed = all("probe" in end for end in ends)
     return {
         "networks": len(names),
-        "together": against([-mean([end[name] for end in ends]) for name in names]),
+        "together": against([-mean([end["loss"][name] for end in ends]) for name in names]),
+        **(
+            {"together_by_probe": against([mean([end["probe"][name] for end in ends]) for name in names])}
+            if probed
+            else {}
+        ),
         "trained_twice": len(complete),
         "ceiling": {one: asdict(table.ceiling(f"score_{one}", complete)) for one in FIGURES},
         **{cost: against(known[cost]) for cost in COSTS},
@@ -354,19 +358,23 @@ def report(content: Mapping[str, Any]) -> None:
             print(f"{name:34}" + "".join(f"{value:>18.2f}" for value in means))
         if len(ends) > 1:
             _line(f"all {len(ends)} together, by mean loss", comparison["together"])
-        _print_calibration([end["calibrated"] for end in ends])
+            if "together_by_probe" in comparison:
+                _line(f"all {len(ends)} together, by mean probe", comparison["together_by_probe"])
+        for order, words in (("calibrated", "by shared loss"), ("calibrated_probe", "by a linear probe")):
+            if order in ends[0]:
+                _print_calibration([end[order] for end in ends], words)
         accuracy, loss = (mean([end[f"mean_{one}"] for end in ends]) for one in ("accuracy", "loss"))
         print(f"mean shared accuracy {accuracy:.1%}, loss {loss:.2f}")
 
 
-def _print_calibration(ends: Sequence[Mapping[str, Any]]) -> None:
-    name = "calibrated by size, left out"
+def _print_calibration(ends: Sequence[Mapping[str, Any]], order: str) -> None:
+    name = f"left out, {order}, by size"
     print(f"{name:34}{mean([end['left_out']['tau'] or 0.0 for end in ends]):>18.2f}")
     few = [end["from_few"] for end in ends if end["from_few"] is not None]
     if few:
         calibrated, plain = (mean(values) for values in zip(*few, strict=True))
-        name = f"calibrated from {FEW} trained"
-        print(f"{name:34}{calibrated:>18.2f}   (the others by shared loss as it is: {plain:.2f})")
+        name = f"from {FEW} trained"
+        print(f"{name:34}{calibrated:>18.2f}   (the others {order} as it is: {plain:.2f})")
 
 
 def _line(name: str, against: Mapping[str, Any]) -> None:

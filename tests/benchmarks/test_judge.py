@@ -122,7 +122,9 @@ def test_a_seed_that_was_interrupted_goes_on_after_its_last_epoch(
         "naswot, untrained",
         "mean of 2 seeds, by a linear probe",
         "linear probe, untrained",
-        "calibrated by size, left out",
+        "left out, by shared loss, by size",
+        "left out, by a linear probe, by size",
+        "all 2 together, by mean probe",
     ):
         assert line in printed
 
@@ -155,6 +157,18 @@ def test_orders_are_compared_with_those_of_the_trained_networks(judge: ModuleTyp
     both = [{"seed": seed, "evaluations": [each]} for seed, each in enumerate((shared, other))]
     together = judge.compared(table, both, {})["wiring"]["together"]["accuracy"]
     assert together["tau"] == judge.agreement([-1.5, -1.5, -2.5], [4, 5.5, 5.5]).tau
+    assert "together_by_probe" not in found
+    # By probes, the mean is of accuracies: 4, 4 and 2. The calibration takes their errors.
+    probes = [
+        {**shared, "probe": dict(zip(names, values, strict=True))} for values in ((0.8, 0.2, 0.3), (0, 0.6, 0.1))
+    ]
+    both = [{"seed": seed, "evaluations": [each]} for seed, each in enumerate(probes)]
+    probed = judge.compared(table, both, {})["wiring"]
+    assert probed["together_by_probe"]["accuracy"]["tau"] == judge.agreement([4, 4, 2], [4, 5.5, 5.5]).tau
+    adds = [table.costs[name]["multiply_adds"] for name in names]
+    expected = judge.left_out([0.2, 0.8, 0.7], adds, [4, 5.5, 5.5])
+    (evaluation,) = probed["seeds"][0]["evaluations"]
+    assert evaluation["calibrated_probe"]["left_out"]["tau"] == expected.tau
     assert -one["by_accuracy"]["accuracy"]["tau"] == tied
     assert one["by_accuracy"]["loss"]["tau"] == tied
     costs = [table.costs[name]["parameters"] for name in names]
