@@ -3,7 +3,7 @@
     python benchmarks/judge.py --truth benchmarks/results/truth-NAME.json --data FOLDER \
         --out benchmarks/results/judge-NAME.json [--epochs 16] [--rate 0.0125] [--batch 64] [--seeds 3]
         [--architectures 1] [--share edges|nodes|kernels] [--average 0.98] [--fair] [--sandwich]
-        [--widen sizes|operations|both]
+        [--widen sizes|operations|both] [--evaluations 4]
 
 A SuperNet is trained on uniform draws, as in the warm-up of a search. Its size is that of the table's second half,
 whose networks it is judged by; with ``--over-sizes`` it is the largest of the table, draws have all sizes, and all
@@ -75,7 +75,6 @@ ORDERS = {
     "present": "without average",
 }
 """What a SuperNet orders networks by; with ``--average``, also the losses of its present weights."""
-QUARTERS = (0.25, 0.5, 0.75, 1.0)
 
 
 @dataclass(frozen=True)
@@ -190,6 +189,7 @@ class Trial:
     rows: Sequence[Row]
     settings: Settings
     threads: int
+    evaluations: int = 4
 
     @property
     def architectures(self) -> dict[str, Architecture]:
@@ -213,7 +213,7 @@ class Trial:
             }
 
     def train(self, seed: int, checkpoint: TrainingCheckpoint) -> dict[str, Any]:
-        """Return the training losses and the evaluations of one SuperNet, after every quarter of its epochs."""
+        """Return the training losses of one SuperNet, and its evaluations at equal distances of epochs."""
         data, epochs = self.task.data, self.settings.trained_epochs
         architectures = self.architectures
         space = space_of([architecture.network for architecture in architectures.values()])
@@ -235,7 +235,8 @@ class Trial:
             weights.restore(kept["weights"])
             fair.restore(kept["draws"])
             found = kept["found"]
-        marks = {max(1, round(epochs * share)) for share in QUARTERS}
+        parts_of = range(1, self.evaluations + 1)
+        marks = {max(1, round(epochs * number / self.evaluations)) for number in parts_of}
         while weights.epoch < epochs:
             began = time.monotonic()
             # A generator for each epoch, so that a training that goes on draws what it would have drawn.
@@ -402,7 +403,7 @@ def judge(args: argparse.Namespace) -> None:
         "sandwich" if args.sandwich else "drawn",
         args.widen,
     )
-    trial = Trial(task, rows, settings, args.threads)
+    trial = Trial(task, rows, settings, args.threads, args.evaluations)
     found: list[dict[str, Any]] = []
     untrained: dict[str, dict[str, float]] = {}
     if args.out.exists():
@@ -461,6 +462,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--sandwich", action="store_true", help="training.size_sampling, with --over-sizes")
     parser.add_argument("--widen", choices=get_args(Widening), default="none", help="evolution.widening")
     parser.add_argument("--seeds", type=int, default=3, help="SuperNets to train")
+    parser.add_argument(
+        "--evaluations",
+        type=int,
+        default=4,
+        help="evaluations of a SuperNet, the last one after its training; each costs as much as some epochs",
+    )
     parser.add_argument("--threads", type=int, default=1, help="of a training step")
     args = parser.parse_args()
     if args.sandwich and not args.over_sizes:

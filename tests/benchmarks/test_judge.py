@@ -238,13 +238,16 @@ def test_draws_of_the_judge_widen_epoch_by_epoch(
     drawn: list[list[Architecture]] = []
     draw = judge.draw
     monkeypatch.setattr(judge, "draw", lambda *arguments: drawn.append(draw(*arguments)) or drawn[-1])
-    monkeypatch.setattr(judge, "evaluate", lambda _, architectures, __: {"loss": dict.fromkeys(architectures, 1.0)})
+    evaluated: list[int] = []
+    monkeypatch.setattr(judge, "evaluate", lambda *_: evaluated.append(len(drawn)) or {"loss": {}})
     monkeypatch.setattr(judge, "keep", lambda *_: None)
     monkeypatch.setattr(judge.Trial, "scores", lambda _: {"synflow": {}})
     way = ["--epochs", "2", "--seeds", "1", "--batch", "50", "--over-sizes", "--widen", "both", "--fair"]
+    way += ["--evaluations", "1"]
     arguments = ["--truth", str(truth), "--data", "fashion-mini", "--out", str(tmp_path / "out.json"), *way]
     monkeypatch.setattr("sys.argv", ["judge.py", *arguments])
     judge.judge(judge.arguments())
+    assert evaluated == [4]
     # Two epochs of two steps: the first has one operation at the largest size.
     for step, whole in zip(drawn, (False, False, True, True), strict=True):
         ((genotype, network),) = step
