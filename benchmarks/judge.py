@@ -66,6 +66,8 @@ from cars_hw.training.shared_weights import SuperNetWeights, torch_threads
 FORMAT = ChecksummedFormat("judgement of shared weights", 1, "other-out")
 FIGURES = ("loss", "accuracy")
 """Of trained networks, and of those under the shared weights, which also have an accuracy by a linear probe."""
+PROBE = "linear probe"
+"""What the score of untrained networks by a linear probe is called."""
 SCORED = 64
 """Images of the minibatch for the scores of untrained networks."""
 ORDERS = {
@@ -209,7 +211,7 @@ class Trial:
         with torch_threads(self.threads):
             return {
                 **scores(self.architectures, *next(batches.epoch(torch.Generator().manual_seed(0)))),
-                "linear probe": untrained_probes(self.architectures, self.task.parts["held_out"], data.classes),
+                PROBE: untrained_probes(self.architectures, self.task.parts["held_out"], data.classes),
             }
 
     def train(self, seed: int, checkpoint: TrainingCheckpoint) -> dict[str, Any]:
@@ -324,6 +326,11 @@ def of_half(
         "trained_twice": len(complete),
         "ceiling": {one: asdict(table.ceiling(f"score_{one}", complete)) for one in FIGURES},
         **{cost: against(known[cost]) for cost in COSTS},
+        **(
+            {"calibrated_untrained": calibrated([1 - scores[PROBE][name] for name in names])}
+            if PROBE in scores
+            else {}
+        ),
         "scores": {score: against([values[name] for name in names]) for score, values in scores.items()},
         "seeds": [
             {"seed": one["seed"], "evaluations": [shared(evaluation) for evaluation in one["evaluations"]]}
@@ -341,8 +348,7 @@ def report(content: Mapping[str, Any]) -> None:
         _line("ceiling: a second training", comparison["ceiling"])
         for cost in COSTS:
             _line(cost, comparison[cost])
-        for score, against in comparison["scores"].items():
-            _line(f"{score}, untrained", against)
+        _print_untrained(comparison)
         for seed in comparison["seeds"]:
             for one in seed["evaluations"]:
                 name = f"seed {seed['seed']}, epoch {one['epoch']}"
@@ -366,6 +372,13 @@ def report(content: Mapping[str, Any]) -> None:
                 _print_calibration([end[order] for end in ends], words)
         accuracy, loss = (mean([end[f"mean_{one}"] for end in ends]) for one in ("accuracy", "loss"))
         print(f"mean shared accuracy {accuracy:.1%}, loss {loss:.2f}")
+
+
+def _print_untrained(comparison: Mapping[str, Any]) -> None:
+    for score, against in comparison["scores"].items():
+        _line(f"{score}, untrained", against)
+    if "calibrated_untrained" in comparison:
+        _print_calibration([comparison["calibrated_untrained"]], f"{PROBE}, untrained")
 
 
 def _print_calibration(ends: Sequence[Mapping[str, Any]], order: str) -> None:

@@ -163,12 +163,15 @@ def test_orders_are_compared_with_those_of_the_trained_networks(judge: ModuleTyp
         {**shared, "probe": dict(zip(names, values, strict=True))} for values in ((0.8, 0.2, 0.3), (0, 0.6, 0.1))
     ]
     both = [{"seed": seed, "evaluations": [each]} for seed, each in enumerate(probes)]
-    probed = judge.compared(table, both, {})["wiring"]
+    untrained = {"linear probe": dict(zip(names, (0.5, 0.1, 0.9), strict=True))}
+    probed = judge.compared(table, both, untrained)["wiring"]
     assert probed["together_by_probe"]["accuracy"]["tau"] == judge.agreement([4, 4, 2], [4, 5.5, 5.5]).tau
     adds = [table.costs[name]["multiply_adds"] for name in names]
     expected = judge.left_out([0.2, 0.8, 0.7], adds, [4, 5.5, 5.5])
     (evaluation,) = probed["seeds"][0]["evaluations"]
     assert evaluation["calibrated_probe"]["left_out"]["tau"] == expected.tau
+    expected = judge.left_out([0.5, 0.9, 0.1], adds, [4, 5.5, 5.5])
+    assert probed["calibrated_untrained"]["left_out"]["tau"] == expected.tau
     assert -one["by_accuracy"]["accuracy"]["tau"] == tied
     assert one["by_accuracy"]["loss"]["tau"] == tied
     costs = [table.costs[name]["parameters"] for name in names]
