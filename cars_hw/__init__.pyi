@@ -9,6 +9,7 @@ from cars_hw.config.data import DataSource as DataSource
 from cars_hw.config.evaluation import ClassCounts as ClassCounts
 from cars_hw.config.evaluation import Evaluation as Evaluation
 from cars_hw.config.execution import Execution as Execution
+from cars_hw.config.measurement import EnergyPlan as EnergyPlan
 from cars_hw.config.measurement import MeasurePlan as MeasurePlan
 from cars_hw.config.presets import PRESETS as PRESETS
 from cars_hw.config.presets import Preset as Preset
@@ -53,6 +54,8 @@ from cars_hw.latency import measure_architectures as measure_architectures
 from cars_hw.latency import measure_genotypes as measure_genotypes
 from cars_hw.latency import profile_device as profile_device
 from cars_hw.latency import validate_table as validate_table
+from cars_hw.latency.measure_energy import EnergyPredictor as EnergyPredictor
+from cars_hw.latency.measure_energy import measure_table_energy as measure_table_energy
 from cars_hw.nn.cost import Cost as Cost
 from cars_hw.nn.cost import network_cost as network_cost
 from cars_hw.nn.cost import published_cost as published_cost

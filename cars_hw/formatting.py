@@ -61,6 +61,13 @@ def signed_percent(fraction: float | None) -> str:
     return UNKNOWN if fraction is None else f"{100 * fraction:+.1f}%".replace("-", "\N{MINUS SIGN}")
 
 
+def millijoules(mj: float | None) -> str:
+    """Return ``mj`` with its unit: ``0.52 mJ``, ``1.30 J``."""
+    if mj is None:
+        return UNKNOWN
+    return f"{mj:.3g} mJ" if mj < 999.5 else f"{mj / 1e3:.3g} J"
+
+
 def millions(count: float) -> str:
     """Return ``count`` in millions: ``0.037 M``, ``4.70 M``."""
     return f"{figure(count / 1e6)} M"

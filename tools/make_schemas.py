@@ -30,6 +30,7 @@ from cars_hw.data.check import FolderCheck
 from cars_hw.data.manifest import AcceptedChanges, DataManifest
 from cars_hw.export import card, model
 from cars_hw.latency import LatencyTable, comparison, table, validation
+from cars_hw.latency import energy as latency_energy
 from cars_hw.measurement import journal
 from cars_hw.pipeline import estimate, networks, records, run_folder
 from cars_hw.space.network_spec import NetworkSpec
@@ -263,6 +264,7 @@ OUTPUTS = (
     OutputSchema("classify", many(either(one(outputs.ClassifiedOutput), one(outputs.UnreadableOutput)))),
     OutputSchema("cost", many(one(outputs.CostOutput))),
     OutputSchema("data check", one(FolderCheck)),
+    OutputSchema("energy", one(latency_energy.EnergyState)),
     OutputSchema("devices", many(one(outputs.DeviceOutput))),
     OutputSchema(
         "experiment front", either(one(front_membership.FrontComparison), one(published_front.FrontEstimate))

@@ -36,7 +36,10 @@ HINTS: Final[Mapping[Remedy, str]] = {
     "larger-network": "use a smaller --at-least, or profile larger networks: --channels, --layers",
     "larger-sizes": "give a smaller --latency, or allow larger networks: --channels, --layers, --resolution",
     "less-memory": "use a smaller --batch-size, or fewer --channels or --layers",
+    "longer-energy": "allow longer windows with --longest-window, or a larger error with --max-error",
     "lower-learning-rate": "train again with a lower --learning-rate, or with --training-precision float32",
+    "measure-energy": "measure it with: cars-hw energy TABLE",
+    "meter-charge": "add --meter charge",
     "more-time": "give --within {least} or more, fewer images, or smaller networks",
     "moved-images": "give the folder that holds them now with --data",
     "one-resolution": "give one --resolution",
@@ -46,10 +49,12 @@ HINTS: Final[Mapping[Remedy, str]] = {
     "other-teacher-resolution": "give another --teacher-resolution",
     "pair": "pair once, with the address and the code of the phone's dialog: cars-hw devices --pair HOST:PORT "
     "--code CODE; then: adb connect {address}",
+    "phone-by-network": "for example: adb tcpip 5555, then unplug it, and add --device android:HOST:5555",
     "precision": "train with --training-precision float32 or bf16",
     "profile": "restore it, or make one with: cars-hw profile",
     "profile-again": "delete it and profile again",
     "profile-sustained": "make one that has with: cars-hw profile --sustained",
+    "read-rapl": "allow it until the next start of the machine: sudo chmod a+r {path}",
     "remake-front": "restore it from a copy; or delete it and front.json, and make both again with: cars-hw search "
     "--resume",
     "remake-study": "delete it, and make it again with the command that made it: cars-hw rank, cars-hw "

@@ -31,6 +31,7 @@ GROUPS: Final[Mapping[str, Mapping[str, str]]] = {
         "predict": "Predict latencies from a table.",
         "measure": "Measure whole networks on a device.",
         "validate": "Compare the predictions of a table with its device.",
+        "energy": "Measure the energy of networks of a table.",
         "table": "Show and compare latency tables.",
         "devices": "List the devices that can be measured here.",
         "runner": "Choose the program that runs models on phones.",

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from cars_hw.config.measurement import Precision
+from cars_hw.latency.energy import EnergyState
 from cars_hw.latency.size_range import SizeRange
 from cars_hw.latency.sustained import SustainedState
 from cars_hw.measurement.states import Machine, MachineState
@@ -204,6 +205,7 @@ class TableOutput:
     standard_error: float
     states: Machine
     sustained: SustainedState | None
+    energy: EnergyState | None
     quality_warnings: tuple[str, ...]
 
 

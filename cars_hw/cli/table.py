@@ -18,7 +18,7 @@ from cars_hw.cli.options import (
     warn_of_noise,
 )
 from cars_hw.cli.verbosity import strict_option
-from cars_hw.formatting import printable
+from cars_hw.formatting import millijoules, printable
 
 SHOWN = 20
 
@@ -56,6 +56,7 @@ def show(path: Path, as_json: bool) -> None:
                 standard_error=table.standard_error,
                 states=table.machine,
                 sustained=table.sustained,
+                energy=table.energy,
                 quality_warnings=tuple(table.quality_warnings()),
             )
         )
@@ -69,6 +70,12 @@ def show(path: Path, as_json: bool) -> None:
     )
     if (text := describe_sustained(table)) is not None:
         click.echo(text)
+    if table.energy is not None:
+        energies = sorted(network.energy.mj for network in table.energy.networks)
+        click.echo(
+            f"A run of a network takes {millijoules(energies[0])} to {millijoules(energies[-1])} beyond rest, by "
+            f"{table.energy.meter}; {len(energies)} networks, each to {percent(table.energy.error)}"
+        )
     for name, value in table.conditions.items():
         if value is not None:
             click.echo(printable(f"{name}: {value}"))

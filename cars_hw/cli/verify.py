@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -27,14 +29,24 @@ from cars_hw.cli.settings import settings_options
 from cars_hw.cli.signals import ends_in_order
 from cars_hw.cli.verbosity import strict_option
 from cars_hw.errors import BudgetError
-from cars_hw.formatting import state_name
+from cars_hw.formatting import millijoules, state_name
 from cars_hw.pipeline.settings import VerifySettings
+
+if TYPE_CHECKING:
+    from cars_hw.pipeline.records import Verified
 
 
 @click.command("verify")
 @click.argument("run_path", metavar="RUN", type=FOLDER)
 @settings_options(
-    VerifySettings, "device", "threads", "measurement.sessions", "measurement.patience_seconds", "sustained"
+    VerifySettings,
+    "device",
+    "threads",
+    "measurement.sessions",
+    "measurement.patience_seconds",
+    "sustained",
+    "energy",
+    "metering.max_error",
 )
 @strict_option
 @json_option
@@ -57,6 +69,7 @@ def command(run_path: Path, settings: VerifySettings, as_json: bool) -> None:
             device,
             plan=settings.measurement,
             sustained=settings.load if settings.sustained else None,
+            energy=settings.metering if settings.energy else None,
             progress=bars.update,
         )
     if as_json:
@@ -106,11 +119,20 @@ def command(run_path: Path, settings: VerifySettings, as_json: bool) -> None:
             )
     loads = {row.name: row.sustained for row in rows if row.sustained is not None}
     print_sustained(device.name, loads, as_json=as_json)
+    if not as_json:
+        _print_energy(device.name, [row for row in rows if row.energy is not None])
     warn_of_tables(run, device.name)
     warn_of_drift(device.name, rows[0].drift)
     count_warnings_of(device)
     if not is_drift(rows[0].drift):
         warn_not_quiet(device.name, [row.name for row in rows if not row.quiet])
+    hungry = [row for row in rows if row.within_energy is False]
+    if hungry:
+        raise BudgetError(
+            f"{len(hungry)} of {len(rows)} models take more energy than the budget, first {hungry[0].name}; search "
+            "with a smaller limit of the cost energy",
+            tuple(row.energy.mj for row in hungry if row.energy is not None),
+        )
     over = [row for row in rows if row.within_budget is False]
     if over:
         raise BudgetError(
@@ -118,3 +140,28 @@ def command(run_path: Path, settings: VerifySettings, as_json: bool) -> None:
             "machine is quiet, or search with a smaller --latency",
             tuple(row.measured_ms for row in over),
         )
+
+
+def _print_energy(device: str, rows: Sequence[Verified]) -> None:
+    """Print the energy of the models that have one."""
+    if not rows:
+        return
+    print_table(
+        f"Energy of a run on {device}, beyond rest",
+        ("network", "predicted", "upper bound", "measured", "error", "at rest", "budget"),
+        [
+            (
+                row.name,
+                millijoules(row.predicted_mj),
+                millijoules(row.bound_mj),
+                millijoules(row.energy.mj),
+                percent(row.energy.error),
+                f"{row.energy.idle_watts:.3g} W",
+                "-"
+                if row.limit_mj is None
+                else f"{millijoules(row.limit_mj)} {'kept' if row.within_energy else 'MISSED'}",
+            )
+            for row in rows
+            if row.energy is not None
+        ],
+    )

@@ -11,6 +11,9 @@ from cars_hw.errors import InputError
 
 Precision = Literal["fp32", "int8"]
 
+Meter = Literal["auto", "energy", "charge", "current"]
+"""What tells the energy of a phone: a counter of it, one of the charge, the current over the time, or the first."""
+
 Int8Scheme = Literal["asymmetric", "symmetric"]
 """How int8 represents activations: over any range, or over one around zero, with zero points of 0.
 
@@ -127,4 +130,39 @@ class SustainedPlan(Settings):
         help="Longest time between two models in which the device rests until it is as fast as at the beginning.",
         unit="s",
         minimum=0,
+    )
+
+
+@dataclass(frozen=True)
+class EnergyPlan(Settings):
+    """The settings of a measurement of energy: windows in which a model runs without a pause, and others at rest.
+
+    Raises:
+        InputError: a number is out of its bounds.
+    """
+
+    networks: int = setting(
+        8, help="Number of calibration networks of the table whose energy is measured, at least 4.", minimum=4
+    )
+    seconds: float = setting(
+        30.0,
+        help="Time of a window in which a network runs, or the device rests, at least.",
+        unit="s",
+        above=0,
+        option="--window",
+        metavar="SECONDS",
+    )
+    max_seconds: float = setting(
+        600.0,
+        help="Windows become longer until the counter is fine enough, up to this time.",
+        unit="s",
+        above=0,
+        option="--longest-window",
+        metavar="SECONDS",
+    )
+    max_error: float = setting(
+        0.05,
+        help="The largest error of a network's energy, a fraction. Nothing is written if it is exceeded.",
+        above=0,
+        below=1,
     )

@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from cars_hw.config.measurement import MeasurePlan
+from cars_hw.devices.energy import PowerWindow
 from cars_hw.devices.protocol import ModelFormat, Sample, SessionCounter
 from cars_hw.errors import DeviceError
 
@@ -18,6 +19,12 @@ NODE_MS: Final = 0.002
 MULTIPLY_ADDS_PER_MS: Final = 4e6
 ELEMENTS_PER_MS: Final = 1e6
 FREE: Final = ("Constant", "Identity")
+IDLE_WATTS: Final = 1.0
+ARITHMETIC_WATTS: Final = 4.0
+OTHER_WATTS: Final = 2.0
+"""What the device takes at rest, and beyond that while it multiplies and while it does anything else."""
+FAKE_STEP: Final = 0.001
+"""The resolution of its energy."""
 
 
 class FakeDevice:
@@ -80,6 +87,25 @@ class FakeDevice:
             if on_session is not None:
                 on_session(done)
         return taken
+
+    def energy_meter(self) -> str:
+        """Return what counts the energy."""
+        return "none, powers are computed"
+
+    def spend(self, model: Path | None, seconds: float) -> PowerWindow:
+        """Return the power of the model, or :data:`IDLE_WATTS`; see :class:`cars_hw.devices.energy.EnergyDevice`.
+
+        Raises:
+            DeviceError: a file that is missing or not ONNX.
+        """
+        if model is None:
+            return PowerWindow(IDLE_WATTS, FAKE_STEP, seconds)
+        arithmetic, rest = model_parts(model)
+        rest += self._overhead_ms
+        taken = ARITHMETIC_WATTS * arithmetic + OTHER_WATTS * rest
+        run_seconds = (arithmetic + rest) / self._speed / 1e3
+        watts = IDLE_WATTS + taken / (arithmetic + rest)
+        return PowerWindow(watts, FAKE_STEP, seconds, max(int(seconds / run_seconds), 1), run_seconds)
 
     def release(self) -> None:
         """Do nothing: the device holds nothing."""

@@ -9,7 +9,7 @@ import hashlib
 import secrets
 import shlex
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -285,19 +285,37 @@ class ScriptedDevice(RemoteMachine):
         each: Sequence[MeasurePlan] | None = None,
     ) -> Iterator[SessionResult]:
         """Yield the result of each session, from that of the model ``first`` on; ``each`` has a plan for each."""
-        assert self._phone is not None
-        cores = self._chosen_cores(self._phone)
         sessions = []
         for number, model in enumerate(models[first:], start=first):
             own = plan if each is None else each[number]
             sessions.append(Session(number, shlex.join(self._words(names[model], own))))
+        yield from self._sessions(sessions, lambda number: str(models[min(number, len(models) - 1)]))
+
+    def _sessions(
+        self,
+        sessions: Sequence[Session],
+        name: Callable[[int], str],
+        *,
+        functions: str = "",
+        after: str = "",
+        longer_s: float = 0.0,
+    ) -> Iterator[SessionResult]:
+        """Yield the result of each of ``sessions``; ``name`` has for the number of a session what it runs.
+
+        ``functions`` are shell functions that they need, ``after`` ends what a stopped script has left running, and
+        a session may take ``longer_s`` seconds more than others.
+        """
+        assert self._phone is not None
+        cores = self._chosen_cores(self._phone)
         here = self.place.folder
         mark = f"@cars-hw-{secrets.token_hex(4)}"
         text = script(
             sessions,
             mark,
-            before=f"{_BEFORE}\n{self.functions}\n{self.place.change}".replace("HERE", here).replace("MARK", mark),
-            after=_AFTER.replace("HERE", here),
+            before=f"{_BEFORE}\n{self.functions}\n{functions}\n{self.place.change}".replace("HERE", here).replace(
+                "MARK", mark
+            ),
+            after=f"{after}\n{_AFTER}".strip().replace("HERE", here),
             clock_file=f"{CPUS}/cpu{cores[-1] if self._phone.can_pin else CORE}/cpufreq/scaling_cur_freq",
             cores_file=f"{CPUS}/online",
             each=f"{{ uptime_s 1<> {here}/lock/seen; }} 2>/dev/null",
@@ -307,8 +325,8 @@ class ScriptedDevice(RemoteMachine):
             job = Path(folder) / "job.sh"
             job.write_text(f"{self._folder.functions}\n{text}", encoding="utf-8", newline="\n")
             self._push(job, target)
-        begun = first
-        lines = self._shell.lines(f"sh {target}; rm -f {target}", self._waits.session)
+        begun = sessions[0].number if sessions else 0
+        lines = self._shell.lines(f"sh {target}; rm -f {target}", self._waits.session + longer_s)
         self._is_fixed = False if self.place.changes_settings else None
         try:
             for ran in session_results(lines, mark, self._folder.note, self._changed):
@@ -322,7 +340,7 @@ class ScriptedDevice(RemoteMachine):
                 ) from error
             raise ConnectionLostError(f"the script on {self._shell.where} was ended: {error.output}") from error
         except NoOutputError as error:
-            self._raise_hang(models[min(begun, len(models) - 1)], error)
+            self._raise_hang(name(begun), error)
 
     def _words(self, name: str, plan: MeasurePlan) -> list[str]:
         """Return the words that run a session of the model file ``name`` in the folder of the script."""
@@ -377,7 +395,7 @@ class ScriptedDevice(RemoteMachine):
         self._log(f"{self._shell.where}: the latency still falls after {tried[-1]:g} s of warm-up, the longest")
         return tried[-1]
 
-    def _raise_hang(self, model: Path, error: ConnectionLostError) -> None:
+    def _raise_hang(self, model: str, error: ConnectionLostError) -> None:
         """Find out whether the phone is gone or the model hangs: a phone that answers runs a model that hangs.
 
         Raises:

@@ -64,7 +64,7 @@ def measure_architectures(
         DeviceError: the device fails.
     """
     with tempfile.TemporaryDirectory(prefix="cars-hw-") as folder:
-        models = _write_models(device, architectures, Path(folder), precision, progress)
+        models = write_models(device, architectures, Path(folder), precision, progress)
         names = dict(zip(models, map(name_of, architectures), strict=True))
         beside = None
         if reference is not None:
@@ -93,7 +93,7 @@ def sustained_architectures(
         DeviceError: the device fails.
     """
     with tempfile.TemporaryDirectory(prefix="cars-hw-") as folder:
-        models = _write_models(device, architectures, Path(folder), precision, progress)
+        models = write_models(device, architectures, Path(folder), precision, progress)
         with naming(dict(zip(models, map(name_of, architectures), strict=True))):
             return measure_sustained(device, models, plan, progress=progress, clock=clock)
 
@@ -105,7 +105,7 @@ def name_of(architecture: Architecture) -> str:
     return f"the network {name} ({architecture.network.size})"
 
 
-def _write_models(
+def write_models(
     device: Device, architectures: Sequence[Architecture], folder: Path, precision: Precision, progress: Progress
 ) -> list[Path]:
     """Write ``architectures`` into ``folder`` in the format of ``device``; return the files in the same order."""

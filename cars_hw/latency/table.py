@@ -16,6 +16,7 @@ from cars_hw.config.measurement import SUSTAINED, Precision
 from cars_hw.config.setting import Settings, count, milliseconds, setting
 from cars_hw.devices.protocol import Measurement, Sample
 from cars_hw.errors import InputError, TableError
+from cars_hw.latency.energy import EnergyState
 from cars_hw.latency.fit import Line, Traits, Widths
 from cars_hw.latency.keys import OpKey
 from cars_hw.latency.operation_costs import OperationCosts
@@ -157,7 +158,8 @@ class LatencyTable:
     :meth:`Device.conditions` when profiling began, and ``plan`` has the settings of the measurement. ``created`` is
     a time in ISO 8601 format. ``machine`` has the states of the machine, and ``standard_error`` is that of
     predicted networks, a fraction. All latencies are those of the quiet state. ``sustained`` has those after
-    minutes of load; None in a table of a profile that did not measure them.
+    minutes of load; None in a table of a profile that did not measure them. ``energy`` has that of networks; None
+    until it is measured.
 
     ``sizes`` is None for a table of ``spec`` alone. Otherwise the table is for ``spec`` at all sizes on and between
     those of the grid. Operations are measured at some of them, and ``spec`` is the network of the reference.
@@ -183,9 +185,10 @@ class LatencyTable:
     sizes: SizeGrid | None = None
     sustained: SustainedState | None = None
     operations: tuple[str, ...] = ()
+    energy: EnergyState | None = None
 
     PLAIN_NAMES: ClassVar = {"spec": "network"}
-    OPTIONAL: ClassVar = frozenset({"sustained", "operations"})
+    OPTIONAL: ClassVar = frozenset({"sustained", "operations", "energy"})
 
     @property
     def reference_architecture(self) -> Architecture | None:

@@ -64,6 +64,13 @@ def _peak_memory_ort(architecture: Architecture, precision: Precision) -> float:
     return activation_bytes(architecture, precision) / 1e6
 
 
+def _energy(_architecture: Architecture, _: Precision) -> float:
+    raise InputError("the energy of a network needs a latency table that has it", remedy="measure-energy")
+
+
+ENERGY: Final = "energy"
+"""The cost that a latency table predicts."""
+
 COSTS: Final = {
     "parameters": NetworkCost("M", "parameters of the exported file", _parameters),
     "multiply-adds": NetworkCost("M", "multiply-adds of an image", _multiply_adds),
@@ -72,6 +79,7 @@ COSTS: Final = {
     "peak-memory-ort": NetworkCost(
         "MB", "the activations of the ONNX model, as ONNX Runtime says", _peak_memory_ort
     ),
+    ENERGY: NetworkCost("mJ", "the energy beyond rest on the device of a table that has it", _energy),
 }
 """The costs that cars-hw has."""
 

@@ -20,9 +20,11 @@ from cars_hw.errors import CarsHwError, InputError
 from cars_hw.evolution.objectives import CostObjective
 from cars_hw.export.card import CardLatency
 from cars_hw.latency import LatencyTable, Prediction, Predictor
+from cars_hw.latency.measure_energy import EnergyPredictor
 from cars_hw.latency.predictor import DEFAULT_LEVEL
 from cars_hw.latency.profile import SAME_MACHINE
 from cars_hw.latency.validation import require_device
+from cars_hw.pipeline.costs import ENERGY
 from cars_hw.pipeline.records import TargetRecord
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.network_spec import NetworkSpec
@@ -213,6 +215,30 @@ class LatencyTarget:
             at_least=self.at_least_ms,
         )
 
+    @cached_property
+    def energy_predictor(self) -> EnergyPredictor:
+        """What predicts the energy of networks.
+
+        Raises:
+            InputError: the table does not have the energy.
+        """
+        return EnergyPredictor(self.table, self.level)
+
+    def energy_objective(self, limit_mj: float | None) -> CostObjective:
+        """Return the energy as a cost: the predicted one in millijoules, limited by its upper bound.
+
+        Raises:
+            InputError: the table does not have the energy.
+        """
+        predictor = self.energy_predictor
+        return CostObjective(
+            name=ENERGY,
+            unit="mJ",
+            value=lambda architecture: predictor.predict(architecture).mj,
+            bound=lambda architecture: predictor.predict(architecture).bound_mj,
+            limit=limit_mj,
+        )
+
     def exceeded_by(self, ms: float) -> bool:
         """Return whether a latency of ``ms`` milliseconds is over the limit."""
         return self.limit_ms is not None and ms > self.limit_ms
@@ -247,6 +273,23 @@ class LatencyTarget:
             state=self.state,
             at_least_ms=self.at_least_ms,
         )
+
+
+def energy_target(targets: Iterable[LatencyTarget]) -> LatencyTarget:
+    """Return the one of ``targets`` whose table has the energy of networks.
+
+    Raises:
+        InputError: none of the tables has it, or several have.
+    """
+    found = [target for target in targets if target.table.energy is not None]
+    if not found:
+        raise InputError(
+            "the cost energy needs a latency table that has the energy of networks", remedy="measure-energy"
+        )
+    if len(found) > 1:
+        names = ", ".join(target.device_name for target in found)
+        raise InputError(f"the energy is that of one device, and the tables of {names} have it: give one of them")
+    return found[0]
 
 
 def targets_for_models(

@@ -8,11 +8,13 @@ from typing import Final
 
 import numpy as np
 
+from cars_hw.config.measurement import Precision
 from cars_hw.config.units import format_latency
 from cars_hw.errors import BudgetError
 from cars_hw.evolution.objectives import CostObjective, excess, feasible
 from cars_hw.latency import fastest_genotype
-from cars_hw.pipeline.costs import named_objective
+from cars_hw.pipeline.costs import ENERGY, named_objective, parse_cost
+from cars_hw.pipeline.latency_target import energy_target
 from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Genotype
@@ -30,8 +32,15 @@ def cost_objectives(plan: SearchPlan) -> list[CostObjective]:
     precision = plan.exported_precision
     return [
         *(target.objective() for target in plan.targets),
-        *(named_objective(text, precision) for text in plan.costs),
+        *(_named(text, plan, precision) for text in plan.costs),
     ]
+
+
+def _named(text: str, plan: SearchPlan, precision: Precision) -> CostObjective:
+    name, limit = parse_cost(text)
+    if name != ENERGY:
+        return named_objective(text, precision)
+    return energy_target(plan.targets).energy_objective(limit)
 
 
 def find_anchor(plan: SearchPlan, objectives: Sequence[CostObjective]) -> Architecture | None:

@@ -13,8 +13,8 @@ from cars_hw.config.presets import Preset
 from cars_hw.config.training import Recipe
 from cars_hw.errors import InputError, RunError
 from cars_hw.latency import LatencyTable
-from cars_hw.pipeline.costs import network_cost_of, parse_cost
-from cars_hw.pipeline.latency_target import LatencyTarget
+from cars_hw.pipeline.costs import ENERGY, network_cost_of, parse_cost
+from cars_hw.pipeline.latency_target import LatencyTarget, energy_target
 from cars_hw.pipeline.records import RunConfiguration
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.settings import SearchSettings, SizeChoice, TargetSettings, TrainingDevice
@@ -97,6 +97,8 @@ class SearchPlan:
         names = [parse_cost(text)[0] for text in self.costs]
         for name in names:
             network_cost_of(name)
+            if name == ENERGY:
+                energy_target(self.targets)
             if names.count(name) > 1:
                 raise InputError(f"the cost {name} is named twice")
 

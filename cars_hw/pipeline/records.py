@@ -18,6 +18,7 @@ from cars_hw.evolution.halving import Rungs
 from cars_hw.evolution.nominees import Nominee
 from cars_hw.evolution.population import Member
 from cars_hw.export.card import INT8_SUFFIX
+from cars_hw.measurement.energy import Energy
 from cars_hw.measurement.sustained import Sustained
 from cars_hw.pipeline.time_plan import TimePlan
 from cars_hw.significance import Interval, interval_of
@@ -253,6 +254,8 @@ class Verified(Settings):
     model was never measured in the quiet state, or the device was slower than the quiet state of the table.
     ``quality_warnings`` are the reasons why the table is unreliable, ``device_warnings`` those why the device was
     slower than it can be. ``sustained`` is what the model takes after minutes of load; None if not measured.
+    ``energy`` is that of a run of the model, None if not measured, and ``predicted_mj`` what the table predicts in
+    millijoules, with its upper bound ``bound_mj``; None if it has no energy. ``limit_mj`` is the limit of it.
 
     ``drift`` is the change in latency of the table's reference network in the quiet state since the table was
     made, a fraction; positive is slower, and it is None without a table.
@@ -277,9 +280,13 @@ class Verified(Settings):
     quality_warnings: tuple[str, ...] = ()
     device_warnings: tuple[str, ...] = ()
     sustained: Sustained | None = None
+    energy: Energy | None = None
+    predicted_mj: float | None = predicted(None)
+    bound_mj: float | None = predicted(None)
+    limit_mj: float | None = setting(None, above=0, unit="mJ")
 
-    ADDED: ClassVar = frozenset({"device_warnings", "sustained"})
-    DERIVED: ClassVar = ("deviation", "within_budget")
+    ADDED: ClassVar = frozenset({"device_warnings", "sustained", "energy", "predicted_mj", "bound_mj", "limit_mj"})
+    DERIVED: ClassVar = ("deviation", "within_budget", "within_energy")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -304,6 +311,11 @@ class Verified(Settings):
     def within_budget(self) -> bool | None:
         """Whether the measured latency keeps to the limit; None without a limit."""
         return None if self.limit_ms is None else self.measured_ms <= self.limit_ms
+
+    @property
+    def within_energy(self) -> bool | None:
+        """Whether the measured energy keeps to the limit; None without a limit or a measurement."""
+        return None if self.limit_mj is None or self.energy is None else self.energy.mj <= self.limit_mj
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,16 @@ from typing import Any, ClassVar, Literal
 
 from cars_hw.config.data import DataSource
 from cars_hw.config.execution import HERE, Execution
-from cars_hw.config.measurement import QUIET, Int8Scheme, MeasurePlan, Precision, SustainedPlan, require_state
+from cars_hw.config.measurement import (
+    QUIET,
+    EnergyPlan,
+    Int8Scheme,
+    MeasurePlan,
+    Meter,
+    Precision,
+    SustainedPlan,
+    require_state,
+)
 from cars_hw.config.search import EvolutionSettings, FinalSettings
 from cars_hw.config.setting import Settings, setting
 from cars_hw.config.teacher import Teacher
@@ -42,6 +51,10 @@ _NETWORK = "The network that is exported."
 _SUSTAINED = (
     "Then measure what each network takes after minutes of load: it runs for four minutes, then for one that "
     "counts, with pauses in which the device cools down. For phones and boards."
+)
+_ENERGY = (
+    "Then measure the energy of a run of each model beyond rest. A phone must be unplugged, and connected over the "
+    "network."
 )
 _PROFILE_SUSTAINED = (
     "Also measure the sustained state, for a product that runs networks all the time: at the end, three networks "
@@ -305,8 +318,10 @@ class VerifySettings(Settings):
     measurement: MeasurePlan = setting(MeasurePlan(sessions=7), help="How often a model is measured.")
     sustained: bool = setting(False, help=_SUSTAINED)
     load: SustainedPlan = setting(SustainedPlan(), help=_LOAD)
+    energy: bool = setting(False, help=_ENERGY)
+    metering: EnergyPlan = setting(EnergyPlan(), help="How long models run for their energy.")
 
-    ADDED: ClassVar = frozenset({"sustained", "load"})
+    ADDED: ClassVar = frozenset({"sustained", "load", "energy", "metering"})
 
 
 @dataclass(frozen=True)
@@ -473,6 +488,24 @@ class MeasureSettings(Settings):
     load: SustainedPlan = setting(SustainedPlan(), help=_LOAD)
 
     ADDED: ClassVar = frozenset({"sustained", "load"})
+
+
+@dataclass(frozen=True)
+class EnergySettings(Settings):
+    """Settings of ``cars-hw energy``."""
+
+    table: Path = setting(help="The latency table that gets the energy; its device must be available.")
+    device: str | None = setting(
+        None,
+        help="The device of the table, by another name: a phone by its address in the network. [the table's]",
+        metavar="DEVICE",
+    )
+    meter: Meter = setting(
+        "auto",
+        help="For phones: what tells the energy. The charge counter of a battery is coarse, and its current may be "
+        "rough. auto: the first of energy, charge and current that the phone tells.",
+    )
+    plan: EnergyPlan = setting(EnergyPlan(), help="How long networks run.")
 
 
 @dataclass(frozen=True)

@@ -6,16 +6,18 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from cars_hw.config.measurement import QUIET, SUSTAINED, MeasurePlan, SustainedPlan
+from cars_hw.config.measurement import QUIET, SUSTAINED, EnergyPlan, MeasurePlan, SustainedPlan
 from cars_hw.devices.protocol import Device, Measurement, warnings_of
 from cars_hw.errors import RunError, TableError
 from cars_hw.export.card import CardLatency, card_path, verified_card
 from cars_hw.export.write import build_network
 from cars_hw.latency.table import LatencyTable
+from cars_hw.measurement.energy import Energy, measure_energy, require_energy_device
 from cars_hw.measurement.naming import naming
 from cars_hw.measurement.schedule import MAX_SLOWER, Measured, measure
 from cars_hw.measurement.sustained import Sustained, measure_sustained, require_load_device
 from cars_hw.nn.cost import network_cost
+from cars_hw.pipeline.costs import ENERGY, parse_cost
 from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.records import Verified
 from cars_hw.pipeline.run_folder import RunFolder
@@ -31,13 +33,14 @@ def verify_run(
     *,
     plan: MeasurePlan | None = None,
     sustained: SustainedPlan | None = None,
+    energy: EnergyPlan | None = None,
     progress: Progress = show,
 ) -> list[Verified]:
     """Measure every exported model of ``run`` on ``device``; write the figures to the run and to the models' cards.
 
     With ``sustained``, measure them after minutes of load, too. A limit that holds in the sustained state is then
     compared with the 90th percentile of these runs, and otherwise with an estimate: the latency in the quiet state
-    times the factor of the table.
+    times the factor of the table. With ``energy``, measure the energy of a run of each model, too.
 
     Raises:
         RunError: nothing has been exported for this device, a file of the run is damaged, or another process
@@ -47,29 +50,43 @@ def verify_run(
         DeviceError: the device fails.
     """
     with run.lock():
-        return _verify(run, device, plan, sustained, progress)
+        return _verify(run, device, plan, sustained, energy=energy, progress=progress)
 
 
 def _verify(
-    run: RunFolder, device: Device, plan: MeasurePlan | None, sustained: SustainedPlan | None, progress: Progress
+    run: RunFolder,
+    device: Device,
+    plan: MeasurePlan | None,
+    sustained: SustainedPlan | None,
+    *,
+    energy: EnergyPlan | None,
+    progress: Progress,
 ) -> list[Verified]:
     if sustained is not None:
         require_load_device(device)
+    if energy is not None:
+        require_energy_device(device)
     paths = sorted((run.path / "models").glob(f"*.{device.model_format}"))
     if not paths:
         raise RunError(f"{run.path} has no {device.model_format} models to measure", remedy="export", run=run.path)
     cards = [verified_card(path) for path in paths]
     # What is damaged is found before the device is measured.
     before = run.verified()
-    threads = int(device.conditions()["threads"])
-    targets = _targets_on(run.targets(), device.name, threads)
+    conditions = device.conditions()
+    threads = int(conditions["threads"])
+    device_name = _name_in(run.targets(), device.name, conditions.get("device_identity"))
+    targets = _targets_on(run.targets(), device_name, threads)
     found = _measure(device, paths, targets[0].table if targets else None, plan, progress)
     loads: list[Sustained | None] = [None] * len(paths)
     if sustained is not None:
         loads = [*measure_sustained(device, paths, sustained, progress=progress)]
+    spent: list[Energy | None] = [None] * len(paths)
+    if energy is not None:
+        spent = [*measure_energy(device, paths, energy, progress=progress)]
+    limit_mj = _energy_limit(run)
     slower = found.machine.slower_than_expected
     rows = []
-    for path, card, measurement, load in zip(paths, cards, found.models, loads, strict=True):
+    for path, card, measurement, load, own in zip(paths, cards, found.models, loads, spent, strict=True):
         architecture = Architecture(card.genotype, card.network)
         # Tables of int8 are for asymmetric models.
         fitting = [one for one in targets if card.int8 != "symmetric" and one.precision == card.precision]
@@ -81,7 +98,7 @@ def _verify(
         rows.append(
             Verified(
                 name=path.stem,
-                device=device.name,
+                device=device_name,
                 precision=card.precision,
                 threads=threads,
                 accuracy=card.accuracy,
@@ -99,18 +116,30 @@ def _verify(
                 quality_warnings=estimate.quality_warnings if estimate else (),
                 device_warnings=warnings_of(device),
                 sustained=load,
+                energy=own,
+                limit_mj=limit_mj,
+                **_predicted_energy(predicting, architecture),
             )
         )
         latency = (
             CardLatency(
-                device.name, threads, target.state if target is not None else QUIET, measured_ms=measured_ms
+                device_name, threads, target.state if target is not None else QUIET, measured_ms=measured_ms
             )
             if predicting is None
             else predicting.card_latency(architecture, measured_ms)
         )
         card.with_latency(latency).write(card_path(path))
-    run.write_verified([*(row for row in before if row.device != device.name), *rows])
-    run.add_step("verify", VerifySettings(device.name, threads, plan or MeasurePlan(), *_load(sustained)))
+    run.write_verified([*(row for row in before if row.device != device_name), *rows])
+    settings = VerifySettings(
+        device.name,
+        threads,
+        plan or MeasurePlan(),
+        sustained=sustained is not None,
+        load=sustained or SustainedPlan(),
+        energy=energy is not None,
+        metering=energy or EnergyPlan(),
+    )
+    run.add_step("verify", settings)
     return rows
 
 
@@ -121,8 +150,24 @@ def _in_state(measurement: Measurement, load: Sustained | None, target: LatencyT
     return load.p90_ms if load is not None and target.state == SUSTAINED else target.in_state(measurement)
 
 
-def _load(plan: SustainedPlan | None) -> tuple[bool, SustainedPlan]:
-    return plan is not None, plan or SustainedPlan()
+def _energy_limit(run: RunFolder) -> float | None:
+    """Return the limit of the energy in millijoules with which ``run`` was searched; None without one."""
+    costs = dict(parse_cost(text) for text in run.configuration.costs)
+    return costs.get(ENERGY)
+
+
+def _predicted_energy(target: LatencyTarget | None, architecture: Architecture) -> dict[str, float]:
+    """Return the predicted energy and its bound, in millijoules; nothing if the table does not have the energy."""
+    if target is None or target.table.energy is None:
+        return {}
+    mj, bound_mj = target.energy_predictor.predict(architecture)
+    return {"predicted_mj": mj, "bound_mj": bound_mj}
+
+
+def _name_in(targets: Sequence[LatencyTarget], name: str, identity: str | None) -> str:
+    """Return the name that the tables of ``targets`` have for a device: a phone may have another address now."""
+    same = (one.device_name for one in targets if one.table.conditions.get("device_identity") == identity)
+    return name if identity is None else next(same, name)
 
 
 def _targets_on(targets: Sequence[LatencyTarget], device: str, threads: int) -> list[LatencyTarget]:

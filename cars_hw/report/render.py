@@ -27,6 +27,7 @@ UNSHOWABLE: Final = re.compile(
 FILTERS: Final = (
     "accuracy_text",
     "figure",
+    "millijoules",
     "milliseconds",
     "millions",
     "percent",

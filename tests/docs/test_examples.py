@@ -54,6 +54,7 @@ NOT_RUN = {
     r"(\S*python3? )?tools/": "writes into the repository: the script has to exist",
     r"(\S*pytest|\S*python3? -m pytest)\b": "is this very suite: the files have to exist",
     r"cars-hw \w+ .*ort:openvino": "needs another wheel of ONNX Runtime; as in tests/devices/test_accelerator.py",
+    r"cars-hw (energy\b|\w+ .*\bbattery\.json|verify .*--energy)": "needs a counter; as in tests/devices",
     r"git \w+|cd \w+|pip (un)?install": "is not ours: nothing is checked",
 }
 """What is not run, by what the command line begins with, and why; what is left to check is checked."""

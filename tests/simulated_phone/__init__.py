@@ -5,7 +5,18 @@ other, and Debian's ``adb`` checks both.
 """
 
 from simulated_phone.adbd import Adbd, Faults
+from simulated_phone.battery import Battery, Maker, truth_mj
 from simulated_phone.phone import Phone, System
 from simulated_phone.throttling import Throttling, truth_us
 
-__all__ = ["Adbd", "Faults", "Phone", "System", "Throttling", "truth_us"]
+__all__ = [
+    "Adbd",
+    "Battery",
+    "Faults",
+    "Maker",
+    "Phone",
+    "System",
+    "Throttling",
+    "truth_mj",
+    "truth_us",
+]

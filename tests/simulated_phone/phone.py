@@ -198,6 +198,8 @@ class Phone:
         }
         self.fills_up = False
         """Whether the storage is full from the moment on at which a script has been copied."""
+        self.moved: dict[str, Path] = {}
+        """Further paths of the phone, and where they are here."""
         self._slower = slower
         self._system = system
         self._shells: dict[int, subprocess.Popen[bytes]] = {}
@@ -471,6 +473,8 @@ class Phone:
             self._server.stdout.close()
 
     def _mapped(self, text: str) -> str:
+        for path, here in self.moved.items():
+            text = text.replace(path, str(here))
         if self._began is not None:
             text = text.replace("/proc/uptime", str(self.folder / "uptime"))
             text = text.replace("/proc/sys/kernel/random/boot_id", str(self.folder / "boot-id"))

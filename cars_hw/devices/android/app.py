@@ -20,7 +20,7 @@ from cars_hw.devices.android.settings_record import change_text, restore_text
 from cars_hw.devices.android.stop_app import PACKAGE, STOP_APP
 from cars_hw.devices.remote import SessionResult
 from cars_hw.devices.remote_machine import Place, Tool
-from cars_hw.errors import DeviceStateError, RunnerError
+from cars_hw.errors import DeviceStateError, InputError, RunnerError
 
 ACTIVITY: Final = f"{PACKAGE}/.BenchmarkModelActivity"
 TOP: Final = "top-app"
@@ -154,6 +154,10 @@ class AppDevice(AndroidDevice):
     def learnt(self) -> dict[str, Any]:
         """Return what it has learnt while it measured; see :func:`cars_hw.devices.protocol.learnt_by`."""
         return {**super().learnt(), "scheduling_group": self._group, "app_cores": sorted(self._app_cores)}
+
+    def energy_meter(self) -> str:
+        """Raise an InputError: an app does not run without a pause."""
+        raise InputError(f"{self.name}: the energy of an app is not measured; measure the phone without +app")
 
     def _read(self) -> tuple[Phone, PhoneState]:
         phone, state = super()._read()

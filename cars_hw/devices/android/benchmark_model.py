@@ -50,6 +50,7 @@ class Timed(NamedTuple):
         quantiles: shares of the runs, and the latencies in microseconds that so many do not exceed; the average
             alone if the tool does not report percentiles.
         has_percentiles: whether it reports them.
+        mean_us: the average of the runs in microseconds.
     """
 
     us: float
@@ -57,6 +58,7 @@ class Timed(NamedTuple):
     delegated: Literal["all", "part", "none"] | None
     quantiles: tuple[tuple[float, float], ...]
     has_percentiles: bool
+    mean_us: float
 
 
 def flags(model: str, plan: MeasurePlan, threads: int, delegate: Delegate) -> list[str]:
@@ -104,7 +106,7 @@ def parse(output: str) -> Timed:
     us, own, quantiles = _figure(counts[1])
     if not abs(average - own) <= max(decimals, 1e-4 * own):
         raise RunnerError(f"its average is {own:g} us in one line and {average:g} us in another")
-    return Timed(us, int(counts[1]["count"]), _delegated(output), quantiles, len(quantiles) > 1)
+    return Timed(us, int(counts[1]["count"]), _delegated(output), quantiles, len(quantiles) > 1, own)
 
 
 def _figure(found: re.Match[str]) -> tuple[float, float, tuple[tuple[float, float], ...]]:

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from cars_hw.devices.android.benchmark_model import Delegate
+from cars_hw.devices.android.energy import BatteryDevice
 from cars_hw.devices.android.phone import FOLDER, Phone, PhoneState, read_phone, read_state
 from cars_hw.devices.android.runner import stored_runner
 from cars_hw.devices.android.settings_record import change_text, restore_text
 from cars_hw.devices.android.stop_app import STOP_APP
 from cars_hw.devices.remote import RemoteShell
 from cars_hw.devices.remote_machine import WAITS, Place, Tool, Waits
-from cars_hw.devices.scripted import ScriptedDevice
 from cars_hw.errors import Remedy, RunnerError
 from cars_hw.progress import Log
 
@@ -25,7 +25,7 @@ USER_TOOL: Final = f"{FOLDER}/benchmark_model"
 """The path at which users install the tool on the phone."""
 
 
-class AndroidDevice(ScriptedDevice):
+class AndroidDevice(BatteryDevice):
     """The phone behind ``shell``; see :class:`cars_hw.devices.scripted.ScriptedDevice`.
 
     ``runner`` is the tool as a file on this machine; None uses the stored one, or the one on the phone. During a

@@ -15,7 +15,7 @@ from cars_hw.devices.host.providers import Provider, installed_wheel
 from cars_hw.devices.host.runtimes import OrtDevice
 from cars_hw.devices.host.worker import Worker
 from cars_hw.devices.protocol import Sample
-from cars_hw.errors import DeviceError
+from cars_hw.errors import DeviceError, InputError
 
 CPU: Final = "CPUExecutionProvider"
 
@@ -168,6 +168,10 @@ class AcceleratorDevice(OrtDevice):
             for text in self.warnings:
                 self._log(f"{self.name}: {text}")
             self._reported = self.warnings
+
+    def energy_meter(self) -> str:
+        """Raise an InputError: the counters of the processor do not see an accelerator."""
+        raise InputError(f"{self.name}: the energy of an accelerator is not measured, only that of the processor")
 
     def require(self) -> None:
         """Check that the installed wheel has the provider.

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from cars_hw.child_processes import python_command
 from cars_hw.config.measurement import MeasurePlan
-from cars_hw.devices.host.conditions import host_conditions, now
+from cars_hw.devices.energy import PowerWindow, power_of
+from cars_hw.devices.host.conditions import Watch, host_conditions, now
 from cars_hw.devices.host.litert_runtime import runtime as litert_runtime
 from cars_hw.devices.host.providers import installed_wheel
-from cars_hw.devices.host.topology import pin
+from cars_hw.devices.host.rapl import Rapl, Sampler
+from cars_hw.devices.host.topology import package_of, pin
 from cars_hw.devices.host.worker import Worker
 from cars_hw.devices.protocol import ModelFormat, Sample, SessionCounter
 from cars_hw.errors import DeviceError, InputError
@@ -89,6 +92,51 @@ class HostDevice:
                 if on_session is not None:
                     on_session(done)
         return taken
+
+    def energy_meter(self) -> str:
+        """Return what counts the energy; see :class:`cars_hw.devices.energy.EnergyDevice`.
+
+        Raises:
+            DeviceError: nothing does, or it must not be read.
+        """
+        return self._rapl().describe()
+
+    def spend(self, model: Path | None, seconds: float) -> PowerWindow:
+        """Run ``model`` or nothing; see :class:`cars_hw.devices.energy.EnergyDevice`.
+
+        Raises:
+            DeviceError: as :meth:`energy_meter` and :meth:`run`, or a counter tells what cannot be.
+        """
+        sampler = Sampler(self._rapl())
+        if model is None:
+            watch = Watch()
+            with sampler:
+                time.sleep(seconds)
+            readings = sampler.taken()
+            found = power_of(readings, readings[0].second, readings[-1].second)
+            return found._replace(other_load=watch.conditions()["other_load"])
+        if not model.is_file():
+            raise DeviceError(f"{self.name}: there is no model file {model}")
+        request = {**_request(model, MeasurePlan(), 0), "spend_seconds": seconds}
+        with (
+            Worker(
+                [*self.command(), "--cores", json.dumps(pin(self._threads).cores)],
+                device_name=self.name,
+                time_limit_s=self._time_limit_s + seconds,
+            ) as worker,
+            sampler,
+        ):
+            answer = worker.ask(request, str(model))
+        runs, began, ended = (answer.get(name) for name in ("runs", "began", "ended"))
+        if not (isinstance(runs, int) and runs > 0 and isinstance(began, float) and isinstance(ended, float)):
+            raise DeviceError(f"{self.name}: the worker gave no runs for {model}: {answer}")
+        return power_of(sampler.taken(), began, ended)._replace(
+            runs=runs, run_seconds=(ended - began) / runs, other_load=answer.get("other_load")
+        )
+
+    def _rapl(self) -> Rapl:
+        cores = pin(self._threads).cores
+        return Rapl(package_of(cores[0]) if cores else 0)
 
     def release(self) -> None:
         """Do nothing: the process of a block ends with the block."""

@@ -11,6 +11,7 @@ import gc
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
@@ -49,7 +50,11 @@ def serve(arguments: list[str], prepare: Callable[[], tuple[Mapping[str, Any], O
     _log(hello)
     warm = False
     for line in sys.stdin:
-        _log(measure(json.loads(line), options.threads, open_session, warm=warm))
+        request = json.loads(line)
+        if "spend_seconds" in request:
+            _log(spend(request, options.threads, open_session))
+        else:
+            _log(measure(request, options.threads, open_session, warm=warm))
         warm = True
 
 
@@ -73,6 +78,22 @@ def measure(
     finally:
         gc.enable()
     return {"ms": low_quantile(runs, request["quantile"]) / 1e6, "runs": len(runs), **watch.conditions(), **told}
+
+
+def spend(request: dict[str, Any], threads: int, open_session: OpenSession) -> dict[str, Any]:
+    """Run the model for ``spend_seconds`` without a pause; return runs, begin, end and conditions.
+
+    Times are those of ``time.monotonic``, in seconds, which all processes of a machine share on Linux.
+    """
+    run, told = open_session(request["model"], threads, request["seed"])
+    warm_up(run, request["warmup_seconds"])
+    watch, runs = Watch(), 0
+    began = ended = time.monotonic()
+    while ended - began < request["spend_seconds"]:
+        run()
+        runs += 1
+        ended = time.monotonic()
+    return {"runs": runs, "began": began, "ended": ended, **watch.conditions(), **told}
 
 
 def _log(answer: Mapping[str, Any]) -> None:

@@ -171,6 +171,11 @@ def _siblings(topology: Path, cpu: int) -> set[int]:
     return {cpu, *(_listed(topology / "core_cpus_list") or _listed(topology / "thread_siblings_list"))}
 
 
+def package_of(cpu: int, root: Path = Path("/")) -> int:
+    """Return the number of the processor package of the hardware thread ``cpu``; 0 if not reported."""
+    return _package(root / "sys/devices/system/cpu", cpu)
+
+
 def _package(folder: Path, cpu: int) -> int:
     return _number(folder / f"cpu{cpu}/topology/physical_package_id") or 0
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from cars_hw.config.evaluated import CLASSIFIERS
 from cars_hw.formatting import milliseconds, percent, state_name
+from cars_hw.latency.energy import EnergyState
 from cars_hw.latency.sustained import SustainedState
 from cars_hw.measurement.states import Machine
 from cars_hw.report import images
@@ -92,6 +93,7 @@ def _device(run_target: RunTarget) -> list[tuple[str, str]]:
         ("state of the figures" if target.limit_ms is None else "state of the budget", state_name(target.state)),
         *_states(table.machine),
         *_sustained(table.sustained),
+        *_energy(table.energy),
     ]
     if table.other_load is not None:
         lines.append(("other processes", f"{table.other_load:.2f} cores busy"))
@@ -127,6 +129,20 @@ def _sustained(state: SustainedState | None) -> list[tuple[str, str]]:
     if state.facts():
         lines.append(("under load", state.facts()))
     return lines
+
+
+def _energy(state: EnergyState | None) -> list[tuple[str, str]]:
+    """Return how the energy of networks was measured, and how well it is predicted."""
+    if state is None:
+        return []
+    return [
+        (
+            "energy",
+            f"{len(state.networks)} networks by {state.meter}, each to {percent(state.error)}, beyond "
+            f"{state.idle_watts:.3g} W at rest; networks that are left out are predicted to "
+            f"{percent(state.left_out_error)}",
+        )
+    ]
 
 
 def _export_versions(report: ReportData) -> list[tuple[str, str]]:

@@ -32,6 +32,7 @@ def view(report: ReportData) -> dict[str, Any]:
             if (told := _union(row.device_warnings for row in report.verified if row.device == device))
         },
         "sustained": [row for row in report.verified if row.sustained is not None],
+        "metered": [row for row in report.verified if row.energy is not None],
         "int8": int8(report.verified),
     }
 

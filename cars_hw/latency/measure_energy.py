@@ -1,0 +1,138 @@
+"""From a latency table and its device to the energy of networks: measured for a few, predicted for the others."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from cars_hw.config.measurement import EnergyPlan
+from cars_hw.devices.host.conditions import now
+from cars_hw.devices.protocol import Device
+from cars_hw.errors import InputError, TableError
+from cars_hw.latency.energy import EnergyState, MeteredNetwork, fit_energy, spread
+from cars_hw.latency.measure import name_of, write_models
+from cars_hw.latency.predictor import DEFAULT_LEVEL, Predictor
+from cars_hw.latency.table import LatencyTable
+from cars_hw.measurement.energy import measure_energy, require_energy_device
+from cars_hw.nn.cost import network_cost
+from cars_hw.progress import Progress
+from cars_hw.progress_line import show
+from cars_hw.space.architecture import Architecture
+from cars_hw.space.network_spec import NetworkSpec
+
+
+class EnergyPrediction(NamedTuple):
+    """The energy of a network beyond rest and its upper bound, both in millijoules."""
+
+    mj: float
+    bound_mj: float
+
+
+class EnergyPredictor:
+    """Predicts the energy of networks by the energy in ``table``.
+
+    The upper bound is ``margin`` (a fraction) above the prediction and holds for a share ``level`` of networks; few
+    measured networks allow a lower level than the wanted one.
+
+    Raises:
+        InputError: the table has no energy, or the level is not between 0 and 1.
+        TableError: the table has no predictor of the latency.
+    """
+
+    def __init__(self, table: LatencyTable, level: float = DEFAULT_LEVEL) -> None:
+        self._state = require_energy(table)
+        self._latency = Predictor(table)
+        self._of_network: dict[NetworkSpec, Predictor] = {}
+        self.margin, self.level = self._state.margin(level)
+
+    def predict(self, architecture: Architecture) -> EnergyPrediction:
+        """Return the energy of ``architecture``.
+
+        Raises:
+            TableError: the table is not for its network.
+        """
+        genotype, network = architecture
+        if network not in self._of_network:
+            # The predictors of one network at a time: a search asks for networks of all sizes.
+            self._of_network = {network: self._latency.at(network)}
+        ms = self._of_network[network].predict(genotype).ms
+        mj = self._state.mj(ms, network_cost(network, genotype).multiply_adds)
+        return EnergyPrediction(mj, mj * (1 + self.margin))
+
+
+def require_energy(table: LatencyTable) -> EnergyState:
+    """Return the energy of ``table``.
+
+    Raises:
+        InputError: it was not measured.
+    """
+    if table.energy is None:
+        raise InputError(
+            f"the table of {table.device} does not have the energy of networks", remedy="measure-energy"
+        )
+    return table.energy
+
+
+def measure_table_energy(
+    table: LatencyTable, device: Device, plan: EnergyPlan | None = None, *, progress: Progress = show
+) -> LatencyTable:
+    """Return ``table`` with the energy of some of its networks, measured on ``device``, and a prediction.
+
+    The networks are spread over the range of latencies. ``progress`` counts the models that are written, and those
+    that are measured in each round.
+
+    Raises:
+        InputError: the device does not tell its energy, or the table has less than four networks.
+        TableError: the table is of another device, or has no predictor.
+        DeviceError: the device fails, or an energy is not known well enough; see
+            :func:`cars_hw.measurement.energy.measure_energy`.
+    """
+    plan = plan or EnergyPlan()
+    require_same_device(table, device)
+    meter = require_energy_device(device).energy_meter()
+    known = table.calibrated
+    places = spread([network.measured.ms for network in table.calibration], plan.networks)
+    chosen = [known[place] for place in places]
+    latencies, adds = features(table, chosen)
+    with tempfile.TemporaryDirectory(prefix="cars-hw-") as folder:
+        models = write_models(device, chosen, Path(folder), table.precision, progress)
+        names = dict(zip(models, map(name_of, chosen), strict=True))
+        energies = measure_energy(device, models, plan, progress=progress, name_of=lambda path: names[path])
+    fit = fit_energy(latencies, adds, [energy.mj for energy in energies])
+    networks = tuple(
+        MeteredNetwork(one.genotype, one.network.channels, one.network.layers, one.network.resolution, energy)
+        for one, energy in zip(chosen, energies, strict=True)
+    )
+    return replace(table, energy=EnergyState(meter, now(), networks, *fit))
+
+
+def features(table: LatencyTable, architectures: Sequence[Architecture]) -> tuple[list[float], list[float]]:
+    """Return the predicted latency in the quiet state, in milliseconds, and the multiply-adds of each."""
+    predictor = Predictor(table)
+    latencies = [predictor.at(network).predict(genotype).ms for genotype, network in architectures]
+    return latencies, [float(network_cost(network, genotype).multiply_adds) for genotype, network in architectures]
+
+
+def require_same_device(table: LatencyTable, device: Device) -> None:
+    """Check that ``table`` is of ``device``, with the same runtime and threads; a phone may have another address.
+
+    Raises:
+        TableError: it is not.
+    """
+    conditions = device.conditions()
+    present = {
+        "device": conditions.get("device_identity", device.name),
+        "runtime": conditions["runtime"],
+        "threads": conditions["threads"],
+    }
+    kept = {
+        "device": table.conditions.get("device_identity", table.device),
+        "runtime": table.conditions.get("runtime"),
+        "threads": table.threads,
+    }
+    for what, value in kept.items():
+        if present[what] != value:
+            raise TableError(f"the table is for the {what} {value}, not for {present[what]}; profile that device")
