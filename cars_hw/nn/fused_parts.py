@@ -40,6 +40,15 @@ def lanes_of(channels: int) -> int:
     return max(16, _power_of_two(channels))
 
 
+def warps_of(channels: int, bytes_a_number: int) -> int:
+    """Return the warps of a program that multiplies matrices of ``channels``.
+
+    Numbers of four bytes are multiplied one by one, in code without loops. Its length is divided by the number of
+    warps, and with few of them the code of a hundred channels takes a minute to compile.
+    """
+    return 16 if bytes_a_number > 2 and lanes_of(channels) >= 64 else 4
+
+
 def parts_of(total: int, channels: int) -> Parts:
     """Return the parts of ``total`` pixels for a kernel that makes statistics of ``channels``."""
     lanes = lanes_of(channels)

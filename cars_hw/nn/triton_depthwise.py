@@ -59,7 +59,7 @@ def _forward(
     present = lane < channels
     padding = dilation * (kernel // 2)
     sums = tl.zeros((pixels, lanes), dtype=tl.float32)
-    for down in tl.static_range(kernel):
+    for down in range(kernel):
         for right in tl.static_range(kernel):
             y = row * stride - padding + down * dilation
             z = column * stride - padding + right * dilation
@@ -109,7 +109,7 @@ def _for_input(
     present = lane < channels
     padding = dilation * (kernel // 2)
     sums = tl.zeros((pixels, lanes), dtype=tl.float32)
-    for down in tl.static_range(kernel):
+    for down in range(kernel):
         for right in tl.static_range(kernel):
             # The output whose window has this pixel at (down, right), if the stride meets it.
             y = row + padding - down * dilation

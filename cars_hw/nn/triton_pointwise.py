@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from cars_hw.nn.fused_parts import EPSILON, lanes_of, parts_of
+from cars_hw.nn.fused_parts import EPSILON, lanes_of, parts_of, warps_of
 from cars_hw.nn.triton_separable import divided_in, most_parts, part_count
 from cars_hw.nn.triton_sums import added, behind_norm, joined, moments, positive, read, store_statistics
 
@@ -70,7 +70,7 @@ def _pointwise(
         inside = valid & (row < height) & (column < width)
         source = ((image * height + row) * width + column).to(tl.int64)
         made = tl.zeros((pixels, lanes), dtype=tl.float32)
-        for state in tl.static_range(states):
+        for state in range(states):
             place = (source + state * state_pixels)[:, None] * x_channels + x_lane[None, :]
             value = positive(read(x, place, inside[:, None] & x_present[None, :], mean, scale, normalized))
             # (in, out) of the weights (out, in).
@@ -221,6 +221,7 @@ def pointwise(x: Tensor, x_stats: Optional, weights: list[Tensor]) -> tuple[Tens
         x_lanes=lanes_of(x_channels),
         lanes=lanes_of(max(len(weight) for weight in weights)),
         most=most_parts(x_stats),
+        num_warps=warps_of(max(channels, x_channels), x.element_size()),
     )
     return out, stats
 
@@ -280,4 +281,5 @@ def pointwise_gradient(
         sums_most=most_parts(sums),
         stats_most=most_parts(stats),
         x_most=most_parts(x_stats),
+        num_warps=warps_of(max(channels, x_channels), x.element_size()),
     )

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from cars_hw.nn.fused_parts import EPSILON, Parts, lanes_of, parts_of
+from cars_hw.nn.fused_parts import EPSILON, Parts, lanes_of, parts_of, warps_of
 from cars_hw.nn.triton_sums import added, behind_norm, joined, moments, positive, read, store_statistics
 
 Optional = Tensor | None
@@ -44,7 +44,7 @@ def _windows(
     padding = dilation * (kernel // 2)
     present = lane < channels
     sums = tl.zeros((pixels, lanes), dtype=tl.float32)
-    for down in tl.static_range(kernel):
+    for down in range(kernel):
         for right in tl.static_range(kernel):
             y = row * stride - padding + down * dilation
             z = column * stride - padding + right * dilation
@@ -257,7 +257,7 @@ def _depth_gradient(
         value = read(x, own, there, mean, scale, normalized)
         passed = positive(value)
         made = tl.zeros((pixels, lanes), dtype=tl.float32)
-        for down in tl.static_range(kernel):
+        for down in range(kernel):
             for right in tl.static_range(kernel):
                 # The output whose window has this pixel at (down, right), if the stride meets it.
                 above = row + padding - down * dilation
@@ -329,6 +329,7 @@ def separable(
         pixels=parts.pixels,
         lanes=lanes_of(channels),
         most=most_parts(x_stats),
+        num_warps=warps_of(channels, x.element_size()),
     )
     return out, stats
 
@@ -383,6 +384,7 @@ def separable_point_gradient(
         sums_most=most_parts(sums),
         stats_most=most_parts(stats),
         x_most=most_parts(x_stats),
+        num_warps=warps_of(channels, x.element_size()),
     )
     return out
 
@@ -433,6 +435,7 @@ def separable_depth_gradient(
         lanes=lanes_of(channels),
         taps=triton.next_power_of_2(kernel * kernel),
         most=most_parts(x_stats),
+        num_warps=warps_of(channels, x.element_size()),
     )
     return made
 

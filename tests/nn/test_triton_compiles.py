@@ -12,6 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from cars_hw.nn.fused_parts import warps_of
+
 pytestmark = [
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Triton is for Linux"),
     pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed"),
@@ -35,6 +37,7 @@ class Compiler:
         ir.load_dialects(self.context)
         self.backend.load_dialects(self.context)
         self.seen: set[str] = set()
+        self.lengths: list[int] = []
 
     def read(self, kernel: Any, given: tuple[Any, ...], named: dict[str, Any]) -> None:  # noqa: ANN401
         """Compile ``kernel`` for arguments like these."""
@@ -53,7 +56,8 @@ class Compiler:
         options = self.backend.parse_options({})
         code = self.backend.get_codegen_implementation(options)
         modules = self.backend.get_module_map()
-        ASTSource(kernel, signature, constants).make_ir(self.target, options, code, modules, self.context)
+        made = ASTSource(kernel, signature, constants).make_ir(self.target, options, code, modules, self.context)
+        self.lengths.append(str(made).count("\n"))
         self.seen.add(kernel.fn.__name__)
 
     @staticmethod
@@ -150,3 +154,27 @@ def test_the_compiler_for_gpus_takes_every_kernel(
 ) -> None:
     launch()
     assert compiler.seen == wanted
+
+
+def test_the_code_of_a_kernel_does_not_grow_with_its_window(compiler: Compiler) -> None:
+    from cars_hw.nn import triton_separable as kernels
+
+    lengths = {}
+    for size in (3, 5):
+        depth, point = (torch.zeros(16, *rest, dtype=torch.bfloat16) for rest in ((1, size, size), (16,)))
+        unit = state(), parts(3), depth, point, 1, 1
+        compiler.lengths.clear()
+        kernels.separable(*unit)
+        kernels.separable_point_gradient(state(), parts(2), state(), parts(3), *unit, torch.zeros(4, 256))
+        weights = torch.zeros(4, 16 * size * size)
+        kernels.separable_depth_gradient(state(), state(), parts(3), depth, 1, 1, weights, state(), True, True)
+        lengths[size] = list(compiler.lengths)
+    # A row of the window is in the code, and not each of 25 pixels. What is around it is half of the code.
+    assert len(lengths[3]) == 3
+    assert all(large < 1.7 * small for small, large in zip(lengths[3], lengths[5], strict=True)), lengths
+
+
+def test_products_of_many_channels_in_four_bytes_have_more_warps() -> None:
+    # Without, ptxas takes six times as long for 128 channels.
+    assert [warps_of(channels, 4) for channels in (16, 36, 64, 128)] == [4, 16, 16, 16]
+    assert {warps_of(channels, 2) for channels in (16, 128)} == {4}
