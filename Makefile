@@ -14,6 +14,8 @@ BIN := $(VENV)/bin
 OUT ?= quickstart
 # The share of random networks that keep to the quickstart's budget: absolute milliseconds would suit one machine only.
 SHARE ?= 0.8
+# Many tests start processes: each would compile the package anew where an environment forbids to keep bytecode.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 2 --dist worksteal
 
 .PHONY: quickstart test test-long lint types docs bench release-check clean
 
@@ -24,10 +26,10 @@ test: $(VENV)/developing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -n 2 --dist worksteal
+	$(PYTEST)
 
 test-long: $(VENV)/developing
-	$(BIN)/pytest -n 2 --dist worksteal --long
+	$(PYTEST) --long
 
 lint: $(VENV)/developing
 	$(BIN)/ruff check --fix .

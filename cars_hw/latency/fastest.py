@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import cycle
 from typing import Final
 
 import numpy as np
@@ -56,15 +57,19 @@ def _start(space: GenotypeSpace, choices: Choices, rng: np.random.Generator) -> 
 def _descend(
     space: GenotypeSpace, genotype: Genotype, choices: Choices, bound: Callable[[Genotype], float]
 ) -> tuple[float, Genotype]:
-    """Take in turn the best choice at every place until none can be bettered."""
-    least = bound(genotype)
-    improved = True
-    while improved:
-        improved = False
-        for place, options in choices.items():
-            for choice in options:
-                changed = space.with_choice(genotype, place, choice)
-                value = bound(changed)
-                if value < least and space.fits(changed):
-                    least, genotype, improved = value, changed, True
+    """Take in turn the best choice at every place until none can be bettered.
+
+    A place needs no second look before a choice at another place has changed.
+    """
+    least, settled = bound(genotype), 0
+    for place, options in cycle(choices.items()):
+        before = least
+        for choice in options:
+            changed = space.with_choice(genotype, place, choice)
+            value = bound(changed)
+            if value < least and space.fits(changed):
+                least, genotype = value, changed
+        settled = 1 if least < before else settled + 1
+        if settled >= len(choices):
+            break
     return least, genotype

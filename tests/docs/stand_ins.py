@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
-import click
 import numpy as np
 import pytest
 import torch
@@ -17,7 +16,6 @@ from few_descents import descend_once
 from loaded_device import hurried
 from PIL import Image
 
-from cars_hw.cli.main import main
 from cars_hw.config.data import DataSource
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.config.presets import PRESETS
@@ -50,6 +48,13 @@ SMALL_NETWORKS = {
 TRAINING_IMAGES, TEST_IMAGES = 120, 40
 
 PHONES = ("AAA", "BBB")
+
+FEWER: Final = {
+    "profile": {"calibration": 8},
+    "rank": {"sample": 4},
+    "baselines": {"seeds": 1, "top": 1},
+}
+"""What a command takes where its line does not say it, as click's ``default_map``: each of it is a training."""
 
 
 class Computing(FakeDevice):
@@ -133,11 +138,6 @@ def make_small(patch: pytest.MonkeyPatch) -> None:
     descend_once(patch)
     # Few networks to calibrate on.
     patch.setattr(profile_device, "__kwdefaults__", {**profile_device.__kwdefaults__, "calibration": 8})
-    set_default(patch, "profile", "calibration", 8)
-    # A sample as small as can be had: each of it is a training.
-    set_default(patch, "rank", "sample", 4)
-    set_default(patch, "baselines", "seeds", 1)
-    set_default(patch, "baselines", "top", 1)
     # What is patched here is not in processes that are started afresh.
     patch.setattr("cars_hw.executors.spread.default_jobs", lambda *_: 1)
     patch.setattr(registry, "_HOST", _Hosts())
@@ -148,13 +148,6 @@ def make_small(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(
         "cars_hw.devices.android.adb.usb_names", lambda phones: [f"android:{serial}" for serial in phones]
     )
-
-
-def set_default(patch: pytest.MonkeyPatch, command: str, option: str, value: int) -> None:
-    named = main.get_command(click.Context(main), command)
-    assert named is not None
-    (found,) = (parameter for parameter in named.params if parameter.name == option)
-    patch.setattr(found, "default", value)
 
 
 class _Hosts(dict[str, Any]):
