@@ -29,8 +29,8 @@ from cars_hw.pipeline.train import load_trained, train_run
 from cars_hw.space.zoo import zoo
 
 FLIPS = amount(40, 500)
-MUTATIONS = amount(40, 2000)
-BAD_FILES = amount(20, 150)
+MUTATIONS = amount(20, 2000)
+BAD_FILES = amount(12, 150)
 JSON = (".json", ".jsonl")
 
 

@@ -10,31 +10,29 @@ import time
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from long_runs import amount
 from processes import workers
+
+from cars_hw.cli.main import main
 
 SEARCH = ("--population", "4", "--epochs", "5", "--warmup-epochs", "1", "--epochs-per-generation", "1")
 TRAIN = ("--batch-size", "8", "--architectures", "2", "--on", "cpu", "--seed", "3", "--final", "0.2", "--jobs", "1")
 LAUNCHER = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 
-def command(table: Path, images: Path, out: Path) -> list[str]:
-    given = ["search", "--data", str(images), "--table", str(table), "--out", str(out), "--no-measure"]
-    return ["-m", "cars_hw", *given, *SEARCH, *TRAIN]
+def given(table: Path, images: Path, out: Path) -> list[str]:
+    """Return the arguments of the search."""
+    where = ["--data", str(images), "--table", str(table), "--out", str(out), "--no-measure"]
+    return ["search", *where, *SEARCH, *TRAIN]
 
 
 @pytest.fixture(scope="module")
 def standalone(tiny_table: Path, images: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The front that one process finds."""
     out = tmp_path_factory.mktemp("alone") / "run"
-    done = subprocess.run(
-        [sys.executable, *command(tiny_table, images, out)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
+    done = CliRunner().invoke(main, given(tiny_table, images, out))
+    assert done.exit_code == 0, done.output
     return (out / "front.json").read_text()
 
 
@@ -43,7 +41,11 @@ def test_two_processes_find_the_front_of_one(
 ) -> None:
     out = tmp_path / "run"
     done = subprocess.run(
-        [*LAUNCHER, *command(tiny_table, images, out)], capture_output=True, text=True, check=False, timeout=300
+        [*LAUNCHER, "-m", "cars_hw", *given(tiny_table, images, out)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert (out / "front.json").read_text() == standalone
@@ -56,7 +58,7 @@ def test_when_one_of_two_is_killed_both_go_on_from_the_checkpoint(
 ) -> None:
     out = tmp_path / "run"
     process = subprocess.Popen(
-        [*LAUNCHER, "--max-restarts", "1", *command(tiny_table, images, out)],
+        [*LAUNCHER, "--max-restarts", "1", "-m", "cars_hw", *given(tiny_table, images, out)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
