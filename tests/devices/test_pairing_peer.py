@@ -77,10 +77,16 @@ def test_a_phone_is_paired_and_measured_over_an_encrypted_connection(phone: Phon
         # Without the server, cars-hw says what to do.
         with pytest.raises(UnauthorizedError, match="asks for an encrypted connection"):
             open_device(f"android:{name}")
-        subprocess.run([ADB, "connect", name], capture_output=True, check=True, timeout=30)
-        assert eventually(lambda: server_phones().get(name) == "device")
+
+        def connected() -> bool:
+            # A second try is what a person does, too.
+            subprocess.run([ADB, "connect", name], capture_output=True, check=False, timeout=30)
+            return server_phones().get(name) == "device"
+
+        assert eventually(connected)
         device = open_device(f"android:{name}")
         assert [round(1e3 * sample.ms) for sample in device.run(models, PLAN, 0)] == [1000, 1100, 1200]
         device.release()
-        assert adbd.encrypted == adbd.connections - 1 > 0
+        # The first connection is that of cars-hw itself.
+        assert 0 < adbd.encrypted < adbd.connections
     assert not (phone.tmp / "cars-hw").exists()

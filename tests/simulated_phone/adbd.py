@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 VERSION = 0x01000000
 MAX_DATA = 256 * 1024
 TOKEN, SIGNATURE, PUBLIC_KEY = 1, 2, 3
+TLS_RECORD = b"\x16\x03"
+"""The begin of the first bytes of TLS."""
 
 
 @dataclass
@@ -180,6 +182,9 @@ class _Connection:
         while True:
             header = self._exactly(24)
             number, first, second, length, check, magic = struct.unpack("<6I", header)
+            if header[:2] == TLS_RECORD and self._adbd.faults.encrypts:
+                # The server of adb 36 sometimes begins TLS without its own STLS, and a phone then hangs up.
+                raise CutError
             assert magic == number ^ 0xFFFFFFFF, "not a packet"
             data = self._exactly(length)
             command = number.to_bytes(4, "little")
