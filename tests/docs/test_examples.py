@@ -62,7 +62,7 @@ NOT_RUN = {
 SHOWN_ELSEWHERE = ("quickstart.md",)
 """Pages with the command lines of another page and other figures: click has to accept them."""
 
-MODELS_ARE_RUN = ("use-from-python.md", "extend.md", "make-plots.md", "track-experiments.md")
+MODELS_ARE_RUN = ("use-from-python.md", "extend.md", "make-plots.md", "track-experiments.md", "measure-energy.md")
 """Pages whose Python has devices that look into model files; elsewhere only their size counts."""
 
 COMMAND = re.compile(
