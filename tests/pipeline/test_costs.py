@@ -105,7 +105,7 @@ def test_plug_ins_are_found_by_name_and_what_is_wrong_is_a_line(package: Path, i
     for text, message in (
         (
             "size",
-            r"unknown cost 'size'; known: parameters, multiply-adds, file-size, peak-memory, peak-memory-ort, energy",
+            r"unknown cost 'size'; known: parameters, multiply-adds, file-size, peak-memory, peak-memory-ort, en",
         ),
         ("nothing", r"the cost nothing is a int, not a cars_hw.NetworkCost"),
         ("broken", r"the plug-in edge_gone:X cannot be imported: ModuleNotFoundError: No module named 'edge_gone'"),

@@ -293,7 +293,8 @@ def test_a_limit_has_one_holder() -> None:
 def test_predictors_are_built_in_one_place() -> None:
     """``latency.validation`` compares a predictor with its device, below the pipeline.
 
-    A tracker of a profile draws the predictor of the table that was just made. All else asks the target.
+    A tracker of a profile draws the predictor of the table that was just made. The energy follows from the latency,
+    also without a target. All else asks the target.
     """
     root = Path(cars_hw.__file__).parent
     built = {
@@ -301,4 +302,9 @@ def test_predictors_are_built_in_one_place() -> None:
         for path in root.rglob("*.py")
         if re.search(r"(?<!class )\bPredictor\(", path.read_text())
     }
-    assert built == {"pipeline/latency_target.py", "latency/validation.py", "tracking/follow.py"}
+    assert built == {
+        "pipeline/latency_target.py",
+        "latency/measure_energy.py",
+        "latency/validation.py",
+        "tracking/follow.py",
+    }
