@@ -82,7 +82,9 @@ from cars_hw.pipeline.verify import verify_run as verify_run
 from cars_hw.report.page import write_report as write_report
 from cars_hw.space.architecture import Architecture as Architecture
 from cars_hw.space.architecture_space import ArchitectureSpace as ArchitectureSpace
+from cars_hw.space.block_space import BlockSpace as BlockSpace
 from cars_hw.space.cost import normalized_convolution_cost as normalized_convolution_cost
+from cars_hw.space.genotype import BlockGenotype as BlockGenotype
 from cars_hw.space.genotype import Edge as Edge
 from cars_hw.space.genotype import Genotype as Genotype
 from cars_hw.space.mobile import MobileGenotype as MobileGenotype
@@ -93,6 +95,7 @@ from cars_hw.space.network_spec import NetworkSpec as NetworkSpec
 from cars_hw.space.operations.operation import Operation as Operation
 from cars_hw.space.search_space import SearchSpace as SearchSpace
 from cars_hw.space.size_grid import SizeGrid as SizeGrid
+from cars_hw.space.space_of import space_of as space_of
 from cars_hw.space.wanted_sizes import WantedSizes as WantedSizes
 from cars_hw.space.zoo import resolve_genotype as resolve_genotype
 from cars_hw.space.zoo import whole_zoo as whole_zoo

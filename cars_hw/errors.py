@@ -61,6 +61,7 @@ Remedy = Literal[
     "meter-charge",
     "more-time",
     "moved-images",
+    "one-depth",
     "one-resolution",
     "other-image-cache",
     "other-images",

@@ -23,6 +23,7 @@ from cars_hw.config import codec
 from cars_hw.config.setting import NAME, Setting
 from cars_hw.devices.protocol import Measurement
 from cars_hw.latency import table
+from cars_hw.space.families import BLOCK_FAMILIES
 from cars_hw.space.genotype import Genotype
 
 Schema = dict[str, Any]
@@ -46,7 +47,7 @@ JOINED: Schema = {
     "items": {"type": "integer"},
 }
 
-GENOTYPE: Schema = {
+CELLS: Schema = {
     "type": "object",
     "description": "The two cells of a network.",
     "properties": {
@@ -59,6 +60,24 @@ GENOTYPE: Schema = {
     "required": ["normal", "reduce"],
     "additionalProperties": False,
 }
+
+BLOCKS: Schema = {
+    "type": "object",
+    "description": "The choices for the blocks of a network.",
+    "properties": {
+        "family": {"type": "string", "enum": list(BLOCK_FAMILIES), "description": "The family of the blocks."},
+        "blocks": {
+            "type": "array",
+            "description": "The choice for each block: such as k3_e6_se, or skip where it is left out.",
+            "items": {"type": "string"},
+            "minItems": 1,
+        },
+    },
+    "required": ["family", "blocks"],
+    "additionalProperties": False,
+}
+
+GENOTYPE: Schema = {"description": "What fills a network: two cells, or blocks.", "anyOf": [CELLS, BLOCKS]}
 
 SIMPLE: Mapping[Any, Schema] = {
     str: {"type": "string"},

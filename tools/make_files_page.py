@@ -80,6 +80,13 @@ Every file stores a genotype as an object with the keys `normal` and `reduce`. E
 ```json
 {"normal": [["sep_conv_3x3", 0], ["skip_connect", 1], "..."], "reduce": ["..."]}
 ```
+
+A genotype of blocks has the keys `family` and `blocks`: a choice for each block, or `skip`, see
+[cell families](cell-families.md#blocks-that-a-search-chooses).
+
+```json
+{"family": "mobile", "blocks": ["k3_e1", "k5_e6_se", "skip", "..."]}
+```
 """
 
 

@@ -42,6 +42,7 @@ HINTS: Final[Mapping[Remedy, str]] = {
     "meter-charge": "add --meter charge",
     "more-time": "give --within {least} or more, fewer images, or smaller networks",
     "moved-images": "give the folder that holds them now with --data",
+    "one-depth": "give one number of --layers",
     "one-resolution": "give one --resolution",
     "other-image-cache": "or choose another folder with --image-cache",
     "other-images": "leave --data out, or start a new run with: cars-hw search",

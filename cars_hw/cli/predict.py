@@ -120,18 +120,18 @@ def _changed(table: LatencyTable, settings: PredictSettings) -> NetworkSpec:
 def _space(table: LatencyTable, settings: PredictSettings) -> ArchitectureSpace:
     """Return the architectures that a search with this table can propose, at the size that the settings name."""
     from cars_hw.space.architecture_space import ArchitectureSpace
-    from cars_hw.space.search_space import SearchSpace
     from cars_hw.space.size_grid import SizeGrid
+    from cars_hw.space.space_of import space_of
 
     network = _changed(table, settings)
     if table.sizes is None:
-        return ArchitectureSpace(SearchSpace.of(network), network)
+        return ArchitectureSpace(space_of(network), network)
     channels = table.sizes.channels if settings.channels is None else (settings.channels,)
     layers = table.sizes.layers if settings.layers is None else (settings.layers,)
     resolutions = table.sizes.resolutions if settings.resolution is None else ()
     sizes = SizeGrid(channels, layers, resolutions)
     largest = sizes.largest(network)
-    return ArchitectureSpace(SearchSpace.of(network), largest, sizes if len(sizes) > 1 else None)
+    return ArchitectureSpace(space_of(network), largest, sizes if len(sizes) > 1 else None)
 
 
 def _about(target: LatencyTarget, network: NetworkSpec) -> dict[str, Any]:

@@ -135,7 +135,7 @@ def _zoo(table: LatencyTable, given: Sequence[Named]) -> list[Named]:
 
     seen = {network.genotype.key() for network in table.calibration} | {one.genotype.key() for one in given}
     chosen = []
-    family = table.spec.cell_family.base
+    family = table.spec.base_family
     for name, published in whole_zoo().items():
         genotype = published.genotype
         # Cells that join other states than their family need operations that the table does not have.

@@ -154,14 +154,19 @@ def _converter(complete: bool) -> Converter:
     converter.register_structure_hook_factory(is_dataclass, lambda cls: _class_hook(converter, cls, complete))
     converter.register_unstructure_hook_factory(is_dataclass, lambda cls: _plain_hook(converter, cls))
     converter.register_structure_hook_factory(
-        _has_form, lambda cls: lambda value, _cls: _FORMS[cls].from_plain(value)
+        _has_form, lambda cls: lambda value, _cls: _form_of(cls).from_plain(value)
     )
-    converter.register_unstructure_hook_factory(_has_form, lambda cls: _FORMS[cls].to_plain)
+    converter.register_unstructure_hook_factory(_has_form, lambda cls: _form_of(cls).to_plain)
     return converter
 
 
 def _has_form(cls: Any) -> bool:  # noqa: ANN401 -- any type
-    return isinstance(cls, type) and cls in _FORMS
+    return isinstance(cls, type) and any(base in _FORMS for base in cls.__mro__)
+
+
+def _form_of(cls: type) -> _Form:
+    """Return the form of ``cls``, or of the class that it is a special case of."""
+    return next(_FORMS[base] for base in cls.__mro__ if base in _FORMS)
 
 
 def _class_hook(converter: Converter, cls: type[Any], complete: bool) -> Callable[[Any, Any], Any]:

@@ -53,7 +53,7 @@ def repair(
 
     This ends as soon as the architecture is allowed. After all places and all parts of the size it is ``anchor``.
     """
-    parts: list[Place] = list(space.cells.places())
+    parts: list[Place] = list(space.cells_for(architecture.network).places())
     if space.sizes is not None:
         parts += ["channels", "stages"]
     if space.varies_resolution:
@@ -76,8 +76,8 @@ def _replaced(
         return Architecture(genotype, space.with_stages(network, anchor.network.stages))
     if part == "resolution":
         return Architecture(genotype, space.with_resolution(network, anchor.network.resolution))
-    choice = space.cells.choice_of(anchor.genotype, part)
-    return Architecture(space.cells.with_choice(genotype, part, choice), network)
+    cells = space.cells_for(network)
+    return Architecture(cells.with_choice(genotype, part, cells.choice_of(anchor.genotype, part)), network)
 
 
 def offspring(
@@ -127,13 +127,15 @@ def _draw(
         parent = parents[int(rng.integers(len(parents)))]
         cells, size = _what_varies(space, rng)
         return Architecture(
-            mutate(parent.genotype, space.cells, rates.node, rng) if cells else parent.genotype,
+            mutate(parent.genotype, space.cells_for(parent.network), rates.node, rng) if cells else parent.genotype,
             space.mutate_size(parent.network, rates.node, rng) if size else parent.network,
         )
     first, second = (parents[int(index)] for index in rng.choice(len(parents), size=2, replace=False))
     cells, size = _what_varies(space, rng)
     return Architecture(
-        crossover(first.genotype, second.genotype, space.cells, rates.node, rng) if cells else first.genotype,
+        crossover(first.genotype, second.genotype, space.cells_for(first.network), rates.node, rng)
+        if cells
+        else first.genotype,
         space.cross_sizes(first.network, second.network, rates.node, rng) if size else first.network,
     )
 

@@ -16,13 +16,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cars_hw.export.lower import Builder, CellParts, lower_parts
+from cars_hw.export.builder import Builder
+from cars_hw.export.lower import CellParts, lower_chain, lower_parts
+from cars_hw.nn.blocks import head_convolution, make_block
 from cars_hw.nn.layers import Normalization
 from cars_hw.nn.network import make_preprocessing, make_stem
 from cars_hw.nn.operations import make_operation
+from cars_hw.space.blocks import BlockLayout, block_layouts, head_channels
+from cars_hw.space.genotype import names_of
 
 if TYPE_CHECKING:
     from cars_hw.config.measurement import Precision
+    from cars_hw.export.graph import Graph
     from cars_hw.export.tflite_plan import TflitePlan
     from cars_hw.space.architecture import Architecture
     from cars_hw.space.genotype import Genotype
@@ -95,12 +100,23 @@ def _plan(architecture: Architecture) -> TflitePlan:
     from cars_hw.export.tflite_plan import TflitePlan
 
     spec, genotype = architecture.network, architecture.genotype
+    if spec.blocks is not None:
+        return TflitePlan(_chain(spec, genotype))
     layouts = spec.cells(genotype.parts)
     cells = (_cell(layout, genotype) for layout in layouts)
     build = _Shapes((("image", spec.input_shape),))
     classifier = _classifier(layouts[-1].concatenated.channels, spec.classes)
     stem = _stem(spec, genotype if spec.stem == "cells" else None)
     return TflitePlan(lower_parts(build, stem, cells, classifier))
+
+
+def _chain(spec: NetworkSpec, genotype: Genotype) -> Graph:
+    """Return the graph of a network of blocks."""
+    layouts, features = block_layouts(spec), head_channels(spec)
+    blocks = [_block(layout, name) for layout, name in zip(layouts, names_of(genotype), strict=True)]
+    head = _head(layouts[-1].channels, features)
+    build = _Shapes((("image", spec.input_shape),))
+    return lower_chain(build, _stem(spec, None), [*blocks, head], _classifier(features, spec.classes))
 
 
 def _cell(layout: CellLayout, genotype: Genotype) -> CellParts:
@@ -121,6 +137,18 @@ def _cell(layout: CellLayout, genotype: Genotype) -> CellParts:
 def _operation(name: str, channels: int, stride: int) -> nn.Module:
     with torch.device("meta"):
         return make_operation(name, channels, stride, Normalization()).eval()
+
+
+@lru_cache(MODULES)
+def _block(layout: BlockLayout, name: str) -> nn.Module:
+    with torch.device("meta"):
+        return make_block(layout, name, Normalization()).eval()
+
+
+@lru_cache(MODULES)
+def _head(channels_in: int, channels: int) -> nn.Module:
+    with torch.device("meta"):
+        return head_convolution(channels_in, channels, Normalization()).eval()
 
 
 @lru_cache(MODULES)

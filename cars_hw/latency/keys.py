@@ -7,17 +7,14 @@ so it is a key of its own, and the operations' keys are without it.
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from cars_hw.errors import TableError
+from cars_hw.latency.block_keys import block_keys, every_block_key
+from cars_hw.latency.op_key import OpKey, PlacedKey
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.families import CellFamily
 from cars_hw.space.genotype import Cell, Genotype, Node
@@ -26,76 +23,18 @@ from cars_hw.space.network_spec import CellLayout, NetworkSpec
 from cars_hw.space.operations import NONE, OPERATIONS
 from cars_hw.space.shape import Shape
 
-ELEMENTWISE: Final = ("relu", "add", "concat", "zeros")
-"""Kinds besides the operations that compute alike in any layout of their images."""
-
-_TEXT: Final = re.compile(r"(\w{1,40})/c(\d{1,9})(?:-c(\d{1,9}))?/(\d{1,9})x(\d{1,9})(?:/s(\d))?")
-
-
-@dataclass(frozen=True, order=True)
-class OpKey:
-    """One computation on an image of shape ``source`` that gives ``channels`` channels; its first ReLU is left out.
-
-    ``kind`` is a candidate operation or one of ``stem_cifar``, ``stem_quarter`` and ``stem_eighth`` (ImageNet's),
-    ``stem_half`` (that of a stem with cells), ``relu_conv_bn``, ``factorized_reduce``, ``relu``, ``add``,
-    ``concat``, ``zeros`` and ``head``. ``stride`` is that of a candidate operation, and 0 elsewhere. As text:
-    ``sep_conv_3x3/c36/32x32/s1``.
-    """
-
-    kind: str
-    source: Shape
-    channels: int
-    stride: int = 0
-
-    @property
-    def converted(self) -> int:
-        """Elements that a runtime may convert to and from its own layout in a model of this operation only."""
-        operation = OPERATIONS.get(self.kind)
-        if self.kind in ELEMENTWISE if operation is None else operation.any_layout:
-            return 0
-        return math.prod(self.source) + math.prod(self.output)
-
-    @property
-    def output(self) -> Shape:
-        """The shape of what it computes."""
-        same = self.source._replace(channels=self.channels)
-        match self.kind:
-            case "head":
-                return Shape(self.channels, 1, 1)
-            case "factorized_reduce" | "stem_eighth" | "stem_half":
-                return same.halved()
-            case "stem_quarter":
-                return same.halved().halved()
-            case _:
-                return same.halved() if self.stride == 2 else same
-
-    def __str__(self) -> str:
-        same = self.source.channels == self.channels and self.kind not in ("relu_conv_bn", "factorized_reduce")
-        channels = f"c{self.source.channels}" if same else f"c{self.source.channels}-c{self.channels}"
-        stride = f"/s{self.stride}" if self.stride else ""
-        return f"{self.kind}/{channels}/{self.source.height}x{self.source.width}{stride}"
-
-    @classmethod
-    def parse(cls, text: str) -> OpKey:
-        """Return the key that ``text`` is, as ``str`` writes it.
-
-        Raises:
-            TableError: it is none.
-        """
-        found = _TEXT.fullmatch(text)
-        if found is None:
-            raise TableError(f"{text!r} is not the name of an operation; profile the device again")
-        kind, source, channels, height, width, stride = found.groups()
-        image = Shape(int(source), int(height), int(width))
-        return cls(kind, image, int(channels or source), int(stride or 0))
-
-
-class PlacedKey(NamedTuple):
-    """A key at its place: the cell's index, None for stem and head, and what it does there, for people."""
-
-    key: OpKey
-    cell: int | None
-    what: str
+__all__ = [
+    "OpKey",
+    "PlacedKey",
+    "counts_of",
+    "frame_keys",
+    "genotype_keys",
+    "keys_of",
+    "node_keys",
+    "relu_keys",
+    "relu_sources",
+    "spec_keys",
+]
 
 
 def spec_keys(spec: NetworkSpec) -> tuple[OpKey, ...]:
@@ -103,6 +42,8 @@ def spec_keys(spec: NetworkSpec) -> tuple[OpKey, ...]:
 
     Genotypes that join other states than their family, as published ones may, can need further ones.
     """
+    if spec.blocks is not None:
+        return every_block_key(spec)
     keys: list[OpKey] = []
     for parts in _possible_parts(spec.cell_family):
         keys += _keys_at(spec, parts)
@@ -138,6 +79,8 @@ def genotype_keys(spec: NetworkSpec, genotype: Genotype) -> list[PlacedKey]:
         SpecError: the genotype is of another family than the network.
     """
     spec.require_family(genotype)
+    if spec.blocks is not None:
+        return block_keys(spec, genotype)
     usages = usages_of(genotype)
     live = live_states(spec, usages)
     placed = list(frame_keys(spec, usages))

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cars_hw.latency.arithmetic import key_cost
-from cars_hw.latency.keys import OpKey
+from cars_hw.latency.op_key import BLOCK, OpKey
 from cars_hw.space.operations import OPERATIONS
 
 FloatArray = npt.NDArray[np.float64]
@@ -32,7 +32,7 @@ LEAST_MS: Final = 1e-5
 CLASSES: Final = (16, 8, 4, 1)
 """A runtime may have kernels for multiples of so many channels; the largest of the classes that are tried."""
 
-STEMS: Final = ("stem_cifar", "stem_quarter")
+STEMS: Final = ("stem_cifar", "stem_quarter", "stem_image")
 """Kinds that read the images of a network; their channels do not grow with the network's."""
 
 HALVED: Final = 32
@@ -141,7 +141,7 @@ class _Arithmetic(NamedTuple):
         for key in keys:
             cost = key_cost(key)
             dense = float(cost.multiply_adds)
-            if key.kind in OPERATIONS:
+            if key.kind in OPERATIONS or key.kind.startswith(BLOCK):
                 # a c + b c^2 is 2 a c + 4 b c^2 at twice the channels.
                 twice = key.source._replace(channels=2 * key.source.channels)
                 dense = key_cost(OpKey(key.kind, twice, 2 * key.channels, key.stride)).multiply_adds / 2 - dense

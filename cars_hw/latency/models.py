@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 from cars_hw.config.measurement import Precision
 from cars_hw.export.write import write_graph
+from cars_hw.latency.arithmetic import key_block
 from cars_hw.latency.keys import OpKey
 from cars_hw.nn.fresh_weights import seeded
+from cars_hw.space.blocks import StemLayout
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.shape import Shape
 
@@ -82,7 +84,9 @@ def _without_first_relu(graph: Graph) -> Graph:
 
 
 def _key_module(key: OpKey) -> nn.Module:  # noqa: PLR0911 -- one for each kind
+    from cars_hw.nn.blocks import head_convolution, stem_convolution
     from cars_hw.nn.layers import FactorizedReduce, Normalization, ReLUConvBN
+    from cars_hw.nn.mobile import MobileBlock
     from cars_hw.nn.network import CifarStem, ImageNetStem, halving_convolution
     from cars_hw.nn.operations import make_operation
 
@@ -101,6 +105,12 @@ def _key_module(key: OpKey) -> nn.Module:  # noqa: PLR0911 -- one for each kind
             return halving_convolution(channels_in, key.channels, norm)
         case "stem_eighth":
             return ImageNetStem(_imagenet(key.channels, (4 * height, 4 * width), 3), norm).eighth
+        case "stem_image" | "stem_conv":
+            return stem_convolution(StemLayout(key.source, key.channels, key.stride), norm)
+        case "head_conv":
+            return head_convolution(channels_in, key.channels, norm)
+        case _ if (block := key_block(key)) is not None:
+            return MobileBlock(block, channels_in, norm=norm)
         case _:
             return make_operation(key.kind, key.channels, key.stride, norm)
 

@@ -39,9 +39,10 @@ from cars_hw.progress import Progress, counted, prefixed
 from cars_hw.progress_line import show
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Genotype
+from cars_hw.space.genotype_space import GenotypeSpace
 from cars_hw.space.network_spec import NetworkSpec
-from cars_hw.space.search_space import SearchSpace
 from cars_hw.space.size_grid import SizeGrid
+from cars_hw.space.space_of import space_of
 from cars_hw.space.typical import typical_genotype
 from cars_hw.space.wanted_sizes import WantedSizes
 
@@ -86,7 +87,7 @@ def profile_device(
     resume: bool = False,
     overwrite: bool = False,
     plan: MeasurePlan | None = None,
-    space: SearchSpace | None = None,
+    space: GenotypeSpace | None = None,
     sizes: SizeGrid | WantedSizes | None = None,
     on_range: Callable[[SizeRange], None] | None = None,
     sustained: SustainedPlan | None = None,
@@ -130,10 +131,13 @@ def profile_device(
     # For which latencies the sizes of a table were found is not in it.
     is_told = not isinstance(sizes, WantedSizes)
     finished = finished_or_free(out, resume=resume, overwrite=overwrite, is_told=is_told)
-    space = space or SearchSpace.of(spec)
+    at = spec
     if sizes is not None:
         # Before the device is measured, so that a resolution that the stem cannot have is reported at once.
-        (sizes if isinstance(sizes, SizeGrid) else sizes.allowed).smallest(spec)
+        grid = sizes if isinstance(sizes, SizeGrid) else sizes.allowed
+        grid.require_for(spec)
+        at = grid.smallest(spec)
+    space = space or space_of(at)
     if sustained is not None:
         require_load_device(device)
     conditions = device.conditions()
@@ -314,7 +318,7 @@ class _Campaign:
     def measured(
         self,
         device: Device,
-        space: SearchSpace,
+        space: GenotypeSpace,
         count: int,
         sustained: SustainedPlan | None,
         on_operations: Callable[[LatencyTable], None],
@@ -330,7 +334,7 @@ class _Campaign:
             journal.keep()
             table = replace(table, sustained=self.under_load(device, table, sustained))
             journal.learn(learnt_by(device))
-        whole = SearchSpace.of(table.spec).operations
+        whole = space_of(table.spec).operations
         part = () if space.operations == whole else space.operations
         return replace(table, conditions={**table.conditions, **journal.told}, operations=part)
 
@@ -383,7 +387,7 @@ class _Campaign:
         each = session * (self._first_rounds + self._later_rounds)
         return int(min(seconds / each, MOST_FURTHER)) if each else MOST_FURTHER
 
-    def networks(self, table: LatencyTable, space: SearchSpace, count: int) -> LatencyTable:
+    def networks(self, table: LatencyTable, space: GenotypeSpace, count: int) -> LatencyTable:
         """Measure ``count`` networks of ``space`` and the operations in turns; return the finished table."""
         progress = prefixed(self._progress, "networks")
         journal = self._journal
@@ -496,7 +500,7 @@ def _quiet_ms(samples: Sequence[Sample]) -> float | None:
     return round(median(quiet), 6) if quiet else None
 
 
-def _to_calibrate_on(table: LatencyTable, space: SearchSpace, count: int) -> list[Architecture]:
+def _to_calibrate_on(table: LatencyTable, space: GenotypeSpace, count: int) -> list[Architecture]:
     """Return the smallest architecture of ``space`` and ``count`` - 1 that are spread over its range."""
     rng = np.random.default_rng(table.plan["seed"])
     if table.sizes is not None:
@@ -509,7 +513,7 @@ def _to_calibrate_on(table: LatencyTable, space: SearchSpace, count: int) -> lis
 
 
 def _over_sizes(
-    table: LatencyTable, sizes: SizeGrid, space: SearchSpace, count: int, rng: np.random.Generator
+    table: LatencyTable, sizes: SizeGrid, space: GenotypeSpace, count: int, rng: np.random.Generator
 ) -> list[Architecture]:
     """Return the smallest architecture on the grid ``sizes``, and ``count`` - 1 spread over the log latency."""
     sums: dict[NetworkSpec, OperationSums] = {}

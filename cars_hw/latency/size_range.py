@@ -36,9 +36,10 @@ from cars_hw.progress import Progress
 from cars_hw.progress_line import show
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Genotype
+from cars_hw.space.genotype_space import GenotypeSpace
 from cars_hw.space.network_spec import NetworkSpec
-from cars_hw.space.search_space import SearchSpace
 from cars_hw.space.size_grid import Resolution, SizeGrid
+from cars_hw.space.space_of import space_of
 from cars_hw.space.typical import TYPICAL, typical_genotype
 from cars_hw.space.wanted_sizes import WantedSizes
 
@@ -142,7 +143,7 @@ def find_size_range(
     wanted: WantedSizes,
     *,
     precision: Precision = "fp32",
-    space: SearchSpace | None = None,
+    space: GenotypeSpace | None = None,
     progress: Progress = show,
 ) -> SizeRange:
     """Measure a few networks on ``device``; return a range of sizes in which the ``wanted`` latencies lie.
@@ -169,7 +170,8 @@ def find_size_range(
         try:
             found = _Finder(wanted, probe).found()
             if min(wanted.latencies_ms) < 2 * found.smallest_ms:
-                found = replace(found, fastest_ms=_fastest_ms(probe, found.sizes, space or SearchSpace.of(network)))
+                smallest = found.sizes.smallest(network)
+                found = replace(found, fastest_ms=_fastest_ms(probe, found.sizes, space or space_of(smallest)))
         finally:
             device.release()
     _require_within(found, device.name)
@@ -203,7 +205,7 @@ def _require_within(found: SizeRange, device: str) -> None:
         )
 
 
-def _fastest_ms(probe: _Probe, sizes: SizeGrid, space: SearchSpace) -> float:
+def _fastest_ms(probe: _Probe, sizes: SizeGrid, space: GenotypeSpace) -> float:
     """Measure the genotype of ``space`` that is probably the fastest, at the smallest of ``sizes``."""
     network = next(sizes.networks(probe.network))
     sums = OperationSums(network, {str(key): _guessed_ms(key) for key in spec_keys(network)})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
 
+from cars_hw.latency.block_keys import block_key, chain_ends
 from cars_hw.latency.keys import (
     OpKey,
     frame_keys,
@@ -11,7 +12,8 @@ from cars_hw.latency.keys import (
     relu_keys,
     relu_sources,
 )
-from cars_hw.space.genotype import Genotype, Node
+from cars_hw.space.blocks import block_layouts
+from cars_hw.space.genotype import Genotype, Node, names_of
 from cars_hw.space.liveness import Usages, live_states, parts_of, usages_of
 from cars_hw.space.network_spec import CellLayout, NetworkSpec
 
@@ -26,10 +28,12 @@ class OperationSums:
 
     def __init__(self, spec: NetworkSpec, costs: Mapping[str, float]) -> None:
         self._spec = spec
-        self._family = spec.cell_family.base
+        self._family = spec.base_family
         self._costs = costs
         self._cells = _CellCosts(costs)
         self._parts: dict[Usages, _Parts] = {}
+        self._blocks: dict[tuple[int, str], float] = {}
+        self._ends: float | None = None
 
     def at(self, spec: NetworkSpec) -> OperationSums:
         """Return the sums for ``spec``, which remember together with these what cells take."""
@@ -45,6 +49,8 @@ class OperationSums:
         """
         if genotype.family != self._family:
             self._spec.require_family(genotype)
+        if self._spec.blocks is not None:
+            return self._of_blocks(genotype)
         usages = usages_of(genotype)
         parts = self._parts.get(usages)
         if parts is None:
@@ -57,6 +63,19 @@ class OperationSums:
                 # Looked up here: this is the innermost of what a search does without a network.
                 ms = known.get(node)
                 total += parts.node(reduction, node) if ms is None else ms
+        return total
+
+    def _of_blocks(self, genotype: Genotype) -> float:
+        """Return the sum for a genotype of blocks: every choice at its place, and what all of them have."""
+        if self._ends is None:
+            self._ends = sum(self._costs[str(key)] for keys in chain_ends(self._spec) for key in keys)
+        total = self._ends
+        for placed in enumerate(names_of(genotype)):
+            ms = self._blocks.get(placed)
+            if ms is None:
+                key = block_key(block_layouts(self._spec)[placed[0]], placed[1])
+                ms = self._blocks[placed] = 0.0 if key is None else self._costs[str(key)]
+            total += ms
         return total
 
 

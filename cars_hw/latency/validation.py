@@ -25,9 +25,10 @@ from cars_hw.progress_line import show
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.architecture_space import ArchitectureSpace
 from cars_hw.space.genotype import Genotype
+from cars_hw.space.genotype_space import GenotypeSpace
 from cars_hw.space.network_spec import NetworkSpec
-from cars_hw.space.search_space import SearchSpace
 from cars_hw.space.size_grid import SizeGrid
+from cars_hw.space.space_of import space_of
 
 PASSES: Final = 2
 """How often validation measures every network: the second time shows what the first is worth."""
@@ -229,7 +230,7 @@ def fresh_architectures(
     sizes: SizeGrid,
     count: int,
     rng: np.random.Generator,
-    space: SearchSpace | None = None,
+    space: GenotypeSpace | None = None,
     *,
     thirds: bool = False,
 ) -> list[Architecture]:
@@ -243,7 +244,7 @@ def fresh_architectures(
         InputError: the space has too few of them.
         TableError: the table is not for these sizes.
     """
-    space = space or SearchSpace.of(table.spec)
+    space = space or space_of(sizes.smallest(table.spec))
     drawn: Iterable[Architecture]
     if thirds:
         drawn = (Architecture(space.sample(rng), sizes.sample(table.spec, rng)) for _ in range(5 * count))
@@ -263,14 +264,14 @@ def fresh_architectures(
 
 
 def fresh_genotypes(
-    table: LatencyTable, count: int, rng: np.random.Generator, space: SearchSpace | None = None
+    table: LatencyTable, count: int, rng: np.random.Generator, space: GenotypeSpace | None = None
 ) -> list[Genotype]:
     """Draw ``count`` different genotypes of ``space`` that took no part in the table's calibration.
 
     Raises:
         InputError: the space has too few of them.
     """
-    space = space or SearchSpace.of(table.spec)
+    space = space or space_of(table.spec)
     taken = {network.genotype.key() for network in table.calibration}
     drawn: list[Genotype] = []
     for _ in range(100 + 10 * count):

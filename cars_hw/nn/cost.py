@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from cars_hw.space.block_cost import block_cost
+from cars_hw.space.blocks import block_layouts, head_channels, placed_blocks, stem_layouts
 from cars_hw.space.cost import Cost, normalized_convolution_cost
 from cars_hw.space.genotype import Cell, Genotype
 from cars_hw.space.liveness import Usage, live_states, usages_of
@@ -21,6 +23,8 @@ def network_cost(spec: NetworkSpec, genotype: Genotype) -> Cost:
     no edge reads, are not in the file. Parameters and multiply-adds are exactly those of the file.
     """
     spec.require_family(genotype)
+    if spec.blocks is not None:
+        return _of_blocks(spec, genotype)
     usages = usages_of(genotype)
     live = live_states(spec, usages)
     layouts = (*spec.stem_cells(genotype.parts[1]), *spec.cells(genotype.parts))
@@ -38,6 +42,10 @@ def published_cost(spec: NetworkSpec, genotype: Genotype) -> Cost:
     a parameter. So the figures can be compared with those of papers. ``folded`` is 0.
     """
     spec.require_family(genotype)
+    if spec.blocks is not None:
+        # Everything is read: both rules count the same modules.
+        total = _of_blocks(spec, genotype)
+        return Cost(total.trained_parameters, total.multiply_adds)
     layouts = (*spec.stem_cells(genotype.parts[1]), *spec.cells(genotype.parts))
     total = _stem(spec, eighth=True).plus(_classifier(spec, layouts[-1]))
     for layout in layouts:
@@ -55,6 +63,17 @@ def both_costs(spec: NetworkSpec, genotype: Genotype) -> dict[str, int]:
         "published_parameters": published.parameters,
         "published_multiply_adds": published.multiply_adds,
     }
+
+
+def _of_blocks(spec: NetworkSpec, genotype: Genotype) -> Cost:
+    total = Cost()
+    for stem in stem_layouts(spec):
+        total = total.plus(normalized_convolution_cost(stem.source.channels, 3, stem.output))
+    for layout, block in placed_blocks(spec, genotype):
+        total = total.plus(block_cost(block, layout.source))
+    last, features = block_layouts(spec)[-1].output, head_channels(spec)
+    total = total.plus(normalized_convolution_cost(last.channels, 1, last._replace(channels=features)))
+    return total.plus(Cost((features + 1) * spec.classes, features * spec.classes))
 
 
 def _stem(spec: NetworkSpec, *, eighth: bool) -> Cost:

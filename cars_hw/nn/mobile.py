@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from torch import Tensor, nn
 
-from cars_hw.nn.layers import mean_of_pixels
+from cars_hw.nn.layers import Normalization, mean_of_pixels
+from cars_hw.space.block_cost import block_cost
 from cars_hw.space.cost import Cost, normalized_convolution_cost
-from cars_hw.space.mobile import Block, MobileGenotype
+from cars_hw.space.mobile import Activation, Block, MobileGenotype
 from cars_hw.space.shape import Shape
 
 
-def activation_of(genotype: MobileGenotype) -> nn.Module:
-    """Return the activation between the convolutions of ``genotype``."""
+def activation_of(name: Activation) -> nn.Module:
+    """Return the activation between convolutions."""
     # In place is safe: it follows a normalisation, whose output nothing else reads.
-    return nn.ReLU(inplace=True) if genotype.activation == "relu" else nn.ReLU6(inplace=True)
+    return nn.ReLU(inplace=True) if name == "relu" else nn.ReLU6(inplace=True)
 
 
 class Normalized(nn.Sequential):
@@ -28,10 +27,12 @@ class Normalized(nn.Sequential):
         *,
         stride: int = 1,
         groups: int = 1,
-        act: nn.Module | None = None,
+        act: Activation | None = None,
+        norm: Normalization | None = None,
     ) -> None:
         conv = nn.Conv2d(*channels, kernel, stride, kernel // 2, groups=groups, bias=False)
-        super().__init__(conv, nn.BatchNorm2d(channels[1]), *([] if act is None else [act]))
+        layer = (norm or Normalization()).layer(channels[1])
+        super().__init__(conv, layer, *([] if act is None else [activation_of(act)]))
 
 
 class SqueezeExcite(nn.Module):
@@ -51,25 +52,36 @@ class SqueezeExcite(nn.Module):
 
 
 class MobileBlock(nn.Module):
-    """An inverted residual block, see :class:`~cars_hw.space.mobile.Block`."""
+    """An inverted residual block, see :class:`~cars_hw.space.mobile.Block`.
 
-    def __init__(self, block: Block, channels_in: int, genotype: MobileGenotype) -> None:
+    The names of its weights do not depend on the block, so that one block can have a part of another one's weights.
+    """
+
+    def __init__(
+        self, block: Block, channels_in: int, act: Activation = "relu", norm: Normalization | None = None
+    ) -> None:
         super().__init__()
         inner, squeezed = block.expanded(channels_in), block.squeezed(channels_in)
-        modules: list[nn.Module] = []
+        self.widen: nn.Module | None = None
         if block.expansion > 1:
-            modules.append(Normalized((channels_in, inner), 1, act=activation_of(genotype)))
-        act = activation_of(genotype)
-        modules.append(Normalized((inner, inner), block.kernel, stride=block.stride, groups=inner, act=act))
-        if squeezed:
-            modules.append(SqueezeExcite(inner, squeezed))
-        modules.append(Normalized((inner, block.channels), 1))
-        self.path = nn.Sequential(*modules)
+            self.widen = Normalized((channels_in, inner), 1, act=act, norm=norm)
+        self.filter = Normalized(
+            (inner, inner), block.kernel, stride=block.stride, groups=inner, act=act, norm=norm
+        )
+        self.squeeze = SqueezeExcite(inner, squeezed) if squeezed else None
+        self.project = Normalized((inner, block.channels), 1, norm=norm)
         self.adds_input = block.adds_input(channels_in)
+
+    def path(self, x: Tensor) -> Tensor:
+        """Return what the convolutions make of ``x``, without adding it."""
+        out: Tensor = self.filter(x if self.widen is None else self.widen(x))
+        out = out if self.squeeze is None else self.squeeze(out)
+        projected: Tensor = self.project(out)
+        return projected
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (N, channels, H, W), or at stride 2 half of the size, rounded up."""
-        out: Tensor = self.path(x)
+        out = self.path(x)
         return x + out if self.adds_input else out
 
 
@@ -79,10 +91,10 @@ class MobileNetwork(nn.Module):
     def __init__(self, genotype: MobileGenotype, in_channels: int = 3, classes: int = 1000) -> None:
         super().__init__()
         self.genotype = genotype
-        self.stem = Normalized((in_channels, genotype.stem), 3, stride=2, act=activation_of(genotype))
-        self.blocks = nn.Sequential(*(MobileBlock(*placed, genotype) for placed in genotype.placed()))
+        self.stem = Normalized((in_channels, genotype.stem), 3, stride=2, act=genotype.activation)
+        self.blocks = nn.Sequential(*(MobileBlock(*placed, genotype.activation) for placed in genotype.placed()))
         last = genotype.blocks[-1].channels
-        self.head = Normalized((last, genotype.head), 1, act=activation_of(genotype))
+        self.head = Normalized((last, genotype.head), 1, act=genotype.activation)
         self.classifier = nn.Linear(genotype.head, classes)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -98,23 +110,10 @@ class MobileNetwork(nn.Module):
 def mobile_cost(genotype: MobileGenotype, shape: Shape, classes: int) -> Cost:
     """Return the cost of the exported network of ``genotype`` on one image of ``shape``, in closed form."""
     total = Cost((genotype.head + 1) * classes, genotype.head * classes)
-    for one in _costs(genotype, shape):
-        total = total.plus(one)
-    return total
-
-
-def _costs(genotype: MobileGenotype, shape: Shape) -> Iterator[Cost]:
     state = shape.halved(genotype.stem)
-    yield normalized_convolution_cost(shape.channels, 3, state)
-    for block, channels_in in genotype.placed():
-        inner = state._replace(channels=block.expanded(channels_in))
-        if block.expansion > 1:
-            yield normalized_convolution_cost(channels_in, 1, inner)
-        inner = inner.halved() if block.stride == 2 else inner
-        yield normalized_convolution_cost(1, block.kernel, inner)
-        if squeezed := block.squeezed(channels_in):
-            weights = 2 * inner.channels * squeezed
-            yield Cost(weights + inner.channels + squeezed, weights)
-        state = inner._replace(channels=block.channels)
-        yield normalized_convolution_cost(inner.channels, 1, state)
-    yield normalized_convolution_cost(state.channels, 1, state._replace(channels=genotype.head))
+    total = total.plus(normalized_convolution_cost(shape.channels, 3, state))
+    for block, _ in genotype.placed():
+        total = total.plus(block_cost(block, state))
+        state = (state.halved() if block.stride == 2 else state)._replace(channels=block.channels)
+    head = state._replace(channels=genotype.head)
+    return total.plus(normalized_convolution_cost(state.channels, 1, head))

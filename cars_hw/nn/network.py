@@ -9,10 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from cars_hw.errors import SpecError
+from cars_hw.nn.blocks import BlockStem, network_blocks
 from cars_hw.nn.layers import FactorizedReduce, Normalization, ReLUConvBN, concatenate, mean_of_pixels
 from cars_hw.nn.operations import make_operation
+from cars_hw.space.blocks import block_layouts, head_channels
 from cars_hw.space.genotype import Cell, Genotype, States
 from cars_hw.space.network_spec import CellLayout, NetworkSpec
+from cars_hw.space.shape import Shape
 
 AUXILIARY_CHANNELS: Final = (128, 768)
 """Width of the auxiliary head's two convolutions (DARTS)."""
@@ -76,7 +79,7 @@ class CellsStem(nn.Module):
         return quarter, self.cells[1](half, quarter)
 
 
-Stem = CifarStem | ImageNetStem | CellsStem
+Stem = CifarStem | ImageNetStem | CellsStem | BlockStem
 
 
 def make_stem(spec: NetworkSpec, norm: Normalization, genotype: Genotype | None = None) -> Stem:
@@ -85,6 +88,8 @@ def make_stem(spec: NetworkSpec, norm: Normalization, genotype: Genotype | None 
     Raises:
         SpecError: it has cells, and there is no genotype: weights that many architectures share have no such stem.
     """
+    if spec.blocks is not None:
+        return BlockStem(spec, norm)
     if spec.stem == "cells":
         if genotype is None:
             raise SpecError("weights cannot be shared by networks whose stem has cells; search with another stem")
@@ -93,8 +98,11 @@ def make_stem(spec: NetworkSpec, norm: Normalization, genotype: Genotype | None 
 
 
 def run_stem(stem: Stem, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the two states that the first cell gets from images ``x`` (N, C_in, H, W)."""
-    if isinstance(stem, CifarStem):
+    """Return the two states that the first cell gets from images ``x`` (N, C_in, H, W).
+
+    Before blocks, both are the input of the first block.
+    """
+    if isinstance(stem, CifarStem | BlockStem):
         state = stem(x)
         return state, state
     states: tuple[Tensor, Tensor] = stem(x)
@@ -201,12 +209,31 @@ class AuxiliaryHead(nn.Sequential):
         )
 
 
+def _cells(spec: NetworkSpec, genotype: Genotype, norm: Normalization) -> nn.ModuleList:
+    """Return the cells of a network, or its blocks: modules that take the outputs of the two before."""
+    if spec.blocks is not None:
+        return network_blocks(spec, genotype, norm)
+    return nn.ModuleList(
+        NetworkCell(layout, genotype.cell(layout.reduction), norm, genotype.joined(layout.reduction))
+        for layout in spec.cells(genotype.parts)
+    )
+
+
+def output_shapes(spec: NetworkSpec, genotype: Genotype) -> list[Shape]:
+    """Return the shapes of the outputs of :attr:`Network.cells`; the last one is what the classifier reads."""
+    if spec.blocks is None:
+        return [layout.concatenated for layout in spec.cells(genotype.parts)]
+    shapes = [layout.output for layout in block_layouts(spec)]
+    return [*shapes, shapes[-1]._replace(channels=head_channels(spec))]
+
+
 class Network(nn.Module):
     """The network of ``genotype`` under ``spec``, with logits (N, classes) for images (N, C_in, H, W).
 
     ``drop_path`` is the probability that a path is dropped for a sample in training; the training raises it from
     epoch to epoch. As a tensor of one number on the network's device, it can be changed in place, which a recorded
-    step sees. The auxiliary head is optional.
+    step sees. The auxiliary head is optional. ``cells`` are the cells, or the blocks and the convolution behind
+    them; each takes the outputs of the two before it.
     """
 
     def __init__(
@@ -223,16 +250,13 @@ class Network(nn.Module):
         self.spec = spec
         self.genotype = genotype
         self.drop_path: float | Tensor = 0.0
-        layouts = spec.cells(genotype.parts)
         self.stem = make_stem(spec, norm, genotype)
-        self.cells = nn.ModuleList(
-            NetworkCell(layout, genotype.cell(layout.reduction), norm, genotype.joined(layout.reduction))
-            for layout in layouts
-        )
-        self.classifier = nn.Linear(layouts[-1].concatenated.channels, spec.classes)
+        self.cells = _cells(spec, genotype, norm)
+        shapes = output_shapes(spec, genotype)
+        self.classifier = nn.Linear(shapes[-1].channels, spec.classes)
         self.auxiliary: AuxiliaryHead | None = None
         if auxiliary:
-            shape = layouts[spec.reductions[1]].concatenated
+            shape = shapes[spec.reductions[1]]
             if min(shape.height, shape.width) < 2:
                 raise SpecError("the auxiliary head needs at least 2x2 pixels behind the second reduction")
             self.auxiliary = AuxiliaryHead(shape.channels, shape.height, shape.width, spec.classes)

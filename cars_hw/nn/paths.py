@@ -218,7 +218,10 @@ def require_shared(spec: NetworkSpec, genotype: Genotype) -> None:
 
 
 class SharedNetwork:
-    """The layers of one size whose weights the architectures of that size share."""
+    """The layers of one size whose weights the architectures of that size share.
+
+    Networks of blocks have a :meth:`chain` in the place of cells.
+    """
 
     spec: NetworkSpec
     stem: Stem
@@ -226,6 +229,10 @@ class SharedNetwork:
 
     def shared_cells(self) -> Sequence[SharedCell]:
         """Return the cells, first to last."""
+        raise NotImplementedError
+
+    def chain(self, genotype: Genotype) -> Sequence[nn.Module]:
+        """Return the blocks of ``genotype``, first to last, and the convolution behind them."""
         raise NotImplementedError
 
     def forward(self, x: Tensor, genotype: Genotype) -> Tensor:
@@ -252,6 +259,8 @@ class SharedNetwork:
         self, layers: Layers, states: Sequence[Tensor], genotypes: Sequence[Genotype] = (), room: int = 0
     ) -> Common:
         """Return the same as :meth:`common` for the two ``states`` that the stem made."""
+        if self.spec.blocks is not None:
+            return Common(layers, (states[0], states[-1]), None)
         before, last = layers.begin(states)
         first, second = self.shared_cells()[:2]
         inputs = (layers.input(first.preprocess_0, before), layers.input(first.preprocess_1, last))
@@ -288,6 +297,11 @@ class SharedNetwork:
             SpecError: see :func:`require_shared`.
         """
         require_shared(self.spec, genotype)
+        if self.spec.blocks is not None:
+            state = common.inputs[1]
+            for block in self.chain(genotype):
+                state = block(state)
+            return state
         layers = common.layers
         cells = self.shared_cells()
         # The second cell reads what is common. So two cells are run in any case.

@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import torch
 
-from cars_hw.nn.slices import Slices
+from cars_hw.nn.block_slices import slices_of
 from cars_hw.nn.supernet import SuperNet
 from cars_hw.space.architecture import Architecture
-from cars_hw.space.families import CellFamily
+from cars_hw.space.block_space import uniform
+from cars_hw.space.families import SKIP, CellFamily
 from cars_hw.space.genotype import Edge, Genotype
 from cars_hw.space.network_spec import NetworkSpec
 
@@ -34,13 +35,12 @@ def copy_weights(old: SuperNet, new: SuperNet, *, classifier: bool, without: Col
     then both must have the same classes.
     """
     own, theirs = common_size(new.spec, old.spec), common_size(old.spec, new.spec)
-    of_old, of_new = Slices(old), Slices(new)
+    of_old, of_new = slices_of(old), slices_of(new)
     kept = {new.classifier.weight, new.classifier.bias} if not classifier else set()
     copied: dict[torch.Tensor, torch.Tensor]
     copied = {parameter: torch.zeros_like(parameter, dtype=torch.bool) for parameter in new.parameters()}
     with torch.no_grad():
-        missing = [name for name in new.spec.cell_family.operations if name not in old.spec.cell_family.operations]
-        for genotype in _covering(new.spec.cell_family, {*without, *missing}):
+        for genotype in _covering(own, theirs, without):
             places = zip(
                 of_old.places(Architecture(genotype, theirs)),
                 of_new.places(Architecture(genotype, own)),
@@ -56,7 +56,17 @@ def copy_weights(old: SuperNet, new: SuperNet, *, classifier: bool, without: Col
     return sum(int(mask.sum()) for mask in copied.values())
 
 
-def _covering(family: CellFamily, without: Collection[str] = ()) -> Iterator[Genotype]:
+def _covering(new: NetworkSpec, old: NetworkSpec, without: Collection[str]) -> Iterator[Genotype]:
+    """Yield genotypes that have every operation of both networks, but those ``without``, at every place."""
+    if new.blocks is not None:
+        yield from (uniform(new, name) for name in new.blocks.operations if name not in {*without, SKIP})
+        return
+    known = old.cell_family.operations
+    missing = [name for name in new.cell_family.operations if name not in known]
+    yield from _covering_cells(new.cell_family, {*without, *missing})
+
+
+def _covering_cells(family: CellFamily, without: Collection[str]) -> Iterator[Genotype]:
     """Yield genotypes of ``family`` that have every operation but those ``without`` on every edge between them."""
     for name in family.real_operations:
         if name in without:

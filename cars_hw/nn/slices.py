@@ -12,7 +12,7 @@ on the resolution.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
@@ -100,6 +100,7 @@ class Path(SharedNetwork):
         *,
         leaves: Sequence[Tensor],
         places: Sequence[Place],
+        blocks: Sequence[nn.Module] = (),
     ) -> None:
         self.genotype, self.spec = architecture
         self.stem = stem
@@ -107,10 +108,16 @@ class Path(SharedNetwork):
         self.leaves = leaves
         self.places = places
         self._cells = cells
+        self._blocks = blocks
 
     def shared_cells(self) -> Sequence[SharedCell]:
         """Return the cells, first to last."""
         return self._cells
+
+    def chain(self, genotype: Genotype) -> Sequence[nn.Module]:
+        """Return the blocks of the architecture, and the convolution behind them."""
+        del genotype
+        return self._blocks
 
     def logits(self, x: Tensor) -> Tensor:
         """Return the logits (N, classes) for images ``x`` (N, C_in, H, W), which may have a larger resolution."""
@@ -123,6 +130,10 @@ class Path(SharedNetwork):
         return super().common(reduced_images(x, self.spec.resolution), genotypes, room)
 
 
+Bound = Callable[[Any], Any]
+"""Returns the module of a :class:`Layer`, with weights."""
+
+
 class Slices:
     """All sizes within the shared weights of ``shared``, whose parameters must stay where they are in memory.
 
@@ -132,7 +143,7 @@ class Slices:
     def __init__(self, shared: SharedNetwork) -> None:
         self.shared = shared
         self._cells = shared.shared_cells()
-        self._layers: dict[object, _Layer] = {}
+        self._layers: dict[object, Layer] = {}
         # Not an lru_cache of a method, which would keep this object and the weights until a garbage collection.
         self._frames: OrderedDict[NetworkSpec, _Frame] = OrderedDict()
 
@@ -157,16 +168,31 @@ class Slices:
         places = self.places(architecture)
         leaves: dict[object, Tensor] = {}
 
-        def bound(layer: _Layer) -> Any:  # noqa: ANN401 -- a module of the kind that the layer is
+        def bound(layer: Layer) -> Any:  # noqa: ANN401 -- a module of the kind that the layer is
             values = layer.values(own_leaves=own_leaves, copies=copies)
             for index, key in enumerate(layer.keys):
                 if layer.trained[index]:
                     values[index] = leaves.setdefault(key, values[index])
             return layer.bound(values, own=own_leaves or copies is not None)
 
+        stem, cells, classifier, blocks = self._modules(architecture, bound)
+        return Path(
+            architecture,
+            stem,
+            cells,
+            classifier,
+            blocks=blocks,
+            leaves=[leaves[one.key] for one in places],
+            places=places,
+        )
+
+    def _modules(
+        self, architecture: Architecture, bound: Bound
+    ) -> tuple[Stem, list[SharedCell], nn.Linear, list[nn.Module]]:
+        """Return the modules of ``architecture``: stem, cells, classifier, and blocks in the place of cells."""
         frame = self._frame(architecture.network)
         stem = bound(frame.stem)
-        cells = [
+        cells: list[SharedCell] = [
             SlicedCell(
                 (bound(inputs[0]), bound(inputs[1])),
                 {choice: bound(layer) for choice, layer in self._operations(frame, index, architecture)},
@@ -174,10 +200,7 @@ class Slices:
             )
             for index, inputs in enumerate(frame.inputs)
         ]
-        classifier = bound(frame.classifier)
-        return Path(
-            architecture, stem, cells, classifier, leaves=[leaves[one.key] for one in places], places=places
-        )
+        return stem, cells, bound(frame.classifier), []
 
     def places(self, architecture: Architecture) -> list[Place]:
         """Return where each trained weight of ``architecture`` lies, in the order of :attr:`Path.leaves`."""
@@ -202,12 +225,12 @@ class Slices:
             for prefix, layer in self._named_layers(architecture)
             for name, value in zip(layer.names, layer.values(), strict=True)
         }
-        if architecture.network.cell_family.join == "loose":
+        if architecture.network.blocks is None and architecture.network.cell_family.join == "loose":
             for name, joined in _readers(architecture, weights):
                 weights[name] = _of_parts(weights[name], joined, architecture.network.cell_family.nodes)
         return weights
 
-    def _named_layers(self, architecture: Architecture) -> Iterator[tuple[str, _Layer]]:
+    def _named_layers(self, architecture: Architecture) -> Iterator[tuple[str, Layer]]:
         require_shared(architecture.network, architecture.genotype)
         frame = self._frame(architecture.network)
         yield "stem", frame.stem
@@ -220,7 +243,7 @@ class Slices:
                 behind[node] += 1
         yield "classifier", frame.classifier
 
-    def _operations(self, frame: _Frame, index: int, architecture: Architecture) -> Iterator[tuple[Choice, _Layer]]:
+    def _operations(self, frame: _Frame, index: int, architecture: Architecture) -> Iterator[tuple[Choice, Layer]]:
         """Yield the operation of each edge of cell ``index``."""
         layout, shared = frame.layouts[index], frame.cells[index]
         for number, node in enumerate(architecture.genotype.cell(layout.reduction)):
@@ -229,7 +252,7 @@ class Slices:
                     choice = (number, edge.source, edge.operation)
                     yield choice, self._operation(shared, choice, layout)
 
-    def _operation(self, cell: int, choice: Choice, layout: CellLayout) -> _Layer:
+    def _operation(self, cell: int, choice: Choice, layout: CellLayout) -> Layer:
         channels = layout.inner.channels
         key = (cell, choice, channels)
         if key not in self._layers:
@@ -241,8 +264,8 @@ class Slices:
                 {weight: value.detach() for weight, value in owners.items()},
                 {weight: value.shape for weight, value in named_weights(template).items()},
             )
-            places = {weight: _place(owners[weight], view) for weight, view in views.items()}
-            self._layers[key] = _Layer.of(template, module, places)
+            places = {weight: place_of(owners[weight], view) for weight, view in views.items()}
+            self._layers[key] = Layer.of(template, module, places)
         return self._layers[key]
 
     def _frame(self, spec: NetworkSpec) -> _Frame:
@@ -272,12 +295,12 @@ class Slices:
         return _Frame(
             layouts,
             cells,
-            _Layer.of(stem, self.shared.stem, _first_channels(stem, self.shared.stem)),
+            Layer.of(stem, self.shared.stem, _first_channels(stem, self.shared.stem)),
             inputs,
-            _Layer.of(classifier, linear, places),
+            Layer.of(classifier, linear, places),
         )
 
-    def _input(self, spec: NetworkSpec, layout: CellLayout, cell: int, number: int) -> _Layer:
+    def _input(self, spec: NetworkSpec, layout: CellLayout, cell: int, number: int) -> Layer:
         """Return the layer that adapts input ``number`` of a cell to the width and resolution of the cell."""
         parts = _parts(spec, layout.position, number), _parts(self.shared.spec, cell, number)
         key = (cell, number, layout.inputs[number].channels, parts[0], layout.previous_reduction)
@@ -285,7 +308,7 @@ class Slices:
             template = on_no_device(lambda: make_preprocessing(layout, SHARED)[number])
             shared = self._cells[cell]
             module = (shared.preprocess_0, shared.preprocess_1)[number]
-            self._layers[key] = _Layer.of(template, module, _input_places(template, module, parts))
+            self._layers[key] = Layer.of(template, module, _input_places(template, module, parts))
         return self._layers[key]
 
 
@@ -305,7 +328,7 @@ def cells_within(small: NetworkSpec, large: NetworkSpec) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True)
-class _Layer:
+class Layer:
     """A layer at one size, and where its weights lie in the ``shared`` layer of the largest size."""
 
     skeleton: Skeleton
@@ -318,14 +341,14 @@ class _Layer:
     whole: bool
 
     @staticmethod
-    def of(template: nn.Module, shared: nn.Module, places: Mapping[str, Place]) -> _Layer:
+    def of(template: nn.Module, shared: nn.Module, places: Mapping[str, Place]) -> Layer:
         """Return the layer of ``template`` whose weights lie at ``places`` of ``shared``."""
         skeleton = Skeleton.of(template)
         names = tuple(skeleton.names())
         shapes = {name: value.shape for name, value in named_weights(template).items()}
         same = shapes == {name: value.shape for name, value in named_weights(shared).items()}
         ordered = tuple(places[name] for name in names)
-        return _Layer(
+        return Layer(
             skeleton,
             shared,
             names,
@@ -379,12 +402,12 @@ class _Frame(NamedTuple):
 
     layouts: tuple[CellLayout, ...]
     cells: tuple[int, ...]
-    stem: _Layer
-    inputs: tuple[tuple[_Layer, _Layer], ...]
-    classifier: _Layer
+    stem: Layer
+    inputs: tuple[tuple[Layer, Layer], ...]
+    classifier: Layer
 
 
-def _place(owner: Tensor, view: Tensor) -> Place:
+def place_of(owner: Tensor, view: Tensor) -> Place:
     """Return the place of ``view`` in ``owner``."""
     if view.numel() == owner.numel():
         return Place(owner, None)
@@ -396,7 +419,7 @@ def _first_channels(template: nn.Module, shared: nn.Module) -> dict[str, Place]:
     """Return the places of a stem's weights: the first channels on every axis."""
     owners = named_weights(shared)
     return {
-        name: _place(owners[name], owners[name].detach()[tuple(slice(size) for size in value.shape)])
+        name: place_of(owners[name], owners[name].detach()[tuple(slice(size) for size in value.shape)])
         for name, value in named_weights(template).items()
     }
 
@@ -423,7 +446,7 @@ def _read(owner: Tensor, rows: slice, parts: tuple[int, int], columns: int) -> P
     own, shared = parts
     value = owner.detach()[rows]
     apart = value.view(value.shape[0], shared, value.shape[1] // shared, *value.shape[2:])
-    return _place(owner, apart[:, :own, : columns // own])
+    return place_of(owner, apart[:, :own, : columns // own])
 
 
 def _parts(spec: NetworkSpec, cell: int, number: int) -> int:

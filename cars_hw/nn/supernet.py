@@ -8,14 +8,17 @@ import torch
 from torch import nn
 
 from cars_hw.config.training import WeightSharing
+from cars_hw.nn.block_slices import slices_of
+from cars_hw.nn.blocks import head_convolution
 from cars_hw.nn.network import Network, make_preprocessing, make_stem
 from cars_hw.nn.operations import make_operation
 from cars_hw.nn.paths import SHARED, SharedCell, SharedNetwork
+from cars_hw.nn.shared_blocks import SuperBlock
 from cars_hw.nn.skeletons import Skeleton, named_weights, operation_template
-from cars_hw.nn.slices import Slices
 from cars_hw.space.architecture import Architecture
+from cars_hw.space.blocks import block_layouts, head_channels
 from cars_hw.space.families import CellFamily
-from cars_hw.space.genotype import Genotype
+from cars_hw.space.genotype import Genotype, names_of
 from cars_hw.space.network_spec import CellLayout, NetworkSpec
 from cars_hw.space.operations import OPERATIONS
 
@@ -101,8 +104,20 @@ def _within(name: str, channels: int, stride: int) -> tuple[Skeleton, dict[str, 
     return skeleton, {weight: weights[weight].shape for weight in skeleton.names()}
 
 
+def _super_cells(spec: NetworkSpec, share: WeightSharing) -> nn.ModuleList:
+    """Return the cells with all operations; or the blocks with all choices, and the convolution behind them."""
+    if spec.blocks is None:
+        return nn.ModuleList(SuperCell(layout, spec.cell_family, share) for layout in spec.cells())
+    layouts = block_layouts(spec)
+    head = head_convolution(layouts[-1].channels, head_channels(spec), SHARED)
+    return nn.ModuleList([*(SuperBlock(layout, share) for layout in layouts), head])
+
+
 class SuperNet(SharedNetwork, nn.Module):
     """The shared weights of all architectures of the space under ``spec``.
+
+    Of blocks, each choice has its own weights. With ``kernels`` for ``share``, all choices for a block have parts
+    of the weights of the largest one.
 
     Batch normalisation uses the statistics of the present batch, in training and in evaluation. The memory format
     of the parameters is channels_last; images should have the same. ``share`` says which operations have the same
@@ -116,19 +131,28 @@ class SuperNet(SharedNetwork, nn.Module):
         super().__init__()
         self.spec = spec
         self.share = share
-        layouts = spec.cells()
         self.stem = make_stem(spec, SHARED)
-        self.cells = nn.ModuleList(SuperCell(layout, spec.cell_family, share) for layout in layouts)
-        self.classifier = nn.Linear(layouts[-1].concatenated.channels, spec.classes)
+        self.cells = _super_cells(spec, share)
+        features = spec.cells()[-1].concatenated.channels if spec.blocks is None else head_channels(spec)
+        self.classifier = nn.Linear(features, spec.classes)
         self.to(memory_format=torch.channels_last)
 
     def shared_cells(self) -> list[SuperCell]:
         """Return the cells, first to last."""
         return [cell for cell in self.cells if isinstance(cell, SuperCell)]
 
+    def chain(self, genotype: Genotype) -> list[nn.Module]:
+        """Return the blocks of ``genotype``, which read the present weights, and the convolution behind them."""
+        *blocks, head = self.cells
+        chosen = []
+        for block, name in zip(blocks, names_of(genotype), strict=True):
+            assert isinstance(block, SuperBlock)
+            chosen.append(block.block(name))
+        return [*chosen, head]
+
     def parameters_of(self, genotype: Genotype) -> list[nn.Parameter]:
         """Return the parameters that ``genotype`` uses, in the order of the cells."""
-        places = Slices(self).places(Architecture(genotype, self.spec))
+        places = slices_of(self).places(Architecture(genotype, self.spec))
         found = {id(place.parameter): place.parameter for place in places}
         return [one for one in found.values() if isinstance(one, nn.Parameter)]
 
@@ -138,7 +162,7 @@ class SuperNet(SharedNetwork, nn.Module):
         Raises:
             SpecError: its size does not lie within that of the SuperNet.
         """
-        weights = Slices(self).weights_of(Architecture(network.genotype, network.spec))
+        weights = slices_of(self).weights_of(Architecture(network.genotype, network.spec))
         # Not strict: the network's normalisation has a scale, a shift and averages that shared layers lack.
         missing = network.load_state_dict(weights, strict=False)
         if missing.unexpected_keys:

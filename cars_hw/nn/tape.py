@@ -319,7 +319,7 @@ def _is_separable(modules: Sequence[nn.Module]) -> bool:
 
 def can_tape(spec: NetworkSpec, genotypes: Iterable[Genotype]) -> bool:
     """Return whether tapes can compute ``genotypes`` at the size of ``spec``."""
-    if spec.cell_family.base != DARTS:
+    if spec.base_family != DARTS:
         return False
     states = [shape.channels for shape in spec.stem_shapes()]
     layouts = spec.cells()

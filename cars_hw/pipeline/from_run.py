@@ -209,9 +209,12 @@ def _require_fit(path: Path, own: RunConfiguration, plan: SearchPlan) -> None:
     stems = ["cifar" if one.proxy else one.network.stem for one in (own, plan)]
     if stems[0] != stems[1]:
         raise RunError(f"{path} has the {stems[0]} stem and this search the {stems[1]} stem: no weights fit")
-    families = [one.network.cell_family.base for one in (own, plan)]
+    families = [one.network.base_family for one in (own, plan)]
     if families[0] != families[1]:
-        raise RunError(f"{path} has {families[0]} cells and this search {families[1]} cells: no weights fit")
+        raise RunError(
+            f"{path} has {families[0]} {own.network.parts} and this search {families[1]} {plan.network.parts}: "
+            "no weights fit"
+        )
     shares = [own.training.share, plan.preset.training.share]
     if shares[0] != shares[1]:
         raise RunError(

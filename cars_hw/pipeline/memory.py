@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from cars_hw.config.training import Recipe
 from cars_hw.errors import InputError
 from cars_hw.pipeline.plan import SearchPlan
-from cars_hw.space.genotype import Edge
-from cars_hw.space.operations import OPERATIONS
 from cars_hw.training.memory import is_out_of_memory
 from cars_hw.training.shared_weights import SuperNetWeights
 
@@ -21,10 +19,8 @@ def require_memory(plan: SearchPlan, weights: SuperNetWeights) -> None:
     Raises:
         InputError: the memory does not suffice; the message names the settings to lower.
     """
-    heaviest = max(plan.space.operations, key=lambda name: (OPERATIONS[name].kept_maps, name))
-    cell = tuple((Edge(heaviest, 0), Edge(heaviest, 1)) for _ in range(plan.space.nodes))
     with enough_memory(plan):
-        weights.rehearse(plan.space.genotype(cell, cell), _together(plan))
+        weights.rehearse(plan.space.heaviest(), _together(plan))
 
 
 def _together(plan: SearchPlan) -> int:

@@ -20,9 +20,11 @@ from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.settings import SearchSettings, SizeChoice, TargetSettings, TrainingDevice
 from cars_hw.pipeline.time_plan import TimePlan
 from cars_hw.space.architecture_space import ArchitectureSpace
+from cars_hw.space.genotype_space import GenotypeSpace
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec, resolution_text
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.space.size_grid import SizeGrid
+from cars_hw.space.space_of import space_of
 from cars_hw.space.widening import require_widening
 
 
@@ -40,7 +42,9 @@ class SearchPlan:
 
     With ``sizes``, the search proposes networks of all these sizes, and ``network`` becomes the largest. The
     SuperNet has that size then, whatever the preset says. With a single size ``network`` gets it, and ``sizes``
-    becomes None. With a single resolution ``network`` gets it, and ``sizes`` has none.
+    becomes None. With a single resolution ``network`` gets it, and ``sizes`` has none. A SuperNet of blocks has as
+    many blocks as the network, because a genotype has a choice for each: ``supernet_layers`` of the ``preset``
+    becomes None.
 
     ``time`` is set if the length of the search was chosen for a time, see :mod:`cars_hw.pipeline.within`. It does
     not change the search, which says when it takes longer than estimated. With ``from_run``, the search starts from
@@ -61,7 +65,7 @@ class SearchPlan:
     preset: Preset
     targets: tuple[LatencyTarget, ...] = ()
     costs: tuple[str, ...] = ()
-    space: SearchSpace = field(default_factory=SearchSpace)
+    space: GenotypeSpace = field(default_factory=SearchSpace)
     seed: int = 0
     proxy: bool = False
     precision: Precision | None = None
@@ -84,11 +88,13 @@ class SearchPlan:
                 "the resolution cannot vary in a search on a proxy, whose images have a resolution of their own",
                 remedy="one-resolution",
             )
+        if self.network.blocks is not None and self.preset.supernet_layers is not None:
+            object.__setattr__(self, "preset", replace(self.preset, supernet_layers=None))
         if not self.standalone_epochs:
             require_widening(self.architectures, self.preset.evolution.widening)
         # A resolution that the stem cannot have is reported here.
         smallest = self.architectures.smallest
-        object.__setattr__(self, "space", replace(self.space, network=self.network))
+        object.__setattr__(self, "space", self.space.for_network(self.network))
         for target in self.targets:
             for network in dict.fromkeys((self.network, smallest)):
                 target.table.require(network, self.precision or target.precision)
@@ -105,7 +111,7 @@ class SearchPlan:
     @property
     def architectures(self) -> ArchitectureSpace:
         """The architectures that the search proposes."""
-        return ArchitectureSpace(replace(self.space, network=None), self.network, self.sizes)
+        return ArchitectureSpace(self.space.for_network(None), self.network, self.sizes)
 
     @property
     def has_final_stage(self) -> bool:
@@ -151,7 +157,7 @@ def search_plan(settings: SearchSettings, device: str) -> SearchPlan:
         ),
         targets=targets,
         costs=settings.costs,
-        space=SearchSpace(settings.operations, family=network.family),
+        space=space_of(network, settings.operations),
         seed=settings.seed,
         proxy=settings.proxy,
         precision=settings.precision,
@@ -300,7 +306,7 @@ def plan_of(run: RunFolder, data: DataSource | None, device: str = "cpu") -> Sea
             preset,
             run.targets(),
             configuration.costs,
-            SearchSpace(configuration.operations, family=configuration.network.family),
+            space_of(configuration.network, configuration.operations),
             configuration.seed,
             configuration.proxy,
             configuration.precision,

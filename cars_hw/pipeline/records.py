@@ -23,10 +23,10 @@ from cars_hw.measurement.sustained import Sustained
 from cars_hw.pipeline.time_plan import TimePlan
 from cars_hw.significance import Interval, interval_of
 from cars_hw.space.architecture_space import ArchitectureSpace
+from cars_hw.space.families import CHOICES
 from cars_hw.space.network_spec import NetworkSpec
-from cars_hw.space.operations import OPERATIONS
-from cars_hw.space.search_space import SearchSpace
 from cars_hw.space.size_grid import SizeGrid
+from cars_hw.space.space_of import space_of
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class RunConfiguration(Settings):
     data: str
     seed: int = seed_field()
     network: NetworkSpec = setting()
-    operations: tuple[str, ...] = setting(choices=OPERATIONS)
+    operations: tuple[str, ...] = setting(choices=CHOICES)
     targets: tuple[TargetRecord, ...] = setting()
     precision: Precision = setting()
     costs: tuple[str, ...] = setting()
@@ -79,7 +79,7 @@ class RunConfiguration(Settings):
     @property
     def architectures(self) -> ArchitectureSpace:
         """The architectures that the search could propose."""
-        return ArchitectureSpace(SearchSpace(self.operations, family=self.network.family), self.network, self.sizes)
+        return ArchitectureSpace(space_of(self.network, self.operations), self.network, self.sizes)
 
     def describe_networks(self) -> str:
         """Return a text for people: of which networks the search was."""

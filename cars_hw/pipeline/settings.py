@@ -23,9 +23,9 @@ from cars_hw.config.setting import Settings, setting
 from cars_hw.config.teacher import Teacher
 from cars_hw.config.training import Recipe, SharedTraining, StepReplay
 from cars_hw.export.formats import FORMATS
+from cars_hw.space.families import CHOICES
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec
-from cars_hw.space.operations import OPERATIONS
 from cars_hw.space.size_grid import SizeGrid
 from cars_hw.space.wanted_sizes import WantedSizes
 
@@ -191,7 +191,7 @@ class SearchSettings(Settings):
     network: NetworkSpec = setting(NETWORKS["quick"], help=_NETWORK)
     sizes: SizeChoice = setting(SizeChoice(), help="The sizes that networks may have.")
     operations: tuple[str, ...] = setting(
-        (), help="Operations of the search space. [all of the network's family of cells]", choices=OPERATIONS
+        (), help="Operations of the search space. [all of the network's family of cells]", choices=CHOICES
     )
     supernet_channels: int | None = setting(None, help="Channels of the SuperNet. [the network's]", minimum=1)
     supernet_layers: int | None = setting(None, help="Cells of the SuperNet. [the network's]", minimum=3)

@@ -30,7 +30,8 @@ def by_place(parts: Sequence[Part], spec: NetworkSpec, rest: float) -> list[Bar]
     """Return a bar for the stem, each cell and the classifier, and one for ``rest`` (ms), the constant part."""
     names: dict[int | str, str] = {"stem": "stem"}
     for index in range(spec.layers):
-        names[index] = f"cell {index + 1}{', reduction' if index in spec.reductions else ''}"
+        halves = ", reduction" if index in spec.reductions else ""
+        names[index] = f"{spec.parts.removesuffix('s')} {index + 1}{halves}"
     names["head"] = "classifier"
     sums: dict[int | str, dict[str, float]] = {place: {} for place in names}
     for placed, ms in parts:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from cars_hw.latency.op_key import block_choice
 from cars_hw.space.operations import OPERATIONS
 
 
@@ -40,6 +41,9 @@ _KINDS: Final = {
     "stem_quarter": Kind("stem, first half", "stem", "ends"),
     "stem_eighth": Kind("stem, second half", "stem", "ends"),
     "head": Kind("classifier", "head", "ends"),
+    "stem_image": Kind("stem", "stem", "ends"),
+    "stem_conv": Kind("stem, further convolutions", "stem", "ends"),
+    "head_conv": Kind("convolution before the classifier", "1×1", "ends"),
 }
 
 
@@ -48,4 +52,9 @@ def kind_of(operation: str) -> Kind:
     if operation in OPERATIONS:
         known = OPERATIONS[operation]
         return Kind(known.title, known.short, known.family)
+    block = block_choice(operation)
+    if block is not None:
+        squeeze = ", squeeze" if block.squeeze else ""
+        size = f"{block.kernel}×{block.kernel}"
+        return Kind(f"block {size}, expansion {block.expansion}{squeeze}", size, "separable")
     return _KINDS.get(operation, Kind(operation, operation, "rest"))

@@ -26,11 +26,18 @@ class ArchitectureSpace:
     """All architectures with a genotype of ``cells`` and a size of ``sizes`` in which every cell has a reader.
 
     Everything but the size is that of ``network``. Without ``sizes``, the size is that of ``network``, too.
+
+    Raises:
+        SpecError: the network cannot have all sizes, see :meth:`SizeGrid.require_for`.
     """
 
     cells: GenotypeSpace
     network: NetworkSpec
     sizes: SizeGrid | None = None
+
+    def __post_init__(self) -> None:
+        if self.sizes is not None:
+            self.sizes.require_for(self.network)
 
     def sample(self, rng: np.random.Generator) -> Architecture:
         """Draw an architecture: first a size, see :meth:`sample_size`, then every node uniformly.

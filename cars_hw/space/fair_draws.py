@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from cars_hw.errors import GenotypeError
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.architecture_space import ArchitectureSpace
+from cars_hw.space.block_space import BlockSpace
 from cars_hw.space.genotype import Edge, Genotype, Node
 from cars_hw.space.genotype_space import GenotypeSpace
 from cars_hw.space.operations import NONE
@@ -25,10 +26,11 @@ TRIES: Final = 20
 class FairDraws:
     """Draws from ``space``, as strict fairness asks for (Chu et al., FairNAS, 2021), for cells of a family.
 
-    Each node has a deck of the pairs of its inputs, and each input of a node a deck of the operations. A round of a
-    deck has every card once, in random order, and a new round begins when a deck is empty. A draw that leaves a
-    cell without a reader goes back into the decks. The numbers of draws of two operations on an edge then differ by
-    a few, however many draws there are. Sizes are drawn as by :meth:`ArchitectureSpace.sample`.
+    In cells, each node has a deck of the pairs of its inputs, and each input of a node a deck of the operations. A
+    block has a deck of its choices. A round of a deck has every card once, in random order, and a new round begins
+    when a deck is empty. A draw that leaves a cell without a reader goes back into the decks. The numbers of draws
+    of two operations on an edge then differ by a few, however many draws there are. Sizes are drawn as by
+    :meth:`ArchitectureSpace.sample`.
 
     ``space`` may be replaced by one with further operations or sizes. A further operation has its first turn in the
     next round of a deck.
@@ -46,7 +48,15 @@ class FairDraws:
             GenotypeError: too many draws in a row left a cell without a reader.
         """
         network = self.space.network if self.space.sizes is None else self.space.sample_size(rng)
-        cells = _of_cells(self.space.cells_for(network))
+        space = self.space.cells_for(network)
+        if isinstance(space, BlockSpace):
+            # Any combination of choices fits.
+            names = (
+                self._take(self._operations, f"block.{place}", space.choices(place), rng)
+                for place in space.places()
+            )
+            return Architecture(space.of_choices(tuple(names)), network)
+        cells = _of_cells(space)
         for _ in range(TRIES):
             for _ in range(TRIES):
                 genotype = cells.genotype(

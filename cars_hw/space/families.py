@@ -1,8 +1,9 @@
-"""Families of cells: how many nodes a cell has, their operations, and how its loose ends are joined."""
+"""Families of cells: nodes, operations, and how loose ends are joined. And families of blocks: their choices."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import ChainMap
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final, Literal
@@ -65,6 +66,37 @@ class CellFamily:
         return family
 
 
+SKIP: Final = "skip"
+"""The choice of a block that is left out."""
+
+
+@dataclass(frozen=True)
+class BlockFamily:
+    """MobileNet-like blocks, each of which has its own expansion and kernel, and squeeze-and-excitation or not.
+
+    ``expansions`` multiply the channels of a block's input. ``kernels`` are the sides of the filters in pixels.
+    ``squeeze`` is the number of channels in the middle of squeeze-and-excitation, as a fraction of those of the
+    block's input.
+    """
+
+    name: str
+    summary: str
+    expansions: tuple[int, ...]
+    kernels: tuple[int, ...]
+    squeeze: float
+
+    @property
+    def operations(self) -> tuple[str, ...]:
+        """The names of all choices for a block: ``skip``, which leaves it out, and such as ``k3_e6_se``."""
+        named = (
+            f"k{kernel}_e{expansion}{squeeze}"
+            for kernel in self.kernels
+            for expansion in self.expansions
+            for squeeze in ("", "_se")
+        )
+        return (SKIP, *named)
+
+
 _POOLS: Final = ("max_pool_3x3", "avg_pool_3x3", "skip_connect")
 _SEPARABLE: Final = ("sep_conv_3x3", "sep_conv_5x5", "sep_conv_7x7")
 
@@ -115,6 +147,40 @@ FAMILIES: Final = {
 
 DARTS: Final = "darts"
 
+MOBILE: Final = "mobile"
+
+BLOCK_FAMILIES: Final = {
+    MOBILE: BlockFamily(
+        MOBILE,
+        "MobileNet-like blocks: kernels of 3, 5 and 7 pixels, expansions by 1, 3 and 6, with or without squeeze",
+        (1, 3, 6),
+        (3, 5, 7),
+        0.25,
+    )
+}
+"""The families of blocks."""
+
+CHOICES: Final[Mapping[str, object]] = ChainMap(
+    {name: None for family in BLOCK_FAMILIES.values() for name in family.operations},
+    OPERATIONS,  # type: ignore[arg-type]  # It is only read.
+)
+"""The names of all operations of cells, and of all choices for blocks. Packages add to it."""
+
+FAMILY_NAMES: Final = (*FAMILIES, *BLOCK_FAMILIES)
+"""The names of all families."""
+
+
+def block_family(text: str) -> BlockFamily | None:
+    """Return the family of blocks that ``text`` names; None if it names none.
+
+    Raises:
+        GenotypeError: it names one with further operations, which blocks do not have.
+    """
+    name, plus, _ = text.partition(PLUS)
+    if name in BLOCK_FAMILIES and plus:
+        raise GenotypeError(f"{name} networks are made of blocks, which have no further operations: {text!r}")
+    return BLOCK_FAMILIES.get(name)
+
 
 @lru_cache(maxsize=256)
 def named_family(text: str) -> CellFamily:
@@ -124,6 +190,8 @@ def named_family(text: str) -> CellFamily:
         GenotypeError: there is no such family, or no such operation.
     """
     name, *further = text.split(PLUS)
+    if name in BLOCK_FAMILIES:
+        raise GenotypeError(f"{name} networks are made of blocks and have no cells")
     if name not in FAMILIES:
-        raise GenotypeError(f"unknown family of cells '{name}'; known: {', '.join(FAMILIES)}")
+        raise GenotypeError(f"unknown family of cells '{name}'; known: {', '.join(FAMILY_NAMES)}")
     return FAMILIES[name].with_operations(further)

@@ -1,4 +1,4 @@
-"""Genotypes of cell spaces, read from and written to JSON and DARTS text. Text is never evaluated."""
+"""Genotypes of cells and of blocks, read from and written to JSON and DARTS text. Text is never evaluated."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import json
 import reprlib
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Final, NamedTuple, TypeGuard
+from typing import Any, Final, NamedTuple, NoReturn, TypeGuard
 
 from cars_hw.config.codec import register
 from cars_hw.errors import GenotypeError
-from cars_hw.space.families import DARTS, FAMILIES, CellFamily
+from cars_hw.space.families import BLOCK_FAMILIES, DARTS, FAMILIES, FAMILY_NAMES, MOBILE, SKIP, CellFamily
 from cars_hw.space.operations import NONE, OPERATIONS
 
 NODES: Final = FAMILIES[DARTS].nodes
@@ -97,6 +97,20 @@ class Genotype:
             )
         return FAMILIES[self.family]
 
+    @property
+    def made_of(self) -> str:
+        """What it describes, in words: cells or blocks."""
+        return "cells"
+
+    def require_size(self, layers: int, reductions: tuple[int, int]) -> None:
+        """Check that it can fill a network of so many ``layers``, of which those at ``reductions`` halve images.
+
+        Two cells fill any network.
+
+        Raises:
+            GenotypeError: it cannot.
+        """
+
     def cell(self, reduction: bool) -> Cell:
         """Return the reduction cell or the normal cell."""
         return self.reduce if reduction else self.normal
@@ -161,9 +175,12 @@ class Genotype:
         if not isinstance(value, dict):
             raise GenotypeError(f"a genotype is an object with 'normal' and 'reduce', not {type(value).__name__}")
         name = value.get("family", DARTS)
+        if isinstance(name, str) and name in BLOCK_FAMILIES:
+            return BlockGenotype.from_dict(value)
         if not isinstance(name, str) or name not in FAMILIES:
             raise GenotypeError(
-                f"the genotype is of an unknown family of cells {reprlib.repr(name)}; known: {', '.join(FAMILIES)}"
+                f"the genotype is of an unknown family of cells {reprlib.repr(name)}; known: "
+                f"{', '.join(FAMILY_NAMES)}"
             )
         family = FAMILIES[name]
         cells, joined = [], []
@@ -190,8 +207,8 @@ class Genotype:
             raise GenotypeError("the genotype is not DARTS text: it does not parse") from error
         if not _is_call(tree, "Genotype"):
             raise GenotypeError("the genotype is not DARTS text: expected Genotype(normal=..., reduce=...)")
-        names = ("normal", "normal_concat", "reduce", "reduce_concat", "family")
-        if len(tree.args) > len(names) - 1:
+        names = ("normal", "normal_concat", "reduce", "reduce_concat", "family", "blocks")
+        if len(tree.args) > 4:
             raise GenotypeError("the genotype has more than four fields")
         fields = dict(zip(names, tree.args, strict=False))
         for keyword in tree.keywords:
@@ -331,4 +348,111 @@ def _check_cell(name: str, cell: Cell, family: CellFamily) -> None:
         _LEGAL.update(enumerate(cell))
 
 
-register(Genotype, to_plain=Genotype.to_dict, from_plain=Genotype.from_dict)
+@dataclass(frozen=True)
+class BlockGenotype(Genotype):
+    """The choice for every block of a network, first to last: a name such as ``k3_e6_se``, or ``skip``.
+
+    A block that is left out gives its input. So the first blocks of the second and of the third stage, which change
+    the shape, cannot be left out.
+
+    Raises:
+        GenotypeError: an unknown family or choice, or no block.
+    """
+
+    normal: Cell = field(default=(), init=False, repr=False)
+    reduce: Cell = field(default=(), init=False, repr=False)
+    family: str = field(default=MOBILE, kw_only=True, repr=False)
+    normal_joined: States | None = field(default=None, init=False, repr=False)
+    reduce_joined: States | None = field(default=None, init=False, repr=False)
+    blocks: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.family not in BLOCK_FAMILIES:
+            raise GenotypeError(f"unknown family of blocks {reprlib.repr(self.family)}; known: {MOBILE}")
+        if not self.blocks:
+            raise GenotypeError("a genotype of blocks needs at least one block")
+        known = choice_names(self.family)
+        for number, name in enumerate(self.blocks):
+            if name not in known:
+                names = ", ".join(BLOCK_FAMILIES[self.family].operations)
+                raise GenotypeError(f"block {number} has an unknown choice {reprlib.repr(name)}; known: {names}")
+
+    @property
+    def made_of(self) -> str:
+        """What it describes, in words."""
+        return "blocks"
+
+    def require_size(self, layers: int, reductions: tuple[int, int]) -> None:
+        """Check that it has ``layers`` blocks, and that those at ``reductions`` are not left out.
+
+        Raises:
+            GenotypeError: one of the two is not so.
+        """
+        if len(self.blocks) != layers:
+            raise GenotypeError(f"the genotype has {len(self.blocks)} blocks and the network {layers}")
+        for number in reductions:
+            if self.blocks[number] == SKIP:
+                raise GenotypeError(f"block {number} begins a stage of the network: it cannot be left out")
+
+    def cell(self, reduction: bool) -> Cell:
+        """Raise: there are no cells."""
+        del reduction
+        _no_cells()
+
+    def joined(self, reduction: bool) -> States:
+        """Raise: there are no cells."""
+        del reduction
+        _no_cells()
+
+    @property
+    def parts(self) -> tuple[int, int]:
+        """Raise: there are no cells."""
+        _no_cells()
+
+    def key(self) -> tuple[object, ...]:
+        """Return a value that is equal for two genotypes with the same choices."""
+        return (self.family, self.blocks)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form: the family, and the names of the choices."""
+        return {"family": self.family, "blocks": list(self.blocks)}
+
+    def to_darts(self) -> str:
+        """Return a text like that of DARTS: ``Genotype(family='mobile', blocks=[...])``."""
+        return f"Genotype(family={self.family!r}, blocks={list(self.blocks)!r})"
+
+    @classmethod
+    def from_dict(cls, value: Any) -> BlockGenotype:  # noqa: ANN401 -- whatever a JSON file holds
+        """Build a genotype from :meth:`to_dict`'s form; other keys are ignored.
+
+        Raises:
+            GenotypeError: a key is missing, or the blocks are no list of choices.
+        """
+        blocks = value.get("blocks") if isinstance(value, dict) else None
+        if not isinstance(blocks, list | tuple) or not all(isinstance(one, str) for one in blocks):
+            raise GenotypeError("a genotype of blocks is an object with 'family' and 'blocks', a list of choices")
+        return cls(tuple(blocks), family=value.get("family", MOBILE))
+
+
+def _no_cells() -> NoReturn:
+    raise GenotypeError("the network is made of blocks and has no cells")
+
+
+@lru_cache(maxsize=16)
+def choice_names(family: str) -> frozenset[str]:
+    """Return the names of all choices of the family of blocks, :data:`~cars_hw.space.families.SKIP` included."""
+    return frozenset(BLOCK_FAMILIES[family].operations)
+
+
+def names_of(genotype: Genotype) -> tuple[str, ...]:
+    """Return the choices of ``genotype``.
+
+    Raises:
+        GenotypeError: it has cells.
+    """
+    if not isinstance(genotype, BlockGenotype):
+        raise GenotypeError("the genotype has cells and no blocks")
+    return genotype.blocks
+
+
+register(Genotype, to_plain=lambda genotype: genotype.to_dict(), from_plain=Genotype.from_dict)

@@ -92,5 +92,8 @@ class GenotypeSpace(Protocol):
     def regions(self) -> Iterator[Choices]:
         """Yield parts of the space, the whole one first, in each of which latencies are nearly sums over places."""
 
+    def heaviest(self) -> Genotype:
+        """Return the genotype whose training keeps the most for the backward pass, about."""
+
     def part(self, rng: np.random.Generator) -> GenotypeSpace:
         """Return the space of some of the operations, drawn at random; its genotypes need not fit the network."""

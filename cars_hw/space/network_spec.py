@@ -8,7 +8,15 @@ from typing import Any, ClassVar, Final, Literal, NamedTuple
 
 from cars_hw.config.setting import Settings, setting
 from cars_hw.errors import InputError, SpecError
-from cars_hw.space.families import DARTS, FAMILIES, CellFamily, named_family
+from cars_hw.space.families import (
+    BLOCK_FAMILIES,
+    DARTS,
+    FAMILIES,
+    BlockFamily,
+    CellFamily,
+    block_family,
+    named_family,
+)
 from cars_hw.space.genotype import NODES, Genotype
 from cars_hw.space.shape import Shape
 
@@ -54,6 +62,7 @@ class CellLayout(NamedTuple):
 class NetworkSpec(Settings):
     """Everything of a network except its genotype: width, depth, input, classes and stem.
 
+    A network is made of cells, or of blocks where its family is one of blocks; below, cells stand for both.
     ``channels`` is the number of channels of the first cell. They double at each of the two reduction cells.
     ``depths`` are the numbers of cells of the three stages; the second and the third begin with a reduction. None
     stands for reductions at one third and two thirds of ``layers``, as in DARTS; such depths become None.
@@ -81,8 +90,8 @@ class NetworkSpec(Settings):
     )
     family: str = setting(
         DARTS,
-        help=f"Cells of which the network is made: {', '.join(FAMILIES)}. A + adds an operation that they do not "
-        "have, such as darts+conv_1x1; packages can add operations.",
+        help=f"Cells of which the network is made: {', '.join(FAMILIES)}; or blocks: {', '.join(BLOCK_FAMILIES)}. "
+        "A + adds an operation that cells do not have, such as darts+conv_1x1; packages can add operations.",
         metavar="NAME[+OPERATION]",
     )
 
@@ -94,7 +103,10 @@ class NetworkSpec(Settings):
         super().__post_init__()
         if self.channels % 2:
             raise SpecError(f"channels must be even, not {self.channels}: a strided skip is made of two halves")
-        named_family(self.family)
+        if self.blocks is None:
+            named_family(self.family)
+        elif self.stem == "cells":
+            raise SpecError(f"{self.family} networks are made of blocks: their stem cannot be cells")
         if self.stem == "cells" and self.channels < 8:
             raise SpecError("a stem with cells needs at least 8 channels, of which its first cell has a quarter")
         least = 8 if self.stem == "cifar" else 32
@@ -141,8 +153,27 @@ class NetworkSpec(Settings):
 
     @property
     def cell_family(self) -> CellFamily:
-        """The family of its cells, with the further operations."""
+        """The family of its cells, with the further operations.
+
+        Raises:
+            GenotypeError: it is made of blocks.
+        """
         return named_family(self.family)
+
+    @property
+    def blocks(self) -> BlockFamily | None:
+        """The family of its blocks; None where it is made of cells."""
+        return block_family(self.family)
+
+    @property
+    def base_family(self) -> str:
+        """The name of the family of its genotypes."""
+        return self.cell_family.base if self.blocks is None else self.blocks.name
+
+    @property
+    def parts(self) -> str:
+        """What it is made of, in words: cells or blocks."""
+        return "cells" if self.blocks is None else "blocks"
 
     def stem_image(self) -> Shape:
         """Return the shape of the image that the cells of the stem read, where there are some."""
@@ -195,16 +226,18 @@ class NetworkSpec(Settings):
         Raises:
             SpecError: its cells are of another family.
         """
-        if genotype.family != self.cell_family.base:
+        if genotype.family != self.base_family:
             raise SpecError(
-                f"the genotype has {genotype.family} cells and the network {self.cell_family.base} cells",
+                f"the genotype has {genotype.family} {genotype.made_of} and the network {self.base_family} "
+                f"{self.parts}"
             )
+        genotype.require_size(self.layers, self.reductions)
 
     @property
     def size(self) -> str:
         """The size in words: ``24 channels, 9 cells``, with the cells of each stage where they are not a third."""
         stages = "" if self.depths is None else f" ({'+'.join(map(str, self.depths))})"
-        return f"{self.channels} channels, {self.layers} cells{stages}"
+        return f"{self.channels} channels, {self.layers} {self.parts}{stages}"
 
     @property
     def pixels(self) -> str:
@@ -214,7 +247,7 @@ class NetworkSpec(Settings):
     @property
     def common(self) -> str:
         """What networks of all sizes have in common, in words: ``10 classes, cifar stem``."""
-        family = "" if self.family == DARTS else f", {self.family} cells"
+        family = "" if self.family == DARTS else f", {self.family} {self.parts}"
         return f"{self.classes} classes, {self.stem} stem{family}"
 
     def describe(self) -> str:

@@ -17,10 +17,13 @@ from cars_hw.space.genotype import Cell, Edge, Genotype, Node
 from cars_hw.space.genotype_space import Choices, Place
 from cars_hw.space.liveness import unread_cells
 from cars_hw.space.network_spec import NetworkSpec
-from cars_hw.space.operations import NONE
+from cars_hw.space.operations import NONE, OPERATIONS
 
 CellName = Literal["normal", "reduce"]
 CELL_NAMES: tuple[CellName, CellName] = ("normal", "reduce")
+
+AVOIDABLE: Final = (None, 0, 1)
+"""The input of a cell that its edges keep away from, if any."""
 
 DRAWS: Final = 1000
 """So many random genotypes may be discarded in a row. In no space is it as many as two of three on average."""
@@ -145,7 +148,7 @@ class SearchSpace:
         The latency of a network is a sum over nodes if the inputs that each cell uses are fixed. The gain of an
         unused input appears only when its last edge is removed.
         """
-        for avoided in itertools.product((None, 0, 1), repeat=2):
+        for avoided in itertools.product(AVOIDABLE, repeat=2):
             avoid = dict(zip(CELL_NAMES, avoided, strict=True))
             found: dict[Place, list[Node]] = {
                 (name, number): self._avoiding(number, avoid[name]) for name, number in self.places()
@@ -157,6 +160,12 @@ class SearchSpace:
         """Return the nodes at position ``number`` of which no edge reads the state ``avoid``."""
         nodes = self.node_choices(number)
         return [node for node in nodes if not any(edge.is_real and edge.source == avoid for edge in node)]
+
+    def heaviest(self) -> Genotype:
+        """Return the genotype with the operation that keeps the most images in training, on every edge."""
+        name = max(self.operations, key=lambda one: (OPERATIONS[one].kept_maps, one))
+        cell = tuple((Edge(name, 0), Edge(name, 1)) for _ in range(self.nodes))
+        return self.genotype(cell, cell)
 
     def part(self, rng: np.random.Generator) -> SearchSpace:
         """Return the space of some of the operations, at least one of them real, for any network."""

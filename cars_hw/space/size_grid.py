@@ -59,6 +59,20 @@ class SizeGrid(Settings):
         if odd:
             raise SpecError(f"channels must be even, not {odd[0]}: a strided skip is made of two halves")
 
+    def require_for(self, network: NetworkSpec) -> None:
+        """Check that ``network`` can have all sizes of the grid.
+
+        Raises:
+            SpecError: it is made of blocks, and the grid has several numbers of them. A genotype has a choice for
+                every block, and leaves out those that are too many.
+        """
+        if network.blocks is not None and len(self.layers) > 1:
+            raise SpecError(
+                f"{network.family} networks have one number of blocks, not {self.layers[0]} to {self.layers[-1]}: "
+                "a search leaves out blocks where fewer are better",
+                remedy="one-depth",
+            )
+
     def __len__(self) -> int:
         return len(self.channels) * len(self.layers) * max(len(self.resolutions), 1)
 

@@ -9,7 +9,7 @@ import numpy as np
 from cars_hw.space.families import DARTS
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
-from cars_hw.space.search_space import SearchSpace
+from cars_hw.space.space_of import space_of
 from cars_hw.space.zoo import zoo
 
 TYPICAL: Final = "CARS_A"
@@ -18,6 +18,6 @@ TYPICAL: Final = "CARS_A"
 
 def typical_genotype(network: NetworkSpec) -> tuple[str, Genotype]:
     """Return a genotype of the family of ``network``, with its name; always the same one."""
-    if network.cell_family.base == DARTS:
+    if network.base_family == DARTS:
         return TYPICAL, zoo()[TYPICAL].genotype
-    return "a random genotype", SearchSpace.of(network).sample(np.random.default_rng(0))
+    return "a random genotype", space_of(network).sample(np.random.default_rng(0))

@@ -19,8 +19,8 @@ from cars_hw.nn.cost import network_cost
 from cars_hw.nn.network import Network
 from cars_hw.progress import Log, Progress, as_stage, no_log, prefixed_log, silent
 from cars_hw.space.genotype import Genotype
+from cars_hw.space.genotype_space import GenotypeSpace
 from cars_hw.space.network_spec import NetworkSpec
-from cars_hw.space.search_space import SearchSpace
 from cars_hw.training.checkpoints import TrainingCheckpoint
 from cars_hw.training.standalone import NetworkTraining, accuracy_on
 
@@ -63,7 +63,7 @@ class Training:
     device: str = "cpu"
 
 
-def three_sizes(space: SearchSpace, spec: NetworkSpec, seed: int = 0) -> dict[str, Genotype]:
+def three_sizes(space: GenotypeSpace, spec: NetworkSpec, seed: int = 0) -> dict[str, Genotype]:
     """Return the smallest, the middle and the largest of :data:`DRAWS` architectures, by parameters."""
     rng = np.random.default_rng((seed, 2))
     drawn = [space.sample(rng) for _ in range(DRAWS)]

@@ -233,7 +233,7 @@ def _comparison(
 
 def _require_family(names: Sequence[str], run: RunFolder) -> None:
     """Check that the published genotypes ``names`` have the cells of the run."""
-    own = run.network.cell_family.base
+    own = run.network.base_family
     for name in names:
         family = whole_zoo()[name].genotype.family
         if family != own:

@@ -273,8 +273,9 @@ def _beginning(architecture: Architecture, shared: NetworkSpec) -> _Beginning:
 
 def _rank(architecture: Architecture, shared: NetworkSpec) -> tuple[object, ...]:
     channels, second, (height, width) = _beginning(architecture, shared)
-    normal = architecture.genotype.normal
-    return -channels, second, (-height, -width), -architecture.network.layers, normal
+    genotype = architecture.genotype
+    alike = genotype.normal if architecture.network.blocks is None else genotype.key()
+    return -channels, second, (-height, -width), -architecture.network.layers, alike
 
 
 @contextmanager

@@ -24,7 +24,8 @@ from cars_hw.data import (
     mixed_order,
     stratified_split,
 )
-from cars_hw.nn.slices import Slices, Window
+from cars_hw.nn.block_slices import slices_of
+from cars_hw.nn.slices import Window
 from cars_hw.nn.supernet import SuperNet
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Genotype
@@ -114,7 +115,7 @@ class SuperNetWeights:
             for part in (subset, valid)
         )
         self.parameters = list(self.supernet.parameters())
-        self.slices = Slices(self.supernet)
+        self.slices = slices_of(self.supernet)
         on_gpu = self.device.type == "cuda"
         self.optimizer = torch.optim.SGD(
             self.parameters,

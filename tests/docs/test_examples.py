@@ -49,6 +49,8 @@ NOT_RUN = {
     r"cars-hw train run .*--teacher\b": "needs weights of a large network; as in tests/training/test_teacher.py",
     r"cars-hw train run --init\b": "needs trained weights; as in tests/pipeline/test_starting_weights.py",
     r"cars-hw search --data big\b": "needs a large folder; as in tests/pipeline/test_streamed_run.py",
+    r"cars-hw .*(\bmobile\.json|--family mobile|\bblocks\b)": "takes long, and is run smaller in "
+    "tests/cli/test_mobile_search.py: click has to accept it",
     r"cars-hw \w+ .*\bresolutions\.json": "takes long, and is run smaller in tests/cli: click has to accept it",
     r"(\S*python3? )?benchmarks/": "takes minutes: the script has to exist and to accept the arguments",
     r"(\S*python3? )?tools/": "writes into the repository: the script has to exist",

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices import FakeDevice
 from cars_hw.errors import ExportError
+from cars_hw.export.builder import Builder
 from cars_hw.export.format import ExportFormat
 from cars_hw.export.formats import FORMATS
 from cars_hw.export.graph import Relu
-from cars_hw.export.lower import Builder, lower_module, lower_network
+from cars_hw.export.lower import lower_module, lower_network
 from cars_hw.export.parity import PARITY_BOUND, check_parity
 from cars_hw.latency import Predictor, genotype_keys, profile_device, spec_keys
 from cars_hw.nn.cost import published_cost

@@ -1,10 +1,13 @@
-"""The networks one by one: figures, files, the two cells, and the parts of the predicted latency."""
+"""The networks one by one: figures, files, the two cells or the blocks, and the parts of the predicted latency."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from markupsafe import Markup
+
 from cars_hw.report.bars import by_operation, by_place, draw_bars, families_in
+from cars_hw.report.blocks import draw_blocks
 from cars_hw.report.cells import draw_cell
 from cars_hw.report.data import Candidate, ReportData, RunTarget
 from cars_hw.report.sections.front import line_of
@@ -16,20 +19,26 @@ def view(report: ReportData) -> dict[str, Any]:
 
 
 def _network(report: ReportData, candidate: Candidate) -> dict[str, Any]:
-    normal, reduce = candidate.genotype.normal, candidate.genotype.reduce
-    cells = (("Normal cell", False, normal), ("Reduction cell", True, reduce))
     return {
         "candidate": candidate,
         "line": line_of(report, candidate, report.costs[0]),
-        "cells": [
-            (title, draw_cell(cell, f"{title} of {candidate.name}", candidate.genotype.joined(reduction)))
-            for title, reduction, cell in cells
-        ],
+        "cells": _drawings(candidate),
         "latencies": [
             _latency(candidate, target, estimate.usual_ms)
             for target, estimate in zip(report.targets, candidate.latency_estimates, strict=True)
         ],
     }
+
+
+def _drawings(candidate: Candidate) -> list[tuple[str, Markup]]:
+    """Return the drawings of the two cells, or that of all blocks, each with its title."""
+    genotype = candidate.genotype
+    if candidate.spec.blocks is not None:
+        return [("Blocks", draw_blocks(candidate.spec, genotype, f"Blocks of {candidate.name}"))]
+    return [
+        (title, draw_cell(genotype.cell(reduction), f"{title} of {candidate.name}", genotype.joined(reduction)))
+        for title, reduction in (("Normal cell", False), ("Reduction cell", True))
+    ]
 
 
 def _latency(candidate: Candidate, run_target: RunTarget, usual_ms: float | None) -> dict[str, Any]:

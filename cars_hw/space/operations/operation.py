@@ -75,16 +75,21 @@ class Operation(ABC):
         """
 
     def narrowed(self, weights: Mapping[str, Any], shapes: Mapping[str, Sequence[int]]) -> dict[str, Any]:
-        """Return the part of ``weights`` that a smaller module has, as views of the same memory.
+        """Return the part of ``weights`` that a smaller module has, see :func:`narrowed`."""
+        return narrowed(weights, shapes)
 
-        Both mappings are by the names of a state dictionary; ``shapes`` are those of the smaller module. If one of
-        the first two axes is shorter there, it counts channels, and the first ones are taken. If a further axis is
-        shorter, it is that of a kernel, and the centre is taken.
 
-        Raises:
-            KeyError: the narrower module has a weight that ``weights`` lack.
-        """
-        return {name: weights[name][_part(weights[name].shape, shape)] for name, shape in shapes.items()}
+def narrowed(weights: Mapping[str, Any], shapes: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+    """Return the part of ``weights`` that a smaller module has, as views of the same memory.
+
+    Both mappings are by the names of a state dictionary; ``shapes`` are those of the smaller module. If one of the
+    first two axes is shorter there, it counts channels, and the first ones are taken. If a further axis is shorter,
+    it is that of a kernel, and the centre is taken.
+
+    Raises:
+        KeyError: the smaller module has a weight that ``weights`` lack.
+    """
+    return {name: weights[name][_part(weights[name].shape, shape)] for name, shape in shapes.items()}
 
 
 def _part(large: Sequence[int], small: Sequence[int]) -> tuple[slice, ...]:
