@@ -5,6 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from typing import Final
+
+from cars_hw.errors import InputError
+
+_RENDEZVOUS: Final = ("RANK", "MASTER_ADDR", "MASTER_PORT")
+"""What torchrun sets beside ``WORLD_SIZE``, and without which its processes do not find each other."""
 
 
 def python_command(module: str) -> list[str]:
@@ -24,7 +30,18 @@ def python_environment(further: Sequence[str] = ()) -> dict[str, str]:
 
 
 def launched() -> int:
-    """Return the number of processes that torchrun has started; 1 without torchrun."""
+    """Return the number of processes that torchrun has started; 1 without torchrun.
+
+    Raises:
+        InputError: ``WORLD_SIZE`` says that there are several, and the rest of what torchrun sets is missing.
+    """
     size = os.environ.get("WORLD_SIZE", "")
     # Templates of job scripts set it to nothing, or to a word.
-    return max(1, int(size)) if size.isdecimal() else 1
+    world = max(1, int(size)) if size.isdecimal() else 1
+    missing = [name for name in _RENDEZVOUS if not os.environ.get(name)]
+    if world > 1 and missing:
+        raise InputError(
+            f"WORLD_SIZE is {world}, as for one of {world} processes, but {missing[0]} is not set: unset "
+            "WORLD_SIZE, or start the processes with torchrun"
+        )
+    return world

@@ -394,8 +394,13 @@ def test_training_needs_a_front(searched: Path) -> None:
     fails(run("train", searched, "--on", "cpu"), 1, "has not finished", "cars-hw search --resume")
 
 
+def started_by_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}.items():
+        monkeypatch.setenv(name, value)
+
+
 def test_several_processes_train_one_network_at_a_time(searched: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    started_by_torchrun(monkeypatch)
     fails(run("train", searched, "--on", "cpu", "--jobs", "2"), 2, "leave --jobs out")
 
 
@@ -403,7 +408,7 @@ def test_several_processes_train_one_network_at_a_time(searched: Path, monkeypat
 def test_commands_that_share_no_work_refuse_several_processes(
     command: str, searched: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    started_by_torchrun(monkeypatch)
     fails(
         run(command, searched), 2, f"2 processes would each do all of the work of '{command}'", "search and train"
     )

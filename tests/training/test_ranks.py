@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from click.testing import CliRunner
 from processes import run_by_two
 from two_processes import STEPS, figures, main, trained
 
 from cars_hw.child_processes import launched
+from cars_hw.cli.main import main as cars_hw
 from cars_hw.config.evaluation import ClassCounts
 from cars_hw.training.process_group import SINGLE_PROCESS, ProcessGroup, joined, restarted
 
@@ -27,6 +29,21 @@ def test_one_process_is_alone_and_exchanges_nothing(monkeypatch: pytest.MonkeyPa
     assert process_group.gather([[1, 2], [3, 4]], 2, 2) == [(1, 2), (3, 4)]
     assert process_group.broadcast(b"x") == b"x"
     assert process_group.add(torch.tensor(3.0)) == 3.0
+
+
+@pytest.mark.parametrize("missing", ["RANK", "MASTER_ADDR", "MASTER_PORT"])
+def test_a_number_of_processes_without_the_rest_of_torchrun_is_one_line(
+    missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = {"WORLD_SIZE": "4", "RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
+    for name, value in whole.items():
+        monkeypatch.setenv(name, value)
+    assert launched() == 4
+    monkeypatch.delenv(missing)
+    for command in (["search", "--data", "fashion-mini", "--cost", "parameters", "--out", "run"], ["zoo"]):
+        result = CliRunner().invoke(cars_hw, command)
+        assert result.exit_code == 1
+        assert f"WORLD_SIZE is 4, as for one of 4 processes, but {missing} is not set" in result.output
 
 
 def test_shares_are_disjoint_and_everything() -> None:
