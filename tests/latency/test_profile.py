@@ -223,7 +223,7 @@ def test_killed_at_any_moment_a_profile_resumes_and_measures_everything_as_often
     assert start(whole).wait(timeout=120) == 0
     rng = np.random.default_rng(seed)
     seen = []
-    for _ in range(3):
+    for _ in range(amount(2, 3)):
         process = start(broken)
         size = partial.stat().st_size if partial.exists() else 0
         while (partial.stat().st_size if partial.exists() else 0) == size and process.poll() is None:

@@ -52,11 +52,12 @@ def apart(table: LatencyTable, truth: LatencyTable, factor: float = 1.0) -> floa
     return max(abs(entry.ms / (factor * truth.entries[key].ms) - 1) for key, entry in table.entries.items())
 
 
-@pytest.fixture
-def truth(monkeypatch: pytest.MonkeyPatch) -> LatencyTable:
+@pytest.fixture(scope="module")
+def truth() -> LatencyTable:
     machine = SimulatedMachine(lambda path: parts_of(path.read_bytes()), noise=0.0)
-    monkeypatch.setattr("cars_hw.latency.profile.Schedule", partial(Schedule, clock=machine.clock))
-    return profile_device(machine, SPEC, calibration=NETWORKS, space=FEW)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("cars_hw.latency.profile.Schedule", partial(Schedule, clock=machine.clock))
+        return profile_device(machine, SPEC, calibration=NETWORKS, space=FEW)
 
 
 MACHINES = {
@@ -68,7 +69,7 @@ MACHINES = {
 
 
 @pytest.mark.parametrize("seed", range(amount(1, 6)))
-@pytest.mark.parametrize("name", MACHINES)
+@pytest.mark.parametrize("name", [name for name in MACHINES if amount(0, 1) or name != "two states"])
 def test_a_table_is_that_of_the_quiet_state(
     name: str, seed: int, truth: LatencyTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -172,7 +172,7 @@ def test_going_on_after_any_block_ends_where_it_would_have_ended(reference: Path
 
     expected = run(Series(), lambda series: whole.append(copied(series)))
     assert len(whole) > 15
-    for stop, kept in list(enumerate(whole))[:: amount(8, 1)]:
+    for stop, kept in list(enumerate(whole))[:: amount(16, 1)]:
         further: list[int] = []
         assert run(copied(kept), lambda _, further=further: further.append(1)) == expected  # type: ignore[misc]
         assert len(further) == len(whole) - stop - 1

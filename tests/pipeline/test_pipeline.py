@@ -372,7 +372,7 @@ def test_killed_at_any_moment_and_resumed_a_search_ends_with_the_same_front(
     rng = np.random.default_rng(seed)
     broken = tmp_path / "broken"
     units = []
-    for share in (0.15, 0.4, 0.6, 0.8):
+    for share in (0.15, 0.6, 0.4, 0.8)[: amount(2, 4)]:
         process = start(tiny_table, data, broken, limit, settings)
         checkpoint = broken / "checkpoint" / "search.pt"
         while not (broken / "run.json").exists() or (units and not checkpoint.exists()):

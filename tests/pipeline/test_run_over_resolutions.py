@@ -38,6 +38,7 @@ from cars_hw.report.page import section
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.space.size_grid import SizeGrid
+from cars_hw.training.network_step import NetworkStep
 from cars_hw.training.shared_weights import judging_parts, torch_threads
 from cars_hw.training.standalone import NetworkTraining, counts_on, require_resolution
 
@@ -193,14 +194,14 @@ def test_a_dry_run_times_networks_at_their_resolution(
     pictures: Path, table: LatencyTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = set()
-    step = NetworkTraining.step
+    step = NetworkStep.__call__
 
-    def counted(self: NetworkTraining, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def counted(self: NetworkStep, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         assert isinstance(self.network, Network)
         seen.add((self.network.spec.resolution, tuple(images.shape[-2:])))
         return step(self, images, labels)
 
-    monkeypatch.setattr(NetworkTraining, "step", counted)
+    monkeypatch.setattr(NetworkStep, "__call__", counted)
     assert estimate(planned(pictures, table)).seconds > 0
     assert {own for own, _ in seen} == set(SIZES.resolutions)
     assert all(own == images for own, images in seen)
