@@ -34,9 +34,9 @@ def parts_of(content: bytes) -> tuple[float, float]:
     return arithmetic, OVERHEAD_MS + rest
 
 
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path) -> None:
-    parts_of.folder = tmp_path  # type: ignore[attr-defined]
+@pytest.fixture(autouse=True, scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> None:
+    parts_of.folder = tmp_path_factory.mktemp("models")  # type: ignore[attr-defined]
 
 
 def profiled(
