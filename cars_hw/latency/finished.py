@@ -14,7 +14,7 @@ from cars_hw.config.codec import unstructure
 from cars_hw.errors import CarsHwError, TableError
 from cars_hw.latency.table import TABLE, LatencyTable
 from cars_hw.measurement.journal import partial_path, stored_beginning
-from cars_hw.space.search_space import SearchSpace
+from cars_hw.space.space_of import space_of
 
 
 def finished_or_free(
@@ -72,7 +72,7 @@ def _differing(table: LatencyTable, identity: Mapping[str, Any]) -> list[str]:
         "sizes": None if table.sizes is None else unstructure(table.sizes),
         "calibration": len(table.calibration),
         "plan": {name: value for name, value in table.plan.items() if name != "patience_seconds"},
-        "operations": list(table.operations or SearchSpace.of(table.spec).operations),
+        "operations": list(table.operations or space_of(table.spec).operations),
         "sustained": _load(table, identity.get("sustained")),
         **{name: conditions.get(name) for name in ("processor", "cores", "platform", "runtime", "threads")},
     }

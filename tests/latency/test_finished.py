@@ -18,6 +18,7 @@ from cars_hw.latency.side_by_side import profile_all
 from cars_hw.measurement.journal import Journal, partial_path
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
+from cars_hw.space.space_of import space_of
 
 SPEC = NetworkSpec(channels=4, layers=3, resolution=(8, 8), in_channels=1)
 OPTIONS = {"calibration": 6, "plan": MeasurePlan(sessions=1), "space": SearchSpace(("none", "sep_conv_3x3"))}
@@ -139,6 +140,20 @@ def test_a_finished_table_of_other_settings_is_not_taken(
         profile_device(FakeDevice(), SPEC.with_changes(channels=6), out=out, resume=True, **OPTIONS)
     with pytest.raises(TableError, match="exists; write to another file"):
         profile_device(FakeDevice(), SPEC, out=out, **OPTIONS)
+
+
+def test_a_finished_table_of_blocks_is_taken(tmp_path: Path) -> None:
+    spec, out = NetworkSpec(4, 5, (9, 9), 1, classes=3, family="mobile"), tmp_path / "table.json"
+    whole = space_of(spec)
+    few = space_of(spec, whole.operations[:1])
+    given: dict[str, Any] = {"calibration": 4, "plan": MeasurePlan(sessions=1), "out": out}
+    table = profile_device(FakeDevice(), spec, space=few, **given)
+    for taken, space, other in ((table, few, whole), (replace(table, operations=()), whole, few)):
+        taken.write(out)
+        device = Telling({}, 0)
+        assert profile_device(device, spec, space=space, resume=True, **given) == taken
+        with pytest.raises(TableError, match=r"other settings \(operations\)"):
+            profile_device(device, spec, space=other, resume=True, **given)
 
 
 def test_of_several_devices_those_that_have_ended_need_not_be_measured_again(
