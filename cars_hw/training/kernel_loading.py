@@ -44,6 +44,7 @@ class KernelLoading:
     def __init__(self, steps: Sequence[Callable[[], object]]) -> None:
         self.failed: str | None = None
         self._steps = steps
+        self._count = len(steps)
         self._done = 0
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True, name="kernels")
@@ -62,16 +63,16 @@ class KernelLoading:
     @property
     def has_steps(self) -> bool:
         """Whether there is something to load."""
-        return bool(self._steps)
+        return self._count > 0
 
     def wait(self, progress: Progress) -> float:
         """Wait for the last step, which ``progress`` counts, and return the seconds that it took."""
         began = time.perf_counter()
         while self._thread.is_alive():
-            progress(STAGE, self._done, len(self._steps))
+            progress(STAGE, self._done, self._count)
             self._thread.join(_PAUSE)
-        if self._steps and self.failed is None:
-            progress(STAGE, len(self._steps), len(self._steps))
+        if self._count and self.failed is None:
+            progress(STAGE, self._count, self._count)
         return time.perf_counter() - began
 
     def _run(self) -> None:
@@ -83,6 +84,9 @@ class KernelLoading:
                 self._done += 1
         except Exception as error:  # noqa: BLE001 -- whatever the libraries and Triton raise
             self.failed = " ".join(f"{error}".split())[:200] or type(error).__name__
+        finally:
+            # What they hold of the GPU's memory is for the search, also after an error.
+            self._steps = ()
 
 
 def passes_of_all_kernels(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -56,6 +58,25 @@ def test_what_fails_is_told_and_not_raised() -> None:
     with KernelLoading([fails, lambda: pytest.fail("goes on")]) as loading:
         loading.wait(lambda *_: None)
     assert loading.failed == "no kernel image is available"
+
+
+def test_what_the_steps_hold_is_free_when_they_end() -> None:
+    class Held:
+        """Stands for the memory of a SuperNet."""
+
+    def fails() -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    for last in (fails, lambda: None):
+        held = Held()
+        alive = weakref.ref(held)
+        steps = [lambda held=held: held, last]  # type: ignore[misc]
+        with KernelLoading(steps) as loading:
+            del held, steps
+            loading.wait(lambda *_: None)
+        gc.collect()
+        assert alive() is None
+        assert loading.has_steps
 
 
 def test_an_error_of_the_caller_ends_the_loading_after_the_present_step() -> None:
