@@ -78,7 +78,10 @@ class NetworkStep:
         can_record = process_group.world == 1 and self.precision != "fp16" and stepping.replay == "auto"
         self._new_recorder = new_recorder if can_record else None
         self._passes: nn.Module = _Passes(network)
-        self._compiled: Callable[..., Any] | None = torch.compile(self._passes) if stepping.compiled else None
+        self._compiled: Callable[..., Any] | None = None
+        if stepping.compiled:
+            # With the random numbers of PyTorch, by which drop-path drops the same paths.
+            self._compiled = torch.compile(self._passes, options={"fallback_random": True})
         self._drop_path = torch.zeros((), device=device)
         # In place of a number, which would be part of a recording.
         self._rate = torch.tensor(recipe.learning_rate, device=device)
@@ -91,6 +94,7 @@ class NetworkStep:
             fused=device.type == "cuda" or self.records,
         )
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == "fp16")
+        self._last_rate = recipe.learning_rate
         self._seen: tuple[object, ...] = ()
         self._steps_seen = 0
         self._recorded: _RecordedStep | None = None
@@ -103,7 +107,7 @@ class NetworkStep:
     @property
     def rate(self) -> float:
         """The learning rate of the last step."""
-        return float(self.optimizer.param_groups[0]["lr"])
+        return self._last_rate
 
     def begin_epoch(self, drop_path: float) -> None:
         """Set the probability that a path is dropped, for a :class:`Network`."""
@@ -111,8 +115,16 @@ class NetworkStep:
             self._drop_path.fill_(drop_path)
             self.network.drop_path = self._drop_path if self.recipe.drop_path > 0 else 0.0
 
+    def end(self) -> None:
+        """Drop the recording, and no path: the network may be moved to another device, or trained by others."""
+        self.forget()
+        if isinstance(self.network, Network):
+            self.network.drop_path = 0.0
+
     def set_rate(self, rate: float) -> None:
         """Set the learning rate of the next steps."""
+        # On the device it is a rounded one, for which a GPU would be waited for.
+        self._last_rate = rate
         for group in self.optimizer.param_groups:
             if isinstance(group["lr"], Tensor):
                 group["lr"].fill_(rate)
@@ -145,7 +157,7 @@ class NetworkStep:
     def state(self) -> dict[str, Any]:
         """Return the state of the optimiser and of the loss's scale."""
         optimizer = self.optimizer.state_dict()
-        groups = [{**group, "lr": float(group["lr"])} for group in optimizer["param_groups"]]
+        groups = [{**group, "lr": self.rate} for group in optimizer["param_groups"]]
         return {"optimizer": {**optimizer, "param_groups": groups}, "scaler": self.scaler.state_dict()}
 
     def restore(self, state: dict[str, Any]) -> None:

@@ -270,6 +270,7 @@ class NetworkTraining:
 
         The test images are used only here, after every choice has been made.
         """
+        self.step.end()
         last = copy_of_weights(self.evaluated)
         epoch = self.best.epoch if self.best else self.epoch
         self.network.load_state_dict(self.best.weights if self.best else last)
