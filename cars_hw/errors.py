@@ -55,6 +55,7 @@ Remedy = Literal[
     "larger-network",
     "larger-sizes",
     "less-memory",
+    "less-memory-or-replay",
     "longer-energy",
     "lower-learning-rate",
     "measure-energy",

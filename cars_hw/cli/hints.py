@@ -36,6 +36,7 @@ HINTS: Final[Mapping[Remedy, str]] = {
     "larger-network": "use a smaller --at-least, or profile larger networks: --channels, --layers",
     "larger-sizes": "give a smaller --latency, or allow larger networks: --channels, --layers, --resolution",
     "less-memory": "use a smaller --batch-size, or fewer --channels or --layers",
+    "less-memory-or-replay": "use --replay off, a smaller --batch-size, or fewer --channels or --layers",
     "longer-energy": "allow longer windows with --longest-window, or a larger error with --max-error",
     "lower-learning-rate": "train again with a lower --learning-rate, or with --training-precision float32",
     "measure-energy": "measure it with: cars-hw energy TABLE",

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cars_hw.config.training import Recipe
-from cars_hw.errors import InputError
+from cars_hw.errors import InputError, Remedy
 from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.training.memory import is_out_of_memory
 from cars_hw.training.shared_weights import SuperNetWeights
@@ -48,22 +48,25 @@ def enough_memory(plan: SearchPlan) -> Iterator[None]:
 
 
 @contextmanager
-def enough_memory_to_train(recipe: Recipe, device: str, name: str) -> Iterator[None]:
+def enough_memory_to_train(recipe: Recipe, device: str, name: str, *, replays: bool = False) -> Iterator[None]:
     """Let such an error name the settings of ``recipe`` to lower, by which the network ``name`` is trained.
+
+    If it ``replays`` its steps, a recording keeps the memory of a step on a GPU, which the error names too.
 
     Raises:
         InputError: the memory does not suffice.
     """
-    with _told(device, f"batches of {recipe.batch_size} images of {name}"):
+    remedy: Remedy = "less-memory-or-replay" if replays and device.startswith("cuda") else "less-memory"
+    with _told(device, f"batches of {recipe.batch_size} images of {name}", remedy):
         yield
 
 
 @contextmanager
-def _told(device: str, what: str) -> Iterator[None]:
+def _told(device: str, what: str, remedy: Remedy = "less-memory") -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         place = "GPU's memory" if device.startswith("cuda") else "memory"
-        raise InputError(f"the {place} is too small for {what}", remedy="less-memory") from error
+        raise InputError(f"the {place} is too small for {what}", remedy=remedy) from error

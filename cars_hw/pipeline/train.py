@@ -378,7 +378,7 @@ def _train(
             classifier = "" if same else ", with a fresh classifier, as the classes are others"
             log(f"{job.name} starts from the weights in {job.start.init}{classifier}")
         with (
-            enough_memory_to_train(job.recipe, job.device, job.name),
+            enough_memory_to_train(job.recipe, job.device, job.name, replays=job.stepping.replay == "auto"),
             deterministic_algorithms(job.deterministic),
         ):
             result = train_network(

@@ -26,6 +26,7 @@ from cars_hw.config.presets import PRESETS
 from cars_hw.config.training import Recipe
 from cars_hw.errors import InputError, RunError
 from cars_hw.pipeline import train as training
+from cars_hw.pipeline.memory import enough_memory_to_train
 from cars_hw.pipeline.networks import FrontNetwork
 from cars_hw.pipeline.plan import SearchPlan, configuration
 from cars_hw.pipeline.records import RunAbout
@@ -314,6 +315,19 @@ def test_too_little_memory_names_what_to_lower(
         train_run(run, TrainSettings(device="cpu", jobs=1))
     assert caught.value.remedy == "less-memory"
     assert not run.trained()
+
+
+@pytest.mark.parametrize(
+    ("device", "replays", "remedy"),
+    [("cuda", True, "less-memory-or-replay"), ("cuda", False, "less-memory"), ("cpu", True, "less-memory")],
+)
+def test_a_recording_that_takes_memory_is_named(device: str, replays: bool, remedy: str) -> None:
+    with (
+        pytest.raises(InputError, match="too small for batches of 8 images of net-1") as caught,
+        enough_memory_to_train(Recipe(epochs=1, batch_size=8), device, "net-1", replays=replays),
+    ):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    assert caught.value.remedy == remedy
 
 
 def test_a_deterministic_training_uses_deterministic_algorithms(
