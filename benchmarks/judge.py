@@ -483,6 +483,8 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--threads", type=int, default=1, help="of a training step")
     args = parser.parse_args()
+    if args.evaluations < 1:
+        parser.error("--evaluations: the last one, after the training, is always made; give 1 or more")
     if args.sandwich and not args.over_sizes:
         parser.error("--sandwich is for sizes; give --over-sizes")
     if args.widen in BY_SIZE and not args.over_sizes:

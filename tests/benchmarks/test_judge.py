@@ -269,6 +269,15 @@ def test_the_judge_widens_by_size_only_over_sizes(
     assert f"--widen {widening} is for sizes; give --over-sizes" in capsys.readouterr().err
 
 
+def test_a_judge_that_evaluates_nothing_is_refused_before_it_trains(
+    judge: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["judge.py", "--truth", "t.json", "--out", "o.json", "--evaluations", "0"])
+    with pytest.raises(SystemExit):
+        judge.arguments()
+    assert "give 1 or more" in capsys.readouterr().err
+
+
 def test_a_file_without_scores_of_untrained_networks_gets_them(
     judge: ModuleType, monkeypatch: pytest.MonkeyPatch, truth: Path, tmp_path: Path
 ) -> None:
