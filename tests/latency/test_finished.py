@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
+from cars_hw.config.codec import unstructure
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices import FakeDevice, Sample
 from cars_hw.devices.protocol import SessionCounter
 from cars_hw.errors import DeviceError, InputError, TableError
 from cars_hw.latency import LatencyTable, profile_device
+from cars_hw.latency.finished import require_same
 from cars_hw.latency.side_by_side import profile_all
 from cars_hw.measurement.journal import Journal, partial_path
 from cars_hw.space.network_spec import NetworkSpec
@@ -142,18 +144,21 @@ def test_a_finished_table_of_other_settings_is_not_taken(
         profile_device(FakeDevice(), SPEC, out=out, **OPTIONS)
 
 
-def test_a_finished_table_of_blocks_is_taken(tmp_path: Path) -> None:
-    spec, out = NetworkSpec(4, 5, (9, 9), 1, classes=3, family="mobile"), tmp_path / "table.json"
-    whole = space_of(spec)
-    few = space_of(spec, whole.operations[:1])
-    given: dict[str, Any] = {"calibration": 4, "plan": MeasurePlan(sessions=1), "out": out}
-    table = profile_device(FakeDevice(), spec, space=few, **given)
-    for taken, space, other in ((table, few, whole), (replace(table, operations=()), whole, few)):
-        taken.write(out)
-        device = Telling({}, 0)
-        assert profile_device(device, spec, space=space, resume=True, **given) == taken
-        with pytest.raises(TableError, match=r"other settings \(operations\)"):
-            profile_device(device, spec, space=other, resume=True, **given)
+@pytest.mark.parametrize("asked", [(), ("skip", "k3_e3")])
+@pytest.mark.parametrize("has", [(), ("skip", "k3_e3")])
+def test_a_finished_table_of_blocks_has_their_choices(
+    has: tuple[str, ...], asked: tuple[str, ...], table: LatencyTable
+) -> None:
+    spec = NetworkSpec(4, 5, (9, 9), 1, classes=3, family="mobile")
+    # Only what is compared is that of blocks, whose profile takes seconds. Other settings differ, too.
+    with pytest.raises(TableError, match="with other settings") as error:
+        require_same(
+            Path("t.json"),
+            replace(table, spec=spec, operations=has),
+            {"operations": list(space_of(spec, asked).operations), "network": unstructure(spec)},
+        )
+    assert ("operations" in str(error.value)) == (has != asked)
+    assert "network" not in str(error.value)
 
 
 def test_of_several_devices_those_that_have_ended_need_not_be_measured_again(
