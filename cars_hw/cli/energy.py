@@ -38,10 +38,13 @@ def command(settings: EnergySettings, as_json: bool) -> None:
     table: search and verify use it with --cost energy and --energy. A phone must be unplugged. The energy of a
     processor must be readable.
     """
+    from cars_hw.config.files import require_writable
     from cars_hw.latency import LatencyTable
     from cars_hw.latency.measure_energy import measure_table_energy, require_energy
 
     table = LatencyTable.read(settings.table)
+    # Before the hour whose result it is.
+    require_writable(settings.table)
     device = opened(settings.device or table.device, table.threads, settings.meter)
     with Bars() as bars:
         table = measure_table_energy(table, device, settings.plan, progress=bars.update)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cars_hw.cli.changed_images import warn_of_changed_images
+from cars_hw.cli.energy import opened
 from cars_hw.cli.options import (
     FOLDER,
     count_warnings_of,
@@ -46,6 +47,9 @@ if TYPE_CHECKING:
     "measurement.patience_seconds",
     "sustained",
     "energy",
+    "meter",
+    "metering.seconds",
+    "metering.max_seconds",
     "metering.max_error",
 )
 @strict_option
@@ -56,13 +60,12 @@ def command(run_path: Path, settings: VerifySettings, as_json: bool) -> None:
 
     The exit code is 3 if a model exceeds its budget.
     """
-    from cars_hw.devices import open_device
     from cars_hw.pipeline.run_folder import RunFolder
     from cars_hw.pipeline.verify import verify_run
 
     run = RunFolder.open(run_path)
     warn_of_changed_images(run)
-    device = open_device(settings.device, settings.threads)
+    device = opened(settings.device, settings.threads, settings.meter)
     with Bars() as bars:
         rows = verify_run(
             run,
@@ -121,7 +124,8 @@ def command(run_path: Path, settings: VerifySettings, as_json: bool) -> None:
     print_sustained(device.name, loads, as_json=as_json)
     if not as_json:
         _print_energy(device.name, [row for row in rows if row.energy is not None])
-    warn_of_tables(run, device.name)
+    # A phone may have another address than in its table.
+    warn_of_tables(run, rows[0].device)
     warn_of_drift(device.name, rows[0].drift)
     count_warnings_of(device)
     if not is_drift(rows[0].drift):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +14,7 @@ from cars_hw.errors import InputError, TableError
 from cars_hw.latency.energy import EnergyState, MeteredNetwork, fit_energy, spread
 from cars_hw.latency.measure import name_of, write_models
 from cars_hw.latency.predictor import DEFAULT_LEVEL, Predictor
+from cars_hw.latency.profile import SAME_MACHINE
 from cars_hw.latency.table import LatencyTable
 from cars_hw.measurement.energy import measure_energy, require_energy_device
 from cars_hw.nn.cost import network_cost
@@ -92,11 +92,17 @@ def measure_table_energy(
     """
     plan = plan or EnergyPlan()
     require_same_device(table, device)
-    meter = require_energy_device(device).energy_meter()
+    try:
+        meter = require_energy_device(device).energy_meter()
+    finally:
+        # Models are written meanwhile, which may fail, and nobody would free the lock of a phone.
+        device.release()
     known = table.calibrated
     places = spread([network.measured.ms for network in table.calibration], plan.networks)
     chosen = [known[place] for place in places]
-    latencies, adds = features(table, chosen)
+    predicted = left_out_latencies(table)
+    latencies = [predicted[place] for place in places]
+    adds = [float(network_cost(one.network, one.genotype).multiply_adds) for one in chosen]
     with tempfile.TemporaryDirectory(prefix="cars-hw-") as folder:
         models = write_models(device, chosen, Path(folder), table.precision, progress)
         names = dict(zip(models, map(name_of, chosen), strict=True))
@@ -109,15 +115,31 @@ def measure_table_energy(
     return replace(table, energy=EnergyState(meter, now(), networks, *fit))
 
 
-def features(table: LatencyTable, architectures: Sequence[Architecture]) -> tuple[list[float], list[float]]:
-    """Return the predicted latency in the quiet state, in milliseconds, and the multiply-adds of each."""
+def left_out_latencies(table: LatencyTable) -> list[float]:
+    """Return the latency in the quiet state, in milliseconds, that is predicted for each calibration network.
+
+    The predictor is then one that was not fitted to this network: for other networks it is as good, and the upper
+    bound of the energy has its error, too. Anchors are never left out.
+
+    Raises:
+        TableError: the table has no predictor, or not one residual for each network that was left out.
+    """
     predictor = Predictor(table)
-    latencies = [predictor.at(network).predict(genotype).ms for genotype, network in architectures]
-    return latencies, [float(network_cost(network, genotype).multiply_adds) for genotype, network in architectures]
+    assert table.predictor is not None
+    residuals = iter(table.predictor.residuals)
+    found = []
+    for network, (genotype, spec) in zip(table.calibration, table.calibrated, strict=True):
+        if network.anchor:
+            found.append(predictor.at(spec).predict(genotype).ms)
+        else:
+            found.append(network.measured.ms / (1 + next(residuals)))
+    return found
 
 
 def require_same_device(table: LatencyTable, device: Device) -> None:
-    """Check that ``table`` is of ``device``, with the same runtime and threads; a phone may have another address.
+    """Check that ``table`` is of ``device``, on the same machine; a phone may have another address.
+
+    The devices of all computers have the same names, so that the conditions have to tell machines apart.
 
     Raises:
         TableError: it is not.
@@ -125,13 +147,11 @@ def require_same_device(table: LatencyTable, device: Device) -> None:
     conditions = device.conditions()
     present = {
         "device": conditions.get("device_identity", device.name),
-        "runtime": conditions["runtime"],
-        "threads": conditions["threads"],
+        **{name: conditions.get(name) for name in SAME_MACHINE},
     }
     kept = {
         "device": table.conditions.get("device_identity", table.device),
-        "runtime": table.conditions.get("runtime"),
-        "threads": table.threads,
+        **{name: table.conditions.get(name) for name in SAME_MACHINE},
     }
     for what, value in kept.items():
         if present[what] != value:

@@ -114,16 +114,17 @@ class _Rounds:
         self._device, self._name, self._plan, self._name_of = device, name, plan, name_of
         self._idle: PowerWindow | None = None
         self._seconds = {True: plan.seconds, False: plan.seconds}
-        self._busy_watts = 0.0
+        self._beyond_watts: float | None = None
 
     def take(self, model: Path) -> _Taken:
         """Return what a run of ``model`` takes, between two rests, of which it shares one with the last model."""
         if self._idle is None:
-            # Known before the rest: how precise that must be follows from the power with a model.
-            self._busy_watts = self._window(model).watts
+            # Known before anything counts: how precise windows must be follows from the power beyond rest.
+            first = self._beyond_watts = self._window(model).watts
             self._idle = self._window(None)
+            self._beyond_watts = first - self._idle.watts
         busy = self._window(model)
-        self._busy_watts = busy.watts
+        self._beyond_watts = busy.watts - self._idle.watts
         before, self._idle = self._idle, self._window(None)
         after = self._idle
         rest = (before.watts + after.watts) / 2
@@ -158,9 +159,9 @@ class _Rounds:
                     "counter has their energy, too; stop them, and measure again"
                 )
             wanted = self._plan.max_error / 3
-            if not busy and window.watts > 0:
-                # A rest takes less, and so its error counts less.
-                wanted *= max(self._busy_watts / window.watts, 1.0)
+            if self._beyond_watts is not None and 0 < self._beyond_watts and window.watts > 0:
+                # The counter's step is a part of all that it counted, and the error one of what is beyond rest.
+                wanted *= self._beyond_watts / window.watts
             if window.resolution <= wanted:
                 return window
             if seconds >= longest:
@@ -180,7 +181,8 @@ class _Rounds:
 def _error(taken: Sequence[_Taken]) -> float:
     joules = [one.joules for one in taken]
     mean = fmean(joules)
-    apart = (max(joules) - min(joules)) / 2 / mean
+    # Rounds are independent, and their mean is the better the more there are.
+    apart = (max(joules) - min(joules)) / 2 / mean / math.sqrt(max(len(joules) - 1, 1))
     return max(apart, fmean(one.error for one in taken))
 
 

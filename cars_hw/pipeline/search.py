@@ -34,7 +34,7 @@ from cars_hw.nn.cost import both_costs
 from cars_hw.nn.supernet import SuperNet
 from cars_hw.pipeline.budget_use import budget_uses
 from cars_hw.pipeline.confirm_front import ConfirmedFront, confirm_front
-from cars_hw.pipeline.costs import COUNTED, parse_cost
+from cars_hw.pipeline.costs import COUNTED, ENERGY, parse_cost
 from cars_hw.pipeline.early_kernels import loading_kernels, what_is_waited_for
 from cars_hw.pipeline.final_stage import Ended, longest_trained, run_final_stage, with_best_of_stretches
 from cars_hw.pipeline.from_run import Start, open_start
@@ -127,6 +127,7 @@ def run_search(
                 process_group.broadcast(FINISHED)
                 _end(run, callbacks)
                 return run
+            _require_same_energy(plan, run)
         else:
             RunFolder.create(out, configured, _about(plan))
             _keep_settings(plan, run)
@@ -165,6 +166,28 @@ def require_place(plan: SearchPlan, out: Path, *, resume: bool = False) -> None:
     RunFolder.require_free(out)
     _require_outside(plan, out)
     require_writable(out / "run.json")
+
+
+def _require_same_energy(plan: SearchPlan, run: RunFolder) -> None:
+    """Check that a search with the cost energy goes on with the energy that it began with.
+
+    The energy of a table can be measured again, and the costs of networks that are evaluated do not change with it.
+
+    Raises:
+        RunError: the energy of a table was measured again.
+        TableError: a table of the run cannot be read.
+    """
+    if ENERGY not in [parse_cost(text)[0] for text in plan.costs]:
+        return
+    for index, target in enumerate(plan.targets):
+        if not run.table_path(index).is_file():
+            continue
+        if run.target(index).table.energy != target.table.energy:
+            raise RunError(
+                f"{run.path} was started with other energies than those of the table of {target.device_name}, which "
+                f"were measured again; the table that it began with is {run.table_path(index)}",
+                remedy="same-settings",
+            )
 
 
 def _require_outside(plan: SearchPlan, out: Path) -> None:

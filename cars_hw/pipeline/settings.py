@@ -56,6 +56,10 @@ _ENERGY = (
     "Then measure the energy of a run of each model beyond rest. A phone must be unplugged, and connected over the "
     "network."
 )
+_METER = (
+    "For phones: what tells the energy. The charge counter of a battery is coarse, and its current may be rough. "
+    "auto: the first of energy, charge and current that the phone tells."
+)
 _PROFILE_SUSTAINED = (
     "Also measure the sustained state, for a product that runs networks all the time: at the end, three networks "
     "run under load, with pauses in which the device cools down. This takes 15 to 25 minutes more. search and "
@@ -157,7 +161,7 @@ class SearchSettings(Settings):
     costs: tuple[str, ...] = setting(
         (),
         help="Another cost to minimise: parameters, multiply-adds, file-size, peak-memory, peak-memory-ort, "
-        "that of a plug-in, or package.module:NAME. With a limit in the unit of the cost: peak-memory=0.5. "
+        "energy (of a table that has it), that of a plug-in, or package.module:NAME. With a limit in the unit of the cost: peak-memory=0.5. "
         "Repeatable.",
         option="--cost",
         metavar="NAME[=LIMIT]",
@@ -320,8 +324,9 @@ class VerifySettings(Settings):
     load: SustainedPlan = setting(SustainedPlan(), help=_LOAD)
     energy: bool = setting(False, help=_ENERGY)
     metering: EnergyPlan = setting(EnergyPlan(), help="How long models run for their energy.")
+    meter: Meter = setting("auto", help=_METER)
 
-    ADDED: ClassVar = frozenset({"sustained", "load", "energy", "metering"})
+    ADDED: ClassVar = frozenset({"sustained", "load", "energy", "metering", "meter"})
 
 
 @dataclass(frozen=True)
@@ -500,11 +505,7 @@ class EnergySettings(Settings):
         help="The device of the table, by another name: a phone by its address in the network. [the table's]",
         metavar="DEVICE",
     )
-    meter: Meter = setting(
-        "auto",
-        help="For phones: what tells the energy. The charge counter of a battery is coarse, and its current may be "
-        "rough. auto: the first of energy, charge and current that the phone tells.",
-    )
+    meter: Meter = setting("auto", help=_METER)
     plan: EnergyPlan = setting(EnergyPlan(), help="How long networks run.")
 
 

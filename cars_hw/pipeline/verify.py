@@ -65,7 +65,11 @@ def _verify(
     if sustained is not None:
         require_load_device(device)
     if energy is not None:
-        require_energy_device(device)
+        try:
+            require_energy_device(device)
+        finally:
+            # What follows may fail before anything is measured.
+            device.release()
     paths = sorted((run.path / "models").glob(f"*.{device.model_format}"))
     if not paths:
         raise RunError(f"{run.path} has no {device.model_format} models to measure", remedy="export", run=run.path)
@@ -117,7 +121,8 @@ def _verify(
                 device_warnings=warnings_of(device),
                 sustained=load,
                 energy=own,
-                limit_mj=limit_mj,
+                # The limit is that of the device whose table has the energy.
+                limit_mj=limit_mj if target is not None and target.table.energy is not None else None,
                 **_predicted_energy(predicting, architecture),
             )
         )

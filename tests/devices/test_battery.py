@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from long_runs import amount
@@ -16,7 +17,7 @@ from cars_hw.devices.android import battery
 from cars_hw.devices.android.adb import AdbShell, Address
 from cars_hw.devices.android.battery import Row, meter_of, parse_rows, readings_of, require_power
 from cars_hw.devices.android.device import AndroidDevice
-from cars_hw.errors import DeviceError, DeviceStateError
+from cars_hw.errors import ConnectionLostError, DeviceError, DeviceStateError
 from cars_hw.measurement.energy import measure_energy
 
 WATTS = 2.5
@@ -142,6 +143,65 @@ def test_the_battery_service_tells_what_the_files_do_not() -> None:
         parse_rows(output.replace("USB powered: false", "USB powered: true"), "it")
     with pytest.raises(DeviceStateError, match="was told to stop"):
         parse_rows(output + "@service   (UPDATES STOPPED -- use 'reset' to restart)\n", "it")
+
+
+def test_a_phone_that_tells_nothing_or_sleeps_is_refused() -> None:
+    with pytest.raises(DeviceError, match="it does not tell anything of its battery"):
+        parse_rows("@meter  /  /  /  /  /  / 0\n", "it")
+    told = "@meter 10.00 / 1 / 2 / 3 / 4 / 80 / 0\n@meter {} / 1 / 2 / 3 / 4 / 80 / 0\n"
+    assert len(parse_rows(told.format("12.10"), "it")) == 2
+    with pytest.raises(DeviceStateError, match="did not look at its battery for 50 s: it slept"):
+        parse_rows(told.format("60.00"), "it")
+
+
+@pytest.mark.parametrize(
+    ("files", "plugged"),
+    [
+        ({"usb": "0", "ac": "0"}, "0"),
+        ({"usb": "1", "ac": "0"}, "1"),
+        # A charger whose voltage the phone chooses.
+        ({"usb": "0", "ac": "2"}, "1"),
+        # The battery's own file is no charger.
+        ({"battery": "1", "usb": "0"}, "0"),
+        ({"battery": "1"}, ""),
+    ],
+)
+def test_a_row_tells_chargers_and_renews_the_lock(tmp_path: Path, files: dict[str, str], plugged: str) -> None:
+    for supply, online in files.items():
+        (tmp_path / supply).mkdir()
+        (tmp_path / supply / "online").write_text(f"{online}\n")
+    (tmp_path / "lock").mkdir()
+    functions = battery.FUNCTIONS.replace(battery.SUPPLIES, str(tmp_path)).replace("HERE", str(tmp_path))
+    text = f"uptime_s() {{ echo 77; }}\ndumpsys() {{ :; }}\n{functions}\nmeter_row"
+    said = subprocess.run(["sh", "-c", text], capture_output=True, text=True, check=True).stdout
+    assert said.startswith("@meter ")
+    assert said.strip().rpartition("/")[2].strip() == plugged
+    assert (tmp_path / "lock" / "seen").read_text() == "77\n"
+
+
+def test_a_window_begins_again_after_a_lost_connection(
+    make: Callable[..., tuple[Battery, AndroidDevice]],
+    models: list[Path],
+    said: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _, device = make(MAKERS["microampere-hours, a falling charge"])
+    metered, lost = device._metered, [ConnectionLostError("the connection broke")]
+
+    def cut(*arguments: Any) -> tuple[str, tuple[int, float]]:
+        if lost:
+            raise lost.pop()
+        return metered(*arguments)
+
+    monkeypatch.setattr(device, "_metered", cut)
+    assert device.spend(None, 16).watts == pytest.approx(0.7, rel=0.05)
+    assert any("the connection broke; waiting" in line for line in said)
+    monkeypatch.setattr(device, "_wait_for_return", said.append)
+    lost += [ConnectionLostError("once more")] * 5
+    with pytest.raises(ConnectionLostError, match="once more"):
+        device.spend(None, 16)
+    assert not lost
+    device.release()
 
 
 def test_a_phone_on_a_charger_is_refused_before_anything_runs(

@@ -91,6 +91,26 @@ def test_the_energy_of_other_networks_is_predicted(table: LatencyTable, tmp_path
         assert bound_mj == pytest.approx(mj * (1 + predictor.margin))
 
 
+def test_the_bound_has_the_error_of_latencies_that_were_not_fitted(table: LatencyTable) -> None:
+    assert table.predictor is not None
+    plan = EnergyPlan(networks=10)
+    exact = measure_table_energy(table, FakeDevice(), plan, progress=silent)
+    # The same line, which predicts networks that are left out 20% too high or too low.
+    wrong = tuple(0.2 if place % 2 else -0.2 for place in range(len(table.predictor.residuals)))
+    rough = replace(table, predictor=replace(table.predictor, residuals=wrong))
+    measured = measure_table_energy(rough, FakeDevice(), plan, progress=silent)
+    assert exact.energy is not None
+    assert measured.energy is not None
+    assert exact.energy.margin(0.95)[0] < 0.1
+    assert measured.energy.margin(0.95)[0] > 0.15
+
+
+def test_another_machine_with_a_device_of_this_name_is_refused(table: LatencyTable) -> None:
+    elsewhere = replace(table, conditions={**table.conditions, "processor": "another one"})
+    with pytest.raises(TableError, match="the table is for the processor another one, not for none, latencies"):
+        measure_table_energy(elsewhere, FakeDevice(), progress=silent)
+
+
 def test_another_device_is_refused_and_a_phone_by_another_address_is_not(table: LatencyTable) -> None:
     with pytest.raises(TableError, match=r"the table is for the runtime fake seed 0 .*, not for fake seed 1"):
         require_same_device(table, FakeDevice(seed=1))

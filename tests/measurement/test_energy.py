@@ -84,6 +84,31 @@ def test_a_counter_that_is_too_coarse_is_refused_with_what_is_needed() -> None:
         measure_energy(device, [A], EnergyPlan(seconds=10, max_seconds=10))
 
 
+def test_windows_are_long_enough_for_what_is_beyond_rest() -> None:
+    # A step of 1 J, and half a watt of 3 W beyond rest: a third of 5% of it are 8.3 mW, which is 1 J in 120 s.
+    device = Written({A: 3.0, None: 2.5}, step=1.0)
+    (found,) = measure_energy(device, [A], EnergyPlan(seconds=10, max_seconds=600, max_error=0.05))
+    assert found.mj == pytest.approx(5.0)
+    assert found.error <= 0.05
+    assert 120 <= max(seconds for _, seconds in device.asked) <= 180
+
+
+def test_rounds_that_scatter_are_known_better_by_more_of_them() -> None:
+    class Scattered(Written):
+        def spend(self, model: Path | None, seconds: float) -> PowerWindow:
+            """Return 2.5 W beyond rest, and 6% more or less in the second and third window."""
+            taken = [one for one, _ in self.asked].count(A)
+            self.watts[A] = 0.5 + 2.5 * {1: 0.94, 2: 1.06}.get(taken, 1.0)
+            return super().spend(model, seconds)
+
+    device = Scattered({A: 3.0, None: 0.5})
+    (found,) = measure_energy(device, [A], EnergyPlan(seconds=10, max_error=0.05))
+    # A look, and three rounds.
+    assert [one for one, _ in device.asked].count(A) == 4
+    assert found.mj == pytest.approx(25.0)
+    assert found.error == pytest.approx(0.06 / 2**0.5, rel=1e-4)
+
+
 def test_a_neighbour_is_refused() -> None:
     with pytest.raises(DeviceStateError, match=r"other processes kept 0.6 cores busy while a runs"):
         measure_energy(Written({A: 3.0, None: 0.5}, other_load=0.6), [A])

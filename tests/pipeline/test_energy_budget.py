@@ -20,7 +20,7 @@ from cars_hw.config.training import Recipe
 from cars_hw.devices import FakeDevice
 from cars_hw.devices.android.adb import AdbShell, Address, make_key
 from cars_hw.devices.android.device import AndroidDevice
-from cars_hw.errors import BudgetError, InputError
+from cars_hw.errors import BudgetError, InputError, RunError
 from cars_hw.latency import LatencyTable, profile_device
 from cars_hw.latency.measure_energy import EnergyPredictor, measure_table_energy
 from cars_hw.pipeline.export import export_run
@@ -103,6 +103,24 @@ def test_the_energy_goes_from_the_table_to_the_report(tiny_table: Path, images: 
     run.write_verified([replace(row, limit_mj=row.energy.mj / 2)])
     assert run.verified()[0].within_energy is False
     assert "missed" in write_report(run).read_text(encoding="utf-8")
+
+    said = CliRunner().invoke(main, ["verify", str(run.path), "--device", "fake", "--energy", "--meter", "charge"])
+    assert said.exit_code == 1
+    assert "fake has no choice of a meter" in said.stderr
+
+    # Its energy measured again, a search that was interrupted does not mix the two.
+    again = LatencyTarget(measure_table_energy(table, FakeDevice(), EnergyPlan(networks=4), progress=silent), 1e3)
+    (run.path / "front.json").rename(tmp_path / "front.json")
+    with pytest.raises(RunError, match="was started with other energies than those of the table of fake"):
+        run_search(plan(images, again, f"energy={limit}"), run.path, resume=True)
+    (tmp_path / "front.json").rename(run.path / "front.json")
+
+    # The limit is that of the device whose table has the energy, and of no other.
+    replace(table, energy=None).write(run.table_path(0))
+    short = MeasurePlan(sessions=1, patience_seconds=0)
+    (row,) = verify_run(run, FakeDevice(), plan=short, energy=EnergyPlan(), progress=silent)
+    assert row.energy is not None
+    assert (row.limit_mj, row.within_energy) == (None, None)
 
 
 @pytest.mark.skipif(amount(1, 0) == 1, reason="profile, energy and search on a phone take a minute: pytest --long")

@@ -22,6 +22,9 @@ SUPPLIES: Final = "/sys/class/power_supply"
 EVERY_S: Final = 2
 """The counters are read so often, in seconds."""
 
+MOST_APART_S: Final = 10.0
+"""A phone that looks later is suspended between, and its power is that of sleep."""
+
 LEAST_WATTS: Final = 0.02
 MOST_WATTS: Final = 40.0
 """No phone takes less or more: a unit would be wrong."""
@@ -40,6 +43,7 @@ first_in() {
   return 0
 }
 meter_row() {
+  { uptime_s 1<> HERE/lock/seen; } 2>/dev/null
   supply=SUPPLIES/battery
   second= rest=
   { read -r second rest < /proc/uptime; } 2>/dev/null
@@ -50,9 +54,11 @@ meter_row() {
   first_in $supply/capacity; level=$first
   plugged=
   for online in SUPPLIES/*/online; do
+    # That of the battery itself does not tell whether there is a charger.
+    case $online in */battery/online) continue ;; esac
     first_in "$online"
-    [ "$first" = 1 ] && plugged=1
-    [ -z "$plugged" ] && [ "$first" = 0 ] && plugged=0
+    # 1 is a fixed voltage, 2 one that the phone chooses.
+    case $first in "") ;; 0) plugged=${plugged:-0} ;; *) plugged=1 ;; esac
   done
   first_in $supply/status
   case $first in Charging|Full) plugged=1 ;; esac
@@ -80,7 +86,10 @@ metered() {
   cat model_said
   return $status
 }""".strip().replace("SUPPLIES", SUPPLIES)
-"""Shell functions: ``rest_metered SECONDS TIMES`` and ``metered SECONDS COMMAND`` print rows of the counters."""
+"""Shell functions: ``rest_metered SECONDS TIMES`` and ``metered SECONDS COMMAND`` print rows of the counters.
+
+A window may be longer than the time after which a lock is free, so every row renews it.
+"""
 
 AFTER: Final = '{ read -r model < metered; } 2>/dev/null && kill -9 "$model" 2>/dev/null; rm -f metered'
 """What ends a tool whose script is stopped."""
@@ -102,7 +111,8 @@ def parse_rows(output: str, where: str) -> list[Row]:
     """Return the rows in the ``output`` of the shell functions.
 
     Raises:
-        DeviceStateError: the phone is on a charger, or its battery service was told to say something.
+        DeviceError: there is none.
+        DeviceStateError: the phone is on a charger, or slept, or its battery service was told to say something.
     """
     rows: list[Row] = []
     for line in output.splitlines():
@@ -121,11 +131,18 @@ def parse_rows(output: str, where: str) -> list[Row]:
             )
         elif rows and line.strip().startswith("@service "):
             rows[-1] = _with_service(rows[-1], line.strip().removeprefix("@service ").strip(), where)
+    if not rows:
+        raise DeviceError(f"{where} does not tell anything of its battery")
     if any(row.plugged for row in rows):
         raise DeviceStateError(
             f"{where} is on a charger or a powered cable, and its battery does not give what it takes; "
             "unplug it, and connect over the network",
             remedy="phone-by-network",
+        )
+    asleep = max((after.second - before.second for before, after in pairwise(rows)), default=0.0)
+    if asleep > MOST_APART_S:
+        raise DeviceStateError(
+            f"{where} did not look at its battery for {asleep:.0f} s: it slept meanwhile; keep its screen on"
         )
     return rows
 

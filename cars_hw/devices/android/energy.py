@@ -10,11 +10,15 @@ from cars_hw.config.measurement import MeasurePlan, Meter
 from cars_hw.devices.android import battery
 from cars_hw.devices.energy import PowerWindow, Reading, power_of
 from cars_hw.devices.remote import Session
-from cars_hw.devices.scripted import ScriptedDevice
-from cars_hw.errors import ConnectionLostError, DeviceError
+from cars_hw.devices.remote_machine import GONE
+from cars_hw.devices.scripted import MAX_LOST_CONNECTIONS, ScriptedDevice
+from cars_hw.errors import ConnectionLostError
 
 SETTLE_S = 2 * battery.EVERY_S
-"""So many seconds at both ends of a run of the tool do not count: it is noticed late that the tool has ended."""
+"""So many seconds at both ends of a run of the tool do not count: it is noticed late that the tool has ended.
+
+Nor do those at the begin of a rest, in which a gauge still tells what was before.
+"""
 
 
 class BatteryDevice(ScriptedDevice):
@@ -48,16 +52,28 @@ class BatteryDevice(ScriptedDevice):
         Raises:
             DeviceStateError: the phone is on a charger, hot, or its battery is low.
             RunnerError: the tool fails on the model.
+            ConnectionLostError: the connection was lost again and again, or for longer than ``Waits.reconnect``.
             DeviceError: the counters tell what cannot be.
         """
+        for lost in range(1, MAX_LOST_CONNECTIONS + 1):
+            try:
+                return self._window(model, seconds)
+            except GONE as error:
+                # Half of a window is worth nothing, and it begins again.
+                if self._serial is None or lost == MAX_LOST_CONNECTIONS:
+                    raise
+                self._wait_for_return(error)
+        raise AssertionError
+
+    def _window(self, model: Path | None, seconds: float) -> PowerWindow:
         names = self._named([] if model is None else [model])
         self._prepare(names)
         where = self._shell.where
         if model is None:
-            times = math.ceil(seconds / battery.EVERY_S)
+            times = math.ceil((seconds + SETTLE_S) / battery.EVERY_S)
             output, _ = self._metered(f"rest_metered {battery.EVERY_S} {times}", "a rest", seconds)
             readings = self._readings(output)
-            found = power_of(readings, readings[0].second, readings[-1].second)
+            found = power_of(readings, readings[0].second + SETTLE_S, readings[-1].second)
         else:
             # The tool ends with the runs that are timed, and what is before them is not counted.
             plan = MeasurePlan(
@@ -78,8 +94,6 @@ class BatteryDevice(ScriptedDevice):
     def _readings(self, output: str) -> list[Reading]:
         where = self._shell.where
         rows = battery.parse_rows(output, where)
-        if not rows:
-            raise DeviceError(f"{where} does not tell anything of its battery")
         return battery.readings_of(rows, battery.meter_of(rows, self.meter, where), where)
 
     def _metered(
