@@ -159,7 +159,7 @@ class _Rounds:
                     "counter has their energy, too; stop them, and measure again"
                 )
             wanted = self._plan.max_error / 3
-            if self._beyond_watts is not None and 0 < self._beyond_watts and window.watts > 0:
+            if self._beyond_watts is not None and self._beyond_watts > 0 and window.watts > 0:
                 # The counter's step is a part of all that it counted, and the error one of what is beyond rest.
                 wanted *= self._beyond_watts / window.watts
             if window.resolution <= wanted:

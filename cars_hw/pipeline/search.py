@@ -184,8 +184,8 @@ def _require_same_energy(plan: SearchPlan, run: RunFolder) -> None:
             continue
         if run.target(index).table.energy != target.table.energy:
             raise RunError(
-                f"{run.path} was started with other energies than those of the table of {target.device_name}, which "
-                f"were measured again; the table that it began with is {run.table_path(index)}",
+                f"{run.path} was started with other energies than those of the table of {target.device_name}, "
+                f"which were measured again; the table that it began with is {run.table_path(index)}",
                 remedy="same-settings",
             )
 

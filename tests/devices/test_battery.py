@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from long_runs import amount
@@ -188,10 +187,10 @@ def test_a_window_begins_again_after_a_lost_connection(
     _, device = make(MAKERS["microampere-hours, a falling charge"])
     metered, lost = device._metered, [ConnectionLostError("the connection broke")]
 
-    def cut(*arguments: Any) -> tuple[str, tuple[int, float]]:
+    def cut(*arguments: object) -> tuple[str, tuple[int, float]]:
         if lost:
             raise lost.pop()
-        return metered(*arguments)
+        return metered(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(device, "_metered", cut)
     assert device.spend(None, 16).watts == pytest.approx(0.7, rel=0.05)
