@@ -143,6 +143,7 @@ def _verify(
         load=sustained or SustainedPlan(),
         energy=energy is not None,
         metering=energy or EnergyPlan(),
+        meter=getattr(device, "meter", "auto"),
     )
     run.add_step("verify", settings)
     return rows
