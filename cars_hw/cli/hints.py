@@ -39,7 +39,7 @@ HINTS: Final[Mapping[Remedy, str]] = {
     "less-memory-or-replay": "use --replay off, a smaller --batch-size, or fewer --channels or --layers",
     "longer-energy": "allow longer windows with --longest-window, or a larger error with --max-error",
     "lower-learning-rate": "train again with a lower --learning-rate, or with --training-precision float32",
-    "measure-energy": "measure it with: cars-hw energy TABLE",
+    "measure-energy": "measure it with: cars-hw energy --table TABLE",
     "meter-charge": "add --meter charge",
     "more-time": "give --within {least} or more, fewer images, or smaller networks",
     "moved-images": "give the folder that holds them now with --data",
