@@ -155,8 +155,8 @@ class Battery:
         else:
             self._online.unlink()
             phone.battery(usb=False)
-            service_text = phone.folder / "dumpsys-battery"
-            service_text.write_text(service_text.read_text().replace("voltage: 4236", f"voltage: {round(1e3 * VOLTS)}"))
+            text = phone.folder / "dumpsys-battery"
+            text.write_text(text.read_text().replace("voltage: 4236", f"voltage: {round(1e3 * VOLTS)}"))
             service = (phone.folder / "bin" / "dumpsys").read_text()
             # The service has whole microampere-hours, whatever the gauge has.
             service += f'[ "$1" = battery ] && echo "  Charge counter: $(cat {here}/charge)"\n'
