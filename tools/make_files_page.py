@@ -219,7 +219,8 @@ def run_tree() -> str:
     """Return the table of a run folder's files, which the docstring of its module lists."""
     listing = markdown((run_folder.__doc__ or "").partition("::\n")[2])
     rows = [re.split(r"\s{2,}", line.strip(), maxsplit=1) for line in listing.splitlines() if line.strip()]
-    cells = [f"| `{row[0]}` | {row[1] if len(row) > 1 else ''} |" for row in rows]
+    # Two spaces end a name: with one, the content would become a part of the name.
+    cells = [f"| `{name}` | {content} |" for name, content in rows]
     return "\n".join(["| file | content |", "|---|---|", *cells]) + "\n"
 
 

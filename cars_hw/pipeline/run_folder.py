@@ -5,28 +5,28 @@ for TensorBoard, which cars-hw only writes. Weights and models have theirs in th
 
 ::
 
-    run.json         configuration, versions, seed
-    config.toml      settings of the search, for ``cars-hw search --config``
-    data.json        classes, counts, normalisation, splits and digests of the images that the search used
-    target-data.json the same for the images of the exported networks, where the search was on others (``--proxy``)
-    data-changes.json changes of the images that were accepted with ``--accept-changes``
-    steps.jsonl      after a line with the checksum, one for each step: its time, command and settings
-    tables/          copies of the latency tables that the search used
-    start.json       what was taken from an earlier run, where the search started from one (``--from-run``)
-    history.jsonl    after a line with the checksum, one for each generation
-    final.json       the final stage of the search: its networks, and their results in each rung
-    front.json       the Pareto front
-    checkpoint/      the state of the search and of unfinished trainings
-    trained/         weights of trained networks, each with a JSON beside it
-    models/          exported models, each with its card beside it
-    verified.json    latencies of the exported models on the device
-    ranking.json     accuracies under shared weights and standalone; ``ranking/`` holds the trainings
-    baselines.json   the comparison with other strategies; ``baselines/`` holds their searches
-    comparison/      the comparison with published and random networks: ``front.json``, and what was trained for it
-    report.html
-    tensorboard/     figures for TensorBoard, with ``--tensorboard`` or ``--track tensorboard``
-    mlflow/, wandb/  figures and files for these trackers, with ``--track``
-    .lock            held by the command that writes to the run, and removed by it
+    run.json           configuration, versions, seed
+    config.toml        settings of the search, for ``cars-hw search --config``
+    data.json          classes, counts, normalisation, splits and digests of the images that the search used
+    target-data.json   as data.json, for the images of the exported networks after a search with ``--proxy``
+    data-changes.json  changes of the images that were accepted with ``--accept-changes``
+    steps.jsonl        after a line with the checksum, one for each step: its time, command and settings
+    tables/            copies of the latency tables that the search used
+    start.json         what was taken from an earlier run, where the search started from one (``--from-run``)
+    history.jsonl      after a line with the checksum, one for each generation
+    final.json         the final stage of the search: its networks, and their results in each rung
+    front.json         the Pareto front
+    checkpoint/        the state of the search and of unfinished trainings
+    trained/           weights of trained networks, each with a JSON beside it
+    models/            exported models, each with its card beside it
+    verified.json      latencies of the exported models on the device
+    ranking.json       accuracies under shared weights and standalone; ``ranking/`` holds the trainings
+    baselines.json     the comparison with other strategies; ``baselines/`` holds their searches
+    comparison/        the comparison with published and random networks: ``front.json``, and what was trained
+    report.html        the report of the run, one HTML page
+    tensorboard/       figures for TensorBoard, with ``--tensorboard`` or ``--track tensorboard``
+    mlflow/, wandb/    figures and files for these trackers, with ``--track``
+    .lock              held by the command that writes to the run, and removed by it
 """
 
 from __future__ import annotations
