@@ -95,7 +95,7 @@ def command(
 ) -> None:
     """Train networks of a run's front.
 
-    The networks start from fresh weights. In our measurements, training from fresh weights gave a higher accuracy
+    The networks start from fresh weights. In measurements, training from fresh weights gave a higher accuracy
     than training from the SuperNet's weights. A network that was already trained with the same settings is not
     trained again. If a network was trained with other settings, those weights are kept, and the new training has a
     name of its own, such as net-01@2. To continue an interrupted training, repeat the command: it resumes after the

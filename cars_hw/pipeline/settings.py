@@ -260,7 +260,7 @@ class TrainSettings(Settings):
     )
     replay: StepReplay = setting(
         "auto",
-        help="Whether a GPU records a training step and replays it as a whole, which is faster. auto: where a step "
+        help="Whether a GPU records a training step and replays it by one launch. auto: where a step "
         "can be recorded; off: each operation is launched.",
     )
     compile: bool = setting(
