@@ -91,7 +91,7 @@ def command(settings: PredictSettings, as_json: bool, genotypes: tuple[GenotypeO
         print_json(BoundsOutput(found, **_about(target, space.largest), sizes=space.sizes))
         return
     print_table("Upper bounds", ("networks", "latency"), [(name, milliseconds(ms)) for name, ms in found.items()])
-    of = "" if space.sizes is None else f"The networks have {space.sizes.describe()}. "
+    of = "" if space.sizes is None else f"The networks have {space.sizes.describe(space.network.parts)}. "
     click.echo(of + _state_line(target))
 
 
@@ -233,7 +233,7 @@ def _print_predictions(target: LatencyTarget, records: Sequence[PredictOutput], 
         )
         for one in records
     ]
-    parts = ("stem", "cells", "head", "any network")
+    parts = ("stem", target.table.spec.parts, "head", "any network")
     of_load = ("sustained, median run", "sustained, 90% of runs") if loaded else ()
     columns = ("genotype", "latency", "upper bound", "usual state", *of_load, *parts, "slowest operations")
     networks = {one.network for one in records}

@@ -101,7 +101,7 @@ class SizeRange(Settings):
     """The sizes that were found on a device for the latencies that are ``wanted``.
 
     ``smallest_ms`` and ``largest_ms`` are the estimated latencies of the smallest and the largest of ``sizes`` with
-    the published genotype ``genotype``, in milliseconds. ``measured`` has the measurements. ``fastest_ms`` is the
+    the genotype called ``genotype``, in milliseconds. ``measured`` has the measurements. ``fastest_ms`` is the
     latency of the fastest genotype at the smallest size. It is measured only if the smallest budget is below twice
     ``smallest_ms``.
     """
@@ -114,19 +114,22 @@ class SizeRange(Settings):
     fastest_ms: float | None = milliseconds(None)
     genotype: str = TYPICAL
 
-    def describe(self, device: str) -> str:
-        """Return a sentence for people: what networks of these sizes take on ``device``."""
+    def describe(self, device: str, parts: str = "cells") -> str:
+        """Return a sentence for people: what networks of these sizes take on ``device``.
+
+        ``parts`` are what the networks are made of, see :attr:`NetworkSpec.parts`.
+        """
         budgets = " and ".join(format_latency(one) for one in self.wanted.latencies_ms)
         ends = " to ".join(format_latency(_rounded(one)) for one in (self.smallest_ms, self.largest_ms))
         return (
-            f"{budgets} on {device}: networks of {self.sizes.describe()} take about {ends} with the cells of "
-            f"{self.genotype}{self._remark()}."
+            f"{budgets} on {device}: networks of {self.sizes.describe(parts)} take about {ends} with the {parts} "
+            f"of {self.genotype}{self._remark(parts)}."
         )
 
-    def _remark(self) -> str:
+    def _remark(self, parts: str) -> str:
         """Return what else is to be said where the sizes end near the budgets."""
         if self.fastest_ms is not None:
-            return f", and {format_latency(_rounded(self.fastest_ms))} with the fastest cells at the smallest size"
+            return f", and {format_latency(_rounded(self.fastest_ms))} with the fastest {parts} at the smallest size"
         if self.largest_ms < max(self.wanted.latencies_ms):
             return "; larger sizes are not allowed"
         return ""
@@ -174,11 +177,11 @@ def find_size_range(
                 found = replace(found, fastest_ms=_fastest_ms(probe, found.sizes, space or space_of(smallest)))
         finally:
             device.release()
-    _require_within(found, device.name)
+    _require_within(found, device.name, network.parts)
     return found
 
 
-def _require_within(found: SizeRange, device: str) -> None:
+def _require_within(found: SizeRange, device: str, parts: str) -> None:
     """Check that the budgets are within what the sizes allow.
 
     Raises:
@@ -192,15 +195,15 @@ def _require_within(found: SizeRange, device: str) -> None:
     )
     if found.fastest_ms is not None and found.fastest_ms > least:
         raise BudgetError(
-            f"{format_latency(least)} on {device}: the fastest network of the smallest size, {first.describe()}, "
+            f"{format_latency(least)} on {device}: the fastest network of the smallest size, {first.describe(parts)}, "
             f"takes {format_latency(found.fastest_ms)}",
             (found.fastest_ms,),
             remedy="smaller-network",
         )
     if found.largest_ms < NEAR * most:
         raise BudgetError(
-            f"{format_latency(most)} on {device}: the largest networks that are allowed, {last.describe()}, take "
-            f"about {format_latency(_rounded(found.largest_ms))}",
+            f"{format_latency(most)} on {device}: the largest networks that are allowed, {last.describe(parts)}, "
+            f"take about {format_latency(_rounded(found.largest_ms))}",
             remedy="larger-sizes",
         )
 
@@ -285,6 +288,7 @@ class _Finder:
                 *(SizedLatency(*size, ms, ends[0]) for size, ms in probe.small.items()),
                 *(SizedLatency(*size, ms, ends[-1] if ends else None) for size, ms in probe.measured.items()),
             ),
+            genotype=typical_genotype(probe.network)[0],
         )
 
     def _measure(self) -> None:

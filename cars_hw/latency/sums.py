@@ -46,10 +46,12 @@ class OperationSums:
 
         Raises:
             SpecError: its cells are of another family than those of the network.
+            GenotypeError: it has another number of blocks, or leaves out one that the network cannot do without.
         """
         if genotype.family != self._family:
             self._spec.require_family(genotype)
         if self._spec.blocks is not None:
+            genotype.require_size(self._spec.layers, self._spec.reductions)
             return self._of_blocks(genotype)
         usages = usages_of(genotype)
         parts = self._parts.get(usages)

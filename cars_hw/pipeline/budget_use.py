@@ -191,7 +191,7 @@ def _end(target: LatencyTarget, best: Architecture, space: ArchitectureSpace) ->
         or known.resolutions[-1:] not in ((), (largest.resolution,))
     )
     return SizesEnd(
-        largest.size if sizes is None else sizes.describe(),
+        largest.size if sizes is None else sizes.describe(largest.parts),
         sizes is None,
         None if bound_ms > target.limit_ms else ms,
         known if wider else None,

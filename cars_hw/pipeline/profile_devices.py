@@ -120,7 +120,7 @@ def _here(
 
     def tell(device: str, found: SizeRange) -> None:
         ranges[device] = found
-        log(found.describe(device))
+        log(found.describe(device, settings.network.parts))
 
     tables = profile_all(
         devices,

@@ -193,9 +193,9 @@ class SizeGrid(Settings):
         drawn = (self.resolutions[int(rng.integers(len(self.resolutions)))],) if several else self.resolutions
         return self._sized(network, channels, layers, drawn)
 
-    def describe(self) -> str:
-        """Return a text for people: ``8 to 48 channels and 5 to 20 cells``."""
-        channels, layers = f"{_range(self.channels)} channels", f"{_range(self.layers)} cells"
+    def describe(self, parts: str = "cells") -> str:
+        """Return a text for people: ``8 to 48 channels and 5 to 20 cells``; ``parts`` are :attr:`NetworkSpec.parts`."""
+        channels, layers = f"{_range(self.channels)} channels", f"{_range(self.layers)} {parts}"
         if not self.resolutions:
             return f"{channels} and {layers}"
         return f"{channels}, {layers} and {_range([resolution_text(one) for one in self.resolutions])} pixels"
@@ -205,7 +205,7 @@ class SizeGrid(Settings):
         images = [
             f"{resolution_text(one)}x{network.in_channels}" for one in self.resolutions or (network.resolution,)
         ]
-        return f"{replace(self, resolutions=()).describe()}, {_range(images)}, {network.common}"
+        return f"{replace(self, resolutions=()).describe(network.parts)}, {_range(images)}, {network.common}"
 
     def describe_size(self, network: NetworkSpec) -> str:
         """Return the size of ``network`` as texts for people distinguish sizes of this grid."""

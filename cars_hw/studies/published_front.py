@@ -237,7 +237,7 @@ def _require_family(names: Sequence[str], run: RunFolder) -> None:
     for name in names:
         family = whole_zoo()[name].genotype.family
         if family != own:
-            raise InputError(f"{name} has {family} cells and the run {own} cells")
+            raise InputError(f"{name} has {family} cells and the run {own} {run.network.parts}")
 
 
 def _require_trained_on(data: RunData, trained: Sequence[TrainedNetwork]) -> None:

@@ -66,6 +66,24 @@ def test_from_the_table_to_the_report(table: Path, images: Path, tmp_path: Path)
     assert model(torch.zeros(1, 1, 8, 8)).shape == (1, 2)
 
 
+def test_a_finished_profile_is_resumed(table: Path) -> None:
+    before = table.read_bytes()
+    profile = ("profile", "--device", "fake", *NETWORK, "--family", "mobile", "--calibration", "4", "--out", table)
+    done(*profile, "--resume")
+    assert table.read_bytes() == before
+
+
+def test_a_prediction_is_only_for_genotypes_that_fit(table: Path) -> None:
+    for blocks, message in (
+        (["k3_e1"] * 4, "has 4 blocks and the network 3"),
+        (["k3_e1", "skip", "k3_e1"], "block 1 begins a stage"),
+    ):
+        genotype = json.dumps({"family": "mobile", "blocks": blocks})
+        fails(run("predict", "--table", table, genotype), 1, message)
+    shown = done("predict", "--table", table, '{"family": "mobile", "blocks": ["skip", "k3_e1", "k5_e3_se"]}').output
+    assert "blocks" in shown.splitlines()[0]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

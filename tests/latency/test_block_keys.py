@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from cars_hw.errors import GenotypeError
 from cars_hw.latency import OpKey, genotype_keys, spec_keys
 from cars_hw.latency.arithmetic import key_cost
 from cars_hw.latency.sums import OperationSums
@@ -50,3 +51,17 @@ def test_keys_cost_what_the_network_costs_and_sums_add_them_up(spec: NetworkSpec
         assert sum(one.multiply_adds for one in costs) == whole.multiply_adds
         assert sums.total(genotype) == pytest.approx(sum(ms[str(key)] for key in keys), rel=1e-12)
         assert all(kind_of(key.kind).title != key.kind for key in keys)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "message"),
+    [
+        (("k3_e1",) * 4, "has 4 blocks and the network 5"),
+        (("k3_e1",) * 6, "has 6 blocks and the network 5"),
+        (("k3_e1", "skip", "k3_e1", "k3_e1", "k3_e1"), "block 1 begins a stage"),
+    ],
+)
+def test_a_genotype_that_does_not_fit_has_no_sum(blocks: tuple[str, ...], message: str) -> None:
+    sums = OperationSums(SPEC, {str(key): 1.0 for key in spec_keys(SPEC)})
+    with pytest.raises(GenotypeError, match=message):
+        sums.total(BlockGenotype(blocks))

@@ -88,6 +88,10 @@ def test_a_range_that_no_network_has_is_refused(
 def test_a_grid_says_what_it_is() -> None:
     assert GRID.describe() == "8 to 48 channels and 5 to 20 cells"
     assert SizeGrid((8,), (5, 6)).describe() == "8 channels and 5 to 6 cells"
+    blocks = NetworkSpec(8, 5, (28, 28), 1, family="mobile")
+    assert SizeGrid((8, 12), (5,)).describe_networks(blocks) == (
+        "8 to 12 channels and 5 blocks, 28x28x1, 10 classes, cifar stem, mobile blocks"
+    )
 
 
 def test_stages_lie_between_those_of_fewest_and_of_most_cells() -> None:

@@ -28,6 +28,7 @@ def view(report: ReportData) -> dict[str, Any]:
     plain = found.accuracy == "accuracy"
     return {
         "sized": sized,
+        "parts": report.spec.parts,
         "skipped": False,
         "drawn": None if ranking is None else _drawn(ranking),
         "accuracy": found.accuracy.replace("-", " "),
