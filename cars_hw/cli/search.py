@@ -393,7 +393,8 @@ def _plan(settings: SearchSettings) -> SearchPlan:
         warn_of_noise(target.table, given.table)
     if plan.sizes is not None:
         options = "--channels, --layers and --resolution" if plan.sizes.resolutions else "--channels and --layers"
-        note(f"The search is for networks of {plan.sizes.describe(plan.network.parts)}: {options} restrict the sizes.")
+        sizes = plan.sizes.describe(plan.network.parts)
+        note(f"The search is for networks of {sizes}: {options} restrict the sizes.")
     elif any(target.table.sizes is not None for target in plan.targets):
         note(f"The search is for networks of {plan.network.describe()} alone.")
     return plan

@@ -129,7 +129,8 @@ class SizeRange(Settings):
     def _remark(self, parts: str) -> str:
         """Return what else is to be said where the sizes end near the budgets."""
         if self.fastest_ms is not None:
-            return f", and {format_latency(_rounded(self.fastest_ms))} with the fastest {parts} at the smallest size"
+            fastest = format_latency(_rounded(self.fastest_ms))
+            return f", and {fastest} with the fastest {parts} at the smallest size"
         if self.largest_ms < max(self.wanted.latencies_ms):
             return "; larger sizes are not allowed"
         return ""
@@ -195,8 +196,8 @@ def _require_within(found: SizeRange, device: str, parts: str) -> None:
     )
     if found.fastest_ms is not None and found.fastest_ms > least:
         raise BudgetError(
-            f"{format_latency(least)} on {device}: the fastest network of the smallest size, {first.describe(parts)}, "
-            f"takes {format_latency(found.fastest_ms)}",
+            f"{format_latency(least)} on {device}: the fastest network of the smallest size, "
+            f"{first.describe(parts)}, takes {format_latency(found.fastest_ms)}",
             (found.fastest_ms,),
             remedy="smaller-network",
         )

@@ -194,7 +194,10 @@ class SizeGrid(Settings):
         return self._sized(network, channels, layers, drawn)
 
     def describe(self, parts: str = "cells") -> str:
-        """Return a text for people: ``8 to 48 channels and 5 to 20 cells``; ``parts`` are :attr:`NetworkSpec.parts`."""
+        """Return a text for people: ``8 to 48 channels and 5 to 20 cells``.
+
+        ``parts`` are what networks are made of, see :attr:`NetworkSpec.parts`.
+        """
         channels, layers = f"{_range(self.channels)} channels", f"{_range(self.layers)} {parts}"
         if not self.resolutions:
             return f"{channels} and {layers}"

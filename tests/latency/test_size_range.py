@@ -126,10 +126,8 @@ def test_given_resolutions_widen_the_range_at_its_lower_end() -> None:
 
 @pytest.mark.usefixtures("written")
 def test_a_range_of_blocks_names_no_published_cells() -> None:
-    network = NetworkSpec(8, 8, (16, 16), 1, family="mobile")
-    result = find_size_range(
-        Proportional(0.1), network, WantedSizes((4.0,), layers=(8,)), progress=lambda *_: None
-    )
+    network = NetworkSpec(8, 8, (8, 8), 1, family="mobile")
+    result = find_size_range(Proportional(0.1), network, WantedSizes((4.0,), layers=(8,)), progress=lambda *_: None)
     assert result.describe("phone", network.parts) == (
         "4 ms on phone: networks of 12 to 112 channels and 8 blocks take about 960 us to 9 ms with the blocks of a "
         "random genotype."
