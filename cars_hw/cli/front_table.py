@@ -13,6 +13,7 @@ from cars_hw.cli.verbosity import warn_of_quality
 from cars_hw.config.evaluated import shared_adjective, training_words
 from cars_hw.config.measurement import USUAL
 from cars_hw.formatting import dominated_words, figure, printable, state_name
+from cars_hw.space.families import DARTS
 from cars_hw.space.network_spec import resolution_text, size_words
 
 if TYPE_CHECKING:
@@ -158,8 +159,12 @@ def larger_sizes(use: BudgetUse) -> str:
         if wider.resolutions:
             options += f" --resolution {_resolutions(wider.resolutions)}"
         return f"allow larger ones with {options}"
-    device = shlex.quote(use.device)
-    return f"for larger ones, make a table with: cars-hw profile --device {device} --latency {use.limit_ms:.15g}ms"
+    options = f"--device {shlex.quote(use.device)} --latency {use.limit_ms:.15g}ms"
+    if use.end is not None and use.end.family != DARTS:
+        options += f" --family {shlex.quote(use.end.family)}"
+    if use.end is not None and use.end.blocks is not None:
+        options += f" --layers {use.end.blocks}"
+    return f"for larger ones, make a table with: cars-hw profile {options}"
 
 
 def _resolutions(resolutions: Sequence[tuple[int, int]]) -> str:

@@ -19,6 +19,7 @@ from cars_hw.pipeline.latency_target import LatencyEstimate, LatencyTarget
 from cars_hw.pipeline.near_limit import WELL_USED
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.architecture_space import ArchitectureSpace
+from cars_hw.space.families import DARTS
 from cars_hw.space.size_grid import SizeGrid
 
 
@@ -29,13 +30,16 @@ class SizesEnd:
     ``allowed`` are the sizes in words, and ``one`` is whether there was only one. ``slowest_ms`` is the predicted
     latency of the slowest network that was allowed. It is None if this network exceeds the budget; the most
     accurate network then has the largest size and uses little of the budget. ``wider`` are the sizes of the table
-    if it has larger ones.
+    if it has larger ones. ``family`` is that of the networks, and ``blocks`` their number of blocks; None where
+    they are made of cells.
     """
 
     allowed: str
     one: bool
     slowest_ms: float | None
     wider: SizeGrid | None
+    family: str = DARTS
+    blocks: int | None = None
 
 
 @dataclass(frozen=True)
@@ -195,4 +199,6 @@ def _end(target: LatencyTarget, best: Architecture, space: ArchitectureSpace) ->
         sizes is None,
         None if bound_ms > target.limit_ms else ms,
         known if wider else None,
+        largest.family,
+        None if largest.blocks is None else largest.layers,
     )

@@ -20,6 +20,7 @@ from cars_hw.space.architecture_space import ArchitectureSpace
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.space.size_grid import SizeGrid
+from cars_hw.space.space_of import space_of as genotypes_of
 
 NETWORK = NetworkSpec(4, 5, (8, 8), 1, classes=3)
 SIZES = SizeGrid((4, 8, 12), (5, 6, 7))
@@ -146,3 +147,17 @@ def test_a_table_of_one_network(sized: LatencyTable, capsys: pytest.CaptureFixtu
 def test_the_options_that_allow_the_sizes_of_the_table(sizes: SizeGrid, options: str) -> None:
     use = BudgetUse("ort", 20.0, "net-01", 0.4, 0.45, True, SizesEnd("8 channels, 5 cells", False, None, sizes))
     assert larger_sizes(use) == f"allow larger ones with {options}"
+
+
+def test_a_further_table_is_for_the_same_family() -> None:
+    network = NetworkSpec(4, 4, (8, 8), 1, classes=3, family="mobile")
+    table = profile_device(FakeDevice(), network, calibration=4, plan=MeasurePlan(sessions=1))
+    cells = genotypes_of(network)
+    best = Architecture(cells.sample(np.random.default_rng(0)), network)
+    target = LatencyTarget(table, 20.0)
+    (use,) = budget_uses(known([target], best, 4.0), [target], ArchitectureSpace(cells, network))
+    said = "for larger ones, make a table with: cars-hw profile --device fake --latency 20ms"
+    assert larger_sizes(use) == f"{said} --family mobile --layers 4"
+    assert use.end is not None
+    nasnet = replace(use, end=replace(use.end, family="nasnet", blocks=None))
+    assert larger_sizes(nasnet) == f"{said} --family nasnet"
