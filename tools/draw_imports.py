@@ -32,8 +32,8 @@ FLOORS = (
     ("data", "devices", "nn"),
     ("space",),
     ("config",),
-    ("plugins", "progress_line"),
-    ("callbacks", "child_processes", "errors", "formatting", "progress", "significance", "version"),
+    ("child_processes", "plugins", "progress_line"),
+    ("callbacks", "errors", "formatting", "progress", "significance", "version"),
 )
 """The packages, and modules that stand by themselves, from the top to the bottom."""
 
