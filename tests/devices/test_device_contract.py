@@ -32,6 +32,13 @@ class TestFakeDevice(DeviceContract):
         assert first[0].samples[0] != first[0].samples[1]
         assert measure(FakeDevice(noise=0.1, seed=2), [model], PLAN).models != first
 
+    def test_without_noise_the_latency_is_that_of_every_sample(self, tmp_path: Path) -> None:
+        models = [self.conv(tmp_path, channels) for channels in (1, 2, 4)]
+        for found in measure(FakeDevice(), models, PLAN).models:
+            assert [sample.ms for sample in found.samples] == pytest.approx([found.ms] * 2, rel=2e-4)
+            assert [sample.factor for sample in found.samples] == [1.0, 1.0]
+            assert found.spread == pytest.approx(0, abs=1e-4)
+
     def test_the_price_is_overhead_nodes_multiply_adds_and_elements(self, tmp_path: Path) -> None:
         model = write_conv(tmp_path / "model.onnx", 4)
         nodes, multiply_adds, elements = 1, 4 * 4 * 9 * 256, 2 * 4 * 256
