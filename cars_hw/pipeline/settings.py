@@ -198,7 +198,9 @@ class SearchSettings(Settings):
         (), help="Operations of the search space. [all of the network's family of cells]", choices=CHOICES
     )
     supernet_channels: int | None = setting(None, help="Channels of the SuperNet. [the network's]", minimum=1)
-    supernet_layers: int | None = setting(None, help="Cells of the SuperNet. [the network's]", minimum=3)
+    supernet_layers: int | None = setting(
+        None, help="Cells of the SuperNet; one of blocks always has the network's. [the network's]", minimum=3
+    )
     from_run: Path | None = setting(
         None,
         help="Start from the shared weights of this finished run, which is only read. Its sizes, classes and "
@@ -572,7 +574,9 @@ class TrapSettings(Settings):
     device: TrainingDevice = setting("auto", help=_ON, option="--on")
     network: NetworkSpec = setting(NETWORKS["tiny"], help=_NETWORK)
     supernet_channels: int | None = setting(None, help="Channels of the SuperNet. [the network's]", minimum=1)
-    supernet_layers: int | None = setting(None, help="Cells of the SuperNet. [the network's]", minimum=3)
+    supernet_layers: int | None = setting(
+        None, help="Cells of the SuperNet; one of blocks always has the network's. [the network's]", minimum=3
+    )
 
     ADDED: ClassVar = frozenset({"execution"})
 
