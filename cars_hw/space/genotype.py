@@ -372,7 +372,7 @@ class BlockGenotype(Genotype):
         if not self.blocks:
             raise GenotypeError("a genotype of blocks needs at least one block")
         known = choice_names(self.family)
-        for number, name in enumerate(self.blocks):
+        for number, name in enumerate(self.blocks, 1):
             if name not in known:
                 names = ", ".join(BLOCK_FAMILIES[self.family].operations)
                 raise GenotypeError(f"block {number} has an unknown choice {reprlib.repr(name)}; known: {names}")
@@ -392,7 +392,7 @@ class BlockGenotype(Genotype):
             raise GenotypeError(f"the genotype has {len(self.blocks)} blocks and the network {layers}")
         for number in reductions:
             if self.blocks[number] == SKIP:
-                raise GenotypeError(f"block {number} begins a stage of the network: it cannot be left out")
+                raise GenotypeError(f"block {number + 1} begins a stage of the network: it cannot be left out")
 
     def cell(self, reduction: bool) -> Cell:
         """Raise: there are no cells."""

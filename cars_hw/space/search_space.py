@@ -218,7 +218,7 @@ class SearchSpace:
                     raise GenotypeError(f"node {number} of the {name} cell has no real edge")
         if self.network is not None and (unread := unread_cells(self.network, genotype)):
             raise GenotypeError(
-                f"{len(unread)} of {self.network.layers} cells have no reader, first cell {unread[0]}: "
+                f"{len(unread)} of {self.network.layers} cells have no reader, first cell {unread[0] + 1}: "
                 "a search does not propose such a genotype"
             )
 

@@ -58,7 +58,7 @@ def test_keys_cost_what_the_network_costs_and_sums_add_them_up(spec: NetworkSpec
     [
         (("k3_e1",) * 4, "has 4 blocks and the network 5"),
         (("k3_e1",) * 6, "has 6 blocks and the network 5"),
-        (("k3_e1", "skip", "k3_e1", "k3_e1", "k3_e1"), "block 1 begins a stage"),
+        (("k3_e1", "skip", "k3_e1", "k3_e1", "k3_e1"), "block 2 begins a stage"),
     ],
 )
 def test_a_genotype_that_does_not_fit_has_no_sum(blocks: tuple[str, ...], message: str) -> None:

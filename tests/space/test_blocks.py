@@ -14,6 +14,7 @@ from cars_hw.errors import GenotypeError, InputError, SpecError
 from cars_hw.evolution.variation import crossover, mutate, offspring
 from cars_hw.latency import fastest_genotype
 from cars_hw.nn.cost import network_cost, published_cost
+from cars_hw.report.blocks import describe
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.architecture_space import ArchitectureSpace
 from cars_hw.space.block_cost import block_cost
@@ -76,7 +77,7 @@ def test_genotypes_are_written_and_read_again() -> None:
         ({"family": "mobile"}, "'blocks', a list of choices"),
         ({"family": "mobile", "blocks": []}, "at least one block"),
         ({"family": "mobile", "blocks": ["k3_e1", 3]}, "a list of choices"),
-        ({"family": "mobile", "blocks": ["k3_e4"]}, "block 0 has an unknown choice 'k3_e4'; known: skip, k3_e1"),
+        ({"family": "mobile", "blocks": ["k3_e4"]}, "block 1 has an unknown choice 'k3_e4'; known: skip, k3_e1"),
         ({"family": "portable", "blocks": ["k3_e1"]}, "unknown family of cells 'portable'"),
     ],
 )
@@ -85,10 +86,22 @@ def test_what_is_no_genotype_is_refused(value: object, message: str) -> None:
         Genotype.from_dict(value)
 
 
+def test_an_error_counts_blocks_as_the_report_does() -> None:
+    left_out = BlockGenotype(("k3_e1", "k3_e1", "k3_e1", "skip"))
+    assert "; block 4 is left out" in describe(SPEC, left_out)
+    with pytest.raises(GenotypeError, match=r"^block 4 has an unknown choice"):
+        BlockGenotype((*left_out.blocks[:3], "k3_e4"))
+    for place in SPEC.reductions:
+        blocks = tuple("skip" if number == place else "k3_e1" for number in range(SPEC.layers))
+        shown = describe(SPEC, BlockGenotype(blocks)).split("; ")[place].removesuffix(" is left out")
+        with pytest.raises(GenotypeError, match=f"^{shown} begins a stage"):
+            network_cost(SPEC, BlockGenotype(blocks))
+
+
 def test_what_a_network_of_blocks_cannot_be_is_refused() -> None:
     for blocks, message in (
         (("k3_e1",) * 5, "has 5 blocks and the network 4"),
-        (("k3_e1", "skip", "k3_e1", "k3_e1"), "block 1 begins a stage"),
+        (("k3_e1", "skip", "k3_e1", "k3_e1"), "block 2 begins a stage"),
     ):
         with pytest.raises(GenotypeError, match=message):
             network_cost(SPEC, BlockGenotype(blocks))

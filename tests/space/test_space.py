@@ -151,7 +151,8 @@ def test_a_space_with_a_network_has_no_genotype_with_an_unread_cell(spec: Networ
     for genotype in unread[:3]:
         assert whole.reads_every_cell(genotype)
         assert not space.reads_every_cell(genotype)
-        with pytest.raises(GenotypeError, match=rf"of {spec.layers} cells have no reader, first cell "):
+        first = unread_cells(spec, genotype)[0] + 1
+        with pytest.raises(GenotypeError, match=rf"of {spec.layers} cells have no reader, first cell {first}: "):
             space.validate(genotype)
     for genotype in kept[:20]:
         expected = [one for one in whole.neighbours(genotype) if not unread_cells(spec, one)]

@@ -56,7 +56,7 @@ def _latency(candidate: Candidate, run_target: RunTarget, usual_ms: float | None
         "made": made,
         "state": run_target.target.state,
         "usual_ms": usual_ms,
-        "by_cell": draw_bars(places, f"{title} by cell"),
+        "by_cell": draw_bars(places, f"{title} by {candidate.spec.parts.removesuffix('s')}"),
         "by_operation": draw_bars(by_operation(parts, intercept_ms), f"{title} by operation"),
         "families": families_in(places),
     }
