@@ -17,7 +17,15 @@ from cars_hw.cli.options import (
     print_table,
 )
 from cars_hw.cli.progress_bars import Bars
-from cars_hw.cli.settings import MOVED, NETWORK, NETWORK_PATHS, PRESET, run_of_networks, settings_options
+from cars_hw.cli.settings import (
+    MOVED,
+    NETWORK,
+    NETWORK_PATHS,
+    PRESET,
+    require_supernet,
+    run_of_networks,
+    settings_options,
+)
 from cars_hw.config.codec import unstructure
 from cars_hw.config.units import format_seconds
 from cars_hw.pipeline.settings import FrontSettings, PaperTablesSettings, TrapSettings
@@ -143,6 +151,7 @@ def trap(settings: TrapSettings, out: Path, as_json: bool) -> None:
         proxy=settings.proxy,
         device=resolve_device(settings.device),
     )
+    require_supernet(plan.network, settings.supernet_layers)
     keep_freed_memory()
     with Bars() as bars:
         found = small_model_trap(

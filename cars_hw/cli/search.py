@@ -43,6 +43,7 @@ from cars_hw.cli.settings import (
     SIZE_PATHS,
     Converted,
     given_paths,
+    require_supernet,
     settings_options,
 )
 from cars_hw.cli.verbosity import note, strict_option, strict_violations, warn_of_quality
@@ -389,6 +390,7 @@ def _plan(settings: SearchSettings) -> SearchPlan:
     from cars_hw.training.precision import resolve_device
 
     plan = search_plan(settings, resolve_device(settings.device))
+    require_supernet(plan.network, settings.supernet_layers)
     for target, given in zip(plan.targets, settings.targets, strict=True):
         warn_of_noise(target.table, given.table)
     if plan.sizes is not None:

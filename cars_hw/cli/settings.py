@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field
 from functools import wraps
 from pathlib import Path
-from typing import Any, Final, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Final, get_args, get_origin
 
 import click
 from click.core import ParameterSource
@@ -23,6 +23,9 @@ from cars_hw.cli.options import FILE, FOLDER, GENOTYPE, LATENCY, MEMORY, RESOLUT
 from cars_hw.config.setting import Field, Setting, fields_of, leaves
 from cars_hw.errors import InputError
 from cars_hw.plugins import IMPORTABLE, plugin_names
+
+if TYPE_CHECKING:
+    from cars_hw.space.network_spec import NetworkSpec
 
 Plain = dict[str, Any]
 
@@ -397,6 +400,16 @@ MOVED: Final = {
     "[where the search found them]"
 }
 """The help of ``--data`` in the steps after a search."""
+
+
+def require_supernet(network: NetworkSpec, layers: int | None) -> None:
+    """Refuse ``layers`` of the SuperNet that were given, not by a preset, for blocks: these have the network's."""
+    if network.blocks is None or "supernet_layers" not in given_paths() or layers in (None, network.layers):
+        return
+    raise click.UsageError(
+        f"supernet_layers = {layers} is for cells: a SuperNet of blocks has the {network.layers} blocks of the "
+        "network; leave it out"
+    )
 
 
 def run_of(parameters: Mapping[str, Any]) -> Mapping[str, Any]:

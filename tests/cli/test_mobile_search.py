@@ -76,7 +76,7 @@ def test_a_finished_profile_is_resumed(table: Path) -> None:
 def test_a_prediction_is_only_for_genotypes_that_fit(table: Path) -> None:
     for blocks, message in (
         (["k3_e1"] * 4, "has 4 blocks and the network 3"),
-        (["k3_e1", "skip", "k3_e1"], "block 1 begins a stage"),
+        (["k3_e1", "skip", "k3_e1"], "block 2 begins a stage"),
     ):
         genotype = json.dumps({"family": "mobile", "blocks": blocks})
         fails(run("predict", "--table", table, genotype), 1, message)
@@ -102,6 +102,25 @@ def test_what_blocks_do_not_support_is_an_error_of_one_line(
     out = () if arguments[0] == "cost" else ("--out", str(tmp_path / "made"))
     family = () if "--family" in arguments else ("--family", "mobile")
     fails(run(arguments[0], *family, *further, *out, *arguments[1:]), code, message)
+
+
+@pytest.mark.parametrize("command", ["search", "experiment small-model-trap"])
+def test_a_supernet_of_blocks_takes_no_number_of_its_own(command: str, images: Path, tmp_path: Path) -> None:
+    config = tmp_path / "given.toml"
+    arguments = ("--data", str(images), *NETWORK, "--family", "mobile", "--out", str(tmp_path / "made"))
+    cost = ("--cost", "parameters")
+    for layers, message in (
+        (5, "supernet_layers = 5 is for cells: a SuperNet of blocks has the 3 blocks"),
+        (3, ""),
+    ):
+        config.write_text(f"supernet_layers = {layers}\n", encoding="utf-8")
+        if message:
+            fails(run(*command.split(), "--config", config, *arguments, *cost), 2, message)
+    assert not (tmp_path / "made").exists()
+    # The number of the network itself is what there is, and that of a preset is for cells and not the user's.
+    if command == "search":
+        done("search", "--config", config, *arguments, *cost, "--dry-run")
+        done("search", "--preset", "cifar", *arguments, *cost, *BRIEF, "--dry-run")
 
 
 def test_shared_kernels_and_memory_as_a_cost(images: Path, tmp_path: Path) -> None:
