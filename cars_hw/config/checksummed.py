@@ -187,9 +187,9 @@ class ChecksummedBytes:
     name: str
     version: int
 
-    def write(self, path: Path, content: bytes) -> None:
-        """Write ``content`` behind its header to ``path`` in one step."""
-        with replacing(path) as temporary, temporary.open("wb") as file:
+    def write(self, path: Path, content: bytes, *, private: bool = False) -> None:
+        """Write ``content`` behind its header to ``path`` in one step; only the owner reads a ``private`` one."""
+        with replacing(path, private=private) as temporary, temporary.open("wb") as file:
             file.write(f"{self.name} {self.version} {digest(content)}\n".encode())
             file.write(content)
 

@@ -47,7 +47,7 @@ NO_CACHE: Final = "off"
 class DataSource(Settings):
     """Where the images come from: see :func:`cars_hw.data.load_data`.
 
-    ``image_cache`` is the folder in which the read images of a folder are kept, or ``off``. A network that is
+    ``image_cache`` is the folder in which the read images of a folder and their digests are kept, or ``off``. A network that is
     trained does not depend on it. Of ``memory``, it depends only on whether the images fit: larger data sets are
     shuffled by blocks, see :mod:`cars_hw.data.streamed`.
     """
@@ -68,8 +68,8 @@ class DataSource(Settings):
     )
     image_cache: str | None = setting(
         None,
-        help="The folder that keeps decoded images for the next command; off: none are kept. "
-        "[~/.cache/cars-hw/images]",
+        help="The folder that keeps decoded images and the digests of files for the next command; off: nothing is "
+        "kept, and all files are read and hashed anew. [~/.cache/cars-hw/images]",
         metavar="FOLDER|off",
     )
     memory: int | None = setting(

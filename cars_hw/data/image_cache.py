@@ -201,7 +201,7 @@ def _keep(path: Path, about: Mapping[str, Any], images: ReadImages, log: Log) ->
     try:
         # Pictures may be private, and this is a copy of them.
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _remove_unused(path.parent)
+        remove_unused(path.parent, _SUFFIX)
         free = shutil.disk_usage(path.parent).free
         if free < 2 * pixels.nbytes:
             log(f"the read images are not kept: they take {taken}, and {path.parent} has {size(free)} left")
@@ -216,8 +216,9 @@ def _keep(path: Path, about: Mapping[str, Any], images: ReadImages, log: Log) ->
     log(f"the read images are kept in {path} for the next start ({taken})")
 
 
-def _remove_unused(folder: Path) -> None:
-    for path in folder.glob(f"*{_SUFFIX}"):
+def remove_unused(folder: Path, suffix: str) -> None:
+    """Remove the files in ``folder`` with this ``suffix`` that were not used for long."""
+    for path in folder.glob(f"*{suffix}"):
         try:
             if time.time() - path.stat().st_mtime > UNUSED_SECONDS:
                 path.unlink()

@@ -16,6 +16,7 @@ from cars_hw.config.decoding import Decoding
 from cars_hw.config.training import SharedTraining
 from cars_hw.data import DataBundle, load_source
 from cars_hw.data.fingerprint import files_of
+from cars_hw.data.image_cache import cache_folder
 from cars_hw.data.limits import TEST_SHARE
 from cars_hw.data.manifest import (
     UNDIVIDED,
@@ -130,7 +131,8 @@ def load_new(source: DataSource, resolution: Size | None, progress: Progress = s
     """
     # Before the images are read: what changes in between is noticed by the next step.
     listed = _is_folder(source) and _folder(source).is_dir()
-    files = files_of(scan_folder(_folder(source)), progress=progress) if listed else None
+    cache = cache_folder(source.image_cache)
+    files = files_of(scan_folder(_folder(source)), cache=cache, progress=progress) if listed else None
     return NewData(load_source(source, resolution, progress), source, files)
 
 
@@ -321,7 +323,8 @@ def _require_known(
     if not folder.is_dir():
         raise DatasetError(f"{folder}, the images of {run.path}, is not there", remedy="moved-images")
     scan = survey_folder(folder)
-    found = compared(manifest, files_of(scan, progress=progress))
+    cache = cache_folder(source.image_cache)
+    found = compared(manifest, files_of(scan, cache=cache, progress=progress))
     what = f"{folder} has changed since the search of {run.path}: {found.describe()}"
     if folder != _folder(manifest.source):
         what = f"{folder} does not hold the images of {run.path}: {found.describe()}"
