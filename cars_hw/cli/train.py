@@ -77,6 +77,7 @@ if TYPE_CHECKING:
     "deterministic",
     "replay",
     "compile",
+    "threads",
     "accept_changes",
     bases=(RECIPE,),
     converted=(Converted("no_crop", lambda _given, _values: {"recipe": {"crop_padding": 0, "crop_scale": 0.0}}),),

@@ -104,7 +104,8 @@ class TrainedNetwork(Settings):
     ``weights_digest`` is that of the file of the weights, and ``last_weights_digest`` that of the weights after the
     last epoch; None where the last epoch is the best. ``init`` is the digest of the weights that the training
     started from, and ``teacher`` tells which network it learned from: its name, the digest of its weights, and how;
-    None where there was none. ``deterministic`` tells whether it used deterministic algorithms.
+    None where there was none. ``deterministic`` tells whether it used deterministic algorithms. ``threads`` is the
+    number of threads on a CPU, which decides how sums are rounded; None on a GPU, and where it was not kept.
     """
 
     name: str = setting(name=True)
@@ -126,8 +127,9 @@ class TrainedNetwork(Settings):
     init: str | None = None
     teacher: str | None = None
     deterministic: bool = setting(False)
+    threads: int | None = count(None, minimum=1)
 
-    ADDED: ClassVar = frozenset({"init", "teacher", "deterministic"})
+    ADDED: ClassVar = frozenset({"init", "teacher", "deterministic", "threads"})
     DERIVED: ClassVar = ("accuracy", "held_out_accuracy")
     PLAIN_NAMES: ClassVar = {"spec": "network"}
 

@@ -270,6 +270,14 @@ class TrainSettings(Settings):
         help="Compile the network with torch.compile, which needs a C++ compiler or, on a GPU, Triton. The first "
         "step takes a minute or more. Results differ in rounding.",
     )
+    threads: int = setting(
+        0,
+        help="Threads of each training on a CPU. 0: one for networks with small activations; for others those that "
+        "PyTorch has (OMP_NUM_THREADS), shared among the trainings side by side. The number changes how sums are "
+        "rounded.",
+        minimum=0,
+        maximum=1024,
+    )
     accept_changes: bool = setting(
         False,
         help="Train although images were added, removed or changed since the search. The run notes what changed, "
@@ -284,7 +292,7 @@ class TrainSettings(Settings):
     teacher: Teacher = setting(Teacher(), help="A network whose answers are learned beside the labels.")
 
     OPTIONAL: ClassVar = frozenset({"resolution"})
-    ADDED: ClassVar = frozenset({"execution", "init", "teacher", "deterministic", "replay", "compile"})
+    ADDED: ClassVar = frozenset({"execution", "init", "teacher", "deterministic", "replay", "compile", "threads"})
 
 
 @dataclass(frozen=True)

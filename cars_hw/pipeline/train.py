@@ -94,7 +94,8 @@ def train_run(
     Networks start from fresh weights, or with ``inherit`` from the SuperNet's where the run's SuperNet has networks
     of their size, or with ``settings.init`` from the weights in a file, which must be of their genotype and size;
     without a genotype, that of the file is trained. With a ``settings.teacher``, they also learn its answers.
-    ``settings.replay`` and ``settings.compile`` decide how steps run, see :class:`Stepping`.
+    ``settings.replay`` and ``settings.compile`` decide how steps run, see :class:`Stepping`, and
+    ``settings.threads`` on how many threads of a CPU. A resumed training keeps the number that it began with.
     ``jobs`` networks are trained in parallel, each with its share of the cores; the default is one for each core of
     a CPU. ``settings.execution`` hands them to a cluster instead. A network that was trained with the same settings
     before is not trained again. One that was trained with other settings keeps that training: the new one has a
@@ -158,6 +159,7 @@ def train_run(
             begins,
             settings.deterministic,
             Stepping(settings.replay, settings.compile),
+            settings.threads,
         )
         for name, architecture in names.items()
     ]
@@ -393,6 +395,7 @@ def _train(
                 callbacks=[_OldEvents(run.path / FOLDER / job.name), callback],
                 teacher=job.start.read_teacher(),
                 stepping=job.stepping,
+                threads=job.threads,
                 log=prefixed_log(log, job.name),
             )
         _keep(job, data, network, result)
@@ -431,6 +434,7 @@ def _keep(job: TrainingJob, data: DataBundle, network: Network, result: Training
             init=job.start.init_digest,
             teacher=job.start.teacher_about,
             deterministic=job.deterministic,
+            threads=result.threads,
         )
     )
 

@@ -98,6 +98,7 @@ class TrainingJob:
     start: StartingFrom = field(default_factory=StartingFrom)
     deterministic: bool = False
     stepping: Stepping = field(default_factory=Stepping)
+    threads: int = 0
 
     def done_by(self, trained: TrainedNetwork) -> bool:
         """Whether ``trained`` is the result of this job."""

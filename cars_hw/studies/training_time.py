@@ -22,6 +22,7 @@ from cars_hw.pipeline.estimate import Part
 from cars_hw.space.architecture import Architecture
 from cars_hw.training.shared_weights import torch_threads
 from cars_hw.training.standalone import NetworkTraining
+from cars_hw.training.threads import step_threads
 
 TIMED: Final = 4
 """So many networks of the cell space are timed. The time of a step of the others follows from their arithmetic."""
@@ -95,13 +96,14 @@ def _step_seconds(network: nn.Module, data: DataBundle, recipe: Recipe, device: 
         images = reduced_images(images, network.spec.resolution)
     # A step is recorded for its number of images.
     few = len(labels) if training.step.records else max(2, len(labels) // WARM_UP)
-    for _ in range(training.first_steps):
-        training.step(images[:few], labels[:few])
-    _wait(device)
-    began = time.perf_counter()
-    training.step(images, labels)
-    _wait(device)
-    return time.perf_counter() - began
+    with torch_threads(step_threads(network, recipe.batch_size) if device == "cpu" else 0):
+        for _ in range(training.first_steps):
+            training.step(images[:few], labels[:few])
+        _wait(device)
+        began = time.perf_counter()
+        training.step(images, labels)
+        _wait(device)
+        return time.perf_counter() - began
 
 
 def _wait(device: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
 
@@ -36,7 +36,9 @@ from cars_hw.training.moving_average import MovingAverage
 from cars_hw.training.network_step import STEPS_BEFORE_REPLAYS, NetworkStep, Stepping
 from cars_hw.training.process_group import SINGLE_PROCESS, ProcessGroup
 from cars_hw.training.recorder import Recorder
+from cars_hw.training.shared_weights import torch_threads
 from cars_hw.training.teacher import TeacherNetwork
+from cars_hw.training.threads import training_threads
 
 EVALUATION_BATCH = 500
 
@@ -52,7 +54,8 @@ class TrainingResult:
 
     ``test`` is the evaluation on the test images; ``loss`` is the last epoch's mean. ``best_epoch`` counts from 1;
     ``held_out`` has its right answers among the held-out images, None without held-out images. ``last`` has the
-    weights after the last epoch, on the CPU, where another epoch was the best.
+    weights after the last epoch, on the CPU, where another epoch was the best. ``threads`` is the number of threads
+    of the training on a CPU; None on a GPU.
     """
 
     test: Evaluation
@@ -60,6 +63,7 @@ class TrainingResult:
     best_epoch: int
     held_out: ClassCounts | None = None
     last: Weights | None = None
+    threads: int | None = None
 
     @property
     def accuracy(self) -> float:
@@ -335,12 +339,14 @@ def train_network(
     callbacks: Sequence[TrainingCallback] = (),
     teacher: TeacherNetwork | None = None,
     stepping: Stepping = Stepping(),  # noqa: B008 -- it is frozen
+    threads: int = 0,
     log: Log = no_log,
 ) -> TrainingResult:
     """Train ``network`` in place and leave it with its best weights.
 
     ``progress`` counts the steps of all epochs. ``callbacks`` are called in the leading process. For ``teacher``
-    and ``stepping``, see :class:`NetworkTraining`.
+    and ``stepping``, see :class:`NetworkTraining`. ``threads`` is the number of threads on a CPU; 0 leaves it to
+    :func:`~cars_hw.training.threads.training_threads`.
 
     ``checkpoint`` is written after every epoch. A training that was killed resumes after its last finished epoch
     and ends with the same weights. In a ``process_group`` the leading process reads and writes the checkpoint.
@@ -351,38 +357,44 @@ def train_network(
         InputError: see :class:`NetworkTraining`.
     """
     require_resolution(network, data)
-    training = NetworkTraining(
-        network,
-        data,
-        recipe,
-        seed=seed,
-        device=device,
-        process_group=process_group,
-        teacher=teacher,
-        stepping=stepping,
-        progress=progress,
-        log=log,
-    )
-    if process_group.leads and checkpoint is not None:
-        kept = checkpoint.load()
+    checkpoint = checkpoint if process_group.leads else None
+    kept = None if checkpoint is None else checkpoint.load()
+    number = 0
+    if torch.device(device).type == "cpu":
+        if process_group.leads:
+            number = training_threads(network, recipe.batch_size // process_group.world, threads, kept, log)
+        number = int(process_group.broadcast(str(number).encode()))
+    with torch_threads(number):
+        training = NetworkTraining(
+            network,
+            data,
+            recipe,
+            seed=seed,
+            device=device,
+            process_group=process_group,
+            teacher=teacher,
+            stepping=stepping,
+            progress=progress,
+            log=log,
+        )
         if kept is not None:
             training.restore(kept)
-    if process_group.world > 1:
-        # The others may have other initial weights, and may run on machines without access to the checkpoint.
-        begun = process_group.broadcast(to_bytes(training.state()) if process_group.leads else None)
-        training.restore(from_bytes(begun))
-    callbacks = callbacks if process_group.leads else ()
-    for callback in callbacks:
-        callback.on_start(training.epoch)
-    while training.epoch < recipe.epochs:
-        training.run_epoch(progress)
+        if process_group.world > 1:
+            # The others may have other initial weights, and may run on machines without access to the checkpoint.
+            begun = process_group.broadcast(to_bytes(training.state()) if process_group.leads else None)
+            training.restore(from_bytes(begun))
+        callbacks = callbacks if process_group.leads else ()
         for callback in callbacks:
-            callback.on_epoch(training.figures)
-        if process_group.leads and checkpoint is not None:
-            checkpoint.save(training.state())
-    result = training.finish()
-    for callback in callbacks:
-        callback.on_end(result.best_epoch, result.accuracy)
+            callback.on_start(training.epoch)
+        while training.epoch < recipe.epochs:
+            training.run_epoch(progress)
+            for callback in callbacks:
+                callback.on_epoch(training.figures)
+            if checkpoint is not None:
+                checkpoint.save({**training.state(), "threads": number})
+        result = replace(training.finish(), threads=number or None)
+        for callback in callbacks:
+            callback.on_end(result.best_epoch, result.accuracy)
     return result
 
 
