@@ -47,9 +47,9 @@ NO_CACHE: Final = "off"
 class DataSource(Settings):
     """Where the images come from: see :func:`cars_hw.data.load_data`.
 
-    ``image_cache`` is the folder in which the read images of a folder and their digests are kept, or ``off``. A network that is
-    trained does not depend on it. Of ``memory``, it depends only on whether the images fit: larger data sets are
-    shuffled by blocks, see :mod:`cars_hw.data.streamed`.
+    ``image_cache`` is the folder in which the read images of a folder and their digests are kept, or ``off``. A
+    network that is trained does not depend on it. Of ``memory``, it depends only on whether the images fit: larger
+    data sets are shuffled by blocks, see :mod:`cars_hw.data.streamed`.
     """
 
     source: str = setting(

@@ -6,8 +6,8 @@ it was hashed. No program can set the time of change back. What is not noticed i
 they were, such as one below the file system.
 
 Two changes within one tick of the file system's clock cannot be told apart, as in git's index. So a digest is kept
-only if the file had not been changed for :data:`SETTLED_SECONDS` when it was opened: whatever changes it while it is
-read, or later, gives it another time.
+only if the file had not been changed for :data:`SETTLED_SECONDS` when it was opened: whatever changes it while it
+is read, or later, gives it another time.
 """
 
 from __future__ import annotations
