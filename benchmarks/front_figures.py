@@ -12,6 +12,7 @@ import numpy as np
 
 from cars_hw.config.checksummed import ChecksummedFormat
 from cars_hw.config.units import format_latency
+from cars_hw.errors import InputError
 from cars_hw.evolution.hypervolume import hypervolume
 
 FORMAT = ChecksummedFormat("fronts of several ways", 1, "profile")
@@ -21,6 +22,9 @@ OWN = "both"
 """The way that the others are compared with."""
 
 BUDGETS = 5
+
+SCORES = ("data", "images", "table", "least_ms", "limit_ms", "front", "front_epochs", "batch", "rate")
+"""The settings that decide how a front is trained and scored."""
 
 UNEQUAL = 0.05
 """A cost that differs from that of :data:`OWN` by more than this fraction is marked."""
@@ -136,6 +140,24 @@ def against(own: Mapping[int, dict[str, Any]], rival: Mapping[int, dict[str, Any
         ],
         "cost": [other["passes"] / one["passes"] - 1 for one, other in common],
     }
+
+
+def beside(content: Mapping[str, Any], other: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return ``content`` with the ways of ``other``, a comparison with other settings of the search.
+
+    They are called after its ``name``. What scores both must be the same: images, table, limits and the recipe.
+
+    Raises:
+        InputError: it is not.
+    """
+    own, its = content["settings"], other["settings"]
+    differ = [one for one in SCORES if own[one] != its[one]]
+    if differ:
+        raise InputError(f"{name} was scored in another way: {', '.join(differ)}")
+    found = [*content["found"], *({**one, "way": f"{one['way']} of {name}"} for one in other["found"])]
+    found_in = content["summary"]
+    box = Box(found_in["least_ms"], found_in["reference"]["ms"], round(1 / (1 - found_in["reference"]["error"])))
+    return {**content, "found": found, "summary": summary(found, box)}
 
 
 def report(content: Mapping[str, Any]) -> str:

@@ -80,7 +80,9 @@ def cost_of_run(plan: SearchPlan, run: RunFolder, images: JudgedImages) -> Cost:
     """Return the cost of the finished search of ``run``, with its final stage."""
     stage = run.final_stage()
     assert stage is not None
-    passes = sum(search_passes(plan.preset.evolution, plan.preset.training.architectures, images)) / TRAINING
+    training = plan.preset.training
+    passes = sum(search_passes(plan.preset.evolution, training.architectures, images, trains=training.trains))
+    passes /= TRAINING
     multiply_adds = 1e6 * stage.searched
     for one in stage.networks:
         own = stage.epochs_of(one) * images.trains + len(one.results) * images.evaluates / TRAINING

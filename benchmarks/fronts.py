@@ -1,7 +1,7 @@
 """Trained fronts of several ways to find networks, at equal cost and over several seeds.
 
     python benchmarks/fronts.py --data FOLDER --table TABLE --out fronts.json --work DIR [--ways both cells ...]
-    python benchmarks/fronts.py --out fronts.json --summary
+    python benchmarks/fronts.py --out fronts.json --summary [--beside OTHER.json ...]
 
 A search over cells and size is compared with searches that vary one of them, with other strategies, and with
 random networks; ``front_ways.py`` has them. ``--table`` is a latency table over sizes, and FOLDER has the parts
@@ -241,6 +241,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="the file of the comparison")
     parser.add_argument("--work", type=Path, help="the folder of the searches and trainings")
     parser.add_argument("--summary", action="store_true", help="run nothing; print what the file has, in Markdown")
+    parser.add_argument(
+        "--beside", type=Path, nargs="+", default=(), help="files of searches with other settings, to print beside"
+    )
     parser.add_argument("--ways", nargs="+", default=FIRST, choices=WAYS, metavar="WAY", help=ways)
     parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1, 2))
     parser.add_argument(
@@ -278,7 +281,10 @@ def main() -> None:
         if not args.summary:
             with locked(args.out.with_suffix(".lock"), str(args.out)):
                 make(args)
-        print(front_figures.report(FORMAT.read(args.out)))
+        content = FORMAT.read(args.out)
+        for other in args.beside:
+            content = front_figures.beside(content, FORMAT.read(other), other.stem)
+        print(front_figures.report(content))
     except CarsHwError as error:
         sys.exit(f"Error: {error}")
 

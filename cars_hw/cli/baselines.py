@@ -65,7 +65,7 @@ def command(run_path: Path, settings: BaselinesSettings, as_json: bool) -> None:
 def print_comparison(comparison: StrategyComparison, classifier: EvaluatedClassifier) -> None:
     """Print the hypervolume of each strategy's fronts, and the difference to the run's own strategy.
 
-    ``classifier`` evaluated the populations under shared weights; each row says what evaluated its own.
+    ``classifier`` evaluated the populations of strategies that share weights; each row says what evaluated its own.
     """
     from statistics import mean
 

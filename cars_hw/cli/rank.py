@@ -17,7 +17,7 @@ from cars_hw.cli.options import (
 )
 from cars_hw.cli.progress_bars import Bars
 from cars_hw.cli.settings import MOVED, run_of, settings_options
-from cars_hw.config.evaluated import CLASSIFIERS, shared_adjective
+from cars_hw.config.evaluated import shared_adjective, training_words
 from cars_hw.pipeline.settings import RankSettings
 
 
@@ -90,8 +90,8 @@ def command(run_path: Path, settings: RankSettings, as_json: bool) -> None:
     print_table(f"{title}, with 95% intervals" if plain else title, columns, rows)
     first = ranking.networks[0]
     click.echo(
-        f"Accuracies are on {first.validation_images:,} validation images, under shared weights with "
-        f"{CLASSIFIERS[ranking.classifier]}, and on {first.test_images:,} test images."
+        f"Accuracies are on {first.validation_images:,} validation images, {training_words(0, ranking.classifier)}, "
+        f"and on {first.test_images:,} test images."
     )
     if len(ranking.networks) < settings.sample:
         click.echo(

@@ -31,7 +31,9 @@ class Preset:
     final: FinalSettings = field(default_factory=FinalSettings)
 
     def __post_init__(self) -> None:
-        if self.training.classifier != "probe":
+        if not self.training.trains:
+            self._require_nothing_of_training()
+        if self.training.classifier == "shared":
             return
         for name, value, plain in (
             ("evolution.objective", self.evolution.objective, "accuracy"),
@@ -41,6 +43,27 @@ class Preset:
                 raise InputError(
                     f"{name} = {value!r} needs training.classifier = 'shared': a probe has no loss, and does not "
                     "weigh classes"
+                )
+
+    def _require_nothing_of_training(self) -> None:
+        """Check that no setting is of the training of shared weights, which does not take place.
+
+        Raises:
+            InputError: one is.
+        """
+        plain, evolution = SharedTraining(), self.evolution
+        for name, value, allowed in (
+            ("evolution.protection", evolution.protection, ("size", "none")),
+            ("evolution.draws", evolution.draws, ("uniform",)),
+            ("evolution.widening", evolution.widening, ("none",)),
+            ("training.share", self.training.share, (plain.share,)),
+            ("training.average", self.training.average, (plain.average,)),
+            ("training.size_sampling", self.training.size_sampling, (plain.size_sampling,)),
+        ):
+            if value not in allowed:
+                raise InputError(
+                    f"{name} = {value!r} needs shared weights that are trained, and with training.classifier = "
+                    f"{self.training.classifier!r} none are; it can be {' or '.join(map(repr, allowed))}"
                 )
 
 

@@ -28,11 +28,12 @@ WeightSharing = Literal["edges", "nodes", "kernels"]
   its kernels and its pointwise convolutions (Stamoulis et al., Single-Path NAS, 2019).
 """
 
-EvaluatedClassifier = Literal["shared", "probe"]
-"""What classifies the images when architectures are evaluated under shared weights.
+EvaluatedClassifier = Literal["shared", "probe", "untrained-probe"]
+"""What classifies the images when architectures are evaluated in a search.
 
 - ``shared``: the classifier of the SuperNet, which was trained for all architectures.
 - ``probe``: a linear classifier for each architecture, fitted to its features.
+- ``untrained-probe``: the same on untrained weights. No shared weights are trained.
 """
 
 SharedPrecision = Literal["auto", "float32", "bf16"]
@@ -139,7 +140,8 @@ class SharedTraining(Settings):
         "shared",
         help="What classifies the images when architectures are evaluated in the search. shared: the classifier "
         "of the SuperNet; probe: a linear classifier for each architecture, fitted to the features of the same "
-        "images, each of which is classified by the others.",
+        "images, each of which is classified by the others; untrained-probe: the same on untrained weights. Then "
+        "no SuperNet is trained, and a final stage gets what this training would have cost.",
     )
 
     precision: SharedPrecision = setting(
@@ -149,6 +151,11 @@ class SharedTraining(Settings):
     )
 
     ADDED: ClassVar = frozenset({"share", "average", "classifier", "deterministic", "precision"})
+
+    @property
+    def trains(self) -> bool:
+        """Whether a search trains the weights: probes on untrained weights need no training."""
+        return self.classifier != "untrained-probe"
 
 
 @dataclass(frozen=True)

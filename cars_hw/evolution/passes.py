@@ -33,8 +33,26 @@ class SearchPasses(NamedTuple):
     population: float
 
 
-def search_passes(evolution: EvolutionSettings, architectures: int, images: JudgedImages) -> SearchPasses:
-    """Return the passes of a search without its final stage; a step trains ``architectures`` (B of Eq. 3)."""
+def evaluations_without_training(evolution: EvolutionSettings, images: JudgedImages) -> tuple[int, int]:
+    """Return the evaluations of a search without training: in its generations, and of finalists on all images.
+
+    An architecture that was evaluated on the same images is not evaluated again. At the end, the population and
+    twice as many offspring are evaluated on all images.
+    """
+    finalists = 2 if images.subset == images.evaluates else 3
+    return evolution.population * (1 + evolution.generations), finalists * evolution.population
+
+
+def search_passes(
+    evolution: EvolutionSettings, architectures: int, images: JudgedImages, *, trains: bool = True
+) -> SearchPasses:
+    """Return the passes of a search without its final stage; a step trains ``architectures`` (B of Eq. 3).
+
+    A search that does not train (``trains``) evaluates each architecture once on the same images.
+    """
+    if not trains:
+        evaluated, finalists = evaluations_without_training(evolution, images)
+        return SearchPasses(0, 0, evaluated * images.subset + finalists * images.evaluates)
     epoch = TRAINING * images.trains * architectures
     later = evolution.generations * evolution.epochs_per_generation
     # The first generation has no parents, so that twice as many new architectures are evaluated.

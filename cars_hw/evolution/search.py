@@ -35,6 +35,10 @@ SAME_COST = 1e-6
 class SharedWeights(Protocol):
     """The SuperNet as the search uses it: it trains architectures and evaluates them."""
 
+    @property
+    def trains(self) -> bool:
+        """Whether there is something to train. Otherwise the search has generations only."""
+
     def train(self, draw: Callable[[int], Sequence[Architecture]]) -> float:
         """Train one epoch and return the mean loss; ``draw(B)`` returns the architectures of a step."""
 
@@ -135,11 +139,11 @@ class Search:
         ``checkpoint`` is called after each unit of work, when the state is complete.
         """
         settings = self.settings
-        while self.warmed_up < settings.warmup_epochs:
+        while self.weights.trains and self.warmed_up < settings.warmup_epochs:
             progress("warm-up", self.warmed_up, settings.warmup_epochs)
             self.warm_up()
             checkpoint()
-        if settings.warmup_epochs:
+        if self.weights.trains and settings.warmup_epochs:
             progress("warm-up", settings.warmup_epochs, settings.warmup_epochs)
         while not self.finished:
             self.evolve(progress)
@@ -150,7 +154,12 @@ class Search:
     @property
     def steps(self) -> int:
         """The number of steps that progress counts: each generation's architecture step and its epochs."""
-        return self.settings.generations * (1 + self.settings.epochs_per_generation)
+        return self.settings.generations * (1 + self._epochs)
+
+    @property
+    def _epochs(self) -> int:
+        """The epochs of a generation."""
+        return self.settings.epochs_per_generation if self.weights.trains else 0
 
     def warm_up(self) -> None:
         """Train one epoch on architectures that are drawn uniformly (CARS, section 4.1).
@@ -169,13 +178,13 @@ class Search:
 
     def evolve(self, progress: Progress = silent) -> None:
         """Run one generation: an architecture step, then the parameter steps."""
-        done = self.generation * (1 + self.settings.epochs_per_generation)
+        done = self.generation * (1 + self._epochs)
         progress("generations", done, self.steps)
         candidates = self.candidates()
         self.population = self.select(candidates)
         self.weights.remember()
         losses = []
-        for epoch in range(self.settings.epochs_per_generation):
+        for epoch in range(self._epochs):
             progress("generations", done + 1 + epoch, self.steps)
             losses.append(self.weights.train(self.draw))
         self.generation += 1
@@ -360,7 +369,7 @@ class Search:
         return {
             "generation": self.generation,
             "candidates": len(candidates),
-            "loss": float(np.mean(losses)),
+            "loss": float(np.mean(losses)) if losses else None,
             "best_accuracy": best.accuracy,
             "best_counts": unstructure(self._counts[best.architecture.key()]),
             # The reference point is an error of 1 at the scale of every cost.

@@ -9,6 +9,8 @@ from types import MappingProxyType
 from typing import ClassVar, Final
 
 from cars_hw.config.search import Widening
+from cars_hw.config.training import EvaluatedClassifier
+from cars_hw.evolution.passes import evaluations_without_training
 from cars_hw.pipeline.final_stage import sizing_of
 from cars_hw.pipeline.pace import FinalPace, Pace, measure_pace
 from cars_hw.pipeline.plan import SearchPlan
@@ -21,6 +23,15 @@ In simulated searches with the settings of the preset ``paper`` it is 0.34, and 
 a GPU.
 """
 
+
+EVALUATED_BY: Final[Mapping[EvaluatedClassifier, str]] = MappingProxyType(
+    {
+        "shared": "the shared classifier",
+        "probe": "linear probes",
+        "untrained-probe": "linear probes on untrained weights",
+    }
+)
+"""How the evaluation of architectures is described."""
 
 WIDENS: Final[Mapping[Widening, str]] = MappingProxyType(
     {
@@ -101,6 +112,8 @@ def estimate_at(plan: SearchPlan, pace: Pace) -> Estimate:
     """
     evolution, steps_of = plan.preset.evolution, pace.steps
     population, generations = evolution.population, evolution.generations
+    if not plan.preset.training.trains:
+        return _without_training(plan, pace)
     # The first generation has no parents: twice as many new architectures are evaluated.
     evaluations = 2 * population * generations
     if evolution.protection in ("speed", "both"):
@@ -116,13 +129,8 @@ def estimate_at(plan: SearchPlan, pace: Pace) -> Estimate:
     ends = [Part("steps of the largest and the smallest size", batches, steps_of.ends)] if steps_of.ends else []
     if recordings:
         evolving.append(Part("steps that are recorded for replay", recordings, steps_of.recording))
-    by = "linear probes" if plan.preset.training.classifier == "probe" else "the shared classifier"
-    evolving.append(Part(f"architectures evaluated on the subset by {by}", evaluations, pace.evaluated))
-    last = [Part(f"finalists evaluated on all validation images by {by}", 3 * population, pace.evaluated_fully)]
-    final = []
-    if plan.has_final_stage:
-        assert pace.final is not None
-        final = [_final_stage(plan, pace, pace.final)]
+    evolving.append(_evaluated(plan, evaluations, pace))
+    last, final = [_evaluated(plan, 3 * population, pace, full=True)], _final(plan, pace)
     # Each epoch has as many steps of both ends.
     of_ends = sum(part.total_seconds for part in ends) / epochs
     return Estimate(
@@ -136,6 +144,30 @@ def estimate_at(plan: SearchPlan, pace: Pace) -> Estimate:
         pace.memory_mb,
         pace.on_gpu,
     )
+
+
+def _without_training(plan: SearchPlan, pace: Pace) -> Estimate:
+    """Return the estimate of a search that evaluates untrained weights, each architecture once."""
+    evaluations, finalists = evaluations_without_training(plan.preset.evolution, pace.images)
+    evolving = [_evaluated(plan, evaluations, pace)]
+    last, final = [_evaluated(plan, finalists, pace, full=True)], _final(plan, pace)
+    stages = StageSeconds(0.0, _total(evolving), _total(last), _total(final))
+    return Estimate((*evolving, *last, *final), stages, pace.memory_mb, pace.on_gpu)
+
+
+def _evaluated(plan: SearchPlan, times: int, pace: Pace, *, full: bool = False) -> Part:
+    """Return the evaluation of ``times`` architectures on the subset, or of as many finalists on all images."""
+    by = EVALUATED_BY[plan.preset.training.classifier]
+    if full:
+        return Part(f"finalists evaluated on all validation images by {by}", times, pace.evaluated_fully)
+    return Part(f"architectures evaluated on the subset by {by}", times, pace.evaluated)
+
+
+def _final(plan: SearchPlan, pace: Pace) -> list[Part]:
+    if not plan.has_final_stage:
+        return []
+    assert pace.final is not None
+    return [_final_stage(plan, pace, pace.final)]
 
 
 def _recordings(plan: SearchPlan, steps: int) -> int:

@@ -203,8 +203,12 @@ def _require_fit(path: Path, own: RunConfiguration, plan: SearchPlan) -> None:
     Raises:
         RunError: they cannot; the message says why.
     """
-    if own.standalone_epochs or plan.standalone_epochs:
-        whose = str(path) if own.standalone_epochs else "this search"
+    without = [
+        one.standalone_epochs or not training.trains
+        for one, training in ((own, own.training), (plan, plan.preset.training))
+    ]
+    if any(without):
+        whose = str(path) if without[0] else "this search"
         raise RunError(f"{whose} shares no weights, so that a search cannot start from them")
     stems = ["cifar" if one.proxy else one.network.stem for one in (own, plan)]
     if stems[0] != stems[1]:

@@ -37,7 +37,7 @@ def enough_memory(plan: SearchPlan) -> Iterator[None]:
     """
     training = plan.preset.training
     probes = ""
-    if training.classifier == "probe":
+    if training.classifier != "shared":
         probes = f", and for the features of {_together(plan)} architectures with linear probes"
     with _told(
         plan.device,

@@ -200,7 +200,7 @@ class GenerationRecord(Settings):
 
     generation: int = count()
     candidates: int = count()
-    loss: float = setting(minimum=-1e30, maximum=1e30)
+    loss: float | None = setting(minimum=-1e30, maximum=1e30)
     best_accuracy: float = fraction()
     best_counts: ClassCounts = setting()
     hypervolume: float = setting(minimum=-1e9, maximum=1e9)

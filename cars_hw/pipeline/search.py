@@ -55,6 +55,7 @@ from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.training.process_group import SINGLE_PROCESS, ProcessGroup
 from cars_hw.training.shared_weights import SuperNetWeights
 from cars_hw.training.standalone_weights import StandaloneWeights
+from cars_hw.training.untrained_weights import UntrainedWeights
 from cars_hw.version import own_version, versions_of
 
 FINISHED: Final = b"finished"
@@ -572,7 +573,7 @@ def _build(
     return Search(
         plan.architectures,
         objectives,
-        weights,
+        weights if weights.trains else UntrainedWeights(weights),
         plan.preset.evolution,
         seed=plan.seed,
         anchor=anchor,

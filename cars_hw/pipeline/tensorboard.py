@@ -145,8 +145,9 @@ class TrainingEvents(TrainingCallback):
 
 def generation_figures(record: Mapping[str, Any], objectives: Sequence[CostObjective]) -> dict[str, float]:
     """Return the figures of one generation of a run's history; costs are those of its population."""
+    # Without shared training, there is no loss.
     figures = {
-        "loss": record["loss"],
+        **({} if record["loss"] is None else {"loss": record["loss"]}),
         "accuracy/best": record["best_accuracy"],
         "hypervolume": record["hypervolume"],
     }

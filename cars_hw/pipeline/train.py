@@ -475,7 +475,7 @@ def _save(weights: Mapping[str, Tensor], path: Path) -> str:
 
 def has_shared_weights(configuration: RunConfiguration, spec: NetworkSpec) -> bool:
     """Return whether the SuperNet of a run has weights for networks of ``spec``."""
-    if configuration.proxy:
+    if configuration.proxy or not configuration.training.trains:
         return False
     if configuration.sizes is not None:
         return configuration.sizes.has(spec)

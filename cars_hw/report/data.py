@@ -204,6 +204,16 @@ class ReportData:
         return self.configuration.training.classifier
 
     @property
+    def evaluating(self) -> str:
+        """What evaluated architectures, in two or three words."""
+        names: dict[EvaluatedClassifier, str] = {
+            "shared": "shared weights",
+            "probe": "linear probe",
+            "untrained-probe": "probe on untrained weights",
+        }
+        return names[self.classifier]
+
+    @property
     def shared_name(self) -> str:
         """The name of the accuracy under shared weights: ``shared accuracy``, ``linear-probe accuracy``."""
         return f"{shared_adjective(self.classifier)} {self.accuracy_name}"

@@ -70,7 +70,8 @@ def _rank(run: RunFolder, settings: RankSettings, progress: Progress, log: Log) 
     if len(chosen) < MINIMUM:
         raise InputError(f"a rank correlation needs at least {MINIMUM} architectures; there are {len(chosen)}")
     weights = supernet_weights_of(plan, bundle)
-    weights.supernet.load_state_dict(supernet_weights(run.checkpoint))
+    if weights.trains:
+        weights.supernet.load_state_dict(supernet_weights(run.checkpoint))
     shared = weights.counts([architecture for _, architecture in chosen], full=True)
     # As the SuperNet ran them.
     spec = weights.supernet.spec

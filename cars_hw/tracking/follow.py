@@ -60,7 +60,7 @@ class TrackedSearch(SearchCallback):
             from cars_hw.report.plot_file import write_points
 
             title = f"generation {generation}"
-            write_points(path, points, f"{cost.name} ({cost.unit})", "accuracy under shared weights, %", title)
+            write_points(path, points, f"{cost.name} ({cost.unit})", "accuracy in the search, %", title)
 
         _track_picture(tracker, "population", generation, draw)
         for name in SEARCH_FILES:

@@ -139,6 +139,16 @@ class SuperNetWeights:
         self._before = self._evaluated_weights()
 
     @property
+    def trains(self) -> bool:
+        """Whether a search trains these weights before it evaluates with them."""
+        return self.settings.trains
+
+    @property
+    def evaluates_all(self) -> bool:
+        """Whether the subset that evaluates architectures in a generation has all validation images."""
+        return len(self._subset.labels) == len(self._full.labels)
+
+    @property
     def records(self) -> bool:
         """Whether passes of an architecture are recorded and replayed."""
         return isinstance(self.passes, GraphedPasses)
@@ -243,7 +253,7 @@ class SuperNetWeights:
 
     def _features_of(self, together: int) -> Tensor | None:
         """Return room for the features that linear probes keep of so many architectures; None without probes."""
-        if self.settings.classifier != "probe":
+        if self.settings.classifier == "shared":
             return None
         images = min(2 * PROBED, max(len(one.labels) for one in (self._subset, self._full)))
         made = torch.empty(together, images, self.supernet.classifier.in_features, device=self.device)
@@ -284,7 +294,7 @@ class SuperNetWeights:
         classes = self.supernet.spec.classes
         images = tuple(torch.bincount(batches.labels, minlength=classes).tolist())
         rows = self.process_group.gather(found, len(architectures), classes + 1)
-        if self.settings.classifier == "probe":
+        if self.settings.classifier != "shared":
             return [ClassCounts(images, row[:-1]) for row in rows]
         return [ClassCounts(images, row[:-1], loss=LOSS_UNIT * row[-1] / sum(images)) for row in rows]
 

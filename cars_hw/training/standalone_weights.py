@@ -21,6 +21,7 @@ class StandaloneWeights:
     def __init__(self, fresh: Callable[[], SuperNetWeights], epochs: int) -> None:
         self.fresh = fresh
         self.epochs = epochs
+        self.trains = True
         # By architecture: the counts on the subset, on all validation images, and the loss of the last epoch.
         self._known: dict[str, tuple[ClassCounts, ClassCounts, float]] = {}
 

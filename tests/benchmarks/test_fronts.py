@@ -116,6 +116,21 @@ def test_differences_are_paired_by_seed(figures: ModuleType) -> None:
     assert "| +0.0%, -10.0% (!) |" in text
 
 
+def test_ways_with_other_settings_stand_beside_if_they_were_scored_alike(figures: ModuleType) -> None:
+    settings = dict.fromkeys(figures.SCORES, 1)
+    own = [entry("both", 0, [(1.0, 0.8)])]
+    other = [entry("both", 0, [(1.0, 0.6)]), entry("random", 0, [(4.0, 0.7)])]
+    box = figures.Box(1.0, 32.0, classes=3)
+    known = {"settings": {**settings, "epochs": 2}, "found": own, "summary": figures.summary(own, box)}
+    found = figures.beside(known, {"settings": {**settings, "epochs": 9}, "found": other}, "old")
+    assert list(found["summary"]["ways"]) == ["both", "both of old", "random of old"]
+    # The error of guessing among three classes is 2/3.
+    volumes = [found["summary"]["ways"][way]["volume"]["mean"] for way in ("both of old", "random of old")]
+    assert volumes == pytest.approx([0.2 * 3 / 2, ((0.8 - 1 / 3) - (0.7 - 1 / 3) * 3 / 5) * 3 / 2])
+    with pytest.raises(InputError, match=r"old was scored in another way: front_epochs"):
+        figures.beside(known, {"settings": {**settings, "front_epochs": 9}, "found": other}, "old")
+
+
 @pytest.fixture(scope="module")
 def arguments(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Images of three grey levels with noise, and a table over four sizes."""

@@ -24,6 +24,10 @@ def test_the_passes_of_a_search_are_counted() -> None:
     assert search_passes(settings(uniform=0.25), 1, IMAGES) == (300, 300, 900 + 640 + 1200)
     # The gain needs 8 x 3 more evaluations: 16 offspring in the first generation, 8 in the second.
     assert search_passes(settings("speed"), 1, IMAGES) == (300, 0, 1200 + 640 + 480 + 1200)
+    # Without training, 8 x 3 architectures are evaluated once: 16 in the first generation, 8 in the second.
+    assert search_passes(settings(), 1, IMAGES, trains=False) == (0, 0, 480 + 1200)
+    # Where a generation sees all images, the 8 of the population are known at the end.
+    assert search_passes(settings(), 1, IMAGES._replace(subset=50), trains=False) == (0, 0, 24 * 50 + 16 * 50)
 
 
 @pytest.mark.parametrize(("networks", "kept", "left"), [(8, 2, 4), (5, 2, 3), (3, 2, 2), (1, 2, 1), (2, 1, 1)])

@@ -78,6 +78,40 @@ def test_what_is_counted_is_what_a_search_does(
     assert 0.7 * full <= done["full"] <= full
 
 
+@pytest.mark.parametrize("counts", [(20, 12), (0, 8)])
+def test_a_search_without_training_evaluates_each_architecture_once(
+    counts: tuple[int, int], table: LatencyTable, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subset, finalists = counts
+    evolution = EvolutionSettings(4, epochs=5, warmup_epochs=1, epochs_per_generation=2, protection="size")
+    training = SharedTraining(
+        batch_size=16, evaluation_images=subset, threads=1, classifier="untrained-probe", crop_padding=0
+    )
+    preset = replace(PRESETS["quick"], evolution=evolution, training=training)
+    plan = SearchPlan(DataSource(str(images)), table.spec, preset, (LatencyTarget(table),))
+    found = estimate(plan)
+    assert [(part.name, part.times) for part in found.parts] == [
+        ("architectures evaluated on the subset by linear probes on untrained weights", 4 * 3),
+        ("finalists evaluated on all validation images by linear probes on untrained weights", finalists),
+    ]
+    assert found.stages.total == pytest.approx(found.seconds)
+    seen: list[Architecture] = []
+    evaluate = SuperNetWeights.counts
+
+    def counting(self, architectures, **how):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN003, ANN202
+        seen.extend(architectures)
+        return evaluate(self, architectures, **how)
+
+    monkeypatch.setattr(SuperNetWeights, "counts", counting)
+    monkeypatch.setattr(SuperNetWeights, "step", None)
+    run = run_search(plan, tmp_path / "run")
+    # A small space may have too few offspring that nobody has seen; there are never more than counted.
+    assert 0.7 * (12 + finalists) <= len(seen) <= 12 + finalists
+    assert (len({one.key() for one in seen}) == len(seen)) == (subset == 0)
+    assert {one.classifier for one in run.front()} == {"untrained-probe"}
+    assert [record["loss"] for record in run.history()] == [None, None]
+
+
 def test_over_sizes_a_time_is_the_mean_over_the_space_and_the_largest_comes_first(
     table: LatencyTable, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

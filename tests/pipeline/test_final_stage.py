@@ -370,7 +370,7 @@ def test_the_report_says_who_was_trained_and_why(run: RunFolder) -> None:
     for row, one in zip(rows, stage.networks, strict=True):
         assert f"{one.shared:.1%}" in row
         assert all(f"{counts.accuracy:.1%}" in row for counts in one.results)
-        assert {"score": "among the best under shared weights", "largest": "among the largest"}[one.reason] in row
+        assert {"score": "among the best of the search", "largest": "among the largest"}[one.reason] in row
         assert ("left out after rung 1, with a loss of " in row) == (len(one.results) == 1)
     assert sum("in the front: net-" in row for row in rows) == len(run.front())
     front = " ".join(re.sub(r"<[^>]+>", " ", str(section("front", gather(run)))).split())

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-from cars_hw.config.evaluated import CLASSIFIERS, training_words
+from cars_hw.config.evaluated import training_words
 from cars_hw.evolution.nominees import Nominee
 from cars_hw.formatting import figure, percent
 from cars_hw.latency.validation import kendall_tau
@@ -70,6 +70,8 @@ def _start(report: ReportData) -> str:
 
 def _learned(report: ReportData) -> str:
     """Return whether the loss of the shared weights is below that of guessing."""
+    if not report.configuration.training.trains:
+        return "There are none: linear probes on untrained weights evaluated the architectures."
     if not report.history or report.configuration.standalone_epochs:
         return ""
     first, last = report.history[0]["loss"], report.history[-1]["loss"]
@@ -199,8 +201,8 @@ def _sample(report: ReportData) -> str:
     ranking = report.ranking
     if ranking is None or ranking.tau is None:
         return ""
-    by = "by loss under" if ranking.by_loss else "under"
-    order = f"the order {by} shared weights with {CLASSIFIERS[ranking.classifier]}"
+    by = "by loss " if ranking.by_loss else ""
+    order = f"the order {by}{training_words(0, ranking.classifier)}"
     text = _agreement(ranking.pairs, f"{order} and that of networks trained from scratch")
     if ranking.agreement is not None:
         text += f" Two trainings of the same networks agree by a tau of {ranking.agreement:.2f}."

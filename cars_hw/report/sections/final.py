@@ -13,7 +13,7 @@ from cars_hw.pipeline.records import FinalStage
 from cars_hw.report.data import ReportData
 
 REASONS: Final[dict[Reason, str]] = {
-    "score": "among the best under shared weights",
+    "score": "among the best of the search",
     "largest": "among the largest",
     "grown": "a finalist at a larger size",
     "near-limit": "the only one that uses most of a limit",
@@ -36,6 +36,7 @@ def view(report: ReportData) -> dict[str, Any]:
     return {
         "stage": stage,
         "evaluated": evaluated,
+        "trains": report.configuration.training.trains,
         "columns": [*columns, *epochs, "outcome"],
         "rows": [(*_cells(report, stage, one), _outcome(stage, one, names, rejected)) for one in stage.networks],
         "share": percent(stage.share, 0),

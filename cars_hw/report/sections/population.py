@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from cars_hw.config.evaluated import CLASSIFIERS, shared_words
+from cars_hw.config.evaluated import shared_words, training_words
 from cars_hw.config.evaluation import ClassCounts
 from cars_hw.formatting import accuracy_text
 from cars_hw.report import charts
@@ -24,7 +24,7 @@ def view(report: ReportData) -> dict[str, Any]:
         (
             str(one["generation"]),
             str(one["candidates"]),
-            f"{one['loss']:.3f}",
+            "" if one["loss"] is None else f"{one['loss']:.3f}",
             _best(one, report),
             f"{one['hypervolume']:.4f}",
         )
@@ -36,7 +36,8 @@ def view(report: ReportData) -> dict[str, Any]:
         "rows": rows,
         "images": sum(report.history[-1]["best_counts"]["images"]) if report.history else 0,
         "name": report.accuracy_name,
-        "classifier": CLASSIFIERS[report.classifier],
+        "evaluated": training_words(0, report.classifier),
+        "trains": report.configuration.training.trains,
     }
 
 

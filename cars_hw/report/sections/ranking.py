@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cars_hw.config.evaluated import CLASSIFIERS, shared_adjective, shared_words
+from cars_hw.config.evaluated import shared_adjective, shared_words, training_words
 from cars_hw.formatting import figure, percent
 from cars_hw.report.accuracies import share
 from cars_hw.report.data import ReportData
@@ -32,7 +32,7 @@ def view(report: ReportData) -> dict[str, Any]:
         "skipped": False,
         "drawn": None if ranking is None else _drawn(ranking),
         "accuracy": found.accuracy.replace("-", " "),
-        "classifier": "" if ranking is None else CLASSIFIERS[ranking.classifier],
+        "evaluated": "" if ranking is None else training_words(0, ranking.classifier),
         "networks": found.networks,
         "plain": plain,
         "images": next(

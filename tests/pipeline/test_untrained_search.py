@@ -1,0 +1,111 @@
+"""A search by linear probes on untrained weights, from its first generation to its report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cars_hw.callbacks import SearchCallback
+from cars_hw.config.data import DataSource
+from cars_hw.config.presets import PRESETS
+from cars_hw.config.search import EvolutionSettings, FinalSettings
+from cars_hw.config.training import Recipe, SharedTraining
+from cars_hw.errors import RunError
+from cars_hw.evolution.passes import JudgedImages
+from cars_hw.latency import LatencyTable
+from cars_hw.pipeline.final_stage import MeanAdds, Sizing, sizing_of
+from cars_hw.pipeline.latency_target import LatencyTarget
+from cars_hw.pipeline.plan import SearchPlan
+from cars_hw.pipeline.run_folder import RunFolder
+from cars_hw.pipeline.search import run_search
+from cars_hw.pipeline.settings import RankSettings
+from cars_hw.pipeline.train import has_shared_weights
+from cars_hw.report.page import write_report
+from cars_hw.studies.rank_correlation import rank_run
+
+PRESET = replace(
+    PRESETS["quick"],
+    evolution=EvolutionSettings(6, epochs=3, warmup_epochs=1, epochs_per_generation=1, protection="size"),
+    training=SharedTraining(
+        batch_size=32, evaluation_images=20, threads=1, crop_padding=0, classifier="untrained-probe"
+    ),
+    recipe=Recipe(epochs=2, batch_size=32, learning_rate=0.02, crop_padding=0),
+    final=FinalSettings(0.5, stretches=2),
+)
+
+
+class Stopped(Exception):
+    """What stands for a kill."""
+
+
+class StopsAfterOne(SearchCallback):
+    """Stops a search after its first generation."""
+
+    def on_generation(self, record: Mapping[str, Any]) -> None:
+        raise Stopped
+
+
+@pytest.fixture(scope="module")
+def plan(tiny_table: Path, images: Path) -> SearchPlan:
+    table = LatencyTable.read(tiny_table)
+    return SearchPlan(DataSource(str(images)), table.spec, PRESET, (LatencyTarget(table),), seed=3)
+
+
+@pytest.fixture(scope="module")
+def run(plan: SearchPlan, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return run_search(plan, tmp_path_factory.mktemp("untrained") / "run", jobs=1)
+
+
+def test_the_final_stage_has_what_a_training_of_shared_weights_would_have_cost() -> None:
+    # Five epochs of 100 images cost 1,500 passes; warm-up 3 million multiply-adds each, population 2.
+    images = JudgedImages(trains=100, evaluates=40, subset=20)
+    adds = MeanAdds(3.0, 5.0, 2.0)
+    evolution = EvolutionSettings(8, 5, 1, 2, "size")
+    trained = replace(PRESET, evolution=evolution, training=SharedTraining())
+    passes = 300 * 3.0 + (1200 + 640 + 960) * 2.0
+    assert sizing_of(trained, images, adds) == Sizing(passes, pytest.approx(passes), images)
+    # Untrained, 24 architectures are evaluated on 20 images, and 24 finalists on 40.
+    untrained = replace(trained, training=SharedTraining(classifier="untrained-probe"))
+    searched = (480 + 960) * 2.0
+    assert sizing_of(untrained, images, adds) == Sizing(searched, pytest.approx(2 * passes - searched), images)
+    # Where the evaluations alone cost more, nothing is left. The shortest stage is trained anyway.
+    many = images._replace(trains=1, evaluates=10_000)
+    assert sizing_of(replace(untrained, final=FinalSettings(0.001)), many, adds).affordable >= 0
+
+
+def test_a_killed_search_ends_with_the_same_front(plan: SearchPlan, run: RunFolder, tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        run_search(plan, tmp_path / "run", jobs=1, callbacks=[StopsAfterOne()])
+    again = run_search(plan, tmp_path / "run", resume=True, jobs=1)
+    assert again.front() == run.front()
+    assert again.history() == run.history()
+    assert {one.trained_epochs for one in run.front()} == {2}
+
+
+def test_no_search_starts_from_weights_that_were_never_trained(
+    plan: SearchPlan, run: RunFolder, tmp_path: Path
+) -> None:
+    shared = replace(plan, preset=replace(PRESET, training=replace(PRESET.training, classifier="shared")))
+    with pytest.raises(RunError, match=f"{run.path.name} shares no weights"):
+        run_search(replace(shared, from_run=run.path), tmp_path / "a")
+    with pytest.raises(RunError, match="shares no weights"):
+        run_search(replace(plan, from_run=run.path), tmp_path / "b")
+    assert not has_shared_weights(run.configuration, plan.network)
+
+
+def test_the_order_of_the_probes_is_held_against_trainings(plan: SearchPlan, run: RunFolder) -> None:
+    ranking = rank_run(run, RankSettings(plan.data, sample=4, jobs=1))
+    assert ranking.classifier == "untrained-probe"
+    # The probes of the ranking are those of the search.
+    stage = run.final_stage()
+    assert stage is not None
+    known = {one.architecture.key(): one.shared for one in stage.networks}
+    front = [one for one in ranking.networks if not one.drawn]
+    assert [one.shared for one in front] == [known[one.genotype.key(), plan.network] for one in front]
+    page = write_report(run).read_text()
+    assert "linear probes on untrained weights evaluated the architectures" in page
+    assert "under shared weights" not in page
