@@ -531,7 +531,7 @@ def _start(plan: SearchPlan, run: RunFolder, process_group: ProcessGroup) -> Sta
 
 
 def _require_warm_up(plan: SearchPlan) -> None:
-    if plan.from_run is None and not plan.preset.evolution.warmup_epochs:
+    if plan.from_run is None and plan.preset.training.trains and not plan.preset.evolution.warmup_epochs:
         raise InputError("a search from fresh weights needs a warm-up: 0 epochs are for one from trained weights")
 
 
