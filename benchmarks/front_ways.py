@@ -55,8 +55,9 @@ class Told(SearchCallback):
         """Tell the figures of a generation."""
         costs = [member["costs"][0] for member in record["population"]]
         self._log(
-            f"generation {record['generation']}: best shared accuracy {record['best_accuracy']:.3f}, loss "
-            f"{record['loss']:.3f}, {format_latency(min(costs))} to {format_latency(max(costs))}"
+            f"generation {record['generation']}: best accuracy {record['best_accuracy']:.3f}, "
+            + ("" if record["loss"] is None else f"loss {record['loss']:.3f}, ")
+            + f"{format_latency(min(costs))} to {format_latency(max(costs))}"
         )
 
     def on_final_stage(self, text: str) -> None:
