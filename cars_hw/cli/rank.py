@@ -90,8 +90,8 @@ def command(run_path: Path, settings: RankSettings, as_json: bool) -> None:
     print_table(f"{title}, with 95% intervals" if plain else title, columns, rows)
     first = ranking.networks[0]
     click.echo(
-        f"Accuracies are on {first.validation_images:,} validation images, {training_words(0, ranking.classifier)}, "
-        f"and on {first.test_images:,} test images."
+        f"Accuracies are on {first.validation_images:,} validation images, "
+        f"{training_words(0, ranking.classifier)}, and on {first.test_images:,} test images."
     )
     if len(ranking.networks) < settings.sample:
         click.echo(
