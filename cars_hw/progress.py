@@ -37,6 +37,18 @@ def prefixed_log(log: Log, prefix: str) -> Log:
     return lambda line: log(f"{prefix}: {line}")
 
 
+def once(log: Log) -> Log:
+    """Return a :data:`Log` that passes every message to ``log`` the first time only."""
+    said: set[str] = set()
+
+    def say(line: str) -> None:
+        if line not in said:
+            said.add(line)
+            log(line)
+
+    return say
+
+
 def counted(items: Sequence[Item], progress: Progress, stage: str) -> Iterator[Item]:
     """Yield ``items``, and report before each of them and after the last how many are done."""
     for done, item in enumerate(items):

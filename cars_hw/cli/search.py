@@ -171,6 +171,7 @@ class Run:
     "final.share",
     "jobs",
     "execution.executor",
+    "replay",
     "training.share",
     "training.classifier",
     "training.deterministic",

@@ -43,9 +43,10 @@ SharedPrecision = Literal["auto", "float32", "bf16"]
 """
 
 StepReplay = Literal["auto", "off"]
-"""Whether the training of a network records a step on a GPU and replays it as a whole.
+"""Whether a training on a GPU records its work and replays it as a whole.
 
-- ``auto``: where a step can be recorded: in one process, and not in half precision.
+- ``auto``: where it can be recorded. A step of the training of a network can be in one process, and not in half
+  precision; with shared weights, it is the pass of an architecture.
 - ``off``: each operation is launched.
 """
 

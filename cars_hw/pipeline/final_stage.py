@@ -17,7 +17,7 @@ from cars_hw.config.data import DataSource
 from cars_hw.config.evaluation import ClassCounts, Objective
 from cars_hw.config.execution import HERE, Execution
 from cars_hw.config.presets import Preset
-from cars_hw.config.training import Recipe
+from cars_hw.config.training import Recipe, StepReplay
 from cars_hw.data import DataBundle, Dataset
 from cars_hw.errors import DataChangedError, TrainingError
 from cars_hw.evolution.halving import cost_of, plan_rungs, survivors
@@ -36,18 +36,20 @@ from cars_hw.evolution.population import Finalist
 from cars_hw.executors.spread import Spread, spread
 from cars_hw.nn.cost import network_cost
 from cars_hw.nn.network import Network
+from cars_hw.pipeline.memory import enough_memory_to_train
 from cars_hw.pipeline.near_limit import near_limit, reaches, uses_most
 from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.pipeline.records import FinalStage
 from cars_hw.pipeline.run_data import load_frozen
 from cars_hw.pipeline.run_folder import RunFolder
-from cars_hw.progress import Log, Progress, no_log, silent
+from cars_hw.progress import Log, Progress, no_log, once, prefixed_log, silent
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.widening import widening_draws
 from cars_hw.training.checkpoints import TrainingCheckpoint
 from cars_hw.training.determinism import deterministic_algorithms
+from cars_hw.training.network_step import Stepping
 from cars_hw.training.precision import resolve_precision
 from cars_hw.training.shared_weights import judging_parts, torch_threads
 from cars_hw.training.standalone import NetworkTraining, counts_on, require_resolution
@@ -226,13 +228,16 @@ def run_final_stage(
     result.
 
     A stage that was killed resumes after the last finished epoch of each network. ``tell`` gets a line at the
-    beginning and after each rung.
+    beginning and after each rung, and one if the steps of the trainings cannot be recorded.
 
     Raises:
         DataChangedError: the images are no longer those of the search.
+        InputError: the memory does not suffice; the message names the settings to lower.
         RunError: a file of the run is damaged.
     """
     run = ended.run
+    # What one training cannot do, the others cannot either.
+    said = once(prefixed_log(tell, NAME))
     stage = run.final_stage()
     try:
         if stage is None:
@@ -240,7 +245,7 @@ def run_final_stage(
             run.write_final_stage(stage)
         tell(_plan_text(stage))
         while stage.done < len(stage.rungs.epochs):
-            stage = _run_rung(ended, stage, Spread(run.path, device, jobs, execution), progress, tell)
+            stage = _run_rung(ended, stage, Spread(run.path, device, jobs, execution), progress, said)
             run.write_final_stage(stage)
             tell(_rung_text(ended, stage))
     finally:
@@ -414,9 +419,10 @@ class _Task:
     seed: int
     device: str
     deterministic: bool
+    replay: StepReplay
 
 
-def _run_rung(ended: Ended, stage: FinalStage, how: Spread, progress: Progress, tell: Log) -> FinalStage:
+def _run_rung(ended: Ended, stage: FinalStage, how: Spread, progress: Progress, log: Log) -> FinalStage:
     """Return ``stage`` with the results of its next rung."""
     run, plan, rung, device = ended.run, ended.plan, stage.done, how.device
     running = _running(stage, plan.preset.evolution.printed_accuracy)
@@ -435,6 +441,7 @@ def _run_rung(ended: Ended, stage: FinalStage, how: Spread, progress: Progress, 
             plan.seed,
             device,
             plan.preset.training.deterministic,
+            plan.replay,
         )
         for one in running
         for spec in (trained_spec(plan, ended.supernet, one.architecture),)
@@ -445,7 +452,7 @@ def _run_rung(ended: Ended, stage: FinalStage, how: Spread, progress: Progress, 
     )
     if how.jobs is None and how.execution == HERE and _seconds(waiting) <= WORTH_PROCESSES:
         how = replace(how, jobs=1)
-    spread(_train, waiting, how, shown, tell, of=len(tasks))
+    spread(_train, waiting, how, shown, log, of=len(tasks))
     names = {one.name for one in running}
     return replace(
         stage, networks=tuple(_with_result(run, one, rung) if one.name in names else one for one in stage.networks)
@@ -506,7 +513,7 @@ class _Shown:
         self._progress(self._stage, sum(self._done.values()), self._total)
 
 
-def _train(task: _Task, progress: Progress, _log: Log) -> None:
+def _train(task: _Task, progress: Progress, log: Log) -> None:
     """Train the network of ``task`` to the end of its rung, evaluate it, and write its right answers by class."""
     run = RunFolder(task.images.run)
     data, judged = _images(task.images)
@@ -517,10 +524,21 @@ def _train(task: _Task, progress: Progress, _log: Log) -> None:
             # The number of threads changes how sums are rounded.
             stack.enter_context(torch_threads(1))
         stack.enter_context(deterministic_algorithms(task.deterministic))
+        stack.enter_context(
+            enough_memory_to_train(task.recipe, task.device, task.name, replays=task.replay == "auto")
+        )
         torch.manual_seed(task.seed)
         network = Network(task.spec, task.genotype)
         require_resolution(network, data)
-        training = NetworkTraining(network, data, task.recipe, seed=task.seed, device=task.device)
+        training = NetworkTraining(
+            network,
+            data,
+            task.recipe,
+            seed=task.seed,
+            device=task.device,
+            stepping=Stepping(task.replay),
+            log=log,
+        )
         kept = checkpoint.load()
         if kept is not None:
             training.restore(kept)

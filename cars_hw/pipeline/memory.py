@@ -43,6 +43,7 @@ def enough_memory(plan: SearchPlan) -> Iterator[None]:
         plan.device,
         f"training batches of {training.batch_size} images and evaluation batches of "
         f"{training.evaluation_batch}{probes}",
+        _remedy(plan.device, replays=plan.replay == "auto"),
     ):
         yield
 
@@ -56,13 +57,16 @@ def enough_memory_to_train(recipe: Recipe, device: str, name: str, *, replays: b
     Raises:
         InputError: the memory does not suffice.
     """
-    remedy: Remedy = "less-memory-or-replay" if replays and device.startswith("cuda") else "less-memory"
-    with _told(device, f"batches of {recipe.batch_size} images of {name}", remedy):
+    with _told(device, f"batches of {recipe.batch_size} images of {name}", _remedy(device, replays=replays)):
         yield
 
 
+def _remedy(device: str, *, replays: bool) -> Remedy:
+    return "less-memory-or-replay" if replays and device.startswith("cuda") else "less-memory"
+
+
 @contextmanager
-def _told(device: str, what: str, remedy: Remedy = "less-memory") -> Iterator[None]:
+def _told(device: str, what: str, remedy: Remedy) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:

@@ -104,8 +104,9 @@ class TrainedNetwork(Settings):
     ``weights_digest`` is that of the file of the weights, and ``last_weights_digest`` that of the weights after the
     last epoch; None where the last epoch is the best. ``init`` is the digest of the weights that the training
     started from, and ``teacher`` tells which network it learned from: its name, the digest of its weights, and how;
-    None where there was none. ``deterministic`` tells whether it used deterministic algorithms. ``threads`` is the
-    number of threads on a CPU, which decides how sums are rounded; None on a GPU, and where it was not kept.
+    None where there was none. ``deterministic`` tells whether it used deterministic algorithms, and ``compile``
+    whether its steps were to be compiled. ``threads`` is the number of threads on a CPU, which decides how sums are
+    rounded; None on a GPU, and where it was not kept.
     """
 
     name: str = setting(name=True)
@@ -128,8 +129,9 @@ class TrainedNetwork(Settings):
     teacher: str | None = None
     deterministic: bool = setting(False)
     threads: int | None = count(None, minimum=1)
+    compile: bool = setting(False)
 
-    ADDED: ClassVar = frozenset({"init", "teacher", "deterministic", "threads"})
+    ADDED: ClassVar = frozenset({"init", "teacher", "deterministic", "threads", "compile"})
     DERIVED: ClassVar = ("accuracy", "held_out_accuracy")
     PLAIN_NAMES: ClassVar = {"spec": "network"}
 

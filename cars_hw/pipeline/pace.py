@@ -41,6 +41,7 @@ from cars_hw.space.architecture import Architecture
 from cars_hw.space.architecture_space import ArchitectureSpace
 from cars_hw.space.widening import widening_draws
 from cars_hw.training.determinism import deterministic_algorithms
+from cars_hw.training.network_step import Stepping
 from cars_hw.training.shared_weights import SuperNetWeights, judging_parts, torch_threads
 from cars_hw.training.standalone import NetworkTraining
 
@@ -213,11 +214,13 @@ def _final_pace(
     """Return the pace of a final stage whose networks have the mean cost of ``drawn``, without the first."""
     supernet = weights.supernet.spec
     recipe = short_recipe(plan.preset.recipe, plan.preset.recipe.epochs)
-    adds, seconds = [], []
+    adds, seconds, stepping = [], [], Stepping(plan.replay)
     with torch.random.fork_rng(devices=[]), torch_threads(0 if weights.device.type == "cuda" else 1):
         for one in drawn[1:]:
             network = Network(trained_spec(plan, supernet, one), one.genotype)
-            training = NetworkTraining(network, parts, recipe, seed=plan.seed, device=weights.device)
+            training = NetworkTraining(
+                network, parts, recipe, seed=plan.seed, device=weights.device, stepping=stepping
+            )
             images, labels = next(training.batches.epoch(torch.Generator().manual_seed(plan.seed)))
             training.network.train()
             training.step.begin_epoch(recipe.drop_path)

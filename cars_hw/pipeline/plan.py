@@ -10,7 +10,7 @@ from typing import TypeVar, cast
 from cars_hw.config.data import DataSource
 from cars_hw.config.measurement import Precision
 from cars_hw.config.presets import Preset
-from cars_hw.config.training import Recipe
+from cars_hw.config.training import Recipe, StepReplay
 from cars_hw.errors import InputError, RunError
 from cars_hw.latency import LatencyTable
 from cars_hw.pipeline.costs import ENERGY, network_cost_of, parse_cost
@@ -46,6 +46,8 @@ class SearchPlan:
     many blocks as the network, because a genotype has a choice for each: ``supernet_layers`` of the ``preset``
     becomes None.
 
+    With the ``replay`` "off", a GPU records nothing of the search. This does not change the search.
+
     ``time`` is set if the length of the search was chosen for a time, see :mod:`cars_hw.pipeline.within`. It does
     not change the search, which says when it takes longer than estimated. With ``from_run``, the search starts from
     the shared weights of that run, see :mod:`cars_hw.pipeline.from_run`. ``chosen`` are the paths of settings that
@@ -75,6 +77,7 @@ class SearchPlan:
     time: TimePlan | None = None
     from_run: Path | None = None
     chosen: tuple[str, ...] = ()
+    replay: StepReplay = "auto"
 
     def __post_init__(self) -> None:
         if self.sizes is not None:
@@ -165,6 +168,7 @@ def search_plan(settings: SearchSettings, device: str) -> SearchPlan:
         standalone_epochs=settings.standalone_epochs,
         sizes=sizes,
         from_run=settings.from_run,
+        replay=settings.replay,
     )
 
 
@@ -236,6 +240,7 @@ def search_settings(plan: SearchPlan, tables: Sequence[Path]) -> SearchSettings:
         proxy=plan.proxy,
         measure=any(target.device is not None for target in plan.targets) or not plan.targets,
         device=cast("TrainingDevice", plan.device),
+        replay=plan.replay,
         network=plan.network,
         sizes=_chosen_sizes(plan),
         operations=plan.space.operations,

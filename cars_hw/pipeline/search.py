@@ -48,7 +48,7 @@ from cars_hw.pipeline.run_data import load_frozen, load_new, require_fit, requir
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.settings import SearchSettings
 from cars_hw.pipeline.time_watch import TimeWatch
-from cars_hw.progress import Log, Progress, silent
+from cars_hw.progress import Log, Progress, no_log, silent
 from cars_hw.progress_line import show
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.network_spec import NetworkSpec
@@ -109,6 +109,11 @@ def run_search(
     configured = configuration(plan)
     if not process_group.leads:
         return _follow(plan, out, process_group)
+
+    def note(line: str) -> None:
+        for callback in callbacks:
+            callback.on_note(line)
+
     resumed = resume and (out / "run.json").is_file()
     if resumed:
         run = RunFolder.open(out)
@@ -116,7 +121,7 @@ def run_search(
     else:
         run = RunFolder(out)
         require_place(plan, out)
-        prepared = _prepare(plan, run, manifest, process_group=process_group, progress=progress)
+        prepared = _prepare(plan, run, manifest, process_group=process_group, progress=progress, log=note)
         # Before the folder is made, so that an error leaves nothing behind.
         to_toml(_settings(plan, run))
         out.mkdir(parents=True, exist_ok=True)
@@ -133,7 +138,9 @@ def run_search(
             RunFolder.create(out, configured, _about(plan))
             _keep_settings(plan, run)
         if prepared is None:
-            prepared = _prepare(plan, run, _frozen(run) or manifest, process_group=process_group, progress=progress)
+            prepared = _prepare(
+                plan, run, _frozen(run) or manifest, process_group=process_group, progress=progress, log=note
+            )
         if not run.data_path.is_file():
             run.write_data(prepared.manifest)
         if prepared.start is not None:
@@ -468,8 +475,12 @@ def _prepare(
     *,
     process_group: ProcessGroup,
     progress: Progress = silent,
+    log: Log = no_log,
 ) -> _Prepared:
-    """Load the images, which are those of ``manifest`` if there is one, and begin the search."""
+    """Load the images, which are those of ``manifest`` if there is one, and begin the search.
+
+    ``log`` tells later, too, what the training of the shared weights cannot do.
+    """
     objectives = cost_objectives(plan)
     # Before the images are loaded, so that an impossible limit is reported at once.
     anchor = find_anchor(plan, objectives)
@@ -480,7 +491,7 @@ def _prepare(
     notes = (*data.notes, *what_is_waited_for(device, loading, waited))
     started = _start(plan, run, process_group)
     if started is None:
-        search = _build(plan, data, objectives, anchor, process_group)
+        search = _build(plan, data, objectives, anchor, process_group, log=log)
         return _Prepared(search, manifest, notes, supernet_spec(plan, data), None)
     taken: list[StartRecord] = []
     first = started.members(plan, objectives)
@@ -492,6 +503,7 @@ def _prepare(
         process_group,
         begin=lambda supernet: taken.append(started.give(plan, supernet, manifest)),
         first=first,
+        log=log,
     )
     record = replace(taken[0], population=len(first))
     return _Prepared(search, manifest, (*notes, *record.describe()), supernet_spec(plan, data), record)
@@ -561,13 +573,14 @@ def _build(
     *,
     begin: Callable[[SuperNet], None] = lambda _supernet: None,
     first: Sequence[Architecture] = (),
+    log: Log = no_log,
 ) -> Search:
     if plan.standalone_epochs:
-        standalone = StandaloneWeights(lambda: supernet_weights_of(plan, data), plan.standalone_epochs)
+        standalone = StandaloneWeights(lambda: supernet_weights_of(plan, data, log=log), plan.standalone_epochs)
         return Search(
             plan.architectures, objectives, standalone, plan.preset.evolution, seed=plan.seed, anchor=anchor
         )
-    weights = supernet_weights_of(plan, data, process_group, begin)
+    weights = supernet_weights_of(plan, data, process_group, begin, log)
     if weights.device.type == "cuda":
         require_memory(plan, weights)
     return Search(
@@ -586,8 +599,12 @@ def supernet_weights_of(
     data: DataBundle,
     process_group: ProcessGroup = SINGLE_PROCESS,
     begin: Callable[[SuperNet], None] = lambda _supernet: None,
+    log: Log = no_log,
 ) -> SuperNetWeights:
-    """Return the SuperNet of ``plan``, ready to train and to evaluate; ``begin`` may change its fresh weights."""
+    """Return the SuperNet of ``plan``, ready to train and to evaluate; ``begin`` may change its fresh weights.
+
+    For ``log`` see :class:`SuperNetWeights`.
+    """
     # torch's layers draw their initial weights from the global generator: fork it, so that its state is unchanged.
     training = plan.preset.training
     if plan.standalone_epochs:
@@ -607,9 +624,11 @@ def supernet_weights_of(
         seed=plan.seed,
         device=plan.device if process_group.world == 1 else process_group.device,
         process_group=process_group,
+        replay=plan.replay,
         over_sizes=plan.sizes is not None,
         over_resolutions=plan.architectures.varies_resolution,
         smallest=plan.architectures.smallest,
+        log=log,
     )
 
 

@@ -192,6 +192,11 @@ class SearchSettings(Settings):
         minimum=1,
     )
     execution: Execution = setting(HERE, help=_EXECUTION)
+    replay: StepReplay = setting(
+        "auto",
+        help="Whether a GPU records the pass of an architecture, or a training step of the final stage, and "
+        "replays it by one launch. auto: where it can be recorded; off: each operation is launched.",
+    )
     network: NetworkSpec = setting(NETWORKS["quick"], help=_NETWORK)
     sizes: SizeChoice = setting(SizeChoice(), help="The sizes that networks may have.")
     operations: tuple[str, ...] = setting(
@@ -212,7 +217,7 @@ class SearchSettings(Settings):
         0, help="Epochs of standalone training for every architecture; 0: weights are shared.", minimum=0
     )
 
-    ADDED: ClassVar = frozenset({"execution"})
+    ADDED: ClassVar = frozenset({"execution", "replay"})
 
 
 @dataclass(frozen=True)

@@ -217,6 +217,7 @@ def finished_training(
         settings.inherit,
         start=StartingFrom.of(settings),
         deterministic=settings.deterministic,
+        stepping=Stepping(settings.replay, settings.compile),
     )
     return next((one for one in run.trained() if one.network == name and _named(job, one).done_by(one)), None)
 
@@ -435,6 +436,7 @@ def _keep(job: TrainingJob, data: DataBundle, network: Network, result: Training
             teacher=job.start.teacher_about,
             deterministic=job.deterministic,
             threads=result.threads,
+            compile=job.stepping.compiled,
         )
     )
 

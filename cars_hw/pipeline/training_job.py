@@ -110,6 +110,7 @@ class TrainingJob:
             trained.init,
             trained.teacher,
             trained.deterministic,
+            trained.compile,
         ) == (
             self.recipe,
             self.seed,
@@ -118,6 +119,7 @@ class TrainingJob:
             self.start.init_digest,
             self.start.teacher_about,
             self.deterministic,
+            self.stepping.compiled,
         )
 
 
@@ -136,6 +138,7 @@ def difference(trained: TrainedNetwork, job: TrainingJob) -> str:
         f"{'' if trained.deterministic else 'no '}deterministic algorithms": (
             trained.deterministic != job.deterministic
         ),
+        f"{'' if trained.compile else 'no '}compiled steps": trained.compile != job.stepping.compiled,
     }
     return next((name for name, is_other in others.items() if is_other), "another genotype")
 
@@ -165,6 +168,8 @@ def about(job: TrainingJob) -> dict[str, str | float | bool | None]:
         **({} if job.start.init_digest is None else {"init": job.start.init_digest}),
         **({} if job.start.teacher_about is None else {"teacher": job.start.teacher_about}),
         **({"deterministic": True} if job.deterministic else {}),
+        # Compiled steps round differently.
+        **({"compile": True} if job.stepping.compiled else {}),
         # Left out where it is the default, so that a checkpoint of an earlier version can be gone on with.
         **{
             f"recipe.{name}": value

@@ -26,7 +26,6 @@ from cars_hw.space.operations.none import NONE
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.training.precision import shared_autocast
 from cars_hw.training.recorded_passes import GraphedPasses
-from cars_hw.training.recorder import Replay
 from cars_hw.training.shared_evaluation import evaluate
 
 STAGE: Final = "loading the kernels of the GPU"
@@ -162,7 +161,7 @@ class _Shared:
         self._device = device
         self._autocast = shared_autocast(training.precision, device)
         self._slices = Slices(supernet)
-        self._passes = GraphedPasses(self._slices, list(supernet.parameters()), self._autocast, _no_recorder)
+        self._passes = GraphedPasses(self._slices, list(supernet.parameters()), self._autocast, None)
         size = spec.in_channels, *spec.resolution
         self._images, self._judged = (
             torch.zeros(count, *size, device=device).contiguous(memory_format=torch.channels_last)
@@ -194,7 +193,3 @@ class _Shared:
             return
         with torch.cuda.device(self._device), torch.cuda.stream(self._own):
             yield
-
-
-def _no_recorder(_work: Callable[[], None]) -> Replay:
-    raise AssertionError("each architecture is passed once")

@@ -20,10 +20,11 @@ from cars_hw.config.training import Recipe, StepReplay
 from cars_hw.nn.network import Network
 from cars_hw.progress import Log, no_log
 from cars_hw.training.losses import cross_entropy, mixed_cross_entropy
+from cars_hw.training.memory import is_out_of_memory
 from cars_hw.training.moving_average import MovingAverage
 from cars_hw.training.precision import autocast, resolve_precision
 from cars_hw.training.process_group import SINGLE_PROCESS, ProcessGroup
-from cars_hw.training.recorder import CudaRecorder, Recorder, Replay
+from cars_hw.training.recorder import CudaRecorder, Recorder, Replay, one_line
 
 STEPS_BEFORE_REPLAYS: Final = 2
 """Steps of the same size until the next is replayed: the first makes the optimiser's state, the second records."""
@@ -82,6 +83,7 @@ class NetworkStep:
         if stepping.compiled:
             # With the random numbers of PyTorch, by which drop-path drops the same paths.
             self._compiled = torch.compile(self._passes, options={"fallback_random": True})
+        self._compiled_sizes: set[object] = set()
         self._drop_path = torch.zeros((), device=device)
         # In place of a number, which would be part of a recording.
         self._rate = torch.tensor(recipe.learning_rate, device=device)
@@ -177,13 +179,19 @@ class NetworkStep:
         """Take a step as PyTorch runs it; several processes take it together."""
         process_group = self.process_group
         mine = slice(process_group.rank, None, process_group.world)
-        self.optimizer.zero_grad(set_to_none=True)
         # The sum over the processes is the mean over all images of the batch.
-        loss = self._loss(images[mine], labels[mine]) * (len(labels[mine]) / len(labels))
-        torch.autograd.backward(self.scaler.scale(loss))
+        share = len(labels[mine]) / len(labels)
+
+        def passes(module: Callable[..., Any]) -> Tensor:
+            self.optimizer.zero_grad(set_to_none=True)
+            loss = self._loss(module, images[mine], labels[mine]) * share
+            torch.autograd.backward(self.scaler.scale(loss))
+            return loss.detach()
+
+        loss = self._compiled_or_not(passes, images[mine])
         process_group.add_gradients(self.network.parameters())
         self._update()
-        return loss.detach()
+        return loss
 
     def _with_own_leaves(self, images: Tensor, labels: Tensor) -> Tensor:
         """Take a step whose gradients are those of leaves of its own.
@@ -192,14 +200,42 @@ class NetworkStep:
         """
         names, parameters = zip(*self.network.named_parameters(prefix="network"), strict=True)
         leaves = [one.detach().requires_grad_(one.requires_grad) for one in parameters]
-        loss = self._loss(images, labels, dict(zip(names, leaves, strict=True)))
         trained = [number for number, one in enumerate(parameters) if one.requires_grad]
-        found = torch.autograd.grad(loss, [leaves[number] for number in trained], allow_unused=True)
-        for number, gradient in zip(trained, found, strict=True):
-            parameters[number].grad = gradient
-        del found
+
+        def passes(module: Callable[..., Any]) -> Tensor:
+            loss = self._loss(module, images, labels, dict(zip(names, leaves, strict=True)))
+            found = torch.autograd.grad(loss, [leaves[number] for number in trained], allow_unused=True)
+            for number, gradient in zip(trained, found, strict=True):
+                parameters[number].grad = gradient
+            return loss.detach()
+
+        loss = self._compiled_or_not(passes, images)
         self._update()
-        return loss.detach()
+        return loss
+
+    def _compiled_or_not(self, passes: Callable[[Callable[..., Any]], Tensor], images: Tensor) -> Tensor:
+        """Return what the forward and backward ``passes`` of ``images`` by the compiled network return.
+
+        It is compiled when a size of ``images`` is new. If that fails, forward or backward, the network runs as it
+        is from then on.
+        """
+        if self._compiled is None:
+            return passes(self._passes)
+        before = None if images.shape in self._compiled_sizes else _Before.of(self.network, self.device)
+        try:
+            loss = passes(self._compiled)
+        except Exception as error:
+            if not _is_of_compiler(error):
+                raise
+            self._compiled = None
+            self.log(f"PyTorch cannot compile the network ({one_line(error)}): it runs as it is, which is slower")
+            if before is not None:
+                # The forward pass may have moved running averages, and dropped paths.
+                before.restore()
+        else:
+            self._compiled_sizes.add(images.shape)
+            return loss
+        return passes(self._passes)
 
     def _update(self) -> None:
         """Clip the gradients, and take the optimiser's step."""
@@ -213,9 +249,11 @@ class NetworkStep:
         if self.averaged is not None:
             self.averaged.update_parameters(self.network)
 
-    def _loss(self, images: Tensor, labels: Tensor, leaves: dict[str, Tensor] | None = None) -> Tensor:
+    def _loss(
+        self, module: Callable[..., Any], images: Tensor, labels: Tensor, leaves: dict[str, Tensor] | None = None
+    ) -> Tensor:
         with autocast(self.precision, self.device):
-            logits, auxiliary = self._logits(images, leaves or {})
+            logits, auxiliary = _called(module, leaves or {}, images)
             # Of mixed images and of a teacher, labels are shares of classes.
             entropy = mixed_cross_entropy if labels.is_floating_point() else cross_entropy
             loss = entropy(logits, labels, self.class_weights, self.recipe.label_smoothing)
@@ -223,21 +261,6 @@ class NetworkStep:
                 aside = entropy(auxiliary, labels, self.class_weights, self.recipe.label_smoothing)
                 loss = loss + self.recipe.auxiliary * aside
         return loss
-
-    def _logits(self, images: Tensor, leaves: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
-        found: tuple[Tensor, Tensor | None]
-        if self._compiled is not None:
-            try:
-                found = _called(self._compiled, leaves, images)
-            except Exception as error:
-                if not _is_of_compiler(error):
-                    raise
-                self._compiled = None
-                self.log(f"PyTorch cannot compile the network ({_short(error)}): it runs as it is, which is slower")
-            else:
-                return found
-        found = _called(self._passes, leaves, images)
-        return found
 
     def _recording(self, images: Tensor, labels: Tensor, recorder: Recorder) -> Tensor:
         """Take a step, and record it for the next ones."""
@@ -258,8 +281,8 @@ class NetworkStep:
                 raise
             self._new_recorder = None
             self.log(
-                f"a step of the training cannot be recorded ({_short(error)}): each of its operations is launched, "
-                "which is slower"
+                f"a step of the training cannot be recorded ({one_line(error)}): each of its operations is "
+                "launched, which is slower"
             )
             return recorded.loss.clone()
         self._recorded = recorded
@@ -286,6 +309,33 @@ class _RecordedStep:
         self.labels.copy_(labels)
         self.replay()
         return self.loss.clone()
+
+
+@dataclass
+class _Before:
+    """The buffers of a network and the random numbers before a step that may have to be begun again."""
+
+    buffers: list[Tensor]
+    values: list[Tensor]
+    device: torch.device
+    numbers: tuple[Tensor, Tensor | None]
+
+    @staticmethod
+    def of(network: nn.Module, device: torch.device) -> _Before:
+        """Return those of the present moment."""
+        on_gpu = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        buffers = list(network.buffers())
+        return _Before(buffers, [one.clone() for one in buffers], device, (torch.get_rng_state(), on_gpu))
+
+    def restore(self) -> None:
+        """Restore them."""
+        with torch.no_grad():
+            for one, value in zip(self.buffers, self.values, strict=True):
+                one.copy_(value)
+        own, on_gpu = self.numbers
+        torch.set_rng_state(own)
+        if on_gpu is not None:
+            torch.cuda.set_rng_state(on_gpu, self.device)
 
 
 class _CudaRecorders:
@@ -331,11 +381,8 @@ def _laid_out_as(gradient: Tensor, parameter: Tensor) -> Tensor:
 
 
 def _is_of_compiler(error: Exception) -> bool:
-    """Return whether ``error`` is one of torch.compile."""
-    from torch._dynamo.exc import TorchDynamoException
-
-    return isinstance(error, TorchDynamoException)
-
-
-def _short(error: Exception) -> str:
-    return (" ".join(f"{error}".split()) or type(error).__name__)[:200]
+    """Return whether ``error`` is one of torch.compile, or of a compiler that it calls."""
+    return not is_out_of_memory(error) and any(
+        kind.__module__.startswith(("torch._dynamo", "torch._inductor", "torch._functorch", "triton"))
+        for kind in type(error).__mro__
+    )

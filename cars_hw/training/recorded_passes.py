@@ -19,10 +19,11 @@ from torch import Tensor, nn
 
 from cars_hw.nn.slices import Path, Place, Slices, copies_of
 from cars_hw.nn.supernet import SuperNet
+from cars_hw.progress import Log, no_log
 from cars_hw.space.architecture import Architecture
 from cars_hw.training.losses import cross_entropy
 from cars_hw.training.precision import low_type
-from cars_hw.training.recorder import Recorder, Replay
+from cars_hw.training.recorder import Recorder, RecordingRefusedError, Replay
 
 RECORD_AT: Final = 2
 """An architecture is recorded at its second pass, because most architectures of the warm-up have only one."""
@@ -170,9 +171,12 @@ def _gradient(parameter: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Recorded:
-    """The recorded pass of an architecture, and the parameters and weights that get gradients from it."""
+    """The recorded pass of an architecture, and the parameters and weights that get gradients from it.
 
-    replay: Replay
+    ``replay`` is None where the recording was refused.
+    """
+
+    replay: Replay | None
     touched: tuple[Tensor, ...]
     used: Used
 
@@ -184,13 +188,17 @@ class GraphedPasses:
     All recordings read the same images and add to the same gradients, and none keeps data between two replays.
     Therefore they share one pool of memory, in any order of replays. Batches of another size than the first, such
     as the last of an epoch, are not recorded. ``class_weights`` of the loss are read in place, on the same device.
+
+    Without ``record``, nothing is recorded. If a recording is refused, ``log`` gets one line, and nothing more is
+    recorded: the passes compute the same, operation by operation.
     """
 
     slices: Slices
     parameters: Sequence[nn.Parameter]
     autocast: Callable[[], torch.autocast]
-    record: Recorder
+    record: Recorder | None
     class_weights: Tensor | None = None
+    log: Log = no_log
     used: list[Used] = field(default_factory=list)
     logits: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
     _recorded: OrderedDict[object, _Recorded] = field(default_factory=OrderedDict)
@@ -226,13 +234,16 @@ class GraphedPasses:
         recorded = self._recorded.get(key)
         if recorded is None:
             self._seen[key] = self._seen.get(key, 0) + 1
-            if self._seen[key] < RECORD_AT:
+            if self._seen[key] < RECORD_AT or self.record is None:
                 return self._once(self._images, self._labels[soft], architecture, self._share)
-            recorded = self._recorded[key] = self._recording(self._labels[soft], architecture)
+            recorded = self._recording(self._labels[soft], architecture, self.record)
+            if recorded.replay is not None:
+                self._recorded[key] = recorded
             if len(self._recorded) > MOST:
                 dropped, _ = self._recorded.popitem(last=False)
                 self._seen.pop(dropped, None)
         else:
+            assert recorded.replay is not None
             self._recorded.move_to_end(key)
             recorded.replay()
         self._use(recorded.touched, recorded.used)
@@ -253,7 +264,7 @@ class GraphedPasses:
         self.logits = found.logits
         return found.loss
 
-    def _recording(self, labels: Tensor, architecture: Architecture) -> _Recorded:
+    def _recording(self, labels: Tensor, architecture: Architecture, record: Recorder) -> _Recorded:
         """Run and record the pass of ``architecture``, which reads ``labels`` in place."""
         found: _Gradients | None = None
 
@@ -264,7 +275,16 @@ class GraphedPasses:
             self._loss.copy_(found.loss)
             self._answers.copy_(found.logits)
 
-        replay = self.record(work)
+        replay: Replay | None = None
+        try:
+            replay = record(work)
+        except RecordingRefusedError as error:
+            # The next one would be refused, too.
+            self.record = None
+            self.log(
+                f"a pass of an architecture cannot be recorded ({error}): the operations of each pass are launched "
+                "one by one, which is slower"
+            )
         assert found is not None
         return _Recorded(replay, _parameters(found), found.used)
 

@@ -8,9 +8,18 @@ from collections.abc import Callable
 
 import torch
 
+from cars_hw.training.memory import is_out_of_memory
+
 Replay = Callable[[], object]
 Recorder = Callable[[Callable[[], None]], Replay]
-"""Runs a function once, and returns a function that repeats the work on the same tensors."""
+"""Runs a function once, and returns a function that repeats the work on the same tensors.
+
+Where the work can be run but not recorded, it raises :class:`RecordingRefusedError` after the work has run once.
+"""
+
+
+class RecordingRefusedError(RuntimeError):
+    """Work that ran once cannot be recorded; the message is the reason, in one line."""
 
 
 class CudaRecorder:
@@ -28,7 +37,12 @@ class CudaRecorder:
         self._warm = False
 
     def __call__(self, work: Callable[[], None]) -> Replay:
-        """Run ``work`` and return its replay."""
+        """Run ``work`` and return its replay.
+
+        Raises:
+            RecordingRefusedError: see :data:`Recorder`. What ``work`` raises when it is run is raised as it is, and
+                so is an error of too little memory.
+        """
         present = torch.cuda.current_stream(self.device)
         self.stream.wait_stream(present)
         with torch.cuda.device(self.device), torch.cuda.stream(self.stream):
@@ -36,17 +50,29 @@ class CudaRecorder:
             if not warm:
                 work()
             try:
-                graph = self._captured(work)
-            except torch.OutOfMemoryError:
-                # During a capture, the allocator cannot give back what it caches.
-                torch.cuda.empty_cache()
-                graph = self._captured(work)
+                graph = self._with_memory(work)
+            except Exception as error:
+                if is_out_of_memory(error):
+                    raise
+                if warm:
+                    work()
+                present.wait_stream(self.stream)
+                raise RecordingRefusedError(one_line(error)) from error
             if warm:
                 # A capture runs nothing.
                 graph.replay()
         present.wait_stream(self.stream)
         replay: Replay = graph.replay
         return replay
+
+    def _with_memory(self, work: Callable[[], None]) -> torch.cuda.CUDAGraph:
+        """Return ``work`` as a graph, at the second try with an empty cache of memory."""
+        try:
+            return self._captured(work)
+        except torch.OutOfMemoryError:
+            # During a capture, the allocator cannot give back what it caches.
+            torch.cuda.empty_cache()
+            return self._captured(work)
 
     def _captured(self, work: Callable[[], None]) -> torch.cuda.CUDAGraph:
         """Return ``work`` as a graph.
@@ -72,3 +98,8 @@ class CudaRecorder:
             if collecting:
                 gc.enable()
         return graph
+
+
+def one_line(error: Exception) -> str:
+    """Return the message of ``error`` in one line of at most 200 characters, or its name if it has none."""
+    return (" ".join(f"{error}".split()) or type(error).__name__)[:200]

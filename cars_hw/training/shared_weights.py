@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cars_hw.config.evaluation import ClassCounts
-from cars_hw.config.training import SharedTraining, cosine
+from cars_hw.config.training import SharedTraining, StepReplay, cosine
 from cars_hw.data import (
     Augmentation,
     DataBundle,
@@ -27,6 +27,7 @@ from cars_hw.data import (
 from cars_hw.nn.block_slices import slices_of
 from cars_hw.nn.slices import Window
 from cars_hw.nn.supernet import SuperNet
+from cars_hw.progress import Log, no_log
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
@@ -55,7 +56,8 @@ class SuperNetWeights:
     The training images are split once, stratified by ``seed``: one part trains the weights, the other
     evaluates the architectures. If ``data`` has a validation part, that evaluates them, and all training images
     train. The processes of ``process_group`` share the work and hold the same weights.
-    ``recorder`` records passes and replays them; the default is CUDA graphs on a GPU and none elsewhere.
+    ``recorder`` records passes and replays them; the default is CUDA graphs on a GPU and none elsewhere. With
+    the ``replay`` "off", nothing is recorded. ``log`` tells if a pass cannot be recorded.
 
     Without ``over_sizes``, every genotype runs at the size of the SuperNet, whatever the size of its network. With
     ``over_sizes``, every architecture runs at the size of its own network, which must lie within the SuperNet; see
@@ -79,9 +81,11 @@ class SuperNetWeights:
         device: torch.device | str = "cpu",
         process_group: ProcessGroup = SINGLE_PROCESS,
         recorder: Recorder | None = None,
+        replay: StepReplay = "auto",
         over_sizes: bool = False,
         over_resolutions: bool = False,
         smallest: NetworkSpec | None = None,
+        log: Log = no_log,
     ) -> None:
         if supernet.share != settings.share:
             raise ValueError(f"the SuperNet shares weights by {supernet.share}, the settings by {settings.share}")
@@ -127,12 +131,14 @@ class SuperNetWeights:
         self._fill_momenta()
         self._steps = PartialSteps(self.optimizer, settings.gradient_clip)
         self._average = WeightAverage(self.parameters, settings.average) if settings.average else None
-        if recorder is None and on_gpu:
+        if replay == "off":
+            recorder = None
+        elif recorder is None and on_gpu:
             recorder = CudaRecorder(self.device)
         weights = weights_of_classes(train.labels, data.classes, settings.class_weights)
         # On the device once: a recorded pass reads the same tensor at every replay.
         weights = None if weights is None else weights.to(self.device)
-        self.passes = self._new_passes(recorder, weights)
+        self.passes = self._new_passes(recorder, weights, log)
         # Recordings end with the weights. At the end of the process, the driver ends them.
         weakref.finalize(self, _closed, self.passes).atexit = False
         self.generator = torch.Generator().manual_seed(seed + 1)
@@ -151,7 +157,7 @@ class SuperNetWeights:
     @property
     def records(self) -> bool:
         """Whether passes of an architecture are recorded and replayed."""
-        return isinstance(self.passes, GraphedPasses)
+        return isinstance(self.passes, GraphedPasses) and self.passes.record is not None
 
     def train(self, draw: Callable[[int], Sequence[Architecture]]) -> float:
         """Train one epoch and return its mean loss.
@@ -344,9 +350,10 @@ class SuperNetWeights:
             if "momentum_buffer" not in self.optimizer.state[one]:
                 self.optimizer.state[one]["momentum_buffer"] = torch.zeros_like(one)
 
-    def _new_passes(self, recorder: Recorder | None, class_weights: Tensor | None) -> Passes:
-        if recorder is not None:
-            return GraphedPasses(self.slices, self.parameters, self._autocast, recorder, class_weights)
+    def _new_passes(self, recorder: Recorder | None, class_weights: Tensor | None, log: Log) -> Passes:
+        if recorder is not None or self.device.type == "cuda":
+            # Without a recorder, they are the passes that would be recorded.
+            return GraphedPasses(self.slices, self.parameters, self._autocast, recorder, class_weights, log)
         if self._uses_parts:
             return SlicedPasses(self.slices, self.parameters, self._autocast, class_weights)
         return PlainPasses(self.supernet, self._autocast, class_weights)

@@ -21,23 +21,25 @@ from cars_hw.config.data import DataSource
 from cars_hw.config.evaluation import ClassCounts, Objective
 from cars_hw.config.presets import PRESETS
 from cars_hw.config.search import EvolutionSettings, FinalSettings
-from cars_hw.config.training import Recipe, SharedTraining
+from cars_hw.config.training import Recipe, SharedTraining, StepReplay
 from cars_hw.errors import RunError
 from cars_hw.evolution.halving import Rungs
 from cars_hw.evolution.population import Finalist
 from cars_hw.latency import LatencyTable
 from cars_hw.nn.cost import network_cost
 from cars_hw.nn.network import Network
+from cars_hw.pipeline import final_stage
 from cars_hw.pipeline.final_stage import _running, longest_trained, short_recipe, with_best_of_stretches
 from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.objectives import cost_objectives
-from cars_hw.pipeline.plan import SearchPlan
+from cars_hw.pipeline.plan import SearchPlan, configuration, search_settings
 from cars_hw.pipeline.run_folder import FRONT, RunFolder
-from cars_hw.pipeline.search import describe_front, plan_data, run_search
+from cars_hw.pipeline.search import describe_front, plan_data, run_search, supernet_weights_of
 from cars_hw.progress import Progress
 from cars_hw.report.data import gather
 from cars_hw.report.page import section
 from cars_hw.studies.equal_cost import search_cost
+from cars_hw.training.network_step import Stepping
 from cars_hw.training.shared_weights import judging_parts, torch_threads
 from cars_hw.training.standalone import NetworkTraining, counts_on
 
@@ -70,7 +72,7 @@ class Told(SearchCallback):
 @pytest.fixture(scope="module")
 def plan(tiny_table: Path, images: Path) -> SearchPlan:
     table = LatencyTable.read(tiny_table)
-    return SearchPlan(DataSource(str(images)), table.spec, PRESET, (LatencyTarget(table),), seed=3)
+    return SearchPlan(DataSource(str(images)), table.spec, PRESET, (LatencyTarget(table),), seed=3, replay="off")
 
 
 @pytest.fixture(scope="module")
@@ -88,13 +90,21 @@ def epochs() -> list[int]:
 def run(plan: SearchPlan, told: Told, epochs: list[int], tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A search whose networks were trained one after the other."""
     run_epoch = NetworkTraining.run_epoch
+    of_plan: list[str] = []
 
     def counted(self: NetworkTraining, *given: Progress) -> None:
         run_epoch(self, *given)
         epochs.append(self.epoch)
+        # What none of the trainings can do is said once.
+        self.step.log(f"steps with replay {of_plan[-1]} run")
+
+    def stepping(replay: StepReplay) -> Stepping:
+        of_plan.append(replay)
+        return Stepping(replay)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(NetworkTraining, "run_epoch", counted)
+        patch.setattr(final_stage, "Stepping", stepping)
         return run_search(plan, tmp_path_factory.mktemp("final") / "run", jobs=1, callbacks=[told])
 
 
@@ -278,14 +288,33 @@ def test_what_is_told(told: Told, run: RunFolder) -> None:
     assert stage is not None
     first, last = stage.rungs.epochs
     on = sum(len(one.results) == 2 for one in stage.networks)
-    begin, *rungs = told.lines
+    begin, steps, *rungs = told.lines
     assert begin == (
         f"final stage: {len(stage.networks)} networks are trained for {first} epoch, the better half of each "
         f"stretch to {last}. It takes {stage.share:.0%} of the cost of the search"
     )
+    assert steps == "final stage: steps with replay off run"
     assert len(rungs) == 2
     assert rungs[1].startswith(f"final stage, rung 2 of 2: after {last} epochs, the accuracy of {on} networks is ")
     assert rungs[1].endswith("on 78 held-out images")
+
+
+def test_replay_off_is_for_the_shared_weights_too_and_no_part_of_the_run(
+    plan: SearchPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, object] = {}
+
+    class Weights:
+        def __init__(self, *_: object, **named: object) -> None:
+            given.update(named)
+
+    monkeypatch.setattr("cars_hw.pipeline.search.SuperNetWeights", Weights)
+    supernet_weights_of(plan, plan_data(plan))
+    assert given["replay"] == "off"
+    # A search that was begun with it is resumed without it.
+    assert configuration(plan) == configuration(replace(plan, replay="auto"))
+    settings = search_settings(plan, [Path("table.json")])
+    assert settings.replay == "off"
 
 
 def test_networks_that_diverge_are_the_last_of_their_stretch(plan: SearchPlan, tmp_path: Path) -> None:

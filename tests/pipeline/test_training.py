@@ -317,6 +317,21 @@ def test_too_little_memory_names_what_to_lower(
     assert not run.trained()
 
 
+def test_a_training_that_is_to_be_compiled_is_another_one(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", lambda passes, **__: passes)
+    run = begin(tmp_path / "run", images, recipe=replace(RECIPE, epochs=1))
+    chosen, plain = (TrainSettings(device="cpu", jobs=1, compile=compiled) for compiled in (True, False))
+    said: list[str] = []
+    for settings in (chosen, plain, chosen):
+        train_run(run, settings, log=said.append)
+    assert said == ["net-1 is trained already, with compiled steps: it is kept, and this training is net-1@2"]
+    assert [(one.name, one.compile) for one in run.trained()] == [("net-1", True), ("net-1@2", False)]
+    (network,) = (network.architecture for network in run.front())
+    assert finished_training(run, "net-1", network, plain) == run.trained()[1]
+
+
 @pytest.mark.parametrize(
     ("device", "replays", "remedy"),
     [("cuda", True, "less-memory-or-replay"), ("cuda", False, "less-memory"), ("cpu", True, "less-memory")],
@@ -358,7 +373,11 @@ def test_a_deterministic_training_uses_deterministic_algorithms(
     assert not torch.are_deterministic_algorithms_enabled()
 
 
-def test_an_unfinished_training_with_other_algorithms_begins_anew(tmp_path: Path, images: Path) -> None:
+def test_an_unfinished_training_with_other_algorithms_begins_anew(
+    tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A network of cells takes minutes to compile.
+    monkeypatch.setattr(torch, "compile", lambda passes, **__: passes)
     run = begin(tmp_path / "run", images)
     with pytest.raises(Killed):
         train_run(run, TrainSettings(device="cpu", jobs=1), progress=stop)
@@ -366,3 +385,7 @@ def test_an_unfinished_training_with_other_algorithms_begins_anew(tmp_path: Path
     with pytest.raises(Killed):
         train_run(run, TrainSettings(device="cpu", jobs=1, deterministic=True), progress=stop, log=said.append)
     assert said[0].endswith("with deterministic = None, not True: training starts from the beginning")
+    both = TrainSettings(device="cpu", jobs=1, deterministic=True, compile=True)
+    with pytest.raises(Killed):
+        train_run(run, both, progress=stop, log=said.append)
+    assert said[1].endswith("with compile = None, not True: training starts from the beginning")

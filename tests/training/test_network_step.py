@@ -220,6 +220,59 @@ def test_a_network_that_cannot_be_compiled_runs_as_it_is_and_one_line_says_so(
     assert said == ["PyTorch cannot compile the network (no C++ compiler found): it runs as it is, which is slower"]
 
 
+class FailsBackward(torch.autograd.Function):
+    """Fails when PyTorch compiles the backward pass, which it may do at the first one."""
+
+    @staticmethod
+    def forward(_: Any, logits: Tensor) -> Tensor:  # noqa: ANN401
+        return logits.clone()
+
+    @staticmethod
+    def backward(_: Any, *__: Tensor) -> Tensor:  # noqa: ANN401
+        from torch._inductor.exc import CppCompileError
+
+        raise CppCompileError(["g++"], "no\nheaders")
+
+
+@pytest.mark.parametrize("recorder", [None, Eager()])
+def test_a_backward_pass_that_cannot_be_compiled_is_as_if_it_had_not_been_tried(
+    recorder: Eager | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken(nn.Module):
+        def __init__(self, passes: nn.Module) -> None:
+            super().__init__()
+            self.network = passes.network
+
+        def forward(self, images: Tensor) -> Any:  # noqa: ANN401
+            # It drops paths, and moves the running averages.
+            logits, auxiliary = self.network.forward_with_auxiliary(images)
+            return FailsBackward.apply(logits), auxiliary
+
+    monkeypatch.setattr(torch, "compile", lambda passes, **__: Broken(passes))
+    said: list[str] = []
+    broken = training(recorder, stepping=Stepping(compiled=True), log=said.append)
+    plain = training(recorder)
+    found = []
+    for one in (broken, plain):
+        one.run_epoch()
+        found.append(tensors(one))
+    assert_equal(*found)
+    assert len(said) == 1
+    assert said[0].startswith("PyTorch cannot compile the network (C++ compile error Command: g++")
+    assert said[0].endswith("): it runs as it is, which is slower")
+    assert "\n" not in said[0]
+
+
+def test_an_error_of_the_network_itself_is_not_one_of_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            raise ValueError("wrong")
+
+    monkeypatch.setattr(torch, "compile", lambda _, **__: Broken())
+    with pytest.raises(ValueError, match="wrong"):
+        training(None, stepping=Stepping(compiled=True)).run_epoch()
+
+
 class Dropping(nn.Module):
     """Drops samples by the random numbers of PyTorch, as drop-path does."""
 

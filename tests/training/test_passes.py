@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -15,11 +16,13 @@ from cars_hw.data import DataBundle, Dataset
 from cars_hw.nn.device_kind import as_on
 from cars_hw.nn.slices import Slices
 from cars_hw.nn.supernet import SuperNet
+from cars_hw.progress import Log, no_log
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Edge, Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.training import recorded_passes as passes
+from cars_hw.training.recorder import RecordingRefusedError
 from cars_hw.training.shared_weights import SuperNetWeights, torch_threads
 
 SPEC = NetworkSpec(4, 3, (8, 8), 1, classes=4)
@@ -32,14 +35,23 @@ def data(count: int = 90) -> DataBundle:
     return DataBundle("toy", part, part, ("a", "b", "c", "d"), (0.5,), (0.25,))
 
 
-def weights(recorder: EmulatedRecorder | None, architectures: int = 1) -> SuperNetWeights:
+def weights(recorder: EmulatedRecorder | None, architectures: int = 1, log: Log = no_log) -> SuperNetWeights:
     torch.manual_seed(0)
     settings = SharedTraining(batch_size=16, architectures=architectures, validation_fraction=0.25)
     # In double precision a difference is one of method, not of the order of sums.
     supernet = SuperNet(SPEC).double()
-    made = SuperNetWeights(supernet, data(), settings, epochs=10, seed=0, recorder=recorder)
+    made = SuperNetWeights(supernet, data(), settings, epochs=10, seed=0, recorder=recorder, log=log)
     made.batches._normalise.dtype = torch.float64
     return made
+
+
+class Refusing(EmulatedRecorder):
+    """Runs the work and refuses the recording, as CUDA does with an operation that waits."""
+
+    def __call__(self, work: Callable[[], None]) -> Callable[[], None]:
+        work()
+        self.recorded += 1
+        raise RecordingRefusedError("operation not permitted")
 
 
 def genotypes(count: int) -> list[Architecture]:
@@ -70,6 +82,26 @@ def test_replayed_passes_train_the_same_weights_as_plain_ones(architectures: int
         torch.testing.assert_close(mine_momentum, theirs_momentum, rtol=1e-8, atol=1e-12)
         moved += int(mine_momentum.abs().sum() > 0)
     assert 20 < moved < len(plain.parameters)
+
+
+def test_passes_that_cannot_be_recorded_train_as_recorded_ones_and_one_line_says_so() -> None:
+    said: list[str] = []
+    recorder = Refusing()
+    recorded, refused = weights(EmulatedRecorder()), weights(recorder, log=said.append)
+    people = genotypes(2)
+    for one in (recorded, refused):
+        for number in (0, 1, 0, 1, 0, 1):
+            one.train(lambda count, number=number: people[number:][:count])
+    # The first refusal is enough.
+    assert recorder.recorded == 1
+    assert recorded.records
+    assert not refused.records
+    for mine, theirs in zip(recorded.parameters, refused.parameters, strict=True):
+        assert torch.equal(mine, theirs)
+    assert said == [
+        "a pass of an architecture cannot be recorded (operation not permitted): the operations of each pass are "
+        "launched one by one, which is slower"
+    ]
 
 
 def test_who_has_no_gradient_is_the_same_whichever_way() -> None:

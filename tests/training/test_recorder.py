@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from emulated_graphs import EmulatedRecorder
 from torch import Tensor
 
-from cars_hw.config.training import SharedTraining
+from cars_hw.config.training import SharedTraining, StepReplay
 from cars_hw.data import DataBundle, Dataset
 from cars_hw.nn.supernet import SuperNet
 from cars_hw.space.architecture import Architecture
@@ -28,19 +28,23 @@ from cars_hw.training.determinism import deterministic_algorithms
 from cars_hw.training.memory import is_out_of_memory
 from cars_hw.training.precision import has_bf16
 from cars_hw.training.recorded_passes import GraphedPasses
-from cars_hw.training.recorder import CudaRecorder
+from cars_hw.training.recorder import CudaRecorder, RecordingRefusedError
 from cars_hw.training.shared_weights import SuperNetWeights
 
 SPEC = NetworkSpec(4, 3, (8, 8), 1, classes=4)
 
 
-def make_weights(recorder: EmulatedRecorder | None, **settings: Any) -> SuperNetWeights:  # noqa: ANN401
+def make_weights(
+    recorder: EmulatedRecorder | None,
+    replay: StepReplay = "auto",
+    **settings: Any,  # noqa: ANN401
+) -> SuperNetWeights:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (64, 1, 8, 8), dtype=torch.uint8, generator=generator)
     part = Dataset(images, torch.arange(64) % 4)
     data = DataBundle("toy", part, part, ("a", "b", "c", "d"), (0.5,), (0.25,))
     chosen = replace(SharedTraining(batch_size=16, validation_fraction=0.25), **settings)
-    return SuperNetWeights(SuperNet(SPEC), data, chosen, epochs=10, seed=0, recorder=recorder)
+    return SuperNetWeights(SuperNet(SPEC), data, chosen, epochs=10, seed=0, recorder=recorder, replay=replay)
 
 
 def architecture() -> Architecture:
@@ -173,6 +177,26 @@ def test_a_recording_that_fails_ends_its_capture_and_collects_garbage_again(
     assert gc.isenabled()
 
 
+def test_work_that_cannot_be_recorded_has_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus = FakeGpus(monkeypatch)
+    recorder = CudaRecorder(torch.device("cuda:0"))
+
+    def waits_for_python() -> None:
+        if gpus.said[-1].startswith("begin"):
+            raise RuntimeError("operation not permitted\nwhen stream is capturing")
+        gpus.said.append(f"work on {gpus.on}")
+
+    # The first recording runs its work before the capture, later ones after it was refused.
+    for wanted in (["work on stream of 0", "begin", "end"], ["begin", "end", "work on stream of 0"]):
+        gpus.said.clear()
+        with pytest.raises(RecordingRefusedError, match="not permitted when stream is capturing"):
+            recorder(waits_for_python)
+        assert [one.partition(" on 0,")[0] for one in gpus.said[1:-1]] == wanted
+        # What follows waits for the work.
+        assert "waits" in gpus.said[0]
+        assert "waits" in gpus.said[-1]
+
+
 def test_a_recording_without_memory_is_made_again_with_an_empty_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     gpus = FakeGpus(monkeypatch)
     recorder = CudaRecorder(torch.device("cuda:0"))
@@ -193,6 +217,14 @@ def test_a_recording_without_memory_is_made_again_with_an_empty_cache(monkeypatc
         "end",
         "replay",
     ]
+
+
+def test_replay_off_records_nothing() -> None:
+    recorder = EmulatedRecorder()
+    weights, chosen = make_weights(recorder, replay="off"), architecture()
+    weights.rehearse(chosen.genotype)
+    assert recorder.recorded == 0
+    assert not weights.records
 
 
 @pytest.mark.parametrize("recorded", [False, True])
