@@ -105,6 +105,30 @@ def plan_rungs(
     return _lengthened(least, nominated(least.places), budget, most_epochs, evaluation)
 
 
+def further_places(
+    rungs: Rungs,
+    stretches: int,
+    nominated: Callable[[Sequence[int]], Sequence[Sequence[float]]],
+    budget: float,
+    evaluation: float,
+) -> list[int]:
+    """Return how many networks more than ``rungs.places`` each of ``stretches`` begins with, so that they use
+    what ``budget`` leaves.
+
+    ``nominated`` takes these numbers, and returns the costs of an epoch as for :func:`plan_rungs`. The stretches
+    get one more in turn, those with the lowest costs first, up to twice ``rungs.places``.
+    """
+    further = [0] * stretches
+    known = nominated(further)
+    for _ in range(rungs.places):
+        for stretch in range(stretches):
+            wider = [one + (index == stretch) for index, one in enumerate(further)]
+            more = nominated(wider)
+            if _number_of(more) > _number_of(known) and cost_of(rungs, more, evaluation) <= budget:
+                further, known = wider, more
+    return further
+
+
 def longest_rungs(most_epochs: int) -> Rungs:
     """Return the longest plan: as many rungs as possible, and ``most_epochs`` at the end of the last one."""
     number = max(one for one in range(1, MOST_RUNGS + 1) if HALVES ** (one - 1) <= most_epochs)

@@ -90,8 +90,11 @@ def nominate(
     places: int,
     logarithmic: bool,
     objective: SearchObjective = "accuracy",
+    further: Sequence[int] = (),
 ) -> list[Nominee]:
     """Return the nominees, cheapest first: up to ``places`` finalists of each stretch, and all of ``grown``.
+
+    ``further`` are numbers of places that the stretches have beside, one for each; none is for no further places.
 
     The range of the first cost, from the cheapest to the most expensive network, is divided into ``stretches``; if
     ``logarithmic``, on a logarithmic scale. In each stretch, three quarters of the places are for the finalists
@@ -106,7 +109,8 @@ def nominate(
     found: list[tuple[tuple[float, ...], Architecture, Reason, Finalist | None]] = []
     for stretch in range(1, stretches + 1):
         members = [one for one in finalists if number(one.costs) == stretch]
-        found += [(one.costs, one.architecture, reason, one) for one, reason in _chosen(members, places, objective)]
+        chosen = _chosen(members, places + (further[stretch - 1] if further else 0), objective)
+        found += [(one.costs, one.architecture, reason, one) for one, reason in chosen]
     evaluated = {one.architecture.key(): one for one in finalists}
     known = {architecture.key() for _, architecture, _, _ in found}
     for one in grown:

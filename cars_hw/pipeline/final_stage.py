@@ -20,7 +20,7 @@ from cars_hw.config.presets import Preset
 from cars_hw.config.training import Recipe, StepReplay
 from cars_hw.data import DataBundle, Dataset
 from cars_hw.errors import DataChangedError, TrainingError
-from cars_hw.evolution.halving import cost_of, plan_rungs, survivors
+from cars_hw.evolution.halving import cost_of, further_places, plan_rungs, survivors
 from cars_hw.evolution.nominees import (
     Grown,
     Nominee,
@@ -297,21 +297,38 @@ def _begin(ended: Ended) -> FinalStage:
     images = _numbers_of_images(ended)
     sized = sizing(plan, ended.supernet, images, ended.objectives, ended.population)
     evaluation = images.evaluates / (TRAINING * images.trains)
-    nominees: dict[int, list[Nominee]] = {}
+    nominations: dict[int, _Nominations] = {}
 
-    def stretches(places: int) -> list[list[float]]:
-        if places not in nominees:
-            nominees[places] = nominees_of(ended, places)
+    def costs(nominees: Sequence[Nominee]) -> list[list[float]]:
         found: list[list[float]] = [[] for _ in range(plan.preset.final.stretches)]
-        for one in nominees[places]:
+        for one in nominees:
             an_epoch = TRAINING * images.trains * multiply_adds(plan, ended.supernet, one.architecture)
             found[one.stretch - 1].append(an_epoch)
         return found
 
-    rungs = plan_rungs(stretches, sized.affordable, most_epochs=plan.preset.recipe.epochs, evaluation=evaluation)
-    planned = cost_of(rungs, stretches(rungs.places), evaluation)
+    def with_places(places: int) -> _Nominations:
+        if places not in nominations:
+            nominations[places] = _Nominations(ended, places)
+        return nominations[places]
+
+    rungs = plan_rungs(
+        lambda places: costs(with_places(places).nominees()),
+        sized.affordable,
+        most_epochs=plan.preset.recipe.epochs,
+        evaluation=evaluation,
+    )
+    chosen = with_places(rungs.places)
+    further = further_places(
+        rungs,
+        plan.preset.final.stretches,
+        lambda further: costs(chosen.nominees(further)),
+        sized.affordable,
+        evaluation,
+    )
+    nominees = chosen.nominees(further)
+    planned = cost_of(rungs, costs(nominees), evaluation)
     recipe = short_recipe(plan.preset.recipe, rungs.epochs[-1])
-    return FinalStage(rungs, recipe, sized.searched, planned, tuple(nominees[rungs.places]))
+    return FinalStage(rungs, recipe, sized.searched, planned, tuple(nominees))
 
 
 def _numbers_of_images(ended: Ended) -> JudgedImages:
@@ -319,50 +336,57 @@ def _numbers_of_images(ended: Ended) -> JudgedImages:
     return judged_images(ended.plan, len(data.train), len(judged))
 
 
-def nominees_of(ended: Ended, places: int) -> list[Nominee]:
-    """Return the networks that the final stage trains, with ``places`` for each stretch.
+class _Nominations:
+    """What the final stage may train, with ``places`` for each stretch: the finalists, and networks beside them.
 
-    At least one of them uses most of a limit, if the search could propose such a network and one is found.
+    The networks beside are grown. At least one nominee uses most of a limit, if the search could propose such a
+    network and one is found.
     """
-    plan, objectives = ended.plan, ended.objectives
-    stretches = plan.preset.final.stretches
-    objective = plan.preset.evolution.objective
-    parents = parents_of_growth(ended.finalists, places, stretches, objective)
-    known = {one.architecture.key() for one in ended.finalists}
-    larger = grow(
-        [one.architecture for one in parents],
-        plan.architectures,
-        lambda one: one.key() not in known and feasible(objectives, one),
-        places,
-    )
-    grown = [Grown(one, _costs(objectives, one)) for one in larger]
 
-    def nominated() -> list[Nominee]:
+    def __init__(self, ended: Ended, places: int) -> None:
+        self._ended, self._places = ended, places
+        plan, objectives = ended.plan, ended.objectives
+        objective = plan.preset.evolution.objective
+        parents = parents_of_growth(ended.finalists, places, plan.preset.final.stretches, objective)
+        known = {one.architecture.key() for one in ended.finalists}
+        larger = grow(
+            [one.architecture for one in parents],
+            plan.architectures,
+            lambda one: one.key() not in known and feasible(objectives, one),
+            places,
+        )
+        self._grown = [Grown(one, _costs(objectives, one)) for one in larger]
+        if any(uses_most(objectives, one.architecture) for one in self.nominees()):
+            return
+        # Otherwise, nothing would be known of networks that use the limit.
+        best = best_first(ended.finalists, objective)[:places]
+        near = near_limit(
+            plan.architectures,
+            objectives,
+            [one.genotype for one in best],
+            np.random.default_rng((plan.seed, 3)),
+            lambda: ended.reaches_a_limit,
+        )
+        if near is not None:
+            self._grown.append(Grown(near, _costs(objectives, near), "near-limit"))
+
+    def nominees(self, further: Sequence[int] = ()) -> list[Nominee]:
+        """Return the nominees, cheapest first; ``further`` are places that the stretches have beside."""
+        plan = self._ended.plan
         return nominate(
-            ended.finalists,
-            grown,
-            stretches=stretches,
-            places=places,
+            self._ended.finalists,
+            self._grown,
+            stretches=plan.preset.final.stretches,
+            places=self._places,
             logarithmic=plan.sizes is not None,
-            objective=objective,
+            objective=plan.preset.evolution.objective,
+            further=further,
         )
 
-    nominees = nominated()
-    if any(uses_most(objectives, one.architecture) for one in nominees):
-        return nominees
-    # Otherwise, nothing would be known of networks that use the limit.
-    best = best_first(ended.finalists, objective)[:places]
-    near = near_limit(
-        plan.architectures,
-        objectives,
-        [one.genotype for one in best],
-        np.random.default_rng((plan.seed, 3)),
-        lambda: ended.reaches_a_limit,
-    )
-    if near is None:
-        return nominees
-    grown.append(Grown(near, _costs(objectives, near), "near-limit"))
-    return nominated()
+
+def nominees_of(ended: Ended, places: int) -> list[Nominee]:
+    """Return the networks that the final stage trains, with ``places`` for each stretch."""
+    return _Nominations(ended, places).nominees()
 
 
 def _costs(objectives: Sequence[CostObjective], architecture: Architecture) -> tuple[float, ...]:

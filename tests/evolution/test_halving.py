@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from cars_hw.config.search import EvolutionSettings
-from cars_hw.evolution.halving import Rungs, cost_of, going_on, plan_rungs, survivors
+from cars_hw.evolution.halving import Rungs, cost_of, further_places, going_on, plan_rungs, survivors
 from cars_hw.evolution.passes import JudgedImages, search_passes
 
 IMAGES = JudgedImages(trains=100, evaluates=50, subset=20)
@@ -82,3 +84,19 @@ def test_evaluations_take_their_part_of_the_budget() -> None:
         return [[1.0] * places] * 5
 
     assert plan_rungs(networks, 80, most_epochs=100, evaluation=0.1) == Rungs((2, 5), 2)
+
+
+def test_what_a_plan_leaves_goes_to_the_cheapest_stretches_first() -> None:
+    finalists = [[1.0] * 9, [2.0] * 3, [4.0] * 9]
+
+    def nominated(further: Sequence[int]) -> list[list[float]]:
+        return [costs[: 2 + more] for costs, more in zip(finalists, further, strict=True)]
+
+    # Two networks of each stretch take 14 for an epoch.
+    assert further_places(Rungs((1,), 2), 3, nominated, 14, 0.0) == [0, 0, 0]
+    # 6 more: one of the first and one of the second stretch; the third costs too much; then again the first.
+    assert further_places(Rungs((1,), 2), 3, nominated, 18, 0.0) == [2, 1, 0]
+    # At most as many again. The second stretch has three finalists in all.
+    assert further_places(Rungs((1,), 2), 3, nominated, 1000, 0.0) == [2, 1, 2]
+    # In two rungs, three networks of 1 cost 3, and two of them go on for another epoch.
+    assert further_places(Rungs((1, 2), 2), 1, lambda further: [[1.0] * (4 + further[0])], 8.9, 0.0) == [1]
