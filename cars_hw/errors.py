@@ -40,6 +40,7 @@ Remedy = Literal[
     "choose-size-or-resolution",
     "delete-steps",
     "download",
+    "energy-again",
     "export",
     "export-again",
     "fewer-threads",

@@ -31,7 +31,7 @@ from cars_hw.data.manifest import AcceptedChanges, DataManifest
 from cars_hw.export import card, model
 from cars_hw.latency import LatencyTable, comparison, table, validation
 from cars_hw.latency import energy as latency_energy
-from cars_hw.measurement import journal
+from cars_hw.measurement import energy_journal, journal
 from cars_hw.pipeline import estimate, networks, records, run_folder
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.studies import (
@@ -218,6 +218,12 @@ FILES = (
         fields(sums=str, levels=tuple[int, ...]),
     ),
     FileSchema("partial-profile", "an unfinished profile, beside its table", journal.PARTIAL, one(journal.Partial)),
+    FileSchema(
+        "partial-energy",
+        "an unfinished measurement of energy, beside its table",
+        energy_journal.PARTIAL,
+        one(energy_journal.PartialEnergy),
+    ),
     FileSchema(
         "validation",
         "the file of cars-hw validate --out",

@@ -36,7 +36,7 @@ def command(settings: EnergySettings, as_json: bool) -> None:
     The energy of a network is what the device takes for one run beyond what it takes at rest. Some networks of the
     table run without a pause, with rests between them. A predictor is fitted to them, and added to the file of the
     table: search and verify use it with --cost energy and --energy. A phone must be unplugged. The energy of a
-    processor must be readable.
+    processor must be readable. To continue an interrupted measurement, repeat the command.
     """
     from cars_hw.config.files import require_writable
     from cars_hw.latency import LatencyTable
@@ -47,8 +47,9 @@ def command(settings: EnergySettings, as_json: bool) -> None:
     require_writable(settings.table)
     device = opened(settings.device or table.device, table.threads, settings.meter)
     with Bars() as bars:
-        table = measure_table_energy(table, device, settings.plan, progress=bars.update)
-    table.write(settings.table)
+        table = measure_table_energy(
+            table, device, settings.plan, out=settings.table, progress=bars.update, log=bars.log
+        )
     state = require_energy(table)
     if as_json:
         print_json(state)

@@ -19,6 +19,7 @@ HINTS: Final[Mapping[Remedy, str]] = {
     "choose-size-or-resolution": "choose one with --channels, --layers and --resolution",
     "delete-steps": "delete it; only the list of commands in the report is lost",
     "download": "add --download to fetch it",
+    "energy-again": "delete it and measure the energy again",
     "export": "first run: cars-hw export {run}",
     "export-again": "export the model again with: cars-hw export",
     "fewer-threads": "use fewer --threads",

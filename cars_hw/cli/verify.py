@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -123,7 +123,12 @@ def command(run_path: Path, settings: VerifySettings, as_json: bool) -> None:
     loads = {row.name: row.sustained for row in rows if row.sustained is not None}
     print_sustained(device.name, loads, as_json=as_json)
     if not as_json:
-        _print_energy(device.name, [row for row in rows if row.energy is not None])
+        if loads and not settings.sustained:
+            click.echo(f"{_EARLIER} minutes of load (--sustained).")
+        metered = [row for row in rows if row.energy is not None]
+        _print_energy(device.name, metered)
+        if metered and not settings.energy:
+            click.echo(f"{_EARLIER} the energy (--energy).")
     # A phone may have another address than in its table.
     warn_of_tables(run, rows[0].device)
     warn_of_drift(device.name, rows[0].drift)
@@ -144,6 +149,9 @@ def command(run_path: Path, settings: VerifySettings, as_json: bool) -> None:
             "machine is quiet, or search with a smaller --latency",
             tuple(row.measured_ms for row in over),
         )
+
+
+_EARLIER: Final = "These figures are of an earlier verification: this one did not measure"
 
 
 def _print_energy(device: str, rows: Sequence[Verified]) -> None:

@@ -5,23 +5,29 @@ from __future__ import annotations
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
+from cars_hw.config.checksummed import checksum
+from cars_hw.config.codec import unstructure
 from cars_hw.config.measurement import EnergyPlan
 from cars_hw.devices.host.conditions import now
 from cars_hw.devices.protocol import Device
-from cars_hw.errors import InputError, TableError
+from cars_hw.errors import DeviceError, InputError, TableError
 from cars_hw.latency.energy import EnergyState, MeteredNetwork, fit_energy, spread
 from cars_hw.latency.measure import name_of, write_models
 from cars_hw.latency.predictor import DEFAULT_LEVEL, Predictor
 from cars_hw.latency.profile import SAME_MACHINE
 from cars_hw.latency.table import LatencyTable
 from cars_hw.measurement.energy import measure_energy, require_energy_device
+from cars_hw.measurement.energy_journal import EnergyJournal
 from cars_hw.nn.cost import network_cost
-from cars_hw.progress import Progress
+from cars_hw.progress import Log, Progress
 from cars_hw.progress_line import show
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.network_spec import NetworkSpec
+
+SUFFIX: Final = ".energy.partial"
+"""What the name of a table is followed by in that of the measurements of an unfinished energy."""
 
 
 class EnergyPrediction(NamedTuple):
@@ -77,16 +83,24 @@ def require_energy(table: LatencyTable) -> EnergyState:
 
 
 def measure_table_energy(
-    table: LatencyTable, device: Device, plan: EnergyPlan | None = None, *, progress: Progress = show
+    table: LatencyTable,
+    device: Device,
+    plan: EnergyPlan | None = None,
+    *,
+    out: Path | None = None,
+    progress: Progress = show,
+    log: Log = show.log,
 ) -> LatencyTable:
     """Return ``table`` with the energy of some of its networks, measured on ``device``, and a prediction.
 
     The networks are spread over the range of latencies. ``progress`` counts the models that are written, and those
-    that are measured in each round.
+    that are measured in each round. With ``out`` the table is written there, and until then every measurement is
+    kept beside it: the same call goes on with them after an interruption, which ``log`` tells.
 
     Raises:
         InputError: the device does not tell its energy, or the table has less than four networks.
-        TableError: the table is of another device, or has no predictor.
+        TableError: the table is of another device, or has no predictor, or an interrupted measurement had other
+            settings.
         DeviceError: the device fails, or an energy is not known well enough; see
             :func:`cars_hw.measurement.energy.measure_energy`.
     """
@@ -97,22 +111,38 @@ def measure_table_energy(
     finally:
         # Models are written meanwhile, which may fail, and nobody would free the lock of a phone.
         device.release()
+    own = {"table": checksum(unstructure(replace(table, energy=None))), "meter": meter}
+    wanted = {"networks": plan.networks, "max_error": plan.max_error}
+    path = None if out is None else out.with_name(f"{out.name}{SUFFIX}")
     known = table.calibrated
     places = spread([network.measured.ms for network in table.calibration], plan.networks)
     chosen = [known[place] for place in places]
+    journal = EnergyJournal(path, {**own, **wanted}, len(chosen))
+    if journal.done:
+        log(f"goes on after {journal.done} measurements of networks, which {path} has")
     predicted = left_out_latencies(table)
     latencies = [predicted[place] for place in places]
     adds = [float(network_cost(one.network, one.genotype).multiply_adds) for one in chosen]
     with tempfile.TemporaryDirectory(prefix="cars-hw-") as folder:
         models = write_models(device, chosen, Path(folder), table.precision, progress)
         names = dict(zip(models, map(name_of, chosen), strict=True))
-        energies = measure_energy(device, models, plan, progress=progress, name_of=lambda path: names[path])
-    fit = fit_energy(latencies, adds, [energy.mj for energy in energies])
+        energies = measure_energy(
+            device, models, plan, progress=progress, name_of=lambda path: names[path], journal=journal
+        )
+    try:
+        fit = fit_energy(latencies, adds, [energy.mj for energy in energies])
+    except DeviceError:
+        journal.remove()
+        raise
     networks = tuple(
         MeteredNetwork(one.genotype, one.network.channels, one.network.layers, one.network.resolution, energy)
         for one, energy in zip(chosen, energies, strict=True)
     )
-    return replace(table, energy=EnergyState(meter, now(), networks, *fit))
+    table = replace(table, energy=EnergyState(meter, now(), networks, *fit))
+    if out is not None:
+        table.write(out)
+    journal.remove()
+    return table
 
 
 def left_out_latencies(table: LatencyTable) -> list[float]:

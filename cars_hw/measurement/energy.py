@@ -19,6 +19,7 @@ from cars_hw.config.setting import Settings, milliseconds, setting
 from cars_hw.devices.energy import EnergyDevice, PowerWindow
 from cars_hw.devices.protocol import Device
 from cars_hw.errors import DeviceStateError, InputError
+from cars_hw.measurement.energy_journal import EnergyJournal, Taken
 from cars_hw.progress import Progress, silent
 
 MOST_OTHER_LOAD: Final = 0.1
@@ -70,8 +71,12 @@ def measure_energy(
     *,
     progress: Progress = silent,
     name_of: Callable[[Path], str] = str,
+    journal: EnergyJournal | None = None,
 ) -> list[Energy]:
     """Return the energy of a run of each of ``models``; ``progress`` counts the models of a round.
+
+    What ``journal`` has of the models is not measured again, and what is measured is added to it. It is removed
+    where all was measured and is not known well enough.
 
     Raises:
         InputError: the device does not tell its energy.
@@ -80,31 +85,33 @@ def measure_energy(
         DeviceError: the device fails, must not be asked, or is on a charger.
     """
     plan = plan or EnergyPlan()
+    journal = journal or EnergyJournal(None, {}, len(models))
     try:
         rounds = _Rounds(require_energy_device(device), device.name, plan, name_of)
-        found: dict[Path, list[_Taken]] = {model: [] for model in models}
         for number in range(MOST_ROUNDS):
-            waiting = [model for model in models if number < ROUNDS or _error(found[model]) > plan.max_error]
-            if not waiting:
-                break
+            waiting = [place for place, taken in enumerate(journal.taken) if _lacks(taken, number, plan)]
             ordered = waiting if number % 2 == 0 else waiting[::-1]
-            for done, model in enumerate(ordered):
+            for done, place in enumerate(ordered):
                 progress(f"energy, round {number + 1}", done, len(ordered))
-                found[model].append(rounds.take(model))
-            progress(f"energy, round {number + 1}", len(ordered), len(ordered))
-        return [_energy(found[model], plan, device.name, name_of(model)) for model in models]
+                journal.add(place, rounds.take(models[place]))
+            if ordered:
+                progress(f"energy, round {number + 1}", len(ordered), len(ordered))
     finally:
         device.release()
+    try:
+        return [
+            _energy(taken, plan, device.name, name_of(model))
+            for model, taken in zip(models, journal.taken, strict=True)
+        ]
+    except DeviceStateError:
+        # What would go on with it would end in the same way.
+        journal.remove()
+        raise
 
 
-@dataclass(frozen=True)
-class _Taken:
-    """The joules of a run beyond rest, and the largest error of them; with the windows behind both."""
-
-    joules: float
-    error: float
-    busy: PowerWindow
-    idle_watts: float
+def _lacks(taken: Sequence[Taken], number: int, plan: EnergyPlan) -> bool:
+    """Return whether a model that was measured so often takes part in round ``number``."""
+    return len(taken) <= number and (number < ROUNDS or _error(taken) > plan.max_error)
 
 
 class _Rounds:
@@ -116,7 +123,7 @@ class _Rounds:
         self._seconds = {True: plan.seconds, False: plan.seconds}
         self._beyond_watts: float | None = None
 
-    def take(self, model: Path) -> _Taken:
+    def take(self, model: Path) -> Taken:
         """Return what a run of ``model`` takes, between two rests, of which it shares one with the last model."""
         if self._idle is None:
             # Known before anything counts: how precise windows must be follows from the power beyond rest.
@@ -140,7 +147,8 @@ class _Rounds:
             + (before.watts * before.resolution + after.watts * after.resolution) / 2
             + abs(before.watts - after.watts) / 2
         )
-        return _Taken(beyond * busy.run_seconds, wrong / beyond, busy, rest)
+        joules, error = beyond * busy.run_seconds, wrong / beyond
+        return Taken(joules, error, busy.watts, rest, busy.run_seconds, busy.seconds)
 
     def _window(self, model: Path | None) -> PowerWindow:
         """Return a window that is long enough for the counter's resolution.
@@ -178,7 +186,7 @@ class _Rounds:
             self._seconds[busy] = min(seconds * ratio, longest)
 
 
-def _error(taken: Sequence[_Taken]) -> float:
+def _error(taken: Sequence[Taken]) -> float:
     joules = [one.joules for one in taken]
     mean = fmean(joules)
     # Rounds are independent, and their mean is the better the more there are.
@@ -186,7 +194,7 @@ def _error(taken: Sequence[_Taken]) -> float:
     return max(apart, fmean(one.error for one in taken))
 
 
-def _energy(taken: Sequence[_Taken], plan: EnergyPlan, device: str, name: str) -> Energy:
+def _energy(taken: Sequence[Taken], plan: EnergyPlan, device: str, name: str) -> Energy:
     error = _error(taken)
     if error > plan.max_error:
         rests = [one.idle_watts for one in taken]
@@ -199,8 +207,8 @@ def _energy(taken: Sequence[_Taken], plan: EnergyPlan, device: str, name: str) -
     return Energy(
         mj=round(1e3 * fmean(one.joules for one in taken), 6),
         error=round(error, 6),
-        watts=round(fmean(one.busy.watts for one in taken), 6),
+        watts=round(fmean(one.watts for one in taken), 6),
         idle_watts=round(fmean(one.idle_watts for one in taken), 6),
-        run_ms=round(1e3 * fmean(one.busy.run_seconds for one in taken), 6),
-        seconds=round(sum(one.busy.seconds for one in taken), 1),
+        run_ms=round(1e3 * fmean(one.run_seconds for one in taken), 6),
+        seconds=round(sum(one.seconds for one in taken), 1),
     )

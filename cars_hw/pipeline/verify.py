@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from cars_hw.config.measurement import QUIET, SUSTAINED, EnergyPlan, MeasurePlan, SustainedPlan
@@ -40,7 +41,8 @@ def verify_run(
 
     With ``sustained``, measure them after minutes of load, too. A limit that holds in the sustained state is then
     compared with the 90th percentile of these runs, and otherwise with an estimate: the latency in the quiet state
-    times the factor of the table. With ``energy``, measure the energy of a run of each model, too.
+    times the factor of the table. With ``energy``, measure the energy of a run of each model, too. Without one of
+    the two, a row keeps what an earlier verification measured of it.
 
     Raises:
         RunError: nothing has been exported for this device, a file of the run is damaged, or another process
@@ -134,6 +136,7 @@ def _verify(
             else predicting.card_latency(architecture, measured_ms)
         )
         card.with_latency(latency).write(card_path(path))
+    rows = [_with_earlier(row, before) for row in rows]
     run.write_verified([*(row for row in before if row.device != device_name), *rows])
     settings = VerifySettings(
         device.name,
@@ -147,6 +150,23 @@ def _verify(
     )
     run.add_step("verify", settings)
     return rows
+
+
+def _with_earlier(row: Verified, before: Sequence[Verified]) -> Verified:
+    """Return ``row`` with what an earlier verification of the same model measured besides, and this one did not.
+
+    A limit in the sustained state is compared with figures of now, so that earlier ones are not beside them.
+    """
+    for one in before:
+        if _model_of(one) == _model_of(row):
+            load = row.sustained or (None if row.state == SUSTAINED else one.sustained)
+            return replace(row, energy=row.energy or one.energy, sustained=load)
+    return row
+
+
+def _model_of(row: Verified) -> tuple[object, ...]:
+    """Return what tells the model of ``row`` from others of its name, and the device that it ran on."""
+    return row.name, row.device, row.threads, row.precision, row.parameters, row.accuracy, row.test_images
 
 
 def _in_state(measurement: Measurement, load: Sustained | None, target: LatencyTarget | None) -> float:

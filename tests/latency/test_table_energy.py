@@ -10,6 +10,7 @@ import pytest
 
 from cars_hw.config.measurement import EnergyPlan, MeasurePlan
 from cars_hw.devices import FakeDevice
+from cars_hw.devices.energy import PowerWindow
 from cars_hw.devices.fake import ARITHMETIC_WATTS, OTHER_WATTS, model_parts
 from cars_hw.errors import DeviceError, InputError, TableError
 from cars_hw.export.write import build_network
@@ -128,3 +129,48 @@ def test_another_device_is_refused_and_a_phone_by_another_address_is_not(table: 
     require_same_device(by_cable, Phone("android:10.0.0.2:5555"))
     with pytest.raises(TableError, match="the table is for the device android:SIM, not for fake"):
         require_same_device(by_cable, FakeDevice())
+
+
+def test_an_interrupted_measurement_goes_on_and_ends_as_it_would_have(table: LatencyTable, tmp_path: Path) -> None:
+    class Killed(BaseException):
+        pass
+
+    class Counted(FakeDevice):
+        """The fake device, which is killed before its window number ``dies``."""
+
+        def __init__(self, dies: int = 10**9) -> None:
+            super().__init__()
+            self.dies, self.windows = dies, 0
+
+        def spend(self, model: Path | None, seconds: float) -> PowerWindow:
+            """Count the windows."""
+            if self.windows == self.dies:
+                raise Killed
+            self.windows += 1
+            return super().spend(model, seconds)
+
+    plan, path, said = EnergyPlan(networks=4), tmp_path / "table.json", list[str]()
+    partial = tmp_path / "table.json.energy.partial"
+    table.write(path)
+    whole = Counted()
+    expected = measure_table_energy(table, whole, plan, progress=silent).energy
+    with pytest.raises(Killed):
+        measure_table_energy(table, Counted(8), plan, out=path, progress=silent, log=said.append)
+    assert (LatencyTable.read(path), said) == (table, [])
+    with pytest.raises(TableError, match=r"with other settings \(networks\); go on with"):
+        measure_table_energy(table, FakeDevice(), EnergyPlan(networks=5), out=path, progress=silent)
+    again = Counted()
+    found = measure_table_energy(table, again, plan, out=path, progress=silent, log=said.append)
+    # A look and a rest, and three models with a rest each.
+    assert said == [f"goes on after 3 measurements of networks, which {partial} has"]
+    assert again.windows == whole.windows - 6
+    assert found.energy is not None
+    assert expected is not None
+    assert replace(found.energy, measured="") == replace(expected, measured="")
+    assert LatencyTable.read(path) == found
+    assert not partial.exists()
+    # A table that has energy already is the same table.
+    with pytest.raises(Killed):
+        measure_table_energy(found, Counted(8), plan, out=path, progress=silent)
+    measure_table_energy(table, FakeDevice(), plan, out=path, progress=silent, log=said.append)
+    assert len(said) == 2

@@ -61,6 +61,16 @@ def test_a_table_without_energy_says_what_to_do(tiny_table: Path, images: Path, 
         run_search(plan(images, metered, "energy=0.001"), tmp_path / "none")
 
 
+def keeps_its_energy(run: RunFolder, kept: str) -> None:
+    """Measure the models again without their energy: it stays, and is said to be of an earlier time."""
+    before = run.verified()
+    again = CliRunner().invoke(main, ["verify", str(run.path), "--device", "fake", "--sessions", "1"])
+    assert again.exit_code == 0, again.output
+    assert kept in again.stdout
+    assert "of an earlier verification: this one did not measure the energy (--energy)" in again.stdout
+    assert [row.energy for row in run.verified()] == [row.energy for row in before]
+
+
 def test_the_energy_goes_from_the_table_to_the_report(tiny_table: Path, images: Path, tmp_path: Path) -> None:
     table_path = tmp_path / "table.json"
     table_path.write_bytes(tiny_table.read_bytes())
@@ -94,6 +104,8 @@ def test_the_energy_goes_from_the_table_to_the_report(tiny_table: Path, images: 
     assert row.energy is not None
     assert (row.limit_mj, row.within_energy) == (limit, True)
     assert row.predicted_mj == pytest.approx(row.energy.mj, rel=0.15)
+    assert "of an earlier verification" not in verified.stdout
+    keeps_its_energy(run, f"{limit:.3g} mJ kept")
     page = write_report(run).read_text(encoding="utf-8")
     assert "energy, mJ" in page
     assert "Energy of a run" in page

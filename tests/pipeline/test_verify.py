@@ -18,6 +18,7 @@ from cars_hw.export.card import ModelCard, card_path
 from cars_hw.export.export import export_genotype
 from cars_hw.latency import LatencyTable
 from cars_hw.latency.sustained import LoadedNetwork, SustainedState
+from cars_hw.measurement.energy import Energy
 from cars_hw.measurement.states import Machine, MachineState
 from cars_hw.measurement.sustained import Sustained
 from cars_hw.pipeline.latency_target import LatencyTarget
@@ -147,6 +148,23 @@ def test_the_sustained_state_and_what_the_device_warned_of_are_kept(run: RunFold
     with pytest.raises(InputError, match="on phones and boards only"):
         verify_run(run, FakeDevice(), plan=PLAN, sustained=plan)
     assert run.verified() == rows
+
+
+def test_what_an_earlier_verification_measured_besides_is_kept_for_the_same_model(run: RunFolder) -> None:
+    plan = SustainedPlan(load_seconds=0.0, window_seconds=1e-9, cool_seconds=0.0)
+    first = verify_run(run, Loaded(), plan=PLAN, sustained=plan)
+    energy = Energy(5.0, 0.01, 3.0, 1.0, 1.0, 60.0)
+    loads = [row.sustained for row in first]
+    assert None not in loads
+    run.write_verified([replace(row, energy=energy) for row in first])
+    rows = verify_run(run, Loaded(), plan=PLAN)
+    assert [(row.energy, row.sustained) for row in rows] == [(energy, load) for load in loads]
+    assert run.verified() == rows
+    # A model of the same name that is another one, or that ran on other threads, has figures of its own.
+    int8, fp32 = rows
+    run.write_verified([replace(int8, parameters=int8.parameters + 1), replace(fp32, threads=2)])
+    rows = verify_run(run, Loaded(), plan=PLAN)
+    assert [(row.energy, row.sustained) for row in rows] == [(None, None)] * 2
 
 
 def test_a_limit_in_the_sustained_state_is_compared_with_what_was_measured_under_load(
