@@ -20,10 +20,15 @@ def left_out(shared: Sequence[float], costs: Sequence[float], trained: Sequence[
 
     The regression is linear in the shared loss and the logarithm of the cost.
     """
+    predicted = left_out_losses(shared, costs, trained)
+    return agreement([-one for one in predicted], [-one for one in trained])
+
+
+def left_out_losses(shared: Sequence[float], costs: Sequence[float], trained: Sequence[float]) -> list[float]:
+    """Return for each network the trained loss that the regression on all other networks predicts."""
     features, target = _features(shared, costs), np.array(trained)
     places = np.arange(len(target))
-    predicted = [_predicted(features, target, places != place)[place] for place in places]
-    return agreement([-one for one in predicted], [-one for one in target])
+    return [float(_predicted(features, target, places != place)[place]) for place in places]
 
 
 def from_few(
