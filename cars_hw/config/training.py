@@ -142,7 +142,7 @@ class SharedTraining(Settings):
         help="What classifies the images when architectures are evaluated in the search. shared: the classifier "
         "of the SuperNet; probe: a linear classifier for each architecture, fitted to the features of the same "
         "images, each of which is classified by the others; untrained-probe: the same on untrained weights. Then "
-        "no SuperNet is trained, and a final stage gets what this training would have cost.",
+        "no SuperNet is trained, and the final stage should have a large share, such as 0.75.",
     )
 
     precision: SharedPrecision = setting(

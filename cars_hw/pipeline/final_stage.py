@@ -169,17 +169,13 @@ def mean_adds(
 def sizing_of(preset: Preset, images: JudgedImages, adds: MeanAdds) -> Sizing:
     """Return what the final stage of a search by ``preset`` may cost; ``adds`` are those of its architectures."""
     evolution = preset.evolution
-    passes = search_passes(evolution, preset.training.architectures, images)
-    trained = passes.warm_up * adds.warm_up + passes.space * adds.space + passes.population * adds.population
+    trains = preset.training.trains
+    passes = search_passes(evolution, preset.training.architectures, images, trains=trains)
+    searched = passes.warm_up * adds.warm_up + passes.space * adds.space + passes.population * adds.population
     epochs = evolution.warmup_epochs + evolution.generations * evolution.epochs_per_generation
-    trained += epochs * TRAINING * images.trains * adds.ends
-    whole = trained / (1 - preset.final.share)
-    if preset.training.trains:
-        return Sizing(trained, whole - trained, images)
-    evaluated = search_passes(evolution, preset.training.architectures, images, trains=False)
-    # The search costs as much as one that trains shared weights: the final stage has all the rest.
-    searched = evaluated.population * adds.population
-    return Sizing(searched, max(0.0, whole - searched), images)
+    searched += trains * epochs * TRAINING * images.trains * adds.ends
+    share = preset.final.share
+    return Sizing(searched, searched * share / (1 - share), images)
 
 
 def multiply_adds(plan: SearchPlan, supernet: NetworkSpec, architecture: Architecture) -> float:

@@ -374,7 +374,10 @@ def _train(
         genotype, spec = job.architecture
         network = Network(spec, genotype, auxiliary=job.recipe.auxiliary > 0)
         if job.inherit and not _inherit(run, network):
-            log(f"{job.name} starts from fresh weights: the SuperNet has none for a network of its size")
+            why = "the SuperNet has none for a network of its size"
+            if not run.configuration.training.trains:
+                why = "the search trained no shared weights"
+            log(f"{job.name} starts from fresh weights: {why}")
         weights_given = job.start.read_weights()
         if weights_given is not None:
             same = weights_given.give(network, data.class_names)

@@ -51,6 +51,9 @@ LONGEST: Final = PRESETS["paper"].evolution
 SHARE_OF_FINAL: Final = 1 / 3
 """The share of a final stage that is added where the preset has none: that of the other presets."""
 
+SHARE_WITHOUT_TRAINING: Final = 0.75
+"""The same of a search that trains no shared weights: its evaluations cost little."""
+
 STEP: Final = 1.03
 """The ratio of the factors that are tried."""
 
@@ -162,15 +165,17 @@ def _scaled(shape: EvolutionSettings, factor: float, given: Collection[str]) -> 
 def _shares(preset: Preset, pace: Pace) -> list[float]:
     """Return the shares of a final stage to choose from.
 
-    They are that of ``preset``, and if it has none, :data:`SHARE_OF_FINAL` where this pays for two rungs. A share
-    is less where the longest stage that the recipe allows costs less.
+    They are that of ``preset``, and if it has none, :data:`SHARE_OF_FINAL` where this pays for two rungs, or without
+    shared training :data:`SHARE_WITHOUT_TRAINING`. A share is less where the longest stage that the recipe allows
+    costs less.
     """
-    wanted, most = preset.final.share or SHARE_OF_FINAL, preset.recipe.epochs
+    added = SHARE_OF_FINAL if preset.training.trains else SHARE_WITHOUT_TRAINING
+    wanted, most = preset.final.share or added, preset.recipe.epochs
     sized = _sizing(replace(preset, final=replace(preset.final, share=wanted)), pace)
     longest = _cost(longest_rungs(most), preset, pace)
     if longest < sized.affordable:
         wanted = math.ceil(1000 * longest / (sized.searched + longest)) / 1000
-    if preset.final.share:
+    if preset.final.share or not preset.training.trains:
         return [wanted]
     two = most > 1 and _cost(Rungs((1, 2), KEPT), preset, pace) <= sized.affordable
     return [0.0, wanted] if two else [0.0]
@@ -225,14 +230,17 @@ def describe_choice(fitted: Fitted, pace: Pace) -> list[str]:
     plan, stages = fitted.plan, fitted.estimate.stages
     assert plan.time is not None
     evolution, final = plan.preset.evolution, plan.preset.final
+    trained = (
+        f"{evolution.epochs} epochs, of which {evolution.warmup_epochs} warm-up, {evolution.generations} generations "
+        f"of {evolution.epochs_per_generation} {'epoch' if evolution.epochs_per_generation == 1 else 'epochs'}"
+    )
+    trains = plan.preset.training.trains
     lines = [
-        f"For {format_seconds(plan.time.within)}: {evolution.epochs} epochs, of which {evolution.warmup_epochs} "
-        f"warm-up, {evolution.generations} generations of {evolution.epochs_per_generation} "
-        f"{'epoch' if evolution.epochs_per_generation == 1 else 'epochs'}, population {evolution.population}, "
-        f"{_final_text(plan, pace)}."
+        f"For {format_seconds(plan.time.within)}: {trained if trains else f'{evolution.generations} generations'}, "
+        f"population {evolution.population}, {_final_text(plan, pace)}."
     ]
     parts = [
-        f"warm-up {format_seconds(stages.warm_up)}",
+        *([f"warm-up {format_seconds(stages.warm_up)}"] if trains else []),
         f"generations {format_seconds(stages.generations)}",
         f"finalists {format_seconds(stages.finalists)}",
         *([f"final stage {format_seconds(stages.final)}"] if final.share else []),

@@ -34,7 +34,7 @@ PRESET = replace(
         batch_size=32, evaluation_images=20, threads=1, crop_padding=0, classifier="untrained-probe"
     ),
     recipe=Recipe(epochs=2, batch_size=32, learning_rate=0.02, crop_padding=0),
-    final=FinalSettings(0.5, stretches=2),
+    final=FinalSettings(0.8, stretches=2),
 )
 
 
@@ -60,21 +60,13 @@ def run(plan: SearchPlan, tmp_path_factory: pytest.TempPathFactory) -> RunFolder
     return run_search(plan, tmp_path_factory.mktemp("untrained") / "run", jobs=1)
 
 
-def test_the_final_stage_has_what_a_training_of_shared_weights_would_have_cost() -> None:
-    # Five epochs of 100 images cost 1,500 passes; warm-up 3 million multiply-adds each, population 2.
+def test_the_cost_is_that_of_the_evaluations() -> None:
+    # 24 architectures are evaluated on 20 images, and 24 finalists on 40, with 2 million multiply-adds each.
     images = JudgedImages(trains=100, evaluates=40, subset=20)
-    adds = MeanAdds(3.0, 5.0, 2.0)
-    evolution = EvolutionSettings(8, 5, 1, 2, "size")
-    trained = replace(PRESET, evolution=evolution, training=SharedTraining())
-    passes = 300 * 3.0 + (1200 + 640 + 960) * 2.0
-    assert sizing_of(trained, images, adds) == Sizing(passes, pytest.approx(passes), images)
-    # Untrained, 24 architectures are evaluated on 20 images, and 24 finalists on 40.
-    untrained = replace(trained, training=SharedTraining(classifier="untrained-probe"))
+    untrained = replace(PRESET, evolution=EvolutionSettings(8, 5, 1, 2, "size"), final=FinalSettings(0.75))
     searched = (480 + 960) * 2.0
-    assert sizing_of(untrained, images, adds) == Sizing(searched, pytest.approx(2 * passes - searched), images)
-    # Where the evaluations alone cost more, nothing is left. The shortest stage is trained anyway.
-    many = images._replace(trains=1, evaluates=10_000)
-    assert sizing_of(replace(untrained, final=FinalSettings(0.001)), many, adds).affordable >= 0
+    found = sizing_of(untrained, images, MeanAdds(3.0, 5.0, 2.0, ends=7.0))
+    assert found == Sizing(searched, pytest.approx(3 * searched), images)
 
 
 def test_a_killed_search_ends_with_the_same_front(plan: SearchPlan, run: RunFolder, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from cars_hw.callbacks import SearchCallback
 from cars_hw.config.data import DataSource
 from cars_hw.config.presets import PRESETS
 from cars_hw.config.search import EvolutionSettings, FinalSettings
+from cars_hw.config.units import format_seconds
 from cars_hw.errors import InputError
 from cars_hw.evolution.halving import Rungs
 from cars_hw.evolution.passes import JudgedImages
@@ -22,7 +23,16 @@ from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.pipeline.search import run_search
 from cars_hw.pipeline.time_plan import StageSeconds, TimePlan
 from cars_hw.pipeline.time_watch import TimeWatch
-from cars_hw.pipeline.within import EACH, EPOCHS, POPULATION, SHARE, WARM_UP, expected_rungs, fit_within
+from cars_hw.pipeline.within import (
+    EACH,
+    EPOCHS,
+    POPULATION,
+    SHARE,
+    WARM_UP,
+    describe_choice,
+    expected_rungs,
+    fit_within,
+)
 from cars_hw.progress import silent
 from cars_hw.space.network_spec import NetworkSpec
 
@@ -207,3 +217,26 @@ def test_a_search_tells_its_callbacks_when_it_is_slower(images: Path, tmp_path: 
     assert Times.lines[0].endswith("is over; it goes on")
     assert Times.lines[1].startswith("slower than estimated: ")
     assert (run.about.time, run.about.chosen) == (time, (EPOCHS,))
+
+
+def test_without_shared_training_the_final_stage_has_most_of_the_time() -> None:
+    plan = plan_of("quick")
+    training = replace(plan.preset.training, classifier="untrained-probe")
+    plan = replace(plan, preset=replace(plan.preset, training=training))
+    for minutes in (2, 10, 60):
+        found = fit_within(plan, 60 * minutes, PACE)
+        stages = found.estimate.stages
+        assert stages.warm_up == 0
+        assert found.plan.has_final_stage
+        assert stages.final > 0.5 * stages.total
+        assert 0.7 * 0.9 * 60 * minutes < stages.total <= 0.9 * 60 * minutes
+        said = describe_choice(found, PACE)
+        evolution = found.plan.preset.evolution
+        assert said[0].startswith(
+            f"For {format_seconds(60 * minutes)}: {evolution.generations} generations, population "
+            f"{evolution.population}, and a final stage of "
+        )
+        assert "warm-up" not in " ".join(said)
+    # The longest stage of the recipe is not exceeded.
+    found = fit_within(plan, 3 * 3600, PACE)
+    assert found.estimate.stages.final <= 1.05 * (40 * 2 + 20 * 2 + 10 * 5 + 70 / 12) * 640 / 32 * 0.05
