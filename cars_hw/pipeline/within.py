@@ -165,9 +165,9 @@ def _scaled(shape: EvolutionSettings, factor: float, given: Collection[str]) -> 
 def _shares(preset: Preset, pace: Pace) -> list[float]:
     """Return the shares of a final stage to choose from.
 
-    They are that of ``preset``, and if it has none, :data:`SHARE_OF_FINAL` where this pays for two rungs, or without
-    shared training :data:`SHARE_WITHOUT_TRAINING`. A share is less where the longest stage that the recipe allows
-    costs less.
+    They are that of ``preset``, and if it has none, :data:`SHARE_OF_FINAL` where this pays for two rungs, or
+    :data:`SHARE_WITHOUT_TRAINING` without shared training. A share is less where the longest stage that the recipe
+    allows costs less.
     """
     added = SHARE_OF_FINAL if preset.training.trains else SHARE_WITHOUT_TRAINING
     wanted, most = preset.final.share or added, preset.recipe.epochs
@@ -230,13 +230,14 @@ def describe_choice(fitted: Fitted, pace: Pace) -> list[str]:
     plan, stages = fitted.plan, fitted.estimate.stages
     assert plan.time is not None
     evolution, final = plan.preset.evolution, plan.preset.final
+    each, generations = evolution.epochs_per_generation, f"{evolution.generations} generations"
     trained = (
-        f"{evolution.epochs} epochs, of which {evolution.warmup_epochs} warm-up, {evolution.generations} generations "
-        f"of {evolution.epochs_per_generation} {'epoch' if evolution.epochs_per_generation == 1 else 'epochs'}"
+        f"{evolution.epochs} epochs, of which {evolution.warmup_epochs} warm-up, {generations} of {each} "
+        f"{'epoch' if each == 1 else 'epochs'}"
     )
     trains = plan.preset.training.trains
     lines = [
-        f"For {format_seconds(plan.time.within)}: {trained if trains else f'{evolution.generations} generations'}, "
+        f"For {format_seconds(plan.time.within)}: {trained if trains else generations}, "
         f"population {evolution.population}, {_final_text(plan, pace)}."
     ]
     parts = [
