@@ -73,8 +73,6 @@ from cars_hw.pipeline.plan import SearchPlan as SearchPlan
 from cars_hw.pipeline.run_folder import RunFolder as RunFolder
 from cars_hw.pipeline.search import run_search as run_search
 from cars_hw.pipeline.search import supernet_weights_of as supernet_weights_of
-from cars_hw.pipeline.settings import BaselinesSettings as BaselinesSettings
-from cars_hw.pipeline.settings import RankSettings as RankSettings
 from cars_hw.pipeline.settings import TrainSettings as TrainSettings
 from cars_hw.pipeline.train import load_trained as load_trained
 from cars_hw.pipeline.train import train_run as train_run
@@ -104,6 +102,8 @@ from cars_hw.studies.baselines import compare_run as compare_run
 from cars_hw.studies.rank_correlation import rank_run as rank_run
 from cars_hw.studies.ranking import Ranking as Ranking
 from cars_hw.studies.ranking import read_ranking as read_ranking
+from cars_hw.studies.settings import BaselinesSettings as BaselinesSettings
+from cars_hw.studies.settings import RankSettings as RankSettings
 from cars_hw.studies.strategy_comparison import StrategyComparison as StrategyComparison
 from cars_hw.training.standalone import train_network as train_network
 

@@ -15,7 +15,7 @@ from cars_hw.cli.options import (
 )
 from cars_hw.cli.progress_bars import Bars
 from cars_hw.cli.settings import MOVED, run_of, settings_options
-from cars_hw.pipeline.settings import BaselinesSettings
+from cars_hw.studies.settings import BaselinesSettings
 
 if TYPE_CHECKING:
     from cars_hw.config.training import EvaluatedClassifier

@@ -15,9 +15,9 @@ from cars_hw.cli.hints import message_of
 from cars_hw.cli.options import FILE, json_option, percent, print_json, print_table, share_of
 from cars_hw.cli.progress_bars import Bars
 from cars_hw.cli.settings import settings_options
+from cars_hw.config.setting import Settings, setting
 from cars_hw.errors import DatasetError
 from cars_hw.formatting import printable
-from cars_hw.pipeline.settings import ClassifySettings
 from cars_hw.progress import counted
 
 if TYPE_CHECKING:
@@ -40,6 +40,15 @@ class Classified:
     classes: tuple[Guess, ...] = ()
     folder_class: str | None = None
     problem: str | None = None
+
+
+@dataclass(frozen=True)
+class ClassifySettings(Settings):
+    """Settings of ``cars-hw classify``."""
+
+    top: int | None = setting(
+        None, help="Classes to list for each image. [5 for one image, 1 for several]", minimum=1
+    )
 
 
 @click.command("classify")

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import click
 
 from cars_hw.cli.options import GENOTYPE, Named, json_option, print_json, print_table
 from cars_hw.cli.settings import NETWORK, NETWORK_PATHS, settings_options
+from cars_hw.config import shared_help
+from cars_hw.config.setting import Settings, setting
 from cars_hw.nn.cost import both_costs
-from cars_hw.pipeline.settings import CostSettings
+from cars_hw.space.network_spec import NETWORKS, NetworkSpec
+
+
+@dataclass(frozen=True)
+class CostSettings(Settings):
+    """Settings of ``cars-hw cost``."""
+
+    network: NetworkSpec = setting(NETWORKS["quick"], help=shared_help.NETWORK)
 
 
 @click.command("cost")

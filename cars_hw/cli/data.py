@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,14 +13,26 @@ from cars_hw.cli.exit_codes import ExitCode
 from cars_hw.cli.options import FOLDER, json_option, print_json, print_table
 from cars_hw.cli.progress_bars import Bars
 from cars_hw.cli.settings import settings_options
+from cars_hw.config.setting import Settings, setting
 from cars_hw.formatting import printable
-from cars_hw.pipeline.settings import CheckSettings
 
 if TYPE_CHECKING:
     from cars_hw.data.check import Finding, FolderCheck
 
 SHOWN = 5
 """Files that are listed of each finding; JSON has all of them."""
+
+
+@dataclass(frozen=True)
+class CheckSettings(Settings):
+    """Settings of ``cars-hw data check``."""
+
+    resolution: tuple[int, int] | None = setting(
+        None,
+        help="The resolution of the network. Images that are smaller are listed as tiny. [16x16]",
+        metavar="HxW",
+    )
+    skip_unreadable: bool = setting(False, help="Do not refuse the folder because of images that cannot be read.")
 
 
 @click.group("data")

@@ -11,7 +11,7 @@ from cars_hw.cli.progress_bars import Bars
 from cars_hw.cli.settings import settings_options
 from cars_hw.cli.signals import ends_in_order
 from cars_hw.formatting import milliseconds
-from cars_hw.pipeline.settings import EnergySettings
+from cars_hw.pipeline.device_settings import EnergySettings
 
 if TYPE_CHECKING:
     from cars_hw.devices import Device

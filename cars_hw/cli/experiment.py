@@ -28,7 +28,7 @@ from cars_hw.cli.settings import (
 )
 from cars_hw.config.codec import unstructure
 from cars_hw.config.units import format_seconds
-from cars_hw.pipeline.settings import FrontSettings, PaperTablesSettings, TrapSettings
+from cars_hw.studies.settings import FrontSettings, PaperTablesSettings, TrapSettings
 
 if TYPE_CHECKING:
     from cars_hw.studies.published_front import FrontEstimate

@@ -21,7 +21,7 @@ from cars_hw.cli.progress_bars import Bars
 from cars_hw.cli.settings import NETWORK, NETWORK_PATHS, settings_options
 from cars_hw.cli.signals import ends_in_order
 from cars_hw.cli.verbosity import strict_option, warn_of_quality
-from cars_hw.pipeline.settings import MeasureSettings
+from cars_hw.pipeline.device_settings import MeasureSettings
 from cars_hw.space.architecture import Architecture
 
 

@@ -24,7 +24,7 @@ from cars_hw.config.measurement import SUSTAINED
 from cars_hw.config.units import format_latency
 from cars_hw.errors import BudgetError, InputError
 from cars_hw.formatting import state_name
-from cars_hw.pipeline.settings import PredictSettings
+from cars_hw.pipeline.device_settings import PredictSettings
 from cars_hw.space.architecture import Architecture
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ from cars_hw.cli.settings import NETWORK, NETWORK_PATHS, SIZE_PATHS, Converted, 
 from cars_hw.cli.signals import ends_in_order
 from cars_hw.cli.verbosity import strict_option
 from cars_hw.config.units import format_latency
-from cars_hw.pipeline.settings import ProfileSettings
+from cars_hw.pipeline.device_settings import ProfileSettings
 
 if TYPE_CHECKING:
     from cars_hw.callbacks import ProfileCallback

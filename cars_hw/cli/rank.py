@@ -18,7 +18,7 @@ from cars_hw.cli.options import (
 from cars_hw.cli.progress_bars import Bars
 from cars_hw.cli.settings import MOVED, run_of, settings_options
 from cars_hw.config.evaluated import shared_adjective, training_words
-from cars_hw.pipeline.settings import RankSettings
+from cars_hw.studies.settings import RankSettings
 
 
 @click.command("rank")

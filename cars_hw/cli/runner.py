@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -9,7 +10,25 @@ import click
 from cars_hw.cli.options import FILE, json_option, print_json
 from cars_hw.cli.settings import settings_options
 from cars_hw.cli.verbosity import note
-from cars_hw.pipeline.settings import FetchSettings
+from cars_hw.config.setting import Settings, setting
+
+
+@dataclass(frozen=True)
+class FetchSettings(Settings):
+    """Settings of ``cars-hw runner fetch``. The default is TensorFlow's nightly build, whose digest changes."""
+
+    address: str = setting(
+        "https://storage.googleapis.com/tensorflow-nightly-public/prod/tensorflow/release/lite/tools/nightly/latest/"
+        "android_aarch64_benchmark_model",
+        help="The address of the tool.",
+        option="--from",
+    )
+    sha256: str | None = setting(
+        None,
+        help="What its SHA-256 must be. Without this option, the SHA-256 is printed and the file is not stored. "
+        "Exception: if the stored tool came from the same address, the new file is stored if it has the same "
+        "SHA-256.",
+    )
 
 
 @click.group("runner")

@@ -55,7 +55,8 @@ from cars_hw.config.setting import fields_of
 from cars_hw.config.training import Recipe
 from cars_hw.config.units import format_seconds
 from cars_hw.formatting import LOSSES_CHOSE
-from cars_hw.pipeline.settings import BaselinesSettings, SearchSettings, TargetSettings, TrainingDevice
+from cars_hw.pipeline.settings import SearchSettings, TargetSettings, TrainingDevice
+from cars_hw.studies.settings import BaselinesSettings
 
 if TYPE_CHECKING:
     from cars_hw.config.evaluation import SearchObjective

@@ -27,7 +27,7 @@ from cars_hw.cli.settings import settings_options
 from cars_hw.cli.signals import ends_in_order
 from cars_hw.cli.verbosity import strict_option
 from cars_hw.config.codec import unstructure
-from cars_hw.pipeline.settings import ValidateSettings
+from cars_hw.pipeline.device_settings import ValidateSettings
 
 if TYPE_CHECKING:
     from numpy.random import Generator

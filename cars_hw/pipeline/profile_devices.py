@@ -18,7 +18,7 @@ from cars_hw.latency import LatencyTable, SizeRange
 from cars_hw.latency.finished import finished_or_free
 from cars_hw.latency.side_by_side import paths_for, profile_all, table_paths
 from cars_hw.measurement.journal import stored_identity
-from cars_hw.pipeline.settings import ProfileSettings
+from cars_hw.pipeline.device_settings import ProfileSettings
 from cars_hw.progress import Log, Progress, prefixed, silent
 from cars_hw.progress_line import show
 

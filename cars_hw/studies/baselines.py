@@ -22,10 +22,11 @@ from cars_hw.pipeline.objectives import cost_objectives
 from cars_hw.pipeline.plan import SearchPlan, configuration, plan_of, recipe_of
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.search import plan_data, run_images, run_search
-from cars_hw.pipeline.settings import BaselinesSettings, TrainingDevice, TrainSettings
+from cars_hw.pipeline.settings import TrainingDevice, TrainSettings
 from cars_hw.pipeline.train import choose, finished_training, train_run
 from cars_hw.progress import Log, Progress, no_log, prefixed
 from cars_hw.progress_line import show
+from cars_hw.studies.settings import BaselinesSettings
 from cars_hw.studies.strategy_comparison import (
     FILE,
     STANDALONE,

@@ -21,7 +21,6 @@ from cars_hw.pipeline.networks import TrainedNetwork
 from cars_hw.pipeline.plan import recipe_of
 from cars_hw.pipeline.run_data import RunData, load_for_training
 from cars_hw.pipeline.run_folder import RunFolder
-from cars_hw.pipeline.settings import FrontSettings
 from cars_hw.progress import Log, Progress, no_log, silent
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.zoo import whole_zoo
@@ -56,6 +55,7 @@ from cars_hw.studies.front_membership import (
 from cars_hw.studies.reference_names import is_reference, names_of, parse
 from cars_hw.studies.reference_training import References, waiting_references
 from cars_hw.studies.references import MODEL_FORMAT, make
+from cars_hw.studies.settings import FrontSettings
 from cars_hw.studies.training_time import training_parts
 from cars_hw.training.precision import resolve_device, resolve_precision
 

@@ -18,12 +18,13 @@ from cars_hw.pipeline.plan import SearchPlan, plan_of, recipe_of
 from cars_hw.pipeline.run_data import require_splits, splits_of
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.search import run_images, supernet_weights_of
-from cars_hw.pipeline.settings import RankSettings, TrainingDevice, TrainSettings
+from cars_hw.pipeline.settings import TrainingDevice, TrainSettings
 from cars_hw.pipeline.train import choose, train_run
 from cars_hw.progress import Log, Progress
 from cars_hw.progress_line import show
 from cars_hw.space.architecture import Architecture
 from cars_hw.studies.ranking import FILE, MINIMUM, Ranked, Ranking
+from cars_hw.studies.settings import RankSettings
 from cars_hw.training.precision import resolve_device
 
 TRIES: Final = 10_000

@@ -33,9 +33,9 @@ from cars_hw.pipeline.networks import FrontNetwork
 from cars_hw.pipeline.plan import SearchPlan, configuration
 from cars_hw.pipeline.records import RunAbout
 from cars_hw.pipeline.run_folder import RunFolder
-from cars_hw.pipeline.settings import CountedCost, StrategyName
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.zoo import zoo
+from cars_hw.studies.settings import CountedCost, StrategyName
 from cars_hw.studies.strategy_comparison import STANDALONE
 
 SPEC = NetworkSpec(4, 3, (8, 8), 1, classes=2)

@@ -15,10 +15,10 @@ from cars_hw.config.presets import PRESETS
 from cars_hw.config.recipes import RECIPES
 from cars_hw.devices import open_device
 from cars_hw.errors import InputError
-from cars_hw.pipeline.settings import StrategyName
 from cars_hw.space.network_spec import NETWORKS
 from cars_hw.space.zoo import whole_zoo
 from cars_hw.studies.published_front import TORCHVISION
+from cars_hw.studies.settings import StrategyName
 
 
 def completed(line: str) -> list[tuple[str, str]]:

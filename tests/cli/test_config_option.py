@@ -38,25 +38,18 @@ from cars_hw.config.setting import leaves
 from cars_hw.config.toml import read_settings
 from cars_hw.devices import FakeDevice
 from cars_hw.latency import profile_device
+from cars_hw.pipeline.device_settings import MeasureSettings, PredictSettings, ProfileSettings, ValidateSettings
 from cars_hw.pipeline.plan import search_plan
 from cars_hw.pipeline.run_folder import RunFolder
-from cars_hw.pipeline.settings import (
-    BaselinesSettings,
-    ExportSettings,
-    FrontSettings,
-    MeasureSettings,
-    PaperTablesSettings,
-    PredictSettings,
-    ProfileSettings,
-    RankSettings,
-    SearchSettings,
-    SizeChoice,
-    TrainSettings,
-    TrapSettings,
-    ValidateSettings,
-    VerifySettings,
-)
+from cars_hw.pipeline.settings import ExportSettings, SearchSettings, SizeChoice, TrainSettings, VerifySettings
 from cars_hw.space.network_spec import NETWORKS, NetworkSpec
+from cars_hw.studies.settings import (
+    BaselinesSettings,
+    FrontSettings,
+    PaperTablesSettings,
+    RankSettings,
+    TrapSettings,
+)
 
 COMMANDS: dict[str, tuple[click.Command, type]] = {
     "profile": (profile.command, ProfileSettings),

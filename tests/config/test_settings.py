@@ -19,6 +19,10 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from cars_hw.cli.classify import ClassifySettings
+from cars_hw.cli.cost import CostSettings
+from cars_hw.cli.data import CheckSettings
+from cars_hw.cli.runner import FetchSettings
 from cars_hw.config.codec import structure, unstructure
 from cars_hw.config.data import DataSource
 from cars_hw.config.measurement import MeasurePlan
@@ -28,31 +32,20 @@ from cars_hw.config.setting import Field, Setting, Settings, fields_of, leaves
 from cars_hw.config.toml import merged, read_settings, without_none, write_settings
 from cars_hw.config.training import Recipe, SharedTraining
 from cars_hw.errors import InputError
-from cars_hw.pipeline.settings import (
-    BaselinesSettings,
-    CheckSettings,
-    ClassifySettings,
-    CostSettings,
-    ExportSettings,
-    FetchSettings,
-    FrontSettings,
-    MeasureSettings,
-    PaperTablesSettings,
-    PredictSettings,
-    ProfileSettings,
-    RankSettings,
-    SearchSettings,
-    TargetSettings,
-    TrainSettings,
-    TrapSettings,
-    ValidateSettings,
-    VerifySettings,
-)
+from cars_hw.pipeline.device_settings import MeasureSettings, PredictSettings, ProfileSettings, ValidateSettings
+from cars_hw.pipeline.settings import ExportSettings, SearchSettings, TargetSettings, TrainSettings, VerifySettings
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.space.size_grid import SizeGrid
 from cars_hw.space.wanted_sizes import WantedSizes
+from cars_hw.studies.settings import (
+    BaselinesSettings,
+    FrontSettings,
+    PaperTablesSettings,
+    RankSettings,
+    TrapSettings,
+)
 
 CLASSES = (
     DataSource,

@@ -9,9 +9,9 @@ import pytest
 from click.testing import CliRunner
 
 from cars_hw.cli.main import main
+from cars_hw.cli.runner import FetchSettings
 from cars_hw.devices.android.runner import fetch, stored, stored_runner, use
 from cars_hw.errors import DeviceError, InputError, RunnerError
-from cars_hw.pipeline.settings import FetchSettings
 
 PROGRAM = b"\x7fELF" + bytes(range(256))
 

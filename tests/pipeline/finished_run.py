@@ -27,13 +27,14 @@ from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.pipeline.run_folder import LOCK, RunFolder
 from cars_hw.pipeline.search import run_search
-from cars_hw.pipeline.settings import BaselinesSettings, RankSettings, SearchSettings, TrainSettings
+from cars_hw.pipeline.settings import SearchSettings, TrainSettings
 from cars_hw.pipeline.train import load_last, load_trained, train_run
 from cars_hw.pipeline.verify import verify_run
 from cars_hw.report.page import write_report
 from cars_hw.studies.baselines import compare_run
 from cars_hw.studies.rank_correlation import rank_run
 from cars_hw.studies.ranking import read_ranking
+from cars_hw.studies.settings import BaselinesSettings, RankSettings
 from cars_hw.studies.strategy_comparison import read_baselines
 from cars_hw.training import checkpoints
 from cars_hw.training.weights import save_weights

@@ -29,7 +29,7 @@ from cars_hw.pipeline.plan import SearchPlan, plan_of
 from cars_hw.pipeline.run_data import load_for_training, load_frozen, load_new, require_splits, splits_of
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.search import run_search
-from cars_hw.pipeline.settings import BaselinesSettings, FrontSettings, RankSettings, TrainSettings
+from cars_hw.pipeline.settings import TrainSettings
 from cars_hw.pipeline.train import train_run
 from cars_hw.report.data import gather
 from cars_hw.report.page import page
@@ -37,6 +37,7 @@ from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.studies.baselines import compare_run
 from cars_hw.studies.published_front import compare_front
 from cars_hw.studies.rank_correlation import rank_run
+from cars_hw.studies.settings import BaselinesSettings, FrontSettings, RankSettings
 from cars_hw.training.process_group import ProcessGroup
 from cars_hw.training.shared_weights import judging_parts, judging_split
 

@@ -30,11 +30,12 @@ from cars_hw.executors.spread import Spread, spread
 from cars_hw.executors.workers import side_by_side
 from cars_hw.latency import LatencyTable
 from cars_hw.pipeline import profile_devices as profile_devices_module
+from cars_hw.pipeline.device_settings import ProfileSettings
 from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.pipeline.profile_devices import profile_devices
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.search import run_search
-from cars_hw.pipeline.settings import ProfileSettings, TrainSettings
+from cars_hw.pipeline.settings import TrainSettings
 from cars_hw.pipeline.train import train_run
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.version import own_version

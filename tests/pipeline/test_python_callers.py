@@ -259,7 +259,10 @@ def test_progress_is_drawn_in_a_terminal_and_nowhere_else(tmp_path: Path) -> Non
     assert (done.returncode, done.stderr) == (0, "")
 
 
-OF_THE_COMMAND_LINE = ("cli", "config", "pipeline/settings.py", "space/wanted_sizes.py")
+OF_THE_COMMAND_LINE = (
+    *("cli", "config", "pipeline/settings.py", "pipeline/device_settings.py", "studies/settings.py"),
+    "space/wanted_sizes.py",
+)
 """The options themselves, and the texts of their help."""
 
 OF_OTHER_PROGRAMS = (

@@ -24,13 +24,13 @@ from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.plan import SearchPlan, plan_of
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.search import run_search, supernet_weights_of
-from cars_hw.pipeline.settings import RankSettings
 from cars_hw.report.page import write_report
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.network_spec import NETWORKS
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.studies.rank_correlation import rank_run
 from cars_hw.studies.ranking import Ranked, Ranking, read_ranking, spread
+from cars_hw.studies.settings import RankSettings
 
 
 @pytest.fixture(scope="module")

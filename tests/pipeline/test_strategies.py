@@ -24,11 +24,11 @@ from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.plan import SearchPlan, plan_of
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.search import run_search, supernet_weights_of
-from cars_hw.pipeline.settings import BaselinesSettings
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.network_spec import NETWORKS
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.studies.baselines import compare_run, standalone_plan
+from cars_hw.studies.settings import BaselinesSettings
 from cars_hw.studies.strategy_comparison import Generation, StrategyComparison, Trained, Trial, read_baselines
 
 

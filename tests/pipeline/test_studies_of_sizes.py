@@ -22,7 +22,7 @@ from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.search import plan_data, run_search, supernet_weights_of
-from cars_hw.pipeline.settings import BaselinesSettings, FrontSettings, RankSettings, TrainSettings
+from cars_hw.pipeline.settings import TrainSettings
 from cars_hw.pipeline.train import train_run
 from cars_hw.report.data import gather
 from cars_hw.report.page import section
@@ -37,6 +37,7 @@ from cars_hw.studies.front_membership import read_comparison, rows_of
 from cars_hw.studies.published_front import compare_front, estimate_front
 from cars_hw.studies.rank_correlation import rank_run
 from cars_hw.studies.reference_names import WIDTHS
+from cars_hw.studies.settings import BaselinesSettings, FrontSettings, RankSettings
 from cars_hw.training.standalone import train_network
 
 NETWORK = NetworkSpec(4, 5, (8, 8), 1, classes=3)

@@ -22,10 +22,10 @@ from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.search import run_search
-from cars_hw.pipeline.settings import RankSettings
 from cars_hw.pipeline.train import has_shared_weights
 from cars_hw.report.page import write_report
 from cars_hw.studies.rank_correlation import rank_run
+from cars_hw.studies.settings import RankSettings
 
 PRESET = replace(
     PRESETS["quick"],

@@ -34,7 +34,6 @@ from cars_hw.pipeline.plan import SearchPlan, configuration
 from cars_hw.pipeline.records import RunAbout
 from cars_hw.pipeline.run_data import load_for_training
 from cars_hw.pipeline.run_folder import RunFolder
-from cars_hw.pipeline.settings import FrontSettings
 from cars_hw.progress import Log, Progress
 from cars_hw.report.experiments import front_page
 from cars_hw.space.network_spec import NetworkSpec
@@ -46,6 +45,7 @@ from cars_hw.studies.front_membership import Contestant, FrontComparison, ranked
 from cars_hw.studies.published_front import compare_front
 from cars_hw.studies.reference_training import References, train_references
 from cars_hw.studies.references import make, write_onnx
+from cars_hw.studies.settings import FrontSettings
 from cars_hw.training.standalone import NetworkTraining, train_network
 from cars_hw.training.weights import save_weights
 
