@@ -12,6 +12,7 @@ paper: 16 channels, 8 cells, 32x32 images, batches of 128, bfloat16.
 starting  loading and compiling the kernels, and the first epoch
 correct   replays against plain passes and steps, Triton's kernels against PyTorch's
 tests     the project's tests of recorded passes and shared weights, on the GPU
+blocks    passes that are put together from recordings of blocks: right, their time, and the memory of a recording
 time      a recording, a pass replayed and not, an evaluation, depthwise convolutions, a step of the final training
 waits     lines that wait for the GPU
 paper     two generations of the paper's search, the time of all of it, and the memory
@@ -44,9 +45,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from cars_hw.config.presets import PRESETS
-from cars_hw.config.training import Recipe, SharedTraining
+from cars_hw.config.training import PassReplay, Recipe, SharedTraining
 from cars_hw.data import DataBundle, Dataset
 from cars_hw.nn.cost import network_cost
+from cars_hw.nn.device_kind import as_on
 from cars_hw.nn.fused import has_triton, relu_depthwise
 from cars_hw.nn.network import Network
 from cars_hw.nn.supernet import SuperNet
@@ -72,6 +74,7 @@ LIMITS = {
     "starting": 120,
     "correct": 200,
     "tests": 120,
+    "blocks": 120,
     "time": 150,
     "waits": 60,
     "paper": 200,
@@ -113,7 +116,9 @@ class Gpu:
         self.wait()
         return 1e3 * (time.perf_counter() - began) / (1 if self.cpu else times)
 
-    def weights(self, settings: SharedTraining, images: int, *, plain: bool = False) -> SuperNetWeights:
+    def weights(
+        self, settings: SharedTraining, images: int, *, plain: bool = False, replay: PassReplay = "auto"
+    ) -> SuperNetWeights:
         """Return a SuperNet on random images; with ``plain``, its passes are not recorded."""
         torch.manual_seed(0)
         recorder = emulated_recorder() if self.cpu and not plain else None
@@ -125,6 +130,7 @@ class Gpu:
             seed=0,
             device=self.device,
             recorder=recorder,
+            replay=replay,
         )
         if plain:
             made.passes = SlicedPasses(made.slices, made.parameters, made._autocast)
@@ -264,6 +270,42 @@ def tests(gpu: Gpu) -> Found:
     lines = done.stdout.strip().splitlines()
     failed = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
     return {"tests pass": done.returncode == 0, "tests": lines[-1:] or done.stderr[-300:], "failed": failed[:12]}
+
+
+def blocks(gpu: Gpu) -> Found:
+    """Compare passes of blocks with launched ones, and measure what the warm-up would gain, and the memory."""
+    # On a CPU, too, the layers are those of a GPU.
+    with as_on("cuda"):
+        composed, launched = (gpu.weights(gpu.settings(), 4 * gpu.batch, replay=how) for how in ("blocks", "auto"))  # type: ignore[arg-type]
+        images, labels = next(composed.batches.epoch(torch.Generator().manual_seed(0)))
+        assert isinstance(composed.passes, GraphedPasses)
+        # No architecture comes twice: whole passes are not recorded.
+        people = gpu.architectures(4 if gpu.cpu else 200)
+        later = people[len(people) // 2 :]
+        worst = 0.0
+        for one in people[: 2 * gpu.people]:
+            worst = max(worst, _apart(*(_gradients(made, images, labels, one) for made in (composed, launched))))
+        free = 0 if gpu.cpu else torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()
+        began, recorded = time.perf_counter(), len(composed.passes.blocks or ())
+        for one in people[2 * gpu.people : len(people) // 2]:
+            composed.passes.run(images, labels, one, 1.0)
+        gpu.wait()
+        recordings = len(composed.passes.blocks or ()) - recorded
+        seconds = time.perf_counter() - began
+        taken = 0 if gpu.cpu else free - torch.cuda.mem_get_info()[0] - torch.cuda.memory_reserved()
+        whole, alone = (
+            [gpu.ms(lambda one=one, made=made: made.passes.run(images, labels, one, 1.0)) for one in later]  # type: ignore[misc]
+            for made in (composed, launched)
+        )
+    return {
+        "passes of blocks against launched ones": worst,
+        "passes of blocks are right": worst < 1e-2,
+        "blocks recorded": len(composed.passes.blocks or ()),
+        "recording a block, ms at most": 1e3 * seconds / max(1, recordings),
+        "the driver's bytes of a block": taken / max(1, recordings),
+        "the first pass of an architecture, of blocks, ms": statistics.median(whole),
+        "the same, launched, ms": statistics.median(alone),
+    }
 
 
 def times(gpu: Gpu) -> Found:
@@ -515,6 +557,7 @@ PARTS = {
     "starting": starting,
     "correct": correct,
     "tests": tests,
+    "blocks": blocks,
     "time": times,
     "waits": waits,
     "paper": paper,

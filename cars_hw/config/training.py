@@ -50,6 +50,14 @@ StepReplay = Literal["auto", "off"]
 - ``off``: each operation is launched.
 """
 
+PassReplay = Literal["auto", "blocks", "off"]
+"""Whether the passes of architectures under shared weights are recorded on a GPU and replayed.
+
+- ``auto``: from the second pass of an architecture on.
+- ``blocks``: also the first one, which is put together from recordings of blocks, such as an operation on an edge.
+- ``off``: each operation is launched.
+"""
+
 SizeSampling = Literal["drawn", "sandwich"]
 """What a step of a search over sizes trains.
 

@@ -145,7 +145,7 @@ class Slices:
         self._cells = shared.shared_cells()
         self._layers: dict[object, Layer] = {}
         # Not an lru_cache of a method, which would keep this object and the weights until a garbage collection.
-        self._frames: OrderedDict[NetworkSpec, _Frame] = OrderedDict()
+        self._frames: OrderedDict[NetworkSpec, Frame] = OrderedDict()
 
     def path(
         self,
@@ -190,12 +190,12 @@ class Slices:
         self, architecture: Architecture, bound: Bound
     ) -> tuple[Stem, list[SharedCell], nn.Linear, list[nn.Module]]:
         """Return the modules of ``architecture``: stem, cells, classifier, and blocks in the place of cells."""
-        frame = self._frame(architecture.network)
+        frame = self.frame(architecture.network)
         stem = bound(frame.stem)
         cells: list[SharedCell] = [
             SlicedCell(
                 (bound(inputs[0]), bound(inputs[1])),
-                {choice: bound(layer) for choice, layer in self._operations(frame, index, architecture)},
+                {choice: bound(layer) for choice, layer in self.operations(frame, index, architecture)},
                 architecture.network.cell_family,
             )
             for index, inputs in enumerate(frame.inputs)
@@ -232,18 +232,18 @@ class Slices:
 
     def _named_layers(self, architecture: Architecture) -> Iterator[tuple[str, Layer]]:
         require_shared(architecture.network, architecture.genotype)
-        frame = self._frame(architecture.network)
+        frame = self.frame(architecture.network)
         yield "stem", frame.stem
         for index, inputs in enumerate(frame.inputs):
             for number, layer in enumerate(inputs):
                 yield f"cells.{index}.preprocess_{number}", layer
             behind = [0] * architecture.network.cell_family.nodes
-            for (node, _, _), layer in self._operations(frame, index, architecture):
+            for (node, _, _), layer in self.operations(frame, index, architecture):
                 yield f"cells.{index}.nodes.{node}.{behind[node]}", layer
                 behind[node] += 1
         yield "classifier", frame.classifier
 
-    def _operations(self, frame: _Frame, index: int, architecture: Architecture) -> Iterator[tuple[Choice, Layer]]:
+    def operations(self, frame: Frame, index: int, architecture: Architecture) -> Iterator[tuple[Choice, Layer]]:
         """Yield the operation of each edge of cell ``index``."""
         layout, shared = frame.layouts[index], frame.cells[index]
         for number, node in enumerate(architecture.genotype.cell(layout.reduction)):
@@ -268,7 +268,7 @@ class Slices:
             self._layers[key] = Layer.of(template, module, places)
         return self._layers[key]
 
-    def _frame(self, spec: NetworkSpec) -> _Frame:
+    def frame(self, spec: NetworkSpec) -> Frame:
         """Return what all architectures of the size ``spec`` have in common; the last used ones are kept."""
         if spec not in self._frames:
             self._frames[spec] = self._make_frame(spec)
@@ -277,7 +277,7 @@ class Slices:
         self._frames.move_to_end(spec)
         return self._frames[spec]
 
-    def _make_frame(self, spec: NetworkSpec) -> _Frame:
+    def _make_frame(self, spec: NetworkSpec) -> Frame:
         large, layouts = self.shared.spec, spec.cells()
         cells = cells_within(spec, large)
         stem = on_no_device(lambda: make_stem(spec, SHARED))
@@ -292,7 +292,7 @@ class Slices:
             "weight": _read(linear.weight, slice(None), (spec.cell_family.nodes,) * 2, features),
             "bias": Place(linear.bias, None),
         }
-        return _Frame(
+        return Frame(
             layouts,
             cells,
             Layer.of(stem, self.shared.stem, _first_channels(stem, self.shared.stem)),
@@ -394,7 +394,7 @@ def copies_of(parameters: Iterable[Tensor], dtype: torch.dtype) -> dict[Tensor, 
     return dict(zip(once, copies, strict=True))
 
 
-class _Frame(NamedTuple):
+class Frame(NamedTuple):
     """What all architectures of one size have in common.
 
     ``cells`` are the numbers of their cells in the SuperNet, ``inputs`` the preprocessing of each cell.

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -31,12 +31,14 @@ Behind = tuple[Tensor, Tensor, Tensor, Tensor]
 class Tape:
     """What was computed, and how to go back; one that is not ``kept`` only computes.
 
-    It is one of :class:`cars_hw.nn.paths.Layers`, whose methods it has.
+    ``compute`` computes an operation by its name. A tape is one of :class:`cars_hw.nn.paths.Layers`, whose methods
+    it has.
     """
 
     kept: bool = False
     weights: WeightGradients = field(default_factory=WeightGradients)
     begun: list[Output] = field(default_factory=list)
+    compute: Callable[..., Any] = field(default=lambda name, *given: getattr(OPS, name)(*given))
     _steps: list[Callable[[], None]] = field(default_factory=list)
 
     def begin(self, states: Sequence[Tensor]) -> list[Output]:
@@ -98,6 +100,15 @@ class Tape:
             self._steps.pop()()
         return self.weights.added()
 
+    def go_back(self) -> None:
+        """Take the steps of the way back, and keep them, since a recording takes them again."""
+        for step in reversed(self._steps):
+            step()
+
+    def forget(self) -> None:
+        """Forget the steps, which keep the tape alive."""
+        self._steps.clear()
+
     def edge(self, module: nn.Module, source: State) -> Edge:
         """Return the output of a candidate operation on ``source``."""
         made = self._edge(module, source)
@@ -127,7 +138,7 @@ class Tape:
         convolutions = [module.conv_1, module.conv_2] if isinstance(module, FactorizedReduce) else [_at(module, 1)]
         weights = [cast(Tensor, one.weight) for one in convolutions]
         rows = [_as(weight, x).reshape(len(weight), -1) for weight in weights]
-        y, stats = OPS.pointwise(x, x_stats, rows)
+        y, stats = self.compute("pointwise", x, x_stats, rows)
         slots = []
         if self.kept:
             pixels = y.numel() // y.shape[1]
@@ -147,12 +158,12 @@ class Tape:
         back: Callable[[Tensor, Tensor | None], None]
         # A normalisation changes neither the order nor the mean of pixels. So that of the source is still to do.
         if isinstance(module, nn.AvgPool2d):
-            y = OPS.avg_pool(source.x, stride)
+            y = self.compute("avg_pool", source.x, stride)
 
             def back(gradient: Tensor, _: Tensor | None) -> None:
                 OPS.avg_pool_gradient(gradient, stride, *source.receives())
         else:
-            y, places = OPS.max_pool(source.x, stride, self.kept)
+            y, places = self.compute("max_pool", source.x, stride, self.kept)
 
             def back(gradient: Tensor, _: Tensor | None) -> None:
                 OPS.max_pool_gradient(gradient, places, stride, *source.receives())
@@ -170,6 +181,7 @@ class Tape:
             sums = back_again(gradient, sums)
             assert first.gradient is not None
             back(first.gradient, sums)
+            first.gradient = None
 
         return Edge(second, source, both, normalized=True)
 
@@ -187,7 +199,7 @@ class Tape:
         x, x_stats = source.x, source.stats
         depth = _as(weights[0], x).contiguous()
         point = _as(weights[1], x).reshape(weights[1].shape[:2])
-        y, stats = OPS.separable(x, x_stats, depth, point, *steps)
+        y, stats = self.compute("separable", x, x_stats, depth, point, *steps)
         slots = []
         if self.kept:
             channels = x.shape[1]
@@ -240,7 +252,7 @@ class TapedCell:
         other = (None, None) if second is None else (second.x, second.stats)
         OPS.sum_states(like, first.value.stats, *other, made.x)
         self._nodes.append(made)
-        self.tape.note(lambda: _go_back(made, edges))
+        self.tape.note(lambda: go_back(made, edges))
         return made
 
     def end(self, joined: States | None) -> Output:
@@ -261,7 +273,7 @@ class TapedCell:
                     node.gradient = gradient.permute(0, 3, 1, 2)
 
 
-def _go_back(node: State, edges: Sequence[Edge]) -> None:
+def go_back(node: State, edges: Sequence[Edge]) -> None:
     """Go back from a sum of ``edges``."""
     gradient = node.gradient
     if gradient is None:

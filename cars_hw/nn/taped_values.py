@@ -123,4 +123,6 @@ class WeightGradients:
                 whole[key] = self._rows[slot.parts].sum(0).to(slot.weight.dtype)
             own = slot.of(whole[key]).as_strided(slot.weight.shape, slot.weight.stride(), slot.begin)
             found[slot.weight] = found[slot.weight] + own if slot.weight in found else own
+        # The parts take much memory, and a tape of a block is kept.
+        self._rows.clear()
         return found

@@ -461,7 +461,7 @@ def _run_rung(ended: Ended, stage: FinalStage, how: Spread, progress: Progress, 
             plan.seed,
             device,
             plan.preset.training.deterministic,
-            plan.replay,
+            plan.step_replay,
         )
         for one in running
         for spec in (trained_spec(plan, ended.supernet, one.architecture),)

@@ -43,7 +43,7 @@ def enough_memory(plan: SearchPlan) -> Iterator[None]:
         plan.device,
         f"training batches of {training.batch_size} images and evaluation batches of "
         f"{training.evaluation_batch}{probes}",
-        _remedy(plan.device, replays=plan.replay == "auto"),
+        _remedy(plan.device, replays=plan.replay != "off"),
     ):
         yield
 

@@ -56,6 +56,9 @@ SIZED_STEPS: Final = 8
 DRAWS: Final = 512
 """The number of random architectures from which the timed ones of a search over sizes are chosen."""
 
+BLOCKS_RECORDED: Final = 100
+"""Passes after which nearly all blocks are recorded: an operation on an edge of the last node is in one of 20."""
+
 
 @dataclass(frozen=True)
 class StepSeconds:
@@ -190,6 +193,11 @@ def _steps(
 
     deterministic = deterministic_algorithms(plan.preset.training.deterministic)
     with torch_threads(plan.preset.training.threads), deterministic:
+        if weights.composes:
+            # So that the blocks of later architectures are recorded, but for a few.
+            rng = np.random.default_rng((plan.seed, 6))
+            for _ in range(BLOCKS_RECORDED):
+                weights.step(images, labels, [plan.architectures.sample(rng)])
         # Draws that widen differ by their operations, too.
         first = seconds(drawn, middle if later is drawn else fmean)
         recording = again = first if later is drawn else seconds(later)
@@ -214,7 +222,7 @@ def _final_pace(
     """Return the pace of a final stage whose networks have the mean cost of ``drawn``, without the first."""
     supernet = weights.supernet.spec
     recipe = short_recipe(plan.preset.recipe, plan.preset.recipe.epochs)
-    adds, seconds, stepping = [], [], Stepping(plan.replay)
+    adds, seconds, stepping = [], [], Stepping(plan.step_replay)
     with torch.random.fork_rng(devices=[]), torch_threads(0 if weights.device.type == "cuda" else 1):
         for one in drawn[1:]:
             network = Network(trained_spec(plan, supernet, one), one.genotype)

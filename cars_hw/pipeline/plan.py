@@ -10,7 +10,7 @@ from typing import TypeVar, cast
 from cars_hw.config.data import DataSource
 from cars_hw.config.measurement import Precision
 from cars_hw.config.presets import Preset
-from cars_hw.config.training import Recipe, StepReplay
+from cars_hw.config.training import PassReplay, Recipe, StepReplay
 from cars_hw.errors import InputError, RunError
 from cars_hw.latency import LatencyTable
 from cars_hw.pipeline.costs import ENERGY, network_cost_of, parse_cost
@@ -46,7 +46,7 @@ class SearchPlan:
     many blocks as the network, because a genotype has a choice for each: ``supernet_layers`` of the ``preset``
     becomes None.
 
-    With the ``replay`` "off", a GPU records nothing of the search. This does not change the search.
+    ``replay`` says what a GPU records of the search. It does not change the search.
 
     ``time`` is set if the length of the search was chosen for a time, see :mod:`cars_hw.pipeline.within`. It does
     not change the search, which says when it takes longer than estimated. With ``from_run``, the search starts from
@@ -77,7 +77,7 @@ class SearchPlan:
     time: TimePlan | None = None
     from_run: Path | None = None
     chosen: tuple[str, ...] = ()
-    replay: StepReplay = "auto"
+    replay: PassReplay = "auto"
 
     def __post_init__(self) -> None:
         if self.sizes is not None:
@@ -115,6 +115,11 @@ class SearchPlan:
     def architectures(self) -> ArchitectureSpace:
         """The architectures that the search proposes."""
         return ArchitectureSpace(self.space.for_network(None), self.network, self.sizes)
+
+    @property
+    def step_replay(self) -> StepReplay:
+        """Whether steps of the final stage are recorded."""
+        return "off" if self.replay == "off" else "auto"
 
     @property
     def has_final_stage(self) -> bool:

@@ -36,7 +36,7 @@ from cars_hw.config.shared_help import (
     level,
 )
 from cars_hw.config.teacher import Teacher
-from cars_hw.config.training import Recipe, SharedTraining, StepReplay
+from cars_hw.config.training import PassReplay, Recipe, SharedTraining, StepReplay
 from cars_hw.export.formats import FORMATS
 from cars_hw.space.families import CHOICES
 from cars_hw.space.genotype import Genotype
@@ -128,10 +128,12 @@ class SearchSettings(Settings):
         minimum=1,
     )
     execution: Execution = setting(HERE, help=EXECUTION)
-    replay: StepReplay = setting(
+    replay: PassReplay = setting(
         "auto",
-        help="Whether a GPU records the pass of an architecture, or a training step of the final stage, and "
-        "replays it by one launch. auto: where it can be recorded; off: each operation is launched.",
+        help="Whether a GPU records work and replays it by one launch. auto: the pass of an architecture from its "
+        "second one on, and a training step of the final stage, where they can be recorded; blocks: in addition, "
+        "first passes, such as those of the warm-up, are put together from recordings of the stem, the inputs of "
+        "cells and the operations of edges; off: each operation is launched. blocks has not been tried on a GPU.",
     )
     network: NetworkSpec = setting(NETWORKS["quick"], help=NETWORK)
     sizes: SizeChoice = setting(SizeChoice(), help="The sizes that networks may have.")

@@ -17,10 +17,12 @@ from typing import Final, Protocol
 import torch
 from torch import Tensor, nn
 
+from cars_hw.nn.composed import ComposedPasses, Head, can_compose
 from cars_hw.nn.slices import Path, Place, Slices, copies_of
 from cars_hw.nn.supernet import SuperNet
 from cars_hw.progress import Log, no_log
 from cars_hw.space.architecture import Architecture
+from cars_hw.training.block_recordings import BlockRecordings
 from cars_hw.training.losses import cross_entropy
 from cars_hw.training.precision import low_type
 from cars_hw.training.recorder import Recorder, RecordingRefusedError, Replay
@@ -189,6 +191,9 @@ class GraphedPasses:
     Therefore they share one pool of memory, in any order of replays. Batches of another size than the first, such
     as the last of an epoch, are not recorded. ``class_weights`` of the loss are read in place, on the same device.
 
+    With ``blocks``, passes of the SuperNet's own size that are not recorded are put together from the recordings of
+    blocks, see :mod:`cars_hw.nn.composed`.
+
     Without ``record``, nothing is recorded. If a recording is refused, ``log`` gets one line, and nothing more is
     recorded: the passes compute the same, operation by operation.
     """
@@ -199,6 +204,7 @@ class GraphedPasses:
     record: Recorder | None
     class_weights: Tensor | None = None
     log: Log = no_log
+    blocks: BlockRecordings | None = None
     used: list[Used] = field(default_factory=list)
     logits: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
     _recorded: OrderedDict[object, _Recorded] = field(default_factory=OrderedDict)
@@ -207,6 +213,7 @@ class GraphedPasses:
     _touched: dict[Tensor, None] = field(default_factory=dict)
     _images: Tensor | None = None
     _labels: dict[bool, Tensor] = field(default_factory=dict)
+    _composed: ComposedPasses | None = None
 
     def clear(self) -> None:
         """Set the used gradients to zero, and detach all gradients from their parameters."""
@@ -256,10 +263,22 @@ class GraphedPasses:
         self._recorded.clear()
         self._seen.clear()
         self._gradients.clear()
+        if self.blocks is not None:
+            self.blocks.clear()
+        if self._composed is not None:
+            self._composed.close()
+            self._composed = None
 
     def _once(self, images: Tensor, labels: Tensor, architecture: Architecture, share: Tensor) -> Tensor:
         """Run a pass that is not recorded."""
-        found = self._pass(images, labels, architecture, share)
+        if (
+            self.blocks is not None
+            and images is self._images
+            and can_compose(self.slices.shared, images, architecture)
+        ):
+            found = self._put_together(images, labels, architecture, self.blocks)
+        else:
+            found = self._pass(images, labels, architecture, share)
         self._use(_parameters(found), found.used)
         self.logits = found.logits
         return found.loss
@@ -302,6 +321,34 @@ class GraphedPasses:
             logits = path.logits(images)
             loss = cross_entropy(logits, labels, self.class_weights) * share
         found = _Gradients.of(loss, logits, path)
+        found.add_to(self._kept)
+        return found
+
+    def _put_together(
+        self, images: Tensor, labels: Tensor, architecture: Architecture, blocks: BlockRecordings
+    ) -> _Gradients:
+        """Add the gradients of a pass of blocks to the kept ones and return them."""
+        if self._composed is None:
+            with self.autocast() as context:
+                low = low_type(context)
+            self._composed = ComposedPasses(self.slices, images, self.autocast, low, blocks)
+        values = self._composed.run(
+            architecture,
+            Head(
+                lambda logits: cross_entropy(logits, labels, self.class_weights) * self._share,
+                self._loss,
+                self._answers,
+                kind=labels.is_floating_point(),
+            ),
+        )
+        places = self.slices.places(architecture)
+        found = _Gradients(
+            self._loss.clone(),
+            self._answers,
+            [place for place in places if place.key in values],
+            [values[place.key] for place in places if place.key in values],
+            tuple(place.key in values for place in places),
+        )
         found.add_to(self._kept)
         return found
 

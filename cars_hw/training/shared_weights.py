@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cars_hw.config.evaluation import ClassCounts
-from cars_hw.config.training import SharedTraining, StepReplay, cosine
+from cars_hw.config.training import PassReplay, SharedTraining, cosine
 from cars_hw.data import (
     Augmentation,
     DataBundle,
@@ -25,16 +25,20 @@ from cars_hw.data import (
     stratified_split,
 )
 from cars_hw.nn.block_slices import slices_of
+from cars_hw.nn.composed import most_blocks, most_bytes
+from cars_hw.nn.fused_parts import WIDEST
 from cars_hw.nn.slices import Window
 from cars_hw.nn.supernet import SuperNet
+from cars_hw.nn.tape import can_tape
 from cars_hw.progress import Log, no_log
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.training.block_recordings import BLOCK_BYTES, BlockRecordings
 from cars_hw.training.determinism import deterministic_algorithms, prepare_deterministic
 from cars_hw.training.losses import weights_of_classes
 from cars_hw.training.partial_steps import Partial, PartialSteps
-from cars_hw.training.precision import shared_autocast
+from cars_hw.training.precision import low_type, shared_autocast
 from cars_hw.training.process_group import SINGLE_PROCESS, ProcessGroup
 from cars_hw.training.recorded_passes import (
     MOST,
@@ -57,7 +61,8 @@ class SuperNetWeights:
     evaluates the architectures. If ``data`` has a validation part, that evaluates them, and all training images
     train. The processes of ``process_group`` share the work and hold the same weights.
     ``recorder`` records passes and replays them; the default is CUDA graphs on a GPU and none elsewhere. With
-    the ``replay`` "off", nothing is recorded. ``log`` tells if a pass cannot be recorded.
+    the ``replay`` "off", nothing is recorded; with "blocks", the first pass of an architecture is put together from
+    recordings, see :mod:`cars_hw.nn.composed`. ``log`` tells if a pass cannot be recorded.
 
     Without ``over_sizes``, every genotype runs at the size of the SuperNet, whatever the size of its network. With
     ``over_sizes``, every architecture runs at the size of its own network, which must lie within the SuperNet; see
@@ -81,7 +86,7 @@ class SuperNetWeights:
         device: torch.device | str = "cpu",
         process_group: ProcessGroup = SINGLE_PROCESS,
         recorder: Recorder | None = None,
-        replay: StepReplay = "auto",
+        replay: PassReplay = "auto",
         over_sizes: bool = False,
         over_resolutions: bool = False,
         smallest: NetworkSpec | None = None,
@@ -138,7 +143,7 @@ class SuperNetWeights:
         weights = weights_of_classes(train.labels, data.classes, settings.class_weights)
         # On the device once: a recorded pass reads the same tensor at every replay.
         weights = None if weights is None else weights.to(self.device)
-        self.passes = self._new_passes(recorder, weights, log)
+        self.passes = self._new_passes(recorder, weights, log, blocks=replay == "blocks")
         # Recordings end with the weights. At the end of the process, the driver ends them.
         weakref.finalize(self, _closed, self.passes).atexit = False
         self.generator = torch.Generator().manual_seed(seed + 1)
@@ -158,6 +163,11 @@ class SuperNetWeights:
     def records(self) -> bool:
         """Whether passes of an architecture are recorded and replayed."""
         return isinstance(self.passes, GraphedPasses) and self.passes.record is not None
+
+    @property
+    def composes(self) -> bool:
+        """Whether the first pass of an architecture is put together from recordings of blocks."""
+        return isinstance(self.passes, GraphedPasses) and self.passes.blocks is not None and self.records
 
     def train(self, draw: Callable[[int], Sequence[Architecture]]) -> float:
         """Train one epoch and return its mean loss.
@@ -277,8 +287,17 @@ class SuperNetWeights:
         # What PyTorch caches can be given back.
         cached = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
         free, _ = torch.cuda.mem_get_info(self.device)
-        if free + cached < MOST * RECORDING_BYTES:
-            raise torch.OutOfMemoryError(f"out of memory: {MOST} recordings need {MOST * RECORDING_BYTES} bytes")
+        needed = MOST * RECORDING_BYTES + self._bytes_of_blocks()
+        if free + cached < needed:
+            raise torch.OutOfMemoryError(f"out of memory: {MOST} recordings need {needed} bytes")
+
+    def _bytes_of_blocks(self) -> int:
+        """Return the memory of all blocks and of their states; 0 where passes are not put together from blocks."""
+        if not self.composes:
+            return 0
+        spec, low = self.supernet.spec, low_type(self._autocast())
+        number = self.parameters[0].element_size() if low is None else low.itemsize
+        return most_blocks(spec) * BLOCK_BYTES + most_bytes(spec, self.settings.batch_size, number)
 
     def remember(self) -> None:
         """Keep the present weights, or their average, as those of the previous generation."""
@@ -350,10 +369,26 @@ class SuperNetWeights:
             if "momentum_buffer" not in self.optimizer.state[one]:
                 self.optimizer.state[one]["momentum_buffer"] = torch.zeros_like(one)
 
-    def _new_passes(self, recorder: Recorder | None, class_weights: Tensor | None, log: Log) -> Passes:
+    def _new_passes(
+        self, recorder: Recorder | None, class_weights: Tensor | None, log: Log, *, blocks: bool
+    ) -> Passes:
+        if blocks and (self.over_sizes or not can_tape(self.supernet.spec, ())):
+            log(
+                "the first passes of architectures are not put together from blocks, but launched one operation "
+                f"after the other: blocks are for DARTS cells of one size with at most {WIDEST} channels"
+            )
+            blocks = False
         if recorder is not None or self.device.type == "cuda":
             # Without a recorder, they are the passes that would be recorded.
-            return GraphedPasses(self.slices, self.parameters, self._autocast, recorder, class_weights, log)
+            return GraphedPasses(
+                self.slices,
+                self.parameters,
+                self._autocast,
+                recorder,
+                class_weights,
+                log,
+                BlockRecordings(recorder, log) if blocks else None,
+            )
         if self._uses_parts:
             return SlicedPasses(self.slices, self.parameters, self._autocast, class_weights)
         return PlainPasses(self.supernet, self._autocast, class_weights)

@@ -140,3 +140,12 @@ def test_an_input_whose_pixels_are_not_last_is_found(dispatch: ModuleType) -> No
 
 def test_what_python_waits_for_is_counted(dispatch: ModuleType) -> None:
     assert dispatch.counted(lambda: torch.ones(2).sum().item()).waits == 1
+
+
+def test_passes_of_blocks_are_half_as_many_calls(monkeypatch: pytest.MonkeyPatch, dispatch: ModuleType) -> None:
+    del dispatch  # blocks.py imports it.
+    found = script("benchmarks/gpu/blocks", monkeypatch).count(1, NetworkSpec(4, 4, (8, 8)), batch=4)
+    # A node with edges is a sum, and the rest is one call each.
+    assert found.beside <= 4 * 4 + 16
+    assert found.calls <= 0.55 * found.launches
+    assert found.blocks < found.inside
