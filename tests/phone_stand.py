@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from simulated_phone import Adbd, Phone, System
 
+from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices.android.adb import AdbShell, Address
 from cars_hw.devices.android.device import AndroidDevice
 from cars_hw.devices.remote_machine import Waits
@@ -22,6 +23,8 @@ echo "count=2 first=$us curr=$((us + 9)) min=$us max=$((us + 9)) avg=$us.5 std=1
 echo "count=5 first=$us curr=$((us + 9)) min=$us max=$((us + 9)) avg=$us.5 std=1"
 echo "Inference timings in us: Init: 1, First inference: $us, Warmup (avg): $us.5, Inference (avg): $us.5"
 """
+PLAN = MeasurePlan(sessions=1, min_runs=5, min_seconds=0.0, warmup_runs=1, warmup_seconds=0.0, patience_seconds=0)
+STAY = "stay_on_while_plugged_in"
 WAITS = Waits(cool_down=0.3, reconnect=0.3, session=20.0, pause=0.02, old_script=3)
 
 

@@ -2,55 +2,30 @@
 
 from __future__ import annotations
 
-import os
-import random
 import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from long_runs import amount
-from machines import needs_two_cores
-from phone_stand import standing
-from simulated_phone import Adbd, Phone, System
+from canned_phone import CANNED, PLAN, canned
+from simulated_phone import Adbd, Phone
 
-from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices import Device, available, named_devices, open_device
 from cars_hw.devices.android.adb import AdbShell, Address, UsbPhone
 from cars_hw.devices.android.device import AndroidDevice
 from cars_hw.devices.android.opening import open_android
 from cars_hw.devices.remote_machine import Waits
 from cars_hw.errors import (
-    ConnectionLostError,
     DeviceError,
     DeviceStateError,
     InputError,
     NoDeviceError,
-    OfflineError,
     RunnerError,
 )
-from cars_hw.latency import LatencyTable, profile_device
 from cars_hw.latency.keys import spec_keys
 from cars_hw.latency.models import build_model, build_overhead
 from cars_hw.measurement.schedule import measure
-from cars_hw.space.network_spec import NETWORKS, NetworkSpec
-
-PLAN = MeasurePlan(sessions=2, min_runs=5, min_seconds=0.0, warmup_runs=1, warmup_seconds=0.0, patience_seconds=0)
-
-# Prints what the tool prints: of a model so many microseconds as its file has bytes, then whatever FAULT does.
-CANNED = """\
-for flag in "$@"; do case $flag in --graph=*) graph=${flag#--graph=} ;; esac; done
-us=$(wc -c < "$graph")
-echo "count=2 first=$us curr=$((us + 9)) min=$us max=$((us + 9)) avg=$us.5 std=1"
-FAULT
-echo "count=5 first=$us curr=$((us + 9)) min=$us max=$((us + 9)) avg=$us.5 std=1"
-echo "Inference timings in us: Init: 1, First inference: $us, Warmup (avg): $us.5, Inference (avg): $us.5"
-"""
-
-
-def canned(phone: Phone, fault: str = ":") -> None:
-    phone.install(CANNED.replace("FAULT", fault))
+from cars_hw.space.network_spec import NETWORKS
 
 
 @pytest.fixture
@@ -263,148 +238,6 @@ def test_a_phone_without_fixed_performance_mode_measures_too(
     device.release()
 
 
-def test_the_cable_comes_out_and_goes_in_again(
-    phone: Phone, keys: Path, models: list[Path], said: list[str]
-) -> None:
-    """Wherever it is cut: the same figures in the same order, none twice."""
-    canned(phone, "sleep 0.01")
-    rng = random.Random(0)
-    with Adbd(phone) as adbd:
-        shell = AdbShell(Address("127.0.0.1", adbd.port), keys=keys, connect_s=2.0)
-        device = AndroidDevice(shell, "android:sim", log=said.append, waits=Waits(reconnect=5.0, pause=0.02))
-        device.run(models, PLAN, 0)
-        device.release()
-        whole = adbd.packets
-        for _ in range(amount(12, 200)):
-            cuts = sorted(rng.sample(range(1, whole), rng.choice([1, 1, 2])))
-            adbd.faults.cut_after = [adbd.packets + cut for cut in cuts]
-            seen: list[int] = []
-            samples = device.run([*models, models[1]], PLAN, 0, seen.append)
-            assert [round(1e3 * sample.ms) for sample in samples] == [1000, 1100, 1200, 1300, 1400, 1100]
-            assert seen == [1, 2, 3, 4, 5, 6]
-            adbd.faults.cut_after = []
-            device.release()
-            assert not (phone.tmp / "cars-hw").exists()
-    assert any("come back" in line for line in said)
-    assert phone.setting("stay_on_while_plugged_in") is None
-
-
-AWAY = (NoDeviceError, OfflineError, ConnectionLostError)
-
-
-@pytest.mark.parametrize("number", range(amount(3, 36)))
-def test_a_phone_that_is_known_is_waited_for_whatever_a_transport_says_while_it_is_away(
-    number: int, device: AndroidDevice, phone: Phone, models: list[Path], said: list[str]
-) -> None:
-    """An adb server says at any call that there is no such phone, and so does ssh while it connects."""
-    canned(phone)
-    device.run(models[:1], PLAN, 0)
-    device.release()
-    error = AWAY[number % len(AWAY)]("away")
-    # In the short run: while it connects, while it reads the phone, while files are copied.
-    fails_at = number // len(AWAY) if amount(0, 1) else (0, 1, 7)[number]
-    calls: list[str] = []
-
-    def flaky(name: str) -> Callable[..., object]:
-        usual = getattr(device._shell, name)
-
-        def call(*given: object, **named: object) -> object:
-            calls.append(name)
-            if len(calls) == fails_at + 1:
-                raise error
-            return usual(*given, **named)
-
-        return call
-
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("open", "call", "push", "lines"):
-            patch.setattr(device._shell, name, flaky(name))
-        samples = device.run(models, PLAN, 0)
-    assert [round(1e3 * sample.ms) for sample in samples] == [1000, 1100, 1200, 1300, 1400]
-    assert any("away; waiting for up to 5 s for it to come back" in line for line in said) == (
-        fails_at < len(calls)
-    )
-    device.release()
-    assert not (phone.tmp / "cars-hw").exists()
-
-
-@pytest.mark.parametrize("kind", AWAY)
-def test_the_conditions_of_a_phone_that_is_away_for_a_moment_are_waited_for_and_never_those_of_an_unknown_one(
-    kind: type[DeviceError], device: AndroidDevice, phone: Phone, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls: list[str] = []
-    usual = device._shell.open
-
-    def open_later() -> None:
-        calls.append("open")
-        if len(calls) % 2:
-            raise kind("away")
-        usual()
-
-    monkeypatch.setattr(device._shell, "open", open_later)
-    with pytest.raises(kind, match=r"^away$"):
-        device.conditions()
-    known = device.conditions()["processor"]
-    device._disconnect()
-    assert device.conditions()["processor"] == known
-    assert len(calls) == 4
-
-
-def test_files_are_removed_also_if_the_connection_died_meanwhile_without_a_word(
-    device: AndroidDevice, adbd: Adbd, phone: Phone, models: list[Path], said: list[str]
-) -> None:
-    """As that of a phone in the network whose computer trains for an hour."""
-    canned(phone)
-    device.run(models[:1], PLAN, 0)
-    adbd.cut()
-    device.release()
-    assert said == []
-    assert not (phone.tmp / "cars-hw").exists()
-
-
-def test_a_session_whose_end_was_lost_is_run_again_and_nobody_gets_anothers_figure(
-    adbd: Adbd, phone: Phone, keys: Path, models: list[Path]
-) -> None:
-    canned(phone)
-    lost: list[str] = []
-
-    class Losing(AdbShell):
-        def lines(self, command: str, idle_s: float) -> Iterator[str]:
-            for line in super().lines(command, idle_s):
-                if " end 2 " in line and not lost:
-                    lost.append(line)
-                else:
-                    yield line
-
-    shell = Losing(Address("127.0.0.1", adbd.port), keys=keys)
-    device = AndroidDevice(shell, "android:sim", log=lambda _: None, waits=Waits(pause=0.02))
-    assert [round(1e3 * sample.ms) for sample in device.run(models, PLAN, 0)] == [1000, 1100, 1200, 1300, 1400]
-    assert len(lost) == 1
-    device.release()
-
-
-def test_a_phone_that_does_not_come_back_is_an_error_and_another_one_is_not_taken_for_it(
-    phone: Phone, keys: Path, models: list[Path], tmp_path: Path
-) -> None:
-    canned(phone, "sleep 0.05")
-    with Adbd(phone) as adbd:
-        shell = AdbShell(Address("127.0.0.1", adbd.port), keys=keys, connect_s=0.5)
-        device = AndroidDevice(shell, "android:sim", log=lambda _: None, waits=Waits(reconnect=0.3, pause=0.02))
-        device.conditions()
-        adbd.faults.refuse_s = 60.0
-        threading.Timer(0.3, adbd.cut).start()
-        with pytest.raises(ConnectionLostError, match=r"plug it in again \(it did not come back within 0 s\)$"):
-            device.run(models * 4, PLAN, 0)
-        adbd._let_in_at = 0.0
-        adbd.phone = Phone(tmp_path / "other", serial="OTHER")
-        with pytest.raises(DeviceError, match=r"another machine \(OTHER\).*SIM0001"):
-            device.run(models, PLAN, 0)
-        adbd.phone.close()
-        adbd.phone = phone
-        assert len(device.run(models, PLAN, 0)) == len(models)
-        device.release()
-
-
 def test_what_an_earlier_measurement_changed_is_restored_by_the_next(
     device: AndroidDevice, phone: Phone, models: list[Path]
 ) -> None:
@@ -452,132 +285,6 @@ def test_two_measurements_on_one_phone_do_not_mix(
     assert "another cars-hw (process" in str(errors[0])
     device.release()
     other._shell.close()
-
-
-def test_threads_are_pinned_to_as_many_of_the_fastest_cores(
-    shell: AdbShell, phone: Phone, models: list[Path]
-) -> None:
-    canned(phone, 'taskset -p $$ >> "$PHONE/affinity"')
-    device = AndroidDevice(shell, "android:sim", log=lambda _: None)
-    device.run(models[:1], PLAN, 0)
-    device.release()
-    mask = int((phone.folder / "affinity").read_text().split()[-1], 16)
-    conditions = AndroidDevice(shell, "android:sim", log=lambda _: None).conditions()
-    assert [1 << core for core in conditions["pinned"]] == [mask]
-    with pytest.raises(DeviceError, match="cores, not 99"):
-        AndroidDevice(shell, "android:sim", 99, log=lambda _: None).conditions()
-
-
-@needs_two_cores
-def test_a_core_that_went_away_is_a_message_and_its_session_does_not_count(
-    device: AndroidDevice, phone: Phone, models: list[Path], said: list[str]
-) -> None:
-    canned(phone, "sleep 0.3")
-    *others, fastest = sorted(os.sched_getaffinity(0))
-    assert device.conditions()["pinned"] == [fastest]
-
-    def switch_off(done: int) -> None:
-        if done == 2:
-            phone.switch_on(others)
-
-    with pytest.raises(DeviceStateError, match=f"switched off core {fastest}, on which") as raised:
-        device.run(models, PLAN, 0, switch_off)
-    assert raised.value.remedy == "resume"
-    # While it is away the phone is waited for, and never measured on other cores.
-    with pytest.raises(DeviceStateError, match=f"still has core {fastest} switched off.*unlock it"):
-        device.run(models, PLAN, 0)
-    phone.switch_on([*others, fastest])
-    assert len(device.run(models, PLAN, 0)) == len(models)
-    device.release()
-
-
-@needs_two_cores
-def test_a_core_that_is_closed_in_the_middle_is_a_message_also_where_the_other_one_stays_open(
-    shell: AdbShell, phone: Phone, models: list[Path]
-) -> None:
-    """Linux runs a process silently on those of its cores that are open, and refuses it only if none is."""
-    canned(phone, "sleep 0.3")
-    first, *_, last = cores = sorted(os.sched_getaffinity(0))
-    phone.open_cores(cores)
-    for threads, lost in ((2, last), (2, first), (1, last))[: amount(1, 3)]:
-        device = AndroidDevice(shell, "android:sim", threads, log=lambda _: None, waits=Waits(cool_down=0.1))
-        assert lost in device.conditions()["pinned"]
-
-        def close(done: int, lost: int = lost) -> None:
-            if done == 2:
-                phone.open_cores([core for core in cores if core != lost])
-
-        with pytest.raises(DeviceStateError, match=f"switched off core {lost}, .* or closed it to the shell"):
-            device.run(models, PLAN, 0, close)
-        with pytest.raises(DeviceStateError, match=f"still has core {lost} closed to the shell by a cpuset"):
-            device.run(models, PLAN, 0)
-        device.release()
-        phone.open_cores(cores)
-
-
-@needs_two_cores
-def test_without_taskset_the_clock_is_that_of_the_core_that_the_tool_ran_on(
-    tmp_path: Path, keys: Path, models: list[Path]
-) -> None:
-    slow, *_, fast = sorted(os.sched_getaffinity(0))
-    pins = f"/usr/bin/taskset -cp {slow} $$ >/dev/null; PATH=/usr/bin:/bin sleep 0.5"
-    with standing(tmp_path / "old", keys, System(without=("taskset",)), pins) as stand:
-        stand.phone.runs_at(1400, slow)
-        stand.phone.runs_at(2750, fast)
-        device = stand.device()
-        conditions = device.conditions()
-        assert (conditions["pinned"], conditions["clock_mhz"], conditions["core_kind"]) == (
-            "not possible here",
-            None,
-            None,
-        )
-        assert [sample.clock_mhz for sample in device.run(models[:1], PLAN, 0)] == [1400.0]
-        assert device.warnings == ()
-        stand.phone.switch_on([slow])
-        device.run(models[:1], PLAN, 0)
-        device.release()
-        assert device.warnings == (f"core {fast} was switched off while models ran, which are not pinned",)
-
-
-@needs_two_cores
-def test_an_interrupted_profile_resumes_at_another_address_and_on_the_same_kind_of_core(
-    phone: Phone, keys: Path, tmp_path: Path, said: list[str]
-) -> None:
-    canned(phone)
-    spec, plan = NetworkSpec(4, 3, (8, 8), 1, classes=3), MeasurePlan(sessions=1, patience_seconds=0, block=40)
-    out = tmp_path / "phone.json"
-    *others, fastest = sorted(os.sched_getaffinity(0))
-
-    def resume(stop_at: int | None = None) -> LatencyTable:
-        def stop(stage: str, done: int, _total: int) -> None:
-            if stage == "operations: measuring" and stop_at is not None and done >= stop_at:
-                raise KeyboardInterrupt
-
-        with Adbd(phone) as adbd:
-            shell = AdbShell(Address("127.0.0.1", adbd.port), keys=keys)
-            device = AndroidDevice(shell, f"android:127.0.0.1:{adbd.port}", log=said.append)
-            try:
-                return profile_device(device, spec, calibration=4, plan=plan, out=out, resume=True, progress=stop)
-            finally:
-                device.release()
-
-    with pytest.raises(KeyboardInterrupt):
-        resume(stop_at=45)
-    kept = (tmp_path / "phone.json.partial").read_bytes()
-    phone.switch_on(others)
-    with pytest.raises(DeviceStateError, match=r"measured on 1 x 1800 MHz, and the profile began on 1 x 2800 MHz"):
-        resume()
-    assert f"core {fastest} of {len(others) + 1} cannot be used now" in said[-1]
-    assert (tmp_path / "phone.json.partial").read_bytes() == kept
-    phone.switch_on([*others, fastest])
-    # What is noticed in the middle of a profile is a warning of its table, which --strict refuses.
-    phone.battery(usb=False)
-    table = resume()
-    warning = "the phone runs on its battery: no charger and no powered cable"
-    assert table.conditions["warnings"] == [warning]
-    assert warning in table.quality_warnings()
-    assert table.conditions["core_kind"] == "1 x 2800 MHz"
-    assert table.device != table.conditions["device_identity"] == "android:SIM0001"
 
 
 def test_names_open_phones_and_tables_can_name_them_again(

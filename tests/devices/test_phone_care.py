@@ -12,28 +12,20 @@ import os
 import random
 import re
 import signal
-import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 from long_runs import amount
-from phone_stand import WAITS, Stand, standing
+from phone_stand import PLAN, STAY, Stand, standing
 from simulated_phone import Phone, System
 
 from cars_hw.cli.signals import ends_in_order
-from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices import remote_folder
-from cars_hw.devices.android.device import AndroidDevice
-from cars_hw.devices.remote_folder import LEASE_S, Holder
 from cars_hw.errors import ConnectionLostError, DeviceError, DeviceStateError
 from cars_hw.measurement.schedule import measure
-
-PLAN = MeasurePlan(sessions=1, min_runs=5, min_seconds=0.0, warmup_runs=1, warmup_seconds=0.0, patience_seconds=0)
-STAY = "stay_on_while_plugged_in"
 
 
 @pytest.fixture(autouse=True)
@@ -154,151 +146,6 @@ def happening(stand: Stand, happens: str, models: list[Path]) -> tuple[BaseExcep
         device.release()
 
 
-# Holders of a lock whose process is gone, or not.
-class Held(NamedTuple):
-    """Who holds the lock, when it was renewed, and what another tool then says; None if it goes on."""
-
-    holder: str
-    seen: str
-    says: str | None
-
-
-OTHER = "0123456789abcdef 111111111111 laptop 4242 777"
-ROWS = {
-    "another computer, now": Held(OTHER, "UPTIME", r"another cars-hw \(process 4242 on laptop\) measures on"),
-    "another computer, a while ago": Held(OTHER, f"UPTIME-{LEASE_S - 20}", r"until \d+ s have passed"),
-    "another computer, long ago": Held(OTHER, f"UPTIME-{LEASE_S + 20}", None),
-    "another computer, before the phone was started again": Held(OTHER, "UPTIME+1000", None),
-    "no time, as the storage was full": Held(OTHER, "", r"until (300|29\d) s have passed"),
-    "no name, long ago": Held("", f"UPTIME-{LEASE_S + 20}", None),
-    # A lock appears as a whole, so that this one is nobody's.
-    "no name, now": Held("", "UPTIME", None),
-    "garbage": Held("a b c", f"UPTIME-{LEASE_S + 20}", None),
-    "garbage, now": Held("a b c", "UPTIME", r"another cars-hw measures on .*until (300|29\d) s have passed"),
-    "this computer, a process that has ended": Held("0123456789abcdef HERE host 4194305 1", "UPTIME", None),
-    "this computer, another process of that number": Held("0123456789abcdef HERE host PID 1", "UPTIME", None),
-    "this process, a device that was dropped": Held("0123456789abcdef HERE host PID STARTED", "UPTIME", None),
-    "this computer, a process that runs": Held(
-        "0123456789abcdef HERE host PARENT PARENT_STARTED", "UPTIME", "PARENT"
-    ),
-}
-
-
-@pytest.mark.parametrize("name", ROWS)
-def test_the_lock_of_a_process_that_is_gone_is_taken_over_and_no_other(
-    name: str, tmp_path: Path, keys: Path, models: list[Path]
-) -> None:
-    row = ROWS[name]
-    words = {
-        "PARENT_STARTED": remote_folder._started(os.getppid()),
-        "PARENT": str(os.getppid()),
-        "HERE": remote_folder._computer(),
-        "PID": str(os.getpid()),
-        "STARTED": remote_folder._started(os.getpid()),
-    }
-    uptime = int(float(Path("/proc/uptime").read_text().split()[0]))
-
-    def filled(text: str) -> str:
-        for word, value in words.items():
-            text = text.replace(word, value)
-        return text
-
-    with standing(tmp_path / "phone", keys, System()) as stand:
-        folder = stand.phone.tmp / "cars-hw"
-        (folder / "lock").mkdir(parents=True)
-        (folder / "lock" / "owner").write_text(f"{filled(row.holder)}\n")
-        seen = str(eval(row.seen.replace("UPTIME", str(uptime)))) if row.seen else ""  # noqa: S307 -- our own sums
-        (folder / "lock" / "seen").write_text(f"{seen}\n")
-        (folder / "0123456789abcdef").mkdir()
-        (folder / "0123456789abcdef" / "m-1.tflite").write_text("theirs")
-        (folder / "before").write_text("cars-hw-1 2 end\n")
-        stand.phone.set(STAY, "7")
-        device = stand.device()
-        if row.says is None:
-            assert len(device.run(models, PLAN, 0)) == 3
-            device.release()
-            assert stand.phone.setting(STAY) == "2"
-            assert not folder.exists()
-        else:
-            with pytest.raises(DeviceStateError, match=filled(row.says)) as raised:
-                device.run(models, PLAN, 0)
-            assert raised.value.remedy == "resume"
-            device.release()
-            # Whoever only looks at the phone changes nothing either.
-            device.conditions()
-            device.release()
-            assert (folder / "0123456789abcdef" / "m-1.tflite").read_text() == "theirs"
-            assert stand.phone.setting(STAY) == "7"
-
-
-@pytest.mark.parametrize(("boot", "is_taken"), [("another", True), ("", False), ("the same", False)])
-def test_the_lock_of_a_computer_is_taken_over_at_once_if_the_phone_was_started_again(
-    boot: str, is_taken: bool, tmp_path: Path, keys: Path
-) -> None:
-    """Also where it has run for longer since than it had run when the lock was renewed."""
-    with standing(tmp_path / "phone", keys, System()) as stand:
-        lock = stand.phone.tmp / "cars-hw" / "lock"
-        lock.mkdir(parents=True)
-        (lock / "owner").write_text(f"{OTHER}\n")
-        (lock / "seen").write_text(f"{int(float(Path('/proc/uptime').read_text().split()[0])) - 5}\n")
-        same = Path("/proc/sys/kernel/random/boot_id").read_text()
-        (lock / "boot").write_text(same if boot == "the same" else f"{boot}\n")
-        (lock.parent / "before").write_text("cars-hw-1 2 end\n")
-        stand.phone.set(STAY, "7")
-        device = stand.device()
-        device.conditions()
-        device.release()
-        assert stand.phone.setting(STAY) == ("2" if is_taken else "7")
-        assert lock.parent.exists() != is_taken
-
-
-def test_a_second_tool_is_refused_at_once_and_the_first_ends_right(
-    tmp_path: Path, keys: Path, models: list[Path]
-) -> None:
-    with standing(tmp_path / "phone", keys, System()) as stand:
-        first, second = stand.device(), stand.device()
-        for _ in range(amount(2, 20)):
-            refused: list[str] = []
-
-            def other(done: int, second: AndroidDevice = second, refused: list[str] = refused) -> None:
-                if done != 1:
-                    return
-                began = time.monotonic()
-                with pytest.raises(DeviceStateError, match=f"process {os.getpid()} on .* measures on") as raised:
-                    second.run(models, PLAN, 0)
-                second.release()
-                assert time.monotonic() - began < 5
-                refused.append(str(raised.value))
-
-            samples = first.run(models, PLAN, 0, other)
-            assert [round(1e3 * sample.ms) for sample in samples] == [1000, 1100, 1200]
-            assert len(refused) == 1
-            # Also between two blocks, where nothing of the first runs on the phone.
-            with pytest.raises(DeviceStateError, match="another cars-hw"):
-                second.run(models, PLAN, 0)
-            assert len(first.run(models, PLAN, 0)) == 3
-            first.release()
-            assert len(second.run(models, PLAN, 0)) == 3
-            second.release()
-            first, second = second, first
-        assert not (stand.phone.tmp / "cars-hw").exists()
-
-
-def test_files_that_another_tool_removed_meanwhile_go_over_again(
-    tmp_path: Path, keys: Path, models: list[Path]
-) -> None:
-    """As after a pause longer than the lease, in which another computer measured."""
-    with standing(tmp_path / "phone", keys, System()) as stand:
-        device = stand.device()
-        device.run(models, PLAN, 0)
-        for path in (stand.phone.tmp / "cars-hw").rglob("*"):
-            path.unlink() if path.is_file() else None
-        for path in sorted((stand.phone.tmp / "cars-hw").rglob("*"), reverse=True):
-            path.rmdir()
-        assert [round(1e3 * sample.ms) for sample in device.run(models, PLAN, 0)] == [1000, 1100, 1200]
-        device.release()
-
-
 def test_ctrl_c_says_at_once_what_it_does_and_a_second_one_leaves_it_to_the_next_contact(
     tmp_path: Path, keys: Path, models: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -400,13 +247,6 @@ def test_settings_that_cannot_be_restored_are_told_and_restored_at_a_later_conta
         assert not (stand.phone.tmp / "cars-hw").exists()
 
 
-def test_a_holder_is_written_in_words_that_any_shell_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("socket.gethostname", lambda: "Ada's laptop; rm -rf /")
-    holder = Holder.new()
-    assert re.fullmatch(r"[0-9a-f]{16} [0-9a-f]{12} Ada-s-laptop--rm--rf-- \d+ \d+", str(holder))
-    assert Holder.parse(str(holder)) == holder
-
-
 HAPPENS = ("a cut", "a kill", "a restart", "a restart of the phone and another computer")
 
 
@@ -504,126 +344,6 @@ def test_the_record_of_the_settings_is_on_the_storage_before_one_is_changed(
             assert log == [f"fsync {folder}/before.new", f"fsync {folder}", "svc power stayon true"]
         else:
             assert log == ["sync ", "sync ", "svc power stayon true"]
-
-
-RAMP = """\
-for flag in "$@"; do case $flag in --warmup_min_secs=*) seconds=${flag#--warmup_min_secs=} ;; esac; done
-sum='BEGIN { r = 1 - s / RAMP; if (r < 0) r = 0; printf "%d", us * (1 + 0.8 * r) }'
-us=$(PATH=/usr/bin:/bin; awk -v us=$us -v s=$seconds "$sum")
-"""
-
-
-# Ends the warm-up at the limit of the tool, as the tool does. To be followed by RAMP.
-CUT = """\
-limit() { awk -v a="$1" -v b="$2" 'BEGIN { print (a < b ? a : b) }'; }
-for flag in "$@"; do case $flag in --max_secs=*) most=${flag#--max_secs=} ;; esac; done
-for flag in "$@"; do
-  case $flag in --warmup_min_secs=*)
-    flag=--warmup_min_secs=$(PATH=/usr/bin:/bin; limit "${flag#--warmup_min_secs=}" "$most") ;;
-  esac
-  shift
-  set -- "$@" "$flag"
-done
-"""
-
-
-@pytest.mark.parametrize("seconds", [0.01, 0.06, 0.3, 1.2])
-def test_a_clock_that_rises_is_waited_for(seconds: float, tmp_path: Path, keys: Path, models: list[Path]) -> None:
-    """The canned runner is slower as long as its clock rises: of 1000 microseconds, up to 1800."""
-    plan = MeasurePlan(sessions=1, min_runs=5, min_seconds=0.0, patience_seconds=0)
-    with standing(tmp_path / "phone", keys, System(), RAMP.replace("RAMP", str(seconds))) as stand:
-        device = stand.device()
-        samples = device.run(models, plan, 0)
-        assert [1e3 * sample.ms for sample in samples] == pytest.approx([1000, 1100, 1200], rel=0.02)
-        warmup = device.conditions()["warmup_s"]
-        # Not longer than it has to be: twice the time that the clock takes, and the shortest there is.
-        assert seconds * 0.97 <= warmup <= max(2 * seconds, 0.1)
-        device.release()
-        assert stand.said == []
-
-
-def test_a_quick_plan_before_does_not_shorten_the_warm_up(tmp_path: Path, keys: Path, models: list[Path]) -> None:
-    """The tool ends its warm-up, too, after --max_secs; and each plan has a warm-up of its own."""
-    quick = MeasurePlan(sessions=1, min_runs=5, min_seconds=0.0, max_seconds=0.5, patience_seconds=0)
-    with standing(tmp_path / "phone", keys, System(), CUT + RAMP.replace("RAMP", "1.2")) as stand:
-        device = stand.device()
-        assert [sample.ms for sample in device.run(models[:1], replace(quick, warmup_seconds=0.0), 0)] == [1.8]
-        assert [sample.ms for sample in device.run(models[:1], quick, 0)] == pytest.approx([1.0], rel=0.02)
-        assert device.conditions()["warmup_s"] >= 1.2 * 0.97
-        device.release()
-
-
-def test_a_clock_that_never_is_steady_is_told(tmp_path: Path, keys: Path, models: list[Path]) -> None:
-    with standing(tmp_path / "phone", keys, System(), RAMP.replace("RAMP", "4")) as stand:
-        device = stand.device()
-        device.run(models[:1], MeasurePlan(sessions=1, min_runs=5, min_seconds=0.0, patience_seconds=0), 0)
-        assert "still falls after 3.2 s of warm-up" in stand.said[0]
-        device.release()
-
-
-def test_a_phone_that_is_not_at_its_best_is_measured_and_told(
-    tmp_path: Path, keys: Path, models: list[Path]
-) -> None:
-    with standing(tmp_path / "phone", keys, System()) as stand:
-        device = stand.device()
-        conditions = device.conditions()
-        assert (conditions["warnings"], conditions["plugged"], conditions["battery_saver"]) == ([], True, None)
-        stand.phone.set("low_power", "1")
-        stand.phone.battery(usb=False)
-        stand.phone.limit_clocks(1200)
-        assert len(device.run(models, PLAN, 0)) == 3
-        conditions = device.conditions()
-        core = conditions["pinned"][0]
-        assert conditions["warnings"] == [
-            f"the clock of core {core} is limited to 1200 of 2800 MHz",
-            "the battery saver is on",
-            "the phone runs on its battery: no charger and no powered cable",
-        ]
-        assert [line.split(": ", 1)[1] for line in stand.said] == [
-            f"{text}; latencies are those of this state" for text in conditions["warnings"]
-        ]
-        device.release()
-
-
-def test_a_hot_case_counts_also_where_the_thermal_status_stays_zero(
-    tmp_path: Path, keys: Path, models: list[Path]
-) -> None:
-    with standing(tmp_path / "phone", keys, System()) as stand:
-        stand.phone.thermal(0, skin=43.5)
-        device = stand.device()
-        with pytest.raises(
-            DeviceStateError, match=r"still is hot .battery 27 C, case 43\.5 C, processor 25\.6 C, "
-        ):
-            device.run(models, PLAN, 0)
-        stand.phone.thermal(0, skin=33.0)
-        assert len(device.run(models, PLAN, 0)) == 3
-        assert device.conditions()["skin_c"] == 33.0
-        device.release()
-
-
-def test_a_good_state_is_read_again_after_a_while_only(tmp_path: Path, keys: Path, models: list[Path]) -> None:
-    """Reading the state takes a part of the time of a block."""
-    with standing(tmp_path / "phone", keys, System()) as stand:
-
-        def readings() -> int:
-            return stand.phone.log().count("settings get global low_power")
-
-        device = stand.device(replace(WAITS, state=60.0))
-        assert len(device.run(models, PLAN, 0)) == 3
-        before = readings()
-        assert len(device.run(models, PLAN, 0)) == 3
-        assert readings() == before
-        # The next contact after a lost connection reads it.
-        stand.adbd.cut()
-        assert len(device.run(models, PLAN, 0)) == 3
-        assert readings() > before
-        device.release()
-        impatient = stand.device()
-        impatient.run(models, PLAN, 0)
-        before = readings()
-        impatient.run(models, PLAN, 0)
-        assert readings() > before
-        impatient.release()
 
 
 def test_files_that_are_not_those_of_the_tool_stay(tmp_path: Path, keys: Path, models: list[Path]) -> None:
