@@ -91,7 +91,9 @@ def plan_rungs(
     ``nominated`` takes the number of places in a stretch. It returns, for each stretch, the cost of an epoch of
     each network. The plan has as many rungs as the budget pays for with one epoch in the first rung. If it pays for
     no rung with :data:`KEPT` networks of each stretch, the plan has one rung of one epoch with one network of each
-    stretch, whatever that costs. The rest of the budget goes into more epochs, ``most_epochs`` at most.
+    stretch, whatever that costs. The rest of the budget goes into more epochs, ``most_epochs`` at most. A plan with
+    one network of a stretch leaves it for further ones (:func:`further_places`) if there are any, since a longer
+    training of a single network chooses nothing.
     """
     for number in range(MOST_RUNGS, 0, -1):
         rungs = _with_epochs(HALVES ** (number - 1), number, KEPT)
@@ -102,7 +104,10 @@ def plan_rungs(
         if cost_of(rungs, stretches, evaluation) <= budget:
             return _lengthened(rungs, stretches, budget, most_epochs, evaluation)
     least = Rungs((1,), 1)
-    return _lengthened(least, nominated(least.places), budget, most_epochs, evaluation)
+    stretches = nominated(least.places)
+    if _number_of(nominated(KEPT)) > _number_of(stretches):
+        return least
+    return _lengthened(least, stretches, budget, most_epochs, evaluation)
 
 
 def further_places(

@@ -86,6 +86,18 @@ def test_evaluations_take_their_part_of_the_budget() -> None:
     assert plan_rungs(networks, 80, most_epochs=100, evaluation=0.1) == Rungs((2, 5), 2)
 
 
+def test_single_networks_of_a_stretch_are_not_trained_longer_while_there_are_others() -> None:
+    # Two of each stretch cost 2 x 10 epochs. What is left of 19 pays for a second network of the first stretch.
+    finalists = [[1.0] * 3, [9.0] * 3]
+
+    def nominated(places: int) -> list[list[float]]:
+        return [costs[:places] for costs in finalists]
+
+    assert plan_rungs(nominated, 19, most_epochs=9, evaluation=0.0) == Rungs((1,), 1)
+    # Where there are no others, the rest goes into epochs: 10 each.
+    assert plan_rungs(lambda _: [[1.0], [9.0]], 39, most_epochs=9, evaluation=0.0) == Rungs((3,), 2)
+
+
 def test_what_a_plan_leaves_goes_to_the_cheapest_stretches_first() -> None:
     finalists = [[1.0] * 9, [2.0] * 3, [4.0] * 9]
 
