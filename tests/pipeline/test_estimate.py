@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from cars_hw.config.units import format_seconds
 from cars_hw.errors import InputError
 from cars_hw.latency import LatencyTable
 from cars_hw.pipeline import estimate as estimating
+from cars_hw.pipeline import pace
 from cars_hw.pipeline import search as searching
 from cars_hw.pipeline.estimate import Estimate, Part, estimate
 from cars_hw.pipeline.latency_target import LatencyTarget
@@ -266,6 +268,24 @@ def test_the_command_says_how_long_and_writes_nothing(tiny_table: Path, images: 
     missing = CliRunner().invoke(main, asked)
     assert missing.exit_code == 2
     assert "--out" in missing.output
+
+
+def test_first_passes_are_timed_when_the_blocks_that_they_are_put_together_from_are_recorded() -> None:
+    stepped: list[Architecture] = []
+
+    class Composing:
+        composes, records, device = True, False, torch.device("cpu")
+        batches = SimpleNamespace(epoch=lambda _: iter([(torch.zeros(2, 3, 8, 8), torch.zeros(2))]))
+
+        def step(self, _images: object, _labels: object, architectures: list[Architecture]) -> None:
+            stepped.extend(architectures)
+
+    plan = SearchPlan(DataSource("images"), NETWORKS["quick"], PRESETS["quick"], costs=("parameters",))
+    drawn = [plan.architectures.sample(np.random.default_rng(0))] * 4
+    weights = cast("SuperNetWeights", Composing())
+    pace._steps(plan, weights, drawn, drawn, lambda times: times[0], ends=False)
+    assert stepped[-4:] == drawn
+    assert len({one.key() for one in stepped[:-4]}) == pace.BLOCKS_RECORDED
 
 
 def test_too_little_memory_is_said_before_the_search_with_what_to_lower(

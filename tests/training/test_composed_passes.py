@@ -25,6 +25,7 @@ from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Edge, Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
+from cars_hw.training.block_recordings import BLOCK_BYTES
 from cars_hw.training.recorded_passes import GraphedPasses
 from cars_hw.training.recorder import RecordingRefusedError
 from cars_hw.training.shared_weights import SuperNetWeights
@@ -220,6 +221,8 @@ def test_the_memory_of_blocks_is_bounded() -> None:
     # The stem is not counted.
     stem = sum(2 * one.x.numel() * one.x.element_size() for one in composed._begun)
     assert kept - stem <= most_bytes(SPEC, 8, 2)
+    assert made._bytes_of_blocks() == most_blocks(SPEC) * BLOCK_BYTES + most_bytes(SPEC, 8, 2)
+    assert weights("auto")._bytes_of_blocks() == 0
     # By hand, in numbers: inputs of 4 channels at 8x8, 8 at 8x8 and 16 at 4x4; nodes of 4, 8 and 16.
     read, nodes = 8 * (4 * 64 + 8 * 64 + 16 * 16), 8 * (4 * 64 + 8 * 16 + 16 * 4)
     assert most_bytes(SPEC, 8, 2) == 2 * 4 * read + nodes * (2 * (8 + 28) + 14)
