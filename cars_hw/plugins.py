@@ -6,8 +6,9 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -35,7 +36,7 @@ def with_current_folder() -> Iterator[None]:
 
 def plugin_names(group: str) -> list[str]:
     """Return the names of the plug-ins of ``group``, such as ``cars_hw.costs``; none of them is imported."""
-    return sorted({point.name for point in entry_points(group=group)})
+    return sorted({point.name for point in _points().select(group=group)})
 
 
 def plugin_value(group: str, name: str) -> str | None:
@@ -45,10 +46,30 @@ def plugin_value(group: str, name: str) -> str | None:
         InputError: several packages have one of this name.
     """
     # The same package can be found in two folders of the path.
-    found = {point.value for point in entry_points(group=group, name=name)}
+    found = {point.value for point in _points().select(group=group, name=name)}
     if len(found) > 1:
         raise InputError(f"several packages have a plug-in '{name}' for {group}: {', '.join(sorted(found))}")
     return next(iter(found), None)
+
+
+def _points() -> EntryPoints:
+    """Return the entry points of all installed packages."""
+    return _points_of(tuple((folder, _changed(folder)) for folder in sys.path))
+
+
+@lru_cache(maxsize=8)
+def _points_of(_folders: tuple[tuple[str, int | None], ...]) -> EntryPoints:
+    # Python reads a file of each installed package for that, and a command asks several times. Who installs or
+    # removes a package changes the folder that it is in.
+    return entry_points()
+
+
+def _changed(folder: str) -> int | None:
+    """Return when something was added to ``folder`` or removed from it; None if there is no such folder."""
+    try:
+        return Path(folder).stat().st_mtime_ns
+    except OSError:
+        return None
 
 
 def load_plugin(group: str, name: str) -> Any:  # noqa: ANN401 -- whatever the package has there

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
 from typing import Any
@@ -102,7 +102,7 @@ class SuperNetWeights:
         self.device = torch.device(device)
         # A function of its own and not a method: a method would keep these weights alive for as long as the passes.
         self._autocast = shared_autocast(settings.precision, self.device)
-        self.supernet = supernet.to(self.device).to(memory_format=torch.channels_last)
+        self.supernet = supernet.to(device=self.device, memory_format=torch.channels_last)
         self.settings = settings
         self.epochs = epochs
         self.epoch = 0
@@ -124,6 +124,8 @@ class SuperNetWeights:
             for part in (subset, valid)
         )
         self.parameters = list(self.supernet.parameters())
+        # They stay where they are in memory. To look for them takes long: a SuperNet has thousands of modules.
+        self._weights: dict[str, Tensor] = dict(self.supernet.state_dict())
         self.slices = slices_of(self.supernet)
         on_gpu = self.device.type == "cuda"
         self.optimizer = torch.optim.SGD(
@@ -178,7 +180,7 @@ class SuperNetWeights:
         rate = cosine(self.epoch / self.epochs, settings.learning_rate, settings.learning_rate_min)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self.supernet.train()
+        self._in_training()
         total = torch.zeros((), device=self.device)
         with torch_threads(settings.threads), deterministic_algorithms(settings.deterministic):
             for images, labels in self.batches.epoch(self.generator):
@@ -250,7 +252,7 @@ class SuperNetWeights:
         drawn = [Architecture(genotype, self.supernet.spec)] * self.settings.architectures
         state = _on_host(self.state())
         images, labels = next(self.batches.epoch(torch.Generator().manual_seed(0)))
-        self.supernet.train()
+        self._in_training()
         try:
             # Deterministic algorithms take other memory, and a recording keeps its algorithms.
             with deterministic_algorithms(self.settings.deterministic):
@@ -312,7 +314,7 @@ class SuperNetWeights:
         """
         batches = self._full if full else self._subset
         share = self.process_group.share(self._at_their_size(architectures))
-        self.supernet.train()
+        self._in_training()
         weights = self._remembered() if before else self.averaged()
         with weights, deterministic_algorithms(self.settings.deterministic):
             found = self._evaluate(share, batches)
@@ -342,7 +344,7 @@ class SuperNetWeights:
         return {
             **average,
             **({"evaluated": self._evaluated_weights()} if average else {}),
-            "supernet": self.supernet.state_dict(),
+            "supernet": dict(self._weights),
             "before": self._before,
             "optimizer": self.optimizer.state_dict(),
             "epoch": self.epoch,
@@ -423,8 +425,23 @@ class SuperNetWeights:
             if None not in found
         }
 
+    def _in_training(self) -> None:
+        """Set the mode of training, unless it is set: there are thousands of modules."""
+        if not self.supernet.training:
+            self.supernet.train()
+
     def _copied_weights(self) -> dict[str, Tensor]:
-        return copy.deepcopy(self.supernet.state_dict())
+        """Return a copy of the weights. What several operations have in common is one copy."""
+        copies: dict[tuple[int, torch.Size], Tensor] = {}
+        for value in self._weights.values():
+            place = value.data_ptr(), value.shape
+            if place not in copies:
+                copies[place] = value.clone()
+        return {name: copies[value.data_ptr(), value.shape] for name, value in self._weights.items()}
+
+    def _set_weights(self, weights: Mapping[str, Tensor]) -> None:
+        for name, value in self._weights.items():
+            value.copy_(weights[name])
 
     def _evaluated_weights(self) -> dict[str, Tensor]:
         """Return a copy of the weights that evaluate architectures."""
@@ -438,11 +455,11 @@ class SuperNetWeights:
     @contextmanager
     def _remembered(self) -> Iterator[None]:
         now = self._copied_weights()
-        self.supernet.load_state_dict(self._before)
+        self._set_weights(self._before)
         try:
             yield
         finally:
-            self.supernet.load_state_dict(now)
+            self._set_weights(now)
 
     def close(self) -> None:
         """Free the recorded passes with their memory. The weights stay, and later passes are recorded again."""
