@@ -9,6 +9,7 @@ import gc
 import os
 
 import pytest
+from kept_models import keep_models
 from long_runs import VARIABLE
 from published_schemas import checked_text
 
@@ -40,7 +41,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Keep tests and libraries out of every garbage collection: they are half a million objects that stay."""
+    """Keep models that tests measure, and keep tests and libraries out of every garbage collection.
+
+    The latter are half a million objects that stay.
+    """
+    keep_models()
     gc.collect()
     gc.freeze()
 

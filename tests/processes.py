@@ -55,8 +55,8 @@ def _work(main: Callable[[Path], None], folder: Path, told: dict[str, str]) -> N
         main(folder)
 
 
-def run_by_two(main: Callable[[Path], None], folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Let two processes call ``main`` with ``folder``, and return what they have saved there."""
+def work_of_two(main: Callable[[Path], None], folder: Path) -> None:
+    """Let two processes call ``main`` with ``folder``."""
     processes = [FORKS.Process(target=_work, args=(main, folder, told)) for told in _told_by_launcher()]
     try:
         for process in processes:
@@ -68,6 +68,11 @@ def run_by_two(main: Callable[[Path], None], folder: Path) -> tuple[dict[str, An
             process.kill()
     for rank, process in enumerate(processes):
         assert process.exitcode == 0, (folder / f"{rank}.errors").read_text()[-3000:]
+
+
+def run_by_two(main: Callable[[Path], None], folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Let two processes call ``main`` with ``folder``, and return what they have saved there."""
+    work_of_two(main, folder)
     first, second = (torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2))
     return first, second
 

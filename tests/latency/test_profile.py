@@ -2,15 +2,14 @@ from __future__ import annotations
 
 import itertools
 import json
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+import forked
 import numpy as np
 import pytest
 from long_runs import amount
@@ -214,28 +213,29 @@ COMMAND = "profile --device fake --channels 4 --layers 3 --resolution 8 --in-cha
 def test_killed_at_any_moment_a_profile_resumes_and_measures_everything_as_often_as_it_should(
     tmp_path: Path, seed: int
 ) -> None:
-    def start(out: Path) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "cars_hw", *COMMAND.split(), "--out", str(out)]
-        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    errors = tmp_path / "errors"
+
+    def start(out: Path) -> ForkServerProcess:
+        return forked.start([*COMMAND.split(), "--out", str(out)], errors)
 
     whole, broken = tmp_path / "whole.json", tmp_path / "broken.json"
     partial = broken.with_name("broken.json.partial")
-    assert start(whole).wait(timeout=120) == 0
+    forked.finish(start(whole), errors)
     rng = np.random.default_rng(seed)
     seen = []
     for _ in range(amount(2, 3)):
         process = start(broken)
         size = partial.stat().st_size if partial.exists() else 0
-        while (partial.stat().st_size if partial.exists() else 0) == size and process.poll() is None:
+        while (partial.stat().st_size if partial.exists() else 0) == size and process.is_alive():
             time.sleep(0.005)
         time.sleep(float(rng.uniform(0, 0.1)))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
         seen.append(partial.exists())
     assert seen[0]
     # The last of the killed processes may have written the whole table before the signal; then none is needed.
     if partial.exists():
-        assert start(broken).wait(timeout=120) == 0
+        forked.finish(start(broken), errors)
     finished, expected = LatencyTable.read(broken), LatencyTable.read(whole)
     assert finished.entries == expected.entries
     assert {entry.sessions for entry in finished.entries.values()} == {finished.plan["sessions"] + 1}

@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from long_runs import amount
-from processes import workers
+from processes import work_of_two, workers
 
 from cars_hw.cli.main import main
 
@@ -36,7 +37,26 @@ def standalone(tiny_table: Path, images: Path, tmp_path_factory: pytest.TempPath
     return (out / "front.json").read_text()
 
 
+def command(arguments: list[str], folder: Path) -> None:
+    """Run cars-hw in one of two processes; keep in ``folder`` what it prints."""
+    with (folder / f"{os.environ['RANK']}.printed").open("w") as printed:
+        os.dup2(printed.fileno(), 1)
+        main(arguments, standalone_mode=False)
+
+
 def test_two_processes_find_the_front_of_one(
+    standalone: str, tiny_table: Path, images: Path, tmp_path: Path
+) -> None:
+    # Forked, without the launcher: four programs that load torch take longer than the searches.
+    out = tmp_path / "run"
+    work_of_two(partial(command, given(tiny_table, images, out)), tmp_path)
+    assert (out / "front.json").read_text() == standalone
+    printed = [(tmp_path / f"{rank}.printed").read_text() for rank in range(2)]
+    assert "".join(printed).count("Pareto front") == 1
+
+
+@pytest.mark.skipif(not amount(0, 1), reason="long: run with --long")
+def test_the_launcher_of_torch_starts_the_two(
     standalone: str, tiny_table: Path, images: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"

@@ -6,7 +6,8 @@ import copy
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import get_args
+from functools import cache
+from typing import NamedTuple, get_args
 
 import numpy as np
 import pytest
@@ -86,8 +87,8 @@ def drawn(
 
 def batch() -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(1)
-    images = torch.randn(16, 1, 8, 8, generator=generator, dtype=torch.float64)
-    return images.contiguous(memory_format=torch.channels_last), torch.arange(16) % 4
+    images = torch.randn(8, 1, 8, 8, generator=generator, dtype=torch.float64)
+    return images.contiguous(memory_format=torch.channels_last), torch.arange(8) % 4
 
 
 def everything(made: SuperNetWeights) -> Tensor:
@@ -102,8 +103,8 @@ def momenta(made: SuperNetWeights) -> Tensor:
 class Reference:
     """Gradients by networks of their own, whose weights are numbered as the elements of the SuperNet."""
 
-    def __init__(self, share: WeightSharing = "edges") -> None:
-        numbered = SuperNet(SPEC, share).double()
+    def __init__(self, spec: NetworkSpec = SPEC, share: WeightSharing = "edges") -> None:
+        numbered = SuperNet(spec, share).double()
         begin = 0
         with torch.no_grad():
             for one in numbered.parameters():
@@ -113,13 +114,18 @@ class Reference:
         self.elements = begin
 
     def gradient(
-        self, made: SuperNetWeights, chosen: Sequence[Architecture], *, distil: bool = False
+        self,
+        made: SuperNetWeights,
+        chosen: Sequence[Architecture],
+        given: tuple[Tensor, Tensor],
+        *,
+        distil: bool = False,
     ) -> tuple[Tensor, Tensor]:
-        """The mean gradient of the loss on :func:`batch`, and which elements have one.
+        """The mean gradient of the loss on the images and labels ``given``, and which elements have one.
 
         With ``distil`` all but the first learn what the first answers.
         """
-        images, labels = batch()
+        images, labels = given
         total, touched = (
             torch.zeros(self.elements, dtype=torch.float64),
             torch.zeros(self.elements, dtype=torch.bool),
@@ -127,7 +133,7 @@ class Reference:
         for architecture in chosen:
             network = Network(architecture.network, architecture.genotype, norm=SHARED).double()
             network.load_state_dict(made.slices.weights_of(architecture))
-            logits = network(images)
+            logits = network(reduced_images(images, architecture.network.resolution))
             if labels.is_floating_point():
                 (-(labels * logits.log_softmax(1)).sum(1).mean()).backward()
             else:
@@ -143,10 +149,14 @@ class Reference:
         return total, touched
 
 
+# A SuperNet of its own takes a tenth of a second, and the numbers of its elements do not change.
+reference_of = cache(Reference)
+
+
 def step_and_check(made: SuperNetWeights, reference: Reference, chosen: Sequence[Architecture]) -> Tensor:
     """Take a step, and check what it changes; return which elements it touches."""
     settings = made.settings
-    gradient, touched = reference.gradient(made, chosen)
+    gradient, touched = reference.gradient(made, chosen, batch())
     before, momentum = everything(made).clone(), momenta(made).clone()
     if momentum.any():
         assert (momentum[~touched] != 0).any(), "a momentum could move nothing"
@@ -169,10 +179,10 @@ def step_and_check(made: SuperNetWeights, reference: Reference, chosen: Sequence
 def test_a_step_over_sizes_moves_the_touched_elements_and_no_other(
     recorder: EmulatedRecorder | None, share: WeightSharing
 ) -> None:
-    made, reference = weights(recorder, settings=replace(SETTINGS, share=share)), Reference(share)
-    for number in range(4):
-        # In turn one size, two sizes of which neither contains the other, one with the largest, all.
-        chosen = [drawn(6)[1:2], [drawn(6)[2], drawn(6)[3]], [drawn(6)[5], drawn(6)[0]], drawn(6, seed=1)][number]
+    made, reference = weights(recorder, settings=replace(SETTINGS, share=share)), reference_of(SPEC, share)
+    people = drawn(6)
+    # In turn one size, two sizes of which neither contains the other, and two of which one is the largest.
+    for chosen in (people[1:2], people[2:4], [people[5], people[0]]):
         touched = step_and_check(made, reference, chosen)
         assert 500 < touched.sum() < len(touched) * (0.5 if share == "edges" else 0.95)
 
@@ -183,12 +193,13 @@ def test_a_step_of_one_size_moves_the_touched_elements_and_no_other(
     recorder: EmulatedRecorder | None, share: WeightSharing
 ) -> None:
     settings = replace(SETTINGS, share=share)
-    made, reference = weights(recorder, settings=settings, over_sizes=False), Reference(share)
+    made, reference = weights(recorder, settings=settings, over_sizes=False), reference_of(SPEC, share)
     small = tuple((Edge("sep_conv_3x3", 0), Edge("dil_conv_3x3", 1)) for _ in range(4))
     large = tuple((Edge("sep_conv_5x5", 1), Edge("dil_conv_5x5", 0)) for _ in range(4))
     # The recorder records the second step of an architecture, and replays the third.
     mixed = Genotype(small, large)
-    for genotypes in ([Genotype(large, large)], [Genotype(small, small), mixed], [mixed], [mixed], [mixed]):
+    again = [] if recorder is None else [[mixed], [mixed]]
+    for genotypes in ([Genotype(large, large)], [Genotype(small, small), mixed], [mixed], *again):
         step_and_check(made, reference, [Architecture(one, SPEC) for one in genotypes])
     assert recorder is None or recorder.replayed >= 2
 
@@ -246,13 +257,13 @@ def test_a_sandwich_has_the_largest_and_the_smallest_size_and_the_others_learn_f
 ) -> None:
     settings = replace(SETTINGS, size_sampling="sandwich", momentum=0.0, weight_decay=0.0, gradient_clip=1e9)
     smallest = drawn(1)[0].network
-    made, reference = weights(recorder, settings=settings, smallest=smallest), Reference()
+    made, reference = weights(recorder, settings=settings, smallest=smallest), reference_of()
     chosen = drawn(6)[1:3]
     genotype = chosen[0].genotype
     together = [Architecture(genotype, SPEC), *chosen, Architecture(genotype, smallest)]
     # The recorder runs the first step, records the second and replays the third.
-    for _ in range(3):
-        gradient, touched = reference.gradient(made, together, distil=True)
+    for _ in range(1 if recorder is None else 3):
+        gradient, touched = reference.gradient(made, together, batch(), distil=True)
         before = everything(made).clone()
         made.step(*batch(), chosen)
         after = everything(made)
@@ -315,11 +326,11 @@ def test_replayed_passes_over_sizes_train_the_same_weights_as_plain_ones(archite
     people[0] = Architecture(people[1].genotype, people[0].network)
     for made in (plain, graphed):
         turn = itertools.cycle(people)
-        for _ in range(4):
+        for _ in range(3):
             made.train(lambda count: list(itertools.islice(turn, count)))  # noqa: B023
     # An epoch is two batches of 16 and one of 10, which is not recorded.
     assert recorder.recorded == len(people)
-    assert recorder.replayed == 4 * 2 * architectures - 2 * len(people)
+    assert recorder.replayed == 3 * 2 * architectures - 2 * len(people)
     torch.testing.assert_close(everything(graphed), everything(plain), rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(momenta(graphed), momenta(plain), rtol=1e-8, atol=1e-12)
 
@@ -345,9 +356,18 @@ def test_a_restored_training_over_sizes_goes_on_to_the_last_bit() -> None:
         assert second.counts(people, before=before) == whole.counts(people, before=before)
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("room", [0, 1 << 20])
-def test_architectures_are_counted_together_as_one_by_one(threads: int, room: int) -> None:
+class Judged(NamedTuple):
+    """Trained weights, and what networks of their own get right of each class with them, and their losses."""
+
+    made: SuperNetWeights
+    people: list[Architecture]
+    batches: list[tuple[Tensor, Tensor]]
+    alone: list[list[int]]
+    losses: list[float]
+
+
+@pytest.fixture(scope="module")
+def judged() -> Judged:
     made = weights()
     people = drawn(17)
     made.train(lambda _count: people[:3])
@@ -364,6 +384,13 @@ def test_architectures_are_counted_together_as_one_by_one(threads: int, room: in
             loss += float(F.cross_entropy(logits, labels, reduction="sum"))
         alone.append(right.tolist())
         losses.append(loss)
+    return Judged(made, people, batches, alone, losses)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("room", [0, 1 << 20])
+def test_architectures_are_counted_together_as_one_by_one(threads: int, room: int, judged: Judged) -> None:
+    made, people, batches, alone, losses = judged
     torch.set_num_threads(threads)
     try:
         found = evaluate(made.slices, people, batches, made._autocast, room)
@@ -449,8 +476,8 @@ def at_resolutions(people: Sequence[Architecture]) -> list[Architecture]:
 
 
 def large_batch() -> tuple[Tensor, Tensor]:
-    images = torch.randn(16, 1, 12, 12, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    return images.contiguous(memory_format=torch.channels_last), torch.arange(16) % 4
+    images = torch.randn(8, 1, 12, 12, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    return images.contiguous(memory_format=torch.channels_last), torch.arange(8) % 4
 
 
 @pytest.mark.parametrize("recorder", [None, EmulatedRecorder()])
@@ -460,26 +487,12 @@ def test_over_resolutions_every_architecture_learns_from_images_of_its_own(
     settings = replace(SETTINGS, momentum=0.0, weight_decay=0.0, gradient_clip=1e9)
     made = weights(recorder, spec=LARGE, settings=settings, over_resolutions=True)
     people = at_resolutions(drawn(6))
-    images, labels = large_batch()
-    numbered, begin = SuperNet(LARGE).double(), 0
-    with torch.no_grad():
-        for one in numbered.parameters():
-            one.copy_(torch.arange(begin, begin + one.numel()).view(one.shape))
-            begin += one.numel()
+    reference = reference_of(LARGE)
     # The recorder runs the first step, records the second and replays the third.
-    for _ in range(3):
-        total = torch.zeros(begin, dtype=torch.float64)
-        for architecture in people:
-            network = Network(architecture.network, architecture.genotype, norm=SHARED).double()
-            network.load_state_dict(made.slices.weights_of(architecture))
-            own = reduced_images(images, architecture.network.resolution)
-            F.cross_entropy(network(own), labels).backward()
-            where = Slices(numbered).weights_of(architecture)
-            for name, one in network.named_parameters():
-                if one.grad is not None:
-                    total[where[name].long().flatten()] += one.grad.flatten() / len(people)
+    for _ in range(1 if recorder is None else 3):
+        total, _touched = reference.gradient(made, people, large_batch())
         before = everything(made).clone()
-        made.step(images, labels, people)
+        made.step(*large_batch(), people)
         moved = (before - everything(made)) / settings.learning_rate
         torch.testing.assert_close(moved, total, rtol=1e-5, atol=1e-8)
     assert recorder is None or recorder.recorded == len(people)
