@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from few_descents import descend_once
 from PIL import Image
 
 from cars_hw.callbacks import ProfileCallback
@@ -18,14 +17,6 @@ from cars_hw.latency import LatencyTable, profile_device
 from cars_hw.space.network_spec import NetworkSpec
 
 TINY = NetworkSpec(4, 3, (8, 8), 1, classes=3)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def sooner() -> Iterator[None]:
-    """Begin each search with one descent to its smallest network."""
-    with pytest.MonkeyPatch.context() as patch:
-        descend_once(patch)
-        yield
 
 
 class Followed(ProfileCallback):
