@@ -36,7 +36,7 @@ def with_current_folder() -> Iterator[None]:
 
 def plugin_names(group: str) -> list[str]:
     """Return the names of the plug-ins of ``group``, such as ``cars_hw.costs``; none of them is imported."""
-    return sorted({point.name for point in _points().select(group=group)})
+    return sorted({point.name for point in _points(group)})
 
 
 def plugin_value(group: str, name: str) -> str | None:
@@ -46,22 +46,22 @@ def plugin_value(group: str, name: str) -> str | None:
         InputError: several packages have one of this name.
     """
     # The same package can be found in two folders of the path.
-    found = {point.value for point in _points().select(group=group, name=name)}
+    found = {point.value for point in _points(group).select(name=name)}
     if len(found) > 1:
         raise InputError(f"several packages have a plug-in '{name}' for {group}: {', '.join(sorted(found))}")
     return next(iter(found), None)
 
 
-def _points() -> EntryPoints:
-    """Return the entry points of all installed packages."""
-    return _points_of(tuple((folder, _changed(folder)) for folder in sys.path))
+def _points(group: str) -> EntryPoints:
+    """Return the entry points of ``group`` of all installed packages."""
+    return _points_of(group, tuple((folder, _changed(folder)) for folder in sys.path))
 
 
-@lru_cache(maxsize=8)
-def _points_of(_folders: tuple[tuple[str, int | None], ...]) -> EntryPoints:
+@lru_cache(maxsize=64)
+def _points_of(group: str, _folders: tuple[tuple[str, int | None], ...]) -> EntryPoints:
     # Python reads a file of each installed package for that, and a command asks several times. Who installs or
     # removes a package changes the folder that it is in.
-    return entry_points()
+    return entry_points(group=group)
 
 
 def _changed(folder: str) -> int | None:

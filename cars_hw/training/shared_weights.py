@@ -102,7 +102,7 @@ class SuperNetWeights:
         self.device = torch.device(device)
         # A function of its own and not a method: a method would keep these weights alive for as long as the passes.
         self._autocast = shared_autocast(settings.precision, self.device)
-        self.supernet = supernet.to(device=self.device, memory_format=torch.channels_last)
+        self.supernet = supernet.to(self.device).to(memory_format=torch.channels_last)
         self.settings = settings
         self.epochs = epochs
         self.epoch = 0
