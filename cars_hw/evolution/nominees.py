@@ -15,13 +15,14 @@ from cars_hw.space.architecture_space import ArchitectureSpace
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 
-Reason = Literal["score", "largest", "grown", "near-limit"]
+Reason = Literal["score", "largest", "grown", "near-limit", "cheapest"]
 """Why a network is nominated.
 
 - ``score``: it is among the best of its stretch under the shared weights.
 - ``largest``: it is among the most expensive of its stretch. Shared weights underestimate large networks.
 - ``grown``: it has the genotype of a finalist, and a larger size that keeps to every limit.
 - ``near-limit``: it uses most of a limit, which no other nominee does.
+- ``cheapest``: it has the lowest first cost of all finalists, where the front begins.
 """
 
 PROTECTED: Final = 4
@@ -92,7 +93,8 @@ def nominate(
     objective: SearchObjective = "accuracy",
     further: Sequence[int] = (),
 ) -> list[Nominee]:
-    """Return the nominees, cheapest first: up to ``places`` finalists of each stretch, and all of ``grown``.
+    """Return the nominees, cheapest first: up to ``places`` finalists of each stretch, the cheapest finalist, and
+    all of ``grown``.
 
     ``further`` are numbers of places that the stretches have beside, one for each; none is for no further places.
 
@@ -111,6 +113,9 @@ def nominate(
         members = [one for one in finalists if number(one.costs) == stretch]
         chosen = _chosen(members, places + (further[stretch - 1] if further else 0), objective)
         found += [(one.costs, one.architecture, reason, one) for one, reason in chosen]
+    cheapest = min(finalists, key=lambda one: (one.costs, -_quality(one, objective)))
+    if cheapest.architecture.key() not in {architecture.key() for _, architecture, _, _ in found}:
+        found.append((cheapest.costs, cheapest.architecture, "cheapest", cheapest))
     evaluated = {one.architecture.key(): one for one in finalists}
     known = {architecture.key() for _, architecture, _, _ in found}
     for one in grown:

@@ -496,12 +496,17 @@ def _seconds(tasks: Sequence[_Task]) -> float:
 
 
 def _running(stage: FinalStage, objective: Objective) -> list[Nominee]:
-    """Return the networks of the next rung."""
+    """Return the networks of the next rung: the better half of each stretch, and the cheapest of all.
+
+    The front begins with the cheapest, so that it has a network for the smallest budget. It costs little.
+    """
     left = [one for one in stage.networks if len(one.results) == stage.done]
     if not stage.done:
         return left
     by_loss = losses_decide(left, objective)
-    return survivors(left, lambda one: one.stretch, lambda one: _rank(one, objective, by_loss), stage.rungs.kept)
+    chosen = survivors(left, lambda one: one.stretch, lambda one: _rank(one, objective, by_loss), stage.rungs.kept)
+    cheapest = min(left, key=lambda one: one.costs)
+    return chosen if cheapest in chosen else [one for one in left if one in chosen or one is cheapest]
 
 
 def _rank(one: Nominee, objective: Objective, by_loss: bool) -> tuple[float, ...]:

@@ -82,8 +82,9 @@ def test_by_the_loss_the_networks_with_low_losses_are_nominated_and_grown() -> N
         for cost, accuracy, loss in ((1.0, 0.6, 1.4), (1.1, 0.4, 1.2), (1.2, 0.5, 1.3))
     ]
     found = nominate(finalists, [], stretches=1, places=1, logarithmic=False, objective="loss")
-    assert [(one.costs[0], one.shared, one.shared_loss, one.shared_figure) for one in found] == [
-        (1.1, 0.4, 1.2, -1.2)
+    assert [(one.costs[0], one.shared, one.shared_loss, one.shared_figure, one.reason) for one in found] == [
+        (1.0, 0.6, 1.4, -1.4, "cheapest"),
+        (1.1, 0.4, 1.2, -1.2, "score"),
     ]
     (by_accuracy,) = nominate(finalists, [], stretches=1, places=1, logarithmic=False)
     assert (by_accuracy.shared, by_accuracy.shared_loss, by_accuracy.shared_figure) == (0.6, None, 0.6)
@@ -92,8 +93,13 @@ def test_by_the_loss_the_networks_with_low_losses_are_nominated_and_grown() -> N
 
 
 def test_with_few_places_only_the_score_counts() -> None:
-    found = nominate([finalist(1.0, 0.3), finalist(1.1, 0.6)], [], stretches=1, places=1, logarithmic=False)
-    assert described(found) == [(1.1, 1, "score")]
+    finalists = [finalist(1.0, 0.3), finalist(1.1, 0.6), finalist(1.2, 0.5)]
+    found = nominate(finalists, [], stretches=1, places=1, logarithmic=False)
+    # The front begins with the cheapest.
+    assert described(found) == [(1.0, 1, "cheapest"), (1.1, 1, "score")]
+    # A stretch with a further place.
+    found = nominate(finalists, [], stretches=1, places=1, logarithmic=False, further=[1])
+    assert described(found) == [(1.0, 1, "cheapest"), (1.1, 1, "score"), (1.2, 1, "score")]
 
 
 def test_grown_networks_widen_the_range_and_none_is_nominated_twice() -> None:

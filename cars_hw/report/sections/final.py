@@ -17,6 +17,7 @@ REASONS: Final[dict[Reason, str]] = {
     "largest": "among the largest",
     "grown": "a finalist at a larger size",
     "near-limit": "the only one that uses most of a limit",
+    "cheapest": "the cheapest of all",
 }
 
 LEAST: Final = 4
