@@ -169,11 +169,16 @@ def test_losses_decide_who_goes_on(
     assert stage is not None
     right = ((12, 0), (10, 0), (4, 4))
     networks = [
-        replace(stage.networks[0], name=name, stretch=1, results=(ClassCounts((16, 4), counts, loss=loss),))
+        replace(stage.networks[-1], name=name, stretch=1, results=(ClassCounts((16, 4), counts, loss=loss),))
         for name, counts, loss in zip("abc", right, losses, strict=True)
     ]
-    begun = replace(stage, rungs=Rungs((1, 2), 1), networks=tuple(networks))
-    assert [one.name for one in _running(begun, objective)] == on
+    # The cheapest of all goes on in any case, in its place.
+    cheapest = replace(stage.networks[0], name="z", stretch=2, results=(ClassCounts((16, 4), (0, 0), loss=9.0),))
+    begun = replace(stage, rungs=Rungs((1, 2), 1), networks=(cheapest, *networks))
+    assert [one.name for one in _running(begun, objective)] == ["z", *on]
+    worst = replace(cheapest, stretch=1)
+    begun = replace(begun, networks=(worst, *networks, replace(networks[0], name="d")))
+    assert _running(begun, objective)[0].name == "z"
 
 
 def test_a_rung_carries_on_from_the_checkpoint_and_the_last_one_is_annealed(
