@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from few_descents import descend_once
 from PIL import Image
 
 from cars_hw.callbacks import ProfileCallback
@@ -69,3 +70,11 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def table(tiny_table: Path) -> LatencyTable:
     """The same, read."""
     return LatencyTable.read(tiny_table)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_descent() -> Iterator[None]:
+    """Let each search of a module descend once to its smallest network, also in the fixtures of the module."""
+    with pytest.MonkeyPatch.context() as patch:
+        descend_once(patch)
+        yield

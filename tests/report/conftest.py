@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pytest
 from evaluations import evaluation
+from few_descents import descend_once
 
 from cars_hw.config.checksummed import digest
 from cars_hw.config.codec import unstructure
@@ -229,3 +230,11 @@ def finish(run: RunFolder, chosen: FrontNetwork, index: int, limit: float | None
             )
         )
     return rows
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_descent() -> Iterator[None]:
+    """Let each search of a module descend once to its smallest network, also in the fixtures of the module."""
+    with pytest.MonkeyPatch.context() as patch:
+        descend_once(patch)
+        yield

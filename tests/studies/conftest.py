@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from few_descents import descend_once
 from PIL import Image
 
 
@@ -22,3 +24,11 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
             pixels[4:] += lower
             Image.fromarray(pixels).save(folder / name / f"{number}.png")
     return folder
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_descent() -> Iterator[None]:
+    """Let each search of a module descend once to its smallest network, also in the fixtures of the module."""
+    with pytest.MonkeyPatch.context() as patch:
+        descend_once(patch)
+        yield
