@@ -58,8 +58,8 @@ class SearchPlan:
 
     Raises:
         TableError: a table is not for all networks.
-        InputError: there is no cost to minimise, one is unknown or named twice, or the resolution varies in a
-            search on a proxy.
+        InputError: there is no cost to minimise, one is unknown or named twice, the resolution varies in a search
+            on a proxy, or networks are to be trained and evaluated without training.
     """
 
     data: DataSource
@@ -93,6 +93,11 @@ class SearchPlan:
             )
         if self.network.blocks is not None and self.preset.supernet_layers is not None:
             object.__setattr__(self, "preset", replace(self.preset, supernet_layers=None))
+        if self.standalone_epochs and not self.preset.training.trains:
+            raise InputError(
+                f"training.classifier = {self.preset.training.classifier!r} evaluates networks that are not trained, "
+                f"and standalone_epochs = {self.standalone_epochs} trains each of them: set one of the two"
+            )
         if not self.standalone_epochs:
             require_widening(self.architectures, self.preset.evolution.widening)
         # A resolution that the stem cannot have is reported here.

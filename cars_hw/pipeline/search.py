@@ -269,6 +269,7 @@ def _search(
             plan.preset.evolution,
             progress,
             tell_time,
+            trains=search.weights.trains,
             warmed_up=search.warmed_up,
             generations=search.generation,
         )

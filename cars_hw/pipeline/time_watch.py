@@ -26,7 +26,7 @@ class TimeWatch:
 
     ``tell`` gets a line when the search is slower than estimated, and when its time is over. Only the work of this
     process is compared, so that a search may be interrupted for any time: ``warmed_up`` epochs of the warm-up and
-    ``generations`` were finished before.
+    ``generations`` were finished before. A search that does not train (``trains``) has no epochs in a generation.
     """
 
     def __init__(
@@ -36,12 +36,13 @@ class TimeWatch:
         progress: Progress,
         tell: Log,
         *,
+        trains: bool = True,
         warmed_up: int = 0,
         generations: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._plan = plan
-        self._unit = 1 + settings.epochs_per_generation
+        self._unit = 1 + (settings.epochs_per_generation if trains else 0)
         self._progress = progress
         self._tell = tell
         self._clock = clock

@@ -216,8 +216,9 @@ def expected_rungs(plan: SearchPlan, pace: Pace) -> Rungs:
 def _too_short(seconds: float, found: Estimate, preset: Preset) -> InputError:
     evolution = preset.evolution
     stage = " and its final stage" if preset.final.share else ""
+    epochs = f"{evolution.epochs} epochs, " if preset.training.trains else ""
     return InputError(
-        f"no useful search fits into {format_seconds(seconds)}: the shortest ({evolution.epochs} epochs, "
+        f"no useful search fits into {format_seconds(seconds)}: the shortest ({epochs}"
         f"{evolution.generations} generations of {evolution.population} architectures){stage} takes about "
         f"{format_seconds(found.seconds)}, and a tenth of the time is kept in reserve",
         remedy="more-time",

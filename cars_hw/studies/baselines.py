@@ -110,7 +110,8 @@ def standalone_plan(plan: SearchPlan) -> SearchPlan:
 
     A training step on an image costs as much as three forward passes, an evaluation as much as one. The new plan
     trains each architecture for one epoch and evaluates it. The number of architectures follows from the cost of
-    the SuperNet's training and of all evaluations in ``plan``, and of its final stage, which the new plan lacks.
+    the SuperNet's training, if ``plan`` has one, of all evaluations in ``plan``, and of its final stage, which the
+    new plan lacks.
 
     Raises:
         InputError: the cost allows too few architectures for an evolution.
@@ -120,7 +121,8 @@ def standalone_plan(plan: SearchPlan) -> SearchPlan:
     evaluates = round(images * training.validation_fraction)
     trains = images - evaluates
     subset = min(training.evaluation_images or evaluates, evaluates)
-    passes = search_passes(evolution, training.architectures, JudgedImages(trains, evaluates, subset))
+    parts = JudgedImages(trains, evaluates, subset)
+    passes = search_passes(evolution, training.architectures, parts, trains=training.trains)
     cost = sum(passes) / (1 - plan.preset.final.share)
     affordable = int(cost // (TRAINING * trains + subset + evaluates))
     # Twice a population to begin with and in the end, and one for each generation but the first.
@@ -138,7 +140,9 @@ def standalone_plan(plan: SearchPlan) -> SearchPlan:
         warmup_epochs=1,
         epochs_per_generation=1,
     )
-    return replace(plan, preset=replace(plan.preset, evolution=evolution), standalone_epochs=1)
+    if not training.trains:
+        training = replace(training, classifier="shared")
+    return replace(plan, preset=replace(plan.preset, evolution=evolution, training=training), standalone_epochs=1)
 
 
 def _plan_by(strategy: str, plan: SearchPlan) -> SearchPlan:

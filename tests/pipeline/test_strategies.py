@@ -100,6 +100,37 @@ def test_without_sharing_the_cost_is_that_of_the_search(searched: tuple[RunFolde
     assert 6 * (9 + 3) <= 74
 
 
+def test_without_sharing_the_cost_is_that_of_a_search_that_trains_nothing(
+    searched: tuple[RunFolder, SearchPlan],
+) -> None:
+    _, plan = searched
+    # 60 populations of 4 on 20 images, and 12 finalists on 76, are 5,712 passes: 17 architectures of 327.
+    preset = replace(
+        plan.preset,
+        evolution=replace(plan.preset.evolution, epochs=60, protection="size"),
+        training=replace(plan.preset.training, classifier="untrained-probe"),
+    )
+    standalone = standalone_plan(replace(plan, preset=preset))
+    evolution = standalone.preset.evolution
+    assert (evolution.population, evolution.generations, standalone.standalone_epochs) == (4, 1, 1)
+    assert 4 * (1 + 3) <= 17
+    # Each is trained, so no probe evaluates it.
+    assert standalone.preset.training.classifier == "shared"
+
+
+def test_networks_are_not_both_trained_and_evaluated_without_training(
+    searched: tuple[RunFolder, SearchPlan],
+) -> None:
+    _, plan = searched
+    preset = replace(
+        plan.preset,
+        evolution=replace(plan.preset.evolution, protection="size"),
+        training=replace(plan.preset.training, classifier="untrained-probe"),
+    )
+    with pytest.raises(InputError, match="standalone_epochs = 2 trains each of them: set one of the two"):
+        replace(plan, preset=preset, standalone_epochs=2)
+
+
 def test_an_architecture_without_sharing_learns_alone(
     searched: tuple[RunFolder, SearchPlan], tmp_path: Path
 ) -> None:

@@ -200,6 +200,27 @@ def test_a_search_in_time_says_nothing_and_a_resumed_one_counts_its_own_work() -
     assert len(lines) == 1
 
 
+def test_each_generation_of_a_search_that_does_not_train_is_compared() -> None:
+    lines: list[str] = []
+    clock = Clock()
+    plan = TimePlan(220, StageSeconds(0, 100, 10, 40))
+    settings = EvolutionSettings(4, epochs=30, warmup_epochs=0, epochs_per_generation=10)
+    seen = TimeWatch(plan, settings, silent, lines.append, trains=False, clock=clock)
+    seen("generations", 0, 3)
+    clock.now += 50
+    # After one of three generations, not after ten.
+    seen("generations", 1, 3)
+    assert len(lines) == 1
+    assert lines[0].startswith("slower than estimated: so far 1.5 times the estimated time")
+
+
+def test_the_shortest_search_without_training_is_told_without_epochs() -> None:
+    plan = plan_of("quick")
+    preset = replace(plan.preset, training=replace(plan.preset.training, classifier="untrained-probe"))
+    with pytest.raises(InputError, match=r"the shortest \(4 generations of 8 architectures\) and its final stage"):
+        fit_within(replace(plan, preset=preset), 1, PACE)
+
+
 def test_a_search_tells_its_callbacks_when_it_is_slower(images: Path, tmp_path: Path) -> None:
     class Times(SearchCallback):
         lines: ClassVar[list[str]] = []
