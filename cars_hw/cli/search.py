@@ -479,10 +479,10 @@ def _lead(
             search_view(status, standalone=process_group.world == 1) as view,
             closing(_follower(plan, out, tensorboard=tensorboard, track=track)) as follower,
         ):
-            if plan.preset.training.architectures < process_group.world:
+            if preset.training.trains and preset.training.architectures < process_group.world:
                 view.log(
                     f"{process_group.world} processes share the evaluation of architectures, but only "
-                    f"{plan.preset.training.architectures} share the training: "
+                    f"{preset.training.architectures} share the training: "
                     f"give --architectures {process_group.world} or more"
                 )
             if measure:

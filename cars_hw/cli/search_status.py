@@ -108,7 +108,8 @@ class SearchStatus:
         self.objectives = tuple(objectives)
         self.objective = settings.printed_accuracy
         self.generations = settings.generations
-        self.epochs = settings.epochs_per_generation
+        # Without shared training, a generation is an evaluation alone.
+        self.epochs = 0 if classifier == "untrained-probe" else settings.epochs_per_generation
         self.begun = now
         self.hypervolumes: list[float] = []
         self.last: Snapshot | None = None

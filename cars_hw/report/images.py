@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from cars_hw.data.manifest import PARTS, AcceptedChange, DataManifest
 from cars_hw.report.data import ReportData
 
@@ -15,17 +17,18 @@ USES = {"weights": "train the shared weights", "architectures": "evaluate archit
 
 def blocks(report: ReportData) -> list[tuple[str, Lines]]:
     """Return a block for the images of the search, and one for those of the networks where they are others."""
-    found = [("Images", _facts(report.data))]
+    uses = USES if report.configuration.training.trains else {**USES, "weights": "train networks"}
+    found = [("Images", _facts(report.data, uses))]
     if report.target_data is not None:
         found = [
-            ("Images of the search", _facts(report.data)),
-            ("Images of the networks", _facts(report.target_data)),
+            ("Images of the search", _facts(report.data, uses)),
+            ("Images of the networks", _facts(report.target_data, uses)),
         ]
     found[-1][1].extend(("changed since", _accepted(change, report)) for change in report.data_changes)
     return found
 
 
-def _facts(manifest: DataManifest) -> Lines:
+def _facts(manifest: DataManifest, uses: Mapping[str, str]) -> Lines:
     names = manifest.class_names
     more = f" and {len(names) - MOST_CLASSES} more" if len(names) > MOST_CLASSES else ""
     lines = [
@@ -36,7 +39,7 @@ def _facts(manifest: DataManifest) -> Lines:
         least, most = min(numbers), max(numbers)
         each = f"{least:,}" if least == most else f"{least:,} to {most:,}"
         lines.append((f"{PARTS[part]}s", f"{sum(numbers):,}, {each} of each class"))
-    lines += [(USES[split.use], split.describe()) for split in manifest.splits]
+    lines += [(uses[split.use], split.describe()) for split in manifest.splits]
     if manifest.skipped:
         lines.append(("left out", f"{len(manifest.skipped):,} that cannot be read"))
     values = zip(manifest.mean, manifest.std, strict=True)

@@ -153,6 +153,15 @@ def test_time_left_follows_the_pace_of_whole_units() -> None:
     assert known.left(1000.0) == TimeLeft(1.0, at_least=False)
 
 
+def test_without_shared_training_a_generation_is_an_evaluation() -> None:
+    seen = SearchStatus("images to run", [LATENCY], SETTINGS, 100.0, "untrained-probe")
+    seen.update("generations", 0, 10, 100.0)
+    seen.update("generations", 1, 10, 102.0)
+    assert seen.doing == "generation 2 of 10, evaluating"
+    # Nine generations at two seconds each.
+    assert seen.left(102.0) == TimeLeft(18.0, at_least=False)
+
+
 def test_what_an_earlier_process_did_took_no_time_of_this_one() -> None:
     known = SearchStatus("t", [PARAMETERS], SETTINGS, 0.0)
     known.update("generations", 21, 30, 0.0)

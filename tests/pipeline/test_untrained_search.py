@@ -101,3 +101,7 @@ def test_the_order_of_the_probes_is_held_against_trainings(plan: SearchPlan, run
     page = write_report(run).read_text()
     assert "linear probes on untrained weights evaluated the architectures" in page
     assert "under shared weights" not in page
+    # Nothing was trained in the search, although the settings have epochs.
+    assert "<dd>2 generations without shared training</dd>" in page
+    assert "<dt>train networks</dt>" in page
+    assert "train the shared weights" not in page

@@ -37,7 +37,9 @@ def _search(report: ReportData) -> list[tuple[str, str]]:
         (
             "search",
             f"{evolution.epochs} epochs, {evolution.warmup_epochs} of them warm-up, "
-            f"{evolution.epochs_per_generation} per generation",
+            f"{evolution.epochs_per_generation} per generation"
+            if training.trains
+            else f"{evolution.generations} generations without shared training",
         ),
         ("population", f"{evolution.population}, protection: {evolution.protection}"),
         (
