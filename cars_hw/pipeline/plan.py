@@ -93,11 +93,7 @@ class SearchPlan:
             )
         if self.network.blocks is not None and self.preset.supernet_layers is not None:
             object.__setattr__(self, "preset", replace(self.preset, supernet_layers=None))
-        if self.standalone_epochs and not self.preset.training.trains:
-            raise InputError(
-                f"training.classifier = {self.preset.training.classifier!r} evaluates networks that are not trained, "
-                f"and standalone_epochs = {self.standalone_epochs} trains each of them: set one of the two"
-            )
+        _require_one_training(self)
         if not self.standalone_epochs:
             require_widening(self.architectures, self.preset.evolution.widening)
         # A resolution that the stem cannot have is reported here.
@@ -136,6 +132,19 @@ class SearchPlan:
         """The precision of the exported models: int8 if any table is for it."""
         tables = {target.precision for target in self.targets}
         return self.precision or ("int8" if "int8" in tables else "fp32")
+
+
+def _require_one_training(plan: SearchPlan) -> None:
+    """Check that the networks of ``plan`` are not both trained standalone and evaluated without a training.
+
+    Raises:
+        InputError: they are.
+    """
+    if plan.standalone_epochs and not plan.preset.training.trains:
+        raise InputError(
+            f"training.classifier = {plan.preset.training.classifier!r} evaluates networks that are not trained, and "
+            f"standalone_epochs = {plan.standalone_epochs} trains each of them: set one of the two"
+        )
 
 
 def search_plan(settings: SearchSettings, device: str) -> SearchPlan:
