@@ -142,8 +142,8 @@ def _require_one_training(plan: SearchPlan) -> None:
     """
     if plan.standalone_epochs and not plan.preset.training.trains:
         raise InputError(
-            f"training.classifier = {plan.preset.training.classifier!r} evaluates networks that are not trained, and "
-            f"standalone_epochs = {plan.standalone_epochs} trains each of them: set one of the two"
+            f"training.classifier = {plan.preset.training.classifier!r} evaluates networks that are not trained, "
+            f"and standalone_epochs = {plan.standalone_epochs} trains each of them: set one of the two"
         )
 
 
