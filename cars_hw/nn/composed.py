@@ -194,7 +194,7 @@ class ComposedPasses:
         for number, output in enumerate(self._outputs(index)):
             place = (index, number)
             block = self._block(place, self._frame.inputs[index][number])
-            module, block.leaves = self._bound(block.layer)
+            module, block.leaves = self._bound(block.layer, place)
             block.forget()
             block.tape = Tape(kept=True, compute=self._keeping(place))
             made = block.tape.input(module, output)
@@ -211,7 +211,7 @@ class ComposedPasses:
         block.source = state = [*cell.inputs, *cell.nodes][source]
 
         def work() -> None:
-            module, block.leaves = self._bound(layer)
+            module, block.leaves = self._bound(layer, key)
             block.tape = Tape(kept=True, compute=self._keeping((index, number, source)))
             block.edge = block.tape.edge(module, state)
 
@@ -305,13 +305,30 @@ class ComposedPasses:
     def _block(self, key: object, layer: Layer) -> _Block:
         return self._blocks.setdefault(key, _Block(key, layer))
 
-    def _bound(self, layer: Layer) -> tuple[Any, list[Tensor]]:
-        """Return the module of ``layer`` with its present weights, and these."""
+    def _bound(self, layer: Layer, place: object | None = None) -> tuple[Any, list[Tensor]]:
+        """Return the module of ``layer`` with its present weights, and these.
+
+        With a ``place``, the way back reads them, too: so copies of weights lie in tensors of their own.
+        """
         copies = None
         if self._low is not None and layer.places:
             copies = copies_of((one.parameter for one in layer.places), self._low)
         values = layer.values(own_leaves=True, copies=copies)
+        if place is not None:
+            # Recordings share a pool of memory. What one allocates may be overwritten by the replay of another.
+            shared = {one.parameter.untyped_storage().data_ptr() for one in layer.places}
+            values = [
+                one if one.untyped_storage().data_ptr() in shared else self._in_place((place, "weight", number), one)
+                for number, one in enumerate(values)
+            ]
         return layer.bound(values, own=True), values
+
+    def _in_place(self, key: object, value: Tensor) -> Tensor:
+        """Return the tensor with this ``key``, which stays, with the numbers of ``value``."""
+        own = self._kept.setdefault(key, value)
+        if own is not value:
+            own.copy_(value)
+        return own
 
     def _zeros(self, like: Tensor) -> Tensor:
         """Return a gradient of ``like``, which is zero when a pass begins."""
@@ -325,12 +342,7 @@ class ComposedPasses:
         def compute(name: str, *given: Any) -> Any:  # noqa: ANN401 -- of PyTorch's operations
             made = getattr(OPS, name)(*given)
             several = made if isinstance(made, tuple) else (made,)
-            kept = []
-            for one in several:
-                own = self._kept.setdefault((place, next(numbers), one.shape, one.dtype), one)
-                if own is not one:
-                    own.copy_(one)
-                kept.append(own)
+            kept = [self._in_place((place, next(numbers), one.shape, one.dtype), one) for one in several]
             return tuple(kept) if isinstance(made, tuple) else kept[0]
 
         return compute

@@ -14,8 +14,10 @@ import torch
 from emulated_graphs import EmulatedRecorder
 from long_runs import amount
 from torch import Tensor
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from cars_hw.config.training import PassReplay, SharedTraining, WeightSharing
+from cars_hw.config.training import PassReplay, SharedPrecision, SharedTraining, WeightSharing
 from cars_hw.data import DataBundle, Dataset
 from cars_hw.nn.composed import can_compose, most_blocks, most_bytes
 from cars_hw.nn.device_kind import as_on
@@ -46,12 +48,13 @@ def weights(
     *,
     recorder: EmulatedRecorder | None = None,
     spec: NetworkSpec = SPEC,
+    precision: SharedPrecision = "bf16",
     log: Log = no_log,
     **given: Any,  # noqa: ANN401
 ) -> SuperNetWeights:
     torch.manual_seed(0)
     settings = SharedTraining(
-        batch_size=8, architectures=2, validation_fraction=0.25, share=share, precision="bf16", threads=1
+        batch_size=8, architectures=2, validation_fraction=0.25, share=share, precision=precision, threads=1
     )
     return SuperNetWeights(
         SuperNet(spec, share),
@@ -99,7 +102,7 @@ def assert_equal(first: list[Tensor], second: list[Tensor]) -> None:
     assert all(torch.equal(mine, theirs) for mine, theirs in zip(first, second, strict=True))
 
 
-@pytest.mark.parametrize("share", ["edges", *["sources", "kernels"][: amount(0, 2)]])
+@pytest.mark.parametrize("share", ["edges", *["nodes", "kernels"][: amount(0, 2)]])
 def test_passes_of_blocks_train_bit_by_bit_what_launched_passes_train(share: WeightSharing) -> None:
     recorder = EmulatedRecorder()
     people = relatives(256)[: amount(8, 40)]
@@ -151,6 +154,55 @@ def test_a_resumed_training_goes_on_with_other_recordings() -> None:
     train(resumed, people[2:4])
     resumed.restore(state)
     assert_equal(train(resumed, people, 4), expected)
+
+
+class Forgetful(EmulatedRecorder):
+    """Records as CUDA does in a pool of memory: what a recording allocates is overwritten by the next ones."""
+
+    def __call__(self, work: Callable[[], None]) -> Callable[[], None]:
+        with Allocations() as made:
+            replay = super().__call__(work)
+
+        def forget() -> None:
+            replay()
+            made.overwrite()
+
+        return forget
+
+
+class Allocations(TorchDispatchMode):
+    """The floating-point tensors that operations make since a tape began, without views and what they change."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._made: list[Tensor] = []
+
+    # Its types are torch's own.
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
+        out = func(*args, **(kwargs or {}))
+        if not func.is_view and not func._schema.is_mutable:
+            found = (one for one in pytree.tree_leaves(out) if isinstance(one, Tensor))
+            given = {one.data_ptr() for one in pytree.tree_leaves(args) if isinstance(one, Tensor)}
+            self._made += [one for one in found if one.is_floating_point() and one.data_ptr() not in given]
+        return out
+
+    def overwrite(self) -> None:
+        """Overwrite them with what no result may have."""
+        with torch.no_grad():
+            for one in self._made:
+                one.detach().fill_(torch.nan)
+
+
+@pytest.mark.parametrize("share", ["edges", *["nodes", "kernels"][: amount(0, 2)]])
+@pytest.mark.parametrize("precision", ["bf16", "float32"])
+def test_no_block_reads_memory_of_the_pool_that_another_recording_may_have_overwritten(
+    share: WeightSharing, precision: SharedPrecision
+) -> None:
+    recorder = Forgetful()
+    people = relatives(256)[: amount(8, 40)]
+    composed = weights("blocks", share, recorder=recorder, precision=precision)
+    assert_equal(train(composed, people), train(weights("auto", share, precision=precision), people))
+    assert recorder.recorded > 60
 
 
 class Refusing(EmulatedRecorder):
