@@ -256,6 +256,7 @@ class Verified(Settings):
     slower than it can be. ``sustained`` is what the model takes after minutes of load; None if not measured.
     ``energy`` is that of a run of the model, None if not measured, and ``predicted_mj`` what the table predicts in
     millijoules, with its upper bound ``bound_mj``; None if it has no energy. ``limit_mj`` is the limit of it.
+    ``origin`` is a digest of the model's file and of what tells the machine from others; None if it was not kept.
 
     ``drift`` is the change in latency of the table's reference network in the quiet state since the table was
     made, a fraction; positive is slower, and it is None without a table.
@@ -284,8 +285,11 @@ class Verified(Settings):
     predicted_mj: float | None = predicted(None)
     bound_mj: float | None = predicted(None)
     limit_mj: float | None = setting(None, above=0, unit="mJ")
+    origin: str | None = None
 
-    ADDED: ClassVar = frozenset({"device_warnings", "sustained", "energy", "predicted_mj", "bound_mj", "limit_mj"})
+    ADDED: ClassVar = frozenset(
+        {"device_warnings", "sustained", "energy", "predicted_mj", "bound_mj", "limit_mj", "origin"}
+    )
     DERIVED: ClassVar = ("deviation", "within_budget", "within_energy")
 
     def __post_init__(self) -> None:

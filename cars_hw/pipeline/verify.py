@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from cars_hw.config.checksummed import checksum
 from cars_hw.config.measurement import QUIET, SUSTAINED, EnergyPlan, MeasurePlan, SustainedPlan
 from cars_hw.devices.protocol import Device, Measurement, warnings_of
 from cars_hw.errors import RunError, TableError
-from cars_hw.export.card import CardLatency, card_path, verified_card
+from cars_hw.export.card import CardLatency, ModelCard, card_path, verified_card
 from cars_hw.export.write import build_network
+from cars_hw.latency.profile import SAME_MACHINE
 from cars_hw.latency.table import LatencyTable
 from cars_hw.measurement.energy import Energy, measure_energy, require_energy_device
 from cars_hw.measurement.naming import naming
@@ -42,7 +45,7 @@ def verify_run(
     With ``sustained``, measure them after minutes of load, too. A limit that holds in the sustained state is then
     compared with the 90th percentile of these runs, and otherwise with an estimate: the latency in the quiet state
     times the factor of the table. With ``energy``, measure the energy of a run of each model, too. Without one of
-    the two, a row keeps what an earlier verification measured of it.
+    the two, a row keeps what an earlier verification measured of the same model file on the same machine.
 
     Raises:
         RunError: nothing has been exported for this device, a file of the run is damaged, or another process
@@ -125,6 +128,7 @@ def _verify(
                 energy=own,
                 # The limit is that of the device whose table has the energy.
                 limit_mj=limit_mj if target is not None and target.table.energy is not None else None,
+                origin=_origin(card, conditions),
                 **_predicted_energy(predicting, architecture),
             )
         )
@@ -158,15 +162,17 @@ def _with_earlier(row: Verified, before: Sequence[Verified]) -> Verified:
     A limit in the sustained state is compared with figures of now, so that earlier ones are not beside them.
     """
     for one in before:
-        if _model_of(one) == _model_of(row):
+        # The devices of all computers have the same names, and a phone may have the address of another one.
+        if (one.name, one.device, one.origin) == (row.name, row.device, row.origin):
             load = row.sustained or (None if row.state == SUSTAINED else one.sustained)
             return replace(row, energy=row.energy or one.energy, sustained=load)
     return row
 
 
-def _model_of(row: Verified) -> tuple[object, ...]:
-    """Return what tells the model of ``row`` from others of its name, and the device that it ran on."""
-    return row.name, row.device, row.threads, row.precision, row.parameters, row.accuracy, row.test_images
+def _origin(card: ModelCard, conditions: Mapping[str, Any]) -> str:
+    """Return a digest of the file of the model of ``card`` and of what tells the machine from others."""
+    machine = {name: conditions.get(name) for name in ("device_identity", *SAME_MACHINE)}
+    return checksum({"model": card.digest, **machine})
 
 
 def _in_state(measurement: Measurement, load: Sustained | None, target: LatencyTarget | None) -> float:

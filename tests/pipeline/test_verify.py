@@ -6,8 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
+from cars_hw.config.checksummed import digest
 from cars_hw.config.data import DataSource
 from cars_hw.config.measurement import MeasurePlan, SustainedPlan
 from cars_hw.config.presets import PRESETS
@@ -162,9 +164,34 @@ def test_what_an_earlier_verification_measured_besides_is_kept_for_the_same_mode
     assert run.verified() == rows
     # A model of the same name that is another one, or that ran on other threads, has figures of its own.
     int8, fp32 = rows
-    run.write_verified([replace(int8, parameters=int8.parameters + 1), replace(fp32, threads=2)])
+    run.write_verified([replace(int8, origin="sha256:" + "0" * 64), replace(fp32, origin=None)])
     rows = verify_run(run, Loaded(), plan=PLAN)
     assert [(row.energy, row.sustained) for row in rows] == [(None, None)] * 2
+
+
+class Elsewhere(Loaded):
+    """The device of the same name of another computer, or another phone at the same address."""
+
+    def conditions(self) -> dict[str, Any]:
+        return {**super().conditions(), "processor": "of another computer"}
+
+
+def test_what_another_machine_of_the_same_name_measured_is_not_kept(run: RunFolder) -> None:
+    first = verify_run(run, Loaded(), plan=PLAN)
+    run.write_verified([replace(row, energy=Energy(5.0, 0.01, 3.0, 1.0, 1.0, 60.0)) for row in first])
+    assert [row.energy for row in verify_run(run, Elsewhere(), plan=PLAN)] == [None, None]
+
+
+def test_what_was_measured_of_another_model_file_of_the_same_name_is_not_kept(run: RunFolder) -> None:
+    first = verify_run(run, Loaded(), plan=PLAN)
+    run.write_verified([replace(row, energy=Energy(5.0, 0.01, 3.0, 1.0, 1.0, 60.0)) for row in first])
+    path = run.model_path(first[0].name, "onnx")
+    other = onnx.load(path)
+    other.doc_string = "by another scheme of int8"
+    onnx.save(other, path)
+    card = ModelCard.read(card_path(path))
+    replace(card, digest=digest(path.read_bytes())).write(card_path(path))
+    assert [row.energy is None for row in verify_run(run, Loaded(), plan=PLAN)] == [True, False]
 
 
 def test_a_limit_in_the_sustained_state_is_compared_with_what_was_measured_under_load(
