@@ -47,8 +47,8 @@ def training_threads(network: nn.Module, batch_size: int, given: int, kept: dict
     where it is not torch's own, and why.
     """
     available = torch.get_num_threads()
-    # Before the number was kept, it was torch's own.
-    before = None if kept is None else int(kept.get("threads", available))
+    # Before the number was kept, it was torch's own. A training that began on a GPU has none, which is kept as 0.
+    before = None if kept is None else int(kept.get("threads", available)) or None
     if given:
         if before not in (None, given):
             log(f"goes on with {given} of {before} threads: it is rounded otherwise from here on")

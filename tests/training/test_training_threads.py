@@ -118,6 +118,9 @@ def test_a_setting_wins_over_a_checkpoint_and_this_over_the_rule() -> None:
         assert training_threads(small, 48, 5, {"threads": 5}, said.append) == 5
         # An earlier version had torch's number, and did not keep it.
         assert training_threads(small, 48, 0, {}, said.append) == 3
+        # It began on a GPU.
+        assert training_threads(large, 48, 0, {"threads": 0}, said.append) == 3
+        assert training_threads(large, 48, 2, {"threads": 0}, said.append) == 2
         assert not said
         assert training_threads(small, 48, 2, {"threads": 5}, said.append) == 2
     assert said == ["goes on with 2 of 5 threads: it is rounded otherwise from here on"]
