@@ -3,7 +3,8 @@
 They are kept beside the read images, see :mod:`cars_hw.data.image_cache`, and never in the folder itself. The
 digest of a file is used if its size, its times of modification and of change and its inode are what they were when
 it was hashed. No program can set the time of change back. What is not noticed is a change that leaves all four as
-they were, such as one below the file system.
+they were, such as one below the file system. A file system that has no time of change, such as FAT, has that of
+modification in its place, which programs can set.
 
 Two changes within one tick of the file system's clock cannot be told apart, as in git's index. So a digest is kept
 only if the file had not been changed for :data:`SETTLED_SECONDS` when it was opened: whatever changes it while it
@@ -116,7 +117,7 @@ class KnownDigests:
             if content["folder"] != self._folder:
                 return {}
             return {name: Known(one[-1], Facts(*one[:-1])) for name, one in content["files"].items()}
-        except (OSError, InputError, ValueError, KeyError, TypeError) as error:
+        except (OSError, InputError, ValueError, LookupError, TypeError, AttributeError) as error:
             _LOG.debug("no digests from %s: %s", path, error)
             return {}
 
