@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Final
 
+from cars_hw.config.files import expanded
 from cars_hw.config.setting import Settings, setting
 from cars_hw.errors import InputError
 from cars_hw.plugins import IMPORTABLE, plugin_value
@@ -101,7 +102,7 @@ class DataSource(Settings):
         cache = self.image_cache
         return replace(
             self,
-            source=source if named else str(Path(self.source).expanduser().absolute()),
-            root=None if self.root is None else self.root.expanduser().absolute(),
-            image_cache=cache if cache in (None, NO_CACHE) else str(Path(cache).expanduser().absolute()),
+            source=source if named else str(expanded(self.source).absolute()),
+            root=None if self.root is None else expanded(self.root).absolute(),
+            image_cache=cache if cache in (None, NO_CACHE) else str(expanded(cache).absolute()),
         )

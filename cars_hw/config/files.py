@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from cars_hw.errors import InputError
+
 _LOG: Final = logging.getLogger(__name__)
 
 SUFFIX: Final = ".cars-hw-part"
@@ -107,6 +109,18 @@ def require_writable(path: Path) -> None:
             pass
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def expanded(path: str | Path) -> Path:
+    """Return ``path`` with the home folder in place of a leading ``~``.
+
+    Raises:
+        InputError: there is no such user, or the present one has no home folder.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"{path}: there is no such home folder; give the whole path") from error
 
 
 def write_text(path: Path, text: str) -> None:

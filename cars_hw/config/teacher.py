@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
+from cars_hw.config.files import expanded
 from cars_hw.config.setting import Settings, setting
 
 
@@ -55,4 +56,4 @@ class Teacher(Settings):
 
     def absolute(self) -> Teacher:
         """Return the settings with the absolute path of the weights, as records of a run have it."""
-        return self if self.weights is None else replace(self, weights=self.weights.expanduser().absolute())
+        return self if self.weights is None else replace(self, weights=expanded(self.weights).absolute())

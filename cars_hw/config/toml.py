@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from cars_hw.config.checksummed import digest
 from cars_hw.config.codec import structure, unstructure
-from cars_hw.config.files import write_text
+from cars_hw.config.files import expanded, write_text
 from cars_hw.config.setting import Field, fields_of
 from cars_hw.errors import InputError
 
@@ -120,7 +120,7 @@ def _value(path: str, value: Any, field: Field, folder: Path, extra: frozenset[s
     if problem is not None:
         raise InputError(f"{path} {problem}")
     if isinstance(checked, Path):
-        return str(folder / checked.expanduser())
+        return str(folder / expanded(checked))
     return unstructure(checked)
 
 

@@ -27,7 +27,7 @@ from typing import Any, Final
 import numpy as np
 
 from cars_hw.config.data import NO_CACHE
-from cars_hw.config.files import replacing
+from cars_hw.config.files import expanded, replacing
 from cars_hw.data.images import Size, decoder
 from cars_hw.data.reading import ReadImages, read_images
 from cars_hw.data.scan import FolderScan
@@ -60,8 +60,12 @@ def cache_folder(chosen: str | None) -> Path | None:
     if wanted == NO_CACHE:
         return None
     if wanted:
-        return Path(wanted).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "cars-hw" / "images"
+        return expanded(wanted)
+    try:
+        return expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "cars-hw" / "images"
+    except InputError:
+        # A user without a home folder, as in a container.
+        return None
 
 
 def read_cached(

@@ -318,7 +318,9 @@ class ComposedPasses:
             # Recordings share a pool of memory. What one allocates may be overwritten by the replay of another.
             shared = {one.parameter.untyped_storage().data_ptr() for one in layer.places}
             values = [
-                one if one.untyped_storage().data_ptr() in shared else self._in_place((place, "weight", number), one)
+                one
+                if one.untyped_storage().data_ptr() in shared
+                else self._in_place((place, "weight", number), one)
                 for number, one in enumerate(values)
             ]
         return layer.bound(values, own=True), values

@@ -13,6 +13,7 @@ import torch
 from cars_hw.config.checksummed import digest as digest_of
 from cars_hw.config.data import DataSource, is_factory, is_folder
 from cars_hw.config.decoding import Decoding
+from cars_hw.config.files import expanded
 from cars_hw.config.training import SharedTraining
 from cars_hw.data import DataBundle, load_source
 from cars_hw.data.fingerprint import files_of
@@ -305,7 +306,7 @@ def _is_folder(source: DataSource) -> bool:
 
 
 def _folder(source: DataSource) -> Path:
-    return Path(source.source).expanduser()
+    return expanded(source.source)
 
 
 def _begins_with_others(run: RunFolder, manifest: DataManifest, given: DataSource | None) -> bool:

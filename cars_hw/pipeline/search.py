@@ -17,7 +17,7 @@ from cars_hw.callbacks import SearchCallback
 from cars_hw.config.codec import structure
 from cars_hw.config.data import is_folder
 from cars_hw.config.execution import HERE, Execution
-from cars_hw.config.files import require_writable
+from cars_hw.config.files import expanded, require_writable
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.config.toml import to_toml, write_settings
 from cars_hw.data import DataBundle, load_source
@@ -206,7 +206,7 @@ def _require_outside(plan: SearchPlan, out: Path) -> None:
     """
     if not is_folder(plan.data.source):
         return
-    folder, run = Path(plan.data.source).expanduser().resolve(), out.resolve()
+    folder, run = expanded(plan.data.source).resolve(), out.resolve()
     if run.is_relative_to(folder) and not any(is_hidden(part) for part in run.relative_to(folder).parts):
         raise RunError(f"{out} is in {plan.data.source}, where it would be taken for a class", remedy="other-out")
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
+from cars_hw.config.files import expanded
 from cars_hw.data.fingerprint import files_of
 from cars_hw.data.manifest import Comparison, DataManifest, compared
 from cars_hw.data.scan import survey_folder
@@ -27,7 +26,7 @@ def seen_changes(run: RunFolder) -> str | None:
     accepted = [tuple(one for one in change.changes if one.kind != "changed") for change in run.data_changes()]
     if found.same or (not found.problems and found.changes in accepted):
         return None
-    folder = Path(manifest.source.source).expanduser()
+    folder = expanded(manifest.source.source)
     return f"{folder} has changed since the search: {found.describe()}"
 
 
@@ -36,7 +35,7 @@ def differences_by_name(manifest: DataManifest) -> Comparison | None:
 
     None where the images are those of a data set with a name, and where the folder is gone or cannot be read.
     """
-    folder = Path(manifest.source.source).expanduser()
+    folder = expanded(manifest.source.source)
     if manifest.files is None or not folder.is_dir():
         return None
     try:

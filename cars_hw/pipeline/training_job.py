@@ -10,6 +10,7 @@ from pathlib import Path
 from cars_hw.callbacks import TrainingCallback
 from cars_hw.config.codec import unstructure
 from cars_hw.config.data import DataSource
+from cars_hw.config.files import expanded
 from cars_hw.config.setting import fields_of
 from cars_hw.config.teacher import Teacher
 from cars_hw.config.training import Recipe
@@ -44,7 +45,7 @@ class StartingFrom:
         if settings.init is not None and settings.inherit:
             raise InputError("the weights to start from are either a file's or the SuperNet's, not both")
         about = TeacherNetwork(teacher).about if (teacher.network, teacher.weights) != (None, None) else None
-        init = None if settings.init is None else settings.init.expanduser().absolute()
+        init = None if settings.init is None else expanded(settings.init).absolute()
         return cls(init, None if init is None else StartingWeights.read(init).digest, teacher, about)
 
     def read_weights(self) -> StartingWeights | None:

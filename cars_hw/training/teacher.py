@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cars_hw.config.checksummed import digest
+from cars_hw.config.files import expanded
 from cars_hw.config.teacher import Teacher
 from cars_hw.data import DataBundle, Dataset
 from cars_hw.errors import InputError
@@ -57,7 +58,7 @@ class TeacherNetwork:
             raise InputError(
                 "a teacher is the name of a network of torchvision and a file with its weights: give both"
             )
-        content, weights = _read(settings.weights.expanduser())
+        content, weights = _read(expanded(settings.weights))
         self.settings = settings
         self.about = (
             f"{settings.network} {digest(content)} share {settings.share:g} temperature {settings.temperature:g} "

@@ -13,8 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
+from cars_hw.config.data import DataSource
 from cars_hw.data import DataBundle, image_cache, load_data, reading
 from cars_hw.data.image_cache import VARIABLE, cache_folder
+from cars_hw.errors import InputError
 
 
 @pytest.fixture
@@ -286,3 +288,14 @@ def test_where_images_are_kept(
     if variable is not None:
         monkeypatch.setenv(VARIABLE, variable)
     assert cache_folder(chosen) == (expected and Path(expected))
+
+
+def test_a_home_that_is_not_there_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="~no-such-user/x: there is no such home folder; give the whole path"):
+        cache_folder("~no-such-user/x")
+    with pytest.raises(InputError, match="there is no such home folder"):
+        DataSource("~no-such-user/photos").absolute()
+    # Nobody asked for a place: a user of a container may have none.
+    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", "~no-such-user/cache")
+    assert cache_folder(None) is None
