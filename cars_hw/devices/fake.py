@@ -27,10 +27,6 @@ FAKE_STEP: Final = 0.001
 """The resolution of its energy."""
 
 
-_PRICES: Final[dict[int, float]] = {}
-"""The computed latencies of files by the digest of their bytes: to look into a file takes milliseconds."""
-
-
 class FakeDevice:
     """Computes a latency from the nodes of an ONNX file: a fixed cost each, multiply-adds, and moved elements.
 
@@ -54,6 +50,7 @@ class FakeDevice:
         self._speed = speed
         self._noise = noise
         self._overhead_ms = overhead_ms
+        self._prices: dict[int, float] = {}
 
     def conditions(self) -> dict[str, Any]:
         """Return constant conditions."""
@@ -82,10 +79,10 @@ class FakeDevice:
         taken = []
         for done, model in enumerate(models, start=1):
             digest = _digest(model)
-            if digest not in _PRICES:
-                _PRICES[digest] = model_price(model)
+            if digest not in self._prices:
+                self._prices[digest] = model_price(model)
             rng = np.random.default_rng((self._seed, seed, digest))
-            priced = (self._overhead_ms + _PRICES[digest]) / self._speed
+            priced = (self._overhead_ms + self._prices[digest]) / self._speed
             taken.append(Sample(round(priced * math.exp(self._noise * float(rng.standard_normal())), 6)))
             if on_session is not None:
                 on_session(done)
