@@ -27,10 +27,10 @@ from cars_hw.evolution.passes import JudgedImages
 from cars_hw.latency import LatencyTable
 from cars_hw.nn.cost import network_cost
 from cars_hw.nn.network import Network
-from cars_hw.pipeline.final_stage import judged_images
 from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.objectives import cost_objectives
 from cars_hw.pipeline.plan import SearchPlan
+from cars_hw.pipeline.search_cost import judged_images
 from cars_hw.progress import no_log
 from cars_hw.space.architecture import Architecture
 from cars_hw.training.checkpoints import TrainingCheckpoint

@@ -23,7 +23,8 @@ from cars_hw.evolution.pnsga3 import pareto_front
 from cars_hw.evolution.population import Finalist
 from cars_hw.evolution.strategies import STRATEGIES
 from cars_hw.nn.cost import network_cost
-from cars_hw.pipeline.final_stage import short_recipe, with_best_of_stretches
+from cars_hw.pipeline.final_plan import short_recipe
+from cars_hw.pipeline.front import with_best_of_stretches
 from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.search import run_search

@@ -11,9 +11,9 @@ from typing import ClassVar, Final
 from cars_hw.config.search import Widening
 from cars_hw.config.training import EvaluatedClassifier
 from cars_hw.evolution.passes import evaluations_without_training
-from cars_hw.pipeline.final_stage import sizing_of
 from cars_hw.pipeline.pace import FinalPace, Pace, measure_pace
 from cars_hw.pipeline.plan import SearchPlan
+from cars_hw.pipeline.search_cost import sizing_of
 from cars_hw.pipeline.time_plan import StageSeconds
 
 RENEWED: Final = 1 / 3

@@ -24,19 +24,14 @@ from cars_hw.executors.workers import default_jobs
 from cars_hw.nn.cost import network_cost
 from cars_hw.nn.network import Network
 from cars_hw.nn.reduced_images import reduced_images
-from cars_hw.pipeline.final_stage import (
-    MeanAdds,
-    judged_images,
-    mean_adds,
-    multiply_adds,
-    short_recipe,
-    trained_spec,
-)
+from cars_hw.pipeline.final_plan import short_recipe
 from cars_hw.pipeline.memory import enough_memory, require_memory
 from cars_hw.pipeline.objectives import cost_objectives, find_anchor
 from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.pipeline.run_data import splits_of
 from cars_hw.pipeline.search import plan_data, require_start, supernet_weights_of
+from cars_hw.pipeline.search_cost import MeanAdds, judged_images, mean_adds, multiply_adds
+from cars_hw.pipeline.supernet import trained_spec
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.architecture_space import ArchitectureSpace
 from cars_hw.space.widening import widening_draws

@@ -36,8 +36,10 @@ from cars_hw.pipeline.budget_use import budget_uses
 from cars_hw.pipeline.confirm_front import ConfirmedFront, confirm_front
 from cars_hw.pipeline.costs import COUNTED, ENERGY, parse_cost
 from cars_hw.pipeline.early_kernels import loading_kernels, what_is_waited_for
-from cars_hw.pipeline.final_stage import Ended, longest_trained, run_final_stage, with_best_of_stretches
+from cars_hw.pipeline.final_plan import Ended
+from cars_hw.pipeline.final_stage import run_final_stage
 from cars_hw.pipeline.from_run import Start, open_start
+from cars_hw.pipeline.front import longest_trained, with_best_of_stretches
 from cars_hw.pipeline.larger_networks import stage_end
 from cars_hw.pipeline.memory import enough_memory, require_memory
 from cars_hw.pipeline.networks import FrontNetwork

@@ -19,10 +19,10 @@ from cars_hw.errors import InputError
 from cars_hw.evolution.halving import KEPT, Rungs, cost_of, longest_rungs, plan_rungs
 from cars_hw.evolution.passes import TRAINING
 from cars_hw.pipeline.estimate import Estimate, estimate_at
-from cars_hw.pipeline.final_stage import Sizing, sizing_of
 from cars_hw.pipeline.pace import Pace
 from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.pipeline.run_folder import RunFolder
+from cars_hw.pipeline.search_cost import Sizing, sizing_of
 from cars_hw.pipeline.time_plan import TimePlan
 
 POPULATION: Final = "evolution.population"

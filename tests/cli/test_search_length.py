@@ -14,9 +14,9 @@ from cars_hw.evolution.passes import JudgedImages
 
 # Imported before its functions are replaced: it keeps its own.
 from cars_hw.pipeline import estimate  # noqa: F401
-from cars_hw.pipeline.final_stage import MeanAdds
 from cars_hw.pipeline.pace import FinalPace, Pace, StepSeconds
 from cars_hw.pipeline.run_folder import RunFolder
+from cars_hw.pipeline.search_cost import MeanAdds
 from cars_hw.pipeline.settings import SearchSettings
 
 NETWORK = ("--channels", "4", "--layers", "3", "--resolution", "8", "--in-channels", "1", "--classes", "2")

@@ -28,8 +28,10 @@ from cars_hw.evolution.population import Finalist
 from cars_hw.latency import LatencyTable
 from cars_hw.nn.cost import network_cost
 from cars_hw.nn.network import Network
-from cars_hw.pipeline import final_stage
-from cars_hw.pipeline.final_stage import _running, longest_trained, short_recipe, with_best_of_stretches
+from cars_hw.pipeline import final_training
+from cars_hw.pipeline.final_plan import short_recipe
+from cars_hw.pipeline.final_stage import _running
+from cars_hw.pipeline.front import longest_trained, with_best_of_stretches
 from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.objectives import cost_objectives
 from cars_hw.pipeline.plan import SearchPlan, configuration, search_settings
@@ -105,7 +107,7 @@ def run(plan: SearchPlan, told: Told, epochs: list[int], tmp_path_factory: pytes
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(NetworkTraining, "run_epoch", counted)
-        patch.setattr(final_stage, "Stepping", stepping)
+        patch.setattr(final_training, "Stepping", stepping)
         return run_search(plan, tmp_path_factory.mktemp("final") / "run", jobs=1, callbacks=[told])
 
 

@@ -23,13 +23,14 @@ from cars_hw.latency import LatencyTable, profile_device
 from cars_hw.nn.cost import network_cost
 from cars_hw.nn.network import Network
 from cars_hw.pipeline.budget_use import budget_uses
-from cars_hw.pipeline.final_stage import Ended, mean_adds, nominees_of, sizing_of
+from cars_hw.pipeline.final_plan import Ended, nominees_of
 from cars_hw.pipeline.larger_networks import stage_end
 from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.objectives import cost_objectives
 from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.search import plan_data, run_search
+from cars_hw.pipeline.search_cost import mean_adds, sizing_of
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.architecture_space import ArchitectureSpace
 from cars_hw.space.network_spec import NetworkSpec

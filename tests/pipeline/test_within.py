@@ -17,10 +17,10 @@ from cars_hw.errors import InputError
 from cars_hw.evolution.halving import Rungs
 from cars_hw.evolution.passes import JudgedImages
 from cars_hw.pipeline.estimate import estimate_at
-from cars_hw.pipeline.final_stage import MeanAdds
 from cars_hw.pipeline.pace import FinalPace, Pace, StepSeconds
 from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.pipeline.search import run_search
+from cars_hw.pipeline.search_cost import MeanAdds
 from cars_hw.pipeline.time_plan import StageSeconds, TimePlan
 from cars_hw.pipeline.time_watch import TimeWatch
 from cars_hw.pipeline.within import (
