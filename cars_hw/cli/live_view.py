@@ -16,7 +16,7 @@ from cars_hw.cli.options import milliseconds, percent
 from cars_hw.cli.progress_bars import Bars, is_screen
 from cars_hw.cli.search_status import Best, Dot, SearchStatus, Snapshot, best_of
 from cars_hw.cli.text_plot import ASCII, UNICODE, Letters, plot, span, sparkline
-from cars_hw.config.evaluated import shared_words
+from cars_hw.config.evaluated import shared_words, short_words
 from cars_hw.config.units import format_seconds
 from cars_hw.formatting import accuracy_text, figure, printable
 
@@ -291,8 +291,7 @@ def _best(status: SearchStatus) -> list[Text]:
         name += f" by {_named(status)}"
     share = percent(best.accuracy)
     accuracy = Text(f"{name}: ", no_wrap=True).append(share, "bold green")
-    evaluated = "linear probe" if status.classifier == "probe" else "shared weights"
-    accuracy.append(f"{_share(status, best).removeprefix(share)}, {evaluated}")
+    accuracy.append(f"{_share(status, best).removeprefix(share)}, {short_words(status.classifier)}")
     costs = [Text(f"  {_cost_text(best, index, one)}", no_wrap=True) for index, one in enumerate(status.objectives)]
     return [accuracy, *costs]
 

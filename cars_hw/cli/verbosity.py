@@ -115,5 +115,5 @@ strict_option = click.option(
     is_flag=True,
     expose_value=False,
     callback=_set_strict,
-    help="End with exit code 3 if a measurement is unreliable: see the warnings.",
+    help="End with exit code 3 if a measurement is unreliable; a warning says why.",
 )

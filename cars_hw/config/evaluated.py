@@ -26,6 +26,11 @@ def shared_words(classifier: EvaluatedClassifier) -> str:
     return "under shared weights with a linear probe" if classifier == "probe" else "under shared weights"
 
 
+def short_words(classifier: EvaluatedClassifier) -> str:
+    """Return what evaluated an accuracy of the search in two words, for the live view."""
+    return {"shared": "shared weights", "probe": "linear probe", "untrained-probe": "untrained probe"}[classifier]
+
+
 def training_words(epochs: int, classifier: EvaluatedClassifier) -> str:
     """Return the training behind an accuracy: ``epochs`` in the final stage, or with 0 the weights of the search.
 

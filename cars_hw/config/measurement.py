@@ -77,13 +77,13 @@ class MeasurePlan(Settings):
 
     sessions: int = setting(
         5,
-        help="Freshly loaded sessions of a model, at least.",
+        help="Smallest number of sessions of a model. A session loads the model anew and runs it several times.",
         minimum=1,
     )
     patience_seconds: float = setting(
         120.0,
         help="Longest time for further sessions. They end once every model was measured often enough in the quiet "
-        "state.",
+        "state, which is the fastest state of the machine that recurs.",
         unit="s",
         minimum=0,
         option="--patience",
@@ -135,7 +135,9 @@ class SustainedPlan(Settings):
 
 @dataclass(frozen=True)
 class EnergyPlan(Settings):
-    """The settings of a measurement of energy: windows in which a model runs without a pause, and others at rest.
+    """The settings of a measurement of energy.
+
+    It has windows in which a model runs without a pause, and windows in which the device rests.
 
     Raises:
         InputError: a number is out of its bounds.
@@ -146,7 +148,7 @@ class EnergyPlan(Settings):
     )
     seconds: float = setting(
         30.0,
-        help="Time of a window in which a network runs, or the device rests, at least.",
+        help="Shortest time of a window, in which a network runs without a pause or the device rests.",
         unit="s",
         above=0,
         option="--window",
@@ -154,7 +156,7 @@ class EnergyPlan(Settings):
     )
     max_seconds: float = setting(
         600.0,
-        help="Windows become longer until the counter is fine enough, up to this time.",
+        help="Longest time of a window. A window becomes longer until the steps of the counter are small enough.",
         unit="s",
         above=0,
         option="--longest-window",
@@ -162,7 +164,7 @@ class EnergyPlan(Settings):
     )
     max_error: float = setting(
         0.05,
-        help="The largest error of a network's energy, a fraction. Nothing is written if it is exceeded.",
+        help="Largest allowed error of a network's energy, a fraction. If it is exceeded, nothing is written.",
         above=0,
         below=1,
     )

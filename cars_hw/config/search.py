@@ -116,9 +116,10 @@ class EvolutionSettings(Settings):
     )
     widening: Widening = setting(
         "none",
-        help="With what the draws of the warm-up begin. none: with the whole space; sizes: with the largest size, "
-        "in a search over sizes; operations: with the operation that has the most weights; both. The draws widen "
-        "to smaller sizes and further operations, and have the whole space in the second half of the warm-up.",
+        help="The part of the search space that the warm-up begins with. none: the whole space; sizes: the largest "
+        "size, in a search over sizes; operations: the operation that has the most weights; both: that operation "
+        "at the largest size. Smaller sizes and further operations are added one by one. The second half of the "
+        "warm-up has the whole space.",
         option="--widen",
     )
     objective: SearchObjective = setting(
@@ -163,8 +164,9 @@ class FinalSettings(Settings):
 
     share: float = setting(
         0.0,
-        help="Share of the final stage in the whole cost of the search. The final stage trains the best networks "
-        "for a short time, and these trainings choose the front; 0: accuracies under shared weights choose it.",
+        help="The part of the whole cost of the search that the final stage takes. The final stage trains the best "
+        "networks for a short time, and these trainings choose the front. 0: there is no final stage, and the "
+        "accuracies of the search choose the front.",
         option="--final",
         minimum=0,
         below=1,

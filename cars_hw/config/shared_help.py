@@ -17,12 +17,12 @@ EXECUTION = "Where trainings and searches that do not depend on each other run."
 DATA = "Where the images come from."
 NETWORK = "The network that is exported."
 SUSTAINED = (
-    "Then measure what each network takes after minutes of load: it runs for four minutes, then for one that "
-    "counts, with pauses in which the device cools down. For phones and boards."
+    "Then measure the latency of each network after minutes of load: the network runs for four minutes that do not "
+    "count and one that counts. The device cools down between two networks. For phones and boards."
 )
 METER = (
-    "For phones: what tells the energy. The charge counter of a battery is coarse, and its current may be rough. "
-    "auto: the first of energy, charge and current that the phone tells."
+    "For phones: the reading of the battery that gives the energy. The charge counter is coarse, and the current "
+    "may be rough. auto: the first of energy, charge and current that the phone reports."
 )
 STATES = (
     "quiet (the fastest that recurs), usual (the median moment), sustained (after minutes of load; profile "
@@ -34,4 +34,4 @@ TABLE = "A latency table, as cars-hw profile writes it."
 
 def level() -> Any:  # noqa: ANN401 -- as dataclasses.field
     """Return the field of the level of an upper bound."""
-    return setting(0.95, help="Share of networks whose latency stays below their upper bound.", above=0, below=1)
+    return setting(0.95, help="Share of networks that are faster than their own upper bound.", above=0, below=1)

@@ -33,14 +33,15 @@ class Teacher(Settings):
     )
     share: float = setting(
         0.5,
-        help="Share of the teacher's answer in each label.",
+        help="Share of the teacher's answer in each label; the rest is the true class.",
         option="--teacher-share",
         above=0,
         maximum=1,
     )
     temperature: float = setting(
         1.0,
-        help="How much softer the teacher's answers are made; 1: not.",
+        help="Above 1, the probabilities of the teacher's answers are brought closer together; 1: they stay as "
+        "they are.",
         option="--teacher-temperature",
         above=0,
         maximum=100,

@@ -126,9 +126,9 @@ class SharedTraining(Settings):
     )
     share: WeightSharing = setting(
         "edges",
-        help="Which operations of the SuperNet share weights. edges: none, as in the paper; nodes: an operation "
-        "has the same weights for all sources of a node; kernels: in addition, a 3x3 convolution has the centre "
-        "of the kernels of the 5x5 convolution. If there are fewer weights, each is trained more often.",
+        help="Which operations of the SuperNet have the same weights. edges: none of them, as in the paper; nodes: "
+        "an operation has the same weights for all inputs of a node; kernels: in addition, a 3x3 convolution has "
+        "the centre of the kernels of the 5x5 convolution. If there are fewer weights, each is trained more often.",
     )
     average: float = setting(
         0.0,
@@ -148,9 +148,10 @@ class SharedTraining(Settings):
     classifier: EvaluatedClassifier = setting(
         "shared",
         help="What classifies the images when architectures are evaluated in the search. shared: the classifier "
-        "of the SuperNet; probe: a linear classifier for each architecture, fitted to the features of the same "
-        "images, each of which is classified by the others; untrained-probe: the same on untrained weights. Then "
-        "no SuperNet is trained, and the final stage should have a large share, such as 0.75.",
+        "of the SuperNet; probe: a linear classifier for each architecture (a linear probe), fitted to the "
+        "features of the same images, each of which is classified by the others; untrained-probe: a linear probe "
+        "on random weights. With untrained-probe no SuperNet is trained; give the final stage a large share, such "
+        "as 0.75.",
     )
 
     precision: SharedPrecision = setting(

@@ -56,9 +56,9 @@ class DataBundle:
     from 0 to 1. :func:`load_data` gives all channels the same: mean and standard deviation of all pixels of the
     training part, a deviation of 1 where these are all the same. (MediaPipe refuses models whose channels differ.)
 
-    Where a ``validation`` part is given, it judges: a search evaluates architectures on it, and a training chooses
-    its best epoch by it; all images of ``train`` are trained on. Where it is None, a share of the training images
-    is taken for that. The ``test`` part is for the final accuracies only.
+    If a ``validation`` part is given, a search evaluates architectures on it, a training chooses its best epoch by
+    it, and all images of ``train`` are trained on. If it is None, a part of the training images takes its place.
+    The ``test`` part is for the final accuracies only.
 
     ``files`` has for a folder the path of every image below it, for each part in the order of the images.
     ``digest`` is that of the pixels and labels of a data set with a name or of a function, before they are resized;

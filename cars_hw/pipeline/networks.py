@@ -22,7 +22,7 @@ _NUMBER: Final = re.compile(r"@[0-9]+$")
 
 @dataclass(frozen=True)
 class FrontNetwork(Settings):
-    """A network of the front. ``accuracy`` is on the validation images: the figure that the search maximised.
+    """A network of the front. ``accuracy`` is a fraction of the validation images: what the search maximised.
 
     If ``trained_epochs`` is 0, the accuracy is that under shared weights. Otherwise it is that after a training of
     so many epochs in the final stage of the search. ``classifier`` tells what classified the images under shared

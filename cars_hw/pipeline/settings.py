@@ -45,14 +45,14 @@ from cars_hw.space.network_spec import NETWORKS, NetworkSpec
 TrainingDevice = Literal["auto", "cpu", "cuda"]
 
 _ENERGY = (
-    "Then measure the energy of a run of each model beyond rest. A phone must be unplugged, and connected over the "
-    "network."
+    "Then measure the energy that one run of each model takes beyond what the device takes at rest. A phone must "
+    "be unplugged, and connected over the network."
 )
 
 
 @dataclass(frozen=True)
 class TargetSettings(Settings):
-    """A latency table and the limit on its device; without a limit the latency is only minimised."""
+    """A latency table and the limit on its device. Without a limit the latency is only minimised."""
 
     table: Path = setting(help=TABLE)
     limit_ms: float | None = setting(None, help="The largest latency.", unit="ms", above=0, kind="latency")
@@ -130,10 +130,10 @@ class SearchSettings(Settings):
     execution: Execution = setting(HERE, help=EXECUTION)
     replay: PassReplay = setting(
         "auto",
-        help="Whether a GPU records work and replays it by one launch. auto: the pass of an architecture from its "
-        "second one on, and a training step of the final stage, where they can be recorded; blocks: in addition, "
-        "first passes, such as those of the warm-up, are put together from recordings of the stem, the inputs of "
-        "cells and the operations of edges; off: each operation is launched. blocks has not been tried on a GPU.",
+        help="What a GPU records as a CUDA graph, to repeat it by one launch. auto: the training pass of an "
+        "architecture that is trained for the second time, and the training steps of the final stage; blocks: in "
+        "addition, the parts of first passes, such as those of the warm-up; off: nothing. Operations that are not "
+        "recorded are launched one by one. blocks has not been tried on a GPU.",
     )
     network: NetworkSpec = setting(NETWORKS["quick"], help=NETWORK)
     sizes: SizeChoice = setting(SizeChoice(), help="The sizes that networks may have.")
@@ -160,7 +160,7 @@ class SearchSettings(Settings):
 
 @dataclass(frozen=True)
 class TrainSettings(Settings):
-    """Settings of ``cars-hw train``; data and recipe that are not given are those of the run."""
+    """Settings of ``cars-hw train``. If data or recipe are not given, those of the run are used."""
 
     data: DataSource | None = setting(None, help=DATA)
     recipe: Recipe | None = setting(None, help=RECIPE)
@@ -205,8 +205,8 @@ class TrainSettings(Settings):
     )
     replay: StepReplay = setting(
         "auto",
-        help="Whether a GPU records a training step and replays it by one launch. auto: where a step "
-        "can be recorded; off: each operation is launched.",
+        help="Whether a GPU records a training step as a CUDA graph, to repeat it by one launch. auto: if the step "
+        "can be recorded; off: operations are launched one by one.",
     )
     compile: bool = setting(
         False,
@@ -215,9 +215,9 @@ class TrainSettings(Settings):
     )
     threads: int = setting(
         0,
-        help="Threads of each training on a CPU. 0: one for networks with small activations; for others those that "
-        "PyTorch has (OMP_NUM_THREADS), shared among the trainings side by side. The number changes how sums are "
-        "rounded.",
+        help="Threads of each training on a CPU. 0: one thread for networks with small activations; for other "
+        "networks PyTorch's number (OMP_NUM_THREADS), divided among the trainings side by side. The number changes "
+        "how sums are rounded.",
         minimum=0,
         maximum=1024,
     )

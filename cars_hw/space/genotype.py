@@ -23,7 +23,9 @@ _LONGEST_TEXT: Final = 10_000
 
 
 class Edge(NamedTuple):
-    """An operation on the state ``source``: states 0 and 1 are the inputs of the cell, ``n + 2`` is node ``n``."""
+    """An edge of a cell: the operation that it applies, and the state ``source`` that it reads.
+
+    States 0 and 1 are the inputs of the cell. State ``n + 2`` is the output of node ``n``."""
 
     operation: str
     source: int
@@ -44,12 +46,13 @@ States = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Genotype:
-    """Two cells; each node sums one operation on each of two states.
+    """Two cells. Each node applies an operation to each of two states, and adds the results.
 
-    ``family`` names the :class:`~cars_hw.space.families.CellFamily` of the cells, without further operations. It
-    says how many nodes they have, whether a node may read the same state twice, and which states are joined to make
-    a cell's output. Published cells of a family that joins loose ends may join others: ``normal_joined`` and
-    ``reduce_joined`` then name these states; None stands for those of the family.
+    ``family`` names the :class:`~cars_hw.space.families.CellFamily` of the cells, without further operations. The
+    family decides how many nodes they have, whether a node may read the same state twice, and which states are
+    joined to make a cell's output: those of all nodes in DARTS cells, and those that no node reads in the others.
+    Some published cells join other states. ``normal_joined`` and ``reduce_joined`` then name them; None stands for
+    those of the family.
 
     The order of edges within a node is kept, so reading and writing text changes nothing. Two genotypes with the
     same :meth:`key` are the same network.
@@ -352,8 +355,8 @@ def _check_cell(name: str, cell: Cell, family: CellFamily) -> None:
 class BlockGenotype(Genotype):
     """The choice for every block of a network, first to last: a name such as ``k3_e6_se``, or ``skip``.
 
-    A block that is left out gives its input. So the first blocks of the second and of the third stage, which change
-    the shape, cannot be left out.
+    The output of a block that is left out (``skip``) is its input. The first blocks of the second and of the third
+    stage change the shape, so they cannot be left out.
 
     Raises:
         GenotypeError: an unknown family or choice, or no block.

@@ -55,7 +55,10 @@ class Block(NamedTuple):
 
 @dataclass(frozen=True)
 class MobileGenotype:
-    """A strided 3x3 convolution to ``stem`` channels, ``blocks``, a 1x1 convolution to ``head``, a classifier.
+    """A network of MobileNet-like blocks.
+
+    It has a strided 3x3 convolution to ``stem`` channels, the ``blocks``, a 1x1 convolution to ``head`` channels,
+    and a classifier.
 
     Raises:
         GenotypeError: a number that no network can have.
@@ -137,9 +140,9 @@ def _scaled(channels: int, width: float) -> int:
 
 @dataclass(frozen=True)
 class MobileSpace:
-    """All networks with the stages of ``like``: each block has one of the expansions, kernels and squeezes.
+    """All networks with the stages of ``like``. Each block has one of the expansions, kernels and squeezes.
 
-    A block that keeps resolution and channels can also be left out, as ``none`` edges are in cells.
+    A block that keeps resolution and channels can also be left out, like a ``none`` edge of a cell.
     """
 
     like: MobileGenotype

@@ -62,7 +62,7 @@ class CellLayout(NamedTuple):
 class NetworkSpec(Settings):
     """Everything of a network except its genotype: width, depth, input, classes and stem.
 
-    A network is made of cells, or of blocks where its family is one of blocks; below, cells stand for both.
+    A network is made of cells, or of blocks if its family is one of blocks. Below, "cells" stands for both.
     ``channels`` is the number of channels of the first cell. They double at each of the two reduction cells.
     ``depths`` are the numbers of cells of the three stages; the second and the third begin with a reduction. None
     stands for reductions at one third and two thirds of ``layers``, as in DARTS; such depths become None.

@@ -39,14 +39,14 @@ def _node_choices(pairs: tuple[tuple[str, str], ...], sources: tuple[tuple[int, 
 class SearchSpace:
     """All genotypes over ``operations`` in which every node has at least one real edge.
 
-    With a ``network``, only those that leave no cell of it without a reader. If the normal cell takes nothing from
-    the cell before, every second cell falls away: the genotype then describes a network with fewer cells. A search
-    uses such a space, because the number of cells is chosen with the network; a genotype is not to change it.
-    Published genotypes and the networks that calibrate a table are not proposals of a search. They may have unread
-    cells, and latencies and costs are right for them.
+    With a ``network``, the space has only genotypes that leave no cell of the network without a reader. If the
+    normal cell reads nothing of the cell before it, nothing reads every second cell, and the genotype describes a
+    network with fewer cells. A search uses a space with a network, because the number of cells is a choice of its
+    own. Published genotypes and the networks that calibrate a table are not proposals of a search. They may have
+    cells without a reader, and their latencies and costs are right.
 
-    The cells are of the ``family``; without ``operations``, they are those of the family. Genotypes of a space join
-    the states that the family joins.
+    ``family`` names the family of the cells. Without ``operations``, the space has all operations of the family.
+    The genotypes of a space join the states that the family joins.
 
     Raises:
         GenotypeError: an operation that the family does not have, an unknown family, the same operation twice, or

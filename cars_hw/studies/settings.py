@@ -27,7 +27,7 @@ StrategyName = Literal[
 
 @dataclass(frozen=True)
 class RankSettings(Settings):
-    """Settings of ``cars-hw rank``; data and recipe that are not given are those of the run."""
+    """Settings of ``cars-hw rank``. If data or recipe are not given, those of the run are used."""
 
     data: DataSource | None = setting(None, help=DATA)
     recipe: Recipe | None = setting(None, help=RECIPE)
@@ -52,7 +52,7 @@ class RankSettings(Settings):
 
 @dataclass(frozen=True)
 class BaselinesSettings(Settings):
-    """Settings of ``cars-hw baselines``; data and recipe that are not given are those of the run."""
+    """Settings of ``cars-hw baselines``. If data or recipe are not given, those of the run are used."""
 
     data: DataSource | None = setting(None, help=DATA)
     recipe: Recipe | None = setting(None, help=RECIPE)

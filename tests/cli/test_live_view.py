@@ -19,6 +19,7 @@ from cars_hw.cli.text_plot import ASCII, plot, sparkline
 from cars_hw.config.codec import unstructure
 from cars_hw.config.evaluation import ClassCounts
 from cars_hw.config.search import EvolutionSettings
+from cars_hw.config.training import EvaluatedClassifier
 from cars_hw.evolution.objectives import CostObjective
 from cars_hw.space.network_spec import NETWORKS
 from cars_hw.space.zoo import resolve_genotype
@@ -196,14 +197,21 @@ def test_balanced_accuracy_is_called_by_its_name() -> None:
     assert f"best balanced accuracy {share} under shared weights" in line
 
 
-def test_the_classifier_that_evaluated_is_named() -> None:
-    known = SearchStatus("t", [PARAMETERS], SETTINGS, 0.0, "probe")
+@pytest.mark.parametrize(
+    ("classifier", "short", "words"),
+    [
+        ("shared", "shared weights", "under shared weights"),
+        ("probe", "linear probe", "under shared weights with a linear probe"),
+        ("untrained-probe", "untrained probe", "by a linear probe on untrained weights"),
+    ],
+)
+def test_the_classifier_that_evaluated_is_named(classifier: EvaluatedClassifier, short: str, words: str) -> None:
+    known = SearchStatus("t", [PARAMETERS], SETTINGS, 0.0, classifier)
     last = record(3, 0.25, [(0.825, 0.033)])
     known.add(last)
-    assert shown(known, width=120)[2] == "best: 82.5% (68.1 to 91.3) of 40 images, linear probe"
-    words = "of 40 images under shared weights with a linear probe"
-    assert f"{words} (33,000 parameters)" in generation_line(last, known)
-    assert f"{words}, hypervolume" in closing_lines(known, 60.0)[0]
+    assert shown(known, width=120)[2] == f"best: 82.5% (68.1 to 91.3) of 40 images, {short}"
+    assert f"of 40 images {words} (33,000 parameters)" in generation_line(last, known)
+    assert f"of 40 images {words}, hypervolume" in closing_lines(known, 60.0)[0]
 
 
 def test_the_bar_shows_the_share_of_the_stage_that_is_done() -> None:

@@ -26,7 +26,7 @@ class Operation(ABC):
         short: what it is called in a drawing of a cell.
         family: whose colour it has, one of :data:`cars_hw.report.kinds.FAMILIES`.
         kept_maps: how many images of its input's size training keeps for the backward pass, about.
-        any_layout: whether it computes alike in any layout of its images, so that a runtime converts nothing.
+        any_layout: whether it computes the same in every memory layout, so that a runtime converts nothing.
         within: the name of an operation with larger kernels whose weights contain those of this one, if any. A
             SuperNet may share the weights of both.
     """
