@@ -73,10 +73,13 @@ def spread(
     *,
     of: int | None = None,
     needs: Sequence[str] = (),
+    costs: Sequence[float] = (),
 ) -> None:
     """Do ``work`` for each of ``tasks``, as ``how`` says. ``of`` is the number of all tasks, if some are done.
 
-    ``needs`` has a resource for each task that only some workers of the engine have, see :class:`Call`.
+    ``needs`` has a resource for each task that only some workers of the engine have, see :class:`Call`. ``costs``
+    has the cost of each task, in any unit. With it, tasks that run side by side begin with the most expensive one,
+    so that no long task is left alone at the end (the rule of the longest processing time, Graham, 1969).
 
     ``work`` is a function of a module, and tasks are plain data that can be pickled. Results are files. A task
     whose worker was killed is begun again, as often as ``how`` allows. An exception of ``work`` is raised here,
@@ -92,7 +95,12 @@ def spread(
     if how.here(of or len(tasks)):
         for task in tasks:
             work(task, progress, log)
-    elif how.execution.engine == LOCAL:
+        return
+    if costs:
+        order = sorted(range(len(tasks)), key=lambda number: -costs[number])
+        tasks = [tasks[number] for number in order]
+        needs = [needs[number] for number in order] if needs else ()
+    if how.execution.engine == LOCAL:
         one_card = how.device == "cuda"
         side_by_side(work, tasks, side, progress, log, one_card=one_card, retries=how.execution.retries)
     else:

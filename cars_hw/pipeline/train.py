@@ -28,6 +28,7 @@ from cars_hw.executors.engine import require_engine
 from cars_hw.executors.spread import Spread, spread
 from cars_hw.export.card import Augmentations, Figures, Preprocessing
 from cars_hw.export.model import AUXILIARY, Model
+from cars_hw.nn.cost import network_cost
 from cars_hw.nn.network import Network
 from cars_hw.nn.supernet import SuperNet
 from cars_hw.pipeline.memory import enough_memory_to_train
@@ -178,7 +179,9 @@ def train_run(
             if how.here(len(planned)):
                 _train_here(waiting, data, progress, log)
             else:
-                spread(_train_in_worker, waiting, how, progress, log, of=len(planned))
+                costs = [network_cost(job.architecture.network, job.architecture.genotype) for job in waiting]
+                adds = [one.multiply_adds for one in costs]
+                spread(_train_in_worker, waiting, how, progress, log, of=len(planned), costs=adds)
         if not chosen:
             done = replace(
                 settings,

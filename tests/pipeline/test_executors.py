@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
@@ -109,12 +110,14 @@ class Scripted:
     def __init__(self, script: dict[int, list[Outcome | Exception]]) -> None:
         self.script = script
         self.submitted: list[int] = []
+        self.tasks: list[tuple[object, int]] = []
         self.cancelled: list[int] = []
         self.most = self.now = 0
         self.closed = False
 
     def submit(self, call: Call) -> ScriptedPending:
         self.submitted.append(call.number)
+        self.tasks.append(ForkingPickler.loads(call.content))
         self.now += 1
         self.most = max(self.most, self.now)
         return ScriptedPending(self, call, self.script[call.number].pop(0))
@@ -152,7 +155,11 @@ KILLED = Outcome("lost", text="a worker was ended")
 
 
 def run_script(
-    monkeypatch: pytest.MonkeyPatch, folder: Path, script: dict[int, list[Outcome | Exception]], retries: int = 2
+    monkeypatch: pytest.MonkeyPatch,
+    folder: Path,
+    script: dict[int, list[Outcome | Exception]],
+    retries: int = 2,
+    costs: Sequence[float] = (),
 ) -> tuple[Scripted, list[tuple[str, int, int]], list[str], Exception | None]:
     """Spread tasks over a scripted engine; return it, the progress, the messages, and the error."""
     engine = Scripted(script)
@@ -164,12 +171,30 @@ def run_script(
     how = Spread(folder, "cpu", 2, Execution("scripted", retries=retries))
     error = None
     try:
-        spread(kill_once, list(range(len(script))), how, lambda *step: steps.append(step), told.append)
+        spread(kill_once, list(range(len(script))), how, lambda *step: steps.append(step), told.append, costs=costs)
     except (RunError, InputError, OSError) as raised:
         error = raised
     assert engine.closed
     assert not list(folder.iterdir())
     return engine, steps, told, error
+
+
+def test_the_most_expensive_tasks_begin_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    script: dict[int, list[Outcome | Exception]] = {number: [DONE] for number in range(4)}
+    engine, _, _, error = run_script(monkeypatch, tmp_path, script, costs=[1.0, 3.0, 2.0, 3.0])
+    assert error is None
+    # Equal ones keep their order.
+    assert [task for _, task in engine.tasks] == [1, 3, 2, 0]
+
+
+def test_processes_of_this_machine_begin_with_the_most_expensive_task(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    begun: list[int] = []
+    monkeypatch.setattr(spread_module, "side_by_side", lambda _work, tasks, *_, **__: begun.extend(tasks))
+    how = Spread(tmp_path, "cpu", 2)
+    spread(kill_once, [10, 11, 12], how, lambda *_: None, begun.append, costs=[1.0, 3.0, 2.0])
+    assert begun == [11, 12, 10]
 
 
 def test_tasks_are_handed_out_two_at_a_time_and_lost_ones_begin_again(
