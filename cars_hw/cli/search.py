@@ -330,7 +330,8 @@ def _search(settings: SearchSettings, asked: Run) -> None:
     from cars_hw.pipeline.budget_use import budget_uses
     from cars_hw.pipeline.larger_networks import stage_end
     from cars_hw.pipeline.networks import Front
-    from cars_hw.pipeline.search import require_place, run_search
+    from cars_hw.pipeline.search import run_search
+    from cars_hw.pipeline.search_place import require_place
     from cars_hw.training.memory import keep_freed_memory
     from cars_hw.training.process_group import joined, restarted
 
@@ -408,7 +409,7 @@ def _with_length(
     plan: SearchPlan, settings: SearchSettings, asked: Run, resume: bool
 ) -> tuple[SearchPlan, Estimate | None]:
     """Return ``plan`` with its length, and its estimate where the length was chosen by it."""
-    from cars_hw.pipeline.search import require_place
+    from cars_hw.pipeline.search_place import require_place
 
     if asked.within is None and plan.from_run is None:
         return plan, None

@@ -28,10 +28,11 @@ from cars_hw.pipeline.final_plan import short_recipe
 from cars_hw.pipeline.memory import enough_memory, require_memory
 from cars_hw.pipeline.objectives import cost_objectives, find_anchor
 from cars_hw.pipeline.plan import SearchPlan
+from cars_hw.pipeline.prepare_search import require_start
 from cars_hw.pipeline.run_data import splits_of
-from cars_hw.pipeline.search import plan_data, require_start, supernet_weights_of
 from cars_hw.pipeline.search_cost import MeanAdds, judged_images, mean_adds, multiply_adds
-from cars_hw.pipeline.supernet import trained_spec
+from cars_hw.pipeline.search_images import plan_data
+from cars_hw.pipeline.supernet import supernet_weights_of, trained_spec
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.architecture_space import ArchitectureSpace
 from cars_hw.space.widening import widening_draws

@@ -22,8 +22,9 @@ from cars_hw.nn.cost import network_cost
 from cars_hw.pipeline.objectives import cost_objectives
 from cars_hw.pipeline.plan import SearchPlan, plan_of
 from cars_hw.pipeline.run_folder import RunFolder
-from cars_hw.pipeline.search import run_images, supernet_spec
 from cars_hw.pipeline.search_cost import judged_images, multiply_adds, sizing
+from cars_hw.pipeline.search_images import run_images
+from cars_hw.pipeline.supernet import supernet_spec
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.studies.front_membership import EqualCost

@@ -16,9 +16,9 @@ from cars_hw.pipeline.objectives import cost_objectives
 from cars_hw.pipeline.plan import SearchPlan, plan_of, recipe_of
 from cars_hw.pipeline.run_data import require_splits, splits_of
 from cars_hw.pipeline.run_folder import RunFolder
-from cars_hw.pipeline.search import run_images, supernet_weights_of
+from cars_hw.pipeline.search_images import run_images
 from cars_hw.pipeline.settings import TrainingDevice, TrainSettings
-from cars_hw.pipeline.supernet import trained_spec
+from cars_hw.pipeline.supernet import supernet_weights_of, trained_spec
 from cars_hw.pipeline.train import choose, train_run
 from cars_hw.progress import Log, Progress
 from cars_hw.progress_line import show

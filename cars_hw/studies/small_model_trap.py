@@ -21,7 +21,9 @@ from cars_hw.formatting import figure, percent
 from cars_hw.pipeline.objectives import cost_objectives
 from cars_hw.pipeline.plan import SearchPlan, configuration
 from cars_hw.pipeline.run_folder import RunFolder
-from cars_hw.pipeline.search import plan_data, run_search, supernet_spec
+from cars_hw.pipeline.search import run_search
+from cars_hw.pipeline.search_images import plan_data
+from cars_hw.pipeline.supernet import supernet_spec
 from cars_hw.progress import Log, Progress, no_log, prefixed, silent
 from cars_hw.space.genotype import Genotype
 from cars_hw.studies.learning_curves import LearningCurve, Training, learning_curve, three_sizes

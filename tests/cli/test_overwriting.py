@@ -44,7 +44,7 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("began to work")
 
     monkeypatch.setattr("cars_hw.devices.fake.FakeDevice.run", fail)
-    monkeypatch.setattr("cars_hw.pipeline.search._build", fail)
+    monkeypatch.setattr("cars_hw.pipeline.prepare_search._build", fail)
 
 
 @pytest.mark.usefixtures("no_work")

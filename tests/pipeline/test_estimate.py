@@ -25,7 +25,7 @@ from cars_hw.errors import InputError
 from cars_hw.latency import LatencyTable
 from cars_hw.pipeline import estimate as estimating
 from cars_hw.pipeline import pace
-from cars_hw.pipeline import search as searching
+from cars_hw.pipeline import supernet as of_plan
 from cars_hw.pipeline.estimate import Estimate, Part, estimate
 from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.memory import enough_memory
@@ -66,7 +66,7 @@ def test_what_is_counted_is_what_a_search_does(
             done["full" if full else "subset"] += len(genotypes)
             return super().counts(genotypes, before=before, full=full)
 
-    monkeypatch.setattr(searching, "SuperNetWeights", Counting)
+    monkeypatch.setattr(of_plan, "SuperNetWeights", Counting)
     run = run_search(plan, tmp_path / "run")
     by = {"shared": "by the shared classifier", "probe": "by linear probes"}[classifier]
     assert [name.endswith(by) for name in counted] == [False, False, True, True]
@@ -144,7 +144,7 @@ def test_over_sizes_a_time_is_the_mean_over_the_space_and_the_largest_comes_firs
             now += sum(map(seconds, architectures)) * (3 if full else 2)
             return super().counts(architectures, before=before, full=full)
 
-    monkeypatch.setattr(searching, "SuperNetWeights", Timed)
+    monkeypatch.setattr(of_plan, "SuperNetWeights", Timed)
     monkeypatch.setattr("time.perf_counter", lambda: now)
     found = estimate(plan)
     monkeypatch.undo()
@@ -180,7 +180,7 @@ def test_a_warm_up_that_widens_is_timed_by_its_own_draws(
         def counts(self, architectures, *, before=False, full=False):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
             return super().counts(architectures, before=before, full=full)
 
-    monkeypatch.setattr(searching, "SuperNetWeights", Timed)
+    monkeypatch.setattr(of_plan, "SuperNetWeights", Timed)
     monkeypatch.setattr("time.perf_counter", lambda: now)
     found = estimate(plan)
     monkeypatch.undo()
@@ -303,7 +303,7 @@ def test_too_little_memory_is_said_before_the_search_with_what_to_lower(
         weights.device = torch.device("cuda")
         return weights
 
-    monkeypatch.setattr(searching, "SuperNetWeights", built)
+    monkeypatch.setattr(of_plan, "SuperNetWeights", built)
     training = SharedTraining(batch_size=16, evaluation_batch=20)
     plan = SearchPlan(
         DataSource(str(images)), table.spec, replace(PRESETS["quick"], training=training), (LatencyTarget(table),)

@@ -31,12 +31,14 @@ from cars_hw.nn.network import Network
 from cars_hw.pipeline import final_training
 from cars_hw.pipeline.final_plan import short_recipe
 from cars_hw.pipeline.final_stage import _running
-from cars_hw.pipeline.front import longest_trained, with_best_of_stretches
+from cars_hw.pipeline.front import describe_front, longest_trained, with_best_of_stretches
 from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.objectives import cost_objectives
 from cars_hw.pipeline.plan import SearchPlan, configuration, search_settings
 from cars_hw.pipeline.run_folder import FRONT, RunFolder
-from cars_hw.pipeline.search import describe_front, plan_data, run_search, supernet_weights_of
+from cars_hw.pipeline.search import run_search
+from cars_hw.pipeline.search_images import plan_data
+from cars_hw.pipeline.supernet import supernet_weights_of
 from cars_hw.progress import Progress
 from cars_hw.report.data import gather
 from cars_hw.report.page import section
@@ -318,7 +320,7 @@ def test_replay_off_is_for_the_shared_weights_too_and_no_part_of_the_run(
         def __init__(self, *_: object, **named: object) -> None:
             given.update(named)
 
-    monkeypatch.setattr("cars_hw.pipeline.search.SuperNetWeights", Weights)
+    monkeypatch.setattr("cars_hw.pipeline.supernet.SuperNetWeights", Weights)
     supernet_weights_of(plan, plan_data(plan))
     assert given["replay"] == "off"
     # A search that was begun with it is resumed without it.

@@ -29,8 +29,9 @@ from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.objectives import cost_objectives
 from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.pipeline.run_folder import RunFolder
-from cars_hw.pipeline.search import plan_data, run_search
+from cars_hw.pipeline.search import run_search
 from cars_hw.pipeline.search_cost import mean_adds, sizing_of
+from cars_hw.pipeline.search_images import plan_data
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.architecture_space import ArchitectureSpace
 from cars_hw.space.network_spec import NetworkSpec

@@ -26,8 +26,10 @@ from cars_hw.pipeline.from_run import open_start, shortened
 from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.pipeline.run_folder import RunFolder
-from cars_hw.pipeline.search import plan_data, run_search, supernet_weights_of
+from cars_hw.pipeline.search import run_search
+from cars_hw.pipeline.search_images import plan_data
 from cars_hw.pipeline.settings import TrainSettings
+from cars_hw.pipeline.supernet import supernet_weights_of
 from cars_hw.pipeline.train import train_run
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.network_spec import NetworkSpec

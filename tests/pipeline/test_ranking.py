@@ -23,7 +23,8 @@ from cars_hw.latency import LatencyTable, Predictor
 from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.plan import SearchPlan, plan_of
 from cars_hw.pipeline.run_folder import RunFolder
-from cars_hw.pipeline.search import run_search, supernet_weights_of
+from cars_hw.pipeline.search import run_search
+from cars_hw.pipeline.supernet import supernet_weights_of
 from cars_hw.report.page import write_report
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.network_spec import NETWORKS

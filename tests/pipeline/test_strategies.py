@@ -23,7 +23,8 @@ from cars_hw.latency import LatencyTable, Predictor
 from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.plan import SearchPlan, plan_of
 from cars_hw.pipeline.run_folder import RunFolder
-from cars_hw.pipeline.search import run_search, supernet_weights_of
+from cars_hw.pipeline.search import run_search
+from cars_hw.pipeline.supernet import supernet_weights_of
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.network_spec import NETWORKS
 from cars_hw.space.search_space import SearchSpace
@@ -82,7 +83,7 @@ def test_what_is_done_is_not_done_again(
     run, plan = searched
     first = compare_run(run, BaselinesSettings(plan.data, against=("random",), seeds=1, top=1, jobs=1))
     monkeypatch.setattr("cars_hw.pipeline.train.train_network", None)
-    monkeypatch.setattr("cars_hw.pipeline.search.Search.run", None)
+    monkeypatch.setattr("cars_hw.pipeline.prepare_search.Search.run", None)
     assert compare_run(run, BaselinesSettings(plan.data, against=("random",), seeds=1, top=1, jobs=1)) == first
 
 

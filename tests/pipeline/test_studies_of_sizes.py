@@ -21,8 +21,10 @@ from cars_hw.nn.cost import network_cost
 from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.pipeline.run_folder import RunFolder
-from cars_hw.pipeline.search import plan_data, run_search, supernet_weights_of
+from cars_hw.pipeline.search import run_search
+from cars_hw.pipeline.search_images import plan_data
 from cars_hw.pipeline.settings import TrainSettings
+from cars_hw.pipeline.supernet import supernet_weights_of
 from cars_hw.pipeline.train import train_run
 from cars_hw.report.data import gather
 from cars_hw.report.page import section
