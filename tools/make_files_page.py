@@ -28,7 +28,7 @@ from cars_hw.export import card
 from cars_hw.latency import sustained as under_load
 from cars_hw.latency import table
 from cars_hw.measurement import states, sustained
-from cars_hw.pipeline import larger_networks, latency_target, networks, records, run_folder, time_plan
+from cars_hw.pipeline import larger_networks, latency_target, networks, records, run_folder, run_formats, time_plan
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.studies.budget_choice import Best, BudgetChoice
 from cars_hw.studies.front_membership import Contestant, EqualCost, FrontComparison, OutOfRange
@@ -68,7 +68,7 @@ was edited by hand is refused, too.
 The `checksum` of a record is that of its canonical JSON without that key: keys sorted, no spaces, characters beyond
 ASCII escaped. In `history.jsonl` and `steps.jsonl` it is that of `{{"lines": [...]}}`, the list of the other lines.
 
-All files of a run have one version: {run_folder.SCHEMA}. A run of another version is refused.
+All files of a run have one version: {run_formats.SCHEMA}. A run of another version is refused.
 """
 
 GENOTYPE = """## Genotype

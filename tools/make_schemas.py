@@ -32,7 +32,7 @@ from cars_hw.export import card, model
 from cars_hw.latency import LatencyTable, comparison, table, validation
 from cars_hw.latency import energy as latency_energy
 from cars_hw.measurement import energy_journal, journal
-from cars_hw.pipeline import estimate, networks, records, run_folder
+from cars_hw.pipeline import estimate, networks, records, run_formats
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.studies import (
     comparison_range,
@@ -166,20 +166,20 @@ class OutputSchema:
 _STUDY = either(one(Ranking), one(StrategyComparison))
 
 FILES = (
-    FileSchema("run", "run.json", run_folder.RUN, one(records.RunRecord)),
-    FileSchema("data", "data.json, target-data.json", run_folder.DATA, one(DataManifest)),
-    FileSchema("data-changes", "data-changes.json", run_folder.DATA_CHANGES, one(AcceptedChanges)),
-    FileSchema("steps", "steps.jsonl, each line", run_folder.STEPS, one(networks.Step), lines=True),
-    FileSchema("start", "start.json", run_folder.START, one(records.StartRecord)),
+    FileSchema("run", "run.json", run_formats.RUN, one(records.RunRecord)),
+    FileSchema("data", "data.json, target-data.json", run_formats.DATA, one(DataManifest)),
+    FileSchema("data-changes", "data-changes.json", run_formats.DATA_CHANGES, one(AcceptedChanges)),
+    FileSchema("steps", "steps.jsonl, each line", run_formats.STEPS, one(networks.Step), lines=True),
+    FileSchema("start", "start.json", run_formats.START, one(records.StartRecord)),
     FileSchema(
-        "history", "history.jsonl, each line", run_folder.HISTORY, one(records.GenerationRecord), lines=True
+        "history", "history.jsonl, each line", run_formats.HISTORY, one(records.GenerationRecord), lines=True
     ),
-    FileSchema("final", "final.json", run_folder.FINAL, one(records.FinalStage)),
-    FileSchema("final-result", "checkpoint/NAME.RUNG.json", run_folder.RESULT, one(ClassCounts)),
-    FileSchema("front", "front.json", run_folder.FRONT, one(networks.Front)),
-    FileSchema("trained", "trained/NAME.json", run_folder.TRAINED, one(networks.TrainedNetwork)),
-    FileSchema("verified", "verified.json", run_folder.VERIFIED, one(records.VerifiedModels)),
-    FileSchema("study", "ranking.json, baselines.json", run_folder.STUDY, _STUDY),
+    FileSchema("final", "final.json", run_formats.FINAL, one(records.FinalStage)),
+    FileSchema("final-result", "checkpoint/NAME.RUNG.json", run_formats.RESULT, one(ClassCounts)),
+    FileSchema("front", "front.json", run_formats.FRONT, one(networks.Front)),
+    FileSchema("trained", "trained/NAME.json", run_formats.TRAINED, one(networks.TrainedNetwork)),
+    FileSchema("verified", "verified.json", run_formats.VERIFIED, one(records.VerifiedModels)),
+    FileSchema("study", "ranking.json, baselines.json", run_formats.STUDY, _STUDY),
     FileSchema("card", "the card of an exported model, MODEL.json", card.CARD, one(card.ModelCard)),
     FileSchema(
         "model",

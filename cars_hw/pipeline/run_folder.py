@@ -33,12 +33,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from cars_hw.config.checksummed import ChecksummedFormat
 from cars_hw.config.codec import read_json, unstructure
 from cars_hw.config.command_line import given_command_line
 from cars_hw.config.evaluation import ClassCounts
@@ -61,28 +59,31 @@ from cars_hw.pipeline.records import (
     Verified,
     VerifiedModels,
 )
+from cars_hw.pipeline.run_consistency import (
+    problem_of_data,
+    problem_of_front,
+    problem_of_history,
+    problem_of_networks,
+)
+from cars_hw.pipeline.run_formats import (
+    DATA,
+    DATA_CHANGES,
+    FINAL,
+    FRONT,
+    HISTORY,
+    RESULT,
+    RUN,
+    START,
+    STEPS,
+    STUDY,
+    TRAINED,
+    VERIFIED,
+)
+from cars_hw.pipeline.same_settings import first_difference
 from cars_hw.space.network_spec import NetworkSpec
-from cars_hw.space.size_grid import SizeGrid
 from cars_hw.version import own_version
 
-SCHEMA: Final = 3
-"""The version of all files of a run. A run with another one is refused."""
-
 LOCK: Final = ".lock"
-
-RUN: Final = ChecksummedFormat("cars-hw run", SCHEMA, "restore-run", RunError)
-START: Final = ChecksummedFormat("cars-hw start of a search", SCHEMA, "restore-run", RunError)
-FRONT: Final = ChecksummedFormat("cars-hw front", SCHEMA, "remake-front", RunError)
-FINAL: Final = ChecksummedFormat("cars-hw final stage", SCHEMA, "remake-front", RunError)
-RESULT: Final = ChecksummedFormat("cars-hw final result", SCHEMA, "remake-front", RunError)
-HISTORY: Final = ChecksummedFormat("cars-hw history", SCHEMA, "remake-front", RunError)
-STEPS: Final = ChecksummedFormat("cars-hw steps", SCHEMA, "delete-steps", RunError)
-TRAINED: Final = ChecksummedFormat("cars-hw trained network", SCHEMA, "train-again", RunError)
-VERIFIED: Final = ChecksummedFormat("cars-hw verified models", SCHEMA, "verify-again", RunError)
-DATA: Final = ChecksummedFormat("cars-hw data manifest", SCHEMA, "restore-run", RunError)
-DATA_CHANGES: Final = ChecksummedFormat("cars-hw accepted changes", SCHEMA, "restore-run", RunError)
-STUDY: Final = ChecksummedFormat("cars-hw study", SCHEMA, "remake-study", RunError)
-"""The result of a study of a run: its ranking, or its comparison with other strategies."""
 
 Record = TypeVar("Record")
 
@@ -175,10 +176,7 @@ class RunFolder:
         Raises:
             RunError: it was not; the message names the first setting that differs.
         """
-        own = replace(self.configuration, data=configuration.data)
-        if own.from_run is not None and configuration.from_run is not None:
-            own = replace(own, from_run=configuration.from_run)
-        difference = _first_difference(_sizes_first(own), _sizes_first(configuration))
+        difference = first_difference(self.configuration, configuration)
         if difference is not None:
             name, before, now = difference
             raise RunError(f"{self.path} was started with {name} = {before}, not {now}", remedy="same-settings")
@@ -247,9 +245,9 @@ class RunFolder:
         DATA_CHANGES.write_record(self.path / "data-changes.json", known)
 
     def _require_fit(self, path: Path, manifest: DataManifest) -> None:
-        network = self.network
-        if (len(manifest.class_names), len(manifest.mean)) != (network.classes, network.in_channels):
-            raise RunError(f"{path} is damaged: it does not fit the run's network", remedy=DATA.remedy)
+        problem = problem_of_data(manifest, self.configuration)
+        if problem is not None:
+            raise RunError(f"{path} is damaged: {problem}", remedy=DATA.remedy)
 
     @property
     def network(self) -> NetworkSpec:
@@ -372,11 +370,10 @@ class RunFolder:
         if not path.is_file():
             return []
         lines = HISTORY.read_lines(path)
-        configuration = self.configuration
-        costs = len(configuration.targets) + len(configuration.costs)
-        for generation in HISTORY.structured(path, lines, tuple[GenerationRecord, ...]):
-            if any(len(member.costs) != costs for member in generation.population):
-                raise RunError(f"{path} is damaged: a member must have {costs} costs", remedy=HISTORY.remedy)
+        generations = HISTORY.structured(path, lines, tuple[GenerationRecord, ...])
+        problem = problem_of_history(generations, self.configuration)
+        if problem is not None:
+            raise RunError(f"{path} is damaged: {problem}", remedy=HISTORY.remedy)
         return lines
 
     def write_front(
@@ -418,16 +415,7 @@ class RunFolder:
         if not path.is_file():
             raise RunError(f"the search in {self.path} has not finished", remedy="finish-search")
         front = FRONT.read_record(path, Front)
-        targets = len(self.configuration.targets)
-        problem = None
-        if not front.networks:
-            problem = "it holds no network"
-        elif any(len(one.latency_estimates) != targets for one in (*front.networks, *front.rejected)):
-            problem = f"a network must have {targets} latency estimates"
-        elif len({one.name for one in front.networks}) < len(front.networks):
-            problem = "two networks have one name"
-        else:
-            problem = self._misfit(*front.networks, *front.rejected)
+        problem = problem_of_front(front, self.configuration)
         if problem is not None:
             raise RunError(f"{path} is damaged: {problem}", remedy=FRONT.remedy)
         return front
@@ -493,19 +481,11 @@ class RunFolder:
             network = TRAINED.read_record(path, TrainedNetwork)
             if network.name != path.stem:
                 raise RunError(f"{path} is damaged: it is of {network.name}", remedy=TRAINED.remedy)
-            problem = self._misfit(network)
+            problem = problem_of_networks((network,), self.configuration)
             if problem is not None:
                 raise RunError(f"{path} is damaged: {problem}", remedy=TRAINED.remedy)
             found.append(network)
         return found
-
-    def _misfit(self, *networks: FrontNetwork | TrainedNetwork) -> str | None:
-        """Return the first of ``networks`` that differs from the run's in more than its size, in words; or None."""
-        own, several = self.network, self.configuration.architectures.varies_resolution
-        for one in networks:
-            if not one.spec.is_size_of(own, any_resolution=several):
-                return f"{one.name} is of {one.spec.describe()}, and the run's network of {own.describe()}"
-        return None
 
     def write_verified(self, rows: Sequence[Verified]) -> None:
         """Write the measured latencies of the exported models."""
@@ -540,25 +520,3 @@ def _has_no_checksums(path: Path) -> bool:
         return "schema" in read_json(path, RunError)
     except RunError:
         return False
-
-
-def _sizes_first(configuration: RunConfiguration) -> dict[str, Any]:
-    """Return the settings with the sizes before the network, which is the largest of them.
-
-    A search of one size has this one as its only size.
-    """
-    network = configuration.network
-    sizes = configuration.sizes or SizeGrid((network.channels,), (network.layers,))
-    rest = {name: value for name, value in unstructure(configuration).items() if name != "sizes"}
-    return {"sizes": unstructure(sizes), **rest}
-
-
-def _first_difference(before: Any, now: Any, name: str = "") -> tuple[str, Any, Any] | None:  # noqa: ANN401
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in [*before, *(key for key in now if key not in before)]:
-            inner = f"{name}.{key}" if name else key
-            found = _first_difference(before.get(key), now.get(key), inner)
-            if found is not None:
-                return found
-        return None
-    return None if before == now else (name, before, now)

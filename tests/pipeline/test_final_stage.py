@@ -35,7 +35,8 @@ from cars_hw.pipeline.front import describe_front, longest_trained, with_best_of
 from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.objectives import cost_objectives
 from cars_hw.pipeline.plan import SearchPlan, configuration, search_settings
-from cars_hw.pipeline.run_folder import FRONT, RunFolder
+from cars_hw.pipeline.run_folder import RunFolder
+from cars_hw.pipeline.run_formats import FRONT
 from cars_hw.pipeline.search import run_search
 from cars_hw.pipeline.search_images import plan_data
 from cars_hw.pipeline.supernet import supernet_weights_of

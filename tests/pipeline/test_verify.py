@@ -26,7 +26,8 @@ from cars_hw.measurement.sustained import Sustained
 from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.plan import SearchPlan, configuration
 from cars_hw.pipeline.records import RunAbout
-from cars_hw.pipeline.run_folder import RUN, RunFolder
+from cars_hw.pipeline.run_folder import RunFolder
+from cars_hw.pipeline.run_formats import RUN
 from cars_hw.pipeline.verify import verify_run
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.zoo import zoo

@@ -31,7 +31,8 @@ from cars_hw.measurement.states import Machine, MachineState
 from cars_hw.measurement.sustained import Sustained
 from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.records import FinalStage, RunAbout, Verified
-from cars_hw.pipeline.run_folder import RUN, RunFolder
+from cars_hw.pipeline.run_folder import RunFolder
+from cars_hw.pipeline.run_formats import RUN
 from cars_hw.report.data import Candidate, ReportData, RunTarget, gather
 from cars_hw.report.page import SECTIONS, page, section, write_report
 from cars_hw.report.sections.answer import best_model, choices
