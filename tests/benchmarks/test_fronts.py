@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from cars_hw.errors import InputError
 from cars_hw.latency import profile_device
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.size_grid import SizeGrid
+from cars_hw.space.zoo import resolve_genotype
 
 NETWORK = NetworkSpec(4, 3, (8, 8), 3, classes=3)
 IMAGES = {"train": 16, "val": 8, "test": 10}
@@ -251,6 +252,63 @@ def test_the_size_of_a_search_of_cells_alone(
     assert (ways.size_at(limited, 1.0).channels, ways.size_at(limited, 1.0).layers) == (6, 3)
     with pytest.raises(InputError, match="no size"):
         ways.size_at(replace(task, settings=replace(task.settings, limit_ms=0.5)), 0.5)
+
+
+def test_networks_of_torchvision_have_latencies_of_the_state_of_the_table(
+    fronts: ModuleType,
+    figures: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    tmp_path: Path,
+) -> None:
+    beside = script("benchmarks/fronts_torchvision", monkeypatch)
+    models = ("resnet18:0.125@small", "mobilenet_v2:0.1@small", "mnasnet:0.2@small")
+    monkeypatch.setattr(beside, "MODELS", models)
+    options = dict(zip(arguments[::2], arguments[1::2], strict=True))
+    where = ["--out", str(tmp_path / "out.json"), "--work", str(tmp_path), "--limit", "10"]
+    monkeypatch.setattr("sys.argv", ["fronts.py", *arguments, *where])
+    settings = asdict(fronts.task_of(fronts.arguments()).settings)
+    edges = resolve_genotype("DARTS_V2").to_darts()
+    networks = [{"ms": ms, "channels": 4, "depths": [1, 1, 1], "genotype": edges} for ms in (1.0, 2.0, 8.0)]
+    content = {"settings": settings, "found": [{"way": "both", "seed": 3, "networks": networks}]}
+    task = beside.task_of(content, options["--data"], Path(options["--table"]))
+
+    # The three of the search are measured at 2, 4 and 4 ms: ratios of 0.5, 0.5 and 2.
+    found = [SimpleNamespace(ms=ms) for ms in (4.0, 1.0, 40.0, 2.0, 4.0, 4.0)]
+    monkeypatch.setattr(beside, "measure", lambda _device, paths, **_: SimpleNamespace(models=found[: len(paths)]))
+    ms, factor = beside.latencies(FakeDevice(), task, beside.own_networks(task, content, 3))
+    assert factor == 0.5
+    assert ms == dict(zip(models, (2.0, 0.5, 20.0), strict=True))
+
+    part = fronts.Part(tmp_path / "part", task, 3, lambda _: None)
+    for model in models:
+        part.results[model] = {"held_out": 0.5, "test": 0.4}
+    entry = beside.entry(task, part, ms)
+    # The third exceeds the limit. Two networks, two epochs of 48 images.
+    assert [one["model"] for one in entry["networks"]] == ["mobilenet_v2:0.1@small", "resnet18:0.125@small"]
+    assert entry["passes"] == 2 * 2 * 48
+    assert figures.figures(entry, task.box)["best"] == [0.4 if one >= 0.5 else None for one in task.box.budgets]
+    with pytest.raises(InputError, match="no search over cells and size with seed 4"):
+        beside.own_networks(task, content, 4)
+    with pytest.raises(InputError, match="the table of yesterday"):
+        beside.task_of(
+            {"settings": {**settings, "table": "yesterday"}}, options["--data"], Path(options["--table"])
+        )
+
+
+def test_a_network_of_torchvision_is_trained_by_the_recipe_of_the_fronts(
+    fronts: ModuleType, monkeypatch: pytest.MonkeyPatch, arguments: list[str], tmp_path: Path
+) -> None:
+    beside = script("benchmarks/fronts_torchvision", monkeypatch)
+    monkeypatch.setattr(
+        "sys.argv", ["fronts.py", *arguments, "--out", str(tmp_path / "out"), "--work", str(tmp_path)]
+    )
+    task = fronts.task_of(fronts.arguments())
+    part = fronts.Part(tmp_path / "part", task, 3, lambda _: None)
+    first, again = (beside.train(part, "resnet18:0.125@small") for _ in range(2))
+    assert first == again
+    assert first["test"] * 30 == pytest.approx(round(first["test"] * 30))
+    assert not list(tmp_path.rglob("*.checkpoint"))
 
 
 def test_the_best_of_each_stretch_is_in_the_front_of_short_trainings(ways: ModuleType) -> None:
