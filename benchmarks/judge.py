@@ -3,7 +3,7 @@
     python benchmarks/judge.py --truth benchmarks/results/truth-NAME.json --data FOLDER \
         --out benchmarks/results/judge-NAME.json [--epochs 16] [--rate 0.0125] [--batch 64] [--seeds 3]
         [--architectures 1] [--share edges|nodes|kernels] [--average 0.98] [--fair] [--sandwich]
-        [--widen sizes|operations|both] [--evaluations 4]
+        [--widen sizes|operations|both] [--precision bf16] [--evaluations 4]
 
 A SuperNet is trained on uniform draws, as in the warm-up of a search. Its size is that of the table's second half,
 whose networks it is judged by; with ``--over-sizes`` it is the largest of the table, draws have all sizes, and all
@@ -45,7 +45,7 @@ from zero_cost import INITIAL_WEIGHTS, scores
 from cars_hw.config.checksummed import ChecksummedFormat
 from cars_hw.config.lock import locked
 from cars_hw.config.search import Widening
-from cars_hw.config.training import SharedTraining, SizeSampling, WeightSharing
+from cars_hw.config.training import SharedPrecision, SharedTraining, SizeSampling, WeightSharing
 from cars_hw.data import Augmentation, EvaluationBatches, TrainingBatches
 from cars_hw.errors import CarsHwError, InputError
 from cars_hw.nn.network import Network
@@ -95,6 +95,7 @@ class Settings:
     fair: bool = False
     size_sampling: SizeSampling = "drawn"
     widening: Widening = "none"
+    precision: SharedPrecision = "auto"
 
     @property
     def trained_epochs(self) -> int:
@@ -114,6 +115,7 @@ class Settings:
             share=self.share,
             average=self.average,
             size_sampling=self.size_sampling,
+            precision=self.precision,
         )
 
 
@@ -415,6 +417,7 @@ def judge(args: argparse.Namespace) -> None:
         args.fair,
         "sandwich" if args.sandwich else "drawn",
         args.widen,
+        args.precision,
     )
     trial = Trial(task, rows, settings, args.threads, args.evaluations)
     found: list[dict[str, Any]] = []
@@ -474,6 +477,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--fair", action="store_true", help="draw every operation on every edge equally often")
     parser.add_argument("--sandwich", action="store_true", help="training.size_sampling, with --over-sizes")
     parser.add_argument("--widen", choices=get_args(Widening), default="none", help="evolution.widening")
+    parser.add_argument(
+        "--precision", choices=get_args(SharedPrecision), default="auto", help="training.precision; auto is float32"
+    )
     parser.add_argument("--seeds", type=int, default=3, help="SuperNets to train")
     parser.add_argument(
         "--evaluations",

@@ -77,6 +77,14 @@ def run(
     return content
 
 
+def test_settings_are_those_of_a_search(judge: ModuleType) -> None:
+    changed = {"share": "nodes", "average": 0.5, "precision": "bf16"}
+    settings = judge.Settings("truth", False, 8, 64, 2, 0.1, 0.01, **changed)
+    training = settings.shared_training(16, 1)
+    assert {name: getattr(training, name) for name in changed} == changed
+    assert (training.architectures, settings.trained_epochs) == (2, 4)
+
+
 @pytest.mark.skipif(not amount(0, 1), reason="long: run with --long")
 def test_a_seed_that_was_interrupted_goes_on_after_its_last_epoch(
     judge: ModuleType,
