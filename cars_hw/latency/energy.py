@@ -16,7 +16,9 @@ import numpy as np
 
 from cars_hw.config.setting import Settings, count, setting
 from cars_hw.errors import DeviceError, InputError
-from cars_hw.latency.fit import GAIN, FloatArray, conformal_margin
+from cars_hw.latency.conformal import conformal_margin
+from cars_hw.latency.fit import GAIN
+from cars_hw.latency.line import FloatArray
 from cars_hw.measurement.energy import Energy
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.size_grid import Resolution

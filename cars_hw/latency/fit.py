@@ -1,25 +1,7 @@
-"""The statistics behind a predicted latency: what isolated models carry, a line, and how far to trust it.
+"""The fit of the line behind a predicted latency, see :mod:`cars_hw.latency.line`, by relative error.
 
-An isolated model pays for more than its operation. To be run at all costs the overhead; and a runtime that keeps
-images in a layout of its own converts what goes in and what comes out, which inside of a network it does not.
-The first is measured, the second is fitted: so many nanoseconds for each element of what a model takes in or gives
-out, but for what computes alike in any layout. Without it pooling, which does little with many elements, is taken
-for twice what it costs, and the networks at the fast end, where budgets are, are a third off.
-
-A runtime may have kernels, with a layout of their own, only for channels in groups of 8 or 16. Operations with
-other numbers of channels then have no conversions, and their times add up by another slope. The weights of a
-network may be more than the cache holds, where those of an isolated operation stay in it: then every further
-megabyte takes a time of its own. Both are assumed only where networks that are left out are predicted better by
-them; see :class:`Traits`.
-
-Between the operations of a network there are conversions too, where some of them have kernels for a layout and
-others have not. In a table over sizes, the operations of networks whose channels are no multiples of 8, 16 or 32
-may therefore take another factor than those of other networks; see :class:`Widths`. It is assumed on the same
-condition.
-
-What is left differs by kind of operation: inside a network a runtime fuses some of them with their neighbours, and
-their images are in the cache or are not. So on top of the line each kind may have a factor of its own, shrunk
-towards 1; but only where networks that are left out are predicted better by it.
+The traits of a runtime, and the factors by width, are assumed only where networks that are left out are predicted
+better by them. The factors by kind of operation are shrunk towards 1, and are assumed on the same condition.
 """
 
 from __future__ import annotations
@@ -27,25 +9,21 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from statistics import NormalDist, fmean
+from dataclasses import replace
+from statistics import fmean
 from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from cars_hw.errors import DeviceError, InputError
-
-FloatArray = npt.NDArray[np.float64]
+from cars_hw.errors import DeviceError
+from cars_hw.latency.line import ANY_WIDTH, PLAIN, FloatArray, Line, Observations, Traits, Widths
 
 STEPS: Final = 21
 """How many values of the conversion are tried."""
 
 PENALTIES: Final = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 """The shrinkages that are tried: of the factors' squared distance from 1, against squared relative errors."""
-
-LEAST_PART: Final = 0.1
-"""What an operation costs inside of a network, at least: this share of what it costs as a model of its own."""
 
 GAIN: Final = 0.95
 """Factors, and traits of the runtime, have to leave no more than this share of the error to be worth having."""
@@ -67,154 +45,6 @@ WIDTH_ROUNDS: Final = 3
 """So many times the line and the factors of :class:`Widths` are fitted by turns."""
 
 
-class Traits(NamedTuple):
-    """What is assumed of a runtime: channels in groups of ``block``, and a cache of ``cache_mb`` for the weights.
-
-    A ``block`` of 1 and an infinite cache assume nothing.
-    """
-
-    block: int = 1
-    cache_mb: float = math.inf
-
-
-PLAIN: Final = Traits()
-
-
-class Widths(NamedTuple):
-    """By how much the operations of a network take longer together than the line says, for its number of channels.
-
-    The channels are those of the first cell. ``multiples`` is the factor of networks with a multiple of ``block``,
-    ``others`` that of all others. A ``block`` of 1 assumes nothing.
-    """
-
-    block: int = 1
-    multiples: float = 1.0
-    others: float = 1.0
-
-    def factor(self, channels: int) -> float:
-        """Return the factor of networks with so many ``channels``."""
-        return self.multiples if channels % self.block == 0 else self.others
-
-
-ANY_WIDTH: Final = Widths()
-
-
-@dataclass(frozen=True)
-class Observations:
-    """What there is to fit: N networks made of K operations.
-
-    ``counts`` (N, K) says how often each network runs each operation, ``costs`` (K,) what the isolated ones cost
-    in milliseconds beyond the overhead, ``elements`` (K,) how many elements a runtime may convert for them,
-    ``kinds`` (K,) numbers their kinds from 0 without a gap, and ``measured`` (N,) are the networks' latencies in
-    milliseconds. ``channels`` (K,) is the largest number that divides the channels which an operation reads and
-    those which it writes, and ``weights_mb`` (K,) the size of its weights in megabytes. ``widths`` (N,) are the
-    channels of each network's first cell; None if all networks have the same. ``scale`` (N,) multiplies what the
-    operations of each network take together; None stands for ones.
-    """
-
-    counts: FloatArray
-    costs: FloatArray
-    elements: FloatArray
-    kinds: npt.NDArray[np.int_]
-    measured: FloatArray
-    channels: npt.NDArray[np.int_]
-    weights_mb: FloatArray
-    widths: npt.NDArray[np.int_] | None = None
-    scale: FloatArray | None = None
-
-    def without(self, network: int) -> Observations:
-        """Return all but one of the networks."""
-        kept = np.arange(len(self.measured)) != network
-        return replace(
-            self,
-            counts=self.counts[kept],
-            measured=self.measured[kept],
-            widths=None if self.widths is None else self.widths[kept],
-            scale=None if self.scale is None else self.scale[kept],
-        )
-
-    def scaled(self, widths: Widths) -> Observations:
-        """Return the observations with the factors of ``widths`` as their ``scale``."""
-        assert self.widths is not None
-        return replace(self, scale=np.array([widths.factor(int(channels)) for channels in self.widths]))
-
-    @property
-    def weighted_counts(self) -> FloatArray:
-        """Shape (N, K): ``counts`` times ``scale``."""
-        return self.counts if self.scale is None else self.counts * self.scale[:, None]
-
-    def net(self, conversion_ns: float, block: int = 1) -> FloatArray:
-        """Return shape (K,): the operations less their conversions, in milliseconds."""
-        elements = np.where(self.channels % block == 0, self.elements, 0.0)
-        return net_costs(self.costs, elements, conversion_ns)
-
-    def sums(self, conversion_ns: float) -> FloatArray:
-        """Return shape (N,): each network's operations together, in milliseconds."""
-        sums: FloatArray = self.counts @ self.net(conversion_ns)
-        return sums
-
-    def by_kind(self, conversion_ns: float) -> FloatArray:
-        """Return shape (N, kinds): the parts of :meth:`sums`."""
-        return self.counts @ (self.net(conversion_ns)[:, None] * self.membership)
-
-    @property
-    def membership(self) -> FloatArray:
-        """Shape (K, kinds): 1 where an operation is of a kind, 0 elsewhere."""
-        membership: FloatArray = np.eye(int(self.kinds.max()) + 1)[self.kinds]
-        return membership
-
-    def beyond(self, cache_mb: float) -> FloatArray:
-        """Return shape (N,): the megabytes of each network's weights that the cache does not hold."""
-        return np.maximum(self.counts @ self.weights_mb - cache_mb, 0.0)
-
-
-@dataclass(frozen=True)
-class Line:
-    """``slope`` times the sum of operations net of ``conversion_ns`` an element, plus ``intercept_ms``.
-
-    Operations whose channels are no multiples of ``traits.block`` have no conversion, and ``unaligned`` times the
-    slope. ``spill_ms`` is added for every megabyte of weights beyond ``traits.cache_mb``. ``factors`` (kinds,)
-    multiply the parts of the sum, if there are any.
-    """
-
-    slope: float
-    intercept_ms: float
-    conversion_ns: float
-    factors: FloatArray | None = None
-    traits: Traits = PLAIN
-    unaligned: float = 1.0
-    spill_ms: float = 0.0
-
-    def costs(self, observations: Observations) -> FloatArray:
-        """Return shape (K,): what each operation adds to a network, in milliseconds, without factors."""
-        net = observations.net(self.conversion_ns, self.traits.block)
-        aligned = observations.channels % self.traits.block == 0
-        costs: FloatArray = self.slope * net * np.where(aligned, 1.0, self.unaligned)
-        return costs
-
-    def parts(self, observations: Observations) -> FloatArray:
-        """Return shape (N, kinds): the milliseconds of the operations of each kind, without factors."""
-        parts: FloatArray = observations.weighted_counts @ (
-            self.costs(observations)[:, None] * observations.membership
-        )
-        return parts
-
-    def predict(self, observations: Observations) -> FloatArray:
-        """Return shape (N,): the networks' latencies in milliseconds."""
-        return self.operations(observations) + self.rest(observations)
-
-    def operations(self, observations: Observations) -> FloatArray:
-        """Return shape (N,): the milliseconds of the operations of each network."""
-        parts = self.parts(observations)
-        operations: FloatArray = parts @ (np.ones(parts.shape[1]) if self.factors is None else self.factors)
-        return operations
-
-    def rest(self, observations: Observations) -> FloatArray:
-        """Return shape (N,): the milliseconds of each network beyond its operations."""
-        rest: FloatArray = self.intercept_ms + self.spill_ms * observations.beyond(self.traits.cache_mb)
-        return rest
-
-
 class Fitted(NamedTuple):
     """The line that was chosen, with the factors by width, if any, and its residuals.
 
@@ -226,14 +56,6 @@ class Fitted(NamedTuple):
     residuals: FloatArray
     left_out_error: dict[str, float]
     widths: Widths = ANY_WIDTH
-
-
-def net_costs(costs: FloatArray, elements: FloatArray, conversion_ns: float) -> FloatArray:
-    """Return (K,) milliseconds: ``costs`` less the conversion of so many ``elements``.
-
-    At least :data:`LEAST_PART` of a cost remains: an operation that is run takes time.
-    """
-    return np.maximum(costs - conversion_ns * 1e-6 * elements, LEAST_PART * costs)
 
 
 def fit_line(observations: Observations, traits: Traits = PLAIN) -> Line:
@@ -493,42 +315,3 @@ def leave_one_out(
             fitted = line if penalty is None else add_factors(line, others, penalty)
             residuals[row, position] = observations.measured[network] / fitted.predict(observations)[network] - 1
     return list(residuals)
-
-
-def conformal_margin(residuals: Sequence[float], level: float, error: float = 0.0) -> tuple[float, float]:
-    """Return by what fraction to exceed a prediction, and the level that this really has.
-
-    With n residuals that are exchangeable with what is to come, the ceil((n + 1) * level)-th smallest is
-    exceeded with a probability of at most 1 - level. Where n is too small for that, the largest has to do, and
-    its level is n / (n + 1). ``error`` is the standard deviation of what all measurements of a later time have in
-    common, a fraction: then the residuals are spread by it. A bound below the prediction would be of no use, so
-    the margin is not negative.
-
-    Raises:
-        InputError: no residuals, or a level that is not between 0 and 1.
-    """
-    if not (0 < level < 1 and len(residuals)):
-        raise InputError(f"an upper bound needs calibration networks and a level between 0 and 1, not {level}")
-    count = len(residuals)
-    # Just above a whole number, floating point must not make one more of it: 20 * 0.95 is 19.
-    rank = math.ceil((count + 1) * level - 1e-9)
-    reached = level if rank <= count else count / (count + 1)
-    ranked = sorted(residuals)
-    if error <= 0:
-        return max(ranked[min(rank, count) - 1], 0.0), reached
-    # Half a rank less, as the distribution is continuous: of one residual the median is itself.
-    share = (min(rank, count) - 0.5) / count
-    return max(_mixture_quantile(ranked, error, share), 0.0), reached
-
-
-def _mixture_quantile(centres: Sequence[float], deviation: float, share: float) -> float:
-    """Return the quantile ``share`` of the mean of normal distributions around ``centres``; by bisection."""
-    normal = NormalDist(0.0, deviation)
-    low, high = min(centres) - 10 * deviation, max(centres) + 10 * deviation
-    for _ in range(60):
-        middle = (low + high) / 2
-        if fmean(normal.cdf(middle - centre) for centre in centres) < share:
-            low = middle
-        else:
-            high = middle
-    return high

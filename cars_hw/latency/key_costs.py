@@ -9,8 +9,8 @@ from typing import Final
 import numpy as np
 
 from cars_hw.latency.arithmetic import key_cost
-from cars_hw.latency.fit import Observations
 from cars_hw.latency.keys import OpKey, spec_keys
+from cars_hw.latency.line import Observations
 from cars_hw.latency.sums import OperationSums
 from cars_hw.latency.table import Coefficients, LatencyTable
 

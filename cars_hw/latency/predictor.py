@@ -13,9 +13,11 @@ import numpy as np
 
 from cars_hw.config.measurement import QUIET, SUSTAINED
 from cars_hw.errors import InputError, TableError
-from cars_hw.latency.fit import FloatArray, conformal_margin, fit_best
+from cars_hw.latency.conformal import conformal_margin
+from cars_hw.latency.fit import fit_best
 from cars_hw.latency.key_costs import KeyCosts, operations_of
 from cars_hw.latency.keys import OpKey, PlacedKey, counts_of, genotype_keys, keys_of
+from cars_hw.latency.line import FloatArray
 from cars_hw.latency.table import CalibrationNetwork, Coefficients, LatencyTable
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec

@@ -10,8 +10,8 @@ from typing import Final
 
 import numpy as np
 
-from cars_hw.latency.fit import FloatArray
 from cars_hw.latency.keys import counts_of, keys_of
+from cars_hw.latency.line import FloatArray
 from cars_hw.latency.table import LatencyTable
 from cars_hw.nn.cost import network_cost
 from cars_hw.space.architecture import Architecture

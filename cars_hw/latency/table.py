@@ -17,8 +17,8 @@ from cars_hw.config.setting import Settings, count, milliseconds, setting
 from cars_hw.devices.protocol import Measurement, Sample
 from cars_hw.errors import InputError, TableError
 from cars_hw.latency.energy import EnergyState
-from cars_hw.latency.fit import Line, Traits, Widths
 from cars_hw.latency.keys import OpKey
+from cars_hw.latency.line import Line, Traits, Widths
 from cars_hw.latency.operation_costs import OperationCosts
 from cars_hw.latency.sustained import SustainedState
 from cars_hw.measurement.states import ONE_STATE, Machine
@@ -98,7 +98,7 @@ class Coefficients(Settings):
     """The predictor: ``slope`` times the sum of operations plus ``intercept_ms``.
 
     ``conversion_ns`` is subtracted for every element that the isolated model of an operation may convert, in
-    nanoseconds; see :mod:`cars_hw.latency.fit`. ``factors`` has one factor per kind of operation; it multiplies
+    nanoseconds; see :mod:`cars_hw.latency.line`. ``factors`` has one factor per kind of operation; it multiplies
     what is left of the latency after both subtractions (overhead and conversion). A missing factor is 1. They are
     empty for the ``kind`` ``affine`` and set for ``ridge``.
 

@@ -9,24 +9,9 @@ import pytest
 
 from cars_hw.errors import DeviceError, InputError
 from cars_hw.latency import fit
-from cars_hw.latency.fit import (
-    ANY_WIDTH,
-    GAIN,
-    PLAIN,
-    FloatArray,
-    Line,
-    Observations,
-    Traits,
-    Widths,
-    add_factors,
-    choose_traits,
-    conformal_margin,
-    find_widths,
-    fit_best,
-    fit_line,
-    leave_one_out,
-    net_costs,
-)
+from cars_hw.latency.conformal import conformal_margin
+from cars_hw.latency.fit import GAIN, add_factors, choose_traits, find_widths, fit_best, fit_line, leave_one_out
+from cars_hw.latency.line import ANY_WIDTH, PLAIN, FloatArray, Line, Observations, Traits, Widths, net_costs
 
 KINDS = np.array([0, 1, 1, 2, 2, 3])
 

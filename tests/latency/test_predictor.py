@@ -13,7 +13,7 @@ from cars_hw.devices import Measurement, Sample
 from cars_hw.errors import InputError, TableError
 from cars_hw.latency import Coefficients, LatencyTable, OpKey, Predictor, genotype_keys
 from cars_hw.latency.arithmetic import key_cost
-from cars_hw.latency.fit import conformal_margin
+from cars_hw.latency.conformal import conformal_margin
 from cars_hw.latency.keys import node_keys
 from cars_hw.latency.predictor import REPEATABILITY, fit_coefficients
 from cars_hw.latency.sums import OperationSums
