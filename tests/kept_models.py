@@ -17,7 +17,7 @@ MOST_BYTES: Final = 64 << 20
 """So much is kept; what does not fit is written anew each time."""
 
 WRITERS: Final = {
-    "cars_hw.latency.profile": ("build_model", "build_network", "build_overhead"),
+    "cars_hw.latency.profiled_models": ("build_model", "build_network", "build_overhead"),
     "cars_hw.latency.measure": ("build_network",),
     "cars_hw.pipeline.verify": ("build_network",),
 }

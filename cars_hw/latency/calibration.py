@@ -8,6 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from cars_hw.errors import InputError
+from cars_hw.latency.fastest import fastest_genotype
+from cars_hw.latency.keys import spec_keys
+from cars_hw.latency.sums import OperationSums
+from cars_hw.latency.table import LatencyTable
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.genotype import Genotype
 from cars_hw.space.genotype_space import GenotypeSpace
@@ -103,3 +107,37 @@ def _candidates(space: GenotypeSpace, rng: np.random.Generator, apart_from: Geno
         if len(found) == DRAWS:
             break
     return list(found.values())
+
+
+def to_calibrate_on(table: LatencyTable, space: GenotypeSpace, count: int) -> list[Architecture]:
+    """Return the smallest architecture of ``space`` and ``count`` - 1 that are spread over its range."""
+    rng = np.random.default_rng(table.plan["seed"])
+    if table.sizes is not None:
+        return _over_sizes(table, table.sizes, space, count, rng)
+    sums = OperationSums(table.spec, table.costs())
+    # What no budget can be below is predicted more often than anything, and is far from all that is drawn.
+    anchor = fastest_genotype(space, sums.total, rng, starts=1)
+    chosen = [anchor, *spread_genotypes(space, sums.total, count - 1, rng, apart_from=anchor)]
+    return [Architecture(genotype, table.spec) for genotype in chosen]
+
+
+def _over_sizes(
+    table: LatencyTable, sizes: SizeGrid, space: GenotypeSpace, count: int, rng: np.random.Generator
+) -> list[Architecture]:
+    """Return the smallest architecture on the grid ``sizes``, and ``count`` - 1 spread over the log latency."""
+    sums: dict[NetworkSpec, OperationSums] = {}
+
+    def latency(architecture: Architecture) -> float:
+        genotype, network = architecture
+        if network not in sums:
+            keys = spec_keys(network)
+            costs = table.operation_costs.of(keys)
+            sums[network] = OperationSums(network, dict(zip(map(str, keys), map(float, costs), strict=True)))
+        return sums[network].total(genotype)
+
+    smallest = next(sizes.networks(table.spec))
+    anchor = fastest_genotype(space, lambda genotype: latency(Architecture(genotype, smallest)), rng, starts=1)
+    return [
+        Architecture(anchor, smallest),
+        *spread_architectures(space, sizes, table.spec, latency, count=count - 1, rng=rng),
+    ]

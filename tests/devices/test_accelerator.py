@@ -18,7 +18,7 @@ from cars_hw.devices.host.providers import PROVIDERS, installed_wheel, parse_pro
 from cars_hw.devices.host.runtimes import OrtDevice
 from cars_hw.devices.protocol import learnt_by
 from cars_hw.errors import DeviceError, InputError
-from cars_hw.latency.profile import LATER_CONDITIONS
+from cars_hw.latency.campaign import LATER_CONDITIONS
 from cars_hw.measurement.journal import Journal
 from cars_hw.testing import DeviceContract
 

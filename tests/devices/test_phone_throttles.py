@@ -166,7 +166,7 @@ FEW = MeasurePlan(sessions=2, patience_seconds=60)
 
 
 def profiled(stand: Stand, monkeypatch: pytest.MonkeyPatch, plan: MeasurePlan) -> LatencyTable:
-    monkeypatch.setattr("cars_hw.latency.profile.Schedule", partial(Schedule, clock=stand.throttling.clock))
+    monkeypatch.setattr("cars_hw.latency.campaign.Schedule", partial(Schedule, clock=stand.throttling.clock))
     return profile_device(stand.device, SPEC, calibration=4, plan=plan)
 
 

@@ -185,10 +185,10 @@ def write_quickly(patch: pytest.MonkeyPatch) -> None:
     # The fake device reads the network out of a file, and these files have none.
     patch.setattr(registry, "FakeDevice", lambda **_: Computing("fake"))
     # By name, since a package's function may be called as its module is.
-    profiling = import_module("cars_hw.latency.profile")
+    profiling = import_module("cars_hw.latency.profiled_models")
     patch.setattr(profiling, "build_overhead", lambda path, *_: path.write_bytes(bytes(10)))
     patch.setattr(profiling, "build_model", operation)
-    for module in ("latency.profile", "latency.measure", "pipeline.verify"):
+    for module in ("latency.profiled_models", "latency.measure", "pipeline.verify"):
         patch.setattr(import_module(f"cars_hw.{module}"), "build_network", network)
 
 

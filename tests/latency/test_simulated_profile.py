@@ -43,7 +43,7 @@ def profiled(
     monkeypatch: pytest.MonkeyPatch, factor: Factor, *, seed: int = 0, plan: MeasurePlan | None = None
 ) -> LatencyTable:
     machine = SimulatedMachine(lambda path: parts_of(path.read_bytes()), factor, seed=seed)
-    monkeypatch.setattr("cars_hw.latency.profile.Schedule", partial(Schedule, clock=machine.clock))
+    monkeypatch.setattr("cars_hw.latency.campaign.Schedule", partial(Schedule, clock=machine.clock))
     return profile_device(machine, SPEC, calibration=NETWORKS, plan=plan, space=FEW, seed=seed)
 
 
@@ -56,7 +56,7 @@ def apart(table: LatencyTable, truth: LatencyTable, factor: float = 1.0) -> floa
 def truth() -> LatencyTable:
     machine = SimulatedMachine(lambda path: parts_of(path.read_bytes()), noise=0.0)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("cars_hw.latency.profile.Schedule", partial(Schedule, clock=machine.clock))
+        patched.setattr("cars_hw.latency.campaign.Schedule", partial(Schedule, clock=machine.clock))
         return profile_device(machine, SPEC, calibration=NETWORKS, space=FEW)
 
 
