@@ -12,9 +12,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, TypeVar
 
-from cars_hw.config.codec import structure, unstructure
+from cars_hw.config.codec import parse_json, structure, unstructure
 from cars_hw.config.files import replacing, require_writable, write_text
 from cars_hw.errors import CarsHwError, InputError, Remedy, TableError
 
@@ -120,8 +120,8 @@ class ChecksummedFormat:
     def is_one(self, path: Path) -> bool:
         """Return whether ``path`` says that it is a file of this format, of any version and in any state."""
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
+            content = parse_json(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
             return False
         return isinstance(content, dict) and content.get("format") == self.name
 
@@ -172,8 +172,8 @@ class ChecksummedFormat:
 
     def _object(self, path: Path, text: str) -> dict[str, Any]:
         try:
-            content = json.loads(text, parse_constant=_refuse)
-        except (ValueError, RecursionError) as problem:
+            content = parse_json(text)
+        except ValueError as problem:
             raise self.error(f"{path} is not JSON ({problem})", remedy=self.remedy) from problem
         if not isinstance(content, dict):
             raise self.error(f"{path} is not a {self.name}", remedy=self.remedy)
@@ -258,7 +258,3 @@ def readable_json(value: Any, indent: str = "") -> str:  # noqa: ANN401 -- whate
         ]
     opening, closing = "[]" if isinstance(value, list) else "{}"
     return f"{opening}\n{deeper}" + f",\n{deeper}".join(inside) + f"\n{indent}{closing}"
-
-
-def _refuse(text: str) -> NoReturn:
-    raise ValueError(f"{text} is not a number")

@@ -94,14 +94,26 @@ def read_json(path: Path, error: type[CarsHwError] = InputError) -> dict[str, An
         CarsHwError: of the class ``error``: the file cannot be read, or is not a JSON object.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        content = parse_json(path.read_text(encoding="utf-8"))
     except OSError as found:
         raise error(f"cannot read {path}: {found.strerror}") from found
-    except (ValueError, RecursionError) as found:
+    except ValueError as found:
         raise error(f"{path} is not JSON: {found}") from found
     if not isinstance(content, dict):
         raise error(f"{path} does not hold a JSON object")
     return content
+
+
+def parse_json(text: str | bytes) -> Any:  # noqa: ANN401 -- whatever JSON can hold
+    """Return the value in ``text``, which a file holds that anybody may have changed.
+
+    Raises:
+        ValueError: it is not JSON, it has a number that JSON has not, such as NaN, or it is nested too deeply.
+    """
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except RecursionError as found:
+        raise ValueError(f"it is nested too deeply ({found})") from found
 
 
 def _refuse_constant(text: str) -> NoReturn:

@@ -26,6 +26,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from cars_hw.config.codec import parse_json
 from cars_hw.config.data import NO_CACHE
 from cars_hw.config.files import expanded, replacing
 from cars_hw.data.images import Size, decoder
@@ -187,7 +188,7 @@ def _read(path: Path) -> tuple[dict[str, Any], np.ndarray[Any, np.dtype[np.uint8
         pixels = np.fromfile(file, np.uint8)
     if stored != _digest(head, pixels):
         raise InputError("they were changed or damaged: checksum mismatch")
-    content: dict[str, Any] = json.loads(head)
+    content: dict[str, Any] = parse_json(head)
     return content, pixels
 
 

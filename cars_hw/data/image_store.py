@@ -31,6 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cars_hw.config.checksummed import ChecksummedFormat
+from cars_hw.config.codec import parse_json
 from cars_hw.config.lock import locked
 from cars_hw.data.images import Pixels
 from cars_hw.errors import DatasetError, RunError
@@ -351,7 +352,7 @@ class _Maker:
         folder, images = self.making.folder, len(self.making.order)
         try:
             head, *lines = (folder / JOURNAL).read_bytes().splitlines()
-            begun = json.loads(head)
+            begun = parse_json(head)
             if begun["about"] != _plain(self.making.about):
                 return 0
             # A store that was begun in colour stays in colour.
@@ -361,7 +362,7 @@ class _Maker:
             done, end = 0, len(head) + 1
             with (folder / PIXELS).open("rb") as pixels:
                 for text in lines:
-                    line = json.loads(text)
+                    line = parse_json(text)
                     self.shape, self.first = tuple(line["shape"]), line["first"]
                     number = min(self.block, images - done)
                     if zlib.crc32(pixels.read(number * int(np.prod(self.shape)))) != line["sum"]:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from cars_hw.config.checksummed import ChecksummedBytes
+from cars_hw.config.codec import parse_json
 from cars_hw.data import image_cache
 from cars_hw.data.image_cache import cache_name, remove_unused
 from cars_hw.errors import InputError
@@ -113,7 +114,7 @@ class KnownDigests:
     def _read(self, path: Path) -> dict[str, Known]:
         """Return what is kept in ``path``; nothing if it is of another folder, or not as it was written."""
         try:
-            content: dict[str, Any] = json.loads(FORMAT.read(path))
+            content: dict[str, Any] = parse_json(FORMAT.read(path))
             if content["folder"] != self._folder:
                 return {}
             return {name: Known(one[-1], Facts(*one[:-1])) for name, one in content["files"].items()}

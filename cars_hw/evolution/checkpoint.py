@@ -10,6 +10,7 @@ from typing import Any, Final
 import torch
 
 from cars_hw.config.checksummed import ChecksummedBytes
+from cars_hw.config.codec import parse_json
 from cars_hw.errors import InputError, RunError
 from cars_hw.evolution.search import Search
 
@@ -57,7 +58,11 @@ def restore(search: Search, source: Path | bytes) -> None:
         RunError: the file cannot be read, is damaged, or is of another schema.
     """
     state = _state(source)
-    search.restore(json.loads(state["search"]))
+    try:
+        known = parse_json(state["search"])
+    except ValueError as error:
+        raise RunError(f"cannot use the checkpoint: its state is not JSON: {error}; {AGAIN}") from error
+    search.restore(known)
     search.weights.restore(state["weights"])
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import ast
-import json
 import reprlib
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, NoReturn, TypeGuard
 
-from cars_hw.config.codec import register
+from cars_hw.config.codec import parse_json, register
 from cars_hw.errors import GenotypeError
 from cars_hw.space.families import BLOCK_FAMILIES, DARTS, FAMILIES, FAMILY_NAMES, MOBILE, SKIP, CellFamily
 from cars_hw.space.operations import NONE, OPERATIONS
@@ -230,8 +229,8 @@ class Genotype:
         if not text.lstrip().startswith("{"):
             return cls.from_darts(text)
         try:
-            value = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            value = parse_json(text)
+        except ValueError as error:
             raise GenotypeError(f"the genotype is not JSON: {error}") from error
         return cls.from_dict(value)
 

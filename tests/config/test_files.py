@@ -6,10 +6,28 @@ from pathlib import Path
 
 import pytest
 
-from cars_hw.config.codec import read_json
+import cars_hw
+from cars_hw.config.codec import parse_json, read_json
 from cars_hw.config.files import replacing, to_json, write_json, write_text
 from cars_hw.config.lock import locked
 from cars_hw.errors import RunError
+
+WITHOUT_FILES = {
+    "config/codec.py": "the reader itself",
+    "data/image_cache.py": "its own text, just written",
+    "data/image_store.py": "its own text, just written",
+    "devices/host/ort_worker.py": "an argument of the process that started it",
+    "devices/host/session_worker.py": "the lines of the process that started it",
+    "executors/dask_engine.py": "a file that a child process has just written, in a temporary folder",
+    "executors/messages.py": "lines of its own workers, in a temporary folder",
+    "export/ort_memory.py": "a profile that ONNX Runtime has just written, in a temporary folder",
+    "pipeline/train_ranks.py": "a message of the leading process",
+    "space/mobile.py": "a file of the package",
+    "space/zoo.py": "a file of the package",
+    "studies/paper_tables.py": "a file of the package",
+    "testing.py": "its own text, just written",
+}
+"""The modules that read JSON that is in no file of a user."""
 
 
 def names(folder: Path) -> list[str]:
@@ -31,6 +49,24 @@ def test_a_path_that_is_not_utf8_can_be_read_back(tmp_path: Path) -> None:
     write_json(path, {"data": folder})
     assert read_json(path) == {"data": folder}
     assert os.fsencode(read_json(path)["data"]) == b"/data/\xff\xe4-\xc3\xbc"
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, b'{"a": ' * 100_000, '{"a": NaN}', '{"a": -Infinity}', "", b"\xff"]
+)
+def test_what_is_no_json_is_one_kind_of_error(text: str | bytes) -> None:
+    with pytest.raises(ValueError):
+        parse_json(text)
+
+
+def test_every_file_is_read_by_the_reader_that_knows_of_deep_nesting() -> None:
+    package = Path(cars_hw.__file__).parent
+    reading = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if "json.load" in path.read_text(encoding="utf-8")
+    }
+    assert reading == WITHOUT_FILES.keys()
 
 
 def test_others_may_read_it(tmp_path: Path) -> None:

@@ -184,6 +184,20 @@ def test_a_damaged_copy_is_reported_and_made_again(folder: Path, cache: Path, op
         assert kept.read_bytes() == whole
 
 
+def test_a_forged_header_that_is_nested_deeply_is_as_damage(folder: Path, cache: Path, opened: list[Path]) -> None:
+    first = load(folder, cache)
+    (kept,) = cache.iterdir()
+    whole = kept.read_bytes()
+    head = b"[" * 100_000 + b"\n"
+    sums = image_cache._digest(head, np.zeros(0, np.uint8))
+    kept.write_bytes(whole[: whole.index(b"\n")].rpartition(b" ")[0] + f" {sums}\n".encode() + head)
+    opened.clear()
+    heard = Heard()
+    assert same(load(folder, cache, heard), first)
+    assert heard.told(f"the kept images in {kept} cannot be used (it is nested too deeply")
+    assert kept.read_bytes() == whole
+
+
 def test_what_could_not_be_read_is_kept_too(folder: Path, cache: Path, opened: list[Path]) -> None:
     (folder / "cat" / "bad.png").write_bytes(b"no image")
     heard = Heard()

@@ -207,7 +207,7 @@ def test_whatever_the_tick_of_a_clock_a_later_change_has_another_time(
     assert written(changed).settled((changed + 60 * 10**9) / 1e9)
 
 
-@pytest.mark.parametrize("damage", ["cut", "changed", "other"])
+@pytest.mark.parametrize("damage", ["cut", "changed", "deep", "other"])
 def test_a_damaged_file_is_as_none(folder: Path, cache: Path, opened: list[Path], damage: str) -> None:
     digests(folder, cache)
     (kept,) = cache.iterdir()
@@ -217,6 +217,9 @@ def test_a_damaged_file_is_as_none(folder: Path, cache: Path, opened: list[Path]
     elif damage == "changed":
         known = expected(folder)["cat/0.png"].encode()
         kept.write_bytes(content.replace(known, known[::-1]))
+    elif damage == "deep":
+        # With the checksum of what it holds.
+        FORMAT.write(kept, b"[" * 100_000)
     else:
         # That of another folder under this name.
         FORMAT.write(kept, FORMAT.read(kept).replace(str(folder).encode().hex().encode(), b"00"))

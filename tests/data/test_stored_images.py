@@ -117,7 +117,7 @@ def test_a_store_that_was_interrupted_goes_on_after_its_last_block(folder: Path)
     assert store.abouts == tuple([place, "x"] for place in range(20))
 
 
-@pytest.mark.parametrize("harm", ["pixels", "line", "other"])
+@pytest.mark.parametrize("harm", ["pixels", "line", "deep", "deep head", "other"])
 def test_what_an_interrupted_store_has_is_verified(folder: Path, harm: str) -> None:
     with pytest.raises(KeyboardInterrupt):
         Maker(folder, stop_at=10).make()
@@ -128,10 +128,15 @@ def test_what_an_interrupted_store_has_is_verified(folder: Path, harm: str) -> N
         content[100] ^= 1
     elif harm == "line":
         del content[-5:]
+    elif harm == "deep":
+        # In place of the line of the second block.
+        content[content.rstrip().rindex(b"\n") + 1 :] = b"[" * 100_000 + b"\n"
+    elif harm == "deep head":
+        content[: content.index(b"\n")] = b"[" * 100_000
     path.write_bytes(content)
     again = Maker(folder)
     store = again.make(**({"listing": "other"} if harm == "other" else {}))
-    assert again.read_places == again.order[0 if harm == "other" else 4 :].tolist()
+    assert again.read_places == again.order[0 if harm in ("deep head", "other") else 4 :].tolist()
     assert all(
         (store.take(store.row_of[[place]])[0] == image(place).transpose(2, 0, 1)).all() for place in range(20)
     )

@@ -54,9 +54,10 @@ def test_a_stored_file_that_was_changed_is_not_run(program: Path) -> None:
     with pytest.raises(RunnerError, match="is not the file that was stored"):
         stored()
     use(program)
-    runner.path.with_name("benchmark_model.json").write_text("{}")
-    with pytest.raises(RunnerError, match="damaged"):
-        stored()
+    for text in ("{}", "[" * 100_000):
+        runner.path.with_name("benchmark_model.json").write_text(text)
+        with pytest.raises(RunnerError, match="damaged"):
+            stored()
 
 
 def test_without_a_digest_nothing_is_kept_and_the_digest_is_said(program: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
 import shutil
@@ -9,8 +10,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
+import torch
 from click.testing import CliRunner
 from finished_run import files_of, make, outcome, read_files, reader_of
 from long_runs import amount
@@ -20,6 +23,8 @@ from cars_hw.cli.main import main
 from cars_hw.config.checksummed import checksum
 from cars_hw.config.data import DataSource
 from cars_hw.errors import RunError, TrainingError
+from cars_hw.evolution import checkpoint
+from cars_hw.evolution.search import Search
 from cars_hw.export.card import card_path
 from cars_hw.latency import LatencyTable
 from cars_hw.pipeline.export import export_run
@@ -276,6 +281,15 @@ def bad_files(names: list[str], rng: random.Random) -> Iterator[tuple[str, str, 
     rng.shuffle(pairs)
     for name, kind in pairs:
         yield name, kind, makers[kind]
+
+
+def test_a_forged_state_of_a_search_that_is_nested_deeply_is_one_line() -> None:
+    forged = io.BytesIO()
+    torch.save({"search": "[" * 100_000, "weights": {}}, forged)
+    with pytest.raises(
+        RunError, match=r"^cannot use the checkpoint: its state is not JSON: it is nested too deeply"
+    ):
+        checkpoint.restore(Mock(spec=Search), forged.getvalue())
 
 
 @pytest.mark.usefixtures("without_training")

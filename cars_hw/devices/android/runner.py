@@ -6,7 +6,6 @@ Nothing is fetched unless the user asks for it, and nothing is stored unless the
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import tempfile
@@ -15,6 +14,7 @@ import urllib.request
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from cars_hw.config.codec import parse_json
 from cars_hw.config.files import replacing, write_json
 from cars_hw.errors import DeviceError, InputError, RunnerError
 
@@ -48,7 +48,7 @@ def stored() -> Runner | None:
     if not (path.exists() and note.exists()):
         return None
     try:
-        kept = json.loads(note.read_text(encoding="utf-8"))
+        kept = parse_json(note.read_text(encoding="utf-8"))
         known, source = str(kept["sha256"]), str(kept["source"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunnerError(f"{note} is damaged ({error})", remedy="store-runner") from error

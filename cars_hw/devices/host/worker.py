@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from cars_hw.child_processes import python_environment
+from cars_hw.config.codec import parse_json
 from cars_hw.errors import DeviceError
 
 
@@ -71,7 +72,7 @@ class Worker:
     def _receive(self, about: str) -> dict[str, Any]:
         line = self._read_line(about)
         try:
-            answer = json.loads(line)
+            answer = parse_json(line)
         except ValueError:
             answer = None
         if not isinstance(answer, dict):
