@@ -8,15 +8,15 @@ warm-up keeps its share of the epochs. Settings that were given stay.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from cars_hw.config.presets import PRESETS, Preset
 from cars_hw.config.search import EvolutionSettings
 from cars_hw.config.units import format_seconds
 from cars_hw.errors import InputError
-from cars_hw.evolution.halving import KEPT, Rungs, cost_of, longest_rungs, plan_rungs
+from cars_hw.evolution.halving import KEPT, Rungs, cost_of, further_places, going_on, longest_rungs, plan_rungs
 from cars_hw.evolution.passes import TRAINING
 from cars_hw.pipeline.estimate import Estimate, estimate_at
 from cars_hw.pipeline.pace import Pace
@@ -53,6 +53,10 @@ SHARE_OF_FINAL: Final = 1 / 3
 
 SHARE_WITHOUT_TRAINING: Final = 0.75
 """The same of a search that trains no shared weights: its evaluations cost little."""
+
+FINALISTS: Final = 3
+"""How many finalists a search has for each architecture of its population: the population and twice as many
+offspring."""
 
 STEP: Final = 1.03
 """The ratio of the factors that are tried."""
@@ -202,15 +206,46 @@ def _cost(rungs: Rungs, preset: Preset, pace: Pace) -> float:
     return cost_of(rungs, stretches, _evaluation(pace))
 
 
-def expected_rungs(plan: SearchPlan, pace: Pace) -> Rungs:
-    """Return the rungs that the final stage of ``plan`` pays for, if all its networks have the mean cost."""
-    preset = plan.preset
-    return plan_rungs(
-        lambda places: [[_an_epoch(pace)] * places] * preset.final.stretches,
-        _sizing(preset, pace).affordable,
+class ExpectedStage(NamedTuple):
+    """A final stage as it is expected: its rungs, and the number of networks that each of them trains."""
+
+    rungs: Rungs
+    networks: tuple[int, ...]
+
+
+def expected_stage(plan: SearchPlan, pace: Pace) -> ExpectedStage:
+    """Return the final stage that ``plan`` pays for, if all networks have the mean cost and fill stretches alike.
+
+    It is planned as :func:`cars_hw.pipeline.final_stage.run_final_stage` plans it, further networks included. Those
+    that are grown, and those that are trained whatever they cost, are not known yet.
+    """
+    preset, budget, evaluation = plan.preset, _sizing(plan.preset, pace).affordable, _evaluation(pace)
+    stretches = preset.final.stretches
+    # A stretch cannot have more networks than the search hands over.
+    most = math.ceil(FINALISTS * preset.evolution.population / stretches)
+
+    def nominated(places: Sequence[int]) -> list[list[float]]:
+        return [[_an_epoch(pace)] * min(one, most) for one in places]
+
+    rungs = plan_rungs(
+        lambda places: nominated([places] * stretches),
+        budget,
         most_epochs=preset.recipe.epochs,
-        evaluation=_evaluation(pace),
+        evaluation=evaluation,
     )
+    further = further_places(
+        rungs,
+        stretches,
+        lambda further: nominated([rungs.places + one for one in further]),
+        budget,
+        evaluation,
+    )
+    left = [len(costs) for costs in nominated([rungs.places + one for one in further])]
+    networks = []
+    for _ in rungs.epochs:
+        networks.append(sum(left))
+        left = [going_on(one, rungs.kept) for one in left]
+    return ExpectedStage(rungs, tuple(networks))
 
 
 def _too_short(seconds: float, found: Estimate, preset: Preset) -> InputError:
@@ -259,11 +294,8 @@ def _final_text(plan: SearchPlan, pace: Pace) -> str:
     """Return the final stage of ``plan`` in words."""
     if not plan.has_final_stage:
         return "no final stage"
-    rungs = expected_rungs(plan, pace)
-    networks, texts = rungs.places * plan.preset.final.stretches, []
-    for epochs in rungs.epochs:
-        texts.append(f"{networks} for {epochs}")
-        networks = max(networks // 2, rungs.kept * plan.preset.final.stretches)
+    rungs, networks = expected_stage(plan, pace)
+    texts = [f"{number} for {epochs}" for number, epochs in zip(networks, rungs.epochs, strict=True)]
     return (
         f"and a final stage of {plan.preset.final.share:.0%} of the cost (about {', '.join(texts)} "
         f"{'epoch' if rungs.epochs[-1] == 1 else 'epochs'})"

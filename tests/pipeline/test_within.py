@@ -29,8 +29,9 @@ from cars_hw.pipeline.within import (
     POPULATION,
     SHARE,
     WARM_UP,
+    Fitted,
     describe_choice,
-    expected_rungs,
+    expected_stage,
     fit_within,
 )
 from cars_hw.progress import silent
@@ -100,12 +101,12 @@ def test_a_final_stage_is_added_where_it_pays_for_two_rungs() -> None:
     shares = {minutes: fit_within(plan_of("quick"), 60 * minutes, PACE).plan for minutes in (2, 10)}
     assert shares[2].preset.final.share == 0
     assert shares[10].preset.final.share == pytest.approx(1 / 3)
-    assert len(expected_rungs(shares[10], PACE).epochs) >= 2
+    assert len(expected_stage(shares[10], PACE).rungs.epochs) >= 2
     # The recipe of quick has 9 epochs: the longest stage has 40 networks for 2, 20 for 4 and 10 for 9 epochs; an
     # evaluation of 160 images costs a twelfth of an epoch.
     most = fit_within(plan_of("quick"), 3 * 3600, PACE)
     assert most.plan.preset.final.share < 0.3
-    assert expected_rungs(most.plan, PACE) == Rungs((2, 4, 9), 2)
+    assert expected_stage(most.plan, PACE) == (Rungs((2, 4, 9), 2), (40, 20, 10))
     network_epochs = 40 * 2 + 20 * 2 + 10 * 5 + 70 / 12
     assert most.estimate.stages.final == pytest.approx(network_epochs * 640 / 32 * 0.05, rel=0.05)
     # A preset with a final stage keeps it in any case.
@@ -238,6 +239,43 @@ def test_a_search_tells_its_callbacks_when_it_is_slower(images: Path, tmp_path: 
     assert Times.lines[0].endswith("is over; it goes on")
     assert Times.lines[1].startswith("slower than estimated: ")
     assert (run.about.time, run.about.chosen) == (time, (EPOCHS,))
+
+
+def untrained_with(population: int, generations: int, share: float, epochs: int = 9) -> SearchPlan:
+    plan = plan_of("quick")
+    own = plan.preset
+    evolution = replace(
+        own.evolution, population=population, epochs=1 + generations, warmup_epochs=1, epochs_per_generation=1
+    )
+    preset = replace(
+        own,
+        evolution=evolution,
+        training=replace(own.training, classifier="untrained-probe"),
+        final=FinalSettings(share),
+        recipe=replace(own.recipe, epochs=epochs),
+    )
+    return replace(plan, preset=preset, time=TimePlan(600.0, StageSeconds(0, 1, 1, 1)))
+
+
+def test_the_text_counts_the_further_networks_of_the_final_stage() -> None:
+    # 16 x 12 evaluations on 80 images and 48 on 160 cost as much as 12 epochs of 640 images, with 3 passes each.
+    # At two fifths of the whole, the stage has 8 epochs. With its evaluation, a network takes 1 1/12: these are 7
+    # networks, 2 more than one of each stretch.
+    plan = untrained_with(16, 11, 0.4)
+    assert expected_stage(plan, PACE) == (Rungs((1,), 1), (7,))
+    fitted = Fitted(plan, estimate_at(plan, PACE), (), longest=False)
+    assert "and a final stage of 40% of the cost (about 7 for 1 epoch)." in describe_choice(fitted, PACE)[0]
+    # At four fifths, it has 48. 20 networks for one epoch and 10 for three are 20 x 13/12 + 10 x 25/12 = 42.5. One
+    # more in the first stretch takes another one into its second rung, and the next one does not: 42.5 + 13/12 +
+    # 25/12 + 13/12 = 46.75. Any other would need 13/12 at least.
+    plan = untrained_with(16, 11, 0.8)
+    assert expected_stage(plan, PACE) == (Rungs((1, 3), 2), (22, 11))
+
+
+def test_a_stretch_is_not_expected_to_have_more_networks_than_there_are_finalists() -> None:
+    # Three times eight finalists are five for each stretch, of which three and two go on.
+    plan = untrained_with(8, 400, 0.9)
+    assert expected_stage(plan, PACE) == (Rungs((2, 4, 9), 2), (25, 15, 10))
 
 
 def test_without_shared_training_the_final_stage_has_most_of_the_time() -> None:
