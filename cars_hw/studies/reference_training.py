@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple
 
 import torch
 from torch import nn
@@ -40,7 +40,8 @@ REFERENCE: Final = ChecksummedFormat("cars-hw trained reference", 1, "train-agai
 class ReferenceRecord:
     """A finished training: its ``about``, the test accuracy (a fraction), and the digest of its weights.
 
-    ``held_out`` are the right answers among the held-out images; None if none were held out.
+    ``held_out`` are the right answers among the held-out images; None if none were held out. ``threads`` is the
+    number of threads on a CPU, which decides how sums are rounded; None on a GPU, and where it was not kept.
     """
 
     about: dict[str, Any]
@@ -48,6 +49,9 @@ class ReferenceRecord:
     held_out: ClassCounts | None
     loss: float
     weights_digest: str
+    threads: int | None = None
+
+    ADDED: ClassVar = frozenset({"threads"})
 
 
 class TrainedReference(NamedTuple):
@@ -110,7 +114,8 @@ def train_references(
     """Return torchvision's ``models`` for the images and classes of ``spec``, trained, with their accuracies.
 
     ``models`` are by the names that they are given here, by which their weights are kept in ``folder``. What is
-    there with the same settings is not trained again, and what was interrupted resumes after its last epoch.
+    there with the same settings is not trained again, and what was interrupted resumes after its last epoch. Each
+    network has as many threads of a CPU as if all were trained now.
 
     Raises:
         TrainingError: the loss of one is no longer a number.
@@ -118,13 +123,15 @@ def train_references(
     """
     tasks = [_task(name, model, spec, folder, settings) for name, model in models.items()]
     waiting = [task for task in tasks if _kept(task) is None]
-    jobs = None if settings.jobs is None else min(settings.jobs, max(1, len(waiting)))
+    jobs = None if settings.jobs is None else min(settings.jobs, max(1, len(tasks)))
     how = Spread(folder, settings.device, jobs, settings.execution)
-    if how.here(len(waiting)):
+    # By the number of all networks, as in the training of a run's networks: the number of threads changes how sums
+    # are rounded, so that a network must not have another one because others are finished.
+    if how.here(len(tasks)):
         for task in waiting:
             _train(task, settings.data.bundle, settings.progress, settings.log)
     else:
-        spread(_train_in_worker, waiting, how, settings.progress, settings.log)
+        spread(_train_in_worker, waiting, how, settings.progress, settings.log, of=len(tasks))
     found = []
     for task in tasks:
         kept = _kept(task)
@@ -223,6 +230,9 @@ def _train(task: _Task, data: DataBundle, progress: Progress, log: Log) -> None:
     task.record.unlink(missing_ok=True)
     weights_digest = save_weights(copy_of_weights(network), task.weights)
     REFERENCE.write_record(
-        task.record, ReferenceRecord(task.about, result.accuracy, result.held_out, result.loss, weights_digest)
+        task.record,
+        ReferenceRecord(
+            task.about, result.accuracy, result.held_out, result.loss, weights_digest, threads=result.threads
+        ),
     )
     checkpoint.remove()

@@ -34,7 +34,7 @@ from cars_hw.pipeline.plan import SearchPlan, configuration
 from cars_hw.pipeline.records import RunAbout
 from cars_hw.pipeline.run_data import load_for_training
 from cars_hw.pipeline.run_folder import RunFolder
-from cars_hw.progress import Log, Progress
+from cars_hw.progress import Log, Progress, silent
 from cars_hw.report.experiments import front_page
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.shape import Shape
@@ -43,7 +43,14 @@ from cars_hw.studies import published_front as front
 from cars_hw.studies import reference_training
 from cars_hw.studies.front_membership import Contestant, FrontComparison, ranked, rows_of
 from cars_hw.studies.published_front import compare_front
-from cars_hw.studies.reference_training import References, train_references
+from cars_hw.studies.reference_training import (
+    REFERENCE,
+    ReferenceRecord,
+    References,
+    TrainedReference,
+    train_references,
+    waiting_references,
+)
 from cars_hw.studies.references import make, write_onnx
 from cars_hw.studies.settings import FrontSettings
 from cars_hw.training.standalone import NetworkTraining, train_network
@@ -233,12 +240,51 @@ def test_references_trained_side_by_side_are_those_trained_one_by_one(
             assert torch.equal(value, other.network.state_dict()[name]), name
     # 96 training images of 120, a fifth of them held out: three steps.
     assert [step for step in progress if step[1] == step[2]] == [(name, 3, 3) for name in models] * 2
+    record = REFERENCE.read_record(tmp_path / "1" / "one.json", ReferenceRecord)
+    assert record.threads == torch.get_num_threads()
+    # One of an earlier version does not tell its threads, and is not trained again.
+    content = REFERENCE.read(tmp_path / "1" / "one.json")
+    del content["threads"]
+    REFERENCE.write(tmp_path / "1" / "one.json", content)
+    assert not waiting_references(models, TINY, tmp_path / "1", settings)
     assert sorted(path.name for path in (tmp_path / "2").glob("*.*")) == [
         "one.json",
         "one.safetensors",
         "two.json",
         "two.safetensors",
     ]
+
+
+@pytest.mark.parametrize(("given", "jobs"), [(2, 2), (8, 3), (None, 3)])
+def test_the_last_networks_have_the_threads_of_the_first(
+    run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: int | None, jobs: int
+) -> None:
+    done: set[str] = set()
+    seen: list[tuple[list[str], int]] = []
+
+    def side_by_side(
+        _work: object, tasks: Sequence[Any], jobs: int, *_told: object, one_card: bool, retries: int
+    ) -> None:
+        del one_card, retries
+        names = [task.name for task in tasks]
+        seen.append((names, jobs))
+        done.update(names)
+
+    def kept(task: Any) -> TrainedReference | None:  # noqa: ANN401 -- a private class
+        return TrainedReference(task.name, nn.Identity(), 0.5, None) if task.name in done else None
+
+    monkeypatch.setattr("cars_hw.executors.spread.side_by_side", side_by_side)
+    monkeypatch.setattr("cars_hw.executors.spread.default_jobs", lambda _device, tasks: min(4, tasks))
+    monkeypatch.setattr(reference_training, "_kept", kept)
+    monkeypatch.setattr(reference_training, "_train", lambda *_: pytest.fail("trained in this process"))
+    data = load_for_training(run, None)
+    settings = References(run, data, RECIPE, 0, "cpu", given, silent, lambda _line: None)
+    models = dict.fromkeys(("one", "two", "three"), "mnasnet0_5")
+    train_references(models, TINY, tmp_path, settings)
+    done.remove("three")
+    train_references(models, TINY, tmp_path, settings)
+    # The threads of torch are divided by the number of processes.
+    assert seen == [(["one", "two", "three"], jobs), (["three"], jobs)]
 
 
 def test_from_scratch_trains_the_runs_networks_too(run: RunFolder, images: Path) -> None:
