@@ -102,4 +102,4 @@ def print_comparison(comparison: StrategyComparison, classifier: EvaluatedClassi
     if comparison.precision:
         click.echo(comparison.precision)
     for name in comparison.strategies:
-        click.echo(f"{name}: {summary(name)}")
+        click.echo(f"{name}: {summary(name, classifier)}")

@@ -12,10 +12,14 @@ from cars_hw.config.search import EvolutionSettings, VariationRates
 
 @dataclass(frozen=True)
 class Strategy:
-    """A search strategy: ``changed`` makes its settings from those of a run, at the same cost."""
+    """A search strategy: ``changed`` makes its settings from those of a run, at the same cost.
+
+    ``untrained`` is its summary for a search that trains no shared weights, where that is another one.
+    """
 
     summary: str
     changed: Callable[[EvolutionSettings], EvolutionSettings]
+    untrained: str = ""
 
 
 def _random(settings: EvolutionSettings) -> EvolutionSettings:
@@ -34,7 +38,11 @@ OWN: Final = "own"
 STRATEGIES: Final[Mapping[str, Strategy]] = MappingProxyType(
     {
         OWN: Strategy("the run's own settings", lambda settings: settings),
-        "random": Strategy("random search in the same SuperNet, trained on uniform draws", _random),
+        "random": Strategy(
+            "random search in the same SuperNet, trained on uniform draws",
+            _random,
+            untrained="random search, by the same evaluation on untrained weights",
+        ),
         "none": Strategy(
             "plain NSGA-III, without protection", lambda settings: replace(settings, protection="none")
         ),

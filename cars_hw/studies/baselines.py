@@ -10,6 +10,7 @@ from typing import Any, Final, cast
 import numpy as np
 
 from cars_hw.config.command_line import command_line
+from cars_hw.config.search import EvolutionSettings
 from cars_hw.config.training import Recipe
 from cars_hw.data.manifest import DataManifest
 from cars_hw.errors import InputError, RunError
@@ -61,7 +62,7 @@ def compare_run(
     run.
 
     Raises:
-        InputError: there is nothing to compare.
+        InputError: there is nothing to compare, or a strategy needs a training that the run's search has not.
         RunError: the run has not finished, a file of it is damaged, trials in its folder are of other settings, or
             another process writes to it.
         DataChangedError: the images are not those of the search.
@@ -81,14 +82,7 @@ def _compare(run: RunFolder, settings: BaselinesSettings, progress: Progress, lo
             "not have the same cost; compare a run that started from fresh weights"
         )
     plan = plan_of(run, settings.data, resolve_device(settings.device, elsewhere=settings.execution.elsewhere))
-    own = plan.preset.evolution
-    rivals = [
-        name
-        for name in dict.fromkeys(settings.against)
-        if name == STANDALONE or STRATEGIES[name].changed(own) != own
-    ]
-    if not rivals:
-        raise InputError("there is nothing to compare: all of these strategies are the run's own")
+    rivals = _rivals(settings.against, plan, log)
     plans = {name: _plan_by(name, plan) for name in (OWN, *rivals)}
     manifest = run.data
     # Before anything is searched: every trial needs the same images.
@@ -144,6 +138,61 @@ def standalone_plan(plan: SearchPlan) -> SearchPlan:
     if not training.trains:
         training = replace(training, classifier="shared")
     return replace(plan, preset=replace(plan.preset, evolution=evolution, training=training), standalone_epochs=1)
+
+
+def _rivals(against: Sequence[str], plan: SearchPlan, log: Log) -> list[str]:
+    """Return the strategies of ``against`` whose searches are neither that of ``plan`` nor each other's.
+
+    ``log`` tells which of them are left out.
+
+    Raises:
+        InputError: one differs from the run's own only in a training that does not take place, or none differs.
+    """
+    own = plan.preset.evolution
+    found = {repr(_deciding(own, plan)): OWN}
+    idle = []
+    for name in dict.fromkeys(against):
+        if name == STANDALONE:
+            found[name] = name
+            continue
+        changed = STRATEGIES[name].changed(own)
+        same = found.setdefault(repr(_deciding(changed, plan)), name)
+        if same == OWN and changed != own:
+            idle.append(name)
+        elif same == OWN:
+            log(f"{name} is the run's own strategy: it is not searched again")
+        elif same != name:
+            log(f"{name} is the same search as {same} here: it is not made again")
+    if idle:
+        raise InputError(
+            f"{' and '.join(idle)} would repeat the run's own search: only other architectures would be trained, "
+            f"and with training.classifier = {plan.preset.training.classifier!r} none are; compare with "
+            f"{', '.join(_useful(plan))}"
+        )
+    rivals = [name for name in found.values() if name != OWN]
+    if not rivals:
+        raise InputError("there is nothing to compare: all of these strategies are the run's own")
+    return rivals
+
+
+def _deciding(evolution: EvolutionSettings, plan: SearchPlan) -> EvolutionSettings:
+    """Return ``evolution`` without what does not change a search as that of ``plan``."""
+    return evolution if plan.preset.training.trains else replace(evolution, uniform_draws=0.0)
+
+
+def _useful(plan: SearchPlan) -> list[str]:
+    """Return the strategies with which the search of ``plan`` can be compared."""
+    own, preset, found = plan.preset.evolution, plan.preset, []
+    for name, strategy in STRATEGIES.items():
+        changed = strategy.changed(own)
+        try:
+            replace(preset, evolution=changed)
+        except InputError:
+            # It protects what only a training shows.
+            continue
+        if _deciding(changed, plan) != _deciding(own, plan):
+            found.append(name)
+    return [*found, STANDALONE]
 
 
 def _plan_by(strategy: str, plan: SearchPlan) -> SearchPlan:

@@ -60,9 +60,9 @@ class BaselinesSettings(Settings):
         ("random", "none"),
         help="random: random search in the same SuperNet; none: plain NSGA-III; speed, size, both: other "
         "protections; fresh: half of the offspring are uniform draws; mixed, uniform: half of the trained "
-        "architectures, or all of them, are uniform draws; paper: the paper's protection and shares of "
-        "offspring; standalone: evolution without shared weights, with as many architectures as the same "
-        "cost allows. Repeatable.",
+        "architectures, or all of them, are uniform draws (not for a search that trains none); paper: the paper's "
+        "protection and shares of offspring; standalone: evolution without shared weights, with as many "
+        "architectures as the same cost allows. Repeatable.",
     )
     seeds: int = setting(
         3,

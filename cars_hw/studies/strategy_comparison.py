@@ -165,14 +165,15 @@ class StrategyComparison(Settings):
         return [self.final(trial) - theirs[trial.seed] for trial in self.of(self.own) if trial.seed in theirs]
 
 
-def summary(strategy: str) -> str:
-    """Return one line that describes ``strategy``."""
+def summary(strategy: str, classifier: EvaluatedClassifier) -> str:
+    """Return one line that describes ``strategy``; ``classifier`` is that of the run's search."""
     if strategy == STANDALONE:
         return (
             "evolution without weight sharing: every architecture is trained from scratch, for one epoch; "
             "the accuracies of its last population are those of these trainings, by each network's own classifier"
         )
-    return STRATEGIES[strategy].summary
+    found = STRATEGIES[strategy]
+    return found.untrained or found.summary if classifier == "untrained-probe" else found.summary
 
 
 def population_evaluated(strategy: str, classifier: EvaluatedClassifier) -> str:

@@ -21,16 +21,23 @@ from cars_hw.errors import InputError, RunError
 from cars_hw.evolution.strategies import STRATEGIES
 from cars_hw.latency import LatencyTable, Predictor
 from cars_hw.pipeline.latency_target import LatencyTarget
-from cars_hw.pipeline.plan import SearchPlan, plan_of
+from cars_hw.pipeline.plan import SearchPlan, configuration, plan_of
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.search import run_search
 from cars_hw.pipeline.supernet import supernet_weights_of
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.network_spec import NETWORKS
 from cars_hw.space.search_space import SearchSpace
-from cars_hw.studies.baselines import compare_run, standalone_plan
-from cars_hw.studies.settings import BaselinesSettings
-from cars_hw.studies.strategy_comparison import Generation, StrategyComparison, Trained, Trial, read_baselines
+from cars_hw.studies.baselines import _rivals, compare_run, standalone_plan
+from cars_hw.studies.settings import BaselinesSettings, StrategyName
+from cars_hw.studies.strategy_comparison import (
+    Generation,
+    StrategyComparison,
+    Trained,
+    Trial,
+    read_baselines,
+    summary,
+)
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +137,64 @@ def test_networks_are_not_both_trained_and_evaluated_without_training(
     )
     with pytest.raises(InputError, match="standalone_epochs = 2 trains each of them: set one of the two"):
         replace(plan, preset=preset, standalone_epochs=2)
+
+
+@pytest.fixture(scope="module")
+def untrained(
+    searched: tuple[RunFolder, SearchPlan], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[RunFolder, SearchPlan]:
+    """A finished run whose search is said to have trained no shared weights, and the plan of such a search."""
+    run, plan = searched
+    preset = replace(
+        plan.preset,
+        evolution=replace(plan.preset.evolution, protection="size"),
+        training=replace(plan.preset.training, classifier="untrained-probe"),
+    )
+    plan = replace(plan, preset=preset)
+    copy = RunFolder.create(tmp_path_factory.mktemp("untrained") / "run", configuration(plan), run.about)
+    copy.write_data(run.data)
+    copy.write_front(run.front())
+    plan.targets[0].table.write(copy.table_path(0))
+    return copy, plan
+
+
+@pytest.mark.parametrize(
+    ("against", "words"),
+    [
+        (("random", "mixed"), "mixed would repeat the run's own search: only other architectures would be trained"),
+        (("uniform", "mixed"), "uniform and mixed would repeat the run's own search"),
+    ],
+)
+def test_a_strategy_of_training_is_refused_where_nothing_is_trained(
+    untrained: tuple[RunFolder, SearchPlan], against: tuple[StrategyName, ...], words: str
+) -> None:
+    run, plan = untrained
+    with pytest.raises(InputError) as raised:
+        compare_run(run, BaselinesSettings(plan.data, against=against, seeds=1, top=1, jobs=1))
+    assert str(raised.value).startswith(words)
+    # Those that protect speed need a gain in accuracy. "size" and "fresh" are the run's own.
+    assert str(raised.value).endswith("compare with random, none, standalone")
+    assert not (run.path / "baselines").exists()
+
+
+def test_a_search_is_not_made_twice_under_two_names(
+    searched: tuple[RunFolder, SearchPlan], untrained: tuple[RunFolder, SearchPlan]
+) -> None:
+    told: list[str] = []
+    trained = searched[1]
+    assert _rivals(("mixed", "none", "size", "uniform"), trained, told.append) == ["mixed", "none", "uniform"]
+    assert told == ["size is the run's own strategy: it is not searched again"]
+    # The paper's strategy differs from the protection of speed in its offspring, which are the run's own here.
+    assert _rivals(("speed", "paper", "standalone"), trained, told.append) == ["speed", "standalone"]
+    assert told[1:] == ["paper is the same search as speed here: it is not made again"]
+    assert _rivals(("random", "none"), untrained[1], told.append) == ["random", "none"]
+    assert len(told) == 2
+
+
+def test_random_search_without_training_is_not_said_to_train() -> None:
+    assert "trained on uniform draws" in summary("random", "probe")
+    assert summary("random", "untrained-probe") == "random search, by the same evaluation on untrained weights"
+    assert summary("none", "untrained-probe") == summary("none", "shared")
 
 
 def test_an_architecture_without_sharing_learns_alone(

@@ -34,7 +34,7 @@ def view(report: ReportData) -> dict[str, Any]:
             _curves(found, lambda one: one.hypervolume, f"hypervolume {words}"),
             _curves(found, lambda one: one.spread, f"range of {found.cost}, {found.unit}"),
         ],
-        "summaries": [f"{name}: {summary(name)}" for name in found.strategies],
+        "summaries": [f"{name}: {summary(name, report.classifier)}" for name in found.strategies],
         "seeds": f"{len(found.seeds)} seeds" if len(found.seeds) > 1 else f"seed {found.seeds[0]}",
         "trained": max(len(trial.networks) for trial in found.trials),
         "box": most if len(found.reference) == 2 else f"{most} (and the limits of the other costs)",
