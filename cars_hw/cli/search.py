@@ -42,6 +42,7 @@ from cars_hw.cli.settings import (
     PRESET,
     SIZE_PATHS,
     Converted,
+    given_options,
     given_paths,
     require_supernet,
     settings_options,
@@ -51,6 +52,7 @@ from cars_hw.cli.within import choose_length, chosen_before, shorten
 from cars_hw.config.codec import unstructure
 from cars_hw.config.execution import Execution
 from cars_hw.config.measurement import QUIET
+from cars_hw.config.presets import OF_A_STEP
 from cars_hw.config.setting import fields_of
 from cars_hw.config.training import Recipe
 from cars_hw.config.units import format_seconds
@@ -392,6 +394,7 @@ def _plan(settings: SearchSettings) -> SearchPlan:
     from cars_hw.pipeline.plan import search_plan
     from cars_hw.training.precision import resolve_device
 
+    _require_effect(settings)
     plan = search_plan(settings, resolve_device(settings.device))
     require_supernet(plan.network, settings.supernet_layers)
     for target, given in zip(plan.targets, settings.targets, strict=True):
@@ -403,6 +406,23 @@ def _plan(settings: SearchSettings) -> SearchPlan:
     elif any(target.table.sizes is not None for target in plan.targets):
         note(f"The search is for networks of {plan.network.describe()} alone.")
     return plan
+
+
+def _require_effect(settings: SearchSettings) -> None:
+    """Refuse options of the training of shared weights, whatever they say, where none are trained."""
+    if settings.training.trains:
+        return
+    idle = [
+        option
+        for path, option in given_options().items()
+        if path.removeprefix("training.") in OF_A_STEP or path == "evolution.uniform_draws"
+    ]
+    if idle:
+        has, it = ("have", "them") if idle[1:] else ("has", "it")
+        raise click.UsageError(
+            f"{' and '.join(idle)} {has} no effect: with --classifier {settings.training.classifier} no shared "
+            f"weights are trained; leave {it} out"
+        )
 
 
 def _with_length(

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 Plain = dict[str, Any]
 
 _GIVEN: Final = "cars_hw.given"
+_OPTIONS: Final = "cars_hw.options"
 
 COMPLETIONS: Final = {
     "--data": complete_data,
@@ -175,6 +176,12 @@ def given_paths() -> frozenset[str]:
     return found
 
 
+def given_options() -> Mapping[str, str]:
+    """Return the settings that have an option on the command line: the name of the option by their path."""
+    found: Mapping[str, str] = click.get_current_context().meta[_OPTIONS]
+    return found
+
+
 def _parameter(path: str) -> str:
     return path.replace(".", "__")
 
@@ -266,6 +273,8 @@ def _settings(wanted: Options, explicit: Plain, parameters: Plain, context: clic
     context.meta[_GIVEN] = frozenset(
         one for one, _ in leaves(wanted.cls) if _parameter(one) in explicit or _has(file, one)
     )
+    known = dict(leaves(wanted.cls))
+    context.meta[_OPTIONS] = {one: _option_name(known[one]) for one in wanted.paths if _parameter(one) in explicit}
     for one in wanted.paths:
         if _parameter(one) in explicit:
             value = explicit[_parameter(one)]

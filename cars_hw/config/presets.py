@@ -127,6 +127,48 @@ only pays for one epoch of ten networks.
 """
 
 
+OF_A_STEP: Final = (
+    "batch_size",
+    "architectures",
+    "learning_rate",
+    "learning_rate_min",
+    "momentum",
+    "weight_decay",
+    "gradient_clip",
+    "cutout",
+    "threads",
+)
+"""The settings of a training step of the shared weights.
+
+Those of cropping and mirroring are not among them: they are given for the training of the front as well.
+"""
+
+
+def require_steps(preset: Preset) -> None:
+    """Check that nothing was asked of the steps of a training that does not take place.
+
+    Every search has values of these settings by its preset. A value that no preset has was asked for.
+
+    Raises:
+        InputError: something was.
+    """
+    training, plain = preset.training, SharedTraining()
+    if training.trains:
+        return
+    usual = [plain, *(one.training for one in PRESETS.values())]
+    for name in OF_A_STEP:
+        if getattr(training, name) not in [getattr(one, name) for one in usual]:
+            raise InputError(
+                f"training.{name} = {getattr(training, name)!r} has no effect: with training.classifier = "
+                f"{training.classifier!r} no shared weights are trained; leave it out"
+            )
+    if preset.evolution.uniform_draws:
+        raise InputError(
+            f"evolution.uniform_draws = {preset.evolution.uniform_draws!r} has no effect: with training.classifier "
+            f"= {training.classifier!r} no architectures are drawn for a training; leave it out"
+        )
+
+
 def named_preset(name: str) -> Preset:
     """Return the preset called ``name``.
 

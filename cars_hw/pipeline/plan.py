@@ -9,7 +9,7 @@ from typing import TypeVar, cast
 
 from cars_hw.config.data import DataSource
 from cars_hw.config.measurement import Precision
-from cars_hw.config.presets import Preset
+from cars_hw.config.presets import Preset, require_steps
 from cars_hw.config.training import PassReplay, Recipe, StepReplay
 from cars_hw.errors import InputError, RunError
 from cars_hw.latency import LatencyTable
@@ -152,7 +152,7 @@ def search_plan(settings: SearchSettings, device: str) -> SearchPlan:
 
     Raises:
         TableError: a table cannot be read, or the tables are for several networks.
-        InputError: there is no cost to minimise.
+        InputError: there is no cost to minimise, or a setting has no effect.
     """
     targets = tuple(
         LatencyTarget(
@@ -165,18 +165,20 @@ def search_plan(settings: SearchSettings, device: str) -> SearchPlan:
         for one in settings.targets
     )
     network, sizes = _network_and_sizes(settings, [target.table for target in targets])
+    preset = Preset(
+        summary="",
+        recipe=settings.recipe,
+        supernet_channels=settings.supernet_channels,
+        supernet_layers=settings.supernet_layers,
+        evolution=settings.evolution,
+        training=settings.training,
+        final=settings.final,
+    )
+    require_steps(preset)
     return SearchPlan(
         data=settings.data,
         network=network,
-        preset=Preset(
-            summary="",
-            recipe=settings.recipe,
-            supernet_channels=settings.supernet_channels,
-            supernet_layers=settings.supernet_layers,
-            evolution=settings.evolution,
-            training=settings.training,
-            final=settings.final,
-        ),
+        preset=preset,
         targets=targets,
         costs=settings.costs,
         space=space_of(network, settings.operations),

@@ -8,17 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from cars_hw.callbacks import SearchCallback
+from cars_hw.cli.main import main
 from cars_hw.config.data import DataSource
 from cars_hw.config.presets import PRESETS
 from cars_hw.config.search import EvolutionSettings, FinalSettings
+from cars_hw.config.toml import write_settings
 from cars_hw.config.training import Recipe, SharedTraining
 from cars_hw.errors import RunError
 from cars_hw.evolution.passes import JudgedImages
 from cars_hw.latency import LatencyTable
 from cars_hw.pipeline.latency_target import LatencyTarget
-from cars_hw.pipeline.plan import SearchPlan
+from cars_hw.pipeline.plan import SearchPlan, search_settings
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.search import run_search
 from cars_hw.pipeline.search_cost import MeanAdds, Sizing, sizing_of
@@ -105,3 +108,62 @@ def test_the_order_of_the_probes_is_held_against_trainings(plan: SearchPlan, run
     assert "<dd>2 generations without shared training</dd>" in page
     assert "<dt>train networks</dt>" in page
     assert "train the shared weights" not in page
+
+
+def asked(*options: str) -> tuple[int, str]:
+    """Return the exit code and the message of a search that has no images, and would end with an error of that."""
+    began = ["search", "--data", "no-such-folder", "--cost", "parameters", "--dry-run", "--on", "cpu"]
+    result = CliRunner().invoke(main, [*began, *options])
+    return result.exit_code, " ".join(result.output.split())
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        # Even with the values of the preset: they are asked for, and do nothing.
+        (["--batch-size", "32"], "--batch-size has no effect: with --classifier untrained-probe no shared weights"),
+        (["--architectures", "2"], "--architectures has no effect: "),
+        (["--uniform-share", "0.5"], "--uniform-share has no effect: "),
+        (["--batch-size", "8", "--architectures", "2"], "--architectures and --batch-size have no effect: "),
+    ],
+)
+def test_options_of_a_training_that_does_not_take_place_are_refused(options: list[str], words: str) -> None:
+    code, said = asked(*options, "--classifier", "untrained-probe")
+    assert code == 2
+    assert words in said
+    # Where weights are trained, they are settings like others.
+    code, said = asked(*options, "--classifier", "probe")
+    assert (code, "no effect" in said) == (1, False)
+    assert "no-such-folder" in said
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ("[training]\nlearning_rate = 0.3", "training.learning_rate = 0.3 has no effect: "),
+        ("[training]\nthreads = 7", "training.threads = 7 has no effect: "),
+        ("[evolution]\nuniform_draws = 0.25", "evolution.uniform_draws = 0.25 has no effect: "),
+    ],
+)
+def test_so_is_what_a_file_of_settings_asks_of_it(lines: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "asked.toml").write_text(f"{lines}\n")
+    code, said = asked("--classifier", "untrained-probe", "--config", str(tmp_path / "asked.toml"))
+    assert (code, words in said) == (1, True), said
+    assert "leave it out" in said
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_what_presets_say_of_it_is_no_error(name: str, plan: SearchPlan, tmp_path: Path) -> None:
+    code, said = asked("--classifier", "untrained-probe", "--preset", name, "--protect", "size")
+    assert (code, "no effect" in said) == (1, False)
+    # Nor in the settings that such a search keeps, which have everything.
+    own = PRESETS[name]
+    preset = replace(
+        own,
+        evolution=replace(own.evolution, protection="size"),
+        training=replace(own.training, classifier="untrained-probe"),
+    )
+    settings = search_settings(replace(plan, preset=preset, targets=(), costs=("parameters",)), [])
+    write_settings(tmp_path / "config.toml", settings, "")
+    code, said = asked("--config", str(tmp_path / "config.toml"))
+    assert (code, "no effect" in said) == (1, False), said
