@@ -87,8 +87,9 @@ class SharedTraining(Settings):
     average of the shared weights, which then evaluates architectures (0: none). ``classifier`` says what classifies
     the images when architectures are evaluated. ``precision`` is that of activations. ``deterministic``
     algorithms make a training on a GPU repeatable. ``threads`` is the number of threads of a training
-    step on a CPU (0: torch's own number). On small activations, a second thread makes a step about 10% faster, but
-    about ten times slower if another process uses its core.
+    step on a CPU. With 0, small activations have one, see :mod:`cars_hw.training.threads`, and larger ones have
+    torch's own number. On small activations, a second thread makes a step about 10% faster, but about ten times
+    slower if another process uses its core.
 
     Raises:
         InputError: a number is out of its bounds.
@@ -115,7 +116,12 @@ class SharedTraining(Settings):
         0, help="Validation images that evaluate architectures in a generation; 0: all.", minimum=0
     )
     evaluation_batch: int = setting(500, help="Images in a batch of an evaluation.", minimum=1)
-    threads: int = setting(0, help="Threads of a training step on a CPU; 0: torch's own number.", minimum=0)
+    threads: int = setting(
+        0,
+        help="Threads of a training step on a CPU; 0: one where activations are small, and torch's own number for "
+        "others.",
+        minimum=0,
+    )
     class_weights: ClassWeights = setting(
         "none", help=f"{_WEIGHTS} cars-hw train weighs the images in the same way."
     )

@@ -188,7 +188,7 @@ def _steps(
         return _seconds(weights, architectures, lambda one: weights.step(images, labels, [one]), middle)
 
     deterministic = deterministic_algorithms(plan.preset.training.deterministic)
-    with torch_threads(plan.preset.training.threads), deterministic:
+    with torch_threads(weights.threads), deterministic:
         if weights.composes:
             # So that the blocks of later architectures are recorded, but for a few.
             rng = np.random.default_rng((plan.seed, 6))

@@ -21,7 +21,7 @@ from cars_hw.pipeline.run_data import load_new, splits_of
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.search_images import images_and_facts, resolution_of
 from cars_hw.pipeline.supernet import supernet_spec, supernet_weights_of
-from cars_hw.progress import Log, Progress, no_log, silent
+from cars_hw.progress import Log, Progress, no_log, once, silent
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.training.process_group import ProcessGroup
@@ -134,7 +134,9 @@ def _build(
     log: Log = no_log,
 ) -> Search:
     if plan.standalone_epochs:
-        standalone = StandaloneWeights(lambda: supernet_weights_of(plan, data, log=log), plan.standalone_epochs)
+        # What the weights of one architecture cannot do, the others cannot either.
+        said = once(log)
+        standalone = StandaloneWeights(lambda: supernet_weights_of(plan, data, log=said), plan.standalone_epochs)
         return Search(
             plan.architectures, objectives, standalone, plan.preset.evolution, seed=plan.seed, anchor=anchor
         )

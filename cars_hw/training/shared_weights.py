@@ -51,6 +51,7 @@ from cars_hw.training.recorded_passes import (
 )
 from cars_hw.training.recorder import CudaRecorder, Recorder
 from cars_hw.training.shared_evaluation import LOSS_UNIT, PROBED, Batch, evaluate
+from cars_hw.training.threads import threads_for
 from cars_hw.training.weight_average import WeightAverage
 
 
@@ -157,6 +158,16 @@ class SuperNetWeights:
         return self.settings.trains
 
     @property
+    def threads(self) -> int:
+        """The number of threads of a training step on a CPU: the given one, or what a rule says.
+
+        The rule is that of the training of a network, see :mod:`cars_hw.training.threads`; a GPU changes nothing.
+        """
+        if self.settings.threads or self.device.type != "cpu":
+            return self.settings.threads
+        return threads_for(self.supernet.spec, self.settings.batch_size)
+
+    @property
     def evaluates_all(self) -> bool:
         """Whether the subset that evaluates architectures in a generation has all validation images."""
         return len(self._subset.labels) == len(self._full.labels)
@@ -182,7 +193,7 @@ class SuperNetWeights:
             group["lr"] = rate
         self._in_training()
         total = torch.zeros((), device=self.device)
-        with torch_threads(settings.threads), deterministic_algorithms(settings.deterministic):
+        with torch_threads(self.threads), deterministic_algorithms(settings.deterministic):
             for images, labels in self.batches.epoch(self.generator):
                 total += self.step(images, labels, draw(settings.architectures))
         self.epoch += 1
@@ -374,10 +385,11 @@ class SuperNetWeights:
     def _new_passes(
         self, recorder: Recorder | None, class_weights: Tensor | None, log: Log, *, blocks: bool
     ) -> Passes:
-        if blocks and (self.over_sizes or not can_tape(self.supernet.spec, ())):
+        reason = self._why_without_blocks(recorder)
+        if blocks and reason is not None:
             log(
                 "the first passes of architectures are not put together from blocks, but launched one operation "
-                f"after the other: blocks are for DARTS cells of one size with at most {WIDEST} channels"
+                f"after the other: {reason}"
             )
             blocks = False
         if recorder is not None or self.device.type == "cuda":
@@ -394,6 +406,16 @@ class SuperNetWeights:
         if self._uses_parts:
             return SlicedPasses(self.slices, self.parameters, self._autocast, class_weights)
         return PlainPasses(self.supernet, self._autocast, class_weights)
+
+    def _why_without_blocks(self, recorder: Recorder | None) -> str | None:
+        """Return why no pass is put together from blocks; None where passes can be."""
+        if not self.trains:
+            return "no shared weights are trained"
+        if self.over_sizes or not can_tape(self.supernet.spec, ()):
+            return f"blocks are for DARTS cells of one size with at most {WIDEST} channels"
+        if recorder is None and self.device.type == "cpu":
+            return "a CPU records nothing"
+        return None
 
     def _at_their_size(self, architectures: Sequence[Architecture]) -> list[Architecture]:
         """Return ``architectures`` at the sizes at which they run here."""

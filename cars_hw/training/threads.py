@@ -15,6 +15,7 @@ from torch import nn
 
 from cars_hw.nn.network import Network
 from cars_hw.progress import Log
+from cars_hw.space.network_spec import NetworkSpec
 
 LEAST_VALUES: Final = 1 << 19
 """A step with fewer values in the activations of the first cell has one thread.
@@ -32,10 +33,15 @@ def step_threads(network: nn.Module, batch_size: int) -> int:
 
     A network that is none of the search space has all.
     """
+    return threads_for(network.spec, batch_size) if isinstance(network, Network) else torch.get_num_threads()
+
+
+def threads_for(spec: NetworkSpec, batch_size: int) -> int:
+    """Return the number of threads for training steps of ``batch_size`` images of the network ``spec``.
+
+    In a SuperNet of that network, a step has activations of the same size, one architecture after the other.
+    """
     available = torch.get_num_threads()
-    if not isinstance(network, Network):
-        return available
-    spec = network.spec
     pixels = math.prod(spec.resolution) >> (0 if spec.stem == "cifar" else 2 * STEM_HALVINGS)
     return 1 if batch_size * spec.channels * pixels < LEAST_VALUES else available
 

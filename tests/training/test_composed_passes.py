@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import itertools
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +18,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cars_hw.config.training import PassReplay, SharedPrecision, SharedTraining, WeightSharing
+from cars_hw.config.training import EvaluatedClassifier, PassReplay, SharedPrecision, SharedTraining, WeightSharing
 from cars_hw.data import DataBundle, Dataset
 from cars_hw.nn.composed import can_compose, most_blocks, most_bytes
 from cars_hw.nn.device_kind import as_on
@@ -244,6 +245,20 @@ def test_where_blocks_do_not_apply_one_line_says_so(given: dict[str, Any]) -> No
         "the first passes of architectures are not put together from blocks, but launched one operation after the "
         "other: blocks are for DARTS cells of one size with at most 128 channels"
     ]
+
+
+def test_a_cpu_and_a_search_that_trains_nothing_say_that_there_are_no_blocks() -> None:
+    supernet, said = SuperNet(SPEC), list[str]()
+    classifiers: tuple[EvaluatedClassifier, ...] = ("shared", "untrained-probe")
+    replays: tuple[PassReplay, ...] = ("off", "auto", "blocks")
+    for classifier, replay in itertools.product(classifiers, replays):
+        settings = SharedTraining(batch_size=8, classifier=classifier)
+        SuperNetWeights(supernet, data(), settings, epochs=1, seed=0, replay=replay, log=said.append)
+    assert [line.rpartition(": ")[2] for line in said] == [
+        "a CPU records nothing",
+        "no shared weights are trained",
+    ]
+    assert all(line.startswith("the first passes of architectures are not put together") for line in said)
 
 
 def test_another_size_and_a_cpu_are_left_out() -> None:

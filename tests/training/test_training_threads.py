@@ -12,14 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from cars_hw.callbacks import EpochFigures, TrainingCallback
-from cars_hw.config.training import Recipe
+from cars_hw.config.training import Recipe, SharedTraining
 from cars_hw.data import DataBundle, Dataset
 from cars_hw.nn.network import Network
+from cars_hw.nn.supernet import SuperNet
+from cars_hw.space.architecture import Architecture
 from cars_hw.space.block_space import uniform
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.training import threads as rules
 from cars_hw.training.checkpoints import TrainingCheckpoint
+from cars_hw.training.shared_weights import SuperNetWeights
 from cars_hw.training.standalone import TrainingResult, train_network
 from cars_hw.training.threads import LEAST_VALUES, step_threads, training_threads
 
@@ -154,3 +157,23 @@ def test_a_training_that_resumes_has_the_threads_that_it_began_with(
     with available(1):
         _, whole = train(Seen())
     assert all(torch.equal(weights[name], whole[name]) for name in weights)
+
+
+@pytest.mark.parametrize(
+    ("given", "batch_size", "threads"),
+    # 8 channels of 16x16 are 2^11 values: 2^8 images have as many as the rule says.
+    [(0, 32, 1), (0, 256, 2), (1, 256, 1), (2, 32, 2)],
+)
+def test_a_step_of_shared_weights_has_the_threads_of_the_rule(given: int, batch_size: int, threads: int) -> None:
+    settings = SharedTraining(batch_size=batch_size, threads=given)
+    weights = SuperNetWeights(SuperNet(SPEC), DATA, settings, epochs=1, seed=0)
+    seen: list[int] = []
+
+    def step(*_: object) -> Tensor:
+        seen.append(torch.get_num_threads())
+        return torch.zeros(())
+
+    weights.step = step  # type: ignore[method-assign]
+    with available(2):
+        weights.train(lambda _count: [Architecture(GENOTYPE, SPEC)])
+    assert set(seen) == {threads}
