@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import shlex
-import time
-from collections.abc import Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from cars_hw.callbacks import SearchCallback
+from cars_hw.cli import search_options
 from cars_hw.cli.baselines import print_comparison
 from cars_hw.cli.changed_images import warn_of_changed_images
+from cars_hw.cli.estimate_table import print_estimate
 from cars_hw.cli.front_table import print_budget_use, print_front, warn_of_usual
-from cars_hw.cli.live_view import search_view
+from cars_hw.cli.led_search import lead_search
 from cars_hw.cli.options import (
     FILE,
     FOLDER,
@@ -25,17 +23,14 @@ from cars_hw.cli.options import (
     SPAN,
     STATE,
     SizesType,
-    count_warnings_of,
     json_option,
     no_crop_option,
     print_json,
-    print_table,
     tensorboard_option,
     track_option,
     warn_of_noise,
 )
 from cars_hw.cli.progress_bars import Bars
-from cars_hw.cli.search_status import SearchStatus
 from cars_hw.cli.settings import (
     NETWORK,
     NETWORK_PATHS,
@@ -43,98 +38,24 @@ from cars_hw.cli.settings import (
     SIZE_PATHS,
     Converted,
     given_options,
-    given_paths,
     require_supernet,
     settings_options,
 )
-from cars_hw.cli.verbosity import note, strict_option, strict_violations, warn_of_quality
+from cars_hw.cli.verbosity import note, strict_option, strict_violations
 from cars_hw.cli.within import choose_length, chosen_before, shorten
-from cars_hw.config.codec import unstructure
-from cars_hw.config.execution import Execution
 from cars_hw.config.measurement import QUIET
 from cars_hw.config.presets import OF_A_STEP
 from cars_hw.config.setting import fields_of
 from cars_hw.config.training import Recipe
-from cars_hw.config.units import format_seconds
 from cars_hw.formatting import LOSSES_CHOSE
 from cars_hw.pipeline.settings import SearchSettings, TargetSettings, TrainingDevice
 from cars_hw.studies.settings import BaselinesSettings
 
 if TYPE_CHECKING:
-    from cars_hw.config.evaluation import SearchObjective
     from cars_hw.pipeline.estimate import Estimate
     from cars_hw.pipeline.plan import SearchPlan
     from cars_hw.pipeline.run_folder import RunFolder
-    from cars_hw.progress import Log
     from cars_hw.studies.strategy_comparison import StrategyComparison
-    from cars_hw.training.process_group import ProcessGroup
-
-
-def _random_share(share: float, _values: Mapping[str, Any]) -> dict[str, Any]:
-    rest = (1 - share) / 2
-    return {"evolution": {"rates": {"random": share, "mutation": rest, "crossover": rest}}}
-
-
-def _tables(tables: Sequence[Path], _values: Mapping[str, Any]) -> dict[str, Any]:
-    return {"targets": [{"table": str(path)} for path in tables]}
-
-
-def _limits(limits: Sequence[float], values: Mapping[str, Any]) -> dict[str, Any]:
-    targets = values.get("targets", ())
-    if len(limits) != len(targets):
-        raise click.UsageError(f"{len(limits)} --latency for {len(targets)} --table: give one to each, or none")
-    return {"targets": [{**one, "limit_ms": limit} for one, limit in zip(targets, limits, strict=True)]}
-
-
-def _at_least(latencies: Sequence[float], values: Mapping[str, Any]) -> dict[str, Any]:
-    targets = values.get("targets", ())
-    if len(latencies) != len(targets):
-        raise click.UsageError(f"{len(latencies)} --at-least for {len(targets)} --table: give one to each, or none")
-    return {"targets": [{**one, "at_least_ms": ms} for one, ms in zip(targets, latencies, strict=True)]}
-
-
-def _size_of(name: str, _values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the size of the network ``name``, which is that of the search where it is named."""
-    from cars_hw.space.network_spec import named_network
-
-    network = named_network(name)
-    resolution = list(network.resolution)
-    return {"sizes": {"channels": [network.channels], "layers": [network.layers], "resolutions": [resolution]}}
-
-
-def _mirror(wanted: bool, _values: Mapping[str, Any]) -> dict[str, Any]:
-    return {"training": {"mirror": wanted}, "recipe": {"mirror": wanted}}
-
-
-def _no_crop(_given: bool, _values: Mapping[str, Any]) -> dict[str, Any]:
-    return {"training": {"crop_padding": 0}, "recipe": {"crop_padding": 0, "crop_scale": 0.0}}
-
-
-def _state(state: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    targets = values.get("targets", ())
-    if not targets:
-        raise click.UsageError("--state is for latencies: give a --table")
-    return {"targets": [{**one, "state": state} for one in targets]}
-
-
-def _objective(objective: SearchObjective, _: Mapping[str, Any]) -> dict[str, Any]:
-    # A training chooses its best epoch by an accuracy.
-    return {} if objective == "loss" else {"recipe": {"objective": objective}}
-
-
-def _with_room(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return changes of the preset's epochs or warm-up that leave a generation, if these are chosen later.
-
-    ``--within`` chooses the epochs. ``--from-run`` chooses the warm-up for given epochs.
-    """
-    given, evolution = given_paths(), values["evolution"]
-    within, from_run = click.get_current_context().params.get("within") is not None, "from_run" in values
-    epochs, warm_up, each = (evolution[name] for name in ("epochs", "warmup_epochs", "epochs_per_generation"))
-    if within and "evolution.epochs" not in given:
-        return {"evolution": {"epochs": max(epochs, warm_up + each)}}
-    if (within or from_run) and "evolution.warmup_epochs" not in given:
-        return {"evolution": {"warmup_epochs": min(warm_up, max(epochs - each, 0 if from_run else 1))}}
-    return {}
 
 
 @dataclass(frozen=True)
@@ -191,22 +112,22 @@ class Run:
         "config": "Read settings from this TOML file, such as the RUN/config.toml of a search; options override it."
     },
     converted=(
-        Converted(NETWORK.parameter, _size_of),
+        Converted(NETWORK.parameter, search_options.size_of),
         Converted("channels", lambda numbers, _: {"sizes": {"channels": list(numbers)}}),
         Converted("layers", lambda numbers, _: {"sizes": {"layers": list(numbers)}}),
         Converted("resolution", lambda found, _: {"sizes": {"resolutions": [list(one) for one in found]}}),
-        Converted("tables", _tables),
-        Converted("latencies", _limits),
-        Converted("at_least", _at_least),
-        Converted("state", _state),
-        Converted("random_share", _random_share),
-        Converted("mirror", _mirror),
-        Converted("no_crop", _no_crop),
+        Converted("tables", search_options.tables),
+        Converted("latencies", search_options.limits),
+        Converted("at_least", search_options.at_least),
+        Converted("state", search_options.state),
+        Converted("random_share", search_options.random_share),
+        Converted("mirror", search_options.mirror),
+        Converted("no_crop", search_options.no_crop),
         # Beside their own fields, they set those of the recipe that trains the front.
-        Converted("evolution__objective", _objective),
+        Converted("evolution__objective", search_options.objective),
         Converted("training__class_weights", lambda weights, _: {"recipe": {"class_weights": weights}}),
     ),
-    completed=_with_room,
+    completed=search_options.with_room,
 )
 @click.option(
     "--table",
@@ -347,14 +268,14 @@ def _search(settings: SearchSettings, asked: Run) -> None:
     if asked.dry_run:
         if asked.out is not None:
             require_place(plan, asked.out, resume=asked.resume)
-        _print_estimate(plan, estimated, settings.jobs, asked.as_json)
+        print_estimate(plan, estimated, settings.jobs, asked.as_json)
         return
     assert asked.out is not None
     with joined(plan.device) as process_group:
         if not process_group.leads:
             run_search(plan, asked.out, resume=asked.resume, process_group=process_group)
             return
-        run = _lead(
+        run = lead_search(
             plan,
             asked.out,
             measure=settings.measure,
@@ -451,105 +372,3 @@ def _compare(run: RunFolder, plan: SearchPlan, seeds: int) -> StrategyComparison
     with Bars() as bars:
         settings = BaselinesSettings(plan.data, seeds=seeds, device=cast("TrainingDevice", plan.device))
         return compare_run(run, settings, progress=bars.update, log=bars.log)
-
-
-def _print_estimate(plan: SearchPlan, estimated: Estimate | None, jobs: int | None, as_json: bool) -> None:
-    from cars_hw.pipeline.estimate import estimate
-
-    found = estimated or estimate(plan, jobs)
-    if as_json:
-        chosen = {"evolution": unstructure(plan.preset.evolution), "final": unstructure(plan.preset.final)}
-        print_json({**unstructure(found), **chosen})
-        return
-    rows = [
-        (part.name, f"{part.times:,}", f"{1e3 * part.seconds:.3g} ms", format_seconds(part.total_seconds))
-        for part in found.parts
-    ]
-    print_table("", ("work", "times", "each", "in all"), rows)
-    click.echo(
-        f"About {format_seconds(found.seconds)} and {found.memory_mb:,.0f} MB of "
-        f"{'GPU memory' if found.on_gpu else 'memory'}; training the front, exporting and measuring come on top."
-    )
-    if plan.sizes is not None:
-        click.echo("The times are means over sizes: a population of larger networks takes longer.")
-
-
-def _lead(
-    plan: SearchPlan,
-    out: Path,
-    *,
-    measure: bool,
-    jobs: int | None,
-    execution: Execution,
-    resume: bool,
-    process_group: ProcessGroup,
-    tensorboard: bool = False,
-    track: tuple[str, ...] = (),
-) -> RunFolder:
-    """Search and show the progress; with ``measure`` the front is measured on the devices that are available."""
-    from cars_hw.pipeline.objectives import cost_objectives
-    from cars_hw.pipeline.search import run_search
-
-    objectives = cost_objectives(plan)
-    title = f"{Path(plan.data.source).name} to {out}"
-    problems: list[str] = []
-    preset = plan.preset
-    status = SearchStatus(title, objectives, preset.evolution, time.monotonic(), preset.training.classifier)
-    try:
-        with (
-            search_view(status, standalone=process_group.world == 1) as view,
-            closing(_follower(plan, out, tensorboard=tensorboard, track=track)) as follower,
-        ):
-            if preset.training.trains and preset.training.architectures < process_group.world:
-                view.log(
-                    f"{process_group.world} processes share the evaluation of architectures, but only "
-                    f"{preset.training.architectures} share the training: "
-                    f"give --architectures {process_group.world} or more"
-                )
-            if measure:
-                plan = _with_devices(plan, view.log)
-            return run_search(
-                plan,
-                out,
-                resume=resume,
-                progress=view.update,
-                log=problems.append,
-                callbacks=[view, follower],
-                process_group=process_group,
-                jobs=jobs,
-                execution=execution,
-            )
-    except KeyboardInterrupt:
-        note("The same command with --resume resumes the search.")
-        raise
-    finally:
-        # After the view has ended: a warning must not be drawn into it.
-        for problem in problems:
-            warn_of_quality(f"{problem}. Stop other processes, and search again.")
-        for target in plan.targets:
-            if target.device is not None:
-                count_warnings_of(target.device)
-
-
-def _follower(plan: SearchPlan, out: Path, *, tensorboard: bool, track: tuple[str, ...]) -> SearchCallback:
-    """Return the callback that keeps figures of the search; one that keeps none if none are wanted."""
-    from cars_hw.pipeline.objectives import cost_objectives
-    from cars_hw.pipeline.tensorboard import FOLDER, SearchEvents
-    from cars_hw.tracking.follow import tracked_search
-
-    objectives = cost_objectives(plan)
-    if track:
-        names = tuple(dict.fromkeys((*track, *(["tensorboard"] if tensorboard else []))))
-        return tracked_search(out, names, objectives, {"data": plan.data.source, "seed": plan.seed})
-    return SearchEvents(out / FOLDER, objectives) if tensorboard else SearchCallback()
-
-
-def _with_devices(plan: SearchPlan, log: Log) -> SearchPlan:
-    """Return ``plan`` with the devices that are available; ``log`` gets the reason for each that is not."""
-    targets = []
-    for target in plan.targets:
-        device, reason = target.available_device()
-        if device is None:
-            log(f"the front will not be measured on {target.device_name}: {reason}")
-        targets.append(replace(target, device=device))
-    return replace(plan, targets=tuple(targets))
