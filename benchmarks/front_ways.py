@@ -34,8 +34,8 @@ from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.size_grid import SizeGrid
 from cars_hw.space.zoo import resolve_genotype
-from cars_hw.training.shared_weights import torch_threads
 from cars_hw.training.standalone import NetworkTraining, counts_on
+from cars_hw.training.threads import torch_threads
 
 WIRINGS = 50
 """The latency of a size is the median of so many random wirings."""

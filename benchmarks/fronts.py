@@ -52,8 +52,8 @@ from cars_hw.errors import CarsHwError, InputError
 from cars_hw.latency import LatencyTable
 from cars_hw.pipeline.run_data import require_fit
 from cars_hw.progress import silent
-from cars_hw.training.shared_weights import torch_threads
 from cars_hw.training.standalone import train_network
+from cars_hw.training.threads import torch_threads
 
 
 def offered(front: Sequence[Candidate], count: int, budgets: Sequence[float] = ()) -> list[Candidate]:

@@ -50,8 +50,8 @@ from cars_hw.space.genotype import Genotype
 from cars_hw.studies.reference_training import MOMENTUM
 from cars_hw.studies.references import count, make, write_onnx
 from cars_hw.training.checkpoints import TrainingCheckpoint
-from cars_hw.training.shared_weights import torch_threads
 from cars_hw.training.standalone import train_network
+from cars_hw.training.threads import torch_threads
 
 WAY = "torchvision"
 

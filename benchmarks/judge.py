@@ -61,7 +61,8 @@ from cars_hw.space.widening import BY_SIZE, widened
 from cars_hw.training.checkpoints import TrainingCheckpoint
 from cars_hw.training.linear_probe import left_out_scores
 from cars_hw.training.shared_evaluation import evaluate as evaluate_together
-from cars_hw.training.shared_weights import SuperNetWeights, torch_threads
+from cars_hw.training.shared_weights import SuperNetWeights
+from cars_hw.training.threads import torch_threads
 
 FORMAT = ChecksummedFormat("judgement of shared weights", 1, "other-out")
 FIGURES = ("loss", "accuracy")

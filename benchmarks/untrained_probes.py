@@ -39,7 +39,7 @@ from cars_hw.nn.supernet import SuperNet
 from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.space.architecture import Architecture
 from cars_hw.training.linear_probe import left_out_scores
-from cars_hw.training.shared_weights import torch_threads
+from cars_hw.training.threads import torch_threads
 
 FORMAT = ChecksummedFormat("probes on untrained weights", 1, "profile")
 

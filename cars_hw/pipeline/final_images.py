@@ -14,7 +14,7 @@ from cars_hw.data import DataBundle, Dataset
 from cars_hw.errors import DataChangedError
 from cars_hw.pipeline.run_data import load_frozen
 from cars_hw.pipeline.run_folder import RunFolder
-from cars_hw.training.shared_weights import judging_parts
+from cars_hw.training.judging_images import judging_parts
 
 RESOLUTIONS: Final = 8
 """A process keeps the images of so many resolutions in memory."""

@@ -21,8 +21,8 @@ from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.training.checkpoints import TrainingCheckpoint
 from cars_hw.training.determinism import deterministic_algorithms
 from cars_hw.training.network_step import Stepping
-from cars_hw.training.shared_weights import torch_threads
 from cars_hw.training.standalone import NetworkTraining, counts_on, require_resolution
+from cars_hw.training.threads import torch_threads
 
 
 @dataclass(frozen=True)

@@ -37,9 +37,11 @@ from cars_hw.space.architecture import Architecture
 from cars_hw.space.architecture_space import ArchitectureSpace
 from cars_hw.space.widening import widening_draws
 from cars_hw.training.determinism import deterministic_algorithms
+from cars_hw.training.judging_images import judging_parts
 from cars_hw.training.network_step import Stepping
-from cars_hw.training.shared_weights import SuperNetWeights, judging_parts, torch_threads
+from cars_hw.training.shared_weights import SuperNetWeights
 from cars_hw.training.standalone import NetworkTraining
+from cars_hw.training.threads import torch_threads
 
 T = TypeVar("T")
 

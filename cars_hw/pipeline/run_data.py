@@ -36,7 +36,7 @@ from cars_hw.errors import DataChangedError, DatasetError, InputError, Remedy, R
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.progress import Progress, silent
 from cars_hw.space.network_spec import NetworkSpec
-from cars_hw.training.shared_weights import judging_split
+from cars_hw.training.judging_images import judging_split
 
 Size = tuple[int, int]
 

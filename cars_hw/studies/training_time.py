@@ -20,9 +20,8 @@ from cars_hw.nn.network import Network
 from cars_hw.nn.reduced_images import reduced_images
 from cars_hw.pipeline.estimate import Part
 from cars_hw.space.architecture import Architecture
-from cars_hw.training.shared_weights import torch_threads
 from cars_hw.training.standalone import NetworkTraining
-from cars_hw.training.threads import step_threads
+from cars_hw.training.threads import step_threads, torch_threads
 
 TIMED: Final = 4
 """So many networks of the cell space are timed. The time of a step of the others follows from their arithmetic."""

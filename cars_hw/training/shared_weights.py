@@ -18,11 +18,9 @@ from cars_hw.config.training import PassReplay, SharedTraining, cosine
 from cars_hw.data import (
     Augmentation,
     DataBundle,
-    Dataset,
     EvaluationBatches,
     TrainingBatches,
     mixed_order,
-    stratified_split,
 )
 from cars_hw.nn.block_slices import slices_of
 from cars_hw.nn.composed import most_blocks, most_bytes
@@ -36,6 +34,7 @@ from cars_hw.space.genotype import Genotype
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.training.block_recordings import BLOCK_BYTES, BlockRecordings
 from cars_hw.training.determinism import deterministic_algorithms, prepare_deterministic
+from cars_hw.training.judging_images import judging_parts
 from cars_hw.training.losses import weights_of_classes
 from cars_hw.training.partial_steps import Partial, PartialSteps
 from cars_hw.training.precision import low_type, shared_autocast
@@ -51,7 +50,7 @@ from cars_hw.training.recorded_passes import (
 )
 from cars_hw.training.recorder import CudaRecorder, Recorder
 from cars_hw.training.shared_evaluation import LOSS_UNIT, PROBED, Batch, evaluate
-from cars_hw.training.threads import threads_for
+from cars_hw.training.threads import threads_for, torch_threads
 from cars_hw.training.weight_average import WeightAverage
 
 
@@ -502,32 +501,6 @@ def _on_host(state: Any) -> Any:  # noqa: ANN401 -- a tree of whatever a state h
     if isinstance(state, list | tuple):
         return type(state)(_on_host(value) for value in state)
     return copy.copy(state)
-
-
-def judging_parts(data: DataBundle, share: float, generator: torch.Generator) -> tuple[Dataset, Dataset]:
-    """Return the images that train and those that evaluate: the given validation part, or else ``share`` of each
-    class of the training images."""
-    if data.validation is not None:
-        return data.train, data.validation
-    train, valid = judging_split(data.train.labels, share, generator)
-    return data.train.select(train), data.train.select(valid)
-
-
-def judging_split(labels: Tensor, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Return which of the training images train, and which evaluate: ``share`` of each class; int64 indices."""
-    train, valid = stratified_split(labels, [1 - share, share], generator)
-    return train, valid
-
-
-@contextmanager
-def torch_threads(number: int) -> Iterator[None]:
-    """Let torch use ``number`` threads for the duration of the block; 0 changes nothing."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @lru_cache(maxsize=4096)

@@ -36,9 +36,8 @@ from cars_hw.training.moving_average import MovingAverage
 from cars_hw.training.network_step import STEPS_BEFORE_REPLAYS, NetworkStep, Stepping
 from cars_hw.training.process_group import SINGLE_PROCESS, ProcessGroup
 from cars_hw.training.recorder import Recorder
-from cars_hw.training.shared_weights import torch_threads
 from cars_hw.training.teacher import TeacherNetwork
-from cars_hw.training.threads import training_threads
+from cars_hw.training.threads import torch_threads, training_threads
 
 EVALUATION_BATCH = 500
 

@@ -8,6 +8,8 @@ changes how sums are rounded. So it follows from the network, and not from the l
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import torch
@@ -65,3 +67,14 @@ def training_threads(network: nn.Module, batch_size: int, given: int, kept: dict
     if number < available:
         log(f"has 1 of {available} threads: its activations are small, and more threads would wait for each other")
     return number
+
+
+@contextmanager
+def torch_threads(number: int) -> Iterator[None]:
+    """Let torch use ``number`` threads for the duration of the block; 0 changes nothing."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -38,8 +38,8 @@ from cars_hw.studies.baselines import compare_run
 from cars_hw.studies.published_front import compare_front
 from cars_hw.studies.rank_correlation import rank_run
 from cars_hw.studies.settings import BaselinesSettings, FrontSettings, RankSettings
+from cars_hw.training.judging_images import judging_parts, judging_split
 from cars_hw.training.process_group import ProcessGroup
-from cars_hw.training.shared_weights import judging_parts, judging_split
 
 SPEC = NetworkSpec(4, 3, (8, 8), 1, classes=3)
 RECIPE = Recipe(epochs=1, batch_size=32, learning_rate=0.1, crop_padding=0)

@@ -45,9 +45,10 @@ from cars_hw.report.data import gather
 from cars_hw.report.page import section
 from cars_hw.report.sections.final import REASONS
 from cars_hw.studies.equal_cost import search_cost
+from cars_hw.training.judging_images import judging_parts
 from cars_hw.training.network_step import Stepping
-from cars_hw.training.shared_weights import judging_parts, torch_threads
 from cars_hw.training.standalone import NetworkTraining, counts_on
+from cars_hw.training.threads import torch_threads
 
 SHARE = 0.8
 PRESET = replace(

@@ -37,8 +37,9 @@ from cars_hw.space.architecture_space import ArchitectureSpace
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.space.size_grid import SizeGrid
-from cars_hw.training.shared_weights import judging_parts, torch_threads
+from cars_hw.training.judging_images import judging_parts
 from cars_hw.training.standalone import NetworkTraining, counts_on
+from cars_hw.training.threads import torch_threads
 
 NETWORK = NetworkSpec(4, 5, (8, 8), 1, classes=3)
 PRESET = replace(

@@ -38,9 +38,10 @@ from cars_hw.report.page import section
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.space.size_grid import SizeGrid
+from cars_hw.training.judging_images import judging_parts
 from cars_hw.training.network_step import NetworkStep
-from cars_hw.training.shared_weights import judging_parts, torch_threads
 from cars_hw.training.standalone import NetworkTraining, counts_on, require_resolution
+from cars_hw.training.threads import torch_threads
 
 NETWORK = NetworkSpec(4, 5, (12, 12), 1, classes=3)
 SIZES = SizeGrid((4, 6), (5,), ((8, 8), (10, 10), (12, 12)))

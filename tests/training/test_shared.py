@@ -23,7 +23,8 @@ from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
 from cars_hw.training import shared_weights
 from cars_hw.training.shared_evaluation import evaluate
-from cars_hw.training.shared_weights import SuperNetWeights, torch_threads
+from cars_hw.training.shared_weights import SuperNetWeights
+from cars_hw.training.threads import torch_threads
 
 SPEC = NetworkSpec(4, 3, (8, 8), 1, classes=4)
 SETTINGS = SharedTraining(batch_size=16, validation_fraction=0.25, evaluation_images=12, evaluation_batch=6)
