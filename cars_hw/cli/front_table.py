@@ -104,7 +104,8 @@ def _images(front: Sequence[FrontNetwork]) -> list[str]:
     training = training_words(front[0].trained_epochs, front[0].classifier or "shared")
     lines = [
         f"Accuracies are those {training} on {counted[0].total:,} validation images. These images chose "
-        "the front, so that its best accuracies are too high on average; cars-hw train gives those on test images."
+        "the front, so its best accuracies are too high on average; cars-hw train gives the accuracies on test "
+        "images."
     ]
     poor = sum(not one.beats_majority for one in counted)
     if poor:

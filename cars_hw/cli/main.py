@@ -50,7 +50,7 @@ GROUPS: Final[Mapping[str, Mapping[str, str]]] = {
         "classify": "Classify images with an exported model.",
     },
     "Evidence": {
-        "rank": "Compare the SuperNet's ranking with the one after training.",
+        "rank": "Compare the order of networks in the search with that after training.",
         "baselines": "Compare the search with other strategies at equal cost.",
         "experiment": "Repeat the experiments of the CARS paper.",
     },
@@ -216,6 +216,9 @@ def _print_version(context: click.Context, _parameter: click.Parameter, wanted: 
 def main() -> None:
     """Search for the most accurate convolutional network under a latency limit on your device.
 
+    profile measures the device and writes a latency table. search reads the table and writes a run folder. The
+    commands after it add trained networks, models, measurements and a report to the run folder:
+
     \b
       cars-hw profile  --device ort --network quick --out table.json
       cars-hw search   --data fashion-mini --table table.json --latency 0.5ms --preset quick --out run
@@ -224,7 +227,7 @@ def main() -> None:
       cars-hw verify   run --device ort
       cars-hw report   run
 
-    DEVICE is ort (ONNX Runtime) or litert on this machine, android, a phone on a USB cable, or ssh:USER@HOST, a
-    Linux board; `cars-hw devices` lists those of this machine and the phones. GENOTYPE is a name that `cars-hw zoo`
-    lists, a JSON file, or DARTS text. LATENCY has a unit: 20ms, 1.5ms, 0.02s.
+    DEVICE is ort (ONNX Runtime) or litert on this machine, android (a phone on a USB cable), or ssh:USER@HOST (a
+    Linux board); `cars-hw devices` lists the devices of this machine and the phones. GENOTYPE describes the cells
+    of a network: a name that `cars-hw zoo` lists, a JSON file, or DARTS text. LATENCY has a unit: 20ms, 0.02s.
     """

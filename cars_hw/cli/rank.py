@@ -40,13 +40,13 @@ from cars_hw.studies.settings import RankSettings
 )
 @json_option
 def command(run_path: Path, settings: RankSettings, as_json: bool) -> None:
-    """Compare the SuperNet's ranking with the one after training.
+    """Compare the order of networks in the search with that after training.
 
     A sample of architectures is trained from scratch on the search's data. After a search over sizes, each is
     trained at its own size; otherwise all have the SuperNet's channels and cells. Kendall's tau measures the
-    agreement of the two orders: 1 for equal orders, 0 for unrelated ones. The order of the SuperNet is that of the
-    figures that the search compared: accuracies, balanced accuracies or losses (--objective). A network
-    that was already trained with the same settings is not trained again. The report shows the result.
+    agreement of the two orders: 1 for equal orders, 0 for unrelated ones. The order in the search is that of the
+    figures that it compared: accuracies, balanced accuracies or losses (--objective). A network that was already
+    trained with the same settings is not trained again. The report shows the result.
     """
     from cars_hw.pipeline.run_folder import RunFolder
     from cars_hw.studies.rank_correlation import rank_run
@@ -61,7 +61,7 @@ def command(run_path: Path, settings: RankSettings, as_json: bool) -> None:
         print_json(ranking)
         return
     if not ranking.networks:
-        click.echo("A sample of none: nothing was checked, and the report says so.")
+        click.echo("The sample is empty, so nothing was compared. The report says so.")
         return
     specs = [one.spec for one in ranking.networks]
     sized, size = len(set(specs)) > 1, short_sizes(specs)

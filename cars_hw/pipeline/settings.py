@@ -97,8 +97,8 @@ class SearchSettings(Settings):
     costs: tuple[str, ...] = setting(
         (),
         help="Another cost to minimise: parameters, multiply-adds, file-size, peak-memory, peak-memory-ort, "
-        "energy (of a table that has it), that of a plug-in, or package.module:NAME. With a limit in the unit of "
-        "the cost: peak-memory=0.5. Repeatable.",
+        "energy (of a table that has it), one of another package, or package.module:NAME. With a limit in the unit "
+        "of the cost: peak-memory=0.5. Repeatable.",
         option="--cost",
         metavar="NAME[=LIMIT]",
     )

@@ -40,7 +40,7 @@ class RankSettings(Settings):
     twice: bool = setting(
         False,
         help="Train each network a second time, with the next seed. Kendall's tau between both trainings shows how "
-        "well one training predicts another; compare the SuperNet's tau with it.",
+        "well one training predicts another; compare the tau of the search with it.",
     )
     seed: int = setting(0, help="Decides which random architectures are drawn, and their training.", minimum=0)
     jobs: int | None = setting(None, help=JOBS, minimum=1)
