@@ -50,7 +50,7 @@ GROUPS: Final[Mapping[str, Mapping[str, str]]] = {
         "classify": "Classify images with an exported model.",
     },
     "Evidence": {
-        "rank": "Compare the order of networks in the search with that after training.",
+        "rank": "Compare the order of networks in a search and after training.",
         "baselines": "Compare the search with other strategies at equal cost.",
         "experiment": "Repeat the experiments of the CARS paper.",
     },

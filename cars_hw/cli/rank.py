@@ -40,7 +40,7 @@ from cars_hw.studies.settings import RankSettings
 )
 @json_option
 def command(run_path: Path, settings: RankSettings, as_json: bool) -> None:
-    """Compare the order of networks in the search with that after training.
+    """Compare the order of networks in a search and after training.
 
     A sample of architectures is trained from scratch on the search's data. After a search over sizes, each is
     trained at its own size; otherwise all have the SuperNet's channels and cells. Kendall's tau measures the
