@@ -69,11 +69,26 @@ def find_anchor(plan: SearchPlan, objectives: Sequence[CostObjective]) -> Archit
     # The anchor is between the limits and what is of interest: it does not tell which of the two is out of reach.
     limits = [replace(objective, at_least=None) for objective in objectives]
     cheapest = fastest_genotype(cells, lambda genotype: excess(limits, Architecture(genotype, smallest)), rng)
-    within = [Architecture(cheapest, smallest)]
-    if not feasible(limits, within[0]):
-        raise _over(objectives, within[0])
-    for _ in range(DRAWS):
-        drawn = space.sample(rng)
+    within = Architecture(cheapest, smallest)
+    if not feasible(limits, within):
+        raise _over(objectives, within)
+    return _of_interest(plan, objectives, within, rng, DRAWS)
+
+
+def _of_interest(
+    plan: SearchPlan, objectives: Sequence[CostObjective], first: Architecture, rng: np.random.Generator, draws: int
+) -> Architecture:
+    """Return one of ``draws`` random architectures that all of ``objectives`` allow.
+
+    ``first`` keeps to all limits, and is cheaper than an objective's ``at_least``.
+
+    Raises:
+        BudgetError: none of them is allowed.
+    """
+    limits = [replace(objective, at_least=None) for objective in objectives]
+    within = [first]
+    for _ in range(draws):
+        drawn = plan.architectures.sample(rng)
         if feasible(objectives, drawn):
             return drawn
         if feasible(limits, drawn):
@@ -87,10 +102,24 @@ def _anchor_of_named(
     """Return an architecture that all of ``objectives`` allow, one of which is no latency and has a limit.
 
     Latencies come from tables within microseconds. Another cost may take long, so few architectures are tried: the
-    fastest one, random ones of the smallest size, and steps from the best of them.
+    fastest one, random ones of the smallest size, and steps from the best of them. If the one that keeps to all
+    limits is cheaper than an objective's ``at_least``, random ones of all sizes follow.
 
     Raises:
         BudgetError: none of them is allowed.
+    """
+    limits = [replace(objective, at_least=None) for objective in objectives]
+    within = _within_named(plan, limits, rng)
+    return within if feasible(objectives, within) else _of_interest(plan, objectives, within, rng, NAMED_TRIES)
+
+
+def _within_named(
+    plan: SearchPlan, objectives: Sequence[CostObjective], rng: np.random.Generator
+) -> Architecture:
+    """Return an architecture that keeps to all limits of ``objectives``, one of which is no latency.
+
+    Raises:
+        BudgetError: none was found.
     """
     latencies, space = objectives[: len(plan.targets)], plan.architectures
     smallest = space.smallest

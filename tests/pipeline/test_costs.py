@@ -16,9 +16,11 @@ from cars_hw.config.presets import PRESETS
 from cars_hw.config.search import EvolutionSettings, FinalSettings
 from cars_hw.config.training import Recipe
 from cars_hw.errors import BudgetError, InputError, RunError
+from cars_hw.evolution.objectives import CostObjective
 from cars_hw.export.memory import activation_bytes
 from cars_hw.nn.cost import network_cost
 from cars_hw.pipeline.costs import COSTS, GROUP, cost_names, named_objective, network_cost_of, parse_cost, unit_of
+from cars_hw.pipeline.objectives import find_anchor
 from cars_hw.pipeline.plan import SearchPlan, search_settings
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.search import run_search
@@ -29,6 +31,7 @@ from cars_hw.report.data import Cost
 from cars_hw.report.page import write_report
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.network_spec import NetworkSpec
+from cars_hw.space.size_grid import SizeGrid
 from cars_hw.space.zoo import resolve_genotype
 
 SPEC = NetworkSpec(4, 3, (8, 8), 1, classes=3)
@@ -134,6 +137,33 @@ def test_plug_ins_are_found_by_name_and_what_is_wrong_is_a_line(package: Path, i
             network_cost_of("convolutions")
     finally:
         sys.path.remove(str(package.parent))
+
+
+def test_a_limit_beside_a_smallest_latency_of_interest_is_met_by_a_larger_size(images: Path) -> None:
+    """Every network of the smallest size is cheaper than what is of interest."""
+    wanted = replace(plan(images, "parameters"), sizes=SizeGrid((4, 8), (3,)))
+    at_least = 2 * max(drawn_multiply_adds(wanted, wanted.architectures.smallest, number) for number in range(200))
+    latency = CostObjective("latency", "ms", multiply_adds, limit=1e9, at_least=at_least)
+    memory = CostObjective("memory", "MB", lambda one: one.network.channels, limit=8)
+    anchor = find_anchor(wanted, [latency, memory])
+    assert anchor is not None
+    assert multiply_adds(anchor) >= at_least
+    small = replace(memory, limit=4)
+    with pytest.raises(
+        BudgetError, match=r"^no architecture was found within the budget with latency of at least .* tried takes"
+    ):
+        find_anchor(wanted, [latency, small])
+    with pytest.raises(BudgetError, match=r"memory: limit 3 MB, possible 4 MB"):
+        find_anchor(wanted, [latency, replace(memory, limit=3)])
+
+
+def multiply_adds(architecture: Architecture) -> float:
+    return float(network_cost(architecture.network, architecture.genotype).multiply_adds)
+
+
+def drawn_multiply_adds(wanted: SearchPlan, network: NetworkSpec, seed: int) -> float:
+    cells = wanted.architectures.cells_for(network)
+    return multiply_adds(Architecture(cells.sample(np.random.default_rng(seed)), network))
 
 
 def test_a_search_keeps_to_memory_and_to_a_cost_of_a_package(
