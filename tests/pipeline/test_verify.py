@@ -122,6 +122,25 @@ def test_a_model_is_measured_in_the_state_of_its_limit(run: RunFolder, table: La
     assert run.verified()[1].usual_ms == row.usual_ms
 
 
+@pytest.mark.parametrize("quiet_first", [True, False])
+def test_of_several_limits_on_a_device_the_one_that_is_missed_counts(
+    run: RunFolder, table: LatencyTable, quiet_first: bool
+) -> None:
+    machine = Machine((MachineState("quiet", 0.4, 1.0), MachineState("slower", 0.6, 1.5)), (1.0, 1.5), 0.0)
+    quiet_ms = verify_run(run, FakeDevice(), plan=PLAN)[1].measured_ms
+    slow = replace(table, machine=machine)
+    kept, missed = LatencyTarget(slow, 1.01 * quiet_ms), LatencyTarget(slow, 1.4 * quiet_ms, state="1")
+    targets = [kept, missed] if quiet_first else [missed, kept]
+    known = run.record_of_run
+    changed = replace(known.configuration, targets=tuple(one.record() for one in targets))
+    RUN.write_record(run.path / "run.json", replace(known, configuration=changed))
+    for index, target in enumerate(targets):
+        target.table.write(run.table_path(index))
+    row = verify_run(run, FakeDevice(), plan=PLAN)[1]
+    assert (row.state, row.limit_ms, row.within_budget) == ("1", missed.limit_ms, False)
+    assert row.measured_ms == pytest.approx(1.5 * quiet_ms)
+
+
 def test_a_device_that_is_not_as_fast_as_its_table_is_not_quiet(run: RunFolder) -> None:
     rows = verify_run(run, FakeDevice(speed=0.8), plan=MeasurePlan(sessions=1, patience_seconds=0))
     assert [row.quiet for row in rows] == [False, False]
