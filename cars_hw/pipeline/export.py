@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from cars_hw.config.data import DataSource
 from cars_hw.config.files import require_writable
 from cars_hw.config.measurement import Int8Scheme, Precision
-from cars_hw.data import DataBundle, Dataset
+from cars_hw.data import DataBundle, Dataset, mixed_order
 from cars_hw.devices import ModelFormat
 from cars_hw.errors import DataChangedError, InputError, RunError
 from cars_hw.export.card import (
@@ -57,8 +58,8 @@ def export_run(
     """Export every trained network of ``run`` to ``out``, the run's own ``models/`` by default; all formats of one.
 
     With the precision ``int8`` every model is followed by its quantised one, calibrated on training images and
-    evaluated in its runtime on the first :data:`~cars_hw.export.export.EVALUATED_IMAGES` test images; the accuracy
-    of a float model is on all of them. A model's card has the latencies that the run's tables for its format and
+    evaluated in its runtime on up to :data:`~cars_hw.export.export.EVALUATED_IMAGES` test images, of which each
+    class has its share; the accuracy of a float model is on all of them. A model's card has the latencies that the run's tables for its format and
     precision predict; no table is for int8 models whose scheme ``int8`` is symmetric.
 
     Classes and normalisation are those of the run. Models take images of the resolution of their network. An export
@@ -244,17 +245,29 @@ def _int8(model: Exported, bundle: DataBundle, scheme: Int8Scheme, figures: Figu
     path = model.path.with_name(f"{model.name}{INT8_SUFFIX}{model.path.suffix}")
     generator = torch.Generator().manual_seed(0)
     chosen = torch.randperm(len(bundle.train), generator=generator)[:CALIBRATION_IMAGES]
+    # No more than are evaluated: the test part may be larger than the memory.
+    evaluated = _evaluated(bundle.test.labels)
     card = export_int8(
         model.path,
         path,
         calibration=pixels_of(bundle.train.select(chosen)),
-        # No more than are evaluated: the test part may be larger than the memory.
-        images=pixels_of(bundle.test.select(torch.arange(min(len(bundle.test), EVALUATED_IMAGES)))),
-        labels=bundle.test.labels.numpy(),
+        images=pixels_of(bundle.test.select(evaluated)),
+        labels=bundle.test.labels[evaluated].numpy(),
         scheme=scheme,
         figures=figures,
     )
     return Exported(f"{model.name}{INT8_SUFFIX}", path, card)
+
+
+def _evaluated(labels: Tensor) -> Tensor:
+    """Return which test images evaluate an int8 model: int64 of shape ``(images,)``.
+
+    If there are more than :data:`EVALUATED_IMAGES`, they are so many in which each class has its share: those of a
+    folder are in the order of their classes.
+    """
+    if len(labels) <= EVALUATED_IMAGES:
+        return torch.arange(len(labels))
+    return mixed_order(labels, torch.Generator().manual_seed(0))[:EVALUATED_IMAGES]
 
 
 def pixels_of(part: Dataset) -> npt.NDArray[np.uint8]:
