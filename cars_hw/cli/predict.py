@@ -162,7 +162,7 @@ def _network_of(target: LatencyTarget, asked: GenotypeOrModel, settings: Predict
     """Return the network of what was asked for: a model's own, or the one that the settings name.
 
     Raises:
-        InputError: the model has another precision than those of the table.
+        InputError: the model has another precision than those of the table, or another scheme of int8.
     """
     if asked.card is None:
         return _network(target.table, settings)
@@ -172,6 +172,8 @@ def _network_of(target: LatencyTarget, asked: GenotypeOrModel, settings: Predict
         raise InputError(
             f"{asked.name} is a model of {asked.card.precision}, and {settings.table} is for {target.precision}"
         )
+    if asked.card.int8 == "symmetric":
+        raise InputError(f"{asked.name} is a symmetric model of int8, and {settings.table} is for asymmetric ones")
     return asked.card.network
 
 
