@@ -59,8 +59,9 @@ def export_run(
 
     With the precision ``int8`` every model is followed by its quantised one, calibrated on training images and
     evaluated in its runtime on up to :data:`~cars_hw.export.export.EVALUATED_IMAGES` test images, of which each
-    class has its share; the accuracy of a float model is on all of them. A model's card has the latencies that the run's tables for its format and
-    precision predict; no table is for int8 models whose scheme ``int8`` is symmetric.
+    class has its share; the accuracy of a float model is on all of them. A model's card has the latencies that the
+    run's tables for its format and precision predict; no table is for int8 models whose scheme ``int8`` is
+    symmetric.
 
     Classes and normalisation are those of the run. Models take images of the resolution of their network. An export
     to float needs no images. An export to int8 needs images, the same as the run's; ``data`` is where they lie now.

@@ -30,7 +30,7 @@ def test_each_class_has_its_share(
 ) -> None:
     given: dict[str, Any] = {}
 
-    def keep(*_: object, **named: Any) -> ModelCard:
+    def keep(*_: object, **named: object) -> ModelCard:
         given.update(named)
         return cast("ModelCard", None)
 
