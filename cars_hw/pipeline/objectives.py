@@ -113,9 +113,7 @@ def _anchor_of_named(
     return within if feasible(objectives, within) else _of_interest(plan, objectives, within, rng, NAMED_TRIES)
 
 
-def _within_named(
-    plan: SearchPlan, objectives: Sequence[CostObjective], rng: np.random.Generator
-) -> Architecture:
+def _within_named(plan: SearchPlan, objectives: Sequence[CostObjective], rng: np.random.Generator) -> Architecture:
     """Return an architecture that keeps to all limits of ``objectives``, one of which is no latency.
 
     Raises:
