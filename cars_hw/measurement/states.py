@@ -356,17 +356,16 @@ def _variances(level: FloatArray, noise: float) -> FloatArray:
 
 def _locations(models: IntArray, values: FloatArray, variances: FloatArray, count: int) -> FloatArray:
     """Return the weighted mean of each model's ``values``, (count,), robust against outliers (Huber 1964)."""
-    found = np.empty(count)
+    weights, deviations = 1 / variances, np.sqrt(variances)
+    centres = np.empty(count)
     for one in range(count):
         mine = models == one
-        own, weights = values[mine], 1 / variances[mine]
-        centre = _weighted_quantile(own, weights, 0.5)
-        for _ in range(5):
-            distance = np.abs(own - centre) / np.sqrt(variances[mine])
-            robust = weights * np.minimum(1.0, 1.5 / np.maximum(distance, 1e-12))
-            centre = float(np.sum(robust * own) / np.sum(robust))
-        found[one] = centre
-    return found
+        centres[one] = _weighted_quantile(values[mine], weights[mine], 0.5)
+    for _ in range(5):
+        distance = np.abs(values - centres[models]) / deviations
+        robust = weights * np.minimum(1.0, 1.5 / np.maximum(distance, 1e-12))
+        centres = np.bincount(models, robust * values, count) / np.bincount(models, robust, count)
+    return centres
 
 
 def _standard_errors(models: IntArray, left: FloatArray, variances: FloatArray, count: int) -> FloatArray:
