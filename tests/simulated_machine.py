@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -41,7 +42,7 @@ def switching(*states: tuple[float, float], seed: int = 0, shortest: float = 1.0
             others = [kind for kind in range(len(states)) if not kinds or kind != kinds[-1]]
             kinds.append(int(rng.choice(others)))
             ends.append(ends[-1] + float(rng.uniform(shortest, longest)))
-        return states[kinds[int(np.searchsorted(ends, second, side="right")) - 1]]
+        return states[kinds[bisect_right(ends, second) - 1]]
 
     return at
 

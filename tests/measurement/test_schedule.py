@@ -156,7 +156,7 @@ def copied(series: Series) -> Series:
 
 @pytest.mark.parametrize("reference", [None, REFERENCE])
 def test_going_on_after_any_block_ends_where_it_would_have_ended(reference: Path | None) -> None:
-    plan = MeasurePlan(sessions=5, block=4)
+    plan = MeasurePlan(sessions=3, block=4)
     names = [str(number) for number in range(10)]
     whole: list[Series] = []
 
