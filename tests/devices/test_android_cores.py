@@ -75,7 +75,8 @@ def test_a_core_that_is_closed_in_the_middle_is_a_message_also_where_the_other_o
     first, *_, last = cores = sorted(os.sched_getaffinity(0))
     phone.open_cores(cores)
     for threads, lost in ((2, last), (2, first), (1, last))[: amount(1, 3)]:
-        device = AndroidDevice(shell, "android:sim", threads, log=lambda _: None, waits=Waits(cool_down=0.1))
+        waits = Waits(cool_down=0.1, pause=0.02)
+        device = AndroidDevice(shell, "android:sim", threads, log=lambda _: None, waits=waits)
         assert lost in device.conditions()["pinned"]
 
         def close(done: int, lost: int = lost) -> None:
