@@ -40,7 +40,7 @@ def test_the_cable_comes_out_and_goes_in_again(
         device.run(models, PLAN, 0)
         device.release()
         whole = adbd.packets
-        for _ in range(amount(12, 200)):
+        for _ in range(amount(7, 200)):
             cuts = sorted(rng.sample(range(1, whole), rng.choice([1, 1, 2])))
             adbd.faults.cut_after = [adbd.packets + cut for cut in cuts]
             seen: list[int] = []

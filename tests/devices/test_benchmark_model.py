@@ -221,7 +221,7 @@ def outputs(draw: st.DrawFn) -> tuple[str, float]:
     return output, expected
 
 
-@settings(max_examples=amount(500, 10_000), deadline=None)
+@settings(max_examples=amount(200, 10_000), deadline=None)
 @given(outputs())
 def test_whatever_is_printed_gives_the_right_number_or_an_error(case: tuple[str, float]) -> None:
     output, expected = case
@@ -232,7 +232,7 @@ def test_whatever_is_printed_gives_the_right_number_or_an_error(case: tuple[str,
     assert timed.us == pytest.approx(expected, rel=1e-9)
 
 
-@settings(max_examples=amount(300, 10_000), deadline=None)
+@settings(max_examples=amount(150, 10_000), deadline=None)
 @given(st.text(max_size=300))
 def test_garbage_is_an_error(text: str) -> None:
     with pytest.raises(RunnerError):

@@ -14,6 +14,7 @@ import machines
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from long_runs import amount
 from machines import Cpu, Machine
 
 from cars_hw.devices import OrtDevice, available
@@ -226,7 +227,7 @@ def machine_and_allowed(draw: st.DrawFn) -> tuple[Machine, list[int]]:
     return machine, draw(st.lists(st.sampled_from(machine.online()), min_size=1, unique=True))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=amount(25, 1000))
 @given(machine_and_allowed(), st.integers(1, 9))
 def test_never_two_siblings_nor_two_clusters_nor_a_core_that_is_not_allowed(
     drawn: tuple[Machine, list[int]], threads: int

@@ -223,7 +223,7 @@ def test_killed_at_any_moment_a_profile_resumes_and_measures_everything_as_often
     forked.finish(start(whole), errors)
     rng = np.random.default_rng(seed)
     seen = []
-    for _ in range(amount(2, 3)):
+    for _ in range(amount(1, 3)):
         process = start(broken)
         size = partial.stat().st_size if partial.exists() else 0
         while (partial.stat().st_size if partial.exists() else 0) == size and process.is_alive():

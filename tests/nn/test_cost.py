@@ -3,6 +3,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
+from long_runs import amount
 from torch import nn
 
 from cars_hw.nn.cost import Cost, network_cost, published_cost
@@ -95,7 +96,7 @@ def test_published_networks_counted_from_the_module(name: str, network: str) -> 
 @pytest.mark.parametrize("name", SPECS)
 def test_closed_form_is_what_the_module_counts(name: str) -> None:
     spec, space, rng = SPECS[name], SearchSpace(), np.random.default_rng(list(SPECS).index(name))
-    genotypes = [space.sample(rng) for _ in range(50)]
+    genotypes = [space.sample(rng) for _ in range(amount(15, 200))]
     absent = [
         not edge.is_real for genotype in genotypes for node in genotype.normal + genotype.reduce for edge in node
     ]

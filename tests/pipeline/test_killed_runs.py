@@ -24,6 +24,7 @@ SEARCH = (
     "search --population 4 --epochs 3 --warmup-epochs 1 --epochs-per-generation 1 --batch-size 32 --seed 3 "
     "--on cpu --final 0.3 --jobs 1 --resume"
 )
+FORMATS = ["--format", "onnx", "--format", "tflite"][: amount(2, 4)]
 TRAIN = "--epochs 2 --batch-size 32 --top 2 --jobs 1 --on cpu"
 
 OTHERWISE = re.compile(r"steps\.jsonl|run\.json|data\.json|report\.html")
@@ -72,7 +73,7 @@ class Maker(NamedTuple):
         return [
             [*search, "--latency", f"{self.limit}ms", "--out", str(run)],
             ["train", str(run), *TRAIN.split()],
-            ["export", str(run), "--format", "onnx", "--format", "tflite"],
+            ["export", str(run), *FORMATS],
             ["report", str(run)],
         ]
 

@@ -19,7 +19,7 @@ from cars_hw.space.search_space import SearchSpace
 from cars_hw.training.process_group import SINGLE_PROCESS, ProcessGroup, joined
 from cars_hw.training.shared_weights import SuperNetWeights
 
-STEPS = 20
+STEPS = 12
 # Small, as in double precision a CPU has slow convolutions only.
 SPEC = NetworkSpec(4, 3, (12, 12), 1)
 
