@@ -74,8 +74,8 @@ from cars_hw.pipeline.run_folder import RunFolder as RunFolder
 from cars_hw.pipeline.search import run_search as run_search
 from cars_hw.pipeline.settings import TrainSettings as TrainSettings
 from cars_hw.pipeline.supernet import supernet_weights_of as supernet_weights_of
-from cars_hw.pipeline.train import load_trained as load_trained
 from cars_hw.pipeline.train import train_run as train_run
+from cars_hw.pipeline.trained_weights import load_trained as load_trained
 from cars_hw.pipeline.verify import verify_run as verify_run
 from cars_hw.report.page import write_report as write_report
 from cars_hw.space.architecture import Architecture as Architecture

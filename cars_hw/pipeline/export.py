@@ -32,11 +32,12 @@ from cars_hw.export.formats import FORMATS, export_formats
 from cars_hw.export.hub import write_hub_folder
 from cars_hw.export.int8_refinement import CALIBRATION_IMAGES
 from cars_hw.pipeline.latency_target import LatencyTarget, targets_for_models
+from cars_hw.pipeline.network_training import model_of
 from cars_hw.pipeline.networks import TrainedNetwork
 from cars_hw.pipeline.run_data import RunData, load_for_training
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.settings import ExportSettings
-from cars_hw.pipeline.train import load_trained, model_of
+from cars_hw.pipeline.trained_weights import load_trained
 from cars_hw.progress import Progress
 from cars_hw.progress_line import show
 from cars_hw.space.architecture import Architecture

@@ -19,13 +19,14 @@ from cars_hw.evolution.passes import TRAINING, JudgedImages, search_passes
 from cars_hw.evolution.strategies import OWN, STRATEGIES
 from cars_hw.executors.engine import require_engine
 from cars_hw.executors.spread import Spread, spread
+from cars_hw.pipeline.chosen_networks import choose
 from cars_hw.pipeline.objectives import cost_objectives
 from cars_hw.pipeline.plan import SearchPlan, configuration, plan_of, recipe_of
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.search import run_search
 from cars_hw.pipeline.search_images import plan_data, run_images
 from cars_hw.pipeline.settings import TrainingDevice, TrainSettings
-from cars_hw.pipeline.train import choose, finished_training, train_run
+from cars_hw.pipeline.train import finished_training, train_run
 from cars_hw.progress import Log, Progress, no_log, prefixed
 from cars_hw.progress_line import show
 from cars_hw.studies.settings import BaselinesSettings

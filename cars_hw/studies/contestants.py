@@ -16,10 +16,12 @@ from cars_hw.export.write import write_graph
 from cars_hw.measurement.naming import naming
 from cars_hw.measurement.schedule import measure
 from cars_hw.nn.cost import network_cost
+from cars_hw.pipeline.inherited_weights import has_shared_weights
 from cars_hw.pipeline.networks import TrainedNetwork
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.settings import TrainingDevice, TrainSettings
-from cars_hw.pipeline.train import finished_training, has_shared_weights, load_trained, train_run
+from cars_hw.pipeline.train import finished_training, train_run
+from cars_hw.pipeline.trained_weights import load_trained
 from cars_hw.progress import Progress, counted
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.network_spec import NetworkSpec

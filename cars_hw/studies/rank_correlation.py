@@ -12,6 +12,7 @@ from cars_hw.errors import InputError
 from cars_hw.evolution.checkpoint import supernet_weights
 from cars_hw.evolution.objectives import feasible
 from cars_hw.executors.engine import require_engine
+from cars_hw.pipeline.chosen_networks import choose
 from cars_hw.pipeline.objectives import cost_objectives
 from cars_hw.pipeline.plan import SearchPlan, plan_of, recipe_of
 from cars_hw.pipeline.run_data import require_splits, splits_of
@@ -19,7 +20,7 @@ from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.search_images import run_images
 from cars_hw.pipeline.settings import TrainingDevice, TrainSettings
 from cars_hw.pipeline.supernet import supernet_weights_of, trained_spec
-from cars_hw.pipeline.train import choose, train_run
+from cars_hw.pipeline.train import train_run
 from cars_hw.progress import Log, Progress
 from cars_hw.progress_line import show
 from cars_hw.space.architecture import Architecture

@@ -28,7 +28,8 @@ from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.pipeline.run_folder import LOCK, RunFolder
 from cars_hw.pipeline.search import run_search
 from cars_hw.pipeline.settings import SearchSettings, TrainSettings
-from cars_hw.pipeline.train import load_last, load_trained, train_run
+from cars_hw.pipeline.train import train_run
+from cars_hw.pipeline.trained_weights import load_last, load_trained
 from cars_hw.pipeline.verify import verify_run
 from cars_hw.report.page import write_report
 from cars_hw.studies.baselines import compare_run

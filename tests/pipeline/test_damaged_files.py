@@ -30,7 +30,8 @@ from cars_hw.latency import LatencyTable
 from cars_hw.pipeline.export import export_run
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.settings import TrainSettings
-from cars_hw.pipeline.train import load_trained, train_run
+from cars_hw.pipeline.train import train_run
+from cars_hw.pipeline.trained_weights import load_trained
 from cars_hw.space.zoo import zoo
 
 FLIPS = amount(40, 500)
@@ -217,7 +218,7 @@ def without_training(monkeypatch: pytest.MonkeyPatch) -> None:
     def train(*_arguments: object, **_options: object) -> None:
         raise TrainingError("trained")
 
-    monkeypatch.setattr("cars_hw.pipeline.train.train_network", train)
+    monkeypatch.setattr("cars_hw.pipeline.network_training.train_network", train)
 
 
 def require_one_line(command: list[str], how: str) -> int:

@@ -35,7 +35,8 @@ from cars_hw.pipeline.plan import SearchPlan, configuration
 from cars_hw.pipeline.records import RunAbout
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.settings import TrainSettings
-from cars_hw.pipeline.train import load_trained, train_run
+from cars_hw.pipeline.train import train_run
+from cars_hw.pipeline.trained_weights import load_trained
 from cars_hw.pipeline.verify import verify_run
 from cars_hw.report.data import gather
 from cars_hw.report.page import page, section

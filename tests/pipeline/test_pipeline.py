@@ -32,6 +32,7 @@ from cars_hw.latency import LatencyTable, Predictor, fastest_genotype, measure_g
 from cars_hw.measurement.schedule import measure
 from cars_hw.nn.cost import network_cost, published_cost
 from cars_hw.nn.supernet import SuperNet
+from cars_hw.pipeline.chosen_networks import choose
 from cars_hw.pipeline.export import export_run
 from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.networks import FrontNetwork
@@ -39,7 +40,8 @@ from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.search import run_search
 from cars_hw.pipeline.settings import TrainSettings
-from cars_hw.pipeline.train import choose, load_trained, train_run
+from cars_hw.pipeline.train import train_run
+from cars_hw.pipeline.trained_weights import load_trained
 from cars_hw.pipeline.verify import verify_run
 from cars_hw.report.page import write_report
 from cars_hw.space.liveness import unread_cells

@@ -87,7 +87,7 @@ def test_what_was_trained_is_not_trained_again(
 ) -> None:
     run, plan = searched
     first = rank_run(run, RankSettings(plan.data, sample=6, jobs=1))
-    monkeypatch.setattr("cars_hw.pipeline.train.train_network", None)
+    monkeypatch.setattr("cars_hw.pipeline.network_training.train_network", None)
     assert rank_run(run, RankSettings(plan.data, sample=6, jobs=1)) == first
     assert rank_run(run, RankSettings(plan.data, sample=4, jobs=1)).networks[0] in first.networks
 

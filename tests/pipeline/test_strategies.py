@@ -89,7 +89,7 @@ def test_what_is_done_is_not_done_again(
 ) -> None:
     run, plan = searched
     first = compare_run(run, BaselinesSettings(plan.data, against=("random",), seeds=1, top=1, jobs=1))
-    monkeypatch.setattr("cars_hw.pipeline.train.train_network", None)
+    monkeypatch.setattr("cars_hw.pipeline.network_training.train_network", None)
     monkeypatch.setattr("cars_hw.pipeline.prepare_search.Search.run", None)
     assert compare_run(run, BaselinesSettings(plan.data, against=("random",), seeds=1, top=1, jobs=1)) == first
 

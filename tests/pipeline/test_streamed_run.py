@@ -20,7 +20,8 @@ from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.search import run_search
 from cars_hw.pipeline.settings import TrainSettings
-from cars_hw.pipeline.train import load_trained, train_run
+from cars_hw.pipeline.train import train_run
+from cars_hw.pipeline.trained_weights import load_trained
 from cars_hw.progress import Progress, no_log, silent
 from cars_hw.space.network_spec import NetworkSpec
 

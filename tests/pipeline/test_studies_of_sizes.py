@@ -204,13 +204,14 @@ def test_what_a_user_compares_with_is_resumed_and_shown(
         return train_network(*arguments, **options)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr("cars_hw.pipeline.train.train_network", killed)
+        patch.setattr("cars_hw.pipeline.network_training.train_network", killed)
         with pytest.raises(KeyboardInterrupt):
             compare_front(run, FakeDevice(), settings, log=log.append)
         assert any(f"{number} random architectures" in line and line.endswith("they are trained") for line in log)
         del begun[:]
         patch.setattr(
-            "cars_hw.pipeline.train.train_network", lambda *a, **o: begun.append(1) or train_network(*a, **o)
+            "cars_hw.pipeline.network_training.train_network",
+            lambda *a, **o: begun.append(1) or train_network(*a, **o),
         )
         found = compare_front(run, FakeDevice(), settings)
     in_space = sum("shufflenet" not in one for one in planned.networks)

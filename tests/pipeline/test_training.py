@@ -25,14 +25,15 @@ from cars_hw.config.data import DataSource
 from cars_hw.config.presets import PRESETS
 from cars_hw.config.training import Recipe
 from cars_hw.errors import InputError, RunError
-from cars_hw.pipeline import train as training
+from cars_hw.pipeline import network_training as training
 from cars_hw.pipeline.memory import enough_memory_to_train
 from cars_hw.pipeline.networks import FrontNetwork
 from cars_hw.pipeline.plan import SearchPlan, configuration
 from cars_hw.pipeline.records import RunAbout
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.settings import TrainSettings
-from cars_hw.pipeline.train import finished_training, load_trained, train_run
+from cars_hw.pipeline.train import finished_training, train_run
+from cars_hw.pipeline.trained_weights import load_trained
 from cars_hw.space.network_spec import NetworkSpec
 from cars_hw.space.search_space import SearchSpace
 

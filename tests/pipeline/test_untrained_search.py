@@ -20,12 +20,12 @@ from cars_hw.config.training import Recipe, SharedTraining
 from cars_hw.errors import RunError
 from cars_hw.evolution.passes import JudgedImages
 from cars_hw.latency import LatencyTable
+from cars_hw.pipeline.inherited_weights import has_shared_weights
 from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.plan import SearchPlan, search_settings
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.search import run_search
 from cars_hw.pipeline.search_cost import MeanAdds, Sizing, sizing_of
-from cars_hw.pipeline.train import has_shared_weights
 from cars_hw.report.page import write_report
 from cars_hw.studies.rank_correlation import rank_run
 from cars_hw.studies.settings import RankSettings

@@ -186,7 +186,7 @@ def test_references_are_trained_measured_and_kept(
         raise AssertionError("trained again")
 
     monkeypatch.setattr(reference_training, "_train", fail)
-    monkeypatch.setattr("cars_hw.pipeline.train.train_network", fail)
+    monkeypatch.setattr("cars_hw.pipeline.network_training.train_network", fail)
     again = compare_front(
         run, FakeDevice(), FrontSettings("fake", data, references=names, measurement=ONCE, jobs=1)
     )
