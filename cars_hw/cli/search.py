@@ -14,7 +14,7 @@ from cars_hw.cli.baselines import print_comparison
 from cars_hw.cli.changed_images import warn_of_changed_images
 from cars_hw.cli.estimate_table import print_estimate
 from cars_hw.cli.front_table import print_budget_use, print_front, warn_of_usual
-from cars_hw.cli.led_search import lead_search
+from cars_hw.cli.lead_search import lead_search
 from cars_hw.cli.options import (
     FILE,
     FOLDER,
