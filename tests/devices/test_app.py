@@ -23,7 +23,7 @@ from cars_hw.errors import DeviceStateError, InputError, RunnerError
 
 PLAN = MeasurePlan(sessions=1, min_runs=5, min_seconds=0.0, warmup_runs=1, warmup_seconds=0.0, patience_seconds=0)
 PACKAGE = "org.tensorflow.lite.benchmark"
-APP = CANNED.replace("FAULT", "sleep 0.3")
+APP = CANNED.replace("FAULT", "sleep 0.1")
 CORES = sorted(os.sched_getaffinity(0))
 
 
@@ -33,8 +33,11 @@ def model_count() -> int:
 
 
 @pytest.fixture
-def stand(tmp_path: Path, keys: Path) -> Iterator[Stand]:
-    """A phone with the app; its linker warns, and its shell runs in a terminal."""
+def stand(tmp_path: Path, keys: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stand]:
+    """A phone with the app, which is looked at more often; its linker warns, and its shell runs in a terminal."""
+    functions = AppDevice.functions.replace("pause() { sleep 0.1 ", "pause() { sleep 0.03 ")
+    assert functions != AppDevice.functions
+    monkeypatch.setattr(AppDevice, "functions", functions)
     with standing(tmp_path / "phone", keys, System(warns=True)) as made:
         made.phone.install_app(APP)
         yield made
@@ -164,7 +167,7 @@ def test_what_goes_wrong_is_said_and_nothing_is_left(
     assert functions.count("-gt 4 ]") == 1
     monkeypatch.setattr(AppDevice, "functions", functions)
     if fault == "the log overflows":
-        stand.phone.install_app(APP.replace("sleep 0.3", "sleep 3"))
+        stand.phone.install_app(APP.replace("sleep 0.1", "sleep 3"))
     change(stand.phone)
     with pytest.raises(kind, match=told):
         device.run(models, PLAN, 0)
