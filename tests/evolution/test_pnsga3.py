@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from long_runs import amount
 from pymoo.algorithms.moo.nsga3 import NSGA3, ReferenceDirectionSurvival
 from pymoo.core.population import Population
 from pymoo.core.problem import Problem
@@ -265,7 +266,7 @@ def test_an_evolution_on_dtlz2_is_as_good_as_pymoos() -> None:
     directions = reference_directions(3, 92)
     corner = np.full(3, 1.1)
     ours, theirs = [], []
-    for seed in range(5):
+    for seed in range(amount(2, 5)):
         our_last = evolve(OurSurvival(directions, "none"), directions, seed, 80)
         their_last = evolve(ReferenceDirectionSurvival(directions), directions, seed, 80)
         # The same draws in the same order leave no room for a difference.
