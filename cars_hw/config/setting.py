@@ -105,6 +105,10 @@ def count(default: Any = MISSING, *, minimum: int = 0) -> Any:  # noqa: ANN401 -
     return setting(default, minimum=minimum, maximum=10**15)
 
 
+MOST_SEED: Final = 2**63 - 1
+"""The largest seed of a command: torch's generators take one more bit, and some generators have the next seeds."""
+
+
 def seed_field() -> Any:  # noqa: ANN401 -- as dataclasses.field
     """Return a field for a seed, as torch's generators take them."""
     return setting(minimum=0, maximum=2**64 - 1)

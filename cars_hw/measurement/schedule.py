@@ -18,6 +18,7 @@ import numpy as np
 
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices.protocol import Device, Measurement, Sample
+from cars_hw.errors import DeviceError
 from cars_hw.measurement.states import ONE_STATE, Machine, Moments, StateFit, compared, fit_states, slowed_down
 from cars_hw.progress import Progress, silent
 
@@ -302,12 +303,26 @@ class Schedule:
         taken = self._device.run(
             paths, self._plan, seed, lambda done: on_session(min(max(done - len(around), 0), inner))
         )
+        self._require_latencies(names, taken)
         self.series.events += [Event(name, sample) for name, sample in zip(names, taken, strict=True)]
+
+    def _require_latencies(self, names: Sequence[str], taken: Sequence[Sample]) -> None:
+        """Check what a device measured, which may be of a package.
+
+        Raises:
+            DeviceError: there is not one sample for each of ``names``, or a latency is not above 0.
+        """
+        if len(taken) != len(names):
+            raise DeviceError(f"{self._device.name} returned {len(taken)} samples for {len(names)} sessions")
+        for name, sample in zip(names, taken, strict=True):
+            if not 0 < sample.ms < math.inf:
+                raise DeviceError(f"{self._device.name} reports a latency of {sample.ms} ms for {self._path(name)}")
 
     def _probe(self) -> None:
         assert self._reference is not None
-        (sample,) = self._device.run([self._reference], self._plan, self._plan.seed)
-        self.series.events.append(Event(REFERENCE, sample))
+        taken = self._device.run([self._reference], self._plan, self._plan.seed)
+        self._require_latencies([REFERENCE], taken)
+        self.series.events.append(Event(REFERENCE, taken[0]))
 
     def _path(self, name: str) -> Path:
         if name == REFERENCE:

@@ -19,7 +19,7 @@ from cars_hw.config.measurement import (
     require_state,
 )
 from cars_hw.config.search import EvolutionSettings, FinalSettings
-from cars_hw.config.setting import Settings, setting
+from cars_hw.config.setting import MOST_SEED, Settings, setting
 from cars_hw.config.shared_help import (
     DATA,
     EXECUTION,
@@ -110,6 +110,7 @@ class SearchSettings(Settings):
         help="Decides the initial weights, the order of images, the architectures that are trained, and the "
         "offspring.",
         minimum=0,
+        maximum=MOST_SEED,
     )
     proxy: bool = setting(
         False,
@@ -189,6 +190,7 @@ class TrainSettings(Settings):
         0,
         help="Decides the order and augmentation of images, drop-path, and the weights that start fresh.",
         minimum=0,
+        maximum=MOST_SEED,
     )
     inherit: bool = setting(
         False,

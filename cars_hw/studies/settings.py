@@ -10,7 +10,7 @@ from cars_hw.config.data import DataSource
 from cars_hw.config.execution import HERE, Execution
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.config.search import EvolutionSettings
-from cars_hw.config.setting import Settings, setting
+from cars_hw.config.setting import MOST_SEED, Settings, setting
 from cars_hw.config.shared_help import DATA, EXECUTION, JOBS, NETWORK, ON, RECIPE, THREADS
 from cars_hw.config.training import Recipe, SharedTraining
 from cars_hw.pipeline.settings import TrainingDevice
@@ -42,7 +42,12 @@ class RankSettings(Settings):
         help="Train each network a second time, with the next seed. Kendall's tau between both trainings shows how "
         "well one training predicts another; compare the tau of the search with it.",
     )
-    seed: int = setting(0, help="Decides which random architectures are drawn, and their training.", minimum=0)
+    seed: int = setting(
+        0,
+        help="Decides which random architectures are drawn, and their training.",
+        minimum=0,
+        maximum=MOST_SEED,
+    )
     jobs: int | None = setting(None, help=JOBS, minimum=1)
     execution: Execution = setting(HERE, help=EXECUTION)
     device: TrainingDevice = setting("auto", help=ON, option="--on")
@@ -179,7 +184,10 @@ class FrontSettings(Settings):
         False, help="Train the run's networks again, from fresh weights and by the recipe of this comparison."
     )
     seed: int = setting(
-        0, help="Decides the initial weights of the trained networks, and the order of images.", minimum=0
+        0,
+        help="Decides the initial weights of the trained networks, and the order of images.",
+        minimum=0,
+        maximum=MOST_SEED,
     )
     jobs: int | None = setting(None, help=JOBS, minimum=1)
     execution: Execution = setting(HERE, help=EXECUTION)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from long_runs import amount
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices import ModelFormat, Sample
 from cars_hw.devices.protocol import SessionCounter
-from cars_hw.errors import InputError
+from cars_hw.errors import DeviceError, InputError
 from cars_hw.measurement.schedule import PROBE_PAUSE_S, Clock, Event, Measured, Schedule, Series, measure
 
 PLAN = MeasurePlan(sessions=5)
@@ -65,6 +66,21 @@ def test_a_session_that_is_off_stays_in_the_record_and_changes_nothing() -> None
     assert [sample.ms for sample in once_off.samples] == [2.0, 2.0, 2.0, 2.5, 2.0]
     assert (once_off.ms, once_off.quiet_sessions) == (pytest.approx(2.0, rel=2e-3), 4)
     assert (other.ms, other.spread) == (3.0, 0.0)
+
+
+@pytest.mark.parametrize("ms", [0.0, -1.0, math.nan, math.inf])
+def test_a_latency_that_is_none_is_an_error_and_no_figure(ms: float) -> None:
+    """A device may be of a package, or read the output of a tool."""
+    with pytest.raises(DeviceError, match=rf"^script reports a latency of {ms} ms for 1$"):
+        measure(played([1.0] * 9, [1.0, 1.0, ms, *[1.0] * 9]), paths(2), PLAN)
+
+
+def test_a_device_that_returns_too_few_samples_is_an_error() -> None:
+    script = played([1.0] * 9, [1.0] * 9)
+    run = script.run
+    script.run = lambda *args, **named: run(*args, **named)[1:]  # type: ignore[method-assign]
+    with pytest.raises(DeviceError, match=r"^script returned 1 samples for 2 sessions$"):
+        measure(script, paths(2), PLAN)
 
 
 def test_a_model_that_scatters_has_further_sessions_and_not_for_ever() -> None:
