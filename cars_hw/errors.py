@@ -44,6 +44,7 @@ Remedy = Literal[
     "export",
     "export-again",
     "fewer-threads",
+    "fewer-warm-up",
     "finish-search",
     "fit-channels",
     "fit-classes",

@@ -83,7 +83,13 @@ def command(model: Path, images: tuple[str, ...], settings: ClassifySettings, as
     if readable and all(one.folder_class is not None for one in readable):
         right = sum(one.classes[0].name == one.folder_class for one in readable)
         share = share_of(right / len(readable), len(readable))
-        click.echo(f"Accuracy by the names of the folders: {share} of {len(readable)} images", err=as_json)
+        of = f"{len(readable):,} image{'' if len(readable) == 1 else 's'}"
+        # Neither the file nor its card says which images trained the network.
+        click.echo(
+            f"Accuracy by the names of the folders: {share} of {of}. If the network was trained on some of "
+            "them, it is probably less accurate on others.",
+            err=as_json,
+        )
     problems = [one.problem for one in found if one.problem is not None]
     for problem in problems:
         click.echo(f"Error: {printable(problem)}", err=True)

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 SHOWN = 5
 """Files that are listed of each finding; JSON has all of them."""
 
+UNREAD = ("truncated", "unreadable", "unsupported")
+"""The kinds of findings that are about images that cannot be read."""
+
 
 @dataclass(frozen=True)
 class CheckSettings(Settings):
@@ -74,16 +77,25 @@ def _print(found: FolderCheck) -> None:
     names = list(dict.fromkeys(name for classes in found.parts.values() for name in classes))
     rows = [(name, *(f"{classes.get(name, 0):,}" for classes in found.parts.values())) for name in names]
     rows.append(("all", *(f"{sum(classes.values()):,}" for classes in found.parts.values())))
-    print_table(str(found.folder), ("class", *found.parts), rows)
+    # Without parts, the test part is drawn from all of the images: none of them is in a training part yet.
+    columns = ("images",) if list(found.parts) == ["train"] else tuple(found.parts)
+    print_table(str(found.folder), ("class", *columns), rows)
     for finding in found.findings:
         click.echo(printable(f"{'Error' if finding.refused else 'Note'}: {finding.text}"))
         for line in _files(finding):
             click.echo(f"  {printable(line)}")
     refused = sum(one.refused for one in found.findings)
     if refused:
-        click.echo(f"A search refuses this folder: {refused} error{'s' if refused > 1 else ''}.")
+        errors = f"{refused} error{'s' if refused > 1 else ''}"
+        click.echo(f"A search refuses this folder: {errors}. Mend or remove what is named.{_skipped(found)}")
     else:
         click.echo("A search takes this folder.")
+
+
+def _skipped(found: FolderCheck) -> str:
+    """Return the option that goes on without images that cannot be read, if there are such images."""
+    unread = any(finding.refused and finding.kind in UNREAD for finding in found.findings)
+    return " --skip-unreadable leaves out the images that cannot be read." if unread else ""
 
 
 def _files(finding: Finding) -> list[str]:

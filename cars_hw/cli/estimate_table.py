@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cars_hw.cli.options import print_json, print_table
+from cars_hw.cli.progress_bars import Bars
 from cars_hw.config.codec import unstructure
 from cars_hw.config.units import format_seconds
 
@@ -19,7 +20,11 @@ def print_estimate(plan: SearchPlan, estimated: Estimate | None, jobs: int | Non
     """Print what the search of ``plan`` will take: as ``estimated``, or by a few steps that are timed now."""
     from cars_hw.pipeline.estimate import estimate
 
-    found = estimated or estimate(plan, jobs)
+    if estimated is None:
+        with Bars() as bars:
+            found = estimate(plan, jobs, progress=bars.update)
+    else:
+        found = estimated
     if as_json:
         chosen = {"evolution": unstructure(plan.preset.evolution), "final": unstructure(plan.preset.final)}
         print_json({**unstructure(found), **chosen})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ from cars_hw.pipeline.settings import ExportSettings
 
 if TYPE_CHECKING:
     from cars_hw.export.export import Exported
+    from cars_hw.pipeline.run_folder import RunFolder
 
 
 def _run(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -112,23 +114,32 @@ def command(what: str, settings: ExportSettings, out: Path | None, hub: Path | N
             )
         if settings.precision == "int8":
             _note_float_only(exported)
-    else:
-        if settings.precision == "int8" or settings.int8 == "symmetric":
-            raise click.UsageError("int8 is calibrated on images: it needs a run with trained networks")
-        if hub is not None:
-            raise click.UsageError("--hub is for a RUN: a genotype has no trained weights")
-        named = GENOTYPE.convert(what, None, click.get_current_context())
-        with Bars() as bars:
-            exported = export_genotype(
-                named.genotype,
-                settings.network,
-                out or Path(),
-                name=named.name,
-                formats=settings.formats,
-                dynamic_batch=settings.dynamic_batch,
-                progress=bars.update,
-            )
+        _print(exported, as_json)
+        if out is None and not as_json:
+            _print_next(run)
+        return
+    if settings.precision == "int8" or settings.int8 == "symmetric":
+        raise click.UsageError("int8 is calibrated on images: it needs a run with trained networks")
+    if hub is not None:
+        raise click.UsageError("--hub is for a RUN: a genotype has no trained weights")
+    named = GENOTYPE.convert(what, None, click.get_current_context())
+    with Bars() as bars:
+        exported = export_genotype(
+            named.genotype,
+            settings.network,
+            out or Path(),
+            name=named.name,
+            formats=settings.formats,
+            dynamic_batch=settings.dynamic_batch,
+            progress=bars.update,
+        )
     _print(exported, as_json)
+
+
+def _print_next(run: RunFolder) -> None:
+    """Print the command that measures the models, on the device of the first table or else on this machine."""
+    device = next((target.device for target in run.configuration.targets), "ort")
+    click.echo(f"Next: cars-hw verify {shlex.quote(str(run.path))} --device {shlex.quote(device)}")
 
 
 def _refuse_network_options() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -13,11 +12,11 @@ from cars_hw.cli.verbosity import warn_of_quality
 from cars_hw.config.evaluated import shared_adjective, training_words
 from cars_hw.config.measurement import USUAL
 from cars_hw.formatting import dominated_words, figure, printable, state_name
-from cars_hw.space.families import DARTS
-from cars_hw.space.network_spec import resolution_text, size_words
+from cars_hw.pipeline.further_table import resolution_option
+from cars_hw.space.network_spec import size_words
 
 if TYPE_CHECKING:
-    from cars_hw.pipeline.budget_use import BudgetUse
+    from cars_hw.pipeline.budget_use import BudgetUse, SizesEnd
     from cars_hw.pipeline.larger_networks import LargerNetworks
     from cars_hw.pipeline.latency_target import LatencyEstimate
     from cars_hw.pipeline.networks import FrontNetwork
@@ -139,8 +138,8 @@ def print_budget_use(uses: Sequence[BudgetUse]) -> None:
         click.echo(printable(use.sentence))
         if use.larger is not None:
             click.echo(printable(f"{use.larger.sentence}{more_training(use.larger)}."))
-        if use.end_of_sizes is not None:
-            click.echo(printable(f"{use.end_of_sizes}; {larger_sizes(use)}."))
+        if use.end is not None:
+            click.echo(printable(f"{use.end_of_sizes}; {larger_sizes(use.end)}"))
 
 
 def more_training(larger: LargerNetworks) -> str:
@@ -152,27 +151,22 @@ def more_training(larger: LargerNetworks) -> str:
     return "; a larger --final trains them for longer" if larger.more_accurate else ""
 
 
-def larger_sizes(use: BudgetUse) -> str:
+def larger_sizes(end: SizesEnd) -> str:
     """Return the options that allow larger networks: of the table, or by another table."""
-    if use.end is not None and use.end.wider is not None:
-        wider = use.end.wider
-        options = f"--channels {_option(wider.channels, 4)} --layers {_option(wider.layers, 1)}"
-        if wider.resolutions:
-            options += f" --resolution {_resolutions(wider.resolutions)}"
-        return f"allow larger ones with {options}"
-    options = f"--device {shlex.quote(use.device)} --latency {use.limit_ms:.15g}ms"
-    if use.end is not None and use.end.family != DARTS:
-        options += f" --family {shlex.quote(use.end.family)}"
-    if use.end is not None and use.end.blocks is not None:
-        options += f" --layers {use.end.blocks}"
-    return f"for larger ones, make a table with: cars-hw profile {options}"
+    if end.wider is None:
+        return f"for larger ones, make a table with: {end.table_command}"
+    wider = end.wider
+    options = f"--channels {_option(wider.channels, 4)} --layers {_option(wider.layers, 1)}"
+    if wider.resolutions:
+        options += f" --resolution {_resolutions(wider.resolutions)}"
+    return f"allow larger ones with {options}"
 
 
 def _resolutions(resolutions: Sequence[tuple[int, int]]) -> str:
     """Return ``resolutions`` as the option takes them."""
     if all(height == width for height, width in resolutions):
         return _option([height for height, _ in resolutions], 4)
-    return ",".join(map(resolution_text, resolutions))
+    return resolution_option(resolutions)
 
 
 def _option(values: Sequence[int], step: int) -> str:

@@ -23,9 +23,12 @@ HINTS: Final[Mapping[Remedy, str]] = {
     "export": "first run: cars-hw export {run}",
     "export-again": "export the model again with: cars-hw export",
     "fewer-threads": "use fewer --threads",
+    "fewer-warm-up": "give at least {least} --epochs, or fewer --warmup-epochs",
     "finish-search": "finish it with: cars-hw search --resume",
-    "fit-channels": "profile the network with --in-channels {number}, or search on it as a proxy with --proxy",
-    "fit-classes": "profile the network with --classes {number}, or search on it as a proxy with --proxy",
+    "fit-channels": "without a table, add --in-channels {number}; with a table, make it again with: cars-hw "
+    "profile --in-channels {number}; or keep the network as a proxy with --proxy",
+    "fit-classes": "without a table, add --classes {number}; with a table, make it again with: cars-hw "
+    "profile --classes {number}; or keep the network as a proxy with --proxy",
     "get-adb": "install the platform-tools of Android (developer.android.com/tools/releases/platform-tools), or "
     "use a cable",
     "get-runner": "get one with `cars-hw runner fetch` or `cars-hw runner use PATH`; see: cars-hw runner --help",

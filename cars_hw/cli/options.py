@@ -15,7 +15,7 @@ from cars_hw.cli.completion import complete_genotypes, complete_states
 from cars_hw.cli.hints import message_of
 from cars_hw.cli.verbosity import count_as_unreliable, warn_of_quality
 from cars_hw.config.measurement import require_state
-from cars_hw.config.units import parse_latency, parse_memory, parse_span
+from cars_hw.config.units import in_milliseconds, parse_latency, parse_memory, parse_span
 from cars_hw.errors import CarsHwError, TableError
 from cars_hw.formatting import accuracy_text, printable
 from cars_hw.significance import interval_of
@@ -480,4 +480,4 @@ def share_of(fraction: float | None, images: int | None) -> str:
 
 def milliseconds(value: float | None) -> str:
     """Return ``value`` in milliseconds with four significant digits, or a dash where it is not known."""
-    return "-" if value is None else f"{value:.4g} ms"
+    return "-" if value is None else in_milliseconds(value)

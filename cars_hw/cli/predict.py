@@ -21,7 +21,7 @@ from cars_hw.cli.options import (
 from cars_hw.cli.settings import settings_options
 from cars_hw.cli.verbosity import strict_option
 from cars_hw.config.measurement import SUSTAINED
-from cars_hw.config.units import format_latency
+from cars_hw.config.units import in_milliseconds
 from cars_hw.errors import BudgetError, InputError
 from cars_hw.formatting import state_name
 from cars_hw.pipeline.device_settings import PredictSettings
@@ -206,7 +206,7 @@ def _require_at_most(target: LatencyTarget, records: Sequence[PredictOutput]) ->
         BudgetError: one does not; the message names all of them.
     """
     over = [
-        f"{one.name} ({format_latency(one.bound_ms)})"
+        f"{one.name} ({in_milliseconds(one.bound_ms)})"
         for one in records
         if one.limit_ms is not None and one.bound_ms > one.limit_ms
     ]
@@ -214,7 +214,7 @@ def _require_at_most(target: LatencyTarget, records: Sequence[PredictOutput]) ->
         assert records[0].limit_ms is not None
         raise BudgetError(
             f"the upper bound of the latency on {target.device_name} is above "
-            f"{format_latency(records[0].limit_ms)}: {', '.join(over)}"
+            f"{in_milliseconds(records[0].limit_ms)}: {', '.join(over)}"
         )
 
 

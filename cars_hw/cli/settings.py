@@ -19,6 +19,7 @@ from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from cars_hw.cli.completion import complete_data, complete_devices, complete_references
+from cars_hw.cli.hints import message_of
 from cars_hw.cli.options import FILE, FOLDER, GENOTYPE, LATENCY, MEMORY, RESOLUTION, STATE, Command, Named
 from cars_hw.config.setting import Field, Setting, fields_of, leaves
 from cars_hw.errors import InputError
@@ -269,7 +270,7 @@ def _settings(wanted: Options, explicit: Plain, parameters: Plain, context: clic
             values = merged(values, {name: value for name, value in named.items() if name in known})
         values = merged(values, file)
     except InputError as error:
-        raise (click.UsageError(f"{error}", context) if path is not None else error) from error
+        raise (click.UsageError(message_of(error), context) if path is not None else error) from error
     context.meta[_GIVEN] = frozenset(
         one for one, _ in leaves(wanted.cls) if _parameter(one) in explicit or _has(file, one)
     )
@@ -291,7 +292,7 @@ def _settings(wanted: Options, explicit: Plain, parameters: Plain, context: clic
     except InputError as error:
         if path is None:
             raise
-        raise click.UsageError(f"{path}: {error}", context) from error
+        raise click.UsageError(f"{path}: {message_of(error)}", context) from error
 
 
 def _based(base: Base, file: Plain, explicit: Plain) -> Mapping[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -149,6 +150,8 @@ def command(run_path: Path, settings: VerifySettings, as_json: bool) -> None:
             "machine is quiet, or search with a smaller --latency",
             tuple(row.measured_ms for row in over),
         )
+    if not as_json:
+        click.echo(f"Next: cars-hw report {shlex.quote(str(run_path))}")
 
 
 _EARLIER: Final = "These figures are of an earlier verification: this one did not measure"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
+from cars_hw.cli.progress_bars import Bars
 from cars_hw.cli.settings import given_paths
 from cars_hw.cli.verbosity import note
 from cars_hw.config.units import format_seconds
@@ -38,7 +39,8 @@ def choose_length(plan: SearchPlan, seconds: float, jobs: int | None) -> Chosen:
             "--within estimates a search in one process: choose the length with --dry-run --within in one process, "
             "and give the options that it prints"
         )
-    pace = measure_pace(plan, jobs, final=True)
+    with Bars() as bars:
+        pace = measure_pace(plan, jobs, final=True, progress=bars.update)
     # The warm-up of a search from trained weights does not follow from its length.
     kept = {WARM_UP} if plan.from_run is not None else set()
     fitted = fit_within(plan, seconds, pace, given_paths() | kept)

@@ -78,12 +78,13 @@ def structure(
     try:
         return _converter(complete).structure(value, cls)
     except BaseValidationError as found:
-        problem = _problem(found, "")
+        problem, first = _problem(found, ""), _first(found)
     except (CarsHwError, RecursionError) as found:
-        problem = str(found)
+        problem, first = str(found), found
     if not where and error is InputError:
         # A registered form reads its parts by this function: the path goes on from there.
-        raise InputError(problem) if problem.startswith("must be ") else _PathError(problem)
+        kind = InputError if problem.startswith("must be ") else _PathError
+        raise kind(problem, remedy=first.remedy, **first.about) if isinstance(first, CarsHwError) else kind(problem)
     raise error(f"{where}: {problem}" if where else problem)
 
 
@@ -118,6 +119,15 @@ def parse_json(text: str | bytes) -> Any:  # noqa: ANN401 -- whatever JSON can h
 
 def _refuse_constant(text: str) -> NoReturn:
     raise ValueError(f"{text} is not a number")
+
+
+def _first(error: Exception) -> Exception:
+    """Return the exception behind the first problem in the tree of ``error``."""
+    from cattrs.errors import BaseValidationError
+
+    while isinstance(error, BaseValidationError):
+        error = error.exceptions[0]
+    return error
 
 
 def _problem(error: Exception, path: str) -> str:

@@ -136,7 +136,9 @@ class EvolutionSettings(Settings):
         super().__post_init__()
         if self.generations < 1:
             raise InputError(
-                f"{self.epochs} epochs leave no generation after {self.warmup_epochs} epochs of warm-up"
+                f"{self.epochs} epochs leave no generation after {self.warmup_epochs} epochs of warm-up",
+                remedy="fewer-warm-up",
+                least=self.warmup_epochs + self.epochs_per_generation,
             )
 
     @property

@@ -108,3 +108,16 @@ def format_latency(milliseconds: float) -> str:
     if rounded < 1000:
         return f"{rounded:.3g} ms"
     return f"{rounded / 1000:.3g} s" if rounded < 1e6 else f"{rounded / 1000:.0f} s"
+
+
+def in_milliseconds(value: float) -> str:
+    """Return ``value`` (ms) with four significant digits and its unit: ``0.3714 ms``, ``20 ms``.
+
+    Tables and the sentences about them have this one unit, so that a reader need not convert.
+    """
+    rounded = float(f"{value:.4g}")
+    if rounded == 0 or not math.isfinite(rounded):
+        return f"{rounded:.4g} ms"
+    decimals = max(0, 3 - math.floor(math.log10(abs(rounded))))
+    text = f"{rounded:.{decimals}f}"
+    return f"{text.rstrip('0').rstrip('.') if decimals else text} ms"

@@ -53,7 +53,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class FolderCheck:
-    """What a folder holds: images by part and class, and the findings, those first that a search refuses."""
+    """What a folder holds: images by part and class, and the findings, those first that a search refuses.
+
+    Without parts of its own, a folder has one part, ``train``.
+    """
 
     folder: str
     usable: bool
@@ -153,8 +156,8 @@ def _unreadable_files(found: FolderScan, facts: Mapping[Path, _Facts], skip: boo
             if members and left < least:
                 yield Finding(
                     "few-images",
-                    f"class {name} in the {part} part has {left} images that can be read; at least {least} "
-                    "are needed",
+                    f"class {name}{_in_part(found, part)} has {left} image{'' if left == 1 else 's'} that can be "
+                    f"read; at least {least} {'is' if least == 1 else 'are'} needed",
                     refused=True,
                 )
 
@@ -178,15 +181,15 @@ def _class_sizes(found: FolderScan, facts: Mapping[Path, _Facts]) -> Iterable[Fi
         counts = {name: sum(not facts[file].problem for file in files) for name, files in classes.items()}
         few = [f"{name} ({count})" for name, count in counts.items() if count < FEW_IMAGES]
         if few:
-            yield Finding(
-                "few-images", f"classes with fewer than {FEW_IMAGES} images in the {part} part: {', '.join(few)}"
-            )
+            words = f"classes with fewer than {FEW_IMAGES} images{_in_part(found, part)}"
+            yield Finding("few-images", f"{words}: {', '.join(few)}")
         if counts and max(counts.values()) >= IMBALANCE * max(1, min(counts.values())):
             most, least = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
             share = counts[most] / sum(counts.values())
+            what = f"the {part} part is" if found.has_parts else "the classes are"
             yield Finding(
                 "imbalance",
-                f"the {part} part is imbalanced: {most} has {counts[most]} images and {least} {counts[least]}; "
+                f"{what} imbalanced: {most} has {counts[most]} images and {least} {counts[least]}; "
                 f"a network that always says {most} is right in {share:.1%} of them",
             )
 
@@ -269,6 +272,11 @@ def _others(found: FolderScan) -> Iterable[Finding]:
     ):
         if files:
             yield _about(found, kind, f"{words}: {len(files)}", files)
+
+
+def _in_part(found: FolderScan, part: str) -> str:
+    """Return the words for ``part``; none for a folder without parts, all of whose images the scan calls train."""
+    return f" in the {part} part" if found.has_parts else ""
 
 
 def _images(count: int) -> str:

@@ -11,15 +11,15 @@ from typing import Protocol
 
 import numpy as np
 
-from cars_hw.config.units import format_latency
+from cars_hw.config.units import in_milliseconds
 from cars_hw.formatting import percent
 from cars_hw.latency import fastest_genotype
+from cars_hw.pipeline.further_table import further_table
 from cars_hw.pipeline.larger_networks import LargerNetworks, StageEnd, larger_networks
 from cars_hw.pipeline.latency_target import LatencyEstimate, LatencyTarget
 from cars_hw.pipeline.near_limit import WELL_USED
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.architecture_space import ArchitectureSpace
-from cars_hw.space.families import DARTS
 from cars_hw.space.size_grid import SizeGrid
 
 
@@ -30,16 +30,14 @@ class SizesEnd:
     ``allowed`` are the sizes in words, and ``one`` is whether there was only one. ``slowest_ms`` is the predicted
     latency of the slowest network that was allowed. It is None if this network exceeds the budget; the most
     accurate network then has the largest size and uses little of the budget. ``wider`` are the sizes of the table
-    if it has larger ones. ``family`` is that of the networks, and ``blocks`` their number of blocks; None where
-    they are made of cells.
+    if it has larger ones; otherwise ``table_command`` makes a table that has.
     """
 
     allowed: str
     one: bool
     slowest_ms: float | None
     wider: SizeGrid | None
-    family: str = DARTS
-    blocks: int | None = None
+    table_command: str
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ class BudgetUse:
         if self.end is None:
             return None
         if self.end.slowest_ms is not None:
-            slowest = format_latency(self.end.slowest_ms)
+            slowest = in_milliseconds(self.end.slowest_ms)
             return f"{self._limit}: the slowest network that was allowed, of {self.end.allowed}, takes {slowest}"
         if self.end.one:
             return f"All networks that were allowed have {self.end.allowed}"
@@ -84,7 +82,7 @@ class BudgetUse:
 
     @property
     def _limit(self) -> str:
-        return f"{format_latency(self.limit_ms)} on {self.device}"
+        return f"{in_milliseconds(self.limit_ms)} on {self.device}"
 
 
 class Estimated(Protocol):
@@ -199,6 +197,12 @@ def _end(target: LatencyTarget, best: Architecture, space: ArchitectureSpace) ->
         sizes is None,
         None if bound_ms > target.limit_ms else ms,
         known if wider else None,
-        largest.family,
-        None if largest.blocks is None else largest.layers,
+        further_table(
+            target.device_name,
+            target.limit_ms,
+            largest,
+            resolutions=() if sizes is None else sizes.resolutions,
+            precision=target.precision,
+            threads=target.threads,
+        ),
     )

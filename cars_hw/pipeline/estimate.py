@@ -15,6 +15,8 @@ from cars_hw.pipeline.pace import FinalPace, Pace, measure_pace
 from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.pipeline.search_cost import sizing_of
 from cars_hw.pipeline.time_plan import StageSeconds
+from cars_hw.progress import Progress
+from cars_hw.progress_line import show
 
 RENEWED: Final = 1 / 3
 """The share of a population that its offspring replace in a generation.
@@ -77,7 +79,7 @@ class Estimate:
         return sum(part.total_seconds for part in self.parts)
 
 
-def estimate(plan: SearchPlan, jobs: int | None = None) -> Estimate:
+def estimate(plan: SearchPlan, jobs: int | None = None, *, progress: Progress = show) -> Estimate:
     """Return the estimated time and memory of the search of ``plan`` in one process.
 
     The parts are those of section 3.5 of CARS: the warm-up epochs; in each generation the evaluation of the
@@ -102,7 +104,7 @@ def estimate(plan: SearchPlan, jobs: int | None = None) -> Estimate:
             settings to lower.
         TableError: a table cannot predict.
     """
-    return estimate_at(plan, measure_pace(plan, jobs, final=plan.has_final_stage))
+    return estimate_at(plan, measure_pace(plan, jobs, final=plan.has_final_stage, progress=progress))
 
 
 def estimate_at(plan: SearchPlan, pace: Pace) -> Estimate:

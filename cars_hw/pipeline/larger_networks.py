@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from cars_hw.config.evaluation import Objective
 from cars_hw.config.setting import Settings, count, fraction, milliseconds, predicted, setting
-from cars_hw.config.units import format_latency
+from cars_hw.config.units import in_milliseconds
 from cars_hw.evolution.nominees import Nominee
 from cars_hw.formatting import percent
 from cars_hw.pipeline.records import FinalStage, RunConfiguration
@@ -71,7 +71,7 @@ class LargerNetworks(Settings):
     @property
     def sentence(self) -> str:
         """What was tried, in one sentence without its period."""
-        limit = f"the {format_latency(self.limit_ms)} on {self.device}"
+        limit = f"the {in_milliseconds(self.limit_ms)} on {self.device}"
         if not self.stage:
             return f"No network that uses more of {limit} was trained, because the search had no final stage"
         apart = f", apart from {self.exceeded} that exceeded a budget when measured" if self.exceeded else ""
@@ -102,8 +102,8 @@ class LargerNetworks(Settings):
             had = f"a {self.objective.replace('-', ' ')} of {best} on {images}"
         return (
             f"after {epochs}{'' if compared.whole else ', as long as both were trained'}, {which} (predicted at "
-            f"{format_latency(compared.best.predicted_ms)}) had {had}, and {self.answer} (predicted at "
-            f"{format_latency(compared.answer.predicted_ms)}) {answer}"
+            f"{in_milliseconds(compared.best.predicted_ms)}) had {had}, and {self.answer} (predicted at "
+            f"{in_milliseconds(compared.answer.predicted_ms)}) {answer}"
         )
 
 

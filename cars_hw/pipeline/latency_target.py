@@ -14,7 +14,7 @@ from typing import Final
 
 from cars_hw.config.measurement import QUIET, SUSTAINED, USUAL, Precision, require_state
 from cars_hw.config.setting import Settings, count, milliseconds, predicted
-from cars_hw.config.units import format_latency
+from cars_hw.config.units import in_milliseconds
 from cars_hw.devices import Device, Measurement, ModelFormat, format_of, open_device
 from cars_hw.errors import CarsHwError, InputError
 from cars_hw.evolution.objectives import CostObjective
@@ -100,9 +100,9 @@ class LatencyTarget:
         if self.limit_ms is not None and not self.limit_ms > 0:
             raise InputError(f"a latency limit must be positive, not {self.limit_ms} ms")
         if self.at_least_ms is not None and not 0 < self.at_least_ms < (self.limit_ms or math.inf):
-            limit = "" if self.limit_ms is None else f" and below the limit of {format_latency(self.limit_ms)}"
+            limit = "" if self.limit_ms is None else f" and below the limit of {in_milliseconds(self.limit_ms)}"
             raise InputError(
-                f"the smallest latency of interest must be positive{limit}, not {format_latency(self.at_least_ms)}"
+                f"the smallest latency of interest must be positive{limit}, not {in_milliseconds(self.at_least_ms)}"
             )
         self.table.factor(self.state)
         if self.device is not None:

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from cars_hw.config.measurement import Precision
-from cars_hw.config.units import format_latency
+from cars_hw.config.units import in_milliseconds
 from cars_hw.errors import BudgetError
 from cars_hw.evolution.objectives import CostObjective, excess, feasible
 from cars_hw.latency import fastest_genotype
@@ -165,14 +165,14 @@ def _over(objectives: Sequence[CostObjective], anchor: Architecture) -> BudgetEr
 
 
 def _text(value: float, objective: CostObjective) -> str:
-    return format_latency(value) if objective.unit == "ms" else f"{value:.4g} {objective.unit}"
+    return in_milliseconds(value) if objective.unit == "ms" else f"{value:.4g} {objective.unit}"
 
 
 def _too_cheap(objectives: Sequence[CostObjective], within: Sequence[Architecture]) -> BudgetError:
     """Return the error of ``within``, which keep to the limits and are cheaper than what is of interest."""
     wanted = " and ".join(
-        f"{objective.name} of at least {format_latency(objective.at_least)} (the slowest of {len(within):,} tried "
-        f"takes {format_latency(max(map(objective.value, within)))})"
+        f"{objective.name} of at least {in_milliseconds(objective.at_least)} (the slowest of {len(within):,} tried "
+        f"takes {in_milliseconds(max(map(objective.value, within)))})"
         for objective in objectives
         if objective.at_least is not None
     )

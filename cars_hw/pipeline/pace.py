@@ -33,6 +33,8 @@ from cars_hw.pipeline.run_data import splits_of
 from cars_hw.pipeline.search_cost import MeanAdds, judged_images, mean_adds, multiply_adds
 from cars_hw.pipeline.search_images import plan_data
 from cars_hw.pipeline.supernet import supernet_weights_of, trained_spec
+from cars_hw.progress import Progress
+from cars_hw.progress_line import show
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.architecture_space import ArchitectureSpace
 from cars_hw.space.widening import widening_draws
@@ -106,7 +108,11 @@ class Pace:
     on_gpu: bool
 
 
-def measure_pace(plan: SearchPlan, jobs: int | None = None, *, final: bool) -> Pace:
+TIMING: Final = "timing a few steps"
+"""The stage under which :func:`measure_pace` reports its progress."""
+
+
+def measure_pace(plan: SearchPlan, jobs: int | None = None, *, final: bool, progress: Progress = show) -> Pace:
     """Time the work of the search of ``plan`` in one process; with ``final``, that of a final stage too.
 
     A final stage trains ``jobs`` networks side by side. Over sizes the time of an architecture is the mean over the
@@ -126,7 +132,7 @@ def measure_pace(plan: SearchPlan, jobs: int | None = None, *, final: bool) -> P
     sandwiched = plan.sizes is not None and plan.preset.training.size_sampling == "sandwich"
     objectives = cost_objectives(plan)
     find_anchor(plan, objectives)
-    data = plan_data(plan)
+    data = plan_data(plan, progress)
     splits_of(data, plan.preset.training, plan.seed)
     require_start(plan)
     weights = supernet_weights_of(_one_by_one(plan), data)
@@ -144,19 +150,29 @@ def measure_pace(plan: SearchPlan, jobs: int | None = None, *, final: bool) -> P
     if on_gpu:
         require_memory(plan, weights)
         torch.cuda.reset_peak_memory_stats(weights.device)
+    kinds = 4 if final else 3
     with enough_memory(plan):
+        progress(TIMING, 0, kinds)
         steps = _steps(plan, weights, drawn, later, middle, ends=sandwiched)
-        # Together, as in a population: the threads share the architectures.
-        evaluated, evaluated_fully = (
-            _seconds(weights, [timed] * 2, lambda some, full=full: weights.accuracies(some, full=full), middle)  # type: ignore[misc]
-            / len(timed)
-            for full in (False, True)
-        )
+        of_evaluations = []
+        for done, full in enumerate((False, True), 1):
+            progress(TIMING, done, kinds)
+            # Together, as in a population: the threads share the architectures.
+            seconds = _seconds(
+                weights,
+                [timed] * 2,
+                lambda some, full=full: weights.accuracies(some, full=full),  # type: ignore[misc]
+                middle,
+            )
+            of_evaluations.append(seconds / len(timed))
+        evaluated, evaluated_fully = of_evaluations
+        progress(TIMING, 3, kinds)
         train, judged = judging_parts(
             data, plan.preset.training.validation_fraction, torch.Generator().manual_seed(plan.seed)
         )
         parts = replace(data, train=train, validation=None)
         final_pace = _final_pace(plan, parts, weights, later, jobs) if final else None
+        progress(TIMING, kinds, kinds)
     return Pace(
         steps,
         evaluated,

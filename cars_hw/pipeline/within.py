@@ -296,6 +296,7 @@ def _final_text(plan: SearchPlan, pace: Pace) -> str:
         return "no final stage"
     rungs, networks = expected_stage(plan, pace)
     texts = [f"{number} for {epochs}" for number, epochs in zip(networks, rungs.epochs, strict=True)]
+    texts[0] = texts[0].replace(" for ", " networks for ")
     return (
         f"and a final stage of {plan.preset.final.share:.0%} of the cost (about {', '.join(texts)} "
         f"{'epoch' if rungs.epochs[-1] == 1 else 'epochs'})"

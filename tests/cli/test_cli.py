@@ -285,7 +285,7 @@ def test_a_latency_needs_its_unit(table: Path, folder: Path, latency: str, messa
 def test_an_impossible_budget_names_the_smallest_latency(table: Path, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     result = run("search", "--data", folder, "--table", table, "--latency", "1us", "--out", out, *QUICK)
-    fails(result, 3, "no architecture keeps to the budget", "limit 1 us, possible ")
+    fails(result, 3, "no architecture keeps to the budget", "limit 0.001 ms, possible ")
     assert not out.exists()
 
 

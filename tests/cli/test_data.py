@@ -37,7 +37,7 @@ def test_a_folder_that_a_search_takes(folder: Path) -> None:
     assert said.exit_code == 0
     assert said.stdout.split()[-5:] == ["A", "search", "takes", "this", "folder."]
     rows = [line.split() for line in said.stdout.splitlines()]
-    assert ["class", "train"] in rows
+    assert ["class", "images"] in rows
     assert ["cat", "10"] in rows
     assert ["all", "20"] in rows
     assert "checking images: 20/20" in said.stderr
@@ -54,8 +54,16 @@ def test_a_folder_that_a_search_refuses(folder: Path) -> None:
     assert "\n  and 3 more: --json lists all\n" in said.stdout
     assert "\x1b[31mred" not in said.stdout
     assert "Note: 1 image is more than once in a class" in said.stdout
-    assert said.stdout.endswith("A search refuses this folder: 1 error.\n")
+    assert said.stdout.endswith(
+        "A search refuses this folder: 1 error. Mend or remove what is named. --skip-unreadable leaves out the "
+        "images that cannot be read.\n"
+    )
     assert run("data", "check", folder, "--skip-unreadable").exit_code == 0
+    for number in range(7):
+        (folder / "dog" / f"{number}.png").unlink()
+    said = run("data", "check", folder, "--skip-unreadable")
+    assert "\nError: class dog has 3 images that can be read; at least 4 are needed\n" in said.stdout
+    assert said.stdout.endswith("A search refuses this folder: 1 error. Mend or remove what is named.\n")
     assert run("search", "--data", folder, "--cost", "parameters", "--dry-run", "--resolution", "20").exit_code == 1
 
 

@@ -110,7 +110,9 @@ def test_a_dry_run_shows_the_choice(images: Path, tmp_path: Path) -> None:
         file.write_text(f"[evolution]\n{given[0][2:].replace('-', '_')} = {given[1]}\npopulation = 8\n")
         told = done(*SEARCH, "--data", images, "--within", "2h", "--config", file, "--dry-run", "--json")
         assert json.loads(told.stdout)["evolution"] == chosen
-        fails(run(*SEARCH, "--data", images, "--config", file, "--dry-run"), 2, "leave no generation")
+        fails(
+            run(*SEARCH, "--data", images, "--config", file, "--dry-run"), 2, "leave no generation", "give at least"
+        )
     fails(run(*SEARCH, "--data", images, "--warmup-epochs", "20", "--dry-run"), 1, "leave no generation after 20")
 
 

@@ -66,11 +66,12 @@ def test_the_whole_job_over_sizes(table: Path, images: Path, tmp_path: Path) -> 
     assert front[0].spec == grid.smallest(BASE)
     assert all(one.latency_estimates[0].bound_ms <= float(budget.removesuffix("ms")) for one in front)
     done("train", out, "--top", "2", "--epochs", "1", "--jobs", "1", "--on", "cpu")
-    done("export", out)
+    assert done("export", out).stdout.endswith(f"\nNext: cars-hw verify {out} --device fake\n")
     for name, spec in ((one.name, one.spec) for one in RunFolder.open(out).trained()):
         for kind in ("onnx", "tflite"):
             assert ModelCard.read(card_path(out / "models" / f"{name}.{kind}")).network == spec
-    done("verify", out, "--device", "fake", "--sessions", "1")
+    told = done("verify", out, "--device", "fake", "--sessions", "1")
+    assert told.stdout.endswith(f"\nNext: cars-hw report {out}\n")
     done("report", out)
     # A search by its own settings has the same front.
     again = tmp_path / "again"
@@ -158,7 +159,7 @@ def test_what_can_be_wrong_about_sizes_ends_in_one_line(table: Path, images: Pat
     )
     # The second device keeps to its budget at no size, whatever the first allows.
     both = (*data, "--table", table, "--latency", "1ms", "--latency", "50us")
-    refused(3, "no architecture keeps to the budget", "limit 1 ms, possible", "limit 50 us", by=both)
+    refused(3, "no architecture keeps to the budget", "limit 1 ms, possible", "limit 0.05 ms", by=both)
     stem = ("--data", images, "--cost", "parameters", *QUICK, "--out", tmp_path / "run")
     refused(1, "resolution must be at least 8x8 for the cifar stem", by=(*stem, "--resolution", "4"))
     refused(1, "layers must be at least 3, not 2", by=(*stem, "--channels", "4,8", "--layers", "2"))
@@ -174,18 +175,29 @@ def test_what_else_a_search_refuses_is_refused_by_a_dry_run(table: Path, images:
     refused(1, "has too few images", by=("--data", one, *asked, "--out", tmp_path / "run"))
     shutil.copytree(images, tmp_path / "three")
     shutil.copytree(images / "dark", tmp_path / "three" / "grey")
-    refused(1, "has 3 classes", by=("--data", tmp_path / "three", *asked, "--out", tmp_path / "run"))
+    refused(
+        1,
+        "has 3 classes",
+        "without a table, add --classes 3; with a table, make it again",
+        by=("--data", tmp_path / "three", *asked, "--out", tmp_path / "run"),
+    )
     refused(1, "would be taken for a class", by=("--data", images, *asked, "--out", images / "run"))
     refused(1, f"{one} exists", "--resume", by=("--data", images, *asked, "--out", one))
     none = (*asked, "--epochs", "1", "--out", tmp_path / "run")
-    refused(1, "1 epochs leave no generation after 1 epochs of warm-up", by=("--data", images, *none))
+    refused(
+        1,
+        "1 epochs leave no generation after 1 epochs of warm-up; give at least 2 --epochs",
+        "or fewer --warmup-epochs",
+        by=("--data", images, *none),
+    )
     assert not (tmp_path / "run").exists()
     # The same settings are what --resume asks for, in a dry run as well.
     out = tmp_path / "begun"
     done("search", "--data", images, *asked, "--no-measure", "--out", out)
     changed = ("--data", images, *asked, "--out", out, "--resume", "--channels", "8")
     refused(1, "was started with sizes.channels = [4, 8], not [8]", by=changed)
-    done("search", "--data", images, *asked, "--out", out, "--resume", "--dry-run")
+    told = done("search", "--data", images, *asked, "--out", out, "--resume", "--dry-run")
+    assert "timing a few steps: 3/3" in told.stderr
 
 
 def test_interest_beyond_the_largest_networks_says_what_they_take(

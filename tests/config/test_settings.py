@@ -31,7 +31,7 @@ from cars_hw.config.search import EvolutionSettings, VariationRates
 from cars_hw.config.setting import Field, Setting, Settings, fields_of, leaves
 from cars_hw.config.toml import merged, read_settings, without_none, write_settings
 from cars_hw.config.training import Recipe, SharedTraining
-from cars_hw.errors import InputError
+from cars_hw.errors import InputError, RunError
 from cars_hw.pipeline.device_settings import MeasureSettings, PredictSettings, ProfileSettings, ValidateSettings
 from cars_hw.pipeline.settings import ExportSettings, SearchSettings, TargetSettings, TrainSettings, VerifySettings
 from cars_hw.space.genotype import Genotype
@@ -419,3 +419,15 @@ def test_settings_know_their_leaves() -> None:
     assert known["evolution.epochs"].setting.unit == "epochs"
     assert "genotype" in dict(leaves(TrainSettings))
     assert issubclass(SearchSettings, Settings)
+
+
+def test_what_helps_against_a_problem_of_a_part_comes_with_the_whole() -> None:
+    values = {"evolution": {"epochs": 3, "warmup_epochs": 5}, "data": {"source": "fashion-mini"}}
+    with pytest.raises(InputError, match="evolution: 3 epochs leave no generation after 5") as found:
+        structure(values, SearchSettings, complete=False)
+    # The default is ten epochs in a generation.
+    assert (found.value.remedy, found.value.about) == ("fewer-warm-up", {"least": 15})
+    # In a damaged record, other settings do not help.
+    with pytest.raises(RunError, match="3 epochs leave no generation") as of_file:
+        structure(values, SearchSettings, "run.json", RunError, complete=False)
+    assert of_file.value.remedy is None

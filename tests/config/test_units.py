@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cars_hw.config.units import format_latency, parse_latency, parse_memory, parse_span
+from cars_hw.config.units import format_latency, in_milliseconds, parse_latency, parse_memory, parse_span
 from cars_hw.errors import UnitError
 
 
@@ -51,6 +51,23 @@ def test_latencies_with_a_unit(text: str, milliseconds: float) -> None:
 def test_anything_else_is_refused(text: str, message: str) -> None:
     with pytest.raises(UnitError, match=message):
         parse_latency(text)
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "text"),
+    [
+        (0.37144, "0.3714 ms"),
+        (0.5, "0.5 ms"),
+        (1e-5, "0.00001 ms"),
+        (20.0, "20 ms"),
+        (999.96, "1000 ms"),
+        (12345.0, "12340 ms"),
+        (1e6, "1000000 ms"),
+        (0.0, "0 ms"),
+    ],
+)
+def test_written_in_milliseconds_with_four_digits(milliseconds: float, text: str) -> None:
+    assert in_milliseconds(milliseconds) == text
 
 
 @pytest.mark.parametrize(

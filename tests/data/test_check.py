@@ -96,9 +96,7 @@ def test_a_class_with_too_few_readable_images_is_refused_even_without_the_others
     found = check_folder(folder, skip_unreadable=True)
     assert not found.usable
     refused = [one for one in found.findings if one.refused]
-    assert [one.text for one in refused] == [
-        "class dog in the train part has 3 images that can be read; at least 4 are needed"
-    ]
+    assert [one.text for one in refused] == ["class dog has 3 images that can be read; at least 4 are needed"]
     with pytest.raises(DatasetError, match=r"class dog in .* has too few images to split"):
         load_data(str(folder), resolution=(8, 8), skip_unreadable=True)
 
@@ -177,7 +175,7 @@ def test_few_images_in_a_class(folder: Path) -> None:
     for number in range(9, 12):
         (folder / "dog" / f"{number:02}.png").unlink()
     finding = only(check_folder(folder))
-    assert finding.text == "classes with fewer than 10 images in the train part: dog (9)"
+    assert finding.text == "classes with fewer than 10 images: dog (9)"
     for number in range(3, 9):
         (folder / "dog" / f"{number:02}.png").unlink()
     assert not check_folder(folder).usable

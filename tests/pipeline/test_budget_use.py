@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -10,10 +11,12 @@ import numpy as np
 import pytest
 
 from cars_hw.cli.front_table import larger_sizes, print_budget_use
+from cars_hw.cli.profile import command as profile
 from cars_hw.config.measurement import MeasurePlan
 from cars_hw.devices import FakeDevice
 from cars_hw.latency import LatencyTable, profile_device
-from cars_hw.pipeline.budget_use import BudgetUse, SizesEnd, budget_use, budget_uses
+from cars_hw.pipeline.budget_use import SizesEnd, budget_use, budget_uses
+from cars_hw.pipeline.further_table import further_table
 from cars_hw.pipeline.latency_target import LatencyEstimate, LatencyTarget
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.architecture_space import ArchitectureSpace
@@ -60,7 +63,7 @@ def test_the_use_is_that_of_the_measured_latency_or_of_the_upper_bound(sized: La
     target = LatencyTarget(sized, bound_ms / 0.9)
     (use,) = budget_uses(known([target], best), [target], space)
     assert (use.share, use.bound_share, use.measured) == (pytest.approx(0.9), pytest.approx(0.9), False)
-    limit = f"{target.limit_ms:.3g} ms" if bound_ms > 1 else f"{1000 * bound_ms / 0.9:.3g} us"
+    limit = f"{target.limit_ms:.4g} ms"
     assert use.sentence == (
         f"The most accurate network, net-03, uses 90% of the {limit} on fake, by its upper bound."
     )
@@ -93,7 +96,7 @@ def test_sizes_that_end_before_the_budget(sized: LatencyTable, sizes: SizeGrid, 
     assert slowest_ms is not None
     # The descent finds what random draws only come near.
     assert slowest_of(target, space) <= slowest_ms < 2 * slowest_of(target, space)
-    said = rf"1 s on fake: the slowest network that was allowed, of {sizes.describe()}, takes [\d.]+ .s"
+    said = rf"1000 ms on fake: the slowest network that was allowed, of {sizes.describe()}, takes [\d.]+ ms"
     assert re.fullmatch(said, str(use.end_of_sizes))
 
 
@@ -104,7 +107,8 @@ def test_a_best_network_of_the_largest_size_that_uses_little(sized: LatencyTable
     # Some networks exceed this budget, and the best uses half of it.
     target = LatencyTarget(sized, slowest_ms)
     (use,) = budget_uses(known([target], largest, 0.5 * slowest_ms), [target], space)
-    assert use.end == SizesEnd("4 to 8 channels and 5 to 6 cells", False, None, SIZES)
+    assert use.end is not None
+    assert (use.end.slowest_ms, use.end.wider) == (None, SIZES)
     assert use.end_of_sizes == "net-03 has the largest size that was allowed, of 4 to 8 channels and 5 to 6 cells"
     smaller = drawn(space, replace(NETWORK, channels=8))
     (use,) = budget_uses(known([target], smaller, 0.5 * slowest_ms), [target], space)
@@ -130,8 +134,9 @@ def test_a_table_of_one_network(sized: LatencyTable, capsys: pytest.CaptureFixtu
         "The most accurate network, net-03, uses 20% of the 20 ms on fake, and its upper bound "
     )
     assert re.fullmatch(
-        r"20 ms on fake: the slowest network that was allowed, of 4 channels, 5 cells, takes [\d.]+ .s; for larger "
-        r"ones, make a table with: cars-hw profile --device fake --latency 20ms\.",
+        r"20 ms on fake: the slowest network that was allowed, of 4 channels, 5 cells, takes [\d.]+ ms; for larger "
+        r"ones, make a table with: cars-hw profile --device fake --latency 20ms --resolution 8 --classes 3 "
+        r"--out larger\.json",
         second,
     )
 
@@ -145,19 +150,56 @@ def test_a_table_of_one_network(sized: LatencyTable, capsys: pytest.CaptureFixtu
     ],
 )
 def test_the_options_that_allow_the_sizes_of_the_table(sizes: SizeGrid, options: str) -> None:
-    use = BudgetUse("ort", 20.0, "net-01", 0.4, 0.45, True, SizesEnd("8 channels, 5 cells", False, None, sizes))
-    assert larger_sizes(use) == f"allow larger ones with {options}"
+    end = SizesEnd("8 channels, 5 cells", False, None, sizes, "")
+    assert larger_sizes(end) == f"allow larger ones with {options}"
 
 
-def test_a_further_table_is_for_the_same_family() -> None:
+@pytest.mark.parametrize(
+    ("network", "resolutions", "options"),
+    [
+        (NetworkSpec(8, 5, (28, 28), 1), (), ""),
+        (NetworkSpec(8, 3, (32, 32), 3, classes=4), (), "--resolution 32 --in-channels 3 --classes 4"),
+        (NetworkSpec(8, 3, (48, 64), 1), (), "--resolution 48x64"),
+        (NetworkSpec(8, 3, (28, 28), 1), ((16, 16), (28, 28)), "--resolution 16,28"),
+        (NetworkSpec(8, 8, (224, 224), classes=5, stem="imagenet"), (), "--network imagenet --classes 5"),
+        (NetworkSpec(8, 5, (28, 28), 1, family="nasnet"), (), "--family nasnet"),
+        (NetworkSpec(4, 4, (28, 28), 1, family="mobile"), (), "--family mobile --layers 4"),
+    ],
+)
+def test_a_further_table_is_for_the_same_images(
+    network: NetworkSpec, resolutions: tuple[tuple[int, int], ...], options: str
+) -> None:
+    line = further_table("fake", 20.0, network, resolutions=resolutions)
+    words = [
+        "cars-hw",
+        "profile",
+        "--device",
+        "fake",
+        "--latency",
+        "20ms",
+        *options.split(),
+        "--out",
+        "larger.json",
+    ]
+    assert shlex.split(line) == words
+    # The command takes them.
+    profile.make_context("profile", words[2:])
+
+
+def test_a_further_table_is_for_the_same_models() -> None:
+    line = further_table("ort", 0.5, NetworkSpec(8, 5, (28, 28), 1), precision="int8", threads=2)
+    assert line == "cars-hw profile --device ort --latency 0.5ms --precision int8 --threads 2 --out larger.json"
+
+
+def test_a_search_without_a_larger_size_tells_the_table_for_its_images() -> None:
     network = NetworkSpec(4, 4, (8, 8), 1, classes=3, family="mobile")
     table = profile_device(FakeDevice(), network, calibration=4, plan=MeasurePlan(sessions=1))
     cells = genotypes_of(network)
     best = Architecture(cells.sample(np.random.default_rng(0)), network)
     target = LatencyTarget(table, 20.0)
     (use,) = budget_uses(known([target], best, 4.0), [target], ArchitectureSpace(cells, network))
-    said = "for larger ones, make a table with: cars-hw profile --device fake --latency 20ms"
-    assert larger_sizes(use) == f"{said} --family mobile --layers 4"
     assert use.end is not None
-    nasnet = replace(use, end=replace(use.end, family="nasnet", blocks=None))
-    assert larger_sizes(nasnet) == f"{said} --family nasnet"
+    assert larger_sizes(use.end) == (
+        "for larger ones, make a table with: cars-hw profile --device fake --latency 20ms --resolution 8 "
+        "--classes 3 --family mobile --layers 4 --out larger.json"
+    )

@@ -168,10 +168,12 @@ def test_the_report_shows_each_network_s_size(finished: RunFolder) -> None:
     assert f"<td>{of_best.replace('channels', 'ch')}</td>" in answer
     assert report.networks == "4 to 8 channels and 5 to 7 cells, 8x8x1, 3 classes, cifar stem"
     assert (
-        f"The most accurate network, {best.name}, uses 0% of the 1000 s on fake, and its upper bound 0%." in answer
+        f"The most accurate network, {best.name}, uses 0% of the 1000000 ms on fake, and its upper bound 0%."
+        in answer
     )
     assert "the slowest network that was allowed, of 4 to 8 channels and 5 to 7 cells, takes" in answer
-    assert "make a table with <code>cars-hw profile --device fake --latency 1000000ms</code>" in answer
+    options = "--device fake --latency 1000000ms --resolution 8 --classes 3"
+    assert f"make a table with <code>cars-hw profile {options} --out larger.json</code>" in answer
 
 
 def test_in_a_run_of_one_size_tables_have_no_sizes(finished: RunFolder) -> None:

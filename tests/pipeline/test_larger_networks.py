@@ -54,8 +54,8 @@ def test_the_best_of_those_trained_as_long_stands_beside_the_answer() -> None:
     assert (one.stage, one.trained, one.exceeded, one.more_accurate) == (5, 3, 0, False)
     assert one.sentence == (
         "In the final stage, 3 networks that use more of the 1 ms on fake were trained; after 4 epochs, the most "
-        "accurate of the 2 with the longest training (predicted at 950 us) had 41.2% of 1,000 held-out images "
-        "right, and net-05 (predicted at 720 us) 43.1%"
+        "accurate of the 2 with the longest training (predicted at 0.95 ms) had 41.2% of 1,000 held-out images "
+        "right, and net-05 (predicted at 0.72 ms) 43.1%"
     )
     assert more_training(one) == ""
 
@@ -65,8 +65,8 @@ def test_networks_that_were_left_out_are_compared_after_as_long_a_training() -> 
     one = found(trained(0.8, 399), trained(0.95, 380))
     assert one.sentence == (
         "In the final stage, 2 networks that use more of the 1 ms on fake were trained; after 2 epochs, as long as "
-        "both were trained, the most accurate of them (predicted at 800 us) had 39.9% of 1,000 held-out images "
-        "right, and net-05 (predicted at 720 us) 40.0%"
+        "both were trained, the most accurate of them (predicted at 0.8 ms) had 39.9% of 1,000 held-out images "
+        "right, and net-05 (predicted at 0.72 ms) 40.0%"
     )
     assert not one.more_accurate
 
@@ -76,8 +76,8 @@ def test_what_exceeded_a_budget_when_it_was_measured_does_not_count() -> None:
     one = found(trained(0.9, 300, 420), better, rejected=(better,))
     assert one.sentence == (
         "In the final stage, 1 network that uses more of the 1 ms on fake was trained, apart from 1 that exceeded "
-        "a budget when measured; after 4 epochs, it (predicted at 900 us) had 42.0% of 1,000 held-out images "
-        "right, and net-05 (predicted at 720 us) 43.1%"
+        "a budget when measured; after 4 epochs, it (predicted at 0.9 ms) had 42.0% of 1,000 held-out images "
+        "right, and net-05 (predicted at 0.72 ms) 43.1%"
     )
     alone = found(better, rejected=(better,))
     assert (alone.trained, alone.exceeded, alone.compared) == (0, 1, None)
@@ -117,8 +117,8 @@ def test_balanced_accuracy_is_what_is_compared() -> None:
     # All of the large class and 20 of the small one are 60%: the answer has 43.1% of all, and half of this.
     one = found(trained(0.95, 0, 920), objective="balanced-accuracy")
     assert one.sentence.endswith(
-        "after 4 epochs, it (predicted at 950 us) had a balanced accuracy of 60.0% on 1,000 held-out images, and "
-        "net-05 (predicted at 720 us) 23.9%"
+        "after 4 epochs, it (predicted at 0.95 ms) had a balanced accuracy of 60.0% on 1,000 held-out images, and "
+        "net-05 (predicted at 0.72 ms) 23.9%"
     )
 
 

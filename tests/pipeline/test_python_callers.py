@@ -282,7 +282,7 @@ OF_OTHER_PROGRAMS = (
     "executors/dask_engine.py",
 )
 
-COMMANDS = ("report/data.py", "pipeline/search.py")
+COMMANDS = ("pipeline/further_table.py", "report/data.py", "pipeline/search.py")
 """They write down the command that repeats a search; what they raise is looked at."""
 
 

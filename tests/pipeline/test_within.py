@@ -264,7 +264,8 @@ def test_the_text_counts_the_further_networks_of_the_final_stage() -> None:
     plan = untrained_with(16, 11, 0.4)
     assert expected_stage(plan, PACE) == (Rungs((1,), 1), (7,))
     fitted = Fitted(plan, estimate_at(plan, PACE), (), longest=False)
-    assert "and a final stage of 40% of the cost (about 7 for 1 epoch)." in describe_choice(fitted, PACE)[0]
+    said = "and a final stage of 40% of the cost (about 7 networks for 1 epoch)."
+    assert said in describe_choice(fitted, PACE)[0]
     # At four fifths, it has 48. 20 networks for one epoch and 10 for three are 20 x 13/12 + 10 x 25/12 = 42.5. One
     # more in the first stretch takes another one into its second rung, and the next one does not: 42.5 + 13/12 +
     # 25/12 + 13/12 = 46.75. Any other would need 13/12 at least.

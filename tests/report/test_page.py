@@ -148,7 +148,7 @@ def test_the_answer_says_what_was_trained_that_uses_more_of_the_budget(run: RunF
     # The answer is the slowest of the front, and only the rejected network takes longer.
     told = section("answer", replace(report_data, final_stage=stage))
     assert (
-        "None of the 6 networks of the final stage uses more of the 500 us on fake, apart from 1 that exceeded a "
+        "None of the 6 networks of the final stage uses more of the 0.5 ms on fake, apart from 1 that exceeded a "
         "budget when measured; a larger <code>--final</code> trains more networks." in told
     )
     # Another answer, which two networks of the front are slower than; one of them was trained to the end.
@@ -157,9 +157,9 @@ def test_the_answer_says_what_was_trained_that_uses_more_of_the_budget(run: RunF
     told = section("answer", other)
     times = {row.name: milliseconds(row.measured_ms) for row in rows}
     assert re.search(
-        r"In the final stage, 2 networks that use more of the 500 us on fake were trained, apart from 1 that "
-        r"exceeded a budget when measured; after 2 epochs, the most accurate of them \(predicted at [\d.]+ us\) "
-        r"had 37\.0% of 100 held-out images right, and net-03 \(predicted at [\d.]+ us\) 38\.0%\.",
+        r"In the final stage, 2 networks that use more of the 0.5 ms on fake were trained, apart from 1 that "
+        r"exceeded a budget when measured; after 2 epochs, the most accurate of them \(predicted at [\d.]+ ms\) "
+        r"had 37\.0% of 100 held-out images right, and net-03 \(predicted at [\d.]+ ms\) 38\.0%\.",
         told,
     )
     assert (
@@ -190,6 +190,14 @@ def test_the_states_of_the_machine_are_reported(make_run: MakeRun, table: Latenc
     front = section("front", report_data)
     assert '<th scope="col">usual state</th>' in front
     assert "Predicted and measured latencies of fake are those of the quiet state." in front
+
+
+def test_the_conditions_count_the_images_that_evaluate_an_architecture(run: RunFolder) -> None:
+    found = gather(run)
+    for asked, said in ((0, "165 of 165"), (40, "40 of 165"), (400, "165 of 165")):
+        training = replace(found.configuration.training, evaluation_images=asked)
+        report = replace(found, configuration=replace(found.configuration, training=training))
+        assert f"<dd>{said} validation images, by the shared classifier</dd>" in section("conditions", report)
 
 
 def test_the_conditions_have_the_sustained_state(make_run: MakeRun, table: LatencyTable) -> None:

@@ -42,17 +42,23 @@ def _search(report: ReportData) -> list[tuple[str, str]]:
             else f"{evolution.generations} generations without shared training",
         ),
         ("population", f"{evolution.population}, protection: {evolution.protection}"),
-        (
-            "evaluated on",
-            f"{training.evaluation_images or 'all'} images of the {percent(training.validation_fraction, 0)} "
-            f"held out, by {CLASSIFIERS[training.classifier]}",
-        ),
-        ("final training", f"{configuration.recipe.epochs} epochs"),
+        ("evaluated on", f"{_evaluating(report)}, by {CLASSIFIERS[training.classifier]}"),
+        ("epochs of train", f"{configuration.recipe.epochs} by the preset; each network tells its own"),
     ]
     lines.append(("started", report.about.created))
     if configuration.proxy:
         lines.append(("proxy", "the search used other data than the exported network is for"))
     return lines
+
+
+def _evaluating(report: ReportData) -> str:
+    """Return how many images evaluate an architecture in a generation, of those that may.
+
+    The setting is the most that a generation takes: a small data set has fewer.
+    """
+    wanted = report.configuration.training.evaluation_images
+    there = sum(split.images for split in report.data.splits if split.use == "architectures")
+    return f"{min(wanted or there, there):,} of {there:,} validation images"
 
 
 def _device(run_target: RunTarget) -> list[tuple[str, str]]:
