@@ -6,9 +6,6 @@ import errno
 import json
 import os
 import re
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -162,17 +159,6 @@ def test_progress_is_shown_for_many_images(made: Path, tmp_path: Path) -> None:
         Image.new("L", (8, 8), number).save(tmp_path / f"{number}.png")
     assert "classifying: 20/20" in classify(made, tmp_path).stderr
     assert classify(made, made / "photos").stderr == ""
-
-
-def test_one_image_takes_less_than_a_second_and_a_half(made: Path) -> None:
-    command = [sys.executable, "-m", "cars_hw", "classify", str(made / "net.onnx"), str(made / "photos/cat/1.png")]
-    taken = []
-    for _ in range(3):
-        begun = time.perf_counter()
-        subprocess.run(command, check=True, capture_output=True)
-        taken.append(time.perf_counter() - begun)
-    # 0.4 s on an idle core; the best of three, since tests share the machine.
-    assert min(taken) < 1.5
 
 
 def test_a_card_of_classes_with_markup_is_printed_as_it_is(made: Path, tmp_path: Path) -> None:
