@@ -10,7 +10,7 @@ import pytest
 from cars_hw.config.data import DataSource
 from cars_hw.config.presets import PRESETS
 from cars_hw.data import DataBundle
-from cars_hw.pipeline import early_kernels, search
+from cars_hw.pipeline import early_kernels, prepare_search, search_images
 from cars_hw.pipeline.early_kernels import loading_kernels, what_is_waited_for
 from cars_hw.pipeline.plan import SearchPlan
 from cars_hw.pipeline.run_folder import RunFolder
@@ -36,8 +36,8 @@ def test_only_a_gpu_loads_kernels_and_a_proxy_loads_them_later(images: Path) -> 
 def test_the_kernels_are_loaded_before_the_images_are_there(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
     loading = KernelLoading([lambda: order.append("kernels")] * 3)
-    monkeypatch.setattr(search, "loading_kernels", lambda *_: loading)
-    load = search.load_new
+    monkeypatch.setattr(prepare_search, "loading_kernels", lambda *_: loading)
+    load = search_images.load_new
 
     def slow(*given: object) -> object:
         # The images are not there before the kernels are loaded: one after the other, this would not end.
@@ -49,9 +49,9 @@ def test_the_kernels_are_loaded_before_the_images_are_there(images: Path, monkey
         order.append("search")
         return data.name
 
-    monkeypatch.setattr(search, "load_new", slow)
-    monkeypatch.setattr(search, "_build", build)
-    made = search._prepare(
+    monkeypatch.setattr(search_images, "load_new", slow)
+    monkeypatch.setattr(prepare_search, "_build", build)
+    made = prepare_search.prepare_search(
         plan(images), RunFolder(images / "none"), None, process_group=SINGLE_PROCESS, progress=silent
     )
     assert order == ["kernels"] * 3 + ["images", "search"]

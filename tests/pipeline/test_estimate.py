@@ -274,7 +274,7 @@ def test_first_passes_are_timed_when_the_blocks_that_they_are_put_together_from_
     stepped: list[Architecture] = []
 
     class Composing:
-        composes, records, device = True, False, torch.device("cpu")
+        composes, records, device, threads = True, False, torch.device("cpu"), 1
         batches = SimpleNamespace(epoch=lambda _: iter([(torch.zeros(2, 3, 8, 8), torch.zeros(2))]))
 
         def step(self, _images: object, _labels: object, architectures: list[Architecture]) -> None:

@@ -228,7 +228,7 @@ def test_a_sample_of_none_is_allowed_and_then_said(searched: tuple[RunFolder, Se
     run, _ = searched
     result = CliRunner().invoke(main, ["rank", str(run.path), "--sample", "0", "--on", "cpu"])
     assert result.exit_code == 0, result.output
-    assert "nothing was checked" in result.output
+    assert "nothing was compared" in result.output
     ranking = read_ranking(run)
     assert ranking is not None
     assert (ranking.networks, ranking.tau) == ((), None)
