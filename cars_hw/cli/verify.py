@@ -61,6 +61,7 @@ def command(run_path: Path, settings: VerifySettings, as_json: bool) -> None:
 
     The exit code is 3 if a model exceeds its budget.
     """
+    from cars_hw.pipeline.records import names_by_state
     from cars_hw.pipeline.run_folder import RunFolder
     from cars_hw.pipeline.verify import verify_run
 
@@ -114,7 +115,9 @@ def command(run_path: Path, settings: VerifySettings, as_json: bool) -> None:
                 for row in rows
             ],
         )
-        click.echo(f"Measured and predicted latencies are those of {state_name(rows[0].state)} of {device.name}.")
+        for state, models in names_by_state(rows).items():
+            of = "" if len(models) == len(rows) else f" of {', '.join(models)}"
+            click.echo(f"Measured and predicted latencies{of} are those of {state_name(state)} of {device.name}.")
         if rows[0].drift is not None:
             click.echo(
                 f"The reference network takes {percent(abs(rows[0].drift))} "

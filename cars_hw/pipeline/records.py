@@ -5,6 +5,7 @@ Every field is checked when a file is read: its type by the codec, its bounds he
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -320,6 +321,14 @@ class Verified(Settings):
     def within_energy(self) -> bool | None:
         """Whether the measured energy keeps to the limit; None without a limit or a measurement."""
         return None if self.limit_mj is None or self.energy is None else self.energy.mj <= self.limit_mj
+
+
+def names_by_state(rows: Sequence[Verified]) -> dict[str, list[str]]:
+    """Return the names of the models of ``rows`` by the state of the machine whose latencies the rows have."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        found.setdefault(row.state, []).append(row.name)
+    return found
 
 
 @dataclass(frozen=True)

@@ -44,8 +44,8 @@ def verify_run(
 
     With ``sustained``, measure them after minutes of load, too. A limit that holds in the sustained state is then
     compared with the 90th percentile of these runs, and otherwise with an estimate: the latency in the quiet state
-    times the factor of the table. If the device has several limits, models are compared with the one of which they
-    use the largest share. With ``energy``, measure the energy of a run of each model, too. Without one of
+    times the factor of the table. If the device has several limits, each model is compared with the one of which
+    it uses the largest share. With ``energy``, measure the energy of a run of each model, too. Without one of
     the two, a row keeps what an earlier verification measured of the same model file on the same machine.
 
     Raises:
@@ -94,13 +94,11 @@ def _verify(
     if energy is not None:
         spent = [*measure_energy(device, paths, energy, progress=progress)]
     limit_mj = _energy_limit(run)
-    targets = _most_used_first(targets, cards, found.models, loads)
     slower = found.machine.slower_than_expected
     rows = []
     for path, card, measurement, load, own in zip(paths, cards, found.models, loads, spent, strict=True):
         architecture = Architecture(card.genotype, card.network)
-        # Tables of int8 are for asymmetric models.
-        fitting = [one for one in targets if _fits(one, card)]
+        fitting = _most_used_first(targets, card, measurement, load)
         predicting = next((one for one in fitting if one.table.covers(card.network)), None)
         # A budget holds for every size, also for one that no table predicts.
         target = predicting or next(iter(fitting), None)
@@ -220,33 +218,21 @@ def _targets_on(targets: Sequence[LatencyTarget], device: str, threads: int) -> 
     return [target for target in targets if (target.device_name, target.threads) == (device, threads)]
 
 
-def _fits(target: LatencyTarget, card: ModelCard) -> bool:
-    return card.int8 != "symmetric" and target.precision == card.precision
-
-
 def _most_used_first(
-    targets: Sequence[LatencyTarget],
-    cards: Sequence[ModelCard],
-    measured: Sequence[Measurement],
-    loads: Sequence[Sustained | None],
+    targets: Sequence[LatencyTarget], card: ModelCard, measured: Measurement, load: Sustained | None
 ) -> list[LatencyTarget]:
-    """Return ``targets``, the one of which a model uses the largest share of the limit first.
+    """Return those of ``targets`` that are for the model of ``card``: first the one whose limit it uses most.
 
-    A device may have several limits, such as one in the quiet and one in the usual state. Models are compared with
-    the first, so that a limit that is missed does not go unnoticed behind one that is kept.
+    A device may have several limits, such as one in the quiet and one in the usual state. The model is compared
+    with the first of the result, so that a limit that is missed does not go unnoticed behind one that is kept.
     """
+    # Tables of int8 are for asymmetric models.
+    fitting = [one for one in targets if card.int8 != "symmetric" and one.precision == card.precision]
 
     def use(target: LatencyTarget) -> float:
-        return max(
-            (
-                _in_state(measurement, load, target) / target.limit_ms
-                for card, measurement, load in zip(cards, measured, loads, strict=True)
-                if target.limit_ms is not None and _fits(target, card)
-            ),
-            default=0.0,
-        )
+        return 0.0 if target.limit_ms is None else _in_state(measured, load, target) / target.limit_ms
 
-    return sorted(targets, key=use, reverse=True)
+    return sorted(fitting, key=use, reverse=True)
 
 
 def _measure(

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import onnx
 import pytest
+from click.testing import CliRunner
 
+from cars_hw.cli.main import main
 from cars_hw.config.checksummed import digest
 from cars_hw.config.data import DataSource
-from cars_hw.config.measurement import MeasurePlan, SustainedPlan
+from cars_hw.config.measurement import QUIET, USUAL, MeasurePlan, SustainedPlan
 from cars_hw.config.presets import PRESETS
 from cars_hw.devices import FakeDevice
 from cars_hw.devices.load import Spell
 from cars_hw.errors import InputError, TableError
 from cars_hw.export.card import ModelCard, card_path
 from cars_hw.export.export import export_genotype
+from cars_hw.formatting import state_name
 from cars_hw.latency import LatencyTable
 from cars_hw.latency.sustained import LoadedNetwork, SustainedState
 from cars_hw.measurement.energy import Energy
@@ -25,10 +29,10 @@ from cars_hw.measurement.states import Machine, MachineState
 from cars_hw.measurement.sustained import Sustained
 from cars_hw.pipeline.latency_target import LatencyTarget
 from cars_hw.pipeline.plan import SearchPlan, configuration
-from cars_hw.pipeline.records import RunAbout
+from cars_hw.pipeline.records import RunAbout, names_by_state
 from cars_hw.pipeline.run_folder import RunFolder
 from cars_hw.pipeline.run_formats import RUN
-from cars_hw.pipeline.verify import verify_run
+from cars_hw.pipeline.verify import _most_used_first, verify_run
 from cars_hw.space.architecture import Architecture
 from cars_hw.space.zoo import zoo
 
@@ -139,6 +143,50 @@ def test_of_several_limits_on_a_device_the_one_that_is_missed_counts(
     row = verify_run(run, FakeDevice(), plan=PLAN)[1]
     assert (row.state, row.limit_ms, row.within_budget) == ("1", missed.limit_ms, False)
     assert row.measured_ms == pytest.approx(1.5 * quiet_ms)
+
+
+def test_each_model_is_compared_with_the_limit_that_it_uses_most() -> None:
+    quiet: Any = SimpleNamespace(precision="fp32", limit_ms=1.0, state="quiet", in_state=lambda one: one.ms)
+    usual: Any = SimpleNamespace(precision="fp32", limit_ms=1.2, state="usual", in_state=lambda one: one.usual)
+    card: Any = SimpleNamespace(precision="fp32", int8=None)
+
+    def first(ms: float, usual_ms: float) -> str:
+        measured: Any = SimpleNamespace(ms=ms, usual=usual_ms)
+        found = [_most_used_first(given, card, measured, None) for given in ([quiet, usual], [usual, quiet])]
+        assert found[0] == found[1]
+        return found[0][0].state
+
+    # The one misses the limit of the usual state only, the other that of the quiet state only.
+    assert first(0.9, 1.3) == "usual"
+    assert first(1.05, 1.1) == "quiet"
+    measured: Any = SimpleNamespace(ms=1.0, usual=1.0)
+    assert _most_used_first([quiet], SimpleNamespace(precision="int8", int8="symmetric"), measured, None) == []
+
+
+def test_models_whose_limits_hold_in_different_states_are_told_apart(
+    run: RunFolder, table: LatencyTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The run has no images.
+    monkeypatch.setattr("cars_hw.cli.verify.warn_of_changed_images", lambda _run: None)
+    machine = Machine((MachineState("quiet", 0.4, 1.0), MachineState("slower", 0.6, 1.5)), (1.0, 1.5), 0.0)
+    slow = replace(table, machine=machine)
+    targets = [LatencyTarget(slow, 1e6), LatencyTarget(replace(slow, precision="int8"), 1e6, state=USUAL)]
+    known = run.record_of_run
+    changed = replace(known.configuration, targets=tuple(one.record() for one in targets))
+    RUN.write_record(run.path / "run.json", replace(known, configuration=changed))
+    for index, target in enumerate(targets):
+        target.table.write(run.table_path(index))
+    rows = verify_run(run, FakeDevice(), plan=PLAN)
+    assert {row.precision: row.state for row in rows} == {"fp32": QUIET, "int8": USUAL}
+    names = {row.precision: row.name for row in rows}
+    told = CliRunner().invoke(main, ["verify", str(run.path), "--device", "fake"])
+    assert told.exit_code == 0, told.output
+    latencies = [line for line in told.stdout.splitlines() if line.startswith("Measured and predicted")]
+    assert latencies == [
+        f"Measured and predicted latencies of {names[precision]} are those of {state_name(state)} of fake."
+        for precision, state in (("int8", USUAL), ("fp32", QUIET))
+    ]
+    assert names_by_state(rows) == {QUIET: [names["fp32"]], USUAL: [names["int8"]]}
 
 
 def test_a_device_that_is_not_as_fast_as_its_table_is_not_quiet(run: RunFolder) -> None:

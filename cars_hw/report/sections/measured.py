@@ -7,7 +7,7 @@ from typing import Any
 
 from cars_hw.export.card import INT8_SUFFIX
 from cars_hw.formatting import milliseconds
-from cars_hw.pipeline.records import Verified
+from cars_hw.pipeline.records import Verified, names_by_state
 from cars_hw.report.data import ReportData
 from cars_hw.report.plot import SQUARE, Point, scatter
 
@@ -20,7 +20,9 @@ def view(report: ReportData) -> dict[str, Any]:
         "plots": [plot for plot in plots if plot is not None],
         "rows": sorted(report.verified, key=lambda row: (devices.index(row.device), row.name)),
         "drifts": {row.device: row.drift for row in report.verified if row.drift is not None},
-        "states": {row.device: row.state for row in report.verified},
+        "states": {
+            device: names_by_state([row for row in report.verified if row.device == device]) for device in devices
+        },
         "not_quiet": {
             device: names
             for device in devices
