@@ -122,7 +122,9 @@ def _run_rung(ended: Ended, stage: FinalStage, how: Spread, progress: Progress, 
     )
     if how.jobs is None and how.execution == HERE and _seconds(waiting) <= WORTH_PROCESSES:
         how = replace(how, jobs=1)
-    spread(train_task, waiting, how, shown, log, of=len(tasks), costs=[_seconds([task]) for task in waiting])
+    # All of a rung have the same epochs.
+    adds = [network_cost(task.spec, task.genotype).multiply_adds for task in waiting]
+    spread(train_task, waiting, how, shown, log, of=len(tasks), costs=adds)
     names = {one.name for one in running}
     return replace(
         stage, networks=tuple(_with_result(run, one, rung) if one.name in names else one for one in stage.networks)
@@ -132,7 +134,7 @@ def _run_rung(ended: Ended, stage: FinalStage, how: Spread, progress: Progress, 
 def _seconds(tasks: Sequence[Task]) -> float:
     """Return roughly how long ``tasks`` take on one core: the time of their arithmetic, and 10 ms for each step.
 
-    It decides whether processes are started for them, and which of them begins first.
+    It decides only whether processes are started for them.
     """
     if not tasks:
         return 0.0
