@@ -122,6 +122,7 @@ def _depthwise(gpu: Gpu) -> Found:
         weight = torch.randn(channels, 1, kernel, kernel, device=gpu.device).bfloat16()
         padding = dilation * (kernel // 2)
         mine = torch.ops.cars_hw
+        # B023: the functions below are called in this turn of the loop, so the variables have not changed.
 
         def back(mask: list[bool]) -> object:
             sizes = (1, 1), (padding,) * 2, (dilation,) * 2, False, (0, 0), channels  # noqa: B023

@@ -43,7 +43,10 @@ def _search(report: ReportData) -> list[tuple[str, str]]:
         ),
         ("population", f"{evolution.population}, protection: {evolution.protection}"),
         ("evaluated on", f"{_evaluating(report)}, by {CLASSIFIERS[training.classifier]}"),
-        ("epochs of train", f"{configuration.recipe.epochs} by the preset; each network tells its own"),
+        (
+            "final training",
+            f"{configuration.recipe.epochs} epochs by default; each network has its own",
+        ),
     ]
     lines.append(("started", report.about.created))
     if configuration.proxy:
