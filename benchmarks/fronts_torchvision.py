@@ -18,6 +18,7 @@ no search. The most accurate network within a budget is chosen on the images of 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import tempfile
 import time
@@ -54,6 +55,9 @@ from cars_hw.training.standalone import train_network
 from cars_hw.training.threads import torch_threads
 
 WAY = "torchvision"
+
+ALIKE = 0.1
+"""The networks of the search take what the table predicts, up to this fraction at the median."""
 
 MODELS = (
     "resnet18:0.125@small",
@@ -144,6 +148,19 @@ def latencies(device: Device, task: Task, own: Sequence[tuple[Network, float]]) 
     return {model: factor * ms for model, ms in zip(MODELS, found, strict=False)}, factor
 
 
+def require_same_state(factor: float) -> None:
+    """Check that the latencies of this machine are those of the table, but for its state.
+
+    Raises:
+        InputError: they differ by more than :data:`ALIKE`.
+    """
+    if abs(math.log(factor)) > math.log(1 + ALIKE):
+        raise InputError(
+            f"the networks of the search take {1 / factor:.3g} times what the table predicts: this machine is "
+            "another one, or it is busy; measure on the machine of the table with nothing beside"
+        )
+
+
 def entry(task: Task, part: Part, ms: Mapping[str, float]) -> dict[str, Any]:
     """Return the entry of the file for the seed of ``part``."""
     spec = task.table.spec
@@ -198,6 +215,8 @@ def main() -> None:
         ]:
             raise InputError(f"not trained yet, with the seed in brackets: {', '.join(missing)}")
         ms, factor = latencies(open_device("ort"), task, own_networks(task, fronts, args.seeds[0]))
+        print(f"latencies are multiplied by {factor:.3f}", file=sys.stderr)
+        require_same_state(factor)
         found = [entry(task, part, ms) for part in parts]
         FORMAT.write(
             args.out,

@@ -278,6 +278,9 @@ def test_networks_of_torchvision_have_latencies_of_the_state_of_the_table(
     monkeypatch.setattr(beside, "measure", lambda _device, paths, **_: SimpleNamespace(models=found[: len(paths)]))
     ms, factor = beside.latencies(FakeDevice(), task, beside.own_networks(task, content, 3))
     assert factor == 0.5
+    with pytest.raises(InputError, match="take 2 times what the table predicts"):
+        beside.require_same_state(factor)
+    beside.require_same_state(0.92)
     assert ms == dict(zip(models, (2.0, 0.5, 20.0), strict=True))
 
     part = fronts.Part(tmp_path / "part", task, 3, lambda _: None)
