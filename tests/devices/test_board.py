@@ -89,7 +89,7 @@ def test_commands_lines_and_files_go_over_one_connection(server: Server, tmp_pat
     with pytest.raises(DeviceError, match="refuses a file"):
         shell.push(source, "/nowhere/file")
     with pytest.raises(NoOutputError):
-        shell.call("sleep 1.5", 0.3)
+        shell.call("sleep 5", 0.3)
     shell.close()
     shell.close()
 
